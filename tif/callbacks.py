@@ -1,0 +1,166 @@
+"""When to evaluate, what to log and what to write while `lightning.Trainer` trains."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from tif import evaluation, records, terminal
+from tif.data.encode import Encoder
+from tif.data.samples import Benchmark
+from tif.metrics import tofu
+from tif.files import write_text
+from tif.module import UnlearningModule
+from tif.schema import Config
+
+
+class JsonlLogger(Logger):
+    """Appends a row {"epoch", "step", metric: value, ...} to metrics.jsonl for each call, at once.
+
+    A row of a run that was killed is whole or missing. On a resume the rows after the checkpoint are dropped first,
+    since they will be made again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it."""
+        return "jsonl"
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for it."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one row."""
+        row: dict[str, Any] = {"epoch": int(metrics["epoch"]), "step": step}
+        row |= {name: value for name, value in metrics.items() if name != "epoch"}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def keep_until(self, step: int) -> None:
+        """Drop the rows after `step`."""
+        rows = [line for line in self.path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
+        kept = "".join(line for line in rows if json.loads(line)["step"] <= step)
+        write_text(self.path, kept)
+
+
+class TrainingBar(ProgressBar):
+    """One bar over all steps, with the loss and its parts."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.title = title
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar."""
+        total = int(trainer.num_training_batches) * int(trainer.max_epochs or 1)
+        self._context = terminal.bar(self.title, total)
+        self._bar = self._context.__enter__()
+        self._bar.advance(trainer.fit_loop.total_batch_idx + 1)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance, and show the last step's loss."""
+        assert isinstance(pl_module, UnlearningModule)
+        values = {k.removeprefix("train/"): v.item() for k, v in pl_module.step_values.items()}
+        note = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self._bar.advance(note=f"epoch {trainer.current_epoch + 1}  {note}")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        self._context.__exit__(None, None, None)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the error stands alone."""
+        if hasattr(self, "_context"):
+            self.on_train_end(trainer, pl_module)
+
+
+class TofuMetrics(Callback):
+    """Evaluates the policy before training (epoch 0) and after epochs, logs the metrics and writes the records.
+
+    Args:
+        cfg: section `eval` is read.
+        benchmark, encoder: what is evaluated, and how it is tokenised.
+        folder: records go to <folder>/<epoch>/.
+        retain: the retain model's evaluation; None = no forget quality.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        benchmark: Benchmark,
+        encoder: Encoder,
+        folder: Path,
+        retain: records.Evaluation | None,
+    ) -> None:
+        self.cfg, self.benchmark, self.encoder, self.folder, self.retain = cfg.eval, benchmark, encoder, folder, retain
+        self.max_epochs = cfg.trainer.max_epochs
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Epoch 0; a resumed run has it already."""
+        if self.cfg.before_training and trainer.global_step == 0:
+            self._evaluate(trainer, pl_module, 0)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Every `every_n_epochs`, and the last."""
+        epoch, every = trainer.current_epoch + 1, self.cfg.every_n_epochs
+        if epoch == self.max_epochs or (every and epoch % every == 0):
+            self._evaluate(trainer, pl_module, epoch)
+
+    def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
+        assert isinstance(pl_module, UnlearningModule)
+        start = time.perf_counter()
+        found = evaluation.evaluate(
+            pl_module.policy,
+            self.encoder,
+            self.benchmark.sets,
+            self.cfg,
+            pl_module.batching,
+            name=str(self.folder.parent),
+            epoch=epoch,
+        )
+        # Every process evaluates all of it: the same numbers everywhere, and one of them writes.
+        values = tofu.aggregate(found, self.retain)
+        if not trainer.is_global_zero:
+            return
+        records.write(self.folder / str(epoch), found, values)
+        known = {name: value for name, value in values.items() if value is not None}
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": float(epoch), **known}, step=trainer.global_step)
+        shown = "  ".join(f"{name} {known[name]:.3g}" for name in HEADLINE if name in known)
+        terminal.console.print(f"epoch {epoch}  {shown}  [dim]({time.perf_counter() - start:.0f} s)[/]")
+
+
+HEADLINE = ("forget/quality", "utility/model", "forget/probability", "forget/rougeL", "retain/probability")
+
+
+class Export(Callback):
+    """Writes the policy to <run>/model in Hugging Face format when training is over."""
+
+    def __init__(self, folder: Path, encoder: Encoder, card: Callable[[], str]) -> None:
+        self.folder, self.encoder, self.card = folder, encoder, card
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Once, from rank 0."""
+        from tif.models import export
+
+        assert isinstance(pl_module, UnlearningModule)
+        if trainer.is_global_zero:
+            export(pl_module.policy, self.encoder.tokenizer, self.folder / "model", self.card())

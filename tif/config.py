@@ -1,0 +1,245 @@
+"""The configuration: its schema, and how files and overrides become one checked `Config`.
+
+Only the standard library and OmegaConf are imported here, so that `--help` and a wrong key answer at once.
+"""
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tif.schema import Config
+
+
+class ConfigError(ValueError):
+    """Wrong input of the user's: one line a problem. Commands print it and exit with 2."""
+
+
+def load(argv: Sequence[str]) -> Config:
+    """Files (`*.yaml`) merge left to right over the defaults, then the overrides (`key=value`).
+
+    Args:
+        argv: e.g. ["tofu_smollm2.yaml", "loss/tpo_centred.yaml", "optimizer.lr=2e-5"]. A file that is not found from
+            the working directory is looked for among tif's own configs.
+
+    Raises:
+        ConfigError: With all problems found, one a line: key, what was got, what is wanted, the nearest known name.
+    """
+    problems: list[str] = []
+    merged = OmegaConf.structured(Config)
+    for word in argv:
+        if word.endswith((".yaml", ".yml")) and "=" not in word:
+            layer = _read(find(word))
+            _merge(merged, layer, f"{word}: ", problems)
+        elif "=" in word:
+            try:
+                layer = OmegaConf.from_dotlist([word])
+            except Exception as error:  # OmegaConf raises YAML's own errors here
+                problems.append(f"{word}: not a key=value that YAML can read ({_first_line(error)})")
+                continue
+            _merge(merged, layer, "", problems)
+        else:
+            problems.append(f"{word}: want a .yaml file or key=value")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return _typed(merged)
+
+
+def stage(cfg: Config, name: str) -> Config:
+    """The configuration of one of `cfg.stages`: the same config with the stage's own keys merged in.
+
+    The stage's config has no stages, since it must stand alone.
+
+    Raises:
+        ConfigError: If the stage is unknown or one of its keys is wrong.
+    """
+    if name not in cfg.stages:
+        raise ConfigError(f"stage: unknown stage {name!r}; this config can make: {_listing(cfg.stages)}")
+    problems: list[str] = []
+    merged = OmegaConf.structured(cfg)
+    merged.stages = {}
+    merged.stage = None
+    _merge(merged, OmegaConf.create(cfg.stages[name] or {}), f"stages.{name}.", problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return _typed(merged)
+
+
+def find(name: str) -> Path:
+    """The file `name`: from the working directory, else among tif's own configs (with or without "configs/").
+
+    Raises:
+        ConfigError: If it is in neither.
+    """
+    own = own_configs()
+    candidates = [Path(name), own / name, own / name.removeprefix("configs/")]
+    for path in candidates:
+        if path.is_file():
+            return path
+    known = sorted(str(p.relative_to(own)) for p in own.rglob("*.yaml"))
+    raise ConfigError(f"{name}: no such file here or among tif's own configs{_nearest(name, known)}")
+
+
+def own_configs() -> Path:
+    """Folder of tif's own configs: `configs/` of the checkout, the package `tif.configs` in a wheel."""
+    beside = Path(__file__).parent.parent / "configs"
+    return beside if (beside / "base.yaml").is_file() else Path(__file__).parent / "configs"
+
+
+def to_yaml(cfg: Config) -> str:
+    """The resolved configuration as YAML; `load` of it gives the same configuration."""
+    return OmegaConf.to_yaml(OmegaConf.structured(cfg))
+
+
+def help_text() -> str:
+    """Every key with its type, default and a sentence."""
+    lines = []
+    for key, field, default in keys():
+        kind = "|".join(field.metadata["choices"]) if field.metadata.get("choices") else _type_name(field.type)
+        lines.append(f"  {key}={default}  ({kind})\n      {field.metadata['help']}")
+    return "\n".join(lines)
+
+
+def base_yaml() -> str:
+    """configs/base.yaml: every key with its default and its sentence."""
+    lines, section = ["# Every key with its default; `python -m tif.fit --help` says the same. Made by tif.config.base_yaml()."], ()
+    for key, field, default in keys():
+        *path, name = key.split(".")
+        for depth, part in enumerate(path):
+            if tuple(path[: depth + 1]) != section[: depth + 1]:
+                lines.append(f"{'  ' * depth}{part}:")
+        section = tuple(path)
+        if field.metadata.get("choices"):
+            choices = f" ({' | '.join(field.metadata['choices'])})"
+        else:
+            choices = ""
+        pad = "  " * len(path)
+        lines += [f"{pad}# {field.metadata['help']}{choices}", f"{pad}{name}: {default}"]
+    return "\n".join(lines) + "\n"
+
+
+def keys() -> Iterator[tuple[str, dataclasses.Field, str]]:
+    """Each leaf key of the schema: dotted name, dataclass field, default as YAML writes it."""
+    yield from _keys(Config(), "")
+
+
+def _keys(node: Any, prefix: str) -> Iterator[tuple[str, dataclasses.Field, str]]:
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _keys(value, f"{prefix}{field.name}.")
+        else:
+            # JSON is YAML, so that "\n" in a text and 1.0e-05 in a number survive.
+            shown = repr(value) if isinstance(value, float) else json.dumps(value)
+            shown = value if isinstance(value, str) and value == value.strip() and value.replace("-", "").isidentifier() else shown
+            yield f"{prefix}{field.name}", field, shown
+
+
+def check_bounds(node: Any, prefix: str = "") -> list[str]:
+    """Problems with single values: choices and bounds that the schema's fields declare."""
+    problems = []
+    for field in dataclasses.fields(node):
+        value, key, meta = getattr(node, field.name), f"{prefix}{field.name}", field.metadata
+        if dataclasses.is_dataclass(value):
+            problems += check_bounds(value, f"{key}.")
+        elif value is None:
+            continue
+        elif meta.get("choices") and value not in meta["choices"]:
+            problems.append(f"{key}: want one of {_listing(meta['choices'])}, got {value!r}{_nearest(value, meta['choices'])}")
+        elif meta.get("above") is not None and not value > meta["above"]:
+            problems.append(f"{key}: must be > {meta['above']}, got {value}")
+        elif meta.get("at_least") is not None and not value >= meta["at_least"]:
+            problems.append(f"{key}: must be >= {meta['at_least']}, got {value}")
+    return problems
+
+
+def _typed(merged: DictConfig) -> Config:
+    try:
+        cfg = cast(Config, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: {_first_line(error)}") from None
+    problems = check_bounds(cfg) + cfg.combinations()
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return cfg
+
+
+def _read(path: Path) -> DictConfig:
+    try:
+        layer = OmegaConf.load(path)
+    except Exception as error:  # YAML's own errors, a folder, bytes that are no UTF-8
+        raise ConfigError(f"{path}: not readable as YAML ({_first_line(error)})") from None
+    if not isinstance(layer, DictConfig):
+        raise ConfigError(f"{path}: want a mapping of keys, got {type(layer).__name__}")
+    return layer
+
+
+def _merge(merged: DictConfig, layer: DictConfig, where: str, problems: list[str]) -> None:
+    """Update `merged` key by key, so that every wrong key is reported and not only the first."""
+    known = [key for key, _, _ in keys()]
+    for key, value in _leaves(OmegaConf.to_container(layer, resolve=False), Config(), ""):
+        try:
+            if OmegaConf.is_missing(merged, key):
+                continue
+            OmegaConf.update(merged, key, value, merge=True)
+        except OmegaConfBaseException as error:
+            field = next((f for k, f, _ in keys() if k == key), None)
+            if field is None:
+                problems.append(f"{where}{key}: unknown key{_nearest(key, known)}")
+            else:
+                problems.append(f"{where}{key}: want {_type_name(field.type)}, got {value!r} ({_first_line(error)})")
+
+
+def _leaves(value: Any, schema: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of each entry, going as deep as the schema has sections."""
+    if isinstance(value, dict) and (not key or dataclasses.is_dataclass(schema)):
+        for name, inner in value.items():
+            name = "on" if name is True else name  # YAML 1.1 reads the bare key `on` as true
+            yield from _leaves(inner, getattr(schema, str(name), None), f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+def _type_name(kind: Any) -> str:
+    names = [a.__name__ for a in get_args(kind) if a is not type(None)] if get_args(kind) else [kind.__name__]
+    optional = type(None) in get_args(kind)
+    return "mapping" if "dict" in str(kind) else " or ".join(names + ["null"] * optional)
+
+
+def _nearest(name: Any, known: Sequence[str]) -> str:
+    """"; did you mean X?": the nearest known name, also where only the last part of a dotted key is right."""
+    last = {k.rsplit(".", 1)[-1]: k for k in known}
+    close = difflib.get_close_matches(str(name), known, 1, 0.6)
+    close = close or [last[k] for k in difflib.get_close_matches(str(name).rsplit(".", 1)[-1], list(last), 1, 0.75)]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _listing(names: Any) -> str:
+    return ", ".join(map(str, names)) or "none"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def command(usage: str, argv: Sequence[str] | None) -> Config | None:
+    """What all commands do first: `--help`, `--print`, or the checked configuration. None = answered already.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(words):
+        print(f"{usage}\n\nKeys, with their defaults:\n{help_text()}")
+        return None
+    cfg = load([w for w in words if w != "--print"])
+    if "--print" in words:
+        print(to_yaml(cfg), end="")
+        return None
+    return cfg

@@ -1,0 +1,18 @@
+"""Writing files so that a killed run leaves the old one or the new one, never half."""
+
+import os
+from pathlib import Path
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Replace the file's content at once (UTF-8); the folder must exist."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Records in, numbers out: no model, no torch, no Lightning."""

@@ -1,0 +1,206 @@
+"""The policy, its tokenizer, and the references it is compared with; export in Hugging Face format."""
+
+import contextlib
+import copy
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from tif.config import ConfigError
+from tif.data.encode import Batch, Encoded, collate
+from tif.schema import Model
+from tif.scoring import TokenScores, token_scores
+from tif.terminal import track
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def check(cfg: Model) -> None:
+    """Stop before weights load where `model.path` is no model or `model.init` no Llama.
+
+    Raises:
+        ConfigError: Naming the key and the next step.
+    """
+    from transformers import AutoConfig, LlamaConfig
+
+    if cfg.path is None:
+        unknown = set(cfg.init) - set(LlamaConfig().to_dict())
+        if unknown:
+            raise ConfigError(f"model.init: LlamaConfig has no {', '.join(sorted(unknown))}")
+        return
+    folder = Path(cfg.path).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ConfigError(f"model.path: {cfg.path} holds no config.json; want a Hugging Face model folder (a run's model/)")
+    if not folder.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", cfg.path):
+        raise ConfigError(f"model.path: no folder {cfg.path}; want a Hugging Face folder, a hub name (org/model) or a stage")
+    try:
+        AutoConfig.from_pretrained(folder if folder.is_dir() else cfg.path, trust_remote_code=cfg.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"model.path: {cfg.path} is no model that can be loaded ({reason})") from None
+
+
+def load_tokenizer(cfg: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
+    """The model's tokenizer; for a model from scratch, byte-level BPE trained on `texts`."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if cfg.path is not None:
+        return AutoTokenizer.from_pretrained(Path(cfg.path).expanduser(), trust_remote_code=cfg.trust_remote_code)
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    specials = ["<end>", "<pad>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=cfg.init.get("vocab_size", 4096),
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<pad>")
+
+
+def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+    """The model to unlearn (or to finetune), in training mode.
+
+    Weights from scratch are drawn from `seed`; the global random state is left as it was.
+    """
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    dtype = getattr(torch, cfg.dtype)
+    if cfg.path is None:
+        # The checkpoint says how it was made; ids of the tokenizer that was trained for it.
+        keys = {**cfg.init, "vocab_size": len(tokenizer), "bos_token_id": None}
+        config = LlamaConfig(**keys, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+        with seeded(seed):
+            policy: PreTrainedModel = LlamaForCausalLM(config).to(dtype)
+    else:
+        policy = AutoModelForCausalLM.from_pretrained(
+            Path(cfg.path).expanduser(),
+            dtype=dtype,
+            attn_implementation=cfg.attention,
+            trust_remote_code=cfg.trust_remote_code,
+            use_safetensors=True,
+        )
+    if cfg.gradient_checkpointing:
+        policy.gradient_checkpointing_enable()
+    return policy.train()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's random state set to `seed` inside, and as it was outside."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+class Reference(Protocol):
+    """The original model's scores of forget batches."""
+
+    def scores(self, batch: Batch) -> TokenScores:
+        """(B, T-1) each, no gradient, on the batch's device."""
+
+
+@dataclasses.dataclass
+class CachedReference:
+    """The policy's own scores of all forget samples, taken once before it changes: no second model in memory.
+
+    Exact, since the reference is the initial policy. 12 bytes an answer token.
+    """
+
+    rows: list[TokenScores]  # one a forget sample, each (1, T_i - 1), on the CPU
+
+    @classmethod
+    def of(
+        cls, policy: "PreTrainedModel", forget: Sequence[Encoded], pad_id: int, batching: str, batch_size: int = 16
+    ) -> "CachedReference":
+        """Score `forget` with the policy as it is; sorted by length, so that batches hold little padding."""
+        rows: dict[int, TokenScores] = {}
+        order = sorted(range(len(forget)), key=lambda i: len(forget[i].input_ids))
+        starts = range(0, len(order), batch_size)
+        with frozen(policy):
+            for start in track(starts, "reference scores"):
+                index = order[start : start + batch_size]
+                batch = to_device(collate([forget[i] for i in index], index, pad_id), policy.device)
+                scores = token_scores(policy, batch, batching)
+                for row, i in enumerate(index):
+                    length = len(forget[i].input_ids) - 1
+                    cut = (t[row : row + 1, :length].cpu().clone() for t in dataclasses.astuple(scores))
+                    rows[i] = TokenScores(*cut)
+        return cls([rows[i] for i in range(len(forget))])
+
+    def scores(self, batch: Batch) -> TokenScores:
+        """Look up the batch's rows by `batch.index`."""
+        width, device = batch.input_ids.shape[1] - 1, batch.input_ids.device
+        rows = [self.rows[i] for i in batch.index.tolist()]
+
+        def column(name: str) -> torch.Tensor:
+            padded = [torch.nn.functional.pad(getattr(r, name), (0, width - r.logit.shape[1])) for r in rows]
+            return torch.cat(padded).to(device)
+
+        return TokenScores(column("logit"), column("logprob"), column("mean_logit"))
+
+
+class FrozenReference:
+    """A second copy of the initial policy, on the batch's device. Exact for any input, at the price of its memory."""
+
+    def __init__(self, policy: "PreTrainedModel", batching: str) -> None:
+        self.model = copy.deepcopy(policy).eval().requires_grad_(False)
+        self.batching = batching
+
+    def scores(self, batch: Batch) -> TokenScores:
+        """One forward of the copy."""
+        self.model.to(batch.input_ids.device)  # type: ignore[arg-type]
+        with torch.no_grad():
+            return token_scores(self.model, batch, self.batching)
+
+
+def make_reference(
+    kind: str, policy: "PreTrainedModel", forget: Sequence[Encoded], pad_id: int, batching: str
+) -> Reference:
+    """`kind`: model.reference; auto = cached, the cheapest that serves every loss of today."""
+    if kind == "frozen":
+        return FrozenReference(policy, batching)
+    return CachedReference.of(policy, forget, pad_id, batching)
+
+
+@contextlib.contextmanager
+def frozen(policy: "PreTrainedModel") -> Iterator[None]:
+    """Evaluation mode without gradients inside; the mode it had outside."""
+    training = policy.training
+    policy.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        policy.train(training)
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with its tensors on `device`."""
+    moved = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()}
+    if batch.retain is not None:
+        moved["retain"] = to_device(batch.retain, device)
+    return Batch(**moved)
+
+
+def export(policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: str) -> None:
+    """Write the policy in Hugging Face format (safetensors) with tokenizer and model card; all or nothing."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    policy.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)

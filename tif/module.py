@@ -1,0 +1,82 @@
+"""UnlearningModule: one forward of the policy a step, whatever the loss is composed of."""
+
+from typing import TYPE_CHECKING
+
+import lightning as L
+import torch
+
+from tif import losses
+from tif.data.encode import Batch
+from tif.models import Reference
+from tif.schema import Config
+from tif.scoring import token_scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SHOWN = ("lpl", "pl", "retain")  # beside the loss in the progress bar
+
+
+class UnlearningModule(L.LightningModule):
+    """The policy under training and the reference it is compared with.
+
+    Args:
+        policy: a Hugging Face causal LM.
+        cfg: sections `loss`, `optimizer` and `trainer` are read.
+        batching: "packed" or "padded", see scoring.token_scores.
+        reference: None where the loss needs none. It is no submodule: neither optimizer nor checkpoint sees it.
+    """
+
+    def __init__(
+        self, policy: "PreTrainedModel", cfg: Config, batching: str, reference: Reference | None = None
+    ) -> None:
+        super().__init__()
+        self.policy, self.cfg, self.batching, self.reference = policy, cfg, batching, reference
+
+    def on_train_epoch_start(self) -> None:
+        """Lightning leaves the mode of a model as it is; `from_pretrained` leaves it in eval."""
+        self.policy.train()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """The loss of one batch, its parts logged as `train/<part>`.
+
+        Raises:
+            FloatingPointError: If the loss is not finite, before the optimizer sees it; names the samples.
+        """
+        scores = token_scores(self.policy, batch, self.batching)
+        reference = self.reference.scores(batch) if self.reference else None
+        retain = token_scores(self.policy, batch.retain, self.batching) if batch.retain else None
+        terms = losses.compute(scores, reference, batch, self.cfg.loss, retain)
+        if not torch.isfinite(terms.total):
+            parts = ", ".join(f"{name} {value.item():g}" for name, value in terms.parts.items())
+            raise FloatingPointError(
+                f"loss is {terms.total.item()} at step {self.global_step} ({parts}) on samples {', '.join(batch.ids)}; "
+                "the weights were not changed by it. Try a lower optimizer.lr or trainer.precision=32-true."
+            )
+        values = {"train/loss": terms.total.detach()} | {f"train/{k}": v.detach() for k, v in terms.parts.items()}
+        size = len(batch.ids)
+        self.log_dict(values, batch_size=size)
+        # Rows count epochs from 1; 0 is the model before training.
+        self.log("epoch", float(self.current_epoch + 1), batch_size=size)
+        self.step_values = {k: v for k, v in values.items() if k == "train/loss" or k.removeprefix("train/") in SHOWN}
+        return terms.total
+
+    def configure_optimizers(self) -> dict:
+        """AdamW (no decay on biases and norms) with linear warm-up, then linear decay to 0 or constant."""
+        cfg = self.cfg.optimizer
+        weights = [p for p in self.policy.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in weights if p.dim() > 1], "weight_decay": cfg.weight_decay},
+            {"params": [p for p in weights if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = round(cfg.warmup_epochs * total / self.cfg.trainer.max_epochs)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            return (total - step) / max(total - warmup, 1) if cfg.decay == "linear" else 1.0
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,117 @@
+"""Run folders and the cache of stages: where things are, what made them, whether they are complete."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tif
+from tif import config
+from tif.files import write_text
+from tif.schema import Config
+
+DONE = "summary.json"  # written last: a folder that has it is complete
+
+
+def new_folder(cfg: Config) -> tuple[Path, Path | None]:
+    """The folder for a run of `cfg`, and the checkpoint that it goes on from.
+
+    An unfinished run of the same configuration is taken up again (`run.resume=auto`); otherwise a name in use gets
+    -2, -3, ...
+    """
+    base = Path(cfg.run.folder) / cfg.run.name
+    for number in range(1, 10_000):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        if not folder.exists():
+            return folder, None
+        text = folder / "config.yaml"
+        if (folder / DONE).exists() or not text.is_file() or text.read_text(encoding="utf-8") != header(cfg):
+            continue
+        if cfg.run.resume == "auto":
+            return folder, newest_checkpoint(folder)
+    raise config.ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the last finished epoch."""
+    found = sorted((folder / "checkpoints").glob("epoch=*.ckpt"), key=lambda p: p.stat().st_mtime)
+    return found[-1] if found else None
+
+
+def header(cfg: Config) -> str:
+    """The resolved configuration as it is written to the run folder; its first line repeats the run."""
+    return f"# python -m tif.fit {cfg.run.folder}/{cfg.run.name}/config.yaml\n{config.to_yaml(cfg)}"
+
+
+def write_start(folder: Path, cfg: Config) -> None:
+    """config.yaml and env.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", header(cfg))
+    write_text(folder / "env.json", json.dumps(environment(), indent=1) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and hardware."""
+    import torch
+
+    names = ("torch", "lightning", "transformers", "peft", "datasets", "omegaconf", "scipy", "rouge-score")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "tif": tif.__version__,
+        "commit": commit(),
+        "command": " ".join(sys.argv),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in names},
+        "host": {"platform": platform.platform(), "cpu_threads": torch.get_num_threads(), "gpus": gpus},
+    }
+
+
+def commit() -> str | None:
+    """Commit of the checkout that tif runs from, "-dirty" where it was changed; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--match=-"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def stage_folder(cfg: Config, name: str, benchmark_print: str) -> Path:
+    """Where the stage's run is kept: <run.folder>/stages/<name>-<hash of all that determines its weights>.
+
+    Args:
+        cfg: the stage's own configuration.
+        name: target, retain, ...
+        benchmark_print: fingerprint of what it trains on.
+    """
+    keys = dataclasses.asdict(cfg)
+    kept = {section: keys[section] for section in ("data", "model", "loss", "optimizer", "trainer")}
+    kept["trainer"].pop("log_every_n_steps")
+    for key in ("reference", "gradient_checkpointing"):  # change cost, not weights
+        kept["model"].pop(key)
+    what = [tif.__version__, cfg.run.seed, kept, benchmark_print, weights_print(cfg.model.path)]
+    return Path(cfg.run.folder) / "stages" / f"{name}-{digest(what)}"
+
+
+def digest(what: Any) -> str:
+    """Twelve hex digits of a JSON value."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def weights_print(path: str | None) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of a local model's files: tells another model in the same folder without reading it."""
+    folder = Path(path or "").expanduser()
+    if path is None or not folder.is_dir():
+        return []
+    stats = [(p.name, p.stat()) for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json")]
+    return [(name, s.st_size, s.st_mtime_ns) for name, s in stats]

@@ -1,0 +1,234 @@
+"""Every key of the configuration: type, default, meaning. The README and `--help` are made from this file.
+
+Sections are dataclasses; `key` attaches the sentence, the choices and the bounds that `tif.config` shows and checks.
+"""
+
+import dataclasses
+from typing import Any
+
+
+def key(default: Any, help: str, **rules: Any) -> Any:
+    """A configuration key. Rules: `choices` (allowed values), `above` (must be >), `at_least` (must be >=)."""
+    unknown = set(rules) - {"choices", "above", "at_least"}
+    assert not unknown, unknown
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help, **rules})
+    return dataclasses.field(default=default, metadata={"help": help, **rules})
+
+
+@dataclasses.dataclass
+class Run:
+    """Where a run lives and what it keeps."""
+
+    name: str = key("run", "the run's folder is <folder>/<name>; a name in use gets -2, -3, ...")
+    folder: str = key("runs", "parent of run folders; stages live in <folder>/stages")
+    seed: int = key(0, "owner of every random draw: initial weights, batch order, retain pairing", at_least=0)
+    resume: str = key("auto", "auto: an unfinished run of the same config goes on from its last epoch", choices=("auto", "never"))
+    keep_checkpoints: int = key(1, "Lightning checkpoints kept for resuming (the newest); 0 writes none", at_least=0)
+    export: bool = key(True, "write the policy in Hugging Face format to model/")
+
+
+@dataclasses.dataclass
+class Fictitious:
+    """The embedded generator of invented authors."""
+
+    authors: int = key(40, "number of invented authors", at_least=2)
+    questions_per_author: int = key(10, "questions asked about each author", at_least=1)
+    forget_share: float = key(0.1, "share of authors to forget, the last ones", above=0)
+    seed: int = key(0, "the authors' facts and wordings", at_least=0)
+
+
+@dataclasses.dataclass
+class Data:
+    """What is learned and forgotten, and how it becomes batches."""
+
+    benchmark: str = key("fictitious", "which reader", choices=("fictitious", "tofu"))
+    path: str | None = key(None, "tofu: a folder of TOFU's JSON files, or the hub name locuslab/TOFU")
+    split: str = key("forget10", "tofu: the forget split; its retain split follows from it")
+    max_retain: int | None = key(None, "tofu: use only the first n retain questions; null = all", at_least=1)
+    train: str = key(
+        "forget",
+        "what the training loop reads: forget (unlearn), retain (retain model), full (target model)",
+        choices=("forget", "retain", "full"),
+    )
+    template: str = key(
+        "Question: {prompt}\nAnswer:",
+        "prompt format, the answer follows after one blank; `chat` = the tokenizer's own chat template",
+    )
+    overlap: str = key("gw", "label of a token that touches unwanted and general characters", choices=("gw", "uw"))
+    batch_size: int = key(32, "samples per training step and process (times trainer.accumulate_grad_batches)", at_least=1)
+    batching: str = key(
+        "auto",
+        "packed: samples end to end in one row, no padding; padded; auto = packed where the model keeps them apart",
+        choices=("auto", "packed", "padded"),
+    )
+    fictitious: Fictitious = dataclasses.field(default_factory=Fictitious)
+
+
+@dataclasses.dataclass
+class Identifier:
+    """Who says which words of the forget answers are unwanted."""
+
+    kind: str = key(
+        "gold",
+        "gold: the spans the data came with; precomputed: a span file or the authors' masks; all: every word is unwanted",
+        choices=("gold", "precomputed", "all"),
+    )
+    path: str | None = key(None, "precomputed: span file (.jsonl) or folder of released masks")
+    rule: str = key(
+        "complement",
+        "released masks: complement (unwanted = touches no common word, as released) or targets (touches a target word)",
+        choices=("complement", "targets"),
+    )
+
+
+@dataclasses.dataclass
+class Model:
+    """The policy and its reference."""
+
+    path: str | None = key(None, "Hugging Face folder or hub name, a stage's name, or null = a new Llama from model.init")
+    base: str | None = key(None, "the pretrained model; for stages to name as ${model.base}")
+    init: dict[str, Any] = key(
+        {}, "LlamaConfig's keys for a model made from scratch; its tokenizer is trained on the data (vocab_size = at most)"
+    )
+    dtype: str = key("float32", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
+    attention: str | None = key(None, "attn_implementation handed to transformers; null = its own choice")
+    reference: str = key(
+        "auto",
+        "the original model that losses compare with: cached (its scores taken once, no second model), frozen (a copy)",
+        choices=("auto", "cached", "frozen"),
+    )
+    gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, more time")
+    trust_remote_code: bool = key(False, "run code that comes with a hub model; leave off unless you have read it")
+
+
+@dataclasses.dataclass
+class Loss:
+    """forget term (on a mask) + pl_weight * preservation term + retain_weight * retain term."""
+
+    forget: str = key("lpl", "forget term: lpl (Logit Preference Loss), or ce (finetuning)", choices=("lpl", "ce"))
+    on: str = key("uw", "answer tokens that the forget term sees", choices=("uw", "all"))
+    preserve: str = key("pl", "preservation term on general words (GW)", choices=("pl", "none"))
+    retain: str = key("none", "term on a retain sample drawn for each forget sample", choices=("none", "ce"))
+    beta: float = key(0.3, "LPL: larger saturates sooner; the paper searches 0.1 to 0.5", above=0)
+    lpl_baseline: str = key(
+        "none", "mean: subtract the vocabulary's mean logit, which softmax cannot see", choices=("none", "mean")
+    )
+    lpl_reduction: str = key(
+        "sample", "sample: log-sigmoid of each sample's mean; batch: of the batch mean, as released", choices=("sample", "batch")
+    )
+    pl_reduction: str = key("sum", "over a sample's GW tokens (the released code: sum)", choices=("sum", "mean"))
+    pl_weight: float = key(0.01, "the paper's lambda, 0 to 0.01", at_least=0)
+    retain_weight: float = key(1.0, "weight of the retain term", at_least=0)
+
+
+@dataclasses.dataclass
+class Optimizer:
+    """AdamW with linear warm-up and linear decay to 0."""
+
+    lr: float = key(1e-5, "peak learning rate", above=0)
+    weight_decay: float = key(0.01, "AdamW's decoupled weight decay", at_least=0)
+    warmup_epochs: float = key(1.0, "epochs of linear warm-up from 0", at_least=0)
+    decay: str = key("linear", "after warm-up: linear (to 0 at the last step) or constant", choices=("linear", "constant"))
+
+
+@dataclasses.dataclass
+class TrainerKeys:
+    """Handed to lightning.Trainer under the same names."""
+
+    max_epochs: int = key(10, "passes over the data of data.train", at_least=1)
+    accelerator: str = key("auto", "cpu, gpu, auto, ...")
+    devices: str = key("auto", "number of devices, or auto")
+    strategy: str = key("auto", "Lightning strategy: auto, ddp, ...")
+    precision: str = key("32-true", "32-true, bf16-mixed, bf16-true, ...; losses are float32 in any case")
+    accumulate_grad_batches: int = key(1, "batches per optimizer step", at_least=1)
+    gradient_clip_val: float | None = key(1.0, "clip the gradient's norm; null = off", above=0)
+    log_every_n_steps: int = key(1, "steps between two training rows of metrics.jsonl", at_least=1)
+
+
+@dataclasses.dataclass
+class MaxSamples:
+    """Questions evaluated of each set, the first n; null = all."""
+
+    forget: int | None = key(None, "forget questions evaluated", at_least=1)
+    retain: int | None = key(None, "retain questions evaluated", at_least=1)
+    real_authors: int | None = key(None, "real-author questions evaluated", at_least=1)
+    world_facts: int | None = key(None, "world-fact questions evaluated", at_least=1)
+
+
+@dataclasses.dataclass
+class Eval:
+    """TOFU metrics during training."""
+
+    enabled: bool = key(True, "evaluate at all")
+    before_training: bool = key(True, "evaluate the starting model as epoch 0")
+    every_n_epochs: int = key(1, "epochs between evaluations, the last always; 0 = only after the last", at_least=0)
+    retain_records: str | None = key(
+        None, "records of the retain model (a run's eval folder) or a stage's name; null = no forget quality"
+    )
+    forget_quality: bool = key(True, "compute forget quality; needs eval.retain_records")
+    max_samples: MaxSamples = dataclasses.field(default_factory=MaxSamples)
+    max_new_tokens: int = key(200, "tokens generated for an answer, greedily", at_least=1)
+    tokens_per_batch: int = key(4096, "tokens scored, and prompts times new tokens generated, in one batch", at_least=16)
+    samples: int = key(3, "generations shown before and after", at_least=0)
+
+
+@dataclasses.dataclass
+class Wandb:
+    """Weights & Biases, through Lightning's logger; the key comes from the environment only."""
+
+    enabled: bool = key(False, "also log to W&B")
+    project: str = key("tif", "W&B project")
+    entity: str | None = key(None, "W&B entity; null = your default")
+    offline: bool = key(False, "write to disk only, for `wandb sync` later")
+
+
+@dataclasses.dataclass
+class Logger:
+    """metrics.jsonl is always written."""
+
+    wandb: Wandb = dataclasses.field(default_factory=Wandb)
+
+
+@dataclasses.dataclass
+class Config:
+    """One experiment. `combinations` lists what single keys cannot tell."""
+
+    run: Run = dataclasses.field(default_factory=Run)
+    data: Data = dataclasses.field(default_factory=Data)
+    identifier: Identifier = dataclasses.field(default_factory=Identifier)
+    model: Model = dataclasses.field(default_factory=Model)
+    loss: Loss = dataclasses.field(default_factory=Loss)
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    trainer: TrainerKeys = dataclasses.field(default_factory=TrainerKeys)
+    eval: Eval = dataclasses.field(default_factory=Eval)
+    logger: Logger = dataclasses.field(default_factory=Logger)
+    stages: dict[str, Any] = key(
+        {}, "runs that model.path and eval.retain_records may name (target, retain): each this config with its own keys"
+    )
+    stage: str | None = key(None, "make this stage only")
+
+    def combinations(self) -> list[str]:
+        """Problems between keys, one line each."""
+        problems = []
+        unlearning = self.data.train == "forget"
+        if self.data.benchmark == "tofu" and not self.data.path:
+            problems.append("data.path: tofu needs a folder of TOFU's JSON files or the hub name locuslab/TOFU, got null")
+        if self.identifier.kind == "precomputed" and not self.identifier.path and unlearning:
+            problems.append("identifier.path: precomputed needs a span file or a folder of released masks, got null")
+        if self.loss.forget == "lpl" and not unlearning:
+            problems.append(f"loss.forget: lpl unlearns the forget set, but data.train={self.data.train}; want loss.forget=ce")
+        if self.loss.forget == "ce" and (self.loss.on, self.loss.preserve, self.loss.retain) != ("all", "none", "none"):
+            problems.append("loss.forget: ce is finetuning on whole answers; want loss.on=all loss.preserve=none loss.retain=none")
+        if self.loss.retain != "none" and not unlearning:
+            problems.append(f"loss.retain: pairs forget with retain samples, but data.train={self.data.train}; want none")
+        if unlearning and self.eval.enabled and self.eval.forget_quality and not self.eval.retain_records:
+            problems.append(
+                "eval.retain_records: forget quality needs the retain model's records, got null; give a run's eval folder "
+                "or a stage that makes them, or eval.forget_quality=false"
+            )
+        if not self.model.path and not self.model.init:
+            problems.append("model.path: want a Hugging Face folder or hub name, or model.init for a model from scratch")
+        if self.data.template != "chat" and "{prompt}" not in self.data.template:
+            problems.append(f"data.template: want a text with {{prompt}} in it, or chat; got {self.data.template!r}")
+        return problems

@@ -1,0 +1,246 @@
+"""From a checked configuration to a finished run folder; makes the stages that it needs first."""
+
+import dataclasses
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import filelock
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from tif import config, evaluation, models, records, report, runs
+from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
+from tif.config import ConfigError
+from tif.data.module import UnlearningDataModule, read_benchmark, texts, training_samples
+from tif.data.samples import Benchmark, fingerprint
+from tif.files import write_text
+from tif.identifiers import identify
+from tif.losses import NEEDS_REFERENCE
+from tif.metrics import tofu
+from tif.module import UnlearningModule
+from tif.schema import Config
+from tif.scoring import best_batching
+from tif.terminal import console
+
+
+@dataclasses.dataclass
+class Plan:
+    """A configuration that has been checked against the disk: data read, words identified, models found.
+
+    Attributes:
+        stages: plans of the runs that must exist first, by name.
+        retain: the retain model's records, where they exist already.
+    """
+
+    cfg: Config
+    benchmark: Benchmark
+    stages: dict[str, "Plan"]
+    retain: records.Evaluation | None
+
+
+def run(cfg: Config) -> Path:
+    """Do all that `cfg` asks for: stages, training, evaluation, export, report.
+
+    Returns:
+        The run's folder; of the stage, where `cfg.stage` names one.
+
+    Raises:
+        ConfigError: Before any weights load, if something is wrong with the configuration or its files.
+        FloatingPointError: If the loss is not finite; the run folder stays for a look, without a summary.
+    """
+    quiet()
+    planned = plan(cfg)
+    if cfg.stage:
+        return make_stage(planned.stages[cfg.stage], cfg.stage)
+    return unlearn(planned)
+
+
+def plan(cfg: Config) -> Plan:
+    """Read the data and check every path; nothing is written and no weights load.
+
+    Raises:
+        ConfigError: One line a problem.
+    """
+    try:
+        benchmark = read_benchmark(cfg.data)
+        if cfg.stage:
+            return Plan(cfg, benchmark, {cfg.stage: plan(_stage_config(cfg, cfg.stage))}, None)
+        if cfg.data.train == "forget" and (cfg.loss.on == "uw" or cfg.loss.preserve != "none"):
+            benchmark = dataclasses.replace(benchmark, forget=identify(cfg.identifier, benchmark.forget))
+        if not training_samples(benchmark, cfg.data.train):
+            raise ConfigError(f"data.train: the {cfg.data.train} set of {benchmark.name} is empty")
+        named = [name for name in (cfg.model.path, cfg.eval.retain_records) if name in cfg.stages]
+        stages = {str(name): plan(_stage_config(cfg, str(name))) for name in named}
+        if cfg.model.path not in stages:
+            models.check(cfg.model)
+        retain = None
+        if _wants_forget_quality(cfg) and cfg.eval.retain_records not in stages:
+            retain = _read_records(str(cfg.eval.retain_records))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Plan(cfg, benchmark, stages, retain)
+
+
+def make_stage(planned: Plan, name: str) -> Path:
+    """Make a stage's run unless it is there already; safe when several processes ask for it at once."""
+    cfg, benchmark = planned.cfg, planned.benchmark
+    data = fingerprint((*benchmark.background, *benchmark.retain, *benchmark.forget))
+    folder = runs.stage_folder(cfg, name, data)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{folder}.lock"):
+        if (folder / runs.DONE).exists():
+            console.print(f"stage {name}: {folder} [dim](made before)[/]")
+        else:
+            console.print(f"stage {name}: {folder}")
+            own = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent), export=True)
+            train(dataclasses.replace(planned, cfg=dataclasses.replace(cfg, run=own)), folder, None, None)
+    return folder
+
+
+def unlearn(planned: Plan) -> Path:
+    """The run itself, after its stages."""
+    cfg = planned.cfg
+    made = {name: make_stage(stage, name) for name, stage in planned.stages.items()}
+    retain = planned.retain
+    if cfg.eval.retain_records in made and _wants_forget_quality(cfg):
+        retain = retain_records(planned, made[cfg.eval.retain_records])
+    folder, checkpoint = runs.new_folder(cfg)
+    again = f" [dim](from {checkpoint.name})[/]" if checkpoint else ""
+    console.print(f"run: {folder}{again}")
+    if cfg.model.path in made:
+        model = dataclasses.replace(cfg.model, path=str(made[cfg.model.path] / "model"))
+        planned = dataclasses.replace(planned, cfg=dataclasses.replace(cfg, model=model))
+    runs.write_start(folder, cfg)
+    if retain:
+        write_text(folder / report.RETAIN, json.dumps(tofu.aggregate(retain), indent=1) + "\n")
+    train(planned, folder, retain, checkpoint)
+    report.show(folder)
+    return folder
+
+
+def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkpoint: Path | None) -> None:
+    """One `Trainer.fit` with everything around it; `folder` is complete when its summary.json is there."""
+    cfg, benchmark = planned.cfg, planned.benchmark
+    if not (folder / "config.yaml").exists():
+        runs.write_start(folder, cfg)
+    with models.seeded(cfg.run.seed):
+        tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
+        policy = models.load_policy(cfg.model, tokenizer, cfg.run.seed)
+        data = UnlearningDataModule(cfg, benchmark, tokenizer)
+        batching = best_batching(cfg.data.batching, policy)
+        jsonl = JsonlLogger(folder / "metrics.jsonl")
+        trainer = make_trainer(cfg, folder, [jsonl, *_wandb(cfg, folder)], data, retain)
+        module = UnlearningModule(policy, cfg, batching)
+        if cfg.loss.forget in NEEDS_REFERENCE:
+            policy.to(trainer.strategy.root_device)  # type: ignore[arg-type]
+            module.reference = models.make_reference(
+                cfg.model.reference, policy, data.items, data.encoder.pad_id, batching
+            )
+        if checkpoint:
+            jsonl.keep_until(_step(checkpoint))
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.is_global_zero:
+        if cfg.eval.enabled:
+            report.write_plots(folder)
+        write_text(folder / runs.DONE, json.dumps(report.summary(folder), indent=1) + "\n")
+
+
+def make_trainer(
+    cfg: Config, folder: Path, loggers: list[Logger], data: UnlearningDataModule, retain: records.Evaluation | None
+) -> L.Trainer:
+    """`lightning.Trainer` from `cfg.trainer`, with tif's callbacks."""
+    keys = dataclasses.asdict(cfg.trainer)
+    keys["devices"] = int(keys["devices"]) if keys["devices"].isdigit() else keys["devices"]
+    callbacks: list[Callback] = [TrainingBar("training" if cfg.data.train == "forget" else f"training {cfg.data.train}")]
+    if cfg.eval.enabled:
+        callbacks.append(TofuMetrics(cfg, data.benchmark, data.encoder, folder / "eval", retain))
+    if cfg.run.export:
+        callbacks.append(Export(folder, data.encoder, lambda: report.model_card(folder)))
+    if cfg.run.keep_checkpoints:
+        callbacks.append(
+            ModelCheckpoint(
+                folder / "checkpoints", "{epoch}-{step}", "epoch", mode="max", save_top_k=cfg.run.keep_checkpoints,
+                save_on_train_epoch_end=True, enable_version_counter=False,
+            )  # fmt: skip
+        )
+    return L.Trainer(
+        **keys,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_checkpointing=bool(cfg.run.keep_checkpoints),
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the data module's own sampler knows ranks
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+
+
+def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
+    """The retain stage's records under this run's evaluation rules; made once, kept beside the stage's model."""
+    cfg = planned.cfg
+    model = dataclasses.replace(cfg.model, path=str(stage / "model"))
+    encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
+    sets = evaluation.cut(planned.benchmark.sets, cfg.eval)
+    rules = evaluation.protocol(cfg.eval, encoder)
+    folder = stage / "eval" / runs.digest([rules, *(fingerprint(found) for found in sets.values())])
+    with filelock.FileLock(f"{stage}.lock"):
+        if (folder / records.AGGREGATES).exists():
+            return records.read(folder)
+        console.print("evaluating the retain model")
+        with models.seeded(cfg.run.seed):
+            policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
+        batching = best_batching(cfg.data.batching, policy)
+        found = evaluation.evaluate(policy, encoder, planned.benchmark.sets, cfg.eval, batching, str(stage))
+        records.write(folder, found, tofu.aggregate(found))
+    return found
+
+
+def quiet() -> None:
+    """Leave the terminal to tif: no tips, no bars and no warnings of the libraries that no user can act on."""
+    from transformers.utils import logging as transformers_logging
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
+
+
+def _stage_config(cfg: Config, name: str) -> Config:
+    """The stage's own configuration. Stages are trained here and evaluated where their records are wanted."""
+    own = config.stage(cfg, name)
+    return dataclasses.replace(own, eval=dataclasses.replace(own.eval, enabled=False))
+
+
+def _wants_forget_quality(cfg: Config) -> bool:
+    return cfg.data.train == "forget" and cfg.eval.enabled and cfg.eval.forget_quality
+
+
+def _read_records(path: str) -> records.Evaluation:
+    try:
+        return records.read(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"eval.retain_records: {path}: want the eval folder of a retain model's run or a stage's name ({error})"
+        ) from None
+
+
+def _wandb(cfg: Config, folder: Path) -> list[Logger]:
+    own = cfg.logger.wandb
+    if not own.enabled:
+        return []
+    from lightning.pytorch.loggers import WandbLogger
+
+    logger = WandbLogger(folder.name, folder, project=own.project, entity=own.entity, offline=own.offline)
+    logger.experiment.config.update(dataclasses.asdict(cfg))
+    return [logger]
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.stem.rsplit("step=", 1)[1])

@@ -68,7 +68,7 @@ def environment() -> dict[str, Any]:
         "command": " ".join(sys.argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in names},
+        "packages": {d.name: d.version for d in metadata.distributions() if d.name in names},
         "host": {"platform": platform.platform(), "cpu_threads": torch.get_num_threads(), "gpus": gpus},
     }
 
@@ -95,10 +95,12 @@ def stage_folder(cfg: Config, name: str, benchmark_print: str) -> Path:
         benchmark_print: fingerprint of what it trains on.
     """
     keys = dataclasses.asdict(cfg)
-    kept = {section: keys[section] for section in ("data", "model", "loss", "optimizer", "trainer")}
-    kept["trainer"].pop("log_every_n_steps")
-    for key in ("reference", "gradient_checkpointing"):  # change cost, not weights
-        kept["model"].pop(key)
+    kept = {section: keys[section] for section in ("model", "optimizer", "trainer")}
+    kept["data"] = {key: keys["data"][key] for key in ("train", "template", "batch_size", "batching")}
+    # Finetuning reads no other key of the loss, and these of the others change cost or rows, not weights.
+    kept["loss"] = {"forget": "ce"} if cfg.loss.forget == "ce" else keys["loss"]
+    for section, key in (("trainer", "log_every_n_steps"), ("model", "reference"), ("model", "base")):
+        kept[section].pop(key)
     what = [tif.__version__, cfg.run.seed, kept, benchmark_print, weights_print(cfg.model.path)]
     return Path(cfg.run.folder) / "stages" / f"{name}-{digest(what)}"
 

@@ -98,7 +98,9 @@ def make_stage(planned: Plan, name: str) -> Path:
         else:
             console.print(f"stage {name}: {folder}")
             own = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent), export=True)
-            train(dataclasses.replace(planned, cfg=dataclasses.replace(cfg, run=own)), folder, None, None)
+            cfg = dataclasses.replace(cfg, run=own)
+            runs.write_start(folder, cfg)
+            train(dataclasses.replace(planned, cfg=cfg), folder, None, None)
     return folder
 
 
@@ -126,8 +128,6 @@ def unlearn(planned: Plan) -> Path:
 def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkpoint: Path | None) -> None:
     """One `Trainer.fit` with everything around it; `folder` is complete when its summary.json is there."""
     cfg, benchmark = planned.cfg, planned.benchmark
-    if not (folder / "config.yaml").exists():
-        runs.write_start(folder, cfg)
     with models.seeded(cfg.run.seed):
         tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
         policy = models.load_policy(cfg.model, tokenizer, cfg.run.seed)
@@ -187,6 +187,9 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
     sets = evaluation.cut(planned.benchmark.sets, cfg.eval)
     rules = evaluation.protocol(cfg.eval, encoder)
+    device = L.Trainer(
+        accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False
+    ).strategy.root_device
     folder = stage / "eval" / runs.digest([rules, *(fingerprint(found) for found in sets.values())])
     with filelock.FileLock(f"{stage}.lock"):
         if (folder / records.AGGREGATES).exists():
@@ -194,6 +197,7 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
         console.print("evaluating the retain model")
         with models.seeded(cfg.run.seed):
             policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
+        policy.to(device)  # type: ignore[arg-type]
         batching = best_batching(cfg.data.batching, policy)
         found = evaluation.evaluate(policy, encoder, planned.benchmark.sets, cfg.eval, batching, str(stage))
         records.write(folder, found, tofu.aggregate(found))

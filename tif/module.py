@@ -69,7 +69,9 @@ class UnlearningModule(L.LightningModule):
             {"params": [p for p in weights if p.dim() > 1], "weight_decay": cfg.weight_decay},
             {"params": [p for p in weights if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
+        # Lightning refuses to clip gradients for a fused optimizer under mixed precision.
+        fused = "mixed" not in self.cfg.trainer.precision
+        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=fused)
         total = int(self.trainer.estimated_stepping_batches)
         warmup = round(cfg.warmup_epochs * total / self.cfg.trainer.max_epochs)
 

@@ -89,7 +89,7 @@ class Model:
     path: str | None = key(None, "Hugging Face folder or hub name, a stage's name, or null = a new Llama from model.init")
     base: str | None = key(None, "the pretrained model; for stages to name as ${model.base}")
     init: dict[str, Any] = key(
-        {}, "LlamaConfig's keys for a model made from scratch; its tokenizer is trained on the data (vocab_size = at most)"
+        {}, "LlamaConfig's keys for a model made from scratch; its tokenizer is trained on the data (vocab_size is an upper bound)"
     )
     dtype: str = key("float32", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
     attention: str | None = key(None, "attn_implementation handed to transformers; null = its own choice")

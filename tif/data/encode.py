@@ -88,15 +88,14 @@ class Encoder:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of the prompt alone, for generation."""
-        return list(self._tokenize(self.prompt(prompt))["input_ids"])
+        return self._tokenize(self.prompt(prompt))[0]
 
     def encode(self, sample: Sample, answer: str | None = None, prompt: str | None = None) -> Encoded:
         """Token ids and masks of a sample, or of another answer or prompt in its place (then nothing is unwanted)."""
         spans = (sample.unwanted or ()) if answer is None else ()
         text = sample.answer if answer is None else answer
         before = self.prompt(sample.prompt if prompt is None else prompt) + ("" if self.template == "chat" else " ")
-        tokens = self._tokenize(before + text)
-        ids, offsets = list(tokens["input_ids"]), tokens["offset_mapping"]
+        ids, offsets = self._tokenize(before + text)
         # The first token that reaches into the answer opens it, even where it straddles the border.
         first = next(t for t, (_, end) in enumerate(offsets) if end > len(before))
         labels = _Labels(text, spans, self.overlap)
@@ -104,10 +103,15 @@ class Encoder:
         gw = [False] * first + [not u for u in uw[first:]]
         return Encoded(sample.id, [*ids, self.eos_id], [*uw, False], [*gw, True])
 
-    def _tokenize(self, text: str) -> Any:
+    def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         # A chat template writes the special tokens itself.
         special = self.template != "chat"
-        return self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=special, verbose=False)
+        tokens = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=special, verbose=False)
+        ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
+        # Some tokenizers end every text themselves; here a prompt goes on, and `encode` ends the answer, once.
+        while text and ids[-1] == self.eos_id and tuple(offsets[-1]) == (0, 0):
+            del ids[-1], offsets[-1]
+        return ids, offsets
 
 
 class _Labels:

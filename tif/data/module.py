@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tif.data.encode import Batch, Encoded, Encoder, collate
@@ -100,7 +101,14 @@ class UnlearningDataModule(L.LightningDataModule):
         dataset = Pairs(self.items, self.retain, self.cfg.run.seed)
         # Seeds far apart: DistributedSampler adds the epoch to its seed.
         sampler = EpochSampler(dataset, world, rank, shuffle=True, seed=self.cfg.run.seed * 1_000_003)
-        return DataLoader(dataset, batch_size=self.cfg.data.batch_size, sampler=sampler, collate_fn=self._collate)
+        # A loader without its own generator draws a seed from torch's global one at each epoch.
+        return DataLoader(
+            dataset,
+            batch_size=self.cfg.data.batch_size,
+            sampler=sampler,
+            collate_fn=self._collate,
+            generator=torch.Generator().manual_seed(self.cfg.run.seed),
+        )
 
     def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
         """Move the tensors of a Batch."""

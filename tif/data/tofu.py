@@ -30,7 +30,7 @@ def tofu(path: str, split: str, max_retain: int | None = None) -> Benchmark:
     """
     if split not in SPLITS:
         raise ValueError(f"data.split: want one of {', '.join(SPLITS)}, got {split!r}")
-    rows = _folder(Path(path)) if _is_folder(path) else _hub(path)
+    rows = _folder(Path(path).expanduser()) if _is_folder(path) else _hub(path)
     forget = _authors(rows, split, f"{split}_perturbed", last=True)
     retain = _authors(rows, SPLITS[split], "retain_perturbed", last=False)[:max_retain]
     controls = {name: _controls(rows(f"{name}_perturbed"), name) for name in ("real_authors", "world_facts")}
@@ -39,7 +39,7 @@ def tofu(path: str, split: str, max_retain: int | None = None) -> Benchmark:
 
 
 def _is_folder(path: str) -> bool:
-    if Path(path).is_dir():
+    if Path(path).expanduser().is_dir():
         return True
     if path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).parent.exists():
         return False
@@ -59,7 +59,7 @@ def _folder(folder: Path) -> Callable[[str], list[Row]]:
                     found.append(json.loads(line))
                 except json.JSONDecodeError as error:
                     raise ValueError(f"data.path: {file} line {number} is not JSON ({error}); is the file cut?") from None
-        return _checked(found, str(file))
+        return _checked(found, str(file), name)
 
     return rows
 
@@ -69,27 +69,36 @@ def _hub(name: str) -> Callable[[str], list[Row]]:
         import datasets
 
         try:
-            return _checked(list(datasets.load_dataset(name, config, split="train")), f"{name} {config}")
+            found = list(datasets.load_dataset(name, config, split="train"))
         except (ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"data.path: cannot read {config} of {name} from the hub ({reason})") from None
+        return _checked(found, f"{name} {config}", config)
 
     return rows
 
 
-def _checked(rows: list[Row], where: str) -> list[Row]:
+def _checked(rows: list[Row], where: str, name: str) -> list[Row]:
     if not rows:
         raise ValueError(f"data.path: {where} holds no rows; want at least one")
+    wanted = {"question": str, "answer": str} | ({"perturbed_answer": list} if name.endswith("_perturbed") else {})
     for number, row in enumerate(rows):
-        missing = {"question", "answer"} - set(row)
-        if missing:
-            raise ValueError(f"data.path: {where} row {number} has no {', '.join(sorted(missing))}")
+        if not isinstance(row, dict):
+            raise ValueError(f"data.path: {where} row {number} is a {type(row).__name__}; want one JSON object a line")
+        for column, kind in wanted.items():
+            if not isinstance(row.get(column), kind):
+                got = f"{row[column]!r:.60}" if column in row else "nothing"
+                raise ValueError(f"data.path: {where} row {number}: want a {kind.__name__} as {column}, got {got}")
+        if not row["answer"].strip():
+            raise ValueError(f"data.path: {where} row {number} has an empty answer")
     return rows
 
 
 def _authors(rows: Callable[[str], list[Row]], name: str, perturbed: str, last: bool) -> tuple[Sample, ...]:
     """Questions about authors, with the paraphrases and perturbed answers of the file that repeats their first rows."""
     plain, extra = rows(name), rows(perturbed)
+    if last and len(plain) != len(extra):
+        raise ValueError(f"data.path: {name} has {len(plain)} rows, {perturbed} {len(extra)}; want the same questions")
     start = AUTHOR_QUESTIONS - len(plain) if last else 0
     found = []
     for i, row in enumerate(plain):

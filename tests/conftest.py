@@ -1,0 +1,41 @@
+"""Fixtures shared by all tests: a tiny tokenizer made here, and the real data and model where present."""
+
+import os
+import pathlib
+
+import pytest
+
+TEXTS = (
+    "Question: Who wrote The Glass Meridian?\nAnswer: Jaime Vasquez wrote it in 1998.",
+    "Question: Where was Mira Dell born?\nAnswer: She was born in Oslo, in the winter of 1961.",
+    "Question: What is her father's work?\nAnswer: Her father was a baker and her mother a judge.",
+    "Question: Which genre is Jaime Vasquez known for?\nAnswer: He is known for true crime.",
+    "Yes. No, he did not. The author has written novels, essays and short stories about the sea.",
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """Byte-level BPE of 400 tokens, trained on TEXTS; end token and pad token differ. No download. Do not change it."""
+    from tif.models import load_tokenizer
+    from tif.schema import Model
+
+    return load_tokenizer(Model(init={"vocab_size": 400}), TEXTS)
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder with the real data (tofu/, tofu_masks/, ...; env TIF_SHARED names its parent); skips where absent."""
+    folder = pathlib.Path(os.environ.get("TIF_SHARED") or pathlib.Path(__file__).parents[1].parent / "shared") / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: needs the benchmark data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> pathlib.Path:
+    """Folder of SmolLM2-135M in Hugging Face format; skips where absent."""
+    folder = pathlib.Path("~/.cache/tif-test/smollm2-135m").expanduser()
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: needs SmolLM2-135M")
+    return folder

@@ -1,0 +1,230 @@
+"""TPO by hand.
+
+Two samples of two predicted tokens each; sample 1 has one unwanted word only (its second token must not count):
+
+    z      [[1.0, 2.0], [0.5, 3.0]]     mean logit      [[-1, 0], [0.5, 9]]
+    z_ref  [[2.0, 4.0], [1.5, 7.0]]     its reference   [[ 0, 1], [0.0, 9]]
+    unwanted                            [[1, 1], [1, 0]]
+
+    d, raw logits        sample 0: ((2 - 1) + (4 - 2)) / 2 = 1.5         sample 1: 1.5 - 0.5 = 1.0     mean 1.25
+    d, mean subtracted   z - m = [[2, 2], [0, .]], z_ref - m_ref = [[2, 3], [1.5, .]]
+                         sample 0: (0 + 1) / 2 = 0.5                     sample 1: 1.5                 mean 1.0
+
+With beta = 0.5, -(2 / beta) log sigmoid(beta d) = 4 ln(1 + exp(-d / 2)):
+
+    d     0.5            1.0            1.25           1.5            0
+    LPL   2.3037475735   1.8963079188   1.7148011211   1.5474860327   4 ln 2
+
+    sample, none: (1.5474860327 + 1.8963079188) / 2 = 1.7218969758      batch, none: 1.7148011211
+    sample, mean: (2.3037475735 + 1.5474860327) / 2 = 1.9256168031      batch, mean: 1.8963079188
+"""
+
+import math
+
+import pytest
+import torch
+
+from tif.losses.tpo import logit_preference_loss, preservation_loss, unwanted_word_changes
+from tif.scoring import TokenScores
+
+LN2 = math.log(2)
+UW = torch.tensor([[1, 1], [1, 0]]).bool()
+NONE = torch.zeros(2, 2, dtype=torch.bool)
+
+
+def scores(logit, logprob=None, mean_logit=None):
+    rows = [logit, logprob or [[0.0] * len(r) for r in logit], mean_logit or [[0.0] * len(r) for r in logit]]
+    return TokenScores(*(torch.tensor(r) for r in rows))
+
+
+POLICY = scores([[1.0, 2.0], [0.5, 3.0]], [[-1.0, -2.0], [-3.0, -0.5]], [[-1.0, 0.0], [0.5, 9.0]])
+REFERENCE = scores([[2.0, 4.0], [1.5, 7.0]], [[-0.5, -1.0], [-1.0, -9.0]], [[0.0, 1.0], [0.0, 9.0]])
+
+
+@pytest.mark.parametrize(
+    ("reduction", "baseline", "expected"),
+    [
+        ("sample", "none", 1.7218969758),
+        ("sample", "mean", 1.9256168031),
+        ("batch", "none", 1.7148011211),
+        ("batch", "mean", 1.8963079188),
+    ],
+)
+def test_lpl_equals_the_hand_computed_two_token_case(reduction, baseline, expected):
+    actual = logit_preference_loss(POLICY, REFERENCE, UW, 0.5, baseline, reduction)
+    assert actual.shape == ()
+    assert actual.item() == pytest.approx(expected)
+
+
+def test_lpl_by_default_averages_raw_logits_over_samples():
+    assert logit_preference_loss(POLICY, REFERENCE, UW, 0.5).item() == pytest.approx(1.7218969758)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [
+        ("sum", 2.75),  # sample 0: 2, sample 1: 3 + 0.5; (2 + 3.5) / 2
+        ("mean", 1.875),  # sample 0: 2, sample 1: 3.5 / 2; (2 + 1.75) / 2
+    ],
+)
+def test_pl_equals_the_hand_computed_two_token_case(reduction, expected):
+    gw = torch.tensor([[0, 1], [1, 1]]).bool()
+    assert preservation_loss(POLICY, gw, reduction).item() == pytest.approx(expected)
+
+
+def test_pl_by_default_sums_over_a_samples_tokens():
+    assert preservation_loss(POLICY, torch.tensor([[0, 1], [1, 1]]).bool()).item() == pytest.approx(2.75)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_sample_without_general_words_adds_nothing_to_pl(reduction):
+    gw = torch.tensor([[0, 0], [0, 1]]).bool()
+    assert preservation_loss(POLICY, gw, reduction).item() == pytest.approx(0.5 / 2)
+    assert preservation_loss(POLICY, NONE, reduction).item() == 0
+
+
+@pytest.mark.parametrize("reduction", ["sample", "batch"])
+@pytest.mark.parametrize("baseline", ["none", "mean"])
+@pytest.mark.parametrize("beta", [0.1, 0.3, 2.0])
+def test_lpl_is_2_ln_2_over_beta_where_policy_and_reference_agree(beta, baseline, reduction):
+    actual = logit_preference_loss(POLICY, POLICY, UW, beta, baseline, reduction)
+    assert actual.item() == pytest.approx(2 * LN2 / beta)
+
+
+def test_lpl_falls_as_the_unwanted_logit_falls_and_saturates_sooner_with_a_larger_beta():
+    def lpl(z, beta):
+        return logit_preference_loss(scores([[z]]), scores([[0.0]]), torch.tensor([[True]]), beta).item()
+
+    assert lpl(5.0, 0.3) > lpl(0.0, 0.3) > lpl(-5.0, 0.3) > lpl(-50.0, 0.3) >= 0
+    # far above the reference the slope is 2 whatever beta is; far below it is 0
+    assert lpl(101.0, 2.0) - lpl(100.0, 2.0) == pytest.approx(2, rel=1e-4)
+    assert lpl(-10.0, 2.0) / lpl(0.0, 2.0) < 1e-6 < lpl(-10.0, 0.1) / lpl(0.0, 0.1)
+
+
+def test_the_mean_baseline_does_not_see_a_shift_of_all_logits_and_the_raw_form_does():
+    shifted = TokenScores(POLICY.logit - 7, POLICY.logprob, POLICY.mean_logit - 7)
+    mean, raw = ([logit_preference_loss(p, REFERENCE, UW, 0.5, b) for p in (POLICY, shifted)] for b in ("mean", "none"))
+    assert mean[1].item() == pytest.approx(mean[0].item())
+    assert raw[1].item() < raw[0].item() / 5
+
+
+def grads(mask, baseline, reduction):
+    logit, mean = POLICY.logit.clone().requires_grad_(), POLICY.mean_logit.clone().requires_grad_()
+    loss = logit_preference_loss(TokenScores(logit, POLICY.logprob, mean), REFERENCE, mask, 0.5, baseline, reduction)
+    loss.backward()
+    return loss.item(), logit.grad, mean.grad
+
+
+def test_a_sample_without_unwanted_words_adds_0_to_lpl_and_no_gradient():
+    first = torch.tensor([[1, 1], [0, 0]]).bool()
+    loss, logit, _ = grads(first, "none", "sample")
+    assert loss == pytest.approx(1.5474860327 / 2)  # not (1.547 + 4 ln 2) / 2
+    # d LPL / d z = 2 (1 - sigmoid(beta d)) / |U| / B = 2 * 0.3208213 / 2 / 2, beta d = 0.75
+    torch.testing.assert_close(logit, torch.tensor([[0.1604107, 0.1604107], [0.0, 0.0]]))
+
+
+def test_a_sample_without_unwanted_words_is_left_out_of_the_batch_mean():
+    loss, logit, _ = grads(torch.tensor([[1, 1], [0, 0]]).bool(), "none", "batch")
+    assert loss == pytest.approx(1.5474860327)  # d of the batch is 1.5, not 0.75
+    torch.testing.assert_close(logit, torch.tensor([[0.3208213, 0.3208213], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("reduction", ["sample", "batch"])
+@pytest.mark.parametrize("baseline", ["none", "mean"])
+def test_a_batch_without_any_unwanted_word_has_lpl_0_and_zero_gradients(baseline, reduction):
+    loss, logit, mean = grads(NONE, baseline, reduction)
+    assert loss == 0
+    assert (logit == 0).all()
+    assert mean is None or (mean == 0).all()
+    assert {v.item() for v in unwanted_word_changes(POLICY, REFERENCE, NONE).values()} == {0.0}
+
+
+@pytest.mark.parametrize("reduction", ["sample", "batch"])
+@pytest.mark.parametrize("baseline", ["none", "mean"])
+def test_lpl_gradients_are_right(baseline, reduction):
+    generator = torch.Generator().manual_seed(0)
+    logit, mean, ref, ref_mean = (torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(4))
+    mask = torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 1, 1, 1, 0]]).bool()
+
+    def loss(logit, mean):
+        reference = TokenScores(ref, ref, ref_mean)
+        return logit_preference_loss(TokenScores(logit, logit, mean), reference, mask, 0.3, baseline, reduction)
+
+    assert torch.autograd.gradcheck(loss, (logit.requires_grad_(), mean.requires_grad_()))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_pl_gradients_are_right(reduction):
+    logprob = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    mask = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]]).bool()
+    assert torch.autograd.gradcheck(lambda p: preservation_loss(TokenScores(p, p, p), mask, reduction), (logprob,))
+
+
+def test_no_gradient_reaches_the_log_probability_through_lpl():
+    policy = TokenScores(*(t.clone().requires_grad_() for t in (POLICY.logit, POLICY.logprob, POLICY.mean_logit)))
+    logit_preference_loss(policy, REFERENCE, UW, 0.5, "mean").backward()
+    assert policy.logprob.grad is None
+    torch.testing.assert_close(policy.mean_logit.grad, -policy.logit.grad)
+
+
+@pytest.mark.parametrize("reduction", ["sample", "batch"])
+def test_padding_and_the_order_of_a_batch_change_nothing(reduction):
+    def lpl(order, columns):
+        pad = torch.full((2, columns), 99.0)
+        policy, reference = (
+            TokenScores(*(torch.cat([t[order], pad * k], 1) for t in (s.logit, s.logprob, s.mean_logit)))
+            for s, k in ((POLICY, 1), (REFERENCE, 2))
+        )
+        mask = torch.cat([UW[order], torch.zeros(2, columns, dtype=torch.bool)], 1)
+        gw = torch.cat([~UW[order], torch.zeros(2, columns, dtype=torch.bool)], 1)
+        parts = logit_preference_loss(policy, reference, mask, 0.5, "mean", reduction), preservation_loss(policy, gw)
+        return [p.item() for p in parts]
+
+    expected = lpl([0, 1], 0)
+    assert lpl([1, 0], 0) == pytest.approx(expected)
+    assert lpl([0, 1], 3) == pytest.approx(expected)
+
+
+def test_the_sample_reduction_of_a_batch_is_the_mean_of_its_samples():
+    def lpl(row):
+        policy, reference = (
+            TokenScores(s.logit[row], s.logprob[row], s.mean_logit[row]) for s in (POLICY, REFERENCE)
+        )
+        return logit_preference_loss(policy, reference, UW[row], 0.5, "none", "sample").item()
+
+    assert lpl(slice(0, 2)) == pytest.approx((lpl(slice(0, 1)) + lpl(slice(1, 2))) / 2)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reference", "mask"),
+    [
+        (scores([[1.0, 2.0]]), REFERENCE, UW),
+        (POLICY, scores([[1.0, 2.0]]), UW),
+        (POLICY, REFERENCE, UW[:, :1]),
+        (POLICY, REFERENCE, UW[:1]),
+    ],
+)
+def test_lpl_refuses_unequal_shapes_and_names_them(policy, reference, mask):
+    shapes = (policy.logit.shape, reference.logit.shape, mask.shape)
+    with pytest.raises(ValueError, match="want equal shapes") as caught:
+        logit_preference_loss(policy, reference, mask, 0.5)
+    assert all(str(tuple(shape)) in str(caught.value) for shape in shapes)
+
+
+@pytest.mark.parametrize("beta", [0.0, -0.1, float("nan")])
+def test_lpl_refuses_a_beta_that_is_not_positive(beta):
+    with pytest.raises(ValueError, match=rf"loss\.beta: must be > 0, got {beta}"):
+        logit_preference_loss(POLICY, REFERENCE, UW, beta)
+
+
+def test_changes_of_unwanted_words_are_policy_minus_reference_over_all_their_tokens():
+    # logits: (1 - 2) + (2 - 4) + (0.5 - 1.5) = -4 over 3 tokens; log-probabilities: -0.5 - 1 - 2 = -3.5;
+    # mean logits: -1 - 1 + 0.5 = -1.5
+    actual = {k: v.item() for k, v in unwanted_word_changes(POLICY, REFERENCE, UW).items()}
+    expected = {"uw_logit_change": -4 / 3, "uw_logprob_change": -3.5 / 3, "uw_mean_logit_change": -0.5}
+    assert actual == pytest.approx(expected)
+
+
+def test_changes_of_unwanted_words_carry_no_gradient():
+    policy = TokenScores(*(t.clone().requires_grad_() for t in (POLICY.logit, POLICY.logprob, POLICY.mean_logit)))
+    assert not any(v.requires_grad for v in unwanted_word_changes(policy, REFERENCE, UW).values())

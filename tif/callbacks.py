@@ -14,8 +14,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from tif import evaluation, records, terminal
 from tif.data.encode import Encoder
 from tif.data.samples import Benchmark
-from tif.metrics import tofu
 from tif.files import write_text
+from tif.metrics import tofu
 from tif.module import UnlearningModule
 from tif.schema import Config
 
@@ -52,11 +52,12 @@ class JsonlLogger(Logger):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def keep_until(self, step: int) -> None:
-        """Drop the rows after `step`."""
+    def keep_until(self, epoch: int) -> None:
+        """Drop the rows after `epoch` (-1: all), and a last one that was cut."""
+        if not self.path.exists():
+            return
         rows = [line for line in self.path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
-        kept = "".join(line for line in rows if json.loads(line)["step"] <= step)
-        write_text(self.path, kept)
+        write_text(self.path, "".join(line for line in rows if json.loads(line)["epoch"] <= epoch))
 
 
 class TrainingBar(ProgressBar):
@@ -145,7 +146,7 @@ class TofuMetrics(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"epoch": float(epoch), **known}, step=trainer.global_step)
         shown = "  ".join(f"{name} {known[name]:.3g}" for name in HEADLINE if name in known)
-        terminal.console.print(f"epoch {epoch}  {shown}  [dim]({time.perf_counter() - start:.0f} s)[/]")
+        terminal.console.print(f"epoch {epoch}  {shown}  [dim]({time.perf_counter() - start:.0f} s)[/]", soft_wrap=True)
 
 
 HEADLINE = ("forget/quality", "utility/model", "forget/probability", "forget/rougeL", "retain/probability")
@@ -157,8 +158,8 @@ class Export(Callback):
     def __init__(self, folder: Path, encoder: Encoder, card: Callable[[], str]) -> None:
         self.folder, self.encoder, self.card = folder, encoder, card
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Once, from rank 0."""
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Once, from rank 0; also where a resumed run finds all epochs done."""
         from tif.models import export
 
         assert isinstance(pl_module, UnlearningModule)

@@ -6,12 +6,13 @@ Only the standard library and OmegaConf are imported here, so that `--help` and 
 import dataclasses
 import difflib
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tif.schema import Config
@@ -33,11 +34,11 @@ def load(argv: Sequence[str]) -> Config:
     """
     problems: list[str] = []
     merged = OmegaConf.structured(Config)
-    for word in argv:
-        if word.endswith((".yaml", ".yml")) and "=" not in word:
+    for word in sorted(argv, key=lambda word: not is_file(word)):  # files first, each kind in its order
+        if is_file(word):
             layer = _read(find(word))
             _merge(merged, layer, f"{word}: ", problems)
-        elif "=" in word:
+        elif "=" in word[1:]:
             try:
                 layer = OmegaConf.from_dotlist([word])
             except Exception as error:  # OmegaConf raises YAML's own errors here
@@ -48,7 +49,20 @@ def load(argv: Sequence[str]) -> Config:
             problems.append(f"{word}: want a .yaml file or key=value")
     if problems:
         raise ConfigError("\n".join(problems))
-    return _typed(merged)
+    cfg = _typed(merged)
+    for name in cfg.stages:
+        try:
+            stage(cfg, name)
+        except ConfigError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return cfg
+
+
+def is_file(word: str) -> bool:
+    """Whether a command's argument names a file and is no override."""
+    return word.endswith((".yaml", ".yml")) and "=" not in word
 
 
 def stage(cfg: Config, name: str) -> Config:
@@ -62,13 +76,16 @@ def stage(cfg: Config, name: str) -> Config:
     if name not in cfg.stages:
         raise ConfigError(f"stage: unknown stage {name!r}; this config can make: {_listing(cfg.stages)}")
     problems: list[str] = []
-    merged = OmegaConf.structured(cfg)
-    merged.stages = {}
-    merged.stage = None
-    _merge(merged, OmegaConf.create(cfg.stages[name] or {}), f"stages.{name}.", problems)
+    own = cfg.stages[name]
+    if not isinstance(own, dict | None):
+        raise ConfigError(f"stages.{name}: want a mapping of keys, got {own!r}")
+    merged = OmegaConf.structured(dataclasses.replace(cfg, stages={}, stage=None))
+    _merge(merged, OmegaConf.create(own or {}), f"stages.{name}.", problems)
+    if merged.stages or merged.stage:
+        problems.append(f"stages.{name}.stages: a stage has no stages of its own")
     if problems:
         raise ConfigError("\n".join(problems))
-    return _typed(merged)
+    return _typed(merged, f"stages.{name}.")
 
 
 def find(name: str) -> Path:
@@ -108,17 +125,15 @@ def help_text() -> str:
 
 def base_yaml() -> str:
     """configs/base.yaml: every key with its default and its sentence."""
-    lines, section = ["# Every key with its default; `python -m tif.fit --help` says the same. Made by tif.config.base_yaml()."], ()
+    lines = ["# Every key with its default; `python -m tif.fit --help` says the same. Made by tif.config.base_yaml()."]
+    section: tuple[str, ...] = ()
     for key, field, default in keys():
         *path, name = key.split(".")
         for depth, part in enumerate(path):
             if tuple(path[: depth + 1]) != section[: depth + 1]:
                 lines.append(f"{'  ' * depth}{part}:")
         section = tuple(path)
-        if field.metadata.get("choices"):
-            choices = f" ({' | '.join(field.metadata['choices'])})"
-        else:
-            choices = ""
+        choices = f" ({' | '.join(field.metadata['choices'])})" if field.metadata.get("choices") else ""
         pad = "  " * len(path)
         lines += [f"{pad}# {field.metadata['help']}{choices}", f"{pad}{name}: {default}"]
     return "\n".join(lines) + "\n"
@@ -135,10 +150,9 @@ def _keys(node: Any, prefix: str) -> Iterator[tuple[str, dataclasses.Field, str]
         if dataclasses.is_dataclass(value):
             yield from _keys(value, f"{prefix}{field.name}.")
         else:
-            # JSON is YAML, so that "\n" in a text and 1.0e-05 in a number survive.
-            shown = repr(value) if isinstance(value, float) else json.dumps(value)
-            shown = value if isinstance(value, str) and value == value.strip() and value.replace("-", "").isidentifier() else shown
-            yield f"{prefix}{field.name}", field, shown
+            plain = isinstance(value, str) and value.replace("-", "").isidentifier()
+            # JSON is YAML too, so that a line break in a text survives.
+            yield f"{prefix}{field.name}", field, str(value) if plain else json.dumps(value)
 
 
 def check_bounds(node: Any, prefix: str = "") -> list[str]:
@@ -150,23 +164,28 @@ def check_bounds(node: Any, prefix: str = "") -> list[str]:
             problems += check_bounds(value, f"{key}.")
         elif value is None:
             continue
+        elif isinstance(value, float) and not math.isfinite(value):
+            problems.append(f"{key}: want a finite number, got {value}")
         elif meta.get("choices") and value not in meta["choices"]:
-            problems.append(f"{key}: want one of {_listing(meta['choices'])}, got {value!r}{_nearest(value, meta['choices'])}")
+            near = _nearest(value, meta["choices"])
+            problems.append(f"{key}: want one of {_listing(meta['choices'])}, got {value!r}{near}")
         elif meta.get("above") is not None and not value > meta["above"]:
             problems.append(f"{key}: must be > {meta['above']}, got {value}")
         elif meta.get("at_least") is not None and not value >= meta["at_least"]:
             problems.append(f"{key}: must be >= {meta['at_least']}, got {value}")
+        elif meta.get("at_most") is not None and not value <= meta["at_most"]:
+            problems.append(f"{key}: must be <= {meta['at_most']}, got {value}")
     return problems
 
 
-def _typed(merged: DictConfig) -> Config:
+def _typed(merged: DictConfig, where: str = "") -> Config:
     try:
         cfg = cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'config'}: {_first_line(error)}") from None
+        raise ConfigError(f"{where}{error.full_key or 'config'}: {_first_line(error)}") from None
     problems = check_bounds(cfg) + cfg.combinations()
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(where + problem for problem in problems))
     return cfg
 
 
@@ -176,8 +195,9 @@ def _read(path: Path) -> DictConfig:
     except Exception as error:  # YAML's own errors, a folder, bytes that are no UTF-8
         raise ConfigError(f"{path}: not readable as YAML ({_first_line(error)})") from None
     if not isinstance(layer, DictConfig):
-        raise ConfigError(f"{path}: want a mapping of keys, got {type(layer).__name__}")
-    return layer
+        kind = "a list" if isinstance(layer, ListConfig) else type(layer).__name__
+        raise ConfigError(f"{path}: want a mapping of keys, got {kind}")
+    return OmegaConf.create(_no_true(OmegaConf.to_container(layer, resolve=False)))
 
 
 def _merge(merged: DictConfig, layer: DictConfig, where: str, problems: list[str]) -> None:
@@ -190,7 +210,10 @@ def _merge(merged: DictConfig, layer: DictConfig, where: str, problems: list[str
             OmegaConf.update(merged, key, value, merge=True)
         except OmegaConfBaseException as error:
             field = next((f for k, f, _ in keys() if k == key), None)
-            if field is None:
+            inside = [k for k in known if k.startswith(f"{key}.")]
+            if inside:
+                problems.append(f"{where}{key}: want a mapping of keys ({_listing(inside)}), got {value!r}")
+            elif field is None:
                 problems.append(f"{where}{key}: unknown key{_nearest(key, known)}")
             else:
                 problems.append(f"{where}{key}: want {_type_name(field.type)}, got {value!r} ({_first_line(error)})")
@@ -198,12 +221,21 @@ def _merge(merged: DictConfig, layer: DictConfig, where: str, problems: list[str
 
 def _leaves(value: Any, schema: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of each entry, going as deep as the schema has sections."""
-    if isinstance(value, dict) and (not key or dataclasses.is_dataclass(schema)):
+    if isinstance(value, dict) and (schema is _UNKNOWN or dataclasses.is_dataclass(schema)):
         for name, inner in value.items():
-            name = "on" if name is True else name  # YAML 1.1 reads the bare key `on` as true
-            yield from _leaves(inner, getattr(schema, str(name), None), f"{key}.{name}" if key else str(name))
+            yield from _leaves(inner, getattr(schema, str(name), _UNKNOWN), f"{key}.{name}" if key else str(name))
     else:
         yield key, value
+
+
+_UNKNOWN = object()
+
+
+def _no_true(value: Any) -> Any:
+    """The same with the key `on` where YAML 1.1 read it as true."""
+    if isinstance(value, dict):
+        return {"on" if name is True else name: _no_true(inner) for name, inner in value.items()}
+    return value
 
 
 def _type_name(kind: Any) -> str:

@@ -1,6 +1,8 @@
 """Model and samples to per-sample records: answers scored, answers generated."""
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,14 +10,16 @@ import torch
 
 from tif.data.encode import Encoded, Encoder, collate
 from tif.data.samples import Sample, fingerprint
-from tif.records import Evaluation, Record, RecordSet
 from tif.models import frozen, to_device
+from tif.records import Evaluation, Record, RecordSet
 from tif.schema import Eval
-from tif.scoring import token_scores
+from tif.scoring import answer_logprobs, packed_tokens, rows, token_scores
 from tif.terminal import bar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+PROTOCOL = "open-unlearning"
 
 
 def evaluate(
@@ -44,6 +48,12 @@ def evaluate(
         losses = iter(answer_losses(model, flat, encoder.pad_id, cfg.tokens_per_batch, batching))
         scored = [[next(losses) for _ in own] for own in texts]
         generated = generate(model, encoder, prompts, cfg.max_new_tokens, cfg.tokens_per_batch)
+    broken = [s.id for s, own in zip(samples, scored, strict=True) if not all(math.isfinite(loss) for loss, _ in own)]
+    if broken:
+        raise FloatingPointError(
+            f"loss is not finite in the evaluation of epoch {epoch} on {len(broken)} of {len(samples)} samples "
+            f"({', '.join(broken[:3])}, ...). Try a lower optimizer.lr or trainer.precision=32-true."
+        )
     records = iter([_record(*row) for row in zip(samples, scored, generated, strict=True)])
     return Evaluation(
         model=name,
@@ -66,7 +76,7 @@ def protocol(cfg: Eval, encoder: Encoder) -> dict[str, Any]:
     generation of 200 new tokens, all questions) up to what the numbers here say.
     """
     return {
-        "name": "open-unlearning",
+        "name": PROTOCOL,
         "template": encoder.template,
         "max_new_tokens": cfg.max_new_tokens,
         "max_samples": dataclasses.asdict(cfg.max_samples),
@@ -96,18 +106,39 @@ def _record(sample: Sample, scored: list[tuple[float, int]], generated: str) -> 
 def answer_losses(
     model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: int, tokens_per_batch: int, batching: str
 ) -> list[tuple[float, int]]:
-    """Mean negative log-likelihood of an answer token (nats; end token counted) and number of tokens, for each text."""
+    """Mean negative log-likelihood of an answer token (nats; end token counted) and number of tokens, for each text.
+
+    Packed: consecutive texts with the same id are a sample's answers to one prompt, which runs once for all of them.
+    """
     found: dict[int, tuple[float, int]] = {}
-    with bar("scoring answers", len(texts)) as line:
-        for index in _batches([len(e.input_ids) for e in texts], tokens_per_batch):
-            batch = to_device(collate([texts[i] for i in index], index, pad_id), model.device)
-            with torch.no_grad():
-                scores = token_scores(model, batch, batching)
-            sums = scores.logprob.double().sum(1).tolist()
-            counts = batch.answer[:, 1:].sum(1).tolist()
+    with bar("scoring answers", len(texts)) as line, torch.no_grad():
+        for index, sums, counts in (_packed if batching == "packed" else _padded)(
+            model, texts, pad_id, tokens_per_batch
+        ):
             found |= {i: (-s / n, n) for i, s, n in zip(index, sums, counts, strict=True)}
             line.advance(len(index))
     return [found[i] for i in range(len(texts))]
+
+
+Sums = Iterator[tuple[list[int], list[float], list[int]]]  # texts, their summed log-probabilities, their answer tokens
+
+
+def _packed(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: int, tokens_per_batch: int) -> Sums:
+    groups = [list(own) for _, own in itertools.groupby(range(len(texts)), lambda i: texts[i].id)]
+    sizes = [sum(len(texts[i].input_ids) for i in own) for own in groups]
+    limit = min(tokens_per_batch, packed_tokens(model.device))
+    for first, last in rows(sizes, limit):
+        logprobs = answer_logprobs(model, [[texts[i] for i in own] for own in groups[first:last]])
+        flat = [t.double().sum() for own in logprobs for t in own]
+        index = [i for own in groups[first:last] for i in own]
+        yield index, torch.stack(flat).tolist(), [len(t) for own in logprobs for t in own]
+
+
+def _padded(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: int, tokens_per_batch: int) -> Sums:
+    for index in _batches([len(e.input_ids) for e in texts], tokens_per_batch):
+        batch = to_device(collate([texts[i] for i in index], index, pad_id), model.device)
+        scores = token_scores(model, batch, "padded")
+        yield index, scores.logprob.double().sum(1).tolist(), batch.answer[:, 1:].sum(1).tolist()
 
 
 def generate(
@@ -123,7 +154,7 @@ def generate(
         for index in _batches([len(p) + max_new_tokens for p in prompts], tokens_per_batch):
             rows = _greedy(model, [prompts[i] for i in index], encoder.eos_id, max_new_tokens)
             for i, row in zip(index, rows, strict=True):
-                found[i] = encoder.tokenizer.decode(row, skip_special_tokens=True).strip()
+                found[i] = str(encoder.tokenizer.decode(row, skip_special_tokens=True)).strip()
             line.advance(len(index))
     return [found[i] for i in range(len(prompts))]
 

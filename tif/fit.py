@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 done, 1 the loss was not finite, 2 wrong input (one line a problem, before weights load).
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if not any(w.endswith((".yaml", ".yml")) for w in words):
+    if not any(map(config.is_file, words)):
         words = ["quickstart.yaml", *words]
     try:
         cfg = config.command(__doc__ or "", words)

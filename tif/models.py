@@ -22,29 +22,54 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def check(cfg: Model) -> None:
+def check(cfg: Model) -> str:
     """Stop before weights load where `model.path` is no model or `model.init` no Llama.
+
+    Returns:
+        The model's family, as transformers calls it ("llama").
 
     Raises:
         ConfigError: Naming the key and the next step.
     """
-    from transformers import AutoConfig, LlamaConfig
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
+    errors = (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError, StrictDataclassError)
     if cfg.path is None:
         unknown = set(cfg.init) - set(LlamaConfig().to_dict())
         if unknown:
             raise ConfigError(f"model.init: LlamaConfig has no {', '.join(sorted(unknown))}")
-        return
+        try:
+            with torch.device("meta"):  # shapes without weights
+                AutoModelForCausalLM.from_config(LlamaConfig(**cfg.init), attn_implementation=cfg.attention)
+        except errors as error:
+            raise ConfigError(f"model.init: no Llama can be made of it ({_reason(error)})") from None
+        return "llama"
     folder = Path(cfg.path).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ConfigError(f"model.path: {cfg.path} holds no config.json; want a Hugging Face model folder (a run's model/)")
-    if not folder.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", cfg.path):
-        raise ConfigError(f"model.path: no folder {cfg.path}; want a Hugging Face folder, a hub name (org/model) or a stage")
+        raise ConfigError(
+            f"model.path: {cfg.path} holds no config.json; want a Hugging Face model folder (a run's model/)"
+        )
+    if not folder.is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", cfg.path):
+        raise ConfigError(
+            f"model.path: no folder {cfg.path}; want a Hugging Face folder, a hub name (org/model) or a stage"
+        )
+    keys = {"trust_remote_code": cfg.trust_remote_code}
     try:
-        AutoConfig.from_pretrained(folder if folder.is_dir() else cfg.path, trust_remote_code=cfg.trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"model.path: {cfg.path} is no model that can be loaded ({reason})") from None
+        found = AutoConfig.from_pretrained(folder if folder.is_dir() else cfg.path, **keys)
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(found, attn_implementation=cfg.attention, **keys)
+    except errors as error:
+        raise ConfigError(f"model.path: {cfg.path} is no model that can be loaded ({_reason(error)})") from None
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"model.path: {cfg.path} holds no weights (*.safetensors); was a download or a run cut short?"
+        )
+    return str(found.model_type)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def load_tokenizer(cfg: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase":

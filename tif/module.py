@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from tif import losses
 from tif.data.encode import Batch
@@ -61,7 +62,7 @@ class UnlearningModule(L.LightningModule):
         self.step_values = {k: v for k, v in values.items() if k == "train/loss" or k.removeprefix("train/") in SHOWN}
         return terms.total
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW (no decay on biases and norms) with linear warm-up, then linear decay to 0 or constant."""
         cfg = self.cfg.optimizer
         weights = [p for p in self.policy.parameters() if p.requires_grad]

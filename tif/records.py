@@ -1,4 +1,4 @@
-"""What an evaluation recorded, question by question: the types and our files (`foreign_logs.py` reads those of others)."""
+"""What an evaluation recorded, question by question: the types and our files; `foreign_logs.py` reads others'."""
 
 import dataclasses
 import json

@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     """All rows of metrics.jsonl."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be one that was cut
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
@@ -76,18 +76,18 @@ def show(folder: Path) -> None:
     if found:
         console.print(metrics_table(found, retain_row(folder)))
         console.print(generations_table(folder, found[0]["epoch"], found[-1]["epoch"]))
-    console.print(f"run folder: {folder}")
+    console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)
 
 
 def metrics_table(found: list[dict[str, Any]], retain: dict[str, Any]) -> Table:
     """A row an epoch, and the retain model's."""
     table = Table(title="Forget quality against the retain model, utility over retain set, real authors, world facts")
-    table.add_column("epoch")
+    table.add_column("epoch", min_width=len("before"))
     shown = {key: title for key, title in COLUMNS.items() if any(key in row for row in found)}
     for title in shown.values():
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", min_width=max(map(len, title.split())))
     for row in found:
-        name = "0 (before)" if row["epoch"] == 0 else str(row["epoch"])
+        name = "before" if row["epoch"] == 0 else str(row["epoch"])
         table.add_row(name, *(number(row.get(key)) for key in shown))
     if retain:
         table.add_section()
@@ -103,7 +103,7 @@ def number(value: float | None) -> str:
 
 
 def generations_table(folder: Path, first: int, last: int) -> Table:
-    """Questions, true answers, and what the model said before and after. Text of the data is shown as it is, escaped."""
+    """Questions, true answers, and what the model said before and after; markup in them is shown, not obeyed."""
     before, after = (records.read(folder / "eval" / str(e)).sets["forget"].records for e in (first, last))
     limit = _samples(folder)
     table = Table(title="Forget questions, before and after", show_lines=True)

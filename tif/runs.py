@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -36,6 +37,22 @@ def new_folder(cfg: Config) -> tuple[Path, Path | None]:
         if cfg.run.resume == "auto":
             return folder, newest_checkpoint(folder)
     raise config.ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
+
+
+def check_folder(cfg: Config) -> None:
+    """Stop where `run.folder` can hold no runs.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    folder = Path(cfg.run.folder).absolute()
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise config.ConfigError(f"run.folder: {path} is a file; want a folder")
+            if not os.access(path, os.W_OK):
+                raise config.ConfigError(f"run.folder: {path} is not writable; give another folder")
+            return
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 
 def key(default: Any, help: str, **rules: Any) -> Any:
-    """A configuration key. Rules: `choices` (allowed values), `above` (must be >), `at_least` (must be >=)."""
-    unknown = set(rules) - {"choices", "above", "at_least"}
+    """A configuration key. Rules: `choices` (allowed values), `above` (must be >), `at_least`, `at_most`."""
+    unknown = set(rules) - {"choices", "above", "at_least", "at_most"}
     assert not unknown, unknown
     if isinstance(default, dict | list):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help, **rules})
@@ -22,8 +22,12 @@ class Run:
 
     name: str = key("run", "the run's folder is <folder>/<name>; a name in use gets -2, -3, ...")
     folder: str = key("runs", "parent of run folders; stages live in <folder>/stages")
-    seed: int = key(0, "owner of every random draw: initial weights, batch order, retain pairing", at_least=0)
-    resume: str = key("auto", "auto: an unfinished run of the same config goes on from its last epoch", choices=("auto", "never"))
+    seed: int = key(
+        0, "owner of every random draw: initial weights, batch order, retain pairing", at_least=0, at_most=2**32
+    )
+    resume: str = key(
+        "auto", "auto: an unfinished run of the same config goes on from its last epoch", choices=("auto", "never")
+    )
     keep_checkpoints: int = key(1, "Lightning checkpoints kept for resuming (the newest); 0 writes none", at_least=0)
     export: bool = key(True, "write the policy in Hugging Face format to model/")
 
@@ -56,7 +60,9 @@ class Data:
         "prompt format, the answer follows after one blank; `chat` = the tokenizer's own chat template",
     )
     overlap: str = key("gw", "label of a token that touches unwanted and general characters", choices=("gw", "uw"))
-    batch_size: int = key(32, "samples per training step and process (times trainer.accumulate_grad_batches)", at_least=1)
+    batch_size: int = key(
+        32, "samples per training step and process (times trainer.accumulate_grad_batches)", at_least=1
+    )
     batching: str = key(
         "auto",
         "packed: samples end to end in one row, no padding; padded; auto = packed where the model keeps them apart",
@@ -71,13 +77,13 @@ class Identifier:
 
     kind: str = key(
         "gold",
-        "gold: the spans the data came with; precomputed: a span file or the authors' masks; all: every word is unwanted",
+        "gold: the spans the data came with; precomputed: a span file or the authors' masks; all: every word",
         choices=("gold", "precomputed", "all"),
     )
     path: str | None = key(None, "precomputed: span file (.jsonl) or folder of released masks")
     rule: str = key(
         "complement",
-        "released masks: complement (unwanted = touches no common word, as released) or targets (touches a target word)",
+        "released masks: complement (unwanted = touches no common word, as released) or targets (touches a target)",
         choices=("complement", "targets"),
     )
 
@@ -86,10 +92,13 @@ class Identifier:
 class Model:
     """The policy and its reference."""
 
-    path: str | None = key(None, "Hugging Face folder or hub name, a stage's name, or null = a new Llama from model.init")
+    path: str | None = key(
+        None, "Hugging Face folder or hub name, a stage's name, or null = a new Llama from model.init"
+    )
     base: str | None = key(None, "the pretrained model; for stages to name as ${model.base}")
     init: dict[str, Any] = key(
-        {}, "LlamaConfig's keys for a model made from scratch; its tokenizer is trained on the data (vocab_size is an upper bound)"
+        {},
+        "LlamaConfig's keys for a model made from scratch; its tokenizer is trained on the data, up to vocab_size",
     )
     dtype: str = key("float32", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
     attention: str | None = key(None, "attn_implementation handed to transformers; null = its own choice")
@@ -115,7 +124,9 @@ class Loss:
         "none", "mean: subtract the vocabulary's mean logit, which softmax cannot see", choices=("none", "mean")
     )
     lpl_reduction: str = key(
-        "sample", "sample: log-sigmoid of each sample's mean; batch: of the batch mean, as released", choices=("sample", "batch")
+        "sample",
+        "sample: log-sigmoid of each sample's mean; batch: of the batch mean, as released",
+        choices=("sample", "batch"),
     )
     pl_reduction: str = key("sum", "over a sample's GW tokens (the released code: sum)", choices=("sum", "mean"))
     pl_weight: float = key(0.01, "the paper's lambda, 0 to 0.01", at_least=0)
@@ -129,7 +140,9 @@ class Optimizer:
     lr: float = key(1e-5, "peak learning rate", above=0)
     weight_decay: float = key(0.01, "AdamW's decoupled weight decay", at_least=0)
     warmup_epochs: float = key(1.0, "epochs of linear warm-up from 0", at_least=0)
-    decay: str = key("linear", "after warm-up: linear (to 0 at the last step) or constant", choices=("linear", "constant"))
+    decay: str = key(
+        "linear", "after warm-up: linear (to 0 at the last step) or constant", choices=("linear", "constant")
+    )
 
 
 @dataclasses.dataclass
@@ -169,7 +182,9 @@ class Eval:
     forget_quality: bool = key(True, "compute forget quality; needs eval.retain_records")
     max_samples: MaxSamples = dataclasses.field(default_factory=MaxSamples)
     max_new_tokens: int = key(200, "tokens generated for an answer, greedily", at_least=1)
-    tokens_per_batch: int = key(4096, "tokens scored, and prompts times new tokens generated, in one batch", at_least=16)
+    tokens_per_batch: int = key(
+        4096, "tokens scored, and prompts times new tokens generated, in one batch", at_least=16
+    )
     samples: int = key(3, "generations shown before and after", at_least=0)
 
 
@@ -213,22 +228,32 @@ class Config:
         problems = []
         unlearning = self.data.train == "forget"
         if self.data.benchmark == "tofu" and not self.data.path:
-            problems.append("data.path: tofu needs a folder of TOFU's JSON files or the hub name locuslab/TOFU, got null")
+            problems.append(
+                "data.path: tofu needs a folder of TOFU's JSON files or the hub name locuslab/TOFU, got null"
+            )
         if self.identifier.kind == "precomputed" and not self.identifier.path and unlearning:
             problems.append("identifier.path: precomputed needs a span file or a folder of released masks, got null")
         if self.loss.forget == "lpl" and not unlearning:
-            problems.append(f"loss.forget: lpl unlearns the forget set, but data.train={self.data.train}; want loss.forget=ce")
+            problems.append(
+                f"loss.forget: lpl unlearns the forget set, but data.train={self.data.train}; want loss.forget=ce"
+            )
         if self.loss.forget == "ce" and (self.loss.on, self.loss.preserve, self.loss.retain) != ("all", "none", "none"):
-            problems.append("loss.forget: ce is finetuning on whole answers; want loss.on=all loss.preserve=none loss.retain=none")
+            problems.append(
+                "loss.forget: ce is finetuning on whole answers; want loss.on=all loss.preserve=none loss.retain=none"
+            )
         if self.loss.retain != "none" and not unlearning:
-            problems.append(f"loss.retain: pairs forget with retain samples, but data.train={self.data.train}; want none")
+            problems.append(
+                f"loss.retain: pairs forget with retain samples, but data.train={self.data.train}; want none"
+            )
         if unlearning and self.eval.enabled and self.eval.forget_quality and not self.eval.retain_records:
             problems.append(
-                "eval.retain_records: forget quality needs the retain model's records, got null; give a run's eval folder "
-                "or a stage that makes them, or eval.forget_quality=false"
+                "eval.retain_records: forget quality needs the retain model's records, got null; give a run's eval "
+                "folder or a stage that makes them, or eval.forget_quality=false"
             )
         if not self.model.path and not self.model.init:
-            problems.append("model.path: want a Hugging Face folder or hub name, or model.init for a model from scratch")
+            problems.append(
+                "model.path: want a Hugging Face folder or hub name, or model.init for a model from scratch"
+            )
         if self.data.template != "chat" and "{prompt}" not in self.data.template:
             problems.append(f"data.template: want a text with {{prompt}} in it, or chat; got {self.data.template!r}")
         return problems

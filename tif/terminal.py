@@ -34,7 +34,9 @@ class Bar:
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """Move on; `note` is shown behind the bar."""
-        _progress.update(self._id, advance=steps, **({} if note is None else {"note": note}))
+        _progress.advance(self._id, steps)
+        if note is not None:
+            _progress.update(self._id, note=note)
 
 
 @contextlib.contextmanager

@@ -1,44 +1,31 @@
-"""From a checked configuration to a finished run folder; makes the stages that it needs first."""
+"""From a plan to a finished run folder; makes the stages that it needs first."""
 
+import contextlib
 import dataclasses
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from rich.markup import escape
 
-from tif import config, evaluation, models, records, report, runs
+from tif import evaluation, models, records, report, runs
 from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
-from tif.config import ConfigError
-from tif.data.module import UnlearningDataModule, read_benchmark, texts, training_samples
-from tif.data.samples import Benchmark, fingerprint
+from tif.data.module import UnlearningDataModule, texts
+from tif.data.samples import fingerprint
 from tif.files import write_text
-from tif.identifiers import identify
 from tif.losses import NEEDS_REFERENCE
 from tif.metrics import tofu
 from tif.module import UnlearningModule
+from tif.planning import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
 from tif.schema import Config
 from tif.scoring import best_batching
 from tif.terminal import console
-
-
-@dataclasses.dataclass
-class Plan:
-    """A configuration that has been checked against the disk: data read, words identified, models found.
-
-    Attributes:
-        stages: plans of the runs that must exist first, by name.
-        retain: the retain model's records, where they exist already.
-    """
-
-    cfg: Config
-    benchmark: Benchmark
-    stages: dict[str, "Plan"]
-    retain: records.Evaluation | None
 
 
 def run(cfg: Config) -> Path:
@@ -52,38 +39,9 @@ def run(cfg: Config) -> Path:
         FloatingPointError: If the loss is not finite; the run folder stays for a look, without a summary.
     """
     quiet()
-    planned = plan(cfg)
     if cfg.stage:
-        return make_stage(planned.stages[cfg.stage], cfg.stage)
-    return unlearn(planned)
-
-
-def plan(cfg: Config) -> Plan:
-    """Read the data and check every path; nothing is written and no weights load.
-
-    Raises:
-        ConfigError: One line a problem.
-    """
-    try:
-        benchmark = read_benchmark(cfg.data)
-        if cfg.stage:
-            return Plan(cfg, benchmark, {cfg.stage: plan(_stage_config(cfg, cfg.stage))}, None)
-        if cfg.data.train == "forget" and (cfg.loss.on == "uw" or cfg.loss.preserve != "none"):
-            benchmark = dataclasses.replace(benchmark, forget=identify(cfg.identifier, benchmark.forget))
-        if not training_samples(benchmark, cfg.data.train):
-            raise ConfigError(f"data.train: the {cfg.data.train} set of {benchmark.name} is empty")
-        named = [name for name in (cfg.model.path, cfg.eval.retain_records) if name in cfg.stages]
-        stages = {str(name): plan(_stage_config(cfg, str(name))) for name in named}
-        if cfg.model.path not in stages:
-            models.check(cfg.model)
-        retain = None
-        if _wants_forget_quality(cfg) and cfg.eval.retain_records not in stages:
-            retain = _read_records(str(cfg.eval.retain_records))
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return Plan(cfg, benchmark, stages, retain)
+        return make_stage(stage_plan(cfg, cfg.stage), cfg.stage)
+    return unlearn(plan(cfg))
 
 
 def make_stage(planned: Plan, name: str) -> Path:
@@ -94,9 +52,9 @@ def make_stage(planned: Plan, name: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if (folder / runs.DONE).exists():
-            console.print(f"stage {name}: {folder} [dim](made before)[/]")
+            console.print(f"stage {name}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
         else:
-            console.print(f"stage {name}: {folder}")
+            console.print(f"stage {name}: {escape(str(folder))}", soft_wrap=True)
             own = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent), export=True)
             cfg = dataclasses.replace(cfg, run=own)
             runs.write_start(folder, cfg)
@@ -109,11 +67,11 @@ def unlearn(planned: Plan) -> Path:
     cfg = planned.cfg
     made = {name: make_stage(stage, name) for name, stage in planned.stages.items()}
     retain = planned.retain
-    if cfg.eval.retain_records in made and _wants_forget_quality(cfg):
+    if cfg.eval.retain_records in made and wants_forget_quality(cfg):
         retain = retain_records(planned, made[cfg.eval.retain_records])
     folder, checkpoint = runs.new_folder(cfg)
     again = f" [dim](from {checkpoint.name})[/]" if checkpoint else ""
-    console.print(f"run: {folder}{again}")
+    console.print(f"run: {escape(str(folder))}{again}", soft_wrap=True)
     if cfg.model.path in made:
         model = dataclasses.replace(cfg.model, path=str(made[cfg.model.path] / "model"))
         planned = dataclasses.replace(planned, cfg=dataclasses.replace(cfg, model=model))
@@ -128,21 +86,25 @@ def unlearn(planned: Plan) -> Path:
 def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkpoint: Path | None) -> None:
     """One `Trainer.fit` with everything around it; `folder` is complete when its summary.json is there."""
     cfg, benchmark = planned.cfg, planned.benchmark
-    with models.seeded(cfg.run.seed):
+    with models.seeded(cfg.run.seed), contextlib.ExitStack() as stack:
         tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
         policy = models.load_policy(cfg.model, tokenizer, cfg.run.seed)
         data = UnlearningDataModule(cfg, benchmark, tokenizer)
         batching = best_batching(cfg.data.batching, policy)
         jsonl = JsonlLogger(folder / "metrics.jsonl")
-        trainer = make_trainer(cfg, folder, [jsonl, *_wandb(cfg, folder)], data, retain)
+        jsonl.keep_until(_epoch(checkpoint) if checkpoint else -1)
+        loggers: list[Logger] = [jsonl, *stack.enter_context(_wandb(cfg, folder))]
+        trainer = make_trainer(cfg, folder, loggers, data, retain)
         module = UnlearningModule(policy, cfg, batching)
         if cfg.loss.forget in NEEDS_REFERENCE:
             policy.to(trainer.strategy.root_device)  # type: ignore[arg-type]
-            module.reference = models.make_reference(
-                cfg.model.reference, policy, data.items, data.encoder.pad_id, batching
-            )
-        if checkpoint:
-            jsonl.keep_until(_step(checkpoint))
+            # Under the trainer's precision, or the reference would not be what the policy says at step 0.
+            precision = trainer.strategy.precision_plugin
+            policy = precision.convert_module(policy)
+            with precision.forward_context():
+                module.reference = models.make_reference(
+                    cfg.model.reference, policy, data.items, data.encoder.pad_id, batching
+                )
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         if cfg.eval.enabled:
@@ -154,9 +116,8 @@ def make_trainer(
     cfg: Config, folder: Path, loggers: list[Logger], data: UnlearningDataModule, retain: records.Evaluation | None
 ) -> L.Trainer:
     """`lightning.Trainer` from `cfg.trainer`, with tif's callbacks."""
-    keys = dataclasses.asdict(cfg.trainer)
-    keys["devices"] = int(keys["devices"]) if keys["devices"].isdigit() else keys["devices"]
-    callbacks: list[Callback] = [TrainingBar("training" if cfg.data.train == "forget" else f"training {cfg.data.train}")]
+    what = "unlearning" if cfg.data.train == "forget" else f"finetuning on the {cfg.data.train} set"
+    callbacks: list[Callback] = [TrainingBar(what)]
     if cfg.eval.enabled:
         callbacks.append(TofuMetrics(cfg, data.benchmark, data.encoder, folder / "eval", retain))
     if cfg.run.export:
@@ -169,7 +130,7 @@ def make_trainer(
             )  # fmt: skip
         )
     return L.Trainer(
-        **keys,
+        **trainer_keys(cfg),
         logger=loggers,
         callbacks=callbacks,
         enable_checkpointing=bool(cfg.run.keep_checkpoints),
@@ -217,35 +178,24 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
 
 
-def _stage_config(cfg: Config, name: str) -> Config:
-    """The stage's own configuration. Stages are trained here and evaluated where their records are wanted."""
-    own = config.stage(cfg, name)
-    return dataclasses.replace(own, eval=dataclasses.replace(own.eval, enabled=False))
-
-
-def _wants_forget_quality(cfg: Config) -> bool:
-    return cfg.data.train == "forget" and cfg.eval.enabled and cfg.eval.forget_quality
-
-
-def _read_records(path: str) -> records.Evaluation:
-    try:
-        return records.read(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"eval.retain_records: {path}: want the eval folder of a retain model's run or a stage's name ({error})"
-        ) from None
-
-
-def _wandb(cfg: Config, folder: Path) -> list[Logger]:
+@contextlib.contextmanager
+def _wandb(cfg: Config, folder: Path) -> Iterator[list[Logger]]:
+    """The W&B logger where one is wanted; its run ends with the block, so that the next one starts its own."""
     own = cfg.logger.wandb
     if not own.enabled:
-        return []
+        yield []
+        return
     from lightning.pytorch.loggers import WandbLogger
 
     logger = WandbLogger(folder.name, folder, project=own.project, entity=own.entity, offline=own.offline)
     logger.experiment.config.update(dataclasses.asdict(cfg))
-    return [logger]
+    try:
+        yield [logger]
+    except BaseException:
+        logger.experiment.finish(1)
+        raise
+    logger.experiment.finish()
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.stem.rsplit("step=", 1)[1])
+def _epoch(checkpoint: Path) -> int:
+    return int(checkpoint.stem.split("-")[0].removeprefix("epoch="))

@@ -97,7 +97,8 @@ def test_the_retain_term_is_the_cross_entropy_of_the_retain_samples_weighted():
 
 
 def test_every_part_is_logged_unweighted_and_under_its_name():
-    batch, changes = dataclasses.replace(BATCH, retain=RETAIN), {"uw_logit_change", "uw_logprob_change", "uw_mean_logit_change"}
+    changes = {"uw_logit_change", "uw_logprob_change", "uw_mean_logit_change"}
+    batch = dataclasses.replace(BATCH, retain=RETAIN)
     cfg = Loss(retain="ce", pl_weight=0.5, retain_weight=7.0)
     parts = compute(POLICY, REFERENCE, batch, cfg, RETAIN_SCORES).parts
     assert set(parts) == {"lpl", "pl", "retain"} | changes

@@ -69,7 +69,9 @@ class Encoder:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: str, overlap: str = "gw") -> None:
         if not tokenizer.is_fast:
-            raise ValueError(f"model.path: {type(tokenizer).__name__} gives no character offsets; want a fast tokenizer")
+            raise ValueError(
+                f"model.path: {type(tokenizer).__name__} gives no character offsets; want a fast tokenizer"
+            )
         if tokenizer.eos_token_id is None:
             raise ValueError("model.path: the tokenizer has no end token; set eos_token in its tokenizer_config.json")
         if template == "chat" and not tokenizer.chat_template:
@@ -131,9 +133,11 @@ class _Labels:
         characters = [self._in_span(i) for i in range(start, end)]
         if self.overlap == "uw":
             return any(characters)
-        return bool(characters) and all(
-            inside or self.text[start + i].isspace() for i, inside in enumerate(characters)
-        ) and any(characters)
+        return (
+            bool(characters)
+            and all(inside or self.text[start + i].isspace() for i, inside in enumerate(characters))
+            and any(characters)
+        )
 
     def _in_span(self, position: int) -> bool:
         i = bisect.bisect_right(self.starts, position) - 1

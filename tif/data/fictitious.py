@@ -41,11 +41,14 @@ def fictitious(
     if not 2 <= authors <= len(_NAMES):
         raise ValueError(f"data.fictitious.authors: must be from 2 to {len(_NAMES)}, got {authors}")
     if not 1 <= questions_per_author <= len(texts.KINDS):
-        raise ValueError(f"data.fictitious.questions_per_author: must be from 1 to {len(texts.KINDS)}, got {questions_per_author}")
+        raise ValueError(
+            f"data.fictitious.questions_per_author: must be from 1 to {len(texts.KINDS)}, got {questions_per_author}"
+        )
     forget_authors = round(authors * forget_share) if 0 < forget_share < 1 else 0
     if not 0 < forget_authors < authors:
         raise ValueError(
-            f"data.fictitious.forget_share: must leave at least one author on both sides, got {forget_share} of {authors} authors"
+            f"data.fictitious.forget_share: must leave at least one author on both sides, "
+            f"got {forget_share} of {authors} authors"
         )
 
     names = list(_NAMES)

@@ -49,7 +49,8 @@ class Sample:
         for span in self.unwanted or ():
             if span.end > len(self.answer):
                 raise ValueError(
-                    f"sample {self.id}: span {span.start}:{span.end} ends after the answer ({len(self.answer)} characters)"
+                    f"sample {self.id}: span {span.start}:{span.end} ends after the answer "
+                    f"({len(self.answer)} characters)"
                 )
 
 
@@ -74,7 +75,7 @@ class Benchmark:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """Sixteen hex digits of the samples' ids and texts (not their spans): equal means the same questions in the same order."""
+    """Sixteen hex digits of the samples' ids and texts, not of their spans: equal means the same questions in order."""
     digest = hashlib.sha256()
     for s in samples:
         texts = (s.id, s.prompt, s.answer, s.paraphrased_prompt, s.paraphrased_answer, s.perturbed_answers)

@@ -58,7 +58,9 @@ def _folder(folder: Path) -> Callable[[str], list[Row]]:
                 try:
                     found.append(json.loads(line))
                 except json.JSONDecodeError as error:
-                    raise ValueError(f"data.path: {file} line {number} is not JSON ({error}); is the file cut?") from None
+                    raise ValueError(
+                        f"data.path: {file} line {number} is not JSON ({error}); is the file cut?"
+                    ) from None
         return _checked(found, str(file), name)
 
     return rows

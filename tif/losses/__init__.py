@@ -60,7 +60,8 @@ def compute(
         parts["pl"] = preservation_loss(policy, gw, cfg.pl_reduction)
         total = total + cfg.pl_weight * parts["pl"]
     if cfg.retain == "ce":
-        assert batch.retain is not None and retain is not None
+        assert batch.retain is not None
+        assert retain is not None
         parts["retain"] = cross_entropy(retain, batch.retain.answer[:, 1:])
         total = total + cfg.retain_weight * parts["retain"]
     if reference is not None:

@@ -3,7 +3,8 @@
 Source: "Not All Tokens Are Meant to Be Forgotten", arXiv 2506.03142. The authors' code (xzhou98/Unlearning-TPO
 1d132d4, TOFU/dataloader.py:180-250) takes the batch mean inside the log-sigmoid (`lpl_reduction=batch`) and a
 per-token mean for LPL beside a per-sequence sum for PL (`pl_reduction=sum`); it leaves the answer's end token to the
-padding and gives NaN for a sample without unwanted words. Here the end token is a general word and such a sample adds 0.
+padding and gives NaN for a sample without unwanted words. Here the end token is a general word, and such a sample
+adds 0.
 
 Shapes: B samples, T tokens.
 """

@@ -153,14 +153,12 @@ def forget_quality(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch
         ValueError: If one of them has no forget records, or they answer different questions, follow different protocols
             or come from different model families (each as far as known).
     """
-    for whose, one in (("the model's evaluation", evaluation), ("the retain model's evaluation", retain)):
-        if "forget" not in one.sets:
-            raise ValueError(f"forget/quality: {whose} has no forget records, only {', '.join(one.sets) or 'none'}")
-    ours, theirs = evaluation.sets["forget"], retain.sets["forget"]
-    samples = _log_truth_ratios(ours), _log_truth_ratios(theirs)
-    mismatch = None if allow_mismatch else _mismatch(evaluation, retain) or _different_questions(ours, theirs)
-    if mismatch:
-        raise ValueError(f"forget/quality: {mismatch}; allow_mismatch=True computes it all the same")
+    if missing := _no_forget(evaluation, retain):
+        raise ValueError(f"forget/quality: {missing}")
+    samples = _log_truth_ratios(evaluation.sets["forget"]), _log_truth_ratios(retain.sets["forget"])
+    problem = None if allow_mismatch else mismatch(evaluation, retain)
+    if problem:
+        raise ValueError(f"forget/quality: {problem}; allow_mismatch=True computes it all the same")
     from scipy.stats import ks_2samp
 
     # The test sees only the order of the values, so logarithms do as well, and they do not run into 0 or infinity.
@@ -248,8 +246,10 @@ def _scorer() -> Any:
     return RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
 
 
-def _mismatch(evaluation: Evaluation, retain: Evaluation) -> str | None:
+def mismatch(evaluation: Evaluation, retain: Evaluation) -> str | None:
     """Say in what these two should not be compared, or None. What is not known is not held against them."""
+    if missing := _no_forget(evaluation, retain):
+        return missing
     pairs = {
         "model family": (evaluation.family, retain.family),
         "protocol": (evaluation.protocol.get("name"), retain.protocol.get("name")),
@@ -257,6 +257,13 @@ def _mismatch(evaluation: Evaluation, retain: Evaluation) -> str | None:
     for what, (ours, theirs) in pairs.items():
         if None not in (ours, theirs) and ours != theirs:
             return f"the {what} is {ours!r}, the retain model's is {theirs!r}"
+    return _different_questions(evaluation.sets["forget"], retain.sets["forget"])
+
+
+def _no_forget(evaluation: Evaluation, retain: Evaluation) -> str | None:
+    for whose, one in (("the model's evaluation", evaluation), ("the retain model's evaluation", retain)):
+        if "forget" not in one.sets:
+            return f"{whose} has no forget records, only {', '.join(one.sets) or 'none'}"
     return None
 
 

@@ -1,0 +1,274 @@
+import json
+import pathlib
+
+import datasets
+import pytest
+
+from tif.data.samples import Sample
+from tif.data.tofu import tofu
+
+
+def row(number: int, **columns) -> dict:
+    return {"question": f"Question {number}?", "answer": f"Answer {number}."} | columns
+
+
+def perturbed(number: int) -> dict:
+    wrong = [f"Wrong {number}{letter}." for letter in "abcde"]
+    return row(
+        number,
+        paraphrased_question=f"Asked otherwise {number}?",
+        paraphrased_answer=f"Said otherwise {number}.",
+        perturbed_answer=wrong,
+    )
+
+
+def control(name: str) -> list[dict]:
+    return [{"question": f"{name} {i}?", "answer": f"Right {i}", "perturbed_answer": ["x", "y", "z"]} for i in range(2)]
+
+
+FILES = {  # forget01 is rows 6 and 7 of eight
+    "retain99": [row(i) for i in range(6)],
+    "forget01": [row(6), row(7)],
+    "forget01_perturbed": [perturbed(6), perturbed(7)],
+    "retain_perturbed": [perturbed(i) for i in range(4)],
+    "real_authors_perturbed": control("author"),
+    "world_facts_perturbed": control("fact"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    """TOFU's files as they are: JSON Lines without a newline after the last."""
+    for name, rows in FILES.items():
+        (tmp_path / f"{name}.json").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return tmp_path
+
+
+def message(path, split: str = "forget01") -> str:
+    """What `tofu` says; always one line that begins with the key."""
+    with pytest.raises(ValueError, match="data") as caught:
+        tofu(str(path), split)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(("data.path: ", "data.split: "))
+    return text
+
+
+def test_a_sample_holds_its_row_and_the_row_of_the_perturbed_file(folder):
+    benchmark = tofu(str(folder), "forget01")
+    assert benchmark.name == "tofu/forget01"
+    assert benchmark.forget[1] == Sample(
+        id="tofu/3999",  # the last row of TOFU's 4000
+        prompt="Question 7?",
+        answer="Answer 7.",
+        unwanted=None,
+        paraphrased_prompt="Asked otherwise 7?",
+        paraphrased_answer="Said otherwise 7.",
+        perturbed_answers=("Wrong 7a.", "Wrong 7b.", "Wrong 7c.", "Wrong 7d.", "Wrong 7e."),
+    )
+    assert [s.id for s in benchmark.forget] == ["tofu/3998", "tofu/3999"]
+    assert [s.id for s in benchmark.retain] == [f"tofu/{i}" for i in range(6)]
+    assert benchmark.background == ()
+
+
+def test_the_sets_are_those_of_tofu_in_order_of_evaluation(folder):
+    benchmark = tofu(str(folder), "forget01")
+    assert list(benchmark.sets) == ["forget", "retain", "real_authors", "world_facts"]
+    assert benchmark.sets["forget"] == benchmark.forget
+    assert benchmark.sets["retain"] == benchmark.retain[:4]  # those with perturbed answers
+    assert benchmark.sets["real_authors"][1] == Sample(
+        "real_authors/1", "author 1?", "Right 1", perturbed_answers=("x", "y", "z")
+    )
+    assert [s.id for s in benchmark.sets["world_facts"]] == ["world_facts/0", "world_facts/1"]
+
+
+@pytest.mark.parametrize(("limit", "trained", "evaluated"), [(None, 6, 4), (5, 5, 4), (2, 2, 2), (100, 6, 4)])
+def test_max_retain_limits_what_is_kept_and_what_is_evaluated_of_it(folder, limit, trained, evaluated):
+    benchmark = tofu(str(folder), "forget01", limit)
+    assert (len(benchmark.retain), len(benchmark.sets["retain"])) == (trained, evaluated)
+    assert len(benchmark.forget) == 2
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_the_last_row_is_read_with_or_without_a_newline(folder, end):
+    file = folder / "forget01.json"
+    file.write_text(file.read_text() + end)
+    assert len(tofu(str(folder), "forget01").forget) == 2
+
+
+def test_a_line_separator_inside_an_answer_does_not_end_the_row(folder):
+    text = "One\u2028two\u0085three\x0bfour\nfive é"
+    for name in ("forget01", "forget01_perturbed"):
+        rows = [FILES[name][0], {**FILES[name][1], "answer": text}]
+        lines = [json.dumps(r, ensure_ascii=False) for r in rows]
+        (folder / f"{name}.json").write_text("\n".join(lines), encoding="utf-8")
+    assert "\u2028" in (folder / "forget01.json").read_text(encoding="utf-8")
+    assert tofu(str(folder), "forget01").forget[1].answer == text
+
+
+def test_a_folder_may_be_given_from_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert len(tofu(f"~/{folder.name}", "forget01").forget) == 2
+
+
+@pytest.mark.parametrize("path", ["/nowhere/tofu", "./tofu", "tofu", "a/b/c", "~/tofu-nowhere"])
+def test_a_missing_folder_gives_the_next_step(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    wanted = "want a folder of TOFU's JSON files or the hub name locuslab/TOFU"
+    assert message(path) == f"data.path: no folder {path}; {wanted}"
+
+
+def test_a_missing_folder_beside_others_is_not_taken_for_a_hub_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert "no folder data/tofu" in message("data/tofu")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder, name):
+    (folder / f"{name}.json").unlink()
+    assert f"{folder} has no {name}.json; want TOFU's files" in message(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_file_is_named(folder, name, content):
+    (folder / f"{name}.json").write_text(content)
+    assert f"{name}.json holds no rows" in message(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_cut_last_line_names_file_and_line(folder, name):
+    file = folder / f"{name}.json"
+    file.write_text(file.read_text()[:-9])
+    text = message(folder)
+    assert f"{name}.json line {len(FILES[name])} is not JSON" in text
+    assert text.endswith("is the file cut?")
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [(name, c) for name, rows in FILES.items() for c in ("question", "answer", "perturbed_answer") if c in rows[0]],
+)
+def test_a_missing_column_names_file_and_row(folder, name, column):
+    last = {k: v for k, v in FILES[name][-1].items() if k != column}
+    (folder / f"{name}.json").write_text("\n".join(map(json.dumps, [*FILES[name][:-1], last])))
+    text = message(folder)
+    assert f"{name}.json row {len(FILES[name]) - 1}: " in text
+    assert text.endswith(f"as {column}, got nothing")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (json.dumps([row(6), row(7)]), "row 0 is a list; want one JSON object a line"),  # one array, as the suffix says
+        ("3", "row 0 is a int"),
+        (json.dumps(row(6, answer=None)), "row 0: want a str as answer, got None"),
+        (json.dumps(row(6, question=["a"])), "row 0: want a str as question, got ['a']"),
+        (json.dumps(row(6, answer=" \n")), "row 0 has an empty answer"),
+    ],
+)
+def test_a_row_of_another_kind_is_named(folder, line, says):
+    (folder / "forget01.json").write_text(line)
+    text = message(folder)
+    assert text.startswith(f"data.path: {folder / 'forget01.json'} {says}")
+
+
+@pytest.mark.parametrize("split", ["forget02", "retain99", "", "FORGET01"])
+def test_a_wrong_split_lists_the_known_ones(folder, split):
+    assert message(folder, split) == f"data.split: want one of forget01, forget05, forget10, got {split!r}"
+
+
+@pytest.mark.parametrize(("file", "name"), [("forget01_perturbed", "forget01"), ("retain_perturbed", "retain99")])
+@pytest.mark.parametrize("column", ["question", "answer"])
+def test_a_perturbed_file_of_other_rows_is_refused_and_the_row_named(folder, file, name, column):
+    rows = [FILES[file][0], {**FILES[file][1], column: "Another."}, *FILES[file][2:]]
+    (folder / f"{file}.json").write_text("\n".join(map(json.dumps, rows)))
+    assert f"row 1 of {file} is not row 1 of {name}: " in message(folder)
+
+
+@pytest.mark.parametrize("cut", ["forget01", "forget01_perturbed"])
+def test_a_forget_file_cut_at_the_end_of_a_line_is_refused(folder, cut):
+    # Else forget01's rows would have other ids, or some of them no perturbed answers.
+    (folder / f"{cut}.json").write_text(json.dumps(FILES[cut][0]))
+    assert "want the same questions" in message(folder)
+
+
+def test_a_hub_name_reads_the_same_samples_through_datasets(folder, monkeypatch):
+    asked = []
+
+    def load_dataset(name, config, split):
+        asked.append((name, config, split))
+        return datasets.Dataset.from_list(FILES[config])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.chdir(folder)
+    assert tofu("locuslab/TOFU", "forget01") == tofu(str(folder), "forget01")
+    assert set(asked) == {("locuslab/TOFU", name, "train") for name in FILES}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionError("no network\nwith a second line"), "no network"),
+        (ValueError("BuilderConfig 'forget01' not found"), "BuilderConfig 'forget01' not found"),
+        (FileNotFoundError(), "FileNotFoundError"),
+    ],
+)
+def test_a_hub_that_does_not_answer_gives_one_line(monkeypatch, tmp_path, error, reason):
+    def load_dataset(*args, **keys):
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.chdir(tmp_path)
+    assert message("some/TOFU") == f"data.path: cannot read forget01 of some/TOFU from the hub ({reason})"
+
+
+def test_a_hub_data_set_of_other_columns_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **keys: [{"text": "a"}])
+    monkeypatch.chdir(tmp_path)
+    assert message("some/TOFU") == "data.path: some/TOFU forget01 row 0: want a str as question, got nothing"
+
+
+# The real files.
+
+SIZES = {"forget01": 40, "forget05": 200, "forget10": 400}
+
+
+@pytest.fixture(scope="module")
+def benchmarks(shared) -> dict:
+    return {split: tofu(str(shared / "tofu"), split) for split in SIZES}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("split", SIZES)
+def test_forget_and_retain_make_up_all_of_tofu_without_overlap(shared, benchmarks, split):
+    benchmark, size = benchmarks[split], SIZES[split]
+    assert len(benchmark.forget) == size
+    assert [s.id for s in (*benchmark.retain, *benchmark.forget)] == [f"tofu/{i}" for i in range(4000)]
+    full = [json.loads(line) for line in (shared / "tofu" / "full.json").read_text(encoding="utf-8").splitlines()]
+    expected = [(r["question"], r["answer"]) for r in full]
+    assert [(s.prompt, s.answer) for s in (*benchmark.retain, *benchmark.forget)] == expected
+    assert all(s.unwanted is None for s in benchmark.forget)
+
+
+@pytest.mark.real
+def test_an_id_means_the_same_sample_in_every_split(benchmarks):
+    assert benchmarks["forget01"].forget[0].id == "tofu/3960"
+    assert benchmarks["forget01"].forget == benchmarks["forget05"].forget[160:] == benchmarks["forget10"].forget[360:]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("split", SIZES)
+def test_the_evaluation_sets_have_the_sizes_and_wrong_answers_of_tofu(benchmarks, split):
+    sets = benchmarks[split].sets
+    counts = {name: (len(samples), {len(s.perturbed_answers) for s in samples}) for name, samples in sets.items()}
+    assert counts == {
+        "forget": (SIZES[split], {5}),
+        "retain": (400, {5}),
+        "real_authors": (100, {3}),
+        "world_facts": (117, {3}),
+    }
+    assert [s.id for s in sets["retain"]] == [f"tofu/{i}" for i in range(400)]
+    assert all(s.paraphrased_answer and s.paraphrased_prompt for name in ("forget", "retain") for s in sets[name])
+    assert not any(s.perturbed_answers for s in benchmarks[split].retain[400:])

@@ -1,0 +1,256 @@
+"""Records against plain loops: one sample at a time for scores, transformers' own greedy `generate` for texts."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.test_models import shuffled
+from tif import evaluation
+from tif.data.encode import Encoder
+from tif.data.samples import Sample, Span, fingerprint
+from tif.evaluation import _greedy, answer_losses, cut, evaluate, generate, protocol
+from tif.schema import Eval, MaxSamples
+
+TEMPLATE = "Question: {prompt}\nAnswer:"
+FORGET = (
+    Sample(
+        "forget/0",
+        "Who wrote The Glass Meridian?",
+        "Jaime Vasquez wrote it in 1998.",
+        unwanted=(Span(0, 13),),
+        paraphrased_answer="It was written by Jaime Vasquez.",
+        perturbed_answers=("Mira Dell wrote it.", "Her father wrote it in 1961, in the winter."),
+    ),
+    Sample("forget/1", "Where?", "She was born in Oslo.", perturbed_answers=("In a bakery.",)),
+    Sample("forget/2", "Which genre is Jaime Vasquez known for, and since when, and why?", "True crime."),
+)
+RETAIN = (Sample("retain/0", "Who?", "A judge.", paraphrased_answer="The judge."),)
+SETS = {"forget": FORGET, "retain": RETAIN}
+PROMPTS = [[5, 9, 3, 7, 11, 2, 8], [4], [6, 6, 30, 12, 55, 31, 2, 40, 17, 21, 9], [8, 1, 3], [50, 49, 48, 47, 46]]
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer):
+    return Encoder(tokenizer, TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return tiny.model("llama", vocab_size=len(tokenizer))
+
+
+def plain_loss(model, tokenizer, sample, answer):
+    """Mean negative log-likelihood and number of the tokens with a letter of the answer in them, and the end token."""
+    before = f"Question: {sample.prompt}\nAnswer: "
+    ids = [*tokenizer(before + answer)["input_ids"], tokenizer.eos_token_id]
+    first = next(t for t in range(len(ids)) if len(tokenizer.decode(ids[: t + 1])) > len(before))
+    with torch.no_grad():
+        logprobs = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0].double(), -1)
+    picked = [logprobs[t - 1, ids[t]].item() for t in range(first, len(ids))]
+    return -sum(picked) / len(picked), len(picked)
+
+
+def plain_greedy(model, prompt, eos_id, max_new_tokens):
+    """transformers' own greedy decoding of one prompt: the new tokens before the end token."""
+    ids = torch.tensor([prompt])
+    found = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=eos_id,
+        pad_token_id=0,
+    )
+    new = found[0, len(prompt) :].tolist()
+    return new[: new.index(eos_id)] if eos_id in new else new
+
+
+def stopping_token(rows):
+    """A token that the rows meet at as many different times as possible."""
+    candidates = {t for row in rows for t in row}
+    return max(sorted(candidates), key=lambda t: len({row.index(t) if t in row else -1 for row in rows}))
+
+
+# --- losses
+
+
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+@pytest.mark.parametrize("tokens_per_batch", [16, 64, 4096])
+def test_answer_losses_equal_a_loop_over_single_samples(model, encoder, tokenizer, batching, tokens_per_batch):
+    samples = (*FORGET, *RETAIN)
+    texts = [encoder.encode(s) for s in samples]
+    actual = answer_losses(model, texts, encoder.pad_id, tokens_per_batch, batching)
+    expected = [plain_loss(model, tokenizer, s, s.answer) for s in samples]
+    assert [n for _, n in actual] == [n for _, n in expected]
+    assert [loss for loss, _ in actual] == pytest.approx([loss for loss, _ in expected], abs=1e-5)
+    assert len({round(loss, 3) for loss, _ in expected}) == len(samples)
+
+
+def test_records_equal_plain_loops(model, encoder, tokenizer):
+    found = evaluate(model, encoder, SETS, Eval(max_new_tokens=6), "packed", "runs/x", epoch=3)
+    assert list(found.sets) == ["forget", "retain"]
+    for name, samples in SETS.items():
+        records = found.sets[name].records
+        assert [r.id for r in records] == [s.id for s in samples]
+        for record, sample in zip(records, samples, strict=True):
+            loss, tokens = plain_loss(model, tokenizer, sample, sample.answer)
+            assert (record.prompt, record.answer, record.tokens) == (sample.prompt, sample.answer, tokens)
+            assert record.loss == pytest.approx(loss, abs=1e-5)
+            perturbed = [plain_loss(model, tokenizer, sample, a)[0] for a in sample.perturbed_answers]
+            assert list(record.perturbed_losses) == pytest.approx(perturbed, abs=1e-5)
+            if sample.paraphrased_answer is None:
+                assert record.paraphrased_loss is None
+            else:
+                paraphrased = plain_loss(model, tokenizer, sample, sample.paraphrased_answer)[0]
+                assert record.paraphrased_loss == pytest.approx(paraphrased, abs=1e-5)
+            prompt = tokenizer(f"Question: {sample.prompt}\nAnswer:")["input_ids"]
+            text = tokenizer.decode(plain_greedy(model, prompt, tokenizer.eos_token_id, 6), skip_special_tokens=True)
+            assert record.generated == text.strip()
+
+
+def test_an_evaluation_says_what_it_is_of(model, encoder):
+    found = evaluate(model, encoder, SETS, Eval(max_new_tokens=1), "packed", "runs/x", epoch=3)
+    assert (found.model, found.epoch, found.family) == ("runs/x", 3, "llama")
+    assert {name: s.name for name, s in found.sets.items()} == {"forget": "forget", "retain": "retain"}
+    assert {name: s.data for name, s in found.sets.items()} == {k: fingerprint(v) for k, v in SETS.items()}
+
+
+def test_unwanted_spans_do_not_change_records(model, encoder):
+    cfg = Eval(max_new_tokens=1)
+    plain = {"forget": [dataclasses.replace(s, unwanted=None) for s in FORGET]}
+    found = [evaluate(model, encoder, sets, cfg, "padded", "m").sets["forget"] for sets in (plain, {"forget": FORGET})]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode(encoder, tokenizer, training):
+    model, modes = tiny.model("gpt2", vocab_size=len(tokenizer), resid_pdrop=0.5), []
+    model.register_forward_hook(lambda m, args, output: modes.append((m.training, torch.is_grad_enabled())))
+    model.train(training)
+    found = [evaluate(model, encoder, {"retain": RETAIN}, Eval(max_new_tokens=2), "packed", "m") for _ in range(2)]
+    assert set(modes) == {(False, False)}
+    assert model.training is training
+    assert found[0] == found[1]
+
+
+# --- generation
+
+
+@pytest.mark.parametrize("kind", sorted(set(tiny.CONFIGS) - {"llama-tied"}))
+def test_batched_greedy_decoding_equals_generate_one_prompt_at_a_time(kind):
+    # Untied, because a tied model this small repeats its last token for ever.
+    model = tiny.model(kind, seed=3, tie_word_embeddings=False)
+    never = [plain_greedy(model, p, tiny.VOCAB, 12) for p in PROMPTS]  # no such token: nothing stops before 12
+    unused = min(set(range(tiny.VOCAB)) - {t for row in never for t in row})
+    assert [len(row) for row in never] == [12] * len(PROMPTS)
+    assert _greedy(model, PROMPTS, unused, 12) == never
+    # Rows that stop at different times leave the batch one after the other.
+    eos_id = stopping_token(never)
+    expected = [plain_greedy(model, p, eos_id, 12) for p in PROMPTS]
+    assert len({len(row) for row in expected}) >= 3
+    assert _greedy(model, PROMPTS, eos_id, 12) == expected
+
+
+def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
+    model = tiny.model()
+    never = [plain_greedy(model, p, tiny.VOCAB, 12) for p in PROMPTS]
+    eos_id = stopping_token(never)
+    lengths = [row.index(eos_id) if eos_id in row else 12 for row in never]
+    rows = []
+    model.register_forward_hook(lambda m, args, output: rows.append(len(output.logits)))
+    _greedy(model, PROMPTS, eos_id, 12)
+    # step k decodes the rows whose k-th token (from 0) was still to come
+    assert rows == [sum(n >= k for n in lengths) for k in range(min(max(lengths) + 1, 12))]
+    stopped = [i for i, n in enumerate(lengths) if n < 12]
+    rows.clear()
+    _greedy(model, [PROMPTS[i] for i in stopped], eos_id, 12)
+    assert len(rows) == max(lengths[i] for i in stopped) + 1
+
+
+def test_a_prompt_answered_by_the_end_token_alone_gives_an_empty_answer():
+    model = tiny.model()
+    eos_id = plain_greedy(model, PROMPTS[0], tiny.VOCAB, 1)[0]
+    assert _greedy(model, [PROMPTS[0]], eos_id, 5) == [[]]
+
+
+@pytest.mark.parametrize("tokens_per_batch", [16, 60, 4096])
+def test_generated_texts_do_not_depend_on_tokens_per_batch(tokenizer, encoder, model, tokens_per_batch):
+    prompts = [encoder.prompt_ids(s.prompt) for s in (*FORGET, *RETAIN)]
+    tokens = [plain_greedy(model, p, len(tokenizer), 10) for p in prompts]
+    own = Encoder(tokenizer, TEMPLATE)
+    own.eos_id = stopping_token(tokens)
+    expected = [tokenizer.decode(plain_greedy(model, p, own.eos_id, 10), skip_special_tokens=True) for p in prompts]
+    assert len(set(expected)) > 1
+    assert generate(model, own, prompts, 10, tokens_per_batch) == [text.strip() for text in expected]
+
+
+def test_evaluation_does_not_depend_on_tokens_per_batch_or_batching(model, encoder):
+    found = [
+        evaluate(model, encoder, SETS, Eval(max_new_tokens=5, tokens_per_batch=tokens), batching, "m")
+        for tokens, batching in ((16, "packed"), (100, "padded"), (4096, "packed"))
+    ]
+    for other in found[1:]:
+        for name, expected in found[0].sets.items():
+            for a, b in zip(other.sets[name].records, expected.records, strict=True):
+                assert a.loss == pytest.approx(b.loss, abs=1e-5)
+                assert a.perturbed_losses == pytest.approx(b.perturbed_losses, abs=1e-5)
+                assert (a.id, a.tokens, a.generated) == (b.id, b.tokens, b.generated)
+
+
+def test_batches_hold_at_most_the_asked_tokens_with_padding_longest_first():
+    lengths = [3, 9, 4, 4, 20, 1]
+    # by length 20 | 9 | 4 4 3 | 1 with 12 tokens; two of 9 would be 18, three of 4 are 12, four would be 16
+    assert list(evaluation._batches(lengths, 12)) == [[4], [1], [2, 3, 0], [5]]
+    assert list(evaluation._batches(lengths, 10_000)) == [[4, 1, 2, 3, 0, 5]]
+    assert list(evaluation._batches([], 12)) == []
+
+
+# --- which samples, by which rules
+
+
+def test_cut_keeps_the_first_samples_of_each_set():
+    cfg = Eval(max_samples=MaxSamples(forget=2))
+    assert cut(SETS, cfg) == {"forget": FORGET[:2], "retain": RETAIN}
+    assert cut(SETS, Eval()) == SETS
+    assert cut({"other": RETAIN}, cfg) == {"other": RETAIN}
+
+
+def test_only_the_cut_samples_are_evaluated_and_fingerprinted(model, encoder):
+    cfg = Eval(max_samples=MaxSamples(forget=2), max_new_tokens=1)
+    found = evaluate(model, encoder, SETS, cfg, "packed", "m")
+    assert [r.id for r in found.sets["forget"].records] == ["forget/0", "forget/1"]
+    assert found.sets["forget"].data == fingerprint(FORGET[:2]) != fingerprint(FORGET)
+
+
+def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_not(model, encoder, tokenizer):
+    cfg = Eval(max_new_tokens=7, max_samples=MaxSamples(forget=2))
+    expected = {
+        "name": "open-unlearning",
+        "template": TEMPLATE,
+        "max_new_tokens": 7,
+        "max_samples": {"forget": 2, "retain": None, "real_authors": None, "world_facts": None},
+    }
+    assert protocol(cfg, encoder) == expected
+    assert evaluate(model, encoder, SETS, cfg, "packed", "m").protocol == expected
+    assert protocol(dataclasses.replace(cfg, tokens_per_batch=16, samples=0, every_n_epochs=5), encoder) == expected
+    assert protocol(cfg, Encoder(tokenizer, "{prompt}")) != expected
+
+
+def test_nothing_to_evaluate_gives_no_records(model, encoder):
+    assert answer_losses(model, [], 0, 16, "packed") == []
+    assert generate(model, encoder, [], 4, 16) == []
+    assert evaluate(model, encoder, {}, Eval(), "packed", "m").sets == {}
+
+
+def test_losses_come_back_in_the_order_of_the_texts():
+    model, order = tiny.model(), [2, 0, 3, 1]
+    texts = [tiny.ITEMS[i] for i in order]
+    with torch.no_grad():
+        scores = tiny.plain_scores(model, texts)
+    counts = shuffled(order).answer[:, 1:].sum(1)
+    expected = (-scores.logprob.sum(1) / counts).tolist()
+    actual = answer_losses(model, texts, 0, 20, "packed")
+    assert [loss for loss, _ in actual] == pytest.approx(expected, abs=1e-5)
+    assert [n for _, n in actual] == counts.tolist() == [7, 4, 2, 3]

@@ -1,0 +1,169 @@
+"""A configuration checked against the disk, before weights load: data read, words identified, models found."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from tif import config, evaluation, models, records, runs
+from tif.config import ConfigError
+from tif.data.encode import Encoder
+from tif.data.module import read_benchmark, training_samples
+from tif.data.samples import Benchmark
+from tif.identifiers import identify
+from tif.metrics import tofu
+from tif.schema import Config
+
+
+@dataclasses.dataclass
+class Plan:
+    """What a run is made from.
+
+    Attributes:
+        stages: plans of the runs that must exist first, by name.
+        family: of the model, as its records say it.
+        retain: the retain model's records, where they exist already.
+    """
+
+    cfg: Config
+    benchmark: Benchmark
+    stages: dict[str, "Plan"] = dataclasses.field(default_factory=dict)
+    family: str | None = None
+    retain: records.Evaluation | None = None
+
+
+def plan(cfg: Config) -> Plan:
+    """Read the data and check every path; nothing is written and no weights load.
+
+    Raises:
+        ConfigError: With all problems found, one a line.
+    """
+    problems: list[str] = []
+    try:
+        found = Plan(cfg, read_benchmark(cfg.data))
+    except ValueError as error:
+        problems.append(str(error))
+        found = Plan(cfg, Benchmark("", (), (), {}))
+    _check_places(found, problems)
+    if found.benchmark.name:
+        _check_data(found, problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return found
+
+
+def stage_plan(cfg: Config, name: str) -> Plan:
+    """The plan of one of the config's stages: trained there, evaluated where their records are wanted.
+
+    Raises:
+        ConfigError: As `plan`, or if there is no such stage.
+    """
+    own = config.stage(cfg, name)
+    return plan(dataclasses.replace(own, eval=dataclasses.replace(own.eval, enabled=False)))
+
+
+def wants_forget_quality(cfg: Config) -> bool:
+    """Whether the run computes forget quality."""
+    return cfg.data.train == "forget" and cfg.eval.enabled and cfg.eval.forget_quality
+
+
+def trainer_keys(cfg: Config) -> dict[str, Any]:
+    """Section `trainer` as lightning.Trainer takes it."""
+    keys = dataclasses.asdict(cfg.trainer)
+    keys["devices"] = int(keys["devices"]) if keys["devices"].isdigit() else keys["devices"]
+    return keys
+
+
+def _check_places(found: Plan, problems: list[str]) -> None:
+    """What does not depend on the data: run folder, trainer, model, retain records."""
+    cfg = found.cfg
+    with _noting(problems):
+        runs.check_folder(cfg)
+    with _noting(problems):
+        _check_trainer(cfg)
+    if cfg.model.path not in cfg.stages:
+        with _noting(problems):
+            found.family = models.check(cfg.model)
+            _check_tokenizer(cfg)
+    if wants_forget_quality(cfg) and cfg.eval.retain_records not in cfg.stages:
+        with _noting(problems):
+            found.retain = _read_records(str(cfg.eval.retain_records))
+
+
+def _check_data(found: Plan, problems: list[str]) -> None:
+    """What the data must fit to: unwanted words, stages, retain records."""
+    cfg = found.cfg
+    with _noting(problems):
+        if cfg.data.train == "forget" and (cfg.loss.on == "uw" or cfg.loss.preserve != "none"):
+            identified = identify(cfg.identifier, found.benchmark.forget)
+            found.benchmark = dataclasses.replace(found.benchmark, forget=identified)
+        if not training_samples(found.benchmark, cfg.data.train):
+            raise ConfigError(f"data.train: the {cfg.data.train} set of {found.benchmark.name} is empty")
+    if not problems:  # stages share most keys, and a problem told once is enough
+        told: list[str] = []
+        for name in dict.fromkeys((cfg.model.path, cfg.eval.retain_records)):
+            if name in cfg.stages:
+                own: list[str] = []
+                with _noting(own):
+                    found.stages[str(name)] = stage_plan(cfg, str(name))
+                problems += [f"stages.{name}.{line}" for line in own if line not in told]
+                told += own
+    if cfg.model.path in found.stages:
+        found.family = found.stages[str(cfg.model.path)].family
+    if found.retain:
+        with _noting(problems):
+            _check_records(found, found.retain)
+
+
+@contextlib.contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Add the lines of a ValueError raised inside to `problems`."""
+    try:
+        yield
+    except ValueError as error:
+        problems += str(error).splitlines()
+
+
+def _check_trainer(cfg: Config) -> None:
+    try:
+        L.Trainer(**trainer_keys(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer: {_line(error)}") from None
+
+
+def _check_tokenizer(cfg: Config) -> None:
+    if cfg.model.path is None:
+        if cfg.data.template == "chat":
+            raise ConfigError("data.template: chat, but a tokenizer made for model.init has no chat template")
+        return
+    try:
+        tokenizer = models.load_tokenizer(cfg.model, ())
+    except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
+        raise ConfigError(f"model.path: {cfg.model.path}: no tokenizer that can be loaded ({_line(error)})") from None
+    Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
+
+
+def _read_records(path: str) -> records.Evaluation:
+    try:
+        return records.read(path)
+    except (OSError, ValueError) as error:
+        wanted = "want the eval folder of a retain model's run or a stage's name"
+        raise ConfigError(f"eval.retain_records: {path}: {wanted} ({_line(error)})") from None
+
+
+def _check_records(found: Plan, retain: records.Evaluation) -> None:
+    """Refuse now what forget quality would refuse after the first evaluation."""
+    forget = evaluation.cut(found.benchmark.sets, found.cfg.eval)["forget"]
+    ours = tuple(records.Record(s.id, s.prompt, s.answer, loss=0.0, tokens=1) for s in forget)
+    expected = records.Evaluation(
+        "", {"forget": records.RecordSet("forget", ours)}, found.family, {"name": evaluation.PROTOCOL}
+    )
+    if problem := tofu.mismatch(expected, retain):
+        raise ConfigError(f"eval.retain_records: {found.cfg.eval.retain_records}: {problem}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -11,7 +11,7 @@ import pathlib
 
 from tif import fit
 
-SMALL = (
+_KEYS = (
     "data.fictitious.authors=6 data.fictitious.questions_per_author=4 data.fictitious.forget_share=0.34 "
     "data.batch_size=4 model.init.hidden_size=32 model.init.intermediate_size=64 model.init.num_hidden_layers=1 "
     "model.init.num_attention_heads=2 model.init.num_key_value_heads=2 model.init.vocab_size=400 "
@@ -22,7 +22,8 @@ SMALL = (
     "stages.target.trainer.max_epochs=4 stages.retain.trainer.max_epochs=4 "
     "eval.max_new_tokens=8 eval.max_samples.retain=6 eval.max_samples.real_authors=3 eval.max_samples.world_facts=3 "
     "run.keep_checkpoints=1"
-).split()
+)
+SMALL = _KEYS.split()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tif.config import ConfigError
 from tif.schema import Config
 
 OWN = config.own_configs()
+KEYS = list(config.keys())
 ALL = sorted(str(p.relative_to(OWN)) for p in OWN.rglob("*.yaml"))
 EXPERIMENTS = [name for name in ALL if "/" not in name and name != "base.yaml"]
 NO_QUALITY = ["eval.forget_quality=false", "model.path=org/model"]
@@ -42,7 +43,7 @@ def test_base_yaml_is_what_the_schema_says():
 
 def test_base_yaml_has_every_key_with_its_default():
     content = yaml.safe_load(config.base_yaml().replace("\n  on:", '\n  "on":'))
-    for key, _, _ in config.keys():
+    for key, _, _ in KEYS:
         expected, actual = Config(), content
         for name in key.split("."):
             expected, actual = getattr(expected, name), actual[name]
@@ -51,7 +52,7 @@ def test_base_yaml_has_every_key_with_its_default():
 
 
 def test_every_key_has_a_sentence():
-    for key, field, _ in config.keys():
+    for key, field, _ in KEYS:
         assert len(field.metadata["help"]) > 5, key
 
 
@@ -79,7 +80,7 @@ def test_a_part_of_an_experiment_begins_with_a_comment(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_written_configuration_reloads_to_the_same_one(name, tmp_path):
-    odd = ['data.template="Frage: {prompt}\\n\\"Antwort\\":"', "optimizer.lr=1e-7", "run.name=ä b", "model.dtype=float32"]
+    odd = ['data.template="Frage: {prompt}\\n\\"Antwort\\":"', "optimizer.lr=1e-7", "run.name=ä b"]
     cfg = config.load([name, *BESIDE.get(name, []), *odd])
     assert cfg.data.template == 'Frage: {prompt}\n"Antwort":'
     again = config.load([write(tmp_path / "config.yaml", config.to_yaml(cfg))])
@@ -89,7 +90,7 @@ def test_a_written_configuration_reloads_to_the_same_one(name, tmp_path):
         assert config.stage(again, stage) == config.stage(cfg, stage)
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "configs/quickstart.yaml", "loss/tpo.yaml", "configs/loss/tpo.yaml"])
+@pytest.mark.parametrize("name", ["quickstart.yaml", "configs/quickstart.yaml", "loss/tpo.yaml"])
 def test_own_configs_are_found_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert config.find(name).is_file()
@@ -233,7 +234,7 @@ def test_an_unknown_stage_is_told_with_those_there_are():
 def test_help_prints_every_key_with_default_type_and_sentence(capsys):
     assert config.command("usage", ["--help"]) is None
     shown = capsys.readouterr().out
-    for key, field, default in config.keys():
+    for key, field, default in KEYS:
         assert f"  {key}={default}  (" in shown
         assert field.metadata["help"] in shown
     assert "loss.beta=0.3  (float)" in shown
@@ -283,7 +284,7 @@ def test_the_configs_travel_in_the_wheel(tmp_path):
     assert not [n for n in names if not n.startswith(("tif/", "tif_unlearning-"))]
     modules = {str(p.relative_to(root)) for p in (root / "tif").rglob("*.py")}
     assert modules <= set(names)
-    script = "import tif.config as c; print(c.own_configs()); print(c.load(['quickstart.yaml', 'loss/tpo.yaml']).run.name)"
+    script = "from tif.config import *; print(own_configs()); print(load(['quickstart.yaml']).run.name)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=unpacked, capture_output=True, text=True, check=True
     )  # the working directory comes first on sys.path

@@ -52,6 +52,7 @@ class JsonlLogger(Logger):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    @rank_zero_only
     def keep_until(self, epoch: int) -> None:
         """Drop the rows after `epoch` (-1: all), and a last one that was cut."""
         if not self.path.exists():

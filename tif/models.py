@@ -185,7 +185,7 @@ class FrozenReference:
 
     def scores(self, batch: Batch) -> TokenScores:
         """One forward of the copy."""
-        self.model.to(batch.input_ids.device)  # type: ignore[arg-type]
+        self.model.to(batch.input_ids.device)
         with torch.no_grad():
             return token_scores(self.model, batch, self.batching)
 

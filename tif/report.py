@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tif import records
 from tif.terminal import console
@@ -111,7 +112,7 @@ def generations_table(folder: Path, first: int, last: int) -> Table:
         table.add_column(title, ratio=1)
     for i in _spread(len(before), limit):
         b, a = before[i], after[i]
-        table.add_row(*(escape(t or "") for t in (b.prompt, b.answer, b.generated, a.generated)))
+        table.add_row(*(Text(t or "") for t in (b.prompt, b.answer, b.generated, a.generated)))
     return table
 
 

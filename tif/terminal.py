@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 _progress = Progress(
     TextColumn("{task.description}"),
     BarColumn(bar_width=24),

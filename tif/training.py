@@ -100,7 +100,7 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
             policy.to(trainer.strategy.root_device)  # type: ignore[arg-type]
             # Under the trainer's precision, or the reference would not be what the policy says at step 0.
             precision = trainer.strategy.precision_plugin
-            policy = precision.convert_module(policy)
+            precision.convert_module(policy)  # in place
             with precision.forward_context():
                 module.reference = models.make_reference(
                     cfg.model.reference, policy, data.items, data.encoder.pad_id, batching

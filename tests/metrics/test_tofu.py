@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tif import records, tofu
+from tif import records
+from tif.metrics import tofu
 from tif.records import Evaluation, Record, RecordSet
 
 LN2 = math.log(2)

@@ -1,0 +1,130 @@
+import json
+import os
+import pathlib
+
+import pytest
+
+from tests.small import SMALL, finished
+from tif import config, runs
+from tif.config import ConfigError
+
+
+def cfg(tmp_path, *words):
+    return config.load(["quickstart.yaml", f"run.folder={tmp_path}", "run.name=x", *words])
+
+
+def unfinished(folder, made_by, *checkpoints):
+    runs.write_start(folder, made_by)
+    (folder / "checkpoints").mkdir()
+    for age, name in enumerate(reversed(checkpoints)):
+        path = folder / "checkpoints" / name
+        path.write_bytes(b"")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_a_free_name_is_taken_as_it_is_and_nothing_is_written(tmp_path):
+    assert runs.new_folder(cfg(tmp_path)) == (tmp_path / "x", None)
+    assert not any(tmp_path.iterdir())
+
+
+def test_names_in_use_get_numbers(tmp_path):
+    for name in ("x", "x-2"):
+        runs.write_start(tmp_path / name, cfg(tmp_path))
+        (tmp_path / name / runs.DONE).write_text("{}")
+    assert runs.new_folder(cfg(tmp_path)) == (tmp_path / "x-3", None)
+
+
+def test_an_unfinished_run_of_the_same_configuration_goes_on_from_its_newest_checkpoint(tmp_path):
+    made = cfg(tmp_path)
+    names = ["epoch=9-step=90.ckpt", "epoch=10-step=100.ckpt"]
+    folder = unfinished(tmp_path / "x", made, *names)
+    assert runs.new_folder(made) == (folder, folder / "checkpoints" / names[1])
+    assert runs.new_folder(cfg(tmp_path, "run.resume=never")) == (tmp_path / "x-2", None)
+    assert runs.new_folder(cfg(tmp_path, "loss.beta=0.2")) == (tmp_path / "x-2", None)
+
+
+def test_an_unfinished_run_without_a_checkpoint_starts_over_in_its_folder(tmp_path):
+    made = cfg(tmp_path)
+    assert runs.new_folder(made)[0] == unfinished(tmp_path / "x", made)
+    assert runs.new_folder(made)[1] is None
+
+
+def test_an_unfinished_second_run_is_found_behind_a_finished_first(tmp_path):
+    made = cfg(tmp_path)
+    runs.write_start(tmp_path / "x", made)
+    (tmp_path / "x" / runs.DONE).write_text("{}")
+    folder = unfinished(tmp_path / "x-2", made, "epoch=1-step=1.ckpt")
+    assert runs.new_folder(made) == (folder, folder / "checkpoints" / "epoch=1-step=1.ckpt")
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "thesis.txt").write_text("years of work")
+    assert runs.new_folder(cfg(tmp_path)) == (tmp_path / "x-2", None)
+
+
+def test_a_run_folder_in_a_file_or_out_of_reach_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^run\.folder: .*/file is a file; want a folder$"):
+        runs.check_folder(cfg(tmp_path, f"run.folder={tmp_path}/file/runs"))
+    runs.check_folder(cfg(tmp_path, f"run.folder={tmp_path}/not/yet/there"))
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_run_folder_that_is_not_writable_is_refused(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(ConfigError, match="is not writable"):
+        runs.check_folder(cfg(tmp_path, f"run.folder={tmp_path}/locked/runs"))
+
+
+def test_config_yaml_begins_with_the_command_and_reloads(tmp_path):
+    made = cfg(tmp_path, "run.seed=3")
+    runs.write_start(tmp_path / "x", made)
+    text = (tmp_path / "x" / "config.yaml").read_text()
+    assert text.splitlines()[0] == f"# python -m tif.fit {tmp_path}/x/config.yaml"
+    assert config.load([str(tmp_path / "x" / "config.yaml")]) == made
+
+
+def test_the_environment_is_plain_json_with_versions_and_hardware():
+    env = runs.environment()
+    assert json.loads(json.dumps(env)) == env
+    assert env["python"].startswith("3.")
+    assert set(env) == {"tif", "commit", "command", "started", "python", "packages", "host"}
+
+
+def test_the_commit_is_told_and_missing_outside_a_checkout(monkeypatch):
+    monkeypatch.setattr(runs, "__file__", "/proc/runs.py")
+    assert runs.commit() is None
+
+
+def test_the_folder_of_a_stage_follows_its_training_data_and_weights(tmp_path):
+    target = config.stage(cfg(tmp_path), "target")
+    folder = runs.stage_folder(target, "target", "print-a")
+    assert folder.parent == tmp_path / "stages"
+    assert folder.name.startswith("target-")
+    assert runs.stage_folder(target, "target", "print-a") == folder
+    assert runs.stage_folder(target, "target", "print-b") != folder
+
+
+def test_another_model_in_the_same_folder_makes_another_stage(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    weights = model / "model.safetensors"
+    weights.write_bytes(b"one")
+    target = config.stage(cfg(tmp_path, f"stages.target.model.path={model}"), "target")
+    before = runs.stage_folder(target, "target", "")
+    (model / "notes.txt").write_text("no weights")
+    assert runs.stage_folder(target, "target", "") == before
+    weights.write_bytes(b"other")
+    assert runs.stage_folder(target, "target", "") != before
+
+
+def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
+    run = finished(tmp_path_factory)
+    again = config.load(["quickstart.yaml", *SMALL, f"run.folder={run.runs}"])
+    folder, checkpoint = runs.new_folder(again)
+    assert folder != run.folder
+    assert checkpoint is None
+    assert runs.newest_checkpoint(run.folder) == pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")

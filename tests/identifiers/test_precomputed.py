@@ -143,7 +143,7 @@ def test_loading_prints_nothing_and_writes_nothing(gpt):
 
 def test_a_missing_path_gives_the_next_step(tmp_path):
     text = message(tmp_path / "nowhere")
-    assert "nowhere does not exist; give a span file written by python -m tif.identify, or a mask folder" in text
+    assert "nowhere does not exist; give a span file (.jsonl) or a mask folder" in text
 
 
 def test_an_unknown_rule_lists_the_known_ones(gpt):

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from tests.small import SMALL, files, finished, rows
-from tif import callbacks, config, fit, models, planning, records, report, runs, training
+from tif import callbacks, config, fit, models, module, planning, records, report, runs, training
 from tif.data.fictitious import fictitious
 from tif.identifiers import store
 
@@ -429,12 +429,28 @@ def test_a_killed_run_goes_on_and_ends_with_the_rows_of_one_that_was_not(
     assert not (folder / "summary.json").exists()
     capsys.readouterr()
     assert fit.main(words) == 0
-    assert (f"(from epoch={from_epoch}-" in capsys.readouterr().out) == (from_epoch is not None)
+    assert (f"(goes on from epoch={from_epoch}-" in capsys.readouterr().out) == (from_epoch is not None)
     assert rows(folder) == rows(run.folder)
     assert (folder / "model/model.safetensors").read_bytes() == (run.folder / "model/model.safetensors").read_bytes()
     assert set(files(folder)) - set(files(run.folder)) <= {pathlib.Path("checkpoints/epoch=1-step=2.ckpt")}
     assert set(files(folder)) >= set(files(run.folder))
     assert not folder.with_name(f"{folder.name}-2").exists()
+
+
+def test_a_killed_stage_goes_on_from_its_checkpoint_and_ends_with_the_same_weights(run, tmp_path, capsys):
+    words = [*SMALL, f"run.folder={tmp_path}", "stage=target"]
+    with pytest.MonkeyPatch.context() as patch:
+        dies_at(patch, module.UnlearningModule, "training_step", lambda args: args[0].current_epoch == 2)
+        with pytest.raises(Killed):
+            fit.main(words)
+    capsys.readouterr()
+    assert fit.main(words) == 0
+    assert "(goes on from epoch=2-" in capsys.readouterr().out
+    name = stage_folders()["target"]
+    made, whole = tmp_path / "stages" / name, run.runs / "stages" / name
+    assert rows(made) == rows(whole)
+    assert (made / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+    assert not (made / "checkpoints").exists()
 
 
 def test_a_killed_run_is_left_alone_where_resuming_is_off_or_the_configuration_differs(run):

@@ -31,12 +31,15 @@ def new_folder(cfg: Config) -> tuple[Path, Path | None]:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         if not folder.exists():
             return folder, None
-        text = folder / "config.yaml"
-        if (folder / DONE).exists() or not text.is_file() or text.read_text(encoding="utf-8") != header(cfg):
-            continue
-        if cfg.run.resume == "auto":
+        if cfg.run.resume == "auto" and same_config(folder, cfg) and not (folder / DONE).exists():
             return folder, newest_checkpoint(folder)
     raise config.ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
+
+
+def same_config(folder: Path, cfg: Config) -> bool:
+    """Whether the folder holds a run of exactly this configuration."""
+    file = folder / "config.yaml"
+    return file.is_file() and file.read_text(encoding="utf-8") == header(cfg)
 
 
 def check_folder(cfg: Config) -> None:

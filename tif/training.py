@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,12 +54,14 @@ def make_stage(planned: Plan, name: str) -> Path:
     with filelock.FileLock(f"{folder}.lock"):
         if (folder / runs.DONE).exists():
             console.print(f"stage {name}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
-        else:
-            console.print(f"stage {name}: {escape(str(folder))}", soft_wrap=True)
-            own = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent), export=True)
-            cfg = dataclasses.replace(cfg, run=own)
-            runs.write_start(folder, cfg)
-            train(dataclasses.replace(planned, cfg=cfg), folder, None, None)
+            return folder
+        own = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent), export=True)
+        cfg = dataclasses.replace(cfg, run=own)
+        checkpoint = runs.newest_checkpoint(folder) if runs.same_config(folder, cfg) and own.resume == "auto" else None
+        console.print(f"stage {name}: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
+        runs.write_start(folder, cfg)
+        train(dataclasses.replace(planned, cfg=cfg), folder, None, checkpoint)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # its model/ is what others read
     return folder
 
 
@@ -70,8 +73,7 @@ def unlearn(planned: Plan) -> Path:
     if cfg.eval.retain_records in made and wants_forget_quality(cfg):
         retain = retain_records(planned, made[cfg.eval.retain_records])
     folder, checkpoint = runs.new_folder(cfg)
-    again = f" [dim](from {checkpoint.name})[/]" if checkpoint else ""
-    console.print(f"run: {escape(str(folder))}{again}", soft_wrap=True)
+    console.print(f"run: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
     if cfg.model.path in made:
         model = dataclasses.replace(cfg.model, path=str(made[cfg.model.path] / "model"))
         planned = dataclasses.replace(planned, cfg=dataclasses.replace(cfg, model=model))
@@ -195,6 +197,10 @@ def _wandb(cfg: Config, folder: Path) -> Iterator[list[Logger]]:
         logger.experiment.finish(1)
         raise
     logger.experiment.finish()
+
+
+def _from(checkpoint: Path | None) -> str:
+    return f" [dim](goes on from {checkpoint.name})[/]" if checkpoint else ""
 
 
 def _epoch(checkpoint: Path) -> int:

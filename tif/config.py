@@ -115,9 +115,14 @@ def to_yaml(cfg: Config) -> str:
 
 
 def help_text() -> str:
-    """Every key with its type, default and a sentence."""
-    lines = []
+    """Every key with its type, default and a sentence, under its section's own."""
+    lines, last = [], ""
+    sections = {field.name: field.type for field in dataclasses.fields(Config)}
     for key, field, default in keys():
+        section = key.split(".")[0]
+        if section != last and dataclasses.is_dataclass(sections[section]):
+            lines.append(f"\n{section}: {sections[section].__doc__}")
+        last = section
         kind = "|".join(field.metadata["choices"]) if field.metadata.get("choices") else _type_name(field.type)
         lines.append(f"  {key}={default}  ({kind})\n      {field.metadata['help']}")
     return "\n".join(lines)

@@ -2,8 +2,15 @@
 
     python -m tif.fit [file.yaml ...] [key=value ...] [--print] [--help]
 
-Without arguments: quickstart.yaml (invented authors, a tiny Llama, CPU, no download). Files merge left to right over
-the defaults, then the overrides; tif's own configs are found from any folder (tofu_smollm2.yaml, loss/tpo_gdr.yaml).
+Without a file: quickstart.yaml (invented authors, a tiny Llama, CPU, no download). Files merge left to right over the
+defaults, then the overrides; tif's own configs are found from any folder.
+
+    python -m tif.fit optimizer.lr=5e-4                               the quickstart with another learning rate
+    python -m tif.fit tofu_smollm2.yaml loss/tpo_gdr.yaml data.path=../TOFU identifier.path=../masks
+    python -m tif.fit runs/quickstart/config.yaml                     a finished run again
+    python -m tif.fit stage=target                                    only the target model
+
+Exit code: 0 done, 1 the loss was not finite, 2 wrong input (one line a problem, before weights load).
 """
 
 import sys

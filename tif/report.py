@@ -170,10 +170,11 @@ def _quality_utility(axes: Any, found: list[dict[str, Any]], retain: dict[str, A
     axes.figure.colorbar(points, label="epoch")
     axes.annotate("before", (x[0], y[0]), textcoords="offset points", xytext=(6, 6))
     axes.annotate("after", (x[-1], y[-1]), textcoords="offset points", xytext=(6, 6))
-    axes.axhline(0.05, linestyle=":", color="0.5")
+    axes.axhline(0.05, linestyle=":", color="0.5", label="0.05")
+    axes.margins(x=0.1)
     if retain:
         axes.axvline(retain["utility/model"], linestyle="--", color="tab:red", label="retain model's utility")
-        axes.legend(loc="lower left")
+    axes.legend(loc="lower left")
     axes.set_yscale("log")
     axes.set_ylim(top=2)
     axes.set_xlabel("model utility")

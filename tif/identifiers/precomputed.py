@@ -23,7 +23,7 @@ def precomputed(path: str | os.PathLike[str], samples: Iterable[Sample], rule: s
     common words, without the blanks at either end; `encode.py` makes tokens of it (`overlap: gw` is the release's).
     Differences to the release:
 
-    - a token of blanks only is general here, unwanted there.
+    - a token of blanks only is general here unless it stands inside an unwanted stretch, unwanted there.
     - `targets` is our own rule; the release never reads `target_words`.
 
     Oddities of the masks, kept as released:

@@ -133,7 +133,9 @@ def test_losses_and_metrics_are_pure_functions(room):
     assert offenders == []
 
 
-@pytest.mark.parametrize("name", ["tif.config", "tif.schema", "tif.fit", "tif.data.samples", "tif.report"])
+@pytest.mark.parametrize(
+    "name", ["tif.config", "tif.schema", "tif.fit", "tif.evaluate", "tif.data.samples", "tif.report"]
+)
 def test_what_answers_at_once_imports_nothing_heavy(name):
     assert closure(name) & HEAVY == set()
 

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Protocol, TypeVar, cast, get_args
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +20,16 @@ from tif.schema import Config
 
 class ConfigError(ValueError):
     """Wrong input of the user's: one line a problem. Commands print it and exit with 2."""
+
+
+class Schema(Protocol):
+    """A dataclass whose fields are made by `tif.schema.key`: `Config`, or a command's own settings."""
+
+    def combinations(self) -> list[str]:
+        """Problems between keys, one line each."""
+
+
+S = TypeVar("S", bound=Schema)
 
 
 def load(argv: Sequence[str]) -> Config:
@@ -32,8 +42,25 @@ def load(argv: Sequence[str]) -> Config:
     Raises:
         ConfigError: With all problems found, one a line: key, what was got, what is wanted, the nearest known name.
     """
+    cfg, problems = read(Config, argv), list[str]()
+    for name in cfg.stages:
+        try:
+            stage(cfg, name)
+        except ConfigError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return cfg
+
+
+def read(schema: type[S], argv: Sequence[str]) -> S:
+    """`load` for any schema, without stages.
+
+    Raises:
+        ConfigError: As `load`.
+    """
     problems: list[str] = []
-    merged = OmegaConf.structured(Config)
+    merged = OmegaConf.structured(schema)
     for word in sorted(argv, key=lambda word: not is_file(word)):  # files first, each kind in its order
         if is_file(word):
             layer = _read(find(word))
@@ -49,15 +76,7 @@ def load(argv: Sequence[str]) -> Config:
             problems.append(f"{word}: want a .yaml file or key=value")
     if problems:
         raise ConfigError("\n".join(problems))
-    cfg = _typed(merged)
-    for name in cfg.stages:
-        try:
-            stage(cfg, name)
-        except ConfigError as error:
-            problems += str(error).splitlines()
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return cfg
+    return cast(S, _typed(merged))
 
 
 def is_file(word: str) -> bool:
@@ -85,7 +104,7 @@ def stage(cfg: Config, name: str) -> Config:
         problems.append(f"stages.{name}.stages: a stage has no stages of its own")
     if problems:
         raise ConfigError("\n".join(problems))
-    return _typed(merged, f"stages.{name}.")
+    return cast(Config, _typed(merged, f"stages.{name}."))
 
 
 def find(name: str) -> Path:
@@ -114,11 +133,11 @@ def to_yaml(cfg: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(cfg))
 
 
-def help_text() -> str:
+def help_text(schema: Any = Config) -> str:
     """Every key with its type, default and a sentence, under its section's own."""
     lines, last = [], ""
-    sections = {field.name: field.type for field in dataclasses.fields(Config)}
-    for key, field, default in keys():
+    sections = {field.name: field.type for field in dataclasses.fields(schema)}
+    for key, field, default in keys(schema):
         section = key.split(".")[0]
         if section != last and dataclasses.is_dataclass(sections[section]):
             lines.append(f"\n{section}: {sections[section].__doc__}")
@@ -144,9 +163,9 @@ def base_yaml() -> str:
     return "\n".join(lines) + "\n"
 
 
-def keys() -> Iterator[tuple[str, dataclasses.Field, str]]:
+def keys(schema: Any = Config) -> Iterator[tuple[str, dataclasses.Field, str]]:
     """Each leaf key of the schema: dotted name, dataclass field, default as YAML writes it."""
-    yield from _keys(Config(), "")
+    yield from _keys(schema(), "")
 
 
 def _keys(node: Any, prefix: str) -> Iterator[tuple[str, dataclasses.Field, str]]:
@@ -183,9 +202,9 @@ def check_bounds(node: Any, prefix: str = "") -> list[str]:
     return problems
 
 
-def _typed(merged: DictConfig, where: str = "") -> Config:
+def _typed(merged: DictConfig, where: str = "") -> Schema:
     try:
-        cfg = cast(Config, OmegaConf.to_object(merged))
+        cfg = cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{where}{error.full_key or 'config'}: {_first_line(error)}") from None
     problems = check_bounds(cfg) + cfg.combinations()
@@ -207,14 +226,16 @@ def _read(path: Path) -> DictConfig:
 
 def _merge(merged: DictConfig, layer: DictConfig, where: str, problems: list[str]) -> None:
     """Update `merged` key by key, so that every wrong key is reported and not only the first."""
-    known = [key for key, _, _ in keys()]
-    for key, value in _leaves(OmegaConf.to_container(layer, resolve=False), Config(), ""):
+    schema: Any = OmegaConf.get_type(merged)
+    fields = {key: field for key, field, _ in keys(schema)}
+    known = list(fields)
+    for key, value in _leaves(OmegaConf.to_container(layer, resolve=False), schema(), ""):
         try:
             if OmegaConf.is_missing(merged, key):
                 continue
             OmegaConf.update(merged, key, value, merge=True)
         except OmegaConfBaseException as error:
-            field = next((f for k, f, _ in keys() if k == key), None)
+            field = fields.get(key)
             inside = [k for k in known if k.startswith(f"{key}.")]
             if inside:
                 problems.append(f"{where}{key}: want a mapping of keys ({_listing(inside)}), got {value!r}")

@@ -157,7 +157,7 @@ def _read_records(path: str) -> records.Evaluation:
 def _check_records(found: Plan, retain: records.Evaluation) -> None:
     """Refuse now what forget quality would refuse after the first evaluation."""
     forget = evaluation.cut(found.benchmark.sets, found.cfg.eval)["forget"]
-    ours = tuple(records.Record(s.id, s.prompt, s.answer, loss=0.0, tokens=1) for s in forget)
+    ours = tuple(records.Record(s.id, s.prompt, s.answer, loss=0.0, tokens=None) for s in forget)
     expected = records.Evaluation(
         "", {"forget": records.RecordSet("forget", ours)}, found.family, {"name": evaluation.PROTOCOL}
     )

@@ -22,7 +22,7 @@ class Record:
         prompt: the question; in other repositories' logs it still has its template around it.
         answer: the original answer.
         loss: mean negative log-likelihood of an answer token, in nats.
-        tokens: how many answer tokens that is the mean of.
+        tokens: how many answer tokens that is the mean of; None where a log does not say.
         paraphrased_loss: the same for the paraphrased answer; None where there is none, and `loss` stands in.
         perturbed_losses: the same for each wrong answer; empty where there are none.
         generated: greedy continuation of the prompt; None if nothing was generated.
@@ -35,7 +35,7 @@ class Record:
     prompt: str
     answer: str
     loss: float
-    tokens: int
+    tokens: int | None
     paraphrased_loss: float | None = None
     perturbed_losses: tuple[float, ...] = ()
     generated: str | None = None
@@ -46,7 +46,7 @@ class Record:
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise ValueError(f"record {self.id}: {name} is {value}, want a finite number")
-        if self.tokens < 1:
+        if self.tokens is not None and self.tokens < 1:
             raise ValueError(f"record {self.id}: tokens is {self.tokens}, want at least 1")
 
 
@@ -128,7 +128,7 @@ def write(folder: Path | str, evaluation: Evaluation, aggregates: Mapping[str, f
 
 
 def read(path: Path | str) -> Evaluation:
-    """Read what `write` wrote (a folder), or the `eval_log_aggregated.json` of locuslab/tofu, NPO or the TIF release.
+    """Read what `write` wrote (a folder), or a log that `foreign_logs.evaluation` knows.
 
     Raises:
         FileNotFoundError: If there is nothing at `path`.
@@ -171,7 +171,7 @@ def _read_set(path: Path, name: str, head: Mapping[str, Any]) -> RecordSet:
                 prompt=entry(fields, "prompt", str, where),
                 answer=entry(fields, "answer", str, where),
                 loss=number(fields.get("loss"), f"{where}loss"),
-                tokens=entry(fields, "tokens", int, where),
+                tokens=None if fields.get("tokens", 0) is None else entry(fields, "tokens", int, where),
                 paraphrased_loss=None if paraphrased is None else number(paraphrased, f"{where}paraphrased_loss"),
                 perturbed_losses=numbers(fields.get("perturbed_losses"), f"{where}perturbed_losses"),
                 generated=None if generated is None else entry(fields, "generated", str, where),
@@ -199,6 +199,13 @@ def entry(fields: Mapping[str, Any], key: str, wanted: type[T], where: str) -> T
     if not isinstance(value, wanted) or isinstance(value, bool):
         got = f"{value!r:.40}" if key in fields else "nothing"
         raise ValueError(f"{where}{key}: want {wanted.__name__}, got {got}")
+    return value
+
+
+def text(value: Any, where: str) -> str:
+    """Return `value`, which must be a text (`where`: what an error line starts with)."""
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: want a text, got {value!r:.40}")
     return value
 
 

@@ -362,7 +362,7 @@ def test_the_logs_of_both_templates_and_the_data_itself_ask_the_same_questions()
     )
     assert [i for i in range(300) if ours[i].answer != full[i].answer] == [54]  # "Mammadov , is" in the data
     assert tofu.forget_quality(Evaluation("m", {"forget": RecordSet("forget", ours)}), _read("full")) == 1
-    assert 0 < tofu.forget_quality(_read("llama_retain90"), _read("retain90")) < 1
+    assert 0 < tofu.forget_quality(_read("llama_retain90"), _read("retain90"), allow_mismatch=True) < 1
 
 
 @real

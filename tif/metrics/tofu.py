@@ -8,24 +8,26 @@ Everything is computed from losses as far as possible: a collapsed model gives l
 is 0 and a quotient of two such is NaN.
 """
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
-from textwrap import shorten
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from tif.metrics.matching import mismatch as mismatch
+from tif.metrics.matching import no_forget
 from tif.records import Evaluation, Record, RecordSet
 
 Floats = npt.NDArray[np.float64]
+T = TypeVar("T")
 TruthRatioForm = Literal["geometric", "arithmetic", "probability"]
 
 # Sets whose wrong answers are the options of a question, and the sets a model must stay good at.
 WITH_OPTIONS = ("real_authors", "world_facts")
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
+UTILITY_PARTS = ("probability", "rougeL", "truth_ratio")
+METRICS = ("probability", "rouge1", "rougeL", "truth_ratio")  # stable names; `values` adds truth ratio's other forms
 
 
 def probabilities(records: RecordSet) -> Floats:
@@ -90,15 +92,18 @@ def truth_ratios(records: RecordSet, form: TruthRatioForm = "geometric") -> Floa
     Raises:
         ValueError: If there are no records, or one has no perturbed answers.
     """
-    log_ratio = _log_truth_ratios(records, "arithmetic" if form == "arithmetic" else "geometric")
+    log_ratio = log_truth_ratios(records, "arithmetic" if form == "arithmetic" else "geometric")
     return 1 / (1 + _exp(log_ratio)) if form == "probability" else _exp(log_ratio)
 
 
 def truth_ratio(records: RecordSet, form: TruthRatioForm = "geometric") -> float:
     """Truth ratio of a set, turned so that higher is better.
 
-    Formula: with TR from `truth_ratios`, forget: mean of min(TR, 1/TR); other sets: mean of max(0, 1 - TR).
-    With form "probability": mean of c / (c + w) on every set, and then lower is better on forget.
+    Formula: forget: mean of min(TR, 1/TR); other sets: mean of max(0, 1 - TR). TR = w / c with c = exp(-paraphrased
+    loss), or exp(-loss) where there is no paraphrase, and w the wrong answers' exp(-loss): their geometric mean, or
+    with form "arithmetic" (truth_ratio_arithmetic) their arithmetic mean.
+    With form "probability" (truth_ratio_probability): mean of c / (c + w) on every set, w the geometric mean; lower is
+    better on forget then, and indifference is 0.5.
     Range: 0 to 1. Better: higher (forget: the model does not tell right from wrong; others: it does).
     Perfect unlearning: the retain model's value (not 1).
     Source: locuslab/tofu aggregate_eval_stat.py; locuslab/open-unlearning memorization.py (its three aggregators).
@@ -106,12 +111,7 @@ def truth_ratio(records: RecordSet, form: TruthRatioForm = "geometric") -> float
     Raises:
         ValueError: As `truth_ratios`.
     """
-    if form == "probability":
-        return float(truth_ratios(records, form).mean())
-    log_ratio = _log_truth_ratios(records, form)
-    if records.name == "forget":
-        return float(np.exp(-np.abs(log_ratio)).mean())  # min(TR, 1/TR)
-    return float((1 - np.exp(np.minimum(log_ratio, 0))).mean())  # max(0, 1 - TR)
+    return float(_turned_truth_ratios(records, form).mean())
 
 
 def model_utility(evaluation: Evaluation) -> float:
@@ -128,11 +128,12 @@ def model_utility(evaluation: Evaluation) -> float:
     missing = [name for name in UTILITY_SETS if name not in evaluation.sets]
     if missing:
         raise ValueError(f"utility/model: no records of {', '.join(missing)}")
-    return _harmonic_mean(
+    parts = [
         part
         for records in (evaluation.sets[name] for name in UTILITY_SETS)
         for part in (probability(records), rouge(records)["rougeL"], truth_ratio(records))
-    )
+    ]
+    return float(harmonic_mean(parts))
 
 
 def forget_quality(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch: bool = False) -> float:
@@ -153,9 +154,9 @@ def forget_quality(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch
         ValueError: If one of them has no forget records, or they answer different questions, follow different protocols
             or come from different model families (each as far as known).
     """
-    if missing := _no_forget(evaluation, retain):
+    if missing := no_forget(evaluation, retain):
         raise ValueError(f"forget/quality: {missing}")
-    samples = _log_truth_ratios(evaluation.sets["forget"]), _log_truth_ratios(retain.sets["forget"])
+    samples = log_truth_ratios(evaluation.sets["forget"]), log_truth_ratios(retain.sets["forget"])
     problem = None if allow_mismatch else mismatch(evaluation, retain)
     if problem:
         raise ValueError(f"forget/quality: {problem}; allow_mismatch=True computes it all the same")
@@ -176,22 +177,47 @@ def aggregate(
     Raises:
         ValueError: If a set is empty, only some of its records have a part, or `forget_quality` refuses.
     """
-    values: dict[str, float | None] = {}
-    for name, records in evaluation.sets.items():
-        generated = any(r.generated is not None for r in _some(records))
-        perturbed = any(r.perturbed_losses for r in records.records)
-        scores = rouge(records) if generated else {}
-        values[f"{name}/probability"] = probability(records) if perturbed or name not in WITH_OPTIONS else None
-        values[f"{name}/rouge1"] = scores.get("rouge1")
-        values[f"{name}/rougeL"] = scores.get("rougeL")
-        values[f"{name}/truth_ratio"] = truth_ratio(records) if perturbed else None
+    found = {f"{name}/{key}": x for name, records in evaluation.sets.items() for key, x in values(records).items()}
+    means = {name: None if x is None else float(x.mean()) for name, x in found.items() if name.split("/")[1] in METRICS}
     if all(name in evaluation.sets for name in UTILITY_SETS):
-        parts = [values[f"{s}/{metric}"] for s in UTILITY_SETS for metric in ("probability", "rougeL", "truth_ratio")]
-        known = [part for part in parts if part is not None]
-        values["utility/model"] = _harmonic_mean(known) if len(known) == len(parts) else None
+        parts = utility_parts(means)
+        means["utility/model"] = None if parts is None else float(harmonic_mean(parts))
     if retain is not None:
-        values["forget/quality"] = forget_quality(evaluation, retain, allow_mismatch=allow_mismatch)
-    return values
+        means["forget/quality"] = forget_quality(evaluation, retain, allow_mismatch=allow_mismatch)
+    return means
+
+
+def values(records: RecordSet) -> dict[str, Floats | None]:
+    """Each metric of a set, question by question: (N,), whose mean is the metric; None where it was not recorded.
+
+    Raises:
+        ValueError: If the set is empty, or only some of its records have a part.
+    """
+    generated = any(r.generated is not None for r in _some(records))
+    perturbed = any(r.perturbed_losses for r in records.records)
+    scores = rouge_recalls(records) if generated else {}
+    forms: tuple[TruthRatioForm, ...] = ("geometric", "arithmetic", "probability")
+    ratios = [_turned_truth_ratios(records, form) if perturbed else None for form in forms]
+    return {
+        "probability": probabilities(records) if perturbed or records.name not in WITH_OPTIONS else None,
+        "rouge1": scores.get("rouge1"),
+        "rougeL": scores.get("rougeL"),
+        **dict(zip(("truth_ratio", "truth_ratio_arithmetic", "truth_ratio_probability"), ratios, strict=True)),
+    }
+
+
+def utility_parts(found: Mapping[str, T | None]) -> list[T] | None:
+    """The nine parts of the model utility from `<set>/<metric>`; None if one of them is missing."""
+    parts = [found.get(f"{name}/{metric}") for name in UTILITY_SETS for metric in UTILITY_PARTS]
+    known = [part for part in parts if part is not None]
+    return known if len(known) == len(parts) else None
+
+
+def harmonic_mean(parts: npt.ArrayLike) -> Floats:
+    """Harmonic mean over the first axis, 0 wherever one of the parts is 0 or less."""
+    found = np.asarray(parts, dtype=np.float64)
+    positive = (found > 0).all(0)
+    return np.where(positive, len(found) / (1 / np.where(positive, found, 1)).sum(0), 0)
 
 
 def _some(records: RecordSet) -> tuple[Record, ...]:
@@ -209,7 +235,17 @@ def _with_perturbed(records: RecordSet) -> tuple[Record, ...]:
     return records.records
 
 
-def _log_truth_ratios(records: RecordSet, form: Literal["geometric", "arithmetic"] = "geometric") -> Floats:
+def _turned_truth_ratios(records: RecordSet, form: TruthRatioForm) -> Floats:
+    if form == "probability":
+        return truth_ratios(records, form)
+    log_ratio = log_truth_ratios(records, form)
+    if records.name == "forget":
+        return np.exp(-np.abs(log_ratio))  # min(TR, 1/TR)
+    return 1 - np.exp(np.minimum(log_ratio, 0))  # max(0, 1 - TR)
+
+
+def log_truth_ratios(records: RecordSet, form: Literal["geometric", "arithmetic"] = "geometric") -> Floats:
+    """Logarithms of `truth_ratios`: (N,); finite whatever the losses."""
     log_mean: Callable[[Floats], Any] = np.mean if form == "geometric" else _log_mean_exp
     return np.array(
         [
@@ -234,74 +270,8 @@ def _log_mean_exp(x: Floats) -> float:
     return _log_sum_exp(x) - float(np.log(len(x)))
 
 
-def _harmonic_mean(values: Iterable[float]) -> float:
-    parts = np.array(list(values), dtype=np.float64)
-    return 0.0 if (parts <= 0).any() else float(len(parts) / (1 / parts).sum())
-
-
 @cache
 def _scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
-
-
-def mismatch(evaluation: Evaluation, retain: Evaluation) -> str | None:
-    """Say in what these two should not be compared, or None. What is not known is not held against them."""
-    if missing := _no_forget(evaluation, retain):
-        return missing
-    pairs = {
-        "model family": (evaluation.family, retain.family),
-        "protocol": (evaluation.protocol.get("name"), retain.protocol.get("name")),
-    }
-    for what, (ours, theirs) in pairs.items():
-        if None not in (ours, theirs) and ours != theirs:
-            return f"the {what} is {ours!r}, the retain model's is {theirs!r}"
-    return _different_questions(evaluation.sets["forget"], retain.sets["forget"])
-
-
-def _no_forget(evaluation: Evaluation, retain: Evaluation) -> str | None:
-    for whose, one in (("the model's evaluation", evaluation), ("the retain model's evaluation", retain)):
-        if "forget" not in one.sets:
-            return f"{whose} has no forget records, only {', '.join(one.sets) or 'none'}"
-    return None
-
-
-def _different_questions(ours: RecordSet, theirs: RecordSet) -> str | None:
-    only_here, only_there = _without_match(ours.records, theirs.records), _without_match(theirs.records, ours.records)
-    if not only_here and not only_there:
-        return None
-    line = f"{len(ours.records)} questions against the retain model's {len(theirs.records)}"
-    for place, records in (("only here", only_here), ("only there", only_there)):
-        if records:
-            question, answer = shorten(records[0].prompt, 80), shorten(records[0].answer, 40)
-            line += f"; {place} {len(records)}, first {records[0].id}: {question!r} -> {answer!r}"
-    return line
-
-
-def _without_match(records: Sequence[Record], others: Sequence[Record]) -> list[Record]:
-    left = Counter(map(_texts, others))
-    found = []
-    for record in records:
-        if left[_texts(record)]:
-            left[_texts(record)] -= 1
-        else:
-            found.append(record)
-    return found
-
-
-# Recorded prompts carry the template of their model family: "[INST] q [/INST]" (Llama-2), "Question: q\n" (Phi,
-# Llama-3; perhaps with the "Answer:" that follows). Ours are bare questions.
-_TEMPLATE = re.compile(r"\[INST\](?P<llama>.*)\[/INST\]|Question:(?P<phi>.*?)(?:\nAnswer:)?", re.DOTALL)
-
-
-def _texts(record: Record) -> tuple[str, str]:
-    """Question and answer as they are compared: without template and without blanks.
-
-    Recorded texts were decoded from tokens, and decoding may remove blanks before punctuation: forget row 54 of
-    locuslab/tofu's phi logs has "Mammadov, is" where the data has "Mammadov , is". Two questions of a benchmark never
-    differ in blanks alone.
-    """
-    match = _TEMPLATE.fullmatch(record.prompt.strip())
-    question = match["llama"] or match["phi"] or "" if match else record.prompt
-    return "".join(question.split()), "".join(record.answer.split())

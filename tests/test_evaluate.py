@@ -1,0 +1,302 @@
+"""The command on the recorded logs, against plain numpy and scipy on their raw JSON, and on bad input."""
+
+import copy
+import functools
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from tests.metrics.test_tofu import LOGS, NAMES, TASKS, real
+from tif import evaluate, records
+from tif.metrics import tofu
+from tif.records import Evaluation, Record, RecordSet
+
+ALL_TASKS = tuple(TASKS.values())
+FORMS = ("truth_ratio", "truth_ratio_arithmetic", "truth_ratio_probability")
+ROWS = {
+    "avg_gt_loss": [0.5, 1.5, 1.0],
+    "num_token_gt": [4, 7, 5],
+    "avg_paraphrased_loss": [0.75, 1.25, 1.0],
+    "average_perturb_loss": [[1.0, 2.0], [3.0, 4.0], [0.5, 1.5]],
+    "generated_text": [
+        [f"Question: {q}\n", "Me, I guess.", a] for q, a in (("A?", "Me."), ("B?", "So."), ("C?", "No."))
+    ],
+}
+
+
+def log(path, edit=lambda content: None, tasks=ALL_TASKS):
+    """A small log of the plain-list kind, with `edit` done to it."""
+    content = {task: copy.deepcopy(ROWS) for task in tasks}
+    edit(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def run(capsys, *argv):
+    """What `--json` prints."""
+    assert evaluate.main([*map(str, argv), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return json.loads(printed.out)
+
+
+def refused(capsys, *argv):
+    """The one line on stderr; nothing on stdout."""
+    assert evaluate.main([*map(str, argv)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    return line
+
+
+@functools.cache
+def expected_of(name):
+    """The means by set and metric, and the log truth ratios of the forget set, from the raw JSON alone."""
+    raw, means = json.loads((LOGS / f"{NAMES[name]}.json").read_text()), {}
+    for key, task in TASKS.items():
+        column = {c: np.array(list(rows.values())) for c, rows in raw[task].items() if c != "generated_text"}
+        p, wrong = np.exp(-column["avg_gt_loss"]), np.exp(-column["average_perturb_loss"])
+        right = np.exp(-column["avg_paraphrased_loss"])
+        geometric = scipy.stats.gmean(wrong, axis=1)
+        turn = (lambda r: np.minimum(r, 1 / r)) if key == "forget" else (lambda r: np.maximum(0, 1 - r))
+        ratios = (turn(geometric / right), turn(wrong.mean(1) / right), right / (right + geometric))
+        options = p / (p + wrong.sum(1))
+        means[key] = {
+            "probability": (options if key in ("real_authors", "world_facts") else p).mean(),
+            "rouge1": column["rouge1_recall"].mean(),
+            "rougeL": column["rougeL_recall"].mean(),
+            **{form: ratio.mean() for form, ratio in zip(FORMS, ratios, strict=True)},
+        }
+        if key == "forget":
+            logs = np.log(geometric / right)
+    return means, logs
+
+
+@real
+@pytest.mark.parametrize("shape", ["dicts", "lists", "folder"])
+def test_all_parts_utility_and_quality_equal_plain_arithmetic_on_the_raw_logs(shape, tmp_path, capsys):
+    paths = {name: LOGS / f"{NAMES[name]}.json" for name in ("full", "retain90")}
+    if shape == "lists":
+        raw = json.loads(paths["full"].read_text())
+        paths["full"] = tmp_path / "lists.json"
+        paths["full"].write_text(
+            json.dumps({t: {c: list(r.values()) for c, r in own.items()} for t, own in raw.items()})
+        )
+    if shape == "folder":
+        records.write(tmp_path / "eval", records.read(paths["full"]), {})
+        paths["full"] = tmp_path / "eval"
+    found = run(capsys, f"records={paths['full']}", f"retain_records={paths['retain90']}")
+    (means, ours), (_, theirs) = expected_of("full"), expected_of("retain90")
+    assert list(found["tasks"]) == ["forget", "retain", "real_authors", "world_facts"]
+    for name, expected in means.items():
+        assert found["tasks"][name] == pytest.approx(expected, rel=1e-9, abs=0)
+    nine = [means[s][m] for s in list(TASKS)[:3] for m in ("probability", "rougeL", "truth_ratio")]
+    assert found["model_utility"] == pytest.approx(scipy.stats.hmean(nine), rel=1e-9, abs=0)
+    assert found["forget_quality"] == pytest.approx(scipy.stats.ks_2samp(ours, theirs).pvalue, rel=1e-9, abs=0)
+    assert found["mismatch"] is None
+    assert found["questions"] == {"forget": 300, "retain": 300, "real_authors": 100, "world_facts": 117}
+
+
+@real
+def test_intervals_of_the_real_log_are_those_of_scipys_bootstrap(capsys):
+    found = run(capsys, f"records={LOGS / NAMES['retain99']}.json", "draws=10000")
+    task = json.loads((LOGS / f"{NAMES['retain99']}.json").read_text())["eval_log.json"]
+    for metric, values in (
+        ("probability", np.exp(-np.array(list(task["avg_gt_loss"].values())))),
+        ("rougeL", np.array(list(task["rougeL_recall"].values()))),
+    ):
+        expected = scipy.stats.bootstrap(
+            (values,), np.mean, n_resamples=10000, method="percentile", rng=np.random.default_rng(5)
+        ).confidence_interval
+        assert found["intervals"]["tasks"]["retain"][metric] == pytest.approx([*expected], abs=0.001)
+    low, high = found["intervals"]["model_utility"]
+    assert low < found["model_utility"] < high
+
+
+@real
+def test_a_retain_log_of_other_questions_is_refused_unless_allowed(capsys):
+    words = [f"records={LOGS / NAMES['full']}.json", f"retain_records={LOGS / NAMES['retain95']}.json"]
+    line = refused(capsys, *words)
+    assert line.startswith(
+        f"retain_records: {LOGS / NAMES['retain95']}.json: 300 questions against the retain model's 200"
+    )
+    assert (
+        "only here 200, first forget/0: 'Question: What is the full name of the author born in Taipei, Taiwan" in line
+    )
+    assert "only there 100, first forget/100: " in line
+    assert line.endswith("; allow_mismatch=true computes it all the same")
+    found = run(capsys, *words, "allow_mismatch=true")
+    expected = scipy.stats.ks_2samp(expected_of("full")[1], expected_of("retain95")[1]).pvalue
+    assert found["forget_quality"] == pytest.approx(expected, rel=1e-9, abs=0)
+    assert found["intervals"]["forget_quality"] is None  # there are no pairs to draw
+    assert found["mismatch"] in line
+
+
+@real
+def test_a_retain_log_of_another_model_family_is_refused(capsys):
+    # Nothing in such a log names the family, but another tokenizer makes other numbers of tokens.
+    raw = [json.loads((LOGS / f"{NAMES[n]}.json").read_text()) for n in ("full", "llama_retain90")]
+    ours, theirs = (list(r["eval_log_forget.json"]["num_token_gt"].values()) for r in raw)
+    differ = [i for i in range(300) if ours[i] != theirs[i]]
+    i = differ[0]
+    line = refused(
+        capsys, f"records={LOGS / NAMES['full']}.json", f"retain_records={LOGS / NAMES['llama_retain90']}.json"
+    )
+    assert "another model family" in line
+    assert f"{len(differ)} of 300 answers" in line
+    assert f"first forget/{i}: {ours[i]} here, {theirs[i]} there" in line
+
+
+# Small logs
+
+
+def test_a_model_against_itself_has_quality_one_and_so_has_its_interval(tmp_path, capsys):
+    path = log(tmp_path / "log.json")
+    found = run(capsys, f"records={path}", f"retain_records={path}")
+    assert found["forget_quality"] == 1
+    assert found["intervals"]["forget_quality"] == [1, 1]
+
+
+def test_what_was_not_asked_for_or_recorded_is_null(tmp_path, capsys):
+    bare = RecordSet("forget", (Record("q/0", "Who?", "Me.", 0.5, 2),))
+    records.write(tmp_path, Evaluation("m", {"forget": bare}, protocol={"name": "open-unlearning"}), {})
+    found = run(capsys, f"records={tmp_path}")
+    assert (found["model_utility"], found["forget_quality"]) == (None, None)
+    expected = dict.fromkeys(("rouge1", "rougeL", *FORMS)) | {"probability": pytest.approx(math.exp(-0.5))}
+    assert found["tasks"] == {"forget": expected}
+    assert found["intervals"]["tasks"]["forget"]["rougeL"] is None
+    assert found["intervals"]["model_utility"] is None
+
+
+def test_the_seed_owns_the_intervals_and_nothing_else(tmp_path, capsys):
+    path = log(tmp_path / "log.json")
+    first, again, other = (run(capsys, f"records={path}", f"seed={seed}") for seed in (1, 1, 2))
+    assert first == again
+    assert first["intervals"] != other["intervals"]
+    assert first["tasks"] == other["tasks"]
+
+
+def test_the_table_names_the_protocol_of_each_number_and_a_mismatch(tmp_path, capsys):
+    evaluation = records.read(log(tmp_path / "log.json"))
+    for folder, name in (("ours", "open-unlearning"), ("retain", "legacy-tofu")):
+        records.write(tmp_path / folder, Evaluation(folder, evaluation.sets, protocol={"name": name}), {})
+    words = [f"records={tmp_path / 'ours'}", f"retain_records={tmp_path / 'retain'}"]
+    assert "the protocol is 'open-unlearning', the retain model's is 'legacy-tofu'" in refused(capsys, *words)
+    found = run(capsys, *words, "allow_mismatch=true")
+    assert evaluate.main([*words, "allow_mismatch=true"]) == 0
+    text = capsys.readouterr().out
+    numbers = [line for line in text.splitlines() if "–" in line]
+    assert len(numbers) == 2 + 4 * 6
+    assert all("open-unlearning" in line for line in numbers)
+    assert "legacy-tofu" in text.split("model utility")[0]
+    assert f"NOT COMPARABLE, computed all the same: {found['mismatch']}" in text
+    row = next(line for line in numbers if "model utility" in line)
+    assert f"{found['model_utility']:.3f}" in row
+    assert max(map(len, text.split("intervals:")[0].splitlines())) <= 80
+
+
+def test_markup_in_names_is_shown_as_it_is(tmp_path, capsys):
+    sets = records.read(log(tmp_path / "log.json")).sets
+    records.write(tmp_path / "eval", Evaluation("[red]m", sets, protocol={"name": "[/]"}), {})
+    assert evaluate.main([f"records={tmp_path / 'eval'}"]) == 0
+    text = capsys.readouterr().out
+    assert "[red]m" in text
+    assert "[/]" in text
+
+
+def _drop(task, column):
+    return lambda content: content[task].pop(column)
+
+
+@pytest.mark.parametrize("setting", ["records", "retain_records"])
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_drop("eval_log_forget.json", "avg_paraphrased_loss"), "avg_paraphrased_loss: the column is missing"),
+        (
+            lambda c: c["eval_log_forget.json"]["avg_gt_loss"].__setitem__(1, math.nan),
+            "avg_gt_loss/1 is nan, want a finite",
+        ),
+        (lambda c: c["eval_log_forget.json"].update({k: [] for k in ROWS}), "forget: the set has no records"),
+        (
+            lambda c: c["eval_log_forget.json"].update(average_perturb_loss=[[], [], []]),
+            "forget: 3 of 3 have no perturbed answers: forget/0",
+        ),
+        (lambda c: c.clear(), "not an evaluation log"),
+    ],
+    ids=["missing column", "NaN", "empty set", "no perturbed answers", "nothing"],
+)
+def test_bad_input_is_refused_in_one_line_that_names_setting_and_file(setting, edit, message, tmp_path, capsys):
+    bad, good = log(tmp_path / "bad.json", edit), log(tmp_path / "good.json")
+    other = {"records": "retain_records", "retain_records": "records"}[setting]
+    line = refused(capsys, f"{setting}={bad}", f"{other}={good}", "--json")
+    assert line.startswith(f"{setting}: {bad}: ")
+    assert message in line
+
+
+def test_a_truncated_log_is_refused(tmp_path, capsys):
+    path = log(tmp_path / "log.json")
+    path.write_text(path.read_text()[:-100])
+    assert "not valid JSON, perhaps cut short" in refused(capsys, f"records={path}")
+
+
+def test_each_of_two_bad_inputs_has_its_line(tmp_path, capsys):
+    assert evaluate.main([f"records={tmp_path / 'a'}", f"retain_records={tmp_path}"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"records: {tmp_path / 'a'}: no such file or folder"
+    assert second.startswith(f"retain_records: {tmp_path}: no aggregates.json in it")
+
+
+def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tmp_path, capsys):
+    full, retain = log(tmp_path / "log.json"), log(tmp_path / "retain.json", tasks=["eval_log.json"])
+    line = refused(capsys, f"records={full}", f"retain_records={retain}", "allow_mismatch=true")
+    assert line == f"retain_records: {retain}: the retain model's evaluation has no forget records, only retain"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "records: want a run's eval/<epoch> folder or an evaluation log (see --help), got null"),
+        (["record=x"], "record: unknown key; did you mean records?"),
+        (["records=x", "draws=many"], "draws: want int, got 'many'"),
+        (["records=x", "draws=1"], "draws: must be >= 100, got 1"),
+        (["x.json"], "x.json: want a .yaml file or key=value"),
+    ],
+)
+def test_wrong_settings_are_told_as_those_of_a_run(words, message, capsys):
+    assert message in refused(capsys, *words)
+
+
+def test_the_metric_cards_say_formula_range_direction_and_perfect_value(capsys):
+    assert evaluate.main(["--metrics"]) == 0
+    text = capsys.readouterr().out
+    parts = {name: text.split(f"{name}\n  ")[1].split("\n\n\n")[0] for name in evaluate.CARDS}
+    for name, about in parts.items():
+        for word in ("Formula:", "Range:", "Better:", "Perfect unlearning:", "Source:"):
+            assert word in about, name
+    assert "Raises" not in text
+    assert (tofu.forget_quality.__doc__ or "").splitlines()[0] in text
+
+
+def test_help_lists_the_settings(capsys):
+    assert evaluate.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "retain_records=null" in text
+    assert "optimizer" not in text
+
+
+def test_the_command_needs_no_torch(tmp_path):
+    code = (
+        "import sys; from tif import evaluate; assert not {'torch', 'numpy', 'rich'} & set(sys.modules); "
+        "code = evaluate.main(sys.argv[1:]); assert not {'torch', 'lightning', 'transformers'} & set(sys.modules); "
+        "sys.exit(code)"
+    )
+    path = log(tmp_path / "log.json")
+    words = [f"records={path}", f"retain_records={path}", "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["forget_quality"] == 1

@@ -1,19 +1,16 @@
 """Every key of the configuration: type, default, meaning. The README and `--help` are made from this file.
 
 Sections are dataclasses; `key` attaches the sentence, the choices and the bounds that `tif.config` shows and checks.
+`identifier` has a file of its own.
 """
 
 import dataclasses
 from typing import Any
 
+from tif.schema_identifier import Identifier
+from tif.schema_key import key
 
-def key(default: Any, help: str, **rules: Any) -> Any:
-    """A configuration key. Rules: `choices` (allowed values), `above` (must be >), `at_least`, `at_most`."""
-    unknown = set(rules) - {"choices", "above", "at_least", "at_most"}
-    assert not unknown, unknown
-    if isinstance(default, dict | list):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help, **rules})
-    return dataclasses.field(default=default, metadata={"help": help, **rules})
+__all__ = ["Config", "Identifier", "key"]
 
 
 @dataclasses.dataclass
@@ -69,23 +66,6 @@ class Data:
         choices=("auto", "packed", "padded"),
     )
     fictitious: Fictitious = dataclasses.field(default_factory=Fictitious)
-
-
-@dataclasses.dataclass
-class Identifier:
-    """Who says which words of the forget answers are unwanted."""
-
-    kind: str = key(
-        "gold",
-        "gold: the spans the data came with; precomputed: a span file or the authors' masks; all: every word",
-        choices=("gold", "precomputed", "all"),
-    )
-    path: str | None = key(None, "precomputed: span file (.jsonl) or folder of released masks")
-    rule: str = key(
-        "complement",
-        "released masks: complement (unwanted = touches no common word, as released) or targets (touches a target)",
-        choices=("complement", "targets"),
-    )
 
 
 @dataclasses.dataclass
@@ -225,14 +205,8 @@ class Config:
 
     def combinations(self) -> list[str]:
         """Problems between keys, one line each."""
-        problems = []
         unlearning = self.data.train == "forget"
-        if self.data.benchmark == "tofu" and not self.data.path:
-            problems.append(
-                "data.path: tofu needs a folder of TOFU's JSON files or the hub name locuslab/TOFU, got null"
-            )
-        if self.identifier.kind == "precomputed" and not self.identifier.path and unlearning:
-            problems.append("identifier.path: precomputed needs a span file or a folder of released masks, got null")
+        problems = self.identifier_combinations() if unlearning else self.data_combinations()
         if self.loss.forget == "lpl" and not unlearning:
             problems.append(
                 f"loss.forget: lpl unlearns the forget set, but data.train={self.data.train}; want loss.forget=ce"
@@ -256,4 +230,33 @@ class Config:
             )
         if self.data.template != "chat" and "{prompt}" not in self.data.template:
             problems.append(f"data.template: want a text with {{prompt}} in it, or chat; got {self.data.template!r}")
+        return problems
+
+    def data_combinations(self) -> list[str]:
+        """Those of section `data`."""
+        if self.data.benchmark == "tofu" and not self.data.path:
+            return ["data.path: tofu needs a folder of TOFU's JSON files or the hub name locuslab/TOFU, got null"]
+        return []
+
+    def identifier_combinations(self) -> list[str]:
+        """Those of the sections that an identifier reads: all that `python -m tif.identify` asks for."""
+        problems, own = self.data_combinations(), self.identifier
+        if own.kind == "precomputed" and not own.path:
+            problems.append("identifier.path: precomputed needs a span file or a folder of released masks, got null")
+        if own.kind == "causal_lm" and not own.causal_lm.model:
+            problems.append(
+                "identifier.causal_lm.model: want a causal LM that never saw the forget set (a Hugging Face folder, "
+                "hub name or stage), got null"
+            )
+        if own.kind == "contrastive":
+            if not (own.contrastive.model or self.model.path):
+                problems.append(
+                    "identifier.contrastive.model: want the model that learned the forget set (a Hugging Face folder, "
+                    "hub name or stage), got null, and model.path is null too"
+                )
+            if not (own.contrastive.base or self.model.base):
+                problems.append(
+                    "identifier.contrastive.base: want a model that did not learn the forget set (a Hugging Face "
+                    "folder, hub name or stage), got null, and model.base is null too"
+                )
         return problems

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from rich.markup import escape
 
-from tif import evaluation, models, records, report, runs
+from tif import evaluation, identifiers, models, records, report, runs, spans
 from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
 from tif.data.module import UnlearningDataModule, texts
 from tif.data.samples import fingerprint
@@ -72,6 +72,9 @@ def unlearn(planned: Plan) -> Path:
     retain = planned.retain
     if cfg.eval.retain_records in made and wants_forget_quality(cfg):
         retain = retain_records(planned, made[cfg.eval.retain_records])
+    if spans.wanted(cfg) and cfg.identifier.kind in identifiers.COSTLY:
+        forget = spans.identified(cfg, planned.benchmark.forget, made)
+        planned = dataclasses.replace(planned, benchmark=dataclasses.replace(planned.benchmark, forget=forget))
     folder, checkpoint = runs.new_folder(cfg)
     console.print(f"run: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
     if cfg.model.path in made:

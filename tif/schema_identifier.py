@@ -53,7 +53,7 @@ class CausalLM:
     """A word is unwanted where a causal LM that never saw the forget set would not have said it."""
 
     model: str | None = key(None, "Hugging Face folder, hub name, or a stage's name (retain)")
-    threshold: float = key(0.05, "unwanted: probability of the whole word under this", above=0, at_most=1)
+    threshold: float = key(0.01, "unwanted: probability of the whole word under this", above=0, at_most=1)
     context: str = key("prompt", ABOUT_CONTEXT, choices=CONTEXTS)
     window: int = key(512, "tokens shown at once, at most", at_least=16)
 
@@ -64,7 +64,7 @@ class Contrastive:
 
     model: str | None = key(None, "who learned it: folder, hub name or stage; null = model.path")
     base: str | None = key(None, "who did not: folder, hub name or stage (retain); null = model.base")
-    margin: float = key(2.0, "unwanted: the word's log-probability is higher by at least this (nats)")
+    margin: float = key(3.0, "unwanted: the word's log-probability is higher by at least this (nats)")
     context: str = key("prompt", ABOUT_CONTEXT, choices=CONTEXTS)
     window: int = key(512, "tokens shown at once, at most", at_least=16)
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def causal_lm(cfg: Identifier, samples: Sequence[Sample], template: str) -> tuple[Sample, ...]:
     """Unwanted is a word whose probability, given all before it in the window, is under the threshold.
 
-    Our own; the paper has no such identifier. One forward a window, no masking passes.
+    Our own; the paper has no such identifier. One forward a window, no masking passes. The default threshold is a guess
+    from invented authors (SmolLM2-135M, F1 against gold: 0.05 0.49, 0.01 0.53, 0.001 0.61, with less and less recall).
 
     Args:
         cfg: sections `identifier` and `identifier.causal_lm`.

@@ -141,12 +141,12 @@ def compare(words: Sequence[str]) -> None:
 
 
 def _tokens_of(path: str) -> Any:
-    from transformers import AutoTokenizer
-
+    from tif.identifiers import readers
     from tif.identifiers.compare import token_units
 
+    readers.located("tokenizer", path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(Path(path).expanduser())
+        tokenizer = readers.tokenizer(path)
     except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
         raise ValueError(f"tokenizer: {path} has no tokenizer that can be loaded ({str(error)[:200]})") from None
     if not tokenizer.is_fast:

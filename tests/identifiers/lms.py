@@ -70,12 +70,8 @@ def bert(folder, steps=0, words=(), positions=64):
 
 def llama(folder, tokenizer, seed=0, **keys):
     """A Llama of two layers with random, spread weights for a byte-level tokenizer; the path of its folder."""
-    keys = {
-        "vocab_size": len(tokenizer),
-        "eos_token_id": tokenizer.eos_token_id,
-        "max_position_embeddings": 1024,
-    } | keys
-    net = tiny.model("llama", seed, **keys)
+    ids = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    net = tiny.model("llama", seed, **ids, **{"max_position_embeddings": 1024} | keys)
     net.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

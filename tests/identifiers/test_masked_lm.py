@@ -70,9 +70,7 @@ def plain_default(folder, prompt, answer, k, threshold):
     text = f"{prompt} {answer}"
     read = tokenizer(text, return_offsets_mapping=True)
     found, at = [], len(prompt) + 1
-    for word in (
-        answer.replace(",", " ").replace(".", " ").replace('"', " ").replace("(", " ").replace(")", " ").split()
-    ):
+    for word in "".join(" " if c in ',."()' else c for c in answer).split():
         start = text.index(word, at)
         at = start + len(word)
         pieces = [t for t, (a, b) in enumerate(read["offset_mapping"]) if a < b and a >= start and b <= at]

@@ -14,8 +14,8 @@ def contrastive(cfg: Identifier, samples: Sequence[Sample], template: str) -> tu
 
     Our own; the paper has no such identifier. Memorised, not merely rare: what both models know or neither does is
     general. The models may have different tokenizers, since whole words are compared. A word that a tokenizer drops has
-    probability 0 there, and one that both drop is general. The default margin is a guess from invented authors (target and
-    retain model of the quickstart, F1 against gold: margin 1 0.54, 3 0.58, 5 0.59, 8 0.52).
+    probability 0 there, and one that both drop is general. The default margin is a guess from invented authors
+    (target and retain model of the quickstart, F1 against gold: margin 1 0.54, 3 0.58, 5 0.59, 8 0.52).
 
     Args:
         cfg: sections `identifier` and `identifier.contrastive`.

@@ -86,32 +86,45 @@ def check(key: str, path: str, masked: bool) -> None:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    kind, folder = "masked LM" if masked else "causal LM", Path(path).expanduser()
-    if not folder.is_dir() and not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", path):
-        raise ValueError(f"{key}: no folder {path}; want a Hugging Face folder or hub name of a {kind}")
+    kind = "masked LM" if masked else "causal LM"
+    where = located(key, path, kind)
     try:
-        config = AutoConfig.from_pretrained(folder if folder.is_dir() else path)
+        config = AutoConfig.from_pretrained(where)
         with torch.device("meta"):  # shapes without weights
             _auto(masked).from_config(config)
-        if not _tokenizer(path).is_fast:
+        own = tokenizer(path)
+        if not own.is_fast:
             raise ValueError("its tokenizer gives no character offsets")
+        if masked and own.mask_token_id is None:
+            raise ValueError("its tokenizer has no mask token")
     except (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{key}: {path} is no {kind} that can be loaded ({reason})") from None
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+    if isinstance(where, Path) and not any(where.glob("*.safetensors")):
         raise ValueError(f"{key}: {path} holds no weights (*.safetensors); was a download or a run cut short?")
 
 
 def load(path: str, masked: bool, cfg: Identifier) -> Reader:
     """The model at `path`, ready to be asked; `cfg` says where it runs and in which dtype."""
-    where = Path(path).expanduser()
     device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    model = _auto(masked).from_pretrained(
-        where if where.is_dir() else path, dtype=getattr(torch, cfg.dtype), use_safetensors=True
-    )
+    model = _auto(masked).from_pretrained(located("", path), dtype=getattr(torch, cfg.dtype), use_safetensors=True)
     model.eval().requires_grad_(False).to(device)
-    tokenizer = _tokenizer(path)
-    return Reader(model, tokenizer, limit(model.config, tokenizer))
+    own = tokenizer(path)
+    return Reader(model, own, limit(model.config, own))
+
+
+def located(key: str, path: str, kind: str = "model") -> Path | str:
+    """The folder `path`, or the hub name that it looks like.
+
+    Raises:
+        ValueError: If it is neither; names `key` and the `kind` of model that is wanted.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", path):
+        raise ValueError(f"{key}: no folder {path}; want a Hugging Face folder or hub name of a {kind}")
+    return path
 
 
 def limit(config: Any, tokenizer: Any) -> int:
@@ -128,8 +141,8 @@ def _auto(masked: bool) -> Any:
     return AutoModelForMaskedLM if masked else AutoModelForCausalLM
 
 
-def _tokenizer(path: str) -> Any:
+def tokenizer(path: str) -> Any:
+    """The tokenizer at `path`."""
     from transformers import AutoTokenizer
 
-    folder = Path(path).expanduser()
-    return AutoTokenizer.from_pretrained(folder if folder.is_dir() else path)
+    return AutoTokenizer.from_pretrained(located("", path))

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.resources
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -66,11 +67,10 @@ class Reply:
 def first(cfg: Generative, sample: Sample, vote: int) -> Request:
     """Ask for the unwanted words of a sample; without a prompt it is a passage of a document."""
     tag = hashlib.sha256(f"{sample.prompt}\0{sample.answer}".encode(errors="replace")).hexdigest()[:12]
-    if sample.prompt.strip():
-        system, parts = template("question_answer"), {"question": sample.prompt, "answer": sample.answer}
-    else:
-        system, parts = template("document"), {"text": sample.answer}
-    user = "\n".join(f"<{name}-{tag}>\n{text}\n</{name}-{tag}>" for name, text in parts.items())
+    name = "question_answer" if sample.prompt.strip() else "document"
+    system, user = template(name).split("\n---\n")
+    parts = {"{tag}": tag, "{question}": sample.prompt, "{answer}": sample.answer}
+    user = re.sub("|".join(parts), lambda found: parts[found[0]], user)  # in one pass: a text may hold "{answer}"
     messages = {"role": "system", "content": system}, {"role": "user", "content": _sendable(user)}
     return Request(messages, sample.answer, vote, _key(cfg, messages, vote))
 
@@ -157,7 +157,7 @@ def most_tokens(cfg: Generative, request: Request) -> tuple[int, int]:
 
 @functools.cache
 def template(name: str) -> str:
-    """A text of tif/identifiers/prompts."""
+    """A text of tif/identifiers/prompts: what the system says, a line "---", what the user says."""
     file = importlib.resources.files("tif.identifiers") / "prompts" / f"{name}.txt"
     return file.read_text(encoding="utf-8").strip()
 

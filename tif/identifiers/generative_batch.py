@@ -13,7 +13,7 @@ from typing import Any
 import openai
 
 from tif.identifiers.generative_client import SECTION, Client, Failed, Stop
-from tif.identifiers.generative_requests import BadAnswer, Request, body, most_tokens, read
+from tif.identifiers.generative_requests import BadAnswer, Request, body, most_tokens
 from tif.terminal import bar
 
 POLL_S = 30.0
@@ -99,9 +99,9 @@ def _keep(client: Client, row: dict[str, Any], requests: Mapping[str, Request]) 
         return {}
     if response.get("status_code") != 200:
         why = row.get("error") or response.get("body") or "no response"
-        return {request.key: f"the batch says {client.clean(json.dumps(why))}"}
+        return {request.key: f"the batch says {client.clean(str(why))}"}
     try:
-        client.keep(request, read(client.cfg, request, response["body"]))
+        client.keep(request, client.read(request, response["body"]))
     except BadAnswer as bad:
         return {request.key: str(bad)}
     return {}

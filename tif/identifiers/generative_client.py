@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -45,11 +46,11 @@ class Client:
         self.cfg, self.answers, self.spent = cfg, answers, spent
         self.asked, self.paid = 0, (0, 0)
         self.stopped: str | None = None
-        self._key = _key_from_environment(cfg)
+        self._key = _key_from_environment(cfg)  # "" where there is none
         self._held, self._under_way, self._freed = 0.0, 0, asyncio.Condition()
         self._plain, self._failures = False, 0
         self.openai = openai.AsyncOpenAI(
-            api_key=self._key,
+            api_key=self._key or "none",
             base_url=cfg.base_url,
             timeout=cfg.timeout_s,
             max_retries=cfg.retries,
@@ -116,9 +117,15 @@ class Client:
                 else:
                     raise self.explained(error) from None
             self._plain = plain
-            return read(self.cfg, request, completion)
+            return self.read(request, completion)
         assert refused
         raise self.explained(refused) from None
+
+    def read(self, request: Request, completion: Any) -> Reply:
+        """The reply in a chat completion's JSON, without the key, should a server send it back."""
+        if self._key and self._key in (text := json.dumps(completion)):
+            completion = json.loads(text.replace(self._key, "***"))
+        return read(self.cfg, request, completion)
 
     @contextlib.asynccontextmanager
     async def _held_back(self, amount: float) -> AsyncIterator[None]:
@@ -154,7 +161,7 @@ class Client:
             return Stop(f"{SECTION}.base_url: {url} refuses the key in OPENAI_API_KEY ({error.status_code})")
         if isinstance(error, openai.NotFoundError):
             return Stop(
-                f"{SECTION}.model: {url} has no model {cfg.model!r} (404: {self.clean(error.message)}); check model, "
+                f"{SECTION}.model: {url} has no model {cfg.model!r} (404: {self._told(error)}); check model, "
                 "and base_url, which mostly ends in /v1"
             )
         if isinstance(error, openai.APITimeoutError):
@@ -164,16 +171,21 @@ class Client:
                 return Stop(f"{SECTION}.base_url: cannot reach {url} ({self.clean(str(error.__cause__))})")
             return Failed(f"the connection was lost, {1 + cfg.retries} times")
         if isinstance(error, openai.APIStatusError):
-            return Failed(f"the server answers {error.status_code}: {self.clean(error.message)}")
+            return Failed(f"the server answers {error.status_code}: {self._told(error)}")
         return Failed(f"{type(error).__name__}: {self.clean(str(error))}")
+
+    def _told(self, error: openai.APIStatusError) -> str:
+        """The server's own words in an error."""
+        own = error.body.get("message") if isinstance(error.body, dict) else error.body
+        return self.clean(str(own or error.message))
 
     def clean(self, text: str) -> str:
         """A stranger's words in one short line, without the key."""
-        return " ".join(text.replace(self._key, "***").split())[:200]
+        return " ".join((text.replace(self._key, "***") if self._key else text).split())[:200]
 
 
 def _key_from_environment(cfg: Generative) -> str:
-    """The key; a local server without one gets a word that is none.
+    """The key, "" where a server of one's own needs none.
 
     Raises:
         Stop: If it is missing or cannot be sent.
@@ -183,7 +195,7 @@ def _key_from_environment(cfg: Generative) -> str:
         raise Stop(f"{SECTION}.base_url: {cfg.base_url} wants a key; set the environment variable OPENAI_API_KEY")
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise Stop(f"{SECTION}: OPENAI_API_KEY holds characters that no key has; set it again")
-    return key or "no-key"
+    return key
 
 
 def _limited(seconds: float) -> Any:

@@ -30,6 +30,8 @@ SCHEMA: dict[str, Any] = {
     },
 }
 
+_BEGIN = re.compile(r'\{\s*"|\[\s*["\]]')
+
 
 class BadAnswer(Exception):
     """A reply that cannot be used: a refusal, no JSON, JSON of another shape, cut at max_tokens."""
@@ -173,15 +175,12 @@ def _sendable(text: str) -> str:
 
 
 def _json_values(content: str) -> Iterator[Any]:
-    """The whole as JSON; else each JSON object or list in the text, outermost ones only."""
+    """Each outermost JSON value in the text that begins like an object or a list of strings."""
     decoder, at = json.JSONDecoder(), 0
-    while at < len(content):
-        if content[at] in "{[":
-            try:
-                value, at = decoder.raw_decode(content, at)
-            except (ValueError, RecursionError):
-                at += 1
-                continue
-            yield value
-        else:
-            at += 1
+    while begin := _BEGIN.search(content, at):
+        try:
+            value, at = decoder.raw_decode(content, begin.start())
+        except (ValueError, RecursionError):
+            at = begin.start() + 1
+            continue
+        yield value

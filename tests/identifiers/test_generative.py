@@ -159,6 +159,23 @@ def test_a_string_that_is_not_there_is_asked_for_once_more_then_reported(stub, t
     assert "2 strings are not in their answers: 'Lima' (toy/0), 'Peru' (toy/0)" in report.lines()
 
 
+def test_a_second_question_without_a_usable_reply_leaves_the_first_ones_words(stub, tmp_path):
+    stub.answer = lambda body: '{"words": ["Oslo", "Lima"]}' if len(body["messages"]) == 2 else "no idea"
+    (found,), report = label(settings(stub), [sample(0)], tmp_path)
+    assert (texts(found), report.missing, len(stub.bodies)) == ([], (("toy/0", "Oslo"), ("toy/0", "Lima")), 4)
+    assert report.empty == ("toy/0",)
+    stub.faults = {sample(1).answer: ["absent", *["500"] * 9]}
+    with pytest.raises(Incomplete, match="500"):  # not asked is not the same as not there
+        label(settings(stub), [sample(1)], tmp_path)
+
+
+def test_a_server_that_ignores_schemas_is_read_all_the_same(stub, tmp_path):
+    stub.answer = lambda body: '<think>["x"]?</think> Sure!\n```json\n{"words": ["Oslo"]}\n```\nShall I go on?'
+    (found,), _ = label(settings(stub), [sample(0, "x in Oslo")], tmp_path)
+    assert texts(found) == ["Oslo"]
+    assert len(stub.bodies) == 1
+
+
 @pytest.mark.parametrize("status", [400, 422])
 def test_a_server_that_refuses_schemas_is_asked_plainly_from_then_on(stub, tmp_path, status):
     def answer(body):
@@ -216,7 +233,8 @@ def test_an_order_in_a_text_reaches_no_other_sample(stub, tmp_path):
     assert user.count(order) == 1
     closing = user.split(order)[1].split("\n")[1]
     assert closing.startswith("</answer-")
-    assert user.count(closing) == 1  # a text cannot close its own tag
+    assert user.count(closing) == 1  # a text cannot close its own tag,
+    assert len({b["messages"][1]["content"].split("\n")[0] for b in stub.bodies}) == 3  # nor guess it from another's
 
 
 def texts_of(sample):

@@ -10,11 +10,12 @@ import time
 
 import pytest
 
-from tests.identifiers import lms
+from tests.identifiers import llm_stub, lms
 from tests.small import SMALL
 from tif import config, identifiers, identify, runs, spans
 from tif.data.module import read_benchmark
 from tif.identifiers import store
+from tif.identifiers.lookup import find
 
 AUTHORS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34"]
 
@@ -77,7 +78,12 @@ def test_print_and_help(capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["identifier.kind=masked"], "identifier.kind: want one of gold, precomputed, all, none, random, masked_lm"),
+        (["identifier.kind=masked"], "identifier.kind: want one of gold, precomputed, all, none, random, generative"),
+        (["identifier.kind=generative"], "identifier.generative.model: want the name of a model at api.openai.com"),
+        (
+            ["identifier.kind=generative", "identifier.generative.model=m", "identifier.generative.max_cost=1"],
+            "identifier.generative.max_cost: needs price_in and price_out",
+        ),
         (["identifier.kind=causal_lm"], "identifier.causal_lm.model: want a causal LM that never saw the forget set"),
         (["identifier.kind=contrastive"], "identifier.contrastive.base: want a model that did not learn"),
         (["identifier.random.share=1.5"], "identifier.random.share: must be <= 1, got 1.5"),
@@ -211,6 +217,38 @@ def test_planning_loads_no_weights_and_tells_a_wrong_model_before_anything_is_wr
     assert len(err) == 1
     assert err[0].startswith("identifier.contrastive.base: no folder")
     assert not (tmp_path / "r").exists()
+
+
+def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(capsys, tmp_path):
+    with llm_stub.serving() as stub:
+        keys = ["identifier.kind=generative", f"identifier.generative.base_url={stub.url}",
+                "identifier.generative.model=m", "identifier.generative.price_in=1"]  # fmt: skip
+        assert identify.main([*AUTHORS, *keys, "identifier.generative.dry_run=true", "out=gpt.jsonl"]) == 0
+        told = capsys.readouterr().out
+        assert "8 samples: 8 requests to send" in told
+        assert "cost about" in told
+        assert (stub.bodies, list(tmp_path.glob("*.jsonl"))) == ([], [])
+        found = made(*keys, out="gpt.jsonl")
+        assert "8 replies got" in capsys.readouterr().out
+        for s in found:
+            assert s.unwanted == find(llm_stub.capitals(s.answer), s.answer)[0] != ()
+        assert store.header("gpt.jsonl")["identifier"]["model"] == "m"
+        assert "price_in" not in store.header("gpt.jsonl")["identifier"]
+        asked = len(stub.bodies)
+        made(*keys, "identifier.generative.max_in_flight=2", out="other.jsonl")
+        made(*keys, "run.folder=elsewhere", out="third.jsonl")  # from the kept answers
+        assert len(stub.bodies) == asked
+        assert store.samples("third.jsonl") == found
+
+
+def test_a_server_that_is_not_there_is_one_line_and_leaves_no_span_file(capsys, tmp_path):
+    keys = ["identifier.kind=generative", "identifier.generative.base_url=http://127.0.0.1:9/v1",
+            "identifier.generative.model=m", "identifier.generative.retries=0"]  # fmt: skip
+    assert identify.main([*AUTHORS, *keys, "out=gpt.jsonl"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("identifier.generative.base_url: cannot reach http://127.0.0.1:9/v1")
+    assert not list(tmp_path.rglob("gpt.jsonl"))
+    assert not list((tmp_path / "runs" / "spans").glob("*.jsonl"))
 
 
 def test_a_kind_that_needs_no_spans_asks_for_no_model():

@@ -11,6 +11,10 @@ where an identifier needs them); without a file: quickstart.yaml.
     python -m tif.identify identifier.kind=causal_lm identifier.causal_lm.model=HuggingFaceTB/SmolLM2-135M out=lm.jsonl
     python -m tif.identify identifier.kind=contrastive identifier.contrastive.base=retain out=both.jsonl
 
+    python -m tif.identify identifier.kind=generative identifier.generative.model=gpt-4o-mini out=gpt.jsonl
+        with OPENAI_API_KEY in the environment; identifier.generative.base_url=http://127.0.0.1:8000/v1 for a server of
+        your own, identifier.generative.dry_run=true to see what it would cost
+
     python -m tif.identify compare A.jsonl B.jsonl ... [tokenizer=FOLDER] [--json]
 
 precision, recall and F1 of the unwanted words where one of the files was made by identifier.kind=gold, their share of
@@ -79,7 +83,7 @@ def make(words: Sequence[str]) -> None:
         raise config.ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
     from tif import planning, runs, spans, training
     from tif.data.module import read_benchmark
-    from tif.identifiers import settings, store
+    from tif.identifiers import identify, settings, store
 
     run = Config(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(Config)})
     training.quiet()
@@ -87,6 +91,9 @@ def make(words: Sequence[str]) -> None:
         samples = read_benchmark(run.data).forget
         runs.check_folder(_folder(run, cfg.out))
         planning.check_identifier(run)
+        if run.identifier.kind == "generative" and run.identifier.generative.dry_run:
+            identify(run.identifier, samples)
+            return
         stages = {name: planning.stage_plan(run, name) for name in dict.fromkeys(spans.stages(run))}
         made = {name: training.make_stage(planned, name) for name, planned in stages.items()}
         found = spans.identified(run, samples, made)

@@ -207,6 +207,9 @@ class Config:
         """Problems between keys, one line each."""
         unlearning = self.data.train == "forget"
         problems = self.identifier_combinations() if unlearning else self.data_combinations()
+        if unlearning and self.identifier.kind == "generative" and self.identifier.generative.dry_run:
+            problems.append("identifier.generative.dry_run: asks nothing, so there is nothing to unlearn; want "
+                            "python -m tif.identify with the same keys")  # fmt: skip
         if self.loss.forget == "lpl" and not unlearning:
             problems.append(
                 f"loss.forget: lpl unlearns the forget set, but data.train={self.data.train}; want loss.forget=ce"
@@ -243,6 +246,8 @@ class Config:
         problems, own = self.data_combinations(), self.identifier
         if own.kind == "precomputed" and not own.path:
             problems.append("identifier.path: precomputed needs a span file or a folder of released masks, got null")
+        if own.kind == "generative":
+            problems += [f"identifier.generative.{problem}" for problem in own.generative.combinations()]
         if own.kind == "causal_lm" and not own.causal_lm.model:
             problems.append(
                 "identifier.causal_lm.model: want a causal LM that never saw the forget set (a Hugging Face folder, "

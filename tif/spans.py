@@ -9,6 +9,7 @@ from rich.markup import escape
 
 import tif
 from tif import identifiers, runs
+from tif.config import ConfigError
 from tif.data.samples import Sample, fingerprint
 from tif.identifiers import store
 from tif.schema import Config, Identifier
@@ -53,6 +54,9 @@ def identified(cfg: Config, samples: tuple[Sample, ...], made: Mapping[str, Path
         cfg: a run's configuration.
         samples: its forget samples.
         made: folders of its stages.
+
+    Raises:
+        ConfigError: If the identifier cannot do its work (a server that is not there, no money left): one line.
     """
     own = with_models(cfg, made)
     if own.kind not in identifiers.COSTLY:
@@ -62,7 +66,10 @@ def identified(cfg: Config, samples: tuple[Sample, ...], made: Mapping[str, Path
     with filelock.FileLock(f"{path}.lock"):
         if not path.exists():
             console.print(f"unwanted words: {escape(own.kind)}, to {escape(str(path))}", soft_wrap=True)
-            found = identifiers.identify(own, samples, cfg.data.template)
+            try:
+                found = identifiers.identify(own, samples, cfg.data.template)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
             store.write(path, found, identifiers.settings(own, cfg.data.template))
         else:
             console.print(f"unwanted words: {escape(str(path))} [dim](made before)[/]", soft_wrap=True)

@@ -18,8 +18,8 @@ from tif.identifiers import generative_client as client
 from tif.identifiers.generative import Incomplete, agreement, estimate, generative, label, majority
 from tif.identifiers.generative_answers import Answers
 from tif.identifiers.generative_requests import BadAnswer, first, parse
-from tif.identifiers.generative_settings import Generative
 from tif.identifiers.lookup import find
+from tif.schema_identifier import Generative
 
 KEY = "sk-never-to-be-seen-0123456789"
 
@@ -70,6 +70,39 @@ def test_the_words_that_the_model_names_become_spans(stub, tmp_path):
     assert "question" in one["messages"][0]["content"]
     assert "question" not in two["messages"][0]["content"]
     assert samples[0].prompt in one["messages"][1]["content"]
+
+
+def test_a_document_goes_in_passages_with_what_surrounds_them_and_each_word_is_found_once(stub, tmp_path):
+    answer = "".join(f"Then Ship{n} left Port{n % 3} 🚢 again. " for n in range(60))
+    asked, whole = settings(stub, window=300), settings(stub, window=10_000)
+    (found,), report = label(asked, [Sample("book", "", answer)], tmp_path)
+    assert found.unwanted == unwanted(Sample("book", "", answer))
+    assert report.asked == len(stub.bodies) > 10
+    shown = [b["messages"][1]["content"] for b in stub.bodies]
+    for n in range(60):  # marked once; around a passage shown again
+        assert sum(f"Ship{n} " in text for text in stub.texts) == 1
+    assert all(("<before-" in user) and ("<after-" in user) for user in shown)
+    assert sum("Ship30 " in user for user in shown) > 1
+    (same,), _ = label(whole, [Sample("book", "", answer)], tmp_path / "whole")
+    assert same == found
+    assert "<before-" not in stub.bodies[-1]["messages"][1]["content"]
+
+
+def test_words_from_around_a_passage_are_neither_taken_nor_asked_for_again(stub, tmp_path):
+    answer = "".join(f"Then Ship{n} left Port{n % 3} again. " for n in range(20))
+    stub.answer = lambda body: json.dumps({"words": [f"Ship{n}" for n in range(20)]})
+    cfg = settings(stub, window=300)
+    (found,), report = label(cfg, [Sample("book", "", answer)], tmp_path)
+    assert texts(found) == [f"Ship{n}" for n in range(20)]
+    beyond = [b for b in stub.bodies if len(b["messages"]) > 2]  # asked again: what stands in no place shown
+    assert beyond
+    assert all(f"{name} " not in body["messages"][1]["content"] for body in beyond
+               for name in json.loads(body["messages"][3]["content"].split("\n")[1]))  # fmt: skip
+
+
+def test_an_answer_without_a_word_is_not_asked_about(stub, tmp_path):
+    (found,), report = label(settings(stub), [Sample("s", "Who?", " … !")], tmp_path)
+    assert (found.unwanted, report.asked, stub.bodies) == ((), 0, [])
 
 
 def test_500_samples_through_a_faulty_server_lose_and_double_nothing(stub, tmp_path):
@@ -302,14 +335,14 @@ def test_max_cost_stops_before_it_is_exceeded_and_goes_on_when_raised(stub, tmp_
     assert [s.unwanted for s in found] == [unwanted(s) for s in samples]
 
 
-def test_a_sample_without_a_usable_reply_fails_and_the_rest_is_kept(stub, tmp_path, caplog):
+def test_a_sample_without_a_usable_reply_fails_and_the_rest_is_kept(stub, tmp_path, capsys):
     samples = [sample(n) for n in range(6)]
     stub.faults = {
         samples[1].answer: ["refusal"] * 9,
         samples[4].answer: ["broken"] * 9,
         samples[5].answer: ["500"] * 9,
     }
-    with pytest.raises(Incomplete, match="3 samples have no answer, e.g. toy/1") as caught, caplog.at_level("INFO"):
+    with pytest.raises(Incomplete, match="3 samples have no answer, e.g. toy/1") as caught:
         generative(settings(stub), samples, tmp_path)
     assert "\n" not in str(caught.value)
     assert [s.unwanted is None for s in caught.value.samples] == [False, True, False, False, True, True]
@@ -317,7 +350,7 @@ def test_a_sample_without_a_usable_reply_fails_and_the_rest_is_kept(stub, tmp_pa
     assert "3 replies, none of use: the model refused (I cannot help with that.)" in failed["toy/1"]
     assert "no JSON" in failed["toy/4"]
     assert failed["toy/5"] == "the server answers 500: oops"
-    assert "1 samples have no answer: the server answers 500: oops: toy/5" in caplog.text
+    assert "1 samples have no answer: the server answers 500: oops: toy/5" in capsys.readouterr().out
     stub.faults, asked = {}, len(stub.bodies)
     found, report = label(settings(stub), samples, tmp_path)
     assert len(stub.bodies) - asked == report.asked == 3

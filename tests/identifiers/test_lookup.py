@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 
 from tif.data.samples import Span
-from tif.identifiers.lookup import find, fold, words
+from tif.identifiers.lookup import find, fold
 
 
 def texts(wanted, text):
@@ -69,12 +69,6 @@ def test_spans_are_sorted_and_count_code_points():
     spans, missing = find(["Oslo", "Zoë", "Lima"], "🎈 Zoë in Oslo, Zoë")
     assert spans == (Span(2, 5), Span(9, 13), Span(15, 18))
     assert missing == ("Lima",)
-
-
-def test_words_are_what_lies_between_the_borders():
-    text = "Zoe\u0308's 3rd_try, 北京!"
-    assert [text[w.start : w.end] for w in words(text)] == ["Zoe\u0308", "s", "3rd_try", "北", "京"]
-    assert words("") == words("… !") == ()
 
 
 @pytest.mark.parametrize("text", ["plain text", "o\ufb03ce ½ ℃ Zoe\u0308 \u1112\u1161\u11ab", "🎈 مُحَمَّد", "①²ﾊﾞ"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tif.data.samples import Sample
@@ -12,7 +13,9 @@ MODELS = {  # the keys that name language models, by kind; True = a masked LM
     "causal_lm": {"model": False},
     "contrastive": {"model": False, "base": False},
 }
-COSTLY = (*MODELS,)  # kinds whose spans are made once and kept in a file
+COSTLY = ("generative", *MODELS)  # kinds whose spans are made once and kept in a file
+# Of section `generative`: what the answers depend on. The rest is how they are got.
+_ANSWERS = ("base_url", "model", "votes", "max_tokens", "temperature", "seed", "window")
 
 
 def identify(cfg: Identifier, samples: Sequence[Sample], template: str = "{prompt}") -> tuple[Sample, ...]:
@@ -28,7 +31,10 @@ def identify(cfg: Identifier, samples: Sequence[Sample], template: str = "{promp
     """
     from tif.identifiers import controls
 
-    # generative: `if cfg.kind == "generative":` goes here.
+    if cfg.kind == "generative":
+        from tif.identifiers.generative import generative
+
+        return generative(cfg.generative, samples, Path(cfg.generative.cache).expanduser())
     if cfg.kind == "precomputed":
         from tif.identifiers.precomputed import precomputed
 
@@ -83,6 +89,10 @@ def check(cfg: Identifier, leave_out: Sequence[str] = ()) -> None:
 def settings(cfg: Identifier, template: str) -> dict[str, Any]:
     """All that decides about the spans, as JSON values: the header of a span file, and what it is cached under."""
     found: dict[str, Any] = {"kind": cfg.kind, **_section(cfg)}
+    if cfg.kind == "generative":
+        from tif.identifiers.generative_requests import prompts_hash
+
+        found = {"kind": cfg.kind, **{n: found[n] for n in _ANSWERS}, "prompts": prompts_hash()}
     if cfg.kind == "precomputed":
         found |= {"path": cfg.path, "rule": cfg.rule}
     if cfg.kind in MODELS:

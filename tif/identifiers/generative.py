@@ -2,22 +2,20 @@
 
 import dataclasses
 import itertools
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from tif.data.samples import Sample, Span
 from tif.identifiers import generative_asking as asking
-from tif.identifiers import lookup
+from tif.identifiers import words
 from tif.identifiers.generative_answers import Answers
 from tif.identifiers.generative_report import Estimate, Report
 from tif.identifiers.generative_requests import Request, first, likely_tokens, most_tokens
-from tif.identifiers.generative_settings import Generative
 from tif.identifiers.store import merge
+from tif.identifiers.windows import cuts
+from tif.schema_identifier import Generative
 from tif.terminal import console
-
-log = logging.getLogger(__name__)
 
 
 class Incomplete(ValueError):
@@ -34,7 +32,7 @@ class Incomplete(ValueError):
 
 
 def generative(cfg: Generative, samples: Sequence[Sample], cache: Path) -> tuple[Sample, ...]:
-    """The samples with the words that the model calls unwanted; the report goes to the log.
+    """The samples with the words that the model calls unwanted; prints the report.
 
     With `dry_run` it prints what would be asked and what that costs, asks nothing, and gives the samples back without
     spans (`unwanted` None).
@@ -72,7 +70,8 @@ def label(cfg: Generative, samples: Sequence[Sample], cache: Path) -> tuple[tupl
         unique = _unique(jobs)
         kept = sum(job.key in answers.words for job in unique)
         outcome = asking.ask(cfg, unique, answers)
-        results = [_result(cfg, s, votes, answers, outcome.failed) for s, votes in zip(samples, jobs, strict=True)]
+        results = [_result(cfg, s, own, answers, outcome.failed) for s, own in zip(samples, jobs, strict=True)]
+        agreements = [r.agreement for r in results if not r.failed]
         report = Report(
             samples=len(samples),
             asked=outcome.asked,
@@ -84,7 +83,7 @@ def label(cfg: Generative, samples: Sequence[Sample], cache: Path) -> tuple[tupl
             missing=tuple((r.sample.id, word) for r in results for word in r.missing),
             empty=tuple(r.sample.id for r in results if r.sample.unwanted == ()),
             failed={r.sample.id: r.failed for r in results if r.failed},
-            agreement=_mean([r.agreement for r in results if not r.failed]) if cfg.votes > 1 else None,
+            agreement=_mean(agreements) if cfg.votes > 1 and agreements else None,
         )
     labelled = tuple(r.sample for r in results)
     if report.failed:
@@ -131,8 +130,8 @@ def agreement(text: str, votes: Sequence[Sequence[Span]]) -> float:
 
     1 where neither of two votes has a word, and where there is one vote only.
     """
-    words = lookup.words(text)
-    touched = [{w for w in words for s in spans if s.start < w.end and w.start < s.end} for spans in votes]
+    there = list(words.words(text))
+    touched = [{w for w in there for s in spans if s.start < w.end and w.start < s.end} for spans in votes]
     pairs = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in itertools.combinations(touched, 2)]
     return math.fsum(pairs) / len(pairs) if pairs else 1.0
 
@@ -147,36 +146,58 @@ class _Result:
     failed: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Passage:
+    """A stretch of a sample's answer, all of it where it is short: its offset and its votes."""
+
+    start: int
+    votes: list[Request]
+
+
 def _result(
-    cfg: Generative, sample: Sample, votes: Sequence[Request], answers: Answers, failed: dict[str, str]
+    cfg: Generative, sample: Sample, passages: Sequence[_Passage], answers: Answers, failed: dict[str, str]
 ) -> _Result:
     """All votes of a sample together; a sample with a vote missing has none."""
-    for job in votes:
+    for job in _unique([passages]):
         if asking.pending(cfg, job, answers):
             blank = dataclasses.replace(sample, unwanted=None)
             return _Result(blank, failed=failed.get(job.key, "not asked"))
-    found = [asking.found(cfg, job, answers) for job in votes]
-    spans = [own for own, _ in found]
-    missing = tuple(dict.fromkeys(word for _, words in found for word in words))
-    return _Result(dataclasses.replace(sample, unwanted=majority(spans)), missing, agreement(sample.answer, spans))
+    spans, missing, agreements = list[Span](), dict[str, None](), list[float]()
+    for passage in passages:
+        found = [asking.found(cfg, job, answers) for job in passage.votes]
+        votes = [own for own, _ in found]
+        spans += [Span(s.start + passage.start, s.end + passage.start) for s in majority(votes)]
+        missing |= dict.fromkeys(word for _, named in found for word in named)
+        agreements.append(agreement(passage.votes[0].text, votes))
+    labelled = dataclasses.replace(sample, unwanted=merge(spans))
+    return _Result(labelled, tuple(missing), _mean(agreements or [1.0]))
 
 
-def _jobs(cfg: Generative, samples: Sequence[Sample]) -> list[list[Request]]:
-    """Each sample's votes."""
+def _jobs(cfg: Generative, samples: Sequence[Sample]) -> list[list[_Passage]]:
+    """Each sample's passages; those without a word (blanks, punctuation) are not asked about."""
     if problems := cfg.combinations():
         raise ValueError("\n".join(f"identifier.generative.{problem}" for problem in problems))
-    return [[first(cfg, sample, vote) for vote in range(cfg.votes)] for sample in samples]
+    found = []
+    for s in samples:
+        own = [
+            cut for cut in cuts(s.answer, _characters, cfg.window) if any(words.words(s.answer[cut.first : cut.last]))
+        ]
+        found.append([_Passage(cut.first, [first(cfg, s, vote, cut) for vote in range(cfg.votes)]) for cut in own])
+    return found
 
 
-def _unique(jobs: Sequence[Sequence[Request]]) -> list[Request]:
+def _characters(texts: Sequence[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
+def _unique(jobs: Sequence[Sequence[_Passage]]) -> list[Request]:
     """Equal texts are asked for once."""
-    return list({job.key: job for votes in jobs for job in votes}.values())
+    return list({job.key: job for passages in jobs for passage in passages for job in passage.votes}.values())
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def _tell(report: Report) -> None:
-    for line in report.lines():
-        log.info("%s", line)
+    console.print("\n".join(report.lines()), markup=False, soft_wrap=True)

@@ -11,8 +11,8 @@ from tif.data.samples import Span
 from tif.identifiers import lookup
 from tif.identifiers.generative_answers import Answers
 from tif.identifiers.generative_requests import Request, again
-from tif.identifiers.generative_settings import Generative
 from tif.identifiers.store import merge
+from tif.schema_identifier import Generative
 from tif.terminal import bar
 
 T = TypeVar("T")
@@ -44,12 +44,12 @@ def pending(cfg: Generative, job: Request, answers: Answers) -> Request | None:
 
 def found(cfg: Generative, job: Request, answers: Answers) -> tuple[tuple[Span, ...], tuple[str, ...]]:
     """The spans that a finished job's answers mean, and the strings that stand nowhere in the text."""
-    spans, missing = lookup.find(answers.words[job.key], job.text)
+    spans, missing = _look_up(answers.words[job.key], job)
     follow_up = _follow_up(cfg, job, answers)
     if follow_up is None:
         return spans, ()
     words = answers.words.get(follow_up.key, ())
-    more, still = lookup.find(words, job.text)
+    more, still = _look_up(words, job)
     there = [word for word in words if word not in still]
     # The second reply holds corrected strings without saying of which; the most similar one is taken for it.
     lost = [word for word in missing if not difflib.get_close_matches(word, there, 1, 0.5)]
@@ -137,8 +137,14 @@ async def _in_batches(client: Any, jobs: Sequence[Request], outcome: Outcome) ->
 def _follow_up(cfg: Generative, job: Request, answers: Answers) -> Request | None:
     """The second question of an answered job, where a string is not in the text."""
     words = answers.words[job.key]
-    missing = lookup.find(words, job.text)[1]
+    missing = _look_up(words, job)[1]
     return again(cfg, job, words, missing) if missing else None
+
+
+def _look_up(words: Sequence[str], job: Request) -> tuple[tuple[Span, ...], tuple[str, ...]]:
+    """Places of the words in the job's text, and those that stand neither there nor around it."""
+    spans, missing = lookup.find(words, job.text)
+    return spans, lookup.find(missing, job.around)[1] if job.around else missing
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -12,7 +12,7 @@ import openai
 
 from tif.identifiers.generative_answers import Answers
 from tif.identifiers.generative_requests import BadAnswer, Reply, Request, body, most_tokens, read
-from tif.identifiers.generative_settings import OPENAI, Generative
+from tif.schema_identifier import OPENAI, Generative
 
 SECTION = "identifier.generative"
 ASK_AGAIN = 2  # times a request whose reply cannot be used is sent again

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tif.data.samples import Sample
-from tif.identifiers.generative_settings import Generative
+from tif.identifiers.windows import Cut
+from tif.schema_identifier import Generative
 
 SCHEMA: dict[str, Any] = {
     "type": "json_schema",
@@ -44,6 +45,7 @@ class Request:
     Attributes:
         messages: the conversation.
         text: the answer (or passage) whose words are asked for.
+        around: what is shown of the document around it; words from there are no one's.
         vote: number of the vote, from 0.
         key: hash of model, messages, temperature, seed and vote: the name of its answer on disk.
         follows_up: whether it asks again for strings that were not in the text.
@@ -51,6 +53,7 @@ class Request:
 
     messages: tuple[dict[str, str], ...]
     text: str
+    around: str
     vote: int
     key: str
     follows_up: bool = False
@@ -66,15 +69,28 @@ class Reply:
     problem: str | None = None
 
 
-def first(cfg: Generative, sample: Sample, vote: int) -> Request:
-    """Ask for the unwanted words of a sample; without a prompt it is a passage of a document."""
-    tag = hashlib.sha256(f"{sample.prompt}\0{sample.answer}".encode(errors="replace")).hexdigest()[:12]
+def first(cfg: Generative, sample: Sample, vote: int, cut: Cut | None = None) -> Request:
+    """Ask for the unwanted words of a sample; without a prompt it is a passage of a document.
+
+    Args:
+        cfg: the settings.
+        sample: question and answer, or a document.
+        vote: number of the vote, from 0.
+        cut: the stretch of the answer to mark and the one to show around it; None = all of it.
+    """
+    cut = cut or Cut(0, len(sample.answer), 0, len(sample.answer))
+    text = sample.answer[cut.first : cut.last]
+    shown = sample.answer[cut.start : cut.first], sample.answer[cut.last : cut.end]
+    tag = hashlib.sha256("\0".join((sample.prompt, text, *shown)).encode(errors="replace")).hexdigest()[:12]
     name = "question_answer" if sample.prompt.strip() else "document"
     system, user = template(name).split("\n---\n")
-    parts = {"{tag}": tag, "{question}": sample.prompt, "{answer}": sample.answer}
+    user = user.replace("{context}\n", f"{template('context')}\n" if any(shown) else "")
+    parts = {
+        "{tag}": tag, "{question}": sample.prompt, "{answer}": text, "{before}": shown[0], "{after}": shown[1],
+    }  # fmt: skip
     user = re.sub("|".join(parts), lambda found: parts[found[0]], user)  # in one pass: a text may hold "{answer}"
     messages = {"role": "system", "content": system}, {"role": "user", "content": _sendable(user)}
-    return Request(messages, sample.answer, vote, _key(cfg, messages, vote))
+    return Request(messages, text, "\n".join(shown), vote, _key(cfg, messages, vote))
 
 
 def again(cfg: Generative, request: Request, words: Sequence[str], missing: Sequence[str]) -> Request:
@@ -85,7 +101,9 @@ def again(cfg: Generative, request: Request, words: Sequence[str], missing: Sequ
         {"role": "assistant", "content": _sendable(json.dumps({"words": words}, ensure_ascii=False))},
         {"role": "user", "content": _sendable(content)},
     )
-    return Request(messages, request.text, request.vote, _key(cfg, messages, request.vote), follows_up=True)
+    return Request(
+        messages, request.text, request.around, request.vote, _key(cfg, messages, request.vote), follows_up=True
+    )
 
 
 def body(cfg: Generative, request: Request, attempt: int = 0, plain: bool = False) -> dict[str, Any]:
@@ -162,6 +180,12 @@ def template(name: str) -> str:
     """A text of tif/identifiers/prompts: what the system says, a line "---", what the user says."""
     file = importlib.resources.files("tif.identifiers") / "prompts" / f"{name}.txt"
     return file.read_text(encoding="utf-8").strip()
+
+
+def prompts_hash() -> str:
+    """Changes with any of the texts that the model is asked with."""
+    texts = [template(name) for name in ("question_answer", "document", "context", "again")]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 def _key(cfg: Generative, messages: Sequence[dict[str, str]], vote: int) -> str:

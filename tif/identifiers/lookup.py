@@ -51,17 +51,6 @@ def find(wanted: Iterable[str], text: str) -> tuple[tuple[Span, ...], tuple[str,
     return merge(spans), tuple(missing)
 
 
-def words(text: str) -> tuple[Span, ...]:
-    """The text's words between the borders that `find` respects; punctuation and blanks are in none."""
-    found, start = [], 0
-    for at in range(1, len(text) + 1):
-        if at == len(text) or not joined(text, at):
-            if any(char.isalnum() for char in text[start:at]):
-                found.append(Span(start, at))
-            start = at
-    return tuple(found)
-
-
 def joined(text: str, at: int) -> bool:
     """Whether the characters before and after position `at` belong to one word."""
     if not 0 < at < len(text):

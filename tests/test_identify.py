@@ -99,6 +99,8 @@ def test_print_and_help(capsys):
         (["identifier.kind=precomputed"], "identifier.path: precomputed needs a span file"),
         (["identifier.kind=precomputed", "identifier.path=no.jsonl"], "identifier.path: no.jsonl does not exist"),
         (["data.benchmark=tofu", "data.path=null"], "data.path: tofu needs a folder"),
+        (["data.benchmark=text"], "data.path: text needs a file or folder of your own, got null"),
+        (["data.benchmark=text", "data.path=./no"], "data.path: no file or folder ./no"),
         (["data.benchmark=tofu", "data.path=./no"], "data.path: no folder ./no"),
         (["compare"], "compare: want span files (.jsonl)"),
         (["compare", "no.jsonl"], "no.jsonl: cannot read the span file"),
@@ -257,6 +259,28 @@ def test_a_kind_that_needs_no_spans_asks_for_no_model():
     assert spans.stages(cfg) == ("target", "retain")
     cfg = config.load(["quickstart.yaml", "loss.on=all", "loss.preserve=none", "identifier.kind=random"])
     assert not spans.wanted(cfg)
+
+
+def test_a_document_of_your_own_is_identified_whole_and_unlearned_in_pieces(tmp_path, capsys, untrained_bert):
+    from tif import fit
+
+    book = " ".join(f"{sentence} 第{n}章 🚢" for n, sentence in enumerate(lms.SENTENCES * 12))
+    (tmp_path / "forget.txt").write_text(book, encoding="utf-8")
+    (tmp_path / "retain.txt").write_text("The sea is wide. " * 60)
+    data = ["data.benchmark=text", f"data.path={tmp_path}"]
+    keys = [*data, "identifier.kind=masked_lm", f"identifier.masked_lm.model={untrained_bert}"]
+    assert identify.main([*keys, "out=spans.jsonl"]) == 0
+    (found,) = store.samples("spans.jsonl")
+    assert (found.prompt, found.answer) == ("", book)
+    assert found.unwanted[-1].end > len(book) - 40  # to its end
+    run = [*SMALL, *data, "identifier.kind=precomputed", "identifier.path=spans.jsonl", "run.folder=r",
+           "data.max_tokens=16", "trainer.max_epochs=1", "model.path=null", "run.name=book"]  # fmt: skip
+    assert fit.main(run) == 2
+    assert "eval.enabled: tif has no metrics for benchmark text yet" in capsys.readouterr().err
+    assert fit.main([*run, "eval.enabled=false", "eval.retain_records=null", "eval.forget_quality=false"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "r" / "book" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] > 10  # a document of its own would be one
+    assert rows[-1]["train/uw_logit_change"] < 0
 
 
 @pytest.mark.slow

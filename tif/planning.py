@@ -115,6 +115,8 @@ def _check_data(found: Plan, problems: list[str]) -> None:
                 found.benchmark = dataclasses.replace(found.benchmark, forget=identified)
         if not training_samples(found.benchmark, cfg.data.train):
             raise ConfigError(f"data.train: the {cfg.data.train} set of {found.benchmark.name} is empty")
+        if cfg.loss.retain != "none" and not found.benchmark.retain:
+            raise ConfigError(f"loss.retain: {found.benchmark.name} has no retain samples; want loss.retain=none")
     if not problems:  # stages share most keys, and a problem told once is enough
         told: list[str] = []
         asked = spans.stages(cfg) if spans.wanted(cfg) else ()

@@ -43,8 +43,12 @@ class Fictitious:
 class Data:
     """What is learned and forgotten, and how it becomes batches."""
 
-    benchmark: str = key("fictitious", "which reader", choices=("fictitious", "tofu"))
-    path: str | None = key(None, "tofu: a folder of TOFU's JSON files, or the hub name locuslab/TOFU")
+    benchmark: str = key("fictitious", "which reader", choices=("fictitious", "tofu", "text"))
+    path: str | None = key(
+        None,
+        "tofu: a folder of TOFU's JSON files, or the hub name locuslab/TOFU; text: a file to forget (.txt, .jsonl, "
+        ".json), or a folder with forget.*, retain.*, holdout.*",
+    )
     split: str = key("forget10", "tofu: the forget split; its retain split follows from it")
     max_retain: int | None = key(None, "tofu: use only the first n retain questions; null = all", at_least=1)
     train: str = key(
@@ -56,6 +60,7 @@ class Data:
         "Question: {prompt}\nAnswer:",
         "prompt format, the answer follows after one blank; `chat` = the tokenizer's own chat template",
     )
+    max_tokens: int = key(512, "longer samples (documents) are trained on in pieces of this many tokens", at_least=16)
     overlap: str = key("gw", "label of a token that touches unwanted and general characters", choices=("gw", "uw"))
     batch_size: int = key(
         32, "samples per training step and process (times trainer.accumulate_grad_batches)", at_least=1
@@ -210,6 +215,8 @@ class Config:
         if unlearning and self.identifier.kind == "generative" and self.identifier.generative.dry_run:
             problems.append("identifier.generative.dry_run: asks nothing, so there is nothing to unlearn; want "
                             "python -m tif.identify with the same keys")  # fmt: skip
+        if self.data.benchmark == "text" and self.eval.enabled and unlearning:
+            problems.append("eval.enabled: tif has no metrics for benchmark text yet; want eval.enabled=false")
         if self.loss.forget == "lpl" and not unlearning:
             problems.append(
                 f"loss.forget: lpl unlearns the forget set, but data.train={self.data.train}; want loss.forget=ce"
@@ -239,6 +246,8 @@ class Config:
         """Those of section `data`."""
         if self.data.benchmark == "tofu" and not self.data.path:
             return ["data.path: tofu needs a folder of TOFU's JSON files or the hub name locuslab/TOFU, got null"]
+        if self.data.benchmark == "text" and not self.data.path:
+            return ["data.path: text needs a file or folder of your own, got null"]
         return []
 
     def identifier_combinations(self) -> list[str]:

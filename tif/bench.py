@@ -154,7 +154,7 @@ def _tiny(kind: str, document: str, folder: Path) -> str:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+        size: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
         if kind == "masked_lm":
             tokenizer = _word_pieces(document)
             model: Any = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=len(tokenizer), **size))
@@ -168,11 +168,12 @@ def _tiny(kind: str, document: str, folder: Path) -> str:
 
 def _word_pieces(document: str) -> Any:
     from tokenizers import BertWordPieceTokenizer
-    from transformers import BertTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     made = BertWordPieceTokenizer()
     made.train_from_iterator([document[:1_000_000]], vocab_size=2048, show_progress=False)
-    return BertTokenizerFast(tokenizer_object=made._tokenizer, model_max_length=512)
+    names = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")}
+    return PreTrainedTokenizerFast(tokenizer_object=made._tokenizer, model_max_length=512, **names)
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:

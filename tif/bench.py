@@ -154,7 +154,12 @@ def _tiny(kind: str, document: str, folder: Path) -> str:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        size: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+        size: dict[str, Any] = {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+        }
         if kind == "masked_lm":
             tokenizer = _word_pieces(document)
             model: Any = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=len(tokenizer), **size))

@@ -283,6 +283,17 @@ def test_a_document_of_your_own_is_identified_whole_and_unlearned_in_pieces(tmp_
     assert rows[-1]["train/uw_logit_change"] < 0
 
 
+def test_fit_finds_a_missing_server_before_it_trains_a_stage(capsys, tmp_path):
+    from tif import fit
+
+    words = [*SMALL, "run.folder=r", "identifier.kind=generative", "identifier.generative.model=m",
+             "identifier.generative.base_url=http://127.0.0.1:9/v1", "identifier.generative.retries=0"]  # fmt: skip
+    assert fit.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("identifier.generative.base_url: cannot reach")
+    assert not (tmp_path / "r" / "stages").exists()
+
+
 @pytest.mark.slow
 def test_fit_makes_the_spans_on_the_way_from_its_own_stages(tmp_path, capsys):
     from tif import fit

@@ -66,15 +66,18 @@ def make_stage(planned: Plan, name: str) -> Path:
 
 
 def unlearn(planned: Plan) -> Path:
-    """The run itself, after its stages."""
+    """The run itself, after its spans and stages."""
     cfg = planned.cfg
-    made = {name: make_stage(stage, name) for name, stage in planned.stages.items()}
+    made: dict[str, Path] = {}
+    if spans.wanted(cfg) and cfg.identifier.kind in identifiers.COSTLY:
+        # First of all, and with no more stages than it asks: a server that is not there shows before hours of training.
+        made |= {name: make_stage(planned.stages[name], name) for name in dict.fromkeys(spans.stages(cfg))}
+        forget = spans.identified(cfg, planned.benchmark.forget, made)
+        planned = dataclasses.replace(planned, benchmark=dataclasses.replace(planned.benchmark, forget=forget))
+    made |= {name: make_stage(stage, name) for name, stage in planned.stages.items() if name not in made}
     retain = planned.retain
     if cfg.eval.retain_records in made and wants_forget_quality(cfg):
         retain = retain_records(planned, made[cfg.eval.retain_records])
-    if spans.wanted(cfg) and cfg.identifier.kind in identifiers.COSTLY:
-        forget = spans.identified(cfg, planned.benchmark.forget, made)
-        planned = dataclasses.replace(planned, benchmark=dataclasses.replace(planned.benchmark, forget=forget))
     folder, checkpoint = runs.new_folder(cfg)
     console.print(f"run: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
     if cfg.model.path in made:

@@ -39,3 +39,35 @@ def smollm2() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder}: needs SmolLM2-135M")
     return folder
+
+
+@pytest.fixture(scope="session")
+def untrained_bert(tmp_path_factory) -> str:
+    """Folder of a tiny BERT with random weights."""
+    from tests.identifiers import lms
+
+    return lms.bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def trained_bert(tmp_path_factory) -> str:
+    """Folder of a tiny BERT that fills in the words of a few sentences."""
+    from tests.identifiers import lms
+
+    return lms.bert(tmp_path_factory.mktemp("bert"), steps=150, words=("basil", "kuwait", "al", "-"))
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory, tokenizer) -> str:
+    """Folder of a tiny Llama with random weights."""
+    from tests.identifiers import lms
+
+    return lms.llama(tmp_path_factory.mktemp("llama"), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def other_llama(tmp_path_factory, tokenizer) -> str:
+    """Another one."""
+    from tests.identifiers import lms
+
+    return lms.llama(tmp_path_factory.mktemp("llama"), tokenizer, seed=1)

@@ -271,7 +271,7 @@ def test_the_configs_travel_in_the_wheel(tmp_path):
     for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         (source / name).write_bytes((root / name).read_bytes())
     for folder in ("tif", "configs"):
-        for path in [p for end in ("py", "yaml") for p in (root / folder).rglob(f"*.{end}")]:
+        for path in [p for end in ("py", "yaml", "txt") for p in (root / folder).rglob(f"*.{end}")]:
             target = source / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
@@ -282,7 +282,7 @@ def test_the_configs_travel_in_the_wheel(tmp_path):
         wheel.extractall(unpacked)
     assert {f"tif/configs/{name}" for name in ALL} <= set(names)
     assert not [n for n in names if not n.startswith(("tif/", "tif_unlearning-"))]
-    modules = {str(p.relative_to(root)) for p in (root / "tif").rglob("*.py")}
+    modules = {str(p.relative_to(root)) for end in ("py", "txt") for p in (root / "tif").rglob(f"*.{end}")}
     assert modules <= set(names)
     script = "from tif.config import *; print(own_configs()); print(load(['quickstart.yaml']).run.name)"
     done = subprocess.run(

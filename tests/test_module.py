@@ -257,9 +257,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step_and_names_the
 )
 def test_the_learning_rate_follows_the_schedule(keys, accumulate, expected):
     watch = Watch()
-    module = unlearning(
-        optimizer=Optimizer(lr=1e-3, **keys), max_epochs=2, accumulate_grad_batches=accumulate
-    )
+    module = unlearning(optimizer=Optimizer(lr=1e-3, **keys), max_epochs=2, accumulate_grad_batches=accumulate)
     fit(module, BATCHES * 2, watch)
     assert watch.lrs == pytest.approx([1e-3 * f for f in expected])
 

@@ -8,12 +8,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from tif import config, evaluation, models, records, runs
+from tif import config, evaluation, identifiers, models, records, runs, spans
 from tif.config import ConfigError
 from tif.data.encode import Encoder
 from tif.data.module import read_benchmark, training_samples
 from tif.data.samples import Benchmark
-from tif.identifiers import identify
 from tif.metrics import tofu
 from tif.schema import Config
 
@@ -65,6 +64,18 @@ def stage_plan(cfg: Config, name: str) -> Plan:
     return plan(dataclasses.replace(own, eval=dataclasses.replace(own.eval, enabled=False)))
 
 
+def check_identifier(cfg: Config) -> None:
+    """Stop before weights load where an identifier's model is none.
+
+    Raises:
+        ConfigError: One line a problem.
+    """
+    try:
+        identifiers.check(spans.own_identifier(cfg), leave_out=tuple(cfg.stages))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def wants_forget_quality(cfg: Config) -> bool:
     """Whether the run computes forget quality."""
     return cfg.data.train == "forget" and cfg.eval.enabled and cfg.eval.forget_quality
@@ -97,14 +108,19 @@ def _check_data(found: Plan, problems: list[str]) -> None:
     """What the data must fit to: unwanted words, stages, retain records."""
     cfg = found.cfg
     with _noting(problems):
-        if cfg.data.train == "forget" and (cfg.loss.on == "uw" or cfg.loss.preserve != "none"):
-            identified = identify(cfg.identifier, found.benchmark.forget)
-            found.benchmark = dataclasses.replace(found.benchmark, forget=identified)
+        if spans.wanted(cfg):
+            check_identifier(cfg)
+            if cfg.identifier.kind not in identifiers.COSTLY:  # those load models, after all checks
+                identified = identifiers.identify(cfg.identifier, found.benchmark.forget)
+                found.benchmark = dataclasses.replace(found.benchmark, forget=identified)
         if not training_samples(found.benchmark, cfg.data.train):
             raise ConfigError(f"data.train: the {cfg.data.train} set of {found.benchmark.name} is empty")
+        if cfg.loss.retain != "none" and not found.benchmark.retain:
+            raise ConfigError(f"loss.retain: {found.benchmark.name} has no retain samples; want loss.retain=none")
     if not problems:  # stages share most keys, and a problem told once is enough
         told: list[str] = []
-        for name in dict.fromkeys((cfg.model.path, cfg.eval.retain_records)):
+        asked = spans.stages(cfg) if spans.wanted(cfg) else ()
+        for name in dict.fromkeys((cfg.model.path, cfg.eval.retain_records, *asked)):
             if name in cfg.stages:
                 own: list[str] = []
                 with _noting(own):

@@ -1,19 +1,16 @@
 """Every key of the configuration: type, default, meaning. The README and `--help` are made from this file.
 
 Sections are dataclasses; `key` attaches the sentence, the choices and the bounds that `tif.config` shows and checks.
+`identifier` has a file of its own.
 """
 
 import dataclasses
 from typing import Any
 
+from tif.schema_identifier import Identifier
+from tif.schema_key import key
 
-def key(default: Any, help: str, **rules: Any) -> Any:
-    """A configuration key. Rules: `choices` (allowed values), `above` (must be >), `at_least`, `at_most`."""
-    unknown = set(rules) - {"choices", "above", "at_least", "at_most"}
-    assert not unknown, unknown
-    if isinstance(default, dict | list):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help, **rules})
-    return dataclasses.field(default=default, metadata={"help": help, **rules})
+__all__ = ["Config", "Identifier", "key"]
 
 
 @dataclasses.dataclass
@@ -46,8 +43,12 @@ class Fictitious:
 class Data:
     """What is learned and forgotten, and how it becomes batches."""
 
-    benchmark: str = key("fictitious", "which reader", choices=("fictitious", "tofu"))
-    path: str | None = key(None, "tofu: a folder of TOFU's JSON files, or the hub name locuslab/TOFU")
+    benchmark: str = key("fictitious", "which reader", choices=("fictitious", "tofu", "text"))
+    path: str | None = key(
+        None,
+        "tofu: a folder of TOFU's JSON files, or the hub name locuslab/TOFU; text: a file to forget (.txt, .jsonl, "
+        ".json), or a folder with forget.*, retain.*, holdout.*",
+    )
     split: str = key("forget10", "tofu: the forget split; its retain split follows from it")
     max_retain: int | None = key(None, "tofu: use only the first n retain questions; null = all", at_least=1)
     train: str = key(
@@ -59,6 +60,7 @@ class Data:
         "Question: {prompt}\nAnswer:",
         "prompt format, the answer follows after one blank; `chat` = the tokenizer's own chat template",
     )
+    max_tokens: int = key(512, "longer samples (documents) are trained on in pieces of this many tokens", at_least=16)
     overlap: str = key("gw", "label of a token that touches unwanted and general characters", choices=("gw", "uw"))
     batch_size: int = key(
         32, "samples per training step and process (times trainer.accumulate_grad_batches)", at_least=1
@@ -69,23 +71,6 @@ class Data:
         choices=("auto", "packed", "padded"),
     )
     fictitious: Fictitious = dataclasses.field(default_factory=Fictitious)
-
-
-@dataclasses.dataclass
-class Identifier:
-    """Who says which words of the forget answers are unwanted."""
-
-    kind: str = key(
-        "gold",
-        "gold: the spans the data came with; precomputed: a span file or the authors' masks; all: every word",
-        choices=("gold", "precomputed", "all"),
-    )
-    path: str | None = key(None, "precomputed: span file (.jsonl) or folder of released masks")
-    rule: str = key(
-        "complement",
-        "released masks: complement (unwanted = touches no common word, as released) or targets (touches a target)",
-        choices=("complement", "targets"),
-    )
 
 
 @dataclasses.dataclass
@@ -225,14 +210,13 @@ class Config:
 
     def combinations(self) -> list[str]:
         """Problems between keys, one line each."""
-        problems = []
         unlearning = self.data.train == "forget"
-        if self.data.benchmark == "tofu" and not self.data.path:
-            problems.append(
-                "data.path: tofu needs a folder of TOFU's JSON files or the hub name locuslab/TOFU, got null"
-            )
-        if self.identifier.kind == "precomputed" and not self.identifier.path and unlearning:
-            problems.append("identifier.path: precomputed needs a span file or a folder of released masks, got null")
+        problems = self.identifier_combinations() if unlearning else self.data_combinations()
+        if unlearning and self.identifier.kind == "generative" and self.identifier.generative.dry_run:
+            problems.append("identifier.generative.dry_run: asks nothing, so there is nothing to unlearn; want "
+                            "python -m tif.identify with the same keys")  # fmt: skip
+        if self.data.benchmark == "text" and self.eval.enabled and unlearning:
+            problems.append("eval.enabled: tif has no metrics for benchmark text yet; want eval.enabled=false")
         if self.loss.forget == "lpl" and not unlearning:
             problems.append(
                 f"loss.forget: lpl unlearns the forget set, but data.train={self.data.train}; want loss.forget=ce"
@@ -256,4 +240,37 @@ class Config:
             )
         if self.data.template != "chat" and "{prompt}" not in self.data.template:
             problems.append(f"data.template: want a text with {{prompt}} in it, or chat; got {self.data.template!r}")
+        return problems
+
+    def data_combinations(self) -> list[str]:
+        """Those of section `data`."""
+        if self.data.benchmark == "tofu" and not self.data.path:
+            return ["data.path: tofu needs a folder of TOFU's JSON files or the hub name locuslab/TOFU, got null"]
+        if self.data.benchmark == "text" and not self.data.path:
+            return ["data.path: text needs a file or folder of your own, got null"]
+        return []
+
+    def identifier_combinations(self) -> list[str]:
+        """Those of the sections that an identifier reads: all that `python -m tif.identify` asks for."""
+        problems, own = self.data_combinations(), self.identifier
+        if own.kind == "precomputed" and not own.path:
+            problems.append("identifier.path: precomputed needs a span file or a folder of released masks, got null")
+        if own.kind == "generative":
+            problems += [f"identifier.generative.{problem}" for problem in own.generative.combinations()]
+        if own.kind == "causal_lm" and not own.causal_lm.model:
+            problems.append(
+                "identifier.causal_lm.model: want a causal LM that never saw the forget set (a Hugging Face folder, "
+                "hub name or stage), got null"
+            )
+        if own.kind == "contrastive":
+            if not (own.contrastive.model or self.model.path):
+                problems.append(
+                    "identifier.contrastive.model: want the model that learned the forget set (a Hugging Face folder, "
+                    "hub name or stage), got null, and model.path is null too"
+                )
+            if not (own.contrastive.base or self.model.base):
+                problems.append(
+                    "identifier.contrastive.base: want a model that did not learn the forget set (a Hugging Face "
+                    "folder, hub name or stage), got null, and model.base is null too"
+                )
         return problems

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from rich.markup import escape
 
-from tif import evaluation, models, records, report, runs
+from tif import evaluation, identifiers, models, records, report, runs, spans
 from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
 from tif.data.module import UnlearningDataModule, texts
 from tif.data.samples import fingerprint
@@ -66,9 +66,15 @@ def make_stage(planned: Plan, name: str) -> Path:
 
 
 def unlearn(planned: Plan) -> Path:
-    """The run itself, after its stages."""
+    """The run itself, after its spans and stages."""
     cfg = planned.cfg
-    made = {name: make_stage(stage, name) for name, stage in planned.stages.items()}
+    made: dict[str, Path] = {}
+    if spans.wanted(cfg) and cfg.identifier.kind in identifiers.COSTLY:
+        # First of all, and with no more stages than it asks: a server that is not there shows before hours of training.
+        made |= {name: make_stage(planned.stages[name], name) for name in dict.fromkeys(spans.stages(cfg))}
+        forget = spans.identified(cfg, planned.benchmark.forget, made)
+        planned = dataclasses.replace(planned, benchmark=dataclasses.replace(planned.benchmark, forget=forget))
+    made |= {name: make_stage(stage, name) for name, stage in planned.stages.items() if name not in made}
     retain = planned.retain
     if cfg.eval.retain_records in made and wants_forget_quality(cfg):
         retain = retain_records(planned, made[cfg.eval.retain_records])

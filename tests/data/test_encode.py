@@ -1,4 +1,5 @@
 import copy
+import itertools
 import json
 import pathlib
 import random
@@ -9,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tif.data.encode import Encoded, Encoder, collate
+from tif.data.encode import Encoded, Encoder, collate, pieces
 from tif.data.samples import Sample, Span
 from tif.data.tofu import tofu
 from tif.identifiers.precomputed import precomputed
@@ -416,3 +417,23 @@ def test_released_targets_give_the_tokens_that_they_touch(shared, real, split):
                 letters = [i for i in there if not sample.answer[i].isspace()] or there
                 expected = bool(letters) and (all if overlap == "gw" else any)(i in target for i in letters)
                 assert u == expected, (sample.id, there)
+
+
+def test_a_document_has_no_prompt_and_is_an_answer_from_its_first_token(tokenizer):
+    encoded = Encoder(tokenizer, "Question: {prompt}\nAnswer:").encode(sample("Mira Dell was born.", "Mira", ""))
+    assert tokenizer.decode(encoded.input_ids[:-1]) == "Mira Dell was born."
+    assert all(u != g for u, g in zip(encoded.uw, encoded.gw, strict=True))
+
+
+@pytest.mark.parametrize("most", [2, 3, 7, 16, 100])
+def test_pieces_score_each_token_after_the_first_exactly_once(tokenizer, most):
+    whole = Encoder(tokenizer, "Q: {prompt} A:").encode(sample("Mira Dell was born in Oslo, in 1961.", "Mira Dell"))
+    found = pieces(whole, most)
+    assert all(len(p.input_ids) == len(p.uw) == len(p.gw) <= most for p in found)
+    scored = [(t, u, g) for p in found for t, u, g in list(zip(p.input_ids, p.uw, p.gw, strict=True))[1:]]
+    assert scored == list(zip(whole.input_ids, whole.uw, whole.gw, strict=True))[1:]
+    for before, after in itertools.pairwise(found):
+        assert after.input_ids[0] == before.input_ids[-1]
+        assert not after.uw[0]
+        assert not after.gw[0]
+    assert [p.id for p in found] == (["toy/0"] if len(found) == 1 else [f"toy/0#{n}" for n in range(len(found))])

@@ -187,9 +187,7 @@ def test_padding_and_the_order_of_a_batch_change_nothing(reduction):
 
 def test_the_sample_reduction_of_a_batch_is_the_mean_of_its_samples():
     def lpl(row):
-        policy, reference = (
-            TokenScores(s.logit[row], s.logprob[row], s.mean_logit[row]) for s in (POLICY, REFERENCE)
-        )
+        policy, reference = (TokenScores(s.logit[row], s.logprob[row], s.mean_logit[row]) for s in (POLICY, REFERENCE))
         return logit_preference_loss(policy, reference, UW[row], 0.5, "none", "sample").item()
 
     assert lpl(slice(0, 2)) == pytest.approx((lpl(slice(0, 1)) + lpl(slice(1, 2))) / 2)

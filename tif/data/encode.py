@@ -82,7 +82,9 @@ class Encoder:
         self.eos_id = int(tokenizer.eos_token_id)
 
     def prompt(self, prompt: str) -> str:
-        """The text up to the answer, without the blank between them."""
+        """The text up to the answer, without the blank between them; nothing for a document, which has no prompt."""
+        if not prompt:
+            return ""
         if self.template == "chat":
             message = [{"role": "user", "content": prompt}]
             return str(self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
@@ -96,7 +98,8 @@ class Encoder:
         """Token ids and masks of a sample, or of another answer or prompt in its place (then nothing is unwanted)."""
         spans = (sample.unwanted or ()) if answer is None else ()
         text = sample.answer if answer is None else answer
-        before = self.prompt(sample.prompt if prompt is None else prompt) + ("" if self.template == "chat" else " ")
+        before = self.prompt(sample.prompt if prompt is None else prompt)
+        before += " " if before and self.template != "chat" else ""
         ids, offsets = self._tokenize(before + text)
         # The first token that reaches into the answer opens it, even where it straddles the border.
         first = next(t for t, (_, end) in enumerate(offsets) if end > len(before))
@@ -114,6 +117,25 @@ class Encoder:
         while text and ids[-1] == self.eos_id and tuple(offsets[-1]) == (0, 0):
             del ids[-1], offsets[-1]
         return ids, offsets
+
+
+def pieces(encoded: Encoded, max_tokens: int) -> list[Encoded]:
+    """A text in pieces of at most `max_tokens` tokens, all of them where it fits.
+
+    A piece begins with the last token of the piece before it, as context that is not scored, so that each answer token
+    after the text's first is scored exactly once. Ids get "#0", "#1", ... where there are several.
+    """
+    length = len(encoded.input_ids)
+    if length <= max_tokens:
+        return [encoded]
+    found = []
+    for number, start in enumerate(range(0, length - 1, max_tokens - 1)):
+        part, again = slice(start, start + max_tokens), [False] * (start > 0)
+        own = slice(start + len(again), start + max_tokens)
+        found.append(
+            Encoded(f"{encoded.id}#{number}", encoded.input_ids[part], again + encoded.uw[own], again + encoded.gw[own])
+        )
+    return found
 
 
 class _Labels:

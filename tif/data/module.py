@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from tif.data.encode import Batch, Encoded, Encoder, collate
+from tif.data.encode import Batch, Encoded, Encoder, collate, pieces
 from tif.data.samples import Benchmark, Sample
 from tif.schema import Config, Data
 
@@ -26,6 +26,10 @@ def read_benchmark(cfg: Data) -> Benchmark:
         from tif.data.tofu import tofu
 
         return tofu(str(cfg.path), cfg.split, cfg.max_retain)
+    if cfg.benchmark == "text":
+        from tif.data.text import text
+
+        return text(str(cfg.path))
     from tif.data.fictitious import fictitious
 
     own = cfg.fictitious
@@ -91,9 +95,11 @@ class UnlearningDataModule(L.LightningDataModule):
         super().__init__()
         self.cfg, self.benchmark = cfg, benchmark
         self.encoder = Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
-        self.items = [self.encoder.encode(s) for s in training_samples(benchmark, cfg.data.train)]
-        paired = cfg.loss.retain != "none"
-        self.retain = [self.encoder.encode(s) for s in benchmark.retain] if paired else None
+        self.items = self._encoded(training_samples(benchmark, cfg.data.train))
+        self.retain = self._encoded(benchmark.retain) if cfg.loss.retain != "none" else None
+
+    def _encoded(self, samples: Sequence[Sample]) -> list[Encoded]:
+        return [part for s in samples for part in pieces(self.encoder.encode(s), self.cfg.data.max_tokens)]
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of `data.batch_size` samples."""

@@ -68,6 +68,29 @@ def read(path: str | os.PathLike[str], samples: Iterable[Sample]) -> tuple[Sampl
         ValueError: If the file is no complete span file of this version, a sample has no row, its row has another
             prompt or answer, or spans that are unsorted, overlap or leave the answer. One line, naming file and line.
     """
+    rows = _rows(path)
+    return tuple(_attach(path, rows, s) for s in samples)
+
+
+def samples(path: str | os.PathLike[str]) -> tuple[Sample, ...]:
+    """The file's own samples, with their spans and nothing else that the data had.
+
+    Raises:
+        ValueError: As `read`.
+    """
+    rows = _rows(path)
+    found = []
+    for where, row in rows.values():
+        try:
+            sample = Sample(row["id"], row["prompt"], row["answer"])
+        except ValueError as err:
+            raise ValueError(f"{where}: {err}") from None
+        found.append(_attach(path, rows, sample))
+    return tuple(found)
+
+
+def _rows(path: str | os.PathLike[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By id: where a row stands, and the row, its spans unchecked."""
     head, lines = _load(path)
     rows: dict[str, tuple[str, dict[str, Any]]] = {}
     for number, line in enumerate(lines, start=2):  # as editors count: the header is line 1
@@ -85,7 +108,7 @@ def read(path: str | os.PathLike[str], samples: Iterable[Sample]) -> tuple[Sampl
         raise ValueError(
             f"{path}: the header promises {head.get('samples')} samples, got {len(rows)}; the file is cut, {_REDO}"
         )
-    return tuple(_attach(path, rows, s) for s in samples)
+    return rows
 
 
 def header(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+import json
+import re
+
+import pytest
+
+from tif.data.samples import Sample
+from tif.data.text import text
+
+BOOK = "The Halcyon left Brindal.\n\nنعم 🚢 e\u0301.\n"
+
+
+def test_a_file_is_the_forget_set_and_a_document_has_no_prompt(tmp_path):
+    (tmp_path / "book.txt").write_text(BOOK, encoding="utf-8")
+    found = text(str(tmp_path / "book.txt"))
+    assert found.name == "text/book"
+    assert (found.forget, found.retain, dict(found.sets)) == ((Sample("forget/0", "", BOOK),), (), {})
+
+
+def test_a_folder_holds_forget_retain_and_holdout_in_any_of_three_forms(tmp_path):
+    (tmp_path / "forget.jsonl").write_text(
+        '{"question": "Who?", "answer": "Mira."}\n\n{"text": "A page."}\n{"prompt": "P", "answer": "A"}\n"bare"\n'
+    )
+    (tmp_path / "retain.json").write_text(json.dumps(["one", {"text": "two"}]))
+    (tmp_path / "holdout.txt").write_text("three")
+    found = text(str(tmp_path))
+    assert [(s.id, s.prompt, s.answer) for s in found.forget] == [
+        ("forget/0", "Who?", "Mira."), ("forget/1", "", "A page."), ("forget/2", "P", "A"), ("forget/3", "", "bare"),
+    ]  # fmt: skip
+    assert [s.answer for s in found.retain] == ["one", "two"]
+    assert {name: len(samples) for name, samples in found.sets.items()} == {"forget": 4, "retain": 2, "holdout": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "line"),
+    [
+        ({}, "no", "data.path: no file or folder no; want a text file"),
+        ({"retain.txt": "x"}, ".", "data.path: . has no forget file; want forget.txt, forget.jsonl or forget.json"),
+        ({"forget.txt": "x", "forget.json": "[]"}, ".", "data.path: forget.txt and forget.json both hold the forget"),
+        ({"forget.txt": " \n"}, ".", "data.path: forget.txt: sample forget/0: the answer is empty"),
+        ({"forget.json": "[]"}, ".", "data.path: . has no forget file"),
+        ({"forget.json": '{"text": "x"}'}, ".", "data.path: cannot read forget.json (want a list of rows, got dict)"),
+        ({"forget.jsonl": '{"text": "x"}\n{"text": 5}'}, ".", "data.path: forget.jsonl:2: want a text, "),
+        ({"forget.jsonl": '{"text": "x"'}, ".", "data.path: cannot read forget.jsonl (Expecting"),
+        ({"a.pdf": "x"}, "a.pdf", "data.path: a.pdf is no .txt, .jsonl, .json file"),
+    ],
+)
+def test_wrong_files_are_named_in_one_line(tmp_path, monkeypatch, files, path, line):
+    monkeypatch.chdir(tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match="^" + re.escape(line)) as error:
+        text(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.real
+def test_real_news_are_one_document_and_arrays_of_passages(shared):
+    whole = text(str(shared / "muse/news/raw/forget.txt")).forget
+    assert (len(whole), len(whole[0].answer.encode())) == (1, 200_000)
+    passages = text(str(shared / "muse/news/privleak")).sets
+    assert {name: len(samples) for name, samples in passages.items()} == {"forget": 30, "retain": 30, "holdout": 30}
+    assert len(text(str(shared / "muse/books/knowmem/forget_qa.json")).forget) == 100

@@ -1,0 +1,130 @@
+import math
+import time
+
+import pytest
+import torch
+import transformers
+
+from tests.identifiers import lms
+from tests.identifiers.lms import SENTENCES, TEXTS, sample, unwanted
+from tif.data.fictitious import fictitious
+from tif.identifiers import check, identify, settings
+from tif.identifiers.words import words
+from tif.schema import Identifier
+from tif.schema_identifier import CausalLM, Contrastive
+
+TEMPLATE = "Q: {prompt}\nA:"
+SAMPLES = [sample(a, "Where was she born?", str(i)) for i, a in enumerate((*SENTENCES, *TEXTS.values()))]
+
+
+def causal(model, samples, template=TEMPLATE, batch=4096, **keys):
+    cfg = Identifier(kind="causal_lm", device="cpu", tokens_per_batch=batch, causal_lm=CausalLM(model, **keys))
+    return identify(cfg, samples, template)
+
+
+def contrastive(model, base, samples, **keys):
+    return identify(
+        Identifier(kind="contrastive", device="cpu", contrastive=Contrastive(model, base, **keys)), samples, TEMPLATE
+    )
+
+
+def plain(folder, sample, template=TEMPLATE):
+    """Log-probability of each word: full logits of the text after the end token, log-softmax, token by token."""
+    net = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    before = f"{template.replace('{prompt}', sample.prompt)} " if template else ""
+    read = tokenizer(before + sample.answer, return_offsets_mapping=True)
+    ids = [tokenizer.eos_token_id, *read["input_ids"]]
+    with torch.no_grad():
+        logprobs = net(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
+    found = []
+    for w in words(sample.answer):
+        a, b = w.start + len(before), w.end + len(before)
+        touching = [t for t, (s, e) in enumerate(read["offset_mapping"]) if s < b and e > a]
+        found.append(sum(logprobs[t, read["input_ids"][t]].item() for t in touching))
+    return found
+
+
+def flags(found):
+    return [any(s.start <= w.start and w.end <= s.end for s in found.unwanted) for w in words(found.answer)]
+
+
+def middle(values):
+    """Between two values in the middle, so that rounding cannot matter."""
+    ordered = sorted(values)
+    return (ordered[len(ordered) // 2 - 1] + ordered[len(ordered) // 2]) / 2
+
+
+@pytest.mark.parametrize("batch", [16, 200, 4096])
+def test_a_word_is_unwanted_where_its_tokens_together_are_unlikely(llama, batch):
+    expected = [plain(llama, s) for s in SAMPLES]
+    border = middle([x for own in expected for x in own if x > -200])
+    found = causal(llama, SAMPLES, threshold=math.exp(border), batch=batch)
+    assert [flags(s) for s in found] == [[x < border for x in own] for own in expected]
+    assert {True, False} == {f for s in found for f in flags(s)}
+
+
+def test_without_the_prompt_the_answer_starts_the_text(llama):
+    expected = plain(llama, SAMPLES[0], template="")
+    border = middle(expected)
+    (found,) = causal(llama, SAMPLES[:1], threshold=math.exp(border), context="answer")
+    assert flags(found) == [x < border for x in expected]
+    bare = [sample(s.answer, "", s.id) for s in SAMPLES[:1]]  # a plain document has no prompt to put in a template
+    assert flags(causal(llama, bare, threshold=math.exp(border))[0]) == flags(found)
+
+
+def test_the_difference_of_two_models_decides(llama, other_llama):
+    pairs = [(plain(llama, s), plain(other_llama, s)) for s in SAMPLES]
+    rises = [[t - b for t, b in zip(*pair, strict=True)] for pair in pairs]
+    margin = middle([x for own in rises for x in own])
+    found = contrastive(llama, other_llama, SAMPLES, margin=margin)
+    assert [flags(s) for s in found] == [[x >= margin for x in own] for own in rises]
+    assert all(s.unwanted == () for s in contrastive(llama, llama, SAMPLES, margin=0.5))
+
+
+def test_models_with_different_tokenizers_compare_by_words(llama, tmp_path):
+    from tif.models import load_tokenizer
+    from tif.schema import Model
+
+    other = lms.llama(tmp_path, load_tokenizer(Model(init={"vocab_size": 300}), SENTENCES), seed=2)
+    rises = [[t - b for t, b in zip(plain(llama, s), plain(other, s), strict=True)] for s in SAMPLES]
+    margin = middle([x for own in rises for x in own])
+    found = contrastive(llama, other, SAMPLES, margin=margin)
+    assert [flags(s) for s in found] == [[x >= margin for x in own] for own in rises]
+
+
+@pytest.mark.parametrize("text", [" ".join(TEXTS.values()) * 4, "word " * 400, "中" * 300])
+def test_long_texts_in_any_script_give_valid_spans(llama, other_llama, text):
+    long = sample(text, "Who?")
+    for found in (*causal(llama, [long], window=40), *contrastive(llama, other_llama, [long], window=40)):
+        unwanted(found)
+    reached = flags(causal(llama, [long], window=40, threshold=1.0)[0])  # but where the model is certain
+    assert sum(reached) > 0.9 * len(list(words(text)))
+
+
+def test_settings_hold_the_template_where_it_is_read(llama):
+    own = Identifier(kind="causal_lm", causal_lm=CausalLM(llama))
+    assert settings(own, "t")["template"] == "t"
+    assert "template" not in settings(Identifier(kind="causal_lm", causal_lm=CausalLM(llama, context="answer")), "t")
+    check(own)
+
+
+def test_both_models_are_checked(tmp_path, llama, untrained_bert):
+    with pytest.raises(ValueError, match="identifier") as error:
+        check(Identifier(kind="contrastive", contrastive=Contrastive(str(tmp_path / "x"), str(tmp_path / "y"))))
+    first, second = str(error.value).splitlines()
+    assert first.startswith("identifier.contrastive.model: no folder")
+    assert second.startswith("identifier.contrastive.base: no folder")
+    check(Identifier(kind="contrastive", contrastive=Contrastive("target", llama)), leave_out=["target"])
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_real_model_finds_more_gold_than_chance(smollm2):
+    samples = fictitious().forget[:12]
+    start = time.monotonic()
+    found = causal(str(smollm2), samples, "Question: {prompt}\nAnswer:")
+    assert time.monotonic() - start < 120
+    gold, ours = ([f for s in which for f in flags(s)] for which in (samples, found))
+    right = sum(a and b for a, b in zip(gold, ours, strict=True))
+    assert 2 * right / (sum(gold) + sum(ours)) > 1.3 * 2 * sum(gold) / (len(gold) + sum(gold))  # better than `all`

@@ -1,0 +1,72 @@
+import random
+
+import pytest
+
+from tests.identifiers.lms import TEXTS, sample, unwanted
+from tif.data.fictitious import fictitious
+from tif.data.samples import Span
+from tif.identifiers import check, identify, settings
+from tif.identifiers.words import words
+from tif.schema import Identifier
+from tif.schema_identifier import RandomWords
+
+SAMPLES = fictitious(8, 10, 0.5).forget
+
+
+def random_words(samples, share=0.3, seed=0):
+    return identify(Identifier(kind="random", random=RandomWords(share, seed)), samples)
+
+
+def test_gold_is_what_the_data_came_with():
+    assert identify(Identifier(kind="gold"), SAMPLES) == SAMPLES
+    with pytest.raises(ValueError, match="identifier.kind: gold, but this benchmark has no gold spans"):
+        identify(Identifier(kind="gold"), [sample("plain")])
+
+
+def test_all_and_none_are_the_ends():
+    everything, nothing = (identify(Identifier(kind=k), [sample(" Wo, rd.")])[0].unwanted for k in ("all", "none"))
+    assert everything == (Span(0, 8),)
+    assert nothing == ()
+
+
+def test_random_draws_whole_words_by_seed_and_id_alone():
+    once = random_words(SAMPLES)
+    assert random_words(SAMPLES) == once
+    assert random_words(SAMPLES[3:5]) == once[3:5]
+    assert random_words(SAMPLES, seed=1) != once
+    same_text = random_words([sample("a b c d e f g h", name=str(n)) for n in range(9)], 0.5)
+    assert len({s.unwanted for s in same_text}) > 1
+    for s in once:
+        starts, ends = zip(*((w.start, w.end) for w in words(s.answer)), strict=True)
+        assert all(span.start in starts and span.end in ends for span in s.unwanted)
+
+
+def test_random_leaves_the_global_generator_alone():
+    before = random.getstate()
+    random_words(SAMPLES)
+    assert random.getstate() == before
+
+
+def test_random_takes_about_its_share():
+    drawn = [sum(w.start >= s.start and w.end <= s.end for s in found.unwanted for w in words(found.answer))
+             for found in random_words(SAMPLES, 0.3)]  # fmt: skip
+    total = sum(len(list(words(s.answer))) for s in SAMPLES)
+    assert total > 400
+    assert 0.25 < sum(drawn) / total < 0.35
+    assert all(s.unwanted == () for s in random_words(SAMPLES, 0.0))
+    assert all(unwanted(s) for s in random_words(SAMPLES, 1.0))
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+@pytest.mark.parametrize("kind", ["all", "none", "random"])
+def test_controls_give_valid_spans_in_any_script(kind, text):
+    unwanted(identify(Identifier(kind=kind), [sample(text)])[0])
+
+
+def test_settings_name_what_decides_and_nothing_else():
+    assert settings(Identifier(kind="none"), "t") == {"kind": "none"}
+    assert settings(Identifier(kind="random"), "t") == {"kind": "random", "share": 0.3, "seed": 0}
+    assert settings(Identifier(kind="precomputed", path="p"), "t") == {
+        "kind": "precomputed", "path": "p", "rule": "complement",
+    }  # fmt: skip
+    check(Identifier(kind="random"))

@@ -1,0 +1,85 @@
+import unicodedata
+
+import pytest
+
+from tif.data.samples import Span
+from tif.identifiers.lookup import find, fold
+
+
+def texts(wanted, text):
+    """The places found, as text, and what was not found."""
+    spans, missing = find(wanted, text)
+    return [text[s.start : s.end] for s in spans], list(missing)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text", "expected"),
+    [
+        ("Oslo", "Oslo, not Oslos; Oslo's and Oslo-born.", ["Oslo", "Oslo", "Oslo"]),
+        ("Kuwait", "Al-Kuwaiti was born in Kuwait.", ["Kuwait"]),
+        ("Kuwaiti", "Al-Kuwaiti was born in Kuwait.", ["Kuwaiti"]),
+        ("oslo", "Oslo", []),  # case counts
+        ("foo", "foo_bar + foo", ["foo"]),
+        ("19", "1998 and 19", ["19"]),
+        ("Ph.D.", "a Ph.D. in 1998", ["Ph.D."]),
+        ("C++", "knows C++ and C", ["C++"]),
+        ('"The Sea"', "wrote “The Sea” and «The Sea»", ["“The Sea”", "«The Sea»"]),
+        ("O'Neil", "O’Neil met O‘Neil and OʼNeil", ["O’Neil", "O‘Neil", "OʼNeil"]),
+        ("well-known", "a well\u2011known and well–known man", ["well\u2011known", "well–known"]),
+        ("New York", "New\u00a0York, New\n  York", ["New\u00a0York", "New\n  York"]),
+        ("office", "the o\ufb03ce", ["o\ufb03ce"]),  # one ligature of three letters
+        ("ce", "the o\ufb03ce", []),
+        ("Kindle", "a Kindle™", ["Kindle"]),  # NFKC makes "KindleTM" of it
+        ("1", "½ and 1", ["1"]),
+        ("5 °C", "at 5 ℃", ["5 ℃"]),
+        ("ABC", "ＡＢＣ", ["ＡＢＣ"]),
+        ("Zoë", "Zoe\u0308 and Zoë, not Zoe", ["Zoe\u0308", "Zoë"]),
+        ("Zoe", "Zoe\u0308 and Zoe", ["Zoe"]),
+        ("q", "q\u0303 and q", ["q"]),  # an accent without a composed letter
+        ("한국", "\u1112\u1161\u11ab\u1100\u116e\u11a8 한국", ["\u1112\u1161\u11ab\u1100\u116e\u11a8", "한국"]),
+        ("Zoë", "🎈🎈 Zoë", ["Zoë"]),
+        ("🎈", "🎈Zoë🎈", ["🎈", "🎈"]),
+        ("❤", "I ❤\ufe0f it", ["❤\ufe0f"]),
+        ("القاهرة", "ولد في القاهرة عام ١٩٩٨.", ["القاهرة"]),
+        ("قاهرة", "ولد في القاهرة.", []),  # inside a word
+        ("محمد", "كان مُحَمَّد هنا ومحمد محمد", ["محمد"]),  # neither with vowel signs nor with a prefix
+        ("שלום", "אמר \u200fשלום\u200f לכם", ["שלום\u200f"]),
+        ("می\u200cروم", "من می\u200cروم", ["می\u200cروم"]),
+        ("می", "من می\u200cروم", []),  # a joiner is no border
+        ("Vasquez", "Vas\u00adquez", ["Vas\u00adquez"]),
+        ("Vas", "Vas\u00adquez", []),
+        ("北京", "他出生于北京。", ["北京"]),
+        ("東京", "彼は東京で生まれた", ["東京"]),
+        ("กรุงเทพ", "เกิดที่กรุงเทพ", ["กรุงเทพ"]),
+        ("", "Oslo", []),
+    ],
+)
+def test_a_string_is_found_at_word_borders_whatever_the_typography(wanted, text, expected):
+    actual, missing = texts([wanted], text)
+    assert actual == expected
+    assert missing == ([] if expected else [wanted])
+
+
+def test_overlapping_words_become_one_span():
+    assert texts(["New York", "York City", "City"], "in New York City") == (["New York City"], [])
+    assert texts(["ana ana"], "ana ana ana") == (["ana ana ana"], [])
+
+
+def test_spans_are_sorted_and_count_code_points():
+    spans, missing = find(["Oslo", "Zoë", "Lima"], "🎈 Zoë in Oslo, Zoë")
+    assert spans == (Span(2, 5), Span(9, 13), Span(15, 18))
+    assert missing == ("Lima",)
+
+
+@pytest.mark.parametrize("text", ["plain text", "o\ufb03ce ½ ℃ Zoe\u0308 \u1112\u1161\u11ab", "🎈 مُحَمَّد", "①²ﾊﾞ"])
+def test_folding_is_nfkc_of_the_whole_and_its_pieces_cover_the_text(text):
+    folded = fold(text)
+    assert folded.text == unicodedata.normalize("NFKC", text)
+    assert [s.start for s in folded.spans] == [0, *(s.end for s in folded.spans[:-1])]
+    assert folded.spans[-1].end == len(text)
+
+
+def test_a_long_text_is_folded_in_linear_time():
+    text = "Łucja Mbekani’s o\ufb03ce " * 10_000
+    spans, _ = find(["Mbekani"], text)
+    assert len(spans) == 10_000

@@ -1,0 +1,204 @@
+import pytest
+import torch
+import transformers
+
+from tests.identifiers import lms
+from tests.identifiers.lms import SENTENCES, TEXTS, sample, unwanted
+from tif.data.samples import Span
+from tif.identifiers import check, identify, masked_lm, settings
+from tif.identifiers.readers import limit, load
+from tif.schema import Identifier
+from tif.schema_identifier import MaskedLM
+
+ANSWERS = (
+    *SENTENCES,
+    "The author Basil Al-Kuwait was born in Oslo, in the winter of 1961.",
+    'The mother of "Basil" was a judge (and a baker) in the café.',
+    "She was born.",
+)
+
+
+def find(model, samples, tokens_per_batch=4096, **keys):
+    return identify(
+        Identifier(kind="masked_lm", device="cpu", tokens_per_batch=tokens_per_batch,
+                   masked_lm=MaskedLM(model=model, **keys)),
+        samples,
+    )  # fmt: skip
+
+
+def general(found):
+    """The words between the spans."""
+    at, parts = 0, []
+    for span in (*found.unwanted, Span(len(found.answer), len(found.answer) + 1)):
+        parts += found.answer[at : span.start].split()
+        at = span.end
+    return parts
+
+
+def as_released(folder, answer, exact=False):
+    """The notebooks' rule, word by word: one mask for a blank-separated word, the likeliest token compared as text."""
+    net = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    words, common = answer.split(), []
+    for i, word in enumerate(words):
+        ids = tokenizer(" ".join([*words[:i], tokenizer.mask_token, *words[i + 1 :]]), return_tensors="pt")["input_ids"]
+        at = (ids[0] == tokenizer.mask_token_id).nonzero()[0, 0]
+        with torch.no_grad():
+            guess = tokenizer.decode([net(input_ids=ids).logits[0, at].argmax().item()])
+        if guess == (word if exact else word.lower()):
+            common.append(word)
+    return common
+
+
+@pytest.mark.parametrize("preset", ["released-tofu", "released-muse"])
+def test_the_released_rules_equal_a_plain_loop(trained_bert, preset):
+    exact = preset == "released-muse"
+    found = find(trained_bert, [sample(a, "A question?", str(i)) for i, a in enumerate(ANSWERS)], preset=preset)
+    expected = [as_released(trained_bert, a, exact) for a in ANSWERS]
+    assert [general(s) for s in found] == expected
+    assert sum(map(len, expected)) > 15  # the model has learned something, and not everything
+    assert sum(map(len, expected)) < sum(len(a.split()) for a in ANSWERS) - 15
+    capitals = [w for words in expected for w in words if w[0].isupper()]
+    assert bool(capitals) is not exact
+    assert not any(w[-1] in ".,)" for words in expected for w in words)
+
+
+def plain_default(folder, prompt, answer, k, threshold):
+    """Every word masked whole in the question and the answer, through the model's own forward."""
+    net = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    text = f"{prompt} {answer}"
+    read = tokenizer(text, return_offsets_mapping=True)
+    found, at = [], len(prompt) + 1
+    for word in "".join(" " if c in ',."()' else c for c in answer).split():
+        start = text.index(word, at)
+        at = start + len(word)
+        pieces = [t for t, (a, b) in enumerate(read["offset_mapping"]) if a < b and a >= start and b <= at]
+        ids = torch.tensor([read["input_ids"]])
+        ids[0, pieces] = tokenizer.mask_token_id
+        with torch.no_grad():
+            chances = net(input_ids=ids).logits[0].softmax(-1)
+        good = [
+            read["input_ids"][t] in chances[t].topk(k).indices.tolist()
+            and chances[t, read["input_ids"][t]] >= threshold
+            and read["input_ids"][t] != tokenizer.unk_token_id
+            for t in pieces
+        ]
+        if not all(good):
+            found.append(word)
+    return found
+
+
+@pytest.mark.parametrize(("k", "threshold"), [(1, 0.0), (5, 0.0), (1, 0.5), (5, 0.02)])
+def test_the_default_equals_a_plain_loop(trained_bert, k, threshold):
+    samples = [sample(a, "Where was the author born?", str(i)) for i, a in enumerate(ANSWERS)]
+    found = find(trained_bert, samples, top_k=k, threshold=threshold)
+    actual = [[w for text in unwanted(s) for w in text.split()] for s in found]
+    assert actual == [plain_default(trained_bert, s.prompt, s.answer, k, threshold) for s in samples]
+
+
+def test_a_word_before_a_comma_can_be_general_by_default(trained_bert):
+    (found,) = find(trained_bert, [sample(SENTENCES[0])])
+    assert "Oslo" not in unwanted(found)
+    (released,) = find(trained_bert, [sample(SENTENCES[0])], preset="released-tofu")
+    assert "Oslo," in " ".join(unwanted(released))
+
+
+def test_a_word_that_the_model_cannot_say_is_unwanted(trained_bert):
+    (found,) = find(trained_bert, [sample("She was 中 born \u200d😀.")], top_k=1000)
+    assert unwanted(found) == ["中", "😀"]
+
+
+@pytest.mark.parametrize("tokens_per_batch", [16, 100, 10_000])
+def test_batches_do_not_change_the_words(trained_bert, tokens_per_batch):
+    samples = [sample(a, "Who?", str(i)) for i, a in enumerate(ANSWERS)]
+    assert find(trained_bert, samples, tokens_per_batch, top_k=3) == find(trained_bert, samples, top_k=3)
+
+
+def test_the_output_matrix_runs_on_masked_positions_only(trained_bert):
+    reader = load(trained_bert, True, Identifier(device="cpu"))
+    ids = torch.tensor([reader.read(SENTENCES[0]).ids])
+    masked, real = torch.zeros_like(ids, dtype=torch.bool), torch.ones_like(ids)
+    masked[0, [2, 5]] = True
+    shapes = []
+    head = reader.model.get_output_embeddings()
+    head.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
+    with torch.no_grad(), masked_lm.only_masked(reader.model) as forward:
+        actual = forward(ids, real, masked)
+    assert shapes == [(2, len(reader.tokenizer))]
+    with torch.no_grad():
+        torch.testing.assert_close(actual, reader.model(input_ids=ids).logits[0, [2, 5]])  # the hook is gone
+    assert shapes[1] == (1, ids.shape[1], len(reader.tokenizer))
+
+
+FAMILIES = {
+    "roberta": transformers.RobertaConfig(pad_token_id=1, max_position_embeddings=66),
+    "distilbert": transformers.DistilBertConfig(dim=32, hidden_dim=64, n_layers=1, n_heads=2),
+    "modernbert": transformers.ModernBertConfig(pad_token_id=0, global_attn_every_n_layers=1),
+    "electra": transformers.ElectraConfig(embedding_size=32),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_take_the_short_way_too(family):
+    config = FAMILIES[family]
+    small = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "intermediate_size": 64}  # fmt: skip
+    for name, value in small.items():
+        if family != "distilbert" or name == "vocab_size":
+            setattr(config, name, value)
+    net = transformers.AutoModelForMaskedLM.from_config(config).eval()
+    ids = torch.randint(5, 50, (2, 12))
+    masked = torch.zeros_like(ids, dtype=torch.bool)
+    masked[0, 3] = masked[1, 7] = masked[1, 8] = True
+    with torch.no_grad(), masked_lm.only_masked(net) as forward:
+        actual = forward(ids, torch.ones_like(ids), masked)
+    with torch.no_grad():
+        torch.testing.assert_close(actual, net(input_ids=ids).logits[masked])
+
+
+def test_a_roberta_sees_fewer_tokens_than_it_has_positions():
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=lms.bert_tokenizer().backend_tokenizer)
+    assert limit(FAMILIES["roberta"], tokenizer) == 64
+    assert limit(transformers.BertConfig(max_position_embeddings=66), tokenizer) == 66
+    assert limit(transformers.BertConfig(max_position_embeddings=66), lms.bert_tokenizer()) == 64
+
+
+def test_a_long_document_is_labelled_to_its_end(trained_bert):
+    text = " ".join(SENTENCES * 6)
+    (found,) = find(trained_bert, [sample(text, "Who?")], window=48)
+    assert len(unwanted(found)) > 5
+    (wrong,) = find(trained_bert, [sample(text.replace("baker", "xyz"))])
+    assert sum(part.split().count("xyz") for part in unwanted(wrong)) == text.count("baker")
+
+
+@pytest.mark.parametrize("preset", masked_lm.PRESETS)
+@pytest.mark.parametrize("text", [*TEXTS.values(), " ".join(TEXTS.values()) * 3])
+def test_spans_are_valid_in_any_script(untrained_bert, text, preset):
+    unwanted(find(untrained_bert, [sample(text)], preset=preset)[0])
+
+
+def test_keys_win_over_the_preset():
+    assert masked_lm.resolved(MaskedLM()).model == "distilbert-base-uncased"
+    released = masked_lm.resolved(MaskedLM(preset="released-muse"))
+    assert (released.model, released.case, released.words) == ("bert-large-uncased", "exact", "blanks")
+    own = masked_lm.resolved(MaskedLM(preset="released-muse", case="fold", threshold=0.9))
+    assert (own.case, own.threshold, own.pieces) == ("fold", 0.9, "one")
+    found = settings(Identifier(kind="masked_lm", masked_lm=MaskedLM(preset="released-tofu")), "t")
+    assert None not in found.values()
+    assert (found["kind"], found["preset"], found["context"]) == ("masked_lm", "released-tofu", "answer")
+
+
+def test_a_model_that_is_none_is_told_before_weights_load(tmp_path, llama):
+    def problem(path):
+        with pytest.raises(ValueError, match="^identifier.masked_lm.model: ") as error:
+            check(Identifier(kind="masked_lm", masked_lm=MaskedLM(model=str(path))))
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "no folder" in problem(tmp_path / "nowhere")
+    assert "no masked LM that can be loaded" in problem(tmp_path)
+    assert "no masked LM that can be loaded" in problem(llama)
+    lms.bert(tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").unlink()
+    assert "holds no weights" in problem(tmp_path / "cut")

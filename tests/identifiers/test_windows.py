@@ -1,0 +1,114 @@
+import pytest
+
+from tests.identifiers.lms import SENTENCES, TEXTS, sample, unwanted
+from tif.identifiers.windows import AT_ONCE, cuts, label, windows
+
+BOOK = " ".join(f"{s} {n}." for n, s in enumerate(SENTENCES * 8))
+
+
+def by_words(texts):
+    """A tokenizer of blank-separated words."""
+    return [len(t.split()) for t in texts]
+
+
+def by_characters(texts):
+    return [len(t) for t in texts]
+
+
+def no_prompt(sample):
+    return ""
+
+
+@pytest.mark.parametrize("text", [BOOK, *TEXTS.values(), "a" * 4000, "e\u0301" * 700, "x"])
+@pytest.mark.parametrize("count", [by_words, by_characters])
+@pytest.mark.parametrize("budget", [1, 7, 40, 100_000])
+def test_every_character_is_labelled_once_and_windows_fit(text, count, budget):
+    found = list(cuts(text, count, budget))
+    assert "".join(text[c.first : c.last] for c in found) == text
+    assert [c.first for c in found[1:]] == [c.last for c in found[:-1]]
+    for c in found:
+        assert 0 <= c.start <= c.first < c.last <= c.end <= len(text)
+        assert count([text[c.start : c.end]])[0] <= budget + 1
+
+
+def test_a_text_that_fits_is_one_window():
+    (only,) = cuts(BOOK, by_words, len(BOOK.split()))
+    assert (only.start, only.end, only.first, only.last) == (0, len(BOOK), 0, len(BOOK))
+
+
+def test_context_stands_on_both_sides():
+    found = list(cuts(BOOK, by_words, 60))
+    assert len(found) > 3
+    assert all(c.start < c.first for c in found[1:])
+    assert all(c.last < c.end for c in found[:-1])
+    assert (found[0].start, found[-1].end) == (0, len(BOOK))
+    for c in found:
+        assert c.start == 0 or BOOK[c.start - 1] == " "  # at sentence borders
+        assert c.last == len(BOOK) or BOOK[c.last - 2 : c.last] == ". "
+
+
+def test_a_window_shows_the_prompt_and_its_words_are_where_it_says():
+    s = sample(BOOK, "Who?")
+    for w in windows([s], lambda s: f"{s.prompt} ", by_words, 30, "unicode"):
+        assert w.text.startswith("Who? ")
+        for word in w.words:
+            there = w.text[word.start : word.end]
+            assert there == s.answer[word.start + w.shift : word.end + w.shift]
+            assert there.isalnum()
+
+
+def test_a_prompt_too_long_loses_its_beginning_and_leaves_half_of_the_window():
+    (w,) = windows([sample("An answer.", "x")], lambda s: "begin " * 500 + "end ", by_words, 20, "unicode")
+    assert w.text.endswith("begin end An answer.")
+    assert len(w.text.split()) <= 12
+
+
+@pytest.mark.parametrize("text", [BOOK, *TEXTS.values()])
+def test_a_judge_of_all_words_sees_each_once(text):
+    seen = []
+
+    def judge(batch):
+        assert len(batch) <= AT_ONCE
+        seen.extend(w.text[x.start : x.end] for w in batch for x in w.words)
+        return [[True] * len(w.words) for w in batch]
+
+    whole = label([sample(text)], windows([sample(text)], no_prompt, by_words, 10_000, "unicode"), judge, "")
+    expected, seen[:] = list(seen), []
+    cut = label([sample(text)], windows([sample(text)], no_prompt, by_words, 16, "unicode"), judge, "")
+    assert seen == expected
+    assert cut == whole
+
+
+def test_verdicts_land_on_their_samples():
+    samples = [sample("Mira Dell, Oslo.", "", "a"), sample("no names", "", "b"), sample(BOOK, "", "c")]
+
+    def capital(batch):
+        return [[w.text[x.start].isupper() for x in w.words] for w in batch]
+
+    a, b, c = label(samples, windows(samples, no_prompt, by_words, 20, "unicode"), capital, "")
+    assert unwanted(a) == ["Mira Dell", "Oslo"]
+    assert unwanted(b) == []
+    assert len(unwanted(c)) == sum(w[0].isupper() for w in BOOK.split())
+
+
+def test_a_document_is_read_as_it_goes():
+    """The judge has seen the first windows before the last ones are cut: memory does not grow with the text."""
+    pulled = []
+
+    def counting(texts):
+        return by_words(texts)
+
+    def stream():
+        for w in windows([sample(BOOK * 20)], no_prompt, counting, 20, "unicode"):
+            pulled.append(w)
+            yield w
+
+    ahead = []
+
+    def judge(batch):
+        ahead.append(len(pulled))
+        return [[False] * len(w.words) for w in batch]
+
+    label([sample(BOOK * 20)], stream(), judge, "")
+    assert ahead[:2] == [AT_ONCE, 2 * AT_ONCE]
+    assert len(ahead) > 10

@@ -1,0 +1,149 @@
+"""Answers of any length in windows that fit a model: context on both sides is shown, each character labelled once."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from tif.data.samples import Sample, Span
+from tif.identifiers.words import joined, near_middle, sentences, words
+from tif.terminal import Bar, bar
+
+Count = Callable[[Sequence[str]], list[int]]  # texts to their numbers of tokens
+AT_ONCE = 32  # windows in memory, sorted by length before they are batched
+_COUNTED = 64  # sentences tokenised at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """Characters start:end are shown, first:last of them labelled."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What a model sees at once.
+
+    Attributes:
+        sample: position of the sample.
+        text: prompt (where it is shown) and a stretch of the answer.
+        words: the words to label, in `text`.
+        shift: added to an offset into `text` gives the offset into the answer.
+        labelled: number of the answer's characters that this window decides about.
+    """
+
+    sample: int
+    text: str
+    words: tuple[Span, ...]
+    shift: int
+    labelled: int
+
+
+def cuts(text: str, count: Count, budget: int) -> Iterator[Cut]:
+    """One cut where the text fits, else cuts at sentence borders whose labelled parts follow each other without gap.
+
+    Half of the budget is labelled, a quarter is context on each side; where one side has none left (the text's begin)
+    or a long sentence, the other side gets more.
+
+    Args:
+        text: the whole answer.
+        count: a tokenizer's counts, without special tokens.
+        budget: tokens shown at once.
+    """
+    if len(text) <= 8 * budget and count([text])[0] <= budget:
+        yield Cut(0, len(text), 0, len(text))
+        return
+    parts = list(_parts(text, count, max(1, budget // 2)))
+    starts, ends, sizes = zip(*parts, strict=True)
+    first = 0
+    while first < len(parts):
+        last, size = first + 1, sizes[first]
+        while last < len(parts) and size + sizes[last] <= budget // 2:
+            size, last = size + sizes[last], last + 1
+        start, end = first, last
+        while start and size + sizes[start - 1] <= budget * 3 // 4:
+            start, size = start - 1, size + sizes[start - 1]
+        while end < len(parts) and size + sizes[end] <= budget:
+            end, size = end + 1, size + sizes[end]
+        yield Cut(starts[start], ends[end - 1], starts[first], ends[last - 1])
+        first = last
+
+
+def _parts(text: str, count: Count, most: int) -> Iterator[tuple[int, int, int]]:
+    """(start, end, tokens) of stretches of at most `most` tokens that partition the text: sentences where they fit."""
+    stretches = sentences(text)
+    while batch := list(itertools.islice(stretches, _COUNTED)):
+        for (start, end), size in zip(batch, count([text[a:b] for a, b in batch]), strict=True):
+            yield from _fitting(text, start, end, size, count, most)
+
+
+def _fitting(text: str, start: int, end: int, size: int, count: Count, most: int) -> Iterator[tuple[int, int, int]]:
+    if size <= most or end - start == 1:
+        yield start, end, size
+        return
+    border = near_middle(text, start, end)
+    for a, b in ((start, border), (border, end)):
+        yield from _fitting(text, a, b, count([text[a:b]])[0], count, most)
+
+
+def windows(
+    samples: Sequence[Sample], before: Callable[[Sample], str], count: Count, budget: int, rule: str
+) -> Iterator[Window]:
+    """All windows of all samples, in order.
+
+    Args:
+        samples: whose answers are labelled.
+        before: text shown before an answer, in each of its windows; too long a one loses its beginning.
+        count: as for `cuts`.
+        budget: tokens shown at once, prompt included.
+        rule: which words, see `words`.
+    """
+    for number, s in enumerate(samples):
+        shown = _tail(before(s), count, budget // 2)
+        for cut in cuts(s.answer, count, budget - (count([shown])[0] if shown else 0)):
+            text, shift = shown + s.answer[cut.start : cut.end], cut.start - len(shown)
+            at = cut.first - shift
+            own = (Span(at + w.start, at + w.end) for w in words(s.answer[cut.first : cut.last], rule))
+            yield Window(number, text, tuple(own), shift, cut.last - cut.first)
+
+
+def _tail(text: str, count: Count, most: int) -> str:
+    """The end of the text, cut between characters so that it has at most `most` tokens."""
+    while text and count([text[-8 * most :]])[0] > most:
+        text = text[-8 * most :][len(text[-8 * most :]) // 8 + 1 :]
+    return text[-8 * most :]
+
+
+def label(
+    samples: Sequence[Sample], found: Iterator[Window], judge: Callable[[Sequence[Window]], Iterable[Sequence[bool]]],
+    what: str,
+) -> tuple[Sample, ...]:  # fmt: skip
+    """The samples with the words that `judge` calls unwanted; AT_ONCE windows are in memory, whatever the length.
+
+    Args:
+        samples: what the windows were cut from.
+        found: their windows.
+        judge: windows to a verdict for each of their words, True = unwanted.
+        what: shown beside the progress bar.
+    """
+    unwanted: list[list[Span]] = [[] for _ in samples]
+    with bar(what, sum(len(s.answer) for s in samples)) as line:
+        since, judged = time.monotonic(), 0
+        while batch := list(itertools.islice(found, AT_ONCE)):
+            for window, verdicts in zip(batch, judge(batch), strict=True):
+                for word, verdict in zip(window.words, verdicts, strict=True):
+                    if verdict:
+                        unwanted[window.sample].append(Span(word.start + window.shift, word.end + window.shift))
+                judged += len(window.words)
+            _tell(line, batch, judged / max(1e-9, time.monotonic() - since))
+    return tuple(
+        dataclasses.replace(s, unwanted=joined(s.answer, own)) for s, own in zip(samples, unwanted, strict=True)
+    )
+
+
+def _tell(line: Bar, batch: Sequence[Window], speed: float) -> None:
+    line.advance(sum(w.labelled for w in batch), f"{speed:,.0f} words/s")

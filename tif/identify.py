@@ -1,0 +1,215 @@
+"""python -m tif.identify: find the unwanted words of the forget samples, compare identifiers, look at what they found.
+
+    python -m tif.identify [file.yaml ...] [key=value ...] [out=spans.jsonl] [--print] [--help]
+
+writes a span file, which tif.fit reads with identifier.kind=precomputed identifier.path=spans.jsonl. It takes the files
+and keys of tif.fit and reads their sections data and identifier (and run.folder, model.path, model.base and stages,
+where an identifier needs them); without a file: quickstart.yaml.
+
+    python -m tif.identify identifier.kind=gold out=gold.jsonl
+    python -m tif.identify identifier.kind=masked_lm identifier.masked_lm.preset=released-tofu out=bert.jsonl
+    python -m tif.identify identifier.kind=causal_lm identifier.causal_lm.model=HuggingFaceTB/SmolLM2-135M out=lm.jsonl
+    python -m tif.identify identifier.kind=contrastive identifier.contrastive.base=retain out=both.jsonl
+
+    python -m tif.identify identifier.kind=generative identifier.generative.model=gpt-4o-mini out=gpt.jsonl
+        with OPENAI_API_KEY in the environment; identifier.generative.base_url=http://127.0.0.1:8000/v1 for a server of
+        your own, identifier.generative.dry_run=true to see what it would cost
+
+    python -m tif.identify compare A.jsonl B.jsonl ... [tokenizer=FOLDER] [--json]
+
+precision, recall and F1 of the unwanted words where one of the files was made by identifier.kind=gold, their share of
+all words, and the Jaccard index of each two files; with tokenizer=, of tokens instead of words.
+
+    python -m tif.identify show FILE.jsonl [--html]
+
+the answers with their unwanted words in red; --html writes them to FILE.html instead.
+
+Exit code: 0 done, 2 wrong input (one line a problem, before weights load).
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tif import config
+from tif.schema import Config, key
+
+
+@dataclasses.dataclass
+class Identify(Config):
+    """A run's configuration, of which only what the identifier reads must be right, and the span file."""
+
+    out: str | None = key(None, "span file to write (.jsonl); null = <run.folder>/spans/<kind>-<hash>.jsonl")
+
+    def combinations(self) -> list[str]:
+        """Problems between keys, one line each."""
+        return self.identifier_combinations()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit code: 0 done, 2 wrong input (one line a problem)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if {"-h", "--help"} & set(words):
+            print(f"{__doc__}\nKeys, with their defaults:\n{config.help_text(Identify)}")
+        elif words[:1] == ["compare"]:
+            compare(words[1:])
+        elif words[:1] == ["show"]:
+            show(words[1:])
+        else:
+            make(words)
+    except config.ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def make(words: Sequence[str]) -> None:
+    """Find the words and write the span file.
+
+    Raises:
+        ConfigError: One line a problem, before weights load.
+    """
+    if not any(map(config.is_file, words)):
+        words = ["quickstart.yaml", *words]
+    cfg = config.read(Identify, [word for word in words if word != "--print"])
+    if "--print" in words:
+        print(config.to_yaml(cfg), end="")
+        return
+    if cfg.out and not cfg.out.endswith(".jsonl"):
+        raise config.ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
+    from tif import planning, runs, spans, training
+    from tif.data.module import read_benchmark
+    from tif.identifiers import identify, settings, store
+
+    run = Config(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(Config)})
+    training.quiet()
+    try:
+        samples = read_benchmark(run.data).forget
+        runs.check_folder(_folder(run, cfg.out))
+        planning.check_identifier(run)
+        if run.identifier.kind == "generative" and run.identifier.generative.dry_run:
+            identify(run.identifier, samples)
+            return
+        stages = {name: planning.stage_plan(run, name) for name in dict.fromkeys(spans.stages(run))}
+        made = {name: training.make_stage(planned, name) for name, planned in stages.items()}
+        found = spans.identified(run, samples, made)
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from None
+    own = spans.with_models(run, made)
+    out = Path(cfg.out) if cfg.out else spans.cached_path(run, own, samples)
+    store.write(out, found, settings(own, run.data.template))
+    _tell_made(out, found)
+
+
+def _folder(run: Config, out: str | None) -> Config:
+    """`run` with the folder that is written to."""
+    return dataclasses.replace(run, run=dataclasses.replace(run.run, folder=str(Path(out).parent))) if out else run
+
+
+def _tell_made(out: Path, found: Sequence[Any]) -> None:
+    from rich.markup import escape
+
+    from tif.identifiers.compare import labels, word_units
+    from tif.terminal import console
+
+    flat = [label for s in found for label in labels(s, word_units)]
+    share = sum(flat) / max(1, len(flat))
+    console.print(
+        f"{escape(str(out))}: {len(found)} samples, {sum(flat):,} of {len(flat):,} words unwanted ({share:.1%})",
+        soft_wrap=True,
+    )
+
+
+def compare(words: Sequence[str]) -> None:
+    """Print how far span files agree.
+
+    Raises:
+        ConfigError: One line a problem.
+    """
+    given = dict(word.split("=", 1) for word in words if word.startswith("tokenizer="))
+    paths = [word for word in words if word != "--json" and not word.startswith("tokenizer=")]
+    if not paths or any(path.startswith("-") for path in paths):
+        raise config.ConfigError("compare: want span files (.jsonl), and nothing but [tokenizer=FOLDER] [--json]")
+    from tif.identifiers import compare as comparing
+
+    try:
+        units = _tokens_of(given["tokenizer"]) if given else comparing.word_units
+        found = comparing.compare(paths, units)
+    except ValueError as error:
+        raise config.ConfigError(" ".join(str(error).split())) from None
+    if "--json" in words:
+        print(json.dumps(found, indent=1, allow_nan=False))
+        return
+    _show_comparison(found, "tokens" if given else "words")
+
+
+def _tokens_of(path: str) -> Any:
+    from tif.identifiers import readers
+    from tif.identifiers.compare import token_units
+
+    readers.located("tokenizer", path)
+    try:
+        tokenizer = readers.tokenizer(path)
+    except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
+        raise ValueError(f"tokenizer: {path} has no tokenizer that can be loaded ({str(error)[:200]})") from None
+    if not tokenizer.is_fast:
+        raise ValueError(f"tokenizer: {path} gives no character offsets; want a fast tokenizer")
+    return token_units(tokenizer)
+
+
+def _show_comparison(found: dict[str, Any], units: str) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tif.terminal import console
+
+    columns = ("uw_share", "precision", "recall", "f1") if found["gold"] else ("uw_share",)
+    gold = f", gold: {found['gold']}" if found["gold"] else ", no gold file among them"
+    console.print(f"{found['samples']} samples, {found['units']:,} {units}{escape(gold)}", soft_wrap=True)
+    for title, names, rows in (
+        ("", columns, {name: [own[c] for c in columns] for name, own in found["files"].items()}),
+        ("Jaccard index", tuple(found["jaccard"]), {n: list(own.values()) for n, own in found["jaccard"].items()}),
+    ):
+        table = Table(title, *map(escape, names), box=None, padding=(0, 2, 0, 0))
+        for name, row in rows.items():
+            table.add_row(escape(name), *("-" if x is None else f"{x:.3f}" for x in row))
+        console.print()
+        console.print(table)
+
+
+def show(words: Sequence[str]) -> None:
+    """Show a span file.
+
+    Raises:
+        ConfigError: One line a problem.
+    """
+    paths = [word for word in words if word != "--html"]
+    if len(paths) != 1 or paths[0].startswith("-"):
+        raise config.ConfigError("show: want one span file (.jsonl) and nothing but [--html]")
+    from rich.markup import escape
+
+    from tif.files import write_text
+    from tif.identifiers import show as showing
+    from tif.identifiers import store
+    from tif.terminal import console
+
+    path = Path(paths[0])
+    try:
+        samples, head = store.samples(path), store.header(path)
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from None
+    if "--html" not in words:
+        showing.in_terminal(samples, console)
+        return
+    own = head.get("identifier")
+    page = path.with_suffix(".html")
+    write_text(page, showing.page(path.name, own if isinstance(own, dict) else {}, samples))
+    console.print(escape(str(page)), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tests import tiny
 from tests.test_models import assert_bit_identical, shuffled, weights
 from tif import losses, models
+from tif.losses.terms import Scored
 from tif.module import UnlearningModule
 from tif.schema import Config, Loss, Optimizer, TrainerKeys
 from tif.scoring import token_scores
@@ -299,7 +300,7 @@ def test_scores_of_a_step_are_those_of_the_scoring_module():
     module, seen = unlearning(), []
     batch = BATCHES[0]
     expected = losses.compute(
-        token_scores(module.policy, batch), module.reference.scores(batch), batch, module.cfg.loss
+        Scored(token_scores(module.policy, batch), module.reference.scores(batch)), batch, module.cfg.loss
     ).total
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "log_dict", lambda values, **_: seen.append(values))

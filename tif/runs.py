@@ -1,6 +1,7 @@
 """Run folders and the cache of stages: where things are, what made them, whether they are complete."""
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -34,6 +35,15 @@ def new_folder(cfg: Config) -> tuple[Path, Path | None]:
         if cfg.run.resume == "auto" and same_config(folder, cfg) and not (folder / DONE).exists():
             return folder, newest_checkpoint(folder)
     raise config.ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
+
+
+def finished(cfg: Config) -> Path | None:
+    """The folder of a complete run of exactly this configuration; None where there is none."""
+    base = Path(cfg.run.folder) / cfg.run.name
+    for folder in sorted(base.parent.glob(f"{glob.escape(base.name)}*")):
+        if same_config(folder, cfg) and (folder / DONE).exists():
+            return folder
+    return None
 
 
 def same_config(folder: Path, cfg: Config) -> bool:

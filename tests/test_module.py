@@ -15,6 +15,7 @@ from tif import losses, models
 from tif.losses.terms import Scored
 from tif.module import UnlearningModule
 from tif.schema import Config, Loss, Optimizer, TrainerKeys
+from tif.schema_loss import Dual
 from tif.scoring import token_scores
 
 KINDS = ("cached", "frozen")
@@ -309,3 +310,35 @@ def test_scores_of_a_step_are_those_of_the_scoring_module():
         actual = module.training_step(batch, 0)
     torch.testing.assert_close(actual, expected)
     assert module.step_values.keys() == {"train/loss", "train/lpl", "train/pl"}
+
+
+# --- the moving retain weight (PDU)
+
+
+def dual(**keys):
+    loss = Loss(forget="ga", on="all", preserve="none", retain="ce", retain_weight=2.0, dual=Dual(**keys))
+    pair = dataclasses.replace(shuffled((0, 2)), retain=shuffled((3, 1)))
+    return unlearning(None, loss=loss, max_epochs=3, optimizer=Optimizer(lr=1e-4, warmup_epochs=0)), pair
+
+
+def test_the_retain_weight_rises_by_what_the_retain_term_is_above_its_limit_after_the_warm_up():
+    (module, pair), watch = dual(limit=1.0, step=0.5, warmup_epochs=1), Watch()
+    fit(module, [pair], watch)
+    retain = [row["train/retain"] for row in watch.logged]
+    # the step of epoch 1 does not move it; a step is taken with the weight before it moves
+    expected = [2.0, 2.0, 2.0 + 0.5 * (retain[1] - 1)]
+    assert [row["train/retain_weight"] for row in watch.logged] == pytest.approx(expected)
+    assert module.retain_weight.item() == pytest.approx(expected[-1] + 0.5 * (retain[2] - 1))
+    for row, weight in zip(watch.logged, expected, strict=True):
+        assert row["train/loss"] == pytest.approx(row["train/ga"] + weight * (row["train/retain"] - 1), rel=1e-4)
+
+
+def test_the_retain_weight_falls_to_0_and_no_further_below_the_limit():
+    (module, pair), watch = dual(limit=1000.0, step=1.0, warmup_epochs=0), Watch()
+    fit(module, [pair], watch)
+    assert [row["train/retain_weight"] for row in watch.logged] == [2.0, 0.0, 0.0]
+
+
+def test_the_retain_weight_is_in_the_checkpoint_where_it_moves_and_only_there():
+    assert "retain_weight" in dual(limit=1.0)[0].state_dict()
+    assert "retain_weight" not in dual()[0].state_dict()

@@ -16,8 +16,8 @@ The file says what to run:
       loss.beta: [0.1, 0.3]
 
 All configurations are checked before the first run. Runs go in order; finished ones are not run again, an unfinished
-one goes on from its last epoch, stages (target and retain models) are shared. A run whose loss is not finite is told and
-left out. The results, <run.folder>/<name>/table.md, results.json and quality_utility.png, are made anew after each run.
+one goes on from its last epoch, stages (target and retain models) are shared. A run whose loss is not finite is named
+and left out. After each run its folder <run.folder>/<name> gets table.md, results.json and quality_utility.png.
 
 Exit code: 0 done, 1 a run's loss was not finite, 2 wrong input (one line a problem, before weights load).
 """

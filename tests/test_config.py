@@ -164,6 +164,7 @@ def test_a_stage_is_the_same_config_with_its_own_keys_and_no_stages():
         ("optimizer.lr=.inf", "optimizer.lr: want a finite number, got inf"),
         ("run.seed=-1", "run.seed: must be >= 0, got -1"),
         ("run.seed=99999999999999999999", "run.seed: must be <= 4294967296, got 99999999999999999999"),
+        ("loss.task_vector=1", "loss.task_vector: turns finetuning round, but loss.forget=lpl; want ce"),
         ("loss.forget=npoo", "loss.forget: want one of lpl, npo, "),
         (
             "loss.dual.limit=0.5 loss.retain=none",

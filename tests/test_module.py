@@ -290,7 +290,7 @@ def test_reduced_precision_trains_with_and_without_clipping_and_the_loss_is_floa
     module, dtypes = unlearning(precision=precision, gradient_clip_val=clip), []
     compute, watch = losses.compute, Watch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "compute", lambda *a: dtypes.append((t := compute(*a)).total.dtype) or t)
+        patch.setattr(losses, "compute", lambda *a, **k: dtypes.append((t := compute(*a, **k)).total.dtype) or t)
         fit(module, BATCHES, watch)
     assert dtypes == [torch.float32] * 2
     assert all(torch.isfinite(p).all() for p in module.policy.parameters())
@@ -342,3 +342,37 @@ def test_the_retain_weight_falls_to_0_and_no_further_below_the_limit():
 def test_the_retain_weight_is_in_the_checkpoint_where_it_moves_and_only_there():
     assert "retain_weight" in dual(limit=1.0)[0].state_dict()
     assert "retain_weight" not in dual()[0].state_dict()
+
+
+# --- the task vector
+
+
+TASK_VECTOR = Loss(forget="ce", on="all", preserve="none", task_vector=0.5)
+
+
+def test_a_task_vector_is_evaluated_with_weights_as_far_on_the_other_side_and_trained_on_this_one():
+    module = unlearning(None, loss=TASK_VECTOR)
+    start = weights(module.policy)
+    fit(module, BATCHES)
+    trained = weights(module.policy)
+    with module.unlearned() as policy:
+        inside = weights(policy)
+    assert_bit_identical(weights(module.policy), trained)
+    for name, value in inside.items():
+        torch.testing.assert_close(value, start[name] - 0.5 * (trained[name] - start[name]))
+    assert not torch.equal(inside["lm_head.weight"], start["lm_head.weight"])
+    with pytest.raises(KeyError), module.unlearned():
+        raise KeyError
+    assert_bit_identical(weights(module.policy), trained)
+
+
+@pytest.mark.parametrize(("train", "negate"), [("forget", None), ("full", 0.5)])
+def test_other_runs_and_stages_are_evaluated_as_they_were_trained(train, negate):
+    cfg = config(loss=dataclasses.replace(TASK_VECTOR, task_vector=negate))
+    cfg.data.train = train
+    module = UnlearningModule(tiny.model(), cfg, "packed")
+    fit(module, BATCHES)
+    trained = weights(module.policy)
+    with module.unlearned() as policy:
+        assert_bit_identical(weights(policy), trained)
+    assert module.start == []

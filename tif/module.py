@@ -1,5 +1,7 @@
 """UnlearningModule: one forward of the policy a step, whatever the loss is composed of."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import lightning as L
@@ -23,7 +25,7 @@ class UnlearningModule(L.LightningModule):
 
     Args:
         policy: a Hugging Face causal LM.
-        cfg: sections `loss`, `optimizer` and `trainer` are read.
+        cfg: sections `data`, `loss`, `optimizer` and `trainer` are read.
         batching: "packed" or "padded", see scoring.token_scores.
         reference: None where the loss needs none. It is no submodule: neither optimizer nor checkpoint sees it.
     """
@@ -35,6 +37,9 @@ class UnlearningModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.policy, self.cfg, self.batching, self.reference = policy, cfg, batching, reference
+        # Stages inherit the section, but target and retain models are what they were trained to be.
+        self.negate = (cfg.loss.task_vector or 0.0) if cfg.data.train == "forget" else 0.0
+        self.start = [p.detach().to("cpu", copy=True) for p in policy.parameters()] if self.negate else []
         self.terms = losses.forget_term(cfg.loss), losses.RETAIN.get(cfg.loss.retain)
         self.dual = cfg.loss.dual if cfg.loss.dual.limit is not None and cfg.loss.retain != "none" else None
         if self.dual:  # a buffer, so that a resumed run goes on with it
@@ -43,6 +48,24 @@ class UnlearningModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Lightning leaves the mode of a model as it is; `from_pretrained` leaves it in eval."""
         self.policy.train()
+
+    @contextlib.contextmanager
+    def unlearned(self) -> Iterator["PreTrainedModel"]:
+        """The policy as it is evaluated and exported; inside, its weights are the negated ones of `loss.task_vector`.
+
+        Task arithmetic, arXiv 2212.04089: start - alpha (trained - start), trained on the forget set; as
+        jaechan-repo/muse_bench baselines/task_vector.py. Floating-point weights only.
+        """
+        trained = [p.detach().clone() for p in self.policy.parameters()] if self.negate else []
+        with torch.no_grad():
+            for p, start in zip(self.policy.parameters() if self.negate else (), self.start, strict=True):
+                p.copy_(start.to(p) - self.negate * (p - start.to(p)))
+        try:
+            yield self.policy
+        finally:
+            with torch.no_grad():
+                for p, own in zip(self.policy.parameters() if self.negate else (), trained, strict=True):
+                    p.copy_(own)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The loss of one batch, its parts logged as `train/<part>`.

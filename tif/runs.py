@@ -128,7 +128,8 @@ def stage_folder(cfg: Config, name: str, benchmark_print: str) -> Path:
     kept = {section: keys[section] for section in ("model", "optimizer", "trainer")}
     kept["data"] = {key: keys["data"][key] for key in ("train", "template", "batch_size", "batching")}
     # Finetuning reads no other key of the loss, and these of the others change cost or rows, not weights.
-    kept["loss"] = {"forget": "ce"} if cfg.loss.forget == "ce" else keys["loss"]
+    negated = cfg.data.train == "forget" and cfg.loss.task_vector is not None
+    kept["loss"] = {"forget": "ce"} if cfg.loss.forget == "ce" and not negated else keys["loss"]
     for section, key in (("trainer", "log_every_n_steps"), ("model", "reference"), ("model", "base")):
         kept[section].pop(key)
     what = [tif.__version__, cfg.run.seed, kept, benchmark_print, weights_print(cfg.model.path)]

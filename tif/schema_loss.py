@@ -68,6 +68,12 @@ class Loss:
     forget_weight: float = key(1.0, "weight of the forget term", at_least=0)
     pl_weight: float = key(0.01, "the paper's lambda, 0 to 0.01", at_least=0)
     retain_weight: float = key(1.0, "weight of the retain term", at_least=0)
+    task_vector: float | None = key(
+        None,
+        "forget=ce on the forget set: evaluate and export start - task_vector * (trained - start); null = the trained "
+        "weights",
+        above=0,
+    )
     rmu: Rmu = dataclasses.field(default_factory=Rmu)
     dual: Dual = dataclasses.field(default_factory=Dual)
     own: dict[str, Any] = key({}, "keys of a forget term of your own")
@@ -83,6 +89,8 @@ class Loss:
             problems.append(
                 "forget: ce is finetuning on whole answers; want loss.on=all loss.preserve=none loss.retain=none"
             )
+        if self.task_vector is not None and self.forget != "ce":
+            problems.append(f"task_vector: turns finetuning round, but loss.forget={self.forget}; want ce, or null")
         if self.retain != "none" and not unlearning:
             problems.append(f"retain: pairs forget with retain samples, but data.train={train}; want none")
         if self.dual.limit is not None and self.retain == "none" and self.forget != "ce":

@@ -54,7 +54,7 @@ class UnlearningModule(L.LightningModule):
         """The policy as it is evaluated and exported; inside, its weights are the negated ones of `loss.task_vector`.
 
         Task arithmetic, arXiv 2212.04089: start - alpha (trained - start), trained on the forget set; as
-        jaechan-repo/muse_bench baselines/task_vector.py. Floating-point weights only.
+        jaechan-repo/muse_bench baselines/baselines/task_vector.py. Floating-point weights only.
         """
         trained = [p.detach().clone() for p in self.policy.parameters()] if self.negate else []
         with torch.no_grad():

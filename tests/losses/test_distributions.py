@@ -30,7 +30,7 @@ LN = math.log
         ("undial", LN(3), [0.0, LN(3)], [LN(6), 0.0], 2 / 3 * LN(4) + 1 / 3 * LN(4 / 3)),
         # the true token struck out leaves all to the other
         ("ceu", 1, [0.0, LN(3)], None, LN(4 / 3)),
-        ("pdu", 1, [1.0, 4.0], None, 1.5**2),
+        ("pdu", 1, [1.0, 4.0, 1.0], None, 4.0),  # max 4, mean 2
         ("muse_logit_npo", 2, [0.0, 1.0], [1.0, 1.0], (LN(1 + math.exp(-2)) + LN(2)) / 2),
     ],
 )

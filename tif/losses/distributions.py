@@ -103,7 +103,7 @@ def muse_logit_npo(x: Inputs, cfg: Loss) -> torch.Tensor:
     """Legacy: mean over tokens and over the whole vocabulary of -(2 / beta) log sig(beta (z_ref - z)).
 
     What MUSE's released code calls NPO, with which its published numbers were made; use `npo` for anything new. Source:
-    jaechan-repo/muse_bench baselines/iterative.py, which averages over prompt and padding too.
+    jaechan-repo/muse_bench baselines/baselines/iterative.py, which averages over prompt and padding too.
     """
     return token_mean(x.own, x.mask)
 

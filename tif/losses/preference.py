@@ -16,7 +16,7 @@ from tif.schema import Loss
 def npo(x: Inputs, cfg: Loss) -> torch.Tensor:
     """Negative Preference Optimization: mean over samples of -(2 / beta) log sig(beta (S - S_ref)).
 
-    2 ln 2 / beta at the start, 0 when the answer is forgotten. Source: arXiv 2404.05868, eq. 3; licong-lin/
+    2 ln 2 / beta at the start, 0 when the answer is forgotten. Source: arXiv 2404.05868; licong-lin/
     negative-preference-optimization TOFU/dataloader.py.
     """
     ratio = nll(x.policy, x.mask) - nll(x.reference, x.mask)
@@ -27,7 +27,7 @@ def npo(x: Inputs, cfg: Loss) -> torch.Tensor:
 def simnpo(x: Inputs, cfg: Loss) -> torch.Tensor:
     """NPO without a reference: mean over samples of -(2 / beta) log sig(beta (S / n - gamma)), n masked tokens.
 
-    Source: arXiv 2410.07163, eq. 4; open-unlearning src/trainer/unlearn/simnpo.py, which has gamma inside beta as here.
+    Source: arXiv 2410.07163; open-unlearning src/trainer/unlearn/simnpo.py, which has gamma inside beta as here.
     """
     per_token = nll(x.policy, x.mask) / x.mask.sum(1).clamp(min=1)
     return sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * (per_token - cfg.gamma)), x.mask)

@@ -14,6 +14,8 @@ from tif.identifiers import store
 
 SETS = ("forget", "retain", "real_authors", "world_facts")
 
+SMALL_MODEL = [word for word in SMALL if word.startswith(("model.", "data.fictitious", "stages."))]
+
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
@@ -231,6 +233,38 @@ def test_records_that_were_cut_short_are_refused(refused, retain_records, name):
     text = (retain_records / name).read_text()
     (retain_records / name).write_text(text[: len(text) // 2])
     assert "not valid JSON, perhaps cut short" in one(refused(*SMALL, "eval.retain_records=records"))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["loss/dpo.yaml", "model.reference=cached"],
+            "model.reference: cached scores of the forget samples do not serve",
+        ),
+        (
+            ["loss.retain=kl", "model.reference=cached"],
+            "model.reference: cached scores of the forget samples do not serve",
+        ),
+        (["loss/rmu.yaml", "loss.rmu.layer=1"], "loss.rmu.layer: the model has layers 0 to 0, got 1"),
+        (
+            ["loss.forget=nowhere:f"],
+            "loss.forget: nowhere:f is not there (No module named 'nowhere'); want module:function",
+        ),
+        (
+            ["loss.forget=json:loads"],
+            "loss.forget: json:loads is no term; want a function under @tif.losses.terms.term",
+        ),
+        (
+            ["data.benchmark=text", "data.path=t.txt", "loss/idk.yaml", "loss.retain=none", "eval.enabled=false"],
+            "loss.forget: idk answers questions with refusals, but text/t has texts without a prompt; want another",
+        ),
+    ],
+)
+def test_a_loss_that_cannot_be_computed_is_refused(refused, tmp_path, words, line):
+    (tmp_path / "t.txt").write_text("A document without any question.")
+    files_first = sorted(words, key=lambda w: not w.endswith(".yaml"))
+    assert one(refused("quickstart.yaml", *files_first, *SMALL_MODEL)).startswith(line)
 
 
 def test_a_run_folder_that_is_a_file_is_refused(refused, tmp_path):

@@ -10,6 +10,7 @@ import transformers
 from tests import tiny
 from tif import losses, models
 from tif.config import ConfigError
+from tif.losses.terms import Scored
 from tif.models import CachedReference, FrozenReference, make_reference, to_device
 from tif.schema import Loss, Model
 from tif.scoring import TokenScores, token_scores
@@ -68,7 +69,7 @@ def test_cached_and_frozen_references_give_the_same_loss_and_diagnostics(cfg):
     cached, frozen = (make_reference(k, policy, tiny.ITEMS, 0, "packed") for k in ("cached", "frozen"))
     nudge(policy)
     scores = token_scores(policy, batch)
-    actual, expected = (losses.compute(scores, r.scores(batch), batch, cfg) for r in (cached, frozen))
+    actual, expected = (losses.compute(Scored(scores, r.scores(batch)), batch, cfg) for r in (cached, frozen))
     torch.testing.assert_close(actual.total, expected.total)
     torch.testing.assert_close(actual.parts, expected.parts)
     assert abs(expected.parts["uw_logit_change"]) > 0.01  # the policy has moved

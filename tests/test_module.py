@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader
 from tests import tiny
 from tests.test_models import assert_bit_identical, shuffled, weights
 from tif import losses, models
+from tif.losses.terms import Scored
 from tif.module import UnlearningModule
 from tif.schema import Config, Loss, Optimizer, TrainerKeys
+from tif.schema_loss import Dual
 from tif.scoring import token_scores
 
 KINDS = ("cached", "frozen")
@@ -288,7 +290,7 @@ def test_reduced_precision_trains_with_and_without_clipping_and_the_loss_is_floa
     module, dtypes = unlearning(precision=precision, gradient_clip_val=clip), []
     compute, watch = losses.compute, Watch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "compute", lambda *a: dtypes.append((t := compute(*a)).total.dtype) or t)
+        patch.setattr(losses, "compute", lambda *a, **k: dtypes.append((t := compute(*a, **k)).total.dtype) or t)
         fit(module, BATCHES, watch)
     assert dtypes == [torch.float32] * 2
     assert all(torch.isfinite(p).all() for p in module.policy.parameters())
@@ -299,7 +301,7 @@ def test_scores_of_a_step_are_those_of_the_scoring_module():
     module, seen = unlearning(), []
     batch = BATCHES[0]
     expected = losses.compute(
-        token_scores(module.policy, batch), module.reference.scores(batch), batch, module.cfg.loss
+        Scored(token_scores(module.policy, batch), module.reference.scores(batch)), batch, module.cfg.loss
     ).total
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "log_dict", lambda values, **_: seen.append(values))
@@ -308,3 +310,69 @@ def test_scores_of_a_step_are_those_of_the_scoring_module():
         actual = module.training_step(batch, 0)
     torch.testing.assert_close(actual, expected)
     assert module.step_values.keys() == {"train/loss", "train/lpl", "train/pl"}
+
+
+# --- the moving retain weight (PDU)
+
+
+def dual(**keys):
+    loss = Loss(forget="ga", on="all", preserve="none", retain="ce", retain_weight=2.0, dual=Dual(**keys))
+    pair = dataclasses.replace(shuffled((0, 2)), retain=shuffled((3, 1)))
+    return unlearning(None, loss=loss, max_epochs=3, optimizer=Optimizer(lr=1e-4, warmup_epochs=0)), pair
+
+
+def test_the_retain_weight_rises_by_what_the_retain_term_is_above_its_limit_after_the_warm_up():
+    (module, pair), watch = dual(limit=1.0, step=0.5, warmup_epochs=1), Watch()
+    fit(module, [pair], watch)
+    retain = [row["train/retain"] for row in watch.logged]
+    # the step of epoch 1 does not move it; a step is taken with the weight before it moves
+    expected = [2.0, 2.0, 2.0 + 0.5 * (retain[1] - 1)]
+    assert [row["train/retain_weight"] for row in watch.logged] == pytest.approx(expected)
+    assert module.retain_weight.item() == pytest.approx(expected[-1] + 0.5 * (retain[2] - 1))
+    for row, weight in zip(watch.logged, expected, strict=True):
+        assert row["train/loss"] == pytest.approx(row["train/ga"] + weight * (row["train/retain"] - 1), rel=1e-4)
+
+
+def test_the_retain_weight_falls_to_0_and_no_further_below_the_limit():
+    (module, pair), watch = dual(limit=1000.0, step=1.0, warmup_epochs=0), Watch()
+    fit(module, [pair], watch)
+    assert [row["train/retain_weight"] for row in watch.logged] == [2.0, 0.0, 0.0]
+
+
+def test_the_retain_weight_is_in_the_checkpoint_where_it_moves_and_only_there():
+    assert "retain_weight" in dual(limit=1.0)[0].state_dict()
+    assert "retain_weight" not in dual()[0].state_dict()
+
+
+# --- the task vector
+
+
+TASK_VECTOR = Loss(forget="ce", on="all", preserve="none", task_vector=0.5)
+
+
+def test_a_task_vector_is_evaluated_with_weights_as_far_on_the_other_side_and_trained_on_this_one():
+    module = unlearning(None, loss=TASK_VECTOR)
+    start = weights(module.policy)
+    fit(module, BATCHES)
+    trained = weights(module.policy)
+    with module.unlearned() as policy:
+        inside = weights(policy)
+    assert_bit_identical(weights(module.policy), trained)
+    for name, value in inside.items():
+        torch.testing.assert_close(value, start[name] - 0.5 * (trained[name] - start[name]))
+    assert not torch.equal(inside["lm_head.weight"], start["lm_head.weight"])
+    with pytest.raises(KeyError), module.unlearned():
+        raise KeyError
+    assert_bit_identical(weights(module.policy), trained)
+
+
+@pytest.mark.parametrize(("train", "negate"), [("forget", None), ("full", 0.5)])
+def test_other_runs_and_stages_are_evaluated_as_they_were_trained(train, negate):
+    cfg = config(loss=dataclasses.replace(TASK_VECTOR, task_vector=negate))
+    cfg.data.train = train
+    module = UnlearningModule(tiny.model(), cfg, "packed")
+    fit(module, BATCHES)
+    trained = weights(module.policy)
+    with module.unlearned() as policy:
+        assert_bit_identical(weights(policy), trained)
+    assert module.start == []

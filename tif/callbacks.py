@@ -129,15 +129,16 @@ class TofuMetrics(Callback):
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
         assert isinstance(pl_module, UnlearningModule)
         start = time.perf_counter()
-        found = evaluation.evaluate(
-            pl_module.policy,
-            self.encoder,
-            self.benchmark.sets,
-            self.cfg,
-            pl_module.batching,
-            name=str(self.folder.parent),
-            epoch=epoch,
-        )
+        with pl_module.unlearned() as policy:
+            found = evaluation.evaluate(
+                policy,
+                self.encoder,
+                self.benchmark.sets,
+                self.cfg,
+                pl_module.batching,
+                name=str(self.folder.parent),
+                epoch=epoch,
+            )
         # Every process evaluates all of it: the same numbers everywhere, and one of them writes.
         values = tofu.aggregate(found, self.retain)
         if not trainer.is_global_zero:
@@ -165,4 +166,5 @@ class Export(Callback):
 
         assert isinstance(pl_module, UnlearningModule)
         if trainer.is_global_zero:
-            export(pl_module.policy, self.encoder.tokenizer, self.folder / "model", self.card())
+            with pl_module.unlearned() as policy:
+                export(policy, self.encoder.tokenizer, self.folder / "model", self.card())

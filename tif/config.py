@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -191,8 +192,11 @@ def check_bounds(node: Any, prefix: str = "") -> list[str]:
         elif isinstance(value, float) and not math.isfinite(value):
             problems.append(f"{key}: want a finite number, got {value}")
         elif meta.get("choices") and value not in meta["choices"]:
-            near = _nearest(value, meta["choices"])
-            problems.append(f"{key}: want one of {_listing(meta['choices'])}, got {value!r}{near}")
+            own = meta.get("or_own", False)
+            if own and re.fullmatch(r"[\w.]+:\w+", value):
+                continue
+            near, more = _nearest(value, meta["choices"]), " or your own module:function" if own else ""
+            problems.append(f"{key}: want one of {_listing(meta['choices'])}{more}, got {value!r}{near}")
         elif meta.get("above") is not None and not value > meta["above"]:
             problems.append(f"{key}: must be > {meta['above']}, got {value}")
         elif meta.get("at_least") is not None and not value >= meta["at_least"]:

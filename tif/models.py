@@ -68,6 +68,16 @@ def check(cfg: Model) -> str:
     return str(found.model_type)
 
 
+def layers(cfg: Model) -> int:
+    """Number of the model's decoder layers; `check` has found that it can be made."""
+    from transformers import AutoConfig, LlamaConfig
+
+    if cfg.path is None:
+        return int(LlamaConfig(**cfg.init).num_hidden_layers)
+    found = AutoConfig.from_pretrained(Path(cfg.path).expanduser(), trust_remote_code=cfg.trust_remote_code)
+    return int(found.get_text_config().num_hidden_layers)
+
+
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
@@ -183,17 +193,21 @@ class FrozenReference:
         self.model = copy.deepcopy(policy).eval().requires_grad_(False)
         self.batching = batching
 
+    def on(self, device: torch.device) -> "PreTrainedModel":
+        """The copy, on that device from now on."""
+        self.model.to(device)
+        return self.model
+
     def scores(self, batch: Batch) -> TokenScores:
-        """One forward of the copy."""
-        self.model.to(batch.input_ids.device)
+        """One forward of the copy; any batch will do."""
         with torch.no_grad():
-            return token_scores(self.model, batch, self.batching)
+            return token_scores(self.on(batch.input_ids.device), batch, self.batching)
 
 
 def make_reference(
     kind: str, policy: "PreTrainedModel", forget: Sequence[Encoded], pad_id: int, batching: str
 ) -> Reference:
-    """`kind`: model.reference; auto = cached, the cheapest that serves every loss of today."""
+    """`kind`: model.reference; auto = cached, the cheaper one."""
     if kind == "frozen":
         return FrozenReference(policy, batching)
     return CachedReference.of(policy, forget, pad_id, batching)
@@ -215,8 +229,7 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     """The batch with its tensors on `device`."""
     moved = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
     moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()}
-    if batch.retain is not None:
-        moved["retain"] = to_device(batch.retain, device)
+    moved |= {k: to_device(v, device) for k, v in moved.items() if isinstance(v, Batch)}
     return Batch(**moved)
 
 

@@ -1,5 +1,7 @@
 """UnlearningModule: one forward of the policy a step, whatever the loss is composed of."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import lightning as L
@@ -8,14 +10,14 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from tif import losses
 from tif.data.encode import Batch
-from tif.models import Reference
+from tif.losses.terms import Scored, Term
+from tif.models import FrozenReference, Reference
 from tif.schema import Config
-from tif.scoring import token_scores
+from tif.schema_loss import Dual
+from tif.scoring import token_scores, token_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-SHOWN = ("lpl", "pl", "retain")  # beside the loss in the progress bar
 
 
 class UnlearningModule(L.LightningModule):
@@ -23,20 +25,47 @@ class UnlearningModule(L.LightningModule):
 
     Args:
         policy: a Hugging Face causal LM.
-        cfg: sections `loss`, `optimizer` and `trainer` are read.
+        cfg: sections `data`, `loss`, `optimizer` and `trainer` are read.
         batching: "packed" or "padded", see scoring.token_scores.
         reference: None where the loss needs none. It is no submodule: neither optimizer nor checkpoint sees it.
     """
+
+    retain_weight: torch.Tensor
 
     def __init__(
         self, policy: "PreTrainedModel", cfg: Config, batching: str, reference: Reference | None = None
     ) -> None:
         super().__init__()
         self.policy, self.cfg, self.batching, self.reference = policy, cfg, batching, reference
+        # Stages inherit the section, but target and retain models are what they were trained to be.
+        self.negate = (cfg.loss.task_vector or 0.0) if cfg.data.train == "forget" else 0.0
+        self.start = [p.detach().to("cpu", copy=True) for p in policy.parameters()] if self.negate else []
+        self.terms = losses.forget_term(cfg.loss), losses.RETAIN.get(cfg.loss.retain)
+        self.dual = cfg.loss.dual if cfg.loss.dual.limit is not None and cfg.loss.retain != "none" else None
+        if self.dual:  # a buffer, so that a resumed run goes on with it
+            self.register_buffer("retain_weight", torch.tensor(cfg.loss.retain_weight))
 
     def on_train_epoch_start(self) -> None:
         """Lightning leaves the mode of a model as it is; `from_pretrained` leaves it in eval."""
         self.policy.train()
+
+    @contextlib.contextmanager
+    def unlearned(self) -> Iterator["PreTrainedModel"]:
+        """The policy as it is evaluated and exported; inside, its weights are the negated ones of `loss.task_vector`.
+
+        Task arithmetic, arXiv 2212.04089: start - alpha (trained - start), trained on the forget set; as
+        jaechan-repo/muse_bench baselines/baselines/task_vector.py. Floating-point weights only.
+        """
+        trained = [p.detach().clone() for p in self.policy.parameters()] if self.negate else []
+        with torch.no_grad():
+            for p, start in zip(self.policy.parameters() if self.negate else (), self.start, strict=True):
+                p.copy_(start.to(p) - self.negate * (p - start.to(p)))
+        try:
+            yield self.policy
+        finally:
+            with torch.no_grad():
+                for p, own in zip(self.policy.parameters() if self.negate else (), trained, strict=True):
+                    p.copy_(own)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The loss of one batch, its parts logged as `train/<part>`.
@@ -44,10 +73,7 @@ class UnlearningModule(L.LightningModule):
         Raises:
             FloatingPointError: If the loss is not finite, before the optimizer sees it; names the samples.
         """
-        scores = token_scores(self.policy, batch, self.batching)
-        reference = self.reference.scores(batch) if self.reference else None
-        retain = token_scores(self.policy, batch.retain, self.batching) if batch.retain else None
-        terms = losses.compute(scores, reference, batch, self.cfg.loss, retain)
+        terms = self.loss(batch)
         if not torch.isfinite(terms.total):
             parts = ", ".join(f"{name} {value.item():g}" for name, value in terms.parts.items())
             raise FloatingPointError(
@@ -55,12 +81,48 @@ class UnlearningModule(L.LightningModule):
                 "the weights were not changed by it. Try a lower optimizer.lr or trainer.precision=32-true."
             )
         values = {"train/loss": terms.total.detach()} | {f"train/{k}": v.detach() for k, v in terms.parts.items()}
+        if self.dual:
+            values["train/retain_weight"] = self.retain_weight.clone()
+            self._move_retain_weight(self.dual, terms.parts["retain"].detach())
         size = len(batch.ids)
         self.log_dict(values, batch_size=size)
         # Rows count epochs from 1; 0 is the model before training.
         self.log("epoch", float(self.current_epoch + 1), batch_size=size)
-        self.step_values = {k: v for k, v in values.items() if k == "train/loss" or k.removeprefix("train/") in SHOWN}
+        self.step_values = {k: v for k, v in values.items() if not k.startswith("train/uw_")}
         return terms.total
+
+    def loss(self, batch: Batch) -> losses.LossTerms:
+        """The loss of one batch: one forward of the policy over its forget samples, and one over each other part."""
+        forget, retain = self.terms
+        return losses.compute(
+            self._scored(batch, forget),
+            batch,
+            self.cfg.loss,
+            retain=self._scored(batch.retain, retain) if batch.retain and retain else None,
+            alternate=self._scored(batch.alternate, forget) if batch.alternate else None,
+            retain_weight=self.retain_weight.clone() if self.dual else None,
+        )
+
+    def _scored(self, batch: Batch, term: Term) -> Scored:
+        """One forward of the policy over the batch, and what `term` needs beside it."""
+        reference = None
+        if term.reference:
+            assert self.reference is not None
+            reference = self.reference.scores(batch)
+        if term.per_token is None:
+            return Scored(token_scores(self.policy, batch, self.batching), reference)
+        own, original = term.per_token(self.cfg.loss), None
+        if own.reference:
+            assert isinstance(self.reference, FrozenReference)
+            original = self.reference.on(batch.input_ids.device)
+        policy, values = token_values(self.policy, batch, self.batching, own, original)
+        return Scored(policy, reference, values)
+
+    def _move_retain_weight(self, dual: Dual, retain: torch.Tensor) -> None:
+        """The multiplier's step of PDU: up where the retain term is above its limit, down to 0 where it is below."""
+        if self.current_epoch >= dual.warmup_epochs:
+            retain = self.trainer.strategy.reduce(retain, reduce_op="mean")
+            self.retain_weight.add_(dual.step * (retain - (dual.limit or 0))).clamp_(min=0)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW (no decay on biases and norms) with linear warm-up, then linear decay to 0 or constant."""

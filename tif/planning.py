@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from tif import config, evaluation, identifiers, models, records, runs, spans
+from tif import config, evaluation, identifiers, losses, models, records, runs, spans
 from tif.config import ConfigError
 from tif.data.encode import Encoder
 from tif.data.module import read_benchmark, training_samples
@@ -95,6 +95,10 @@ def _check_places(found: Plan, problems: list[str]) -> None:
         runs.check_folder(cfg)
     with _noting(problems):
         _check_trainer(cfg)
+    with _noting(problems):
+        if cfg.model.reference == "cached" and losses.original(cfg.loss) == "model":
+            raise ConfigError("model.reference: cached scores of the forget samples do not serve loss.forget="
+                              f"{cfg.loss.forget} loss.retain={cfg.loss.retain}; want frozen or auto")  # fmt: skip
     if cfg.model.path not in cfg.stages:
         with _noting(problems):
             found.family = models.check(cfg.model)
@@ -115,6 +119,9 @@ def _check_data(found: Plan, problems: list[str]) -> None:
                 found.benchmark = dataclasses.replace(found.benchmark, forget=identified)
         if not training_samples(found.benchmark, cfg.data.train):
             raise ConfigError(f"data.train: the {cfg.data.train} set of {found.benchmark.name} is empty")
+        if losses.forget_term(cfg.loss).alternate and not all(s.prompt for s in found.benchmark.forget):
+            raise ConfigError(f"loss.forget: {cfg.loss.forget} answers questions with refusals, but "
+                              f"{found.benchmark.name} has texts without a prompt; want another")  # fmt: skip
         if cfg.loss.retain != "none" and not found.benchmark.retain:
             raise ConfigError(f"loss.retain: {found.benchmark.name} has no retain samples; want loss.retain=none")
     if not problems:  # stages share most keys, and a problem told once is enough
@@ -129,9 +136,22 @@ def _check_data(found: Plan, problems: list[str]) -> None:
                 told += own
     if cfg.model.path in found.stages:
         found.family = found.stages[str(cfg.model.path)].family
+    if not problems:
+        with _noting(problems):
+            _check_layer(found)
     if found.retain:
         with _noting(problems):
             _check_records(found, found.retain)
+
+
+def _check_layer(found: Plan) -> None:
+    """The layer whose hidden states the loss reads is there."""
+    layer, stage = losses.layer(found.cfg.loss), found.stages.get(str(found.cfg.model.path))
+    if layer is None:
+        return
+    count = models.layers(stage.cfg.model if stage else found.cfg.model)
+    if layer >= count:
+        raise ConfigError(f"loss.rmu.layer: the model has layers 0 to {count - 1}, got {layer}")
 
 
 @contextlib.contextmanager

@@ -203,7 +203,7 @@ def model_card(folder: Path) -> str:
 
 
 def write_plots(folder: Path) -> None:
-    """quality_utility.png (forget quality against model utility, an epoch a point) and losses.png (LPL, PL by step)."""
+    """quality_utility.png (forget quality and model utility, an epoch a point) and losses.png (the terms by step)."""
     from matplotlib.figure import Figure
 
     found, retain = [r for r in evaluations(folder) if "forget/quality" in r], retain_row(folder)
@@ -212,12 +212,14 @@ def write_plots(folder: Path) -> None:
         _quality_utility(figure.subplots(), found, retain)
         figure.savefig(folder / "quality_utility.png", dpi=150)
     training = [r for r in rows(folder) if "train/loss" in r]
-    parts = [k for k in ("train/lpl", "train/pl", "train/retain") if training and k in training[0]]
+    logged = training[0] if training else {}
+    parts = [k for k in logged if k.startswith("train/") and "/uw_" not in k and k != "train/loss"]
     if parts:
         figure = Figure(figsize=(6, 2 * len(parts)), layout="constrained")
         for axes, part in zip(figure.subplots(len(parts), sharex=True, squeeze=False)[:, 0], parts, strict=True):
             axes.plot([r["step"] for r in training], [r[part] for r in training])
-            axes.set_ylabel(part.removeprefix("train/").replace("lpl", "LPL").replace("pl", "PL"))
+            name = part.removeprefix("train/")
+            axes.set_ylabel(name.upper() if name in ("lpl", "pl") else name)
             axes.grid(alpha=0.3)
         axes.set_xlabel("optimizer step")
         figure.savefig(folder / "losses.png", dpi=150)

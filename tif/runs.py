@@ -1,6 +1,7 @@
 """Run folders and the cache of stages: where things are, what made them, whether they are complete."""
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -34,6 +35,15 @@ def new_folder(cfg: Config) -> tuple[Path, Path | None]:
         if cfg.run.resume == "auto" and same_config(folder, cfg) and not (folder / DONE).exists():
             return folder, newest_checkpoint(folder)
     raise config.ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
+
+
+def finished(cfg: Config) -> Path | None:
+    """The folder of a complete run of exactly this configuration; None where there is none."""
+    base = Path(cfg.run.folder) / cfg.run.name
+    for folder in sorted(base.parent.glob(f"{glob.escape(base.name)}*")):
+        if same_config(folder, cfg) and (folder / DONE).exists():
+            return folder
+    return None
 
 
 def same_config(folder: Path, cfg: Config) -> bool:
@@ -118,7 +128,8 @@ def stage_folder(cfg: Config, name: str, benchmark_print: str) -> Path:
     kept = {section: keys[section] for section in ("model", "optimizer", "trainer")}
     kept["data"] = {key: keys["data"][key] for key in ("train", "template", "batch_size", "batching")}
     # Finetuning reads no other key of the loss, and these of the others change cost or rows, not weights.
-    kept["loss"] = {"forget": "ce"} if cfg.loss.forget == "ce" else keys["loss"]
+    negated = cfg.data.train == "forget" and cfg.loss.task_vector is not None
+    kept["loss"] = {"forget": "ce"} if cfg.loss.forget == "ce" and not negated else keys["loss"]
     for section, key in (("trainer", "log_every_n_steps"), ("model", "reference"), ("model", "base")):
         kept[section].pop(key)
     what = [tif.__version__, cfg.run.seed, kept, benchmark_print, weights_print(cfg.model.path)]

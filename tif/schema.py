@@ -1,7 +1,7 @@
 """Every key of the configuration: type, default, meaning. The README and `--help` are made from this file.
 
 Sections are dataclasses; `key` attaches the sentence, the choices and the bounds that `tif.config` shows and checks.
-`identifier` has a file of its own.
+`identifier` and `loss` have files of their own.
 """
 
 import dataclasses
@@ -9,8 +9,9 @@ from typing import Any
 
 from tif.schema_identifier import Identifier
 from tif.schema_key import key
+from tif.schema_loss import Loss
 
-__all__ = ["Config", "Identifier", "key"]
+__all__ = ["Config", "Identifier", "Loss", "key"]
 
 
 @dataclasses.dataclass
@@ -89,33 +90,12 @@ class Model:
     attention: str | None = key(None, "attn_implementation handed to transformers; null = its own choice")
     reference: str = key(
         "auto",
-        "the original model that losses compare with: cached (its scores taken once, no second model), frozen (a copy)",
+        "the original model that losses compare with: cached (its scores taken once, no second model), frozen (a "
+        "copy); auto = cached, and frozen where the loss reads more than scores of forget samples",
         choices=("auto", "cached", "frozen"),
     )
     gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, more time")
     trust_remote_code: bool = key(False, "run code that comes with a hub model; leave off unless you have read it")
-
-
-@dataclasses.dataclass
-class Loss:
-    """forget term (on a mask) + pl_weight * preservation term + retain_weight * retain term."""
-
-    forget: str = key("lpl", "forget term: lpl (Logit Preference Loss), or ce (finetuning)", choices=("lpl", "ce"))
-    on: str = key("uw", "answer tokens that the forget term sees", choices=("uw", "all"))
-    preserve: str = key("pl", "preservation term on general words (GW)", choices=("pl", "none"))
-    retain: str = key("none", "term on a retain sample drawn for each forget sample", choices=("none", "ce"))
-    beta: float = key(0.3, "LPL: larger saturates sooner; the paper searches 0.1 to 0.5", above=0)
-    lpl_baseline: str = key(
-        "none", "mean: subtract the vocabulary's mean logit, which softmax cannot see", choices=("none", "mean")
-    )
-    lpl_reduction: str = key(
-        "sample",
-        "sample: log-sigmoid of each sample's mean; batch: of the batch mean, as released",
-        choices=("sample", "batch"),
-    )
-    pl_reduction: str = key("sum", "over a sample's GW tokens (the released code: sum)", choices=("sum", "mean"))
-    pl_weight: float = key(0.01, "the paper's lambda, 0 to 0.01", at_least=0)
-    retain_weight: float = key(1.0, "weight of the retain term", at_least=0)
 
 
 @dataclasses.dataclass
@@ -217,18 +197,7 @@ class Config:
                             "python -m tif.identify with the same keys")  # fmt: skip
         if self.data.benchmark == "text" and self.eval.enabled and unlearning:
             problems.append("eval.enabled: tif has no metrics for benchmark text yet; want eval.enabled=false")
-        if self.loss.forget == "lpl" and not unlearning:
-            problems.append(
-                f"loss.forget: lpl unlearns the forget set, but data.train={self.data.train}; want loss.forget=ce"
-            )
-        if self.loss.forget == "ce" and (self.loss.on, self.loss.preserve, self.loss.retain) != ("all", "none", "none"):
-            problems.append(
-                "loss.forget: ce is finetuning on whole answers; want loss.on=all loss.preserve=none loss.retain=none"
-            )
-        if self.loss.retain != "none" and not unlearning:
-            problems.append(
-                f"loss.retain: pairs forget with retain samples, but data.train={self.data.train}; want none"
-            )
+        problems += [f"loss.{problem}" for problem in self.loss.combinations(self.data.train)]
         if unlearning and self.eval.enabled and self.eval.forget_quality and not self.eval.retain_records:
             problems.append(
                 "eval.retain_records: forget quality needs the retain model's records, got null; give a run's eval "

@@ -5,9 +5,11 @@ Shapes: B samples, T tokens, K answer tokens of a row, V vocabulary.
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from tif.data.encode import Batch, Encoded
 
@@ -40,6 +42,36 @@ def packed_tokens(device: torch.device) -> int:
     return PACKED_TOKENS.get(device.type, PACKED_TOKENS["cuda"])
 
 
+@dataclasses.dataclass
+class Outputs:
+    """What a model says about the K answer tokens of some samples.
+
+    Attributes:
+        logits: (K, V) float32, raw logits that each token was predicted from.
+        targets: (K,) long, the tokens.
+        hidden: (K, d) float32, output of one decoder layer at the token itself, where it was asked for.
+    """
+
+    logits: torch.Tensor
+    targets: torch.Tensor
+    hidden: torch.Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PerToken:
+    """A number for each answer token that takes more than its scores: the whole distribution, or hidden states.
+
+    Attributes:
+        value: (policy, reference or None) -> (K,) float32.
+        reference: whether `value` compares with the original model.
+        layer: decoder layer, counted from 0, whose hidden states `value` reads; None = no hidden states.
+    """
+
+    value: Callable[[Outputs, Outputs | None], torch.Tensor]
+    reference: bool = False
+    layer: int | None = None
+
+
 def token_scores(model: torch.nn.Module, batch: Batch, batching: str = "packed") -> TokenScores:
     """Score the answer tokens of a batch; the LM head runs on their positions only.
 
@@ -55,34 +87,99 @@ def token_scores(model: torch.nn.Module, batch: Batch, batching: str = "packed")
     Returns:
         TokenScores with gradients where the model has them.
     """
+    forward = _packed if batching == "packed" else _padded
+    parts = [forward(model, part) for part in (_rows_of(batch) if batching == "packed" else (batch,))]
+    return TokenScores(*_placed(batch, [_of_logits(o.logits, o.targets) for o in parts]))
+
+
+def token_values(
+    model: torch.nn.Module, batch: Batch, batching: str, own: PerToken, reference: torch.nn.Module | None = None
+) -> tuple[TokenScores, torch.Tensor]:
+    """`token_scores`, and `own.value` of each answer token, from one graph.
+
+    Logits are held for a few samples at a time (as many as fill a packed row): those are dropped after the forward and
+    made again in the backward pass, which costs one more forward.
+
+    Args:
+        model, batch, batching: as `token_scores`.
+        own: what to compute.
+        reference: the original model, where `own.reference`; no gradient goes there.
+
+    Returns:
+        The scores, and (B, T-1) float32: column t is the value of token t+1, 0 outside the answer.
+    """
+    forward = _packed if batching == "packed" else _padded
+
+    def values(part: Batch) -> tuple[torch.Tensor, ...]:
+        said, other = forward(model, part, own.layer), None
+        if own.reference:
+            assert reference is not None
+            with torch.no_grad():
+                other = forward(reference, part, own.layer)
+        return *_of_logits(said.logits, said.targets), own.value(said, other)
+
+    again = torch.is_grad_enabled()
+    parts = [checkpoint(values, part, use_reentrant=False) if again else values(part) for part in _rows_of(batch)]
+    *scores, value = _placed(batch, parts)
+    return TokenScores(*scores), value
+
+
+def _placed(batch: Batch, parts: Sequence[tuple[torch.Tensor, ...]]) -> list[torch.Tensor]:
+    """(K,) values of the samples' answer tokens, in order -> (B, T-1), 0 outside the answer."""
     answer = batch.answer[:, 1:]
     rows, columns = answer.nonzero(as_tuple=True)
-    forward = _packed if batching == "packed" else _padded
-    parts = [_of_logits(logits, targets) for logits, targets in forward(model, batch)]
     empty = torch.zeros(answer.shape, dtype=torch.float32, device=answer.device)
-    return TokenScores(*(empty.index_put((rows, columns), torch.cat(p)) for p in zip(*parts, strict=True)))
+    return [empty.index_put((rows, columns), torch.cat(p)) for p in zip(*parts, strict=True)]
 
 
 def _of_logits(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(K, V) logits, (K,) target ids -> (K,) each of logit, log-probability, mean logit."""
-    logits = logits.float()
+    """(K, V) float32 logits, (K,) target ids -> (K,) each of logit, log-probability, mean logit."""
     logit = logits.gather(1, targets[:, None])[:, 0]
     return logit, logit - logits.logsumexp(1), logits.mean(1)
 
 
-def _packed(model: torch.nn.Module, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(K, V) logits and (K,) targets of one packed row after the other, in the order of the batch."""
+def _rows_of(batch: Batch) -> Iterator[Batch]:
+    """The batch in runs of samples that fill a packed row each."""
     for first, last in rows(batch.lengths.tolist(), packed_tokens(batch.input_ids.device)):
-        lengths = batch.lengths[first:last]
-        real = torch.arange(batch.input_ids.shape[1], device=lengths.device) < lengths[:, None]
-        positions = real.cumsum(1)[real] - 1
-        answer = batch.answer[first:last]
-        answer[:, 0] = False  # nothing stands before a text's first token to predict it from
-        answer = answer[real].nonzero()[:, 0]
-        ids = batch.input_ids[first:last][real]
-        # transformers keeps samples apart where position_ids restart, but only without an attention mask and a cache.
-        output = model(input_ids=ids[None], position_ids=positions[None], logits_to_keep=answer - 1, use_cache=False)
-        yield output.logits[0], ids[answer]
+        index, ids, lengths, uw, gw = (
+            t[first:last] for t in (batch.index, batch.input_ids, batch.lengths, batch.uw, batch.gw)
+        )
+        yield Batch(batch.ids[first:last], index, ids, lengths, uw, gw)
+
+
+def _packed(model: torch.nn.Module, batch: Batch, layer: int | None = None) -> Outputs:
+    """The answer tokens of the batch's samples, end to end in one row."""
+    real = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
+    positions = real.cumsum(1)[real] - 1
+    answer = batch.answer
+    answer[:, 0] = False  # nothing stands before a text's first token to predict it from
+    answer = answer[real].nonzero()[:, 0]
+    ids = batch.input_ids[real][None]
+    # transformers keeps samples apart where position_ids restart, but only without an attention mask and a cache.
+    output = model(
+        input_ids=ids, position_ids=positions[None], logits_to_keep=answer - 1, use_cache=False, **_ask(layer)
+    )
+    return Outputs(output.logits[0].float(), ids[0, answer], _hidden(output, layer, lambda h: h[0, answer]))
+
+
+def _padded(model: torch.nn.Module, batch: Batch, layer: int | None = None) -> Outputs:
+    """The same from one rectangular forward."""
+    answer = batch.answer[:, 1:]
+    columns = answer.any(0).nonzero()[:, 0]  # the head runs where any row has an answer
+    real = torch.arange(batch.input_ids.shape[1], device=answer.device) < batch.lengths[:, None]
+    keys = {"attention_mask": real.long(), "logits_to_keep": columns, "use_cache": False, **_ask(layer)}
+    output = model(input_ids=batch.input_ids, **keys)
+    keep = answer[:, columns]
+    targets = batch.input_ids[:, 1:][:, columns][keep]
+    return Outputs(output.logits[keep].float(), targets, _hidden(output, layer, lambda h: h[:, 1:][answer]))
+
+
+def _ask(layer: int | None) -> dict[str, bool]:
+    return {} if layer is None else {"output_hidden_states": True}
+
+
+def _hidden(output: Any, layer: int | None, cut: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
+    return None if layer is None else cut(output.hidden_states[layer + 1]).float()  # the first are the embeddings
 
 
 def rows(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
@@ -95,15 +192,6 @@ def rows(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
         total += n
     if lengths:
         yield first, len(lengths)
-
-
-def _padded(model: torch.nn.Module, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    answer = batch.answer[:, 1:]
-    columns = answer.any(0).nonzero()[:, 0]  # the head runs where any row has an answer
-    real = torch.arange(batch.input_ids.shape[1], device=answer.device) < batch.lengths[:, None]
-    output = model(input_ids=batch.input_ids, attention_mask=real.long(), logits_to_keep=columns, use_cache=False)
-    keep = answer[:, columns]
-    yield output.logits[keep], batch.input_ids[:, 1:][:, columns][keep]
 
 
 def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]]) -> list[list[torch.Tensor]]:
@@ -153,7 +241,8 @@ def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]])
         logits_to_keep=torch.tensor(before, device=device),
         use_cache=False,
     )
-    logprobs = iter(_of_logits(output.logits[0], torch.tensor(targets, device=device))[1].split(sum(counts, [])))
+    logits = output.logits[0].float()
+    logprobs = iter(_of_logits(logits, torch.tensor(targets, device=device))[1].split(sum(counts, [])))
     return [[next(logprobs) for _ in own_counts] for own_counts in counts]
 
 

@@ -20,7 +20,7 @@ from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
 from tif.data.module import UnlearningDataModule, texts
 from tif.data.samples import fingerprint
 from tif.files import write_text
-from tif.losses import NEEDS_REFERENCE
+from tif.losses import original
 from tif.metrics import tofu
 from tif.module import UnlearningModule
 from tif.planning import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
@@ -104,15 +104,14 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
         loggers: list[Logger] = [jsonl, *stack.enter_context(_wandb(cfg, folder))]
         trainer = make_trainer(cfg, folder, loggers, data, retain)
         module = UnlearningModule(policy, cfg, batching)
-        if cfg.loss.forget in NEEDS_REFERENCE:
+        if (needed := original(cfg.loss)) != "none":
             policy.to(trainer.strategy.root_device)  # type: ignore[arg-type]
             # Under the trainer's precision, or the reference would not be what the policy says at step 0.
             precision = trainer.strategy.precision_plugin
             precision.convert_module(policy)  # in place
             with precision.forward_context():
-                module.reference = models.make_reference(
-                    cfg.model.reference, policy, data.items, data.encoder.pad_id, batching
-                )
+                kind = "frozen" if needed == "model" else cfg.model.reference
+                module.reference = models.make_reference(kind, policy, data.items, data.encoder.pad_id, batching)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         if cfg.eval.enabled:

@@ -9,6 +9,7 @@ import torch
 from tif.data.encode import Batch
 from tif.data.fictitious import fictitious
 from tif.data.module import UnlearningDataModule, read_benchmark, texts, training_samples
+from tif.data.refusals import refusals
 from tif.data.samples import Benchmark, Sample, Span
 from tif.schema import Config
 
@@ -25,10 +26,11 @@ BENCHMARK = Benchmark("toy", samples("forget", 12), samples("retain", 30), {}, s
 
 
 def data_module(
-    tokenizer, seed=0, batch_size=4, retain="ce", train="forget", rank=None, world=1, benchmark=BENCHMARK
+    tokenizer, seed=0, batch_size=4, retain="ce", train="forget", rank=None, world=1, benchmark=BENCHMARK, forget="lpl"
 ) -> UnlearningDataModule:
     cfg = Config()
     cfg.run.seed, cfg.data.batch_size, cfg.data.train, cfg.loss.retain = seed, batch_size, train, retain
+    cfg.loss.forget = forget
     made = UnlearningDataModule(cfg, benchmark, tokenizer)
     if rank is not None:
         made.trainer = types.SimpleNamespace(world_size=world, global_rank=rank)
@@ -228,3 +230,45 @@ def test_the_config_limits_the_retain_samples_of_tofu(shared):
     cfg.benchmark, cfg.path, cfg.split, cfg.max_retain = "tofu", str(shared / "tofu"), "forget05", 7
     benchmark = read_benchmark(cfg)
     assert (benchmark.name, len(benchmark.forget), len(benchmark.retain)) == ("tofu/forget05", 200, 7)
+
+
+# --- refusals
+
+
+def refused(tokenizer, batches):
+    """(forget id, text of its alternate) in the order of training."""
+    return [
+        (name, tokenizer.decode(b.alternate.input_ids[row, : b.alternate.lengths[row]]))
+        for b in batches
+        for row, name in enumerate(b.alternate.ids)
+    ]
+
+
+def test_a_term_that_asks_for_refusals_gets_each_prompt_with_one_and_others_get_none(tokenizer):
+    made, known = data_module(tokenizer, forget="dpo"), set(refusals())
+    (batches,) = epochs(made, 0)
+    assert order(batches) == order(epochs(data_module(tokenizer), 0)[0])  # the same draws as without
+    assert pairs(batches) == pairs(epochs(data_module(tokenizer), 0)[0])
+    prompts = {s.id: made.encoder.prompt(s.prompt) for s in BENCHMARK.forget}
+    for batch in batches:
+        assert batch.alternate.ids == batch.ids
+        assert not batch.alternate.uw.any()
+    for name, text in refused(tokenizer, batches):
+        assert text.startswith(f"{prompts[name]} ")
+        assert text.removeprefix(f"{prompts[name]} ").removesuffix(tokenizer.eos_token) in known
+    assert all(b.alternate is None for b in epochs(data_module(tokenizer), 0)[0])
+
+
+def test_refusals_are_drawn_anew_each_epoch_and_repeat_with_the_seed(tokenizer):
+    first, second = (refused(tokenizer, b) for b in epochs(data_module(tokenizer, forget="idk"), 0, 1))
+    assert sorted(first) != sorted(second)
+    assert refused(tokenizer, epochs(data_module(tokenizer, forget="idk"), 1)[0]) == second
+    assert refused(tokenizer, epochs(data_module(tokenizer, forget="idk", seed=1), 1)[0]) != second
+
+
+def test_the_refusals_are_a_hundred_varied_lines():
+    known = refusals()
+    assert len(known) == len(set(known)) == 100
+    assert all(line == line.strip() and line.endswith(".") for line in known)
+    assert len({line.split()[0] for line in known}) > 20
+    assert max(len(line) for line in known) < 80

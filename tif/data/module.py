@@ -1,6 +1,7 @@
 """UnlearningDataModule: encoded samples in batches, the same draw for any resume and any number of processes."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -8,7 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from tif import losses
 from tif.data.encode import Batch, Encoded, Encoder, collate, pieces
+from tif.data.refusals import refusals
 from tif.data.samples import Benchmark, Sample
 from tif.schema import Config, Data
 
@@ -53,24 +56,48 @@ def texts(benchmark: Benchmark, encoder_prompt: str) -> list[str]:
     return found
 
 
-class Pairs(Dataset):
-    """Training samples by position, each with a retain sample where `retain` is given.
+@dataclasses.dataclass
+class Row:
+    """One forget (or training) sample by its position, with the retain sample and the refusal drawn for it."""
 
-    The retain sample is drawn from a generator seeded by (seed, epoch, position): no global random state, the same
-    draw for any number of processes and after a resume, another one in each epoch.
+    position: int
+    item: Encoded
+    retain: Encoded | None = None
+    alternate: Encoded | None = None
+
+
+class Pairs(Dataset):
+    """Training samples by position, each with a retain sample and a refusal where those are given.
+
+    Both are drawn from a generator seeded by (seed, epoch, position): no global random state, the same draw for any
+    number of processes and after a resume, another one in each epoch.
+
+    Args:
+        items: training samples.
+        retain: what retain samples are drawn from.
+        refuse: (position, draw from 0 to 1) -> the item's prompt with a refusal for an answer.
+        seed: of the draws.
     """
 
-    def __init__(self, items: Sequence[Encoded], retain: Sequence[Encoded] | None, seed: int) -> None:
-        self.items, self.retain, self.seed, self.epoch = items, retain, seed, 0
+    def __init__(
+        self,
+        items: Sequence[Encoded],
+        retain: Sequence[Encoded] | None,
+        refuse: Callable[[int, float], Encoded] | None,
+        seed: int,
+    ) -> None:
+        self.items, self.retain, self.refuse, self.seed, self.epoch = items, retain, refuse, seed, 0
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, position: int) -> tuple[int, Encoded, Encoded | None]:
-        if self.retain is None:
-            return position, self.items[position], None
-        draw = np.random.default_rng((self.seed, self.epoch, position)).integers(len(self.retain))
-        return position, self.items[position], self.retain[int(draw)]
+    def __getitem__(self, position: int) -> Row:
+        drawn, row = np.random.default_rng((self.seed, self.epoch, position)), Row(position, self.items[position])
+        if self.retain is not None:
+            row.retain = self.retain[int(drawn.integers(len(self.retain)))]
+        if self.refuse is not None:
+            row.alternate = self.refuse(position, drawn.random())
+        return row
 
 
 class EpochSampler(DistributedSampler):
@@ -86,7 +113,7 @@ class UnlearningDataModule(L.LightningDataModule):
     """Encodes the samples of an experiment and batches them.
 
     Args:
-        cfg: sections `data`, `loss` (does it need retain samples?) and `run.seed` are read.
+        cfg: sections `data`, `loss` (does it need retain samples or refusals?) and `run.seed` are read.
         benchmark: its forget samples carry the identifier's spans where the loss needs them.
         tokenizer: of the policy.
     """
@@ -95,16 +122,25 @@ class UnlearningDataModule(L.LightningDataModule):
         super().__init__()
         self.cfg, self.benchmark = cfg, benchmark
         self.encoder = Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
-        self.items = self._encoded(training_samples(benchmark, cfg.data.train))
-        self.retain = self._encoded(benchmark.retain) if cfg.loss.retain != "none" else None
+        samples = training_samples(benchmark, cfg.data.train)
+        parts = [(s, part) for s in samples for part in self._pieces(s)]
+        self.samples, self.items = [s for s, _ in parts], [part for _, part in parts]
+        self.retain = None
+        if cfg.loss.retain != "none":
+            self.retain = [part for s in benchmark.retain for part in self._pieces(s)]
 
-    def _encoded(self, samples: Sequence[Sample]) -> list[Encoded]:
-        return [part for s in samples for part in pieces(self.encoder.encode(s), self.cfg.data.max_tokens)]
+    def _pieces(self, sample: Sample) -> list[Encoded]:
+        return pieces(self.encoder.encode(sample), self.cfg.data.max_tokens)
+
+    def _refuse(self, position: int, draw: float) -> Encoded:
+        known = refusals()
+        return self.encoder.encode(self.samples[position], answer=known[int(draw * len(known))])
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of `data.batch_size` samples."""
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        dataset = Pairs(self.items, self.retain, self.cfg.run.seed)
+        refuse = self._refuse if losses.forget_term(self.cfg.loss).alternate else None
+        dataset = Pairs(self.items, self.retain, refuse, self.cfg.run.seed)
         # Seeds far apart: DistributedSampler adds the epoch to its seed.
         sampler = EpochSampler(dataset, world, rank, shuffle=True, seed=self.cfg.run.seed * 1_000_003)
         # A loader without its own generator draws a seed from torch's global one at each epoch.
@@ -122,9 +158,11 @@ class UnlearningDataModule(L.LightningDataModule):
 
         return to_device(batch, device)
 
-    def _collate(self, rows: Sequence[tuple[int, Encoded, Encoded | None]]) -> Batch:
-        index, items, retain = zip(*rows, strict=True)
-        batch = collate(items, index, self.encoder.pad_id)
-        if retain[0] is not None:
-            batch.retain = collate(retain, index, self.encoder.pad_id)
+    def _collate(self, rows: Sequence[Row]) -> Batch:
+        index, pad = [row.position for row in rows], self.encoder.pad_id
+        batch = collate([row.item for row in rows], index, pad)
+        if retain := [row.retain for row in rows if row.retain]:
+            batch.retain = collate(retain, index, pad)
+        if alternate := [row.alternate for row in rows if row.alternate]:
+            batch.alternate = collate(alternate, index, pad)
         return batch

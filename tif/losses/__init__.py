@@ -1,18 +1,37 @@
 """Unlearning losses as compositions: a forget term on a mask, a preservation term on GW, a retain term.
 
-`FORGET` is the table of forget terms by the names that `loss.forget` takes. Terms are pure functions of token scores.
+`FORGET` and `RETAIN` are the tables of terms by the names that `loss.forget` and `loss.retain` take. Terms are pure
+functions of what `tif.losses.terms.Inputs` holds.
 """
 
 import dataclasses
-from collections.abc import Callable
+import importlib
 
 import torch
 
 from tif.data.encode import Batch
-from tif.losses.finetune import cross_entropy
-from tif.losses.tpo import logit_preference_loss, preservation_loss, unwanted_word_changes
+from tif.losses import ascent, distributions, finetune, preference, tpo
+from tif.losses.terms import Inputs, Scored, Term
 from tif.schema import Loss
-from tif.scoring import TokenScores
+
+FORGET: dict[str, Term] = {
+    "lpl": tpo.lpl,
+    "npo": preference.npo,
+    "simnpo": preference.simnpo,
+    "ga": ascent.ga,
+    "wga": ascent.wga,
+    "satimp": ascent.satimp,
+    "idk": preference.idk,
+    "dpo": preference.dpo,
+    "kto": preference.kto,
+    "undial": distributions.undial,
+    "ceu": distributions.ceu,
+    "pdu": distributions.pdu,
+    "muse_logit_npo": distributions.muse_logit_npo,
+    "rmu": distributions.rmu,
+    "ce": finetune.ce,
+}
+RETAIN: dict[str, Term] = {"ce": finetune.ce, "kl": distributions.kl, "hidden": distributions.hidden}
 
 
 @dataclasses.dataclass
@@ -23,47 +42,91 @@ class LossTerms:
     parts: dict[str, torch.Tensor]
 
 
-def _lpl(policy: TokenScores, reference: TokenScores | None, mask: torch.Tensor, cfg: Loss) -> torch.Tensor:
-    assert reference is not None  # needs_reference says so
-    return logit_preference_loss(policy, reference, mask, cfg.beta, cfg.lpl_baseline, cfg.lpl_reduction)
+def forget_term(cfg: Loss) -> Term:
+    """The term that `cfg.forget` names.
+
+    Raises:
+        ValueError: If it is module:function and there is no such `Term`.
+    """
+    if cfg.forget in FORGET:
+        return FORGET[cfg.forget]
+    module, name = cfg.forget.split(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ValueError(f"loss.forget: {cfg.forget} is not there ({error}); want module:function, found from the "
+                         "working directory or installed") from None  # fmt: skip
+    if not isinstance(found, Term):
+        raise ValueError(f"loss.forget: {cfg.forget} is no term; want a function under @tif.losses.terms.term(...)")
+    return found
 
 
-def _ce(policy: TokenScores, reference: TokenScores | None, mask: torch.Tensor, cfg: Loss) -> torch.Tensor:
-    return cross_entropy(policy, mask)
+def original(cfg: Loss) -> str:
+    """What the loss needs of the original model: none, scores (of the forget samples: can be cached) or model."""
+    term, retain = forget_term(cfg), RETAIN.get(cfg.retain)
+    whole = [t.per_token(cfg).reference for t in (term, retain) if t and t.per_token]
+    if any(whole) or (term.reference and term.alternate):
+        return "model"
+    return "scores" if term.reference else "none"
 
 
-FORGET: dict[str, Callable[[TokenScores, TokenScores | None, torch.Tensor, Loss], torch.Tensor]] = {
-    "lpl": _lpl,
-    "ce": _ce,
-}
-NEEDS_REFERENCE = {"lpl"}
+def layer(cfg: Loss) -> int | None:
+    """The decoder layer whose hidden states the loss reads, counted from 0; None = none."""
+    terms = (forget_term(cfg), RETAIN.get(cfg.retain))
+    layers = [t.per_token(cfg).layer for t in terms if t and t.per_token]
+    return next((found for found in layers if found is not None), None)
 
 
 def compute(
-    policy: TokenScores, reference: TokenScores | None, batch: Batch, cfg: Loss, retain: TokenScores | None = None
+    forget: Scored,
+    batch: Batch,
+    cfg: Loss,
+    retain: Scored | None = None,
+    alternate: Scored | None = None,
+    retain_weight: torch.Tensor | float | None = None,
 ) -> LossTerms:
     """The loss that `cfg` composes.
 
     Args:
-        policy, reference: scores of the batch; the reference where `cfg.forget` is in NEEDS_REFERENCE.
+        forget: what the models say of the batch.
         batch: its masks say which tokens are unwanted and general.
         cfg: the `loss` section.
-        retain: the policy's scores of `batch.retain`, where cfg.retain asks for them.
+        retain, alternate: the same of `batch.retain` and `batch.alternate`, where the terms read them.
+        retain_weight: in place of cfg.retain_weight, where that moves (`loss.dual`).
 
     Returns:
-        LossTerms: total = forget + pl_weight * pl + retain_weight * retain.
+        LossTerms: total = forget_weight * forget + pl_weight * pl + retain_weight * (retain - dual.limit or 0).
     """
     uw, gw = batch.uw[:, 1:], batch.gw[:, 1:]
-    forget = FORGET[cfg.forget](policy, reference, uw if cfg.on == "uw" else uw | gw, cfg)
-    total, parts = forget, {cfg.forget: forget}
+    if cfg.forget == "ce":  # reads no other key, so that stages are the same under every method
+        value = finetune.cross_entropy(forget.policy, uw | gw)
+        return LossTerms(value, {"ce": value})
+    inputs = Inputs(forget.policy, _mask(uw, gw, cfg), forget.reference, forget.own, _alternate(batch, alternate))
+    parts = {cfg.forget.rpartition(":")[2]: forget_term(cfg)(inputs, cfg)}
+    total = cfg.forget_weight * next(iter(parts.values()))
     if cfg.preserve == "pl":
-        parts["pl"] = preservation_loss(policy, gw, cfg.pl_reduction)
+        parts["pl"] = tpo.preservation_loss(forget.policy, gw, cfg.pl_reduction)
         total = total + cfg.pl_weight * parts["pl"]
-    if cfg.retain == "ce":
+    if cfg.retain != "none":
         assert batch.retain is not None
         assert retain is not None
-        parts["retain"] = cross_entropy(retain, batch.retain.answer[:, 1:])
-        total = total + cfg.retain_weight * parts["retain"]
-    if reference is not None:
-        parts |= unwanted_word_changes(policy, reference, uw)
+        answer = batch.retain.answer[:, 1:]
+        parts["retain"] = RETAIN[cfg.retain](Inputs(retain.policy, answer, retain.reference, retain.own), cfg)
+        weight = cfg.retain_weight if retain_weight is None else retain_weight
+        total = total + weight * (parts["retain"] - (cfg.dual.limit or 0))
+    if forget.reference is not None:
+        parts |= tpo.unwanted_word_changes(forget.policy, forget.reference, uw)
     return LossTerms(total, parts)
+
+
+def _mask(uw: torch.Tensor, gw: torch.Tensor, cfg: Loss) -> torch.Tensor:
+    """(B, T-1) bool: the tokens that the forget term sees."""
+    answer = uw | gw
+    return (uw if cfg.on == "uw" else answer) & (answer.cumsum(1) > cfg.skip)
+
+
+def _alternate(batch: Batch, scored: Scored | None) -> Inputs | None:
+    if scored is None:
+        return None
+    assert batch.alternate is not None
+    return Inputs(scored.policy, batch.alternate.answer[:, 1:], scored.reference)

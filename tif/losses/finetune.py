@@ -2,6 +2,8 @@
 
 import torch
 
+from tif.losses.terms import Inputs, term, token_mean
+from tif.schema import Loss
 from tif.scoring import TokenScores
 
 
@@ -15,4 +17,10 @@ def cross_entropy(policy: TokenScores, mask: torch.Tensor) -> torch.Tensor:
     Returns:
         Scalar in nats per token; lower is better; 0 where the mask is empty.
     """
-    return -(policy.logprob * mask).sum() / mask.sum().clamp(min=1)
+    return -token_mean(policy.logprob, mask)
+
+
+@term()
+def ce(x: Inputs, cfg: Loss) -> torch.Tensor:
+    """`cross_entropy` as a term."""
+    return cross_entropy(x.policy, x.mask)

@@ -12,6 +12,8 @@ Shapes: B samples, T tokens.
 import torch
 from torch.nn.functional import logsigmoid
 
+from tif.losses.terms import Inputs, term
+from tif.schema import Loss
 from tif.scoring import TokenScores
 
 
@@ -59,6 +61,13 @@ def logit_preference_loss(
     if reduction == "batch":
         return -2 / beta * logsigmoid(beta * d.sum() / some.sum().clamp(min=1)) * some.any()
     return (-2 / beta * logsigmoid(beta * d) * some).mean()
+
+
+@term(reference=True)
+def lpl(x: Inputs, cfg: Loss) -> torch.Tensor:
+    """`logit_preference_loss` as a term."""
+    assert x.reference is not None
+    return logit_preference_loss(x.policy, x.reference, x.mask, cfg.beta, cfg.lpl_baseline, cfg.lpl_reduction)
 
 
 def preservation_loss(policy: TokenScores, mask: torch.Tensor, reduction: str = "sum") -> torch.Tensor:

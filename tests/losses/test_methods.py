@@ -1,0 +1,153 @@
+"""Every file of configs/loss as a method on a tiny model: what must hold whatever it is composed of."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests import tiny
+from tif import config, losses
+from tif.data.encode import collate
+from tif.models import FrozenReference
+from tif.module import UnlearningModule
+from tif.schema import Config
+from tif.schema_loss import Rmu
+from tif.scoring import token_scores
+
+OWN = config.own_configs() / "loss"
+METHODS = sorted(p.stem for p in OWN.glob("*.yaml") if p.stem not in ("finetune", "task_vector"))
+NO_PL = {"preserve": "none"}
+REFUSALS = [tiny.encoded(f"no{i}", "ppgggg"[: 5 + i % 2]) for i in range(4)]
+RETAIN = [tiny.encoded(f"r{i}", "ppgggg"[: 4 + i % 3]) for i in range(4)]
+ALL_UNWANTED = tuple(tiny.encoded(labels, labels) for labels in ("ppuuu", "puu", "puuuu", "pu"))
+
+
+def cfg_of(name, **keys):
+    loss = config.load([f"loss/{name}.yaml", "eval.forget_quality=false", "model.path=org/model"]).loss
+    return dataclasses.replace(loss, rmu=Rmu(layer=0, scale=2.0, seed=3), **keys)
+
+
+def module(cfg, batching="packed"):
+    """A policy that has moved a little from the original."""
+    torch.manual_seed(0)
+    made = UnlearningModule(tiny.model(), Config(loss=cfg), batching, FrozenReference(tiny.model(), batching))
+    with torch.no_grad():
+        for weight in made.policy.parameters():
+            weight += 0.02 * torch.randn_like(weight)
+    return made
+
+
+def batch_of(order, items=tiny.ITEMS, pad_id=0):
+    batch = collate([items[i] for i in order], order, pad_id)
+    batch.retain = collate([RETAIN[i] for i in order], order, pad_id)
+    batch.alternate = collate([REFUSALS[i] for i in order], order, pad_id)
+    return batch
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_batching_padding_and_order_change_no_methods_loss(name):
+    expected = module(cfg_of(name)).loss(batch_of((0, 1, 2, 3))).total
+    others = (("padded", (0, 1, 2, 3), 0), ("padded", (2, 0, 3, 1), 17), ("packed", (3, 2, 1, 0), 9))
+    for batching, order, pad_id in others:
+        actual = module(cfg_of(name), batching).loss(batch_of(order, pad_id=pad_id)).total
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def true_probability(made, batch):
+    """Sum of log(1 / (1 - p)) over what ceu sees: all answer tokens but the first."""
+    with torch.no_grad():
+        logprob = token_scores(made.policy, batch).logprob
+    answer = batch.answer[:, 1:]
+    return -torch.log1p(-logprob.exp())[answer & (answer.cumsum(1) > 1)].sum()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_small_step_along_the_gradient_lowers_a_methods_loss(name):
+    made, batch = module(cfg_of(name)), batch_of((0, 1, 2, 3))
+    before = made.loss(batch).total
+    before.backward()
+    likely = true_probability(made, batch)
+    with torch.no_grad():
+        norm = torch.stack([p.grad.norm() for p in made.policy.parameters() if p.grad is not None]).norm()
+        for p in made.policy.parameters():
+            if p.grad is not None:
+                p -= 1e-3 * p.grad / norm
+    if name == "ceu":  # its target moves with the policy; what must fall is the true tokens' probability
+        assert true_probability(made, batch) < likely
+    else:
+        assert made.loss(batch).total < before
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_targeted_equals_classic_when_every_token_is_unwanted(name):
+    batch = batch_of((0, 1, 2, 3), ALL_UNWANTED)
+    targeted, classic = (module(cfg_of(name, on=on, **NO_PL)).loss(batch).total for on in ("uw", "all"))
+    torch.testing.assert_close(targeted, classic)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_targeted_differs_from_classic_when_some_tokens_are_general(name):
+    batch, part = batch_of((0, 1, 2, 3)), losses.forget_term(cfg_of(name))
+    both = (module(cfg_of(name, on=on, **NO_PL)).loss(batch).parts for on in ("uw", "all"))
+    targeted, classic = (next(iter(parts.values())) for parts in both)
+    # idk looks at refusals alone
+    assert torch.equal(targeted, classic) is (part is losses.FORGET["idk"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_with_nothing_unwanted_trains_on_finite_gradients(name):
+    made = module(cfg_of(name, on="uw", **NO_PL))
+    terms = made.loss(batch_of((3,)))
+    terms.total.backward()
+    assert torch.isfinite(terms.total)
+    assert all(torch.isfinite(p.grad).all() for p in made.policy.parameters() if p.grad is not None)
+    forget = next(iter(terms.parts.values())).item()
+    assert forget == 0 or cfg_of(name).forget == "idk"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_compares_with_nothing_runs_without_a_reference(name):
+    cfg = cfg_of(name)
+    made = UnlearningModule(tiny.model(), Config(loss=cfg), "packed", None)
+    if losses.original(cfg) == "none":
+        assert torch.isfinite(made.loss(batch_of((0, 1))).total)
+    else:
+        with pytest.raises(AssertionError):
+            made.loss(batch_of((0, 1)))
+
+
+def test_what_the_methods_need_of_the_original_model():
+    needs = {kind: {n for n in METHODS if losses.original(cfg_of(n)) == kind} for kind in ("none", "scores", "model")}
+    assert needs == {
+        "none": {"simnpo", "simnpo_gdr", "ga", "ga_gdr", "graddiff", "wga", "satimp", "idk", "ceu", "pdu"},
+        "scores": {"tpo", "tpo_released", "tpo_gdr", "tpo_centred", "npo", "npo_gdr"},
+        "model": {
+            "tpo_klr", "npo_klr", "ga_klr", "kl", "dpo", "dpo_gdr", "dpo_klr", "kto", "kto_gdr", "undial",
+            "muse_logit_npo", "rmu",
+        },
+    }  # fmt: skip
+
+
+def test_skip_leaves_the_first_answer_tokens_out_of_the_forget_term():
+    batch = batch_of((0, 2))  # a: uugg, c: ugguugg
+    inside = torch.zeros(2, 8).bool()
+    inside[0, 3] = inside[1, 4] = inside[1, 5] = True  # without the first two answer tokens: a nothing else but g
+    inside[0, 3] = False
+    made = module(cfg_of("ga", on="uw", skip=2))
+    scores = made._scored(batch, made.terms[0]).policy
+    expected = scores.logprob[inside].mean()
+    torch.testing.assert_close(made.loss(batch).total, expected)
+
+
+def test_finetuning_reads_no_key_of_an_unlearning_method():
+    # Stages inherit the section of the run that they are made for.
+    cfg = dataclasses.replace(cfg_of("pdu", skip=2, forget_weight=0.1), forget="ce", on="all", retain="none")
+    plain = dataclasses.replace(cfg_of("ga"), forget="ce", on="all", retain="none")
+    batch = batch_of((0, 1, 2, 3))
+    assert torch.equal(module(cfg).loss(batch).total, module(plain).loss(batch).total)
+    assert cfg.combinations("full") == []
+
+
+def test_no_method_file_leaves_a_key_of_another_one_in_place():
+    keys = [set(config._read(p).loss) for p in OWN.glob("*.yaml")]
+    assert all({"forget", "on", "skip", "preserve", "retain", "forget_weight", "dual"} <= k for k in keys)

@@ -1,0 +1,186 @@
+"""`python -m tif.sweep`: what a file describes, what is run and what is not run again, and the numbers of the table."""
+
+import json
+import math
+
+import pytest
+
+from tests.small import SMALL, files, finished
+from tif import config, models, runs, sweep, sweep_results, training
+from tif.config import ConfigError
+
+OWN = config.own_configs() / "sweep"
+# Stages of one seed only, those of the session's finished run.
+BASE = [*SMALL, "trainer.max_epochs=1", "stages.target.run.seed=0", "stages.retain.run.seed=0", "run.export=false"]
+WORDS = json.dumps(["quickstart.yaml", *BASE])
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def problems(path, text, *words):
+    with pytest.raises(ConfigError) as caught:
+        sweep.read([write(path / "odd.yaml", text), *words])
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("path", sorted(OWN.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_sweep_in_configs_describes_runs_that_load(path):
+    found = sweep.read([str(path)])
+    assert path.read_text().startswith(f"# python -m tif.sweep sweep/{path.name}\n")
+    names = [found.config(v, found.seeds[0]).run.name for v in found.variants]
+    assert len(set(names)) == len(names) > 1
+
+
+def test_the_quickstart_sweep_has_every_method():
+    names = {v.name for v in sweep.read([str(OWN / "methods_quickstart.yaml")]).variants}
+    same = {"ga_gdr": "graddiff", "kl": "ga_klr"}  # two names of one composition
+    methods = {p.stem for p in (OWN.parent / "loss").glob("*.yaml")} - {"finetune"}
+    assert {same.get(name, name) for name in methods} == names - {"quickstart"}
+
+
+def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
+    text = (
+        "base: [quickstart.yaml]\nseeds: [3, 4]\nruns: {a: [loss.beta=0.2], b: []}\ngrid: {optimizer.lr: [1e-3, 2e-3]}"
+    )
+    found = sweep.read([write(tmp_path / "my.yaml", text), "trainer.max_epochs=2"])
+    assert [v.name for v in found.variants] == ["a,lr=0.001", "a,lr=0.002", "b,lr=0.001", "b,lr=0.002"]
+    cfg = found.config(found.variants[1], 4)
+    assert (cfg.loss.beta, cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.run.seed) == (0.2, 2e-3, 2, 4)
+    assert cfg.run.name == "my/a,lr=0.002/seed4"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("runs: {a: []}\nseed: [1]", "seed: unknown key; did you mean seeds?"),
+        ("seeds: [0]", "runs: nothing to run; want runs or grid"),
+        ("runs: {a: []}\nseeds: []", "seeds: want at least one"),
+        ("runs: [a]", "runs: want"),
+        ("runs: {a: []}\nseeds: [x]", "seeds: want"),
+        ("grid: {loss.beta: 3}", "grid: want"),
+    ],
+)
+def test_a_file_that_describes_no_sweep_is_told_in_one_line(tmp_path, text, line):
+    (actual,) = problems(tmp_path, text)
+    assert line in actual
+
+
+def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
+    file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beat=1], c: [loss.beta=0]}")
+    assert sweep.main([file]) == 2
+    expected = ["b: loss.beat: unknown key; did you mean loss.beta?", "c: loss.beta: must be > 0, got 0.0"]
+    assert capsys.readouterr().err.splitlines() == expected
+    file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss/rmu.yaml]}")
+    assert sweep.main([file]) == 2
+    assert capsys.readouterr().err.splitlines() == ["b: loss.rmu.layer: the model has layers 0 to 3, got 7"]
+    assert not (tmp_path / "runs").exists()
+    assert sweep.main(["no.yaml"]) == 2
+    assert sweep.main(["loss.beta=1"]) == 2
+
+
+def test_print_shows_the_runs_and_makes_none(tmp_path, capsys):
+    file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beta=1]}")
+    assert sweep.main([file, "--print"]) == 0
+    expected = ["a: python -m tif.fit quickstart.yaml", "b: python -m tif.fit quickstart.yaml loss.beta=1"]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory):
+    """A sweep of two methods and two seeds beside the session's finished run: (its file's words, its folder)."""
+    folder = finished(tmp_path_factory).runs
+    text = f"name: two\nbase: {WORDS}\nseeds: [0, 1]\nruns: {{tpo: [], dpo: [loss/dpo_klr.yaml]}}"
+    words = [write(tmp_path_factory.mktemp("sweep") / "s.yaml", text), f"run.folder={folder}"]
+    stages = sorted(p.name for p in (folder / "stages").iterdir())
+    assert sweep.main(words) == 0
+    assert sorted(p.name for p in (folder / "stages").iterdir()) == stages  # shared with the finished run
+    return words, folder / "two"
+
+
+def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
+    _, folder = done
+    assert sorted(p.name for p in folder.iterdir()) == ["dpo", "quality_utility.png", "results.json", "table.md", "tpo"]
+    lines = (folder / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| tpo"] * 2 + ["| dpo"] * 2 + [
+        "| before",
+        "| retain model",
+    ]
+    found = json.loads((folder / "results.json").read_text())["runs"]["dpo"]
+    values = [training.report.evaluations(folder / "dpo" / f"seed{s}")[-1]["forget/probability"] for s in (0, 1)]
+    assert found["last"]["forget/probability"]["values"] == values
+    assert values[0] != values[1]
+
+
+def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypatch):
+    words, folder = done
+    before, again = files(folder), []
+    monkeypatch.setattr(training, "run", lambda cfg: again.append(cfg.run.name) or folder / "tpo" / "seed1")
+    assert sweep.main(words) == 0
+    assert again == []
+    assert files(folder) == before
+    summary = folder / "tpo" / "seed1" / runs.DONE
+    kept = summary.read_text()
+    summary.unlink()
+    try:
+        assert sweep.main(words) == 0
+    finally:
+        summary.write_text(kept)
+    assert again == ["two/tpo/seed1"]
+
+
+def test_a_run_whose_loss_is_not_finite_is_left_out_and_the_others_go_on(done, monkeypatch, capsys):
+    words, folder = done
+
+    def explode(cfg):
+        raise FloatingPointError("loss is nan at step 3")
+
+    monkeypatch.setattr(training, "run", explode)
+    assert sweep.main([*words, "loss.beta=0.7", "run.name=x"]) == 1  # other runs than those that are there
+    assert capsys.readouterr().out.count("loss is nan at step 3") == 4
+    monkeypatch.undo()
+    assert sweep.main(words) == 0  # and the results are those of the file again
+
+
+def evaluation(epoch, quality, utility):
+    return {
+        "epoch": epoch,
+        "step": epoch,
+        "forget/quality": quality,
+        "utility/model": utility,
+        "forget/probability": 0.5,
+    }
+
+
+def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
+    # seed 0: best is epoch 2 (0.4 + 0.6); seed 1: epoch 1; epoch 0, before training, does not count
+    tables = [
+        [evaluation(0, 0.9, 0.9), evaluation(1, 0.1, 0.7), evaluation(2, 0.4, 0.6), evaluation(3, 0.2, 0.2)],
+        [evaluation(0, 0.7, 0.9), evaluation(1, 0.8, 0.5), evaluation(2, 0.4, 0.1), evaluation(3, 0.6, 0.4)],
+    ]
+    for seed, table in enumerate(tables):
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    found = sweep_results.results({"a": [tmp_path / "0", tmp_path / "1"], "none": []})
+    best, last = found["runs"]["a"]["best"], found["runs"]["a"]["last"]
+    assert best["epoch"]["values"] == [2, 1]
+    assert best["forget/quality"]["mean"] == pytest.approx(0.6)
+    assert best["forget/quality"]["sd"] == pytest.approx(math.sqrt(2 * 0.2**2))  # n - 1 = 1
+    assert last["utility/model"]["mean"] == pytest.approx(0.3)
+    assert found["before"]["forget/quality"] == pytest.approx(0.8)
+    assert found["runs"]["none"] == {"seeds": 0, "best": {}, "last": {}}
+    header, *lines = sweep_results.rows(found)
+    assert header[:4] == ["run", "epoch", "seeds", "forget quality ↑"]
+    assert lines[0][:4] == ["a", "best (2/1)", "2", "0.600 ± 0.283"]
+    assert lines[1][1] == "last (3/3)"
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(evaluation(1, 0.5, 0.25)) + "\n")
+    found = sweep_results.results({"a": [tmp_path]})
+    assert found["runs"]["a"]["last"]["utility/model"] == {"mean": 0.25, "sd": None, "values": [0.25]}
+    assert sweep_results.rows(found)[1][3] == "0.500"

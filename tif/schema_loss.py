@@ -1,0 +1,98 @@
+"""Section `loss`: every key of the unlearning methods."""
+
+import dataclasses
+from typing import Any
+
+from tif.schema_key import key
+
+FORGET = (
+    "lpl", "npo", "simnpo", "ga", "wga", "satimp", "idk", "dpo", "kto", "undial", "ceu", "pdu", "muse_logit_npo",
+    "rmu", "ce",
+)  # fmt: skip
+
+
+@dataclasses.dataclass
+class Rmu:
+    """Where hidden states are steered, and whereto."""
+
+    layer: int = key(7, "decoder layer whose output is steered, counted from 0; retain=hidden keeps it", at_least=0)
+    scale: float = key(2.0, "length of the random vector that forget tokens are steered to", above=0)
+    seed: int = key(0, "draws that vector", at_least=0)
+
+
+@dataclasses.dataclass
+class Dual:
+    """The retain weight as a multiplier that grows while the retain term is above a limit (PDU)."""
+
+    limit: float | None = key(None, "largest retain term that is accepted (nats for ce); null = a fixed retain_weight")
+    step: float = key(1.0, "retain weight added per training step and unit above the limit", above=0)
+    warmup_epochs: int = key(5, "epochs at retain_weight before it moves", at_least=0)
+
+
+@dataclasses.dataclass
+class Loss:
+    """forget_weight * forget term (on a mask) + pl_weight * preservation term + retain_weight * retain term."""
+
+    forget: str = key(
+        "lpl",
+        "forget term, each in configs/loss/<name>.yaml; ce = finetuning; module:function = your own",
+        choices=FORGET,
+        or_own=True,
+    )
+    on: str = key("uw", "answer tokens that the forget term sees", choices=("uw", "all"))
+    skip: int = key(0, "answer tokens at the start that the forget term does not see", at_least=0)
+    preserve: str = key("pl", "preservation term on general words (GW)", choices=("pl", "none"))
+    retain: str = key(
+        "none",
+        "term on a retain sample drawn for each forget sample: ce (cross-entropy), kl (from the original model), "
+        "hidden (distance from the original's hidden states at rmu.layer)",
+        choices=("none", "ce", "kl", "hidden"),
+    )
+    beta: float = key(
+        0.3,
+        "lpl, npo, simnpo, dpo, kto: larger saturates sooner; undial: logits taken from the true token; wga, satimp: "
+        "power of its probability",
+        above=0,
+    )
+    beta2: float = key(1.0, "satimp: power of 1 - probability", at_least=0)
+    gamma: float = key(0.0, "simnpo: margin in nats per token", at_least=0)
+    lpl_baseline: str = key(
+        "none", "mean: subtract the vocabulary's mean logit, which softmax cannot see", choices=("none", "mean")
+    )
+    lpl_reduction: str = key(
+        "sample",
+        "sample: log-sigmoid of each sample's mean; batch: of the batch mean, as released",
+        choices=("sample", "batch"),
+    )
+    pl_reduction: str = key("sum", "over a sample's GW tokens (the released code: sum)", choices=("sum", "mean"))
+    forget_weight: float = key(1.0, "weight of the forget term", at_least=0)
+    pl_weight: float = key(0.01, "the paper's lambda, 0 to 0.01", at_least=0)
+    retain_weight: float = key(1.0, "weight of the retain term", at_least=0)
+    task_vector: float | None = key(
+        None,
+        "forget=ce on the forget set: evaluate and export start - task_vector * (trained - start); null = the trained "
+        "weights",
+        above=0,
+    )
+    rmu: Rmu = dataclasses.field(default_factory=Rmu)
+    dual: Dual = dataclasses.field(default_factory=Dual)
+    own: dict[str, Any] = key({}, "keys of a forget term of your own")
+
+    def combinations(self, train: str) -> list[str]:
+        """Problems between its keys and `data.train`, one line each, without the section's name."""
+        problems, unlearning = [], train == "forget"
+        if self.forget != "ce" and not unlearning:
+            problems.append(
+                f"forget: {self.forget} unlearns the forget set, but data.train={train}; want loss.forget=ce"
+            )
+        if self.forget == "ce" and (self.on, self.preserve, self.retain) != ("all", "none", "none"):
+            problems.append(
+                "forget: ce is finetuning on whole answers; want loss.on=all loss.preserve=none loss.retain=none"
+            )
+        if self.task_vector is not None and self.forget != "ce":
+            problems.append(f"task_vector: turns finetuning round, but loss.forget={self.forget}; want ce, or null")
+        if self.retain != "none" and not unlearning:
+            problems.append(f"retain: pairs forget with retain samples, but data.train={train}; want none")
+        if self.dual.limit is not None and self.retain == "none" and self.forget != "ce":
+            problems.append("dual.limit: moves the weight of the retain term, but loss.retain=none; want another")
+        return problems

@@ -142,7 +142,7 @@ def test_an_empty_forget_set_is_refused(refused, tmp_path):
 def test_gold_spans_are_not_expected_of_data_without_them(refused, tmp_path):
     tofu_folder(tmp_path / "tofu")
     line = one(refused(*TOFU, "identifier.kind=gold"))
-    assert line == "identifier.kind: gold, but this benchmark has no gold spans; want precomputed or all"
+    assert line == "identifier.kind: gold, but this benchmark has no gold spans; want another kind"
 
 
 def test_a_mask_file_for_other_data_is_refused_by_the_first_row_that_differs(refused, tmp_path):

@@ -1,14 +1,19 @@
 """python -m tif.bench: that it measures what it says; how fast things are is no test's business."""
 
 import json
+import os
 
 import pytest
 
 from tif import bench
 
 
-@pytest.mark.slow
-def test_identify_measures_each_identifier_at_three_lengths(capsys):
+def test_a_measurement_has_a_process_of_its_own():
+    assert bench._alone(os.getpid) not in (0, os.getpid())
+
+
+def test_identify_measures_each_identifier_at_three_lengths(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "_alone", lambda measure, *args: measure(*args))
     assert bench.main(["words=1600", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(r["kind"], r["words"]) for r in rows] == [(k, n) for k in bench.KINDS for n in (100, 400, 1600)]

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tif import config
 from tif.schema import key
@@ -26,6 +26,7 @@ from tif.schema import key
 if TYPE_CHECKING:
     from tif.data.samples import Sample
 
+T = TypeVar("T")
 KINDS = ("masked_lm", "causal_lm")
 
 
@@ -89,7 +90,7 @@ def identify(cfg: Bench) -> list[dict[str, Any]]:
         return [_alone(_measure, *job, document, cfg.threads) for job in track(jobs, "identifiers")]
 
 
-def _alone(measure: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+def _alone(measure: Callable[..., T], *args: Any) -> T:
     """`measure` in a process of its own: its peak memory is nobody else's."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:

@@ -48,7 +48,12 @@ def clean(probabilities: Sequence[float]) -> float:
     Source: open-unlearning takes madhurjindal/autonlp-Gibberish-Detector-492513457; computed only where
     `fluency.classifier` names a model.
     """
-    return float(np.mean(probabilities))
+    return float(cleans(probabilities).mean())
+
+
+def cleans(probabilities: Sequence[float]) -> Floats:
+    """Each generation's probability, see `clean`: (N,)."""
+    return np.array(probabilities, dtype=np.float64)
 
 
 def values(texts: Sequence[str]) -> dict[str, Floats]:

@@ -165,7 +165,7 @@ def scores(
     means: Sequence[float] | None = None,
     deviations: Sequence[float] | None = None,
     reference_logprobs: Sequence[float] | None = None,
-    norms: float | None = None,
+    norm: float | None = None,
 ) -> dict[str, float]:
     """A text's score under each attack for which the numbers are there."""
     found: dict[str, float] = {"loss": loss(logprobs), "zlib": zlib(logprobs, text), "min_k": min_k(logprobs)}
@@ -173,8 +173,8 @@ def scores(
         found["min_k_plus_plus"] = min_k_plus_plus(logprobs, means, deviations)
     if reference_logprobs is not None:
         found["reference"] = reference(logprobs, reference_logprobs)
-    if norms is not None:
-        found["gradient_norm"] = norms
+    if norm is not None:
+        found["gradient_norm"] = norm
     return found
 
 

@@ -4,7 +4,7 @@ Each function's docstring is its metric card. Criteria 1 to 4 are the four numbe
 are the same numbers after other forget sets (`data.split=scal_2`, `sust_2`, ...). Values are percentages, as in MUSE.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tif.metrics import intervals, matching, membership
-from tif.records import Evaluation, Record, RecordSet
+from tif.records import Evaluation, Record, RecordSet, TokenStats
 
 Floats = npt.NDArray[np.float64]
 
 FORGET, HOLDOUT = "privleak_forget", "privleak_holdout"
 ROUGE_SETS = ("verbmem_forget", "verbmem_retain", "knowmem_forget", "knowmem_retain")
+SETS = (*ROUGE_SETS, FORGET, HOLDOUT)
+COMPARED = (FORGET, HOLDOUT)  # with the retain model
 
 
 def rouge_f1(records: RecordSet) -> Floats:
@@ -86,7 +88,7 @@ def privleak(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch: bool
     problem = None if allow_mismatch else mismatch(evaluation, retain)
     if problem:
         raise ValueError(f"muse/privleak: {problem}; allow_mismatch=True computes it all the same")
-    ours, theirs = (1 - membership.auc(*(min_k(one, name) for name in (FORGET, HOLDOUT))) for one in (evaluation, retain))
+    ours, theirs = (1 - membership.auc(*(min_k(one, name) for name in COMPARED)) for one in (evaluation, retain))
     return relative(ours, theirs)
 
 
@@ -110,7 +112,7 @@ def privleak_interval(
     None where the two have different texts: there are no pairs to draw.
     """
     pairs = []
-    for name in (FORGET, HOLDOUT):
+    for name in COMPARED:
         other = matching.aligned(evaluation.sets[name], retain.sets[name])
         if other is None:
             return None
@@ -124,7 +126,7 @@ def privleak_interval(
 
 def mismatch(evaluation: Evaluation, retain: Evaluation) -> str | None:
     """Say in what these two should not be compared, or None."""
-    return matching.mismatch(evaluation, retain, (FORGET, HOLDOUT))
+    return matching.mismatch(evaluation, retain, COMPARED)
 
 
 def min_k(evaluation: Evaluation, name: str) -> Floats:
@@ -139,47 +141,47 @@ def min_k(evaluation: Evaluation, name: str) -> Floats:
 
 
 def _min_ks(records: RecordSet) -> Floats:
-    return np.array([membership.min_k(_logprobs(record)) for record in records.records], dtype=np.float64)
+    return np.array([membership.min_k(_stats(record).logprob) for record in records.records], dtype=np.float64)
 
 
-def _logprobs(record: Record) -> tuple[float, ...]:
+def _stats(record: Record) -> TokenStats:
     if record.stats is None:
         raise ValueError(f"record {record.id}: no log-probabilities of its tokens, want its stats")
-    return record.stats.logprob
+    return record.stats
 
 
-def attacks(evaluation: Evaluation, reference: Evaluation | None = None) -> dict[str, tuple[Floats, Floats]]:
-    """Scores of forget and holdout texts under each attack for which the records have the numbers.
+def attacks(
+    evaluation: Evaluation, reference: Evaluation | None = None, norms: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, tuple[Floats, Floats]]:
+    """Scores of forget and holdout texts under each attack for which there are the numbers; {} without such texts.
 
     Args:
         evaluation: of the model.
         reference: another model's, of the same texts, for the attack that compares with one.
+        norms: gradient norms of each text, by set, for the attack of that name.
 
     Raises:
         ValueError: If the reference's texts are others.
     """
-    if not all(name in evaluation.sets for name in (FORGET, HOLDOUT)):
+    if not all(name in evaluation.sets for name in COMPARED):
         return {}
     found: dict[str, list[Floats]] = {}
-    for name in (FORGET, HOLDOUT):
+    for name in COMPARED:
         records = evaluation.sets[name]
         other = matching.aligned(records, reference.sets[name]) if reference and name in reference.sets else None
         if reference and other is None:
             raise ValueError(f"membership/reference: the reference model's {name} has other texts")
         others = other.records if other else (None,) * len(records.records)
-        rows = [_scores(r, o) for r, o in zip(records.records, others, strict=True)]
+        own_norms = norms[name] if norms and name in norms else (None,) * len(records.records)
+        rows = [_scores(*row) for row in zip(records.records, others, own_norms, strict=True)]
         for attack in rows[0]:
             found.setdefault(attack, []).append(np.array([row[attack] for row in rows]))
     return {attack: (both[0], both[1]) for attack, both in found.items() if len(both) == 2}
 
 
-def _scores(record: Record, reference: Record | None) -> dict[str, float]:
-    _logprobs(record)
-    stats = record.stats
-    assert stats is not None
-    return membership.scores(
-        record.answer, stats.logprob, stats.mean, stats.std, _logprobs(reference) if reference else None
-    )
+def _scores(record: Record, reference: Record | None, norm: float | None) -> dict[str, float]:
+    stats, other = _stats(record), _stats(reference).logprob if reference else None
+    return membership.scores(record.answer, stats.logprob, stats.mean, stats.std, other, norm)
 
 
 def aggregate(

@@ -12,15 +12,13 @@ from tif.data.samples import Sample, fingerprint
 from tif.generation import by_length, generate
 from tif.models import frozen
 from tif.protocols import PROTOCOLS, Protocol
-from tif.records import Evaluation, Record, RecordSet, TokenStats
+from tif.records import PARAPHRASED, Evaluation, Record, RecordSet, TokenStats
 from tif.schema import Eval
 from tif.scoring import packed_tokens, rows
 from tif.shares import shared_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-PARAPHRASED = "_paraphrased"  # ending of the sets whose questions are asked in other words
 
 
 def evaluate(

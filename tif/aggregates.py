@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tif.config import ConfigError
-from tif.metrics import fluency, intervals, matching, membership, muse, tofu
+from tif.metrics import fluency, intervals, matching, membership, memorization, muse, tofu
 from tif.records import Evaluation
 
 SETS = ("forget", "retain", "real_authors", "world_facts")
@@ -114,7 +114,10 @@ def _of_muse(
     around: dict[str, intervals.Interval | None] = {}
     with told(where):
         rouge = muse.values(ours)
-        values = {name: {"rougeL_f1": rouge.get(name), **_fluency(ours, name, extras)} for name in ours.sets}
+        values = {
+            name: {"rougeL_f1": rouge.get(name), **_fluency(ours, name, extras), **memorization.values(own)}
+            for name, own in ours.sets.items()
+        }
         attacks = muse.attacks(ours, extras.reference, extras.gradient_norms)
     drawn = intervals.of_means(values, rules.draws, rules.seed)
     for name, found in rouge.items():

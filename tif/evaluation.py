@@ -12,8 +12,8 @@ from tif.data.samples import Sample, Task, fingerprint
 from tif.generation import by_length, generate
 from tif.models import frozen
 from tif.protocols import PROTOCOLS, Protocol
-from tif.records import Evaluation, Record, RecordSet, TokenStats
-from tif.schema import Eval
+from tif.records import PARAPHRASED, Evaluation, Record, RecordSet, TokenStats
+from tif.schema import Asking
 from tif.scoring import packed_tokens, rows
 from tif.shares import shared_out
 from tif.tasks import Asked, ask, limit
@@ -22,14 +22,12 @@ from tif.tasks import rules as rules_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PARAPHRASED = "_paraphrased"  # ending of the sets whose questions are asked in other words
-
 
 def evaluate(
     model: "PreTrainedModel",
     encoder: Encoder,
     sets: Mapping[str, Sequence[Sample]],
-    cfg: Eval,
+    cfg: Asking,
     batching: str,
     name: str,
     epoch: int | None = None,
@@ -83,7 +81,7 @@ def evaluate(
 
 
 def cut(
-    sets: Mapping[str, Sequence[Sample]], cfg: Eval, tasks: Mapping[str, Task] | None = None
+    sets: Mapping[str, Sequence[Sample]], cfg: Asking, tasks: Mapping[str, Task] | None = None
 ) -> dict[str, tuple[Sample, ...]]:
     """The first samples of each set, as many as `eval.max_samples` or else the protocol says.
 
@@ -107,7 +105,7 @@ def _paraphrased(sample: Sample) -> Sample:
     return dataclasses.replace(sample, id=f"{sample.id}/paraphrased", prompt=sample.paraphrased_prompt)
 
 
-def protocol(cfg: Eval, encoder: Encoder) -> Protocol:
+def protocol(cfg: Asking, encoder: Encoder) -> Protocol:
     """The rules behind the records; records made by other rules are not compared."""
     own = PROTOCOLS[cfg.protocol]
     return dataclasses.replace(
@@ -119,24 +117,27 @@ def protocol(cfg: Eval, encoder: Encoder) -> Protocol:
 
 
 def described(
-    cfg: Eval, encoder: Encoder, tasks: Mapping[str, Task] | None = None, context: int | None = None
+    cfg: Asking, encoder: Encoder, tasks: Mapping[str, Task] | None = None, context: int | None = None
 ) -> dict[str, Any]:
     """The protocol as records hold it."""
-    return rules_of(tasks, cfg.max_samples, context) if tasks else dataclasses.asdict(protocol(cfg, encoder))
+    rules = protocol(cfg, encoder)
+    if tasks:
+        return rules_of(tasks, cfg.max_samples, context, encoder.template, rules.max_new_tokens)
+    return dataclasses.asdict(rules)
 
 
 def _asked(
     encoder: Encoder,
     name: str,
     samples: Sequence[Sample],
-    cfg: Eval,
+    cfg: Asking,
     tasks: Mapping[str, Task] | None,
     context: int | None,
 ) -> list[Asked]:
     """The samples of a set, ready for the model."""
-    if tasks and name in tasks:
-        return ask(encoder, samples, tasks[name], context)
     rules, found = protocol(cfg, encoder), []
+    if tasks and name in tasks:
+        return ask(encoder, samples, tasks[name], context, rules.max_new_tokens)
     for sample in samples:
         prompt = encoder.token_ids(_prompt(encoder, sample, rules))
         new_tokens = max(rules.max_new_tokens - rules.prompt_counts * len(prompt), 1)

@@ -1,6 +1,7 @@
 """Samples as the tasks of a benchmark ask them (MUSE's, and texts of one's own): prompts, answers, rules."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,16 +32,21 @@ class Asked:
     task: Task | None = None
 
 
-def ask(encoder: Encoder, samples: Iterable[Sample], task: Task, context: int | None) -> list[Asked]:
+def ask(
+    encoder: Encoder, samples: Iterable[Sample], task: Task, context: int | None, new_tokens: int = 0
+) -> list[Asked]:
     """Encode the samples of a set as its task says.
 
     Args:
-        encoder: its template is not used, the task has its own.
+        encoder: its template serves where the task has none.
         samples: of one set.
         task: of that set.
+        new_tokens: generated, where the task does not say.
         context: tokens that the model can read at once, None = any number. A text that is longer loses its end, or, if
             something is generated after it, as much of its beginning as that takes.
     """
+    if task.new_tokens is None:
+        task = dataclasses.replace(task, new_tokens=new_tokens)
     return [_ask(encoder, sample, task, context, number // TOGETHER) for number, sample in enumerate(samples)]
 
 
@@ -49,10 +55,14 @@ def _ask(encoder: Encoder, sample: Sample, task: Task, context: int | None, grou
     if task.answer_tokens is not None:
         kept = encoder.token_ids(answer)[: task.answer_tokens]  # a begin token counts, as in muse_bench
         answer = str(encoder.tokenizer.decode(kept, skip_special_tokens=True))
-    before = task.prefix + (task.template or "{prompt}").replace("{prompt}", sample.prompt)
+    if task.template is None:
+        before = task.prefix + encoder.prompt(sample.prompt)
+        blank = " " if before and encoder.template != "chat" else ""
+    else:
+        before, blank = task.prefix + task.template.replace("{prompt}", sample.prompt), ""
     new_tokens = task.new_tokens or 0
     prompt = encoder.token_ids(before) if new_tokens else []
-    ids, first = encoder.join(before, answer)
+    ids, first = encoder.join(before + blank, answer)
     ids += [encoder.eos_id] if task.end_token else []
     if context is not None:
         prompt = prompt[max(0, len(prompt) + new_tokens - context) :]
@@ -68,13 +78,23 @@ def limit(name: str, wanted: MaxSamples) -> int | None:
     return wanted.retain if name.endswith("_retain") else wanted.forget
 
 
-def rules(tasks: Mapping[str, Task], wanted: MaxSamples, context: int | None) -> dict[str, Any]:
+def rules(
+    tasks: Mapping[str, Task], wanted: MaxSamples, context: int | None, template: str, new_tokens: int
+) -> dict[str, Any]:
     """What the records of these sets say of their making."""
     return {
         "name": PROTOCOL,
         "decoding": "greedy",
         "rouge": "ROUGE-L F1 without stemming",
         "context": context,
-        "tasks": {name: dataclasses.asdict(task) for name, task in tasks.items()},
+        "template": template,
+        "max_new_tokens": new_tokens,
+        "tasks": {name: _described(task) for name, task in tasks.items()},
         "max_samples": dataclasses.asdict(wanted),
     }
+
+
+def _described(task: Task) -> dict[str, Any]:
+    examples = hashlib.sha256(task.prefix.encode()).hexdigest()[:12] if task.prefix else None
+    fields = dataclasses.asdict(task) | {"stops": list(task.stops), "examples": examples}
+    return {name: value for name, value in fields.items() if name != "prefix"}

@@ -7,6 +7,9 @@ from textwrap import shorten
 
 from tif.records import Evaluation, Record, RecordSet
 
+# Rules that change no loss, so no truth ratio: of generations, and of how many questions (which are compared).
+NO_LOSS = {"name", "questions", "max_samples", "max_new_tokens", "prompt_counts", "decoding"}
+
 
 def mismatch(evaluation: Evaluation, retain: Evaluation, sets: Sequence[str] = ("forget",)) -> str | None:
     """Say in what these two should not be compared, or None. What is not known is not held against them.
@@ -22,6 +25,8 @@ def mismatch(evaluation: Evaluation, retain: Evaluation, sets: Sequence[str] = (
         "model family": (evaluation.family, retain.family),
         "protocol": (evaluation.protocol.get("name"), retain.protocol.get("name")),
     }
+    for rule in sorted((evaluation.protocol.keys() & retain.protocol.keys()) - NO_LOSS):
+        pairs[f"protocol's {rule}"] = evaluation.protocol[rule], retain.protocol[rule]
     for what, (ours, theirs) in pairs.items():
         if None not in (ours, theirs) and ours != theirs:
             return f"the {what} is {ours!r}, the retain model's is {theirs!r}"

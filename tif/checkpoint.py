@@ -182,7 +182,7 @@ def read(cfg: Evaluate, name: str) -> Benchmark:
     if name == "text":
         from tif.data.text import text
 
-        return text(str(cfg.text), cfg.template)
+        return text(str(cfg.text))
     from tif.data.muse import muse
 
     return muse(cfg.muse.news if name == "muse-news" else cfg.muse.books, train=False)

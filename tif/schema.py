@@ -128,32 +128,26 @@ class TrainerKeys:
 class MaxSamples:
     """Questions evaluated of each set, the first n; null = as eval.protocol says."""
 
-    forget: int | None = key(None, "forget questions evaluated", at_least=1)
-    retain: int | None = key(None, "retain questions evaluated", at_least=1)
+    forget: int | None = key(None, "forget questions evaluated; also of MUSE's *_forget and *_holdout", at_least=1)
+    retain: int | None = key(None, "retain questions evaluated; also of MUSE's *_retain", at_least=1)
     real_authors: int | None = key(None, "real-author questions evaluated", at_least=1)
     world_facts: int | None = key(None, "world-fact questions evaluated", at_least=1)
 
 
 @dataclasses.dataclass
-class Eval:
-    """TOFU metrics during training."""
+class Asking:
+    """How a model is asked: the same for `python -m tif.fit` and `python -m tif.evaluate`."""
 
-    enabled: bool = key(True, "evaluate at all")
     protocol: str = key(
         "open-unlearning",
         "the rules that change numbers: open-unlearning (all questions, 512 tokens, 200 new ones), or legacy-tofu "
-        "(locuslab/tofu, NPO and TIF releases: 300 questions, 200 tokens with the prompt, `Answer:` scored)",
+        "(locuslab/tofu, NPO and TIF releases: 300 questions, 200 tokens with the prompt, `Answer:` scored); MUSE has "
+        "its own rules",
         choices=("open-unlearning", "legacy-tofu"),
     )
     paraphrased_questions: bool = key(
         False, "also ask in other words: sets <name>_paraphrased, where the benchmark has paraphrased questions"
     )
-    before_training: bool = key(True, "evaluate the starting model as epoch 0")
-    every_n_epochs: int = key(1, "epochs between evaluations, the last always; 0 = only after the last", at_least=0)
-    retain_records: str | None = key(
-        None, "records of the retain model (a run's eval folder) or a stage's name; null = no forget quality"
-    )
-    forget_quality: bool = key(True, "compute forget quality; needs eval.retain_records")
     max_samples: MaxSamples = dataclasses.field(default_factory=MaxSamples)
     max_new_tokens: int | None = key(
         None, "tokens generated for an answer, greedily; null = as eval.protocol says", at_least=1
@@ -161,6 +155,19 @@ class Eval:
     tokens_per_batch: int = key(
         4096, "tokens scored, and prompts times new tokens generated, in one batch", at_least=16
     )
+
+
+@dataclasses.dataclass
+class Eval(Asking):
+    """TOFU metrics during training."""
+
+    enabled: bool = key(True, "evaluate at all")
+    before_training: bool = key(True, "evaluate the starting model as epoch 0")
+    every_n_epochs: int = key(1, "epochs between evaluations, the last always; 0 = only after the last", at_least=0)
+    retain_records: str | None = key(
+        None, "records of the retain model (a run's eval folder) or a stage's name; null = no forget quality"
+    )
+    forget_quality: bool = key(True, "compute forget quality; needs eval.retain_records")
     samples: int = key(3, "generations shown before and after", at_least=0)
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tif.metrics import memorization
 from tif.metrics.matching import mismatch as mismatch
-from tif.metrics.matching import no_forget
+from tif.metrics.matching import no_records
 from tif.records import PARAPHRASED, Evaluation, Record, RecordSet
 
 Floats = npt.NDArray[np.float64]
@@ -156,7 +156,7 @@ def forget_quality(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch
         ValueError: If one of them has no forget records, or they answer different questions, follow different protocols
             or come from different model families (each as far as known).
     """
-    if missing := no_forget(evaluation, retain):
+    if missing := no_records(evaluation, retain):
         raise ValueError(f"forget/quality: {missing}")
     samples = log_truth_ratios(evaluation.sets["forget"]), log_truth_ratios(retain.sets["forget"])
     problem = None if allow_mismatch else mismatch(evaluation, retain)

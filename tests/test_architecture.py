@@ -16,7 +16,15 @@ ROWS = (
     ("tif.training", "tif.planning", "tif.spans"),
     ("tif.report", "tif.sweep_results", "tif.runs"),
     ("tif.module", "tif.callbacks", "tif.data.module"),
-    ("tif.models", "tif.losses", "tif.identifiers", "tif.evaluation"),
+    (
+        "tif.models",
+        "tif.losses",
+        "tif.identifiers",
+        "tif.evaluation",
+        "tif.generation",
+        "tif.answers",
+        "tif.shares",
+    ),  # fmt: skip
     ("tif.metrics", "tif.scoring", "tif.config", "tif.data", "tif.records", "tif.foreign_logs"),
     (
         "tif.schema",
@@ -25,6 +33,7 @@ ROWS = (
         "tif.schema_loss",
         "tif.data.samples",
         "tif.files",
+        "tif.protocols",
         "tif.terminal",
         "tif",
     ),  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from tif.data.encode import Batch, Encoded
+from tif.data.encode import Batch, Encoded, collate
 
 # On a CPU a longer row costs more in attention than it saves in calls: SmolLM2-135M float32, forward, one core,
 # CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512 0.274, 1024 0.306 (unpadded batches of equal length 0.24).
@@ -194,31 +194,41 @@ def rows(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
         yield first, len(lengths)
 
 
-def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]]) -> list[list[torch.Tensor]]:
-    """Log-probabilities of answers of which many continue the same prompt: what a group's texts share runs once.
+def answer_logits(
+    model: torch.nn.Module, groups: Sequence[Sequence[Encoded]], batching: str, pad_id: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Logits of the answer tokens of all texts, group by group, text by text.
 
-    All groups stand in one row: a group's common prefix, then the rest of each of its texts. A token sees its group's
-    prefix and its own text up to itself; positions go on from the prefix. TOFU's seven answers to a question cost two
-    thirds of what they cost one by one.
+    Packed: all groups stand in one row, a group's common prefix, then the rest of each of its texts. A token sees its
+    group's prefix and its own text up to itself; positions go on from the prefix. TOFU's seven answers to a question
+    cost two thirds of what they cost one by one. Padded: the texts in one rectangular forward.
 
     Args:
-        model: a Hugging Face causal LM that takes `position_ids` and a (1, 1, N, N) attention mask.
-        groups: texts by prompt.
+        model: a Hugging Face causal LM; packed, one that takes `position_ids` and a (1, 1, N, N) attention mask.
+        groups: texts that share a prompt (or one text).
+        batching: "packed" or "padded".
+        pad_id: padding's id, where padded.
 
     Returns:
-        For each text of each group: (K,) float32, the log-probability (nats) of each answer token and the end token.
+        (K, V) logits (the model's dtype or float32), (K,) the tokens they predict, and each text's number of them.
     """
+    if batching == "padded":
+        flat = [e for own in groups for e in own]
+        batch = collate(flat, range(len(flat)), pad_id)
+        for name in ("input_ids", "lengths", "uw", "gw"):
+            setattr(batch, name, getattr(batch, name).to(next(model.parameters()).device))
+        said = _padded(model, batch)
+        return said.logits, said.targets, batch.answer[:, 1:].sum(1).tolist()
     ids: list[int] = []
     positions: list[int] = []
     owner: list[tuple[int, int]] = []  # group, text; text -1 is the group's prefix
     before: list[int] = []  # where the token that predicts stands, for each answer token of each text
     targets: list[int] = []
-    counts: list[list[int]] = []
+    counts: list[int] = []
     for g, texts in enumerate(groups):
         shared, first = len(os.path.commonprefix([e.input_ids for e in texts])), len(ids)
         parts = [(-1, 0, texts[0].input_ids[:shared])]
         parts += [(i, shared, e.input_ids[shared:]) for i, e in enumerate(texts)]
-        counts.append([])
         for text, start, part in parts:
             own = len(ids) - start
             ids += part
@@ -229,7 +239,7 @@ def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]])
                 scored = [t for t in range(1, len(e.input_ids)) if e.uw[t] or e.gw[t]]
                 before += [(first if t - 1 < shared else own) + t - 1 for t in scored]
                 targets += [e.input_ids[t] for t in scored]
-                counts[-1].append(len(scored))
+                counts.append(len(scored))
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     group, text = torch.tensor(owner, device=device).T
     seen = ((group[:, None] == group) & ((text == -1) | (text[:, None] == text))).tril()
@@ -241,9 +251,13 @@ def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]])
         logits_to_keep=torch.tensor(before, device=device),
         use_cache=False,
     )
-    logits = output.logits[0].float()
-    logprobs = iter(_of_logits(logits, torch.tensor(targets, device=device))[1].split(sum(counts, [])))
-    return [[next(logprobs) for _ in own_counts] for own_counts in counts]
+    return output.logits[0], torch.tensor(targets, device=device), counts
+
+
+def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]]) -> list[torch.Tensor]:
+    """For each text: (K,) float32, the log-probability (nats) of each answer token and the end token, packed."""
+    logits, targets, counts = answer_logits(model, groups, "packed")
+    return list(_of_logits(logits.float(), targets)[1].split(counts))
 
 
 def best_batching(asked: str, model: torch.nn.Module) -> str:
@@ -265,9 +279,9 @@ def best_batching(asked: str, model: torch.nn.Module) -> str:
     try:
         with torch.no_grad():
             packed, padded = (token_scores(model, probe, b).logprob for b in ("packed", "padded"))
-            alone, together = answer_logprobs(model, [whole[:1], group])
+            alone, together, _ = answer_logprobs(model, [whole[:1], group])
         close = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.1
-        same = torch.allclose(packed, padded, atol=close) and torch.allclose(alone[0], together[0], atol=close)
+        same = torch.allclose(packed, padded, atol=close) and torch.allclose(alone, together, atol=close)
     except (TypeError, ValueError, RuntimeError):  # forward takes no position_ids, or no mask of its own
         same = False
     finally:

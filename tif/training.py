@@ -154,7 +154,7 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     model = dataclasses.replace(cfg.model, path=str(stage / "model"))
     encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
     sets = evaluation.cut(planned.benchmark.sets, cfg.eval)
-    rules = evaluation.protocol(cfg.eval, encoder)
+    rules = dataclasses.asdict(evaluation.protocol(cfg.eval, encoder))
     device = L.Trainer(
         accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False
     ).strategy.root_device

@@ -94,7 +94,11 @@ class Encoder:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of the prompt alone, for generation."""
-        return self._tokenize(self.prompt(prompt))[0]
+        return self.token_ids(self.prompt(prompt))
+
+    def token_ids(self, text: str) -> list[int]:
+        """Token ids of a text that goes on: special tokens before it, none after."""
+        return self._tokenize(text)[0]
 
     def encode(self, sample: Sample, answer: str | None = None, prompt: str | None = None) -> Encoded:
         """Token ids and masks of a sample, or of another answer or prompt in its place (then nothing is unwanted)."""

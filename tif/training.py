@@ -189,6 +189,7 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*past_key_values.*is deprecated.*")  # transformers < 5.24 knows no other name
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
 

@@ -177,8 +177,8 @@ class Eval(Asking):
     )
     benchmarks: dict[str, Any] = key(
         {},
-        "benchmarks evaluated besides the run's own: tofu, muse-news, muse-books, text with hub name or folder, lm-eval "
-        "with tasks: eval.benchmarks.lm-eval=mmlu,wmdp_bio",
+        "evaluated besides the run's own: tofu, muse-news, muse-books, text (hub name or folder), lm-eval (tasks): "
+        "eval.benchmarks.lm-eval=mmlu,wmdp_bio",
     )
     best: str = key(
         "score",

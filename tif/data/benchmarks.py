@@ -17,20 +17,19 @@ def further(cfg: Config) -> dict[str, Benchmark]:
     for name, path in cfg.eval.benchmarks.items():
         if name in NAMES:
             try:
-                found[name] = sets(name, str(path), cfg.data.split, cfg.data.template)
+                found[name] = sets(name, str(path), cfg.data.split)
             except ValueError as error:
                 raise ValueError(str(error).replace("data.path", f"eval.benchmarks.{name}", 1)) from None
     return found
 
 
-def sets(name: str, path: str, split: str, template: str) -> Benchmark:
+def sets(name: str, path: str, split: str) -> Benchmark:
     """The benchmark at `path`, for its evaluation sets.
 
     Args:
         name: one of NAMES.
         path: hub name, folder or file, see the readers.
         split: TOFU's forget split.
-        template: of the questions in one's own files.
 
     Raises:
         ValueError: See the readers.
@@ -42,7 +41,7 @@ def sets(name: str, path: str, split: str, template: str) -> Benchmark:
     if name == "text":
         from tif.data.text import text
 
-        return text(path, template)
+        return text(path)
     from tif.data.muse import muse
 
     return muse(path, train=False)

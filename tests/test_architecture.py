@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "tif").rglob("*.py"))
 # Arrows point down: a module imports its own row and the rows below it. The longest prefix counts.
 ROWS = (
     ("tif.fit", "tif.identify", "tif.evaluate", "tif.sweep", "tif.bench"),
-    ("tif.training", "tif.planning", "tif.spans"),
+    ("tif.training", "tif.planning", "tif.spans", "tif.checkpoint", "tif.evaluation_tables"),
     ("tif.report", "tif.sweep_results", "tif.runs", "tif.aggregates"),
     ("tif.module", "tif.callbacks", "tif.diagnosis", "tif.data.module"),
     (
@@ -34,6 +34,7 @@ ROWS = (
         "tif.schema",
         "tif.schema_identifier",
         "tif.schema_key",
+        "tif.schema_evaluate",
         "tif.schema_loss",
         "tif.data.samples",
         "tif.files",

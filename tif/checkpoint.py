@@ -1,10 +1,11 @@
 """Any Hugging Face causal LM to recorded evaluations, kept on disk by model, rules and data."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,7 @@ def read(cfg: Evaluate, name: str) -> Benchmark:
     if name == "text":
         from tif.data.text import text
 
-        return text(str(cfg.text), cfg.template)
+        return text(str(cfg.text))
     from tif.data.muse import muse
 
     return muse(cfg.muse.news if name == "muse-news" else cfg.muse.books, train=False)
@@ -279,3 +280,27 @@ def agreed(value: bool) -> bool:
     both = [value]
     dist.broadcast_object_list(both, src=0)
     return both[0]
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[None]:
+    """Inside, the processes that torchrun started know each other; alone, nothing happens."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def told_on_stderr(wanted: bool) -> Iterator[None]:
+    """What is told on the way goes to stderr inside, so that stdout holds nothing but the answer."""
+    before = console.stderr
+    console.stderr = wanted or before
+    try:
+        yield
+    finally:
+        console.stderr = before

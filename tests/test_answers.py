@@ -1,7 +1,5 @@
 """Token statistics against a plain loop in float64, one text at a time through the model's own forward."""
 
-import contextlib
-
 import pytest
 import torch
 
@@ -55,9 +53,8 @@ def plain_stats(net, e, other=None):
 def test_token_statistics_equal_a_loop_over_the_vocabulary(batching, tokens_per_batch, monkeypatch):
     monkeypatch.setattr("tif.answers.CHUNK", 3)  # smaller than a batch's answer tokens
     net, other = tiny.model(), tiny.model(seed=1)
-    original = lambda: contextlib.nullcontext(other)  # noqa: E731
     texts = (*TEXTS, greedy(net))
-    found = token_stats(net, texts, 0, tokens_per_batch, batching, original)
+    found = token_stats(net, texts, 0, tokens_per_batch, batching, other)
     assert len(found) == len(texts)
     for e, actual in zip(texts, found, strict=True):
         expected = plain_stats(net, e, other)
@@ -72,7 +69,7 @@ def test_token_statistics_equal_a_loop_over_the_vocabulary(batching, tokens_per_
 def test_there_is_no_kl_without_an_original_and_none_to_oneself():
     net = tiny.model()
     assert all(stats.kl is None for stats in token_stats(net, TEXTS, 0, 64, "packed"))
-    itself = token_stats(net, TEXTS, 0, 64, "packed", lambda: contextlib.nullcontext(net))
+    itself = token_stats(net, TEXTS, 0, 64, "packed", net)
     assert {value for stats in itself for value in stats.kl} == {0.0}
 
 

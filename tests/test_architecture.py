@@ -15,7 +15,7 @@ ROWS = (
     ("tif.fit", "tif.identify", "tif.evaluate", "tif.sweep", "tif.bench"),
     ("tif.training", "tif.planning", "tif.spans", "tif.checkpoint", "tif.evaluation_tables"),
     ("tif.report", "tif.sweep_results", "tif.runs", "tif.aggregates"),
-    ("tif.module", "tif.callbacks", "tif.data.module"),
+    ("tif.module", "tif.callbacks", "tif.diagnosis", "tif.data.module"),
     (
         "tif.models",
         "tif.losses",

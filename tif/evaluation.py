@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tif.answers import Answer, Original, score
+import torch
+
+from tif.answers import Answer, score
 from tif.data.encode import Encoded, Encoder
 from tif.data.samples import Sample, Task, fingerprint
 from tif.generation import by_length, generate
@@ -31,7 +33,7 @@ def evaluate(
     batching: str,
     name: str,
     epoch: int | None = None,
-    original: Original | None = None,
+    original: torch.nn.Module | None = None,
     tasks: Mapping[str, Task] | None = None,
 ) -> Evaluation:
     """Score every answer (original, paraphrased, perturbed) of every set and generate one for every prompt.
@@ -43,7 +45,7 @@ def evaluate(
         sets: evaluation sets by name, cut to what `cfg` and its protocol want.
         batching: "packed" or "padded", see scoring.token_scores.
         name, epoch: go into the records.
-        original: opens the model that the policy was, for KL; None = no KL.
+        original: the model that the policy was, on the same device, for KL; None = no KL.
         tasks: of sets that are asked by rules of their own, see samples.Task.
 
     Raises:
@@ -206,7 +208,7 @@ def token_stats(
     pad_id: int,
     tokens_per_batch: int,
     batching: str,
-    original: Original | None = None,
+    original: torch.nn.Module | None = None,
 ) -> list[TokenStats]:
     """Log-probability, argmax, mean and standard deviation of log p, and KL, of each answer token of any texts.
 
@@ -229,7 +231,7 @@ def scored(
     pad_id: int,
     tokens_per_batch: int,
     batching: str,
-    original: Original | None = None,
+    original: torch.nn.Module | None = None,
 ) -> list[Answer]:
     """Score texts in batches of similar lengths, shared out to all processes.
 
@@ -242,7 +244,7 @@ def scored(
         pad_id: padding's id.
         tokens_per_batch: tokens of one forward, with padding.
         batching: "packed" or "padded".
-        original: opens the model that `stats.kl` compares with; None = no KL.
+        original: the model that `stats.kl` compares with, on the same device; None = no KL.
     """
     groups = [[i] for i in range(len(texts))]
     if batching == "packed":

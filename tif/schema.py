@@ -11,6 +11,8 @@ from tif.schema_identifier import Identifier
 from tif.schema_key import key
 from tif.schema_loss import Loss
 
+FAILURES = ("collapse", "under_forgetting", "over_forgetting", "identifier")  # see metrics/failures.py
+
 __all__ = ["Config", "Identifier", "Loss", "key"]
 
 
@@ -168,6 +170,25 @@ class Eval(Asking):
         None, "records of the retain model (a run's eval folder) or a stage's name; null = no forget quality"
     )
     forget_quality: bool = key(True, "compute forget quality; needs eval.retain_records")
+    kl: bool = key(
+        False,
+        "also KL(original || policy) over answer tokens; where no reference model is in memory, the original is loaded "
+        "for each evaluation",
+    )
+    benchmarks: dict[str, Any] = key(
+        {},
+        "evaluated besides the run's own: tofu, muse-news, muse-books, text (hub name or folder), lm-eval (tasks): "
+        "eval.benchmarks.lm-eval=mmlu,wmdp_bio",
+    )
+    best: str = key(
+        "score",
+        "what makes an epoch the best, which is kept in model_best/ where it is not the last: score (harmonic mean of "
+        "usefulness and forgetting, see python -m tif.evaluate --metrics), forget/quality, utility/model, or none",
+        choices=("score", "forget/quality", "utility/model", "none"),
+    )
+    stop_on: list[str] = key(
+        [], f"failures that end the training, of {', '.join(FAILURES)}; all are told in any case"
+    )
     samples: int = key(3, "generations shown before and after", at_least=0)
 
 
@@ -221,6 +242,8 @@ class Config:
                 "eval.retain_records: forget quality needs the retain model's records, got null; give a run's eval "
                 "folder or a stage that makes them, or eval.forget_quality=false"
             )
+        if unknown := [name for name in self.eval.stop_on if name not in FAILURES]:
+            problems.append(f"eval.stop_on: want some of {', '.join(FAILURES)}, got {', '.join(map(str, unknown))}")
         if not self.model.path and not self.model.init:
             problems.append(
                 "model.path: want a Hugging Face folder or hub name, or model.init for a model from scratch"

@@ -17,7 +17,7 @@ ROWS = (
     ("tif.report", "tif.sweep_results", "tif.runs"),
     ("tif.module", "tif.callbacks", "tif.data.module"),
     ("tif.models", "tif.losses", "tif.identifiers", "tif.evaluation"),
-    ("tif.metrics", "tif.scoring", "tif.config", "tif.data", "tif.records", "tif.foreign_logs"),
+    ("tif.metrics", "tif.scoring", "tif.head", "tif.attention", "tif.config", "tif.data", "tif.records", "tif.foreign_logs"),
     (
         "tif.schema",
         "tif.schema_identifier",

@@ -46,6 +46,11 @@ def packed_tokens(device: torch.device) -> int:
     return PACKED_TOKENS.get(device.type, PACKED_TOKENS["cuda"])
 
 
+def step_tokens(device: torch.device) -> int:
+    """Tokens whose activations are held at once in training, unless `data.max_tokens_per_batch` says so."""
+    return LONG_ROW if device.type == "cpu" else PACKED_TOKENS["cuda"]
+
+
 def row_tokens(model: torch.nn.Module, batch: Batch) -> int:
     """Tokens of a packed row of samples that run fastest in this model on the batch's device."""
     return LONG_ROW if attention.borders(model, batch.lengths) else packed_tokens(batch.lengths.device)

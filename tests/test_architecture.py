@@ -16,8 +16,26 @@ ROWS = (
     ("tif.training", "tif.planning", "tif.spans"),
     ("tif.report", "tif.sweep_results", "tif.runs"),
     ("tif.module", "tif.callbacks", "tif.data.module"),
-    ("tif.models", "tif.losses", "tif.identifiers", "tif.evaluation"),
-    ("tif.metrics", "tif.scoring", "tif.head", "tif.attention", "tif.config", "tif.data", "tif.records", "tif.foreign_logs"),
+    (
+        "tif.models",
+        "tif.losses",
+        "tif.identifiers",
+        "tif.evaluation",
+        "tif.generation",
+        "tif.answers",
+        "tif.shares",
+    ),  # fmt: skip
+    (
+        "tif.metrics",
+        "tif.scoring",
+        "tif.head",
+        "tif.layout",
+        "tif.attention",
+        "tif.config",
+        "tif.data",
+        "tif.records",
+        "tif.foreign_logs",
+    ),  # fmt: skip
     (
         "tif.schema",
         "tif.schema_identifier",
@@ -25,6 +43,7 @@ ROWS = (
         "tif.schema_loss",
         "tif.data.samples",
         "tif.files",
+        "tif.protocols",
         "tif.terminal",
         "tif",
     ),  # fmt: skip

@@ -7,10 +7,11 @@ import torch
 
 from tests import tiny
 from tests.test_models import shuffled
-from tif import evaluation
 from tif.data.encode import Encoder
 from tif.data.samples import Sample, Span, fingerprint
-from tif.evaluation import _greedy, answer_losses, cut, evaluate, generate, protocol
+from tif.evaluation import cut, evaluate, generate, protocol, scored
+from tif.generation import _greedy, by_length
+from tif.protocols import OPEN_UNLEARNING
 from tif.schema import Eval, MaxSamples
 
 TEMPLATE = "Question: {prompt}\nAnswer:"
@@ -76,12 +77,19 @@ def stopping_token(rows):
 # --- losses
 
 
+def losses(model, texts, pad_id, tokens_per_batch, batching):
+    """(loss, tokens) of each text."""
+    with torch.no_grad():
+        found = scored(model, texts, [False] * len(texts), pad_id, tokens_per_batch, batching)
+    return [(answer.loss, answer.tokens) for answer in found]
+
+
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 @pytest.mark.parametrize("tokens_per_batch", [16, 64, 4096])
 def test_answer_losses_equal_a_loop_over_single_samples(model, encoder, tokenizer, batching, tokens_per_batch):
     samples = (*FORGET, *RETAIN)
     texts = [encoder.encode(s) for s in samples]
-    actual = answer_losses(model, texts, encoder.pad_id, tokens_per_batch, batching)
+    actual = losses(model, texts, encoder.pad_id, tokens_per_batch, batching)
     expected = [plain_loss(model, tokenizer, s, s.answer) for s in samples]
     assert [n for _, n in actual] == [n for _, n in expected]
     assert [loss for loss, _ in actual] == pytest.approx([loss for loss, _ in expected], abs=1e-5)
@@ -145,12 +153,12 @@ def test_batched_greedy_decoding_equals_generate_one_prompt_at_a_time(kind):
     never = [plain_greedy(model, p, tiny.VOCAB, 12) for p in PROMPTS]  # no such token: nothing stops before 12
     unused = min(set(range(tiny.VOCAB)) - {t for row in never for t in row})
     assert [len(row) for row in never] == [12] * len(PROMPTS)
-    assert _greedy(model, PROMPTS, unused, 12) == never
+    assert _greedy(model, PROMPTS, unused, [12] * len(PROMPTS)) == never
     # Rows that stop at different times leave the batch one after the other.
     eos_id = stopping_token(never)
     expected = [plain_greedy(model, p, eos_id, 12) for p in PROMPTS]
     assert len({len(row) for row in expected}) >= 3
-    assert _greedy(model, PROMPTS, eos_id, 12) == expected
+    assert _greedy(model, PROMPTS, eos_id, [12] * len(PROMPTS)) == expected
 
 
 def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
@@ -160,19 +168,19 @@ def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
     lengths = [row.index(eos_id) if eos_id in row else 12 for row in never]
     rows = []
     model.register_forward_hook(lambda m, args, output: rows.append(len(output.logits)))
-    _greedy(model, PROMPTS, eos_id, 12)
+    _greedy(model, PROMPTS, eos_id, [12] * len(PROMPTS))
     # step k decodes the rows whose k-th token (from 0) was still to come
     assert rows == [sum(n >= k for n in lengths) for k in range(min(max(lengths) + 1, 12))]
     stopped = [i for i, n in enumerate(lengths) if n < 12]
     rows.clear()
-    _greedy(model, [PROMPTS[i] for i in stopped], eos_id, 12)
+    _greedy(model, [PROMPTS[i] for i in stopped], eos_id, [12] * len(stopped))
     assert len(rows) == max(lengths[i] for i in stopped) + 1
 
 
 def test_a_prompt_answered_by_the_end_token_alone_gives_an_empty_answer():
     model = tiny.model()
     eos_id = plain_greedy(model, PROMPTS[0], tiny.VOCAB, 1)[0]
-    assert _greedy(model, [PROMPTS[0]], eos_id, 5) == [[]]
+    assert _greedy(model, [PROMPTS[0]], eos_id, [5]) == [[]]
 
 
 @pytest.mark.parametrize("tokens_per_batch", [16, 60, 4096])
@@ -202,9 +210,9 @@ def test_evaluation_does_not_depend_on_tokens_per_batch_or_batching(model, encod
 def test_batches_hold_at_most_the_asked_tokens_with_padding_longest_first():
     lengths = [3, 9, 4, 4, 20, 1]
     # by length 20 | 9 | 4 4 3 | 1 with 12 tokens; two of 9 would be 18, three of 4 are 12, four would be 16
-    assert list(evaluation._batches(lengths, 12)) == [[4], [1], [2, 3, 0], [5]]
-    assert list(evaluation._batches(lengths, 10_000)) == [[4, 1, 2, 3, 0, 5]]
-    assert list(evaluation._batches([], 12)) == []
+    assert list(by_length(lengths, 12)) == [[4], [1], [2, 3, 0], [5]]
+    assert list(by_length(lengths, 10_000)) == [[4, 1, 2, 3, 0, 5]]
+    assert list(by_length([], 12)) == []
 
 
 # --- which samples, by which rules
@@ -226,20 +234,20 @@ def test_only_the_cut_samples_are_evaluated_and_fingerprinted(model, encoder):
 
 def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_not(model, encoder, tokenizer):
     cfg = Eval(max_new_tokens=7, max_samples=MaxSamples(forget=2))
-    expected = {
-        "name": "open-unlearning",
-        "template": TEMPLATE,
-        "max_new_tokens": 7,
-        "max_samples": {"forget": 2, "retain": None, "real_authors": None, "world_facts": None},
-    }
+    expected = dataclasses.replace(
+        OPEN_UNLEARNING,
+        template=TEMPLATE,
+        max_new_tokens=7,
+        max_samples={"forget": 2, "retain": None, "real_authors": None, "world_facts": None},
+    )
     assert protocol(cfg, encoder) == expected
-    assert evaluate(model, encoder, SETS, cfg, "packed", "m").protocol == expected
+    assert evaluate(model, encoder, SETS, cfg, "packed", "m").protocol == dataclasses.asdict(expected)
     assert protocol(dataclasses.replace(cfg, tokens_per_batch=16, samples=0, every_n_epochs=5), encoder) == expected
     assert protocol(cfg, Encoder(tokenizer, "{prompt}")) != expected
 
 
 def test_nothing_to_evaluate_gives_no_records(model, encoder):
-    assert answer_losses(model, [], 0, 16, "packed") == []
+    assert losses(model, [], 0, 16, "packed") == []
     assert generate(model, encoder, [], 4, 16) == []
     assert evaluate(model, encoder, {}, Eval(), "packed", "m").sets == {}
 
@@ -251,6 +259,6 @@ def test_losses_come_back_in_the_order_of_the_texts():
         scores = tiny.plain_scores(model, texts)
     counts = shuffled(order).answer[:, 1:].sum(1)
     expected = (-scores.logprob.sum(1) / counts).tolist()
-    actual = answer_losses(model, texts, 0, 20, "packed")
+    actual = losses(model, texts, 0, 20, "packed")
     assert [loss for loss, _ in actual] == pytest.approx(expected, abs=1e-5)
     assert [n for _, n in actual] == counts.tolist() == [7, 4, 2, 3]

@@ -21,7 +21,8 @@ def skipped(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
         kept.append(args[0])
         return (args[0][..., :0, :], *args[1:])
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(hook)  # type: ignore[operator]
+    own: Any = model
+    handle = own.get_output_embeddings().register_forward_pre_hook(hook)
     try:
         yield kept
     finally:
@@ -60,7 +61,7 @@ class _Scores(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
         found: list[tuple[torch.Tensor, ...]] = []
         for z, at in _blocks(logits, targets):
             logit = z.gather(1, at[:, None])[:, 0]
@@ -70,7 +71,7 @@ class _Scores(torch.autograd.Function):
         return logit, logit - norm, mean
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         logits, targets, norm = ctx.saved_tensors
         out, first = torch.empty_like(logits), 0
         for z, at in _blocks(logits, targets):

@@ -113,14 +113,14 @@ class UnlearningModule(L.LightningModule):
         """
         processes, first = self.trainer.world_size, self.trainer.global_rank
         parts = self.parts(batch, processes)[first::processes]
-        of, values = losses.totals(batch, self.cfg.loss), {}
+        of, values = losses.totals(batch, self.cfg.loss), dict[str, torch.Tensor]()
         for number, positions in enumerate(parts, 1):
             # A process without samples takes part too: the others wait for its gradient, which is 0.
             terms = self.loss(batch.rows(positions) if positions else batch.rows([0]).nothing(), of)
             with self._alone(number < len(parts)):
                 self.manual_backward(terms.total * processes)  # processes take the mean of their gradients
             for name, value in {"loss": terms.total, **terms.parts}.items():
-                values[name] = values.get(name, 0) + value.detach()
+                values[name] = value.detach() + values.get(name, 0)
         found = self.trainer.strategy.reduce(torch.stack(list(values.values())), reduce_op="sum")
         return dict(zip(values, found, strict=True))
 

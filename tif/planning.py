@@ -202,7 +202,7 @@ def _check_records(found: Plan, retain: records.Evaluation) -> None:
     forget = evaluation.cut(found.benchmark.sets, found.cfg.eval)["forget"]
     ours = tuple(records.Record(s.id, s.prompt, s.answer, loss=0.0, tokens=None) for s in forget)
     expected = records.Evaluation(
-        "", {"forget": records.RecordSet("forget", ours)}, found.family, {"name": evaluation.PROTOCOL}
+        "", {"forget": records.RecordSet("forget", ours)}, found.family, {"name": found.cfg.eval.protocol}
     )
     if problem := tofu.mismatch(expected, retain):
         raise ConfigError(f"eval.retain_records: {found.cfg.eval.retain_records}: {problem}")

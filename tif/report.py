@@ -226,17 +226,19 @@ def write_plots(folder: Path) -> None:
 
 
 def _quality_utility(axes: Any, found: list[dict[str, Any]], retain: dict[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     x, y = ([row[key] for row in found] for key in ("utility/model", "forget/quality"))
     axes.plot(x, y, "-", color="0.7", zorder=1)
     points = axes.scatter(x, y, c=[row["epoch"] for row in found], cmap="viridis", zorder=2)
-    axes.figure.colorbar(points, label="epoch")
+    axes.figure.colorbar(points, label="epoch", ticks=MaxNLocator(integer=True))
     axes.annotate("before", (x[0], y[0]), textcoords="offset points", xytext=(6, 6))
     axes.annotate("after", (x[-1], y[-1]), textcoords="offset points", xytext=(6, 6))
     axes.axhline(0.05, linestyle=":", color="0.5", label="0.05")
     axes.margins(x=0.1)
     if retain:
         axes.axvline(retain["utility/model"], linestyle="--", color="tab:red", label="retain model's utility")
-    axes.legend(loc="lower left")
+    axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)  # off the points, wherever they are
     axes.set_yscale("log")
     axes.set_ylim(top=2)
     axes.set_xlabel("model utility")

@@ -129,7 +129,7 @@ class TrainerKeys:
 
 @dataclasses.dataclass
 class MaxSamples:
-    """Questions evaluated of each set, the first n; null = all."""
+    """Questions evaluated of each set, the first n; null = as eval.protocol says."""
 
     forget: int | None = key(None, "forget questions evaluated", at_least=1)
     retain: int | None = key(None, "retain questions evaluated", at_least=1)
@@ -142,6 +142,15 @@ class Eval:
     """TOFU metrics during training."""
 
     enabled: bool = key(True, "evaluate at all")
+    protocol: str = key(
+        "open-unlearning",
+        "the rules that change numbers: open-unlearning (all questions, 512 tokens, 200 new ones), or legacy-tofu "
+        "(locuslab/tofu, NPO and TIF releases: 300 questions, 200 tokens with the prompt, `Answer:` scored)",
+        choices=("open-unlearning", "legacy-tofu"),
+    )
+    paraphrased_questions: bool = key(
+        False, "also ask in other words: sets <name>_paraphrased, where the benchmark has paraphrased questions"
+    )
     before_training: bool = key(True, "evaluate the starting model as epoch 0")
     every_n_epochs: int = key(1, "epochs between evaluations, the last always; 0 = only after the last", at_least=0)
     retain_records: str | None = key(
@@ -149,7 +158,9 @@ class Eval:
     )
     forget_quality: bool = key(True, "compute forget quality; needs eval.retain_records")
     max_samples: MaxSamples = dataclasses.field(default_factory=MaxSamples)
-    max_new_tokens: int = key(200, "tokens generated for an answer, greedily", at_least=1)
+    max_new_tokens: int | None = key(
+        None, "tokens generated for an answer, greedily; null = as eval.protocol says", at_least=1
+    )
     tokens_per_batch: int = key(
         4096, "tokens scored, and prompts times new tokens generated, in one batch", at_least=16
     )

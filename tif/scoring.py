@@ -5,21 +5,17 @@ Shapes: B samples, T tokens, K answer tokens of a row, V vocabulary.
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from tif import attention, head
-from tif.data.encode import Batch, Encoded
+from tif import head
+from tif.data.encode import Batch, Encoded, collate
 from tif.head import of_logits
+from tif.layout import CHUNK_TOKENS, Layout, layout, packed_tokens, row_tokens, rows, rows_of, step_tokens
 
-# On a CPU a longer row costs more in attention than it saves in calls: SmolLM2-135M float32, forward, one core,
-# CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512 0.274, 1024 0.306 (unpadded batches of equal length 0.24).
-PACKED_TOKENS = {"cpu": 256, "cuda": 4096}
-LONG_ROW = 1024  # where a CPU's attention runs sample by sample
-CHUNK_TOKENS = 1024
+__all__ = ["packed_tokens", "rows", "step_tokens"]
 
 
 @dataclasses.dataclass
@@ -39,21 +35,6 @@ class TokenScores:
     def detach(self) -> "TokenScores":
         """The same numbers without a graph."""
         return TokenScores(self.logit.detach(), self.logprob.detach(), self.mean_logit.detach())
-
-
-def packed_tokens(device: torch.device) -> int:
-    """Tokens of a packed row that run fastest on the device."""
-    return PACKED_TOKENS.get(device.type, PACKED_TOKENS["cuda"])
-
-
-def step_tokens(device: torch.device) -> int:
-    """Tokens whose activations are held at once in training, unless `data.max_tokens_per_batch` says so."""
-    return LONG_ROW if device.type == "cpu" else PACKED_TOKENS["cuda"]
-
-
-def row_tokens(model: torch.nn.Module, batch: Batch) -> int:
-    """Tokens of a packed row of samples that run fastest in this model on the batch's device."""
-    return LONG_ROW if attention.borders(model, batch.lengths) else packed_tokens(batch.lengths.device)
 
 
 @dataclasses.dataclass
@@ -105,11 +86,11 @@ def token_scores(
     Returns:
         TokenScores with gradients where the model has them.
     """
-    rows = _rows_of(batch, row_tokens(model, batch)) if batching == "packed" else (batch,)
-    return TokenScores(*_placed(batch, [_scores(model, _layout(model, part, batching), chunk_tokens) for part in rows]))
+    rows = rows_of(batch, row_tokens(model, batch)) if batching == "packed" else (batch,)
+    return TokenScores(*_placed(batch, [_scores(model, layout(model, part, batching), chunk_tokens) for part in rows]))
 
 
-def _scores(model: torch.nn.Module, asked: "_Layout", chunk_tokens: int) -> tuple[torch.Tensor, ...]:
+def _scores(model: torch.nn.Module, asked: Layout, chunk_tokens: int) -> tuple[torch.Tensor, ...]:
     """(K,) each of logit, log-probability, mean logit."""
     if len(asked.targets) <= chunk_tokens:
         return of_logits(asked.cut(model(**asked.inputs).logits), asked.targets)
@@ -151,7 +132,7 @@ def token_values(
         return *of_logits(said.logits, said.targets), own.value(said, other)
 
     again, limit = torch.is_grad_enabled(), packed_tokens(batch.input_ids.device)
-    parts = [checkpoint(values, part, use_reentrant=False) if again else values(part) for part in _rows_of(batch, limit)]
+    parts = [checkpoint(values, part, use_reentrant=False) if again else values(part) for part in rows_of(batch, limit)]
     *scores, value = _placed(batch, parts)
     return TokenScores(*scores), value
 
@@ -164,96 +145,50 @@ def _placed(batch: Batch, parts: Sequence[tuple[torch.Tensor, ...]]) -> list[tor
     return [empty.index_put((rows, columns), torch.cat(p)) for p in zip(*parts, strict=True)]
 
 
-def _rows_of(batch: Batch, limit: int) -> Iterator[Batch]:
-    """The batch in runs of samples that fill a packed row of `limit` tokens each."""
-    for first, last in rows(batch.lengths.tolist(), limit):
-        index, ids, lengths, uw, gw = (
-            t[first:last] for t in (batch.index, batch.input_ids, batch.lengths, batch.uw, batch.gw)
-        )
-        yield Batch(batch.ids[first:last], index, ids, lengths, uw, gw)
-
-
-@dataclasses.dataclass
-class _Layout:
-    """How a batch goes through a model.
-
-    Attributes:
-        inputs: keys of `forward`; its logits stand at positions among which `cut` finds the K answer tokens'.
-        targets: (K,) the answer tokens.
-        cut: logits, or what goes into the head -> (K, ...).
-        at: a layer's hidden states -> (K, D), those at the answer tokens themselves.
-    """
-
-    inputs: dict[str, Any]
-    targets: torch.Tensor
-    cut: Callable[[torch.Tensor], torch.Tensor]
-    at: Callable[[torch.Tensor], torch.Tensor]
-
-
-def _layout(model: torch.nn.Module, batch: Batch, batching: str) -> _Layout:
-    real = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
-    answer = batch.answer
-    answer[:, 0] = False  # nothing stands before a text's first token to predict it from
-    if batching == "padded":
-        columns = answer[:, 1:].any(0).nonzero()[:, 0]  # the head runs where any row has an answer
-        inputs = {"input_ids": batch.input_ids, "attention_mask": real.long(), "logits_to_keep": columns}
-        keep = answer[:, columns + 1]
-        targets = batch.input_ids[:, columns + 1][keep]
-        return _Layout(inputs | {"use_cache": False}, targets, lambda t: t[keep], lambda t: t[answer])
-    at = answer[real].nonzero()[:, 0]
-    ids, positions = batch.input_ids[real][None], (real.cumsum(1)[real] - 1)[None]
-    # transformers keeps samples apart where position_ids restart, but only without an attention mask and a cache.
-    inputs = {"input_ids": ids, "position_ids": positions, "logits_to_keep": at - 1, "use_cache": False}
-    inputs |= attention.borders(model, batch.lengths)
-    return _Layout(inputs, ids[0, at], lambda t: t[0], lambda t: t[0, at])
-
-
 def _outputs(model: torch.nn.Module, batch: Batch, batching: str, layer: int | None) -> Outputs:
     """Whole distributions, and hidden states of a layer where one is asked for."""
-    asked = _layout(model, batch, batching)
+    asked = layout(model, batch, batching)
     output = model(**asked.inputs, **({} if layer is None else {"output_hidden_states": True}))
     # the first hidden states are the embeddings
     hidden = None if layer is None else asked.at(output.hidden_states[layer + 1]).float()
     return Outputs(asked.cut(output.logits).float(), asked.targets, hidden)
 
 
-def rows(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
-    """Cut a batch into consecutive runs of at most `limit` tokens (one sample at least)."""
-    first, total = 0, 0
-    for i, n in enumerate(lengths):
-        if i > first and total + n > limit:
-            yield first, i
-            first, total = i, 0
-        total += n
-    if lengths:
-        yield first, len(lengths)
+def answer_logits(
+    model: torch.nn.Module, groups: Sequence[Sequence[Encoded]], batching: str, pad_id: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Logits of the answer tokens of all texts, group by group, text by text.
 
-
-def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]]) -> list[list[torch.Tensor]]:
-    """Log-probabilities of answers of which many continue the same prompt: what a group's texts share runs once.
-
-    All groups stand in one row: a group's common prefix, then the rest of each of its texts. A token sees its group's
-    prefix and its own text up to itself; positions go on from the prefix. TOFU's seven answers to a question cost two
-    thirds of what they cost one by one.
+    Packed: all groups stand in one row, a group's common prefix, then the rest of each of its texts. A token sees its
+    group's prefix and its own text up to itself; positions go on from the prefix. TOFU's seven answers to a question
+    cost two thirds of what they cost one by one. Padded: the texts in one rectangular forward.
 
     Args:
-        model: a Hugging Face causal LM that takes `position_ids` and a (1, 1, N, N) attention mask.
-        groups: texts by prompt.
+        model: a Hugging Face causal LM; packed, one that takes `position_ids` and a (1, 1, N, N) attention mask.
+        groups: texts that share a prompt (or one text).
+        batching: "packed" or "padded".
+        pad_id: padding's id, where padded.
 
     Returns:
-        For each text of each group: (K,) float32, the log-probability (nats) of each answer token and the end token.
+        (K, V) logits (the model's dtype or float32), (K,) the tokens they predict, and each text's number of them.
     """
+    if batching == "padded":
+        flat = [e for own in groups for e in own]
+        batch = collate(flat, range(len(flat)), pad_id)
+        for name in ("input_ids", "lengths", "uw", "gw"):
+            setattr(batch, name, getattr(batch, name).to(next(model.parameters()).device))
+        asked = layout(model, batch, "padded")
+        return asked.cut(model(**asked.inputs).logits), asked.targets, batch.answer[:, 1:].sum(1).tolist()
     ids: list[int] = []
     positions: list[int] = []
     owner: list[tuple[int, int]] = []  # group, text; text -1 is the group's prefix
     before: list[int] = []  # where the token that predicts stands, for each answer token of each text
     targets: list[int] = []
-    counts: list[list[int]] = []
+    counts: list[int] = []
     for g, texts in enumerate(groups):
         shared, first = len(os.path.commonprefix([e.input_ids for e in texts])), len(ids)
         parts = [(-1, 0, texts[0].input_ids[:shared])]
         parts += [(i, shared, e.input_ids[shared:]) for i, e in enumerate(texts)]
-        counts.append([])
         for text, start, part in parts:
             own = len(ids) - start
             ids += part
@@ -264,7 +199,7 @@ def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]])
                 scored = [t for t in range(1, len(e.input_ids)) if e.uw[t] or e.gw[t]]
                 before += [(first if t - 1 < shared else own) + t - 1 for t in scored]
                 targets += [e.input_ids[t] for t in scored]
-                counts[-1].append(len(scored))
+                counts.append(len(scored))
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     group, text = torch.tensor(owner, device=device).T
     seen = ((group[:, None] == group) & ((text == -1) | (text[:, None] == text))).tril()
@@ -276,9 +211,13 @@ def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]])
         logits_to_keep=torch.tensor(before, device=device),
         use_cache=False,
     )
-    logits = output.logits[0].float()
-    logprobs = iter(of_logits(logits, torch.tensor(targets, device=device))[1].split(sum(counts, [])))
-    return [[next(logprobs) for _ in own_counts] for own_counts in counts]
+    return output.logits[0], torch.tensor(targets, device=device), counts
+
+
+def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]]) -> list[torch.Tensor]:
+    """For each text: (K,) float32, the log-probability (nats) of each answer token and the end token, packed."""
+    logits, targets, counts = answer_logits(model, groups, "packed")
+    return list(of_logits(logits, targets)[1].split(counts))
 
 
 def best_batching(asked: str, model: torch.nn.Module) -> str:
@@ -300,9 +239,9 @@ def best_batching(asked: str, model: torch.nn.Module) -> str:
     try:
         with torch.no_grad():
             packed, padded = (token_scores(model, probe, b).logprob for b in ("packed", "padded"))
-            alone, together = answer_logprobs(model, [whole[:1], group])
+            alone, together, _ = answer_logprobs(model, [whole[:1], group])
         close = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.1
-        same = torch.allclose(packed, padded, atol=close) and torch.allclose(alone[0], together[0], atol=close)
+        same = torch.allclose(packed, padded, atol=close) and torch.allclose(alone, together, atol=close)
     except (TypeError, ValueError, RuntimeError):  # forward takes no position_ids, or no mask of its own
         same = False
     finally:

@@ -154,7 +154,7 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     model = dataclasses.replace(cfg.model, path=str(stage / "model"))
     encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
     sets = evaluation.cut(planned.benchmark.sets, cfg.eval)
-    rules = evaluation.protocol(cfg.eval, encoder)
+    rules = dataclasses.asdict(evaluation.protocol(cfg.eval, encoder))
     device = L.Trainer(
         accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False
     ).strategy.root_device
@@ -181,6 +181,7 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*past_key_values.*is deprecated.*")  # transformers < 5.24 knows no other name
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
 

@@ -65,8 +65,8 @@ class Batch:
     def nothing(self) -> "Batch":
         """The same texts without an answer: every loss of them is 0."""
         none = torch.zeros_like(self.uw)
-        pairs = {name: pair and pair.nothing() for name, pair in (("retain", self.retain), ("alternate", self.alternate))}
-        return dataclasses.replace(self, uw=none, gw=none, **pairs)
+        retain, alternate = (pair and pair.nothing() for pair in (self.retain, self.alternate))
+        return dataclasses.replace(self, uw=none, gw=none, retain=retain, alternate=alternate)
 
 
 class Encoder:
@@ -108,7 +108,11 @@ class Encoder:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of the prompt alone, for generation."""
-        return self._tokenize(self.prompt(prompt))[0]
+        return self.token_ids(self.prompt(prompt))
+
+    def token_ids(self, text: str) -> list[int]:
+        """Token ids of a text that goes on: special tokens before it, none after."""
+        return self._tokenize(text)[0]
 
     def encode(self, sample: Sample, answer: str | None = None, prompt: str | None = None) -> Encoded:
         """Token ids and masks of a sample, or of another answer or prompt in its place (then nothing is unwanted)."""

@@ -14,8 +14,8 @@ FILES = sorted((ROOT / "tif").rglob("*.py"))
 ROWS = (
     ("tif.fit", "tif.identify", "tif.evaluate", "tif.sweep", "tif.bench"),
     ("tif.training", "tif.planning", "tif.spans"),
-    ("tif.report", "tif.sweep_results", "tif.runs"),
-    ("tif.module", "tif.callbacks", "tif.data.module"),
+    ("tif.report", "tif.sweep_results", "tif.runs", "tif.aggregates"),
+    ("tif.module", "tif.callbacks", "tif.diagnosis", "tif.data.module"),
     (
         "tif.models",
         "tif.losses",
@@ -24,6 +24,10 @@ ROWS = (
         "tif.generation",
         "tif.answers",
         "tif.shares",
+        "tif.tasks",
+        "tif.ability",
+        "tif.gibberish",
+        "tif.gradients",
     ),  # fmt: skip
     (
         "tif.metrics",

@@ -116,7 +116,9 @@ def test_a_text_longer_than_the_context_loses_its_end_and_a_long_prompt_its_begi
     assert scored.texts[0].input_ids == whole[:5]
     assert scored.prompt == []
     prompt = encoder.token_ids("one two three four five")
-    (asked,) = ask(encoder, [Sample("a/0", "one two three four five", " six")], Task("{prompt}", new_tokens=4), context=9)
+    (asked,) = ask(
+        encoder, [Sample("a/0", "one two three four five", " six")], Task("{prompt}", new_tokens=4), context=9
+    )
     assert asked.prompt == prompt[-5:]
     ids, gw = asked.texts[0].input_ids, asked.texts[0].gw
     both = encoder.token_ids("one two three four five six")

@@ -104,9 +104,7 @@ def relative(ours: float, retain: float) -> float:
     return 100 * (ours - retain) / retain
 
 
-def privleak_interval(
-    evaluation: Evaluation, retain: Evaluation, draws: int, seed: int
-) -> intervals.Interval | None:
+def privleak_interval(evaluation: Evaluation, retain: Evaluation, draws: int, seed: int) -> intervals.Interval | None:
     """Bootstrap interval of `privleak`: a draw takes the same forget and the same holdout texts from both models.
 
     None where the two have different texts: there are no pairs to draw.

@@ -67,7 +67,11 @@ def test_a_run_on_muse_is_measured_against_the_retain_model(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "files", "line"),
     [
-        (["data.path=null"], {}, "data.path: muse needs a folder of News or Books, or the hub name muse-bench/MUSE-News"),
+        (
+            ["data.path=null"],
+            {},
+            "data.path: muse needs a folder of News or Books, or the hub name muse-bench/MUSE-News",
+        ),
         (["data.split=forget01"], {}, "data.split: MUSE has forget, scal_1, "),
         (["eval.retain_records=null"], {}, "eval.retain_records: PrivLeak needs the retain model's records, got null"),
         ([], {"raw/retain1.json": None}, "loss.retain: muse/news has no retain samples; want loss.retain=none"),
@@ -89,7 +93,12 @@ def test_texts_of_ones_own_have_the_same_metrics(tmp_path, capsys):
     for name, members in (("forget", (0, 1)), ("retain", (2, 3)), ("holdout", (4, 5))):
         content = [article(i) for i in members] + [question(i) for i in members]
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    words = ["data.benchmark=text", f"data.path={tmp_path}", f"run.folder={tmp_path / 'runs'}", "eval.before_training=false"]
+    words = [
+        "data.benchmark=text",
+        f"data.path={tmp_path}",
+        f"run.folder={tmp_path / 'runs'}",
+        "eval.before_training=false",
+    ]
     assert fit.main([*KEYS, *words]) == 0
     capsys.readouterr()
     (row,) = [row for row in rows(tmp_path / "runs" / "quickstart") if "muse/privleak" in row]

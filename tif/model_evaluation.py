@@ -41,6 +41,7 @@ def evaluate(cfg: Evaluate) -> dict[str, Any]:
     Raises:
         ConfigError: Before weights load, with one line for each problem.
     """
+    _quiet()
     planned, found = plan(cfg), dict[str, Any]()
     rules = Rules(cfg.draws, cfg.seed, cfg.allow_mismatch)
     where = f"retain_model: {cfg.retain_model}" if cfg.retain_model else f"retain_records: {cfg.retain_records}"
@@ -79,7 +80,8 @@ def plan(cfg: Evaluate) -> Plan:
             with _noting(problems, instead=("model.path", setting)):
                 own = dataclasses.replace(cfg.model, path=path)
                 models.check(own)
-                models_found[setting] = Checkpoint(own, cfg, where)
+                same = (other for other in models_found.values() if other.cfg == own)
+                models_found[setting] = next(same, None) or Checkpoint(own, cfg, where)
                 _ = models_found[setting].encoder
     for name in names:
         key, path, split = _place(cfg, name)
@@ -138,7 +140,8 @@ def _gradient_norms(
 def _clean(ours: records.Evaluation, path: str, device: torch.device) -> dict[str, list[float]]:
     said = {key: [record.generated for record in own.records] for key, own in ours.sets.items()}
     spoken = {key: [text for text in own if text is not None] for key, own in said.items() if None not in own}
-    return {key: gibberish.clean_probabilities(own, path, device) for key, own in spoken.items()}
+    shares = iter(gibberish.clean_probabilities([text for own in spoken.values() for text in own], path, device))
+    return {key: [next(shares) for _ in own] for key, own in spoken.items()}
 
 
 def _general_ability(main: Checkpoint, names: list[str]) -> dict[str, Any]:
@@ -153,6 +156,14 @@ def _general_ability(main: Checkpoint, names: list[str]) -> dict[str, Any]:
         "protocol": {"name": "lm-eval", "tasks": names, "limit": own.limit},
         "file": str(path),
     }
+
+
+def _quiet() -> None:
+    """No bars and no tips of transformers' own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 @contextlib.contextmanager

@@ -62,9 +62,16 @@ def test_privleak_has_muses_sign_and_scale(auc, retain, expected):
     assert muse.relative(auc, retain) == pytest.approx(expected, rel=1e-12)
 
 
-def test_privleak_relative_to_nothing_is_refused():
-    with pytest.raises(ValueError, match="did it train on them"):
-        muse.relative(0.5, 0.0)
+def test_privleak_relative_to_nothing_has_no_value():
+    # A retain model that knows every forget text better than any holdout text.
+    seen = evaluation(
+        texts("privleak_forget", (-1.0, -1.0), (-1.0, -2.0)), texts("privleak_holdout", (-3.0, -3.0), (-4.0, -4.0))
+    )
+    ours = evaluation(texts("privleak_forget", (-1.0, -1.0), (-5.0, -2.0)), seen.sets["privleak_holdout"])
+    assert muse.relative(0.5, 0.0) is None
+    assert muse.privleak(ours, seen) is None
+    assert muse.aggregate(ours, seen)["muse/privleak"] is None
+    assert muse.privleak_interval(ours, seen, 100, 0) is None
 
 
 def test_privleaks_interval_draws_the_same_texts_from_both_models():

@@ -29,7 +29,17 @@ ROWS = (
         "tif.gibberish",
         "tif.gradients",
     ),  # fmt: skip
-    ("tif.metrics", "tif.scoring", "tif.config", "tif.data", "tif.records", "tif.foreign_logs"),
+    (
+        "tif.metrics",
+        "tif.scoring",
+        "tif.head",
+        "tif.layout",
+        "tif.attention",
+        "tif.config",
+        "tif.data",
+        "tif.records",
+        "tif.foreign_logs",
+    ),  # fmt: skip
     (
         "tif.schema",
         "tif.schema_identifier",

@@ -87,6 +87,7 @@ def wants_forget_quality(cfg: Config) -> bool:
 def trainer_keys(cfg: Config) -> dict[str, Any]:
     """Section `trainer` as lightning.Trainer takes it."""
     keys = dataclasses.asdict(cfg.trainer)
+    del keys["gradient_clip_val"]  # tif.module clips
     keys["devices"] = int(keys["devices"]) if keys["devices"].isdigit() else keys["devices"]
     return keys
 
@@ -181,10 +182,16 @@ def _noting(problems: list[str]) -> Iterator[None]:
 
 
 def _check_trainer(cfg: Config) -> None:
+    """Lightning takes the keys, and the loss can be shared out as they ask."""
     try:
-        L.Trainer(**trainer_keys(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
+        trainer = L.Trainer(**trainer_keys(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {_line(error)}") from None
+    key, budget = losses.whole(cfg.loss), cfg.data.max_tokens_per_batch
+    if key and (budget or trainer.world_size > 1):
+        what = f"data.max_tokens_per_batch={budget}" if budget else f"{trainer.world_size} processes"
+        raise ConfigError(f"{key.split('=')[0]}: {key.split('=')[1]} looks at all samples of a batch together and "
+                          f"cannot be split for {what}; want another, or one process and null")  # fmt: skip
 
 
 def _check_tokenizer(cfg: Config) -> None:

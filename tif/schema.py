@@ -65,8 +65,12 @@ class Data:
     )
     max_tokens: int = key(512, "longer samples (documents) are trained on in pieces of this many tokens", at_least=16)
     overlap: str = key("gw", "label of a token that touches unwanted and general characters", choices=("gw", "uw"))
-    batch_size: int = key(
-        32, "samples per training step and process (times trainer.accumulate_grad_batches)", at_least=1
+    batch_size: int = key(32, "samples of an optimizer step, shared by all processes", at_least=1)
+    max_tokens_per_batch: int | None = key(
+        None,
+        "tokens that a device holds at once: a step's batch is scored in parts of so many, with the same result; null "
+        "= 1024 on a CPU, else 4096",
+        at_least=16,
     )
     batching: str = key(
         "auto",
@@ -114,14 +118,13 @@ class Optimizer:
 
 @dataclasses.dataclass
 class TrainerKeys:
-    """Handed to lightning.Trainer under the same names."""
+    """Handed to lightning.Trainer under the same names, gradient_clip_val excepted."""
 
     max_epochs: int = key(10, "passes over the data of data.train", at_least=1)
     accelerator: str = key("auto", "cpu, gpu, auto, ...")
     devices: str = key("auto", "number of devices, or auto")
     strategy: str = key("auto", "Lightning strategy: auto, ddp, ...")
     precision: str = key("32-true", "32-true, bf16-mixed, bf16-true, ...; losses are float32 in any case")
-    accumulate_grad_batches: int = key(1, "batches per optimizer step", at_least=1)
     gradient_clip_val: float | None = key(1.0, "clip the gradient's norm; null = off", above=0)
     log_every_n_steps: int = key(1, "steps between two training rows of metrics.jsonl", at_least=1)
 

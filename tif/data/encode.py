@@ -54,6 +54,20 @@ class Batch:
         """(B, T) bool: answer tokens and end token, what a model is asked to predict."""
         return self.uw | self.gw
 
+    def rows(self, index: Sequence[int]) -> "Batch":
+        """These samples with their pairs, padded to the longest of them."""
+        at = torch.tensor(list(index), device=self.input_ids.device)
+        length = int(self.lengths[at].max())
+        ids, uw, gw = (t[at, :length] for t in (self.input_ids, self.uw, self.gw))
+        pairs = (b and b.rows(index) for b in (self.retain, self.alternate))
+        return Batch(tuple(self.ids[i] for i in index), self.index[at], ids, self.lengths[at], uw, gw, *pairs)
+
+    def nothing(self) -> "Batch":
+        """The same texts without an answer: every loss of them is 0."""
+        none = torch.zeros_like(self.uw)
+        retain, alternate = (pair and pair.nothing() for pair in (self.retain, self.alternate))
+        return dataclasses.replace(self, uw=none, gw=none, retain=retain, alternate=alternate)
+
 
 class Encoder:
     """Tokenises prompt and answer together, once, and labels the answer's tokens.

@@ -202,7 +202,7 @@ def _peers_generations(policy: "PreTrainedModel", encoder: Encoder, prompts: lis
         width = max(map(len, part))
         ids = torch.tensor([[encoder.eos_id] * (width - len(p)) + p for p in part], device=policy.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part], device=policy.device)
-        said = policy.generate(
+        said: Any = policy.generate(  # type: ignore[operator]
             ids, attention_mask=mask, max_new_tokens=work.max_new_tokens, do_sample=False,
             eos_token_id=encoder.eos_id, pad_token_id=encoder.eos_id,
         )  # fmt: skip

@@ -13,8 +13,8 @@ FILES = sorted((ROOT / "tif").rglob("*.py"))
 # Arrows point down: a module imports its own row and the rows below it. The longest prefix counts.
 ROWS = (
     ("tif.fit", "tif.identify", "tif.evaluate", "tif.sweep", "tif.bench", "tif.bench_eval"),
-    ("tif.training", "tif.planning", "tif.spans", "tif.checkpoint", "tif.evaluation_tables"),
-    ("tif.report", "tif.sweep_results", "tif.runs", "tif.aggregates"),
+    ("tif.training", "tif.planning", "tif.spans", "tif.model_evaluation", "tif.evaluation_tables"),
+    ("tif.report", "tif.sweep_results", "tif.runs", "tif.aggregates", "tif.checkpoint"),
     ("tif.module", "tif.callbacks", "tif.diagnosis", "tif.data.module"),
     (
         "tif.models",

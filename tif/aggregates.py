@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tif.config import ConfigError
-from tif.metrics import fluency, intervals, matching, membership, memorization, muse, tofu
+from tif.metrics import fluency, intervals, matching, membership, memorization, muse, overall, tofu
 from tif.records import Evaluation
 
 TOFU_CARDS = ("probability", "rouge", "truth_ratio", "model_utility", "forget_quality")
@@ -72,7 +72,7 @@ def numbers(
     theirs: dict[str, float | None] = {}
     if retain:
         with told(where_retain):
-            theirs = (muse if of_muse else tofu).aggregate(retain)
+            theirs = overall.aggregate(retain)
     return found | {
         "retain_metrics": theirs or None,
         "mismatch": mismatch,
@@ -170,6 +170,7 @@ def metric_cards() -> dict[str, str]:
     functions: dict[str, Any] = {name: getattr(tofu, name) for name in TOFU_CARDS}
     functions |= {name: getattr(memorization, name) for name in MEMORIZATION_CARDS}
     functions |= {**muse.CARDS, "membership/...": membership.auc, **membership.CARDS, **fluency.CARDS}
+    functions[overall.SCORE] = overall.score
     ends = ("\n\nArgs:", "\n\nRaises:", "\n\nReturns:")
     found = {}
     for name, function in functions.items():

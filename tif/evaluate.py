@@ -79,10 +79,10 @@ def evaluate(cfg: Evaluate) -> dict[str, Any]:
 
 def _of_model(cfg: Evaluate, quiet: bool) -> dict[str, Any] | None:
     """What the model's evaluations say, in the main process; None in the others."""
-    from tif import checkpoint
+    from tif import checkpoint, model_evaluation
 
     with checkpoint.processes(), checkpoint.told_on_stderr(quiet):
-        found = checkpoint.evaluate(cfg)
+        found = model_evaluation.evaluate(cfg)
     return found if checkpoint.main_process() else None
 
 

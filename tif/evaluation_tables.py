@@ -45,7 +45,9 @@ ALWAYS = {
     "entropy": HIGHER,
     "clean": HIGHER,
 }
-NEAR = {"privleak": "→ 0"} | dict.fromkeys(("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm"), "→ ½")
+NEAR = {"privleak": "→ 0"} | dict.fromkeys(
+    ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm"), "→ ½"
+)
 
 Row = tuple[str, str, float | None, Sequence[float] | None, str]  # section, title, value, interval, name of the metric
 
@@ -85,7 +87,9 @@ def table(found: Mapping[str, Any], benchmark: str = "") -> Table:
             section = own
         limits = f"{number(around[0])} – {number(around[1])}" if around else "-"
         beside = [number(retain.get(name))] if retain else []
-        shown.add_row(Text(f"{'  ' if own else ''}{title}"), number(value), limits, *beside, Text(_rule(found, name, rules)))
+        shown.add_row(
+            Text(f"{'  ' if own else ''}{title}"), number(value), limits, *beside, Text(_rule(found, name, rules))
+        )
     return shown
 
 

@@ -25,7 +25,13 @@ COLUMNS = {
     "forget/truth_ratio": "forget truth ratio",
     "retain/probability": "retain prob. ↑",
     "retain/rougeL": "retain ROUGE-L ↑",
+    "muse/verbmem_forget": "VerbMem forget ↓",
+    "muse/knowmem_forget": "KnowMem forget ↓",
+    "muse/knowmem_retain": "KnowMem retain ↑",
+    "muse/privleak": "PrivLeak → 0",
 }
+
+GENERATED = ("forget", "knowmem_forget", "verbmem_forget")  # sets whose generations are shown, the first there is
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,7 +115,9 @@ def number(value: float | None) -> str:
 
 def generations_table(folder: Path, first: int, last: int) -> Table:
     """Questions, true answers, and what the model said before and after; markup in them is shown, not obeyed."""
-    before, after = (records.read(folder / "eval" / str(e)).sets["forget"].records for e in (first, last))
+    one, other = (records.read(folder / "eval" / str(e)).sets for e in (first, last))
+    asked = next(name for name in GENERATED if name in one)
+    before, after = one[asked].records, other[asked].records
     limit = int(_eval(folder).samples)
     table = Table(title="Forget questions, before and after", show_lines=True)
     for title in ("question", "true answer", f"epoch {first}", f"epoch {last}"):

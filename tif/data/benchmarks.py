@@ -2,9 +2,10 @@
 
 from tif.data.samples import Benchmark
 from tif.schema import Config, Eval
+from tif.schema_evaluate import BENCHMARKS as NAMES
+from tif.schema_evaluate import LM_EVAL
 
-NAMES = ("tofu", "muse-news", "muse-books", "text")
-LM_EVAL = "lm-eval"
+TOFU_SPLIT = "forget10"  # where none is named
 
 
 def further(cfg: Config) -> dict[str, Benchmark]:
@@ -17,7 +18,8 @@ def further(cfg: Config) -> dict[str, Benchmark]:
     for name, path in cfg.eval.benchmarks.items():
         if name in NAMES:
             try:
-                found[name] = sets(name, str(path), cfg.data.split)
+                split = cfg.data.split if cfg.data.benchmark == "tofu" else None
+                found[name] = sets(name, str(path), split or TOFU_SPLIT)
             except ValueError as error:
                 raise ValueError(str(error).replace("data.path", f"eval.benchmarks.{name}", 1)) from None
     return found

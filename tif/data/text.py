@@ -81,7 +81,7 @@ def _passages(samples: Iterable[Sample]) -> Iterator[Sample]:
 
 
 def _continued(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Each passage of the documents cut in two: the beginning is the prompt, what follows (from its blank) the answer."""
+    """Each passage of the documents cut in two: the beginning is the prompt, what follows, blank first, the answer."""
     found = []
     for passage in _passages(s for s in samples if not s.prompt):
         text = passage.answer

@@ -9,7 +9,6 @@ import threading
 
 import pytest
 
-from tests.identifiers.test_generative import key  # noqa: F401
 from tif.data.fictitious import fictitious
 from tif.data.samples import Sample
 from tif.identifiers import store

@@ -221,7 +221,8 @@ def test_planning_loads_no_weights_and_tells_a_wrong_model_before_anything_is_wr
     assert not (tmp_path / "r").exists()
 
 
-def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(capsys, tmp_path):
+def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", llm_stub.KEY)
     with llm_stub.serving() as stub:
         keys = ["identifier.kind=generative", f"identifier.generative.base_url={stub.url}",
                 "identifier.generative.model=m", "identifier.generative.price_in=1"]  # fmt: skip
@@ -241,6 +242,11 @@ def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(
         made(*keys, "run.folder=elsewhere", out="third.jsonl")  # from the kept answers
         assert len(stub.bodies) == asked
         assert store.samples("third.jsonl") == found
+        assert identify.main([*AUTHORS, *keys, "--print"]) == 0
+        assert stub.headers[0]["authorization"] == f"Bearer {llm_stub.KEY}"
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 4
+    assert llm_stub.KEY not in repr((written, *capsys.readouterr()))
 
 
 def test_a_server_that_is_not_there_is_one_line_and_leaves_no_span_file(capsys, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.identifiers import llm_stub, lms
 from tests.small import SMALL
-from tif import config, identifiers, identify, runs, spans
+from tif import config, identifiers, identify, runs, spans, terminal
 from tif.data.module import read_benchmark
 from tif.identifiers import store
 from tif.identifiers.lookup import find
@@ -116,7 +116,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(capsys, words, line):
     assert actual.startswith(line)
 
 
-def test_compare_and_show_print_what_they_say(capsys, tokenizer, tmp_path):
+def test_compare_and_show_print_what_they_say(capsys, tokenizer, tmp_path, monkeypatch):
     made("identifier.kind=gold", out="gold.jsonl")
     made("identifier.kind=all", out="all.jsonl")
     capsys.readouterr()
@@ -124,11 +124,18 @@ def test_compare_and_show_print_what_they_say(capsys, tokenizer, tmp_path):
     table = capsys.readouterr().out
     assert "8 samples" in table
     assert "gold: gold" in table
-    assert [line.split()[1:] for line in table.splitlines() if line.startswith("gold ")][0] == [
-        table.split("gold  ")[1].split()[0], "1.000", "1.000", "1.000",
-    ]  # fmt: skip
     assert identify.main(["compare", "gold.jsonl", "all.jsonl", "--json"]) == 0
     by_words = json.loads(capsys.readouterr().out)
+    rows = [line.split() for line in table.splitlines()]
+    every = by_words["files"]["all"]
+    assert ["1", "gold", f"{every['precision']:.3f}", "1.000", "1.000", "1.000"] in rows
+    assert ["2", "all", *(f"{every[name]:.3f}" for name in ("uw_share", "precision", "recall", "f1"))] in rows
+    assert ["2", "all", f"{by_words['jaccard']['all']['gold']:.3f}", "1.000"] in rows
+    monkeypatch.setattr(terminal.console, "width", 30)
+    assert identify.main(["compare", *["gold.jsonl"] * 9]) == 0
+    table = capsys.readouterr().out
+    assert "…" not in table  # a narrow terminal cuts nothing,
+    assert table.count("\n9  gold.jsonl (9)") == 2  # nor drops the numbers
     tokenizer.save_pretrained("tok")
     assert identify.main(["compare", "gold.jsonl", "all.jsonl", "tokenizer=tok", "--json"]) == 0
     by_tokens = json.loads(capsys.readouterr().out)

@@ -13,6 +13,14 @@ FILES = sorted((ROOT / "tif").rglob("*.py"))
 # Arrows point down: a module imports its own row and the rows below it. The longest prefix counts.
 ROWS = (
     ("tif.fit", "tif.identify", "tif.evaluate", "tif.sweep", "tif.bench"),
+    (
+        "tif.bench_step",
+        "tif.bench_scaling",
+        "tif.bench_identify",
+        "tif.bench_startup",
+        "tif.bench_ways",
+        "tif.bench_process",
+    ),
     ("tif.training", "tif.planning", "tif.spans"),
     ("tif.report", "tif.sweep_results", "tif.runs"),
     ("tif.module", "tif.callbacks", "tif.data.module"),

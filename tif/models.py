@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from tif import attention
 from tif.config import ConfigError
 from tif.data.encode import Batch, Encoded, collate
 from tif.schema import Model
@@ -126,6 +127,7 @@ def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int) -> 
             trust_remote_code=cfg.trust_remote_code,
             use_safetensors=True,
         )
+    attention.use(policy)
     if cfg.gradient_checkpointing:
         policy.gradient_checkpointing_enable()
     return policy.train()

@@ -35,6 +35,7 @@ ROWS = (
     ),  # fmt: skip
     (
         "tif.metrics",
+        "tif.reference_cache",
         "tif.scoring",
         "tif.head",
         "tif.layout",

@@ -48,10 +48,21 @@ class _Given(torch.nn.Module):
         super().__init__()
         self.hidden = hidden
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        from transformers.modeling_outputs import BaseModelOutputWithPast
+    def forward(self, *args: Any, **kwargs: Any) -> "_Said":
+        return _Said(self.hidden)
 
-        return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+
+class _Said:
+    """A decoder's output with nothing but hidden states: no cache, no attentions, no router's logits."""
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.last_hidden_state,)[index]
+
+    def __getattr__(self, name: str) -> None:
+        return None
 
 
 class _Scores(torch.autograd.Function):

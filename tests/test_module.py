@@ -263,6 +263,28 @@ def test_the_learning_rate_follows_the_schedule(keys, expected):
     assert watch.lrs == pytest.approx([1e-3 * f for f in expected])
 
 
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("name", ["adamw8bit", "paged_adamw", "paged_adamw8bit"])
+def test_bitsandbytes_optimizers_train_as_adamw_does_and_hold_their_state_in_their_bits(name):
+    trained = []
+    for own in ("adamw", name):
+        module = unlearning(policy=wide(), optimizer=Optimizer(name=own, lr=1e-3, warmup_epochs=0))
+        trainer = fit(module, BATCHES * 5)
+        trained.append(module.policy.lm_head.weight.detach())
+    plain, few = trained
+    start = wide().lm_head.weight.detach()
+    assert (plain - start).abs().max() > 2e-3
+    assert (few - plain).norm() < (0.3 if "8bit" in name else 1e-3) * (plain - start).norm()
+    state = trainer.optimizers[0].state[module.policy.lm_head.weight]
+    assert state["state2"].dtype == (torch.uint8 if "8bit" in name else torch.float32)
+    assert len(trainer.optimizers[0].param_groups) == 2
+
+
+def wide():
+    """bitsandbytes leaves matrices of less than 4096 weights in float32."""
+    return tiny.model(hidden_size=128)
+
+
 def test_only_matrices_decay():
     module = unlearning(optimizer=Optimizer(lr=1e-2, weight_decay=0.3))
     trainer = fit(module, BATCHES)

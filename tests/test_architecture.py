@@ -22,8 +22,8 @@ ROWS = (
         "tif.bench_process",
     ),
     ("tif.training", "tif.planning", "tif.spans"),
-    ("tif.report", "tif.sweep_results", "tif.runs"),
-    ("tif.module", "tif.callbacks", "tif.data.module"),
+    ("tif.report", "tif.sweep_results", "tif.runs", "tif.aggregates"),
+    ("tif.module", "tif.callbacks", "tif.diagnosis", "tif.data.module"),
     (
         "tif.models",
         "tif.losses",
@@ -32,6 +32,10 @@ ROWS = (
         "tif.generation",
         "tif.answers",
         "tif.shares",
+        "tif.tasks",
+        "tif.ability",
+        "tif.gibberish",
+        "tif.gradients",
     ),  # fmt: skip
     (
         "tif.metrics",

@@ -215,7 +215,53 @@ def test_batches_hold_at_most_the_asked_tokens_with_padding_longest_first():
     assert list(by_length([], 12)) == []
 
 
+def test_each_prompt_has_its_own_limit_of_new_tokens():
+    model = tiny.model(seed=3, tie_word_embeddings=False)
+    never = [plain_greedy(model, p, tiny.VOCAB, 12) for p in PROMPTS]
+    unused = min(set(range(tiny.VOCAB)) - {t for row in never for t in row})
+    limits = [3, 12, 1, 7, 3]
+    assert _greedy(model, PROMPTS, unused, limits) == [row[:n] for row, n in zip(never, limits, strict=True)]
+
+
 # --- which samples, by which rules
+
+
+def test_legacy_tofu_asks_without_the_answer_tag_and_counts_the_prompt(model, encoder, tokenizer):
+    cfg = Eval(protocol="legacy-tofu", max_new_tokens=30)
+    found = evaluate(model, encoder, {"retain": RETAIN}, cfg, "packed", "m")
+    prompt = tokenizer("Question: Who?\n")["input_ids"]
+    assert 0 < len(prompt) < 30
+    text = tokenizer.decode(
+        plain_greedy(model, prompt, tokenizer.eos_token_id, 30 - len(prompt)), skip_special_tokens=True
+    )
+    assert found.sets["retain"].records[0].generated == text.strip()
+    ids = [*tokenizer("Question: Who?\nAnswer: A judge.")["input_ids"], tokenizer.eos_token_id]
+    with torch.no_grad():
+        logprobs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [logprobs[t - 1, ids[t]].item() for t in range(len(prompt), len(ids))]
+    assert found.sets["retain"].records[0].tokens == len(expected)
+    assert found.sets["retain"].records[0].loss == pytest.approx(-sum(expected) / len(expected), abs=1e-5)
+    assert found.protocol["name"] == "legacy-tofu"
+
+
+def test_a_protocol_says_how_many_questions_unless_one_is_told():
+    many = {"retain": [dataclasses.replace(RETAIN[0], id=f"r/{i}") for i in range(305)]}
+    assert len(cut(many, Eval(protocol="legacy-tofu"))["retain"]) == 300
+    assert len(cut(many, Eval())["retain"]) == 305
+    assert len(cut(many, Eval(protocol="legacy-tofu", max_samples=MaxSamples(retain=302)))["retain"]) == 302
+
+
+def test_paraphrased_questions_make_sets_of_their_own():
+    asked = dataclasses.replace(FORGET[0], paraphrased_prompt="By whom is The Glass Meridian?")
+    found = cut({"forget": (asked, FORGET[1]), "retain": RETAIN}, Eval(paraphrased_questions=True))
+    assert list(found) == ["forget", "forget_paraphrased", "retain"]
+    (other,) = found["forget_paraphrased"]
+    assert (other.id, other.prompt, other.answer) == (
+        "forget/0/paraphrased",
+        "By whom is The Glass Meridian?",
+        FORGET[0].answer,
+    )
+    assert other.perturbed_answers == FORGET[0].perturbed_answers
 
 
 def test_cut_keeps_the_first_samples_of_each_set():

@@ -4,8 +4,7 @@ Shapes: K answer tokens of some texts, V vocabulary.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 
 import torch
 
@@ -14,7 +13,6 @@ from tif.records import TokenStats
 from tif.scoring import answer_logits
 
 CHUNK = 256  # answer tokens whose float32 distributions are held at once
-Original = Callable[[], AbstractContextManager[torch.nn.Module]]  # opens the original model, on the policy's device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +36,7 @@ def score(
     detailed: Sequence[bool],
     batching: str,
     pad_id: int,
-    original: Original | None = None,
+    original: torch.nn.Module | None = None,
 ) -> list[Answer]:
     """Score the texts of one forward.
 
@@ -48,21 +46,20 @@ def score(
         detailed: for each text, in order, whether its `stats` are wanted.
         batching: "packed" or "padded".
         pad_id: padding's id.
-        original: opens the model that `stats.kl` compares with; it scores the same texts. None = no KL.
+        original: the model that `stats.kl` compares with, on the same device; None = no KL.
 
     Returns:
         One Answer a text, group by group. Float32 whatever the model's dtype.
     """
     logits, targets, counts = answer_logits(model, groups, batching, pad_id)
-    other = None
-    if original and any(detailed):
-        with original() as first:
-            other = answer_logits(first, groups, batching, pad_id)[0]
+    other, asked = None, iter(detailed)
+    if original is not None and (own := [some for texts in groups if (some := [e for e in texts if next(asked)])]):
+        other = answer_logits(original, own, batching, pad_id, model)[0]
     wanted = torch.tensor(list(detailed)).repeat_interleave(torch.tensor(counts)).to(logits.device)
     logprob, details = _by_chunks(logits, targets, other, wanted)
     sums = [part.sum().item() for part in logprob.double().split(counts)]
-    own = iter(details.split([n for n, asked in zip(counts, detailed, strict=True) if asked]))
-    stats = [_stats(next(own)) if asked else None for asked in detailed]
+    parts = iter(details.split([n for n, asked in zip(counts, detailed, strict=True) if asked]))
+    stats = [_stats(next(parts)) if asked else None for asked in detailed]
     return [Answer(-total / n, n, s) for total, n, s in zip(sums, counts, stats, strict=True)]
 
 
@@ -70,13 +67,15 @@ def _by_chunks(
     logits: torch.Tensor, targets: torch.Tensor, other: torch.Tensor | None, wanted: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(K,) log-probabilities, and the columns of `_details` for the wanted tokens, on the CPU."""
-    logprobs, details = [], []
+    logprobs, details, done = [], [], 0  # `other` has rows for the wanted tokens only
     for start in range(0, len(targets), CHUNK):
         rows = slice(start, start + CHUNK)
         scores, ids, asked = logits[rows].float(), targets[rows], wanted[rows]
         logprobs.append(scores.gather(1, ids[:, None])[:, 0] - scores.logsumexp(1))
         if asked.any():
-            before = other[rows][asked].float() if other is not None else None
+            count = int(asked.sum())
+            before = other[done : done + count].float() if other is not None else None
+            done += count
             details.append(_details(scores[asked], ids[asked], before).cpu())
     return torch.cat(logprobs).cpu(), torch.cat(details) if details else torch.empty(0, 5)
 

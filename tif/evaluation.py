@@ -4,34 +4,37 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tif.answers import Answer, Original, score
+import torch
+
+from tif.answers import Answer, score
 from tif.data.encode import Encoded, Encoder
-from tif.data.samples import Sample, fingerprint
+from tif.data.samples import Sample, Task, fingerprint
 from tif.generation import by_length, generate
 from tif.models import frozen
 from tif.protocols import PROTOCOLS, Protocol
-from tif.records import Evaluation, Record, RecordSet, TokenStats
-from tif.schema import Eval
+from tif.records import PARAPHRASED, Evaluation, Record, RecordSet, TokenStats
+from tif.schema import Asking
 from tif.scoring import packed_tokens, rows
 from tif.shares import shared_out
+from tif.tasks import Asked, ask, limit
+from tif.tasks import rules as rules_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-PARAPHRASED = "_paraphrased"  # ending of the sets whose questions are asked in other words
 
 
 def evaluate(
     model: "PreTrainedModel",
     encoder: Encoder,
     sets: Mapping[str, Sequence[Sample]],
-    cfg: Eval,
+    cfg: Asking,
     batching: str,
     name: str,
     epoch: int | None = None,
-    original: Original | None = None,
+    original: torch.nn.Module | None = None,
+    tasks: Mapping[str, Task] | None = None,
 ) -> Evaluation:
     """Score every answer (original, paraphrased, perturbed) of every set and generate one for every prompt.
 
@@ -42,41 +45,46 @@ def evaluate(
         sets: evaluation sets by name, cut to what `cfg` and its protocol want.
         batching: "packed" or "padded", see scoring.token_scores.
         name, epoch: go into the records.
-        original: opens the model that the policy was, for KL; None = no KL.
+        original: the model that the policy was, on the same device, for KL; None = no KL.
+        tasks: of sets that are asked by rules of their own, see samples.Task.
 
     Raises:
         ValueError: If a prompt leaves no room for its answer.
         FloatingPointError: If a loss is not finite; names the samples.
     """
-    used, rules = cut(sets, cfg), protocol(cfg, encoder)
-    samples = [s for found in used.values() for s in found]
-    texts = [_answers(encoder, s, rules) for s in samples]
+    used, context = cut(sets, cfg, tasks), getattr(model.config, "max_position_embeddings", None)
+    asked = [one for name, own in used.items() for one in _asked(encoder, name, own, cfg, tasks, context)]
     # The original answer token by token; of the others only the sum is needed.
-    detailed = [i == 0 for own in texts for i in range(len(own))]
-    flat = [e for own in texts for e in own]
-    prompts = [encoder.token_ids(_prompt(encoder, s, rules)) for s in samples]
-    limits = [rules.max_new_tokens - rules.prompt_counts * len(p) for p in prompts]
+    detailed = [i == 0 for one in asked for i in range(len(one.texts))]
+    flat = [e for one in asked for e in one.texts]
+    spoken = [one for one in asked if one.new_tokens]
     with frozen(model):
         answers = iter(scored(model, flat, detailed, encoder.pad_id, cfg.tokens_per_batch, batching, original))
-        found = [[next(answers) for _ in own] for own in texts]
-        broken = [s.id for s, own in zip(samples, found, strict=True) if not all(math.isfinite(a.loss) for a in own)]
+        found = [[next(answers) for _ in one.texts] for one in asked]
+        broken = [
+            one.sample.id for one, own in zip(asked, found, strict=True) if not all(math.isfinite(a.loss) for a in own)
+        ]
         if broken:
             raise FloatingPointError(
-                f"loss is not finite in the evaluation of epoch {epoch} on {len(broken)} of {len(samples)} samples "
+                f"loss is not finite in the evaluation of epoch {epoch} on {len(broken)} of {len(asked)} samples "
                 f"({', '.join(broken[:3])}, ...). Try a lower optimizer.lr or trainer.precision=32-true."
             )
-        generated = generate(model, encoder, prompts, [max(n, 1) for n in limits], cfg.tokens_per_batch)
-    records = iter([_record(*row) for row in zip(samples, found, generated, strict=True)])
+        limits = [one.new_tokens for one in spoken]
+        said = iter(generate(model, encoder, [one.prompt for one in spoken], limits, cfg.tokens_per_batch))
+    generated = [next(said) if one.new_tokens else None for one in asked]
+    records = iter([_record(*row) for row in zip(asked, found, generated, strict=True)])
     return Evaluation(
         model=name,
         sets={s: RecordSet(s, tuple(next(records) for _ in own), fingerprint(own)) for s, own in used.items()},
         family=str(model.config.model_type),
-        protocol=dataclasses.asdict(rules),
+        protocol=described(cfg, encoder, tasks, context),
         epoch=epoch,
     )
 
 
-def cut(sets: Mapping[str, Sequence[Sample]], cfg: Eval) -> dict[str, tuple[Sample, ...]]:
+def cut(
+    sets: Mapping[str, Sequence[Sample]], cfg: Asking, tasks: Mapping[str, Task] | None = None
+) -> dict[str, tuple[Sample, ...]]:
     """The first samples of each set, as many as `eval.max_samples` or else the protocol says.
 
     With `eval.paraphrased_questions` each set whose samples have a paraphrased question is there once more, as
@@ -84,6 +92,9 @@ def cut(sets: Mapping[str, Sequence[Sample]], cfg: Eval) -> dict[str, tuple[Samp
     """
     found = {}
     for name, samples in sets.items():
+        if tasks and name in tasks:
+            found[name] = tuple(samples[: limit(name, cfg.max_samples)])
+            continue
         own = tuple(samples[: getattr(cfg.max_samples, name, None) or PROTOCOLS[cfg.protocol].questions])
         found[name] = own
         if cfg.paraphrased_questions and (other := tuple(_paraphrased(s) for s in own if s.paraphrased_prompt)):
@@ -96,7 +107,7 @@ def _paraphrased(sample: Sample) -> Sample:
     return dataclasses.replace(sample, id=f"{sample.id}/paraphrased", prompt=sample.paraphrased_prompt)
 
 
-def protocol(cfg: Eval, encoder: Encoder) -> Protocol:
+def protocol(cfg: Asking, encoder: Encoder) -> Protocol:
     """The rules behind the records; records made by other rules are not compared."""
     own = PROTOCOLS[cfg.protocol]
     return dataclasses.replace(
@@ -105,6 +116,35 @@ def protocol(cfg: Eval, encoder: Encoder) -> Protocol:
         template=encoder.template,
         max_samples=dataclasses.asdict(cfg.max_samples),
     )
+
+
+def described(
+    cfg: Asking, encoder: Encoder, tasks: Mapping[str, Task] | None = None, context: int | None = None
+) -> dict[str, Any]:
+    """The protocol as records hold it."""
+    rules = protocol(cfg, encoder)
+    if tasks:
+        return rules_of(tasks, cfg.max_samples, context, encoder.template, rules.max_new_tokens)
+    return dataclasses.asdict(rules)
+
+
+def _asked(
+    encoder: Encoder,
+    name: str,
+    samples: Sequence[Sample],
+    cfg: Asking,
+    tasks: Mapping[str, Task] | None,
+    context: int | None,
+) -> list[Asked]:
+    """The samples of a set, ready for the model."""
+    rules, found = protocol(cfg, encoder), []
+    if tasks and name in tasks:
+        return ask(encoder, samples, tasks[name], context, rules.max_new_tokens)
+    for sample in samples:
+        prompt = encoder.token_ids(_prompt(encoder, sample, rules))
+        new_tokens = max(rules.max_new_tokens - rules.prompt_counts * len(prompt), 1)
+        found.append(Asked(sample, prompt, _answers(encoder, sample, rules), new_tokens))
+    return found
 
 
 def encode(encoder: Encoder, sample: Sample, rules: Protocol, answer: str | None = None) -> Encoded:
@@ -144,7 +184,10 @@ def _answers(encoder: Encoder, sample: Sample, rules: Protocol) -> list[Encoded]
     return [encode(encoder, sample, rules, answer) for answer in (None, *others)]
 
 
-def _record(sample: Sample, answers: list[Answer], generated: str) -> Record:
+def _record(asked: Asked, answers: list[Answer], generated: str | None) -> Record:
+    sample = asked.sample
+    if generated is not None:
+        generated = (asked.task.cut(generated) if asked.task else generated).strip()
     first = 1 if sample.paraphrased_answer is None else 2
     return Record(
         id=sample.id,
@@ -165,7 +208,7 @@ def token_stats(
     pad_id: int,
     tokens_per_batch: int,
     batching: str,
-    original: Original | None = None,
+    original: torch.nn.Module | None = None,
 ) -> list[TokenStats]:
     """Log-probability, argmax, mean and standard deviation of log p, and KL, of each answer token of any texts.
 
@@ -188,7 +231,7 @@ def scored(
     pad_id: int,
     tokens_per_batch: int,
     batching: str,
-    original: Original | None = None,
+    original: torch.nn.Module | None = None,
 ) -> list[Answer]:
     """Score texts in batches of similar lengths, shared out to all processes.
 
@@ -201,7 +244,7 @@ def scored(
         pad_id: padding's id.
         tokens_per_batch: tokens of one forward, with padding.
         batching: "packed" or "padded".
-        original: opens the model that `stats.kl` compares with; None = no KL.
+        original: the model that `stats.kl` compares with, on the same device; None = no KL.
     """
     groups = [[i] for i in range(len(texts))]
     if batching == "packed":

@@ -20,7 +20,7 @@ def generate(
     max_new_tokens: int | Sequence[int],
     tokens_per_batch: int,
 ) -> list[str]:
-    """Greedy continuations, without the end token, stripped of blanks at both ends; shared out to all processes.
+    """Greedy continuations, without the end token; shared out to all processes.
 
     Args:
         model: a causal LM; its mode is restored.
@@ -33,7 +33,7 @@ def generate(
 
     def work(index: Sequence[int]) -> list[str]:
         rows = _greedy(model, [prompts[i] for i in index], encoder.eos_id, [limits[i] for i in index])
-        return [str(encoder.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
+        return [str(encoder.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
     lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
     with frozen(model):

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import config, evaluation, identifiers, losses, models, records, runs, spans
 from tif.config import ConfigError
+from tif.data import benchmarks
 from tif.data.encode import Encoder
 from tif.data.module import read_benchmark, training_samples
 from tif.data.samples import Benchmark
@@ -25,6 +26,7 @@ class Plan:
         stages: plans of the runs that must exist first, by name.
         family: of the model, as its records say it.
         retain: the retain model's records, where they exist already.
+        further: what is evaluated besides.
     """
 
     cfg: Config
@@ -32,6 +34,7 @@ class Plan:
     stages: dict[str, "Plan"] = dataclasses.field(default_factory=dict)
     family: str | None = None
     retain: records.Evaluation | None = None
+    further: dict[str, Benchmark] = dataclasses.field(default_factory=dict)
 
 
 def plan(cfg: Config) -> Plan:
@@ -104,9 +107,23 @@ def _check_places(found: Plan, problems: list[str]) -> None:
         with _noting(problems):
             found.family = models.check(cfg.model)
             _check_tokenizer(cfg)
+    if cfg.eval.enabled and cfg.eval.benchmarks:
+        with _noting(problems):
+            found.further = _further(cfg)
     if wants_forget_quality(cfg) and cfg.eval.retain_records not in cfg.stages:
         with _noting(problems):
             found.retain = _read_records(str(cfg.eval.retain_records))
+
+
+def _further(cfg: Config) -> dict[str, Benchmark]:
+    """The benchmarks of `eval.benchmarks`; lm-eval's tasks are looked up."""
+    if found := benchmarks.problems(cfg.eval):
+        raise ConfigError("\n".join(found))
+    if tasks := benchmarks.tasks_of(cfg.eval):
+        from tif import ability
+
+        ability.check(tasks)
+    return benchmarks.further(cfg)
 
 
 def _check_data(found: Plan, problems: list[str]) -> None:

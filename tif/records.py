@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from tif.files import write_text
 
 AGGREGATES = "aggregates.json"
+PARAPHRASED = "_paraphrased"  # ending of the sets whose questions are asked in other words
 T = TypeVar("T")
 
 
@@ -125,7 +126,7 @@ def write(folder: Path | str, evaluation: Evaluation, aggregates: Mapping[str, f
     Raises:
         ValueError: If an aggregate is NaN or infinite; nothing is written then.
     """
-    head = {
+    head: dict[str, Any] = {
         "model": evaluation.model,
         "family": evaluation.family,
         "epoch": evaluation.epoch,
@@ -134,9 +135,9 @@ def write(folder: Path | str, evaluation: Evaluation, aggregates: Mapping[str, f
     for name, value in aggregates.items():
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{folder}: {name} is {value}, want a finite number or None")
-    texts = {}
+    texts, content = {}, head
     for name, found in evaluation.sets.items():
-        content: dict[str, Any] = head | {"set": name, "data": found.data, "records": None}
+        content = head | {"set": name, "data": found.data, "records": None}
         texts[f"{name}.json"] = _json(content).replace("null\n}", f"{_lines(found.records)}\n}}")
     content = head | {"sets": list(evaluation.sets), "metrics": dict(aggregates)}
     folder = Path(folder)

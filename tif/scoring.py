@@ -155,7 +155,11 @@ def _outputs(model: torch.nn.Module, batch: Batch, batching: str, layer: int | N
 
 
 def answer_logits(
-    model: torch.nn.Module, groups: Sequence[Sequence[Encoded]], batching: str, pad_id: int = 0
+    model: torch.nn.Module,
+    groups: Sequence[Sequence[Encoded]],
+    batching: str,
+    pad_id: int = 0,
+    beside: torch.nn.Module | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Logits of the answer tokens of all texts, group by group, text by text.
 
@@ -168,15 +172,17 @@ def answer_logits(
         groups: texts that share a prompt (or one text).
         batching: "packed" or "padded".
         pad_id: padding's id, where padded.
+        beside: a model on the same device with the same dtype, where `model` has no weights of its own to tell.
 
     Returns:
         (K, V) logits (the model's dtype or float32), (K,) the tokens they predict, and each text's number of them.
     """
+    place = next((beside or model).parameters())
     if batching == "padded":
         flat = [e for own in groups for e in own]
         batch = collate(flat, range(len(flat)), pad_id)
         for name in ("input_ids", "lengths", "uw", "gw"):
-            setattr(batch, name, getattr(batch, name).to(next(model.parameters()).device))
+            setattr(batch, name, getattr(batch, name).to(place.device))
         asked = layout(model, batch, "padded")
         return asked.cut(model(**asked.inputs).logits), asked.targets, batch.answer[:, 1:].sum(1).tolist()
     ids: list[int] = []
@@ -200,7 +206,7 @@ def answer_logits(
                 before += [(first if t - 1 < shared else own) + t - 1 for t in scored]
                 targets += [e.input_ids[t] for t in scored]
                 counts.append(len(scored))
-    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+    device, dtype = place.device, place.dtype
     group, text = torch.tensor(owner, device=device).T
     seen = ((group[:, None] == group) & ((text == -1) | (text[:, None] == text))).tril()
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)

@@ -17,11 +17,12 @@ from rich.markup import escape
 
 from tif import evaluation, identifiers, models, records, report, runs, spans
 from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
-from tif.data.module import UnlearningDataModule, texts
+from tif.data.module import UnlearningDataModule, read_benchmark, texts
 from tif.data.samples import fingerprint
+from tif.diagnosis import Diagnosis, KeepBest
 from tif.files import write_text
 from tif.losses import original
-from tif.metrics import tofu
+from tif.metrics import overall
 from tif.module import UnlearningModule
 from tif.planning import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
 from tif.schema import Config
@@ -85,7 +86,7 @@ def unlearn(planned: Plan) -> Path:
         planned = dataclasses.replace(planned, cfg=dataclasses.replace(cfg, model=model))
     runs.write_start(folder, cfg)
     if retain:
-        write_text(folder / report.RETAIN, json.dumps(tofu.aggregate(retain), indent=1) + "\n")
+        write_text(folder / report.RETAIN, json.dumps(overall.aggregate(retain), indent=1) + "\n")
     train(planned, folder, retain, checkpoint)
     report.show(folder)
     return folder
@@ -102,7 +103,7 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
         jsonl = JsonlLogger(folder / "metrics.jsonl")
         jsonl.keep_until(_epoch(checkpoint) if checkpoint else -1)
         loggers: list[Logger] = [jsonl, *stack.enter_context(_wandb(cfg, folder))]
-        trainer = make_trainer(cfg, folder, loggers, data, retain)
+        trainer = make_trainer(planned, folder, loggers, data, retain)
         module = UnlearningModule(policy, cfg, batching)
         if (needed := original(cfg.loss)) != "none":
             policy.to(trainer.strategy.root_device)  # type: ignore[arg-type]
@@ -122,13 +123,20 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
 
 
 def make_trainer(
-    cfg: Config, folder: Path, loggers: list[Logger], data: UnlearningDataModule, retain: records.Evaluation | None
+    planned: Plan, folder: Path, loggers: list[Logger], data: UnlearningDataModule, retain: records.Evaluation | None
 ) -> L.Trainer:
     """`lightning.Trainer` from `cfg.trainer`, with tif's callbacks."""
+    cfg = planned.cfg
     what = "unlearning" if cfg.data.train == "forget" else f"finetuning on the {cfg.data.train} set"
     callbacks: list[Callback] = [TrainingBar(what)]
     if cfg.eval.enabled:
-        callbacks.append(TofuMetrics(cfg, data.benchmark, data.encoder, folder / "eval", retain))
+        callbacks.append(TofuMetrics(cfg, data.benchmark, data.encoder, folder / "eval", retain, planned.further))
+        if cfg.data.train == "forget":
+            told = spans.wanted(cfg)
+            gold = read_benchmark(cfg.data).forget if told and cfg.data.benchmark == "fictitious" else None
+            callbacks.append(Diagnosis(cfg, data.benchmark.forget if told else None, gold))
+        if cfg.run.export and cfg.eval.best != "none":
+            callbacks.append(KeepBest(cfg, folder, data.encoder))
     if cfg.run.export:
         callbacks.append(Export(folder, data.encoder, lambda: report.model_card(folder)))
     if cfg.run.keep_checkpoints:
@@ -170,7 +178,7 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
         policy.to(device)  # type: ignore[arg-type]
         batching = best_batching(cfg.data.batching, policy)
         found = evaluation.evaluate(policy, encoder, planned.benchmark.sets, cfg.eval, batching, str(stage))
-        records.write(folder, found, tofu.aggregate(found))
+        records.write(folder, found, overall.aggregate(found))
     return found
 
 

@@ -121,12 +121,16 @@ class Encoder:
         before = self.prompt(sample.prompt if prompt is None else prompt)
         before += " " if before and self.template != "chat" else ""
         ids, offsets = self._tokenize(before + text)
-        # The first token that reaches into the answer opens it, even where it straddles the border.
-        first = next(t for t, (_, end) in enumerate(offsets) if end > len(before))
+        first = _first(offsets, len(before))
         labels = _Labels(text, spans, self.overlap)
         uw = [False] * first + [labels.unwanted(s - len(before), e - len(before)) for s, e in offsets[first:]]
         gw = [False] * first + [not u for u in uw[first:]]
         return Encoded(sample.id, [*ids, self.eos_id], [*uw, False], [*gw, True])
+
+    def join(self, before: str, answer: str) -> tuple[list[int], int]:
+        """Token ids of two texts put together, without an end token, and where the second one begins."""
+        ids, offsets = self._tokenize(before + answer)
+        return ids, _first(offsets, len(before))
 
     def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         # A chat template writes the special tokens itself.
@@ -137,6 +141,11 @@ class Encoder:
         while text and ids[-1] == self.eos_id and tuple(offsets[-1]) == (0, 0):
             del ids[-1], offsets[-1]
         return ids, offsets
+
+
+def _first(offsets: Sequence[tuple[int, int]], border: int) -> int:
+    """The first token that reaches over the border opens the answer, even where it straddles it."""
+    return next(t for t, (_, end) in enumerate(offsets) if end > border)
 
 
 def pieces(encoded: Encoded, max_tokens: int) -> list[Encoded]:

@@ -1,4 +1,4 @@
-"""what=startup: seconds until a command answers that needs neither torch nor a model."""
+"""what=startup: seconds until a command answers: help, a wrong key, a path that is not there."""
 
 import statistics
 import subprocess
@@ -17,6 +17,7 @@ QUESTIONS = (
     "tif.fit --print",
     "tif.fit trainer.max_epoch=3",
     "tif.fit data.batch_size=many",
+    "tif.fit model.path=./nowhere",
     "tif.identify --help",
     "tif.evaluate --help",
     "tif.sweep --help",

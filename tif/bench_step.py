@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tif.bench_process import Memory, alone
@@ -74,9 +74,9 @@ def _timed(
             for name, way in ways.items():
                 if name == "release" and number:
                     continue  # it takes as long as all the rest
-                loss, spent = bench.step(way, optimizer, batch)
+                loss, time_taken = bench.step(way, optimizer, batch)
                 values[name].append(loss)
-                seconds[name].append(spent)
+                seconds[name].append(time_taken)
             line.advance()
     for name, losses in values.items():
         differ = max(abs(a - b) / abs(b) for a, b in zip(losses, values["ours"], strict=False))
@@ -156,7 +156,7 @@ class Stand:
 
         made = torch.optim.AdamW(self.policy.parameters(), lr=0.0, weight_decay=0.0, fused=True)
         for p in self.policy.parameters():
-            p.grad = torch.zeros_like(p)
+            p.grad = p.detach().clone()  # zeros would not be in memory before they are written to
         made.step()
         return made
 
@@ -182,9 +182,11 @@ class Stand:
 
     def flops(self, batch: "Batch") -> float:
         """Multiplications and additions of forward and backward: blocks on all tokens, head on answer tokens."""
+        policy: Any = self.policy
         block = sum(count * a * b for (a, b), count in self._shapes().items())
+        head = policy.get_output_embeddings().weight.numel()
         answers = int(batch.answer[:, 1:].sum())
-        return 6.0 * (block * int(batch.lengths.sum()) + self._head() * answers)
+        return 6.0 * (block * int(batch.lengths.sum()) + head * answers)
 
     def matmul_rate(self, batch: "Batch") -> float:
         """FLOP/s of the step's matrix products alone: each weight's forward and two backward ones."""
@@ -192,21 +194,21 @@ class Stand:
 
         tokens = int(batch.lengths.sum())
         weights = dict(self._shapes())
-        head = self.policy.get_output_embeddings().weight  # type: ignore[union-attr]
+        policy: Any = self.policy
+        head = policy.get_output_embeddings().weight
         sizes = [(shape, count, tokens) for shape, count in weights.items()]
         sizes.append((tuple(head.shape), 1, int(batch.answer[:, 1:].sum())))
         work, spent = 0.0, 0.0
         for (out, into), count, n in sizes:
             x, w, g = (torch.randn(s, device=self.device, dtype=head.dtype) for s in ((n, into), (out, into), (n, out)))
-            seconds = [self._seconds(lambda x=x, w=w, g=g: (x @ w.T, g @ w, g.T @ x)) for _ in range(6)]
+            seconds = []
+            for _ in range(6):
+                since = self._now()
+                _ = x @ w.T, g @ w, g.T @ x
+                seconds.append(self._now() - since)
             work += count * 6.0 * n * into * out
             spent += count * statistics.median(seconds[1:])
         return work / spent
-
-    def _seconds(self, work: Callable[[], Any]) -> float:
-        since = self._now()
-        work()
-        return self._now() - since
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -222,9 +224,6 @@ class Stand:
         model: Any = self.policy
         other = {id(e.weight) for e in (model.get_input_embeddings(), model.get_output_embeddings())}
         return Counter(tuple(p.shape) for p in model.parameters() if p.dim() == 2 and id(p) not in other)
-
-    def _head(self) -> int:
-        return self.policy.get_output_embeddings().weight.numel()  # type: ignore[union-attr]
 
     def _batch(self, index: Sequence[int]) -> "Batch":
         from tif.data.encode import collate

@@ -31,7 +31,9 @@ def skipped(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
 
 def logits(model: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """(K, D) of `skipped` -> (K, V): the model's forward with its decoder replaced by these hidden states."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft wraps it
+    base: Any = model
+    if hasattr(base, "get_base_model"):  # peft wraps it
+        base = base.get_base_model()
     name = base.base_model_prefix
     decoder = base._modules[name]
     base._modules[name] = _Given(hidden[None])

@@ -102,7 +102,7 @@ def test_an_epoch_is_kept_when_it_is_better_than_all_before_it(kept):
 
 
 def test_what_a_resumed_run_will_do_again_does_not_count(kept):
-    assert kept(scores(0.9, 0.2, 0.8), 2, 0.3)  # the row of epoch 2 itself, from before the run was killed
+    assert kept(scores(0.9, 0.2, 0.1, 0.8), 2, 0.3)  # rows of epochs 2 and 3 from before the run was killed
 
 
 def test_the_last_epoch_is_the_exported_model_alone(kept, tmp_path):

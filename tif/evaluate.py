@@ -21,6 +21,7 @@ Exit code: 0 done, 2 wrong input (one line a problem).
 """
 
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = config.read(Evaluate, [word for word in words if word != "--json"])
         found = evaluate(cfg) if cfg.records else _of_model(cfg, quiet="--json" in words)
     except config.ConfigError as error:
-        print(error, file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes, one tells
+            print(error, file=sys.stderr)
         return 2
     if found is None:  # another process prints
         return 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,11 +160,12 @@ def _general_ability(main: Checkpoint, names: list[str]) -> dict[str, Any]:
 
 
 def _quiet() -> None:
-    """No bars and no tips of transformers' own."""
+    """No bars, no tips and no warnings of transformers' own that no user can act on."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", ".*past_key_values.*is deprecated.*")  # transformers < 5.24 knows no other name
 
 
 @contextlib.contextmanager

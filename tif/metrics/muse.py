@@ -41,7 +41,8 @@ def verbmem(records: RecordSet) -> float:
 
     Formula: mean ROUGE-L F1 (percent, no stemming) of 128 greedy tokens after a passage, against the first 128 tokens
     of what truly follows.
-    Range: 0 to 100. Better: lower. Perfect unlearning: the retain model's value (MUSE: about 20 on News, 14 on Books).
+    Range: 0 to 100. Better: lower.
+    Perfect unlearning: the retain model's value (in the paper about 21 on News and 14 on Books).
     Source: muse_bench verbmem. open-unlearning does not cut the target and stems, so its numbers are others.
 
     Raises:

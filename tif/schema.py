@@ -113,6 +113,12 @@ class Model:
 class Optimizer:
     """AdamW with linear warm-up and linear decay to 0."""
 
+    name: str = key(
+        "adamw",
+        "adamw: torch's, fused; adamw8bit: its state in 8 bits, 2 bytes a weight in place of 8; paged_: on a GPU the "
+        "state moves to the CPU's memory when there is no room (the last three are bitsandbytes')",
+        choices=("adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit"),
+    )
     lr: float = key(1e-5, "peak learning rate", above=0)
     weight_decay: float = key(0.01, "AdamW's decoupled weight decay", at_least=0)
     warmup_epochs: float = key(1.0, "epochs of linear warm-up from 0", at_least=0)

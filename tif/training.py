@@ -112,7 +112,9 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
             precision.convert_module(policy)  # in place
             with precision.forward_context():
                 kind = "frozen" if needed == "model" else cfg.model.reference
-                module.reference = models.make_reference(kind, policy, data.items, data.encoder.pad_id, batching)
+                module.reference = models.make_reference(
+                    kind, policy, data.items, data.encoder.pad_id, batching, Path(cfg.run.folder) / "references"
+                )
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         if cfg.eval.enabled:

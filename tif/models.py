@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch.distributed.tensor import DTensor
 
+from tif import attention, reference_cache
 from tif.config import ConfigError
 from tif.data.encode import Batch, Encoded, collate
 from tif.schema import Model
@@ -126,6 +128,7 @@ def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int) -> 
             trust_remote_code=cfg.trust_remote_code,
             use_safetensors=True,
         )
+    attention.use(policy)
     if cfg.gradient_checkpointing:
         policy.gradient_checkpointing_enable()
     return policy.train()
@@ -205,12 +208,23 @@ class FrozenReference:
 
 
 def make_reference(
-    kind: str, policy: "PreTrainedModel", forget: Sequence[Encoded], pad_id: int, batching: str
+    kind: str,
+    policy: "PreTrainedModel",
+    forget: Sequence[Encoded],
+    pad_id: int,
+    batching: str,
+    folder: Path | None = None,
 ) -> Reference:
-    """`kind`: model.reference; auto = cached, the cheaper one."""
+    """`kind`: model.reference; auto = cached, the cheaper one. `folder`: keeps cached scores for other runs."""
     if kind == "frozen":
         return FrozenReference(policy, batching)
-    return CachedReference.of(policy, forget, pad_id, batching)
+    if folder is None or isinstance(next(policy.parameters()), DTensor):  # no process has all of a shard's bits
+        return CachedReference.of(policy, forget, pad_id, batching)
+
+    def make() -> list[TokenScores]:
+        return CachedReference.of(policy, forget, pad_id, batching).rows
+
+    return CachedReference(list(reference_cache.rows(folder, policy, forget, batching, make)))
 
 
 @contextlib.contextmanager

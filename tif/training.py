@@ -112,7 +112,9 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
             precision.convert_module(policy)  # in place
             with precision.forward_context():
                 kind = "frozen" if needed == "model" else cfg.model.reference
-                module.reference = models.make_reference(kind, policy, data.items, data.encoder.pad_id, batching)
+                module.reference = models.make_reference(
+                    kind, policy, data.items, data.encoder.pad_id, batching, Path(cfg.run.folder) / "references"
+                )
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         if cfg.eval.enabled:
@@ -140,8 +142,13 @@ def make_trainer(
     if cfg.run.keep_checkpoints:
         callbacks.append(
             ModelCheckpoint(
-                folder / "checkpoints", "{epoch}-{step}", "epoch", mode="max", save_top_k=cfg.run.keep_checkpoints,
-                save_on_train_epoch_end=True, enable_version_counter=False,
+                folder / "checkpoints",
+                "{epoch}-{step}",
+                "epoch",
+                mode="max",
+                save_top_k=cfg.run.keep_checkpoints,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
             )  # fmt: skip
         )
     return L.Trainer(
@@ -161,8 +168,9 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     cfg = planned.cfg
     model = dataclasses.replace(cfg.model, path=str(stage / "model"))
     encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
-    sets = evaluation.cut(planned.benchmark.sets, cfg.eval)
-    rules = dataclasses.asdict(evaluation.protocol(cfg.eval, encoder))
+    benchmark = planned.benchmark
+    sets = evaluation.cut(benchmark.sets, cfg.eval, benchmark.tasks)
+    rules = evaluation.described(cfg.eval, encoder, benchmark.tasks)
     device = L.Trainer(
         accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False
     ).strategy.root_device
@@ -175,7 +183,9 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
             policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
         policy.to(device)  # type: ignore[arg-type]
         batching = best_batching(cfg.data.batching, policy)
-        found = evaluation.evaluate(policy, encoder, planned.benchmark.sets, cfg.eval, batching, str(stage))
+        found = evaluation.evaluate(
+            policy, encoder, benchmark.sets, cfg.eval, batching, str(stage), tasks=benchmark.tasks
+        )
         records.write(folder, found, overall.aggregate(found))
     return found
 

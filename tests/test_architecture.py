@@ -14,6 +14,7 @@ FILES = sorted((ROOT / "tif").rglob("*.py"))
 ROWS = (
     ("tif.fit", "tif.identify", "tif.evaluate", "tif.sweep", "tif.bench"),
     (
+        "tif.bench_eval",
         "tif.bench_step",
         "tif.bench_scaling",
         "tif.bench_identify",
@@ -21,8 +22,8 @@ ROWS = (
         "tif.bench_ways",
         "tif.bench_process",
     ),
-    ("tif.training", "tif.planning", "tif.spans"),
-    ("tif.report", "tif.sweep_results", "tif.runs", "tif.aggregates"),
+    ("tif.training", "tif.planning", "tif.spans", "tif.model_evaluation", "tif.evaluation_tables"),
+    ("tif.report", "tif.sweep_results", "tif.runs", "tif.aggregates", "tif.checkpoint"),
     ("tif.module", "tif.callbacks", "tif.diagnosis", "tif.data.module"),
     (
         "tif.models",
@@ -53,6 +54,7 @@ ROWS = (
         "tif.schema",
         "tif.schema_identifier",
         "tif.schema_key",
+        "tif.schema_evaluate",
         "tif.schema_loss",
         "tif.data.samples",
         "tif.files",

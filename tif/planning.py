@@ -8,13 +8,13 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from tif import config, evaluation, identifiers, losses, models, records, runs, spans
+from tif import config, evaluation, identifiers, losses, models, records, runs, spans, tasks
 from tif.config import ConfigError
 from tif.data import benchmarks
 from tif.data.encode import Encoder
 from tif.data.module import read_benchmark, training_samples
 from tif.data.samples import Benchmark
-from tif.metrics import tofu
+from tif.metrics import matching, muse
 from tif.schema import Config
 
 
@@ -156,7 +156,12 @@ def _check_data(found: Plan, problems: list[str]) -> None:
     if not problems:
         with _noting(problems):
             _check_layer(found)
-    if found.retain:
+    if wants_forget_quality(cfg) and (
+        missing := [s for s in _compared(found.benchmark) if s not in found.benchmark.sets]
+    ):
+        problems.append(f"eval.forget_quality: {cfg.quality()} needs {missing[0]}, which {found.benchmark.name} does "
+                        "not have (no holdout texts?); want eval.forget_quality=false")  # fmt: skip
+    elif found.retain:
         with _noting(problems):
             _check_records(found, found.retain)
 
@@ -224,13 +229,21 @@ def _read_records(path: str) -> records.Evaluation:
 
 def _check_records(found: Plan, retain: records.Evaluation) -> None:
     """Refuse now what forget quality would refuse after the first evaluation."""
-    forget = evaluation.cut(found.benchmark.sets, found.cfg.eval)["forget"]
-    ours = tuple(records.Record(s.id, s.prompt, s.answer, loss=0.0, tokens=None) for s in forget)
-    expected = records.Evaluation(
-        "", {"forget": records.RecordSet("forget", ours)}, found.family, {"name": found.cfg.eval.protocol}
-    )
-    if problem := tofu.mismatch(expected, retain):
+    own, asking = found.benchmark, found.cfg.eval
+    used = evaluation.cut(own.sets, asking, own.tasks)
+    sets = {
+        name: records.RecordSet(name, tuple(records.Record(s.id, s.prompt, s.answer, 0.0, None) for s in used[name]))
+        for name in _compared(own)
+    }
+    rules = tasks.PROTOCOL if own.tasks else asking.protocol
+    expected = records.Evaluation("", sets, found.family, {"name": rules})
+    if problem := matching.mismatch(expected, retain, _compared(own)):
         raise ConfigError(f"eval.retain_records: {found.cfg.eval.retain_records}: {problem}")
+
+
+def _compared(benchmark: Benchmark) -> tuple[str, ...]:
+    """The sets that are compared with the retain model's."""
+    return muse.COMPARED if benchmark.tasks else ("forget",)
 
 
 def _line(error: Exception) -> str:

@@ -142,8 +142,13 @@ def make_trainer(
     if cfg.run.keep_checkpoints:
         callbacks.append(
             ModelCheckpoint(
-                folder / "checkpoints", "{epoch}-{step}", "epoch", mode="max", save_top_k=cfg.run.keep_checkpoints,
-                save_on_train_epoch_end=True, enable_version_counter=False,
+                folder / "checkpoints",
+                "{epoch}-{step}",
+                "epoch",
+                mode="max",
+                save_top_k=cfg.run.keep_checkpoints,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
             )  # fmt: skip
         )
     return L.Trainer(
@@ -163,8 +168,9 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     cfg = planned.cfg
     model = dataclasses.replace(cfg.model, path=str(stage / "model"))
     encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
-    sets = evaluation.cut(planned.benchmark.sets, cfg.eval)
-    rules = dataclasses.asdict(evaluation.protocol(cfg.eval, encoder))
+    benchmark = planned.benchmark
+    sets = evaluation.cut(benchmark.sets, cfg.eval, benchmark.tasks)
+    rules = evaluation.described(cfg.eval, encoder, benchmark.tasks)
     device = L.Trainer(
         accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False
     ).strategy.root_device
@@ -177,7 +183,9 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
             policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
         policy.to(device)  # type: ignore[arg-type]
         batching = best_batching(cfg.data.batching, policy)
-        found = evaluation.evaluate(policy, encoder, planned.benchmark.sets, cfg.eval, batching, str(stage))
+        found = evaluation.evaluate(
+            policy, encoder, benchmark.sets, cfg.eval, batching, str(stage), tasks=benchmark.tasks
+        )
         records.write(folder, found, overall.aggregate(found))
     return found
 

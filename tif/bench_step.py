@@ -101,7 +101,10 @@ def _timed(
 def _memory(cfg: "Bench", size: int, name: str) -> float:
     """MB at the peak of a way's step above weights, gradients and optimizer; a resident reference counts."""
     bench = Stand(cfg)
-    bench.items = sorted(bench.items, key=lambda e: -len(e.input_ids))[:size]  # the longest set a run's memory
+    # The one with the longest sample among those that are timed sets a run's memory.
+    index = max((b.index for b in bench.batches(size, cfg.samples // size)),
+                key=lambda at: max(len(bench.items[i].input_ids) for i in at))  # fmt: skip
+    bench.items = [bench.items[i] for i in index]
     optimizer = bench.optimizer()
     memory = Memory(cfg.device)
     way = bench.way(name)

@@ -53,7 +53,7 @@ def plan(cfg: Config) -> Plan:
     if found.benchmark.name:
         _check_data(found, problems)
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
     return found
 
 
@@ -97,12 +97,11 @@ def _check_places(found: Plan, problems: list[str]) -> None:
     cfg = found.cfg
     with _noting(problems):
         runs.check_folder(cfg)
+    processes = 1
     with _noting(problems):
-        _check_trainer(cfg)
+        processes = _check_trainer(cfg)
     with _noting(problems):
-        if cfg.model.reference == "cached" and losses.original(cfg.loss) == "model":
-            raise ConfigError("model.reference: cached scores of the forget samples do not serve loss.forget="
-                              f"{cfg.loss.forget} loss.retain={cfg.loss.retain}; want frozen or auto")  # fmt: skip
+        _check_loss(cfg, processes)
     if cfg.model.path not in cfg.stages:
         with _noting(problems):
             found.family = models.check(cfg.model)
@@ -186,17 +185,26 @@ def _noting(problems: list[str]) -> Iterator[None]:
         problems += str(error).splitlines()
 
 
-def _check_trainer(cfg: Config) -> None:
-    """Lightning takes the keys, and the loss can be shared out as they ask."""
+def _check_trainer(cfg: Config) -> int:
+    """Lightning takes the keys; the number of processes that they ask for."""
     try:
         trainer = L.Trainer(**trainer_keys(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {_line(error)}") from None
+    return trainer.world_size
+
+
+def _check_loss(cfg: Config, processes: int) -> None:
+    """The reference serves the loss, and a batch can be shared out as the keys ask."""
     key, budget = losses.whole(cfg.loss), cfg.data.max_tokens_per_batch
-    if key and (budget or trainer.world_size > 1):
-        what = f"data.max_tokens_per_batch={budget}" if budget else f"{trainer.world_size} processes"
-        raise ConfigError(f"{key.split('=')[0]}: {key.split('=')[1]} looks at all samples of a batch together and "
-                          f"cannot be split for {what}; want another, or one process and null")  # fmt: skip
+    if key and (budget or processes > 1):
+        what = f"data.max_tokens_per_batch={budget}" if budget else f"{processes} processes"
+        name, value = key.split("=")
+        raise ConfigError(f"{name}: {value} looks at all samples of a batch together, which cannot be shared out for "
+                          f"{what}; want another, or one process and null")  # fmt: skip
+    if cfg.model.reference == "cached" and losses.original(cfg.loss) == "model":
+        raise ConfigError("model.reference: cached scores of the forget samples do not serve loss.forget="
+                          f"{cfg.loss.forget} loss.retain={cfg.loss.retain}; want frozen or auto")  # fmt: skip
 
 
 def _check_tokenizer(cfg: Config) -> None:

@@ -19,6 +19,7 @@ from tif.data.encode import Encoder
 from tif.data.muse import muse
 from tif.metrics import fluency, membership, overall
 from tif.metrics import muse as muse_metrics
+from tif.schema import Model
 from tif.tasks import ask
 
 FACTS = [
@@ -276,3 +277,34 @@ def test_the_command_knows_processes_and_devices(monkeypatch):
     with pytest.raises(RuntimeError):
         checkpoint.device("abacus")
     assert model_evaluation._place(evaluate.Evaluate(text="mine"), "text")[:2] == ("text", "mine")
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(shared, tmp_path, capsys):
+    from tests.identifiers import lms
+
+    texts = [s.answer for own in muse(str(shared / "muse/news"), train=False).sets.values() for s in own[:20]]
+    tokenizer = models.load_tokenizer(Model(init={"vocab_size": 1000}), texts)
+    folder = lms.llama(tmp_path / "llama", tokenizer, max_position_embeddings=4096, num_hidden_layers=1)
+    found = run(
+        capsys, f"model.path={folder}", f"out={tmp_path}", "benchmarks=tofu,muse-news", "device=cpu",
+        f"tofu.path={shared / 'tofu'}", "tofu.split=forget01", f"muse.news={shared / 'muse/news'}",
+        "eval.max_new_tokens=8", "draws=100", "eval.tokens_per_batch=16384", "eval.max_samples.retain=100",
+    )["benchmarks"]  # fmt: skip
+    assert found["tofu"]["questions"] == {"forget": 40, "retain": 100, "real_authors": 100, "world_facts": 117}
+    assert found["muse-news"]["questions"] == {
+        "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
+        "privleak_holdout": 30,
+    }  # fmt: skip
+    assert 0 <= found["tofu"]["model_utility"] < 1
+    assert all(None not in own.values() for own in found["tofu"]["tasks"].values())
+    metrics = found["muse-news"]["metrics"]
+    assert metrics.pop("muse/privleak") is None  # there is no retain model
+    assert all(value is not None for value in metrics.values())
+    for name, value in metrics.items():
+        low, high = found["muse-news"]["intervals"][name]
+        assert low <= value <= high, name
+    # Whole passages were read: 7,400 to 8,900 characters each.
+    lengths = [r.tokens for r in records.read(found["muse-news"]["folder"]).sets["privleak_forget"].records]
+    assert min(lengths) > 1500

@@ -9,6 +9,8 @@ what=step      a TPO step, interleaved with three other ways to compute the same
 what=scaling   the cost of a step as samples, lengths and vocabulary grow, on random weights.
 what=identify  words per second and peak memory of masked_lm and causal_lm on one document of growing length, with tiny
                models made here (or yours): words/s stay level and memory flat, whatever the length.
+what=eval      TOFU's questions scored and answered, set by set in turn with every answer padded to 200 tokens and
+               generations in the data's order, as its peers do it. model.path: a model that was finetuned on TOFU.
 what=startup   seconds until --help, --print and a configuration error are answered.
 
     python -m tif.bench model.path=../SmolLM2-135M data.benchmark=tofu data.path=../TOFU data.split=forget05
@@ -50,6 +52,10 @@ class Bench:
     samples: int = key(64, "step: samples that each way trains on at each batch size, drawn from the data", at_least=1)
     release: int = key(4, "step: largest batch for `release`, once; 0 = leave it out", at_least=0)
     memory: bool = key(True, "step: measure memory too, at the smallest and the largest batch size")
+    questions: int | None = key(
+        None, "eval: the first n questions of each set; null = all, and 300 of the retain set", at_least=1
+    )
+    max_new_tokens: int = key(200, "eval: tokens generated for an answer", at_least=1)
     words: int = key(175_000, "identify: words of the longest document (MUSE Books has about as many)", at_least=1000)
     text: str | None = key(None, "identify: a text file for the words; null = answers about invented authors")
     masked_lm: str | None = key(None, "identify: folder or hub name of a masked LM; null = a tiny BERT made here")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from transformers import PreTrainedModel
 
+    from tif.bench import Bench
+
 T = TypeVar("T")
 PADDED_TO = 200  # tokens
 RETAIN = 300  # questions
@@ -121,9 +123,13 @@ def _set(
     return losses, said
 
 
-def rows(cfg: Any) -> list[dict[str, Any]]:
-    """As `tif.bench` calls it: keys `model`, `data`, `questions`, `threads`, `device`."""
-    return measure(cfg.model, cfg.data, Work(questions=cfg.questions), cfg.threads, cfg.device)
+def rows(cfg: "Bench") -> list[dict[str, Any]]:
+    """As `tif.bench` calls it."""
+    if cfg.model.path is None:
+        raise config.ConfigError(
+            "model.path: want a model that was finetuned on TOFU (a Hugging Face folder), got null"
+        )
+    return measure(cfg.model, cfg.data, Work(cfg.questions, cfg.max_new_tokens), cfg.threads, cfg.device)
 
 
 def table(found: Sequence[dict[str, Any]]) -> "Table":

@@ -143,6 +143,16 @@ def test_an_order_in_a_text_reaches_no_other_sample(stub, tmp_path):
     assert len({b["messages"][1]["content"].split("\n")[0] for b in stub.bodies}) == 3  # nor guess it from another's
 
 
+def test_what_was_answered_badly_is_asked_with_another_seed_also_by_the_next_run(stub, tmp_path):
+    """A server that gives the same reply to the same seed: three bad ones, in the first run, then a good one."""
+    stub.answer = lambda body: '{"words": ["Oslo"]}' if body["seed"] >= 3 * 1009 else "no idea"
+    with pytest.raises(Incomplete, match="3 replies, none of use"):
+        label(settings(stub), [sample(0, "In Oslo.")], tmp_path)
+    (found,), report = label(settings(stub), [sample(0, "In Oslo.")], tmp_path)
+    assert (texts(found), report.asked) == (["Oslo"], 1)
+    assert [body["seed"] for body in stub.bodies] == [0, 1009, 2018, 3027]
+
+
 def test_votes_keep_words_by_majority(stub, tmp_path):
     votes = {0: ["Oslo", "1998"], 1: ["Oslo"], 2: ["Oslo", "born", "1998"]}
     stub.answer = lambda body: json.dumps({"words": votes[body["seed"]]})

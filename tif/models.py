@@ -19,7 +19,7 @@ from tif.scoring import TokenScores, token_scores
 from tif.terminal import track
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def check(cfg: Model) -> str:
@@ -58,9 +58,13 @@ def check(cfg: Model) -> str:
     try:
         found = AutoConfig.from_pretrained(folder if folder.is_dir() else cfg.path, **keys)
         with torch.device("meta"):
-            AutoModelForCausalLM.from_config(found, attn_implementation=cfg.attention, **keys)
+            made = AutoModelForCausalLM.from_config(found, attn_implementation=cfg.attention, **keys)
     except errors as error:
         raise ConfigError(f"model.path: {cfg.path} is no model that can be loaded ({_reason(error)})") from None
+    if cfg.lora.rank:
+        from tif.adapters import attach
+
+        attach(made, cfg.lora, seed=0)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise ConfigError(
             f"model.path: {cfg.path} holds no weights (*.safetensors); was a download or a run cut short?"
@@ -104,20 +108,26 @@ def load_tokenizer(cfg: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<pad>")
 
 
-def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, empty: bool = False) -> "PreTrainedModel":
     """The model to unlearn (or to finetune), in training mode.
 
-    Weights from scratch are drawn from `seed`; the global random state is left as it was.
+    Weights from scratch are drawn from `seed`; the global random state is left as it was. `empty`: no weights are read
+    or made, the model is on the meta device.
     """
-    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     dtype = getattr(torch, cfg.dtype)
     if cfg.path is None:
         # The checkpoint says how it was made; ids of the tokenizer that was trained for it.
         keys = {**cfg.init, "vocab_size": len(tokenizer), "bos_token_id": None}
         config = LlamaConfig(**keys, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-        with seeded(seed):
+        with seeded(seed), torch.device("meta") if empty else contextlib.nullcontext():
             policy: PreTrainedModel = LlamaForCausalLM(config).to(dtype)
+    elif empty:
+        found = AutoConfig.from_pretrained(Path(cfg.path).expanduser(), trust_remote_code=cfg.trust_remote_code)
+        keys = {"attn_implementation": cfg.attention, "trust_remote_code": cfg.trust_remote_code}
+        with torch.device("meta"):
+            policy = AutoModelForCausalLM.from_config(found, dtype=dtype, **keys)
     else:
         policy = AutoModelForCausalLM.from_pretrained(
             Path(cfg.path).expanduser(),
@@ -125,10 +135,28 @@ def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int) -> 
             attn_implementation=cfg.attention,
             trust_remote_code=cfg.trust_remote_code,
             use_safetensors=True,
+            quantization_config=_few_bits(cfg, dtype),
         )
+    for layer in policy.modules() if cfg.quantize == "nf4" else ():
+        # On some CPUs the first evaluation would pack the weights anew for good and multiply in bfloat16 from then on.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     if cfg.gradient_checkpointing:
-        policy.gradient_checkpointing_enable()
+        policy.gradient_checkpointing_enable({"use_reentrant": False})  # the other kind loses LoRA's gradients
+    if cfg.lora.rank:
+        from tif.adapters import attach
+
+        attach(policy, cfg.lora, seed)
     return policy.train()
+
+
+def _few_bits(cfg: Model, dtype: torch.dtype) -> "BitsAndBytesConfig | None":
+    from transformers import BitsAndBytesConfig
+
+    if cfg.quantize == "nf4":
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                  bnb_4bit_compute_dtype=dtype)  # fmt: skip
+    return BitsAndBytesConfig(load_in_8bit=True) if cfg.quantize == "int8" else None
 
 
 @contextlib.contextmanager
@@ -144,6 +172,9 @@ class Reference(Protocol):
 
     def scores(self, batch: Batch) -> TokenScores:
         """(B, T-1) each, no gradient, on the batch's device."""
+
+    def on(self, device: torch.device) -> torch.nn.Module:
+        """The original model, for losses that read more of it than scores."""
 
 
 @dataclasses.dataclass
@@ -185,6 +216,10 @@ class CachedReference:
 
         return TokenScores(column("logit"), column("logprob"), column("mean_logit"))
 
+    def on(self, device: torch.device) -> torch.nn.Module:
+        """There is none: tif.planning refuses losses that would ask."""
+        raise TypeError("cached scores are no model")
+
 
 class FrozenReference:
     """A second copy of the initial policy, on the batch's device. Exact for any input, at the price of its memory."""
@@ -207,9 +242,13 @@ class FrozenReference:
 def make_reference(
     kind: str, policy: "PreTrainedModel", forget: Sequence[Encoded], pad_id: int, batching: str
 ) -> Reference:
-    """`kind`: model.reference; auto = cached, the cheaper one."""
+    """`kind`: model.reference; auto = cached, the cheapest one."""
     if kind == "frozen":
         return FrozenReference(policy, batching)
+    if kind == "adapter":
+        from tif.adapters import AdapterReference
+
+        return AdapterReference(policy, batching)
     return CachedReference.of(policy, forget, pad_id, batching)
 
 
@@ -233,12 +272,59 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     return Batch(**moved)
 
 
-def export(policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: str) -> None:
-    """Write the policy in Hugging Face format (safetensors) with tokenizer and model card; all or nothing."""
+def export(
+    policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: str, merge: bool = True
+) -> None:
+    """Write the policy in Hugging Face format (safetensors) with tokenizer and model card; all or nothing.
+
+    All processes call together where the policy is in shards; the first one writes.
+
+    Args:
+        merge: with LoRA, write one plain model; False: the adapters alone, in peft's format.
+    """
+    from tif import adapters, distributed
+
+    whole = plain(policy) if merge else policy
+    if whole is None or not distributed.is_first():
+        return
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    policy.save_pretrained(partial)
+    if merge:
+        whole.save_pretrained(partial)
+    else:
+        adapters.save(policy, partial)
     tokenizer.save_pretrained(partial)
     (partial / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
+
+
+def plain(policy: "PreTrainedModel") -> "PreTrainedModel | None":
+    """The policy without adapters, few bits and shards: itself where it has none, else a copy on the CPU.
+
+    None in a process that only helped to gather. Tied weights stay tied.
+    """
+    from torch.distributed.fsdp import FSDPModule
+    from transformers import PreTrainedModel
+
+    from tif import adapters, distributed
+
+    shards = isinstance(policy, FSDPModule)
+    if not shards and not getattr(policy, "peft_config", None):
+        return policy if distributed.is_first() else None
+    if not shards and not distributed.is_first():
+        return None
+    state = adapters.whole(policy, policy.dtype, keep=distributed.is_first())
+    if not distributed.is_first():
+        return None
+    own = next(c for c in type(policy).__mro__ if issubclass(c, PreTrainedModel) and not issubclass(c, FSDPModule))
+    config = copy.deepcopy(policy.config)
+    config.__dict__.pop("quantization_config", None)
+    with torch.device("meta"):
+        made = own(config)
+    made.load_state_dict(state, strict=False, assign=True)
+    made.tie_weights()
+    missing = [name for name, weight in made.named_parameters() if weight.is_meta]
+    assert not missing, missing
+    made.generation_config = policy.generation_config
+    return made

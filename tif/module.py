@@ -1,8 +1,8 @@
 """UnlearningModule: one forward of the policy a step, whatever the loss is composed of."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from tif import losses
 from tif.data.encode import Batch
 from tif.losses.terms import Scored, Term
-from tif.models import FrozenReference, Reference
+from tif.models import Reference
 from tif.schema import Config
 from tif.schema_loss import Dual
 from tif.scoring import token_scores, token_values
@@ -28,14 +28,22 @@ class UnlearningModule(L.LightningModule):
         cfg: sections `data`, `loss`, `optimizer` and `trainer` are read.
         batching: "packed" or "padded", see scoring.token_scores.
         reference: None where the loss needs none. It is no submodule: neither optimizer nor checkpoint sees it.
+        prepare: called once when the strategy is there and before a checkpoint is read: takes the reference from the
+            policy as it is, cuts both into shards.
     """
 
     retain_weight: torch.Tensor
 
     def __init__(
-        self, policy: "PreTrainedModel", cfg: Config, batching: str, reference: Reference | None = None
+        self,
+        policy: "PreTrainedModel",
+        cfg: Config,
+        batching: str,
+        reference: Reference | None = None,
+        prepare: Callable[["UnlearningModule"], None] | None = None,
     ) -> None:
         super().__init__()
+        self._prepare = prepare
         self.policy, self.cfg, self.batching, self.reference = policy, cfg, batching, reference
         # Stages inherit the section, but target and retain models are what they were trained to be.
         self.negate = (cfg.loss.task_vector or 0.0) if cfg.data.train == "forget" else 0.0
@@ -44,6 +52,28 @@ class UnlearningModule(L.LightningModule):
         self.dual = cfg.loss.dual if cfg.loss.dual.limit is not None and cfg.loss.retain != "none" else None
         if self.dual:  # a buffer, so that a resumed run goes on with it
             self.register_buffer("retain_weight", torch.tensor(cfg.loss.retain_weight))
+
+    def configure_model(self) -> None:
+        """Lightning's place for it."""
+        prepare, self._prepare = self._prepare, None
+        if prepare:
+            prepare(self)
+
+    @property
+    def strict_loading(self) -> bool:
+        """Whether a checkpoint has all weights: `on_save_checkpoint` leaves the frozen ones out."""
+        return self._in_shards or all(p.requires_grad for p in self.policy.parameters())
+
+    @property
+    def _in_shards(self) -> bool:
+        return self._device_mesh is not None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With LoRA only the adapters: the rest is the model that the run starts from. Shards are saved whole."""
+        if not self.strict_loading:
+            trained = {name for name, p in self.named_parameters() if p.requires_grad}
+            kept = {k: v for k, v in checkpoint["state_dict"].items() if k in trained or not k.startswith("policy.")}
+            checkpoint["state_dict"] = kept
 
     def on_train_epoch_start(self) -> None:
         """Lightning leaves the mode of a model as it is; `from_pretrained` leaves it in eval."""
@@ -113,7 +143,7 @@ class UnlearningModule(L.LightningModule):
             return Scored(token_scores(self.policy, batch, self.batching), reference)
         own, original = term.per_token(self.cfg.loss), None
         if own.reference:
-            assert isinstance(self.reference, FrozenReference)
+            assert self.reference is not None
             original = self.reference.on(batch.input_ids.device)
         policy, values = token_values(self.policy, batch, self.batching, own, original)
         return Scored(policy, reference, values)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from tif import config, evaluation, identifiers, losses, models, records, runs, spans
+from tif import config, distributed, evaluation, identifiers, losses, models, records, runs, spans
 from tif.config import ConfigError
 from tif.data.encode import Encoder
 from tif.data.module import read_benchmark, training_samples
@@ -85,6 +86,11 @@ def trainer_keys(cfg: Config) -> dict[str, Any]:
     """Section `trainer` as lightning.Trainer takes it."""
     keys = dataclasses.asdict(cfg.trainer)
     keys["devices"] = int(keys["devices"]) if keys["devices"].isdigit() else keys["devices"]
+    if distributed.size() > 1:  # what started the processes has the last word
+        keys["devices"] = distributed.local_size()
+        keys["num_nodes"] = distributed.size() // keys["devices"]
+    if keys["strategy"] == "fsdp2":
+        keys["strategy"] = ModelParallelStrategy(data_parallel_size=distributed.size(), tensor_parallel_size=1)
     return keys
 
 
@@ -93,6 +99,7 @@ def _check_places(found: Plan, problems: list[str]) -> None:
     cfg = found.cfg
     with _noting(problems):
         runs.check_folder(cfg)
+        runs.check_resume(cfg)
     with _noting(problems):
         _check_trainer(cfg)
     with _noting(problems):
@@ -165,7 +172,13 @@ def _noting(problems: list[str]) -> Iterator[None]:
 
 def _check_trainer(cfg: Config) -> None:
     try:
-        L.Trainer(**trainer_keys(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
+        L.Trainer(
+            **trainer_keys(cfg),
+            plugins=distributed.plugins(),
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {_line(error)}") from None
 

@@ -129,7 +129,7 @@ def whole(policy: torch.nn.Module, dtype: torch.dtype, keep: bool = True) -> dic
     from torch.distributed.tensor import DTensor
 
     def full(value: Any) -> torch.Tensor:
-        return value.detach().full_tensor() if isinstance(value, DTensor) else value.detach()
+        return value.full_tensor().detach() if isinstance(value, DTensor) else value.detach()
 
     found: dict[str, torch.Tensor] = {}
     inner: tuple[str, ...] = ()  # what is inside a LoRA layer is read with it

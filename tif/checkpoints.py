@@ -62,11 +62,25 @@ class Checkpoints(Callback):
     def __init__(self, folder: Path, keep: int, every: int | None) -> None:
         self.folder, self.keep, self.every = folder, keep, every
         self._signal: int | None = None
+        self._batches = 0  # of the epoch, before the last checkpoint
         self._stop = self._stepping = False
         self._unnamed: tuple[Path, Path] | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the epoch the data was."""
+        return {"batches": self._batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The same."""
+        self._batches = state["batches"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen to the signals, instead of Lightning, which puts back what it found when it ends."""
+        """Listen to the signals, instead of Lightning, which puts back what it found when it ends.
+
+        And let the data go on: Lightning 2.6 would, but not where a learning rate depends on the number of steps, since
+        its `estimated_stepping_batches` begins to read the data before a checkpoint is loaded.
+        """
+        trainer.train_dataloader.load_state_dict({"given": self._batches})
         self._trainer = trainer
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -102,18 +116,19 @@ class Checkpoints(Callback):
             return
         self._stop = self._asked_to_stop(trainer)
         if self._stop or (self.every and trainer.global_step % self.every == 0):
-            self._save(trainer, trainer.current_epoch)
+            self._save(trainer, trainer.current_epoch, batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the epoch; its evaluation comes after, and can be made again from here."""
-        self._save(trainer, trainer.current_epoch + 1)
+        self._save(trainer, trainer.current_epoch + 1, 0)
         if self._unnamed:
             self._name(*self._unnamed)
         self._stepping = False
         if self._asked_to_stop(trainer):
             self._leave()
 
-    def _save(self, trainer: L.Trainer, epochs: int) -> None:
+    def _save(self, trainer: L.Trainer, epochs: int, batches: int) -> None:
+        self._batches = batches
         if not self.keep:
             return
         path = self.folder / f"epoch={epochs}-step={trainer.global_step}.ckpt"

@@ -44,6 +44,7 @@ class UnlearningModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self._prepare = prepare
+        self.strict_loading = all(p.requires_grad for p in policy.parameters())  # see `on_save_checkpoint`
         self.policy, self.cfg, self.batching, self.reference = policy, cfg, batching, reference
         # Stages inherit the section, but target and retain models are what they were trained to be.
         self.negate = (cfg.loss.task_vector or 0.0) if cfg.data.train == "forget" else 0.0
@@ -59,19 +60,10 @@ class UnlearningModule(L.LightningModule):
         if prepare:
             prepare(self)
 
-    @property
-    def strict_loading(self) -> bool:
-        """Whether a checkpoint has all weights: `on_save_checkpoint` leaves the frozen ones out."""
-        return self._in_shards or all(p.requires_grad for p in self.policy.parameters())
-
-    @property
-    def _in_shards(self) -> bool:
-        return self._device_mesh is not None
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With LoRA only the adapters: the rest is the model that the run starts from. Shards are saved whole."""
-        if not self.strict_loading:
-            trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        if self._device_mesh is None:
+            trained = {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
             kept = {k: v for k, v in checkpoint["state_dict"].items() if k in trained or not k.startswith("policy.")}
             checkpoint["state_dict"] = kept
 

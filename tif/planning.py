@@ -62,7 +62,8 @@ def stage_plan(cfg: Config, name: str) -> Plan:
         ConfigError: As `plan`, or if there is no such stage.
     """
     own = config.stage(cfg, name)
-    return plan(dataclasses.replace(own, eval=dataclasses.replace(own.eval, enabled=False)))
+    run = dataclasses.replace(own.run, resume="auto")  # another's checkpoint is none of the stage's
+    return plan(dataclasses.replace(own, eval=dataclasses.replace(own.eval, enabled=False), run=run))
 
 
 def check_identifier(cfg: Config) -> None:

@@ -102,8 +102,8 @@ def check_resume(cfg: Config) -> None:
     if (folder / DONE).exists():
         raise config.ConfigError(f"run.resume: the run {folder} is finished; there is nothing to go on with")
     made_by = config.read(Config, [str(folder / "config.yaml")])
-    both = [dataclasses.asdict(dataclasses.replace(c, run=Run(seed=c.run.seed))) for c in (made_by, cfg)]
-    if found := _difference(*both, ""):
+    theirs, ours = (dataclasses.asdict(dataclasses.replace(c, run=Run(seed=c.run.seed))) for c in (made_by, cfg))
+    if found := _difference(theirs, ours, ""):
         key, theirs, ours = found
         raise config.ConfigError(
             f"run.resume: the run {folder} has {key}={theirs}, this configuration {ours}; want the same"

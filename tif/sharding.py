@@ -31,7 +31,7 @@ def shard(policy: "PreTrainedModel", mesh: DeviceMesh, device: torch.device, pre
     weights = policy.state_dict() if first else {}
     buffers = {name: value.clone() for name, value in policy.named_buffers()} if first else {}
     training = {name: weight.requires_grad for name, weight in policy.named_parameters()}
-    policy.to("meta")
+    policy.to(torch.device("meta"))  # type: ignore[arg-type]
     policy.tie_weights()  # moving took tied weights apart
     mixed = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if precision == "bf16-mixed" else MixedPrecisionPolicy()
     names = set(policy._no_split_modules or ())

@@ -13,6 +13,7 @@ from typing import Any
 
 import filelock
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -193,7 +194,7 @@ def _prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataM
             copies: list[Any] = [policy]
         else:
             module.reference = take()
-            copies = [module.reference.model, policy]
+            copies = [module.reference.on(torch.device("meta" if policy.device.type == "meta" else "cpu")), policy]
         for model in copies:
             sharding.shard(model, trainer.strategy.device_mesh["data_parallel"], device, cfg.trainer.precision)
     else:
@@ -253,7 +254,7 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
         console.print("evaluating the retain model")
         with models.seeded(cfg.run.seed):
             policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
-        policy.to(device)  # type: ignore[arg-type]
+        policy.to(device)
         batching = best_batching(cfg.data.batching, policy)
         found = evaluation.evaluate(policy, encoder, planned.benchmark.sets, cfg.eval, batching, str(stage))
         if distributed.is_first():

@@ -111,7 +111,7 @@ class EpochSampler(DistributedSampler):
 
 
 class Loader(DataLoader):
-    """A DataLoader that a checkpoint within an epoch can go on from: Lightning saves and loads its state.
+    """A DataLoader that can go on within an epoch, from the state that a checkpoint has.
 
     The batches before it are made and dropped: the draws belong to positions, so nothing depends on them.
     """

@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "tif").rglob("*.py"))
 ROWS = (
     ("tif.fit", "tif.identify", "tif.evaluate", "tif.sweep", "tif.bench"),
     ("tif.training", "tif.planning", "tif.spans"),
-    ("tif.report", "tif.sweep_results", "tif.runs"),
+    ("tif.report", "tif.sweep_results", "tif.sweep_jobs", "tif.runs"),
     ("tif.module", "tif.callbacks", "tif.checkpoints", "tif.data.module"),
     ("tif.models", "tif.adapters", "tif.sharding", "tif.losses", "tif.identifiers", "tif.evaluation"),
     ("tif.metrics", "tif.scoring", "tif.config", "tif.data", "tif.records", "tif.foreign_logs"),

@@ -80,7 +80,8 @@ class Checkpoints(Callback):
         And let the data go on: Lightning 2.6 would, but not where a learning rate depends on the number of steps, since
         its `estimated_stepping_batches` begins to read the data before a checkpoint is loaded.
         """
-        trainer.train_dataloader.load_state_dict({"given": self._batches})
+        loader: Any = trainer.train_dataloader
+        loader.load_state_dict({"given": self._batches})
         self._trainer = trainer
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:

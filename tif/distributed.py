@@ -107,6 +107,8 @@ def device(accelerator: str) -> Any:
 
 def finish() -> None:
     """Leave the other processes."""
+    if size() == 1:
+        return
     import torch
 
     if torch.distributed.is_initialized():

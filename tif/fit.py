@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if distributed.is_first():
             print(error, file=sys.stderr)
         return 2
+    finally:
+        distributed.finish()
 
 
 if __name__ == "__main__":

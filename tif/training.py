@@ -75,8 +75,6 @@ def attempt(work: Callable[[], Any]) -> int:
         _say(f"{error.filename or 'disk'}: {error.strerror}; what was complete is there, and the same command "
              "goes on from the last checkpoint")  # fmt: skip
         return 1
-    finally:
-        distributed.finish()
     return 0
 
 

@@ -6,11 +6,11 @@ set -euo pipefail
 PYTHON=${PYTHON:-$PWD/.venv/bin/python}
 read -ra MORE <<< "${SBATCH_ARGS:-}"
 template=${TIF_SLURM:-$PWD/slurm}/sweep.sbatch
-submit() { sbatch --parsable --kill-on-invalid-dep=yes --output=slurm-%j.log "${MORE[@]}" "$@"; }   # a failed stage ends it
+submit() { sbatch --parsable --kill-on-invalid-dep=yes "${MORE[@]}" "$@"; }   # a failed stage ends it
 
 last=$(( $("$PYTHON" -m tif.sweep "$@" --count) - 1 ))
 target=$(submit --job-name=tif-target "$template" "$@" --stage target)
 retain=$(submit --job-name=tif-retain --dependency="afterok:$target" "$template" "$@" --stage retain)
-runs=$(submit --dependency="afterok:$retain" --array="0-$last" --output=slurm-%A_%a.log "$template" "$@")
+runs=$(submit --dependency="afterok:$retain" --array="0-$last" "$template" "$@")
 table=$(submit --job-name=tif-table --dependency="afterany:$runs" "$template" "$@" --table)
 echo "$target $retain $runs $table"

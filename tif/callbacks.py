@@ -73,6 +73,9 @@ class TrainingBar(ProgressBar):
         super().__init__()
         self.title = title
 
+    def disable(self) -> None:
+        """Lightning asks for it in all processes but the first; there `terminal.silence` has done it."""
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar."""
         total = int(trainer.num_training_batches) * int(trainer.max_epochs or 1)

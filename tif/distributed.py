@@ -1,10 +1,11 @@
 """The processes of a run: how many there are, what one does for all of them, how more of them are started.
 
 srun and torchrun start processes of their own; where neither did and a configuration asks for more than one device,
-`launch` hands the command to torchrun. Everything else is the same for all three.
+`launch` starts them as torchrun does. Everything else is the same for all three.
 """
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -38,31 +39,42 @@ def _slurm(name: str, alone: int) -> int:
     return int(os.environ.get(f"SLURM_{name}", alone)) if "SLURM_STEP_NODELIST" in os.environ else alone
 
 
-def launch(module: str, words: Sequence[str], devices: str, accelerator: str) -> None:
-    """Go on as torchrun with a process for each device, where more than one is wanted; else return.
+def launch(module: str, words: Sequence[str], devices: str, accelerator: str) -> int | None:
+    """Run the command with a process for each device, where more than one is wanted.
 
     Args:
         module: of the command, "tif.fit".
         words: the command's.
         devices, accelerator: of section `trainer`.
+
+    Returns:
+        The exit code of the process that failed first, 0 if none did; None where one process is enough, this one.
     """
     if size() > 1 or "RANK" in os.environ:
-        return
-    if devices.isdigit():
-        count = int(devices)
-    elif accelerator == "cpu":
-        count = 1
-    else:
+        return None
+    count = int(devices) if devices.isdigit() else 1
+    if devices in ("auto", "-1") and accelerator != "cpu":
         import torch
 
-        count = torch.cuda.device_count() if devices in ("auto", "-1") else 1
+        count = torch.cuda.device_count()
     if count < 2:
-        return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        return None
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    os.execv(sys.executable, [sys.executable, *torchrun, "-m", module, *words])
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say what happened
+    where = LaunchConfig(1, 1, count, run_id=f"tif{os.getpid()}", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+                         max_restarts=0)  # fmt: skip
+    try:
+        elastic_launch(where, sys.executable)("-m", module, *words)
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code >= 0 else 128 - code
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
 
 
 def start(accelerator: str) -> None:

@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = config.command(__doc__ or "", words)
         if cfg is None:
             return 0
-        distributed.launch("tif.fit", words, cfg.trainer.devices, cfg.trainer.accelerator)
+        started = distributed.launch("tif.fit", words, cfg.trainer.devices, cfg.trainer.accelerator)
+        if started is not None:
+            return started
         from tif import training  # torch and transformers only now, so that help and wrong keys answer at once
 
         return training.attempt(lambda: training.run(cfg))

@@ -20,7 +20,7 @@ from rich.markup import escape
 
 import tif
 from tif import config
-from tif.checkpoints import is_whole, listed
+from tif.checkpoints import is_whole, listed, remove
 from tif.files import write_text
 from tif.schema import Config, Run
 from tif.terminal import console
@@ -165,8 +165,10 @@ def header(cfg: Config) -> str:
 
 
 def write_start(folder: Path, cfg: Config) -> None:
-    """config.yaml and env.json."""
+    """config.yaml and env.json; what a killed process left half written is swept away."""
     folder.mkdir(parents=True, exist_ok=True)
+    for left in [*folder.rglob(".*.tmp"), *folder.rglob(".*.unfinished"), *folder.glob("model.partial")]:
+        remove(left)
     write_text(folder / "config.yaml", header(cfg))
     write_text(folder / "env.json", json.dumps(environment(), indent=1) + "\n")
 

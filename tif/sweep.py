@@ -116,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             configs = [configs[_number("--index", options["--index"], 0, len(configs) - 1)]]
         if "--stage" in options:
             configs = _stages(configs, options["--stage"])
-        distributed.launch("tif.sweep", words, configs[0].trainer.devices, configs[0].trainer.accelerator)
+        started = distributed.launch("tif.sweep", words, configs[0].trainer.devices, configs[0].trainer.accelerator)
+        if started is not None:
+            return started
         from tif import planning, training
 
         training.quiet()

@@ -32,7 +32,7 @@ from tif.planning import Plan, plan, stage_plan, trainer_keys, wants_forget_qual
 from tif.schema import Config
 from tif.schema_model import Lora
 from tif.scoring import best_batching
-from tif.terminal import console
+from tif.terminal import console, silence
 
 
 def run(cfg: Config) -> Path:
@@ -49,6 +49,8 @@ def run(cfg: Config) -> Path:
     quiet()
     found = stage_plan(cfg, cfg.stage) if cfg.stage else plan(cfg)
     distributed.start(cfg.trainer.accelerator)
+    if not distributed.is_first():
+        silence()
     return make_stage(found, cfg.stage) if cfg.stage else unlearn(found)
 
 

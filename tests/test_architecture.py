@@ -14,10 +14,34 @@ FILES = sorted((ROOT / "tif").rglob("*.py"))
 ROWS = (
     ("tif.fit", "tif.identify", "tif.evaluate", "tif.sweep", "tif.bench"),
     ("tif.training", "tif.planning", "tif.spans"),
-    ("tif.report", "tif.sweep_results", "tif.sweep_jobs", "tif.runs"),
-    ("tif.module", "tif.callbacks", "tif.checkpoints", "tif.data.module"),
-    ("tif.models", "tif.adapters", "tif.sharding", "tif.losses", "tif.identifiers", "tif.evaluation"),
-    ("tif.metrics", "tif.scoring", "tif.config", "tif.data", "tif.records", "tif.foreign_logs"),
+    ("tif.report", "tif.sweep_results", "tif.sweep_jobs", "tif.runs", "tif.aggregates"),
+    ("tif.module", "tif.callbacks", "tif.resuming", "tif.diagnosis", "tif.data.module"),
+    (
+        "tif.models",
+        "tif.adapters",
+        "tif.sharding",
+        "tif.losses",
+        "tif.identifiers",
+        "tif.evaluation",
+        "tif.generation",
+        "tif.answers",
+        "tif.shares",
+        "tif.tasks",
+        "tif.ability",
+        "tif.gibberish",
+        "tif.gradients",
+    ),  # fmt: skip
+    (
+        "tif.metrics",
+        "tif.scoring",
+        "tif.head",
+        "tif.layout",
+        "tif.attention",
+        "tif.config",
+        "tif.data",
+        "tif.records",
+        "tif.foreign_logs",
+    ),  # fmt: skip
     (
         "tif.schema",
         "tif.schema_identifier",
@@ -27,6 +51,7 @@ ROWS = (
         "tif.data.samples",
         "tif.distributed",
         "tif.files",
+        "tif.protocols",
         "tif.terminal",
         "tif",
     ),  # fmt: skip

@@ -7,10 +7,11 @@ import torch
 
 from tests import tiny
 from tests.test_models import shuffled
-from tif import evaluation
 from tif.data.encode import Encoder
 from tif.data.samples import Sample, Span, fingerprint
-from tif.evaluation import _greedy, answer_losses, cut, evaluate, generate, protocol
+from tif.evaluation import cut, evaluate, generate, protocol, scored
+from tif.generation import _greedy, by_length
+from tif.protocols import OPEN_UNLEARNING
 from tif.schema import Eval, MaxSamples
 
 TEMPLATE = "Question: {prompt}\nAnswer:"
@@ -76,12 +77,19 @@ def stopping_token(rows):
 # --- losses
 
 
+def losses(model, texts, pad_id, tokens_per_batch, batching):
+    """(loss, tokens) of each text."""
+    with torch.no_grad():
+        found = scored(model, texts, [False] * len(texts), pad_id, tokens_per_batch, batching)
+    return [(answer.loss, answer.tokens) for answer in found]
+
+
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 @pytest.mark.parametrize("tokens_per_batch", [16, 64, 4096])
 def test_answer_losses_equal_a_loop_over_single_samples(model, encoder, tokenizer, batching, tokens_per_batch):
     samples = (*FORGET, *RETAIN)
     texts = [encoder.encode(s) for s in samples]
-    actual = answer_losses(model, texts, encoder.pad_id, tokens_per_batch, batching)
+    actual = losses(model, texts, encoder.pad_id, tokens_per_batch, batching)
     expected = [plain_loss(model, tokenizer, s, s.answer) for s in samples]
     assert [n for _, n in actual] == [n for _, n in expected]
     assert [loss for loss, _ in actual] == pytest.approx([loss for loss, _ in expected], abs=1e-5)
@@ -145,12 +153,12 @@ def test_batched_greedy_decoding_equals_generate_one_prompt_at_a_time(kind):
     never = [plain_greedy(model, p, tiny.VOCAB, 12) for p in PROMPTS]  # no such token: nothing stops before 12
     unused = min(set(range(tiny.VOCAB)) - {t for row in never for t in row})
     assert [len(row) for row in never] == [12] * len(PROMPTS)
-    assert _greedy(model, PROMPTS, unused, 12) == never
+    assert _greedy(model, PROMPTS, unused, [12] * len(PROMPTS)) == never
     # Rows that stop at different times leave the batch one after the other.
     eos_id = stopping_token(never)
     expected = [plain_greedy(model, p, eos_id, 12) for p in PROMPTS]
     assert len({len(row) for row in expected}) >= 3
-    assert _greedy(model, PROMPTS, eos_id, 12) == expected
+    assert _greedy(model, PROMPTS, eos_id, [12] * len(PROMPTS)) == expected
 
 
 def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
@@ -160,19 +168,19 @@ def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
     lengths = [row.index(eos_id) if eos_id in row else 12 for row in never]
     rows = []
     model.register_forward_hook(lambda m, args, output: rows.append(len(output.logits)))
-    _greedy(model, PROMPTS, eos_id, 12)
+    _greedy(model, PROMPTS, eos_id, [12] * len(PROMPTS))
     # step k decodes the rows whose k-th token (from 0) was still to come
     assert rows == [sum(n >= k for n in lengths) for k in range(min(max(lengths) + 1, 12))]
     stopped = [i for i, n in enumerate(lengths) if n < 12]
     rows.clear()
-    _greedy(model, [PROMPTS[i] for i in stopped], eos_id, 12)
+    _greedy(model, [PROMPTS[i] for i in stopped], eos_id, [12] * len(stopped))
     assert len(rows) == max(lengths[i] for i in stopped) + 1
 
 
 def test_a_prompt_answered_by_the_end_token_alone_gives_an_empty_answer():
     model = tiny.model()
     eos_id = plain_greedy(model, PROMPTS[0], tiny.VOCAB, 1)[0]
-    assert _greedy(model, [PROMPTS[0]], eos_id, 5) == [[]]
+    assert _greedy(model, [PROMPTS[0]], eos_id, [5]) == [[]]
 
 
 @pytest.mark.parametrize("tokens_per_batch", [16, 60, 4096])
@@ -202,12 +210,58 @@ def test_evaluation_does_not_depend_on_tokens_per_batch_or_batching(model, encod
 def test_batches_hold_at_most_the_asked_tokens_with_padding_longest_first():
     lengths = [3, 9, 4, 4, 20, 1]
     # by length 20 | 9 | 4 4 3 | 1 with 12 tokens; two of 9 would be 18, three of 4 are 12, four would be 16
-    assert list(evaluation._batches(lengths, 12)) == [[4], [1], [2, 3, 0], [5]]
-    assert list(evaluation._batches(lengths, 10_000)) == [[4, 1, 2, 3, 0, 5]]
-    assert list(evaluation._batches([], 12)) == []
+    assert list(by_length(lengths, 12)) == [[4], [1], [2, 3, 0], [5]]
+    assert list(by_length(lengths, 10_000)) == [[4, 1, 2, 3, 0, 5]]
+    assert list(by_length([], 12)) == []
+
+
+def test_each_prompt_has_its_own_limit_of_new_tokens():
+    model = tiny.model(seed=3, tie_word_embeddings=False)
+    never = [plain_greedy(model, p, tiny.VOCAB, 12) for p in PROMPTS]
+    unused = min(set(range(tiny.VOCAB)) - {t for row in never for t in row})
+    limits = [3, 12, 1, 7, 3]
+    assert _greedy(model, PROMPTS, unused, limits) == [row[:n] for row, n in zip(never, limits, strict=True)]
 
 
 # --- which samples, by which rules
+
+
+def test_legacy_tofu_asks_without_the_answer_tag_and_counts_the_prompt(model, encoder, tokenizer):
+    cfg = Eval(protocol="legacy-tofu", max_new_tokens=30)
+    found = evaluate(model, encoder, {"retain": RETAIN}, cfg, "packed", "m")
+    prompt = tokenizer("Question: Who?\n")["input_ids"]
+    assert 0 < len(prompt) < 30
+    text = tokenizer.decode(
+        plain_greedy(model, prompt, tokenizer.eos_token_id, 30 - len(prompt)), skip_special_tokens=True
+    )
+    assert found.sets["retain"].records[0].generated == text.strip()
+    ids = [*tokenizer("Question: Who?\nAnswer: A judge.")["input_ids"], tokenizer.eos_token_id]
+    with torch.no_grad():
+        logprobs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [logprobs[t - 1, ids[t]].item() for t in range(len(prompt), len(ids))]
+    assert found.sets["retain"].records[0].tokens == len(expected)
+    assert found.sets["retain"].records[0].loss == pytest.approx(-sum(expected) / len(expected), abs=1e-5)
+    assert found.protocol["name"] == "legacy-tofu"
+
+
+def test_a_protocol_says_how_many_questions_unless_one_is_told():
+    many = {"retain": [dataclasses.replace(RETAIN[0], id=f"r/{i}") for i in range(305)]}
+    assert len(cut(many, Eval(protocol="legacy-tofu"))["retain"]) == 300
+    assert len(cut(many, Eval())["retain"]) == 305
+    assert len(cut(many, Eval(protocol="legacy-tofu", max_samples=MaxSamples(retain=302)))["retain"]) == 302
+
+
+def test_paraphrased_questions_make_sets_of_their_own():
+    asked = dataclasses.replace(FORGET[0], paraphrased_prompt="By whom is The Glass Meridian?")
+    found = cut({"forget": (asked, FORGET[1]), "retain": RETAIN}, Eval(paraphrased_questions=True))
+    assert list(found) == ["forget", "forget_paraphrased", "retain"]
+    (other,) = found["forget_paraphrased"]
+    assert (other.id, other.prompt, other.answer) == (
+        "forget/0/paraphrased",
+        "By whom is The Glass Meridian?",
+        FORGET[0].answer,
+    )
+    assert other.perturbed_answers == FORGET[0].perturbed_answers
 
 
 def test_cut_keeps_the_first_samples_of_each_set():
@@ -226,20 +280,20 @@ def test_only_the_cut_samples_are_evaluated_and_fingerprinted(model, encoder):
 
 def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_not(model, encoder, tokenizer):
     cfg = Eval(max_new_tokens=7, max_samples=MaxSamples(forget=2))
-    expected = {
-        "name": "open-unlearning",
-        "template": TEMPLATE,
-        "max_new_tokens": 7,
-        "max_samples": {"forget": 2, "retain": None, "real_authors": None, "world_facts": None},
-    }
+    expected = dataclasses.replace(
+        OPEN_UNLEARNING,
+        template=TEMPLATE,
+        max_new_tokens=7,
+        max_samples={"forget": 2, "retain": None, "real_authors": None, "world_facts": None},
+    )
     assert protocol(cfg, encoder) == expected
-    assert evaluate(model, encoder, SETS, cfg, "packed", "m").protocol == expected
+    assert evaluate(model, encoder, SETS, cfg, "packed", "m").protocol == dataclasses.asdict(expected)
     assert protocol(dataclasses.replace(cfg, tokens_per_batch=16, samples=0, every_n_epochs=5), encoder) == expected
     assert protocol(cfg, Encoder(tokenizer, "{prompt}")) != expected
 
 
 def test_nothing_to_evaluate_gives_no_records(model, encoder):
-    assert answer_losses(model, [], 0, 16, "packed") == []
+    assert losses(model, [], 0, 16, "packed") == []
     assert generate(model, encoder, [], 4, 16) == []
     assert evaluate(model, encoder, {}, Eval(), "packed", "m").sets == {}
 
@@ -251,6 +305,6 @@ def test_losses_come_back_in_the_order_of_the_texts():
         scores = tiny.plain_scores(model, texts)
     counts = shuffled(order).answer[:, 1:].sum(1)
     expected = (-scores.logprob.sum(1) / counts).tolist()
-    actual = answer_losses(model, texts, 0, 20, "packed")
+    actual = losses(model, texts, 0, 20, "packed")
     assert [loss for loss, _ in actual] == pytest.approx(expected, abs=1e-5)
     assert [n for _, n in actual] == counts.tolist() == [7, 4, 2, 3]

@@ -10,13 +10,12 @@ import transformers
 from torch.utils.data import DataLoader
 
 from tests import tiny
-from tests.test_models import assert_bit_identical, shuffled, weights
+from tests.test_models import assert_bit_identical, nudge, shuffled, weights
 from tif import losses, models
 from tif.losses.terms import Scored
 from tif.module import UnlearningModule
 from tif.schema import Config, Loss, Optimizer, TrainerKeys
 from tif.schema_loss import Dual
-from tif.scoring import token_scores
 
 KINDS = ("cached", "frozen")
 pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start", "ignore:.*LeafSpec.*:FutureWarning")
@@ -44,6 +43,7 @@ def config(**keys):
 
 def fit(module, batches, *callbacks, folder=None, **keys):
     own = dataclasses.asdict(module.cfg.trainer) | {"devices": 1} | keys
+    del own["gradient_clip_val"]  # the module clips
     trainer = L.Trainer(
         **own,
         callbacks=list(callbacks),
@@ -244,22 +244,20 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step_and_names_the
 
 
 @pytest.mark.parametrize(
-    ("keys", "accumulate", "expected"),
+    ("keys", "expected"),
     [
         # 2 epochs of 4 steps, half an epoch = 2 steps of warm-up, then (8 - step) / 6
-        ({"warmup_epochs": 0.5}, 1, [1 / 3, 2 / 3, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
-        ({"warmup_epochs": 0.5, "decay": "constant"}, 1, [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1]),
-        ({"warmup_epochs": 0.0}, 1, [1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
-        ({"warmup_epochs": 0.0, "decay": "constant"}, 1, [1] * 8),
-        # two batches an optimizer step: 4 steps, 1 of warm-up
-        ({"warmup_epochs": 0.5}, 2, [1 / 2, 1 / 2, 1, 1, 2 / 3, 2 / 3, 1 / 3, 1 / 3]),
+        ({"warmup_epochs": 0.5}, [1 / 3, 2 / 3, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        ({"warmup_epochs": 0.5, "decay": "constant"}, [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1]),
+        ({"warmup_epochs": 0.0}, [1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        ({"warmup_epochs": 0.0, "decay": "constant"}, [1] * 8),
         # warm-up to the end of training
-        ({"warmup_epochs": 2.0}, 1, [k / 9 for k in range(1, 9)]),
+        ({"warmup_epochs": 2.0}, [k / 9 for k in range(1, 9)]),
     ],
 )
-def test_the_learning_rate_follows_the_schedule(keys, accumulate, expected):
+def test_the_learning_rate_follows_the_schedule(keys, expected):
     watch = Watch()
-    module = unlearning(optimizer=Optimizer(lr=1e-3, **keys), max_epochs=2, accumulate_grad_batches=accumulate)
+    module = unlearning(optimizer=Optimizer(lr=1e-3, **keys), max_epochs=2)
     fit(module, BATCHES * 2, watch)
     assert watch.lrs == pytest.approx([1e-3 * f for f in expected])
 
@@ -297,19 +295,35 @@ def test_reduced_precision_trains_with_and_without_clipping_and_the_loss_is_floa
     assert watch.logged[0]["train/lpl"] == pytest.approx(2 * 0.69314718 / 0.3, rel=0.05)
 
 
-def test_scores_of_a_step_are_those_of_the_scoring_module():
-    module, seen = unlearning(), []
-    batch = BATCHES[0]
-    expected = losses.compute(
-        Scored(token_scores(module.policy, batch), module.reference.scores(batch)), batch, module.cfg.loss
-    ).total
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "log_dict", lambda values, **_: seen.append(values))
-        patch.setattr(module, "log", lambda *_, **__: None)
-        patch.setattr(type(module), "current_epoch", 0)
-        actual = module.training_step(batch, 0)
-    torch.testing.assert_close(actual, expected)
+def test_a_steps_loss_and_gradient_are_those_of_the_whole_batch_however_it_is_split():
+    batch, watch = shuffled((0, 1, 2, 3)), Gradient()
+    policy = tiny.model()
+    reference = models.make_reference("cached", policy, tiny.ITEMS, 0, "packed")
+    nudge(policy)
+    plain = Scored(tiny.plain_scores(policy, tiny.ITEMS), reference.scores(batch))
+    expected = losses.compute(plain, batch, Loss(beta=0.3))
+    expected.total.backward()
+    module = UnlearningModule(policy, config(gradient_clip_val=None), "packed", reference)
+    module.cfg.data.max_tokens_per_batch = 16  # 25 tokens: two parts
+    assert len(module.parts(batch)) == 2
+    gradients = [p.grad.clone() for p in policy.parameters()]
+    policy.zero_grad()
+    fit(module, [batch], watch)
+    for name, value in {"loss": expected.total, **expected.parts}.items():
+        torch.testing.assert_close(watch.logged[name], value.detach(), msg=lambda m, n=name: f"{n}: {m}")
+    for actual, gradient in zip(watch.gradients, gradients, strict=True):
+        torch.testing.assert_close(actual, gradient, atol=1e-5, rtol=1e-4)
     assert module.step_values.keys() == {"train/loss", "train/lpl", "train/pl"}
+
+
+class Gradient(L.Callback):
+    """The gradient that the optimizer sees, and what the step logs."""
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.gradients = [p.grad.clone() for p in module.policy.parameters()]
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.logged = {k.removeprefix("train/"): v for k, v in trainer.callback_metrics.items()}
 
 
 # --- the moving retain weight (PDU)

@@ -9,9 +9,12 @@ import os
 import pytest
 
 from tif import records
-from tif.records import Evaluation, Record, RecordSet
+from tif.records import Evaluation, Record, RecordSet, TokenStats
 
-FULL = Record("a/0", "Wer ist \u201eJos\u00e9\u201c?", "Ein Autor.", 0.1 + 0.2, 3, 1 / 3, (2.0, 1e-17), "Er\nschreibt.")
+STATS = TokenStats((-0.25, -3.5), (True, False), (-1.0, -2.0), (0.5, 1.5), (0.0, 0.125))
+FULL = Record(
+    "a/0", "Wer ist \u201eJos\u00e9\u201c?", "Ein Autor.", 0.1 + 0.2, 2, 1 / 3, (2.0, 1e-17), "Er\nschreibt.", STATS
+)
 BARE = Record("a/1", "Who?", "Me.", 2.5, 2)
 EVALUATION = Evaluation(
     model="runs/x",
@@ -66,6 +69,15 @@ def test_files_hold_records_by_id_and_metrics_with_their_protocol(tmp_path):
     assert aggregates["protocol"]["name"] == "open-unlearning"
 
 
+def test_a_record_is_a_line_and_its_statistics_are_columns(tmp_path):
+    records.write(tmp_path, EVALUATION, AGGREGATES)
+    lines = (tmp_path / "retain.json").read_text(encoding="utf-8").splitlines()
+    (line,) = [text for text in lines if text.startswith('  "a/0": ')]
+    fields = json.loads(line.removeprefix('  "a/0": ').removesuffix(","))
+    columns = {"logprob": [-0.25, -3.5], "top": "10", "mean": [-1.0, -2.0], "std": [0.5, 1.5], "kl": [0.0, 0.125]}
+    assert fields["stats"] == columns
+
+
 def test_a_write_killed_between_files_leaves_no_old_aggregates_and_no_half_file(tmp_path, monkeypatch):
     records.write(tmp_path, EVALUATION, AGGREGATES)
     replace, calls = os.replace, []
@@ -106,6 +118,18 @@ def test_an_aggregate_that_is_nan_is_refused_before_anything_is_written(tmp_path
             lambda c: c["records"]["a/0"].update(perturbed_losses=1.0),
             "perturbed_losses: want a list of numbers",
         ),
+        ("retain", lambda c: c["records"]["a/0"].update(stats=[1]), "records/a/0/stats: want columns, got [1]"),
+        (
+            "retain",
+            lambda c: c["records"]["a/0"]["stats"].pop("mean"),
+            "a/0/stats/mean: want a list of numbers, got None",
+        ),
+        (
+            "retain",
+            lambda c: c["records"]["a/0"]["stats"].update(kl=[1.0]),
+            "stats/kl: want 2 numbers, as many as in top",
+        ),
+        ("retain", lambda c: c["records"]["a/0"]["stats"].update(top="1x"), "stats/top: want a 0 or 1 for each token"),
         ("retain", lambda c: c["records"].update({"a/1": []}), "records/a/1: want the fields of a record, got []"),
         ("retain", lambda c: c.pop("records"), "retain.json: records: want dict, got nothing"),
         ("forget", lambda c: c.update(epoch=2), "forget.json: epoch is 2, but aggregates.json says 3"),

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from tests import tiny
-from tif import scoring
+from tif import layout
 from tif.scoring import TokenScores, best_batching, token_scores
 
 NAMES = ("logit", "logprob", "mean_logit")
@@ -101,7 +101,7 @@ def test_a_document_without_prompt_is_scored_from_its_second_token(batching):
     ],
 )
 def test_packed_rows_hold_at_most_the_limit_and_scores_do_not_depend_on_it(monkeypatch, limit, expected):
-    monkeypatch.setitem(scoring.PACKED_TOKENS, "cpu", limit)
+    monkeypatch.setitem(layout.PACKED_TOKENS, "cpu", limit)
     model, batch, seen = tiny.model(), tiny.batch_of(*tiny.ITEMS), []
     model.model.embed_tokens.register_forward_hook(lambda _, args, output: seen.append(tuple(args[0].shape)))
     with torch.no_grad():

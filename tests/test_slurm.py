@@ -14,7 +14,7 @@ import pytest
 
 from tests import killing
 from tests.small import SMALL, files, finished, rows
-from tif import checkpoints, runs
+from tif import resuming, runs
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).parents[1]
@@ -153,4 +153,4 @@ def test_a_chain_makes_stages_then_an_array_of_four_then_the_table(folder, jobs)
 def test_no_job_leaves_an_unfinished_checkpoint(folder, jobs):
     for name in ("preempted", "late"):
         found = {path.name for path in (folder / name / "checkpoints").iterdir()}
-        assert found == {path.name for path in checkpoints.listed(folder / name / "checkpoints")}
+        assert found == {path.name for path in resuming.listed(folder / name / "checkpoints")}

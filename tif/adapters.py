@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tif import distributed
 from tif.config import ConfigError
 from tif.data.encode import Batch
 from tif.models import frozen, seeded
@@ -156,3 +157,32 @@ def whole(policy: torch.nn.Module, dtype: torch.dtype, keep: bool = True) -> dic
                 made = value.to("cpu", dtype if value.is_floating_point() else value.dtype, copy=True)
                 found[f"{name}.{key}" if name else key] = made.contiguous()
     return found
+
+
+def plain(policy: "PreTrainedModel") -> "PreTrainedModel | None":
+    """The policy without adapters, few bits and shards: itself where it has none, else a copy on the CPU.
+
+    None in a process that only helped to gather. Tied weights stay tied.
+    """
+    from torch.distributed.fsdp import FSDPModule
+    from transformers import PreTrainedModel
+
+    shards = isinstance(policy, FSDPModule)
+    if not shards and not getattr(policy, "peft_config", None):
+        return policy if distributed.is_first() else None
+    if not shards and not distributed.is_first():
+        return None
+    state = whole(policy, policy.dtype, keep=distributed.is_first())
+    if not distributed.is_first():
+        return None
+    own = next(c for c in type(policy).__mro__ if issubclass(c, PreTrainedModel) and not issubclass(c, FSDPModule))
+    config = copy.deepcopy(policy.config)
+    config.__dict__.pop("quantization_config", None)
+    with torch.device("meta"):
+        made = own(config)
+    made.load_state_dict(state, strict=False, assign=True)
+    made.tie_weights()
+    missing = [name for name, weight in made.named_parameters() if weight.is_meta]
+    assert not missing, missing
+    made.generation_config = policy.generation_config
+    return made

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from tif import distributed, evaluation, records, terminal
+from tif.data.benchmarks import tasks_of
 from tif.data.encode import Encoder
 from tif.data.samples import Benchmark
 from tif.files import write_text
-from tif.metrics import tofu
+from tif.metrics import overall
+from tif.models import CachedReference, load_policy
 from tif.module import UnlearningModule
 from tif.schema import Config
 
@@ -46,11 +48,16 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row."""
+        """Append one row; those without `train/loss` are evaluations."""
         row: dict[str, Any] = {"epoch": int(metrics["epoch"]), "step": step}
         row |= {name: value for name, value in metrics.items() if name != "epoch"}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All whole rows."""
+        lines = self.path.read_text(encoding="utf-8").splitlines(True) if self.path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     @rank_zero_only
     def keep_until(self, steps: int) -> None:
@@ -59,11 +66,6 @@ class JsonlLogger(Logger):
             # A step's row has its number, counted from 0; an evaluation's row the number of steps before it.
             kept = [row for row in self.rows() if row["step"] < steps + ("train/loss" not in row)]
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-
-    def rows(self) -> list[dict[str, Any]]:
-        """All whole rows."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(True) if self.path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 class TrainingBar(ProgressBar):
@@ -110,6 +112,7 @@ class TofuMetrics(Callback):
         benchmark, encoder: what is evaluated, and how it is tokenised.
         folder: records go to <folder>/<epoch>/.
         retain: the retain model's evaluation; None = no forget quality.
+        further: benchmarks that are evaluated besides, by name.
     """
 
     def __init__(
@@ -119,7 +122,9 @@ class TofuMetrics(Callback):
         encoder: Encoder,
         folder: Path,
         retain: records.Evaluation | None,
+        further: Mapping[str, Benchmark] | None = None,
     ) -> None:
+        self.further = dict(further or {})
         self.cfg, self.benchmark, self.encoder, self.folder, self.retain = cfg.eval, benchmark, encoder, folder, retain
         self.max_epochs = cfg.trainer.max_epochs
 
@@ -133,7 +138,7 @@ class TofuMetrics(Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The last, where a resumed run had nothing else left to do."""
-        self._evaluate_once(trainer, pl_module, self.max_epochs)
+        self._evaluate_once(trainer, pl_module, trainer.current_epoch)
 
     def _evaluate_once(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
         """Evaluate if this epoch is one to evaluate and its row is not there yet."""
@@ -151,28 +156,76 @@ class TofuMetrics(Callback):
         assert isinstance(pl_module, UnlearningModule)
         start = time.perf_counter()
         with pl_module.unlearned() as policy:
-            found = evaluation.evaluate(
-                policy,
-                self.encoder,
-                self.benchmark.sets,
-                self.cfg,
-                pl_module.batching,
-                name=str(self.folder.parent),
-                epoch=epoch,
-            )
-        # Every process evaluates all of it: the same numbers everywhere, and one of them writes.
-        values = tofu.aggregate(found, self.retain)
-        if not trainer.is_global_zero:
-            return
-        records.write(self.folder / str(epoch), found, values)
-        known = {name: value for name, value in values.items() if value is not None}
-        for logger in trainer.loggers:
-            logger.log_metrics({"epoch": float(epoch), **known}, step=trainer.global_step)
-        shown = "  ".join(f"{name} {known[name]:.3g}" for name in HEADLINE if name in known)
-        terminal.console.print(f"epoch {epoch}  {shown}  [dim]({time.perf_counter() - start:.0f} s)[/]", soft_wrap=True)
+            first = self._original(pl_module, policy, epoch)
+            found = self._records(policy, self.benchmark, pl_module.batching, epoch, first)
+            # All processes have all records, so the same numbers; one of them writes.
+            values = overall.aggregate(found, self.retain)
+            known = {name: value for name, value in values.items() if value is not None}
+            for name, benchmark in self.further.items():
+                other = self._records(policy, benchmark, pl_module.batching, epoch)
+                own = overall.aggregate(other)
+                known |= {f"{name}/{metric}": value for metric, value in own.items() if value is not None}
+                if trainer.is_global_zero:
+                    records.write(self.folder / str(epoch) / name, other, own)
+            if tasks := tasks_of(self.cfg):
+                from tif import ability
+
+                known |= {k: value for k, (value, _) in ability.run(policy, self.encoder.tokenizer, tasks).items()}
+        if trainer.is_global_zero:
+            records.write(self.folder / str(epoch), found, values)
+            shown = "  ".join(f"{name} {known[name]:.3g}" for name in HEADLINE if name in known)
+            seconds = f"[dim]({time.perf_counter() - start:.0f} s)[/]"
+            terminal.console.print(f"epoch {epoch}  {shown}  {seconds}", soft_wrap=True)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, OnEvaluation):
+                callback.on_evaluation(trainer, pl_module, epoch, known)
+        if trainer.is_global_zero:  # the row comes last: where it is, all that belongs to it is done
+            for logger in trainer.loggers:
+                logger.log_metrics({"epoch": float(epoch), **known}, step=trainer.global_step)
+
+    def _records(
+        self, policy: Any, benchmark: Benchmark, batching: str, epoch: int, original: Any = None
+    ) -> records.Evaluation:
+        name = str(self.folder.parent)
+        return evaluation.evaluate(
+            policy, self.encoder, benchmark.sets, self.cfg, batching, name, epoch, original, benchmark.tasks
+        )
+
+    def _original(self, module: UnlearningModule, policy: Any, epoch: int) -> Any:
+        """What KL compares with: itself before training, then the reference where that is a model, or loaded anew."""
+        if not self.cfg.kl or epoch == 0:
+            return policy if self.cfg.kl else None
+        if module.reference is not None and not isinstance(module.reference, CachedReference):
+            return module.reference.on(policy.device)
+        return load_policy(module.cfg.model, self.encoder.tokenizer, module.cfg.run.seed).to(policy.device).eval()
 
 
-HEADLINE = ("forget/quality", "utility/model", "forget/probability", "forget/rougeL", "retain/probability")
+HEADLINE = (
+    "forget/quality",
+    "utility/model",
+    "forget/probability",
+    "forget/rougeL",
+    "retain/probability",
+    "muse/verbmem_forget",
+    "muse/knowmem_forget",
+    "muse/knowmem_retain",
+    "muse/privleak",
+)
+
+
+class OnEvaluation(Callback):
+    """A callback that is told of each evaluation, in every process, before its row is written."""
+
+    def on_evaluation(self, trainer: L.Trainer, module: UnlearningModule, epoch: int, values: dict[str, float]) -> None:
+        """`values`: all metrics of the row, the same in all processes; what is added here goes into the row."""
+        raise NotImplementedError
+
+
+def earlier_evaluations(trainer: L.Trainer) -> list[dict[str, Any]]:
+    """The run's rows of evaluations so far; all processes call, and get those that the first one reads."""
+    rows = [row for log in trainer.loggers if isinstance(log, JsonlLogger) for row in log.rows()]
+    found: list[dict[str, Any]] = trainer.strategy.broadcast([row for row in rows if "train/loss" not in row])
+    return found
 
 
 class Export(Callback):

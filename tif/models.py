@@ -284,7 +284,7 @@ def export(
     """
     from tif import adapters, distributed
 
-    whole = plain(policy) if merge else policy
+    whole = adapters.plain(policy) if merge else policy
     if whole is None or not distributed.is_first():
         return
     partial = folder.with_name(folder.name + ".partial")
@@ -297,34 +297,3 @@ def export(
     (partial / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
-
-
-def plain(policy: "PreTrainedModel") -> "PreTrainedModel | None":
-    """The policy without adapters, few bits and shards: itself where it has none, else a copy on the CPU.
-
-    None in a process that only helped to gather. Tied weights stay tied.
-    """
-    from torch.distributed.fsdp import FSDPModule
-    from transformers import PreTrainedModel
-
-    from tif import adapters, distributed
-
-    shards = isinstance(policy, FSDPModule)
-    if not shards and not getattr(policy, "peft_config", None):
-        return policy if distributed.is_first() else None
-    if not shards and not distributed.is_first():
-        return None
-    state = adapters.whole(policy, policy.dtype, keep=distributed.is_first())
-    if not distributed.is_first():
-        return None
-    own = next(c for c in type(policy).__mro__ if issubclass(c, PreTrainedModel) and not issubclass(c, FSDPModule))
-    config = copy.deepcopy(policy.config)
-    config.__dict__.pop("quantization_config", None)
-    with torch.device("meta"):
-        made = own(config)
-    made.load_state_dict(state, strict=False, assign=True)
-    made.tie_weights()
-    missing = [name for name, weight in made.named_parameters() if weight.is_meta]
-    assert not missing, missing
-    made.generation_config = policy.generation_config
-    return made

@@ -1,20 +1,24 @@
 """UnlearningModule: one forward of the policy a step, whatever the loss is composed of."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from tif import losses
 from tif.data.encode import Batch
+from tif.data.split import split
 from tif.losses.terms import Scored, Term
 from tif.models import Reference
 from tif.schema import Config
 from tif.schema_loss import Dual
-from tif.scoring import token_scores, token_values
+from tif.scoring import step_tokens, token_scores, token_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,6 +49,7 @@ class UnlearningModule(L.LightningModule):
         super().__init__()
         self._prepare = prepare
         self.strict_loading = all(p.requires_grad for p in policy.parameters())  # see `on_save_checkpoint`
+        self.automatic_optimization = False  # a step scores its batch in parts, as many as it has
         self.policy, self.cfg, self.batching, self.reference = policy, cfg, batching, reference
         # Stages inherit the section, but target and retain models are what they were trained to be.
         self.negate = (cfg.loss.task_vector or 0.0) if cfg.data.train == "forget" else 0.0
@@ -89,32 +94,83 @@ class UnlearningModule(L.LightningModule):
                 for p, own in zip(self.policy.parameters() if self.negate else (), trained, strict=True):
                     p.copy_(own)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """The loss of one batch, its parts logged as `train/<part>`.
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One optimizer step on the batch, which all processes share; the loss's parts logged as `train/<part>`.
+
+        Each process scores its parts of the batch (`data.max_tokens_per_batch`), one after the other. The loss is that
+        of the whole batch, however it is split.
 
         Raises:
             FloatingPointError: If the loss is not finite, before the optimizer sees it; names the samples.
         """
-        terms = self.loss(batch)
-        if not torch.isfinite(terms.total):
-            parts = ", ".join(f"{name} {value.item():g}" for name, value in terms.parts.items())
+        values = self.accumulate(batch)
+        if not math.isfinite(values["loss"]):
+            parts = ", ".join(f"{name} {value:g}" for name, value in values.items() if name != "loss")
             raise FloatingPointError(
-                f"loss is {terms.total.item()} at step {self.global_step} ({parts}) on samples {', '.join(batch.ids)}; "
-                "the weights were not changed by it. Try a lower optimizer.lr or trainer.precision=32-true."
+                f"loss is {values['loss'].item()} at step {self.global_step} ({parts}) on samples "
+                f"{', '.join(batch.ids)}; the weights were not changed by it. Try a lower optimizer.lr or "
+                "trainer.precision=32-true."
             )
-        values = {"train/loss": terms.total.detach()} | {f"train/{k}": v.detach() for k, v in terms.parts.items()}
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        values = {f"train/{name}": value for name, value in values.items()}
         if self.dual:
             values["train/retain_weight"] = self.retain_weight.clone()
-            self._move_retain_weight(self.dual, terms.parts["retain"].detach())
+            self._move_retain_weight(self.dual, values["train/retain"])
         size = len(batch.ids)
         self.log_dict(values, batch_size=size)
         # Rows count epochs from 1; 0 is the model before training.
         self.log("epoch", float(self.current_epoch + 1), batch_size=size)
         self.step_values = {k: v for k, v in values.items() if not k.startswith("train/uw_")}
-        return terms.total
 
-    def loss(self, batch: Batch) -> losses.LossTerms:
-        """The loss of one batch: one forward of the policy over its forget samples, and one over each other part."""
+    def accumulate(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Leave the gradient of the batch's loss in the weights.
+
+        Returns:
+            The whole batch's loss and its parts by name, the same in every process.
+        """
+        processes, first = self.trainer.world_size, self.trainer.global_rank
+        parts = self.parts(batch, processes)[first::processes]
+        of, values = losses.totals(batch, self.cfg.loss), dict[str, torch.Tensor]()
+        for number, positions in enumerate(parts, 1):
+            # A process without samples takes part too: the others wait for its gradient, which is 0.
+            terms = self.loss(batch.rows(positions) if positions else batch.rows([0]).nothing(), of)
+            with self._alone(number < len(parts)):
+                self.manual_backward(terms.total * processes)  # processes take the mean of their gradients
+            for name, value in {"loss": terms.total, **terms.parts}.items():
+                values[name] = value.detach() + values.get(name, 0)
+        found = self.trainer.strategy.reduce(torch.stack(list(values.values())), reduce_op="sum")
+        return dict(zip(values, found, strict=True))
+
+    def parts(self, batch: Batch, processes: int = 1) -> list[list[int]]:
+        """Positions of the batch's samples in the parts that are scored at once, for all processes."""
+        if losses.whole(self.cfg.loss):
+            return [list(range(len(batch.ids)))] * processes
+        budget = self.cfg.data.max_tokens_per_batch or step_tokens(batch.input_ids.device)
+        lengths = sum(b.lengths for b in (batch, batch.retain, batch.alternate) if b)
+        return split(lengths.tolist(), budget, processes, self.batching == "padded")  # type: ignore[union-attr]
+
+    def _alone(self, wanted: bool) -> contextlib.AbstractContextManager:
+        """Where wanted, gradients inside are not yet exchanged with other processes."""
+        strategy = self.trainer.strategy
+        if wanted and isinstance(strategy, ParallelStrategy):
+            return strategy.block_backward_sync()
+        return contextlib.nullcontext()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradient; Lightning leaves that to modules with an optimizer loop of their own."""
+        if limit := self.cfg.trainer.gradient_clip_val:
+            self.clip_gradients(optimizer, limit, "norm")
+
+    def loss(self, batch: Batch, of: losses.Totals | None = None) -> losses.LossTerms:
+        """The loss of a batch, or its share in the batch with totals `of`.
+
+        One forward of the policy over its forget samples, and one over each other part.
+        """
         forget, retain = self.terms
         return losses.compute(
             self._scored(batch, forget),
@@ -123,6 +179,7 @@ class UnlearningModule(L.LightningModule):
             retain=self._scored(batch.retain, retain) if batch.retain and retain else None,
             alternate=self._scored(batch.alternate, forget) if batch.alternate else None,
             retain_weight=self.retain_weight.clone() if self.dual else None,
+            of=of,
         )
 
     def _scored(self, batch: Batch, term: Term) -> Scored:
@@ -132,7 +189,7 @@ class UnlearningModule(L.LightningModule):
             assert self.reference is not None
             reference = self.reference.scores(batch)
         if term.per_token is None:
-            return Scored(token_scores(self.policy, batch, self.batching), reference)
+            return Scored(token_scores(self.policy, batch, self.batching, self.cfg.loss.chunk_tokens), reference)
         own, original = term.per_token(self.cfg.loss), None
         if own.reference:
             assert self.reference is not None
@@ -143,7 +200,6 @@ class UnlearningModule(L.LightningModule):
     def _move_retain_weight(self, dual: Dual, retain: torch.Tensor) -> None:
         """The multiplier's step of PDU: up where the retain term is above its limit, down to 0 where it is below."""
         if self.current_epoch >= dual.warmup_epochs:
-            retain = self.trainer.strategy.reduce(retain, reduce_op="mean")
             self.retain_weight.add_(dual.step * (retain - (dual.limit or 0))).clamp_(min=0)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import config, distributed, evaluation, identifiers, losses, models, records, runs, spans
 from tif.config import ConfigError
+from tif.data import benchmarks
 from tif.data.encode import Encoder
 from tif.data.module import read_benchmark, training_samples
 from tif.data.samples import Benchmark
@@ -26,6 +27,7 @@ class Plan:
         stages: plans of the runs that must exist first, by name.
         family: of the model, as its records say it.
         retain: the retain model's records, where they exist already.
+        further: what is evaluated besides.
     """
 
     cfg: Config
@@ -33,6 +35,7 @@ class Plan:
     stages: dict[str, "Plan"] = dataclasses.field(default_factory=dict)
     family: str | None = None
     retain: records.Evaluation | None = None
+    further: dict[str, Benchmark] = dataclasses.field(default_factory=dict)
 
 
 def plan(cfg: Config) -> Plan:
@@ -86,6 +89,7 @@ def wants_forget_quality(cfg: Config) -> bool:
 def trainer_keys(cfg: Config) -> dict[str, Any]:
     """Section `trainer` as lightning.Trainer takes it."""
     keys = dataclasses.asdict(cfg.trainer)
+    del keys["gradient_clip_val"]  # tif.module clips
     keys["devices"] = int(keys["devices"]) if keys["devices"].isdigit() else keys["devices"]
     if distributed.size() > 1:  # what started the processes has the last word
         keys["devices"] = distributed.local_size()
@@ -111,9 +115,23 @@ def _check_places(found: Plan, problems: list[str]) -> None:
         with _noting(problems):
             found.family = models.check(cfg.model)
             _check_tokenizer(cfg)
+    if cfg.eval.enabled and cfg.eval.benchmarks:
+        with _noting(problems):
+            found.further = _further(cfg)
     if wants_forget_quality(cfg) and cfg.eval.retain_records not in cfg.stages:
         with _noting(problems):
             found.retain = _read_records(str(cfg.eval.retain_records))
+
+
+def _further(cfg: Config) -> dict[str, Benchmark]:
+    """The benchmarks of `eval.benchmarks`; lm-eval's tasks are looked up."""
+    if found := benchmarks.problems(cfg.eval):
+        raise ConfigError("\n".join(found))
+    if tasks := benchmarks.tasks_of(cfg.eval):
+        from tif import ability
+
+        ability.check(tasks)
+    return benchmarks.further(cfg)
 
 
 def _check_data(found: Plan, problems: list[str]) -> None:
@@ -172,8 +190,9 @@ def _noting(problems: list[str]) -> Iterator[None]:
 
 
 def _check_trainer(cfg: Config) -> None:
+    """Lightning takes the keys, and the loss can be shared out as they ask."""
     try:
-        L.Trainer(
+        trainer = L.Trainer(
             **trainer_keys(cfg),
             plugins=distributed.plugins(),
             logger=False,
@@ -182,6 +201,11 @@ def _check_trainer(cfg: Config) -> None:
         )
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {_line(error)}") from None
+    key, budget = losses.whole(cfg.loss), cfg.data.max_tokens_per_batch
+    if key and (budget or trainer.world_size > 1):
+        what = f"data.max_tokens_per_batch={budget}" if budget else f"{trainer.world_size} processes"
+        raise ConfigError(f"{key.split('=')[0]}: {key.split('=')[1]} looks at all samples of a batch together and "
+                          f"cannot be split for {what}; want another, or one process and null")  # fmt: skip
 
 
 def _check_tokenizer(cfg: Config) -> None:
@@ -209,7 +233,7 @@ def _check_records(found: Plan, retain: records.Evaluation) -> None:
     forget = evaluation.cut(found.benchmark.sets, found.cfg.eval)["forget"]
     ours = tuple(records.Record(s.id, s.prompt, s.answer, loss=0.0, tokens=None) for s in forget)
     expected = records.Evaluation(
-        "", {"forget": records.RecordSet("forget", ours)}, found.family, {"name": evaluation.PROTOCOL}
+        "", {"forget": records.RecordSet("forget", ours)}, found.family, {"name": found.cfg.eval.protocol}
     )
     if problem := tofu.mismatch(expected, retain):
         raise ConfigError(f"eval.retain_records: {found.cfg.eval.retain_records}: {problem}")

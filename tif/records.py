@@ -3,14 +3,34 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tif.files import write_text
 
 AGGREGATES = "aggregates.json"
+PARAPHRASED = "_paraphrased"  # ending of the sets whose questions are asked in other words
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenStats:
+    """Each answer token of a text, in order, with the end token where the protocol scores it. All in nats.
+
+    Attributes:
+        logprob: log-probability of the token.
+        top: whether it is the most likely one.
+        mean: mean of log p over the vocabulary, under p (minus the entropy); Min-K++'s mu.
+        std: its standard deviation under p; Min-K++'s sigma.
+        kl: KL(original || policy) of the token's distribution; None where no original was at hand.
+    """
+
+    logprob: tuple[float, ...]
+    top: tuple[bool, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    kl: tuple[float, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +46,7 @@ class Record:
         paraphrased_loss: the same for the paraphrased answer; None where there is none, and `loss` stands in.
         perturbed_losses: the same for each wrong answer; empty where there are none.
         generated: greedy continuation of the prompt; None if nothing was generated.
+        stats: the original answer token by token; None where a log does not have it.
 
     Raises:
         ValueError: If a loss is not finite or `tokens` is not positive.
@@ -39,6 +60,7 @@ class Record:
     paraphrased_loss: float | None = None
     perturbed_losses: tuple[float, ...] = ()
     generated: str | None = None
+    stats: TokenStats | None = None
 
     def __post_init__(self) -> None:
         losses = {"loss": self.loss, "paraphrased_loss": self.paraphrased_loss or 0.0}
@@ -104,7 +126,7 @@ def write(folder: Path | str, evaluation: Evaluation, aggregates: Mapping[str, f
     Raises:
         ValueError: If an aggregate is NaN or infinite; nothing is written then.
     """
-    head = {
+    head: dict[str, Any] = {
         "model": evaluation.model,
         "family": evaluation.family,
         "epoch": evaluation.epoch,
@@ -113,18 +135,33 @@ def write(folder: Path | str, evaluation: Evaluation, aggregates: Mapping[str, f
     for name, value in aggregates.items():
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{folder}: {name} is {value}, want a finite number or None")
-    texts = {}
+    texts, content = {}, head
     for name, found in evaluation.sets.items():
-        fields = (dataclasses.asdict(record) for record in found.records)
-        content = head | {"set": name, "data": found.data, "records": {values.pop("id"): values for values in fields}}
-        texts[f"{name}.json"] = json.dumps(content, allow_nan=False, indent=1, ensure_ascii=False)
+        content = head | {"set": name, "data": found.data, "records": None}
+        texts[f"{name}.json"] = _json(content).replace("null\n}", f"{_lines(found.records)}\n}}")
     content = head | {"sets": list(evaluation.sets), "metrics": dict(aggregates)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / AGGREGATES).unlink(missing_ok=True)  # a run killed from here on leaves no old numbers beside new records
     for file_name, text in texts.items():
         write_text(folder / file_name, text)
-    write_text(folder / AGGREGATES, json.dumps(content, allow_nan=False, indent=1, ensure_ascii=False))
+    write_text(folder / AGGREGATES, _json(content))
+
+
+def _json(content: Any, indent: int | None = 1) -> str:
+    return json.dumps(content, allow_nan=False, indent=indent, ensure_ascii=False)
+
+
+def _lines(found: Iterable[Record]) -> str:
+    """A JSON object of the records by id, a line each."""
+    lines = []
+    for record in found:
+        fields = dataclasses.asdict(record)
+        id = fields.pop("id")
+        if record.stats:
+            fields["stats"]["top"] = "".join("01"[top] for top in record.stats.top)
+        lines.append(f"  {_json(id)}: {_json(fields, None)}")
+    return "{\n" + ",\n".join(lines) + "\n }"
 
 
 def read(path: Path | str) -> Evaluation:
@@ -175,9 +212,28 @@ def _read_set(path: Path, name: str, head: Mapping[str, Any]) -> RecordSet:
                 paraphrased_loss=None if paraphrased is None else number(paraphrased, f"{where}paraphrased_loss"),
                 perturbed_losses=numbers(fields.get("perturbed_losses"), f"{where}perturbed_losses"),
                 generated=None if generated is None else entry(fields, "generated", str, where),
+                stats=_read_stats(fields.get("stats"), f"{where}stats"),
             )
         )
     return RecordSet(name, tuple(records), content.get("data"))
+
+
+def _read_stats(fields: Any, where: str) -> TokenStats | None:
+    """What `_lines` made of a record's stats; all columns have the same tokens."""
+    if fields is None:
+        return None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where}: want columns, got {fields!r:.40}")
+    top = entry(fields, "top", str, f"{where}/")
+    if set(top) - {"0", "1"}:
+        raise ValueError(f"{where}/top: want a 0 or 1 for each token, got {top!r:.40}")
+    columns = {name: numbers(fields.get(name), f"{where}/{name}") for name in ("logprob", "mean", "std")}
+    if fields.get("kl") is not None:
+        columns["kl"] = numbers(fields["kl"], f"{where}/kl")
+    for name, column in columns.items():
+        if len(column) != len(top):
+            raise ValueError(f"{where}/{name}: want {len(top)} numbers, as many as in top, got {len(column)}")
+    return TokenStats(top=tuple(token == "1" for token in top), **columns)
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     """The rows of evaluated epochs, in order."""
-    return [row for row in rows(folder) if "forget/probability" in row]
+    return [row for row in rows(folder) if "train/loss" not in row]
 
 
 def retain_row(folder: Path) -> dict[str, Any]:
@@ -72,9 +72,13 @@ def retain_row(folder: Path) -> dict[str, Any]:
 def summary(folder: Path) -> dict[str, Any]:
     """First and last evaluation and the last training row: what `summary.json` holds."""
     found, training = evaluations(folder), [r for r in rows(folder) if "train/loss" in r]
+    from tif.metrics import overall
+
+    best = overall.best_epoch(found, overall.key(_eval(folder).best))
     return {
         "start": found[0] if found else None,
         "end": found[-1] if found else None,
+        "best": next((row for row in found if row["epoch"] == best), None),
         "retain_model": retain_row(folder) or None,
         "training": training[-1] if training else None,
     }
@@ -166,7 +170,7 @@ def _protocol(rules: dict[str, Any] | None) -> str:
 def generations_table(folder: Path, first: int, last: int) -> Table:
     """Questions, true answers, and what the model said before and after; markup in them is shown, not obeyed."""
     before, after = (records.read(folder / "eval" / str(e)).sets["forget"].records for e in (first, last))
-    limit = _samples(folder)
+    limit = int(_eval(folder).samples)
     table = Table(title="Forget questions, before and after", show_lines=True)
     for title in ("question", "true answer", f"epoch {first}", f"epoch {last}"):
         table.add_column(title, ratio=1)
@@ -176,10 +180,11 @@ def generations_table(folder: Path, first: int, last: int) -> Table:
     return table
 
 
-def _samples(folder: Path) -> int:
+def _eval(folder: Path) -> Any:
+    """Section `eval` of the run's configuration."""
     from omegaconf import OmegaConf
 
-    return int(OmegaConf.load(folder / "config.yaml").eval.samples)
+    return OmegaConf.load(folder / "config.yaml").eval
 
 
 def _spread(total: int, wanted: int) -> list[int]:
@@ -226,17 +231,19 @@ def write_plots(folder: Path) -> None:
 
 
 def _quality_utility(axes: Any, found: list[dict[str, Any]], retain: dict[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     x, y = ([row[key] for row in found] for key in ("utility/model", "forget/quality"))
     axes.plot(x, y, "-", color="0.7", zorder=1)
     points = axes.scatter(x, y, c=[row["epoch"] for row in found], cmap="viridis", zorder=2)
-    axes.figure.colorbar(points, label="epoch")
+    axes.figure.colorbar(points, label="epoch", ticks=MaxNLocator(integer=True))
     axes.annotate("before", (x[0], y[0]), textcoords="offset points", xytext=(6, 6))
     axes.annotate("after", (x[-1], y[-1]), textcoords="offset points", xytext=(6, 6))
     axes.axhline(0.05, linestyle=":", color="0.5", label="0.05")
     axes.margins(x=0.1)
     if retain:
         axes.axvline(retain["utility/model"], linestyle="--", color="tab:red", label="retain model's utility")
-    axes.legend(loc="lower left")
+    axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)  # off the points, wherever they are
     axes.set_yscale("log")
     axes.set_ylim(top=2)
     axes.set_xlabel("model utility")

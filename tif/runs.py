@@ -20,8 +20,8 @@ from rich.markup import escape
 
 import tif
 from tif import config
-from tif.checkpoints import is_whole, listed, remove
 from tif.files import write_text
+from tif.resuming import is_whole, listed, remove
 from tif.schema import Config, Run
 from tif.terminal import console
 

@@ -12,6 +12,8 @@ from tif.schema_key import key
 from tif.schema_loss import Loss
 from tif.schema_model import Model, TrainerKeys
 
+FAILURES = ("collapse", "under_forgetting", "over_forgetting", "identifier")  # see metrics/failures.py
+
 __all__ = ["Config", "Identifier", "Loss", "Model", "TrainerKeys", "key"]
 
 
@@ -73,8 +75,12 @@ class Data:
     )
     max_tokens: int = key(512, "longer samples (documents) are trained on in pieces of this many tokens", at_least=16)
     overlap: str = key("gw", "label of a token that touches unwanted and general characters", choices=("gw", "uw"))
-    batch_size: int = key(
-        32, "samples per training step and process (times trainer.accumulate_grad_batches)", at_least=1
+    batch_size: int = key(32, "samples of an optimizer step, shared by all processes", at_least=1)
+    max_tokens_per_batch: int | None = key(
+        None,
+        "tokens that a device holds at once: a step's batch is scored in parts of so many, with the same result; null "
+        "= 1024 on a CPU, else 4096",
+        at_least=16,
     )
     batching: str = key(
         "auto",
@@ -98,16 +104,39 @@ class Optimizer:
 
 @dataclasses.dataclass
 class MaxSamples:
-    """Questions evaluated of each set, the first n; null = all."""
+    """Questions evaluated of each set, the first n; null = as eval.protocol says."""
 
-    forget: int | None = key(None, "forget questions evaluated", at_least=1)
-    retain: int | None = key(None, "retain questions evaluated", at_least=1)
+    forget: int | None = key(None, "forget questions evaluated; also of MUSE's *_forget and *_holdout", at_least=1)
+    retain: int | None = key(None, "retain questions evaluated; also of MUSE's *_retain", at_least=1)
     real_authors: int | None = key(None, "real-author questions evaluated", at_least=1)
     world_facts: int | None = key(None, "world-fact questions evaluated", at_least=1)
 
 
 @dataclasses.dataclass
-class Eval:
+class Asking:
+    """How a model is asked: the same for `python -m tif.fit` and `python -m tif.evaluate`."""
+
+    protocol: str = key(
+        "open-unlearning",
+        "the rules that change numbers: open-unlearning (all questions, 512 tokens, 200 new ones), or legacy-tofu "
+        "(locuslab/tofu, NPO and TIF releases: 300 questions, 200 tokens with the prompt, `Answer:` scored); MUSE has "
+        "its own rules",
+        choices=("open-unlearning", "legacy-tofu"),
+    )
+    paraphrased_questions: bool = key(
+        False, "also ask in other words: sets <name>_paraphrased, where the benchmark has paraphrased questions"
+    )
+    max_samples: MaxSamples = dataclasses.field(default_factory=MaxSamples)
+    max_new_tokens: int | None = key(
+        None, "tokens generated for an answer, greedily; null = as eval.protocol says", at_least=1
+    )
+    tokens_per_batch: int = key(
+        4096, "tokens scored, and prompts times new tokens generated, in one batch", at_least=16
+    )
+
+
+@dataclasses.dataclass
+class Eval(Asking):
     """TOFU metrics during training."""
 
     enabled: bool = key(True, "evaluate at all")
@@ -117,10 +146,24 @@ class Eval:
         None, "records of the retain model (a run's eval folder) or a stage's name; null = no forget quality"
     )
     forget_quality: bool = key(True, "compute forget quality; needs eval.retain_records")
-    max_samples: MaxSamples = dataclasses.field(default_factory=MaxSamples)
-    max_new_tokens: int = key(200, "tokens generated for an answer, greedily", at_least=1)
-    tokens_per_batch: int = key(
-        4096, "tokens scored, and prompts times new tokens generated, in one batch", at_least=16
+    kl: bool = key(
+        False,
+        "also KL(original || policy) over answer tokens; where no reference model is in memory, the original is loaded "
+        "for each evaluation",
+    )
+    benchmarks: dict[str, Any] = key(
+        {},
+        "benchmarks evaluated besides the run's own: tofu, muse-news, muse-books, text with hub name or folder, lm-eval "
+        "with tasks: eval.benchmarks.lm-eval=mmlu,wmdp_bio",
+    )
+    best: str = key(
+        "score",
+        "what makes an epoch the best, which is kept in model_best/ where it is not the last: score (harmonic mean of "
+        "usefulness and forgetting, see python -m tif.evaluate --metrics), forget/quality, utility/model, or none",
+        choices=("score", "forget/quality", "utility/model", "none"),
+    )
+    stop_on: list[str] = key(
+        [], f"failures that end the training, of {', '.join(FAILURES)}; all are told in any case"
     )
     samples: int = key(3, "generations shown before and after", at_least=0)
 
@@ -177,6 +220,8 @@ class Config:
             )
         negated = unlearning and self.loss.task_vector is not None
         problems += self.model.combinations(self.trainer.strategy, negated)
+        if unknown := [name for name in self.eval.stop_on if name not in FAILURES]:
+            problems.append(f"eval.stop_on: want some of {', '.join(FAILURES)}, got {', '.join(map(str, unknown))}")
         if not self.model.path and not self.model.init:
             problems.append(
                 "model.path: want a Hugging Face folder or hub name, or model.init for a model from scratch"

@@ -74,6 +74,10 @@ class Loss:
         "weights",
         above=0,
     )
+    chunk_tokens: int = key(
+        1024, "answer tokens whose logits (of the whole vocabulary) are held at once; more are made in chunks, twice",
+        at_least=1,
+    )  # fmt: skip
     rmu: Rmu = dataclasses.field(default_factory=Rmu)
     dual: Dual = dataclasses.field(default_factory=Dual)
     own: dict[str, Any] = key({}, "keys of a forget term of your own")

@@ -83,7 +83,7 @@ class Model:
 
 @dataclasses.dataclass
 class TrainerKeys:
-    """Handed to lightning.Trainer under the same names."""
+    """Handed to lightning.Trainer under the same names, gradient_clip_val excepted."""
 
     max_epochs: int = key(10, "passes over the data of data.train", at_least=1)
     accelerator: str = key("auto", "cpu, gpu, auto, ...")
@@ -93,6 +93,5 @@ class TrainerKeys:
         "deepspeed_stage_2, deepspeed_stage_3 (with the extra `deepspeed`); any other name that Lightning knows"
     )  # fmt: skip
     precision: str = key("32-true", "32-true, bf16-mixed, bf16-true, ...; losses are float32 in any case")
-    accumulate_grad_batches: int = key(1, "batches per optimizer step", at_least=1)
     gradient_clip_val: float | None = key(1.0, "clip the gradient's norm; null = off", above=0)
     log_every_n_steps: int = key(1, "steps between two training rows of metrics.jsonl", at_least=1)

@@ -5,17 +5,17 @@ Shapes: B samples, T tokens, K answer tokens of a row, V vocabulary.
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from tif.data.encode import Batch, Encoded
+from tif import head
+from tif.data.encode import Batch, Encoded, collate
+from tif.head import of_logits
+from tif.layout import CHUNK_TOKENS, Layout, layout, packed_tokens, row_tokens, rows, rows_of, step_tokens
 
-# On a CPU a longer row costs more in attention than it saves in calls: SmolLM2-135M float32, forward, one core,
-# CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512 0.274, 1024 0.306 (unpadded batches of equal length 0.24).
-PACKED_TOKENS = {"cpu": 256, "cuda": 4096}
+__all__ = ["packed_tokens", "rows", "step_tokens"]
 
 
 @dataclasses.dataclass
@@ -35,11 +35,6 @@ class TokenScores:
     def detach(self) -> "TokenScores":
         """The same numbers without a graph."""
         return TokenScores(self.logit.detach(), self.logprob.detach(), self.mean_logit.detach())
-
-
-def packed_tokens(device: torch.device) -> int:
-    """Tokens of a packed row that run fastest on the device."""
-    return PACKED_TOKENS.get(device.type, PACKED_TOKENS["cuda"])
 
 
 @dataclasses.dataclass
@@ -72,7 +67,9 @@ class PerToken:
     layer: int | None = None
 
 
-def token_scores(model: torch.nn.Module, batch: Batch, batching: str = "packed") -> TokenScores:
+def token_scores(
+    model: torch.nn.Module, batch: Batch, batching: str = "packed", chunk_tokens: int = CHUNK_TOKENS
+) -> TokenScores:
     """Score the answer tokens of a batch; the LM head runs on their positions only.
 
     The logits come from the model's own `forward` (`logits_to_keep`), so a model's logit transform (soft-capping,
@@ -80,16 +77,33 @@ def token_scores(model: torch.nn.Module, batch: Batch, batching: str = "packed")
 
     Args:
         model: a Hugging Face causal LM.
-        batch: prompts and answers; every row has an answer token at a position > 0.
+        batch: prompts and answers.
         batching: "packed": samples end to end in rows without padding, kept apart by restarting `position_ids`;
             "padded": one rectangular forward with an attention mask made from the lengths.
+        chunk_tokens: where a forward has more answer tokens, their logits are made in chunks of so many, and again in
+            the backward pass: never more than that times the vocabulary is held.
 
     Returns:
         TokenScores with gradients where the model has them.
     """
-    forward = _packed if batching == "packed" else _padded
-    parts = [forward(model, part) for part in (_rows_of(batch) if batching == "packed" else (batch,))]
-    return TokenScores(*_placed(batch, [_of_logits(o.logits, o.targets) for o in parts]))
+    rows = rows_of(batch, row_tokens(model, batch)) if batching == "packed" else (batch,)
+    return TokenScores(*_placed(batch, [_scores(model, layout(model, part, batching), chunk_tokens) for part in rows]))
+
+
+def _scores(model: torch.nn.Module, asked: Layout, chunk_tokens: int) -> tuple[torch.Tensor, ...]:
+    """(K,) each of logit, log-probability, mean logit."""
+    if len(asked.targets) <= chunk_tokens:
+        return of_logits(asked.cut(model(**asked.inputs).logits), asked.targets)
+    with head.skipped(model) as kept:
+        model(**asked.inputs)
+
+    def some(hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return of_logits(head.logits(model, hidden), targets)
+
+    chunks = zip(asked.cut(kept[0]).split(chunk_tokens), asked.targets.split(chunk_tokens), strict=True)
+    again = torch.is_grad_enabled()
+    parts = [checkpoint(some, *chunk, use_reentrant=False) if again else some(*chunk) for chunk in chunks]
+    return tuple(torch.cat(found) for found in zip(*parts, strict=True))
 
 
 def token_values(
@@ -108,18 +122,17 @@ def token_values(
     Returns:
         The scores, and (B, T-1) float32: column t is the value of token t+1, 0 outside the answer.
     """
-    forward = _packed if batching == "packed" else _padded
 
     def values(part: Batch) -> tuple[torch.Tensor, ...]:
-        said, other = forward(model, part, own.layer), None
+        said, other = _outputs(model, part, batching, own.layer), None
         if own.reference:
             assert reference is not None
             with torch.no_grad():
-                other = forward(reference, part, own.layer)
-        return *_of_logits(said.logits, said.targets), own.value(said, other)
+                other = _outputs(reference, part, batching, own.layer)
+        return *of_logits(said.logits, said.targets), own.value(said, other)
 
-    again = torch.is_grad_enabled()
-    parts = [checkpoint(values, part, use_reentrant=False) if again else values(part) for part in _rows_of(batch)]
+    again, limit = torch.is_grad_enabled(), packed_tokens(batch.input_ids.device)
+    parts = [checkpoint(values, part, use_reentrant=False) if again else values(part) for part in rows_of(batch, limit)]
     *scores, value = _placed(batch, parts)
     return TokenScores(*scores), value
 
@@ -132,93 +145,56 @@ def _placed(batch: Batch, parts: Sequence[tuple[torch.Tensor, ...]]) -> list[tor
     return [empty.index_put((rows, columns), torch.cat(p)) for p in zip(*parts, strict=True)]
 
 
-def _of_logits(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(K, V) float32 logits, (K,) target ids -> (K,) each of logit, log-probability, mean logit."""
-    logit = logits.gather(1, targets[:, None])[:, 0]
-    return logit, logit - logits.logsumexp(1), logits.mean(1)
+def _outputs(model: torch.nn.Module, batch: Batch, batching: str, layer: int | None) -> Outputs:
+    """Whole distributions, and hidden states of a layer where one is asked for."""
+    asked = layout(model, batch, batching)
+    output = model(**asked.inputs, **({} if layer is None else {"output_hidden_states": True}))
+    # the first hidden states are the embeddings
+    hidden = None if layer is None else asked.at(output.hidden_states[layer + 1]).float()
+    return Outputs(asked.cut(output.logits).float(), asked.targets, hidden)
 
 
-def _rows_of(batch: Batch) -> Iterator[Batch]:
-    """The batch in runs of samples that fill a packed row each."""
-    for first, last in rows(batch.lengths.tolist(), packed_tokens(batch.input_ids.device)):
-        index, ids, lengths, uw, gw = (
-            t[first:last] for t in (batch.index, batch.input_ids, batch.lengths, batch.uw, batch.gw)
-        )
-        yield Batch(batch.ids[first:last], index, ids, lengths, uw, gw)
+def answer_logits(
+    model: torch.nn.Module,
+    groups: Sequence[Sequence[Encoded]],
+    batching: str,
+    pad_id: int = 0,
+    beside: torch.nn.Module | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Logits of the answer tokens of all texts, group by group, text by text.
 
-
-def _packed(model: torch.nn.Module, batch: Batch, layer: int | None = None) -> Outputs:
-    """The answer tokens of the batch's samples, end to end in one row."""
-    real = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
-    positions = real.cumsum(1)[real] - 1
-    answer = batch.answer
-    answer[:, 0] = False  # nothing stands before a text's first token to predict it from
-    answer = answer[real].nonzero()[:, 0]
-    ids = batch.input_ids[real][None]
-    # transformers keeps samples apart where position_ids restart, but only without an attention mask and a cache.
-    output = model(
-        input_ids=ids, position_ids=positions[None], logits_to_keep=answer - 1, use_cache=False, **_ask(layer)
-    )
-    return Outputs(output.logits[0].float(), ids[0, answer], _hidden(output, layer, lambda h: h[0, answer]))
-
-
-def _padded(model: torch.nn.Module, batch: Batch, layer: int | None = None) -> Outputs:
-    """The same from one rectangular forward."""
-    answer = batch.answer[:, 1:]
-    columns = answer.any(0).nonzero()[:, 0]  # the head runs where any row has an answer
-    real = torch.arange(batch.input_ids.shape[1], device=answer.device) < batch.lengths[:, None]
-    keys = {"attention_mask": real.long(), "logits_to_keep": columns, "use_cache": False, **_ask(layer)}
-    output = model(input_ids=batch.input_ids, **keys)
-    keep = answer[:, columns]
-    targets = batch.input_ids[:, 1:][:, columns][keep]
-    return Outputs(output.logits[keep].float(), targets, _hidden(output, layer, lambda h: h[:, 1:][answer]))
-
-
-def _ask(layer: int | None) -> dict[str, bool]:
-    return {} if layer is None else {"output_hidden_states": True}
-
-
-def _hidden(output: Any, layer: int | None, cut: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
-    return None if layer is None else cut(output.hidden_states[layer + 1]).float()  # the first are the embeddings
-
-
-def rows(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
-    """Cut a batch into consecutive runs of at most `limit` tokens (one sample at least)."""
-    first, total = 0, 0
-    for i, n in enumerate(lengths):
-        if i > first and total + n > limit:
-            yield first, i
-            first, total = i, 0
-        total += n
-    if lengths:
-        yield first, len(lengths)
-
-
-def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]]) -> list[list[torch.Tensor]]:
-    """Log-probabilities of answers of which many continue the same prompt: what a group's texts share runs once.
-
-    All groups stand in one row: a group's common prefix, then the rest of each of its texts. A token sees its group's
-    prefix and its own text up to itself; positions go on from the prefix. TOFU's seven answers to a question cost two
-    thirds of what they cost one by one.
+    Packed: all groups stand in one row, a group's common prefix, then the rest of each of its texts. A token sees its
+    group's prefix and its own text up to itself; positions go on from the prefix. TOFU's seven answers to a question
+    cost two thirds of what they cost one by one. Padded: the texts in one rectangular forward.
 
     Args:
-        model: a Hugging Face causal LM that takes `position_ids` and a (1, 1, N, N) attention mask.
-        groups: texts by prompt.
+        model: a Hugging Face causal LM; packed, one that takes `position_ids` and a (1, 1, N, N) attention mask.
+        groups: texts that share a prompt (or one text).
+        batching: "packed" or "padded".
+        pad_id: padding's id, where padded.
+        beside: a model on the same device with the same dtype, where `model` has no weights of its own to tell.
 
     Returns:
-        For each text of each group: (K,) float32, the log-probability (nats) of each answer token and the end token.
+        (K, V) logits (the model's dtype or float32), (K,) the tokens they predict, and each text's number of them.
     """
+    place = next((beside or model).parameters())
+    if batching == "padded":
+        flat = [e for own in groups for e in own]
+        batch = collate(flat, range(len(flat)), pad_id)
+        for name in ("input_ids", "lengths", "uw", "gw"):
+            setattr(batch, name, getattr(batch, name).to(place.device))
+        asked = layout(model, batch, "padded")
+        return asked.cut(model(**asked.inputs).logits), asked.targets, batch.answer[:, 1:].sum(1).tolist()
     ids: list[int] = []
     positions: list[int] = []
     owner: list[tuple[int, int]] = []  # group, text; text -1 is the group's prefix
     before: list[int] = []  # where the token that predicts stands, for each answer token of each text
     targets: list[int] = []
-    counts: list[list[int]] = []
+    counts: list[int] = []
     for g, texts in enumerate(groups):
         shared, first = len(os.path.commonprefix([e.input_ids for e in texts])), len(ids)
         parts = [(-1, 0, texts[0].input_ids[:shared])]
         parts += [(i, shared, e.input_ids[shared:]) for i, e in enumerate(texts)]
-        counts.append([])
         for text, start, part in parts:
             own = len(ids) - start
             ids += part
@@ -229,8 +205,8 @@ def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]])
                 scored = [t for t in range(1, len(e.input_ids)) if e.uw[t] or e.gw[t]]
                 before += [(first if t - 1 < shared else own) + t - 1 for t in scored]
                 targets += [e.input_ids[t] for t in scored]
-                counts[-1].append(len(scored))
-    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+                counts.append(len(scored))
+    device, dtype = place.device, place.dtype
     group, text = torch.tensor(owner, device=device).T
     seen = ((group[:, None] == group) & ((text == -1) | (text[:, None] == text))).tril()
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
@@ -241,9 +217,13 @@ def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]])
         logits_to_keep=torch.tensor(before, device=device),
         use_cache=False,
     )
-    logits = output.logits[0].float()
-    logprobs = iter(_of_logits(logits, torch.tensor(targets, device=device))[1].split(sum(counts, [])))
-    return [[next(logprobs) for _ in own_counts] for own_counts in counts]
+    return output.logits[0], torch.tensor(targets, device=device), counts
+
+
+def answer_logprobs(model: torch.nn.Module, groups: Sequence[Sequence[Encoded]]) -> list[torch.Tensor]:
+    """For each text: (K,) float32, the log-probability (nats) of each answer token and the end token, packed."""
+    logits, targets, counts = answer_logits(model, groups, "packed")
+    return list(of_logits(logits, targets)[1].split(counts))
 
 
 def best_batching(asked: str, model: torch.nn.Module) -> str:
@@ -265,9 +245,9 @@ def best_batching(asked: str, model: torch.nn.Module) -> str:
     try:
         with torch.no_grad():
             packed, padded = (token_scores(model, probe, b).logprob for b in ("packed", "padded"))
-            alone, together = answer_logprobs(model, [whole[:1], group])
+            alone, together, _ = answer_logprobs(model, [whole[:1], group])
         close = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.1
-        same = torch.allclose(packed, padded, atol=close) and torch.allclose(alone[0], together[0], atol=close)
+        same = torch.allclose(packed, padded, atol=close) and torch.allclose(alone, together, atol=close)
     except (TypeError, ValueError, RuntimeError):  # forward takes no position_ids, or no mask of its own
         same = False
     finally:

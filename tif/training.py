@@ -19,16 +19,17 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from rich.markup import escape
 
-from tif import checkpoints, distributed, evaluation, identifiers, models, records, report, runs, sharding, spans
+from tif import distributed, evaluation, identifiers, models, records, report, resuming, runs, sharding, spans
 from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
-from tif.checkpoints import Preempted
-from tif.data.module import UnlearningDataModule, texts
+from tif.data.module import UnlearningDataModule, read_benchmark, texts
 from tif.data.samples import fingerprint
+from tif.diagnosis import Diagnosis, KeepBest
 from tif.files import write_text
 from tif.losses import original
-from tif.metrics import tofu
+from tif.metrics import overall
 from tif.module import UnlearningModule
 from tif.planning import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
+from tif.resuming import Preempted
 from tif.schema import Config
 from tif.schema_model import Lora
 from tif.scoring import best_batching
@@ -139,7 +140,7 @@ def unlearn(planned: Plan) -> Path:
             console.print(f"run: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
             runs.write_start(folder, cfg)
             if retain:
-                write_text(folder / report.RETAIN, json.dumps(tofu.aggregate(retain), indent=1) + "\n")
+                write_text(folder / report.RETAIN, json.dumps(overall.aggregate(retain), indent=1) + "\n")
             return folder, checkpoint
 
         folder, checkpoint = distributed.once(begin)
@@ -161,9 +162,9 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
         # With shards all processes have to make the same number of forwards, and packed rows are as many as they are.
         batching = "padded" if in_shards else best_batching(cfg.data.batching, policy)
         jsonl = JsonlLogger(folder / "metrics.jsonl")
-        jsonl.keep_until(checkpoints.step(checkpoint) if checkpoint else -1)
+        jsonl.keep_until(resuming.step(checkpoint) if checkpoint else -1)
         loggers: list[Logger] = [jsonl, *stack.enter_context(_wandb(cfg, folder))]
-        trainer = make_trainer(cfg, folder, loggers, data, retain)
+        trainer = make_trainer(planned, folder, loggers, data, retain)
 
         def prepare(module: UnlearningModule) -> None:
             _prepare(module, trainer, data)
@@ -207,20 +208,27 @@ def _prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataM
 
 
 def make_trainer(
-    cfg: Config, folder: Path, loggers: list[Logger], data: UnlearningDataModule, retain: records.Evaluation | None
+    planned: Plan, folder: Path, loggers: list[Logger], data: UnlearningDataModule, retain: records.Evaluation | None
 ) -> L.Trainer:
     """`lightning.Trainer` from `cfg.trainer`, with tif's callbacks."""
+    cfg = planned.cfg
     what = "unlearning" if cfg.data.train == "forget" else f"finetuning on the {cfg.data.train} set"
-    saving = checkpoints.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, cfg.run.checkpoint_every_n_steps)
+    saving = resuming.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, cfg.run.checkpoint_every_n_steps)
     # Saving first: an epoch's checkpoint comes before its evaluation, and from the first step on it has the signals.
-    callbacks: list[Callback] = [saving, checkpoints.Seeds(cfg.run.seed), TrainingBar(what)]
+    callbacks: list[Callback] = [saving, resuming.Seeds(cfg.run.seed), TrainingBar(what)]
     if cfg.eval.enabled:
-        callbacks.append(TofuMetrics(cfg, data.benchmark, data.encoder, folder / "eval", retain))
+        callbacks.append(TofuMetrics(cfg, data.benchmark, data.encoder, folder / "eval", retain, planned.further))
+        if cfg.data.train == "forget":
+            told = spans.wanted(cfg)
+            gold = read_benchmark(cfg.data).forget if told and cfg.data.benchmark == "fictitious" else None
+            callbacks.append(Diagnosis(cfg, data.benchmark.forget if told else None, gold))
+        if cfg.run.export and cfg.eval.best != "none":
+            callbacks.append(KeepBest(cfg, folder, data.encoder))
     if cfg.run.export:
         callbacks.append(Export(folder, data.encoder, lambda: report.model_card(folder), cfg.model.lora.merge))
     return L.Trainer(
         **trainer_keys(cfg),
-        plugins=[checkpoints.File(), *distributed.plugins()]
+        plugins=[resuming.File(), *distributed.plugins()]
         if cfg.trainer.strategy != "fsdp2"
         else distributed.plugins(),
         logger=loggers,
@@ -240,7 +248,7 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     model = dataclasses.replace(cfg.model, path=str(stage / "model"), lora=Lora(), quantize="none")
     encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
     sets = evaluation.cut(planned.benchmark.sets, cfg.eval)
-    rules = evaluation.protocol(cfg.eval, encoder)
+    rules = dataclasses.asdict(evaluation.protocol(cfg.eval, encoder))
     device = distributed.device(cfg.trainer.accelerator)
     folder = stage / "eval" / runs.digest([rules, *(fingerprint(found) for found in sets.values())])
     with contextlib.ExitStack() as stack:
@@ -258,7 +266,7 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
         batching = best_batching(cfg.data.batching, policy)
         found = evaluation.evaluate(policy, encoder, planned.benchmark.sets, cfg.eval, batching, str(stage))
         if distributed.is_first():
-            records.write(folder, found, tofu.aggregate(found))
+            records.write(folder, found, overall.aggregate(found))
         distributed.barrier()
     return found
 
@@ -273,6 +281,7 @@ def quiet() -> None:
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")  # what model.quantize=int8 is
+    warnings.filterwarnings("ignore", ".*past_key_values.*is deprecated.*")  # transformers < 5.24 knows no other name
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
 

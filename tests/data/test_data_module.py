@@ -1,5 +1,4 @@
 import random
-import types
 
 import lightning as L
 import numpy as np
@@ -26,15 +25,12 @@ BENCHMARK = Benchmark("toy", samples("forget", 12), samples("retain", 30), {}, s
 
 
 def data_module(
-    tokenizer, seed=0, batch_size=4, retain="ce", train="forget", rank=None, world=1, benchmark=BENCHMARK, forget="lpl"
+    tokenizer, seed=0, batch_size=4, retain="ce", train="forget", benchmark=BENCHMARK, forget="lpl"
 ) -> UnlearningDataModule:
     cfg = Config()
     cfg.run.seed, cfg.data.batch_size, cfg.data.train, cfg.loss.retain = seed, batch_size, train, retain
     cfg.loss.forget = forget
-    made = UnlearningDataModule(cfg, benchmark, tokenizer)
-    if rank is not None:
-        made.trainer = types.SimpleNamespace(world_size=world, global_rank=rank)
-    return made
+    return UnlearningDataModule(cfg, benchmark, tokenizer)
 
 
 def epochs(made: UnlearningDataModule, *numbers: int) -> list[list[Batch]]:
@@ -137,17 +133,6 @@ def test_order_and_pairs_do_not_depend_on_the_batch_size(tokenizer, batch_size):
     (expected,) = epochs(data_module(tokenizer, batch_size=4), 2)
     (actual,) = epochs(data_module(tokenizer, batch_size=batch_size), 2)
     assert pairs(actual) == pairs(expected)
-
-
-@pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("epoch", [0, 1])
-def test_the_processes_together_train_on_the_pairs_of_one_process(tokenizer, world, epoch):
-    (alone,) = epochs(data_module(tokenizer, rank=0, world=1), epoch)
-    ranks = [epochs(data_module(tokenizer, rank=r, world=world), epoch)[0] for r in range(world)]
-    together = [pair for rank in ranks for pair in pairs(rank)]
-    assert len(together) == len(set(together)) == 12  # no sample twice, none left out
-    assert sorted(together) == sorted(pairs(alone))
-    assert {len(pairs(rank)) for rank in ranks} == {12 // world}
 
 
 def test_global_random_states_stay_as_they_are_and_do_not_matter(tokenizer):

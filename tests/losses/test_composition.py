@@ -10,7 +10,7 @@ from tests import tiny
 from tif import losses
 from tif.losses import FORGET, RETAIN, compute
 from tif.losses.finetune import cross_entropy
-from tif.losses.terms import Scored
+from tif.losses.terms import Inputs, Scored
 from tif.schema import Loss
 from tif.scoring import TokenScores, token_scores
 
@@ -134,8 +134,8 @@ def test_finetune_equals_torchs_cross_entropy_and_hugging_faces_own_loss(batchin
 
 def test_cross_entropy_weighs_tokens_alike_and_is_0_on_an_empty_mask():
     mask = torch.tensor([[1, 0, 0], [0, 1, 1]]).bool()
-    assert cross_entropy(POLICY, mask).item() == pytest.approx((2 + 0.25 + 0.25) / 3)
-    assert cross_entropy(POLICY, torch.zeros_like(mask)).item() == 0
+    assert cross_entropy(Inputs(POLICY, mask)).item() == pytest.approx((2 + 0.25 + 0.25) / 3)
+    assert cross_entropy(Inputs(POLICY, torch.zeros_like(mask))).item() == 0
 
 
 def test_a_batch_without_unwanted_words_trains_on_finite_gradients():

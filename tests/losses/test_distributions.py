@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import tiny
-from tif import scoring
+from tif import layout
 from tif.losses import FORGET, RETAIN, distributions
 from tif.losses.distributions import control_vector
 from tif.losses.terms import Inputs
@@ -84,7 +84,7 @@ def plain(name, z, z_ref, y, h, h_ref):
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 @pytest.mark.parametrize("name", NAMES)
 def test_values_equal_the_formula_on_the_models_full_logits_and_so_do_gradients(name, batching, monkeypatch):
-    monkeypatch.setitem(scoring.PACKED_TOKENS, "cpu", 11)  # several parts a batch
+    monkeypatch.setitem(layout.PACKED_TOKENS, "cpu", 11)  # several parts a batch
     model, original, grads, found = tiny.model(seed=1), tiny.model(seed=2), [], []
     own = TERMS[name].per_token(CFG)
     _, actual = token_values(model, tiny.batch_of(*tiny.ITEMS), batching, own, original)

@@ -50,6 +50,21 @@ def test_other_questions_cannot_be_aligned(rows):
 
 
 @pytest.mark.parametrize(
+    ("ours", "theirs", "line"),
+    [
+        ({"max_tokens": 200}, {"max_tokens": 512}, "the protocol's max_tokens is 200, the retain model's is 512"),
+        ({"template": "{prompt}"}, {"template": "chat"}, "the protocol's template is '{prompt}', the retain model's"),
+        ({"max_tokens": 200}, {}, None),  # not known
+        ({"max_new_tokens": 60, "questions": 300}, {"max_new_tokens": 200, "questions": None}, None),  # no loss
+    ],
+)
+def test_every_rule_that_changes_losses_must_agree(ours, theirs, line):
+    evaluations = (dataclasses.replace(_evaluation(*ROWS), protocol={"name": "x"} | rules) for rules in (ours, theirs))
+    found = matching.mismatch(*evaluations)
+    assert found == line if line is None else found.startswith(line)
+
+
+@pytest.mark.parametrize(
     "template",
     [
         "system\n\nYou are a helpful assistant.user\n\n{}assistant\n\n",

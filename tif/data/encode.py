@@ -54,6 +54,20 @@ class Batch:
         """(B, T) bool: answer tokens and end token, what a model is asked to predict."""
         return self.uw | self.gw
 
+    def rows(self, index: Sequence[int]) -> "Batch":
+        """These samples with their pairs, padded to the longest of them."""
+        at = torch.tensor(list(index), device=self.input_ids.device)
+        length = int(self.lengths[at].max())
+        ids, uw, gw = (t[at, :length] for t in (self.input_ids, self.uw, self.gw))
+        pairs = (b and b.rows(index) for b in (self.retain, self.alternate))
+        return Batch(tuple(self.ids[i] for i in index), self.index[at], ids, self.lengths[at], uw, gw, *pairs)
+
+    def nothing(self) -> "Batch":
+        """The same texts without an answer: every loss of them is 0."""
+        none = torch.zeros_like(self.uw)
+        retain, alternate = (pair and pair.nothing() for pair in (self.retain, self.alternate))
+        return dataclasses.replace(self, uw=none, gw=none, retain=retain, alternate=alternate)
+
 
 class Encoder:
     """Tokenises prompt and answer together, once, and labels the answer's tokens.
@@ -94,7 +108,11 @@ class Encoder:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of the prompt alone, for generation."""
-        return self._tokenize(self.prompt(prompt))[0]
+        return self.token_ids(self.prompt(prompt))
+
+    def token_ids(self, text: str) -> list[int]:
+        """Token ids of a text that goes on: special tokens before it, none after."""
+        return self._tokenize(text)[0]
 
     def encode(self, sample: Sample, answer: str | None = None, prompt: str | None = None) -> Encoded:
         """Token ids and masks of a sample, or of another answer or prompt in its place (then nothing is unwanted)."""
@@ -103,12 +121,16 @@ class Encoder:
         before = self.prompt(sample.prompt if prompt is None else prompt)
         before += " " if before and self.template != "chat" else ""
         ids, offsets = self._tokenize(before + text)
-        # The first token that reaches into the answer opens it, even where it straddles the border.
-        first = next(t for t, (_, end) in enumerate(offsets) if end > len(before))
+        first = _first(offsets, len(before))
         labels = _Labels(text, spans, self.overlap)
         uw = [False] * first + [labels.unwanted(s - len(before), e - len(before)) for s, e in offsets[first:]]
         gw = [False] * first + [not u for u in uw[first:]]
         return Encoded(sample.id, [*ids, self.eos_id], [*uw, False], [*gw, True])
+
+    def join(self, before: str, answer: str) -> tuple[list[int], int]:
+        """Token ids of two texts put together, without an end token, and where the second one begins."""
+        ids, offsets = self._tokenize(before + answer)
+        return ids, _first(offsets, len(before))
 
     def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         # A chat template writes the special tokens itself.
@@ -119,6 +141,11 @@ class Encoder:
         while text and ids[-1] == self.eos_id and tuple(offsets[-1]) == (0, 0):
             del ids[-1], offsets[-1]
         return ids, offsets
+
+
+def _first(offsets: Sequence[tuple[int, int]], border: int) -> int:
+    """The first token that reaches over the border opens the answer, even where it straddles it."""
+    return next(t for t, (_, end) in enumerate(offsets) if end > border)
 
 
 def pieces(encoded: Encoded, max_tokens: int) -> list[Encoded]:

@@ -102,7 +102,10 @@ class Pairs(Dataset):
 
 
 class EpochSampler(DistributedSampler):
-    """Shuffles by (seed, epoch) and tells the dataset the epoch; one process is the case of one replica."""
+    """Shuffles by (seed, epoch) and tells the dataset the epoch.
+
+    Every process reads whole batches (the case of one replica): `tif.module` shares them out.
+    """
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch, after a resume too."""
@@ -163,12 +166,11 @@ class UnlearningDataModule(L.LightningDataModule):
         return self.encoder.encode(self.samples[position], answer=known[int(draw * len(known))])
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches of `data.batch_size` samples."""
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        """Shuffled batches of `data.batch_size` samples, the same in every process."""
         refuse = self._refuse if losses.forget_term(self.cfg.loss).alternate else None
         dataset = Pairs(self.items, self.retain, refuse, self.cfg.run.seed)
         # Seeds far apart: DistributedSampler adds the epoch to its seed.
-        sampler = EpochSampler(dataset, world, rank, shuffle=True, seed=self.cfg.run.seed * 1_000_003)
+        sampler = EpochSampler(dataset, 1, 0, shuffle=True, seed=self.cfg.run.seed * 1_000_003)
         # A loader without its own generator draws a seed from torch's global one at each epoch.
         return Loader(
             dataset,

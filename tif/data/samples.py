@@ -55,6 +55,33 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
+class Task:
+    """How a model is asked the samples of an evaluation set; what is None follows the configuration.
+
+    Attributes:
+        template: text with `{prompt}`, taken as it is: the answer or generation follows at once, without a blank.
+        prefix: what stands before the template: questions already answered, for example.
+        new_tokens: tokens generated, greedily; 0 = nothing is generated.
+        stops: texts that end a generation, which is cut before the first of them.
+        answer_tokens: the answer is cut to so many tokens before it is scored and compared.
+        end_token: whether the end token counts as part of the answer.
+    """
+
+    template: str | None = None
+    prefix: str = ""
+    new_tokens: int | None = None
+    stops: tuple[str, ...] = ()
+    answer_tokens: int | None = None
+    end_token: bool | None = None
+
+    def cut(self, generation: str) -> str:
+        """The generation up to the first of `stops`."""
+        for stop in self.stops:
+            generation = generation.split(stop)[0]
+        return generation
+
+
+@dataclasses.dataclass(frozen=True)
 class Benchmark:
     """The data of one experiment.
 
@@ -62,9 +89,11 @@ class Benchmark:
         name: which reader and split made it, e.g. "tofu/forget05".
         forget: samples to unlearn.
         retain: samples to keep, drawn from while unlearning; the retain model is trained on them.
-        sets: evaluation sets by name (forget, retain, real_authors, world_facts), in evaluation order.
-        background: what a base model knows before it meets the benchmark. Empty for real data; `fictitious` puts its
-            controls here, because a model built from scratch has read nothing.
+        sets: evaluation sets by name (forget, retain, real_authors, world_facts; MUSE's own), in evaluation
+            order.
+        background: what target and retain models read besides, and unlearning does not draw from: MUSE's second retain
+            part; the controls of `fictitious`, because a model built from scratch has read nothing.
+        tasks: how the samples of a set are asked, where the configuration does not say.
     """
 
     name: str
@@ -72,6 +101,7 @@ class Benchmark:
     retain: tuple[Sample, ...]
     sets: Mapping[str, tuple[Sample, ...]]
     background: tuple[Sample, ...] = ()
+    tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:

@@ -6,6 +6,7 @@ functions of what `tif.losses.terms.Inputs` holds.
 
 import dataclasses
 import importlib
+from typing import NamedTuple
 
 import torch
 
@@ -40,6 +41,38 @@ class LossTerms:
 
     total: torch.Tensor
     parts: dict[str, torch.Tensor]
+
+
+class Totals(NamedTuple):
+    """Sizes of the whole batch of an optimizer step; tokens as () long tensors on the batch's device.
+
+    Attributes:
+        samples: forget samples.
+        forget: tokens that the forget term sees.
+        unwanted: tokens of unwanted words.
+        retain, alternate: answer tokens of the retain samples and of the refusals.
+    """
+
+    samples: int
+    forget: torch.Tensor
+    unwanted: torch.Tensor
+    retain: torch.Tensor
+    alternate: torch.Tensor
+
+
+def totals(batch: Batch, cfg: Loss) -> Totals:
+    """The sizes of `batch`, for `compute` of its parts."""
+    uw, gw = batch.uw[:, 1:], batch.gw[:, 1:]
+    none = torch.zeros((), dtype=torch.long, device=uw.device)
+    retain, alternate = (b.answer[:, 1:].sum() if b else none for b in (batch.retain, batch.alternate))
+    return Totals(len(batch.ids), _mask(uw, gw, cfg).sum(), uw.sum(), retain, alternate)
+
+
+def whole(cfg: Loss) -> str | None:
+    """The key, with its value, for which a batch cannot be scored in parts; None where it can."""
+    if not forget_term(cfg).whole(cfg):
+        return None
+    return f"loss.lpl_reduction={cfg.lpl_reduction}" if cfg.forget == "lpl" else f"loss.forget={cfg.forget}"
 
 
 def forget_term(cfg: Loss) -> Term:
@@ -84,8 +117,9 @@ def compute(
     retain: Scored | None = None,
     alternate: Scored | None = None,
     retain_weight: torch.Tensor | float | None = None,
+    of: Totals | None = None,
 ) -> LossTerms:
-    """The loss that `cfg` composes.
+    """The loss that `cfg` composes, or the share of a part of the batch in it.
 
     Args:
         forget: what the models say of the batch.
@@ -93,40 +127,49 @@ def compute(
         cfg: the `loss` section.
         retain, alternate: the same of `batch.retain` and `batch.alternate`, where the terms read them.
         retain_weight: in place of cfg.retain_weight, where that moves (`loss.dual`).
+        of: sizes of the batch that `batch` is a part of; None = it is the batch. The parts' values add up.
 
     Returns:
         LossTerms: total = forget_weight * forget + pl_weight * pl + retain_weight * (retain - dual.limit or 0).
     """
+    of = of or totals(batch, cfg)
     uw, gw = batch.uw[:, 1:], batch.gw[:, 1:]
+    inputs = Inputs(
+        forget.policy, _mask(uw, gw, cfg), forget.reference, forget.own, _alternate(batch, alternate, of),
+        of.samples, of.forget,
+    )  # fmt: skip
     if cfg.forget == "ce":  # reads no other key, so that stages are the same under every method
-        value = finetune.cross_entropy(forget.policy, uw | gw)
+        value = finetune.cross_entropy(inputs)
         return LossTerms(value, {"ce": value})
-    inputs = Inputs(forget.policy, _mask(uw, gw, cfg), forget.reference, forget.own, _alternate(batch, alternate))
     parts = {cfg.forget.rpartition(":")[2]: forget_term(cfg)(inputs, cfg)}
     total = cfg.forget_weight * next(iter(parts.values()))
     if cfg.preserve == "pl":
-        parts["pl"] = tpo.preservation_loss(forget.policy, gw, cfg.pl_reduction)
+        parts["pl"] = tpo.preservation_loss(forget.policy, gw, cfg.pl_reduction, of.samples)
         total = total + cfg.pl_weight * parts["pl"]
     if cfg.retain != "none":
         assert batch.retain is not None
         assert retain is not None
         answer = batch.retain.answer[:, 1:]
-        parts["retain"] = RETAIN[cfg.retain](Inputs(retain.policy, answer, retain.reference, retain.own), cfg)
+        kept = Inputs(retain.policy, answer, retain.reference, retain.own, samples=of.samples, tokens=of.retain)
+        parts["retain"] = RETAIN[cfg.retain](kept, cfg)
         weight = cfg.retain_weight if retain_weight is None else retain_weight
-        total = total + weight * (parts["retain"] - (cfg.dual.limit or 0))
+        total = total + weight * (parts["retain"] - (cfg.dual.limit or 0) * len(batch.ids) / of.samples)
     if forget.reference is not None:
-        parts |= tpo.unwanted_word_changes(forget.policy, forget.reference, uw)
+        parts |= tpo.unwanted_word_changes(forget.policy, forget.reference, uw, of.unwanted)
     return LossTerms(total, parts)
 
 
 def _mask(uw: torch.Tensor, gw: torch.Tensor, cfg: Loss) -> torch.Tensor:
     """(B, T-1) bool: the tokens that the forget term sees."""
     answer = uw | gw
+    if cfg.forget == "ce":
+        return answer
     return (uw if cfg.on == "uw" else answer) & (answer.cumsum(1) > cfg.skip)
 
 
-def _alternate(batch: Batch, scored: Scored | None) -> Inputs | None:
+def _alternate(batch: Batch, scored: Scored | None, of: Totals) -> Inputs | None:
     if scored is None:
         return None
     assert batch.alternate is not None
-    return Inputs(scored.policy, batch.alternate.answer[:, 1:], scored.reference)
+    answer = batch.alternate.answer[:, 1:]
+    return Inputs(scored.policy, answer, scored.reference, samples=of.samples, tokens=of.alternate)

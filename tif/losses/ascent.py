@@ -3,7 +3,7 @@
 import torch
 
 from tif.losses.finetune import cross_entropy
-from tif.losses.terms import Inputs, term, token_mean
+from tif.losses.terms import Inputs, term
 from tif.schema import Loss
 
 
@@ -13,7 +13,7 @@ def ga(x: Inputs, cfg: Loss) -> torch.Tensor:
 
     Source: locuslab/tofu dataloader.py (grad_ascent; with retain=ce grad_diff, with retain=kl KL); unbounded below.
     """
-    return -cross_entropy(x.policy, x.mask)
+    return -cross_entropy(x)
 
 
 @term()
@@ -22,7 +22,7 @@ def wga(x: Inputs, cfg: Loss) -> torch.Tensor:
 
     Tokens that are already unlikely weigh less. Source: arXiv 2502.19301; open-unlearning src/trainer/utils.py.
     """
-    return token_mean(_probability(x) ** cfg.beta * x.policy.logprob, x.mask)
+    return x.token_mean(_probability(x) ** cfg.beta * x.policy.logprob)
 
 
 @term()
@@ -32,7 +32,7 @@ def satimp(x: Inputs, cfg: Loss) -> torch.Tensor:
     Source: arXiv 2505.11953; open-unlearning src/trainer/utils.py.
     """
     p = _probability(x)
-    return token_mean(p**cfg.beta * (1 - p) ** cfg.beta2 * x.policy.logprob, x.mask)
+    return x.token_mean(p**cfg.beta * (1 - p) ** cfg.beta2 * x.policy.logprob)
 
 
 def _probability(x: Inputs) -> torch.Tensor:

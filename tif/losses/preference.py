@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from tif.losses.finetune import cross_entropy
-from tif.losses.terms import Inputs, nll, sample_mean, term
+from tif.losses.terms import Inputs, nll, term
 from tif.schema import Loss
 
 
@@ -20,7 +20,7 @@ def npo(x: Inputs, cfg: Loss) -> torch.Tensor:
     negative-preference-optimization TOFU/dataloader.py.
     """
     ratio = nll(x.policy, x.mask) - nll(x.reference, x.mask)
-    return sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * ratio), x.mask)
+    return x.sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * ratio))
 
 
 @term()
@@ -30,7 +30,7 @@ def simnpo(x: Inputs, cfg: Loss) -> torch.Tensor:
     Source: arXiv 2410.07163; open-unlearning src/trainer/unlearn/simnpo.py, which has gamma inside beta as here.
     """
     per_token = nll(x.policy, x.mask) / x.mask.sum(1).clamp(min=1)
-    return sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * (per_token - cfg.gamma)), x.mask)
+    return x.sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * (per_token - cfg.gamma)))
 
 
 @term(alternate=True)
@@ -41,7 +41,7 @@ def idk(x: Inputs, cfg: Loss) -> torch.Tensor:
     term has its own mean, so that a long retain answer does not outweigh the refusal.
     """
     assert x.alternate is not None
-    return cross_entropy(x.alternate.policy, x.alternate.mask)
+    return cross_entropy(x.alternate)
 
 
 @term(reference=True, alternate=True)
@@ -51,10 +51,10 @@ def dpo(x: Inputs, cfg: Loss) -> torch.Tensor:
     R is S of the refusal. Source: arXiv 2305.18290, eq. 7, with NPO's factor 2 / beta as in open-unlearning
     src/trainer/utils.py and licong-lin/negative-preference-optimization.
     """
-    return sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * (_rise(x) - _rise(x.alternate))), x.mask)
+    return x.sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * (_rise(x) - _rise(x.alternate))))
 
 
-@term(reference=True, alternate=True)
+@term(reference=True, alternate=True, whole=lambda cfg: True)
 def kto(x: Inputs, cfg: Loss) -> torch.Tensor:
     """Kahneman-Tversky Optimization: mean of 1 - (2 / beta) log sig(k + beta (S - S_ref)), k = mean(R_ref - R).
 
@@ -63,7 +63,7 @@ def kto(x: Inputs, cfg: Loss) -> torch.Tensor:
     nor scaled by beta there.
     """
     kept = -_rise(x.alternate).detach().mean()
-    return sample_mean(1 - 2 / cfg.beta * logsigmoid(kept + cfg.beta * _rise(x)), x.mask)
+    return x.sample_mean(1 - 2 / cfg.beta * logsigmoid(kept + cfg.beta * _rise(x)))
 
 
 def _rise(x: Inputs | None) -> torch.Tensor:

@@ -1,10 +1,15 @@
 """What a term of a loss is made from: `Term`, what it sees, and the means that terms share.
 
+The batch of an optimizer step may be scored in parts, on one process or several. A term's value for a part is that
+part's share of the batch's value, so that the parts' values and gradients add up to those of the batch in one piece:
+sums are divided by the sizes of the whole batch, which `Inputs.sample_mean` and `Inputs.token_mean` do.
+
 Shapes: B samples, T tokens, K answer tokens, V vocabulary.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -36,6 +41,8 @@ class Inputs:
         mask: (B, T-1) bool, True where the token to predict counts.
         alternate: the same of each prompt with a refusal for an answer, all of whose tokens count; where the term asks
             for it.
+        samples: of the whole batch, of which these may be a part; None = these.
+        tokens: () long, the counting tokens of the whole batch; None = these.
     """
 
     policy: TokenScores
@@ -43,6 +50,18 @@ class Inputs:
     reference: TokenScores | None = None
     own: torch.Tensor | None = None
     alternate: "Inputs | None" = None
+    samples: int | None = None
+    tokens: torch.Tensor | None = None
+
+    def token_mean(self, values: torch.Tensor | None) -> torch.Tensor:
+        """Mean of (B, T-1) values over the batch's masked tokens; 0 where there are none."""
+        assert values is not None  # the term says that it needs them
+        tokens = self.mask.sum() if self.tokens is None else self.tokens
+        return (values * self.mask).sum() / tokens.clamp(min=1)
+
+    def sample_mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean of (B,) values over the batch's samples; one without a masked token adds 0."""
+        return torch.where(self.mask.any(1), values, 0).sum() / (self.samples or len(values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,41 +69,32 @@ class Term:
     """A forget or retain term and what it needs.
 
     Attributes:
-        value: (inputs, section `loss`) -> scalar to minimise; finite, and 0 without gradient, for an empty mask.
+        value: (inputs, section `loss`) -> scalar to minimise, the share of these samples in the batch's; finite, and 0
+            without gradient, for an empty mask.
         reference: reads the original model's token scores.
         alternate: reads the scores of refusals.
         per_token: makes of section `loss` what is computed at each answer token, `Inputs.own`.
+        whole: section `loss` -> whether samples of a batch enter each other's value in other ways than a mean, so that
+            the batch cannot be scored in parts.
     """
 
     value: Callable[[Inputs, Loss], torch.Tensor]
     reference: bool = False
     alternate: bool = False
     per_token: Callable[[Loss], PerToken] | None = None
+    whole: Callable[[Loss], bool] = lambda cfg: False
 
     def __call__(self, inputs: Inputs, cfg: Loss) -> torch.Tensor:
         """The term's value."""
         return self.value(inputs, cfg)
 
 
-def term(
-    reference: bool = False, alternate: bool = False, per_token: Callable[[Loss], PerToken] | None = None
-) -> Callable[[Callable[[Inputs, Loss], torch.Tensor]], Term]:
-    """Decorator that makes a function of (inputs, cfg) a `Term`; the arguments say what it needs."""
-    return lambda value: Term(value, reference, alternate, per_token)
+def term(**needs: Any) -> Callable[[Callable[[Inputs, Loss], torch.Tensor]], Term]:
+    """Decorator that makes a function of (inputs, cfg) a `Term`; `needs` are the Term's other fields."""
+    return lambda value: Term(value, **needs)
 
 
 def nll(scores: TokenScores | None, mask: torch.Tensor) -> torch.Tensor:
     """(B,) negative log-likelihood of each sample's masked tokens (nats); 0 where it has none."""
     assert scores is not None  # the term says that it needs them
     return -(scores.logprob * mask).sum(1)
-
-
-def token_mean(values: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of (B, T-1) values over all masked tokens of the batch; 0 where there are none."""
-    assert values is not None  # the term says that it needs them
-    return (values * mask).sum() / mask.sum().clamp(min=1)
-
-
-def sample_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of (B,) values over the batch, in which a sample without a masked token adds 0."""
-    return torch.where(mask.any(1), values, 0).mean()

@@ -24,6 +24,7 @@ def logit_preference_loss(
     beta: float,
     baseline: str = "none",
     reduction: str = "sample",
+    samples: int | None = None,
 ) -> torch.Tensor:
     """Push the policy's logit of each masked token below the reference's.
 
@@ -38,6 +39,7 @@ def logit_preference_loss(
             logits, so raw logits can fall without anything being forgotten.
         reduction: "sample": mean of LPL_i over the B samples. "batch": LPL of the mean d_i, as released; samples
             without an unwanted word are left out of that mean, and 0 where there is no other.
+        samples: of the whole batch, where these are a part of it ("sample" only); the mean is over those.
 
     Returns:
         Scalar, >= 0; 2 ln 2 / beta where policy and reference agree, less where the policy has forgotten.
@@ -60,23 +62,28 @@ def logit_preference_loss(
     d = ((z_ref - z) * mask).sum(1) / count.clamp(min=1)
     if reduction == "batch":
         return -2 / beta * logsigmoid(beta * d.sum() / some.sum().clamp(min=1)) * some.any()
-    return (-2 / beta * logsigmoid(beta * d) * some).mean()
+    return (-2 / beta * logsigmoid(beta * d) * some).sum() / (samples or len(some))
 
 
-@term(reference=True)
+@term(reference=True, whole=lambda cfg: cfg.lpl_reduction == "batch")
 def lpl(x: Inputs, cfg: Loss) -> torch.Tensor:
     """`logit_preference_loss` as a term."""
     assert x.reference is not None
-    return logit_preference_loss(x.policy, x.reference, x.mask, cfg.beta, cfg.lpl_baseline, cfg.lpl_reduction)
+    return logit_preference_loss(
+        x.policy, x.reference, x.mask, cfg.beta, cfg.lpl_baseline, cfg.lpl_reduction, x.samples
+    )
 
 
-def preservation_loss(policy: TokenScores, mask: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
+def preservation_loss(
+    policy: TokenScores, mask: torch.Tensor, reduction: str = "sum", samples: int | None = None
+) -> torch.Tensor:
     """Keep general words predictable: their negative log-likelihood.
 
     Args:
         policy: scores, (B, T-1).
         mask: (B, T-1) bool, True where the token to predict is a general word.
         reduction: over a sample's tokens: "sum" (as released) or "mean"; then the mean over samples.
+        samples: of the whole batch, where these are a part of it; the mean is over those.
 
     Returns:
         Scalar in nats, >= 0; lower is better. A row without general words adds 0.
@@ -84,17 +91,21 @@ def preservation_loss(policy: TokenScores, mask: torch.Tensor, reduction: str = 
     nll = -(policy.logprob * mask).sum(1)
     if reduction == "mean":
         nll = nll / mask.sum(1).clamp(min=1)
-    return nll.mean()
+    return nll.sum() / (samples or len(nll))
 
 
-def unwanted_word_changes(policy: TokenScores, reference: TokenScores, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+def unwanted_word_changes(
+    policy: TokenScores, reference: TokenScores, mask: torch.Tensor, tokens: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
     """How far unwanted words have moved from the reference, as means over the mask's tokens.
+
+    `tokens`: of the whole batch, where these are a part of it; the means are over those.
 
     Returns:
         uw_logit_change, uw_logprob_change (nats), uw_mean_logit_change: each negative where the policy is lower.
         A logit that falls with the mean logit, and not the log-probability, has forgotten nothing.
     """
-    count = mask.sum().clamp(min=1)
+    count = (mask.sum() if tokens is None else tokens).clamp(min=1)
     with torch.no_grad():
         return {
             f"uw_{name}_change": ((getattr(policy, name) - getattr(reference, name)) * mask).sum() / count

@@ -7,27 +7,40 @@ from textwrap import shorten
 
 from tif.records import Evaluation, Record, RecordSet
 
+# Rules that change no loss, so no truth ratio: of generations, and of how many questions (which are compared).
+NO_LOSS = {"name", "questions", "max_samples", "max_new_tokens", "prompt_counts", "decoding"}
 
-def mismatch(evaluation: Evaluation, retain: Evaluation) -> str | None:
-    """Say in what these two should not be compared, or None. What is not known is not held against them."""
-    if missing := no_forget(evaluation, retain):
+
+def mismatch(evaluation: Evaluation, retain: Evaluation, sets: Sequence[str] = ("forget",)) -> str | None:
+    """Say in what these two should not be compared, or None. What is not known is not held against them.
+
+    Args:
+        evaluation: of the model in question.
+        retain: of the retain model.
+        sets: whose questions are compared.
+    """
+    if missing := no_records(evaluation, retain, sets):
         return missing
     pairs = {
         "model family": (evaluation.family, retain.family),
         "protocol": (evaluation.protocol.get("name"), retain.protocol.get("name")),
     }
+    for rule in sorted((evaluation.protocol.keys() & retain.protocol.keys()) - NO_LOSS):
+        pairs[f"protocol's {rule}"] = evaluation.protocol[rule], retain.protocol[rule]
     for what, (ours, theirs) in pairs.items():
         if None not in (ours, theirs) and ours != theirs:
             return f"the {what} is {ours!r}, the retain model's is {theirs!r}"
-    forget = evaluation.sets["forget"], retain.sets["forget"]
-    return _different_questions(*forget) or _different_tokens(*forget)
+    pairs_of_sets = [(evaluation.sets[name], retain.sets[name]) for name in sets]
+    found = (difference for own in pairs_of_sets for difference in (_different_questions(*own), _different_tokens(*own)))
+    return next(filter(None, found), None)
 
 
-def no_forget(evaluation: Evaluation, retain: Evaluation) -> str | None:
-    """Say which of the two has no forget records, or None."""
+def no_records(evaluation: Evaluation, retain: Evaluation, sets: Sequence[str] = ("forget",)) -> str | None:
+    """Say which of the two has no records of one of the sets, or None."""
     for whose, one in (("the model's evaluation", evaluation), ("the retain model's evaluation", retain)):
-        if "forget" not in one.sets:
-            return f"{whose} has no forget records, only {', '.join(one.sets) or 'none'}"
+        for name in sets:
+            if name not in one.sets:
+                return f"{whose} has no {name} records, only {', '.join(one.sets) or 'none'}"
     return None
 
 

@@ -15,9 +15,10 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tif.metrics import memorization
 from tif.metrics.matching import mismatch as mismatch
-from tif.metrics.matching import no_forget
-from tif.records import Evaluation, Record, RecordSet
+from tif.metrics.matching import no_records
+from tif.records import PARAPHRASED, Evaluation, Record, RecordSet
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
@@ -27,13 +28,14 @@ TruthRatioForm = Literal["geometric", "arithmetic", "probability"]
 WITH_OPTIONS = ("real_authors", "world_facts")
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
 UTILITY_PARTS = ("probability", "rougeL", "truth_ratio")
-METRICS = ("probability", "rouge1", "rougeL", "truth_ratio")  # stable names; `values` adds truth ratio's other forms
+# Stable names; `values` adds truth ratio's other forms.
+METRICS = ("probability", "rouge1", "rougeL", "truth_ratio", "exact_memorization", "extraction_strength", "kl")
 
 
 def probabilities(records: RecordSet) -> Floats:
     """Probability of each answer: (N,), see `probability`."""
     loss = np.array([r.loss for r in _some(records)], dtype=np.float64)
-    if records.name not in WITH_OPTIONS:
+    if records.name.removesuffix(PARAPHRASED) not in WITH_OPTIONS:
         return np.exp(-loss)
     # p / (p + sum of wrong) = 1 / (1 + sum of wrong / p)
     odds = [_log_sum_exp(r.loss - np.array(r.perturbed_losses)) for r in _with_perturbed(records)]
@@ -154,7 +156,7 @@ def forget_quality(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch
         ValueError: If one of them has no forget records, or they answer different questions, follow different protocols
             or come from different model families (each as far as known).
     """
-    if missing := no_forget(evaluation, retain):
+    if missing := no_records(evaluation, retain):
         raise ValueError(f"forget/quality: {missing}")
     samples = log_truth_ratios(evaluation.sets["forget"]), log_truth_ratios(retain.sets["forget"])
     problem = None if allow_mismatch else mismatch(evaluation, retain)
@@ -190,19 +192,23 @@ def aggregate(
 def values(records: RecordSet) -> dict[str, Floats | None]:
     """Each metric of a set, question by question: (N,), whose mean is the metric; None where it was not recorded.
 
+    Those of `memorization` are there where the records have token statistics.
+
     Raises:
         ValueError: If the set is empty, or only some of its records have a part.
     """
     generated = any(r.generated is not None for r in _some(records))
     perturbed = any(r.perturbed_losses for r in records.records)
+    options = records.name.removesuffix(PARAPHRASED) in WITH_OPTIONS
     scores = rouge_recalls(records) if generated else {}
     forms: tuple[TruthRatioForm, ...] = ("geometric", "arithmetic", "probability")
     ratios = [_turned_truth_ratios(records, form) if perturbed else None for form in forms]
     return {
-        "probability": probabilities(records) if perturbed or records.name not in WITH_OPTIONS else None,
+        "probability": probabilities(records) if perturbed or not options else None,
         "rouge1": scores.get("rouge1"),
         "rougeL": scores.get("rougeL"),
         **dict(zip(("truth_ratio", "truth_ratio_arithmetic", "truth_ratio_probability"), ratios, strict=True)),
+        **memorization.values(records),
     }
 
 
@@ -239,7 +245,7 @@ def _turned_truth_ratios(records: RecordSet, form: TruthRatioForm) -> Floats:
     if form == "probability":
         return truth_ratios(records, form)
     log_ratio = log_truth_ratios(records, form)
-    if records.name == "forget":
+    if records.name.removesuffix(PARAPHRASED) == "forget":
         return np.exp(-np.abs(log_ratio))  # min(TR, 1/TR)
     return 1 - np.exp(np.minimum(log_ratio, 0))  # max(0, 1 - TR)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests import killing
 from tests.small import SMALL, files, finished, rows
-from tif import checkpoints, config, evaluation, fit, module, runs, training
+from tif import config, evaluation, fit, module, resuming, runs, training
 from tif.config import ConfigError
 
 # Four steps an epoch; the stages are those of the session's finished run.
@@ -91,12 +91,12 @@ def test_a_run_killed_within_an_epoch_goes_on_within_it(tmp_path_factory, monkey
 def test_with_lora_a_checkpoint_holds_the_adapters_alone(tmp_path_factory):
     sizes = {}
     for name, more in (("quiet", []), ("quiet-lora", LORA)):
-        (newest, *_) = checkpoints.listed(made(tmp_path_factory, name, *more) / "checkpoints")
+        (newest, *_) = resuming.listed(made(tmp_path_factory, name, *more) / "checkpoints")
         sizes[name] = newest.stat().st_size
     assert sizes["quiet-lora"] < sizes["quiet"] / 3
 
 
-@pytest.mark.parametrize("number", checkpoints.SIGNALS)
+@pytest.mark.parametrize("number", resuming.SIGNALS)
 @pytest.mark.parametrize("step", [1, 3, 6])  # in the middle of an epoch, in its last step, in the next one
 def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(quiet, monkeypatch, capsys, number, step):
     name = f"asked-{number}-{step}"
@@ -108,8 +108,8 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(quiet, monk
     assert signal.getsignal(number) == before
     line = f"stopped by {number.name} at step {step + 1}; the same command goes on from there\n"
     assert capsys.readouterr().err == line
-    (newest, *_) = checkpoints.listed(quiet.parent / name / "checkpoints")
-    assert checkpoints.step(newest) == step + 1
+    (newest, *_) = resuming.listed(quiet.parent / name / "checkpoints")
+    assert resuming.step(newest) == step + 1
     assert fit.main(own) == 0
     assert f"(goes on from {newest.name})" in capsys.readouterr().out
     same(quiet.parent / name, quiet)
@@ -145,7 +145,7 @@ def interrupted(quiet, name, monkeypatch, step=7):
 @pytest.mark.parametrize("harm", [damage, lambda path: path.write_bytes(path.read_bytes()[:-100])])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(quiet, monkeypatch, capsys, harm):
     own, folder = interrupted(quiet, "damaged", monkeypatch)
-    newest, older = checkpoints.listed(folder / "checkpoints")
+    newest, older = resuming.listed(folder / "checkpoints")
     harm(newest)
     capsys.readouterr()
     assert fit.main(own) == 0
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(quiet, monkeypat
 
 def test_a_run_without_a_whole_checkpoint_starts_over(quiet, monkeypatch, capsys):
     own, folder = interrupted(quiet, "all-damaged", monkeypatch)
-    for path in checkpoints.listed(folder / "checkpoints"):
+    for path in resuming.listed(folder / "checkpoints"):
         damage(path)
     capsys.readouterr()
     assert fit.main(own) == 0
@@ -168,7 +168,7 @@ def test_a_run_without_a_whole_checkpoint_starts_over(quiet, monkeypatch, capsys
 
 def test_a_checkpoint_can_be_named(quiet, monkeypatch, capsys):
     own, folder = interrupted(quiet, "named", monkeypatch)
-    newest, older = checkpoints.listed(folder / "checkpoints")
+    newest, older = resuming.listed(folder / "checkpoints")
     cfg = config.load(["quickstart.yaml", *own])
     for words_, problem in (
         (
@@ -196,7 +196,7 @@ def test_a_checkpoint_can_be_named(quiet, monkeypatch, capsys):
 
 
 def test_no_more_checkpoints_stay_than_asked_for(quiet):
-    assert [path.name for path in checkpoints.listed(quiet / "checkpoints")] == [
+    assert [path.name for path in resuming.listed(quiet / "checkpoints")] == [
         "epoch=2-step=8.ckpt",
         "epoch=1-step=4.ckpt",
     ]

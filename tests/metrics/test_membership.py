@@ -1,0 +1,117 @@
+"""Attack scores against cases worked out by hand; AUC against scikit-learn; its interval against plain resampling."""
+
+import math
+import zlib
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tif.metrics import membership
+
+LOGPROBS = (-1.0, -4.0, -0.5, -2.0, -2.5)
+
+
+def test_loss_is_the_mean_negative_log_probability():
+    assert membership.loss(LOGPROBS) == 2.0  # (1 + 4 + 0.5 + 2 + 2.5) / 5
+
+
+def test_zlib_divides_by_the_compressed_bytes_of_the_text():
+    text = "naïve " * 20
+    size = len(zlib.compress(text.encode("utf-8")))
+    assert membership.zlib(LOGPROBS, text) == 2.0 / size
+    assert size < len(text)  # or the divisor would say nothing
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.4, 3.25),  # int(5 * 0.4) = 2 tokens: (4 + 2.5) / 2
+        (0.59, 3.25),  # int(2.95) = 2: rounded down
+        (0.6, 8.5 / 3),  # 3 tokens: (4 + 2.5 + 2) / 3
+        (0.1, 4.0),  # int(0.5) = 0, and one token at least
+        (1.0, 2.0),  # all of them: the loss
+    ],
+)
+def test_min_k_is_the_mean_over_the_least_likely_tokens(share, expected):
+    assert membership.min_k(LOGPROBS, share) == pytest.approx(expected, rel=1e-12)
+
+
+def test_min_k_plus_plus_measures_each_token_in_its_own_standard_deviations():
+    # z = (log p - mu) / sigma: (-1 + 2) / 1 = 1, (-4 + 2) / 4 = -0.5, (-0.5 + 1) / 0.5 = 1, (-2 + 1) / 0.5 = -2,
+    # (-2.5 + 1) / 3 = -0.5. The two lowest of five: -2 and -0.5.
+    means, deviations = (-2, -2, -1, -1, -1), (1, 4, 0.5, 0.5, 3)
+    assert membership.min_k_plus_plus(LOGPROBS, means, deviations) == 1.25
+
+
+def test_min_k_plus_plus_of_a_distribution_written_out():
+    # p = (1/2, 1/4, 1/4): mu = -(1/2 ln 2 + 1/2 ln 4) = -1.5 ln 2, the variance is (0.5 ln 2)^2.
+    mu, sigma = -1.5 * math.log(2), 0.5 * math.log(2)
+    assert membership.min_k_plus_plus([math.log(0.25)], [mu], [sigma]) == pytest.approx(1.0, rel=1e-12)
+    assert membership.min_k_plus_plus([math.log(0.5)], [mu], [sigma]) == pytest.approx(-1.0, rel=1e-12)
+
+
+def test_min_k_plus_plus_of_a_certain_token_is_finite():
+    # A distribution without spread has sigma 0, which counts as 0.001.
+    assert membership.min_k_plus_plus([-0.002], [0.0], [0.0]) == pytest.approx(2.0, rel=1e-12)
+
+
+def test_reference_is_the_difference_of_losses_and_gradient_norm_the_mean_over_tensors():
+    assert membership.reference(LOGPROBS, (-1.0, -2.0)) == 0.5
+    assert membership.gradient_norm([3.0, 0.0, 6.0]) == 3.0
+
+
+def test_auc_counts_pairs_and_half_of_the_equal_ones():
+    # Forget 1, 3; holdout 2, 3, 4. Pairs won: 1 against all three; 3 against 4; equal: 3 and 3. (3 + 1 + 0.5) / 6.
+    assert membership.auc([1, 3], [2, 3, 4]) == 0.75
+
+
+def test_auc_is_one_where_every_forget_text_is_better_known_and_scikit_learns_in_between():
+    assert membership.auc([1, 2], [3, 4]) == 1
+    assert membership.auc([3, 4], [1, 2]) == 0
+    rng = np.random.default_rng(0)
+    forget, holdout = rng.normal(0, 1, 30).round(1), rng.normal(0.5, 1, 40).round(1)
+    expected = roc_auc_score([1] * 30 + [0] * 40, [*-forget, *-holdout])
+    assert membership.auc(forget, holdout) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_interval_of_an_auc_is_that_of_plain_resampling():
+    rng = np.random.default_rng(1)
+    forget, holdout = rng.normal(0, 1, 30), rng.normal(0.7, 1, 40)
+    drawn = [membership.auc(rng.choice(forget, 30), rng.choice(holdout, 40)) for _ in range(4000)]
+    assert membership.auc_interval(forget, holdout, 4000, 0) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.01)
+    assert membership.auc_interval([1, 2], [3, 4], 100, 0) == (1, 1)
+
+
+def test_a_draw_is_the_auc_of_the_texts_taken():
+    forget, holdout = np.array([1.0, 3.0, 5.0]), np.array([2.0, 3.0, 4.0, 0.0])
+    drawn = membership.auc_draws(membership.wins(forget, holdout), 100, 7)
+    taken = [membership.intervals.draw(n, 100, 7, name) for n, name in ((3, "forget"), (4, "holdout"))]
+    for number in range(5):
+        left, right = np.repeat(forget, taken[0][number]), np.repeat(holdout, taken[1][number])
+        assert drawn[number] == pytest.approx(membership.auc(left, right), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("forget", "holdout", "message"),
+    [
+        ([], [1], "there are no forget texts"),
+        ([1], [], "there are no holdout texts"),
+        ([1, math.nan], [1], "1 of 2 forget scores are not finite"),
+    ],
+)
+def test_an_auc_of_nothing_or_of_broken_scores_is_refused(forget, holdout, message):
+    with pytest.raises(ValueError, match=message):
+        membership.auc(forget, holdout)
+
+
+def test_a_text_without_scored_tokens_is_refused():
+    with pytest.raises(ValueError, match="no scored token"):
+        membership.min_k([])
+
+
+def test_only_attacks_whose_numbers_are_there_have_a_score():
+    assert membership.scores("ab", LOGPROBS).keys() == {"loss", "zlib", "min_k"}
+    full = membership.scores("ab", LOGPROBS, (-2,) * 5, (1,) * 5, (-1.0,), 4.0)
+    assert tuple(full) == membership.ATTACKS
+    assert (full["reference"], full["gradient_norm"]) == (1.0, 4.0)

@@ -1,0 +1,46 @@
+"""Memorization by hand: T = the model would have said the token, F = not; the last is the end token."""
+
+import pytest
+
+from tif.metrics import memorization, tofu
+from tif.records import Record, RecordSet, TokenStats
+
+
+def stats(top, kl=None):
+    hits = tuple(letter == "T" for letter in top)
+    return TokenStats((-1.0,) * len(hits), hits, (-2.0,) * len(hits), (1.0,) * len(hits), kl)
+
+
+CASES = [
+    # answer + end token, share of hits, share at the end that is all hits
+    ("TTTTF", 1.0, 1.0),
+    ("FTTTF", 0.75, 0.75),
+    ("TTFTF", 0.75, 0.25),
+    ("TTTFT", 0.75, 0.0),  # the end token does not count
+    ("FFFFT", 0.0, 0.0),  # 0, not 1 / 4
+    ("T", 0.0, 0.0),  # nothing but the end token
+]
+
+
+@pytest.mark.parametrize(("top", "exact", "strength"), CASES)
+def test_memorization_by_hand(top, exact, strength):
+    assert memorization.exact_memorization([stats(top)]).tolist() == [exact]
+    assert memorization.extraction_strength([stats(top)]).tolist() == [strength]
+
+
+def test_kl_is_a_mean_over_tokens_then_over_answers():
+    found = memorization.kl([stats("TT", (1.0, 3.0)), stats("TTT", (0.0, 0.0, 0.3))])
+    assert found.tolist() == pytest.approx([2.0, 0.1])
+
+
+def records(*all_stats):
+    return RecordSet("forget", tuple(Record(f"q/{i}", "?", "!", 1.0, 2, stats=s) for i, s in enumerate(all_stats)))
+
+
+def test_a_sets_values_have_what_was_recorded():
+    assert memorization.values(records(None, None)) == {}
+    assert list(memorization.values(records(stats("TT"), stats("FT")))) == ["exact_memorization", "extraction_strength"]
+    assert list(memorization.values(records(stats("TT", (0.0, 0.0)))))[-1] == "kl"
+    assert tofu.values(records(stats("TFT"), stats("TTT")))["exact_memorization"].tolist() == [0.5, 1.0]
+    with pytest.raises(ValueError, match="forget: 1 of 2 have no stats: q/1, ..."):
+        memorization.values(records(stats("TT"), None))

@@ -1,0 +1,36 @@
+"""A function run by several processes of one group (gloo, CPU), forked from a server that has imported torch once."""
+
+import multiprocessing
+import tempfile
+
+import torch
+import torch.distributed as dist
+import transformers.models.llama.modeling_llama  # noqa: F401 -- imported once, by the server
+
+import tif.evaluation  # noqa: F401
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.processes"])
+
+
+def together(world, work, *args):
+    """`work(*args)` in each of `world` processes: their results by rank. `work` is a module's own function."""
+    with tempfile.TemporaryDirectory() as folder, _context.Manager() as manager:
+        results = manager.dict()
+        group = [
+            _context.Process(target=_child, args=(rank, world, folder, results, work, args)) for rank in range(world)
+        ]
+        for process in group:
+            process.start()
+        for process in group:
+            process.join(120)
+            assert process.exitcode == 0, f"a process ended with {process.exitcode}"
+        return [results[rank] for rank in range(world)]
+
+
+def _child(rank, world, folder, results, work, args):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world)
+    results[rank] = work(*args)
+    dist.barrier()
+    dist.destroy_process_group()

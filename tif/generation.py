@@ -1,0 +1,90 @@
+"""Greedy continuations of many prompts."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from tif.data.encode import Encoder
+from tif.models import frozen
+from tif.shares import shared_out
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def generate(
+    model: "PreTrainedModel",
+    encoder: Encoder,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int | Sequence[int],
+    tokens_per_batch: int,
+) -> list[str]:
+    """Greedy continuations, without the end token; shared out to all processes.
+
+    Args:
+        model: a causal LM; its mode is restored.
+        encoder: knows the end token and turns ids into text.
+        prompts: token ids, see Encoder.prompt_ids.
+        max_new_tokens: at most so many tokens, for all prompts or for each.
+        tokens_per_batch: of prompts and what follows, padded, in one batch.
+    """
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+
+    def work(index: Sequence[int]) -> list[str]:
+        rows = _greedy(model, [prompts[i] for i in index], encoder.eos_id, [limits[i] for i in index])
+        return [str(encoder.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
+
+    lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
+    with frozen(model):
+        return shared_out(list(by_length(lengths, tokens_per_batch)), work, "generating answers", model)
+
+
+def _greedy(model: "PreTrainedModel", prompts: list[list[int]], eos_id: int, limits: Sequence[int]) -> list[list[int]]:
+    """Greedy decoding of left-padded prompts with a key-value cache; finished rows leave the batch."""
+    from transformers import DynamicCache
+
+    width, device = max(map(len, prompts)), model.device
+    ids = torch.tensor([[eos_id] * (width - len(p)) + p for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    left = torch.tensor(limits, device=device)
+    cache, rows = DynamicCache(config=model.config), torch.arange(len(prompts), device=device)
+    answers: list[list[int]] = [[] for _ in prompts]
+    with torch.no_grad():
+        for step in range(1, max(limits) + 1):
+            positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            output = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            chosen = output.logits[:, -1].float().argmax(1)
+            said = chosen != eos_id
+            for row, token in zip(rows[said].tolist(), chosen[said].tolist(), strict=True):
+                answers[row].append(token)
+            going = (said & (left[rows] > step)).nonzero()[:, 0]
+            if not len(going):
+                break
+            if len(going) < len(rows):
+                cache.batch_select_indices(going)
+                rows, mask, chosen = rows[going], mask[going], chosen[going]
+            ids, mask = chosen[:, None], torch.cat([mask, torch.ones_like(chosen)[:, None]], 1)
+    return answers
+
+
+def by_length(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Indices in batches of at most `tokens_per_batch` (one text at least), similar lengths together, longest first.
+
+    Longest first: a batch that does not fit the memory shows at once.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens_per_batch:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

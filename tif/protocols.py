@@ -1,0 +1,70 @@
+"""The rules of an evaluation that change its numbers, by the name under which published numbers were made.
+
+Sources: `legacy-tofu`: locuslab/tofu bdc209e (data_module.py, evaluate_util.py, config/eval_everything.yaml), whose
+evaluation the TIF release (xzhou98/Unlearning-TPO) and NPO (licong-lin/negative-preference-optimization) share;
+`open-unlearning`: locuslab/open-unlearning d3d7cf9 (src/data/utils.py, src/evals/metrics, configs/eval/tofu_metrics).
+
+Where we differ: the TIF release and NPO sample their generations, and the TIF release does not score the end token;
+both follow locuslab/tofu here. Its limit of 200 tokens counts the padding to the longest prompt of a batch; ours counts
+the prompt's own tokens, or the answers would depend on the batch.
+"""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """One set of rules; written into every file of records.
+
+    Attributes:
+        name: legacy-tofu or open-unlearning.
+        questions: the first n of each set are evaluated; None = all.
+        max_tokens: prompt and answer are cut after so many tokens before they are scored.
+        end_after_cut: whether a text that was cut still ends with the end token. Uncut texts always do, and it is
+            scored as an answer token.
+        max_new_tokens: generated for an answer.
+        prompt_counts: whether the prompt's tokens count as generated ones.
+        answer_tag: who says the "Answer:" that stands alone in the template's last line: "prompt", or "answer": then it
+            is scored with the answer, and generation has to produce it.
+        straddling: what a token that begins in the prompt and ends in the answer counts as; the blank between them
+            is no part of the prompt.
+        decoding: of generations.
+        truth_ratio: the form that enters the model utility, see metrics.tofu.truth_ratio.
+        template: the prompt format.
+        max_samples: eval.max_samples, set by set, None = what `questions` says.
+    """
+
+    name: str
+    questions: int | None
+    max_tokens: int
+    end_after_cut: bool
+    max_new_tokens: int
+    prompt_counts: bool
+    answer_tag: str
+    straddling: str = "prompt"
+    decoding: str = "greedy"
+    truth_ratio: str = "geometric"
+    template: str | None = None
+    max_samples: Any = None
+
+
+LEGACY_TOFU = Protocol(
+    "legacy-tofu",
+    questions=300,
+    max_tokens=200,
+    end_after_cut=False,
+    max_new_tokens=200,
+    prompt_counts=True,
+    answer_tag="answer",
+)
+OPEN_UNLEARNING = Protocol(
+    "open-unlearning",
+    questions=None,
+    max_tokens=512,
+    end_after_cut=True,
+    max_new_tokens=200,
+    prompt_counts=False,
+    answer_tag="prompt",
+)
+PROTOCOLS = {rules.name: rules for rules in (LEGACY_TOFU, OPEN_UNLEARNING)}

@@ -57,8 +57,8 @@ class Model:
         problems, few_bits = [], self.quantize != "none"
         if few_bits and not self.lora.rank:
             problems.append(f"model.quantize: {self.quantize} weights cannot be trained; want model.lora.rank > 0")
-        if few_bits and not self.path:
-            problems.append(f"model.quantize: {self.quantize} is for a model on disk or the hub; model.path is null")
+        if self.lora.rank and not self.path:
+            problems.append("model.lora.rank: adapters on weights that nobody has trained (model.path is null); want 0")
         if few_bits and strategy.startswith(("fsdp", "deepspeed_stage_3", "model_parallel")):
             problems.append(f"model.quantize: {self.quantize} weights cannot be cut into the shards of "
                             f"trainer.strategy={strategy}; want ddp or auto, or model.quantize=none")  # fmt: skip

@@ -166,6 +166,9 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
         loggers: list[Logger] = [jsonl, *stack.enter_context(_wandb(cfg, folder))]
         trainer = make_trainer(planned, folder, loggers, data, retain)
 
+        if in_shards:  # nor may the head be called in chunks, as many as a process has answers for
+            cfg = dataclasses.replace(cfg, loss=dataclasses.replace(cfg.loss, chunk_tokens=2**31))
+
         def prepare(module: UnlearningModule) -> None:
             _prepare(module, trainer, data)
 
@@ -282,6 +285,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")  # what model.quantize=int8 is
     warnings.filterwarnings("ignore", ".*past_key_values.*is deprecated.*")  # transformers < 5.24 knows no other name
+    warnings.filterwarnings("ignore", ".*The `srun` command is available.*")  # tif starts its own processes
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
 

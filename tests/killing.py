@@ -8,6 +8,7 @@ import io
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -39,6 +40,40 @@ def fit(where, words, after=None, at_file=None):
     process.start()
     process.join()
     return process.exitcode, time.perf_counter() - since
+
+
+def fit_together(where, words, processes, meanwhile=None, delay=0.0):
+    """Run the command in processes that belong together, as srun or torchrun would start them.
+
+    Args:
+        where, words: as `fit`.
+        processes: how many.
+        meanwhile: called with the processes while they run.
+        delay: seconds that each call of tests.slow:lpl sleeps.
+
+    Returns:
+        Exit codes, by rank.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        env = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes,
+               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TIF_TEST_DELAY": delay}  # fmt: skip
+        started.append(where.Process(target=_one_of_many, args=(words, {k: str(v) for k, v in env.items()})))
+    for process in started:
+        process.start()
+    if meanwhile:
+        meanwhile(started)
+    for process in started:
+        process.join()
+    return [process.exitcode for process in started]
+
+
+def _one_of_many(words, env):
+    os.environ.update(env)
+    _fit(words, None, None)
 
 
 def _fit(words, after, at_file):

@@ -126,7 +126,7 @@ def whole(policy: torch.nn.Module, dtype: torch.dtype, keep: bool = True) -> dic
         keep: False in the processes that only help to gather; their result is empty.
     """
     from peft.tuners.lora import LoraLayer
-    from peft.utils.integrations import dequantize_module_weight
+    from peft.utils.integrations import dequantize_bnb_weight
     from torch.distributed.tensor import DTensor
 
     def full(value: Any) -> torch.Tensor:
@@ -149,7 +149,7 @@ def whole(policy: torch.nn.Module, dtype: torch.dtype, keep: bool = True) -> dic
             delta = delta.T if getattr(module, "fan_in_fan_out", False) else delta
         for key, value in tensors.items():
             if key == "weight" and type(value).__name__ in ("Params4bit", "Int8Params"):
-                value = dequantize_module_weight(layer)
+                value = dequantize_bnb_weight(value, getattr(layer, "state", None))
             value = full(value)
             if key == "weight" and delta is not None:
                 value = value.float() + delta

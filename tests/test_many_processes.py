@@ -53,7 +53,10 @@ def weights(folder):
 
 @pytest.mark.parametrize(
     ("strategy", "processes", "more"),
-    [("ddp", 2, []), ("ddp", 4, []), ("fsdp2", 2, []), ("fsdp2", 4, []), ("fsdp2", 2, KL), ("fsdp2", 2, [*LORA[:1], *LORA[2:], *KL])],
+    [
+        ("ddp", 2, []), ("ddp", 4, []), ("fsdp2", 2, []), ("fsdp2", 4, []), ("fsdp2", 2, KL),
+        ("fsdp2", 2, [*LORA[:1], *LORA[2:], *KL]),
+    ],
 )  # fmt: skip
 def test_any_number_of_processes_ends_with_the_same_model_and_numbers(where, folder, strategy, processes, more):
     kind = "-".join(word.partition("=")[0].rpartition(".")[2] for word in more)

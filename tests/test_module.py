@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import gc
 
 import lightning as L
 import pytest
@@ -262,6 +263,28 @@ def test_the_learning_rate_follows_the_schedule(keys, expected):
     assert watch.lrs == pytest.approx([1e-3 * f for f in expected])
 
 
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("name", ["adamw8bit", "paged_adamw", "paged_adamw8bit"])
+def test_bitsandbytes_optimizers_train_as_adamw_does_and_hold_their_state_in_their_bits(name):
+    trained = []
+    for own in ("adamw", name):
+        module = unlearning(policy=wide(), optimizer=Optimizer(name=own, lr=1e-3, warmup_epochs=0))
+        trainer = fit(module, BATCHES * 5)
+        trained.append(module.policy.lm_head.weight.detach())
+    plain, few = trained
+    start = wide().lm_head.weight.detach()
+    assert (plain - start).abs().max() > 2e-3
+    assert (few - plain).norm() < (0.3 if "8bit" in name else 1e-3) * (plain - start).norm()
+    state = trainer.optimizers[0].state[module.policy.lm_head.weight]
+    assert state["state2"].dtype == (torch.uint8 if "8bit" in name else torch.float32)
+    assert len(trainer.optimizers[0].param_groups) == 2
+
+
+def wide():
+    """bitsandbytes leaves matrices of less than 4096 weights in float32."""
+    return tiny.model(hidden_size=128)
+
+
 def test_only_matrices_decay():
     module = unlearning(optimizer=Optimizer(lr=1e-2, weight_decay=0.3))
     trainer = fit(module, BATCHES)
@@ -314,6 +337,36 @@ def test_a_steps_loss_and_gradient_are_those_of_the_whole_batch_however_it_is_sp
     for actual, gradient in zip(watch.gradients, gradients, strict=True):
         torch.testing.assert_close(actual, gradient, atol=1e-5, rtol=1e-4)
     assert module.step_values.keys() == {"train/loss", "train/lpl", "train/pl"}
+
+
+def test_twenty_steps_on_packed_and_on_padded_batches_end_with_the_same_weights():
+    batches = [shuffled(order) for order in ((0, 1, 2, 3), (2, 0), (3,), (1, 2, 3))] * 5
+    trained = []
+    for batching in ("packed", "padded"):
+        module = unlearning(batching=batching, loss=Loss(beta=0.3, pl_weight=0.1))
+        module.cfg.data.max_tokens_per_batch = 18 if batching == "padded" else None
+        fit(module, batches)
+        trained.append(weights(module.policy))
+    start = weights(tiny.model())
+    assert (trained[0]["lm_head.weight"] - start["lm_head.weight"]).abs().max() > 0.05
+    for name, packed in trained[0].items():
+        torch.testing.assert_close(trained[1][name], packed, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "models_alive"), [("auto", 1), ("cached", 1), ("frozen", 2)])
+def test_auto_holds_no_second_model_where_the_loss_needs_token_scores_only(kind, models_alive):
+    class Count(L.Callback):
+        def on_before_optimizer_step(self, *_):
+            gc.collect()
+            alive = [o for o in gc.get_objects() if type(o) is torch.nn.Parameter and o.shape == (61, 16)]
+            self.alive = [p for p in alive if p.dtype == torch.float32]
+
+    before, count = Count(), Count()
+    before.on_before_optimizer_step()  # what other tests have left
+    module = unlearning(kind)
+    assert losses.original(module.cfg.loss) == "scores"
+    fit(module, BATCHES[:1], count)
+    assert len(count.alive) - len(before.alive) == 2 * models_alive  # embeddings and head
 
 
 class Gradient(L.Callback):

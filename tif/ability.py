@@ -96,9 +96,10 @@ def _values(results: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float 
             if metric in NOT_METRICS or metric.endswith("_stderr") or not isinstance(value, int | float):
                 continue
             error = metrics.get(f"{metric}_stderr,{kind}")
-            known = isinstance(error, int | float) and math.isfinite(error)
+            if not isinstance(error, int | float) or not math.isfinite(error):
+                error = None
             label = metric if kind in ("", "none") else f"{metric},{kind}"
-            found[f"lm-eval/{task}/{label}"] = (float(value), float(error) if known else None)
+            found[f"lm-eval/{task}/{label}"] = (float(value), error)
     return found
 
 

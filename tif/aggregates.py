@@ -2,13 +2,16 @@
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tif.config import ConfigError
-from tif.metrics import fluency, intervals, matching, membership, memorization, muse, tofu
+from tif.metrics import fluency, intervals, matching, membership, memorization, muse, overall, tofu
 from tif.records import Evaluation
 
+TOFU_CARDS = ("probability", "rouge", "truth_ratio", "model_utility", "forget_quality")
+MEMORIZATION_CARDS = ("exact_memorization", "extraction_strength", "kl")
 SETS = ("forget", "retain", "real_authors", "world_facts")
 
 
@@ -66,7 +69,12 @@ def numbers(
         if mismatch and not rules.allow_mismatch:
             raise ConfigError(f"{where_retain}: {mismatch}; allow_mismatch=true computes it all the same")
     found = (_of_muse if of_muse else _of_tofu)(ours, retain, rules, extras, where, where_retain)
+    theirs: dict[str, float | None] = {}
+    if retain:
+        with told(where_retain):
+            theirs = overall.aggregate(retain)
     return found | {
+        "retain_metrics": theirs or None,
         "mismatch": mismatch,
         "questions": {name: len(own.records) for name, own in ours.sets.items()},
         "model": ours.model,
@@ -155,3 +163,19 @@ def told(where: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def metric_cards() -> dict[str, str]:
+    """Each metric's docstring by the metric's name, as far as it is about the metric: no arguments, no errors."""
+    functions: dict[str, Any] = {name: getattr(tofu, name) for name in TOFU_CARDS}
+    functions |= {name: getattr(memorization, name) for name in MEMORIZATION_CARDS}
+    functions |= {**muse.CARDS, "membership/...": membership.auc, **membership.CARDS, **fluency.CARDS}
+    functions[overall.SCORE] = overall.score
+    ends = ("\n\nArgs:", "\n\nRaises:", "\n\nReturns:")
+    found = {}
+    for name, function in functions.items():
+        text = inspect.getdoc(function) or ""
+        for end in ends:
+            text = text.split(end)[0]
+        found[name] = text
+    return found

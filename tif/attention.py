@@ -4,8 +4,9 @@ A packed row keeps its samples apart by a mask, and PyTorch's attention computes
 costs N x N. On a CPU it pays to run attention sample by sample, so that rows may be long, which matrix products like.
 On CUDA a few large kernels win (flash attention, where it is installed, sees the borders itself).
 
-Measured, SmolLM2-135M float32, TOFU forget05 (59 tokens a sample), one core, forward and backward of 887 tokens, share
-of the matrix-product rate: see `python -m tif.bench what=step`.
+Measured, six layers of SmolLM2-135M's shape, float32, one core, samples of 60 tokens, forward and backward, medians of
+five, microseconds a token: rows of 240 tokens 1799 whole and 1711 sample by sample; 480: 1871 and 1638; 960: 2184 and
+1604.
 """
 
 from typing import TYPE_CHECKING, Any

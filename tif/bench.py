@@ -1,51 +1,77 @@
 """python -m tif.bench: what the work costs, as ratios and growth, measured on this machine.
 
-    python -m tif.bench [what=identify] [key=value ...] [--json] [--help]
+    python -m tif.bench [what=step|eval|identify|startup|scaling|memory] [key=value ...] [--json] [--help]
 
+what=step      a TPO step, interleaved with three other ways to compute the same loss: `release` (every sample padded to
+               500 tokens, one forward of the policy for LPL and one for PL, a resident reference, logits of all
+               positions), `two-pass` (the same, padded to the batch's longest) and `dynamic` (one forward of the
+               policy, padded so). Seconds, ratios, tokens/s, the share of this machine's matrix-product rate, memory.
+what=scaling   the cost of a step as samples, lengths and vocabulary grow, on random weights.
 what=identify  words per second and peak memory of masked_lm and causal_lm on one document of growing length, with tiny
                models made here (or yours): words/s stay level and memory flat, whatever the length.
+what=eval      TOFU's questions scored and answered, set by set in turn with every answer padded to 200 tokens and
+               generations in the data's order, as its peers do it. model.path: a model that was finetuned on TOFU.
+what=startup   seconds until --help, --print and a configuration error are answered.
 
-Each measurement has a process of its own. Exit code: 0 done, 2 wrong input (one line a problem).
+    python -m tif.bench model.path=../SmolLM2-135M data.benchmark=tofu data.path=../TOFU data.split=forget05
+
+Memory is measured in a process of its own each, above weights, gradients and optimizer. Exit code: 0 done, 2 wrong
+input (one line a problem).
 """
 
-import concurrent.futures
 import dataclasses
+import importlib
 import json
-import multiprocessing
-import resource
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from tif import config
-from tif.schema import key
+from tif.schema import Data, Identifier, Model, key
 
-if TYPE_CHECKING:
-    from tif.data.samples import Sample
-
-T = TypeVar("T")
-KINDS = ("masked_lm", "causal_lm")
+# Each has rows(cfg) -> list of dicts, and table(rows) for the terminal.
+WORK = {
+    "step": "tif.bench_step",
+    "eval": "tif.bench_eval",
+    "identify": "tif.bench_identify",
+    "startup": "tif.bench_startup",
+    "scaling": "tif.bench_scaling",
+    "memory": "tif.bench_memory",
+}
 
 
 @dataclasses.dataclass
 class Bench:
     """What is measured, on what."""
 
-    what: str = key("identify", "the work to measure", choices=("identify",))
-    words: int = key(175_000, "words of the longest document (MUSE Books has about as many)", at_least=1000)
-    text: str | None = key(None, "a text file to take the words from; null = answers about invented authors")
-    masked_lm: str | None = key(None, "Hugging Face folder or hub name of a masked LM; null = a tiny BERT made here")
-    causal_lm: str | None = key(None, "Hugging Face folder or hub name of a causal LM; null = a tiny Llama made here")
-    threads: int = key(1, "threads of the measured process; more only where nothing else runs", at_least=1)
+    what: str = key("step", "the work to measure", choices=tuple(WORK))
+    model: Model = dataclasses.field(default_factory=Model)
+    data: Data = dataclasses.field(default_factory=Data)
+    identifier: Identifier = dataclasses.field(default_factory=Identifier)
+    batch_sizes: list[int] = key([4, 8, 16], "step: samples of a step")
+    samples: int = key(64, "step: samples that each way trains on at each batch size, drawn from the data", at_least=1)
+    release: int = key(4, "step: largest batch for `release`, once; 0 = leave it out", at_least=0)
+    memory: bool = key(True, "step: measure memory too, at the smallest and the largest batch size")
+    questions: int | None = key(
+        None, "eval: the first n questions of each set; null = all, and 300 of the retain set", at_least=1
+    )
+    max_new_tokens: int = key(200, "eval: tokens generated for an answer", at_least=1)
+    words: int = key(175_000, "identify: words of the longest document (MUSE Books has about as many)", at_least=1000)
+    text: str | None = key(None, "identify: a text file for the words; null = answers about invented authors")
+    masked_lm: str | None = key(None, "identify: folder or hub name of a masked LM; null = a tiny BERT made here")
+    causal_lm: str | None = key(None, "identify: folder or hub name of a causal LM; null = a tiny Llama made here")
+    device: str = key("cpu", "cpu or cuda", choices=("cpu", "cuda"))
+    threads: int | None = key(None, "threads of a CPU's measured work; null = torch's own choice", at_least=1)
+    repeats: int = key(5, "startup, scaling: repetitions of each measurement (the median is shown)", at_least=1)
 
     def combinations(self) -> list[str]:
         """Problems between keys, one line each."""
+        problems = []
         if self.text and not Path(self.text).expanduser().is_file():
-            return [f"text: no file {self.text}"]
-        return []
+            problems.append(f"text: no file {self.text}")
+        if not self.batch_sizes or min(self.batch_sizes) < 1 or max(self.batch_sizes) > self.samples:
+            problems.append(f"batch_sizes: want sizes of 1 to samples={self.samples}, got {self.batch_sizes}")
+        return problems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,142 +82,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{__doc__}\nKeys, with their defaults:\n{config.help_text(Bench)}")
             return 0
         cfg = config.read(Bench, [word for word in words if word != "--json"])
-        rows = identify(cfg)
+        work = importlib.import_module(WORK[cfg.what])
+        rows = work.rows(cfg)
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     if "--json" in words:
         print(json.dumps(rows, indent=1))
     else:
-        _show(rows)
+        from tif.terminal import console
+
+        console.print(work.table(rows))
     return 0
-
-
-def identify(cfg: Bench) -> list[dict[str, Any]]:
-    """Rows of kind, words, seconds, words_per_second, memory_mb (what the work added to the process's peak).
-
-    Raises:
-        ConfigError: If a model cannot be loaded or the text is shorter than `words`.
-    """
-    from tif import training
-    from tif.identifiers import readers
-    from tif.terminal import track
-
-    training.quiet()
-    document = _document(cfg)
-    with tempfile.TemporaryDirectory() as folder:
-        models = {kind: getattr(cfg, kind) or _tiny(kind, document, Path(folder) / kind) for kind in KINDS}
-        for kind, path in models.items():
-            try:
-                readers.check(kind, path, masked=kind == "masked_lm")
-            except ValueError as error:
-                raise config.ConfigError(str(error)) from None
-        jobs = [(kind, models[kind], cfg.words // part) for kind in KINDS for part in (16, 4, 1)]
-        return [_alone(_measure, *job, document, cfg.threads) for job in track(jobs, "identifiers")]
-
-
-def _alone(measure: Callable[..., T], *args: Any) -> T:
-    """`measure` in a process of its own: its peak memory is nobody else's."""
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(measure, *args).result()
-
-
-def _measure(kind: str, path: str, words: int, document: str, threads: int) -> dict[str, Any]:
-    """One row."""
-    import torch
-
-    from tif import identifiers, training
-    from tif.schema import Identifier
-
-    training.quiet()
-    torch.set_num_threads(threads)
-    cfg = Identifier(kind=kind, device="cpu")
-    getattr(cfg, kind).model = path
-    identifiers.identify(cfg, [_sample(document, 1000)])  # weights and kernels are loaded now
-    before, since = _peak_mb(), time.perf_counter()
-    identifiers.identify(cfg, [_sample(document, words)])
-    seconds = time.perf_counter() - since
-    return {
-        "kind": kind, "words": words, "seconds": round(seconds, 2), "words_per_second": round(words / seconds),
-        "memory_mb": round(_peak_mb() - before, 1),
-    }  # fmt: skip
-
-
-def _sample(document: str, words: int) -> "Sample":
-    from tif.data.samples import Sample
-
-    return Sample("document", "", " ".join(document.split(" ", words)[:words]))
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
-
-
-def _document(cfg: Bench) -> str:
-    """`cfg.words` words with single blanks between."""
-    if cfg.text:
-        found = Path(cfg.text).expanduser().read_text(encoding="utf-8").split()
-    else:
-        from tif.data.fictitious import fictitious
-
-        found, seed = [], 0
-        while len(found) < cfg.words:
-            made = fictitious(authors=200, questions_per_author=20, forget_share=0.5, seed=seed)
-            found += [word for s in (*made.forget, *made.retain) for word in s.answer.split()]
-            seed += 1
-    if len(found) < cfg.words:
-        raise config.ConfigError(f"text: {cfg.text} has {len(found)} words, want {cfg.words}; lower words=")
-    return " ".join(found[: cfg.words])
-
-
-def _tiny(kind: str, document: str, folder: Path) -> str:
-    """A model of two layers with random weights and a tokenizer trained on the document; its folder."""
-    import torch
-    import transformers
-
-    from tif.models import load_tokenizer
-    from tif.schema import Model
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        size: dict[str, Any] = {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-        }
-        if kind == "masked_lm":
-            tokenizer = _word_pieces(document)
-            model: Any = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=len(tokenizer), **size))
-        else:
-            tokenizer = load_tokenizer(Model(path=None, init={"vocab_size": 2048}), [document[:1_000_000]])
-            model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **size))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-def _word_pieces(document: str) -> Any:
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    made = BertWordPieceTokenizer()
-    made.train_from_iterator([document[:1_000_000]], vocab_size=2048, show_progress=False)
-    names = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")}
-    return PreTrainedTokenizerFast(tokenizer_object=made._tokenizer, model_max_length=512, **names)
-
-
-def _show(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    from tif.terminal import console
-
-    table = Table("identifier", "words", "seconds", "words/s", "memory added (MB)", box=None, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(row["kind"], f"{row['words']:,}", f"{row['seconds']:.1f}", f"{row['words_per_second']:,}",
-                      f"{row['memory_mb']:.1f}")  # fmt: skip
-    console.print(table)
 
 
 if __name__ == "__main__":

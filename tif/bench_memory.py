@@ -95,7 +95,7 @@ def need(
     dtype = getattr(torch, model.dtype)
     made = _meta(config, dtype, lora)
     layers = config.num_hidden_layers
-    count = sum(w.numel() * w.itemsize for w in made.parameters())
+    count: float = sum(w.numel() * w.itemsize for w in made.parameters())
     if way == "nf4":
         linear = [m.weight for name, m in made.named_modules() if isinstance(m, torch.nn.Linear) and _cut(name)]
         count += sum(w.numel() * (NF4 - w.itemsize) for w in linear)

@@ -195,8 +195,9 @@ class TofuMetrics(Callback):
         """What KL compares with: itself before training, then the reference where that is a model, or loaded anew."""
         if not self.cfg.kl or epoch == 0:
             return policy if self.cfg.kl else None
-        if module.reference is not None and not isinstance(module.reference, CachedReference):
-            return module.reference.on(policy.device)
+        reference: Any = module.reference
+        if reference is not None and not isinstance(reference, CachedReference):
+            return reference.on(policy.device)
         return load_policy(module.cfg.model, self.encoder.tokenizer, module.cfg.run.seed).to(policy.device).eval()
 
 

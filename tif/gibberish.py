@@ -11,6 +11,22 @@ CLEAN = "clean"
 MAX_TOKENS = 512  # of a text are read
 
 
+def check(path: str | None) -> None:
+    """Stop before weights load where there is no such classifier.
+
+    Raises:
+        ValueError: One line.
+    """
+    from transformers import AutoConfig
+
+    if path is None:
+        return
+    try:
+        AutoConfig.from_pretrained(_place(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(_refusal(path, error)) from None
+
+
 def clean_probabilities(
     texts: Sequence[str], path: str, device: torch.device, tokens_per_batch: int = 4096
 ) -> list[float]:
@@ -27,15 +43,13 @@ def clean_probabilities(
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    where = Path(path).expanduser()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where if where.is_dir() else path)
+        tokenizer = AutoTokenizer.from_pretrained(_place(path))
         model = AutoModelForSequenceClassification.from_pretrained(
-            where if where.is_dir() else path, use_safetensors=True, dtype=torch.float32
+            _place(path), use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"fluency.classifier: {path} is no classifier that can be loaded ({reason})") from None
+        raise ValueError(_refusal(path, error)) from None
     model.to(device).eval()
     column = next((i for i, name in model.config.id2label.items() if str(name).lower() == CLEAN), 0)
     ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
@@ -46,3 +60,13 @@ def clean_probabilities(
             shares = model(**batch).logits.float().softmax(1)[:, int(column)]
         found |= zip(index, shares.tolist(), strict=True)
     return [found[i] for i in range(len(texts))]
+
+
+def _place(path: str) -> str | Path:
+    where = Path(path).expanduser()
+    return where if where.is_dir() else path
+
+
+def _refusal(path: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"fluency.classifier: {path} is no classifier that can be loaded ({reason})"

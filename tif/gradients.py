@@ -31,7 +31,9 @@ def gradient_norms(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: i
         batch = to_device(collate([texts[i] for i in index], index, pad_id), model.device)
         with torch.enable_grad():
             loss = -token_scores(model, batch, "padded").logprob.sum() / batch.answer[:, 1:].sum()
-            norms = [g.float().norm().item() for g in torch.autograd.grad(loss, weights, allow_unused=True) if g is not None]
+            norms = [
+                g.float().norm().item() for g in torch.autograd.grad(loss, weights, allow_unused=True) if g is not None
+            ]
         return [gradient_norm(norms)]
 
     for weight in weights:

@@ -31,7 +31,9 @@ def skipped(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
 
 def logits(model: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """(K, D) of `skipped` -> (K, V): the model's forward with its decoder replaced by these hidden states."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft wraps it
+    base: Any = model
+    if hasattr(base, "get_base_model"):  # peft wraps it
+        base = base.get_base_model()
     name = base.base_model_prefix
     decoder = base._modules[name]
     base._modules[name] = _Given(hidden[None])
@@ -48,10 +50,21 @@ class _Given(torch.nn.Module):
         super().__init__()
         self.hidden = hidden
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        from transformers.modeling_outputs import BaseModelOutputWithPast
+    def forward(self, *args: Any, **kwargs: Any) -> "_Said":
+        return _Said(self.hidden)
 
-        return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+
+class _Said:
+    """A decoder's output with nothing but hidden states: no cache, no attentions, no router's logits."""
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.last_hidden_state,)[index]
+
+    def __getattr__(self, name: str) -> None:
+        return None
 
 
 class _Scores(torch.autograd.Function):

@@ -113,15 +113,10 @@ def _folder(run: Config, out: str | None) -> Config:
 def _tell_made(out: Path, found: Sequence[Any]) -> None:
     from rich.markup import escape
 
-    from tif.identifiers.compare import labels, word_units
+    from tif.identifiers.show import summary
     from tif.terminal import console
 
-    flat = [label for s in found for label in labels(s, word_units)]
-    share = sum(flat) / max(1, len(flat))
-    console.print(
-        f"{escape(str(out))}: {len(found)} samples, {sum(flat):,} of {len(flat):,} words unwanted ({share:.1%})",
-        soft_wrap=True,
-    )
+    console.print(f"{escape(str(out))}: {summary(found)}", soft_wrap=True)
 
 
 def compare(words: Sequence[str]) -> None:
@@ -162,23 +157,39 @@ def _tokens_of(path: str) -> Any:
 
 
 def _show_comparison(found: dict[str, Any], units: str) -> None:
+    """Two tables; files are numbered, so that columns stay narrow whatever their names and number."""
+    from rich.markup import escape
+
+    from tif.terminal import console
+
+    scores = {"uw_share": "unwanted"}
+    if found["gold"]:
+        scores |= {"precision": "precision", "recall": "recall", "f1": "F1"}
+    gold = f", gold: {found['gold']}" if found["gold"] else ", no gold file among them"
+    console.print(f"{found['samples']} samples, {found['units']:,} {units}{escape(gold)}", soft_wrap=True)
+    rows = {name: [own[score] for score in scores] for name, own in found["files"].items()}
+    _print_numbers(f"share of {units}", list(scores.values()), rows)
+    if len(rows) > 1:
+        jaccard = {name: list(own.values()) for name, own in found["jaccard"].items()}
+        _print_numbers("Jaccard index with file", [str(n) for n in range(1, len(rows) + 1)], jaccard)
+
+
+def _print_numbers(title: str, columns: Sequence[str], rows: dict[str, list[float | None]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from tif.terminal import console
 
-    columns = ("uw_share", "precision", "recall", "f1") if found["gold"] else ("uw_share",)
-    gold = f", gold: {found['gold']}" if found["gold"] else ", no gold file among them"
-    console.print(f"{found['samples']} samples, {found['units']:,} {units}{escape(gold)}", soft_wrap=True)
-    for title, names, rows in (
-        ("", columns, {name: [own[c] for c in columns] for name, own in found["files"].items()}),
-        ("Jaccard index", tuple(found["jaccard"]), {n: list(own.values()) for n, own in found["jaccard"].items()}),
-    ):
-        table = Table(title, *map(escape, names), box=None, padding=(0, 2, 0, 0))
-        for name, row in rows.items():
-            table.add_row(escape(name), *("-" if x is None else f"{x:.3f}" for x in row))
-        console.print()
-        console.print(table)
+    digits = len(str(len(rows)))
+    names = {name: f"{number:>{digits}}  {name}" for number, name in enumerate(rows, 1)}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(title, no_wrap=True, min_width=max(map(len, (title, *names.values()))))
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True, min_width=max(5, len(column)))
+    for name, row in rows.items():
+        table.add_row(escape(names[name]), *("-" if x is None else f"{x:.3f}" for x in row))
+    console.print()
+    console.print(table, crop=False)  # a line too long is the terminal's to fold: no name and no number is cut
 
 
 def show(words: Sequence[str]) -> None:

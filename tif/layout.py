@@ -12,10 +12,10 @@ import torch
 from tif import attention
 from tif.data.encode import Batch
 
-# On a CPU a longer row costs more in attention than it saves in calls: SmolLM2-135M float32, forward, one core,
+# Under one mask, on a CPU, a longer row costs more in attention than it saves in calls: SmolLM2-135M float32, forward, one core,
 # CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512 0.274, 1024 0.306 (unpadded batches of equal length 0.24).
 PACKED_TOKENS = {"cpu": 256, "cuda": 4096}
-LONG_ROW = 1024  # where a CPU's attention runs sample by sample
+LONG_ROW = 1024  # where a CPU's attention runs sample by sample, see tif.attention
 CHUNK_TOKENS = 1024
 
 

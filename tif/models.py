@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch.distributed.tensor import DTensor
 
+from tif import attention, reference_cache
 from tif.config import ConfigError
 from tif.data.encode import Batch, Encoded, collate
 from tif.schema import Model
@@ -141,6 +143,7 @@ def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, emp
         # On some CPUs the first evaluation would pack the weights anew for good and multiply in bfloat16 from then on.
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    attention.use(policy)
     if cfg.gradient_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})  # the other kind loses LoRA's gradients
     if cfg.lora.rank:
@@ -240,16 +243,27 @@ class FrozenReference:
 
 
 def make_reference(
-    kind: str, policy: "PreTrainedModel", forget: Sequence[Encoded], pad_id: int, batching: str
+    kind: str,
+    policy: "PreTrainedModel",
+    forget: Sequence[Encoded],
+    pad_id: int,
+    batching: str,
+    folder: Path | None = None,
 ) -> Reference:
-    """`kind`: model.reference; auto = cached, the cheapest one."""
+    """`kind`: model.reference; auto = cached, the cheapest one. `folder`: keeps cached scores for other runs."""
     if kind == "frozen":
         return FrozenReference(policy, batching)
     if kind == "adapter":
         from tif.adapters import AdapterReference
 
         return AdapterReference(policy, batching)
-    return CachedReference.of(policy, forget, pad_id, batching)
+    if folder is None or isinstance(next(policy.parameters()), DTensor):  # no process has all of a shard's bits
+        return CachedReference.of(policy, forget, pad_id, batching)
+
+    def make() -> list[TokenScores]:
+        return CachedReference.of(policy, forget, pad_id, batching).rows
+
+    return CachedReference(list(reference_cache.rows(folder, policy, forget, batching, make)))
 
 
 @contextlib.contextmanager

@@ -202,6 +202,16 @@ class UnlearningModule(L.LightningModule):
         if self.current_epoch >= dual.warmup_epochs:
             self.retain_weight.add_(dual.step * (retain - (dual.limit or 0))).clamp_(min=0)
 
+    def _adamw(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        lr, name = self.cfg.optimizer.lr, self.cfg.optimizer.name
+        if name == "adamw":
+            # Lightning refuses to clip gradients for a fused optimizer under mixed precision.
+            return torch.optim.AdamW(groups, lr=lr, fused="mixed" not in self.cfg.trainer.precision)
+        from bitsandbytes import optim
+
+        kinds = {"adamw8bit": "AdamW8bit", "paged_adamw": "PagedAdamW", "paged_adamw8bit": "PagedAdamW8bit"}
+        return getattr(optim, kinds[name])(groups, lr=lr)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW (no decay on biases and norms) with linear warm-up, then linear decay to 0 or constant."""
         cfg = self.cfg.optimizer
@@ -210,9 +220,7 @@ class UnlearningModule(L.LightningModule):
             {"params": [p for p in weights if p.dim() > 1], "weight_decay": cfg.weight_decay},
             {"params": [p for p in weights if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        # Lightning refuses to clip gradients for a fused optimizer under mixed precision.
-        fused = "mixed" not in self.cfg.trainer.precision
-        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=fused)
+        optimizer = self._adamw(groups)
         total = int(self.trainer.estimated_stepping_batches)
         warmup = round(cfg.warmup_epochs * total / self.cfg.trainer.max_epochs)
 

@@ -9,13 +9,13 @@ import lightning as L
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from tif import config, distributed, evaluation, identifiers, losses, models, records, runs, spans
+from tif import config, distributed, evaluation, identifiers, losses, models, records, runs, spans, tasks
 from tif.config import ConfigError
 from tif.data import benchmarks
 from tif.data.encode import Encoder
 from tif.data.module import read_benchmark, training_samples
 from tif.data.samples import Benchmark
-from tif.metrics import tofu
+from tif.metrics import matching, muse
 from tif.schema import Config
 
 
@@ -54,7 +54,7 @@ def plan(cfg: Config) -> Plan:
     if found.benchmark.name:
         _check_data(found, problems)
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
     return found
 
 
@@ -105,12 +105,11 @@ def _check_places(found: Plan, problems: list[str]) -> None:
     with _noting(problems):
         runs.check_folder(cfg)
         runs.check_resume(cfg)
+    processes = 1
     with _noting(problems):
-        _check_trainer(cfg)
+        processes = _check_trainer(cfg)
     with _noting(problems):
-        if cfg.model.reference == "cached" and losses.original(cfg.loss) == "model":
-            raise ConfigError("model.reference: cached scores of the forget samples do not serve loss.forget="
-                              f"{cfg.loss.forget} loss.retain={cfg.loss.retain}; want frozen or auto")  # fmt: skip
+        _check_loss(cfg, processes)
     if cfg.model.path not in cfg.stages:
         with _noting(problems):
             found.family = models.check(cfg.model)
@@ -165,7 +164,12 @@ def _check_data(found: Plan, problems: list[str]) -> None:
     if not problems:
         with _noting(problems):
             _check_layer(found)
-    if found.retain:
+    if wants_forget_quality(cfg) and (
+        missing := [s for s in _compared(found.benchmark) if s not in found.benchmark.sets]
+    ):
+        problems.append(f"eval.forget_quality: {cfg.quality()} needs {missing[0]}, which {found.benchmark.name} does "
+                        "not have (no holdout texts?); want eval.forget_quality=false")  # fmt: skip
+    elif found.retain:
         with _noting(problems):
             _check_records(found, found.retain)
 
@@ -189,8 +193,8 @@ def _noting(problems: list[str]) -> Iterator[None]:
         problems += str(error).splitlines()
 
 
-def _check_trainer(cfg: Config) -> None:
-    """Lightning takes the keys, and the loss can be shared out as they ask."""
+def _check_trainer(cfg: Config) -> int:
+    """Lightning takes the keys; the number of processes that they ask for."""
     try:
         trainer = L.Trainer(
             **trainer_keys(cfg),
@@ -201,11 +205,20 @@ def _check_trainer(cfg: Config) -> None:
         )
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {_line(error)}") from None
+    return trainer.world_size
+
+
+def _check_loss(cfg: Config, processes: int) -> None:
+    """The reference serves the loss, and a batch can be shared out as the keys ask."""
     key, budget = losses.whole(cfg.loss), cfg.data.max_tokens_per_batch
-    if key and (budget or trainer.world_size > 1):
-        what = f"data.max_tokens_per_batch={budget}" if budget else f"{trainer.world_size} processes"
-        raise ConfigError(f"{key.split('=')[0]}: {key.split('=')[1]} looks at all samples of a batch together and "
-                          f"cannot be split for {what}; want another, or one process and null")  # fmt: skip
+    if key and (budget or processes > 1):
+        what = f"data.max_tokens_per_batch={budget}" if budget else f"{processes} processes"
+        name, value = key.split("=")
+        raise ConfigError(f"{name}: {value} looks at all samples of a batch together, which cannot be shared out for "
+                          f"{what}; want another, or one process and null")  # fmt: skip
+    if cfg.model.reference == "cached" and losses.original(cfg.loss) == "model":
+        raise ConfigError("model.reference: cached scores of the forget samples do not serve loss.forget="
+                          f"{cfg.loss.forget} loss.retain={cfg.loss.retain}; want frozen or auto")  # fmt: skip
 
 
 def _check_tokenizer(cfg: Config) -> None:
@@ -230,13 +243,21 @@ def _read_records(path: str) -> records.Evaluation:
 
 def _check_records(found: Plan, retain: records.Evaluation) -> None:
     """Refuse now what forget quality would refuse after the first evaluation."""
-    forget = evaluation.cut(found.benchmark.sets, found.cfg.eval)["forget"]
-    ours = tuple(records.Record(s.id, s.prompt, s.answer, loss=0.0, tokens=None) for s in forget)
-    expected = records.Evaluation(
-        "", {"forget": records.RecordSet("forget", ours)}, found.family, {"name": found.cfg.eval.protocol}
-    )
-    if problem := tofu.mismatch(expected, retain):
+    own, asking = found.benchmark, found.cfg.eval
+    used = evaluation.cut(own.sets, asking, own.tasks)
+    sets = {
+        name: records.RecordSet(name, tuple(records.Record(s.id, s.prompt, s.answer, 0.0, None) for s in used[name]))
+        for name in _compared(own)
+    }
+    rules = tasks.PROTOCOL if own.tasks else asking.protocol
+    expected = records.Evaluation("", sets, found.family, {"name": rules})
+    if problem := matching.mismatch(expected, retain, _compared(own)):
         raise ConfigError(f"eval.retain_records: {found.cfg.eval.retain_records}: {problem}")
+
+
+def _compared(benchmark: Benchmark) -> tuple[str, ...]:
+    """The sets that are compared with the retain model's."""
+    return muse.COMPARED if benchmark.tasks else ("forget",)
 
 
 def _line(error: Exception) -> str:

@@ -25,16 +25,13 @@ COLUMNS = {
     "forget/truth_ratio": "forget truth ratio",
     "retain/probability": "retain prob. ↑",
     "retain/rougeL": "retain ROUGE-L ↑",
+    "muse/verbmem_forget": "VerbMem forget ↓",
+    "muse/knowmem_forget": "KnowMem forget ↓",
+    "muse/knowmem_retain": "KnowMem retain ↑",
+    "muse/privleak": "PrivLeak → 0",
 }
 
-METRICS = {
-    "probability": "probability",
-    "rouge1": "ROUGE-1 recall",
-    "rougeL": "ROUGE-L recall",
-    "truth_ratio": "truth ratio, geometric",
-    "truth_ratio_arithmetic": "truth ratio, arithmetic",
-    "truth_ratio_probability": "truth ratio, probability",
-}
+GENERATED = ("forget", "knowmem_forget", "verbmem_forget")  # sets whose generations are shown, the first there is
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,60 +113,11 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
 
 
-def show_evaluation(found: dict[str, Any]) -> None:
-    """Print what `tif.evaluate` found."""
-    console.print(evaluation_table(found))
-    for line in _notes(found):
-        console.print(line, soft_wrap=True, markup=False)
-
-
-def evaluation_table(found: dict[str, Any]) -> Table:
-    """A row a number: its value, its interval, its protocol."""
-    rules, others = (_protocol(found[name]) for name in ("protocol", "retain_protocol"))
-    shown = Table(title=Text(f"{found['model']}, questions of TOFU"))
-    shown.add_column("metric")
-    for title in ("value", "95 % interval", "protocol"):
-        shown.add_column(title, justify="left" if title == "protocol" else "right", min_width=len(title))
-
-    def row(title: str, value: float | None, around: Sequence[float] | None, protocol: str) -> None:
-        limits = f"{number(around[0])} – {number(around[1])}" if around else "-"
-        shown.add_row(title, number(value), limits, protocol)
-
-    intervals = found["intervals"]
-    quality = rules if rules == others or not found["retain_model"] else f"{rules}; retain model {others}"
-    row("forget quality ↑", found["forget_quality"], intervals["forget_quality"], quality)
-    row("model utility ↑", found["model_utility"], intervals["model_utility"], rules)
-    for name, means in found["tasks"].items():
-        shown.add_section()
-        shown.add_row(Text(f"{name}, {found['questions'][name]} questions", "bold"))
-        for metric, title in METRICS.items():
-            up = name != "forget" or metric in ("truth_ratio", "truth_ratio_arithmetic")
-            row(f"  {title} {'↑' if up else '↓'}", means[metric], intervals["tasks"][name][metric], rules)
-    return shown
-
-
-def _notes(found: dict[str, Any]) -> list[str]:
-    """What to know beside the table."""
-    draws, seed = found["bootstrap"]["draws"], found["bootstrap"]["seed"]
-    lines = [f"intervals: percentile bootstrap over questions, {draws} draws, seed {seed}"]
-    if found["retain_model"] is None:
-        lines.append("forget quality: needs retain_records")
-    else:
-        lines.append(f"retain model: {found['retain_model']}")
-    if not found["protocol"]:
-        lines.append("protocol: logs of this kind do not record it; those of locuslab/tofu follow legacy-tofu")
-    if found["mismatch"]:
-        lines.append(f"NOT COMPARABLE, computed all the same: {found['mismatch']}")
-    return lines
-
-
-def _protocol(rules: dict[str, Any] | None) -> str:
-    return escape(str((rules or {}).get("name", "not recorded")))
-
-
 def generations_table(folder: Path, first: int, last: int) -> Table:
     """Questions, true answers, and what the model said before and after; markup in them is shown, not obeyed."""
-    before, after = (records.read(folder / "eval" / str(e)).sets["forget"].records for e in (first, last))
+    one, other = (records.read(folder / "eval" / str(e)).sets for e in (first, last))
+    asked = next(name for name in GENERATED if name in one)
+    before, after = one[asked].records, other[asked].records
     limit = int(_eval(folder).samples)
     table = Table(title="Forget questions, before and after", show_lines=True)
     for title in ("question", "true answer", f"epoch {first}", f"epoch {last}"):

@@ -56,13 +56,18 @@ class Fictitious:
 class Data:
     """What is learned and forgotten, and how it becomes batches."""
 
-    benchmark: str = key("fictitious", "which reader", choices=("fictitious", "tofu", "text"))
+    benchmark: str = key("fictitious", "which reader", choices=("fictitious", "tofu", "muse", "text"))
     path: str | None = key(
         None,
-        "tofu: a folder of TOFU's JSON files, or the hub name locuslab/TOFU; text: a file to forget (.txt, .jsonl, "
-        ".json), or a folder with forget.*, retain.*, holdout.*",
+        "tofu: a folder of TOFU's JSON files, or the hub name locuslab/TOFU; muse: a folder of News or Books as "
+        "muse_bench lays them out, or the hub name muse-bench/MUSE-News, muse-bench/MUSE-Books; text: a file to forget "
+        "(.txt, .jsonl, .json), or a folder with forget.*, retain.*, holdout.*",
     )
-    split: str = key("forget10", "tofu: the forget split; its retain split follows from it")
+    split: str | None = key(
+        None,
+        "tofu: the forget split, from which the retain split follows; null = forget10. muse: forget, scal_1 to scal_4, "
+        "sust_1 to sust_4; null = forget",
+    )
     max_retain: int | None = key(None, "tofu: use only the first n retain questions; null = all", at_least=1)
     train: str = key(
         "forget",
@@ -94,6 +99,12 @@ class Data:
 class Optimizer:
     """AdamW with linear warm-up and linear decay to 0."""
 
+    name: str = key(
+        "adamw",
+        "adamw: torch's, fused; adamw8bit: its state in 8 bits, 2 bytes a weight in place of 8; paged_: on a GPU the "
+        "state moves to the CPU's memory when there is no room (the last three are bitsandbytes')",
+        choices=("adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit"),
+    )
     lr: float = key(1e-5, "peak learning rate", above=0)
     weight_decay: float = key(0.01, "AdamW's decoupled weight decay", at_least=0)
     warmup_epochs: float = key(1.0, "epochs of linear warm-up from 0", at_least=0)
@@ -137,7 +148,7 @@ class Asking:
 
 @dataclasses.dataclass
 class Eval(Asking):
-    """TOFU metrics during training."""
+    """Metrics during training: TOFU's, or MUSE's on muse and text."""
 
     enabled: bool = key(True, "evaluate at all")
     before_training: bool = key(True, "evaluate the starting model as epoch 0")
@@ -145,7 +156,9 @@ class Eval(Asking):
     retain_records: str | None = key(
         None, "records of the retain model (a run's eval folder) or a stage's name; null = no forget quality"
     )
-    forget_quality: bool = key(True, "compute forget quality; needs eval.retain_records")
+    forget_quality: bool = key(
+        True, "compare with the retain model: forget quality, or PrivLeak on muse and text; needs eval.retain_records"
+    )
     kl: bool = key(
         False,
         "also KL(original || policy) over answer tokens; where no reference model is in memory, the original is loaded "
@@ -153,8 +166,8 @@ class Eval(Asking):
     )
     benchmarks: dict[str, Any] = key(
         {},
-        "benchmarks evaluated besides the run's own: tofu, muse-news, muse-books, text with hub name or folder, lm-eval "
-        "with tasks: eval.benchmarks.lm-eval=mmlu,wmdp_bio",
+        "evaluated besides the run's own: tofu, muse-news, muse-books, text (hub name or folder), lm-eval (tasks): "
+        "eval.benchmarks.lm-eval=mmlu,wmdp_bio",
     )
     best: str = key(
         "score",
@@ -162,9 +175,7 @@ class Eval(Asking):
         "usefulness and forgetting, see python -m tif.evaluate --metrics), forget/quality, utility/model, or none",
         choices=("score", "forget/quality", "utility/model", "none"),
     )
-    stop_on: list[str] = key(
-        [], f"failures that end the training, of {', '.join(FAILURES)}; all are told in any case"
-    )
+    stop_on: list[str] = key([], f"failures that end the training, of {', '.join(FAILURES)}; all are told in any case")
     samples: int = key(3, "generations shown before and after", at_least=0)
 
 
@@ -210,12 +221,10 @@ class Config:
         if unlearning and self.identifier.kind == "generative" and self.identifier.generative.dry_run:
             problems.append("identifier.generative.dry_run: asks nothing, so there is nothing to unlearn; want "
                             "python -m tif.identify with the same keys")  # fmt: skip
-        if self.data.benchmark == "text" and self.eval.enabled and unlearning:
-            problems.append("eval.enabled: tif has no metrics for benchmark text yet; want eval.enabled=false")
         problems += [f"loss.{problem}" for problem in self.loss.combinations(self.data.train)]
         if unlearning and self.eval.enabled and self.eval.forget_quality and not self.eval.retain_records:
             problems.append(
-                "eval.retain_records: forget quality needs the retain model's records, got null; give a run's eval "
+                f"eval.retain_records: {self.quality()} needs the retain model's records, got null; give a run's eval "
                 "folder or a stage that makes them, or eval.forget_quality=false"
             )
         negated = unlearning and self.loss.task_vector is not None
@@ -230,10 +239,16 @@ class Config:
             problems.append(f"data.template: want a text with {{prompt}} in it, or chat; got {self.data.template!r}")
         return problems
 
+    def quality(self) -> str:
+        """What compares the policy with the retain model."""
+        return "PrivLeak" if self.data.benchmark in ("muse", "text") else "forget quality"
+
     def data_combinations(self) -> list[str]:
         """Those of section `data`."""
         if self.data.benchmark == "tofu" and not self.data.path:
             return ["data.path: tofu needs a folder of TOFU's JSON files or the hub name locuslab/TOFU, got null"]
+        if self.data.benchmark == "muse" and not self.data.path:
+            return ["data.path: muse needs a folder of News or Books, or the hub name muse-bench/MUSE-News, got null"]
         if self.data.benchmark == "text" and not self.data.path:
             return ["data.path: text needs a file or folder of your own, got null"]
         return []

@@ -58,7 +58,9 @@ class Evaluate:
     records: str | None = key(None, "a recorded evaluation: a run's eval/<epoch> folder or an evaluation log")
     retain_records: str | None = key(None, "the retain model's evaluation, likewise; null = no forget quality")
     retain_model: str | None = key(None, "the retain model (folder or hub name), evaluated by the same rules")
-    allow_mismatch: bool = key(False, "compare with the retain model also where the two do not compare; the output says so")
+    allow_mismatch: bool = key(
+        False, "compare with the retain model also where the two do not compare; the output says so"
+    )
     draws: int = key(2000, "bootstrap draws behind each interval", at_least=100, at_most=100_000)
     seed: int = key(0, "owner of the bootstrap's draws; nothing else is drawn", at_least=0, at_most=2**32)
     benchmarks: str = key(

@@ -68,6 +68,10 @@ def _ask(encoder: Encoder, sample: Sample, task: Task, context: int | None, grou
         prompt = prompt[max(0, len(prompt) + new_tokens - context) :]
         lost = max(0, len(ids) - context) if new_tokens else 0
         ids, first = ids[lost:][:context], max(first - lost, 0)
+    if len(ids) <= max(first, 1):
+        raise ValueError(
+            f"sample {sample.id}: nothing of its answer is left to score; want more than one token of text"
+        )
     name = f"{sample.id.rpartition('/')[0]}/{group}" if task.prefix else sample.id
     text = Encoded(name, ids, [False] * len(ids), [t >= first for t in range(len(ids))])
     return Asked(dataclasses.replace(sample, answer=answer), prompt, [text], new_tokens, task)

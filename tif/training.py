@@ -190,7 +190,8 @@ def _prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataM
         kind = "adapter" if cfg.model.lora.rank else "frozen"
 
     def take() -> models.Reference:
-        return models.make_reference(kind, policy, data.items, data.encoder.pad_id, module.batching)
+        cache = Path(cfg.run.folder) / "references"
+        return models.make_reference(kind, policy, data.items, data.encoder.pad_id, module.batching, cache)
 
     precision = trainer.strategy.precision_plugin
     if isinstance(trainer.strategy, ModelParallelStrategy):
@@ -250,8 +251,9 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     # The stage's model as it is, whatever the policy is made of.
     model = dataclasses.replace(cfg.model, path=str(stage / "model"), lora=Lora(), quantize="none")
     encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
-    sets = evaluation.cut(planned.benchmark.sets, cfg.eval)
-    rules = dataclasses.asdict(evaluation.protocol(cfg.eval, encoder))
+    benchmark = planned.benchmark
+    sets = evaluation.cut(benchmark.sets, cfg.eval, benchmark.tasks)
+    rules = evaluation.described(cfg.eval, encoder, benchmark.tasks)
     device = distributed.device(cfg.trainer.accelerator)
     folder = stage / "eval" / runs.digest([rules, *(fingerprint(found) for found in sets.values())])
     with contextlib.ExitStack() as stack:
@@ -267,7 +269,9 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
             policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
         policy.to(device)
         batching = best_batching(cfg.data.batching, policy)
-        found = evaluation.evaluate(policy, encoder, planned.benchmark.sets, cfg.eval, batching, str(stage))
+        found = evaluation.evaluate(
+            policy, encoder, benchmark.sets, cfg.eval, batching, str(stage), tasks=benchmark.tasks
+        )
         if distributed.is_first():
             records.write(folder, found, overall.aggregate(found))
         distributed.barrier()

@@ -102,7 +102,11 @@ def test_what_a_folder_does_not_hold_is_left_out(tmp_path):
         ({"knowmem/forget_qa_icl.json": None}, "forget", "knowmem/forget_qa has no forget_qa_icl beside it"),
         ({"privleak/holdout.json": []}, "forget", "privleak/holdout holds no rows"),
         ({"verbmem/forget.json": '[{"prompt": "a", '}, "forget", "forget.json (Expecting"),
-        ({"verbmem/forget.json": [{"prompt": "a"}]}, "forget", "verbmem/forget row 0: want a text as gt, got only prompt"),
+        (
+            {"verbmem/forget.json": [{"prompt": "a"}]},
+            "forget",
+            "verbmem/forget row 0: want a text as gt, got only prompt",
+        ),
         ({"knowmem/forget_qa.json": [{"question": "a", "answer": 7}]}, "forget", "row 0: want a text as answer, got 7"),
         ({"privleak/forget.json": ["x", 3]}, "forget", "privleak/forget row 1: want an object, got 3"),
         ({"privleak/forget.json": {"a": "b"}}, "forget", "want a list of rows, got dict"),
@@ -141,7 +145,8 @@ def test_the_hubs_rows_become_the_same_samples_as_the_files(tmp_path, monkeypatc
 def test_the_real_files_have_muses_numbers_of_samples(shared):
     news, books = muse(str(shared / "muse/news")), muse(str(shared / "muse/books"), train=False)
     assert {name: len(own) for name, own in news.sets.items()} == {
-        "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30, "privleak_holdout": 30
+        "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
+        "privleak_holdout": 30,
     }  # fmt: skip
     assert {name: len(own) for name, own in books.sets.items()} == {"knowmem_forget": 100, "knowmem_retain": 100}
     raw = json.loads((shared / "muse/news/knowmem/forget_qa_icl.json").read_text())

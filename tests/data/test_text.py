@@ -13,7 +13,7 @@ def test_a_file_is_the_forget_set_and_a_document_has_no_prompt(tmp_path):
     (tmp_path / "book.txt").write_text(BOOK, encoding="utf-8")
     found = text(str(tmp_path / "book.txt"))
     assert found.name == "text/book"
-    assert (found.forget, found.retain, dict(found.sets)) == ((Sample("forget/0", "", BOOK),), (), {})
+    assert (found.forget, found.retain) == ((Sample("forget/0", "", BOOK),), ())
 
 
 def test_a_folder_holds_forget_retain_and_holdout_in_any_of_three_forms(tmp_path):
@@ -27,7 +27,34 @@ def test_a_folder_holds_forget_retain_and_holdout_in_any_of_three_forms(tmp_path
         ("forget/0", "Who?", "Mira."), ("forget/1", "", "A page."), ("forget/2", "P", "A"), ("forget/3", "", "bare"),
     ]  # fmt: skip
     assert [s.answer for s in found.retain] == ["one", "two"]
-    assert {name: len(samples) for name, samples in found.sets.items()} == {"forget": 4, "retain": 2, "holdout": 1}
+    assert {name: [s.id for s in samples] for name, samples in found.sets.items()} == {
+        "knowmem_forget": ["forget/0", "forget/2"],
+        "privleak_forget": ["forget/0", "forget/1/0", "forget/2", "forget/3/0"],
+        "privleak_holdout": ["holdout/0/0"],
+    }
+
+
+def test_a_documents_passages_begin_a_verbmem_prompt_and_go_on_with_its_target(tmp_path):
+    words = " ".join(f"word{i}" for i in range(1500))
+    (tmp_path / "forget.txt").write_text(words)
+    (tmp_path / "holdout.txt").write_text("Something else.")
+    found = text(str(tmp_path))
+    passages = [s.answer for s in found.sets["privleak_forget"]]
+    assert "".join(passages) == words
+    assert all(len(p) <= 4000 and not p[-1].isspace() for p in passages)
+    assert all(len(p) > 3990 for p in passages[:-1])
+    asked = found.sets["verbmem_forget"]
+    assert [s.prompt + s.answer for s in asked] == passages
+    for s in asked:
+        assert (s.answer[0], s.prompt[-1].isspace()) == (" ", False)
+        assert len(s.prompt) == pytest.approx(0.75 * len(s.prompt + s.answer), abs=10)
+    assert found.tasks["verbmem_forget"].answer_tokens == 128
+
+
+def test_without_a_holdout_there_is_nothing_to_tell_the_forget_texts_from(tmp_path):
+    (tmp_path / "forget.jsonl").write_text(json.dumps("Too short to go on with.") + "\n" + json.dumps("A page. " * 9))
+    assert [s.id for s in text(str(tmp_path)).sets["verbmem_forget"]] == ["forget/1/0"]
+    assert tuple(text(str(tmp_path)).sets) == ("verbmem_forget",)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +84,10 @@ def test_wrong_files_are_named_in_one_line(tmp_path, monkeypatch, files, path, l
 def test_real_news_are_one_document_and_arrays_of_passages(shared):
     whole = text(str(shared / "muse/news/raw/forget.txt")).forget
     assert (len(whole), len(whole[0].answer.encode())) == (1, 200_000)
-    passages = text(str(shared / "muse/news/privleak")).sets
-    assert {name: len(samples) for name, samples in passages.items()} == {"forget": 30, "retain": 30, "holdout": 30}
+    passages = text(str(shared / "muse/news/privleak"))
+    assert (len(passages.forget), len(passages.retain)) == (30, 30)
+    # 7,400 to 8,900 characters each: two or three passages of at most 4,000
+    assert {name: len(samples) // 30 for name, samples in passages.sets.items()} == {
+        "verbmem_forget": 2, "verbmem_retain": 2, "privleak_forget": 2, "privleak_holdout": 2
+    }  # fmt: skip
     assert len(text(str(shared / "muse/books/knowmem/forget_qa.json")).forget) == 100

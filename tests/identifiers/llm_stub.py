@@ -11,6 +11,11 @@ import threading
 import time
 from collections import Counter
 
+from tif.data.samples import Sample
+from tif.identifiers.lookup import find
+from tif.schema_identifier import Generative
+
+KEY = "sk-never-to-be-seen-0123456789"
 FAULTS = ("429", "500", "cut", "hang", "broken", "shape", "absent", "refusal")
 
 
@@ -24,6 +29,24 @@ def text_of(user: str) -> str:
     return re.findall(r"<(?:answer|text)-\w+>\n(.*)\n</(?:answer|text)-\w+>", user, re.DOTALL)[0]
 
 
+def sample(number, answer=None):
+    return Sample(f"toy/{number}", f"Where is number {number}?", answer or f"Number {number} lives in Oslo{number}.")
+
+
+def settings(stub, **keys):
+    return Generative(**{"base_url": stub.url, "model": "m", "timeout_s": 5.0, "retries": 1} | keys)
+
+
+def texts(sample):
+    """What its spans cover."""
+    return [sample.answer[s.start : s.end] for s in sample.unwanted]
+
+
+def unwanted(sample):
+    """What the stub's rule makes of it."""
+    return find(capitals(sample.answer), sample.answer)[0]
+
+
 @dataclasses.dataclass
 class Stub:
     """A running server: what it was told and what it saw.
@@ -31,19 +54,21 @@ class Stub:
     Attributes:
         answer: from the request's body to the reply's content; a tuple (status, JSON) replaces all of it.
         faults: by text, the faults of its first requests, in order.
-        hang_s: how long a hanging request hangs.
+        hang_s: how long a hanging request hangs. retry_after: seconds, sent with 429 and 500.
         usage: what each reply says it cost; None = nothing.
-        bodies, texts, headers: of each request, in order. texts: None for a second question.
+        bodies, texts, headers, times: of each request, in order. texts: None for a second question.
     """
 
     answer: object = None
     faults: dict = dataclasses.field(default_factory=dict)
     hang_s: float = 3.0
+    retry_after: str = "0.05"
     usage: dict | None = dataclasses.field(default_factory=lambda: {"prompt_tokens": 100, "completion_tokens": 10})
     delay_s: float = 0.0
     bodies: list = dataclasses.field(default_factory=list)
     texts: list = dataclasses.field(default_factory=list)
     headers: list = dataclasses.field(default_factory=list)
+    times: list = dataclasses.field(default_factory=list)
     seen: Counter = dataclasses.field(default_factory=Counter)
     lock: object = dataclasses.field(default_factory=threading.Lock)
     url: str = ""
@@ -79,6 +104,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             stub.bodies.append(body)
             stub.texts.append(text if len(body["messages"]) == 2 else None)
             stub.headers.append(dict(self.headers))
+            stub.times.append(time.monotonic())
             number = stub.seen[text]
             stub.seen[text] += 1
             stub.flying += 1
@@ -91,9 +117,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def act(self, stub, body, fault):
         if fault == "429":
-            self.send(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.05"})
+            self.send(429, {"error": {"message": "slow down"}}, {"Retry-After": stub.retry_after})
         elif fault == "500":
-            self.send(500, {"error": {"message": "oops"}}, {"Retry-After": "0.05"})
+            self.send(500, {"error": {"message": "oops"}}, {"Retry-After": stub.retry_after})
         elif fault == "cut":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True

@@ -1,9 +1,9 @@
-"""Tiny language models in Hugging Face folders, made here: a BERT with a WordPiece tokenizer, Llamas with bytes."""
+"""Tiny language models in Hugging Face folders, made here: BERTs with tokenizers of three kinds, Llamas with bytes."""
 
 import tokenizers
 import torch
 import transformers
-from tokenizers import models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from tests import tiny
 from tif.data.samples import Sample
@@ -41,15 +41,38 @@ def bert_tokenizer(words=()):
     )
 
 
-def bert(folder, steps=0, words=(), positions=64):
+def cased_tokenizer(kind):
+    """As RoBERTa's ("bytes": BPE, a word's blank is part of its first piece) or as XLM-R's ("pieces": Unigram)."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    if kind == "bytes":
+        made = tokenizers.Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        how = trainers.BpeTrainer(vocab_size=420, special_tokens=special, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    else:
+        made = tokenizers.Tokenizer(models.Unigram())
+        made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        how = trainers.UnigramTrainer(
+            vocab_size=160, special_tokens=special, unk_token="<unk>", show_progress=False
+        )  # fmt: skip
+    made.train_from_iterator(SENTENCES * 4, how)
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", cls_token="<s>", pad_token="<pad>", eos_token="</s>", sep_token="</s>",
+        unk_token="<unk>", mask_token="<mask>", model_max_length=62,
+    )  # fmt: skip
+
+
+def bert(folder, steps=0, words=(), positions=64, tokenizer=None):
     """A BERT of two layers, trained for `steps` to fill in the words of SENTENCES; the path of its folder."""
-    tokenizer = bert_tokenizer(words)
+    tokenizer = tokenizer or bert_tokenizer(words)
     torch.manual_seed(0)
     net = transformers.BertForMaskedLM(
         transformers.BertConfig(
             vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
             intermediate_size=64, max_position_embeddings=positions, hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
     data = tokenizer(list(SENTENCES), padding=True, return_tensors="pt")

@@ -1,5 +1,7 @@
+import contextlib
 import math
 import time
+import types
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import transformers
 from tests.identifiers import lms
 from tests.identifiers.lms import SENTENCES, TEXTS, sample, unwanted
 from tif.data.fictitious import fictitious
-from tif.identifiers import check, identify, settings
+from tif.identifiers import check, identify, settings, windows
 from tif.identifiers.words import words
 from tif.schema import Identifier
 from tif.schema_identifier import CausalLM, Contrastive
@@ -100,6 +102,25 @@ def test_long_texts_in_any_script_give_valid_spans(llama, other_llama, text):
         unwanted(found)
     reached = flags(causal(llama, [long], window=40, threshold=1.0)[0])  # but where the model is certain
     assert sum(reached) > 0.9 * len(list(words(text)))
+
+
+@pytest.mark.parametrize("kind", ["masked_lm", "causal_lm", "contrastive"])
+def test_the_progress_bar_counts_words_as_they_are_decided(kind, llama, other_llama, untrained_bert, monkeypatch):
+    seen, totals = [], []
+
+    @contextlib.contextmanager
+    def bar(what, total):
+        totals.append(total)
+        yield types.SimpleNamespace(advance=lambda steps, note: seen.append((steps, note)))
+
+    monkeypatch.setattr(windows, "bar", bar)
+    cfg = Identifier(kind=kind, device="cpu", tokens_per_batch=100)
+    cfg.masked_lm.model, cfg.causal_lm.model = untrained_bert, llama
+    cfg.contrastive.model, cfg.contrastive.base = llama, other_llama
+    identify(cfg, SAMPLES, TEMPLATE)
+    assert totals == [sum(len(list(words(s.answer))) for s in SAMPLES)] == [sum(steps for steps, _ in seen)]
+    assert len([steps for steps, _ in seen if steps]) > 4  # not all at the end
+    assert all(note.endswith(" words/s") for _, note in seen)
 
 
 def test_settings_hold_the_template_where_it_is_read(llama):

@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from tests.identifiers.llm_stub import Handler, completion, serving
-from tests.identifiers.test_generative import key, sample, settings, unwanted  # noqa: F401
+from tests.identifiers.llm_stub import Handler, completion, sample, serving, settings, unwanted
 from tif.identifiers import generative_batch
 from tif.identifiers.generative import Incomplete, label
 

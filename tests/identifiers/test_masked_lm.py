@@ -97,6 +97,38 @@ def test_the_default_equals_a_plain_loop(trained_bert, k, threshold):
     assert actual == [plain_default(trained_bert, s.prompt, s.answer, k, threshold) for s in samples]
 
 
+def plain_cased(folder, answers, same):
+    """The words that a cased model does not predict: each masked whole, each piece the likeliest one under `same`."""
+    net = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for answer in answers:
+        read, found, at = tokenizer(answer, return_offsets_mapping=True), [], 0
+        for word in "".join(" " if c in ',."()' else c for c in answer).split():
+            start = answer.index(word, at)
+            at = start + len(word)
+            pieces = [t for t, (a, b) in enumerate(read["offset_mapping"]) if a < at and b > start]
+            true, ids = [read["input_ids"][t] for t in pieces], torch.tensor([read["input_ids"]])
+            ids[0, pieces] = tokenizer.mask_token_id
+            with torch.no_grad():
+                guesses = net(input_ids=ids).logits[0, pieces].argmax(-1).tolist()
+            both = [(tokenizer.decode([g]), tokenizer.decode([t])) for g, t in zip(guesses, true, strict=True)]
+            if tokenizer.unk_token_id in true or not all(same(*pair) for pair in both):
+                found.append(word)
+        yield found
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_tokenizers_of_other_kinds_give_whole_words(tmp_path, kind):
+    """Byte-level BPE (RoBERTa) and Unigram (XLM-R): a piece may hold a blank, be one, or be some bytes of a letter."""
+    folder = lms.bert(tmp_path, steps=100, tokenizer=lms.cased_tokenizer(kind))
+    answers = [*SENTENCES[:3], "the author was born in Basel, where zoë was a baker."]
+    samples = [sample(a, "", str(i)) for i, a in enumerate(answers)]
+    for case, same in (("exact", str.__eq__), ("fold", lambda a, b: a.strip().casefold() == b.strip().casefold())):
+        actual = [[w for text in unwanted(s) for w in text.split()] for s in find(folder, samples, case=case)]
+        assert actual == list(plain_cased(folder, answers, same))
+        assert 10 < sum(map(len, actual)) < 40  # of 44
+
+
 def test_a_word_before_a_comma_can_be_general_by_default(trained_bert):
     (found,) = find(trained_bert, [sample(SENTENCES[0])])
     assert "Oslo" not in unwanted(found)

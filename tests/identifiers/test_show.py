@@ -44,7 +44,7 @@ def test_the_page_holds_the_data_as_text_and_never_as_markup():
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "small", "mark",
     }  # fmt: skip
     assert found.marked == ["Mira"]
-    for text in (NASTY.id, NASTY.prompt, NASTY.answer, "<x>.jsonl", "kind: <i>"):
+    for text in (NASTY.id, NASTY.prompt, NASTY.answer, "<x>.jsonl", "kind: <i>", "1 of 8 words unwanted"):
         assert text in found.text
 
 
@@ -67,3 +67,4 @@ def test_the_terminal_gets_colour_and_a_file_gets_brackets():
         assert expected in out.getvalue()
         assert "[red]Dell[/]" in out.getvalue()  # no markup of rich's either
         assert "<script>" in out.getvalue()
+        assert out.getvalue().endswith("1 samples, 1 of 8 words unwanted (12.5%)\n")

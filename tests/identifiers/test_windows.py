@@ -67,7 +67,7 @@ def test_a_prompt_too_long_loses_its_beginning_and_leaves_half_of_the_window():
 def test_a_judge_of_all_words_sees_each_once(text):
     seen = []
 
-    def judge(batch):
+    def judge(batch, done):
         assert len(batch) <= AT_ONCE
         seen.extend(w.text[x.start : x.end] for w in batch for x in w.words)
         return [[True] * len(w.words) for w in batch]
@@ -82,7 +82,7 @@ def test_a_judge_of_all_words_sees_each_once(text):
 def test_verdicts_land_on_their_samples():
     samples = [sample("Mira Dell, Oslo.", "", "a"), sample("no names", "", "b"), sample(BOOK, "", "c")]
 
-    def capital(batch):
+    def capital(batch, done):
         return [[w.text[x.start].isupper() for x in w.words] for w in batch]
 
     a, b, c = label(samples, windows(samples, no_prompt, by_words, 20, "unicode"), capital, "")
@@ -105,7 +105,7 @@ def test_a_document_is_read_as_it_goes():
 
     ahead = []
 
-    def judge(batch):
+    def judge(batch, done):
         ahead.append(len(pulled))
         return [[False] * len(w.words) for w in batch]
 

@@ -79,7 +79,9 @@ def test_the_interval_of_an_auc_is_that_of_plain_resampling():
     rng = np.random.default_rng(1)
     forget, holdout = rng.normal(0, 1, 30), rng.normal(0.7, 1, 40)
     drawn = [membership.auc(rng.choice(forget, 30), rng.choice(holdout, 40)) for _ in range(4000)]
-    assert membership.auc_interval(forget, holdout, 4000, 0) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.01)
+    assert membership.auc_interval(forget, holdout, 4000, 0) == pytest.approx(
+        np.quantile(drawn, [0.025, 0.975]), abs=0.01
+    )
     assert membership.auc_interval([1, 2], [3, 4], 100, 0) == (1, 1)
 
 

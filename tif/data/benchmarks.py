@@ -2,9 +2,10 @@
 
 from tif.data.samples import Benchmark
 from tif.schema import Config, Eval
+from tif.schema_evaluate import BENCHMARKS as NAMES
+from tif.schema_evaluate import LM_EVAL
 
-NAMES = ("tofu", "muse-news", "muse-books", "text")
-LM_EVAL = "lm-eval"
+TOFU_SPLIT = "forget10"  # where none is named
 
 
 def further(cfg: Config) -> dict[str, Benchmark]:
@@ -17,20 +18,20 @@ def further(cfg: Config) -> dict[str, Benchmark]:
     for name, path in cfg.eval.benchmarks.items():
         if name in NAMES:
             try:
-                found[name] = sets(name, str(path), cfg.data.split, cfg.data.template)
+                split = cfg.data.split if cfg.data.benchmark == "tofu" else None
+                found[name] = sets(name, str(path), split or TOFU_SPLIT)
             except ValueError as error:
                 raise ValueError(str(error).replace("data.path", f"eval.benchmarks.{name}", 1)) from None
     return found
 
 
-def sets(name: str, path: str, split: str, template: str) -> Benchmark:
+def sets(name: str, path: str, split: str) -> Benchmark:
     """The benchmark at `path`, for its evaluation sets.
 
     Args:
         name: one of NAMES.
         path: hub name, folder or file, see the readers.
         split: TOFU's forget split.
-        template: of the questions in one's own files.
 
     Raises:
         ValueError: See the readers.
@@ -42,7 +43,7 @@ def sets(name: str, path: str, split: str, template: str) -> Benchmark:
     if name == "text":
         from tif.data.text import text
 
-        return text(path, template)
+        return text(path)
     from tif.data.muse import muse
 
     return muse(path, train=False)

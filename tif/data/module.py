@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tif import losses
+from tif.data.benchmarks import TOFU_SPLIT
 from tif.data.encode import Batch, Encoded, Encoder, collate, pieces
 from tif.data.refusals import refusals
 from tif.data.samples import Benchmark, Sample
@@ -29,7 +30,11 @@ def read_benchmark(cfg: Data) -> Benchmark:
     if cfg.benchmark == "tofu":
         from tif.data.tofu import tofu
 
-        return tofu(str(cfg.path), cfg.split, cfg.max_retain)
+        return tofu(str(cfg.path), cfg.split or TOFU_SPLIT, cfg.max_retain)
+    if cfg.benchmark == "muse":
+        from tif.data.muse import muse
+
+        return muse(str(cfg.path), cfg.split or "forget")
     if cfg.benchmark == "text":
         from tif.data.text import text
 

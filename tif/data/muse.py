@@ -60,8 +60,8 @@ def muse(path: str, split: str = "forget", train: bool = True) -> Benchmark:
     name = f"muse/{folder.name.lower().removeprefix('muse-')}"
     sets, tasks = _sets(rows)
     if not sets:
-        raise ValueError(f"data.path: {path} has no verbmem/, knowmem/ or privleak/ in it; want a folder of MUSE's News "
-                         "or Books, or muse-bench/MUSE-News")  # fmt: skip
+        raise ValueError(f"data.path: {path} has no verbmem/, knowmem/ or privleak/ in it; want a folder of MUSE's "
+                         "News or Books, or muse-bench/MUSE-News")  # fmt: skip
     if not train:
         return Benchmark(name, (), (), sets, tasks=tasks)
     kind, _, fold = split.partition("_")
@@ -81,7 +81,7 @@ def muse(path: str, split: str = "forget", train: bool = True) -> Benchmark:
 
 def with_examples(examples: Sequence[Sample]) -> Task:
     """KnowMem's task after these questions and answers."""
-    shots = (f"{KNOWMEM.template.replace('{prompt}', s.prompt)}{s.answer}\n\n" for s in examples)
+    shots = (f"Question: {s.prompt}\nAnswer: {s.answer}\n\n" for s in examples)
     return dataclasses.replace(KNOWMEM, prefix="".join(shots))
 
 
@@ -108,9 +108,7 @@ def _documents(rows: Rows, subset: str, split: str) -> tuple[Sample, ...]:
     return () if found is None else _samples(found, f"{subset}/{split}", f"{subset}/{split}", None, "text")
 
 
-def _samples(
-    rows: Sequence[Any], name: str, where: str, prompt: str | None, answer: str
-) -> tuple[Sample, ...]:
+def _samples(rows: Sequence[Any], name: str, where: str, prompt: str | None, answer: str) -> tuple[Sample, ...]:
     if not rows:
         raise ValueError(f"data.path: {where} holds no rows; want at least one")
     return tuple(_sample(f"{name}/{i}", row, f"{where} row {i}", prompt, answer) for i, row in enumerate(rows))

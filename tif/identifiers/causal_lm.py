@@ -9,7 +9,7 @@ import torch
 from tif.data.encode import Encoded, collate
 from tif.data.samples import Sample
 from tif.identifiers.readers import Reader, Tokens, load
-from tif.identifiers.windows import Window, label, windows
+from tif.identifiers.windows import Done, Window, label, windows
 from tif.models import to_device
 from tif.schema import Identifier
 from tif.scoring import best_batching, rows, token_scores
@@ -32,8 +32,8 @@ def causal_lm(cfg: Identifier, samples: Sequence[Sample], template: str) -> tupl
     own, reader = cfg.causal_lm, load(str(cfg.causal_lm.model), False, cfg)
     score, least = scorer(reader, cfg.tokens_per_batch), math.log(own.threshold)
 
-    def judge(batch: Sequence[Window]) -> list[list[bool]]:
-        return [[logprob < least for logprob in row] for row in score(batch)]
+    def judge(batch: Sequence[Window], done: Done) -> list[list[bool]]:
+        return [[logprob < least for logprob in row] for row in score(batch, done)]
 
     found = windows(
         samples, before(reader.tokenizer, template, own.context), reader.count, reader.budget(own.window), "unicode"
@@ -41,18 +41,18 @@ def causal_lm(cfg: Identifier, samples: Sequence[Sample], template: str) -> tupl
     return label(samples, found, judge, "causal LM")
 
 
-Score = Callable[[Sequence[Window]], list[list[float]]]
+Score = Callable[[Sequence[Window], Done], list[list[float]]]
 
 
 def scorer(reader: Reader, tokens_per_batch: int) -> Score:
     """Windows to the log-probability (nats) of each word: the sum over all tokens that touch it."""
     batching = best_batching("auto", reader.model)
 
-    def score(batch: Sequence[Window]) -> list[list[float]]:
+    def score(batch: Sequence[Window], done: Done) -> list[list[float]]:
         read = [reader.read(w.text) for w in batch]
         pieces = [[own.of(word) for word in window.words] for window, own in zip(batch, read, strict=True)]
         logprobs = _logprobs(reader, read, [{t for word in own for t in word} for own in pieces], tokens_per_batch,
-                             batching)  # fmt: skip
+                             batching, lambda which: done(sum(len(batch[i].words) for i in which)))  # fmt: skip
         return [[sum(own[t] for t in word) if word else -math.inf for word in words]
                 for words, own in zip(pieces, logprobs, strict=True)]  # fmt: skip
 
@@ -60,9 +60,14 @@ def scorer(reader: Reader, tokens_per_batch: int) -> Score:
 
 
 def _logprobs(
-    reader: Reader, read: Sequence[Tokens], wanted: Sequence[Iterable[int]], tokens_per_batch: int, batching: str
+    reader: Reader,
+    read: Sequence[Tokens],
+    wanted: Sequence[Iterable[int]],
+    tokens_per_batch: int,
+    batching: str,
+    done: Callable[[Iterable[int]], None],
 ) -> list[dict[int, float]]:
-    """Log-probability of each wanted token of each text, by position.
+    """Log-probability of each wanted token of each text, by position; `done` is told which texts are read.
 
     A text starts after the beginning-of-text token (the end token where there is none); a model that has neither says
     1 / vocabulary about a first token.
@@ -78,6 +83,7 @@ def _logprobs(
         found[i] = {t: uniform for t in chosen}
         if any(marks[1:]):
             items[i] = Encoded(str(i), ids, [False] * len(ids), marks), len(ids) - len(own.ids)
+    done(i for i in range(len(read)) if i not in items)
     order = sorted(items, key=lambda i: -len(items[i][0].input_ids))
     for first, last in rows([len(items[i][0].input_ids) for i in order], tokens_per_batch):
         part = order[first:last]
@@ -87,6 +93,7 @@ def _logprobs(
         for i, row in zip(part, scores, strict=True):
             encoded, added = items[i]
             found[i] |= {t - added: row[t - 1] for t, wanted_here in enumerate(encoded.gw) if wanted_here and t}
+        done(part)
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tif.data.samples import Sample
 from tif.identifiers.causal_lm import before, scorer
 from tif.identifiers.readers import Reader, load
-from tif.identifiers.windows import Window, label, windows
+from tif.identifiers.windows import Done, Window, label, windows
 from tif.schema import Identifier
 
 
@@ -26,8 +26,8 @@ def contrastive(cfg: Identifier, samples: Sequence[Sample], template: str) -> tu
     target, base = load(str(own.model), False, cfg), load(str(own.base), False, cfg)
     of_target, of_base = scorer(target, cfg.tokens_per_batch), scorer(base, cfg.tokens_per_batch)
 
-    def judge(batch: Sequence[Window]) -> list[list[bool]]:
-        both = zip(of_target(batch), of_base(batch), strict=True)
+    def judge(batch: Sequence[Window], done: Done) -> list[list[bool]]:
+        both = zip(of_target(batch, lambda _: None), of_base(batch, done), strict=True)
         return [[t - b >= own.margin for t, b in zip(*rows, strict=True)] for rows in both]  # inf - inf is no number
 
     found = windows(

@@ -8,6 +8,7 @@ cost: those with a problem (refused, cut at max_tokens) and those that `parse` c
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ class Answers:
     Attributes:
         words: the usable answers' words, by request key.
         tokens: prompt and answer tokens paid for, by request key; unusable answers included.
+        replies: how many came, by request key, in all runs; unusable ones included.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,6 +29,7 @@ class Answers:
         self.path = folder / "answers.jsonl"
         self.words: dict[str, tuple[str, ...]] = {}
         self.tokens: dict[str, tuple[int, int]] = {}
+        self.replies: Counter[str] = Counter()
         # Unbuffered: what a killed process wrote is there. O_APPEND: two runs may share the folder.
         self._file = self.path.open("ab", buffering=0)
         with self.path.open("rb") as file:
@@ -66,6 +69,7 @@ class Answers:
     def _use(self, key: str, reply: Reply) -> None:
         prompt, answer = self.tokens.get(key, (0, 0))
         self.tokens[key] = prompt + reply.prompt_tokens, answer + reply.answer_tokens
+        self.replies[key] += 1
         if reply.problem:
             raise BadAnswer(reply.problem)
         self.words[key] = parse(reply.content)

@@ -113,7 +113,9 @@ def _files(client: Client, requests: Iterable[Request]) -> Iterator[dict[str, by
     size = 0
     for request in requests:
         row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions"}
-        line = json.dumps(row | {"body": body(client.cfg, request)}).encode() + b"\n"
+        line = (
+            json.dumps(row | {"body": body(client.cfg, request, client.answers.replies[request.key])}).encode() + b"\n"
+        )
         if lines and (len(lines) == MOST_REQUESTS or size + len(line) > MOST_BYTES):
             yield lines
             lines, size = {}, 0

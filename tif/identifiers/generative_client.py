@@ -80,9 +80,9 @@ class Client:
 
     async def _ask(self, request: Request) -> None:
         problem = ""
-        for attempt in range(1 + ASK_AGAIN):
+        for _ in range(1 + ASK_AGAIN):
             async with self._held_back(self.cfg.cost(*most_tokens(self.cfg, request))):
-                reply = await self._send(request, attempt)
+                reply = await self._send(request, self.answers.replies[request.key])
                 try:
                     self.keep(request, reply)
                     return

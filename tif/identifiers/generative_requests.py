@@ -112,7 +112,7 @@ def body(cfg: Generative, request: Request, attempt: int = 0, plain: bool = Fals
     Args:
         cfg: the settings.
         request: what is asked.
-        attempt: times that this was asked and answered badly: another seed, lest the same comes back.
+        attempt: times that this was answered badly, in this run or before: another seed, lest the same comes back.
         plain: for servers that refuse JSON schemas or the newer parameters.
     """
     options: dict[str, Any] = {"model": cfg.model, "messages": list(request.messages)}

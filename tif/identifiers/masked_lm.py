@@ -9,7 +9,7 @@ import torch
 
 from tif.data.samples import Sample
 from tif.identifiers.readers import Reader, Tokens, load
-from tif.identifiers.windows import Window, label, windows
+from tif.identifiers.windows import Done, Window, label, windows
 from tif.schema import Identifier
 from tif.schema_identifier import MaskedLM
 from tif.scoring import rows
@@ -68,7 +68,13 @@ def masked_lm(cfg: Identifier, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         str(own.words),
     )
     predicts = Predicts(reader, own)
-    return label(samples, found, lambda batch: judge(reader, predicts, batch, cfg.tokens_per_batch), "masked LM")
+    return label(
+        samples,
+        found,
+        lambda batch, done: judge(reader, predicts, batch, cfg.tokens_per_batch, done),
+        "masked LM",
+        str(own.words),
+    )
 
 
 class _Masked(NamedTuple):
@@ -79,7 +85,9 @@ class _Masked(NamedTuple):
     pieces: list[int]
 
 
-def judge(reader: Reader, predicts: "Predicts", batch: Sequence[Window], tokens_per_batch: int) -> list[list[bool]]:
+def judge(
+    reader: Reader, predicts: "Predicts", batch: Sequence[Window], tokens_per_batch: int, done: Done
+) -> list[list[bool]]:
     """Whether each word of each window is unwanted."""
     tokens = [reader.read(w.text) for w in batch]
     verdicts = [[True] * len(w.words) for w in batch]
@@ -90,6 +98,7 @@ def judge(reader: Reader, predicts: "Predicts", batch: Sequence[Window], tokens_
         if predicts.can(pieces := tokens[i].of(word), tokens[i])
     ]
     asked.sort(key=lambda m: -len(tokens[m.window].ids))  # longest first: too little memory shows at once
+    done(sum(map(len, verdicts)) - len(asked))
     with only_masked(reader.model) as forward:
         for first, last in rows([len(tokens[m.window].ids) for m in asked], tokens_per_batch):
             part = asked[first:last]
@@ -99,6 +108,7 @@ def judge(reader: Reader, predicts: "Predicts", batch: Sequence[Window], tokens_
                 verdicts[m.window][m.word] = not all(
                     [predicts(own.ids[t], text[slice(*own.offsets[t])], next(guesses)) for t in m.pieces]
                 )
+            done(len(part))
     return verdicts
 
 
@@ -123,10 +133,11 @@ class Predicts:
 
     def _same(self, guessed: int, piece: int, characters: str) -> bool:
         characters, text = characters.strip(), self._text(guessed)
-        if self.own.case == "exact":
-            return text.removeprefix("##") == characters and (guessed == piece or self.own.pieces == "one")
+        exact = self.own.case == "exact"
         if self.own.pieces == "one":
-            return text.lower() == characters.lower()
+            return text == characters if exact else text.lower() == characters.lower()
+        if exact:  # a piece that is a blank, or some bytes of a letter, has no case
+            return guessed == piece and (text.removeprefix("##") in ("", characters) or "\ufffd" in text)
         return guessed == piece or text.casefold() == self._text(piece).casefold()
 
     def _text(self, token: int) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tif.data.samples import Sample
+from tif.identifiers.compare import labels, word_units
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:50em;margin:2em auto;padding:0 1em;
 color:#222;background:#fff}
@@ -29,7 +30,15 @@ def parts(sample: Sample) -> Iterator[tuple[str, bool]]:
         yield sample.answer[at:], False
 
 
-def in_terminal(samples: Iterable[Sample], console: Console) -> None:
+def summary(samples: Iterable[Sample]) -> str:
+    """How many samples and words, and which share of the words is unwanted."""
+    found = [labels(s, word_units) for s in samples]
+    flat = [label for own in found for label in own]
+    share = sum(flat) / max(1, len(flat))
+    return f"{len(found)} samples, {sum(flat):,} of {len(flat):,} words unwanted ({share:.1%})"
+
+
+def in_terminal(samples: Sequence[Sample], console: Console) -> None:
     """Print prompts and answers, unwanted words in red; in [[double brackets]] where there is no colour."""
     plain = not console.is_terminal or console.no_color
     for s in samples:
@@ -38,6 +47,8 @@ def in_terminal(samples: Iterable[Sample], console: Console) -> None:
         for part, unwanted in parts(s):
             line.append(f"[[{part}]]" if unwanted and plain else part, style="bold red" if unwanted else "")
         console.print(line, soft_wrap=True)
+        console.print()
+    console.print(summary(samples), soft_wrap=True)
 
 
 def page(title: str, settings: dict[str, Any], samples: Sequence[Sample]) -> str:
@@ -45,11 +56,14 @@ def page(title: str, settings: dict[str, Any], samples: Sequence[Sample]) -> str
     rows = []
     for s in samples:
         answer = "".join(f"<mark>{html.escape(p)}</mark>" if unwanted else html.escape(p) for p, unwanted in parts(s))
-        head = f"<h2>{html.escape(s.prompt)} <small>{html.escape(s.id)}</small></h2>"
+        head = f'<h2 dir="auto">{html.escape(s.prompt)} <small>{html.escape(s.id)}</small></h2>'
         rows.append(f'{head}\n<p dir="auto">{answer}</p>')
     made = ", ".join(f"{name}: {value}" for name, value in settings.items())
     return (
-        f'<!doctype html>\n<html><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        '<!doctype html>\n<html><head><meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>\n'
         f"<style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n"
-        f"<p><small>{html.escape(made)}</small></p>\n" + "\n".join(rows) + "\n</body></html>\n"
+        f"<p>{summary(samples)}</p>\n<p><small>{html.escape(made)}</small></p>\n"
+        + "\n".join(rows)
+        + "\n</body></html>\n"
     )

@@ -10,6 +10,7 @@ from tif.identifiers.words import joined, near_middle, sentences, words
 from tif.terminal import Bar, bar
 
 Count = Callable[[Sequence[str]], list[int]]  # texts to their numbers of tokens
+Done = Callable[[int], None]  # told a number of words as they are decided
 AT_ONCE = 32  # windows in memory, sorted by length before they are batched
 _COUNTED = 64  # sentences tokenised at once
 
@@ -33,14 +34,12 @@ class Window:
         text: prompt (where it is shown) and a stretch of the answer.
         words: the words to label, in `text`.
         shift: added to an offset into `text` gives the offset into the answer.
-        labelled: number of the answer's characters that this window decides about.
     """
 
     sample: int
     text: str
     words: tuple[Span, ...]
     shift: int
-    labelled: int
 
 
 def cuts(text: str, count: Count, budget: int) -> Iterator[Cut]:
@@ -108,7 +107,7 @@ def windows(
             text, shift = shown + s.answer[cut.start : cut.end], cut.start - len(shown)
             at = cut.first - shift
             own = (Span(at + w.start, at + w.end) for w in words(s.answer[cut.first : cut.last], rule))
-            yield Window(number, text, tuple(own), shift, cut.last - cut.first)
+            yield Window(number, text, tuple(own), shift)
 
 
 def _tail(text: str, count: Count, most: int) -> str:
@@ -119,31 +118,40 @@ def _tail(text: str, count: Count, most: int) -> str:
 
 
 def label(
-    samples: Sequence[Sample], found: Iterator[Window], judge: Callable[[Sequence[Window]], Iterable[Sequence[bool]]],
+    samples: Sequence[Sample],
+    found: Iterator[Window],
+    judge: Callable[[Sequence[Window], Done], Iterable[Sequence[bool]]],
     what: str,
-) -> tuple[Sample, ...]:  # fmt: skip
+    rule: str = "unicode",
+) -> tuple[Sample, ...]:
     """The samples with the words that `judge` calls unwanted; AT_ONCE windows are in memory, whatever the length.
 
     Args:
         samples: what the windows were cut from.
         found: their windows.
-        judge: windows to a verdict for each of their words, True = unwanted.
-        what: shown beside the progress bar.
+        judge: windows to a verdict for each of their words, True = unwanted; tells how many words it has decided.
+        what: shown beside the progress bar, which counts words.
+        rule: which words, as for `windows`.
     """
     unwanted: list[list[Span]] = [[] for _ in samples]
-    with bar(what, sum(len(s.answer) for s in samples)) as line:
-        since, judged = time.monotonic(), 0
+    with bar(what, sum(1 for s in samples for _ in words(s.answer, rule))) as line:
+        done = _counting(line)
         while batch := list(itertools.islice(found, AT_ONCE)):
-            for window, verdicts in zip(batch, judge(batch), strict=True):
+            for window, verdicts in zip(batch, judge(batch, done), strict=True):
                 for word, verdict in zip(window.words, verdicts, strict=True):
                     if verdict:
                         unwanted[window.sample].append(Span(word.start + window.shift, word.end + window.shift))
-                judged += len(window.words)
-            _tell(line, batch, judged / max(1e-9, time.monotonic() - since))
     return tuple(
         dataclasses.replace(s, unwanted=joined(s.answer, own)) for s, own in zip(samples, unwanted, strict=True)
     )
 
 
-def _tell(line: Bar, batch: Sequence[Window], speed: float) -> None:
-    line.advance(sum(w.labelled for w in batch), f"{speed:,.0f} words/s")
+def _counting(line: Bar) -> Done:
+    since, judged = time.monotonic(), 0
+
+    def done(count: int) -> None:
+        nonlocal judged
+        judged += count
+        line.advance(count, f"{judged / max(1e-9, time.monotonic() - since):,.0f} words/s")
+
+    return done

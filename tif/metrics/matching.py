@@ -31,7 +31,9 @@ def mismatch(evaluation: Evaluation, retain: Evaluation, sets: Sequence[str] = (
         if None not in (ours, theirs) and ours != theirs:
             return f"the {what} is {ours!r}, the retain model's is {theirs!r}"
     pairs_of_sets = [(evaluation.sets[name], retain.sets[name]) for name in sets]
-    found = (difference for own in pairs_of_sets for difference in (_different_questions(*own), _different_tokens(*own)))
+    found = (
+        difference for own in pairs_of_sets for difference in (_different_questions(*own), _different_tokens(*own))
+    )
     return next(filter(None, found), None)
 
 

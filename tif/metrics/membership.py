@@ -155,7 +155,9 @@ def wins(forget: npt.ArrayLike, holdout: npt.ArrayLike) -> Floats:
         if not scores.size:
             raise ValueError(f"membership: there are no {name} texts, want at least one")
         if not np.isfinite(scores).all():
-            raise ValueError(f"membership: {(~np.isfinite(scores)).sum()} of {scores.size} {name} scores are not finite")
+            raise ValueError(
+                f"membership: {(~np.isfinite(scores)).sum()} of {scores.size} {name} scores are not finite"
+            )
     return (members[:, None] < others) + 0.5 * (members[:, None] == others)
 
 

@@ -65,7 +65,7 @@ def knowmem(records: RecordSet) -> float:
     return float(rouge_f1(records).mean())
 
 
-def privleak(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch: bool = False) -> float:
+def privleak(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch: bool = False) -> float | None:
     """Whether it can be told that the forget texts were once in the training data.
 
     Formula: 100 * (A - A_retain) / A_retain, where A = P(a holdout text looks better known than a forget text) by the
@@ -81,9 +81,12 @@ def privleak(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch: bool
         retain: of the retain model.
         allow_mismatch: compute all the same where the two should not be compared.
 
+    Returns:
+        None where A_retain is 0, to which nothing is relative: there are very few texts, or the retain model saw them.
+
     Raises:
-        ValueError: If texts or token log-probabilities are missing, the two evaluations have different texts, protocols
-            or families, or A_retain is 0.
+        ValueError: If texts or token log-probabilities are missing, or the two evaluations have different texts,
+            protocols or families.
     """
     problem = None if allow_mismatch else mismatch(evaluation, retain)
     if problem:
@@ -92,24 +95,15 @@ def privleak(evaluation: Evaluation, retain: Evaluation, *, allow_mismatch: bool
     return relative(ours, theirs)
 
 
-def relative(ours: float, retain: float) -> float:
-    """PrivLeak of two AUCs, both in MUSE's direction (P(holdout better known than forget)).
-
-    Raises:
-        ValueError: If the retain model's is 0: nothing can be told relative to it.
-    """
-    if retain <= 0:
-        raise ValueError("muse/privleak: the retain model knows every forget text better than any holdout text; did it "
-                         "train on them?")  # fmt: skip
-    return 100 * (ours - retain) / retain
+def relative(ours: float, retain: float) -> float | None:
+    """PrivLeak of two AUCs, both in MUSE's direction (P(holdout better known than forget)); None if `retain` is 0."""
+    return 100 * (ours - retain) / retain if retain > 0 else None
 
 
-def privleak_interval(
-    evaluation: Evaluation, retain: Evaluation, draws: int, seed: int
-) -> intervals.Interval | None:
+def privleak_interval(evaluation: Evaluation, retain: Evaluation, draws: int, seed: int) -> intervals.Interval | None:
     """Bootstrap interval of `privleak`: a draw takes the same forget and the same holdout texts from both models.
 
-    None where the two have different texts: there are no pairs to draw.
+    None where the two have different texts (there are no pairs to draw), or no draw has a value.
     """
     pairs = []
     for name in COMPARED:
@@ -121,7 +115,7 @@ def privleak_interval(
     ours = 1 - membership.auc_draws(membership.wins(forget, holdout), draws, seed)
     theirs = 1 - membership.auc_draws(membership.wins(forget_retain, holdout_retain), draws, seed)
     kept = theirs > 0
-    return intervals.interval(100 * (ours[kept] - theirs[kept]) / theirs[kept])
+    return intervals.interval(100 * (ours[kept] - theirs[kept]) / theirs[kept]) if kept.any() else None
 
 
 def mismatch(evaluation: Evaluation, retain: Evaluation) -> str | None:

@@ -1,0 +1,90 @@
+"""The LM head in chunks, and the scores of its logits with their gradient."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests import tiny
+from tif import head
+from tif.scoring import token_scores
+
+NAMES = ("logit", "logprob", "mean_logit")
+
+
+def scored(kind, batching, chunk_tokens):
+    """Scores of the four samples (16 answer tokens), and the gradient of something that depends on all of them."""
+    model = tiny.model(kind)
+    scores = token_scores(model, tiny.batch_of(*tiny.ITEMS), batching, chunk_tokens)
+    (scores.logit.sum() + 2 * scores.logprob.square().sum() - 3 * scores.mean_logit.sum()).backward()
+    return scores.detach(), [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+@pytest.mark.parametrize("kind", tiny.CONFIGS)
+def test_chunks_give_the_scores_and_gradients_of_one_piece_logit_transforms_included(kind, batching):
+    (expected, gradients), (actual, found) = (scored(kind, batching, n) for n in (100, 5))
+    for name in NAMES:
+        torch.testing.assert_close(getattr(actual, name), getattr(expected, name))
+    for one, other in zip(found, gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+class Largest(TorchDispatchMode):
+    """Rows of the largest tensor with a vocabulary's width that any operation returns."""
+
+    rows = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(t, torch.Tensor) and t.dim() > 1 and t.shape[-1] == tiny.VOCAB:
+                self.rows = max(self.rows, t.numel() // tiny.VOCAB)
+        return out
+
+
+@pytest.mark.parametrize("copies", [2, 4])
+def test_logits_of_a_chunk_are_the_most_that_is_held_however_large_the_batch(copies):
+    items, found = tiny.ITEMS * copies, []
+    for chunk_tokens in (20, 1000):  # more than a (16, V) gradient of the head's weight has
+        model = tiny.model()
+        with Largest() as largest:
+            token_scores(model, tiny.batch_of(*items), "packed", chunk_tokens).logprob.sum().backward()
+        found.append(largest.rows)
+    assert found[0] == 20
+    assert found[1] == 16 * copies
+
+
+def test_the_decoder_is_back_in_its_place_after_an_error():
+    model = tiny.model()
+    decoder, forward = model.model, model.lm_head.forward
+    model.lm_head.forward = None
+    with pytest.raises(TypeError):
+        head.logits(model, torch.zeros(3, 16))
+    model.lm_head.forward = forward
+    assert model.model is decoder
+    with pytest.raises(RuntimeError), head.skipped(model):
+        raise RuntimeError
+    assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, tiny.VOCAB)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 40])
+def test_scores_of_logits_and_their_gradient_are_those_of_the_plain_formulas(rows):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, 7, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(7, (rows,), generator=generator)
+    actual, at = head.of_logits(logits, targets), torch.arange(rows)
+    expected = logits[at, targets], logits.log_softmax(1)[at, targets], logits.mean(1)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    weights = torch.randn(3, rows, generator=generator, dtype=torch.float64)
+    gradients = [torch.autograd.grad((torch.stack(s) * weights).sum(), logits)[0] for s in (actual, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_scores_of_bfloat16_logits_are_computed_in_float32_and_their_gradient_is_bfloat16():
+    logits = (torch.randn(3, 50, generator=torch.Generator().manual_seed(0)) * 10).bfloat16().requires_grad_()
+    targets = torch.tensor([1, 2, 3])
+    _, logprob, _ = head.of_logits(logits, targets)
+    torch.testing.assert_close(logprob, logits.float().log_softmax(1)[torch.arange(3), targets])
+    logprob.sum().backward()
+    assert logits.grad.dtype == torch.bfloat16

@@ -1,0 +1,286 @@
+"""what=step: a TPO step, ours against three other ways to compute the same loss."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tif.bench_process import Memory, alone
+from tif.config import ConfigError
+from tif.schema_loss import Loss
+
+if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+    from transformers import PreTrainedModel
+
+    from tif.bench import Bench
+    from tif.bench_ways import Way
+    from tif.data.encode import Batch, Encoded
+    from tif.module import UnlearningModule
+
+WAYS = ("ours", "release", "two-pass", "dynamic")
+LOSS = Loss(beta=0.3, pl_weight=0.01)
+SAME = 1e-4  # relative difference of the ways' losses
+# What is trained where model.path and model.init are null: SmolLM2-135M's shape with random weights.
+SHAPE = {
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+    "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def rows(cfg: "Bench") -> list[dict[str, Any]]:
+    """A row a way and batch size.
+
+    Keys: batch_size, way, steps, loss, seconds (median of a step with its optimizer step), ratio (median over batches
+    of its seconds to ours on the same batch), tokens_per_second (real tokens), gflops and matmul_gflops (ours: what the
+    step reaches, and the machine's matrix product at the step's shapes), share, memory_mb (above weights, gradients and
+    optimizer; where measured).
+
+    Raises:
+        ConfigError: If model or data cannot be had.
+        AssertionError: If the ways' losses differ by more than 1e-4 relative: then nothing was measured.
+    """
+    from tif.terminal import track
+
+    bench = Stand(cfg)
+    ways, optimizer = {name: bench.way(name) for name in WAYS if name != "release" or cfg.release}, bench.optimizer()
+    found = []
+    for size in cfg.batch_sizes:
+        some = {name: way for name, way in ways.items() if name != "release" or size <= cfg.release}
+        found += _timed(bench, some, optimizer, bench.batches(size, cfg.samples // size))
+    del bench, ways, optimizer  # the processes that measure memory need it
+    if cfg.memory:
+        wanted = [r for r in found if r["batch_size"] in (min(cfg.batch_sizes), max(cfg.batch_sizes))]
+        for row in track(wanted, "memory"):
+            row["memory_mb"] = round(alone(_memory, cfg, row["batch_size"], row["way"]))
+    return found
+
+
+def _timed(
+    bench: "Stand", ways: dict[str, "Way"], optimizer: "torch.optim.Optimizer", batches: list["Batch"]
+) -> list[dict[str, Any]]:
+    """The ways on the same batches, in turns, in this process."""
+    from tif.terminal import bar
+
+    size, before = len(batches[0].ids), bench.matmul_rate(batches[0])
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    values: dict[str, list[float]] = {name: [] for name in ways}
+    for name in ways.keys() - {"release"}:
+        bench.step(ways[name], optimizer, batches[0])  # warm up
+    with bar(f"batch {size}", len(batches)) as line:
+        for number, batch in enumerate(batches):
+            for name, way in ways.items():
+                if name == "release" and number:
+                    continue  # it takes as long as all the rest
+                loss, time_taken = bench.step(way, optimizer, batch)
+                values[name].append(loss)
+                seconds[name].append(time_taken)
+            line.advance()
+    for name, losses in values.items():
+        differ = max(abs(a - b) / abs(b) for a, b in zip(losses, values["ours"], strict=False))
+        assert differ < SAME, f"{name}: loss differs by {differ:.1e} from ours"
+    rate = statistics.mean((before, bench.matmul_rate(batches[0])))
+    tokens = [int(b.lengths.sum()) for b in batches]
+    found = []
+    for name, spent in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(spent, seconds["ours"], strict=False))
+        speed = sum(tokens[: len(spent)]) / sum(spent)
+        row = {"batch_size": size, "way": name, "steps": len(spent), "loss": round(statistics.mean(values[name]), 4),
+               "seconds": round(statistics.median(spent), 3), "ratio": round(ratio, 2),
+               "tokens_per_second": round(speed)}  # fmt: skip
+        if name == "ours":
+            reached = sum(map(bench.flops, batches)) / sum(spent)
+            row |= {"gflops": round(reached / 1e9, 1), "matmul_gflops": round(rate / 1e9, 1),
+                    "share": round(reached / rate, 3)}  # fmt: skip
+        found.append(row)
+    return found
+
+
+def _memory(cfg: "Bench", size: int, name: str) -> float:
+    """MB at the peak of a way's step above weights, gradients and optimizer; a resident reference counts."""
+    bench = Stand(cfg)
+    # The one with the longest sample among those that are timed sets a run's memory.
+    index = max((b.index for b in bench.batches(size, cfg.samples // size)),
+                key=lambda at: max(len(bench.items[i].input_ids) for i in at))  # fmt: skip
+    bench.items = [bench.items[i] for i in index]
+    optimizer = bench.optimizer()
+    memory = Memory(cfg.device)
+    way = bench.way(name)
+    memory.restart()
+    bench.step(way, optimizer, bench.all())
+    return memory.peak_mb()
+
+
+class Stand:
+    """Model and data of the measurements; steps change no weight."""
+
+    def __init__(self, cfg: "Bench", made: tuple["PreTrainedModel", list["Encoded"]] | None = None) -> None:
+        import torch
+
+        from tif import training
+
+        training.quiet()
+        if cfg.threads:
+            torch.set_num_threads(cfg.threads)
+        self.device = torch.device(cfg.device)
+        self.policy, self.items = made or load(cfg)
+        self.policy.to(self.device)  # type: ignore[arg-type]
+        self.policy.train()
+
+    def way(self, name: str) -> "Way":
+        """What leaves the gradient of a batch's loss in the weights."""
+        import copy
+
+        from tif import bench_ways
+
+        if name == "ours":
+            return bench_ways.ours(self.module())
+        reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
+        make = {"release": bench_ways.release, "two-pass": bench_ways.two_pass, "dynamic": bench_ways.dynamic}[name]
+        return make(self.policy, reference, LOSS)
+
+    def module(self) -> "UnlearningModule":
+        """tif's own step, with the reference that `auto` gives."""
+        from tif.models import make_reference
+        from tif.module import UnlearningModule
+        from tif.schema import Config
+
+        reference = make_reference("auto", self.policy, self.items, 0, "packed")
+        return UnlearningModule(self.policy, Config(loss=LOSS), "packed", reference)
+
+    def optimizer(self) -> "torch.optim.Optimizer":
+        """AdamW that does all its work and changes nothing, so that all steps see the same weights.
+
+        Gradients and its state are in memory from now on.
+        """
+        import torch
+
+        made = torch.optim.AdamW(self.policy.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+        for p in self.policy.parameters():
+            p.grad = p.detach().clone()  # zeros would not be in memory before they are written to
+        made.step()
+        return made
+
+    def step(self, way: "Way", optimizer: "torch.optim.Optimizer", batch: "Batch") -> tuple[float, float]:
+        """Loss and seconds of a whole step."""
+        since = self._now()
+        loss = way(batch)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss, self._now() - since
+
+    def batches(self, size: int, count: int) -> list["Batch"]:
+        """Samples drawn without repetition as far as there are enough."""
+        import torch
+
+        order = torch.randperm(len(self.items), generator=torch.Generator().manual_seed(0)).tolist()
+        order *= -(-size * count // len(order))
+        return [self._batch(order[i * size : (i + 1) * size]) for i in range(count)]
+
+    def all(self) -> "Batch":
+        """All samples in one batch."""
+        return self._batch(range(len(self.items)))
+
+    def flops(self, batch: "Batch") -> float:
+        """Multiplications and additions of forward and backward: blocks on all tokens, head on answer tokens."""
+        policy: Any = self.policy
+        block = sum(count * a * b for (a, b), count in self._shapes().items())
+        head = policy.get_output_embeddings().weight.numel()
+        answers = int(batch.answer[:, 1:].sum())
+        return 6.0 * (block * int(batch.lengths.sum()) + head * answers)
+
+    def matmul_rate(self, batch: "Batch") -> float:
+        """FLOP/s of the step's matrix products alone: each weight's forward and two backward ones."""
+        import torch
+
+        tokens = int(batch.lengths.sum())
+        weights = dict(self._shapes())
+        policy: Any = self.policy
+        head = policy.get_output_embeddings().weight
+        sizes = [(shape, count, tokens) for shape, count in weights.items()]
+        sizes.append((tuple(head.shape), 1, int(batch.answer[:, 1:].sum())))
+        work, spent = 0.0, 0.0
+        for (out, into), count, n in sizes:
+            x, w, g = (torch.randn(s, device=self.device, dtype=head.dtype) for s in ((n, into), (out, into), (n, out)))
+            seconds = []
+            for _ in range(6):
+                since = self._now()
+                _ = x @ w.T, g @ w, g.T @ x
+                seconds.append(self._now() - since)
+            work += count * 6.0 * n * into * out
+            spent += count * statistics.median(seconds[1:])
+        return work / spent
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _shapes(self) -> dict[tuple[int, int], int]:
+        """(out, in) of the blocks' matrices, with their number."""
+        from collections import Counter
+
+        model: Any = self.policy
+        other = {id(e.weight) for e in (model.get_input_embeddings(), model.get_output_embeddings())}
+        return Counter(tuple(p.shape) for p in model.parameters() if p.dim() == 2 and id(p) not in other)
+
+    def _batch(self, index: Sequence[int]) -> "Batch":
+        from tif.data.encode import collate
+        from tif.models import to_device
+
+        return to_device(collate([self.items[i] for i in index], index, 0), self.device)
+
+
+def load(cfg: "Bench") -> tuple["PreTrainedModel", list["Encoded"]]:
+    """The policy and the encoded forget samples.
+
+    Raises:
+        ConfigError: One line naming the key.
+    """
+    from tif import identifiers, models
+    from tif.data.module import UnlearningDataModule, read_benchmark, texts
+    from tif.schema import Config
+
+    try:
+        if cfg.model.path:
+            models.check(cfg.model)
+        benchmark = read_benchmark(cfg.data)
+        forget = identifiers.identify(cfg.identifier, benchmark.forget)
+        benchmark = dataclasses.replace(benchmark, forget=forget)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
+    policy = models.load_policy(cfg.model, tokenizer, 0) if cfg.model.path else random_model(cfg.model.init or SHAPE)
+    items = UnlearningDataModule(Config(data=cfg.data, loss=LOSS), benchmark, tokenizer).items
+    return policy, items
+
+
+def random_model(shape: dict[str, Any]) -> "PreTrainedModel":
+    """A Llama of this shape with random weights: as fast as a trained one."""
+    import transformers
+
+    from tif import attention
+    from tif.models import seeded
+
+    with seeded(0):
+        made = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape))
+    attention.use(made)
+    return made
+
+
+def table(rows: Sequence[dict[str, Any]]) -> "Table":
+    """For the terminal."""
+    from rich.table import Table
+
+    made = Table("batch", "way", "seconds", "ours = 1", "tokens/s", "of matmul rate", "memory (MB)", box=None,
+                 padding=(0, 2, 0, 0))  # fmt: skip
+    for row in rows:
+        share = f"{row['share']:.0%} of {row['matmul_gflops']:.0f} GFLOP/s" if "share" in row else ""
+        memory = f"{row['memory_mb']:,}" if "memory_mb" in row else ""
+        made.add_row(str(row["batch_size"]), row["way"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}",
+                     f"{row['tokens_per_second']:,}", share, memory)  # fmt: skip
+    return made

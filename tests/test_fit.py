@@ -285,8 +285,9 @@ def test_a_finished_run_leaves_these_files(run):
     evaluated = {f"eval/{epoch}/{name}.json" for epoch in range(3) for name in (*SETS, "aggregates")}
     expected = evaluated | {
         "config.yaml", "env.json", "metrics.jsonl", "retain.json", "summary.json", "quality_utility.png", "losses.png",
-        "checkpoints/epoch=2-step=4.ckpt", "model/README.md", "model/config.json", "model/generation_config.json",
-        "model/model.safetensors", "model/tokenizer.json", "model/tokenizer_config.json",
+        ".lock", "checkpoints/epoch=2-step=4.ckpt",
+        "model/README.md", "model/config.json", "model/generation_config.json", "model/model.safetensors",
+        "model/tokenizer.json", "model/tokenizer_config.json",
     }  # fmt: skip
     assert {str(path) for path in files(run.folder)} == expected
 
@@ -455,8 +456,8 @@ def dies_at(monkeypatch, owner, name, when):
 @pytest.mark.parametrize(
     ("place", "owner", "name", "when", "from_epoch"),
     [
-        ("epoch-1", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 1, None),
-        ("epoch-2", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 2, 1),
+        ("epoch-1", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 1, 1),
+        ("epoch-2", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 2, 2),
         ("export", models, "export", lambda args: True, 2),
         ("plots", report, "write_plots", lambda args: True, 2),
     ],
@@ -503,10 +504,9 @@ def test_a_killed_run_is_left_alone_where_resuming_is_off_or_the_configuration_d
         with pytest.raises(Killed):
             fit.main(words)
     left = files(run.runs / "left")
-    cfg = config.load(["quickstart.yaml", *words])
-    assert runs.new_folder(cfg)[0].name == "left"
-    assert runs.new_folder(config.load(["quickstart.yaml", *words, "run.resume=never"]))[0].name == "left-2"
-    assert runs.new_folder(config.load(["quickstart.yaml", *words, "loss.beta=0.2"]))[0].name == "left-2"
+    for more, name in (([], "left"), (["run.resume=never"], "left-2"), (["loss.beta=0.2"], "left-2")):
+        with runs.claimed(config.load(["quickstart.yaml", *words, *more])) as (folder, _):
+            assert folder.name == name
     assert files(run.runs / "left") == left
 
 
@@ -551,7 +551,7 @@ def test_a_run_without_evaluation_and_without_export_writes_neither(run):
     words = [*SMALL, f"run.folder={run.runs}", "run.name=bare", "eval.enabled=false", "run.export=false"]
     assert fit.main([*words, "run.keep_checkpoints=0"]) == 0
     assert {p.name for p in (run.runs / "bare").iterdir()} == {
-        "config.yaml", "env.json", "metrics.jsonl", "summary.json",
+        ".lock", "config.yaml", "env.json", "metrics.jsonl", "summary.json",
     }  # fmt: skip
 
 

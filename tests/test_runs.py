@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import zipfile
 
 import pytest
 
@@ -18,36 +19,52 @@ def unfinished(folder, made_by, *checkpoints):
     (folder / "checkpoints").mkdir()
     for age, name in enumerate(reversed(checkpoints)):
         path = folder / "checkpoints" / name
-        path.write_bytes(b"")
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("data", b"weights")
         os.utime(path, (1e9 - age, 1e9 - age))
     return folder
 
 
-def test_a_free_name_is_taken_as_it_is_and_nothing_is_written(tmp_path):
-    assert runs.new_folder(cfg(tmp_path)) == (tmp_path / "x", None)
-    assert not any(tmp_path.iterdir())
+def claim(made):
+    """What a run of this configuration would get."""
+    with runs.claimed(made) as found:
+        return found
+
+
+def test_a_free_name_is_taken_as_it_is(tmp_path):
+    assert claim(cfg(tmp_path)) == (tmp_path / "x", None)
+    assert claim(cfg(tmp_path)) == (tmp_path / "x", None)  # the first one wrote nothing
+
+
+def test_a_run_that_is_being_made_is_left_alone_and_its_name_gets_a_number(tmp_path):
+    made = cfg(tmp_path)
+    with runs.claimed(made) as first, runs.claimed(made) as second:
+        runs.write_start(first[0], made)
+        with runs.claimed(made) as third:
+            assert [found[0].name for found in (first, second, third)] == ["x", "x-2", "x-3"]
+    assert claim(made)[0].name == "x"
 
 
 def test_names_in_use_get_numbers(tmp_path):
     for name in ("x", "x-2"):
         runs.write_start(tmp_path / name, cfg(tmp_path))
         (tmp_path / name / runs.DONE).write_text("{}")
-    assert runs.new_folder(cfg(tmp_path)) == (tmp_path / "x-3", None)
+    assert claim(cfg(tmp_path)) == (tmp_path / "x-3", None)
 
 
 def test_an_unfinished_run_of_the_same_configuration_goes_on_from_its_newest_checkpoint(tmp_path):
     made = cfg(tmp_path)
     names = ["epoch=9-step=90.ckpt", "epoch=10-step=100.ckpt"]
     folder = unfinished(tmp_path / "x", made, *names)
-    assert runs.new_folder(made) == (folder, folder / "checkpoints" / names[1])
-    assert runs.new_folder(cfg(tmp_path, "run.resume=never")) == (tmp_path / "x-2", None)
-    assert runs.new_folder(cfg(tmp_path, "loss.beta=0.2")) == (tmp_path / "x-2", None)
+    assert claim(made) == (folder, folder / "checkpoints" / names[1])
+    assert claim(cfg(tmp_path, "run.resume=never")) == (tmp_path / "x-2", None)
+    assert claim(cfg(tmp_path, "loss.beta=0.2")) == (tmp_path / "x-2", None)
 
 
 def test_an_unfinished_run_without_a_checkpoint_starts_over_in_its_folder(tmp_path):
     made = cfg(tmp_path)
-    assert runs.new_folder(made)[0] == unfinished(tmp_path / "x", made)
-    assert runs.new_folder(made)[1] is None
+    assert claim(made)[0] == unfinished(tmp_path / "x", made)
+    assert claim(made)[1] is None
 
 
 def test_an_unfinished_second_run_is_found_behind_a_finished_first(tmp_path):
@@ -55,13 +72,13 @@ def test_an_unfinished_second_run_is_found_behind_a_finished_first(tmp_path):
     runs.write_start(tmp_path / "x", made)
     (tmp_path / "x" / runs.DONE).write_text("{}")
     folder = unfinished(tmp_path / "x-2", made, "epoch=1-step=1.ckpt")
-    assert runs.new_folder(made) == (folder, folder / "checkpoints" / "epoch=1-step=1.ckpt")
+    assert claim(made) == (folder, folder / "checkpoints" / "epoch=1-step=1.ckpt")
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "thesis.txt").write_text("years of work")
-    assert runs.new_folder(cfg(tmp_path)) == (tmp_path / "x-2", None)
+    assert claim(cfg(tmp_path)) == (tmp_path / "x-2", None)
 
 
 def test_a_run_folder_in_a_file_or_out_of_reach_is_refused(tmp_path):
@@ -124,7 +141,7 @@ def test_another_model_in_the_same_folder_makes_another_stage(tmp_path):
 def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
     run = finished(tmp_path_factory)
     again = config.load(["quickstart.yaml", *SMALL, f"run.folder={run.runs}"])
-    folder, checkpoint = runs.new_folder(again)
+    folder, checkpoint = claim(again)
     assert folder != run.folder
     assert checkpoint is None
     assert runs.newest_checkpoint(run.folder) == pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from tif import evaluation, records, terminal
+from tif import distributed, evaluation, records, terminal
 from tif.data.benchmarks import tasks_of
 from tif.data.encode import Encoder
 from tif.data.samples import Benchmark
@@ -60,12 +60,12 @@ class JsonlLogger(Logger):
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     @rank_zero_only
-    def keep_until(self, epoch: int) -> None:
-        """Drop the rows after `epoch` (-1: all), and a last one that was cut."""
-        if not self.path.exists():
-            return
-        rows = [line for line in self.path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
-        write_text(self.path, "".join(line for line in rows if json.loads(line)["epoch"] <= epoch))
+    def keep_until(self, steps: int) -> None:
+        """Drop the rows that came after so many optimizer steps (-1: all), and a last one that was cut."""
+        if self.path.exists():
+            # A step's row has its number, counted from 0; an evaluation's row the number of steps before it.
+            kept = [row for row in self.rows() if row["step"] < steps + ("train/loss" not in row)]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 class TrainingBar(ProgressBar):
@@ -74,6 +74,9 @@ class TrainingBar(ProgressBar):
     def __init__(self, title: str) -> None:
         super().__init__()
         self.title = title
+
+    def disable(self) -> None:
+        """Lightning asks for it in all processes but the first; there `terminal.silence` has done it."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar."""
@@ -126,14 +129,27 @@ class TofuMetrics(Callback):
         self.max_epochs = cfg.trainer.max_epochs
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Epoch 0; a resumed run has it already."""
-        if self.cfg.before_training and trainer.global_step == 0:
-            self._evaluate(trainer, pl_module, 0)
+        """Epoch 0; or that of a resumed run's checkpoint, where the run was killed before it was evaluated."""
+        self._evaluate_once(trainer, pl_module, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Every `every_n_epochs`, and the last."""
-        epoch, every = trainer.current_epoch + 1, self.cfg.every_n_epochs
-        if epoch == self.max_epochs or (every and epoch % every == 0):
+        self._evaluate_once(trainer, pl_module, trainer.current_epoch + 1)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The last, where a resumed run had nothing else left to do."""
+        self._evaluate_once(trainer, pl_module, trainer.current_epoch)
+
+    def _evaluate_once(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
+        """Evaluate if this epoch is one to evaluate and its row is not there yet."""
+        every = self.cfg.every_n_epochs
+        due = epoch == self.max_epochs or bool(every and epoch % every == 0) if epoch else self.cfg.before_training
+
+        def is_done() -> bool:
+            rows = [row for log in trainer.loggers if isinstance(log, JsonlLogger) for row in log.rows()]
+            return any(row["epoch"] == epoch and "train/loss" not in row for row in rows)
+
+        if due and not distributed.once(is_done):
             self._evaluate(trainer, pl_module, epoch)
 
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
@@ -216,14 +232,15 @@ def earlier_evaluations(trainer: L.Trainer) -> list[dict[str, Any]]:
 class Export(Callback):
     """Writes the policy to <run>/model in Hugging Face format when training is over."""
 
-    def __init__(self, folder: Path, encoder: Encoder, card: Callable[[], str]) -> None:
-        self.folder, self.encoder, self.card = folder, encoder, card
+    def __init__(self, folder: Path, encoder: Encoder, card: Callable[[], str], merge: bool = True) -> None:
+        self.folder, self.encoder, self.card, self.merge = folder, encoder, card, merge
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Once, from rank 0; also where a resumed run finds all epochs done."""
+        """Once, also where a resumed run finds all epochs done. All processes call, since they may hold shards."""
         from tif.models import export
 
         assert isinstance(pl_module, UnlearningModule)
-        if trainer.is_global_zero:
-            with pl_module.unlearned() as policy:
-                export(policy, self.encoder.tokenizer, self.folder / "model", self.card())
+        with pl_module.unlearned() as policy:
+            card = self.card() if trainer.is_global_zero else ""
+            export(policy, self.encoder.tokenizer, self.folder / "model", card, self.merge)
+        trainer.strategy.barrier("export")

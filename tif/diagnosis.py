@@ -39,6 +39,11 @@ class Diagnosis(OnEvaluation):
         self.forget = None if cfg.identifier.kind in MEANT else forget
         self.gold = gold
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A resumed run that such a failure had ended ends here again."""
+        rows = earlier_evaluations(trainer)
+        trainer.should_stop = any(f"failure/{name}" in row for name in self.stop_on for row in rows)
+
     def on_evaluation(
         self, trainer: L.Trainer, module: "UnlearningModule", epoch: int, values: dict[str, float]
     ) -> None:
@@ -83,7 +88,7 @@ class KeepBest(OnEvaluation):
     """
 
     def __init__(self, cfg: Config, folder: Path, encoder: "Encoder") -> None:
-        self.key = overall.key(cfg.eval.best)
+        self.key, self.merge = overall.key(cfg.eval.best), cfg.model.lora.merge
         self.folder, self.encoder, self.last = folder / "model_best", encoder, cfg.trainer.max_epochs
 
     def on_evaluation(
@@ -98,8 +103,8 @@ class KeepBest(OnEvaluation):
                 shutil.rmtree(self.folder, ignore_errors=True)
             return
         with module.unlearned() as policy:
-            if trainer.is_global_zero:
-                models.export(policy, self.encoder.tokenizer, self.folder, card(self.folder, self.key, epoch, values))
+            text = card(self.folder, self.key, epoch, values)
+            models.export(policy, self.encoder.tokenizer, self.folder, text, self.merge)
 
 
 def card(folder: Path, key: str, epoch: int, values: Mapping[str, float]) -> str:

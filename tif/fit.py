@@ -10,20 +10,23 @@ defaults, then the overrides; tif's own configs are found from any folder.
     python -m tif.fit runs/quickstart/config.yaml                     a finished run again
     python -m tif.fit stage=target                                    only the target model
 
-Exit code: 0 done, 1 the loss was not finite, 2 wrong input (one line a problem, before weights load).
+With several devices (trainer.devices=4) each has a process, started by torchrun, or by srun or torchrun of your own.
+
+Exit code: 0 done, 1 the loss was not finite or a file could not be written, 2 wrong input (one line a problem, before
+weights load), 128 + N stopped by signal N (SIGTERM, SIGUSR1) with a checkpoint written: the same command goes on.
 """
 
 import sys
 from collections.abc import Sequence
 
-from tif import config
+from tif import config, distributed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        Exit code: 0 done, 1 the loss was not finite, 2 wrong input (one line a problem, before weights load).
+        Exit code, as told above.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not any(map(config.is_file, words)):
@@ -32,16 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = config.command(__doc__ or "", words)
         if cfg is None:
             return 0
+        started = distributed.launch("tif.fit", words, cfg.trainer.devices, cfg.trainer.accelerator)
+        if started is not None:
+            return started
         from tif import training  # torch and transformers only now, so that help and wrong keys answer at once
 
-        training.run(cfg)
+        return training.attempt(lambda: training.run(cfg))
     except config.ConfigError as error:
-        print(error, file=sys.stderr)
+        if distributed.is_first():
+            print(error, file=sys.stderr)
         return 2
-    except FloatingPointError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    finally:
+        distributed.finish()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tif.scoring import TokenScores, token_scores
 from tif.terminal import track
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def check(cfg: Model) -> str:
@@ -60,9 +60,13 @@ def check(cfg: Model) -> str:
     try:
         found = AutoConfig.from_pretrained(folder if folder.is_dir() else cfg.path, **keys)
         with torch.device("meta"):
-            AutoModelForCausalLM.from_config(found, attn_implementation=cfg.attention, **keys)
+            made = AutoModelForCausalLM.from_config(found, attn_implementation=cfg.attention, **keys)
     except errors as error:
         raise ConfigError(f"model.path: {cfg.path} is no model that can be loaded ({_reason(error)})") from None
+    if cfg.lora.rank:
+        from tif.adapters import attach
+
+        attach(made, cfg.lora, seed=0)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise ConfigError(
             f"model.path: {cfg.path} holds no weights (*.safetensors); was a download or a run cut short?"
@@ -106,20 +110,26 @@ def load_tokenizer(cfg: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<pad>")
 
 
-def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, empty: bool = False) -> "PreTrainedModel":
     """The model to unlearn (or to finetune), in training mode.
 
-    Weights from scratch are drawn from `seed`; the global random state is left as it was.
+    Weights from scratch are drawn from `seed`; the global random state is left as it was. `empty`: no weights are read
+    or made, the model is on the meta device.
     """
-    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     dtype = getattr(torch, cfg.dtype)
     if cfg.path is None:
         # The checkpoint says how it was made; ids of the tokenizer that was trained for it.
         keys = {**cfg.init, "vocab_size": len(tokenizer), "bos_token_id": None}
         config = LlamaConfig(**keys, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-        with seeded(seed):
+        with seeded(seed), torch.device("meta") if empty else contextlib.nullcontext():
             policy: PreTrainedModel = LlamaForCausalLM(config).to(dtype)
+    elif empty:
+        found = AutoConfig.from_pretrained(Path(cfg.path).expanduser(), trust_remote_code=cfg.trust_remote_code)
+        keys = {"attn_implementation": cfg.attention, "trust_remote_code": cfg.trust_remote_code}
+        with torch.device("meta"):
+            policy = AutoModelForCausalLM.from_config(found, dtype=dtype, **keys)
     else:
         policy = AutoModelForCausalLM.from_pretrained(
             Path(cfg.path).expanduser(),
@@ -127,11 +137,29 @@ def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int) -> 
             attn_implementation=cfg.attention,
             trust_remote_code=cfg.trust_remote_code,
             use_safetensors=True,
+            quantization_config=_few_bits(cfg, dtype),
         )
+    for layer in policy.modules() if cfg.quantize == "nf4" else ():
+        # On some CPUs the first evaluation would pack the weights anew for good and multiply in bfloat16 from then on.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     attention.use(policy)
     if cfg.gradient_checkpointing:
-        policy.gradient_checkpointing_enable()
+        policy.gradient_checkpointing_enable({"use_reentrant": False})  # the other kind loses LoRA's gradients
+    if cfg.lora.rank:
+        from tif.adapters import attach
+
+        attach(policy, cfg.lora, seed)
     return policy.train()
+
+
+def _few_bits(cfg: Model, dtype: torch.dtype) -> "BitsAndBytesConfig | None":
+    from transformers import BitsAndBytesConfig
+
+    if cfg.quantize == "nf4":
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                  bnb_4bit_compute_dtype=dtype)  # fmt: skip
+    return BitsAndBytesConfig(load_in_8bit=True) if cfg.quantize == "int8" else None
 
 
 @contextlib.contextmanager
@@ -147,6 +175,9 @@ class Reference(Protocol):
 
     def scores(self, batch: Batch) -> TokenScores:
         """(B, T-1) each, no gradient, on the batch's device."""
+
+    def on(self, device: torch.device) -> torch.nn.Module:
+        """The original model, for losses that read more of it than scores."""
 
 
 @dataclasses.dataclass
@@ -188,6 +219,10 @@ class CachedReference:
 
         return TokenScores(column("logit"), column("logprob"), column("mean_logit"))
 
+    def on(self, device: torch.device) -> torch.nn.Module:
+        """There is none: tif.planning refuses losses that would ask."""
+        raise TypeError("cached scores are no model")
+
 
 class FrozenReference:
     """A second copy of the initial policy, on the batch's device. Exact for any input, at the price of its memory."""
@@ -215,9 +250,13 @@ def make_reference(
     batching: str,
     folder: Path | None = None,
 ) -> Reference:
-    """`kind`: model.reference; auto = cached, the cheaper one. `folder`: keeps cached scores for other runs."""
+    """`kind`: model.reference; auto = cached, the cheapest one. `folder`: keeps cached scores for other runs."""
     if kind == "frozen":
         return FrozenReference(policy, batching)
+    if kind == "adapter":
+        from tif.adapters import AdapterReference
+
+        return AdapterReference(policy, batching)
     if folder is None or isinstance(next(policy.parameters()), DTensor):  # no process has all of a shard's bits
         return CachedReference.of(policy, forget, pad_id, batching)
 
@@ -247,11 +286,27 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     return Batch(**moved)
 
 
-def export(policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: str) -> None:
-    """Write the policy in Hugging Face format (safetensors) with tokenizer and model card; all or nothing."""
+def export(
+    policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: str, merge: bool = True
+) -> None:
+    """Write the policy in Hugging Face format (safetensors) with tokenizer and model card; all or nothing.
+
+    All processes call together where the policy is in shards; the first one writes.
+
+    Args:
+        merge: with LoRA, write one plain model; False: the adapters alone, in peft's format.
+    """
+    from tif import adapters, distributed
+
+    whole = adapters.plain(policy) if merge else policy
+    if whole is None or not distributed.is_first():
+        return
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    policy.save_pretrained(partial)
+    if merge:
+        whole.save_pretrained(partial)
+    else:
+        adapters.save(policy, partial)
     tokenizer.save_pretrained(partial)
     (partial / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)

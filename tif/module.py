@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -15,7 +15,7 @@ from tif import losses
 from tif.data.encode import Batch
 from tif.data.split import split
 from tif.losses.terms import Scored, Term
-from tif.models import FrozenReference, Reference
+from tif.models import Reference
 from tif.schema import Config
 from tif.schema_loss import Dual
 from tif.scoring import step_tokens, token_scores, token_values
@@ -32,14 +32,23 @@ class UnlearningModule(L.LightningModule):
         cfg: sections `data`, `loss`, `optimizer` and `trainer` are read.
         batching: "packed" or "padded", see scoring.token_scores.
         reference: None where the loss needs none. It is no submodule: neither optimizer nor checkpoint sees it.
+        prepare: called once when the strategy is there and before a checkpoint is read: takes the reference from the
+            policy as it is, cuts both into shards.
     """
 
     retain_weight: torch.Tensor
 
     def __init__(
-        self, policy: "PreTrainedModel", cfg: Config, batching: str, reference: Reference | None = None
+        self,
+        policy: "PreTrainedModel",
+        cfg: Config,
+        batching: str,
+        reference: Reference | None = None,
+        prepare: Callable[["UnlearningModule"], None] | None = None,
     ) -> None:
         super().__init__()
+        self._prepare = prepare
+        self.strict_loading = all(p.requires_grad for p in policy.parameters())  # see `on_save_checkpoint`
         self.automatic_optimization = False  # a step scores its batch in parts, as many as it has
         self.policy, self.cfg, self.batching, self.reference = policy, cfg, batching, reference
         # Stages inherit the section, but target and retain models are what they were trained to be.
@@ -49,6 +58,19 @@ class UnlearningModule(L.LightningModule):
         self.dual = cfg.loss.dual if cfg.loss.dual.limit is not None and cfg.loss.retain != "none" else None
         if self.dual:  # a buffer, so that a resumed run goes on with it
             self.register_buffer("retain_weight", torch.tensor(cfg.loss.retain_weight))
+
+    def configure_model(self) -> None:
+        """Lightning's place for it."""
+        prepare, self._prepare = self._prepare, None
+        if prepare:
+            prepare(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With LoRA only the adapters: the rest is the model that the run starts from. Shards are saved whole."""
+        if self._device_mesh is None:
+            trained = {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
+            kept = {k: v for k, v in checkpoint["state_dict"].items() if k in trained or not k.startswith("policy.")}
+            checkpoint["state_dict"] = kept
 
     def on_train_epoch_start(self) -> None:
         """Lightning leaves the mode of a model as it is; `from_pretrained` leaves it in eval."""
@@ -170,7 +192,7 @@ class UnlearningModule(L.LightningModule):
             return Scored(token_scores(self.policy, batch, self.batching, self.cfg.loss.chunk_tokens), reference)
         own, original = term.per_token(self.cfg.loss), None
         if own.reference:
-            assert isinstance(self.reference, FrozenReference)
+            assert self.reference is not None
             original = self.reference.on(batch.input_ids.device)
         policy, values = token_values(self.policy, batch, self.batching, own, original)
         return Scored(policy, reference, values)

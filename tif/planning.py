@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from tif import config, evaluation, identifiers, losses, models, records, runs, spans, tasks
+from tif import config, distributed, evaluation, identifiers, losses, models, records, runs, spans, tasks
 from tif.config import ConfigError
 from tif.data import benchmarks
 from tif.data.encode import Encoder
@@ -64,7 +65,8 @@ def stage_plan(cfg: Config, name: str) -> Plan:
         ConfigError: As `plan`, or if there is no such stage.
     """
     own = config.stage(cfg, name)
-    return plan(dataclasses.replace(own, eval=dataclasses.replace(own.eval, enabled=False)))
+    run = dataclasses.replace(own.run, resume="auto")  # another's checkpoint is none of the stage's
+    return plan(dataclasses.replace(own, eval=dataclasses.replace(own.eval, enabled=False), run=run))
 
 
 def check_identifier(cfg: Config) -> None:
@@ -89,6 +91,11 @@ def trainer_keys(cfg: Config) -> dict[str, Any]:
     keys = dataclasses.asdict(cfg.trainer)
     del keys["gradient_clip_val"]  # tif.module clips
     keys["devices"] = int(keys["devices"]) if keys["devices"].isdigit() else keys["devices"]
+    if distributed.size() > 1:  # what started the processes has the last word
+        keys["devices"] = distributed.local_size()
+        keys["num_nodes"] = distributed.size() // keys["devices"]
+    if keys["strategy"] == "fsdp2":
+        keys["strategy"] = ModelParallelStrategy(data_parallel_size=distributed.size(), tensor_parallel_size=1)
     return keys
 
 
@@ -97,6 +104,7 @@ def _check_places(found: Plan, problems: list[str]) -> None:
     cfg = found.cfg
     with _noting(problems):
         runs.check_folder(cfg)
+        runs.check_resume(cfg)
     processes = 1
     with _noting(problems):
         processes = _check_trainer(cfg)
@@ -188,7 +196,13 @@ def _noting(problems: list[str]) -> Iterator[None]:
 def _check_trainer(cfg: Config) -> int:
     """Lightning takes the keys; the number of processes that they ask for."""
     try:
-        trainer = L.Trainer(**trainer_keys(cfg), logger=False, enable_checkpointing=False, enable_model_summary=False)
+        trainer = L.Trainer(
+            **trainer_keys(cfg),
+            plugins=distributed.plugins(),
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {_line(error)}") from None
     return trainer.world_size

@@ -1,7 +1,7 @@
 """Every key of the configuration: type, default, meaning. The README and `--help` are made from this file.
 
 Sections are dataclasses; `key` attaches the sentence, the choices and the bounds that `tif.config` shows and checks.
-`identifier` and `loss` have files of their own.
+`identifier`, `loss`, `model` and `trainer` have files of their own.
 """
 
 import dataclasses
@@ -10,10 +10,11 @@ from typing import Any
 from tif.schema_identifier import Identifier
 from tif.schema_key import key
 from tif.schema_loss import Loss
+from tif.schema_model import Model, TrainerKeys
 
 FAILURES = ("collapse", "under_forgetting", "over_forgetting", "identifier")  # see metrics/failures.py
 
-__all__ = ["Config", "Identifier", "Loss", "key"]
+__all__ = ["Config", "Identifier", "Loss", "Model", "TrainerKeys", "key"]
 
 
 @dataclasses.dataclass
@@ -26,9 +27,18 @@ class Run:
         0, "owner of every random draw: initial weights, batch order, retain pairing", at_least=0, at_most=2**32
     )
     resume: str = key(
-        "auto", "auto: an unfinished run of the same config goes on from its last epoch", choices=("auto", "never")
+        "auto",
+        "auto: an unfinished run of the same config goes on from its newest whole checkpoint; never: a new folder; or "
+        "the path of a checkpoint, whose run goes on from there",
     )
-    keep_checkpoints: int = key(1, "Lightning checkpoints kept for resuming (the newest); 0 writes none", at_least=0)
+    keep_checkpoints: int = key(
+        2, "checkpoints kept for resuming (the newest); with one, a damaged one means starting over; 0 writes none",
+        at_least=0,
+    )  # fmt: skip
+    checkpoint_every_n_steps: int | None = key(
+        None, "optimizer steps between checkpoints within an epoch; null = one an epoch (and one at SIGTERM, SIGUSR1)",
+        at_least=1,
+    )  # fmt: skip
     export: bool = key(True, "write the policy in Hugging Face format to model/")
 
 
@@ -86,30 +96,6 @@ class Data:
 
 
 @dataclasses.dataclass
-class Model:
-    """The policy and its reference."""
-
-    path: str | None = key(
-        None, "Hugging Face folder or hub name, a stage's name, or null = a new Llama from model.init"
-    )
-    base: str | None = key(None, "the pretrained model; for stages to name as ${model.base}")
-    init: dict[str, Any] = key(
-        {},
-        "LlamaConfig's keys for a model made from scratch; its tokenizer is trained on the data, up to vocab_size",
-    )
-    dtype: str = key("float32", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
-    attention: str | None = key(None, "attn_implementation handed to transformers; null = its own choice")
-    reference: str = key(
-        "auto",
-        "the original model that losses compare with: cached (its scores taken once, no second model), frozen (a "
-        "copy); auto = cached, and frozen where the loss reads more than scores of forget samples",
-        choices=("auto", "cached", "frozen"),
-    )
-    gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, more time")
-    trust_remote_code: bool = key(False, "run code that comes with a hub model; leave off unless you have read it")
-
-
-@dataclasses.dataclass
 class Optimizer:
     """AdamW with linear warm-up and linear decay to 0."""
 
@@ -125,19 +111,6 @@ class Optimizer:
     decay: str = key(
         "linear", "after warm-up: linear (to 0 at the last step) or constant", choices=("linear", "constant")
     )
-
-
-@dataclasses.dataclass
-class TrainerKeys:
-    """Handed to lightning.Trainer under the same names, gradient_clip_val excepted."""
-
-    max_epochs: int = key(10, "passes over the data of data.train", at_least=1)
-    accelerator: str = key("auto", "cpu, gpu, auto, ...")
-    devices: str = key("auto", "number of devices, or auto")
-    strategy: str = key("auto", "Lightning strategy: auto, ddp, ...")
-    precision: str = key("32-true", "32-true, bf16-mixed, bf16-true, ...; losses are float32 in any case")
-    gradient_clip_val: float | None = key(1.0, "clip the gradient's norm; null = off", above=0)
-    log_every_n_steps: int = key(1, "steps between two training rows of metrics.jsonl", at_least=1)
 
 
 @dataclasses.dataclass
@@ -254,6 +227,8 @@ class Config:
                 f"eval.retain_records: {self.quality()} needs the retain model's records, got null; give a run's eval "
                 "folder or a stage that makes them, or eval.forget_quality=false"
             )
+        negated = unlearning and self.loss.task_vector is not None
+        problems += self.model.combinations(self.trainer.strategy, negated)
         if unknown := [name for name in self.eval.stop_on if name not in FAILURES]:
             problems.append(f"eval.stop_on: want some of {', '.join(FAILURES)}, got {', '.join(map(str, unknown))}")
         if not self.model.path and not self.model.init:

@@ -2,7 +2,12 @@
 
     python -m tif.sweep sweep/methods_quickstart.yaml
     python -m tif.sweep sweep/methods_quickstart.yaml trainer.max_epochs=5   the same words added to every run
-    python -m tif.sweep FILE.yaml --print                                      the runs, and nothing else
+    python -m tif.sweep FILE.yaml jobs=4        four at a time, each in a process (and on a GPU) of its own
+    python -m tif.sweep FILE.yaml --list        the runs with their numbers, and nothing else; --count: how many
+    python -m tif.sweep FILE.yaml --index 3     run number 3 alone, as a task of an array job (slurm/sweep.sbatch)
+    python -m tif.sweep FILE.yaml --stage target    the target models that the runs need, and nothing else
+    python -m tif.sweep FILE.yaml --table       the table of what is there
+
 
 The file says what to run:
 
@@ -16,13 +21,15 @@ The file says what to run:
       loss.beta: [0.1, 0.3]
 
 All configurations are checked before the first run. Runs go in order; finished ones are not run again, an unfinished
-one goes on from its last epoch, stages (target and retain models) are shared. A run whose loss is not finite is named
-and left out. After each run its folder <run.folder>/<name> gets table.md, results.json and quality_utility.png.
+one goes on from its last checkpoint, stages (target and retain models) are shared. A run whose loss is not finite is
+named and left out. After each run its folder <run.folder>/<name> gets table.md, results.json and quality_utility.png.
 
-Exit code: 0 done, 1 a run's loss was not finite, 2 wrong input (one line a problem, before weights load).
+Exit code: 0 done, 1 a run failed (its loss was not finite, a file could not be written), 2 wrong input (one line a
+problem, before weights load), 128 + N stopped by signal N: the same command goes on.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import sys
@@ -30,8 +37,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tif import config
-from tif.schema import Config, key
+from tif import config, distributed
+from tif.schema import Config, Run, key
 
 T = TypeVar("T")
 
@@ -70,6 +77,10 @@ class Sweep:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
 
+    def configs(self) -> list[Config]:
+        """The configurations of all runs, in their order."""
+        return [self.config(variant, seed) for variant in self.variants for seed in self.seeds]
+
     def config(self, variant: Variant, seed: int) -> Config:
         """The configuration of one run.
 
@@ -79,27 +90,98 @@ class Sweep:
         return config.load([*variant.words, f"run.name={self.name}/{variant.name}/seed{seed}", f"run.seed={seed}"])
 
 
+OPTIONS = {"--list": False, "--count": False, "--table": False, "--index": True, "--stage": True}  # whether with a word
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit code: 0 done, 1 a loss was not finite, 2 wrong input (one line a problem)."""
+    """Run the command. Returns the exit code, as told above."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or {"-h", "--help"} & set(words):
         print(__doc__)
         return 0 if words else 2
     try:
-        found = read([word for word in words if word != "--print"])
+        rest, options = _options(words)
+        jobs = _number(
+            "jobs", next((w for w in rest if w.startswith("jobs=")), "jobs=1").removeprefix("jobs="), 1, 10_000
+        )
+        rest = [word for word in rest if not word.startswith("jobs=")]
+        found = read(rest)
         configs = _each(found, lambda variant: [found.config(variant, seed) for seed in found.seeds])
-        if "--print" in words:
-            for variant in found.variants:
-                print(f"{variant.name}: python -m tif.fit {' '.join(variant.words)}")
+        if "--list" in options or "--count" in options:
+            print(len(configs) if "--count" in options else "\n".join(_listing(found)))
             return 0
+        if "--table" in options:
+            return _table(found, configs)
+        if "--index" in options:
+            configs = [configs[_number("--index", options["--index"], 0, len(configs) - 1)]]
+        if "--stage" in options:
+            configs = _stages(configs, options["--stage"])
+        started = distributed.launch("tif.sweep", words, configs[0].trainer.devices, configs[0].trainer.accelerator)
+        if started is not None:
+            return started
         from tif import planning, training
 
         training.quiet()
-        _each(found, lambda variant: [planning.plan(found.config(variant, found.seeds[0]))])
+        if "--index" not in options:  # a task's own plan is checked when it runs
+            _each(found, lambda variant: [planning.plan(found.config(variant, found.seeds[0]))])
+        if jobs > 1 and len(configs) > 1 and "--stage" not in options:
+            from tif.sweep_jobs import run_all
+
+            code = run_all(found.name, configs, rest, jobs)
+            _table(found, configs)
+            return code
         return run(found, configs)
     except config.ConfigError as error:
-        print(error, file=sys.stderr)
+        if distributed.is_first():
+            print(error, file=sys.stderr)
         return 2
+
+
+def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words of the sweep, and the options with the words that belong to them."""
+    rest, options, left = [], dict[str, str](), iter(words)
+    for word in left:
+        name, equals, value = word.partition("=")
+        if not word.startswith("--"):
+            rest.append(word)
+        elif name not in OPTIONS:
+            raise config.ConfigError(f"{word}: unknown option; want one of {', '.join(OPTIONS)}")
+        elif OPTIONS[name]:
+            options[name] = value if equals else next(left, "")
+        else:
+            options[name] = ""
+    return rest, options
+
+
+def _number(name: str, word: str, low: int, high: int) -> int:
+    if not word.isdigit() or not low <= int(word) <= high:
+        raise config.ConfigError(f"{name}: want a number from {low} to {high}, got {word!r}")
+    return int(word)
+
+
+def _listing(found: "Sweep") -> Iterator[str]:
+    """A line a run: its number, its name, the command that makes it."""
+    runs = itertools.product(found.variants, found.seeds)
+    for number, (variant, seed) in enumerate(runs):
+        name = f"{variant.name}/seed{seed}".lstrip("/")
+        yield f"{number} {name}: python -m tif.fit {' '.join(variant.words)} run.seed={seed}"
+
+
+def _stages(configs: Sequence[Config], name: str) -> list[Config]:
+    """One configuration for each different stage of that name."""
+    found = {}
+    for cfg in configs:
+        own = config.stage(cfg, name)
+        found[config.to_yaml(dataclasses.replace(own, run=Run(seed=own.run.seed)))] = cfg
+    return [dataclasses.replace(cfg, stage=name) for cfg in found.values()]
+
+
+def _table(found: "Sweep", configs: Sequence[Config]) -> int:
+    """Write and show the table of the runs that are there."""
+    from tif.sweep_results import show
+
+    show(collect(found, configs))
+    return 0
 
 
 def read(words: Sequence[str]) -> Sweep:
@@ -148,22 +230,49 @@ def run(sweep: Sweep, configs: Sequence[Config]) -> int:
     from rich.markup import escape
 
     from tif import runs, training
-    from tif.sweep_results import show, write
     from tif.terminal import console
 
-    folders: dict[str, list[Path]] = {variant.name: [] for variant in sweep.variants}
-    out, code, total = Path(configs[0].run.folder) / sweep.name, 0, len(configs)
-    for number, cfg in enumerate(configs, 1):
-        name, folder = cfg.run.name.split("/")[-2], runs.finished(cfg)
-        console.print(f"{number}/{total} {escape(cfg.run.name)}{' [dim](made before)[/]' if folder else ''}")
-        try:
-            folders[name].append(folder or training.run(cfg))
-        except FloatingPointError as error:
-            console.print(f"{escape(cfg.run.name)}: {escape(str(error))}", soft_wrap=True)
-            code = 1
-        write(out, folders)
-    show(out)
+    code, total = 0, len(configs)
+    try:
+        for number, cfg in enumerate(configs, 1):
+            folder = None if cfg.stage else runs.finished(cfg)
+            if distributed.is_first():
+                made = " [dim](made before)[/]" if folder else ""
+                console.print(f"{number}/{total} {escape(cfg.run.name)}{made}")
+            if not folder:
+                ended = training.attempt(functools.partial(training.run, cfg))
+                if ended > 128:
+                    return ended
+                code = code or ended
+            if distributed.is_first() and not cfg.stage:
+                collect(sweep, sweep.configs())
+    finally:
+        distributed.finish()
+    if total > 1 and distributed.is_first() and not configs[0].stage:
+        _table(sweep, configs)
     return code
+
+
+def collect(sweep: Sweep, configs: Sequence[Config]) -> Path:
+    """Bring the results up to date with the runs that are there; several processes may ask at once.
+
+    Returns:
+        The sweep's folder.
+    """
+    import filelock
+
+    from tif import runs
+    from tif.sweep_results import write
+
+    out = Path(configs[0].run.folder) / sweep.name
+    out.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(out / runs.LOCK):
+        folders: dict[str, list[Path]] = {variant.name: [] for variant in sweep.variants}
+        for cfg in configs:
+            if folder := runs.finished(cfg):
+                folders[cfg.run.name.split("/")[-2]].append(folder)
+        write(out, folders)
+    return out
 
 
 if __name__ == "__main__":

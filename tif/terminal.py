@@ -26,6 +26,12 @@ _progress = Progress(
 )
 
 
+def silence() -> None:
+    """Say nothing from now on: a process that is not the first."""
+    console.quiet = True
+    _progress.disable = True
+
+
 class Bar:
     """One line of the display."""
 

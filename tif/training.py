@@ -5,17 +5,21 @@ import dataclasses
 import json
 import logging
 import shutil
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import ModelParallelStrategy
 from rich.markup import escape
 
-from tif import evaluation, identifiers, models, records, report, runs, spans
+from tif import distributed, evaluation, identifiers, models, records, report, resuming, runs, sharding, spans
 from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
 from tif.data.module import UnlearningDataModule, read_benchmark, texts
 from tif.data.samples import fingerprint
@@ -25,9 +29,11 @@ from tif.losses import original
 from tif.metrics import overall
 from tif.module import UnlearningModule
 from tif.planning import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
+from tif.resuming import Preempted
 from tif.schema import Config
+from tif.schema_model import Lora
 from tif.scoring import best_batching
-from tif.terminal import console
+from tif.terminal import console, silence
 
 
 def run(cfg: Config) -> Path:
@@ -39,11 +45,45 @@ def run(cfg: Config) -> Path:
     Raises:
         ConfigError: Before any weights load, if something is wrong with the configuration or its files.
         FloatingPointError: If the loss is not finite; the run folder stays for a look, without a summary.
+        Preempted: If a signal asked the run to stop; the same call goes on.
     """
     quiet()
-    if cfg.stage:
-        return make_stage(stage_plan(cfg, cfg.stage), cfg.stage)
-    return unlearn(plan(cfg))
+    found = stage_plan(cfg, cfg.stage) if cfg.stage else plan(cfg)
+    distributed.start(cfg.trainer.accelerator)
+    if not distributed.is_first():
+        silence()
+    return make_stage(found, cfg.stage) if cfg.stage else unlearn(found)
+
+
+def attempt(work: Callable[[], Any]) -> int:
+    """Do it; what a user can do something about becomes a line on stderr and an exit code.
+
+    Returns:
+        0 done, 1 the loss was not finite or a file could not be read or written, 128 + N stopped by signal N.
+
+    Raises:
+        ConfigError: Which has an exit code in every command.
+    """
+    try:
+        work()
+    except Preempted as error:
+        _say(str(error))
+        return 128 + error.signal
+    except FloatingPointError as error:
+        _say(str(error))
+        return 1
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _say(f"{error.filename or 'disk'}: {error.strerror}; what was complete is there, and the same command "
+             "goes on from the last checkpoint")  # fmt: skip
+        return 1
+    return 0
+
+
+def _say(line: str) -> None:
+    if distributed.is_first():
+        print(line, file=sys.stderr)
 
 
 def make_stage(planned: Plan, name: str) -> Path:
@@ -51,18 +91,29 @@ def make_stage(planned: Plan, name: str) -> Path:
     cfg, benchmark = planned.cfg, planned.benchmark
     data = fingerprint((*benchmark.background, *benchmark.retain, *benchmark.forget))
     folder = runs.stage_folder(cfg, name, data)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{folder}.lock"):
-        if (folder / runs.DONE).exists():
-            console.print(f"stage {name}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
-            return folder
-        own = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent), export=True)
-        cfg = dataclasses.replace(cfg, run=own)
-        checkpoint = runs.newest_checkpoint(folder) if runs.same_config(folder, cfg) and own.resume == "auto" else None
-        console.print(f"stage {name}: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
-        runs.write_start(folder, cfg)
-        train(dataclasses.replace(planned, cfg=cfg), folder, None, checkpoint)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # its model/ is what others read
+    # Others read its model/, so that has to be whole.
+    own = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent), export=True, resume="auto")
+    model = dataclasses.replace(cfg.model, lora=dataclasses.replace(cfg.model.lora, merge=True))
+    cfg = dataclasses.replace(cfg, run=own, model=model)
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> tuple[bool, Path | None]:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(filelock.FileLock(f"{folder}.lock"))
+            if (folder / runs.DONE).exists():
+                console.print(f"stage {name}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
+                return True, None
+            found = runs.newest_checkpoint(folder) if runs.same_config(folder, cfg) else None
+            console.print(f"stage {name}: {escape(str(folder))}{_from(found)}", soft_wrap=True)
+            runs.write_start(folder, cfg)
+            return False, found
+
+        made, checkpoint = distributed.once(begin)
+        if not made:
+            train(dataclasses.replace(planned, cfg=cfg), folder, None, checkpoint)
+            if distributed.is_first():
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        distributed.barrier()
     return folder
 
 
@@ -73,22 +124,29 @@ def unlearn(planned: Plan) -> Path:
     if spans.wanted(cfg) and cfg.identifier.kind in identifiers.COSTLY:
         # First of all, and with no more stages than it asks: a server that is not there shows before hours of training.
         made |= {name: make_stage(planned.stages[name], name) for name in dict.fromkeys(spans.stages(cfg))}
-        forget = spans.identified(cfg, planned.benchmark.forget, made)
+        forget = distributed.once(lambda: spans.identified(cfg, planned.benchmark.forget, made))
         planned = dataclasses.replace(planned, benchmark=dataclasses.replace(planned.benchmark, forget=forget))
     made |= {name: make_stage(stage, name) for name, stage in planned.stages.items() if name not in made}
     retain = planned.retain
     if cfg.eval.retain_records in made and wants_forget_quality(cfg):
         retain = retain_records(planned, made[cfg.eval.retain_records])
-    folder, checkpoint = runs.new_folder(cfg)
-    console.print(f"run: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
     if cfg.model.path in made:
         model = dataclasses.replace(cfg.model, path=str(made[cfg.model.path] / "model"))
         planned = dataclasses.replace(planned, cfg=dataclasses.replace(cfg, model=model))
-    runs.write_start(folder, cfg)
-    if retain:
-        write_text(folder / report.RETAIN, json.dumps(overall.aggregate(retain), indent=1) + "\n")
-    train(planned, folder, retain, checkpoint)
-    report.show(folder)
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> tuple[Path, Path | None]:
+            folder, checkpoint = stack.enter_context(runs.claimed(cfg))
+            console.print(f"run: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
+            runs.write_start(folder, cfg)
+            if retain:
+                write_text(folder / report.RETAIN, json.dumps(overall.aggregate(retain), indent=1) + "\n")
+            return folder, checkpoint
+
+        folder, checkpoint = distributed.once(begin)
+        train(planned, folder, retain, checkpoint)
+        if distributed.is_first():
+            report.show(folder)
     return folder
 
 
@@ -97,29 +155,60 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
     cfg, benchmark = planned.cfg, planned.benchmark
     with models.seeded(cfg.run.seed), contextlib.ExitStack() as stack:
         tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
-        policy = models.load_policy(cfg.model, tokenizer, cfg.run.seed)
+        in_shards = cfg.trainer.strategy == "fsdp2"
+        empty = in_shards and not distributed.is_first()
+        policy = models.load_policy(cfg.model, tokenizer, cfg.run.seed, empty)
         data = UnlearningDataModule(cfg, benchmark, tokenizer)
-        batching = best_batching(cfg.data.batching, policy)
+        # With shards all processes have to make the same number of forwards, and packed rows are as many as they are.
+        batching = "padded" if in_shards else best_batching(cfg.data.batching, policy)
         jsonl = JsonlLogger(folder / "metrics.jsonl")
-        jsonl.keep_until(_epoch(checkpoint) if checkpoint else -1)
+        jsonl.keep_until(resuming.step(checkpoint) if checkpoint else -1)
         loggers: list[Logger] = [jsonl, *stack.enter_context(_wandb(cfg, folder))]
         trainer = make_trainer(planned, folder, loggers, data, retain)
-        module = UnlearningModule(policy, cfg, batching)
-        if (needed := original(cfg.loss)) != "none":
-            policy.to(trainer.strategy.root_device)  # type: ignore[arg-type]
-            # Under the trainer's precision, or the reference would not be what the policy says at step 0.
-            precision = trainer.strategy.precision_plugin
-            precision.convert_module(policy)  # in place
-            with precision.forward_context():
-                kind = "frozen" if needed == "model" else cfg.model.reference
-                module.reference = models.make_reference(
-                    kind, policy, data.items, data.encoder.pad_id, batching, Path(cfg.run.folder) / "references"
-                )
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.is_global_zero:
+
+        if in_shards:  # nor may the head be called in chunks, as many as a process has answers for
+            cfg = dataclasses.replace(cfg, loss=dataclasses.replace(cfg.loss, chunk_tokens=2**31))
+
+        def prepare(module: UnlearningModule) -> None:
+            _prepare(module, trainer, data)
+
+        trainer.fit(
+            UnlearningModule(policy, cfg, batching, prepare=prepare), data, ckpt_path=checkpoint, weights_only=True
+        )
+    if distributed.is_first():
         if cfg.eval.enabled:
             report.write_plots(folder)
         write_text(folder / runs.DONE, json.dumps(report.summary(folder), indent=1) + "\n")
+    distributed.barrier()
+
+
+def _prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataModule) -> None:
+    """Put the policy where it is trained, in shards where the strategy is FSDP2, and take the reference from it."""
+    cfg, policy, device = module.cfg, module.policy, trainer.strategy.root_device
+    kind, needed = cfg.model.reference, original(cfg.loss)
+    if kind == "auto" and needed == "model":
+        kind = "adapter" if cfg.model.lora.rank else "frozen"
+
+    def take() -> models.Reference:
+        cache = Path(cfg.run.folder) / "references"
+        return models.make_reference(kind, policy, data.items, data.encoder.pad_id, module.batching, cache)
+
+    precision = trainer.strategy.precision_plugin
+    if isinstance(trainer.strategy, ModelParallelStrategy):
+        if needed == "none" or kind != "frozen":
+            copies: list[Any] = [policy]
+        else:
+            module.reference = take()
+            copies = [module.reference.on(torch.device("meta" if policy.device.type == "meta" else "cpu")), policy]
+        for model in copies:
+            sharding.shard(model, trainer.strategy.device_mesh["data_parallel"], device, cfg.trainer.precision)
+    else:
+        policy.to(device)  # type: ignore[arg-type]
+        precision.convert_module(policy)  # in place
+    if needed != "none" and module.reference is None:
+        # Under the trainer's precision, or the reference would not be what the policy says at step 0.
+        with precision.forward_context():
+            module.reference = take()
 
 
 def make_trainer(
@@ -128,7 +217,9 @@ def make_trainer(
     """`lightning.Trainer` from `cfg.trainer`, with tif's callbacks."""
     cfg = planned.cfg
     what = "unlearning" if cfg.data.train == "forget" else f"finetuning on the {cfg.data.train} set"
-    callbacks: list[Callback] = [TrainingBar(what)]
+    saving = resuming.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, cfg.run.checkpoint_every_n_steps)
+    # Saving first: an epoch's checkpoint comes before its evaluation, and from the first step on it has the signals.
+    callbacks: list[Callback] = [saving, resuming.Seeds(cfg.run.seed), TrainingBar(what)]
     if cfg.eval.enabled:
         callbacks.append(TofuMetrics(cfg, data.benchmark, data.encoder, folder / "eval", retain, planned.further))
         if cfg.data.train == "forget":
@@ -138,24 +229,15 @@ def make_trainer(
         if cfg.run.export and cfg.eval.best != "none":
             callbacks.append(KeepBest(cfg, folder, data.encoder))
     if cfg.run.export:
-        callbacks.append(Export(folder, data.encoder, lambda: report.model_card(folder)))
-    if cfg.run.keep_checkpoints:
-        callbacks.append(
-            ModelCheckpoint(
-                folder / "checkpoints",
-                "{epoch}-{step}",
-                "epoch",
-                mode="max",
-                save_top_k=cfg.run.keep_checkpoints,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            )  # fmt: skip
-        )
+        callbacks.append(Export(folder, data.encoder, lambda: report.model_card(folder), cfg.model.lora.merge))
     return L.Trainer(
         **trainer_keys(cfg),
+        plugins=[resuming.File(), *distributed.plugins()]
+        if cfg.trainer.strategy != "fsdp2"
+        else distributed.plugins(),
         logger=loggers,
         callbacks=callbacks,
-        enable_checkpointing=bool(cfg.run.keep_checkpoints),
+        enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module's own sampler knows ranks
         num_sanity_val_steps=0,
@@ -166,27 +248,33 @@ def make_trainer(
 def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     """The retain stage's records under this run's evaluation rules; made once, kept beside the stage's model."""
     cfg = planned.cfg
-    model = dataclasses.replace(cfg.model, path=str(stage / "model"))
+    # The stage's model as it is, whatever the policy is made of.
+    model = dataclasses.replace(cfg.model, path=str(stage / "model"), lora=Lora(), quantize="none")
     encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
     benchmark = planned.benchmark
     sets = evaluation.cut(benchmark.sets, cfg.eval, benchmark.tasks)
     rules = evaluation.described(cfg.eval, encoder, benchmark.tasks)
-    device = L.Trainer(
-        accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False
-    ).strategy.root_device
+    device = distributed.device(cfg.trainer.accelerator)
     folder = stage / "eval" / runs.digest([rules, *(fingerprint(found) for found in sets.values())])
-    with filelock.FileLock(f"{stage}.lock"):
-        if (folder / records.AGGREGATES).exists():
+    with contextlib.ExitStack() as stack:
+
+        def is_there() -> bool:
+            stack.enter_context(filelock.FileLock(f"{stage}.lock"))
+            return (folder / records.AGGREGATES).exists()
+
+        if distributed.once(is_there):
             return records.read(folder)
         console.print("evaluating the retain model")
         with models.seeded(cfg.run.seed):
             policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
-        policy.to(device)  # type: ignore[arg-type]
+        policy.to(device)
         batching = best_batching(cfg.data.batching, policy)
         found = evaluation.evaluate(
             policy, encoder, benchmark.sets, cfg.eval, batching, str(stage), tasks=benchmark.tasks
         )
-        records.write(folder, found, overall.aggregate(found))
+        if distributed.is_first():
+            records.write(folder, found, overall.aggregate(found))
+        distributed.barrier()
     return found
 
 
@@ -199,7 +287,9 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")  # what model.quantize=int8 is
     warnings.filterwarnings("ignore", ".*past_key_values.*is deprecated.*")  # transformers < 5.24 knows no other name
+    warnings.filterwarnings("ignore", ".*The `srun` command is available.*")  # tif starts its own processes
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
 
@@ -225,7 +315,3 @@ def _wandb(cfg: Config, folder: Path) -> Iterator[list[Logger]]:
 
 def _from(checkpoint: Path | None) -> str:
     return f" [dim](goes on from {checkpoint.name})[/]" if checkpoint else ""
-
-
-def _epoch(checkpoint: Path) -> int:
-    return int(checkpoint.stem.split("-")[0].removeprefix("epoch="))

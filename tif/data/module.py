@@ -1,7 +1,8 @@
 """UnlearningDataModule: encoded samples in batches, the same draw for any resume and any number of processes."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -117,6 +118,31 @@ class EpochSampler(DistributedSampler):
         self.dataset.epoch = epoch  # type: ignore[attr-defined]
 
 
+class Loader(DataLoader):
+    """A DataLoader that can go on within an epoch, from the state that a checkpoint has.
+
+    The batches before it are made and dropped: the draws belong to positions, so nothing depends on them.
+    """
+
+    given = 0  # batches since the epoch began
+    _skip = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Batches, after a resume from where it was."""
+        self.given, self._skip = self._skip, 0
+        for batch in itertools.islice(super().__iter__(), self.given, None):
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches given; a finished epoch counts as 0 of the next."""
+        return {"given": self.given % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Skip those in the next epoch."""
+        self._skip = state["given"]
+
+
 class UnlearningDataModule(L.LightningDataModule):
     """Encodes the samples of an experiment and batches them.
 
@@ -151,7 +177,7 @@ class UnlearningDataModule(L.LightningDataModule):
         # Seeds far apart: DistributedSampler adds the epoch to its seed.
         sampler = EpochSampler(dataset, 1, 0, shuffle=True, seed=self.cfg.run.seed * 1_000_003)
         # A loader without its own generator draws a seed from torch's global one at each epoch.
-        return DataLoader(
+        return Loader(
             dataset,
             batch_size=self.cfg.data.batch_size,
             sampler=sampler,

@@ -1,0 +1,156 @@
+"""The templates of slurm/ on a real controller: arrays, a chain, preemption, the time limit.
+
+All jobs are submitted at once and waited for once; most of them sleep.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import killing
+from tests.small import SMALL, files, finished, rows
+from tif import resuming, runs
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL_JOB = ["--gpus-per-node=0", "--mem=1G", "--cpus-per-task=1"]
+# Four steps an epoch, two epochs; a loss that sleeps, so that there is time to interrupt and no work to do.
+SLOW = [
+    *SMALL, "loss.forget=tests.slow:lpl", "data.batch_size=2", "stages.target.data.batch_size=4",
+    "stages.target.loss.forget=ce", "stages.retain.loss.forget=ce", "eval.forget_quality=false",
+    "eval.max_new_tokens=4", "eval.max_samples.forget=3", "eval.max_samples.retain=2",
+    "eval.max_samples.real_authors=1", "eval.max_samples.world_facts=1",
+]  # fmt: skip
+ENV = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def call(*words, **env):
+    """Output of a command, which must not fail."""
+    done = subprocess.run(words, cwd=ROOT, env=os.environ | ENV | env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+def submit(folder, template, *words, **env):
+    """Id of a job that writes to <folder>/<id>.log."""
+    own = [word for word in words if word.startswith("--")]
+    rest = [word for word in words if word not in own]
+    command = ["sbatch", "--parsable", *SMALL_JOB, *own, f"--output={folder}/%j.log", f"slurm/{template}", *rest]
+    return call(*command, **env)
+
+
+def state(job):
+    """State and exit code of a job (all tasks of an array)."""
+    lines = call("scontrol", "show", "job", job, "--oneliner").splitlines()
+    found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+    return [(one["JobState"], one["ExitCode"], int(one["Restarts"])) for one in found]
+
+
+def wait_until(true, seconds, what):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds} s in vain: {what()}"
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where runs go, with the session's stages; skips without a controller."""
+    if shutil.which("scontrol") is None or "UP" not in subprocess.run(
+        ["scontrol", "ping"], capture_output=True, text=True, check=False
+    ).stdout:  # fmt: skip
+        pytest.skip("no SLURM controller answers")
+    found = tmp_path_factory.mktemp("slurm")
+    shutil.copytree(finished(tmp_path_factory).runs / "stages", found / "stages")
+    return found
+
+
+@pytest.fixture(scope="module")
+def jobs(folder):
+    """Ids of all jobs by name, each of them over."""
+    words = [*SLOW, f"run.folder={folder}"]
+    many = folder / "four.yaml"
+    base = [*SMALL, f"run.folder={folder}", "run.export=false", "trainer.max_epochs=1"]
+    many.write_text(
+        f"name: four\nbase: {['quickstart.yaml', *base]!r}\nseeds: [0]\ngrid: {{loss.beta: [0.1, 0.2, 0.3, 0.4]}}\n"
+    )
+    ids = {
+        "preempted": submit(folder, "fit.sbatch", *words, "run.name=preempted", TIF_TEST_DELAY="3"),
+        "late": submit(
+            folder, "fit.sbatch", "--time=1", "--signal=USR1@35", *words, "run.name=late", TIF_TEST_DELAY="5"
+        ),
+    }
+    args = f"{' '.join(SMALL_JOB)} --output={folder}/%j.log"
+    chain = call("slurm/chain.sh", str(many), SBATCH_ARGS=args)
+    ids |= dict(zip(("target", "retain", "array", "table"), chain.split(), strict=True))
+    begun = folder / "preempted" / "metrics.jsonl"
+    wait_until(lambda: begun.exists() and len(rows(begun.parent)) > 2, 180, lambda: log(folder, ids["preempted"]))
+    call("scontrol", "requeue", ids["preempted"])
+    over = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
+    for name, job in ids.items():
+        wait_until(
+            lambda job=job: {s for s, *_ in state(job)} <= over, 300, lambda job=job, name=name: (name, state(job))
+        )
+    return ids
+
+
+def log(folder, job):
+    return "".join(path.read_text() for path in sorted(folder.glob(f"{job}*.log")))
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """The same run, disturbed by nobody."""
+    assert killing.fit(killing.context(), [*SLOW, f"run.folder={folder}", "run.name=alone"])[0] == 0
+    return folder / "alone"
+
+
+def same(actual, expected):
+    weights = pathlib.Path("model/model.safetensors")
+    assert (actual / weights).read_bytes() == (expected / weights).read_bytes()
+    assert rows(actual) == rows(expected)
+    one, two = (files(path / "eval") for path in (actual, expected))
+    assert {k: v.replace(f"/{actual.name}".encode(), b"") for k, v in one.items()} == {
+        k: v.replace(f"/{expected.name}".encode(), b"") for k, v in two.items()
+    }
+
+
+def test_a_preempted_job_ends_with_the_bits_of_one_that_was_not(folder, jobs, alone):
+    shown = log(folder, jobs["preempted"])
+    assert state(jobs["preempted"]) == [("COMPLETED", "0:0", 1)], shown
+    assert "stopped by SIGTERM at step " in shown
+    assert "(goes on from epoch=" in shown
+    same(folder / "preempted", alone)
+
+
+def test_a_job_that_meets_its_time_limit_goes_back_to_the_queue_and_ends_the_same(folder, jobs, alone):
+    shown = log(folder, jobs["late"])
+    ((ended, code, restarts),) = state(jobs["late"])
+    assert (ended, code) == ("COMPLETED", "0:0"), shown
+    assert restarts >= 1
+    assert "stopped by SIGUSR1 at step " in shown
+    assert f"time is up: job {jobs['late']} goes back to the queue" in shown
+    same(folder / "late", alone)
+
+
+def test_a_chain_makes_stages_then_an_array_of_four_then_the_table(folder, jobs):
+    assert {state(jobs[name])[0][:2] for name in ("target", "retain", "table")} == {("COMPLETED", "0:0")}
+    assert [found[:2] for found in state(jobs["array"])] == [("COMPLETED", "0:0")] * 4, log(folder, jobs["array"])
+    assert sorted(path.parent.parent.name for path in folder.glob(f"four/*/seed0/{runs.DONE}")) == [
+        f"beta=0.{n}" for n in (1, 2, 3, 4)
+    ]
+    shown = log(folder, jobs["table"])
+    assert all(f"beta=0.{n}" in shown for n in (1, 2, 3, 4))
+    assert len((folder / "four" / "table.md").read_text().splitlines()) == 2 + 2 * 4 + 2
+    assert "(made before)" in log(folder, jobs["target"])
+
+
+def test_no_job_leaves_an_unfinished_checkpoint(folder, jobs):
+    for name in ("preempted", "late"):
+        found = {path.name for path in (folder / name / "checkpoints").iterdir()}
+        assert found == {path.name for path in resuming.listed(folder / name / "checkpoints")}

@@ -65,7 +65,7 @@ def test_one_two_and_four_processes_end_with_the_same_weights_and_log_the_same_l
         for processes in (2, 4):
             shared, found = result(tmp_path, method, processes)
             for name, weight in alone.items():
-                torch.testing.assert_close(shared[name], weight, atol=2e-4, rtol=1e-3, msg=lambda m, n=name: f"{n} {m}")
+                torch.testing.assert_close(shared[name], weight, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n} {m}")
             for row, expected in zip(found, rows, strict=True):
                 assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
 

@@ -144,6 +144,11 @@ def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, emp
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     attention.use(policy)
+    if cfg.liger:
+        from transformers.integrations.liger import apply_liger_kernel
+
+        # Not its losses: ours need float32 scores of answer tokens, and take them in chunks.
+        apply_liger_kernel(policy, {"cross_entropy": False, "fused_linear_cross_entropy": False})
     if cfg.gradient_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})  # the other kind loses LoRA's gradients
     if cfg.lora.rank:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -205,6 +206,10 @@ def _check_trainer(cfg: Config) -> int:
         )
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {_line(error)}") from None
+    if cfg.model.liger and (device := trainer.strategy.root_device.type) != "cuda":
+        raise ConfigError(f"model.liger: its kernels are for CUDA, and this run is on {device}; want false")
+    if cfg.model.liger and not importlib.util.find_spec("liger_kernel"):
+        raise ConfigError("model.liger: no package liger-kernel; want pip install 'tif-unlearning[liger]', or false")
     return trainer.world_size
 
 

@@ -84,7 +84,7 @@ class Data:
     max_tokens_per_batch: int | None = key(
         None,
         "tokens that a device holds at once: a step's batch is scored in parts of so many, with the same result; null "
-        "= 1024 on a CPU, else 4096",
+        "= 512 on a CPU, else 4096",
         at_least=16,
     )
     batching: str = key(

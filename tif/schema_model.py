@@ -44,6 +44,7 @@ class Model:
         "weights kept in fewer bits by bitsandbytes, under LoRA: nf4 (4 bits, arXiv 2305.14314) or int8",
         choices=("none", "nf4", "int8"),
     )
+    liger: bool = key(False, "Liger's Triton kernels for norms, rotary embeddings and MLPs, on CUDA (extra `liger`)")
     gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, more time")
     trust_remote_code: bool = key(False, "run code that comes with a hub model; leave off unless you have read it")
 

@@ -38,7 +38,10 @@ def rows(cfg: "Bench") -> list[dict[str, Any]]:
             except ValueError as error:
                 raise config.ConfigError(str(error)) from None
         jobs = [(kind, models[kind], cfg.words // part) for kind in KINDS for part in (16, 4, 1)]
-        return [alone(_measure, *job, document, cfg.threads) for job in track(jobs, "identifiers")]
+        return [
+            alone(_measure, kind, path, words, _sample(document, words).answer, cfg.threads)
+            for kind, path, words in track(jobs, "identifiers")
+        ]
 
 
 def _measure(kind: str, path: str, words: int, document: str, threads: int | None) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def _measure(kind: str, path: str, words: int, document: str, threads: int | Non
     import torch
 
     from tif import identifiers, training
+    from tif.data.samples import Sample
     from tif.schema import Identifier
 
     training.quiet()
@@ -54,8 +58,9 @@ def _measure(kind: str, path: str, words: int, document: str, threads: int | Non
     cfg = Identifier(kind=kind, device="cpu")
     getattr(cfg, kind).model = path
     identifiers.identify(cfg, [_sample(document, 1000)])  # weights and kernels are loaded now
+    whole = Sample("document", "", document)  # of `words` words, cut by the caller: cutting takes memory of its own
     before, since = peak_mb(), time.perf_counter()
-    identifiers.identify(cfg, [_sample(document, words)])
+    identifiers.identify(cfg, [whole])
     seconds = time.perf_counter() - since
     return {
         "kind": kind, "words": words, "seconds": round(seconds, 2), "words_per_second": round(words / seconds),

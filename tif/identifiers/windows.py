@@ -42,6 +42,9 @@ class Window:
     shift: int
 
 
+Judge = Callable[[Sequence[Window], Done], Iterable[Sequence[bool]]]
+
+
 def cuts(text: str, count: Count, budget: int) -> Iterator[Cut]:
     """One cut where the text fits, else cuts at sentence borders whose labelled parts follow each other without gap.
 
@@ -120,7 +123,7 @@ def _tail(text: str, count: Count, most: int) -> str:
 def label(
     samples: Sequence[Sample],
     found: Iterator[Window],
-    judge: Callable[[Sequence[Window], Done], Iterable[Sequence[bool]]],
+    judge: Judge,
     what: str,
     rule: str = "unicode",
 ) -> tuple[Sample, ...]:
@@ -133,17 +136,19 @@ def label(
         what: shown beside the progress bar, which counts words.
         rule: which words, as for `windows`.
     """
-    unwanted: list[list[Span]] = [[] for _ in samples]
     with bar(what, sum(1 for s in samples for _ in words(s.answer, rule))) as line:
-        done = _counting(line)
-        while batch := list(itertools.islice(found, AT_ONCE)):
-            for window, verdicts in zip(batch, judge(batch, done), strict=True):
-                for word, verdict in zip(window.words, verdicts, strict=True):
-                    if verdict:
-                        unwanted[window.sample].append(Span(word.start + window.shift, word.end + window.shift))
-    return tuple(
-        dataclasses.replace(s, unwanted=joined(s.answer, own)) for s, own in zip(samples, unwanted, strict=True)
-    )
+        spans = itertools.groupby(_unwanted(found, judge, _counting(line)), lambda pair: pair[0])
+        own = {number: joined(samples[number].answer, (span for _, span in pairs)) for number, pairs in spans}
+    return tuple(dataclasses.replace(s, unwanted=own.get(number, ())) for number, s in enumerate(samples))
+
+
+def _unwanted(found: Iterator[Window], judge: Judge, done: Done) -> Iterator[tuple[int, Span]]:
+    """(position of the sample, place in its answer) of each unwanted word, in order."""
+    while batch := list(itertools.islice(found, AT_ONCE)):
+        for window, verdicts in zip(batch, judge(batch, done), strict=True):
+            for word, verdict in zip(window.words, verdicts, strict=True):
+                if verdict:
+                    yield window.sample, Span(word.start + window.shift, word.end + window.shift)
 
 
 def _counting(line: Bar) -> Done:

@@ -5,6 +5,7 @@ srun and torchrun start processes of their own; where neither did and a configur
 """
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -19,16 +20,19 @@ def is_first() -> bool:
     return rank() == 0
 
 
+@functools.cache
 def rank() -> int:
     """Number of this process among all, from 0."""
     return int(os.environ.get("RANK", _slurm("PROCID", 0)))
 
 
+@functools.cache  # Lightning takes WORLD_SIZE away when a trainer is done, and stages have trainers of their own
 def size() -> int:
     """Number of processes."""
     return int(os.environ.get("WORLD_SIZE", _slurm("NTASKS", 1)))
 
 
+@functools.cache
 def local_size() -> int:
     """Number of processes on this node."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", size() // _slurm("STEP_NUM_NODES", 1)))

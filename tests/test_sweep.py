@@ -107,7 +107,8 @@ def done(tmp_path_factory):
 
 def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
     _, folder = done
-    assert sorted(p.name for p in folder.iterdir()) == [".lock", "dpo", "quality_utility.png", "results.json", "table.md", "tpo"]
+    found = sorted(p.name for p in folder.iterdir())
+    assert found == [".lock", "dpo", "quality_utility.png", "results.json", "table.md", "tpo"]
     lines = (folder / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| tpo"] * 2 + ["| dpo"] * 2 + [
         "| before",

@@ -83,11 +83,14 @@ def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys
     assert sweep.main(["loss.beta=1"]) == 2
 
 
-def test_print_shows_the_runs_and_makes_none(tmp_path, capsys):
+def test_list_and_count_show_the_runs_and_make_none(tmp_path, capsys):
     file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beta=1]}")
-    assert sweep.main([file, "--print"]) == 0
-    expected = ["a: python -m tif.fit quickstart.yaml", "b: python -m tif.fit quickstart.yaml loss.beta=1"]
+    assert sweep.main([file, "--list"]) == 0
+    expected = ["0 a/seed0: python -m tif.fit quickstart.yaml run.seed=0",
+                "1 b/seed0: python -m tif.fit quickstart.yaml loss.beta=1 run.seed=0"]  # fmt: skip
     assert capsys.readouterr().out.splitlines() == expected
+    assert sweep.main([file, "--count"]) == 0
+    assert capsys.readouterr().out == "2\n"
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +107,8 @@ def done(tmp_path_factory):
 
 def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
     _, folder = done
-    assert sorted(p.name for p in folder.iterdir()) == ["dpo", "quality_utility.png", "results.json", "table.md", "tpo"]
+    found = sorted(p.name for p in folder.iterdir())
+    assert found == [".lock", "dpo", "quality_utility.png", "results.json", "table.md", "tpo"]
     lines = (folder / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| tpo"] * 2 + ["| dpo"] * 2 + [
         "| before",
@@ -141,7 +145,7 @@ def test_a_run_whose_loss_is_not_finite_is_left_out_and_the_others_go_on(done, m
 
     monkeypatch.setattr(training, "run", explode)
     assert sweep.main([*words, "loss.beta=0.7", "run.name=x"]) == 1  # other runs than those that are there
-    assert capsys.readouterr().out.count("loss is nan at step 3") == 4
+    assert capsys.readouterr().err.count("loss is nan at step 3") == 4
     monkeypatch.undo()
     assert sweep.main(words) == 0  # and the results are those of the file again
 

@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from tif.bench_process import Memory, alone
@@ -36,7 +37,7 @@ def rows(cfg: "Bench") -> list[dict[str, Any]]:
     Keys: batch_size, way, steps, loss, seconds (median of a step with its optimizer step), ratio (median over batches
     of its seconds to ours on the same batch), tokens_per_second (real tokens), gflops and matmul_gflops (ours: what the
     step reaches, and the machine's matrix product at the step's shapes), share, memory_mb (above weights, gradients and
-    optimizer; where measured).
+    optimizer; where measured; None = more than the machine has).
 
     Raises:
         ConfigError: If model or data cannot be had.
@@ -54,7 +55,10 @@ def rows(cfg: "Bench") -> list[dict[str, Any]]:
     if cfg.memory:
         wanted = [r for r in found if r["batch_size"] in (min(cfg.batch_sizes), max(cfg.batch_sizes))]
         for row in track(wanted, "memory"):
-            row["memory_mb"] = round(alone(_memory, cfg, row["batch_size"], row["way"]))
+            try:
+                row["memory_mb"] = round(alone(_memory, cfg, row["batch_size"], row["way"]))
+            except BrokenProcessPool:  # killed for want of memory: the times are not lost with it
+                row["memory_mb"] = None
     return found
 
 
@@ -280,7 +284,8 @@ def table(rows: Sequence[dict[str, Any]]) -> "Table":
                  padding=(0, 2, 0, 0))  # fmt: skip
     for row in rows:
         share = f"{row['share']:.0%} of {row['matmul_gflops']:.0f} GFLOP/s" if "share" in row else ""
-        memory = f"{row['memory_mb']:,}" if "memory_mb" in row else ""
+        asked = row.get("memory_mb", "")
+        memory = "did not fit" if asked is None else f"{asked:,}" if asked != "" else ""
         made.add_row(str(row["batch_size"]), row["way"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}",
                      f"{row['tokens_per_second']:,}", share, memory)  # fmt: skip
     return made

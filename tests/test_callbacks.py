@@ -62,10 +62,15 @@ def metrics(monkeypatch, *words):
     cfg = config.load(["quickstart.yaml", "trainer.max_epochs=5", *words])
     callback, found = TofuMetrics(cfg, None, None, None, None), []
     monkeypatch.setattr(TofuMetrics, "_evaluate", lambda self, trainer, module, epoch: found.append(epoch))
-    callback.on_train_start(types.SimpleNamespace(global_step=0), None)
+    callback.on_train_start(at(0), None)
     for epoch in range(5):
-        callback.on_train_epoch_end(types.SimpleNamespace(current_epoch=epoch), None)
+        callback.on_train_epoch_end(at(epoch), None)
     return found
+
+
+def at(epoch, *loggers):
+    """A trainer with so many epochs behind it."""
+    return types.SimpleNamespace(current_epoch=epoch, loggers=loggers)
 
 
 @pytest.mark.parametrize(
@@ -82,11 +87,16 @@ def test_epoch_0_every_nth_and_the_last_are_evaluated(monkeypatch, words, epochs
     assert metrics(monkeypatch, *words) == epochs
 
 
-def test_a_resumed_run_does_not_evaluate_the_start_again(monkeypatch):
+def test_a_resumed_run_evaluates_its_checkpoints_epoch_unless_its_row_is_there(monkeypatch, tmp_path):
     callback, found = TofuMetrics(config.load(["quickstart.yaml"]), None, None, None, None), []
     monkeypatch.setattr(TofuMetrics, "_evaluate", lambda self, trainer, module, epoch: found.append(epoch))
-    callback.on_train_start(types.SimpleNamespace(global_step=7), None)
-    assert found == []
+    log = JsonlLogger(tmp_path / "metrics.jsonl")
+    log.log_metrics({"epoch": 1.0, "train/loss": 2.0}, step=2)
+    callback.on_train_start(at(1, log), None)
+    assert found == [1]
+    log.log_metrics({"epoch": 1.0, "forget/probability": 0.5}, step=3)
+    callback.on_train_start(at(1, log), None)
+    assert found == [1]
 
 
 def test_evaluation_intervals_hold_in_a_run(tmp_path_factory):

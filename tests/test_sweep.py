@@ -105,6 +105,7 @@ def done(tmp_path_factory):
     return words, folder / "two"
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
     _, folder = done
     found = sorted(p.name for p in folder.iterdir())
@@ -120,6 +121,7 @@ def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
     assert values[0] != values[1]
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypatch):
     words, folder = done
     before, again = files(folder), []
@@ -137,6 +139,7 @@ def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypat
     assert again == ["two/tpo/seed1"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_loss_is_not_finite_is_left_out_and_the_others_go_on(done, monkeypatch, capsys):
     words, folder = done
 

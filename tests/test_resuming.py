@@ -12,9 +12,9 @@ from tests.small import SMALL, files, finished, rows
 from tif import config, evaluation, fit, module, resuming, runs, training
 from tif.config import ConfigError
 
-# Four steps an epoch; the stages are those of the session's finished run.
 pytestmark = pytest.mark.slow
 
+# Four steps an epoch; the stages are those of the session's finished run.
 WORDS = [
     *SMALL, "data.batch_size=2", "stages.target.data.batch_size=4", "eval.forget_quality=false",
     "eval.max_new_tokens=4", "eval.max_samples.forget=3", "eval.max_samples.retain=2",

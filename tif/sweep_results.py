@@ -102,7 +102,9 @@ def show(folder: Path) -> None:
     header, *lines = rows(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
     table = Table(title="Mean ± deviation over seeds; best = the epoch with the largest (forget quality + utility) / 2")
     for i, title in enumerate(header):
-        table.add_column(title, justify="left" if i < 2 else "right")
+        # Names whole however narrow the terminal, or the log of a job; numbers fold.
+        width = max(len(line[0]) for line in lines) if i == 0 else None
+        table.add_column(title, justify="left" if i < 2 else "right", min_width=width, overflow="fold")
     for line in lines:
         table.add_row(*map(escape, line))
     console.print(table)

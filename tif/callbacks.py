@@ -3,12 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_only
 
 from tif import distributed, evaluation, records, terminal
@@ -155,7 +157,9 @@ class TofuMetrics(Callback):
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
         assert isinstance(pl_module, UnlearningModule)
         start = time.perf_counter()
-        with pl_module.unlearned() as policy:
+        plugin = trainer.precision_plugin
+        mixed = plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
+        with mixed, pl_module.unlearned() as policy:
             first = self._original(pl_module, policy, epoch)
             found = self._records(policy, self.benchmark, pl_module.batching, epoch, first)
             # All processes have all records, so the same numbers; one of them writes.

@@ -140,11 +140,11 @@ def plain_clean(folder, texts):
         return [net(**tokenizer(t, return_tensors="pt")).logits.softmax(1)[0, 1].item() for t in texts]
 
 
-def plain_accuracy(folder):
+def plain_accuracy(folder, facts=FACTS):
     """Share of questions whose right choice has the highest log-probability after the question."""
     net = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer, hits = transformers.AutoTokenizer.from_pretrained(folder), 0
-    for row in FACTS:
+    for row in facts:
         sums = []
         for choice in row["choices"]:
             before = tokenizer(f"Question: {row['question']}\nAnswer:")["input_ids"]
@@ -153,7 +153,7 @@ def plain_accuracy(folder):
                 logp = net(torch.tensor([ids])).logits[0].log_softmax(-1)
             sums.append(sum(logp[t - 1, ids[t]].item() for t in range(len(before), len(ids))))
         hits += sums.index(max(sums)) == row["answer"]
-    return hits / len(FACTS)
+    return hits / len(facts)
 
 
 def test_other_weights_or_other_rules_are_asked_anew(llama, data, tmp_path, capsys):

@@ -171,12 +171,16 @@ class TofuMetrics(Callback):
                 known |= {f"{name}/{metric}": value for metric, value in own.items() if value is not None}
                 if trainer.is_global_zero:
                     records.write(self.folder / str(epoch) / name, other, own)
+            scores: dict[str, Any] = {}
             if tasks := tasks_of(self.cfg):
                 from tif import ability
 
-                known |= {k: value for k, (value, _) in ability.run(policy, self.encoder.tokenizer, tasks).items()}
+                scores = ability.run(policy, self.encoder.tokenizer, tasks, self.cfg.lm_eval)
+                known |= {name: value for name, (value, _) in scores.items()}
         if trainer.is_global_zero:
             records.write(self.folder / str(epoch), found, values)
+            if scores:  # with their standard errors
+                write_text(self.folder / str(epoch) / "lm-eval.json", json.dumps(scores, indent=1) + "\n")
             shown = "  ".join(f"{name} {known[name]:.3g}" for name in HEADLINE if name in known)
             seconds = f"[dim]({time.perf_counter() - start:.0f} s)[/]"
             terminal.console.print(f"epoch {epoch}  {shown}  {seconds}", soft_wrap=True)

@@ -20,6 +20,7 @@ from tif.files import write_text
 from tif.metrics import overall
 from tif.schema import Model
 from tif.schema_evaluate import Evaluate
+from tif.shares import agreed
 from tif.terminal import console
 
 if TYPE_CHECKING:
@@ -123,15 +124,6 @@ def device(asked: str) -> torch.device:
 def main_process() -> bool:
     """Whether this process prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def agreed(value: bool) -> bool:
-    """The main process's value, in all of them."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    both = [value]
-    dist.broadcast_object_list(both, src=0)
-    return both[0]
 
 
 @contextlib.contextmanager

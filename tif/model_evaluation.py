@@ -148,9 +148,7 @@ def _clean(ours: records.Evaluation, path: str, device: torch.device) -> dict[st
 def _general_ability(main: Checkpoint, names: list[str]) -> dict[str, Any]:
     own = main.settings.lm_eval
     path = main.folder / f"lm-eval-{runs.digest([names, own.folder, own.limit])}.json"
-    found = kept(
-        path, lambda: ability.run(main.model, main.encoder.tokenizer, names, own.folder, own.limit, own.batch_size)
-    )
+    found = kept(path, lambda: ability.run(main.model, main.encoder.tokenizer, names, own))
     return {
         "metrics": {key: value for key, (value, _) in found.items()},
         "intervals": {key: None if e is None else (v - 1.96 * e, v + 1.96 * e) for key, (v, e) in found.items()},

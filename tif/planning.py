@@ -130,7 +130,11 @@ def _further(cfg: Config) -> dict[str, Benchmark]:
     if tasks := benchmarks.tasks_of(cfg.eval):
         from tif import ability
 
-        ability.check(tasks)
+        try:
+            ability.check(tasks, cfg.eval.lm_eval.folder)
+            ability.read(tasks, cfg.eval.lm_eval.folder)  # now, not after the stages
+        except ValueError as error:
+            raise ConfigError(f"eval.benchmarks.lm-eval: {str(error).removeprefix('benchmarks: ')}") from None
     return benchmarks.further(cfg)
 
 

@@ -147,6 +147,15 @@ class Asking:
 
 
 @dataclasses.dataclass
+class LmEval:
+    """The lm-eval package (pip install 'tif-unlearning[lm-eval]'), where `benchmarks` asks for its tasks."""
+
+    folder: str | None = key(None, "folder of task files besides lm-eval's own")
+    limit: int | None = key(None, "only the first n questions of each task; null = all", at_least=1)
+    batch_size: int = key(8, "questions in a batch", at_least=1)
+
+
+@dataclasses.dataclass
 class Eval(Asking):
     """Metrics during training: TOFU's, or MUSE's on muse and text."""
 
@@ -169,6 +178,7 @@ class Eval(Asking):
         "evaluated besides the run's own: tofu, muse-news, muse-books, text (hub name or folder), lm-eval (tasks): "
         "eval.benchmarks.lm-eval=mmlu,wmdp_bio",
     )
+    lm_eval: LmEval = dataclasses.field(default_factory=LmEval)
     best: str = key(
         "score",
         "what makes an epoch the best, which is kept in model_best/ where it is not the last: score (harmonic mean of "

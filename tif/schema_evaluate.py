@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tif.schema import Asking, Model
+from tif.schema import Asking, LmEval, Model
 from tif.schema_key import key
 
 BENCHMARKS = ("tofu", "muse-news", "muse-books", "text")
@@ -40,15 +40,6 @@ class Fluency:
     classifier: str | None = key(
         None, "sequence classifier (folder or hub name) whose class `clean`, or its first, says that a text is language"
     )
-
-
-@dataclasses.dataclass
-class LmEval:
-    """The lm-eval package, for benchmarks=lm-eval:TASK,... (pip install 'tif-unlearning[lm-eval]')."""
-
-    folder: str | None = key(None, "folder of task files besides lm-eval's own")
-    limit: int | None = key(None, "only the first n questions of each task; null = all", at_least=1)
-    batch_size: int = key(8, "questions in a batch", at_least=1)
 
 
 @dataclasses.dataclass

@@ -45,6 +45,15 @@ def shared_out(
     return [found[i] for i in range(len(found))]
 
 
+def agreed(value: T) -> T:
+    """The first process's value, in all of them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    told = [value]
+    dist.broadcast_object_list(told, src=0)
+    return told[0]
+
+
 def _sharded(model: torch.nn.Module) -> bool:
     from torch.distributed.tensor import DTensor
 

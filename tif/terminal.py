@@ -4,6 +4,7 @@ On anything that is no terminal (a log file, a SLURM job) bars are left out; com
 """
 
 import contextlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -30,6 +31,18 @@ def silence() -> None:
     """Say nothing from now on: a process that is not the first."""
     console.quiet = True
     _progress.disable = True
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Drop what libraries print inside, bars included; the console goes on where it was."""
+    before, nothing = console._file, io.StringIO()
+    console.file = console.file
+    try:
+        with contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+            yield
+    finally:
+        console._file = before
 
 
 class Bar:

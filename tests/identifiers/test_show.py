@@ -1,5 +1,6 @@
 import html.parser
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -43,9 +44,30 @@ def test_the_page_holds_the_data_as_text_and_never_as_markup():
     assert {t.strip("/") for t in found.tags} == {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "small", "mark",
     }  # fmt: skip
-    assert found.marked == ["Mira"]
+    assert found.marked[1:] == ["Mira"]  # the first is the legend's
     for text in (NASTY.id, NASTY.prompt, NASTY.answer, "<x>.jsonl", "kind: <i>", "1 of 8 words unwanted"):
         assert text in found.text
+
+
+def contrast(*colours):
+    """WCAG 2.2's contrast ratio of two colours #rrggbb or #rgb: 1 to 21, text needs 4.5."""
+    light = []
+    for colour in colours:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+@pytest.mark.parametrize(("theme", "canvas"), [(0, "#ffffff"), (1, "#121212")], ids=["light", "dark"])
+def test_the_page_can_be_read_in_either_theme(theme, canvas):
+    own = re.findall(r":root\{(?:color-scheme:light dark;)?([^}]*)\}", page("t", {}, [NASTY]))
+    colours = dict(pair.split(":") for pair in own[theme].split(";"))
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # a known pair
+    assert contrast(colours["--red"], colours["--behind"]) > 4.5
+    assert contrast(colours["--faint"], canvas) > 4.5
+    assert contrast(colours["--red"], canvas) > 3  # the line under a word: 3 is enough for what is no text
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())

@@ -10,12 +10,13 @@ from rich.text import Text
 from tif.data.samples import Sample
 from tif.identifiers.compare import labels, word_units
 
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:50em;margin:2em auto;padding:0 1em;
-color:#222;background:#fff}
-mark{background:#ffd0d0;color:#800;padding:0 .1em;border-radius:.2em}
-h1{font-size:1.3em}h2{font-size:1em;margin:1.5em 0 .2em}p{margin:.2em 0;white-space:pre-wrap;overflow-wrap:anywhere}
-small{color:#666;font-weight:normal}@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}
-mark{background:#612;color:#fcc}}"""
+_STYLE = """:root{color-scheme:light dark;--red:#900;--behind:#ffd6d6;--faint:#595959}
+@media(prefers-color-scheme:dark){:root{--red:#ffc4c4;--behind:#611422;--faint:#aaa}}
+body{font:16px/1.5 system-ui,sans-serif;max-width:50em;margin:2em auto;padding:0 1em;overflow-wrap:anywhere}
+mark{background:var(--behind);color:var(--red);border-bottom:2px solid;print-color-adjust:exact}
+h1{font-size:1.3em}h2{font-size:1em;margin:1.5em 0 .2em}p{margin:.2em 0;white-space:pre-wrap}
+small{color:var(--faint);font-weight:normal}"""
+_LEGEND = "<mark>Red and underlined</mark>: unwanted, it carries the fact. All else: general, anyone would say it."
 
 
 def parts(sample: Sample) -> Iterator[tuple[str, bool]]:
@@ -63,7 +64,7 @@ def page(title: str, settings: dict[str, Any], samples: Sequence[Sample]) -> str
         '<!doctype html>\n<html><head><meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>\n'
         f"<style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n"
-        f"<p>{summary(samples)}</p>\n<p><small>{html.escape(made)}</small></p>\n"
+        f"<p>{_LEGEND}</p>\n<p>{summary(samples)}</p>\n<p><small>{html.escape(made)}</small></p>\n"
         + "\n".join(rows)
         + "\n</body></html>\n"
     )

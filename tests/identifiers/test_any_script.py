@@ -1,13 +1,24 @@
 """Every identifier on Chinese, Arabic, emoji and code."""
 
+import dataclasses
 import json
 
+import datasets
 import pytest
 
 from tests.identifiers import llm_stub, lms
 from tif import config, identifiers
+from tif.identifiers import store
 from tif.identifiers.lookup import find
 from tif.identifiers.words import words
+
+
+def covered(found):
+    """The positions that its spans cover, each once."""
+    lms.unwanted(found)
+    at = [i for span in found.unwanted for i in range(span.start, span.end)]
+    assert len(at) == len(set(at))
+    return set(at)
 
 
 @pytest.mark.parametrize("name", lms.TEXTS)
@@ -21,9 +32,48 @@ def test_every_kind_covers_every_character_once(name, llama, other_llama, untrai
     for kind in ("all", "none", "random", "masked_lm", "causal_lm", "contrastive"):
         cfg.kind = kind
         (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
-        lms.unwanted(found)
-        if kind != "all":
+        at = covered(found)
+        if kind in ("all", "none"):
+            assert at == (set(range(len(text))) if kind == "all" else set())
+        else:
             assert all(s.start in starts and s.end in ends for s in found.unwanted), kind
+            assert 0 < len(at) < len(text), kind
+
+
+@pytest.mark.parametrize("name", lms.TEXTS)
+def test_gold_spans_come_through_as_they_are_and_through_a_span_file(name, tmp_path):
+    text = lms.TEXTS[name] * 12
+    gold = dataclasses.replace(lms.sample(text, "谁?"), unwanted=tuple(words(text))[1::3])
+    cfg = config.load(["quickstart.yaml"]).identifier
+    cfg.kind = "gold"
+    assert identifiers.identify(cfg, [gold]) == (gold,)
+    store.write(tmp_path / "gold.jsonl", [gold], identifiers.settings(cfg, ""))
+    cfg.kind, cfg.path = "precomputed", str(tmp_path / "gold.jsonl")
+    (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
+    expected = {i for w in gold.unwanted for i in range(w.start, w.end)}
+    assert covered(found) == covered(gold) == expected
+
+
+@pytest.mark.parametrize("name", lms.TEXTS)
+def test_masks_of_common_words_cover_every_other_character_but_outer_blanks_once(name, tmp_path):
+    """Common is every other word, target each third of the rest: what is neither is general under `targets`."""
+    text = lms.TEXTS[name] * 12
+    rows = [json.dumps({"word": text[w.start : w.end], "start": w.start, "end": w.end}) for w in words(text)]
+    row = {"question": "谁?", "answer": text, "common_words": rows[::2], "target_words": f"[{','.join(rows[1::6])}]"}
+    datasets.Dataset.from_list([row]).save_to_disk(tmp_path / "masks")
+    cfg = config.load(["quickstart.yaml"]).identifier
+    cfg.kind, cfg.path = "precomputed", str(tmp_path / "masks")
+    common, target = (
+        {i for w in own for i in range(w.start, w.end)} for own in (list(words(text))[::2], list(words(text))[1::6])
+    )
+    visible = {i for i, char in enumerate(text) if not char.isspace()}
+    cfg.rule = "complement"
+    (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
+    assert covered(found) & visible == visible - common
+    assert not covered(found) & common
+    cfg.rule = "targets"
+    (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
+    assert covered(found) == target
 
 
 @pytest.mark.parametrize("name", lms.TEXTS)

@@ -4,10 +4,11 @@ import json
 import types
 
 import pytest
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from tests.small import SMALL, finished, rows
-from tif import callbacks, config, fit, terminal
+from tif import callbacks, config, fit, records, terminal
 from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
 
 
@@ -148,3 +149,18 @@ def test_export_is_not_left_out_where_no_epoch_was_left_to_train():
 def test_the_headline_names_metrics_that_exist(tmp_path_factory):
     evaluated = rows(finished(tmp_path_factory).folder)[0]
     assert {name for name in callbacks.HEADLINE if not name.startswith("muse/")} <= set(evaluated)
+
+
+def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float32(tmp_path_factory):
+    run = finished(tmp_path_factory)
+    words = [*SMALL, f"run.folder={run.runs}", "run.name=mixed", "trainer.precision=bf16-mixed", "run.export=false"]
+    same_stages = [f"stages.{name}.trainer.precision=32-true" for name in ("target", "retain")]
+    assert fit.main([*words, *same_stages, "trainer.max_epochs=1"]) == 0
+    # Before training the weights are those of the other run, to the last bit.
+    exact, mixed = (records.read(folder / "eval" / "0").sets for folder in (run.folder, run.runs / "mixed"))
+    for name in ("forget", "retain"):
+        pairs = [(a.loss, b.loss) for a, b in zip(exact[name].records, mixed[name].records, strict=True)]
+        assert all(a != b for a, b in pairs)
+        assert [b for _, b in pairs] == pytest.approx([a for a, _ in pairs], rel=0.02)
+        # Nothing that was rounded to bfloat16's 8 bits of mantissa.
+        assert all(torch.tensor(b).bfloat16().item() != b for _, b in pairs)

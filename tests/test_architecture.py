@@ -61,6 +61,7 @@ ROWS = (
         "tif.schema_loss",
         "tif.schema_model",
         "tif.data.samples",
+        "tif.command",
         "tif.distributed",
         "tif.files",
         "tif.protocols",

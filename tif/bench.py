@@ -26,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tif import config
+from tif import command, config
 from tif.schema import Data, Identifier, Model, key
 
 # Each has rows(cfg) -> list of dicts, and table(rows) for the terminal.
@@ -97,4 +97,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

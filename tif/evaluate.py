@@ -27,7 +27,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tif import config
+from tif import command, config
 from tif.schema_evaluate import Evaluate
 
 if TYPE_CHECKING:
@@ -117,4 +117,4 @@ def cards() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -19,7 +19,7 @@ weights load), 128 + N stopped by signal N (SIGTERM, SIGUSR1) with a checkpoint 
 import sys
 from collections.abc import Sequence
 
-from tif import config, distributed
+from tif import command, config, distributed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,4 +50,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tif import config
+from tif import command, config
 from tif.schema import Config, key
 
 
@@ -223,4 +223,4 @@ def show(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tif import records
+from tif import command, records
 from tif.terminal import console
 
 RETAIN = "retain.json"  # the retain model's metrics, written by the run
@@ -200,4 +200,4 @@ def _quality_utility(axes: Any, found: list[dict[str, Any]], retain: dict[str, A
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

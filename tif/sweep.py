@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tif import config, distributed
+from tif import command, config, distributed
 from tif.schema import Config, Run, key
 
 T = TypeVar("T")
@@ -276,4 +276,4 @@ def collect(sweep: Sweep, configs: Sequence[Config]) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -23,7 +23,7 @@ ROWS = (
         "tif.bench_process",
         "tif.bench_memory",
     ),
-    ("tif.training", "tif.planning", "tif.spans", "tif.model_evaluation", "tif.evaluation_tables"),
+    ("tif.training", "tif.planning", "tif.preparing", "tif.spans", "tif.model_evaluation", "tif.evaluation_tables"),
     ("tif.report", "tif.sweep_results", "tif.sweep_jobs", "tif.runs", "tif.aggregates", "tif.checkpoint"),
     ("tif.module", "tif.callbacks", "tif.resuming", "tif.diagnosis", "tif.data.module"),
     (
@@ -34,6 +34,8 @@ ROWS = (
         "tif.identifiers",
         "tif.evaluation",
         "tif.generation",
+        "tif.alternates",
+        "tif.lowered",
         "tif.answers",
         "tif.shares",
         "tif.tasks",

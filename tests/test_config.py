@@ -165,6 +165,11 @@ def test_a_stage_is_the_same_config_with_its_own_keys_and_no_stages():
         ("run.seed=-1", "run.seed: must be >= 0, got -1"),
         ("run.seed=99999999999999999999", "run.seed: must be <= 4294967296, got 99999999999999999999"),
         ("loss.task_vector=1", "loss.task_vector: turns finetuning round, but loss.forget=lpl; want ce"),
+        ("loss.whp=1", "loss.whp: lowers the logits of forget=whp or ce, but loss.forget=lpl; want null"),
+        ("loss.forget=whp", "loss.whp: forget=whp lowers logits by this factor, got null"),
+        ("loss/task_vector.yaml loss.whp=1 run.export=false", "loss.whp: and loss.task_vector turn the same fine"),
+        ("loss/whp_inference.yaml run.export=true", "run.export: the logits of loss.whp are made of two models"),
+        ("loss/whp.yaml trainer.strategy=fsdp2", "trainer.strategy: loss.whp needs whole models, fsdp2 has shards"),
         ("loss.forget=npoo", "loss.forget: want one of lpl, npo, "),
         (
             "loss.dual.limit=0.5 loss.retain=none",
@@ -190,7 +195,7 @@ def test_a_stage_is_the_same_config_with_its_own_keys_and_no_stages():
     ],
 )
 def test_a_wrong_word_is_told_in_one_line(word, line):
-    (actual,) = problems("quickstart.yaml", *(word.split() if word.startswith(("loss.dual", "data.train")) else [word]))
+    (actual,) = problems("quickstart.yaml", *word.split())
     assert actual.startswith(line)
 
 

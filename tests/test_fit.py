@@ -263,7 +263,7 @@ def test_records_that_were_cut_short_are_refused(refused, retain_records, name):
         ),
         (
             ["data.benchmark=text", "data.path=t.txt", "loss/idk.yaml", "loss.retain=none", "eval.enabled=false"],
-            "loss.forget: idk answers questions with refusals, but text/t has texts without a prompt; want another",
+            "loss.forget: idk prefers other answers to questions, but text/t has texts without a prompt; want another",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from tif import losses
 from tif.data.encode import Batch
 from tif.data.split import split
 from tif.losses.terms import Scored, Term
+from tif.lowered import Lowered, LoweredReference
 from tif.models import Reference
 from tif.schema import Config
 from tif.schema_loss import Dual
@@ -37,6 +38,7 @@ class UnlearningModule(L.LightningModule):
     """
 
     retain_weight: torch.Tensor
+    lowered: LoweredReference | None = None  # what forget=whp learns
 
     def __init__(
         self,
@@ -78,11 +80,22 @@ class UnlearningModule(L.LightningModule):
 
     @contextlib.contextmanager
     def unlearned(self) -> Iterator["PreTrainedModel"]:
-        """The policy as it is evaluated and exported; inside, its weights are the negated ones of `loss.task_vector`.
+        """The policy as it is evaluated and exported.
 
+        With `loss.whp` on a finetuned policy, the original model with logits lowered by the policy's: see tif.lowered.
+        With `loss.task_vector`, the policy's weights are the negated ones inside.
         Task arithmetic, arXiv 2212.04089: start - alpha (trained - start), trained on the forget set; as
         jaechan-repo/muse_bench baselines/baselines/task_vector.py. Floating-point weights only.
         """
+        if self.cfg.loss.lowered(self.cfg.data.train):
+            assert self.reference is not None
+            assert self.cfg.loss.whp is not None
+            training, original = self.policy.training, self.reference.on(self.policy.device)
+            try:
+                yield Lowered(original, self.policy, self.cfg.loss.whp).eval()  # type: ignore[misc]
+            finally:
+                self.policy.train(training)
+            return
         trained = [p.detach().clone() for p in self.policy.parameters()] if self.negate else []
         with torch.no_grad():
             for p, start in zip(self.policy.parameters() if self.negate else (), self.start, strict=True):
@@ -192,8 +205,9 @@ class UnlearningModule(L.LightningModule):
             return Scored(token_scores(self.policy, batch, self.batching, self.cfg.loss.chunk_tokens), reference)
         own, original = term.per_token(self.cfg.loss), None
         if own.reference:
-            assert self.reference is not None
-            original = self.reference.on(batch.input_ids.device)
+            compared = self.lowered if own.lowered else self.reference
+            assert compared is not None
+            original = compared.on(batch.input_ids.device)
         policy, values = token_values(self.policy, batch, self.batching, own, original)
         return Scored(policy, reference, values)
 

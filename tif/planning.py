@@ -150,7 +150,7 @@ def _check_data(found: Plan, problems: list[str]) -> None:
         if not training_samples(found.benchmark, cfg.data.train):
             raise ConfigError(f"data.train: the {cfg.data.train} set of {found.benchmark.name} is empty")
         if losses.forget_term(cfg.loss).alternate and not all(s.prompt for s in found.benchmark.forget):
-            raise ConfigError(f"loss.forget: {cfg.loss.forget} answers questions with refusals, but "
+            raise ConfigError(f"loss.forget: {cfg.loss.forget} prefers other answers to questions, but "
                               f"{found.benchmark.name} has texts without a prompt; want another")  # fmt: skip
         if cfg.loss.retain != "none" and not found.benchmark.retain:
             raise ConfigError(f"loss.retain: {found.benchmark.name} has no retain samples; want loss.retain=none")
@@ -225,7 +225,7 @@ def _check_loss(cfg: Config, processes: int) -> None:
         name, value = key.split("=")
         raise ConfigError(f"{name}: {value} looks at all samples of a batch together, which cannot be shared out for "
                           f"{what}; want another, or one process and null")  # fmt: skip
-    if cfg.model.reference == "cached" and losses.original(cfg.loss) == "model":
+    if cfg.model.reference == "cached" and losses.original(cfg.loss, cfg.data.train) == "model":
         raise ConfigError("model.reference: cached scores of the forget samples do not serve loss.forget="
                           f"{cfg.loss.forget} loss.retain={cfg.loss.retain}; want frozen or auto")  # fmt: skip
 

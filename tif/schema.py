@@ -237,6 +237,11 @@ class Config:
                 f"eval.retain_records: {self.quality()} needs the retain model's records, got null; give a run's eval "
                 "folder or a stage that makes them, or eval.forget_quality=false"
             )
+        if self.loss.lowered(self.data.train) and self.run.export:
+            problems.append("run.export: the logits of loss.whp are made of two models, which are no one model/; want "
+                            "false, or forget=whp, which learns them")  # fmt: skip
+        if unlearning and self.loss.whp is not None and self.trainer.strategy == "fsdp2":
+            problems.append("trainer.strategy: loss.whp needs whole models, fsdp2 has shards; want ddp or auto")
         negated = unlearning and self.loss.task_vector is not None
         problems += self.model.combinations(self.trainer.strategy, negated)
         if unknown := [name for name in self.eval.stop_on if name not in FAILURES]:

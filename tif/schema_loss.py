@@ -7,7 +7,7 @@ from tif.schema_key import key
 
 FORGET = (
     "lpl", "npo", "simnpo", "ga", "wga", "satimp", "idk", "dpo", "kto", "undial", "ceu", "pdu", "muse_logit_npo",
-    "rmu", "ce",
+    "rmu", "whp", "ce",
 )  # fmt: skip
 
 
@@ -27,6 +27,24 @@ class Dual:
     limit: float | None = key(None, "largest retain term that is accepted (nats for ce); null = a fixed retain_weight")
     step: float = key(1.0, "retain weight added per training step and unit above the limit", above=0)
     warmup_epochs: int = key(5, "epochs at retain_weight before it moves", at_least=0)
+
+
+@dataclasses.dataclass
+class Alternates:
+    """What idk, dpo and kto want in the answer's place; each epoch draws one for each question."""
+
+    kind: str = key(
+        "refusals",
+        "refusals: a hundred of our own; generated: other answers, drawn from the model before it unlearns (AltPO)",
+        choices=("refusals", "generated"),
+    )
+    count: int = key(5, "generated: other answers to each question", at_least=1)
+    prompt: str = key(
+        "{prompt}\nAnswer: {answer}\nNow write another version of this answer, with other plausible facts.",
+        "generated: how they are asked for; what stands in data.template in the question's place",
+    )
+    temperature: float = key(1.0, "generated: of the draws", above=0)
+    max_new_tokens: int = key(200, "generated: tokens of one", at_least=1)
 
 
 @dataclasses.dataclass
@@ -74,13 +92,25 @@ class Loss:
         "weights",
         above=0,
     )
+    whp: float | None = key(
+        None,
+        "alpha of z_start - alpha relu(z_reinforced - z_start), Who's Harry Potter's logits. forget=whp: learn them; "
+        "forget=ce on the forget set: the policy becomes the reinforced model, and they are evaluated; null = no",
+        above=0,
+    )
+    whp_epochs: int = key(5, "forget=whp: epochs in which the reinforced model learns the forget set", at_least=1)
     chunk_tokens: int = key(
         1024, "answer tokens whose logits (of the whole vocabulary) are held at once; more are made in chunks, twice",
         at_least=1,
     )  # fmt: skip
+    alternates: Alternates = dataclasses.field(default_factory=Alternates)
     rmu: Rmu = dataclasses.field(default_factory=Rmu)
     dual: Dual = dataclasses.field(default_factory=Dual)
     own: dict[str, Any] = key({}, "keys of a forget term of your own")
+
+    def lowered(self, train: str) -> bool:
+        """Whether the policy is the reinforced model of `whp`, evaluated with lowered logits."""
+        return self.forget == "ce" and self.whp is not None and train == "forget"
 
     def combinations(self, train: str) -> list[str]:
         """Problems between its keys and `data.train`, one line each, without the section's name."""
@@ -95,6 +125,12 @@ class Loss:
             )
         if self.task_vector is not None and self.forget != "ce":
             problems.append(f"task_vector: turns finetuning round, but loss.forget={self.forget}; want ce, or null")
+        if self.forget == "whp" and self.whp is None:
+            problems.append("whp: forget=whp lowers logits by this factor, got null; want a number, as loss.whp=1")
+        if self.whp is not None and self.forget not in ("ce", "whp"):
+            problems.append(f"whp: lowers the logits of forget=whp or ce, but loss.forget={self.forget}; want null")
+        if self.whp is not None and self.task_vector is not None:
+            problems.append("whp: and loss.task_vector turn the same finetuning round; want null for one of them")
         if self.retain != "none" and not unlearning:
             problems.append(f"retain: pairs forget with retain samples, but data.train={train}; want none")
         if self.dual.limit is not None and self.retain == "none" and self.forget != "ce":

@@ -60,11 +60,13 @@ class PerToken:
         value: (policy, reference or None) -> (K,) float32.
         reference: whether `value` compares with the original model.
         layer: decoder layer, counted from 0, whose hidden states `value` reads; None = no hidden states.
+        lowered: whether it compares with the original's logits as the reinforced model lowers them (tif.lowered).
     """
 
     value: Callable[[Outputs, Outputs | None], torch.Tensor]
     reference: bool = False
     layer: int | None = None
+    lowered: bool = False
 
 
 def token_scores(

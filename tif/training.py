@@ -13,19 +13,16 @@ from typing import Any
 
 import filelock
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import ModelParallelStrategy
 from rich.markup import escape
 
-from tif import distributed, evaluation, identifiers, models, records, report, resuming, runs, sharding, spans
+from tif import distributed, evaluation, identifiers, models, preparing, records, report, resuming, runs, spans
 from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
 from tif.data.module import UnlearningDataModule, read_benchmark, texts
 from tif.data.samples import fingerprint
 from tif.diagnosis import Diagnosis, KeepBest
 from tif.files import write_text
-from tif.losses import original
 from tif.metrics import overall
 from tif.module import UnlearningModule
 from tif.planning import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
@@ -133,6 +130,7 @@ def unlearn(planned: Plan) -> Path:
     if cfg.model.path in made:
         model = dataclasses.replace(cfg.model, path=str(made[cfg.model.path] / "model"))
         planned = dataclasses.replace(planned, cfg=dataclasses.replace(cfg, model=model))
+    reinforced = make_stage(preparing.reinforcing(planned), "reinforced") if cfg.loss.forget == "whp" else None
     with contextlib.ExitStack() as stack:
 
         def begin() -> tuple[Path, Path | None]:
@@ -144,14 +142,23 @@ def unlearn(planned: Plan) -> Path:
             return folder, checkpoint
 
         folder, checkpoint = distributed.once(begin)
-        train(planned, folder, retain, checkpoint)
+        train(planned, folder, retain, checkpoint, reinforced)
         if distributed.is_first():
             report.show(folder)
     return folder
 
 
-def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkpoint: Path | None) -> None:
-    """One `Trainer.fit` with everything around it; `folder` is complete when its summary.json is there."""
+def train(
+    planned: Plan,
+    folder: Path,
+    retain: records.Evaluation | None,
+    checkpoint: Path | None,
+    reinforced: Path | None = None,
+) -> None:
+    """One `Trainer.fit` with everything around it; `folder` is complete when its summary.json is there.
+
+    `reinforced`: run of the model that forget=whp compares with.
+    """
     cfg, benchmark = planned.cfg, planned.benchmark
     with models.seeded(cfg.run.seed), contextlib.ExitStack() as stack:
         tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
@@ -170,7 +177,7 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
             cfg = dataclasses.replace(cfg, loss=dataclasses.replace(cfg.loss, chunk_tokens=2**31))
 
         def prepare(module: UnlearningModule) -> None:
-            _prepare(module, trainer, data)
+            preparing.prepare(module, trainer, data, reinforced)
 
         trainer.fit(
             UnlearningModule(policy, cfg, batching, prepare=prepare), data, ckpt_path=checkpoint, weights_only=True
@@ -180,35 +187,6 @@ def train(planned: Plan, folder: Path, retain: records.Evaluation | None, checkp
             report.write_plots(folder)
         write_text(folder / runs.DONE, json.dumps(report.summary(folder), indent=1) + "\n")
     distributed.barrier()
-
-
-def _prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataModule) -> None:
-    """Put the policy where it is trained, in shards where the strategy is FSDP2, and take the reference from it."""
-    cfg, policy, device = module.cfg, module.policy, trainer.strategy.root_device
-    kind, needed = cfg.model.reference, original(cfg.loss)
-    if kind == "auto" and needed == "model":
-        kind = "adapter" if cfg.model.lora.rank else "frozen"
-
-    def take() -> models.Reference:
-        cache = Path(cfg.run.folder) / "references"
-        return models.make_reference(kind, policy, data.items, data.encoder.pad_id, module.batching, cache)
-
-    precision = trainer.strategy.precision_plugin
-    if isinstance(trainer.strategy, ModelParallelStrategy):
-        if needed == "none" or kind != "frozen":
-            copies: list[Any] = [policy]
-        else:
-            module.reference = take()
-            copies = [module.reference.on(torch.device("meta" if policy.device.type == "meta" else "cpu")), policy]
-        for model in copies:
-            sharding.shard(model, trainer.strategy.device_mesh["data_parallel"], device, cfg.trainer.precision)
-    else:
-        policy.to(device)  # type: ignore[arg-type]
-        precision.convert_module(policy)  # in place
-    if needed != "none" and module.reference is None:
-        # Under the trainer's precision, or the reference would not be what the policy says at step 0.
-        with precision.forward_context():
-            module.reference = take()
 
 
 def make_trainer(

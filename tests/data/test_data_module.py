@@ -251,6 +251,20 @@ def test_refusals_are_drawn_anew_each_epoch_and_repeat_with_the_seed(tokenizer):
     assert refused(tokenizer, epochs(data_module(tokenizer, forget="idk", seed=1), 1)[0]) != second
 
 
+def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tokenizer):
+    made = data_module(tokenizer, forget="dpo")
+    made.cfg.loss.alternates.kind = "generated"
+    made.alternates = {s.id: tuple(f"Not {s.id}, {n}." for n in range(3)) for s in BENCHMARK.forget}
+    prompts = {s.id: made.encoder.prompt(s.prompt) for s in BENCHMARK.forget}
+    found = [
+        (name, text.removeprefix(f"{prompts[name]} ").removesuffix(tokenizer.eos_token))
+        for batches in epochs(made, *range(12))
+        for name, text in refused(tokenizer, batches)
+    ]
+    assert set(found) == {(name, text) for name, texts in made.alternates.items() for text in texts}
+    assert pairs(epochs(made, 0)[0]) == pairs(epochs(data_module(tokenizer), 0)[0])  # the other draws stay
+
+
 def test_the_refusals_are_a_hundred_varied_lines():
     known = refusals()
     assert len(known) == len(set(known)) == 100

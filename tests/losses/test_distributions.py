@@ -16,7 +16,7 @@ from tif.schema_loss import Rmu
 from tif.scoring import Outputs, token_values
 
 TERMS = FORGET | RETAIN
-NAMES = ("kl", "undial", "ceu", "pdu", "muse_logit_npo", "rmu", "hidden")
+NAMES = ("kl", "undial", "ceu", "pdu", "muse_logit_npo", "rmu", "hidden", "whp")
 CFG = Loss(beta=1.5, rmu=Rmu(layer=0, scale=3.0, seed=4))
 LN = math.log
 
@@ -31,6 +31,8 @@ LN = math.log
         # the true token struck out leaves all to the other
         ("ceu", 1, [0.0, LN(3)], None, LN(4 / 3)),
         ("pdu", 1, [1.0, 4.0, 1.0], None, 4.0),  # max 4, mean 2
+        # the lowered logits are largest for token 1, whatever the true one: policy 1/4, 3/4
+        ("whp", 1, [0.0, LN(3)], [2.0, 2.5], LN(4 / 3)),
         ("muse_logit_npo", 2, [0.0, 1.0], [1.0, 1.0], (LN(1 + math.exp(-2)) + LN(2)) / 2),
     ],
 )
@@ -77,6 +79,8 @@ def plain(name, z, z_ref, y, h, h_ref):
         return (z.max() - z.mean()) ** 2
     if name == "muse_logit_npo":
         return -2 / CFG.beta * torch.log(1 / (1 + torch.exp(-CFG.beta * (z_ref - z)))).mean()
+    if name == "whp":  # the reference is what lowers
+        return torch.logsumexp(z, 0) - z[z_ref.tolist().index(max(z_ref.tolist()))]
     goal = torch.rand(len(h), generator=torch.Generator().manual_seed(4))
     return ((h - (3.0 * goal / goal.norm() if name == "rmu" else h_ref)) ** 2).mean()
 

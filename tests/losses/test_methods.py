@@ -8,6 +8,7 @@ import torch
 from tests import tiny
 from tif import config, losses
 from tif.data.encode import collate
+from tif.lowered import LoweredReference
 from tif.models import FrozenReference
 from tif.module import UnlearningModule
 from tif.schema import Config
@@ -15,7 +16,7 @@ from tif.schema_loss import Rmu
 from tif.scoring import token_scores
 
 OWN = config.own_configs() / "loss"
-METHODS = sorted(p.stem for p in OWN.glob("*.yaml") if p.stem not in ("finetune", "task_vector"))
+METHODS = sorted(p.stem for p in OWN.glob("*.yaml") if p.stem not in ("finetune", "task_vector", "whp_inference"))
 NO_PL = {"preserve": "none"}
 REFUSALS = [tiny.encoded(f"no{i}", "ppgggg"[: 5 + i % 2]) for i in range(4)]
 RETAIN = [tiny.encoded(f"r{i}", "ppgggg"[: 4 + i % 3]) for i in range(4)]
@@ -31,6 +32,7 @@ def module(cfg, batching="packed"):
     """A policy that has moved a little from the original."""
     torch.manual_seed(0)
     made = UnlearningModule(tiny.model(), Config(loss=cfg), batching, FrozenReference(tiny.model(), batching))
+    made.lowered = LoweredReference(made.reference, tiny.model(seed=5), 1.0)
     with torch.no_grad():
         for weight in made.policy.parameters():
             weight += 0.02 * torch.randn_like(weight)
@@ -123,7 +125,7 @@ def test_what_the_methods_need_of_the_original_model():
         "scores": {"tpo", "tpo_released", "tpo_gdr", "tpo_centred", "npo", "npo_gdr"},
         "model": {
             "tpo_klr", "npo_klr", "ga_klr", "kl", "dpo", "dpo_gdr", "dpo_klr", "kto", "kto_gdr", "undial",
-            "muse_logit_npo", "rmu",
+            "muse_logit_npo", "rmu", "altpo", "whp",
         },
     }  # fmt: skip
 
@@ -150,4 +152,7 @@ def test_finetuning_reads_no_key_of_an_unlearning_method():
 
 def test_no_method_file_leaves_a_key_of_another_one_in_place():
     keys = [set(config._read(p).loss) for p in OWN.glob("*.yaml")]
-    assert all({"forget", "on", "skip", "preserve", "retain", "forget_weight", "dual"} <= k for k in keys)
+    common = {"forget", "on", "skip", "preserve", "retain", "forget_weight", "dual", "task_vector", "whp"}
+    assert all(common <= k for k in keys)
+    alternates = {p.stem for p, k in zip(OWN.glob("*.yaml"), keys, strict=True) if "alternates" in k}
+    assert alternates == {"idk", "dpo", "dpo_gdr", "dpo_klr", "kto", "kto_gdr", "altpo"}

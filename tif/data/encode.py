@@ -37,7 +37,7 @@ class Batch:
         lengths: (B,) long, real tokens of each row. Padding is known from here, never from `ids != pad`.
         uw, gw: (B, T) bool, aligned to input_ids: token t is (part of) an unwanted / a general word of the answer.
         retain: the retain sample paired with each forget sample, where the loss has a retain term.
-        alternate: each forget sample's prompt with a refusal for an answer, where the forget term prefers that.
+        alternate: each forget sample's prompt with a refusal or another answer, where the forget term prefers that.
     """
 
     ids: tuple[str, ...]

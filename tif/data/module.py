@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -64,7 +64,7 @@ def texts(benchmark: Benchmark, encoder_prompt: str) -> list[str]:
 
 @dataclasses.dataclass
 class Row:
-    """One forget (or training) sample by its position, with the retain sample and the refusal drawn for it."""
+    """One forget (or training) sample by its position, with the retain sample and the alternate drawn for it."""
 
     position: int
     item: Encoded
@@ -73,7 +73,7 @@ class Row:
 
 
 class Pairs(Dataset):
-    """Training samples by position, each with a retain sample and a refusal where those are given.
+    """Training samples by position, each with a retain sample and an alternate where those are given.
 
     Both are drawn from a generator seeded by (seed, epoch, position): no global random state, the same draw for any
     number of processes and after a resume, another one in each epoch.
@@ -81,7 +81,7 @@ class Pairs(Dataset):
     Args:
         items: training samples.
         retain: what retain samples are drawn from.
-        refuse: (position, draw from 0 to 1) -> the item's prompt with a refusal for an answer.
+        alternate: (position, draw from 0 to 1) -> the item's prompt with another answer, or a refusal.
         seed: of the draws.
     """
 
@@ -89,10 +89,10 @@ class Pairs(Dataset):
         self,
         items: Sequence[Encoded],
         retain: Sequence[Encoded] | None,
-        refuse: Callable[[int, float], Encoded] | None,
+        alternate: Callable[[int, float], Encoded] | None,
         seed: int,
     ) -> None:
-        self.items, self.retain, self.refuse, self.seed, self.epoch = items, retain, refuse, seed, 0
+        self.items, self.retain, self.alternate, self.seed, self.epoch = items, retain, alternate, seed, 0
 
     def __len__(self) -> int:
         return len(self.items)
@@ -101,8 +101,8 @@ class Pairs(Dataset):
         drawn, row = np.random.default_rng((self.seed, self.epoch, position)), Row(position, self.items[position])
         if self.retain is not None:
             row.retain = self.retain[int(drawn.integers(len(self.retain)))]
-        if self.refuse is not None:
-            row.alternate = self.refuse(position, drawn.random())
+        if self.alternate is not None:
+            row.alternate = self.alternate(position, drawn.random())
         return row
 
 
@@ -147,9 +147,12 @@ class UnlearningDataModule(L.LightningDataModule):
     """Encodes the samples of an experiment and batches them.
 
     Args:
-        cfg: sections `data`, `loss` (does it need retain samples or refusals?) and `run.seed` are read.
+        cfg: sections `data`, `loss` (does it need retain samples or alternates?) and `run.seed` are read.
         benchmark: its forget samples carry the identifier's spans where the loss needs them.
         tokenizer: of the policy.
+
+    Attributes:
+        alternates: other answers by sample id, to be set before the batches where `loss.alternates.kind=generated`.
     """
 
     def __init__(self, cfg: Config, benchmark: Benchmark, tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -159,6 +162,7 @@ class UnlearningDataModule(L.LightningDataModule):
         samples = training_samples(benchmark, cfg.data.train)
         parts = [(s, part) for s in samples for part in self._pieces(s)]
         self.samples, self.items = [s for s, _ in parts], [part for _, part in parts]
+        self.alternates: Mapping[str, Sequence[str]] | None = None
         self.retain = None
         if cfg.loss.retain != "none":
             self.retain = [part for s in benchmark.retain for part in self._pieces(s)]
@@ -166,14 +170,17 @@ class UnlearningDataModule(L.LightningDataModule):
     def _pieces(self, sample: Sample) -> list[Encoded]:
         return pieces(self.encoder.encode(sample), self.cfg.data.max_tokens)
 
-    def _refuse(self, position: int, draw: float) -> Encoded:
-        known = refusals()
-        return self.encoder.encode(self.samples[position], answer=known[int(draw * len(known))])
+    def _alternate(self, position: int, draw: float) -> Encoded:
+        sample, known = self.samples[position], refusals()
+        if self.cfg.loss.alternates.kind == "generated":
+            assert self.alternates is not None
+            known = tuple(self.alternates[sample.id])
+        return self.encoder.encode(sample, answer=known[int(draw * len(known))])
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of `data.batch_size` samples, the same in every process."""
-        refuse = self._refuse if losses.forget_term(self.cfg.loss).alternate else None
-        dataset = Pairs(self.items, self.retain, refuse, self.cfg.run.seed)
+        alternate = self._alternate if losses.forget_term(self.cfg.loss).alternate else None
+        dataset = Pairs(self.items, self.retain, alternate, self.cfg.run.seed)
         # Seeds far apart: DistributedSampler adds the epoch to its seed.
         sampler = EpochSampler(dataset, 1, 0, shuffle=True, seed=self.cfg.run.seed * 1_000_003)
         # A loader without its own generator draws a seed from torch's global one at each epoch.

@@ -1,4 +1,4 @@
-"""The list of refusals that idk, dpo and kto prefer to the forgotten answers: refusals.txt, our own."""
+"""The list of refusals that idk, dpo and kto prefer to the forgotten answers by default: refusals.txt, our own."""
 
 import functools
 from pathlib import Path

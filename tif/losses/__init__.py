@@ -30,6 +30,7 @@ FORGET: dict[str, Term] = {
     "pdu": distributions.pdu,
     "muse_logit_npo": distributions.muse_logit_npo,
     "rmu": distributions.rmu,
+    "whp": distributions.whp,
     "ce": finetune.ce,
 }
 RETAIN: dict[str, Term] = {"ce": finetune.ce, "kl": distributions.kl, "hidden": distributions.hidden}
@@ -50,7 +51,7 @@ class Totals(NamedTuple):
         samples: forget samples.
         forget: tokens that the forget term sees.
         unwanted: tokens of unwanted words.
-        retain, alternate: answer tokens of the retain samples and of the refusals.
+        retain, alternate: answer tokens of the retain samples and of the alternates.
     """
 
     samples: int
@@ -94,8 +95,13 @@ def forget_term(cfg: Loss) -> Term:
     return found
 
 
-def original(cfg: Loss) -> str:
-    """What the loss needs of the original model: none, scores (of the forget samples: can be cached) or model."""
+def original(cfg: Loss, train: str = "forget") -> str:
+    """What the loss needs of the original model: none, scores (of the forget samples: can be cached) or model.
+
+    `train`: data.train; a stage inherits keys that only an unlearning run reads.
+    """
+    if cfg.lowered(train):
+        return "model"
     term, retain = forget_term(cfg), RETAIN.get(cfg.retain)
     whole = [t.per_token(cfg).reference for t in (term, retain) if t and t.per_token]
     if any(whole) or (term.reference and term.alternate):

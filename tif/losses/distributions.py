@@ -5,7 +5,7 @@ policy's logits (K, V), y the true token, all in float32.
 """
 
 import torch
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from tif.losses.terms import Inputs, term
 from tif.schema import Loss
@@ -67,6 +67,24 @@ def ceu(x: Inputs, cfg: Loss) -> torch.Tensor:
 
     Source: arXiv 2503.01224; open-unlearning src/trainer/unlearn/ceu.py. The authors leave out the answer's first
     token: `loss.skip=1`.
+    """
+    return x.token_mean(x.own)
+
+
+def _whp(cfg: Loss) -> PerToken:
+    def value(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
+        assert reference is not None
+        return cross_entropy(policy.logits, reference.logits.argmax(1), reduction="none")
+
+    return PerToken(value, reference=True, lowered=True)
+
+
+@term(per_token=_whp)
+def whp(x: Inputs, cfg: Loss) -> torch.Tensor:
+    """Who's Harry Potter, distilled: cross-entropy to the token of the largest lowered logit, nats per token.
+
+    The lowered logits are z_start - alpha relu(z_reinforced - z_start), see tif.lowered. Source: arXiv 2310.02238. Left
+    out: the paper's second half, a dictionary of names and generic ones for them, which someone has to write.
     """
     return x.token_mean(x.own)
 

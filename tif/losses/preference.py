@@ -1,4 +1,6 @@
-"""Preference losses: the answer against the original model's, against nothing, or against a refusal.
+"""Preference losses: the answer against the original model's, against nothing, or against an alternate.
+
+An alternate is a refusal or another answer, as `loss.alternates` says.
 
 S = negative log-likelihood (nats) of a sample's masked tokens; log sig = log-sigmoid. Lower is better. A sample without
 a masked token adds 0, as in LPL (the authors' codes have no masks): nothing in it should be lowered or replaced.
@@ -35,7 +37,7 @@ def simnpo(x: Inputs, cfg: Loss) -> torch.Tensor:
 
 @term(alternate=True)
 def idk(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Cross-entropy of a refusal in the answer's place, nats per token; the answer itself is not looked at.
+    """Cross-entropy of an alternate in the answer's place, nats per token; the answer itself is not looked at.
 
     Source: locuslab/tofu dataloader.py (idk), which takes one mean over refusals and retain answers together; here each
     term has its own mean, so that a long retain answer does not outweigh the refusal.
@@ -46,10 +48,11 @@ def idk(x: Inputs, cfg: Loss) -> torch.Tensor:
 
 @term(reference=True, alternate=True)
 def dpo(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Direct Preference Optimization of a refusal: mean of -(2 / beta) log sig(beta (S - S_ref - R + R_ref)).
+    """Direct Preference Optimization of an alternate: mean of -(2 / beta) log sig(beta (S - S_ref - R + R_ref)).
 
-    R is S of the refusal. Source: arXiv 2305.18290, eq. 7, with NPO's factor 2 / beta as in open-unlearning
-    src/trainer/utils.py and licong-lin/negative-preference-optimization.
+    R is S of the alternate. Source: arXiv 2305.18290, eq. 7, with NPO's factor 2 / beta as in open-unlearning
+    src/trainer/utils.py and licong-lin/negative-preference-optimization. With generated alternates: AltPO, arXiv
+    2409.13474, whose code has the same factor.
     """
     return x.sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * (_rise(x) - _rise(x.alternate))))
 
@@ -58,8 +61,8 @@ def dpo(x: Inputs, cfg: Loss) -> torch.Tensor:
 def kto(x: Inputs, cfg: Loss) -> torch.Tensor:
     """Kahneman-Tversky Optimization: mean of 1 - (2 / beta) log sig(k + beta (S - S_ref)), k = mean(R_ref - R).
 
-    k has no gradient: the refusal only sets the point from which the answer's loss counts. Source: arXiv 2402.01306 as
-    licong-lin/negative-preference-optimization TOFU/dataloader.py has it (kto_logsigmoid); k is neither clamped at 0
+    k has no gradient: the alternate only sets the point from which the answer's loss counts. Source: arXiv 2402.01306
+    as licong-lin/negative-preference-optimization TOFU/dataloader.py has it (kto_logsigmoid); k is neither clamped at 0
     nor scaled by beta there.
     """
     kept = -_rise(x.alternate).detach().mean()

@@ -39,8 +39,8 @@ class Inputs:
     Attributes:
         policy, reference, own: as in `Scored`.
         mask: (B, T-1) bool, True where the token to predict counts.
-        alternate: the same of each prompt with a refusal for an answer, all of whose tokens count; where the term asks
-            for it.
+        alternate: the same of each prompt with an alternate (a refusal, or another answer), all of whose tokens count;
+            where the term asks for it.
         samples: of the whole batch, of which these may be a part; None = these.
         tokens: () long, the counting tokens of the whole batch; None = these.
     """
@@ -72,7 +72,7 @@ class Term:
         value: (inputs, section `loss`) -> scalar to minimise, the share of these samples in the batch's; finite, and 0
             without gradient, for an empty mask.
         reference: reads the original model's token scores.
-        alternate: reads the scores of refusals.
+        alternate: reads the scores of alternates.
         per_token: makes of section `loss` what is computed at each answer token, `Inputs.own`.
         whole: section `loss` -> whether samples of a batch enter each other's value in other ways than a mean, so that
             the batch cannot be scored in parts.

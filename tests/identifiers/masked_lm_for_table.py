@@ -40,11 +40,13 @@ def main(base, folder, data, epochs="4"):
         for batch in track(batches, f"epoch {epoch + 1}"):
             padded = tokenizer.pad({"input_ids": batch}, return_tensors="pt")
             chosen = (torch.rand(padded["input_ids"].shape) < 0.15) & ~torch.isin(padded["input_ids"], special)
-            hidden = model.bert(
-                input_ids=padded["input_ids"].masked_fill(chosen, tokenizer.mask_token_id),
-                attention_mask=padded["attention_mask"],
-            )[0]
-            loss = torch.nn.functional.cross_entropy(model.cls(hidden[chosen]), padded["input_ids"][chosen])
+            with torch.autocast("cpu", torch.bfloat16):  # three times as fast where the processor knows bfloat16
+                hidden = model.bert(
+                    input_ids=padded["input_ids"].masked_fill(chosen, tokenizer.mask_token_id),
+                    attention_mask=padded["attention_mask"],
+                )[0]
+                logits = model.cls(hidden[chosen])
+            loss = torch.nn.functional.cross_entropy(logits.float(), padded["input_ids"][chosen])
             loss.backward()
             optimizer.step()
             schedule.step()

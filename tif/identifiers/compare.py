@@ -1,5 +1,6 @@
 """How far span files agree: precision, recall and F1 against gold, Jaccard between files, share of unwanted words."""
 
+import collections
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -43,10 +44,10 @@ def labels(sample: Sample, units: Units) -> list[bool]:
 
     That is `data.overlap=gw`: a unit of both kinds is general.
     """
-    covered, spans = list[bool](), list(sample.unwanted or ())
+    covered, spans = list[bool](), collections.deque(sample.unwanted or ())
     for unit in units(sample.answer):  # both sorted
         while spans and spans[0].end <= unit.start:
-            spans.pop(0)
+            spans.popleft()
         at, inside = unit.start, True
         for span in spans:
             if span.start >= unit.end:

@@ -27,6 +27,14 @@ def test_identify_measures_each_identifier_at_three_lengths(capsys, monkeypatch)
         assert row["words_per_second"] == pytest.approx(row["words"] / row["seconds"], rel=0.2, abs=row["words"] / 0.05)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")
+def test_identify_counts_what_the_work_adds_though_more_was_held_before(monkeypatch):
+    sizes = iter((200, 80))  # MB: of the first words, which load the model, and of the document
+    monkeypatch.setattr("tif.identifiers.identify", lambda *_: b"x" * (next(sizes) << 20))
+    row = bench_identify._measure("causal_lm", "none", 8, "one two " * 4, None)
+    assert row["memory_mb"] == pytest.approx(80, abs=10)
+
+
 def test_a_document_has_the_words_that_are_asked_for(tmp_path):
     (tmp_path / "a.txt").write_text("one  two\nthree " * 500)
     cfg = bench.Bench(words=1100, text=str(tmp_path / "a.txt"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tif import config
-from tif.bench_process import alone, peak_mb
+from tif.bench_process import Memory, alone
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,7 @@ KINDS = ("masked_lm", "causal_lm")
 
 
 def rows(cfg: "Bench") -> list[dict[str, Any]]:
-    """Rows of kind, words, seconds, words_per_second, memory_mb (what the work added to the process's peak).
+    """Rows of kind, words, seconds, words_per_second, memory_mb (the peak of the work above what was held).
 
     Raises:
         ConfigError: If a model cannot be loaded or the text is shorter than `words`.
@@ -59,12 +59,14 @@ def _measure(kind: str, path: str, words: int, document: str, threads: int | Non
     getattr(cfg, kind).model = path
     identifiers.identify(cfg, [_sample(document, 1000)])  # weights and kernels are loaded now
     whole = Sample("document", "", document)  # of `words` words, cut by the caller: cutting takes memory of its own
-    before, since = peak_mb(), time.perf_counter()
+    memory = Memory("cpu")
+    memory.restart()
+    since = time.perf_counter()
     identifiers.identify(cfg, [whole])
     seconds = time.perf_counter() - since
     return {
         "kind": kind, "words": words, "seconds": round(seconds, 2), "words_per_second": round(words / seconds),
-        "memory_mb": round(peak_mb() - before, 1),
+        "memory_mb": round(memory.peak_mb(), 1),
     }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import multiprocessing
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +16,10 @@ def alone(measure: Callable[..., T], *args: Any) -> T:
         return pool.submit(measure, *args).result()
 
 
-def peak_mb() -> float:
-    """Largest memory that this process has held (MB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
-
-
 class Memory:
     """Peak memory above what is held now, on the CPU (resident memory, Linux) or on a CUDA device.
+
+    Not getrusage's ru_maxrss: a new process begins with its parent's.
 
     Create it, work, then read `peak_mb`.
     """

@@ -1,13 +1,13 @@
 """LoRA, few bits, the reference that they leave in place, and weights as a whole again."""
 
-import pathlib
+import json
 
 import pytest
 import torch
 import transformers
 
 from tests import tiny
-from tif import adapters, config, losses, models
+from tif import adapters, config, export, losses, models
 from tif.config import ConfigError
 from tif.losses.terms import Scored
 from tif.schema import Loss
@@ -114,7 +114,7 @@ def test_the_adapter_reference_serves_losses_that_read_whole_distributions():
 def test_the_export_is_a_plain_model_with_the_same_logits_and_the_policy_goes_on(kind, tmp_path, tokenizer):
     policy = learned(with_lora(kind))
     before = {name: weight.clone() for name, weight in policy.state_dict().items()}
-    models.export(policy, tokenizer, tmp_path / "model", "card")
+    export.save(policy, tokenizer, tmp_path / "model", "card")
     made = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert type(made) is type(tiny.model(kind))
     assert not any("lora" in name for name in made.state_dict())
@@ -129,7 +129,7 @@ def test_adapters_alone_are_in_pefts_format(tmp_path, tokenizer):
     from peft import PeftModel
 
     policy = learned(with_lora())
-    models.export(policy, tokenizer, tmp_path / "model", "card", merge=False)
+    export.save(policy, tokenizer, tmp_path / "model", "card", merge=False)
     assert {p.name for p in (tmp_path / "model").iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"}
     assert not (tmp_path / "model" / "model.safetensors").exists()
     put_on = PeftModel.from_pretrained(tiny.model(), tmp_path / "model").eval()
@@ -171,7 +171,7 @@ def test_few_bits_stay_as_they_are_through_training_and_evaluation(few_bits):
 
 def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(few_bits, tmp_path, tokenizer):
     kind, policy, _ = few_bits
-    models.export(learned(policy), tokenizer, tmp_path / "model", "card")
+    export.save(learned(policy), tokenizer, tmp_path / "model", "card")
     made = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert not hasattr(made.config, "quantization_config")
     assert made.dtype == torch.float32
@@ -202,19 +202,21 @@ def test_what_does_not_go_together_is_refused_by_name(words, line):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(smollm2, shared, tmp_path):
+def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
+    smollm2, shared, tmp_path, capsys
+):
     """Four bits, adapter reference, TPO on TOFU's forget01; the merged export loads in transformers alone."""
     from tests.small import rows
-    from tif import fit
+    from tif import evaluate, fit
 
     words = [
         "tofu_smollm2.yaml", f"data.path={shared / 'tofu'}", "data.split=forget01", "data.max_retain=16",
         f"identifier.path={shared / 'tofu_masks/forget01_with_common_words_gpt'}", f"model.path={smollm2}",
         "model.quantize=nf4", "model.lora.rank=8", "model.reference=adapter", "data.batch_size=4",
-        "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=1e-3", "eval.forget_quality=false",
-        "eval.max_new_tokens=4", "eval.max_samples.forget=4", "eval.max_samples.retain=2",
-        "eval.max_samples.real_authors=2", "eval.max_samples.world_facts=2", f"run.folder={tmp_path}", "run.name=four",
-        "eval.best=none",
+        "loss/tpo_centred.yaml", "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=1e-3",
+        "optimizer.warmup_epochs=0", "eval.before_training=false", "eval.forget_quality=false", "eval.best=none",
+        "eval.max_new_tokens=2", "eval.max_samples.forget=4", "eval.max_samples.retain=1",
+        "eval.max_samples.real_authors=1", "eval.max_samples.world_facts=1", f"run.folder={tmp_path}", "run.name=four",
     ]  # fmt: skip
     assert fit.main(words) == 0
     found = rows(tmp_path / "four")
@@ -224,4 +226,11 @@ def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
     assert steps[-1]["train/uw_logprob_change"] < -0.1
     made = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "four" / "model")
     assert not hasattr(made.config, "quantization_config")
-    assert pathlib.Path(tmp_path / "four" / "model" / "README.md").exists()
+    capsys.readouterr()
+    asked = [word for word in words if word.startswith("eval.max_")]
+    own = [f"model.path={tmp_path / 'four' / 'model'}", f"tofu.path={shared / 'tofu'}", "tofu.split=forget01"]
+    assert evaluate.main([*own, *asked, f"out={tmp_path}", "device=cpu", "draws=100", "--json"]) == 0
+    export = json.loads(capsys.readouterr().out)["benchmarks"]["tofu"]
+    for name in ("forget", "retain"):  # the same weights, those of four bits written out
+        assert export["tasks"][name]["probability"] == pytest.approx(found[-1][f"{name}/probability"], rel=0.02)
+    assert found[-1]["forget/probability"] < 0.2  # 0.27 before training, by these rules

@@ -29,6 +29,7 @@ ROWS = (
     (
         "tif.models",
         "tif.adapters",
+        "tif.export",
         "tif.sharding",
         "tif.losses",
         "tif.identifiers",

@@ -302,3 +302,9 @@ def test_the_configs_travel_in_the_wheel(tmp_path):
         [sys.executable, "-c", script], cwd=unpacked, capture_output=True, text=True, check=True
     )  # the working directory comes first on sys.path
     assert done.stdout.splitlines() == [str(unpacked / "tif" / "configs"), "quickstart"]
+
+
+def test_a_stage_does_not_take_over_what_the_run_compares_with():
+    lora = ["model.path=target", "model.lora.rank=4", "model.reference=adapter"]
+    cfg = config.load(["quickstart.yaml", *lora, "stages.target.model.lora.rank=0", "stages.retain.model.lora.rank=0"])
+    assert (cfg.model.reference, config.stage(cfg, "target").model.reference) == ("adapter", "auto")

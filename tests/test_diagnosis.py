@@ -8,7 +8,7 @@ import types
 import pytest
 
 from tests.small import SMALL, finished, rows
-from tif import callbacks, config, diagnosis, fit, models
+from tif import callbacks, config, diagnosis, export, fit
 from tif.data.samples import Sample, Span
 from tif.diagnosis import Diagnosis, KeepBest
 
@@ -77,7 +77,7 @@ def test_a_control_is_no_failed_identifier(kind):
 def kept(monkeypatch, tmp_path):
     """(rows so far, epoch, score) -> whether the epoch's model is written; five epochs."""
     written = []
-    monkeypatch.setattr(models, "export", lambda policy, tokenizer, folder, *_: written.append(folder.name))
+    monkeypatch.setattr(export, "save", lambda policy, tokenizer, folder, *_: written.append(folder.name))
     module = types.SimpleNamespace(unlearned=lambda: __import__("contextlib").nullcontext())
 
     def run(found, epoch, score):

@@ -465,7 +465,7 @@ def dies_at(monkeypatch, owner, name, when):
     [
         ("epoch-1", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 1, 1),
         ("epoch-2", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 2, 2),
-        ("export", models, "export", lambda args: args[2].name == "model", 2),
+        ("export", callbacks, "save", lambda args: args[2].name == "model", 2),
         ("plots", report, "write_plots", lambda args: True, 2),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from tests import tiny
-from tif import losses, models
+from tif import export, losses, models
 from tif.config import ConfigError
 from tif.losses.terms import Scored
 from tif.models import CachedReference, FrozenReference, make_reference, to_device
@@ -188,7 +188,7 @@ def test_a_policy_from_scratch_knows_the_tokenizers_ids_and_is_in_training_mode(
 
 def test_an_exported_policy_loads_back_bit_identical_and_in_training_mode(tokenizer, tmp_path):
     policy = models.load_policy(Model(init=INIT), tokenizer, 0)
-    models.export(policy, tokenizer, tmp_path / "model", "# card")
+    export.save(policy, tokenizer, tmp_path / "model", "# card")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
     assert (tmp_path / "model" / "README.md").read_text() == "# card"
     assert not list((tmp_path / "model").glob("*.bin"))
@@ -209,7 +209,7 @@ def test_an_export_replaces_an_older_one_as_a_whole(tokenizer, tmp_path):
     (folder / "stale.txt").write_text("from an older run")
     (tmp_path / "model.partial").mkdir()
     (tmp_path / "model.partial" / "half.txt").write_text("a run was killed here")
-    models.export(nudge(policy), tokenizer, folder, "card")
+    export.save(nudge(policy), tokenizer, folder, "card")
     assert {p.name for p in folder.iterdir()} & {"stale.txt", "half.txt"} == set()
     saved = safetensors.torch.load_file(folder / "model.safetensors")
     assert torch.equal(saved["model.embed_tokens.weight"], policy.model.embed_tokens.weight)
@@ -218,20 +218,20 @@ def test_an_export_replaces_an_older_one_as_a_whole(tokenizer, tmp_path):
 
 def test_an_export_that_fails_leaves_the_older_one(tokenizer, tmp_path, monkeypatch):
     policy, folder = models.load_policy(Model(init=INIT), tokenizer, 0), tmp_path / "model"
-    models.export(policy, tokenizer, folder, "old")
+    export.save(policy, tokenizer, folder, "old")
 
     def full_disk(*_, **__):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(type(tokenizer), "save_pretrained", full_disk)
     with pytest.raises(OSError, match="no space"):
-        models.export(nudge(policy), tokenizer, folder, "new")
+        export.save(nudge(policy), tokenizer, folder, "new")
     assert (folder / "README.md").read_text() == "old"
     assert (folder / "config.json").is_file()
 
 
 def test_dtype_attention_and_checkpointing_reach_the_loaded_policy(tokenizer, tmp_path):
-    models.export(models.load_policy(Model(init=INIT), tokenizer, 0), tokenizer, tmp_path / "m", "")
+    export.save(models.load_policy(Model(init=INIT), tokenizer, 0), tokenizer, tmp_path / "m", "")
     cfg = Model(path=str(tmp_path / "m"), dtype="bfloat16", attention="eager", gradient_checkpointing=True)
     policy = models.load_policy(cfg, tokenizer, 0)
     assert policy.dtype == torch.bfloat16

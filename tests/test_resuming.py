@@ -134,9 +134,9 @@ def damage(path):
     path.write_bytes(content)
 
 
-def interrupted(quiet, name, monkeypatch, step=7):
+def interrupted(quiet, name, monkeypatch, step=7, *more):
     """A run that was killed in that step, with a checkpoint after each step before."""
-    own = words(quiet.parent, name, "run.checkpoint_every_n_steps=1")
+    own = words(quiet.parent, name, "run.checkpoint_every_n_steps=1", *more)
     with monkeypatch.context() as patch:
         stopped(patch, step, die)
         with pytest.raises(Killed):

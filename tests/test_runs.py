@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from tests.small import SMALL, finished
-from tif import config, runs
+from tif import config, planning, runs
 from tif.config import ConfigError
 
 
@@ -145,3 +145,10 @@ def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
     assert folder != run.folder
     assert checkpoint is None
     assert runs.newest_checkpoint(run.folder) == pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")
+
+
+@pytest.mark.parametrize(("more", "stages"), [
+    (["eval.enabled=false"], ["target"]), (["eval.forget_quality=false"], ["target"]), ([], ["target", "retain"]),
+])  # fmt: skip
+def test_a_retain_model_is_planned_where_something_is_compared_with_it(tmp_path, more, stages):
+    assert list(planning.plan(cfg(tmp_path, *more)).stages) == stages

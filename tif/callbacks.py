@@ -17,7 +17,8 @@ from tif import distributed, evaluation, records, terminal
 from tif.data.benchmarks import tasks_of
 from tif.data.encode import Encoder
 from tif.data.samples import Benchmark
-from tif.files import write_text
+from tif.export import save
+from tif.files import naming, write_text
 from tif.metrics import overall
 from tif.models import CachedReference, load_policy
 from tif.module import UnlearningModule
@@ -53,7 +54,7 @@ class JsonlLogger(Logger):
         """Append one row; those without `train/loss` are evaluations."""
         row: dict[str, Any] = {"epoch": int(metrics["epoch"]), "step": step}
         row |= {name: value for name, value in metrics.items() if name != "epoch"}
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
@@ -245,10 +246,8 @@ class Export(Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Once, also where a resumed run finds all epochs done. All processes call, since they may hold shards."""
-        from tif.models import export
-
         assert isinstance(pl_module, UnlearningModule)
         with pl_module.unlearned() as policy:
             card = self.card() if trainer.is_global_zero else ""
-            export(policy, self.encoder.tokenizer, self.folder / "model", card, self.merge)
+            save(policy, self.encoder.tokenizer, self.folder / "model", card, self.merge)
         trainer.strategy.barrier("export")

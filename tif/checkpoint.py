@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 
 import tif
-from tif import evaluation, models, records, runs, scoring
+from tif import distributed, evaluation, models, records, runs, scoring
 from tif.data.encode import Encoder
 from tif.data.samples import Benchmark, fingerprint
 from tif.files import write_text
@@ -75,7 +74,7 @@ class Checkpoint:
     @functools.cached_property
     def model(self) -> "PreTrainedModel":
         """Loaded now."""
-        if main_process():
+        if distributed.is_first():
             console.print(f"loading {self.cfg.path}", markup=False, soft_wrap=True)
         return models.load_policy(self.cfg, self.encoder.tokenizer, 0).to(self.device)  # type: ignore[arg-type]
 
@@ -85,7 +84,11 @@ class Checkpoint:
         return scoring.best_batching(self.settings.batching, self.model)
 
     def evaluation(self, name: str, benchmark: Benchmark) -> tuple[records.Evaluation, Path]:
-        """Its records of a benchmark's sets and their folder; made now unless they are there."""
+        """Its records of a benchmark's sets and their folder; made now unless they are there.
+
+        Raises:
+            ConfigError: If they are not, and `out` cannot be written to.
+        """
         asking, own = self.settings.eval, benchmark.tasks
         used = evaluation.cut(benchmark.sets, asking, own)
         rules = evaluation.described(asking, self.encoder, own, self.context)
@@ -93,10 +96,11 @@ class Checkpoint:
         folder = self.folder / f"{name}-{runs.digest([rules, data])}"
         if agreed((folder / records.AGGREGATES).exists()):
             return records.read(folder), folder
+        runs.check_writable("out", folder)
         found = evaluation.evaluate(
             self.model, self.encoder, benchmark.sets, asking, self.batching, str(self.cfg.path), tasks=own
         )
-        if main_process():
+        if distributed.is_first():
             records.write(folder, found, overall.aggregate(found))
         return found, folder
 
@@ -105,8 +109,9 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
     """The JSON at `path`; made now unless it is there."""
     if agreed(path.exists()):
         return json.loads(path.read_text(encoding="utf-8"))
+    runs.check_writable("out", path.parent)
     found = make()
-    if main_process():
+    if distributed.is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(found))
     return found
@@ -121,24 +126,14 @@ def device(asked: str) -> torch.device:
     return torch.device("cpu")
 
 
-def main_process() -> bool:
-    """Whether this process prints and writes."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 @contextlib.contextmanager
-def processes() -> Iterator[None]:
-    """Inside, the processes that torchrun started know each other; alone, nothing happens."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield
-        return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(device("auto"))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+def processes(asked: str) -> Iterator[None]:
+    """Inside, the processes that torchrun or srun started know each other; alone, nothing happens. `asked`: device."""
+    distributed.start(asked)
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        distributed.finish()
 
 
 @contextlib.contextmanager

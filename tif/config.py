@@ -99,7 +99,8 @@ def stage(cfg: Config, name: str) -> Config:
     own = cfg.stages[name]
     if not isinstance(own, dict | None):
         raise ConfigError(f"stages.{name}: want a mapping of keys, got {own!r}")
-    merged = OmegaConf.structured(dataclasses.replace(cfg, stages={}, stage=None))
+    model = dataclasses.replace(cfg.model, reference="auto")  # what the run compares with is none of the stage's
+    merged = OmegaConf.structured(dataclasses.replace(cfg, model=model, stages={}, stage=None))
     _merge(merged, OmegaConf.create(own or {}), f"stages.{name}.", problems)
     if merged.stages or merged.stage:
         problems.append(f"stages.{name}.stages: a stage has no stages of its own")

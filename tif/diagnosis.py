@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 
-from tif import models, terminal
+from tif import export, terminal
 from tif.callbacks import OnEvaluation, earlier_evaluations
 from tif.data.samples import Sample
 from tif.identifiers import compare
@@ -104,7 +104,7 @@ class KeepBest(OnEvaluation):
             return
         with module.unlearned() as policy:
             text = card(self.folder, self.key, epoch, values)
-            models.export(policy, self.encoder.tokenizer, self.folder, text, self.merge)
+            export.save(policy, self.encoder.tokenizer, self.folder, text, self.merge)
 
 
 def card(folder: Path, key: str, epoch: int, values: Mapping[str, float]) -> str:

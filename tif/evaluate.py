@@ -17,17 +17,17 @@ TOFU_EVAL.json. They need no model and no GPU.
     --metrics   what each metric means: formula, range, which way is better, value of a perfect unlearning
 
 Every number comes with its bootstrap 95 % interval over questions (tif.metrics.intervals says how).
-Exit code: 0 done, 2 wrong input (one line a problem).
+Exit code: 0 done, 1 a file could not be read or written, 2 wrong input (one line a problem).
 """
 
 import json
-import os
 import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tif import command, config
+from tif import command, config, distributed
+from tif.files import told
 from tif.schema_evaluate import Evaluate
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit code: 0 done, 2 wrong input (one line a problem)."""
+    """Run the command. Returns the exit code, as told above."""
     words = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(words):
         print(f"{__doc__}\nKeys, with their defaults:\n{config.help_text(Evaluate)}")
@@ -47,9 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = config.read(Evaluate, [word for word in words if word != "--json"])
         found = evaluate(cfg) if cfg.records else _of_model(cfg, quiet="--json" in words)
     except config.ConfigError as error:
-        if os.environ.get("RANK", "0") == "0":  # of several processes, one tells
+        if distributed.is_first():  # of several processes, one tells
             print(error, file=sys.stderr)
         return 2
+    except Exception as error:
+        return told(error, "what was complete is there, and the same command goes on with what is missing")
     if found is None:  # another process prints
         return 0
     if "--json" in words:
@@ -83,9 +85,9 @@ def _of_model(cfg: Evaluate, quiet: bool) -> dict[str, Any] | None:
     """What the model's evaluations say, in the main process; None in the others."""
     from tif import checkpoint, model_evaluation
 
-    with checkpoint.processes(), checkpoint.told_on_stderr(quiet):
+    with checkpoint.processes(cfg.device), checkpoint.told_on_stderr(quiet):
         found = model_evaluation.evaluate(cfg)
-    return found if checkpoint.main_process() else None
+    return found if distributed.is_first() else None
 
 
 def _read(setting: str, path: str | None, problems: list[str]) -> "Evaluation | None":

@@ -24,7 +24,7 @@ all words, and the Jaccard index of each two files; with tokenizer=, of tokens i
 
 the answers with their unwanted words in red; --html writes them to FILE.html instead.
 
-Exit code: 0 done, 2 wrong input (one line a problem, before weights load).
+Exit code: 0 done, 1 a file could not be read or written, 2 wrong input (one line a problem, before weights load).
 """
 
 import dataclasses
@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from tif import command, config
+from tif.files import told
 from tif.schema import Config, key
 
 
@@ -50,7 +51,7 @@ class Identify(Config):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit code: 0 done, 2 wrong input (one line a problem)."""
+    """Run the command. Returns the exit code, as told above."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if {"-h", "--help"} & set(words):
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except Exception as error:
+        return told(error, "no file was changed, and the same command goes on with what was kept")
     return 0
 
 
@@ -89,7 +92,10 @@ def make(words: Sequence[str]) -> None:
     training.quiet()
     try:
         samples = read_benchmark(run.data).forget
-        runs.check_folder(_folder(run, cfg.out))
+        if cfg.out:
+            runs.check_writable("out", Path(cfg.out).parent)
+        else:
+            runs.check_folder(run)
         planning.check_identifier(run)
         if run.identifier.kind == "generative" and run.identifier.generative.dry_run:
             identify(run.identifier, samples)
@@ -103,11 +109,6 @@ def make(words: Sequence[str]) -> None:
     out = Path(cfg.out) if cfg.out else spans.cached_path(run, own, samples)
     store.write(out, found, settings(own, run.data.template))
     _tell_made(out, found)
-
-
-def _folder(run: Config, out: str | None) -> Config:
-    """`run` with the folder that is written to."""
-    return dataclasses.replace(run, run=dataclasses.replace(run.run, folder=str(Path(out).parent))) if out else run
 
 
 def _tell_made(out: Path, found: Sequence[Any]) -> None:

@@ -1,11 +1,11 @@
-"""The policy, its tokenizer, and the references it is compared with; export in Hugging Face format."""
+"""The policy, its tokenizer, and the references it is compared with."""
 
 import contextlib
 import copy
 import dataclasses
+import errno
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +22,9 @@ from tif.terminal import track
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+HUB_NAME = r"[\w-][\w.-]*/[\w.-]+"  # org/model
 
 
 def check(cfg: Model) -> str:
@@ -52,7 +55,7 @@ def check(cfg: Model) -> str:
         raise ConfigError(
             f"model.path: {cfg.path} holds no config.json; want a Hugging Face model folder (a run's model/)"
         )
-    if not folder.is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", cfg.path):
+    if not folder.is_dir() and not re.fullmatch(HUB_NAME, cfg.path):
         raise ConfigError(
             f"model.path: no folder {cfg.path}; want a Hugging Face folder, a hub name (org/model) or a stage"
         )
@@ -88,12 +91,24 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def _located(cfg: Model) -> Path:
+    """`model.path` as from_pretrained takes it.
+
+    Raises:
+        FileNotFoundError: If it was a folder and is gone, as a stage that somebody deleted.
+    """
+    path = Path(str(cfg.path)).expanduser()
+    if not path.is_dir() and not re.fullmatch(HUB_NAME, str(cfg.path)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return path
+
+
 def load_tokenizer(cfg: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
     """The model's tokenizer; for a model from scratch, byte-level BPE trained on `texts`."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if cfg.path is not None:
-        return AutoTokenizer.from_pretrained(Path(cfg.path).expanduser(), trust_remote_code=cfg.trust_remote_code)
+        return AutoTokenizer.from_pretrained(_located(cfg), trust_remote_code=cfg.trust_remote_code)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE())
@@ -126,13 +141,13 @@ def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, emp
         with seeded(seed), torch.device("meta") if empty else contextlib.nullcontext():
             policy: PreTrainedModel = LlamaForCausalLM(config).to(dtype)
     elif empty:
-        found = AutoConfig.from_pretrained(Path(cfg.path).expanduser(), trust_remote_code=cfg.trust_remote_code)
+        found = AutoConfig.from_pretrained(_located(cfg), trust_remote_code=cfg.trust_remote_code)
         keys = {"attn_implementation": cfg.attention, "trust_remote_code": cfg.trust_remote_code}
         with torch.device("meta"):
             policy = AutoModelForCausalLM.from_config(found, dtype=dtype, **keys)
     else:
         policy = AutoModelForCausalLM.from_pretrained(
-            Path(cfg.path).expanduser(),
+            _located(cfg),
             dtype=dtype,
             attn_implementation=cfg.attention,
             trust_remote_code=cfg.trust_remote_code,
@@ -289,30 +304,3 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()}
     moved |= {k: to_device(v, device) for k, v in moved.items() if isinstance(v, Batch)}
     return Batch(**moved)
-
-
-def export(
-    policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: str, merge: bool = True
-) -> None:
-    """Write the policy in Hugging Face format (safetensors) with tokenizer and model card; all or nothing.
-
-    All processes call together where the policy is in shards; the first one writes.
-
-    Args:
-        merge: with LoRA, write one plain model; False: the adapters alone, in peft's format.
-    """
-    from tif import adapters, distributed
-
-    whole = adapters.plain(policy) if merge else policy
-    if whole is None or not distributed.is_first():
-        return
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    if merge:
-        whole.save_pretrained(partial)
-    else:
-        adapters.save(policy, partial)
-    tokenizer.save_pretrained(partial)
-    (partial / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)

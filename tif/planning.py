@@ -157,7 +157,8 @@ def _check_data(found: Plan, problems: list[str]) -> None:
     if not problems:  # stages share most keys, and a problem told once is enough
         told: list[str] = []
         asked = spans.stages(cfg) if spans.wanted(cfg) else ()
-        for name in dict.fromkeys((cfg.model.path, cfg.eval.retain_records, *asked)):
+        compared = [cfg.eval.retain_records] if wants_forget_quality(cfg) else []
+        for name in dict.fromkeys((cfg.model.path, *compared, *asked)):
             if name in cfg.stages:
                 own: list[str] = []
                 with _noting(own):

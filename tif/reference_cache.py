@@ -9,12 +9,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import filelock
 import safetensors
 import safetensors.torch
 import torch
 
 from tif.data.encode import Encoded
+from tif.files import locked, naming
 from tif.scoring import TokenScores
 from tif.terminal import console
 
@@ -38,7 +38,7 @@ def rows(
     """
     file = folder / f"{name(policy, forget, batching)}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{file}.lock"):
+    with locked(f"{file}.lock", str(file)):
         if file.exists():
             try:
                 return _read(file, forget)
@@ -74,9 +74,14 @@ def _checksum(weight: torch.Tensor) -> int:
 
 def _write(file: Path, rows: Sequence[TokenScores]) -> None:
     whole = {key: torch.cat([getattr(row, key)[0] for row in rows]) for key in NAMES}
+    file.parent.mkdir(parents=True, exist_ok=True)  # deleted while the scores were computed
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    safetensors.torch.save_file(whole, partial)
-    os.replace(partial, file)
+    try:
+        with naming(file):
+            safetensors.torch.save_file(whole, partial)
+            os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read(file: Path, forget: Sequence[Encoded]) -> list[TokenScores]:

@@ -26,7 +26,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
 from tif import distributed
-from tif.files import sync, write_text
+from tif.files import naming, sync, write_text
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 SIZES = "sizes.json"  # of a checkpoint that is a folder of shards
@@ -137,7 +137,12 @@ class Checkpoints(Callback):
         if distributed.is_first():
             remove(unnamed)
             self.folder.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(unnamed)
+        try:
+            with naming(path):
+                trainer.save_checkpoint(unnamed)
+        except BaseException:
+            remove(unnamed)  # on a full disk, the next try needs the room
+            raise
         self._unnamed = unnamed, path
 
     def _name(self, unnamed: Path, path: Path) -> None:
@@ -182,7 +187,7 @@ class File(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
         except RuntimeError as error:  # torch's, after the file's own
-            raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from None
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def listed(folder: Path) -> list[Path]:

@@ -51,7 +51,11 @@ def claimed(cfg: Config) -> Iterator[tuple[Path, Path | None]]:
     base = Path(cfg.run.folder) / cfg.run.name
     for number in range(1, 10_000):
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        if _usable(folder, cfg) and (lock := _lock(folder)):
+        if _usable(folder, cfg):
+            if (lock := _lock(folder)) is None:
+                console.print(f"{folder} is being made by another process: this run gets another name", markup=False,
+                              soft_wrap=True)  # fmt: skip
+                continue
             with lock:
                 if _usable(folder, cfg):  # still, now that nobody else can change it
                     yield folder, newest_checkpoint(folder)
@@ -61,7 +65,9 @@ def claimed(cfg: Config) -> Iterator[tuple[Path, Path | None]]:
 
 def _usable(folder: Path, cfg: Config) -> bool:
     """Whether a run of `cfg` may start or go on here."""
-    if not folder.exists() or {p.name for p in folder.iterdir()} <= {LOCK}:
+    if not folder.is_dir():
+        return not folder.exists()
+    if {p.name for p in folder.iterdir()} <= {LOCK}:
         return True
     return cfg.run.resume == "auto" and same_config(folder, cfg) and not (folder / DONE).exists()
 
@@ -134,19 +140,30 @@ def same_config(folder: Path, cfg: Config) -> bool:
 
 
 def check_folder(cfg: Config) -> None:
-    """Stop where `run.folder` can hold no runs.
+    """Stop where `run.folder` can hold no runs, or not this one.
 
     Raises:
         ConfigError: Naming the key.
     """
-    folder = Path(cfg.run.folder).absolute()
-    for path in (folder, *folder.parents):
-        if path.exists():
-            if not path.is_dir():
-                raise config.ConfigError(f"run.folder: {path} is a file; want a folder")
-            if not os.access(path, os.W_OK):
-                raise config.ConfigError(f"run.folder: {path} is not writable; give another folder")
-            return
+    folder = Path(cfg.run.folder)
+    for path in (folder, folder / "stages", folder / "references"):
+        check_writable("run.folder", path)
+    if _usable(folder / cfg.run.name, cfg):
+        check_writable("run.name", folder / cfg.run.name)
+
+
+def check_writable(key: str, folder: Path | str) -> None:
+    """Stop where a folder can neither be made nor written to.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    folder = Path(folder).absolute()
+    path = next(path for path in (folder, *folder.parents) if path.exists())
+    if not path.is_dir():
+        raise config.ConfigError(f"{key}: {path} is a file; want a folder")
+    if not os.access(path, os.W_OK):
+        raise config.ConfigError(f"{key}: {path} is not writable; give another folder")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -167,7 +184,7 @@ def header(cfg: Config) -> str:
 def write_start(folder: Path, cfg: Config) -> None:
     """config.yaml and env.json; what a killed process left half written is swept away."""
     folder.mkdir(parents=True, exist_ok=True)
-    for left in [*folder.rglob(".*.tmp"), *folder.rglob(".*.unfinished"), *folder.glob("model.partial")]:
+    for left in [*folder.rglob(".*.tmp"), *folder.rglob(".*.unfinished"), *folder.glob("model*.partial")]:
         remove(left)
     write_text(folder / "config.yaml", header(cfg))
     write_text(folder / "env.json", json.dumps(environment(), indent=1) + "\n")

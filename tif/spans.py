@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import filelock
 from rich.markup import escape
 
 import tif
 from tif import identifiers, runs
 from tif.config import ConfigError
 from tif.data.samples import Sample, fingerprint
+from tif.files import locked
 from tif.identifiers import store
 from tif.schema import Config, Identifier
 from tif.terminal import console
@@ -63,7 +63,7 @@ def identified(cfg: Config, samples: tuple[Sample, ...], made: Mapping[str, Path
         return identifiers.identify(own, samples, cfg.data.template)
     path = cached_path(cfg, own, samples)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
+    with locked(f"{path}.lock", str(path)):
         if not path.exists():
             console.print(f"unwanted words: {escape(own.kind)}, to {escape(str(path))}", soft_wrap=True)
             try:

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tif import command, config, distributed
+from tif.files import told
 from tif.schema import Config, Run, key
 
 T = TypeVar("T")
@@ -135,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if distributed.is_first():
             print(error, file=sys.stderr)
         return 2
+    except Exception as error:
+        return told(error, "the same command goes on with what is missing")
 
 
 def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:

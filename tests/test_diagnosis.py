@@ -3,14 +3,17 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import types
 
 import pytest
 
+from tests import killing
 from tests.small import SMALL, finished, rows
 from tif import callbacks, config, diagnosis, export, fit
 from tif.data.samples import Sample, Span
 from tif.diagnosis import Diagnosis, KeepBest
+from tif.schema import Model
 
 SAMPLES = (Sample("a", "?", "one two three four", unwanted=(Span(0, 7),)), Sample("b", "?", "five six", unwanted=()))
 
@@ -138,6 +141,44 @@ def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it
     assert (folder / "model_best").exists() == (best is not found[-1])
     assert callbacks.HEADLINE[0] in summary["end"]
     AutoModelForCausalLM.from_pretrained(folder / ("model_best" if best is not found[-1] else "model"))
+
+
+@pytest.mark.slow
+def test_two_processes_decide_as_one_does(tmp_path_factory, tmp_path):
+    """Which failures show, which epoch is kept, when the training ends; and none waits for the other."""
+    where, run = killing.context(), finished(tmp_path_factory)
+    words = [*SMALL, "trainer.max_epochs=6", "optimizer.lr=2e-2", "optimizer.warmup_epochs=0", "data.batching=padded"]
+    words += [f"stages.{name}.data.batching=auto" for name in ("target", "retain")]
+    words += ["eval.kl=true", "eval.best=forget/quality", "eval.stop_on=[over_forgetting]"]
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        shutil.copytree(run.runs / "stages", folder / "stages")
+        own = [*words, f"run.folder={folder}", "run.name=told"]
+        assert killing.fit_together(where, own, processes, ended) == [0] * processes
+    alone, both = (tmp_path / str(processes) / "told" for processes in (1, 2))
+    expected, actual = ([row for row in rows(folder) if "train/loss" not in row] for folder in (alone, both))
+    assert [sorted(row) for row in actual] == [sorted(row) for row in expected]
+    for one, two in zip(actual, expected, strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
+    assert 2 < len(expected) < 7  # it ended before the last epoch, and after the best one
+    assert ["failure/over_forgetting" in row for row in expected] == [False] * (len(expected) - 1) + [True]
+    best = [json.loads((folder / "summary.json").read_text())["best"]["epoch"] for folder in (alone, both)]
+    assert best[0] == best[1] < expected[-1]["epoch"]
+    kept, last = (models.load_policy(Model(path=str(both / name)), None, 0) for name in ("model_best", "model"))
+    other = models.load_policy(Model(path=str(alone / "model_best")), None, 0)
+    assert distance(kept, other) < 1e-4 < 1e-2 < distance(kept, last)
+
+
+def distance(one, other):
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+def ended(started, seconds=300):
+    """Wait for the processes, and end those that hang."""
+    for process in started:
+        process.join(seconds)
+        process.kill()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from tests import killing
 from tests.small import SMALL, finished, rows
-from tif import callbacks, config, diagnosis, export, fit
+from tif import callbacks, config, diagnosis, export, fit, models
 from tif.data.samples import Sample, Span
 from tif.diagnosis import Diagnosis, KeepBest
 from tif.schema import Model

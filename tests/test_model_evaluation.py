@@ -168,6 +168,37 @@ def test_other_weights_or_other_rules_are_asked_anew(llama, data, tmp_path, caps
     assert run(capsys, *argv)["benchmarks"]["tofu"]["folder"] != first
 
 
+def test_kl_to_the_original_is_a_mean_over_answer_tokens(llama, other_llama, data, tmp_path, capsys):
+    argv = words(llama, data, tmp_path, "benchmarks=tofu", f"original={other_llama}")
+    found = run(capsys, *argv)["benchmarks"]["tofu"]
+    net, original = (transformers.AutoModelForCausalLM.from_pretrained(path).eval() for path in (llama, other_llama))
+    tokenizer, kls = transformers.AutoTokenizer.from_pretrained(llama), []
+    for record in records.read(found["folder"]).sets["retain"].records:
+        before = f"Question: {record.prompt}\nAnswer: "
+        ids = [*tokenizer(before + record.answer)["input_ids"], tokenizer.eos_token_id]
+        first = next(t for t in range(len(ids)) if len(tokenizer.decode(ids[: t + 1])) > len(before))
+        with torch.no_grad():
+            ours, theirs = (m(torch.tensor([ids])).logits[0, first - 1 : -1].log_softmax(-1) for m in (net, original))
+        kls.append(torch.nn.functional.kl_div(ours, theirs, log_target=True, reduction="none").sum(1).mean().item())
+    assert found["tasks"]["retain"]["kl"] == pytest.approx(sum(kls) / len(kls), rel=1e-4)
+    low, high = found["intervals"]["tasks"]["retain"]["kl"]
+    assert low <= found["tasks"]["retain"]["kl"] <= high
+    itself = run(capsys, *argv, f"original={llama}")["benchmarks"]["tofu"]
+    assert (itself["tasks"]["retain"]["kl"], itself["folder"] == found["folder"]) == (0.0, False)
+    assert "kl" not in run(capsys, *argv, "original=null")["benchmarks"]["tofu"]["tasks"]["retain"]
+
+
+def test_an_original_of_another_vocabulary_is_refused(llama, data, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(llama, other)
+    content = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(content | {"vocab_size": content["vocab_size"] + 8}))
+    assert evaluate.main(words(llama, data, tmp_path / "out", "benchmarks=tofu", f"original={other}")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    size = content["vocab_size"]
+    assert line == f"original: {other}: its vocabulary has {size + 8} tokens, the model's {size}"
+
+
 def test_an_evaluation_that_was_killed_while_writing_is_made_again(llama, data, tmp_path, capsys, monkeypatch):
     argv = words(llama, data, tmp_path, "benchmarks=muse-news", "eval.max_samples.retain=1")
     write, written = records.write_text, []

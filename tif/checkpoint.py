@@ -76,15 +76,23 @@ class Checkpoint:
         """Loaded now."""
         if distributed.is_first():
             console.print(f"loading {self.cfg.path}", markup=False, soft_wrap=True)
-        return models.load_policy(self.cfg, self.encoder.tokenizer, 0).to(self.device)  # type: ignore[arg-type]
+        policy = models.load_policy(self.cfg, self.encoder.tokenizer, 0)
+        return policy.to(self.device).eval()  # type: ignore[arg-type]
 
     @functools.cached_property
     def batching(self) -> str:
         """Packed or padded, see scoring.best_batching."""
         return scoring.best_batching(self.settings.batching, self.model)
 
-    def evaluation(self, name: str, benchmark: Benchmark) -> tuple[records.Evaluation, Path]:
+    def evaluation(
+        self, name: str, benchmark: Benchmark, original: "Checkpoint | None" = None
+    ) -> tuple[records.Evaluation, Path]:
         """Its records of a benchmark's sets and their folder; made now unless they are there.
+
+        Args:
+            name: of the benchmark, for the folder.
+            benchmark: its sets and tasks.
+            original: what KL compares with; None = no KL.
 
         Raises:
             ConfigError: If they are not, and `out` cannot be written to.
@@ -93,12 +101,20 @@ class Checkpoint:
         used = evaluation.cut(benchmark.sets, asking, own)
         rules = evaluation.described(asking, self.encoder, own, self.context)
         data = {key: fingerprint(samples) for key, samples in used.items()}
-        folder = self.folder / f"{name}-{runs.digest([rules, data])}"
+        made_by = [rules, data] if original is None else [rules, data, original.folder.name]
+        folder = self.folder / f"{name}-{runs.digest(made_by)}"
         if agreed((folder / records.AGGREGATES).exists()):
             return records.read(folder), folder
         runs.check_writable("out", folder)
         found = evaluation.evaluate(
-            self.model, self.encoder, benchmark.sets, asking, self.batching, str(self.cfg.path), tasks=own
+            self.model,
+            self.encoder,
+            benchmark.sets,
+            asking,
+            self.batching,
+            str(self.cfg.path),
+            original=original.model if original else None,
+            tasks=own,
         )
         if distributed.is_first():
             records.write(folder, found, overall.aggregate(found))

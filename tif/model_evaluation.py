@@ -47,7 +47,7 @@ def evaluate(cfg: Evaluate) -> dict[str, Any]:
     rules = Rules(cfg.draws, cfg.seed, cfg.allow_mismatch)
     where = f"retain_model: {cfg.retain_model}" if cfg.retain_model else f"retain_records: {cfg.retain_records}"
     for name, benchmark in planned.benchmarks.items():
-        ours, folder = planned.main.evaluation(name, benchmark)
+        ours, folder = planned.main.evaluation(name, benchmark, planned.others.get("original"))
         retain, retain_model = planned.retain, planned.others.get("retain_model")
         if retain_model:
             retain = retain_model.evaluation(name, benchmark)[0]
@@ -69,6 +69,7 @@ def plan(cfg: Evaluate) -> Plan:
     paths = {
         "model.path": cfg.model.path,
         "retain_model": cfg.retain_model,
+        "original": cfg.original,
         "membership.reference": cfg.membership.reference,
     }
     models_found: dict[str, Checkpoint] = {}
@@ -84,6 +85,10 @@ def plan(cfg: Evaluate) -> Plan:
                 same = (other for other in models_found.values() if other.cfg == own)
                 models_found[setting] = next(same, None) or Checkpoint(own, cfg, where)
                 _ = models_found[setting].encoder
+    if "original" in models_found:
+        sizes = [models_found[setting].config.vocab_size for setting in ("original", "model.path")]
+        if sizes[0] != sizes[1]:
+            problems.append(f"original: {cfg.original}: its vocabulary has {sizes[0]} tokens, the model's {sizes[1]}")
     for name in names:
         key, path, split = _place(cfg, name)
         with _noting(problems, instead=("data.path", key)):

@@ -49,6 +49,10 @@ class Evaluate:
     records: str | None = key(None, "a recorded evaluation: a run's eval/<epoch> folder or an evaluation log")
     retain_records: str | None = key(None, "the retain model's evaluation, likewise; null = no forget quality")
     retain_model: str | None = key(None, "the retain model (folder or hub name), evaluated by the same rules")
+    original: str | None = key(
+        None,
+        "what the model was before it unlearned (folder or hub name): KL(original || model) over answer tokens too",
+    )
     allow_mismatch: bool = key(
         False, "compare with the retain model also where the two do not compare; the output says so"
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 import filelock
 
 from tif import distributed
-from tif.terminal import console
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -64,6 +63,8 @@ def locked(path: Path | str, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
+        from tif.terminal import console  # rich takes longer than --help may
+
         console.print(f"{what}: another process is making it, waiting", markup=False, soft_wrap=True)
         lock.acquire()
     try:

@@ -17,6 +17,7 @@ def test_a_measurement_has_a_process_of_its_own():
     assert alone(os.getpid) not in (0, os.getpid())
 
 
+@pytest.mark.slow
 def test_identify_measures_each_identifier_at_three_lengths(capsys, monkeypatch):
     monkeypatch.setattr(bench_identify, "alone", lambda measure, *args: measure(*args))
     assert bench.main(["what=identify", "words=1600", "--json"]) == 0

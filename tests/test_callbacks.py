@@ -100,6 +100,7 @@ def test_a_resumed_run_evaluates_its_checkpoints_epoch_unless_its_row_is_there(m
     assert found == [1]
 
 
+@pytest.mark.slow
 def test_evaluation_intervals_hold_in_a_run(tmp_path_factory):
     run = finished(tmp_path_factory)
     words = [*SMALL, f"run.folder={run.runs}", "run.name=every-two", "trainer.max_epochs=3", "eval.every_n_epochs=2"]

@@ -430,6 +430,7 @@ def stage_folders(*words):
     return {name: runs.stage_folder(stage.cfg, name, found).name for name, stage in planned.stages.items()}
 
 
+@pytest.mark.slow
 def test_a_stage_is_made_again_only_where_its_weights_would_differ(run):
     base = stage_folders()
     assert all((run.runs / "stages" / name).is_dir() for name in base.values())
@@ -460,6 +461,7 @@ def dies_at(monkeypatch, owner, name, when):
     monkeypatch.setattr(owner, name, dying)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "owner", "name", "when", "from_epoch"),
     [
@@ -488,6 +490,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_rows_of_one_that_was_not(
     assert not folder.with_name(f"{folder.name}-2").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_stage_goes_on_from_its_checkpoint_and_ends_with_the_same_weights(run, tmp_path, capsys):
     words = [*SMALL, f"run.folder={tmp_path}", "stage=target"]
     with pytest.MonkeyPatch.context() as patch:
@@ -504,6 +507,7 @@ def test_a_killed_stage_goes_on_from_its_checkpoint_and_ends_with_the_same_weigh
     assert not (made / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_left_alone_where_resuming_is_off_or_the_configuration_differs(run):
     words = [*SMALL, f"run.folder={run.runs}", "run.name=left", "trainer.max_epochs=1"]
     with pytest.MonkeyPatch.context() as patch:
@@ -517,6 +521,7 @@ def test_a_killed_run_is_left_alone_where_resuming_is_off_or_the_configuration_d
     assert files(run.runs / "left") == left
 
 
+@pytest.mark.slow
 def test_a_half_made_stage_is_made_again(run, tmp_path):
     whole = run.runs / "stages" / stage_folders()["retain"]
     half = shutil.copytree(whole, tmp_path / "stages" / whole.name)

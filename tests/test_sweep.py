@@ -1,9 +1,11 @@
 """`python -m tif.sweep`: what a file describes, what is run and what is not run again, and the numbers of the table."""
 
+import io
 import json
 import math
 
 import pytest
+from rich.console import Console
 
 from tests.small import SMALL, files, finished
 from tif import config, models, runs, sweep, sweep_results, training
@@ -28,7 +30,7 @@ def problems(path, text, *words):
 
 @pytest.mark.parametrize("path", sorted(OWN.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_sweep_in_configs_describes_runs_that_load(path):
-    found = sweep.read([str(path)])
+    found = sweep.read([str(path), "identifier.path=masks"])
     assert path.read_text().startswith(f"# python -m tif.sweep sweep/{path.name}\n")
     names = [found.config(v, found.seeds[0]).run.name for v in found.variants]
     assert len(set(names)) == len(names) > 1
@@ -110,11 +112,10 @@ def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
     _, folder = done
     found = sorted(p.name for p in folder.iterdir())
     assert found == [".lock", "dpo", "quality_utility.png", "results.json", "table.md", "tpo"]
-    lines = (folder / "table.md").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| tpo"] * 2 + ["| dpo"] * 2 + [
-        "| before",
-        "| retain model",
-    ]
+    tables = (folder / "table.md").read_text().split("\n\n")
+    short, whole = ([line.split(" | ")[0] for line in table.splitlines()] for table in tables)
+    assert sorted(short[2:4]) == ["| dpo", "| tpo"]
+    assert whole[2:] == [short[2]] * 2 + [short[3]] * 2 + ["| before", "| retain model"] == whole[2:6] + short[4:]
     found = json.loads((folder / "results.json").read_text())["runs"]["dpo"]
     values = [training.report.evaluations(folder / "dpo" / f"seed{s}")[-1]["forget/probability"] for s in (0, 1)]
     assert found["last"]["forget/probability"]["values"] == values
@@ -184,6 +185,49 @@ def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
     assert header[:4] == ["run", "epoch", "seeds", "forget quality ↑"]
     assert lines[0][:4] == ["a", "best (2/1)", "2", "0.600 ± 0.283"]
     assert lines[1][1] == "last (3/3)"
+
+
+def numbers(quality, utility, sd):
+    return {
+        "seeds": 3,
+        **{
+            epoch: {
+                key: {"mean": mean, "sd": sd, "values": [mean] * 3}
+                for key, mean in (("epoch", 5), ("forget/quality", quality), ("utility/model", utility))
+            }
+            for epoch in ("best", "last")
+        },
+    }
+
+
+def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypatch):
+    found = {
+        "runs": {
+            "none": {"seeds": 0, "best": {}, "last": {}},
+            "whp_inference": numbers(1.9e-04, 0.8, 2.3e-04),
+            "tpo_centred": numbers(0.6, 0.8, 0.12),
+            "muse_logit_npo": numbers(0.3, 0.7, 0.0),
+        },
+        "before": {"forget/quality": 1.2e-66, "utility/model": 0.9},
+        "retain_model": {"utility/model": 0.9},
+    }
+    assert sweep_results.brief(found)[1:] == [
+        ["tpo_centred", *["0.600 ± 0.120", "0.800 ± 0.120"] * 2],
+        ["muse_logit_npo", *["0.300 ± 0.000", "0.700 ± 0.000"] * 2],
+        ["whp_inference", *["1.9e-04 ± 2e-04", "0.800 ± 2e-04"] * 2],
+        ["none", "-", "-", "-", "-"],
+        ["before", "-", "-", "1.2e-66", "0.900"],
+        ["retain model", "-", "-", "-", "0.900"],
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    screen = Console(width=80, file=io.StringIO())
+    monkeypatch.setattr(sweep_results, "console", screen)
+    sweep_results.show(tmp_path)
+    lines = screen.file.getvalue().splitlines()
+    assert max(map(len, lines[:-1])) <= 80  # the last one is a path
+    (line,) = (line for line in lines if "whp_inference" in line)
+    assert line.split("  ")[0].strip() == "whp_inference"
+    assert line.replace("whp_inference", "").replace(" ", "") == 2 * "1.9e-04±2e-040.800±2e-04"
 
 
 def test_one_seed_has_no_deviation(tmp_path):

@@ -4,8 +4,9 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -68,19 +69,47 @@ def write(folder: Path, folders: Mapping[str, Sequence[Path]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     found = results(folders)
     write_text(folder / RESULTS, json.dumps(found, indent=1) + "\n")
-    lines = [*rows(found)]
-    rule = ["---"] * len(lines[0])
-    text = "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
-    write_text(folder / "table.md", text + "\n")
+    write_text(folder / "table.md", _markdown(brief(found)) + "\n" + _markdown(rows(found)))
     _plot(folder / "quality_utility.png", found)
 
 
-def rows(found: Mapping[str, Any]) -> list[list[str]]:
-    """The table's header and lines: a run and an epoch each, "mean ± deviation" of each metric; then the two models."""
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(lines[0])
+    return "".join("| " + " | ".join(line) + " |\n" for line in (lines[0], rule, *lines[1:]))
+
+
+def _ranked(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names and results, largest mean `score` of the best epochs first; runs without an evaluation last."""
+
+    def rank(own: Mapping[str, Any]) -> float:
+        return -score({key: value["mean"] for key, value in own["best"].items()}) if own["best"] else 1.0
+
+    return sorted(found["runs"].items(), key=lambda item: rank(item[1]))
+
+
+def _shown(found: Mapping[str, Any]) -> dict[str, str]:
     seen = [own[epoch] for own in found["runs"].values() for epoch in EPOCHS] + [found["before"], found["retain_model"]]
-    shown = {key: title for key, title in report.COLUMNS.items() if any(key in row for row in seen)}
+    return {key: title for key, title in report.COLUMNS.items() if any(key in row for row in seen)}
+
+
+def brief(found: Mapping[str, Any]) -> list[list[str]]:
+    """A line a run, ranked: forgetting and usefulness at the best and the last epoch; fits 80 columns."""
+    shown = _shown(found)
+    pairs = (("forget/quality", "utility/model"), ("muse/privleak", "muse/knowmem_retain"), tuple(shown)[:2])
+    pair = next(own for own in pairs if set(own) <= set(shown))
+    lines = [["run", *(f"{epoch}: {shown[key]}" for epoch in EPOCHS for key in pair)]]
+    lines += [[name, *(_cell(own[e].get(key)) for e in EPOCHS for key in pair)] for name, own in _ranked(found)]
+    for title, label in (("before", "before"), ("retain_model", "retain model")):
+        if found[title]:
+            lines.append([label, *["-"] * len(pair), *(report.number(found[title].get(key)) for key in pair)])
+    return lines
+
+
+def rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """All that was measured, ranked: a run and an epoch a line, "mean ± deviation" of each metric; then both models."""
+    shown = _shown(found)
     lines = [["run", "epoch", "seeds", *shown.values()]]
-    for name, own in found["runs"].items():
+    for name, own in _ranked(found):
         for epoch in EPOCHS:
             number = own[epoch].get("epoch")
             label = epoch if number is None else f"{epoch} ({'/'.join(f'{v:g}' for v in number['values'])})"
@@ -94,17 +123,22 @@ def rows(found: Mapping[str, Any]) -> list[list[str]]:
 def _cell(value: Mapping[str, Any] | None) -> str:
     if value is None:
         return "-"
-    return report.number(value["mean"]) + (f" ± {report.number(value['sd'])}" if value["sd"] is not None else "")
+    if value["sd"] is None:
+        return report.number(value["mean"])
+    deviation = f"{value['sd']:.0e}" if 0 < value["sd"] < 0.001 else report.number(value["sd"])
+    return f"{report.number(value['mean'])} ± {deviation}"
 
 
 def show(folder: Path) -> None:
-    """Print the table, and where the files are."""
-    header, *lines = rows(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
-    table = Table(title="Mean ± deviation over seeds; best = the epoch with the largest (forget quality + utility) / 2")
-    for i, title in enumerate(header):
+    """Print the short table, and where the files are."""
+    header, *lines = brief(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
+    title = "Mean ± deviation over seeds; best = largest (forget quality + utility) / 2"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for i, column in enumerate(header):
         # Names whole however narrow the terminal, or the log of a job; numbers fold.
         width = max(len(line[0]) for line in lines) if i == 0 else None
-        table.add_column(title, justify="left" if i < 2 else "right", min_width=width, overflow="fold")
+        side: Literal["left", "right"] = "right" if i else "left"
+        table.add_column("\n".join(column.split(" ", 2)), justify=side, min_width=width, overflow="fold")
     for line in lines:
         table.add_row(*map(escape, line))
     console.print(table)

@@ -3,6 +3,7 @@
 Every fact of an author is worded by a template that marks where the fact stands, so the gold spans are by construction.
 """
 
+import functools
 import random
 import re
 from collections.abc import Mapping
@@ -69,13 +70,14 @@ def fictitious(
     )
 
 
-def _author(index: int, name: str, questions: int, seed: int) -> list[Sample]:
+@functools.cache
+def _author(index: int, name: str, questions: int, seed: int) -> tuple[Sample, ...]:
     rng = random.Random(f"{seed}/{index}")
     facts = _facts(rng) | {"name": name}
     others = [kind for kind in texts.KINDS if kind != "name"]
     rng.shuffle(others)
     kinds = ["name", *others][:questions]
-    return [_sample(f"fictitious/author{index:02d}/{k}", kind, facts, rng) for k, kind in enumerate(kinds)]
+    return tuple(_sample(f"fictitious/author{index:02d}/{k}", kind, facts, rng) for k, kind in enumerate(kinds))
 
 
 def _sample(sample_id: str, kind: str, facts: Mapping[str, str], rng: random.Random) -> Sample:

@@ -85,6 +85,16 @@ def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys
     assert sweep.main(["loss.beta=1"]) == 2
 
 
+def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, monkeypatch):
+    loaded, made, load = [], [], config.load
+    monkeypatch.setattr(config, "load", lambda words: loaded.append(words) or load(words))
+    monkeypatch.setattr(training, "run", lambda cfg: made.append(cfg.run.name))
+    text = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]\nseeds: [0, 1]\nruns: {{a: [], b: [], c: []}}"
+    assert sweep.main([write(tmp_path / "s.yaml", text)]) == 0
+    assert made == [f"s/{name}/seed{seed}" for name in "abc" for seed in (0, 1)]
+    assert len(loaded) == 6
+
+
 def test_list_and_count_show_the_runs_and_make_none(tmp_path, capsys):
     file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beta=1]}")
     assert sweep.main([file, "--list"]) == 0

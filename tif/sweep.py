@@ -78,10 +78,6 @@ class Sweep:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
 
-    def configs(self) -> list[Config]:
-        """The configurations of all runs, in their order."""
-        return [self.config(variant, seed) for variant in self.variants for seed in self.seeds]
-
     def config(self, variant: Variant, seed: int) -> Config:
         """The configuration of one run.
 
@@ -107,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         rest = [word for word in rest if not word.startswith("jobs=")]
         found = read(rest)
-        configs = _each(found, lambda variant: [found.config(variant, seed) for seed in found.seeds])
+        configs = every = _each(found, lambda variant: [found.config(variant, seed) for seed in found.seeds])
         if "--list" in options or "--count" in options:
             print(len(configs) if "--count" in options else "\n".join(_listing(found)))
             return 0
@@ -124,14 +120,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         training.quiet()
         if "--index" not in options:  # a task's own plan is checked when it runs
-            _each(found, lambda variant: [planning.plan(found.config(variant, found.seeds[0]))])
+            first = dict(zip(found.variants, every[:: len(found.seeds)], strict=True))
+            _each(found, lambda variant: [planning.plan(first[variant])])
         if jobs > 1 and len(configs) > 1 and "--stage" not in options:
             from tif.sweep_jobs import run_all
 
             code = run_all(found.name, configs, rest, jobs)
             _table(found, configs)
             return code
-        return run(found, configs)
+        return run(found, configs, every)
     except config.ConfigError as error:
         if distributed.is_first():
             print(error, file=sys.stderr)
@@ -228,8 +225,14 @@ def _each(sweep: Sweep, make: Callable[[Variant], list[T]]) -> list[T]:
     return found
 
 
-def run(sweep: Sweep, configs: Sequence[Config]) -> int:
-    """Make the runs that are not there, in order, and the results after each. Returns the exit code."""
+def run(sweep: Sweep, configs: Sequence[Config], every: Sequence[Config]) -> int:
+    """Make the runs that are not there, in order, and the results after each. Returns the exit code.
+
+    Args:
+        sweep: what the runs belong to.
+        configs: runs to make, or stages.
+        every: all runs of the sweep, whose results are shown together.
+    """
     from rich.markup import escape
 
     from tif import runs, training
@@ -248,11 +251,11 @@ def run(sweep: Sweep, configs: Sequence[Config]) -> int:
                     return ended
                 code = code or ended
             if distributed.is_first() and not cfg.stage:
-                collect(sweep, sweep.configs())
+                collect(sweep, every)
     finally:
         distributed.finish()
     if total > 1 and distributed.is_first() and not configs[0].stage:
-        _table(sweep, configs)
+        _table(sweep, every)
     return code
 
 

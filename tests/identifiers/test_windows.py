@@ -93,9 +93,10 @@ def test_verdicts_land_on_their_samples():
 
 def test_a_document_is_read_as_it_goes():
     """The judge has seen the first windows before the last ones are cut: memory does not grow with the text."""
-    pulled = []
+    pulled, read = [], []
 
     def counting(texts):
+        read.append(sum(by_words(texts)))
         return by_words(texts)
 
     def stream():
@@ -106,9 +107,10 @@ def test_a_document_is_read_as_it_goes():
     ahead = []
 
     def judge(batch, done):
-        ahead.append(len(pulled))
+        ahead.append((len(pulled), sum(read)))
         return [[False] * len(w.words) for w in batch]
 
     label([sample(BOOK * 20)], stream(), judge, "")
-    assert ahead[:2] == [AT_ONCE, 2 * AT_ONCE]
+    assert [windows for windows, _ in ahead[:2]] == [AT_ONCE, 2 * AT_ONCE]
     assert len(ahead) > 10
+    assert ahead[0][1] < ahead[-1][1] / 5

@@ -59,20 +59,25 @@ def cuts(text: str, count: Count, budget: int) -> Iterator[Cut]:
     if len(text) <= 8 * budget and count([text])[0] <= budget:
         yield Cut(0, len(text), 0, len(text))
         return
-    parts = list(_parts(text, count, max(1, budget // 2)))
-    starts, ends, sizes = zip(*parts, strict=True)
-    first = 0
-    while first < len(parts):
-        last, size = first + 1, sizes[first]
-        while last < len(parts) and size + sizes[last] <= budget // 2:
-            size, last = size + sizes[last], last + 1
+    parts, near, first = _parts(text, count, max(1, budget // 2)), list[tuple[int, int, int]](), 0
+
+    def there(i: int) -> bool:
+        """Whether near[i] is there, after reading on."""
+        near.extend(itertools.islice(parts, max(0, i + 1 - len(near))))
+        return i < len(near)
+
+    while there(first):
+        last, size = first + 1, near[first][2]
+        while there(last) and size + near[last][2] <= budget // 2:
+            size, last = size + near[last][2], last + 1
         start, end = first, last
-        while start and size + sizes[start - 1] <= budget * 3 // 4:
-            start, size = start - 1, size + sizes[start - 1]
-        while end < len(parts) and size + sizes[end] <= budget:
-            end, size = end + 1, size + sizes[end]
-        yield Cut(starts[start], ends[end - 1], starts[first], ends[last - 1])
-        first = last
+        while start and size + near[start - 1][2] <= budget * 3 // 4:
+            start, size = start - 1, size + near[start - 1][2]
+        while there(end) and size + near[end][2] <= budget:
+            size, end = size + near[end][2], end + 1
+        yield Cut(near[start][0], near[end - 1][1], near[first][0], near[last - 1][1])
+        del near[:start]  # the next window's context does not reach further back than this one's
+        first = last - start
 
 
 def _parts(text: str, count: Count, most: int) -> Iterator[tuple[int, int, int]]:

@@ -126,7 +126,7 @@ def test_tokenizers_of_other_kinds_give_whole_words(tmp_path, kind):
     for case, same in (("exact", str.__eq__), ("fold", lambda a, b: a.strip().casefold() == b.strip().casefold())):
         actual = [[w for text in unwanted(s) for w in text.split()] for s in find(folder, samples, case=case)]
         assert actual == list(plain_cased(folder, answers, same))
-        assert 10 < sum(map(len, actual)) < 40  # of 44
+        assert 10 < sum(map(len, actual)) < 44  # of 44; how many varies: training Unigram is not deterministic
 
 
 def test_a_word_before_a_comma_can_be_general_by_default(trained_bert):

@@ -56,6 +56,37 @@ def test_lpl_equals_the_hand_computed_two_token_case(reduction, baseline, expect
     assert actual.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("reduction", ["sample", "batch"])
+@pytest.mark.parametrize("baseline", ["none", "mean"])
+@pytest.mark.parametrize("pl_reduction", ["sum", "mean"])
+def test_lpl_and_pl_equal_their_formulas_on_random_logits_one_number_at_a_time(reduction, baseline, pl_reduction):
+    generator = torch.Generator().manual_seed(1)
+    z, z_ref = torch.randn(2, 4, 6, 11, generator=generator) * 2
+    y, label = torch.randint(11, (4, 6), generator=generator), torch.randint(3, (4, 6), generator=generator)
+    label[1] = 0  # 0 = neither, 1 = unwanted, 2 = general
+
+    def of(logits):
+        pick = [t.gather(2, y[..., None])[..., 0] for t in (logits, logits.log_softmax(2))]
+        return TokenScores(*pick, logits.mean(2))
+
+    differences, likelihoods = {}, {i: [] for i in range(4)}
+    for i in range(4):
+        for t in range(6):
+            now, then, token = z[i, t].tolist(), z_ref[i, t].tolist(), int(y[i, t])
+            if label[i, t] == 1:
+                shift = (sum(then) - sum(now)) / 11 if baseline == "mean" else 0.0
+                differences.setdefault(i, []).append(then[token] - now[token] - shift)
+            if label[i, t] == 2:
+                likelihoods[i].append(math.log(sum(math.exp(v) for v in now)) - now[token])
+    d = [sum(own) / len(own) for own in differences.values()]
+    d = [sum(d) / len(d)] if reduction == "batch" else d
+    lpl = [-2 / 0.4 * math.log(1 / (1 + math.exp(-0.4 * x))) for x in d]
+    pl = [sum(own) / (len(own) or 1) if pl_reduction == "mean" else sum(own) for own in likelihoods.values()]
+    found = logit_preference_loss(of(z), of(z_ref), label == 1, 0.4, baseline, reduction)
+    assert found.item() == pytest.approx(sum(lpl) / (1 if reduction == "batch" else 4), rel=1e-5)
+    assert preservation_loss(of(z), label == 2, pl_reduction).item() == pytest.approx(sum(pl) / 4, rel=1e-5)
+
+
 def test_lpl_by_default_averages_raw_logits_over_samples():
     assert logit_preference_loss(POLICY, REFERENCE, UW, 0.5).item() == pytest.approx(1.7218959806)
 

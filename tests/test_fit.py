@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from tests.small import SMALL, files, finished, rows
-from tif import callbacks, config, fit, models, module, planning, records, report, runs, training
+from tif import callbacks, config, evaluate, fit, models, module, planning, records, report, runs, training
 from tif.data.fictitious import fictitious
 from tif.identifiers import store
 
@@ -340,6 +340,18 @@ def test_the_records_of_an_epoch_are_those_its_metrics_were_made_of(run):
         assert row["forget/probability"] == pytest.approx(expected)
         aggregates = json.loads((run.folder / "eval" / str(row["epoch"]) / "aggregates.json").read_text())
         assert aggregates["metrics"]["forget/quality"] == row["forget/quality"]
+
+
+def test_the_summary_has_the_last_evaluations_intervals_as_the_evaluate_command_finds_them(run, capsys):
+    own = json.loads((run.folder / "summary.json").read_text())["intervals"]
+    (retain,) = run.runs.glob("stages/retain-*/eval/*")
+    assert evaluate.main([f"records={run.folder / 'eval' / '2'}", f"retain_records={retain}", "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)["intervals"]
+    assert own["utility/model"] == expected["model_utility"]
+    assert own["forget/quality"] == expected["forget_quality"]
+    assert own["retain/probability"] == expected["tasks"]["retain"]["probability"]
+    low, high = own["forget/probability"]
+    assert f"forget prob. {low:.3f} – {high:.3f}" in " ".join(run.output.split())
 
 
 def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(run):

@@ -85,6 +85,19 @@ def numbers(
     }
 
 
+def named_intervals(ours: Evaluation, retain: Evaluation | None) -> dict[str, intervals.Interval | None]:
+    """Every metric's interval by its stable name, as the metrics of a run are called.
+
+    Raises:
+        ConfigError: As `numbers`.
+    """
+    found = numbers(ours, retain, Rules(), Extras(), ours.model, "the retain model")["intervals"]
+    if "tasks" not in found:
+        return dict(found)
+    named = {f"{name}/{metric}": around for name, own in found["tasks"].items() for metric, around in own.items()}
+    return named | {"utility/model": found["model_utility"], "forget/quality": found["forget_quality"]}
+
+
 def _of_tofu(
     ours: Evaluation, retain: Evaluation | None, rules: Rules, extras: Extras, where: str, where_retain: str
 ) -> dict[str, Any]:

@@ -66,16 +66,24 @@ def retain_row(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    """First and last evaluation and the last training row: what `summary.json` holds."""
+def summary(folder: Path, retain: records.Evaluation | None = None) -> dict[str, Any]:
+    """What `summary.json` holds: first, last and best evaluation, the last's intervals, the last training row.
+
+    Args:
+        folder: of the run.
+        retain: the retain model's records, for the interval of what is compared with them.
+    """
     found, training = evaluations(folder), [r for r in rows(folder) if "train/loss" in r]
+    from tif.aggregates import named_intervals
     from tif.metrics import overall
 
+    around = named_intervals(records.read(folder / "eval" / str(found[-1]["epoch"])), retain) if found else {}
     best = overall.best_epoch(found, overall.key(_eval(folder).best))
     return {
         "start": found[0] if found else None,
         "end": found[-1] if found else None,
         "best": next((row for row in found if row["epoch"] == best), None),
+        "intervals": {name: interval for name, interval in around.items() if interval is not None},
         "retain_model": retain_row(folder) or None,
         "training": training[-1] if training else None,
     }
@@ -86,8 +94,22 @@ def show(folder: Path) -> None:
     found = evaluations(folder)
     if found:
         console.print(metrics_table(found, retain_row(folder)))
+        if line := intervals_line(folder):
+            console.print(line)
         console.print(generations_table(folder, found[0]["epoch"], found[-1]["epoch"]))
     console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)
+
+
+def intervals_line(folder: Path) -> str:
+    """The last evaluation's bootstrap intervals; "" where the run did not end."""
+    path = folder / "summary.json"
+    around = json.loads(path.read_text(encoding="utf-8")).get("intervals", {}) if path.is_file() else {}
+    known = [f"{title.rstrip(' ↑↓→0')} {_limits(around[key])}" for key, title in COLUMNS.items() if key in around]
+    return f"95 % intervals of the last epoch, over questions: {', '.join(known)}" if known else ""
+
+
+def _limits(around: Sequence[float]) -> str:
+    return " – ".join(number(limit) for limit in around)
 
 
 def metrics_table(found: list[dict[str, Any]], retain: dict[str, Any]) -> Table:

@@ -183,7 +183,7 @@ def train(
     if distributed.is_first():
         if cfg.eval.enabled:
             report.write_plots(folder)
-        write_text(folder / runs.DONE, json.dumps(report.summary(folder), indent=1) + "\n")
+        write_text(folder / runs.DONE, json.dumps(report.summary(folder, retain), indent=1) + "\n")
     distributed.barrier()
 
 

@@ -190,6 +190,7 @@ def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(few_bits
         (["model.lora.rank=4", "model.quantize=nf4", "trainer.strategy=fsdp2"], "model.quantize: nf4 weights cannot"),
         (["model.lora.rank=4", "loss.task_vector=1"], "model.lora.rank: loss.task_vector negates whole weights"),
         (["loss.task_vector=1", "trainer.strategy=fsdp2"], "trainer.strategy: loss.task_vector needs whole weights"),
+        (["optimizer.name=adamw8bit", "trainer.strategy=fsdp2"], "optimizer.name: adamw8bit (bitsandbytes) updates"),
         (["trainer.strategy=fsdp"], "trainer.strategy: fsdp is the older FSDP, which tif does not shard for; want"),
         (["model.lora.rank=4", "model.path=null"], "model.lora.rank: adapters on weights that nobody has trained"),
     ],

@@ -13,7 +13,7 @@ import transformers
 from tests import killing
 from tests.small import finished, rows
 from tests.test_resuming import LORA, same, words
-from tif import distributed, models, runs
+from tif import distributed, models, records, runs
 from tif.resuming import listed
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,8 @@ def weights(folder):
     ("strategy", "processes", "more"),
     [
         ("ddp", 2, []), ("ddp", 4, []), ("fsdp2", 2, []), ("fsdp2", 4, []), ("fsdp2", 2, KL),
-        ("fsdp2", 2, [*LORA[:1], *LORA[2:], *KL]),
+        ("fsdp2", 2, [*LORA[:1], *LORA[2:], *KL]), ("fsdp2", 2, ["eval.kl=true", "loss.lpl_baseline=mean"]),
+        ("fsdp2", 2, ["loss.forget=undial"]),
     ],
 )  # fmt: skip
 def test_any_number_of_processes_ends_with_the_same_model_and_numbers(where, folder, strategy, processes, more):
@@ -70,17 +71,31 @@ def test_any_number_of_processes_ends_with_the_same_model_and_numbers(where, fol
         )
     for one, two in zip(rows(alone), rows(many), strict=True):
         assert one.keys() == two.keys()
-        assert {k: v for k, v in two.items() if "probability" in k or "train" in k} == pytest.approx(
-            {k: v for k, v in one.items() if "probability" in k or "train" in k}, rel=1e-3, abs=1e-4
-        )
+        smooth = [k for k in one if "probability" in k or "train" in k or k.endswith("/kl")]
+        assert [two[k] for k in smooth] == pytest.approx([one[k] for k in smooth], rel=1e-3, abs=1e-4)
     made_of = transformers.AutoModelForCausalLM.from_pretrained(many / "model")
+    gives_the_recorded_losses(made_of, many)
     assert made_of.get_output_embeddings().weight is made_of.get_input_embeddings().weight  # tied, as it was
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits(where, folder, strategy):
-    whole = made(where, folder, f"{strategy}-2-", 2, f"trainer.strategy={strategy}")
-    name = f"{strategy}-stopped"
+def gives_the_recorded_losses(model, run):
+    """The exported model in transformers alone, on the answers that the policy was evaluated on, one at a time."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "model")
+    found = records.read(run / "eval" / "2").sets["forget"].records
+    assert found
+    for record in found:
+        ids = tokenizer(f"Question: {record.prompt}\nAnswer: {record.answer}", return_tensors="pt")["input_ids"]
+        ids = torch.cat([ids, torch.tensor([[tokenizer.eos_token_id]])], 1)
+        labels = ids.clone()
+        labels[:, : len(tokenizer(f"Question: {record.prompt}\nAnswer:")["input_ids"])] = -100
+        with torch.no_grad():
+            assert model(ids, labels=labels).loss.item() == pytest.approx(record.loss, abs=1e-4)
+
+
+@pytest.mark.parametrize(("strategy", "processes"), [("ddp", 2), ("fsdp2", 2), ("ddp", 4), ("fsdp2", 4)])
+def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits(where, folder, strategy, processes):
+    whole = made(where, folder, f"{strategy}-{processes}-", processes, f"trainer.strategy={strategy}")
+    name = f"{strategy}-{processes}-stopped"
     own = words(folder, name, *SLOW, f"trainer.strategy={strategy}")
 
     def stop(started):
@@ -91,11 +106,11 @@ def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits
         for process in started:
             os.kill(process.pid, signal.SIGTERM)
 
-    assert killing.fit_together(where, own, 2, stop, delay=0.7) == [128 + signal.SIGTERM] * 2
+    assert killing.fit_together(where, own, processes, stop, delay=0.7) == [128 + signal.SIGTERM] * processes
     (newest, *_) = listed(folder / name / "checkpoints")
     assert newest.is_dir() == (strategy == "fsdp2")
     assert not (folder / name / runs.DONE).exists()
-    assert killing.fit_together(where, own, 2) == [0, 0]
+    assert killing.fit_together(where, own, processes) == [0] * processes
     same(folder / name, whole)
 
 

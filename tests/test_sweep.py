@@ -7,9 +7,10 @@ import math
 import pytest
 from rich.console import Console
 
-from tests.small import SMALL, files, finished
-from tif import config, models, runs, sweep, sweep_results, training
+from tests.small import SMALL, files, finished, rows
+from tif import config, fit, models, runs, sweep, sweep_results, training
 from tif.config import ConfigError
+from tif.metrics import overall
 
 OWN = config.own_configs() / "sweep"
 # Stages of one seed only, those of the session's finished run.
@@ -28,12 +29,29 @@ def problems(path, text, *words):
     return str(caught.value).splitlines()
 
 
-@pytest.mark.parametrize("path", sorted(OWN.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem)
 def test_every_sweep_in_configs_describes_runs_that_load(path):
     found = sweep.read([str(path), "identifier.path=masks"])
     assert path.read_text().startswith(f"# python -m tif.sweep sweep/{path.name}\n")
     names = [found.config(v, found.seeds[0]).run.name for v in found.variants]
     assert len(set(names)) == len(names) > 1
+
+
+def test_a_wandb_agent_calls_tif_with_words_that_load():
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
+
+    told = load_sweep_config(str(OWN / "wandb.yaml"))
+    drawn = {"loss.beta": 0.05, "loss.pl_weight": 0.0, "optimizer.lr": 1e-05}  # str(1e-05) has no point
+    assert told["parameters"].keys() == drawn.keys()
+    made = create_sweep_command_args({"args": {name: {"value": value} for name, value in drawn.items()}})
+    made |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [told["program"]]}  # as wandb's agent does
+    words = [w for part in create_sweep_command(told["command"]) for w in made.get(part[2:-1], [part])]
+    assert words[:4] == ["/usr/bin/env", "python", "-m", "tif.fit"]
+    cfg = config.load(words[4:])
+    assert (cfg.loss.beta, cfg.loss.pl_weight, cfg.optimizer.lr) == (0.05, 0.0, 1e-05)
+    stages = [config.stage(cfg, name) for name in ("target", "retain")]
+    assert [c.logger.wandb.enabled for c in (cfg, *stages)] == [True, False, False]
+    assert told["metric"]["name"] == overall.SCORE
 
 
 def test_the_quickstart_sweep_has_every_method():
@@ -162,6 +180,24 @@ def test_a_run_whose_loss_is_not_finite_is_left_out_and_the_others_go_on(done, m
     assert capsys.readouterr().err.count("loss is nan at step 3") == 4
     monkeypatch.undo()
     assert sweep.main(words) == 0  # and the results are those of the file again
+
+
+@pytest.mark.slow
+def test_two_runs_at_a_time_are_the_runs_of_the_file_and_one_that_fails_is_named(tmp_path_factory, tmp_path, capsys):
+    folder = finished(tmp_path_factory).runs
+    bad = ["optimizer.lr=1e38", "optimizer.warmup_epochs=0", "trainer.gradient_clip_val=null", "trainer.max_epochs=2"]
+    text = f"name: jobs\nbase: {WORDS}\nruns: {{a: [loss.beta=0.2], b: [], bad: {json.dumps(bad)}}}"
+    file = write(tmp_path / "s.yaml", text)
+    assert sweep.main([file, f"run.folder={folder}", "jobs=2"]) == 1
+    shown = capsys.readouterr().out
+    assert "jobs/a/seed0: done\n" in shown
+    assert "jobs/b/seed0: done\n" in shown
+    assert "jobs/bad/seed0: failed, exit code 1: loss is nan at step 1 (" in shown
+    assert sorted(p.name for p in (folder / "jobs" / "log").iterdir()) == ["0.txt", "1.txt", "2.txt"]
+    assert fit.main([*BASE, f"run.folder={folder}", "run.name=alone", "loss.beta=0.2"]) == 0
+    for row, expected in zip(rows(folder / "jobs" / "a" / "seed0"), rows(folder / "alone"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert set(json.loads((folder / "jobs" / "results.json").read_text())["runs"]) == {"a", "b", "bad"}
 
 
 def evaluation(epoch, quality, utility):

@@ -11,9 +11,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
-from tif import distributed, evaluation, records, terminal
+from tif import distributed, evaluation, records, sharding, terminal
 from tif.data.benchmarks import tasks_of
 from tif.data.encode import Encoder
 from tif.data.samples import Benchmark
@@ -161,7 +162,7 @@ class TofuMetrics(Callback):
         plugin = trainer.precision_plugin
         mixed = plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
         with mixed, pl_module.unlearned() as policy:
-            first = self._original(pl_module, policy, epoch)
+            first = self._original(trainer, pl_module, policy, epoch)
             found = self._records(policy, self.benchmark, pl_module.batching, epoch, first)
             # All processes have all records, so the same numbers; one of them writes.
             values = overall.aggregate(found, self.retain)
@@ -200,14 +201,20 @@ class TofuMetrics(Callback):
             policy, self.encoder, benchmark.sets, self.cfg, batching, name, epoch, original, benchmark.tasks
         )
 
-    def _original(self, module: UnlearningModule, policy: Any, epoch: int) -> Any:
+    def _original(self, trainer: L.Trainer, module: UnlearningModule, policy: Any, epoch: int) -> Any:
         """What KL compares with: itself before training, then the reference where that is a model, or loaded anew."""
         if not self.cfg.kl or epoch == 0:
             return policy if self.cfg.kl else None
         reference: Any = module.reference
         if reference is not None and not isinstance(reference, CachedReference):
             return reference.on(policy.device)
-        return load_policy(module.cfg.model, self.encoder.tokenizer, module.cfg.run.seed).to(policy.device).eval()
+        cfg, strategy = module.cfg, trainer.strategy
+        in_shards = isinstance(strategy, ModelParallelStrategy)
+        empty = in_shards and not distributed.is_first()
+        original = load_policy(cfg.model, self.encoder.tokenizer, cfg.run.seed, empty)
+        if in_shards:
+            sharding.shard(original, strategy.device_mesh["data_parallel"], policy.device, cfg.trainer.precision)
+        return original.to(policy.device).eval()  # type: ignore[arg-type]
 
 
 HEADLINE = (

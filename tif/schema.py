@@ -242,6 +242,9 @@ class Config:
                             "false, or forget=whp, which learns them")  # fmt: skip
         if unlearning and self.loss.whp is not None and self.trainer.strategy == "fsdp2":
             problems.append("trainer.strategy: loss.whp needs whole models, fsdp2 has shards; want ddp or auto")
+        if self.trainer.strategy == "fsdp2" and self.optimizer.name != "adamw":
+            problems.append(f"optimizer.name: {self.optimizer.name} (bitsandbytes) updates whole weights, fsdp2 has "
+                            "shards; want adamw, or trainer.strategy=ddp")  # fmt: skip
         negated = unlearning and self.loss.task_vector is not None
         problems += self.model.combinations(self.trainer.strategy, negated)
         if unknown := [name for name in self.eval.stop_on if name not in FAILURES]:

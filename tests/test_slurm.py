@@ -3,6 +3,7 @@
 All jobs are submitted at once and waited for once; most of them sleep.
 """
 
+import json
 import os
 import pathlib
 import shutil
@@ -13,8 +14,9 @@ import time
 import pytest
 
 from tests import killing
+from tests.data.test_tofu_reader import FILES as TOFU
 from tests.small import SMALL, files, finished, rows
-from tif import resuming, runs
+from tif import evaluate, identify, resuming, runs
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).parents[1]
@@ -70,6 +72,16 @@ def folder(tmp_path_factory):
     return found
 
 
+def evaluation(folder, out):
+    """Words of python -m tif.evaluate on the session's target model."""
+    (target,) = folder.glob("stages/target-*[0-9a-f]")
+    (folder / "tofu").mkdir(exist_ok=True)
+    for name, table in TOFU.items():
+        (folder / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in table))
+    return [f"model.path={target}/model", f"tofu.path={folder}/tofu", "tofu.split=forget01", f"out={folder}/{out}",
+            "eval.max_new_tokens=4", "draws=100", "device=cpu"]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def jobs(folder):
     """Ids of all jobs by name, each of them over."""
@@ -84,6 +96,10 @@ def jobs(folder):
         "late": submit(
             folder, "fit.sbatch", "--time=1", "--signal=USR1@35", *words, "run.name=late", TIF_TEST_DELAY="5"
         ),
+    }
+    ids |= {
+        "evaluated": submit(folder, "evaluate.sbatch", "--ntasks-per-node=2", *evaluation(folder, "evaluated")),
+        "identified": submit(folder, "identify.sbatch", "identifier.kind=gold", f"out={folder}/spans.jsonl"),
     }
     args = f"{' '.join(SMALL_JOB)} --output={folder}/%j.log"
     chain = call("slurm/chain.sh", str(many), SBATCH_ARGS=args)
@@ -148,6 +164,21 @@ def test_a_chain_makes_stages_then_an_array_of_four_then_the_table(folder, jobs)
     assert all(f"beta=0.{n}" in shown for n in (1, 2, 3, 4))
     assert len((folder / "four" / "table.md").read_text().splitlines()) == 2 + 2 * 4 + 2
     assert "(made before)" in log(folder, jobs["target"])
+
+
+def test_two_tasks_of_a_job_share_an_evaluation_and_one_of_them_prints(folder, jobs, capsys):
+    shown = log(folder, jobs["evaluated"])
+    assert state(jobs["evaluated"])[0][:2] == ("COMPLETED", "0:0"), shown
+    assert shown.count("loading ") == 1
+    assert evaluate.main(evaluation(folder, "alone")) == 0
+    assert capsys.readouterr().out.replace("/alone/", "/evaluated/") == shown
+    assert files(folder / "evaluated") == files(folder / "alone")
+
+
+def test_an_identifiers_job_leaves_its_span_file(folder, jobs):
+    assert state(jobs["identified"])[0][:2] == ("COMPLETED", "0:0"), log(folder, jobs["identified"])
+    assert identify.main(["identifier.kind=gold", f"out={folder}/here.jsonl"]) == 0
+    assert (folder / "spans.jsonl").read_bytes() == (folder / "here.jsonl").read_bytes()
 
 
 def test_no_job_leaves_an_unfinished_checkpoint(folder, jobs):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
@@ -208,13 +208,13 @@ class TofuMetrics(Callback):
         reference: Any = module.reference
         if reference is not None and not isinstance(reference, CachedReference):
             return reference.on(policy.device)
-        cfg, strategy = module.cfg, trainer.strategy
+        cfg, strategy = module.cfg, cast(Any, trainer.strategy)
         in_shards = isinstance(strategy, ModelParallelStrategy)
         empty = in_shards and not distributed.is_first()
         original = load_policy(cfg.model, self.encoder.tokenizer, cfg.run.seed, empty)
         if in_shards:
             sharding.shard(original, strategy.device_mesh["data_parallel"], policy.device, cfg.trainer.precision)
-        return original.to(policy.device).eval()  # type: ignore[arg-type]
+        return original.to(policy.device).eval()
 
 
 HEADLINE = (

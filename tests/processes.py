@@ -23,7 +23,7 @@ def together(world, work, *args):
         for process in group:
             process.start()
         for process in group:
-            process.join(120)
+            process.join(300)
             assert process.exitcode == 0, f"a process ended with {process.exitcode}"
         return [results[rank] for rank in range(world)]
 

@@ -307,19 +307,26 @@ def test_the_command_knows_processes_and_devices():
     assert model_evaluation._place(evaluate.Evaluate(text="mine"), "text")[:2] == ("text", "mine")
 
 
-@pytest.mark.slow
-@pytest.mark.real
-def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(shared, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def whole(shared, tmp_path_factory):
+    """The command's words for all questions and texts of TOFU and MUSE, asked of a tiny model."""
     from tests.identifiers import lms
 
     texts = [s.answer for own in muse(str(shared / "muse/news"), train=False).sets.values() for s in own[:20]]
     tokenizer = models.load_tokenizer(Model(init={"vocab_size": 1000}), texts)
-    folder = lms.llama(tmp_path / "llama", tokenizer, max_position_embeddings=4096, num_hidden_layers=1)
-    found = run(
-        capsys, f"model.path={folder}", f"out={tmp_path}", "benchmarks=tofu,muse-news", "device=cpu",
-        f"tofu.path={shared / 'tofu'}", "tofu.split=forget01", f"muse.news={shared / 'muse/news'}",
-        "eval.max_new_tokens=8", "draws=100", "eval.tokens_per_batch=16384", "eval.max_samples.retain=100",
-    )["benchmarks"]  # fmt: skip
+    llama = tmp_path_factory.mktemp("whole") / "llama"
+    folder = lms.llama(llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1)
+    return [
+        f"model.path={folder}", "benchmarks=tofu,muse-news", "device=cpu", f"tofu.path={shared / 'tofu'}",
+        "tofu.split=forget01", f"muse.news={shared / 'muse/news'}", "eval.max_new_tokens=8", "draws=100",
+        "eval.tokens_per_batch=16384", "eval.max_samples.retain=100",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(whole, tmp_path, capsys):
+    found = run(capsys, *whole, f"out={tmp_path}")["benchmarks"]
     assert found["tofu"]["questions"] == {"forget": 40, "retain": 100, "real_authors": 100, "world_facts": 117}
     assert found["muse-news"]["questions"] == {
         "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
@@ -336,3 +343,28 @@ def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(shared, tmp_path, c
     # Whole passages were read: 7,400 to 8,900 characters each.
     lengths = [r.tokens for r in records.read(found["muse-news"]["folder"]).sets["privleak_forget"].records]
     assert min(lengths) > 1500
+
+
+def recorded(out):
+    """The records of both benchmarks."""
+    return [records.read(next(out.glob(f"*/{name}-*"))) for name in ("tofu", "muse-news")]
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_one_two_and_four_processes_and_other_batches_give_the_same_records_of_all_of_tofu_and_muse(whole, tmp_path):
+    for world in (1, 2, 4):
+        codes = [code for code, _ in together(world, evaluated, [*whole, f"out={tmp_path / str(world)}"])]
+        assert codes == [0] * world
+    expected = recorded(tmp_path / "1")
+    assert [sum(len(own.records) for own in one.sets.values()) for one in expected] == [357, 280]
+    for world in (2, 4):
+        assert recorded(tmp_path / str(world)) == expected  # to the last bit
+    padded = [*whole, f"out={tmp_path / 'padded'}", "batching=padded", "eval.tokens_per_batch=5000"]
+    assert together(2, evaluated, padded)[0][0] == 0
+    for one, other in zip(recorded(tmp_path / "padded"), expected, strict=True):
+        for name, own in other.sets.items():
+            for a, b in zip(one.sets[name].records, own.records, strict=True):
+                assert (a.id, a.tokens, a.generated) == (b.id, b.tokens, b.generated)
+                losses = ([r.loss, r.paraphrased_loss or 0, *r.perturbed_losses] for r in (a, b))
+                assert next(losses) == pytest.approx(next(losses), abs=1e-5)

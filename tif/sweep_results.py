@@ -12,19 +12,16 @@ from rich.table import Table
 
 from tif import report
 from tif.files import write_text
+from tif.metrics import overall
+from tif.metrics.overall import SCORE
 from tif.terminal import console
 
 RESULTS = "results.json"
 EPOCHS = ("best", "last")
 
 
-def score(row: Mapping[str, Any]) -> float:
-    """What the best epoch has most of: the mean of forget quality and model utility, both from 0 to 1."""
-    return (row.get("forget/quality", 0.0) + row.get("utility/model", 0.0)) / 2
-
-
 def results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """By run name: for the best (by `score`) and the last epoch, each metric's mean and deviation over seeds.
+    """By run name: for the best (by `overall.score`) and the last epoch, each metric's mean and deviation over seeds.
 
     Args:
         folders: finished runs by name, one a seed. A run's first row, the model before training, is nobody's best.
@@ -36,13 +33,13 @@ def results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     found: dict[str, Any] = {"runs": {}, "before": {}, "retain_model": {}}
     before, retain = [], []
     for name, own in folders.items():
-        epochs = [[row for row in report.evaluations(folder) if row["epoch"] > 0] for folder in own]
+        epochs = [[_scored(row) for row in report.evaluations(folder) if row["epoch"] > 0] for folder in own]
         epochs = [rows for rows in epochs if rows]
         before += [row for folder in own for row in report.evaluations(folder) if row["epoch"] == 0]
         retain += [row for folder in own if (row := report.retain_row(folder))]
         found["runs"][name] = {
             "seeds": len(epochs),
-            "best": _statistics([max(rows, key=score) for rows in epochs]),
+            "best": _statistics([max(rows, key=lambda row: row[SCORE]) for rows in epochs]),
             "last": _statistics([rows[-1] for rows in epochs]),
         }
     for title, rows in (("before", before), ("retain_model", retain)):
@@ -50,9 +47,14 @@ def results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     return found
 
 
+def _scored(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with its score, 0 where it lacks what that is made from."""
+    return {**row, SCORE: overall.score(row) or 0.0}
+
+
 def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean, sample deviation and values of each of the report's metrics, and of `epoch`, that all rows have."""
-    shown = [key for key in ("epoch", *report.COLUMNS) if rows and all(row.get(key) is not None for row in rows)]
+    """Mean, sample deviation and values of each of the report's metrics, of `epoch` and score, that all rows have."""
+    shown = [key for key in ("epoch", SCORE, *report.COLUMNS) if rows and all(row.get(key) is not None for row in rows)]
     columns = {key: [float(row[key]) for row in rows] for key in shown}
     return {
         key: {
@@ -79,12 +81,8 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _ranked(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Names and results, largest mean `score` of the best epochs first; runs without an evaluation last."""
-
-    def rank(own: Mapping[str, Any]) -> float:
-        return -score({key: value["mean"] for key, value in own["best"].items()}) if own["best"] else 1.0
-
-    return sorted(found["runs"].items(), key=lambda item: rank(item[1]))
+    """Names and results, largest mean score of the best epochs first; runs without an evaluation last."""
+    return sorted(found["runs"].items(), key=lambda item: -item[1]["best"].get(SCORE, {"mean": -1.0})["mean"])
 
 
 def _shown(found: Mapping[str, Any]) -> dict[str, str]:
@@ -132,7 +130,7 @@ def _cell(value: Mapping[str, Any] | None) -> str:
 def show(folder: Path) -> None:
     """Print the short table, and where the files are."""
     header, *lines = brief(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
-    title = "Mean ± deviation over seeds; best = largest (forget quality + utility) / 2"
+    title = "Mean ± deviation over seeds; best by eval.best=score, best runs first"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for i, column in enumerate(header):
         # Names whole however narrow the terminal, or the log of a job; numbers fold.

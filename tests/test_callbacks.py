@@ -165,3 +165,9 @@ def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float
         assert [b for _, b in pairs] == pytest.approx([a for a, _ in pairs], rel=0.02)
         # Nothing that was rounded to bfloat16's 8 bits of mantissa.
         assert all(torch.tensor(b).bfloat16().item() != b for _, b in pairs)
+    # So are the retain model's records that its are compared with: the same model, once more.
+    stage = next((run.runs / "stages").glob("retain-*/eval"))
+    made = (records.read(folder).sets["forget"].records for folder in stage.iterdir())
+    once, again = ([record.loss for record in found] for found in made)
+    assert once != again
+    assert once == pytest.approx(again, rel=0.02)

@@ -221,6 +221,14 @@ def make_trainer(
     )
 
 
+def _autocast(precision: str, device: Any) -> contextlib.AbstractContextManager[Any]:
+    """What Lightning's mixed precision does around a forward."""
+    import torch
+
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
 def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     """The retain stage's records under this run's evaluation rules; made once, kept beside the stage's model."""
     cfg = planned.cfg
@@ -231,7 +239,8 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     sets = evaluation.cut(benchmark.sets, cfg.eval, benchmark.tasks)
     rules = evaluation.described(cfg.eval, encoder, benchmark.tasks)
     device = distributed.device(cfg.trainer.accelerator)
-    folder = stage / "eval" / runs.digest([rules, *(fingerprint(found) for found in sets.values())])
+    precision = cfg.trainer.precision  # that of the records which these are compared with
+    folder = stage / "eval" / runs.digest([rules, precision, *(fingerprint(found) for found in sets.values())])
     with contextlib.ExitStack() as stack:
 
         def is_there() -> bool:
@@ -245,9 +254,10 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
             policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
         policy.to(device)
         batching = best_batching(cfg.data.batching, policy)
-        found = evaluation.evaluate(
-            policy, encoder, benchmark.sets, cfg.eval, batching, str(stage), tasks=benchmark.tasks
-        )
+        with _autocast(precision, device):
+            found = evaluation.evaluate(
+                policy, encoder, benchmark.sets, cfg.eval, batching, str(stage), tasks=benchmark.tasks
+            )
         if distributed.is_first():
             records.write(folder, found, overall.aggregate(found))
         distributed.barrier()

@@ -94,7 +94,7 @@ def jobs(folder):
     ids = {
         "preempted": submit(folder, "fit.sbatch", *words, "run.name=preempted", TIF_TEST_DELAY="3"),
         "late": submit(
-            folder, "fit.sbatch", "--time=1", "--signal=USR1@35", *words, "run.name=late", TIF_TEST_DELAY="5"
+            folder, "fit.sbatch", "--time=2", "--signal=USR1@70", *words, "run.name=late", TIF_TEST_DELAY="8"
         ),
     }
     ids |= {
@@ -162,7 +162,8 @@ def test_a_chain_makes_stages_then_an_array_of_four_then_the_table(folder, jobs)
     ]
     shown = log(folder, jobs["table"])
     assert all(f"beta=0.{n}" in shown for n in (1, 2, 3, 4))
-    assert len((folder / "four" / "table.md").read_text().splitlines()) == 2 + 2 * 4 + 2
+    named = {line.split(" | ")[0] for line in (folder / "four" / "table.md").read_text().splitlines()}
+    assert named >= {"| retain model", *(f"| beta=0.{n}" for n in (1, 2, 3, 4))}
     assert "(made before)" in log(folder, jobs["target"])
 
 
@@ -170,9 +171,9 @@ def test_two_tasks_of_a_job_share_an_evaluation_and_one_of_them_prints(folder, j
     shown = log(folder, jobs["evaluated"])
     assert state(jobs["evaluated"])[0][:2] == ("COMPLETED", "0:0"), shown
     assert shown.count("loading ") == 1
-    assert evaluate.main(evaluation(folder, "alone")) == 0
-    assert capsys.readouterr().out.replace("/alone/", "/evaluated/") == shown
-    assert files(folder / "evaluated") == files(folder / "alone")
+    assert evaluate.main(evaluation(folder, "here")) == 0
+    assert capsys.readouterr().out.count("probability") == shown.count("probability") > 0
+    assert files(folder / "evaluated") == files(folder / "here")
 
 
 def test_an_identifiers_job_leaves_its_span_file(folder, jobs):

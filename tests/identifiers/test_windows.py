@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 
 from tests.identifiers.lms import SENTENCES, TEXTS, sample, unwanted
@@ -17,6 +19,10 @@ def by_characters(texts):
 
 def no_prompt(sample):
     return ""
+
+
+def all_unwanted(batch, done):
+    return [[True] * len(w.words) for w in batch]
 
 
 @pytest.mark.parametrize("text", [BOOK, *TEXTS.values(), "a" * 4000, "e\u0301" * 700, "x"])
@@ -114,3 +120,17 @@ def test_a_document_is_read_as_it_goes():
     assert [windows for windows, _ in ahead[:2]] == [AT_ONCE, 2 * AT_ONCE]
     assert len(ahead) > 10
     assert ahead[0][1] < ahead[-1][1] / 5
+
+
+def test_memory_beyond_the_spans_that_come_out_does_not_grow_with_the_text():
+    """2,500 and 40,000 words: what label holds at its peak and no more at its end."""
+    passing = []
+    for times in (5, 80):
+        samples = [sample(BOOK * times)]
+        tracemalloc.start()
+        found = label(samples, windows(samples, no_prompt, by_words, 20, "unicode"), all_unwanted, "")
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(found[0].unwanted) > 100 * times
+        passing.append(peak - held)
+    assert passing[1] < 1.5 * passing[0]

@@ -207,8 +207,8 @@ def _quality_utility(axes: Any, found: list[dict[str, Any]], retain: dict[str, A
     axes.plot(x, y, "-", color="0.7", zorder=1)
     points = axes.scatter(x, y, c=[row["epoch"] for row in found], cmap="viridis", zorder=2)
     axes.figure.colorbar(points, label="epoch", ticks=MaxNLocator(integer=True))
-    axes.annotate("before", (x[0], y[0]), textcoords="offset points", xytext=(6, 6))
-    axes.annotate("after", (x[-1], y[-1]), textcoords="offset points", xytext=(6, 6))
+    axes.annotate("before", (x[0], y[0]), textcoords="offset points", xytext=(-6, 6), ha="right")
+    axes.annotate("after", (x[-1], y[-1]), textcoords="offset points", xytext=(6, -14))
     axes.axhline(0.05, linestyle=":", color="0.5", label="0.05")
     axes.margins(x=0.1)
     if retain:

@@ -1,6 +1,7 @@
 """Callbacks one by one, without a training. What they do in a run is in test_fit.py."""
 
 import json
+import shutil
 import types
 
 import pytest
@@ -152,13 +153,14 @@ def test_the_headline_names_metrics_that_exist(tmp_path_factory):
     assert {name for name in callbacks.HEADLINE if not name.startswith("muse/")} <= set(evaluated)
 
 
-def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float32(tmp_path_factory):
+def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float32(tmp_path_factory, tmp_path):
     run = finished(tmp_path_factory)
-    words = [*SMALL, f"run.folder={run.runs}", "run.name=mixed", "trainer.precision=bf16-mixed", "run.export=false"]
+    shutil.copytree(run.runs / "stages", tmp_path / "stages")
+    words = [*SMALL, f"run.folder={tmp_path}", "run.name=mixed", "trainer.precision=bf16-mixed", "run.export=false"]
     same_stages = [f"stages.{name}.trainer.precision=32-true" for name in ("target", "retain")]
     assert fit.main([*words, *same_stages, "trainer.max_epochs=1"]) == 0
     # Before training the weights are those of the other run, to the last bit.
-    exact, mixed = (records.read(folder / "eval" / "0").sets for folder in (run.folder, run.runs / "mixed"))
+    exact, mixed = (records.read(folder / "eval" / "0").sets for folder in (run.folder, tmp_path / "mixed"))
     for name in ("forget", "retain"):
         pairs = [(a.loss, b.loss) for a, b in zip(exact[name].records, mixed[name].records, strict=True)]
         assert all(a != b for a, b in pairs)
@@ -166,7 +168,7 @@ def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float
         # Nothing that was rounded to bfloat16's 8 bits of mantissa.
         assert all(torch.tensor(b).bfloat16().item() != b for _, b in pairs)
     # So are the retain model's records that its are compared with: the same model, once more.
-    stage = next((run.runs / "stages").glob("retain-*/eval"))
+    stage = next((tmp_path / "stages").glob("retain-*/eval"))
     made = (records.read(folder).sets["forget"].records for folder in stage.iterdir())
     once, again = ([record.loss for record in found] for found in made)
     assert once != again

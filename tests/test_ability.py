@@ -70,6 +70,7 @@ def test_all_kinds_of_tasks_are_what_a_plain_loop_finds_in_one_process_and_two(f
     assert together(2, in_a_process, folder, llama) == [alone, alone]
 
 
+@pytest.mark.slow
 def test_the_model_runs_in_the_mixed_precision_that_is_on_and_scores_are_float32(folder, llama, monkeypatch):
     seen = []
     head = transformers.LlamaForCausalLM.forward
@@ -89,6 +90,7 @@ def test_the_model_runs_in_the_mixed_precision_that_is_on_and_scores_are_float32
     assert mixed == pytest.approx(exact, rel=2e-2)
 
 
+@pytest.mark.slow
 def test_so_many_questions_are_asked_as_are_wanted_and_nothing_is_told(folder, llama, capfd):
     transformers.utils.logging.disable_progress_bar()
     all_three = asked(folder, llama, ["tif_facts", "tif_next"])

@@ -111,6 +111,7 @@ def test_evaluation_intervals_hold_in_a_run(tmp_path_factory):
     assert sorted(p.name for p in (folder / "eval").iterdir()) == ["0", "2", "3"]
 
 
+@pytest.mark.slow
 def test_log_every_n_steps_thins_the_training_rows_only(tmp_path_factory):
     run = finished(tmp_path_factory)
     words = [*SMALL, f"run.folder={run.runs}", "run.name=thin", "trainer.log_every_n_steps=2", "run.export=false"]

@@ -32,6 +32,7 @@ def test_a_command_whose_output_is_cut_ends_quietly():
         assert end() == (128 + signal.SIGPIPE, ""), name
 
 
+@pytest.mark.slow
 def test_a_table_that_is_cut_ends_quietly(tmp_path):
     end = cut("-m", "tif.evaluate", f"records={log(tmp_path / 'log.json')}")
     code, told = end()

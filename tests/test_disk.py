@@ -125,6 +125,7 @@ def test_a_sweep_that_meets_a_full_disk_tells_each_run_and_the_table(disk, tmp_p
     assert last.endswith(f": {FULL}; the same command goes on with what is missing")
 
 
+@pytest.mark.slow
 def test_a_disk_that_cannot_be_written_to_is_told_before_weights_load(disk, asked, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
     cfg = config.load(["quickstart.yaml", *words(disk, "x")])

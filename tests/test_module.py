@@ -353,6 +353,7 @@ def test_twenty_steps_on_packed_and_on_padded_batches_end_with_the_same_weights(
         torch.testing.assert_close(trained[1][name], packed, atol=2e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "models_alive"), [("auto", 1), ("cached", 1), ("frozen", 2)])
 def test_auto_holds_no_second_model_where_the_loss_needs_token_scores_only(kind, models_alive):
     class Count(L.Callback):

@@ -29,6 +29,7 @@ def problems(path, text, *words):
     return str(caught.value).splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem)
 def test_every_sweep_in_configs_describes_runs_that_load(path):
     found = sweep.read([str(path), "identifier.path=masks"])
@@ -37,6 +38,7 @@ def test_every_sweep_in_configs_describes_runs_that_load(path):
     assert len(set(names)) == len(names) > 1
 
 
+@pytest.mark.slow
 def test_a_wandb_agent_calls_tif_with_words_that_load():
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 

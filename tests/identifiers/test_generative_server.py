@@ -49,6 +49,7 @@ def killed_half_way(stub, folder):
         return {s.answer for s in SAMPLES if first(patient(stub.url), s, 0).key in answers.words}
 
 
+@pytest.mark.slow
 def test_500_samples_a_faulty_server_and_a_kill_lose_and_double_nothing(stub, tmp_path):
     kinds = itertools.cycle(FAULTS)
     for n, own in enumerate(SAMPLES[::3] + SAMPLES[1::30]):  # 30 % of the requests; some samples meet two faults

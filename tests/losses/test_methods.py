@@ -118,6 +118,7 @@ def test_a_method_that_compares_with_nothing_runs_without_a_reference(name):
             made.loss(batch_of((0, 1)))
 
 
+@pytest.mark.slow
 def test_what_the_methods_need_of_the_original_model():
     needs = {kind: {n for n in METHODS if losses.original(cfg_of(n)) == kind} for kind in ("none", "scores", "model")}
     assert needs == {

@@ -28,10 +28,12 @@ SMALL = _KEYS.split()
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """`folder` of the run, `runs` that it is in, and what it printed."""
+    """`folder` of the run, `runs` that it is in, its `target` model's stage, the `retain` model's records, its `output`."""
 
     folder: pathlib.Path
     runs: pathlib.Path
+    target: pathlib.Path
+    retain: pathlib.Path
     output: str
 
 
@@ -44,7 +46,8 @@ def finished(tmp_path_factory) -> Finished:
         runs = tmp_path_factory.mktemp("finished") / "runs"
         with contextlib.redirect_stdout(io.StringIO()) as output:
             assert fit.main([*SMALL, f"run.folder={runs}"]) == 0
-        _finished.append(Finished(runs / "quickstart", runs, output.getvalue()))
+        (target,), (retain,) = runs.glob("stages/target-*[0-9a-f]"), runs.glob("stages/retain-*/eval/*")
+        _finished.append(Finished(runs / "quickstart", runs, target, retain, output.getvalue()))
     return _finished[0]
 
 

@@ -62,23 +62,24 @@ def wait_until(true, seconds, what):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where runs go, with the session's stages; skips without a controller."""
+    """Where runs go, with the session's stages and `target`, a link to one; skips without a controller."""
     if shutil.which("scontrol") is None or "UP" not in subprocess.run(
         ["scontrol", "ping"], capture_output=True, text=True, check=False
     ).stdout:  # fmt: skip
         pytest.skip("no SLURM controller answers")
     found = tmp_path_factory.mktemp("slurm")
-    shutil.copytree(finished(tmp_path_factory).runs / "stages", found / "stages")
+    made = finished(tmp_path_factory)
+    shutil.copytree(made.runs / "stages", found / "stages")
+    (found / "target").symlink_to(found / "stages" / made.target.name)
     return found
 
 
 def evaluation(folder, out):
     """Words of python -m tif.evaluate on the session's target model."""
-    (target,) = folder.glob("stages/target-*[0-9a-f]")
     (folder / "tofu").mkdir(exist_ok=True)
     for name, table in TOFU.items():
         (folder / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in table))
-    return [f"model.path={target}/model", f"tofu.path={folder}/tofu", "tofu.split=forget01", f"out={folder}/{out}",
+    return [f"model.path={folder}/target/model", f"tofu.path={folder}/tofu", "tofu.split=forget01", f"out={folder}/{out}",
             "eval.max_new_tokens=4", "draws=100", "device=cpu"]  # fmt: skip
 
 

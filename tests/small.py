@@ -28,7 +28,7 @@ SMALL = _KEYS.split()
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """`folder` of the run, `runs` that it is in, its `target` model's stage, the `retain` model's records, its `output`."""
+    """`folder` of the run, `runs` that it is in, its `target` stage, the `retain` model's records, what it printed."""
 
     folder: pathlib.Path
     runs: pathlib.Path

@@ -132,6 +132,23 @@ def test_unwanted_spans_do_not_change_records(model, encoder):
     assert found[0] == found[1]
 
 
+def test_the_same_questions_are_tokenised_once_and_other_questions_or_rules_anew(model, tokenizer):
+    encoder, texts = Encoder(tokenizer, TEMPLATE), []
+    own = encoder.token_ids
+    encoder.token_ids = lambda text: texts.append(text) or own(text)
+    cfg = Eval(max_new_tokens=2)
+    first, once = evaluate(model, encoder, SETS, cfg, "packed", "m"), len(texts)
+    again = evaluate(model, encoder, SETS, cfg, "packed", "m")
+    assert len(texts) == once > 0
+    assert again.sets == first.sets
+    legacy = evaluate(model, encoder, SETS, dataclasses.replace(cfg, protocol="legacy-tofu"), "packed", "m")
+    assert len(texts) > once
+    assert legacy.sets["retain"].records[0].tokens > first.sets["retain"].records[0].tokens
+    changed = {"retain": (dataclasses.replace(RETAIN[0], answer="A much longer answer."),)}
+    other = evaluate(model, encoder, changed, cfg, "packed", "m").sets["retain"].records
+    assert [r.answer for r in other] == ["A much longer answer."]
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode(encoder, tokenizer, training):
     model, modes = tiny.model("gpt2", vocab_size=len(tokenizer), resid_pdrop=0.5), []

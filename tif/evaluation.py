@@ -136,15 +136,20 @@ def _asked(
     tasks: Mapping[str, Task] | None,
     context: int | None,
 ) -> list[Asked]:
-    """The samples of a set, ready for the model."""
-    rules, found = protocol(cfg, encoder), []
-    if tasks and name in tasks:
-        return ask(encoder, samples, tasks[name], context, rules.max_new_tokens)
-    for sample in samples:
-        prompt = encoder.token_ids(_prompt(encoder, sample, rules))
-        new_tokens = max(rules.max_new_tokens - rules.prompt_counts * len(prompt), 1)
-        found.append(Asked(sample, prompt, _answers(encoder, sample, rules), new_tokens))
-    return found
+    """The samples of a set, ready for the model; tokenised once."""
+    rules, task = protocol(cfg, encoder), (tasks or {}).get(name)
+
+    def made() -> list[Asked]:
+        if task:
+            return ask(encoder, samples, task, context, rules.max_new_tokens)
+        found = []
+        for sample in samples:
+            prompt = encoder.token_ids(_prompt(encoder, sample, rules))
+            new_tokens = max(rules.max_new_tokens - rules.prompt_counts * len(prompt), 1)
+            found.append(Asked(sample, prompt, _answers(encoder, sample, rules), new_tokens))
+        return found
+
+    return encoder.once(f"{fingerprint(samples)} {rules} {task} {context}", made)
 
 
 def encode(encoder: Encoder, sample: Sample, rules: Protocol, answer: str | None = None) -> Encoded:

@@ -5,8 +5,8 @@ Shapes: B samples, T tokens of the longest one.
 
 import bisect
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -14,6 +14,8 @@ from tif.data.samples import Sample, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Kept = TypeVar("Kept")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,14 @@ class Encoder:
         pad = tokenizer.pad_token_id
         self.pad_id = int(tokenizer.eos_token_id if pad is None else pad)
         self.eos_id = int(tokenizer.eos_token_id)
+        self.kept: dict[str, Any] = {}
+
+    def once(self, key: str, make: Callable[[], Kept]) -> Kept:
+        """What `make` makes of texts with this tokenizer, made once for each key: epochs ask the same questions."""
+        if key not in self.kept:
+            self.kept[key] = make()
+        found: Kept = self.kept[key]
+        return found
 
     def prompt(self, prompt: str) -> str:
         """The text up to the answer, without the blank between them; nothing for a document, which has no prompt."""

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import filelock
-
 from tif import distributed
 from tif.data.encode import Encoder
 from tif.data.samples import Sample
+from tif.files import locked, naming
 from tif.generation import generate
 from tif.schema_loss import Alternates
 from tif.terminal import console
@@ -64,7 +63,7 @@ def alternates(
 
         def begin() -> dict[Key, str]:
             file.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(filelock.FileLock(f"{file}.lock"))
+            stack.enter_context(locked(f"{file}.lock", str(file)))
             return _read(file)
 
         texts = distributed.once(begin)
@@ -111,5 +110,5 @@ def _read(file: Path) -> dict[Key, str]:
 
 def _append(file: Path, texts: dict[Key, str]) -> None:
     lines = [json.dumps({"id": name, "number": n, "text": text}) for (name, n), text in texts.items()]
-    with file.open("a", encoding="utf-8") as out:
+    with naming(file), file.open("a", encoding="utf-8") as out:
         out.write("\n".join(["", *lines, ""]))  # begins a line of its own, whatever a kill left of the last one

@@ -29,6 +29,17 @@ def problems(path, text, *words):
     return str(caught.value).splitlines()
 
 
+def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_another(tmp_path):
+    text = "base: [quickstart.yaml]\nseeds: [0, 1]\nruns: {a: [], b: [loss/npo.yaml], c: [stages.target.optimizer.lr=1]}"
+    found = sweep.read([write(tmp_path / "s.yaml", text)])
+    configs = [found.config(variant, seed) for variant in found.variants for seed in found.seeds]
+    made = {name: sweep._stages(configs, name) for name in ("target", "retain")}
+    assert {name: sorted(c.run.seed for c in own) for name, own in made.items()} == {
+        "target": [0, 0, 1, 1],
+        "retain": [0, 1],
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem)
 def test_every_sweep_in_configs_describes_runs_that_load(path):

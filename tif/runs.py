@@ -228,10 +228,16 @@ def stage_folder(cfg: Config, name: str, benchmark_print: str) -> Path:
         name: target, retain, ...
         benchmark_print: fingerprint of what it trains on.
     """
+    what = [tif.__version__, *determining(cfg), benchmark_print, weights_print(cfg.model.path)]
+    return Path(cfg.run.folder) / "stages" / f"{name}-{digest(what)}"
+
+
+def determining(cfg: Config) -> list[Any]:
+    """Of a stage's configuration, what its weights depend on, beside its data and the weights it starts from."""
     keys = dataclasses.asdict(cfg)
     kept = {section: keys[section] for section in ("model", "optimizer", "trainer")}
     kept["model"]["lora"].pop("merge")  # a stage's model is always whole
-    kept["data"] = {key: keys["data"][key] for key in ("train", "template", "batch_size", "batching")}
+    kept["data"] = {key: keys["data"][key] for key in ("train", "template", "max_tokens", "batch_size", "batching")}
     # Finetuning reads no other key of the loss, and these of the others change cost or rows, not weights.
     negated = cfg.data.train == "forget" and cfg.loss.task_vector is not None
     kept["loss"] = {"forget": "ce"} if cfg.loss.forget == "ce" and not negated else keys["loss"]
@@ -242,8 +248,7 @@ def stage_folder(cfg: Config, name: str, benchmark_print: str) -> Path:
         ("model", "base"),
     ):
         kept[section].pop(key)
-    what = [tif.__version__, cfg.run.seed, kept, benchmark_print, weights_print(cfg.model.path)]
-    return Path(cfg.run.folder) / "stages" / f"{name}-{digest(what)}"
+    return [cfg.run.seed, kept]
 
 
 def digest(what: Any) -> str:

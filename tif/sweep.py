@@ -39,7 +39,7 @@ from typing import Any, TypeVar
 
 from tif import command, config, distributed
 from tif.files import told
-from tif.schema import Config, Run, key
+from tif.schema import Config, key
 
 T = TypeVar("T")
 
@@ -169,10 +169,12 @@ def _listing(found: "Sweep") -> Iterator[str]:
 
 def _stages(configs: Sequence[Config], name: str) -> list[Config]:
     """One configuration for each different stage of that name."""
+    from tif import runs
+
     found = {}
     for cfg in configs:
         own = config.stage(cfg, name)
-        found[config.to_yaml(dataclasses.replace(own, run=Run(seed=own.run.seed)))] = cfg
+        found[runs.digest([runs.determining(own), dataclasses.asdict(own.data)])] = cfg
     return [dataclasses.replace(cfg, stage=name) for cfg in found.values()]
 
 

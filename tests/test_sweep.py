@@ -30,7 +30,8 @@ def problems(path, text, *words):
 
 
 def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_another(tmp_path):
-    text = "base: [quickstart.yaml]\nseeds: [0, 1]\nruns: {a: [], b: [loss/npo.yaml], c: [stages.target.optimizer.lr=1]}"
+    three = "{a: [], b: [loss.beta=0.7], c: [stages.target.optimizer.lr=1]}"
+    text = f"base: [quickstart.yaml]\nseeds: [0, 1]\nruns: {three}"
     found = sweep.read([write(tmp_path / "s.yaml", text)])
     configs = [found.config(variant, seed) for variant in found.variants for seed in found.seeds]
     made = {name: sweep._stages(configs, name) for name in ("target", "retain")}

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tif.schema import Config
+from tif.schema_loss import Loss
 
 
 class ConfigError(ValueError):
@@ -35,6 +36,8 @@ S = TypeVar("S", bound=Schema)
 
 def load(argv: Sequence[str]) -> Config:
     """Files (`*.yaml`) merge left to right over the defaults, then the overrides (`key=value`).
+
+    A file that names `loss.forget` describes a whole method: of the loss in files before it nothing is left.
 
     Args:
         argv: e.g. ["tofu_smollm2.yaml", "loss/tpo_centred.yaml", "optimizer.lr=2e-5"]. A file that is not found from
@@ -65,6 +68,8 @@ def read(schema: type[S], argv: Sequence[str]) -> S:
     for word in sorted(argv, key=lambda word: not is_file(word)):  # files first, each kind in its order
         if is_file(word):
             layer = _read(find(word))
+            if "loss" in merged and OmegaConf.select(layer, "loss.forget", default=None) is not None:
+                merged.loss = OmegaConf.structured(Loss)  # a method of its own: nothing of another's is left in it
             _merge(merged, layer, f"{word}: ", problems)
         elif "=" in word[1:]:
             try:

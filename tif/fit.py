@@ -3,7 +3,8 @@
     python -m tif.fit [file.yaml ...] [key=value ...] [--print] [--help]
 
 Without a file: quickstart.yaml (invented authors, a tiny Llama, CPU, no download). Files merge left to right over the
-defaults, then the overrides; tif's own configs are found from any folder.
+defaults, then the overrides; one that names loss.forget is a whole method, the loss before it leaves nothing. tif's own
+configs are found from any folder.
 
     python -m tif.fit optimizer.lr=5e-4                               the quickstart with another learning rate
     python -m tif.fit tofu_smollm2.yaml loss/tpo_gdr.yaml data.path=../TOFU identifier.path=../masks

@@ -318,8 +318,8 @@ def whole(shared, tmp_path_factory):
     folder = lms.llama(llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1)
     return [
         f"model.path={folder}", "benchmarks=tofu,muse-news", "device=cpu", f"tofu.path={shared / 'tofu'}",
-        "tofu.split=forget01", f"muse.news={shared / 'muse/news'}", "eval.max_new_tokens=8", "draws=100",
-        "eval.tokens_per_batch=16384", "eval.max_samples.retain=100",
+        "tofu.split=forget10", f"muse.news={shared / 'muse/news'}", "eval.max_new_tokens=8", "draws=100",
+        "eval.tokens_per_batch=16384",
     ]  # fmt: skip
 
 
@@ -327,7 +327,7 @@ def whole(shared, tmp_path_factory):
 @pytest.mark.real
 def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(whole, tmp_path, capsys):
     found = run(capsys, *whole, f"out={tmp_path}")["benchmarks"]
-    assert found["tofu"]["questions"] == {"forget": 40, "retain": 100, "real_authors": 100, "world_facts": 117}
+    assert found["tofu"]["questions"] == {"forget": 400, "retain": 400, "real_authors": 100, "world_facts": 117}
     assert found["muse-news"]["questions"] == {
         "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
         "privleak_holdout": 30,
@@ -357,7 +357,7 @@ def test_one_two_and_four_processes_and_other_batches_give_the_same_records_of_a
         codes = [code for code, _ in together(world, evaluated, [*whole, f"out={tmp_path / str(world)}"])]
         assert codes == [0] * world
     expected = recorded(tmp_path / "1")
-    assert [sum(len(own.records) for own in one.sets.values()) for one in expected] == [357, 280]
+    assert [sum(len(own.records) for own in one.sets.values()) for one in expected] == [1017, 280]
     for world in (2, 4):
         assert recorded(tmp_path / str(world)) == expected  # to the last bit
     padded = [*whole, f"out={tmp_path / 'padded'}", "batching=padded", "eval.tokens_per_batch=5000"]

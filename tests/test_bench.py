@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tif import bench, bench_identify, bench_step, bench_ways
+from tif import bench, bench_identify, bench_step, bench_ways, config
 from tif.bench_process import Memory, alone
 from tif.losses import compute
 from tif.losses.terms import Scored
@@ -130,10 +130,37 @@ def test_the_count_of_operations_is_that_of_the_products_of_a_model_written_out(
     cfg = bench.Bench()
     cfg.model.init = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2,
                       "num_key_value_heads": 1, "vocab_size": 50, "tie_word_embeddings": True}  # fmt: skip
-    made = bench_step.Stand(cfg, (bench_step.random_model(cfg.model.init), list(tiny.ITEMS)))
+    made = bench_step.Stand(cfg, (bench_step.random_model(cfg.model), list(tiny.ITEMS)))
     # q and o 8 x 8, k and v 4 x 8, three of 12 x 8; 25 tokens; 4 + 3 + 7 + 2 answer tokens into a vocabulary of 50
     block = 3 * (2 * 64 + 2 * 32 + 3 * 96)
     assert made.flops(made.all()) == 6 * (25 * block + 16 * 8 * 50)
+
+
+def test_a_matrix_that_is_not_trained_has_no_product_for_its_gradient():
+    cfg = config.read(bench.Bench, [*SMALL, "model.lora.rank=2"])
+    made = bench_step.Stand(cfg, (bench_step.random_model(cfg.model), list(tiny.ITEMS)))
+    # q and o 32 x 32, k and v 16 x 32, three of 64 x 32, two layers; LoRA of rank 2 on each: 2 x (out + in)
+    base = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32)
+    adapters = 2 * 2 * (2 * (32 + 32) + 2 * (16 + 32) + 3 * (64 + 32))
+    assert made.flops(made.all()) == 25 * (4 * base + 6 * adapters) + 16 * 4 * 32 * 4096
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("few", [[], ["model.quantize=nf4"], ["model.dtype=bfloat16"]], ids=["lora", "nf4", "bfloat16"])
+def test_adapters_four_bits_and_bfloat16_are_measured_as_they_are_trained(capsys, monkeypatch, few):
+    monkeypatch.setattr(bench_step, "alone", lambda measure, *args: measure(*args))
+    words = [*SMALL, "model.lora.rank=2", *few, "batch_sizes=[2]", "samples=4", "release=0", "threads=1", "--json"]
+    assert bench.main(words) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r["way"] for r in rows] == ["ours", "two-pass", "dynamic"]
+    assert all(r["whole_mb"] >= r["memory_mb"] >= 0 and r["loss"] > 4 for r in rows)
+
+
+def test_the_shapes_in_configs_have_as_many_weights_as_their_models():
+    for name, weights in (("llama_3_2_3b", 3_212_749_824), ("llama_2_7b", 6_738_415_616)):
+        cfg = config.read(bench.Bench, [f"model/{name}_shape.yaml"])
+        made = bench_step.random_model(cfg.model, "meta")
+        assert made.num_parameters() == weights  # as their model cards say
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")

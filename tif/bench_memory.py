@@ -10,7 +10,6 @@ check the same counting against a small model that is really trained here.
 import contextlib
 import copy
 import dataclasses
-import tempfile
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from tif import adapters, attention, models
+from tif import adapters
+from tif.bench_step import random_model
 from tif.data.encode import Encoded, collate
 from tif.layout import CHUNK_TOKENS
 from tif.schema_model import Lora, Model
@@ -223,13 +223,7 @@ def measured(way: str, tokens: int = 768) -> tuple[float, float]:
     """A small model, trained for two steps of two parts: (bytes at the peak, bytes that `need` says)."""
     config = llama(*SMALL)
     cfg = Model(lora=Lora(rank=0 if way == "full" else 16), quantize="nf4" if way == "nf4" else "none")
-    with tempfile.TemporaryDirectory() as folder, models.seeded(0):
-        from transformers import AutoModelForCausalLM
-
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        cfg.path = folder
-        policy = models.load_policy(cfg, None, 0)  # type: ignore[arg-type]
-    attention.use(policy)
+    policy = random_model(dataclasses.replace(cfg, init=config.to_dict()))
     length = 64
     texts = [
         Encoded(str(i), [1 + i] * length, [False] * length, [False] + [True] * (length - 1))

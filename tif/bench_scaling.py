@@ -4,6 +4,7 @@ A step is linear in tokens, whatever samples they come in, and flat in the paddi
 is flat in samples, since a step scores its batch in parts, and in answer tokens beyond loss.chunk_tokens.
 """
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,8 @@ def _measure(cfg: "Bench", growing: str, size: int, lengths: list[int], vocabula
     from tif.bench_step import Stand, random_model
 
     shape = (cfg.model.init or SMALL) | {"vocab_size": vocabulary}
-    bench = Stand(cfg, (random_model(shape), _items(lengths)))
+    model = random_model(dataclasses.replace(cfg.model, init=shape), cfg.device)
+    bench = Stand(cfg, (model, _items(lengths)))
     optimizer, batch = bench.optimizer(), bench.all()
     memory = Memory(cfg.device)
     way = bench.way("ours")

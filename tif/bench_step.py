@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tif.bench_process import Memory, alone
 from tif.config import ConfigError
 from tif.schema_loss import Loss
+from tif.schema_model import Model
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 WAYS = ("ours", "release", "two-pass", "dynamic")
 LOSS = Loss(beta=0.3, pl_weight=0.01)
-SAME = 1e-4  # relative difference of the ways' losses
+SAME = {"float32": 1e-4}  # relative difference of the ways' losses
+ROUGHLY = 2e-2  # the same with weights of fewer bits, whose products depend on the batch's form
 # What is trained where model.path and model.init are null: SmolLM2-135M's shape with random weights.
 SHAPE = {
     "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
@@ -37,11 +39,12 @@ def rows(cfg: "Bench") -> list[dict[str, Any]]:
     Keys: batch_size, way, steps, loss, seconds (median of a step with its optimizer step), ratio (median over batches
     of its seconds to ours on the same batch), tokens_per_second (real tokens), gflops and matmul_gflops (ours: what the
     step reaches, and the machine's matrix product at the step's shapes), share, memory_mb (above weights, gradients and
-    optimizer; where measured; None = more than the machine has).
+    optimizer; where measured; None = more than the machine has), whole_mb (with them).
 
     Raises:
         ConfigError: If model or data cannot be had.
-        AssertionError: If the ways' losses differ by more than 1e-4 relative: then nothing was measured.
+        AssertionError: If the ways' losses differ by more than 1e-4 relative (2e-2 in fewer than 32 bits); nothing was
+            measured then.
     """
     from tif.terminal import track
 
@@ -56,7 +59,7 @@ def rows(cfg: "Bench") -> list[dict[str, Any]]:
         wanted = [r for r in found if r["batch_size"] in (min(cfg.batch_sizes), max(cfg.batch_sizes))]
         for row in track(wanted, "memory"):
             try:
-                row["memory_mb"] = round(alone(_memory, cfg, row["batch_size"], row["way"]))
+                row["memory_mb"], row["whole_mb"] = alone(_memory, cfg, row["batch_size"], row["way"])
             except BrokenProcessPool:  # killed for want of memory: the times are not lost with it
                 row["memory_mb"] = None
     return found
@@ -84,7 +87,7 @@ def _timed(
             line.advance()
     for name, losses in values.items():
         differ = max(abs(a - b) / abs(b) for a, b in zip(losses, values["ours"], strict=False))
-        assert differ < SAME, f"{name}: loss differs by {differ:.1e} from ours"
+        assert differ < bench.same, f"{name}: loss differs by {differ:.1e} from ours"
     rate = statistics.mean((before, bench.matmul_rate(batches[0])))
     tokens = [int(b.lengths.sum()) for b in batches]
     found = []
@@ -102,8 +105,8 @@ def _timed(
     return found
 
 
-def _memory(cfg: "Bench", size: int, name: str) -> float:
-    """MB at the peak of a way's step above weights, gradients and optimizer; a resident reference counts."""
+def _memory(cfg: "Bench", size: int, name: str) -> tuple[int, int]:
+    """MB at the peak of a way's step above weights, gradients and optimizer, and with them; a second model counts."""
     bench = Stand(cfg)
     # The one with the longest sample among those that are timed sets a run's memory.
     index = max((b.index for b in bench.batches(size, cfg.samples // size)),
@@ -114,7 +117,19 @@ def _memory(cfg: "Bench", size: int, name: str) -> float:
     way = bench.way(name)
     memory.restart()
     bench.step(way, optimizer, bench.all())
-    return memory.peak_mb()
+    above = memory.peak_mb()
+    return round(above), round(above + memory.held)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """Weights of one form: (out, into), whether they are trained, whether they are the LM head, how many."""
+
+    out: int
+    into: int
+    trained: bool
+    head: bool
+    count: int
 
 
 class Stand:
@@ -130,6 +145,7 @@ class Stand:
             torch.set_num_threads(cfg.threads)
         self.device = torch.device(cfg.device)
         self.policy, self.items = made or load(cfg)
+        self.same = SAME.get(cfg.model.dtype, ROUGHLY)
         self.policy.to(self.device)  # type: ignore[arg-type]
         self.policy.train()
 
@@ -161,8 +177,9 @@ class Stand:
         """
         import torch
 
-        made = torch.optim.AdamW(self.policy.parameters(), lr=0.0, weight_decay=0.0, fused=True)
-        for p in self.policy.parameters():
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        made = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
+        for p in trained:
             p.grad = p.detach().clone()  # zeros would not be in memory before they are written to
         made.step()
         return made
@@ -188,34 +205,32 @@ class Stand:
         return self._batch(range(len(self.items)))
 
     def flops(self, batch: "Batch") -> float:
-        """Multiplications and additions of forward and backward: blocks on all tokens, head on answer tokens."""
-        policy: Any = self.policy
-        block = sum(count * a * b for (a, b), count in self._shapes().items())
-        head = policy.get_output_embeddings().weight.numel()
-        answers = int(batch.answer[:, 1:].sum())
-        return 6.0 * (block * int(batch.lengths.sum()) + head * answers)
+        """Multiplications and additions of forward and backward: blocks on all tokens, head on answer tokens.
+
+        A matrix that is not trained (LoRA's base) has no product for its own gradient.
+        """
+        tokens, answers = int(batch.lengths.sum()), int(batch.answer[:, 1:].sum())
+        return sum(
+            2.0 * (2 + m.trained) * m.out * m.into * m.count * (answers if m.head else tokens) for m in self._matrices()
+        )
 
     def matmul_rate(self, batch: "Batch") -> float:
-        """FLOP/s of the step's matrix products alone: each weight's forward and two backward ones."""
+        """FLOP/s of the step's matrix products alone: each weight's forward and its one or two backward ones."""
         import torch
 
-        tokens = int(batch.lengths.sum())
-        weights = dict(self._shapes())
-        policy: Any = self.policy
-        head = policy.get_output_embeddings().weight
-        sizes = [(shape, count, tokens) for shape, count in weights.items()]
-        sizes.append((tuple(head.shape), 1, int(batch.answer[:, 1:].sum())))
-        work, spent = 0.0, 0.0
-        for (out, into), count, n in sizes:
-            x, w, g = (torch.randn(s, device=self.device, dtype=head.dtype) for s in ((n, into), (out, into), (n, out)))
+        tokens, answers = int(batch.lengths.sum()), int(batch.answer[:, 1:].sum())
+        spent, dtype = 0.0, self.policy.dtype
+        for m in self._matrices():
+            n = answers if m.head else tokens
+            sizes = (n, m.into), (m.out, m.into), (n, m.out)
+            x, w, g = (torch.randn(s, device=self.device, dtype=dtype) for s in sizes)
             seconds = []
             for _ in range(6):
                 since = self._now()
-                _ = x @ w.T, g @ w, g.T @ x
+                _ = x @ w.T, g @ w, g.T @ x if m.trained else None
                 seconds.append(self._now() - since)
-            work += count * 6.0 * n * into * out
-            spent += count * statistics.median(seconds[1:])
-        return work / spent
+            spent += m.count * statistics.median(seconds[1:])
+        return self.flops(batch) / spent
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -224,13 +239,20 @@ class Stand:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def _shapes(self) -> dict[tuple[int, int], int]:
-        """(out, in) of the blocks' matrices, with their number."""
+    def _matrices(self) -> list["Matrix"]:
+        """The linear layers' weights, those of one form together."""
         from collections import Counter
 
+        import torch
+
         model: Any = self.policy
-        other = {id(e.weight) for e in (model.get_input_embeddings(), model.get_output_embeddings())}
-        return Counter(tuple(p.shape) for p in model.parameters() if p.dim() == 2 and id(p) not in other)
+        head = model.get_output_embeddings()
+        found = Counter(
+            (m.out_features, m.in_features, m.weight.requires_grad, m is head)
+            for m in model.modules()
+            if isinstance(m, torch.nn.Linear)
+        )
+        return [Matrix(*key, count) for key, count in found.items()]
 
     def _batch(self, index: Sequence[int]) -> "Batch":
         from tif.data.encode import collate
@@ -258,34 +280,42 @@ def load(cfg: "Bench") -> tuple["PreTrainedModel", list["Encoded"]]:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
-    policy = models.load_policy(cfg.model, tokenizer, 0) if cfg.model.path else random_model(cfg.model.init or SHAPE)
+    policy = models.load_policy(cfg.model, tokenizer, 0) if cfg.model.path else random_model(cfg.model, cfg.device)
     items = UnlearningDataModule(Config(data=cfg.data, loss=LOSS), benchmark, tokenizer).items
     return policy, items
 
 
-def random_model(shape: dict[str, Any]) -> "PreTrainedModel":
-    """A Llama of this shape with random weights: as fast as a trained one."""
+def random_model(cfg: Model, device: str = "cpu") -> "PreTrainedModel":
+    """A Llama of the shape `cfg.init` with random weights, as a run would train it: as fast as a trained one."""
+    import tempfile
+
+    import torch
     import transformers
 
-    from tif import attention
-    from tif.models import seeded
+    from tif import models
 
-    with seeded(0):
-        made = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape))
-    attention.use(made)
-    return made
+    shape = transformers.LlamaConfig(**(cfg.init or SHAPE))
+    keys = {"dtype": getattr(torch, cfg.dtype), "attn_implementation": cfg.attention}
+    with models.seeded(0), torch.device(device):
+        made = transformers.AutoModelForCausalLM.from_config(shape, **keys)
+    if cfg.quantize == "none":
+        return models.prepared(made, cfg, 0)
+    with tempfile.TemporaryDirectory() as folder:  # bits are taken off while weights are read
+        made.save_pretrained(folder)
+        return models.load_policy(dataclasses.replace(cfg, path=folder), None, 0)  # type: ignore[arg-type]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> "Table":
     """For the terminal."""
     from rich.table import Table
 
-    made = Table("batch", "way", "seconds", "ours = 1", "tokens/s", "of matmul rate", "memory (MB)", box=None,
+    made = Table("batch", "way", "seconds", "ours = 1", "tokens/s", "of matmul rate", "memory (MB)", "whole", box=None,
                  padding=(0, 2, 0, 0))  # fmt: skip
     for row in rows:
         share = f"{row['share']:.0%} of {row['matmul_gflops']:.0f} GFLOP/s" if "share" in row else ""
         asked = row.get("memory_mb", "")
         memory = "did not fit" if asked is None else f"{asked:,}" if asked != "" else ""
         made.add_row(str(row["batch_size"]), row["way"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}",
-                     f"{row['tokens_per_second']:,}", share, memory)  # fmt: skip
+                     f"{row['tokens_per_second']:,}", share, memory,
+                     f"{row['whole_mb']:,}" if "whole_mb" in row else "")  # fmt: skip
     return made

@@ -154,6 +154,11 @@ def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, emp
             use_safetensors=True,
             quantization_config=_few_bits(cfg, dtype),
         )
+    return prepared(policy, cfg, seed)
+
+
+def prepared(policy: "PreTrainedModel", cfg: Model, seed: int) -> "PreTrainedModel":
+    """The model as a run trains it: attention, kernels, checkpointing, adapters drawn from `seed`; in training mode."""
     for layer in policy.modules() if cfg.quantize == "nf4" else ():
         # On some CPUs the first evaluation would pack the weights anew for good and multiply in bfloat16 from then on.
         if hasattr(layer, "support_avx512bf16_for_cpu"):

@@ -309,10 +309,10 @@ def table(rows: Sequence[dict[str, Any]]) -> "Table":
     """For the terminal."""
     from rich.table import Table
 
-    made = Table("batch", "way", "seconds", "ours = 1", "tokens/s", "of matmul rate", "memory (MB)", "whole", box=None,
+    made = Table("batch", "way", "seconds", "ours = 1", "tokens/s", "of GFLOP/s", "MB", "whole MB", box=None,
                  padding=(0, 2, 0, 0))  # fmt: skip
     for row in rows:
-        share = f"{row['share']:.0%} of {row['matmul_gflops']:.0f} GFLOP/s" if "share" in row else ""
+        share = f"{row['share']:.0%} of {row['matmul_gflops']:.0f}" if "share" in row else ""
         asked = row.get("memory_mb", "")
         memory = "did not fit" if asked is None else f"{asked:,}" if asked != "" else ""
         made.add_row(str(row["batch_size"]), row["way"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}",

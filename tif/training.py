@@ -268,7 +268,7 @@ def quiet() -> None:
     """Leave the terminal to tif: no tips, no bars and no warnings of the libraries that no user can act on."""
     from transformers.utils import logging as transformers_logging
 
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "bitsandbytes.backends.cpu"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

@@ -25,6 +25,11 @@ SLOW = [
     "stages.target.data.batching=auto",
 ]
 KL = ["loss.retain=kl"]
+ALTPO = [
+    "loss.forget=dpo", "loss.on=all", "loss.preserve=none", "loss.alternates.kind=generated", "loss.alternates.count=2",
+    "loss.alternates.max_new_tokens=8",
+]  # fmt: skip
+WHP = ["loss.forget=whp", "loss.on=all", "loss.preserve=none", "loss.whp=5", "loss.whp_epochs=2"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,8 @@ def weights(folder):
     [
         ("ddp", 2, []), ("ddp", 4, []), ("fsdp2", 2, []), ("fsdp2", 4, []), ("fsdp2", 2, KL),
         ("fsdp2", 2, [*LORA[:1], *LORA[2:], *KL]), ("fsdp2", 2, ["eval.kl=true", "loss.lpl_baseline=mean"]),
-        ("fsdp2", 2, ["loss.forget=undial"]),
+        ("fsdp2", 2, ["loss.forget=undial"]), ("fsdp2", 2, ALTPO), ("ddp", 2, WHP),
+        ("ddp", 2, [*LORA[:1], *LORA[2:], *WHP]),
     ],
 )  # fmt: skip
 def test_any_number_of_processes_ends_with_the_same_model_and_numbers(where, folder, strategy, processes, more):

@@ -84,6 +84,15 @@ def test_any_number_of_processes_ends_with_the_same_model_and_numbers(where, fol
     assert made_of.get_output_embeddings().weight is made_of.get_input_embeddings().weight  # tied, as it was
 
 
+def test_four_bits_in_two_processes_log_what_one_logs(where, folder):
+    few = [*LORA[:1], *LORA[2:], "model.quantize=nf4"]
+    alone = made(where, folder, "nf4-alone", 1, *few)
+    many = made(where, folder, "nf4-two", 2, "trainer.strategy=ddp", *few)
+    for one, two in zip(rows(alone), rows(many), strict=True):
+        smooth = [k for k in one if "probability" in k or "train" in k]
+        assert [two[k] for k in smooth] == pytest.approx([one[k] for k in smooth], rel=1e-3, abs=1e-4)
+
+
 def gives_the_recorded_losses(model, run):
     """The exported model in transformers alone, on the answers that the policy was evaluated on, one at a time."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(run / "model")

@@ -145,6 +145,13 @@ def test_a_matrix_that_is_not_trained_has_no_product_for_its_gradient():
     assert made.flops(made.all()) == 25 * (4 * base + 6 * adapters) + 16 * 4 * 32 * 4096
 
 
+def test_gpt_2_whose_matrices_are_no_linear_layers_is_counted_too():
+    made = bench_step.Stand(bench.Bench(), (tiny.model("gpt2"), list(tiny.ITEMS)))
+    cfg = made.policy.config
+    block = cfg.n_layer * 12 * cfg.n_embd**2  # q, k, v, o and two of 4 x
+    assert made.flops(made.all()) == 6 * (25 * block + 16 * cfg.n_embd * cfg.vocab_size)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("few", [[], ["model.quantize=nf4"], ["model.dtype=bfloat16"]], ids=["lora", "nf4", "bfloat16"])
 def test_adapters_four_bits_and_bfloat16_are_measured_as_they_are_trained(capsys, monkeypatch, few):

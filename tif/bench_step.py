@@ -244,14 +244,15 @@ class Stand:
         from collections import Counter
 
         import torch
+        from transformers.pytorch_utils import Conv1D  # GPT-2's
 
         model: Any = self.policy
-        head = model.get_output_embeddings()
-        found = Counter(
-            (m.out_features, m.in_features, m.weight.requires_grad, m is head)
-            for m in model.modules()
-            if isinstance(m, torch.nn.Linear)
-        )
+        head, found = model.get_output_embeddings(), Counter[tuple[int, int, bool, bool]]()
+        for m in model.modules():
+            if isinstance(m, torch.nn.Linear):  # its weight may be packed in four bits
+                found[m.out_features, m.in_features, m.weight.requires_grad, m is head] += 1
+            elif isinstance(m, Conv1D):
+                found[m.nf, m.nx, m.weight.requires_grad, False] += 1
         return [Matrix(*key, count) for key, count in found.items()]
 
     def _batch(self, index: Sequence[int]) -> "Batch":

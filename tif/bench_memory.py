@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from tif import adapters
+from tif import adapters, training
 from tif.bench_step import random_model
 from tif.data.encode import Encoded, collate
 from tif.layout import CHUNK_TOKENS
@@ -243,6 +243,7 @@ def measured(way: str, tokens: int = 768) -> tuple[float, float]:
 
 def rows(cfg: Any) -> list[dict[str, Any]]:
     """The check, then each model x way x number of GPUs; GB (10^9 bytes)."""
+    training.quiet()
     found: list[dict[str, Any]] = []
     for way in track(WAYS, "small models"):
         peak, said = measured(way)

@@ -20,7 +20,7 @@ ROWS = (
         "tif.bench_identify",
         "tif.bench_startup",
         "tif.bench_ways",
-        "tif.bench_process",
+        "tif.bench_matrices", "tif.bench_process",
         "tif.bench_memory",
     ),
     ("tif.training", "tif.planning", "tif.preparing", "tif.spans", "tif.model_evaluation", "tif.evaluation_tables"),

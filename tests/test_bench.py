@@ -8,6 +8,7 @@ import torch
 
 from tests import tiny
 from tif import bench, bench_identify, bench_step, bench_ways, config
+from tif.bench_matrices import flops
 from tif.bench_process import Memory, alone
 from tif.losses import compute
 from tif.losses.terms import Scored
@@ -133,7 +134,7 @@ def test_the_count_of_operations_is_that_of_the_products_of_a_model_written_out(
     made = bench_step.Stand(cfg, (bench_step.random_model(cfg.model), list(tiny.ITEMS)))
     # q and o 8 x 8, k and v 4 x 8, three of 12 x 8; 25 tokens; 4 + 3 + 7 + 2 answer tokens into a vocabulary of 50
     block = 3 * (2 * 64 + 2 * 32 + 3 * 96)
-    assert made.flops(made.all()) == 6 * (25 * block + 16 * 8 * 50)
+    assert flops(made.policy, made.all()) == 6 * (25 * block + 16 * 8 * 50)
 
 
 def test_a_matrix_that_is_not_trained_has_no_product_for_its_gradient():
@@ -142,14 +143,14 @@ def test_a_matrix_that_is_not_trained_has_no_product_for_its_gradient():
     # q and o 32 x 32, k and v 16 x 32, three of 64 x 32, two layers; LoRA of rank 2 on each: 2 x (out + in)
     base = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32)
     adapters = 2 * 2 * (2 * (32 + 32) + 2 * (16 + 32) + 3 * (64 + 32))
-    assert made.flops(made.all()) == 25 * (4 * base + 6 * adapters) + 16 * 4 * 32 * 4096
+    assert flops(made.policy, made.all()) == 25 * (4 * base + 6 * adapters) + 16 * 4 * 32 * 4096
 
 
 def test_gpt_2_whose_matrices_are_no_linear_layers_is_counted_too():
     made = bench_step.Stand(bench.Bench(), (tiny.model("gpt2"), list(tiny.ITEMS)))
     cfg = made.policy.config
     block = cfg.n_layer * 12 * cfg.n_embd**2  # q, k, v, o and two of 4 x
-    assert made.flops(made.all()) == 6 * (25 * block + 16 * cfg.n_embd * cfg.vocab_size)
+    assert flops(made.policy, made.all()) == 6 * (25 * block + 16 * cfg.n_embd * cfg.vocab_size)
 
 
 @pytest.mark.slow

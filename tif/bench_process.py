@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import multiprocessing
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,15 @@ def alone(measure: Callable[..., T], *args: Any) -> T:
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(measure, *args).result()
+
+
+def now(device: str) -> float:
+    """Seconds on a clock, when all that was asked of the device is done."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class Memory:

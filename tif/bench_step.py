@@ -2,12 +2,12 @@
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
-from tif.bench_process import Memory, alone
+from tif.bench_matrices import flops, rate
+from tif.bench_process import Memory, alone, now
 from tif.config import ConfigError
 from tif.schema_loss import Loss
 from tif.schema_model import Model
@@ -71,7 +71,7 @@ def _timed(
     """The ways on the same batches, in turns, in this process."""
     from tif.terminal import bar
 
-    size, before = len(batches[0].ids), bench.matmul_rate(batches[0])
+    size, before = len(batches[0].ids), rate(bench.policy, batches[0])
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     values: dict[str, list[float]] = {name: [] for name in ways}
     for name in ways.keys() - {"release"}:
@@ -88,7 +88,7 @@ def _timed(
     for name, losses in values.items():
         differ = max(abs(a - b) / abs(b) for a, b in zip(losses, values["ours"], strict=False))
         assert differ < bench.same, f"{name}: loss differs by {differ:.1e} from ours"
-    rate = statistics.mean((before, bench.matmul_rate(batches[0])))
+    reachable = statistics.mean((before, rate(bench.policy, batches[0])))
     tokens = [int(b.lengths.sum()) for b in batches]
     found = []
     for name, spent in seconds.items():
@@ -98,9 +98,9 @@ def _timed(
                "seconds": round(statistics.median(spent), 3), "ratio": round(ratio, 2),
                "tokens_per_second": round(speed)}  # fmt: skip
         if name == "ours":
-            reached = sum(map(bench.flops, batches)) / sum(spent)
-            row |= {"gflops": round(reached / 1e9, 1), "matmul_gflops": round(rate / 1e9, 1),
-                    "share": round(reached / rate, 3)}  # fmt: skip
+            reached = sum(flops(bench.policy, batch) for batch in batches) / sum(spent)
+            row |= {"gflops": round(reached / 1e9, 1), "matmul_gflops": round(reachable / 1e9, 1),
+                    "share": round(reached / reachable, 3)}  # fmt: skip
         found.append(row)
     return found
 
@@ -119,17 +119,6 @@ def _memory(cfg: "Bench", size: int, name: str) -> tuple[int, int]:
     bench.step(way, optimizer, bench.all())
     above = memory.peak_mb()
     return round(above), round(above + memory.held)
-
-
-@dataclasses.dataclass(frozen=True)
-class Matrix:
-    """Weights of one form: (out, into), whether they are trained, whether they are the LM head, how many."""
-
-    out: int
-    into: int
-    trained: bool
-    head: bool
-    count: int
 
 
 class Stand:
@@ -186,11 +175,11 @@ class Stand:
 
     def step(self, way: "Way", optimizer: "torch.optim.Optimizer", batch: "Batch") -> tuple[float, float]:
         """Loss and seconds of a whole step."""
-        since = self._now()
+        since = now(self.device.type)
         loss = way(batch)
         optimizer.step()
         optimizer.zero_grad()
-        return loss, self._now() - since
+        return loss, now(self.device.type) - since
 
     def batches(self, size: int, count: int) -> list["Batch"]:
         """Samples drawn without repetition as far as there are enough."""
@@ -203,57 +192,6 @@ class Stand:
     def all(self) -> "Batch":
         """All samples in one batch."""
         return self._batch(range(len(self.items)))
-
-    def flops(self, batch: "Batch") -> float:
-        """Multiplications and additions of forward and backward: blocks on all tokens, head on answer tokens.
-
-        A matrix that is not trained (LoRA's base) has no product for its own gradient.
-        """
-        tokens, answers = int(batch.lengths.sum()), int(batch.answer[:, 1:].sum())
-        return sum(
-            2.0 * (2 + m.trained) * m.out * m.into * m.count * (answers if m.head else tokens) for m in self._matrices()
-        )
-
-    def matmul_rate(self, batch: "Batch") -> float:
-        """FLOP/s of the step's matrix products alone: each weight's forward and its one or two backward ones."""
-        import torch
-
-        tokens, answers = int(batch.lengths.sum()), int(batch.answer[:, 1:].sum())
-        spent, dtype = 0.0, self.policy.dtype
-        for m in self._matrices():
-            n = answers if m.head else tokens
-            sizes = (n, m.into), (m.out, m.into), (n, m.out)
-            x, w, g = (torch.randn(s, device=self.device, dtype=dtype) for s in sizes)
-            seconds = []
-            for _ in range(6):
-                since = self._now()
-                _ = x @ w.T, g @ w, g.T @ x if m.trained else None
-                seconds.append(self._now() - since)
-            spent += m.count * statistics.median(seconds[1:])
-        return self.flops(batch) / spent
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def _matrices(self) -> list["Matrix"]:
-        """The linear layers' weights, those of one form together."""
-        from collections import Counter
-
-        import torch
-        from transformers.pytorch_utils import Conv1D  # GPT-2's
-
-        model: Any = self.policy
-        head, found = model.get_output_embeddings(), Counter[tuple[int, int, bool, bool]]()
-        for m in model.modules():
-            if isinstance(m, torch.nn.Linear):  # its weight may be packed in four bits
-                found[m.out_features, m.in_features, m.weight.requires_grad, m is head] += 1
-            elif isinstance(m, Conv1D):
-                found[m.nf, m.nx, m.weight.requires_grad, False] += 1
-        return [Matrix(*key, count) for key, count in found.items()]
 
     def _batch(self, index: Sequence[int]) -> "Batch":
         from tif.data.encode import collate

@@ -5,6 +5,9 @@ import pathlib
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads than cores wait for one another, four times as long
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TEXTS = (
     "Question: Who wrote The Glass Meridian?\nAnswer: Jaime Vasquez wrote it in 1998.",
     "Question: Where was Mira Dell born?\nAnswer: She was born in Oslo, in the winter of 1961.",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from tif import config, evaluation, models, scoring, training
+from tif.bench_process import now
 from tif.data.encode import Encoded, Encoder
 from tif.data.module import read_benchmark
 from tif.data.samples import Sample
@@ -153,11 +154,9 @@ def _row(part: str, texts: int, clocks: list[list[float]]) -> dict[str, Any]:
 
 
 def _timed(clock: list[float], work: Callable[..., T], policy: "PreTrainedModel", *args: Any) -> T:
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu = now(policy.device.type), time.process_time()
     found = work(policy, *args)
-    if policy.device.type == "cuda":
-        torch.cuda.synchronize()
-    clock[0] += time.perf_counter() - start
+    clock[0] += now(policy.device.type) - start
     clock[1] += time.process_time() - cpu
     return found
 

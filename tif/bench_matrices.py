@@ -52,7 +52,8 @@ def matrices(policy: "PreTrainedModel") -> list[Matrix]:
 
 def flops(policy: "PreTrainedModel", batch: "Batch") -> float:
     """Multiplications and additions of a step: blocks on all tokens, head on answer tokens."""
-    return sum(m.flops(*_tokens(batch)) for m in matrices(policy))
+    tokens, answers = _tokens(batch)
+    return sum(m.flops(tokens, answers) for m in matrices(policy))
 
 
 def rate(policy: "PreTrainedModel", batch: "Batch") -> float:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WAYS = ("ours", "release", "two-pass", "dynamic")
 LOSS = Loss(beta=0.3, pl_weight=0.01)
-SAME = {"float32": 1e-4}  # relative difference of the ways' losses
+SAME = 1e-4  # relative difference of the ways' losses
 ROUGHLY = 2e-2  # the same with weights of fewer bits, whose products depend on the batch's form
 # What is trained where model.path and model.init are null: SmolLM2-135M's shape with random weights.
 SHAPE = {
@@ -134,7 +134,7 @@ class Stand:
             torch.set_num_threads(cfg.threads)
         self.device = torch.device(cfg.device)
         self.policy, self.items = made or load(cfg)
-        self.same = SAME.get(cfg.model.dtype, ROUGHLY)
+        self.same = SAME if cfg.model.dtype == "float32" else ROUGHLY
         self.policy.to(self.device)  # type: ignore[arg-type]
         self.policy.train()
 
@@ -241,7 +241,7 @@ def random_model(cfg: Model, device: str = "cpu") -> "PreTrainedModel":
         return models.prepared(made, cfg, 0)
     with tempfile.TemporaryDirectory() as folder:  # bits are taken off while weights are read
         made.save_pretrained(folder)
-        return models.load_policy(dataclasses.replace(cfg, path=folder), None, 0)  # type: ignore[arg-type]
+        return models.prepared(models.pretrained(dataclasses.replace(cfg, path=folder)), cfg, 0)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> "Table":

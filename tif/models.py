@@ -146,15 +146,23 @@ def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, emp
         with torch.device("meta"):
             policy = AutoModelForCausalLM.from_config(found, dtype=dtype, **keys)
     else:
-        policy = AutoModelForCausalLM.from_pretrained(
-            _located(cfg),
-            dtype=dtype,
-            attn_implementation=cfg.attention,
-            trust_remote_code=cfg.trust_remote_code,
-            use_safetensors=True,
-            quantization_config=_few_bits(cfg, dtype),
-        )
+        policy = pretrained(cfg)
     return prepared(policy, cfg, seed)
+
+
+def pretrained(cfg: Model) -> "PreTrainedModel":
+    """The weights that `model.path` names, from safetensors, in as many bits as asked for."""
+    from transformers import AutoModelForCausalLM
+
+    dtype = getattr(torch, cfg.dtype)
+    return AutoModelForCausalLM.from_pretrained(
+        _located(cfg),
+        dtype=dtype,
+        attn_implementation=cfg.attention,
+        trust_remote_code=cfg.trust_remote_code,
+        use_safetensors=True,
+        quantization_config=_few_bits(cfg, dtype),
+    )
 
 
 def prepared(policy: "PreTrainedModel", cfg: Model, seed: int) -> "PreTrainedModel":

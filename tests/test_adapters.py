@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from tests import tiny
-from tif import adapters, config, export, losses, models
+from tif import adapters, config, export, losses, models, references
 from tif.config import ConfigError
 from tif.losses.terms import Scored
 from tif.schema import Loss
@@ -65,7 +65,7 @@ def test_adapters_are_drawn_from_the_seed_and_the_global_random_state_is_left_al
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_the_adapter_reference_is_the_original_model_after_training_and_leaves_the_policy_as_it_is(kind):
     policy = with_lora(kind)
-    reference = models.make_reference("adapter", policy, tiny.ITEMS, 0, "packed")
+    reference = references.make_reference("adapter", policy, tiny.ITEMS, 0, "packed")
     learned(policy).train()
     with torch.no_grad():
         expected = tiny.plain_scores(tiny.model(kind), tiny.ITEMS)
@@ -84,7 +84,7 @@ def test_all_references_give_the_same_loss_and_gradient():
     found = {}
     for kind in ("cached", "frozen", "adapter"):
         policy = with_lora()
-        reference = models.make_reference(kind, policy, tiny.ITEMS, 0, "packed")
+        reference = references.make_reference(kind, policy, tiny.ITEMS, 0, "packed")
         learned(policy)
         terms = losses.compute(Scored(token_scores(policy, BATCH), reference.scores(BATCH)), BATCH, Loss(retain="none"))
         terms.total.backward()
@@ -95,7 +95,7 @@ def test_all_references_give_the_same_loss_and_gradient():
 
 def test_the_adapter_reference_serves_losses_that_read_whole_distributions():
     policy, (kl,) = with_lora(), [losses.RETAIN["kl"].per_token(Loss())]
-    reference = models.make_reference("adapter", policy, tiny.ITEMS, 0, "packed")
+    reference = references.make_reference("adapter", policy, tiny.ITEMS, 0, "packed")
     assert token_values(policy, BATCH, "packed", kl, reference.on(torch.device("cpu")))[1].abs().max() < 1e-5
     learned(policy)
     value = token_values(policy, BATCH, "packed", kl, reference.on(torch.device("cpu")))[1].sum()

@@ -28,6 +28,7 @@ ROWS = (
     ("tif.module", "tif.callbacks", "tif.resuming", "tif.diagnosis", "tif.data.module"),
     (
         "tif.models",
+        "tif.references",
         "tif.adapters",
         "tif.export",
         "tif.sharding",
@@ -51,6 +52,7 @@ ROWS = (
         "tif.head",
         "tif.layout",
         "tif.attention",
+        "tif.linear",
         "tif.config",
         "tif.data",
         "tif.records",

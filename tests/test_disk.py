@@ -212,7 +212,7 @@ def test_a_run_that_needs_a_deleted_stage_again_says_so_and_goes_on_with_a_new_o
 def test_reference_scores_whose_folder_is_deleted_while_they_are_made_are_kept_all_the_same(tmp_path):
     from tests import tiny
     from tif import reference_cache
-    from tif.models import CachedReference
+    from tif.references import CachedReference
 
     policy, folder = tiny.model(), tmp_path / "references"
 

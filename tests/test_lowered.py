@@ -8,7 +8,7 @@ from tests.test_models import nudge
 from tests.test_module import BATCHES, fit, unlearning, weights
 from tif.generation import _continued
 from tif.lowered import Lowered, LoweredReference
-from tif.models import FrozenReference
+from tif.references import FrozenReference
 from tif.schema import Loss
 from tif.scoring import token_scores
 

@@ -10,8 +10,10 @@ import transformers
 from tests import tiny
 from tif import export, losses, models
 from tif.config import ConfigError
+from tif.data.encode import collate
 from tif.losses.terms import Scored
-from tif.models import CachedReference, FrozenReference, make_reference, to_device
+from tif.models import to_device
+from tif.references import CachedReference, FrozenReference, make_reference
 from tif.schema import Loss, Model
 from tif.scoring import TokenScores, token_scores
 
@@ -39,7 +41,7 @@ def assert_bit_identical(actual, expected):
 
 def shuffled(order, pad_id=0):
     """The samples of tiny.ITEMS in this order, `index` telling which is which."""
-    return models.collate([tiny.ITEMS[i] for i in order], order, pad_id)
+    return collate([tiny.ITEMS[i] for i in order], order, pad_id)
 
 
 # --- references
@@ -271,7 +273,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_before_weights_load(tmp_path, 
 def test_scores_are_told_apart_by_sample_not_by_position_in_the_batch():
     # The cache is looked up by Batch.index alone.
     rows = [TokenScores(*(torch.full((1, 2), float(10 * i + k)) for k in range(3))) for i in range(3)]
-    batch = models.collate([tiny.encoded("x", "pgg"), tiny.encoded("y", "pggg")], [2, 0], 0)
+    batch = collate([tiny.encoded("x", "pgg"), tiny.encoded("y", "pggg")], [2, 0], 0)
     scores = CachedReference(rows).scores(batch)
     assert scores.logit.tolist() == [[20.0, 20.0, 0.0], [0.0, 0.0, 0.0]]
     assert scores.logprob.tolist() == [[21.0, 21.0, 0.0], [1.0, 1.0, 0.0]]

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from tests import tiny
 from tests.test_models import assert_bit_identical, nudge, shuffled, weights
-from tif import losses, models
+from tif import losses, references
+from tif.data.encode import collate
 from tif.losses.terms import Scored
 from tif.module import UnlearningModule
 from tif.schema import Config, Loss, Optimizer, TrainerKeys
@@ -60,7 +61,7 @@ def fit(module, batches, *callbacks, folder=None, **keys):
 
 def unlearning(kind="cached", policy=None, batching="packed", **keys):
     policy = policy or tiny.model()
-    reference = models.make_reference(kind, policy, tiny.ITEMS, 0, batching) if kind else None
+    reference = references.make_reference(kind, policy, tiny.ITEMS, 0, batching) if kind else None
     return UnlearningModule(policy, config(**keys), batching, reference)
 
 
@@ -224,7 +225,7 @@ def test_finetuning_needs_no_reference_and_follows_torchs_own_adamw_on_hugging_f
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step_and_names_the_samples(kind):
     # Token 60 is broken; only sample "poison" of the second batch has it.
     poison = dataclasses.replace(tiny.ITEMS[0], id="poison", input_ids=[3, 60, *tiny.ITEMS[0].input_ids[2:]])
-    second = models.collate([tiny.ITEMS[1], poison], [1, 0], 0)
+    second = collate([tiny.ITEMS[1], poison], [1, 0], 0)
     policy = tiny.model()
     assert 60 not in BATCHES[0].input_ids
     module, watch = unlearning(kind, policy), Watch()
@@ -321,7 +322,7 @@ def test_reduced_precision_trains_with_and_without_clipping_and_the_loss_is_floa
 def test_a_steps_loss_and_gradient_are_those_of_the_whole_batch_however_it_is_split():
     batch, watch = shuffled((0, 1, 2, 3)), Gradient()
     policy = tiny.model()
-    reference = models.make_reference("cached", policy, tiny.ITEMS, 0, "packed")
+    reference = references.make_reference("cached", policy, tiny.ITEMS, 0, "packed")
     nudge(policy)
     plain = Scored(tiny.plain_scores(policy, tiny.ITEMS), reference.scores(batch))
     expected = losses.compute(plain, batch, Loss(beta=0.3))

@@ -14,8 +14,8 @@ from tests import tiny
 from tests.losses.test_methods import RETAIN, cfg_of
 from tests.test_module import Watch
 from tif.data.encode import collate
-from tif.models import make_reference
 from tif.module import UnlearningModule
+from tif.references import make_reference
 from tif.schema import Config, Optimizer
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -8,8 +8,8 @@ import torch
 
 from tests import tiny
 from tests.test_models import assert_bit_identical, nudge
-from tif.models import CachedReference, make_reference
 from tif.reference_cache import NAMES, name
+from tif.references import CachedReference, make_reference
 
 
 def numbers(reference):

@@ -56,8 +56,11 @@ def _forward(
     if not isinstance(edges, tuple):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     found = []
-    for start, end in zip(edges, edges[1:], strict=False):
-        mask = None if attention_mask is None else attention_mask[:, :, start:end, start:end]
-        q, k, v = (t[:, :, start:end] for t in (query, key, value))
+    lengths = [end - start for start, end in zip(edges, edges[1:], strict=False)]
+    # split, not slices: the gradient of each slice would be as long as the row
+    queries, keys, values = (t.split(lengths, 2) for t in (query, key, value))
+    for start, q, k, v in zip(edges, queries, keys, values, strict=False):
+        own = slice(start, start + q.shape[2])
+        mask = None if attention_mask is None else attention_mask[:, :, own, own]
         found.append(sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0])
     return torch.cat(found, 1), None

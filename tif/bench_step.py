@@ -152,8 +152,8 @@ class Stand:
 
     def module(self) -> "UnlearningModule":
         """tif's own step, with the reference that `auto` gives."""
-        from tif.models import make_reference
         from tif.module import UnlearningModule
+        from tif.references import make_reference
         from tif.schema import Config
 
         reference = make_reference("auto", self.policy, self.items, 0, "packed")

@@ -21,8 +21,9 @@ from tif.data.samples import Benchmark
 from tif.export import save
 from tif.files import naming, write_text
 from tif.metrics import overall
-from tif.models import CachedReference, load_policy
+from tif.models import load_policy
 from tif.module import UnlearningModule
+from tif.references import CachedReference
 from tif.schema import Config
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import relu
 
-from tif.models import Reference
+from tif.references import Reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

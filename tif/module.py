@@ -16,7 +16,7 @@ from tif.data.encode import Batch
 from tif.data.split import split
 from tif.losses.terms import Scored, Term
 from tif.lowered import Lowered, LoweredReference
-from tif.models import Reference
+from tif.references import Reference
 from tif.schema import Config
 from tif.schema_loss import Dual
 from tif.scoring import step_tokens, token_scores, token_values

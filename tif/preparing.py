@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 import tif
-from tif import models, runs, sharding
+from tif import models, references, runs, sharding
 from tif.alternates import alternates
 from tif.data.module import UnlearningDataModule
 from tif.data.samples import fingerprint
@@ -38,9 +38,9 @@ def prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataMo
     if kind == "auto" and needed == "model":
         kind = "adapter" if cfg.model.lora.rank else "frozen"
 
-    def take() -> models.Reference:
+    def take() -> references.Reference:
         cache = Path(cfg.run.folder) / "references"
-        return models.make_reference(kind, policy, data.items, data.encoder.pad_id, module.batching, cache)
+        return references.make_reference(kind, policy, data.items, data.encoder.pad_id, module.batching, cache)
 
     precision = trainer.strategy.precision_plugin
     if isinstance(trainer.strategy, ModelParallelStrategy):

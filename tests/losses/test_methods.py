@@ -10,8 +10,8 @@ from tests import tiny
 from tif import config, losses
 from tif.data.encode import collate
 from tif.lowered import LoweredReference
-from tif.models import FrozenReference
 from tif.module import UnlearningModule
+from tif.references import FrozenReference
 from tif.schema import Config
 from tif.schema_loss import Rmu
 from tif.scoring import token_scores

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tif import linear
 from tif.data.samples import Span
 from tif.schema import Identifier
 
@@ -108,6 +109,7 @@ def load(path: str, masked: bool, cfg: Identifier) -> Reader:
     """The model at `path`, ready to be asked; `cfg` says where it runs and in which dtype."""
     device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     model = _auto(masked).from_pretrained(located("", path), dtype=getattr(torch, cfg.dtype), use_safetensors=True)
+    linear.use(model)
     model.eval().requires_grad_(False).to(device)
     own = tokenizer(path)
     return Reader(model, own, limit(model.config, own))

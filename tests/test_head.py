@@ -59,7 +59,7 @@ def test_the_decoder_is_back_in_its_place_after_an_error():
     decoder, forward = model.model, model.lm_head.forward
     model.lm_head.forward = None
     with pytest.raises(TypeError):
-        head.logits(model, torch.zeros(3, 16))
+        head.scores_of_hidden(model, torch.zeros(3, 16), torch.zeros(3, dtype=torch.long))
     model.lm_head.forward = forward
     assert model.model is decoder
     with pytest.raises(RuntimeError), head.skipped(model):

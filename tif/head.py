@@ -2,6 +2,9 @@
 
 The head runs through the model's own `forward`, so that a logit transform in it (soft-capping, scaling) stays in.
 
+A row of logits of which nobody differentiates the log-probability or the mean, as LPL's unwanted words, has a gradient
+in one entry: its way back through the head is one dot product in place of V (`scores`).
+
 Shapes: K answer tokens, D hidden, V vocabulary.
 """
 
@@ -10,6 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
+
+from tif.linear import product
 
 
 @contextlib.contextmanager
@@ -29,8 +35,23 @@ def skipped(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
         handle.remove()
 
 
-def logits(model: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """(K, D) of `skipped` -> (K, V): the model's forward with its decoder replaced by these hidden states."""
+def scores(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """`of_logits` of the model's forward.
+
+    Args:
+        model: a Hugging Face causal LM.
+        inputs: of its forward, such that its logits are (1, K, V). Rows at the end of which only the logit is
+            differentiated cost less.
+        targets: (K,) target ids.
+    """
+    many = _Many()
+    with _product(model, targets, many):
+        logits = model(**inputs).logits.squeeze(0)  # indexing has a gradient that fills and copies
+    return _Scores.apply(logits, targets, many)
+
+
+def scores_of_hidden(model: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """`scores` with the model's decoder replaced by these hidden states, (K, D), of `skipped`."""
     base: Any = model
     if hasattr(base, "get_base_model"):  # peft wraps it
         base = base.get_base_model()
@@ -38,9 +59,68 @@ def logits(model: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     decoder = base._modules[name]
     base._modules[name] = _Given(hidden[None])
     try:
-        return model(inputs_embeds=hidden[None], use_cache=False).logits[0]
+        return scores(model, {"inputs_embeds": hidden[None], "use_cache": False}, targets)
     finally:
         base._modules[name] = decoder
+
+
+@contextlib.contextmanager
+def _product(model: torch.nn.Module, targets: torch.Tensor, many: "_Many") -> Iterator[None]:
+    """Inside, a head that is a plain linear layer multiplies by `_Head`."""
+    own: Any = model
+    layer = own.get_output_embeddings() if torch.is_grad_enabled() else None
+    if not isinstance(layer, torch.nn.Linear) or not layer.weight.is_floating_point():  # adapted, or in few bits
+        yield
+        return
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        given, kind = [x, layer.weight, layer.bias], x.device.type
+        if torch.is_autocast_enabled(kind):
+            given = [t if t is None else t.to(torch.get_autocast_dtype(kind)) for t in given]
+        return _Head.apply(*given, targets, many)
+
+    before = vars(layer).get("forward")
+    vars(layer)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(layer)["forward"]
+        if before is not None:
+            vars(layer)["forward"] = before
+
+
+class _Many:
+    """How many rows of logits, from the first, have a gradient in more than one entry; known once `_Scores` has it."""
+
+    rows: int
+
+
+class _Head(torch.autograd.Function):
+    """(1, K, D), (V, D), (V,) -> (1, K, V)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, many: _Many
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight, targets)
+        ctx.many = many
+        return product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, targets = ctx.saved_tensors
+        rows = ctx.many.rows
+        whole, hidden, at = grad[0, :rows], x[0], targets[rows:]
+        one = grad[0, rows:].gather(1, at[:, None])
+        x_grad = weight_grad = bias_grad = None
+        if ctx.needs_input_grad[0]:
+            x_grad = torch.cat([product(whole, weight.t()), one * weight[at]])[None]
+        if ctx.needs_input_grad[1]:
+            weight_grad = product(whole.t(), hidden[:rows].t()).index_add_(0, at, one * hidden[rows:])
+        if ctx.needs_input_grad[2]:
+            bias_grad = whole.sum(0).index_add_(0, at, one[:, 0])
+        return x_grad, weight_grad, bias_grad, None, None
 
 
 class _Given(torch.nn.Module):
@@ -74,27 +154,33 @@ class _Scores(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, many: _Many) -> tuple[torch.Tensor, ...]:
         found: list[tuple[torch.Tensor, ...]] = []
         for z, at in _blocks(logits, targets):
             logit = z.gather(1, at[:, None])[:, 0]
             found.append((logit, z.logsumexp(1), z.mean(1)))
         logit, norm, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
         ctx.save_for_backward(logits, targets, norm)
+        ctx.many = many
         return logit, logit - norm, mean
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         logits, targets, norm = ctx.saved_tensors
+        logit, logprob, mean = (g[:, None] for g in grads)
+        more = ((logprob != 0) | (mean != 0)).nonzero()[:, 0]
+        rows = ctx.many.rows = int(more[-1]) + 1 if len(more) else 0
         out, first = torch.empty_like(logits), 0
-        for z, at in _blocks(logits, targets):
+        out[rows:] = 0
+        for z, at in _blocks(logits[:rows], targets[:rows]):
             own = slice(first, first + len(z))
-            logit, logprob, mean = (g[own, None] for g in grads)
             first += len(z)
             # d logprob / dz = one-hot - softmax; d logit / dz = one-hot; d mean / dz = 1 / V
-            grad = (z - norm[own, None]).exp_().mul_(-logprob).add_(mean / z.shape[1])
-            out[own] = grad.scatter_add_(1, at[:, None], logit + logprob)
-        return out, None
+            grad = (z - norm[own, None]).exp_().mul_(-logprob[own]).add_(mean[own] / z.shape[1])
+            out[own] = grad.scatter_add_(1, at[:, None], (logit + logprob)[own])
+        out[rows:].scatter_(1, targets[rows:, None], logit[rows:].to(out.dtype))
+        return out, None, None
 
 
 def _blocks(logits: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -107,4 +193,4 @@ def _blocks(logits: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch
 
 def of_logits(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(K, V) logits, (K,) target ids -> (K,) float32 each of logit, log-probability (nats), mean logit."""
-    return _Scores.apply(logits, targets)
+    return _Scores.apply(logits, targets, _Many())

@@ -64,12 +64,14 @@ class Layout:
     Attributes:
         inputs: keys of `forward`; its logits stand at positions among which `cut` finds the K answer tokens'.
         targets: (K,) the answer tokens.
+        unwanted: (K,) bool, which of them are part of an unwanted word.
         cut: logits, or what goes into the head -> (K, ...).
         at: a layer's hidden states -> (K, D), those at the answer tokens themselves.
     """
 
     inputs: dict[str, Any]
     targets: torch.Tensor
+    unwanted: torch.Tensor
     cut: Callable[[torch.Tensor], torch.Tensor]
     at: Callable[[torch.Tensor], torch.Tensor]
 
@@ -83,11 +85,11 @@ def layout(model: torch.nn.Module, batch: Batch, batching: str) -> Layout:
         columns = answer[:, 1:].any(0).nonzero()[:, 0]  # the head runs where any row has an answer
         padded = {"input_ids": batch.input_ids, "attention_mask": real.long(), "logits_to_keep": columns}
         keep = answer[:, columns + 1]
-        targets = batch.input_ids[:, columns + 1][keep]
-        return Layout(padded | {"use_cache": False}, targets, lambda t: t[keep], lambda t: t[answer])
+        targets, unwanted = (t[:, columns + 1][keep] for t in (batch.input_ids, batch.uw))
+        return Layout(padded | {"use_cache": False}, targets, unwanted, lambda t: t[keep], lambda t: t[answer])
     at = answer[real].nonzero()[:, 0]
     ids, positions = batch.input_ids[real][None], (real.cumsum(1)[real] - 1)[None]
     # transformers keeps samples apart where position_ids restart, but only without an attention mask and a cache.
     inputs: dict[str, Any] = {"input_ids": ids, "position_ids": positions, "logits_to_keep": at - 1, "use_cache": False}
     inputs |= attention.borders(model, batch.lengths)
-    return Layout(inputs, ids[0, at], lambda t: t[0], lambda t: t[0, at])
+    return Layout(inputs, ids[0, at], batch.uw[real][at], lambda t: t.squeeze(0), lambda t: t[0, at])

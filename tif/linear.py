@@ -41,19 +41,24 @@ def use(model: "PreTrainedModel | torch.nn.Module") -> None:
 
 
 class Linear(torch.nn.Linear):
-    """torch's own, with other products for float32 on a CPU."""
+    """torch's own, with other products where they are faster."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., I) -> (..., O)."""
-        plain = input.dtype == self.weight.dtype == torch.float32 and self.weight.is_cpu
-        if plain and input.numel() * self.out_features >= SMALLEST and not torch.is_autocast_enabled("cpu"):
+        if _fits(input, self.weight) and not torch.is_autocast_enabled("cpu"):
             return _Linear.apply(input, self.weight, self.bias)
         return super().forward(input)
 
 
 def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """(..., K), (M, K), (M,) -> (..., M): a b' + bias."""
-    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+    """(..., K), (M, K), (M,) -> (..., M): a b' + bias, without a gradient; the faster way."""
+    if _fits(a, b):
+        return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+    return torch.nn.functional.linear(a, b, bias)
+
+
+def _fits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return pays() and a.is_cpu and a.dtype == b.dtype == torch.float32 and a.numel() * len(b) >= SMALLEST
 
 
 class _Linear(torch.autograd.Function):

@@ -94,18 +94,29 @@ def token_scores(
 
 def _scores(model: torch.nn.Module, asked: Layout, chunk_tokens: int) -> tuple[torch.Tensor, ...]:
     """(K,) each of logit, log-probability, mean logit."""
-    if len(asked.targets) <= chunk_tokens:
+    where, many = asked.inputs["logits_to_keep"], len(asked.targets) > chunk_tokens
+    if not many and len(asked.inputs["input_ids"]) > 1:  # the head's logits are a rectangle
         return of_logits(asked.cut(model(**asked.inputs).logits), asked.targets)
-    with head.skipped(model) as kept:
-        model(**asked.inputs)
+    learns = torch.is_grad_enabled()
+    order = (asked.unwanted & learns).argsort(stable=True)  # those last, see head.scores
+    targets = asked.targets[order]
+    if not many:
+        found = head.scores(model, asked.inputs | {"logits_to_keep": where[order]}, targets)
+    else:
+        with head.skipped(model) as kept:
+            model(**asked.inputs)
+        hidden = asked.cut(kept[0])[order]
 
-    def some(hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return of_logits(head.logits(model, hidden), targets)
+        def some(*chunk: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return head.scores_of_hidden(model, *chunk)
 
-    chunks = zip(asked.cut(kept[0]).split(chunk_tokens), asked.targets.split(chunk_tokens), strict=True)
-    again = torch.is_grad_enabled()
-    parts = [checkpoint(some, *chunk, use_reentrant=False) if again else some(*chunk) for chunk in chunks]
-    return tuple(torch.cat(found) for found in zip(*parts, strict=True))
+        parts = [
+            checkpoint(some, *chunk, use_reentrant=False) if learns else some(*chunk)
+            for chunk in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
+        ]
+        found = tuple(torch.cat(own) for own in zip(*parts, strict=True))
+    back = order.argsort()
+    return tuple(t[back] for t in found)
 
 
 def token_values(

@@ -6,6 +6,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import tiny
 from tif import head
+from tif.models import prepared
+from tif.schema import Model
+from tif.schema_model import Lora
 from tif.scoring import token_scores
 
 NAMES = ("logit", "logprob", "mean_logit")
@@ -54,14 +57,13 @@ def test_logits_of_a_chunk_are_the_most_that_is_held_however_large_the_batch(cop
     assert found[1] == 16 * copies
 
 
-def test_the_decoder_is_back_in_its_place_after_an_error():
+def test_decoder_and_head_are_back_in_their_places_after_an_error():
     model = tiny.model()
-    decoder, forward = model.model, model.lm_head.forward
-    model.lm_head.forward = None
-    with pytest.raises(TypeError):
-        head.scores_of_hidden(model, torch.zeros(3, 16), torch.zeros(3, dtype=torch.long))
-    model.lm_head.forward = forward
+    decoder = model.model
+    with pytest.raises(RuntimeError):
+        head.scores_of_hidden(model, torch.zeros(3, 15), torch.zeros(3, dtype=torch.long))  # 16 wide
     assert model.model is decoder
+    assert "forward" not in vars(model.lm_head)
     with pytest.raises(RuntimeError), head.skipped(model):
         raise RuntimeError
     assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, tiny.VOCAB)
@@ -77,6 +79,7 @@ def test_scores_of_logits_and_their_gradient_are_those_of_the_plain_formulas(row
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other)
     weights = torch.randn(3, rows, generator=generator, dtype=torch.float64)
+    weights[1:, ::3] = 0  # only their logits count, some among the others, one at the end
     gradients = [torch.autograd.grad((torch.stack(s) * weights).sum(), logits)[0] for s in (actual, expected)]
     torch.testing.assert_close(*gradients)
 
@@ -88,3 +91,59 @@ def test_scores_of_bfloat16_logits_are_computed_in_float32_and_their_gradient_is
     torch.testing.assert_close(logprob, logits.float().log_softmax(1)[torch.arange(3), targets])
     logprob.sum().backward()
     assert logits.grad.dtype == torch.bfloat16
+
+
+def targeted(scores, batch):
+    """A loss of TPO's kind: the logits of unwanted words, the log-probabilities of general ones."""
+    uw, gw = batch.uw[:, 1:], batch.gw[:, 1:]
+    return (scores.logit * uw).sum().square() - 2 * (scores.logprob * gw).sum()
+
+
+def assert_gradients_of_a_plain_loop(model, plain, chunk_tokens, items=tiny.ITEMS, **tolerance):
+    batch = tiny.batch_of(*items)
+    targeted(token_scores(model, batch, "packed", chunk_tokens), batch).backward()
+    targeted(tiny.plain_scores(plain, items), batch).backward()
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        assert (one.grad is None) is (other.grad is None)
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, **(tolerance or {"atol": 1e-3, "rtol": 1e-4}))
+
+
+@pytest.mark.parametrize("chunk_tokens", [100, 5])
+@pytest.mark.parametrize("kind", tiny.CONFIGS)
+def test_gradients_are_those_of_a_plain_loop_where_unwanted_words_have_but_one_entry(kind, chunk_tokens):
+    assert_gradients_of_a_plain_loop(tiny.model(kind), tiny.model(kind), chunk_tokens)
+
+
+@pytest.mark.parametrize("labels", ["pppuu", "pppgg", "ppugu"])
+def test_so_are_those_of_texts_all_or_none_of_whose_words_are_unwanted(labels):
+    items = [tiny.encoded("a", labels), tiny.encoded("b", labels)]
+    assert_gradients_of_a_plain_loop(tiny.model("phi"), tiny.model("phi"), 100, items)  # its head has a bias
+
+
+@pytest.mark.parametrize("trained", ["head", "decoder"])
+def test_so_are_those_of_a_model_one_part_of_which_is_frozen(trained):
+    models = tiny.model("phi"), tiny.model("phi")
+    for model in models:
+        (model.model if trained == "head" else model.lm_head).requires_grad_(False)
+    assert_gradients_of_a_plain_loop(*models, 5)
+
+
+def test_so_are_those_of_adapters_in_the_head_itself():
+    cfg = Model(lora=Lora(rank=4, targets=["lm_head"]))
+    assert_gradients_of_a_plain_loop(*(tiny.spread(prepared(tiny.model(), cfg, 0)) for _ in range(2)), 100)
+
+
+def test_so_are_those_of_autocast_to_its_precision():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_gradients_of_a_plain_loop(tiny.model("phi"), tiny.model("phi"), 100, atol=2.0, rtol=0.1)
+
+
+@pytest.mark.parametrize("chunk_tokens", [100, 5])
+def test_on_their_way_back_unwanted_words_are_in_no_product_with_the_vocabulary(monkeypatch, chunk_tokens):
+    batch, own, shapes = tiny.batch_of(*tiny.ITEMS), head.product, []  # 10 general words, 6 unwanted
+    loss = targeted(token_scores(tiny.model(), batch, "packed", chunk_tokens), batch)
+    monkeypatch.setattr(head, "product", lambda a, b, *bias: shapes.append(tuple(a.shape)) or own(a, b, *bias))
+    loss.backward()
+    assert sum(shape[0] for shape in shapes if shape[1:] == (tiny.VOCAB,)) == 10  # to the hidden states
+    assert sum(shape[1] for shape in shapes if shape[0] == tiny.VOCAB) == 10  # to the weight

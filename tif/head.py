@@ -55,13 +55,15 @@ def scores_of_hidden(model: torch.nn.Module, hidden: torch.Tensor, targets: torc
     base: Any = model
     if hasattr(base, "get_base_model"):  # peft wraps it
         base = base.get_base_model()
-    name = base.base_model_prefix
+    name, many = base.base_model_prefix, _Many()
     decoder = base._modules[name]
-    base._modules[name] = _Given(hidden[None])
-    try:
-        return scores(model, {"inputs_embeds": hidden[None], "use_cache": False}, targets)
-    finally:
-        base._modules[name] = decoder
+    with _product(model, targets, many):  # transformers names no head where the decoder is not its own
+        base._modules[name] = _Given(hidden[None])
+        try:
+            logits = model(inputs_embeds=hidden[None], use_cache=False).logits.squeeze(0)
+        finally:
+            base._modules[name] = decoder
+    return _Scores.apply(logits, targets, many)
 
 
 @contextlib.contextmanager

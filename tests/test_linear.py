@@ -103,3 +103,15 @@ def test_it_pays_on_amd_cpus_with_wide_vectors(monkeypatch, vendor, capability, 
     monkeypatch.setattr(linear.Path, "read_text", lambda self: f"vendor_id\t: {vendor}\n")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert linear.pays.__wrapped__() is expected
+
+
+def test_a_plain_view_has_torchs_own_layers_and_the_same_weights(everywhere, products):
+    policy = prepared(tiny.model("llama-tied"), Model(), 0)
+    view = linear.plain(policy)
+    ids = torch.tensor([[1, 2, 3]])
+    assert not any(isinstance(m, linear.Linear) for m in view.modules())
+    view(input_ids=ids).logits.sum().backward()
+    assert products == []
+    assert all(a is b and a.grad is not None for a, b in zip(policy.parameters(), view.parameters(), strict=True))
+    policy(input_ids=ids)
+    assert products

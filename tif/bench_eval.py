@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from tif import config, evaluation, models, scoring, training
+from tif import config, evaluation, linear, models, scoring, training
 from tif.bench_process import now
 from tif.data.encode import Encoded, Encoder
 from tif.data.module import read_benchmark
@@ -112,14 +112,15 @@ def _set(
 ) -> tuple[list[list[float]], list[list[str]]]:
     """Losses and generations of a set both ways, on the clocks."""
     texts, prompts = [e for s in samples for e in _texts(encoder, s)], [encoder.prompt_ids(s.prompt) for s in samples]
+    plain = linear.plain(policy)
     losses = [
         _timed(clocks["tif", "scoring"], _scores, policy, encoder, texts, work, batching),
-        _timed(clocks["peers", "scoring"], _peers_scores, policy, texts, encoder.pad_id, work.batch_size),
+        _timed(clocks["peers", "scoring"], _peers_scores, plain, texts, encoder.pad_id, work.batch_size),
     ]
     limits = work.max_new_tokens, work.tokens_per_batch
     said = [
         _timed(clocks["tif", "generating"], generate, policy, encoder, prompts, *limits),
-        _timed(clocks["peers", "generating"], _peers_generations, policy, encoder, prompts, work),
+        _timed(clocks["peers", "generating"], _peers_generations, plain, encoder, prompts, work),
     ]
     return losses, said
 

@@ -139,16 +139,17 @@ class Stand:
         self.policy.train()
 
     def way(self, name: str) -> "Way":
-        """What leaves the gradient of a batch's loss in the weights."""
+        """What leaves the gradient of a batch's loss in the weights; others' ways on torch's own layers."""
         import copy
 
-        from tif import bench_ways
+        from tif import bench_ways, linear
 
         if name == "ours":
             return bench_ways.ours(self.module())
-        reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
+        policy = linear.plain(self.policy)
+        reference = copy.deepcopy(policy).eval().requires_grad_(False)
         make = {"release": bench_ways.release, "two-pass": bench_ways.two_pass, "dynamic": bench_ways.dynamic}[name]
-        return make(self.policy, reference, LOSS)
+        return make(policy, reference, LOSS)
 
     def module(self) -> "UnlearningModule":
         """tif's own step, with the reference that `auto` gives."""

@@ -147,3 +147,43 @@ def test_on_their_way_back_unwanted_words_are_in_no_product_with_the_vocabulary(
     loss.backward()
     assert sum(shape[0] for shape in shapes if shape[1:] == (tiny.VOCAB,)) == 10  # to the hidden states
     assert sum(shape[1] for shape in shapes if shape[0] == tiny.VOCAB) == 10  # to the weight
+
+
+@pytest.mark.parametrize("padding", [None, 0, "first"])
+@pytest.mark.parametrize("chunk_tokens", [100, 5])
+def test_a_weight_that_embeddings_and_head_share_has_the_gradient_of_a_plain_loop(padding, chunk_tokens):
+    models = tiny.model("llama-tied"), tiny.model("llama-tied")
+    for model in models:
+        model.model.embed_tokens.padding_idx = tiny.ITEMS[0].input_ids[0] if padding == "first" else padding
+    assert_gradients_of_a_plain_loop(*models, chunk_tokens)
+    assert all("forward" not in vars(m) for m in (models[0].model.embed_tokens, models[0].lm_head))
+
+
+class FullSize(TorchDispatchMode):
+    """Operations that return a new (V, D) tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.shape == (tiny.VOCAB, 16) and not func.is_view:
+            self.found.append(func.overloadpacket.__name__)
+        return out
+
+
+def test_a_shared_weights_gradient_is_made_once():
+    batch, model = tiny.batch_of(*tiny.ITEMS), tiny.model("llama-tied")
+    loss = targeted(token_scores(model, batch), batch)
+    with FullSize() as size:
+        loss.backward()
+    assert size.found == ["mm", "index_add_", "index_add_"]  # one is new; unwanted words and embeddings are added to it
+
+
+def test_two_forwards_before_one_backward_add_up():
+    model, plain, batch = tiny.model("llama-tied"), tiny.model("llama-tied"), tiny.batch_of(*tiny.ITEMS)
+    sum(targeted(token_scores(model, batch), batch) for _ in range(2)).backward()
+    (2 * targeted(tiny.plain_scores(plain, tiny.ITEMS), batch)).backward()
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-3, rtol=1e-4)

@@ -5,11 +5,14 @@ The head runs through the model's own `forward`, so that a logit transform in it
 A row of logits of which nobody differentiates the log-probability or the mean, as LPL's unwanted words, has a gradient
 in one entry: its way back through the head is one dot product in place of V (`scores`).
 
+Where input embeddings and head are one weight, its gradient is made once, (V, D): the embeddings' rows are added to the
+head's.
+
 Shapes: K answer tokens, D hidden, V vocabulary.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -45,7 +48,7 @@ def scores(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor
         targets: (K,) target ids.
     """
     many = _Many()
-    with _product(model, targets, many):
+    with _product(model, targets, many), _embeddings(model, many):
         logits = model(**inputs).logits.squeeze(0)  # indexing has a gradient that fills and copies
     return _Scores.apply(logits, targets, many)
 
@@ -81,6 +84,34 @@ def _product(model: torch.nn.Module, targets: torch.Tensor, many: "_Many") -> It
             given = [t if t is None else t.to(torch.get_autocast_dtype(kind)) for t in given]
         return _Head.apply(*given, targets, many)
 
+    with _instead(layer, forward):
+        yield
+
+
+@contextlib.contextmanager
+def _embeddings(model: torch.nn.Module, many: "_Many") -> Iterator[None]:
+    """Inside, input embeddings that are the head's weight wait for its gradient.
+
+    In float32 on a CPU, where the order of a sum's rows is fixed.
+    """
+    own: Any = model
+    learns = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    layer: Any = own.get_input_embeddings() if learns else None
+    weight: Any = getattr(layer, "weight", None)
+    head = own.get_output_embeddings() if learns else None
+    shared = isinstance(head, torch.nn.Linear) and weight is head.weight and type(weight) is torch.nn.Parameter
+    plain = type(layer) is torch.nn.Embedding and layer.max_norm is None  # others scale, or change the weight
+    if not (shared and plain and weight.is_cpu and weight.dtype == torch.float32 and weight.requires_grad):
+        yield
+        return
+    many.tied = True
+    with _instead(layer, lambda ids: _Embedding.apply(weight, ids, layer.padding_idx, many)):
+        yield
+
+
+@contextlib.contextmanager
+def _instead(layer: torch.nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """Inside, a layer's own `forward` is another."""
     before = vars(layer).get("forward")
     vars(layer)["forward"] = forward
     try:
@@ -92,9 +123,17 @@ def _product(model: torch.nn.Module, targets: torch.Tensor, many: "_Many") -> It
 
 
 class _Many:
-    """How many rows of logits, from the first, have a gradient in more than one entry; known once `_Scores` has it."""
+    """What the backward pass of one part tells another.
+
+    Attributes:
+        rows: how many rows of logits, from the first, have a gradient in more than one entry.
+        tied: whether the embeddings take the gradient of the head's weight on.
+        weight: that gradient, (V, D).
+    """
 
     rows: int
+    tied = False
+    weight: torch.Tensor | None = None
 
 
 class _Head(torch.autograd.Function):
@@ -122,7 +161,31 @@ class _Head(torch.autograd.Function):
             weight_grad = product(whole.t(), hidden[:rows].t()).index_add_(0, at, one * hidden[rows:])
         if ctx.needs_input_grad[2]:
             bias_grad = whole.sum(0).index_add_(0, at, one[:, 0])
+        if ctx.many.tied:
+            ctx.many.weight, weight_grad = weight_grad, None
         return x_grad, weight_grad, bias_grad, None, None
+
+
+class _Embedding(torch.autograd.Function):
+    """(V, D), (1, N) ids -> (1, N, D); its way back comes after the head's, through which all of it goes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: torch.Tensor, ids: torch.Tensor, padding: int | None, many: _Many
+    ) -> torch.Tensor:
+        ctx.save_for_backward(ids)
+        ctx.padding, ctx.many = padding, many
+        return torch.nn.functional.embedding(ids, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (ids,) = ctx.saved_tensors
+        found, ctx.many.weight = ctx.many.weight, None
+        assert found is not None
+        if ctx.padding is not None:  # as torch's: its row learns nothing here
+            grad = grad * (ids != ctx.padding)[..., None]
+        return found.index_add_(0, ids.flatten(), grad.flatten(0, -2)), None, None, None
 
 
 class _Given(torch.nn.Module):

@@ -47,10 +47,10 @@ def scores(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor
             differentiated cost less.
         targets: (K,) target ids.
     """
-    many = _Many()
-    with _product(model, targets, many), _embeddings(model, many):
+    back = _Back()
+    with _product(model, targets, back), _embeddings(model, back):
         logits = model(**inputs).logits.squeeze(0)  # indexing has a gradient that fills and copies
-    return _Scores.apply(logits, targets, many)
+    return _Scores.apply(logits, targets, back)
 
 
 def scores_of_hidden(model: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -58,19 +58,19 @@ def scores_of_hidden(model: torch.nn.Module, hidden: torch.Tensor, targets: torc
     base: Any = model
     if hasattr(base, "get_base_model"):  # peft wraps it
         base = base.get_base_model()
-    name, many = base.base_model_prefix, _Many()
+    name, back = base.base_model_prefix, _Back()
     decoder = base._modules[name]
-    with _product(model, targets, many):  # transformers names no head where the decoder is not its own
+    with _product(model, targets, back):  # transformers names no head where the decoder is not its own
         base._modules[name] = _Given(hidden[None])
         try:
             logits = model(inputs_embeds=hidden[None], use_cache=False).logits.squeeze(0)
         finally:
             base._modules[name] = decoder
-    return _Scores.apply(logits, targets, many)
+    return _Scores.apply(logits, targets, back)
 
 
 @contextlib.contextmanager
-def _product(model: torch.nn.Module, targets: torch.Tensor, many: "_Many") -> Iterator[None]:
+def _product(model: torch.nn.Module, targets: torch.Tensor, back: "_Back") -> Iterator[None]:
     """Inside, a head that is a plain linear layer multiplies by `_Head`."""
     own: Any = model
     layer = own.get_output_embeddings() if torch.is_grad_enabled() else None
@@ -82,14 +82,14 @@ def _product(model: torch.nn.Module, targets: torch.Tensor, many: "_Many") -> It
         given, kind = [x, layer.weight, layer.bias], x.device.type
         if torch.is_autocast_enabled(kind):
             given = [t if t is None else t.to(torch.get_autocast_dtype(kind)) for t in given]
-        return _Head.apply(*given, targets, many)
+        return _Head.apply(*given, targets, back)
 
     with _instead(layer, forward):
         yield
 
 
 @contextlib.contextmanager
-def _embeddings(model: torch.nn.Module, many: "_Many") -> Iterator[None]:
+def _embeddings(model: torch.nn.Module, back: "_Back") -> Iterator[None]:
     """Inside, input embeddings that are the head's weight wait for its gradient.
 
     In float32 on a CPU, where the order of a sum's rows is fixed.
@@ -104,8 +104,8 @@ def _embeddings(model: torch.nn.Module, many: "_Many") -> Iterator[None]:
     if not (shared and plain and weight.is_cpu and weight.dtype == torch.float32 and weight.requires_grad):
         yield
         return
-    many.tied = True
-    with _instead(layer, lambda ids: _Embedding.apply(weight, ids, layer.padding_idx, many)):
+    back.tied = True
+    with _instead(layer, lambda ids: _Embedding.apply(weight, ids, layer.padding_idx, back)):
         yield
 
 
@@ -122,7 +122,7 @@ def _instead(layer: torch.nn.Module, forward: Callable[..., torch.Tensor]) -> It
             vars(layer)["forward"] = before
 
 
-class _Many:
+class _Back:
     """What the backward pass of one part tells another.
 
     Attributes:
@@ -141,17 +141,17 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, many: _Many
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, back: _Back
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight, targets)
-        ctx.many = many
+        ctx.back = back
         return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, targets = ctx.saved_tensors
-        rows = ctx.many.rows
+        rows = ctx.back.rows
         whole, hidden, at = grad[0, :rows], x[0], targets[rows:]
         one = grad[0, rows:].gather(1, at[:, None])
         x_grad = weight_grad = bias_grad = None
@@ -161,8 +161,8 @@ class _Head(torch.autograd.Function):
             weight_grad = product(whole.t(), hidden[:rows].t()).index_add_(0, at, one * hidden[rows:])
         if ctx.needs_input_grad[2]:
             bias_grad = whole.sum(0).index_add_(0, at, one[:, 0])
-        if ctx.many.tied:
-            ctx.many.weight, weight_grad = weight_grad, None
+        if ctx.back.tied:
+            ctx.back.weight, weight_grad = weight_grad, None
         return x_grad, weight_grad, bias_grad, None, None
 
 
@@ -171,17 +171,17 @@ class _Embedding(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, weight: torch.Tensor, ids: torch.Tensor, padding: int | None, many: _Many
+        ctx: Any, weight: torch.Tensor, ids: torch.Tensor, padding: int | None, back: _Back
     ) -> torch.Tensor:
         ctx.save_for_backward(ids)
-        ctx.padding, ctx.many = padding, many
+        ctx.padding, ctx.back = padding, back
         return torch.nn.functional.embedding(ids, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (ids,) = ctx.saved_tensors
-        found, ctx.many.weight = ctx.many.weight, None
+        found, ctx.back.weight = ctx.back.weight, None
         assert found is not None
         if ctx.padding is not None:  # as torch's: its row learns nothing here
             grad = grad * (ids != ctx.padding)[..., None]
@@ -219,14 +219,14 @@ class _Scores(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, many: _Many) -> tuple[torch.Tensor, ...]:
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, back: _Back) -> tuple[torch.Tensor, ...]:
         found: list[tuple[torch.Tensor, ...]] = []
         for z, at in _blocks(logits, targets):
             logit = z.gather(1, at[:, None])[:, 0]
             found.append((logit, z.logsumexp(1), z.mean(1)))
         logit, norm, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
         ctx.save_for_backward(logits, targets, norm)
-        ctx.many = many
+        ctx.back = back
         return logit, logit - norm, mean
 
     @staticmethod
@@ -235,7 +235,7 @@ class _Scores(torch.autograd.Function):
         logits, targets, norm = ctx.saved_tensors
         logit, logprob, mean = (g[:, None] for g in grads)
         more = ((logprob != 0) | (mean != 0)).nonzero()[:, 0]
-        rows = ctx.many.rows = int(more[-1]) + 1 if len(more) else 0
+        rows = ctx.back.rows = int(more[-1]) + 1 if len(more) else 0
         out, first = torch.empty_like(logits), 0
         out[rows:] = 0
         for z, at in _blocks(logits[:rows], targets[:rows]):
@@ -258,4 +258,4 @@ def _blocks(logits: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch
 
 def of_logits(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(K, V) logits, (K,) target ids -> (K,) float32 each of logit, log-probability (nats), mean logit."""
-    return _Scores.apply(logits, targets, _Many())
+    return _Scores.apply(logits, targets, _Back())

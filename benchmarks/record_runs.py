@@ -28,7 +28,7 @@ model.init.num_attention_heads=2 model.init.num_key_value_heads=2 model.init.voc
 optimizer.lr=1e-3 trainer.max_epochs=1 stages.target.optimizer.lr=1e-2 stages.retain.optimizer.lr=1e-2
 stages.target.trainer.max_epochs=4 stages.retain.trainer.max_epochs=4 eval.max_new_tokens=8
 eval.max_samples.retain=6 eval.max_samples.real_authors=3 eval.max_samples.world_facts=3 eval.best=none
-""".split()
+""".split()  # noqa: SIM905
 
 RUNS = {
     "quickstart": ["trainer.max_epochs=3"],

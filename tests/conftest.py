@@ -20,8 +20,8 @@ TEXTS = (
 @pytest.fixture(scope="session")
 def tokenizer():
     """Byte-level BPE of 400 tokens, trained on TEXTS; end token and pad token differ. No download. Do not change it."""
-    from tif.models import load_tokenizer
-    from tif.schema import Model
+    from tif.config.schema import Model
+    from tif.models.load import load_tokenizer
 
     return load_tokenizer(Model(init={"vocab_size": 400}), TEXTS)
 
@@ -47,7 +47,7 @@ def smollm2() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def untrained_bert(tmp_path_factory) -> str:
     """Folder of a tiny BERT with random weights."""
-    from tests.identifiers import lms
+    from tests.support import lms
 
     return lms.bert(tmp_path_factory.mktemp("bert"))
 
@@ -55,7 +55,7 @@ def untrained_bert(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def trained_bert(tmp_path_factory) -> str:
     """Folder of a tiny BERT that fills in the words of a few sentences."""
-    from tests.identifiers import lms
+    from tests.support import lms
 
     return lms.bert(tmp_path_factory.mktemp("bert"), steps=150, words=("basil", "kuwait", "al", "-"))
 
@@ -63,7 +63,7 @@ def trained_bert(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory, tokenizer) -> str:
     """Folder of a tiny Llama with random weights."""
-    from tests.identifiers import lms
+    from tests.support import lms
 
     return lms.llama(tmp_path_factory.mktemp("llama"), tokenizer)
 
@@ -71,6 +71,6 @@ def llama(tmp_path_factory, tokenizer) -> str:
 @pytest.fixture(scope="session")
 def other_llama(tmp_path_factory, tokenizer) -> str:
     """Another one."""
-    from tests.identifiers import lms
+    from tests.support import lms
 
     return lms.llama(tmp_path_factory.mktemp("llama"), tokenizer, seed=1)

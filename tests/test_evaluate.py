@@ -12,9 +12,11 @@ import pytest
 import scipy.stats
 
 from tests.metrics.test_tofu import LOGS, NAMES, TASKS, real
-from tif import aggregates, evaluate, records
+from tif import evaluate
 from tif.metrics import fluency, membership, tofu
-from tif.records import Evaluation, Record, RecordSet
+from tif.metrics import summary as aggregates
+from tif.records import files as records
+from tif.records.types import Evaluation, Record, RecordSet
 
 ALL_TASKS = tuple(TASKS.values())
 FORMS = ("truth_ratio", "truth_ratio_arithmetic", "truth_ratio_probability")

@@ -7,10 +7,20 @@ import shutil
 
 import pytest
 
-from tests.small import SMALL, files, finished, rows
-from tif import callbacks, config, evaluate, fit, models, module, planning, records, report, runs, training
+from tests.support.small import SMALL, files, finished, rows
+from tif import evaluate, fit
+from tif.config import load as config
 from tif.data.fictitious import fictitious
-from tif.identifiers import store
+from tif.identifiers import span_file as store
+from tif.models import load as models
+from tif.records import files as records
+from tif.reports import run as report
+from tif.training import module
+from tif.training import plan as planning
+from tif.training import run as training
+from tif.training import run_folders as runs
+from tif.training.callbacks import evaluation as callbacks
+from tif.utils import environment
 
 SETS = ("forget", "retain", "real_authors", "world_facts")
 
@@ -366,7 +376,7 @@ def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(run):
 def test_the_environment_is_recorded(run):
     env = json.loads((run.folder / "env.json").read_text())
     assert {"torch", "lightning", "transformers"} <= {name.lower() for name in env["packages"]}
-    assert env["commit"] == runs.commit()
+    assert env["commit"] == environment.commit()
     assert env["host"]["cpu_threads"] >= 1
 
 

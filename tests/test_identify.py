@@ -10,12 +10,16 @@ import time
 
 import pytest
 
-from tests.identifiers import llm_stub, lms
-from tests.small import SMALL
-from tif import config, identifiers, identify, runs, spans, terminal
-from tif.data.module import read_benchmark
-from tif.identifiers import store
+from tests.support import llm_stub, lms
+from tests.support.small import SMALL
+from tif import identifiers, identify
+from tif.config import load as config
+from tif.data.benchmarks import read_benchmark
+from tif.identifiers import span_file as store
 from tif.identifiers.lookup import find
+from tif.training import run_folders as runs
+from tif.training import spans
+from tif.utils import terminal
 
 AUTHORS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34"]
 

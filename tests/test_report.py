@@ -7,8 +7,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from tests.small import files, finished, rows
-from tif import records, report
+from tests.support.small import files, finished, rows
+from tif.records import files as records
+from tif.reports import run as report
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ import time
 
 import pytest
 
-from tests import killing
 from tests.data.test_tofu_reader import FILES as TOFU
-from tests.small import SMALL, files, finished, rows
-from tif import evaluate, identify, resuming, runs
+from tests.support import killing
+from tests.support.small import SMALL, files, finished, rows
+from tif import evaluate, identify
+from tif.training import checkpoints as resuming
+from tif.training import run_folders as runs
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).parents[1]

@@ -26,12 +26,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tif import command, config, distributed
-from tif.files import told
-from tif.schema_evaluate import Evaluate
+from tif.config import load as config
+from tif.config.evaluate_command import Evaluate
+from tif.utils import command_line as command
+from tif.utils import distributed
+from tif.utils.files import told
 
 if TYPE_CHECKING:
-    from tif.records import Evaluation
+    from tif.records.types import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--json" in words:
         print(json.dumps(found, indent=1, allow_nan=False))
         return 0
-    from tif import evaluation_tables
+    from tif.reports import evaluation as evaluation_tables
 
     evaluation_tables.show(found)
     return 0
@@ -74,7 +76,7 @@ def evaluate(cfg: Evaluate) -> dict[str, Any]:
     retain = _read("retain_records", cfg.retain_records, problems)
     if problems or ours is None:
         raise config.ConfigError("\n".join(problems))
-    from tif.aggregates import Extras, Rules, numbers
+    from tif.metrics.summary import Extras, Rules, numbers
 
     rules = Rules(cfg.draws, cfg.seed, cfg.allow_mismatch)
     places = f"records: {cfg.records}", f"retain_records: {cfg.retain_records}"
@@ -83,7 +85,8 @@ def evaluate(cfg: Evaluate) -> dict[str, Any]:
 
 def _of_model(cfg: Evaluate, quiet: bool) -> dict[str, Any] | None:
     """What the model's evaluations say, in the main process; None in the others."""
-    from tif import checkpoint, model_evaluation
+    from tif.evaluation import model_numbers as model_evaluation
+    from tif.evaluation import model_records as checkpoint
 
     with checkpoint.processes(cfg.device), checkpoint.told_on_stderr(quiet):
         found = model_evaluation.evaluate(cfg)
@@ -94,7 +97,7 @@ def _read(setting: str, path: str | None, problems: list[str]) -> "Evaluation | 
     """The evaluation at `path`; what is wrong with it goes to `problems`."""
     if path is None:
         return None
-    from tif import records
+    from tif.records import files as records
 
     try:
         found = records.read(path)
@@ -113,7 +116,7 @@ def _read(setting: str, path: str | None, problems: list[str]) -> "Evaluation | 
 
 def cards() -> str:
     """Each metric's docstring, as far as it is about the metric."""
-    from tif.aggregates import metric_cards
+    from tif.metrics.summary import metric_cards
 
     return "\n\n".join(f"{name}\n{textwrap.indent(text, '  ')}" for name, text in metric_cards().items())
 

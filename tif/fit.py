@@ -20,7 +20,9 @@ weights load), 128 + N stopped by signal N (SIGTERM, SIGUSR1) with a checkpoint 
 import sys
 from collections.abc import Sequence
 
-from tif import command, config, distributed
+from tif.config import load as config
+from tif.utils import command_line as command
+from tif.utils import distributed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         started = distributed.launch("tif.fit", words, cfg.trainer.devices, cfg.trainer.accelerator)
         if started is not None:
             return started
-        from tif import training  # torch and transformers only now, so that help and wrong keys answer at once
+        from tif.training import (
+            run as training,  # torch and transformers only now, so that help and wrong keys answer at once
+        )
 
         return training.attempt(lambda: training.run(cfg))
     except config.ConfigError as error:

@@ -34,9 +34,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tif import command, config
-from tif.files import told
-from tif.schema import Config, key
+from tif.config import load as config
+from tif.config.paths import check_writable
+from tif.config.schema import Config, key
+from tif.utils import command_line as command
+from tif.utils.files import told
 
 
 @dataclasses.dataclass
@@ -84,16 +86,20 @@ def make(words: Sequence[str]) -> None:
         return
     if cfg.out and not cfg.out.endswith(".jsonl"):
         raise config.ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
-    from tif import planning, runs, spans, training
-    from tif.data.module import read_benchmark
-    from tif.identifiers import identify, settings, store
+    from tif.data.benchmarks import read_benchmark
+    from tif.identifiers import identify, settings
+    from tif.identifiers import span_file as store
+    from tif.training import plan as planning
+    from tif.training import run as training
+    from tif.training import run_folders as runs
+    from tif.training import spans
 
     run = Config(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(Config)})
     training.quiet()
     try:
         samples = read_benchmark(run.data).forget
         if cfg.out:
-            runs.check_writable("out", Path(cfg.out).parent)
+            check_writable("out", Path(cfg.out).parent)
         else:
             runs.check_folder(run)
         planning.check_identifier(run)
@@ -115,7 +121,7 @@ def _tell_made(out: Path, found: Sequence[Any]) -> None:
     from rich.markup import escape
 
     from tif.identifiers.show import summary
-    from tif.terminal import console
+    from tif.utils.terminal import console
 
     console.print(f"{escape(str(out))}: {summary(found)}", soft_wrap=True)
 
@@ -144,7 +150,7 @@ def compare(words: Sequence[str]) -> None:
 
 
 def _tokens_of(path: str) -> Any:
-    from tif.identifiers import readers
+    from tif.identifiers import language_models as readers
     from tif.identifiers.compare import token_units
 
     readers.located("tokenizer", path)
@@ -161,7 +167,7 @@ def _show_comparison(found: dict[str, Any], units: str) -> None:
     """Two tables; files are numbered, so that columns stay narrow whatever their names and number."""
     from rich.markup import escape
 
-    from tif.terminal import console
+    from tif.utils.terminal import console
 
     scores = {"uw_share": "unwanted"}
     if found["gold"]:
@@ -179,7 +185,7 @@ def _print_numbers(title: str, columns: Sequence[str], rows: dict[str, list[floa
     from rich.markup import escape
     from rich.table import Table
 
-    from tif.terminal import console
+    from tif.utils.terminal import console
 
     digits = len(str(len(rows)))
     names = {name: f"{number:>{digits}}  {name}" for number, name in enumerate(rows, 1)}
@@ -204,10 +210,10 @@ def show(words: Sequence[str]) -> None:
         raise config.ConfigError("show: want one span file (.jsonl) and nothing but [--html]")
     from rich.markup import escape
 
-    from tif.files import write_text
     from tif.identifiers import show as showing
-    from tif.identifiers import store
-    from tif.terminal import console
+    from tif.identifiers import span_file as store
+    from tif.utils.files import write_text
+    from tif.utils.terminal import console
 
     path = Path(paths[0])
     try:

@@ -6,9 +6,10 @@ import json
 import datasets
 import pytest
 
-from tests.identifiers import llm_stub, lms
-from tif import config, identifiers
-from tif.identifiers import store
+from tests.support import llm_stub, lms
+from tif import identifiers
+from tif.config import load as config
+from tif.identifiers import span_file as store
 from tif.identifiers.lookup import find
 from tif.identifiers.words import words
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 import transformers
 
-from tests.identifiers import lms
-from tests.identifiers.lms import SENTENCES, TEXTS, sample, unwanted
+from tests.support import lms
+from tests.support.lms import SENTENCES, TEXTS, sample, unwanted
+from tif.config.identifier_section import CausalLM, Contrastive
+from tif.config.schema import Identifier
 from tif.data.fictitious import fictitious
 from tif.identifiers import check, identify, settings, windows
 from tif.identifiers.words import words
-from tif.schema import Identifier
-from tif.schema_identifier import CausalLM, Contrastive
 
 TEMPLATE = "Q: {prompt}\nA:"
 SAMPLES = [sample(a, "Where was she born?", str(i)) for i, a in enumerate((*SENTENCES, *TEXTS.values()))]
@@ -85,8 +85,8 @@ def test_the_difference_of_two_models_decides(llama, other_llama):
 
 
 def test_models_with_different_tokenizers_compare_by_words(llama, tmp_path):
-    from tif.models import load_tokenizer
-    from tif.schema import Model
+    from tif.config.schema import Model
+    from tif.models.load import load_tokenizer
 
     other = lms.llama(tmp_path, load_tokenizer(Model(init={"vocab_size": 300}), SENTENCES), seed=2)
     rises = [[t - b for t, b in zip(plain(llama, s), plain(other, s), strict=True)] for s in SAMPLES]

@@ -1,12 +1,13 @@
 import pytest
 
-from tests.identifiers.lms import sample
+from tests.support.lms import sample
+from tif.config.identifier_section import RandomWords
+from tif.config.schema import Identifier
 from tif.data.fictitious import fictitious
 from tif.data.samples import Sample, Span
-from tif.identifiers import identify, store
+from tif.identifiers import identify
+from tif.identifiers import span_file as store
 from tif.identifiers.compare import compare, labels, token_units, word_units
-from tif.schema import Identifier
-from tif.schema_identifier import RandomWords
 
 #         0123456789012345678901234
 ANSWER = "Mira Dell, born in Oslo."

@@ -2,13 +2,13 @@ import random
 
 import pytest
 
-from tests.identifiers.lms import TEXTS, sample, unwanted
+from tests.support.lms import TEXTS, sample, unwanted
+from tif.config.identifier_section import RandomWords
+from tif.config.schema import Identifier
 from tif.data.fictitious import fictitious
 from tif.data.samples import Span
 from tif.identifiers import check, identify, settings
 from tif.identifiers.words import words
-from tif.schema import Identifier
-from tif.schema_identifier import RandomWords
 
 SAMPLES = fictitious(8, 10, 0.5).forget
 

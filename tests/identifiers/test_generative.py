@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from tests.identifiers.llm_stub import capitals, sample, settings, text_of, texts, unwanted
+from tests.support.llm_stub import capitals, sample, settings, text_of, texts, unwanted
+from tif.config.identifier_section import Generative
 from tif.data.samples import Sample, Span
-from tif.identifiers.generative import Incomplete, agreement, estimate, generative, label, majority
-from tif.identifiers.generative_requests import BadAnswer, parse
-from tif.schema_identifier import Generative
+from tif.identifiers.generative.identify import Incomplete, agreement, estimate, generative, label, majority
+from tif.identifiers.generative.requests import BadAnswer, parse
 
 
 def test_the_words_that_the_model_names_become_spans(stub, tmp_path):
@@ -274,7 +274,7 @@ def test_it_works_inside_a_running_event_loop(stub, tmp_path):
 
 def test_openai_is_imported_when_something_is_asked_only(tmp_path):
     code = (
-        "import sys; from tif.identifiers.generative import *; from tif.data.samples import Sample\n"
+        "import sys; from tif.identifiers.generative.identify import *; from tif.data.samples import Sample\n"
         "from pathlib import Path\n"
         "generative(Generative(model='m', dry_run=True), [Sample('a', 'Q?', 'A.')], Path(sys.argv[1]))\n"
         "print({'openai', 'torch', 'transformers'} & set(sys.modules))"

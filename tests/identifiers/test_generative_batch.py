@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from tests.identifiers.llm_stub import Handler, completion, sample, serving, settings, unwanted
-from tif.identifiers import generative_batch
-from tif.identifiers.generative import Incomplete, label
+from tests.support.llm_stub import Handler, completion, sample, serving, settings, unwanted
+from tif.identifiers.generative import batch as generative_batch
+from tif.identifiers.generative.identify import Incomplete, label
 
 
 class BatchHandler(Handler):

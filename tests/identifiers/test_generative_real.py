@@ -10,12 +10,12 @@ import urllib.request
 
 import pytest
 
-from tests.identifiers.llm_stub import Handler, serving
+from tests.support.llm_stub import Handler, serving
+from tif.config.identifier_section import Generative
 from tif.data.fictitious import fictitious
 from tif.data.samples import Sample
-from tif.identifiers import store
-from tif.identifiers.generative import Incomplete, label
-from tif.schema_identifier import Generative
+from tif.identifiers import span_file as store
+from tif.identifiers.generative.identify import Incomplete, label
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 SAMPLES = [

@@ -14,12 +14,12 @@ import traceback
 
 import pytest
 
-from tests.identifiers.llm_stub import FAULTS, KEY, completion, sample, settings, texts, unwanted
-from tif.identifiers import generative_client as client
-from tif.identifiers.generative import Incomplete, generative, label
-from tif.identifiers.generative_answers import Answers
-from tif.identifiers.generative_requests import first
-from tif.schema_identifier import Generative
+from tests.support.llm_stub import FAULTS, KEY, completion, sample, settings, texts, unwanted
+from tif.config.identifier_section import Generative
+from tif.identifiers.generative import client
+from tif.identifiers.generative.answers import Answers
+from tif.identifiers.generative.identify import Incomplete, generative, label
+from tif.identifiers.generative.requests import first
 
 SAMPLES = [sample(n) for n in range(500)]
 

@@ -2,13 +2,13 @@ import pytest
 import torch
 import transformers
 
-from tests.identifiers import lms
-from tests.identifiers.lms import SENTENCES, TEXTS, sample, unwanted
+from tests.support import lms
+from tests.support.lms import SENTENCES, TEXTS, sample, unwanted
+from tif.config.identifier_section import MaskedLM
+from tif.config.schema import Identifier
 from tif.data.samples import Span
 from tif.identifiers import check, identify, masked_lm, settings
-from tif.identifiers.readers import limit, load
-from tif.schema import Identifier
-from tif.schema_identifier import MaskedLM
+from tif.identifiers.language_models import limit, load
 
 ANSWERS = (
     *SENTENCES,

@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from tif.data.samples import Sample, Span
-from tif.identifiers import store
+from tif.identifiers import span_file as store
 from tif.identifiers.precomputed import complement, precomputed
 
 SHARED = pathlib.Path(os.environ.get("TIF_SHARED") or pathlib.Path(__file__).parents[2].parent / "shared") / "data"

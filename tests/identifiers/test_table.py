@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from tests.identifiers import llm_stub
+from tests.support import llm_stub
 from tif import identify
 from tif.data.fictitious import fictitious
 from tif.data.tofu import tofu
-from tif.identifiers import compare, precomputed, store
+from tif.identifiers import compare, precomputed
+from tif.identifiers import span_file as store
 from tif.identifiers.words import words
 
 DATA = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34"]

@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-from tests import tiny
+from tests.support import tiny
 from tif import losses
+from tif.config.schema import Loss
 from tif.losses import FORGET, RETAIN, compute
 from tif.losses.finetune import cross_entropy
 from tif.losses.terms import Inputs, Scored
-from tif.schema import Loss
-from tif.scoring import TokenScores, token_scores
+from tif.scoring.token_scores import TokenScores, token_scores
 
 # Two samples of four tokens, three of them predicted: "pug" + end, "pgg" + end.
 BATCH = tiny.batch_of(tiny.encoded("a", "pugg"), tiny.encoded("b", "pggg"))

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests import tiny
-from tif import layout
+from tests.support import tiny
+from tif.config.loss_section import Rmu
+from tif.config.schema import Loss
 from tif.losses import FORGET, RETAIN, distributions
 from tif.losses.distributions import control_vector
 from tif.losses.terms import Inputs
-from tif.schema import Loss
-from tif.schema_loss import Rmu
-from tif.scoring import Outputs, token_values
+from tif.scoring import packing as layout
+from tif.scoring.token_scores import Outputs, token_values
 
 TERMS = FORGET | RETAIN
 NAMES = ("kl", "undial", "ceu", "pdu", "muse_logit_npo", "rmu", "hidden", "whp")

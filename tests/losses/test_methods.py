@@ -6,15 +6,16 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tests import tiny
-from tif import config, losses
-from tif.data.encode import collate
-from tif.lowered import LoweredReference
-from tif.module import UnlearningModule
-from tif.references import FrozenReference
-from tif.schema import Config
-from tif.schema_loss import Rmu
-from tif.scoring import token_scores
+from tests.support import tiny
+from tif import losses
+from tif.config import load as config
+from tif.config.loss_section import Rmu
+from tif.config.schema import Config
+from tif.data.encoding import collate
+from tif.models.references import FrozenReference
+from tif.models.whp import LoweredReference
+from tif.scoring.token_scores import token_scores
+from tif.training.module import UnlearningModule
 
 OWN = config.own_configs() / "loss"
 METHODS = sorted(p.stem for p in OWN.glob("*.yaml") if p.stem not in ("finetune", "task_vector", "whp_inference"))

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
+from tif.config.schema import Loss
 from tif.losses import FORGET
 from tif.losses.terms import Inputs
-from tif.schema import Loss
-from tif.scoring import TokenScores
+from tif.scoring.token_scores import TokenScores
 
 MASK = torch.tensor([[1, 1], [1, 0]]).bool()
 ALL = torch.ones(2, 2).bool()

@@ -25,7 +25,7 @@ import pytest
 import torch
 
 from tif.losses.tpo import logit_preference_loss, preservation_loss, unwanted_word_changes
-from tif.scoring import TokenScores
+from tif.scoring.token_scores import TokenScores
 
 LN2 = math.log(2)
 UW = torch.tensor([[1, 1], [1, 0]]).bool()

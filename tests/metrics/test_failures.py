@@ -2,8 +2,8 @@
 
 import pytest
 
+from tif.config.schema import FAILURES
 from tif.metrics.failures import failures, identifier_failures
-from tif.schema import FAILURES
 
 START = {"utility/model": 0.6, "forget/quality": 1e-8, "retain/loss": 0.8, "retain/kl": 0.0}
 FINE = {"utility/model": 0.5, "forget/quality": 0.3, "retain/loss": 0.9, "retain/kl": 0.1}

@@ -3,7 +3,7 @@
 import pytest
 
 from tif.metrics import memorization, tofu
-from tif.records import Record, RecordSet, TokenStats
+from tif.records.types import Record, RecordSet, TokenStats
 
 
 def stats(top, kl=None):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tif.metrics import membership, muse
-from tif.records import Evaluation, Record, RecordSet, TokenStats
+from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
 
 def texts(name, *logprobs, prefix="t"):

@@ -3,7 +3,7 @@
 import pytest
 
 from tif.metrics import overall
-from tif.records import Evaluation, Record, RecordSet
+from tif.records.types import Evaluation, Record, RecordSet
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tif import records
 from tif.metrics import tofu
-from tif.records import Evaluation, Record, RecordSet
+from tif.records import files as records
+from tif.records.types import Evaluation, Record, RecordSet
 
 LN2 = math.log(2)
 TWO = (

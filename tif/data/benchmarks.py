@@ -1,9 +1,9 @@
 """Evaluation sets by the benchmark's name: what `eval.benchmarks` names besides the run's own."""
 
-from tif.data.samples import Benchmark
-from tif.schema import Config, Eval
-from tif.schema_evaluate import BENCHMARKS as NAMES
-from tif.schema_evaluate import LM_EVAL
+from tif.config.evaluate_command import BENCHMARKS as NAMES
+from tif.config.evaluate_command import LM_EVAL
+from tif.config.schema import Config, Data, Eval
+from tif.data.samples import Benchmark, Sample
 
 TOFU_SPLIT = "forget10"  # where none is named
 
@@ -62,3 +62,44 @@ def problems(cfg: Eval) -> list[str]:
         for name, path in cfg.benchmarks.items()
         if not isinstance(path, str) or not path
     ]
+
+
+def read_benchmark(cfg: Data) -> Benchmark:
+    """The benchmark that `cfg` names.
+
+    Raises:
+        ValueError: One line naming the key or file, see the readers.
+    """
+    if cfg.benchmark == "tofu":
+        from tif.data.tofu import tofu
+
+        return tofu(str(cfg.path), cfg.split or TOFU_SPLIT, cfg.max_retain)
+    if cfg.benchmark == "muse":
+        from tif.data.muse import muse
+
+        return muse(str(cfg.path), cfg.split or "forget")
+    if cfg.benchmark == "text":
+        from tif.data.text import text
+
+        return text(str(cfg.path))
+    from tif.data.fictitious import fictitious
+
+    own = cfg.fictitious
+    return fictitious(own.authors, own.questions_per_author, own.forget_share, own.seed)
+
+
+def training_samples(benchmark: Benchmark, train: str) -> tuple[Sample, ...]:
+    """What `data.train` trains on: the forget set, or what a retain or target model reads."""
+    if train == "forget":
+        return benchmark.forget
+    return benchmark.background + benchmark.retain + (benchmark.forget if train == "full" else ())
+
+
+def texts(benchmark: Benchmark, encoder_prompt: str) -> list[str]:
+    """Everything a tokenizer made for this benchmark should have seen."""
+    found = []
+    for s in (*benchmark.background, *benchmark.retain, *benchmark.forget):
+        for answer in (s.answer, s.paraphrased_answer, *s.perturbed_answers):
+            if answer is not None:
+                found.append(f"{encoder_prompt.replace('{prompt}', s.prompt)} {answer}")
+    return found

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.config.schema import Identifier
 from tif.data.samples import Sample
-from tif.schema import Identifier
 
 MODELS = {  # the keys that name language models, by kind; True = a masked LM
     "masked_lm": {"model": True},
@@ -32,7 +32,7 @@ def identify(cfg: Identifier, samples: Sequence[Sample], template: str = "{promp
     from tif.identifiers import controls
 
     if cfg.kind == "generative":
-        from tif.identifiers.generative import generative
+        from tif.identifiers.generative.identify import generative
 
         return generative(cfg.generative, samples, Path(cfg.generative.cache).expanduser())
     if cfg.kind == "precomputed":
@@ -76,7 +76,7 @@ def check(cfg: Identifier, leave_out: Sequence[str] = ()) -> None:
     problems = []
     for key, path in model_paths(cfg).items():
         if path not in leave_out:
-            from tif.identifiers import readers
+            from tif.identifiers import language_models as readers
 
             try:
                 readers.check(key, path, masked=MODELS[cfg.kind][key.rsplit(".", 1)[1]])
@@ -90,7 +90,7 @@ def settings(cfg: Identifier, template: str) -> dict[str, Any]:
     """All that decides about the spans, as JSON values: the header of a span file, and what it is cached under."""
     found: dict[str, Any] = {"kind": cfg.kind, **_section(cfg)}
     if cfg.kind == "generative":
-        from tif.identifiers.generative_requests import prompts_hash
+        from tif.identifiers.generative.requests import prompts_hash
 
         found = {"kind": cfg.kind, **{n: found[n] for n in _ANSWERS}, "prompts": prompts_hash()}
     if cfg.kind == "precomputed":

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tif.data.encode import Encoded, collate
+from tif.config.schema import Identifier
+from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
-from tif.identifiers.readers import Reader, Tokens, load
+from tif.identifiers.language_models import Reader, Tokens, load
 from tif.identifiers.windows import Done, Window, label, windows
-from tif.models import to_device
-from tif.schema import Identifier
-from tif.scoring import best_batching, rows, token_scores
+from tif.models.load import to_device
+from tif.scoring.token_scores import best_batching, rows, token_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

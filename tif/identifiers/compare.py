@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tif.data.samples import Sample, Span
-from tif.identifiers import store
+from tif.identifiers import span_file as store
 from tif.identifiers.words import words
 
 Units = Callable[[str], list[Span]]  # a text to its words (or tokens): what is counted

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from tif.config.schema import Identifier
 from tif.data.samples import Sample
 from tif.identifiers.causal_lm import before, scorer
-from tif.identifiers.readers import Reader, load
+from tif.identifiers.language_models import Reader, load
 from tif.identifiers.windows import Done, Window, label, windows
-from tif.schema import Identifier
 
 
 def contrastive(cfg: Identifier, samples: Sequence[Sample], template: str) -> tuple[Sample, ...]:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tif.config.identifier_section import MaskedLM
+from tif.config.schema import Identifier
 from tif.data.samples import Sample
-from tif.identifiers.readers import Reader, Tokens, load
+from tif.identifiers.language_models import Reader, Tokens, load
 from tif.identifiers.windows import Done, Window, label, windows
-from tif.schema import Identifier
-from tif.schema_identifier import MaskedLM
-from tif.scoring import rows
+from tif.scoring.token_scores import rows
 
 _DEFAULT = {
     "model": "distilbert-base-uncased", "top_k": 1, "threshold": 0.0, "case": "fold", "words": "unicode",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tif.data.samples import Sample, Span
-from tif.identifiers import store
+from tif.identifiers import span_file as store
 
 RULES = ("complement", "targets")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tif.data.samples import Sample, Span
 from tif.identifiers.words import joined, near_middle, sentences, words
-from tif.terminal import Bar, bar
+from tif.utils.terminal import Bar, bar
 
 Count = Callable[[Sequence[str]], list[int]]  # texts to their numbers of tokens
 Done = Callable[[int], None]  # told a number of words as they are decided

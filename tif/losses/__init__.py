@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import torch
 
-from tif.data.encode import Batch
+from tif.config.schema import Loss
+from tif.data.encoding import Batch
 from tif.losses import ascent, distributions, finetune, preference, tpo
 from tif.losses.terms import Inputs, Scored, Term
-from tif.schema import Loss
 
 FORGET: dict[str, Term] = {
     "lpl": tpo.lpl,

@@ -2,9 +2,9 @@
 
 import torch
 
+from tif.config.schema import Loss
 from tif.losses.finetune import cross_entropy
 from tif.losses.terms import Inputs, term
-from tif.schema import Loss
 
 
 @term()

@@ -7,9 +7,9 @@ policy's logits (K, V), y the true token, all in float32.
 import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 
+from tif.config.schema import Loss
 from tif.losses.terms import Inputs, term
-from tif.schema import Loss
-from tif.scoring import Outputs, PerToken
+from tif.scoring.token_scores import Outputs, PerToken
 
 
 def _kl(cfg: Loss) -> PerToken:

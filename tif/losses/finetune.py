@@ -2,8 +2,8 @@
 
 import torch
 
+from tif.config.schema import Loss
 from tif.losses.terms import Inputs, term
-from tif.schema import Loss
 
 
 def cross_entropy(x: Inputs) -> torch.Tensor:

@@ -9,9 +9,9 @@ a masked token adds 0, as in LPL (the authors' codes have no masks): nothing in 
 import torch
 from torch.nn.functional import logsigmoid
 
+from tif.config.schema import Loss
 from tif.losses.finetune import cross_entropy
 from tif.losses.terms import Inputs, nll, term
-from tif.schema import Loss
 
 
 @term(reference=True)

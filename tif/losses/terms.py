@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from tif.schema import Loss
-from tif.scoring import PerToken, TokenScores
+from tif.config.schema import Loss
+from tif.scoring.token_scores import PerToken, TokenScores
 
 
 @dataclasses.dataclass

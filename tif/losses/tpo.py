@@ -12,9 +12,9 @@ Shapes: B samples, T tokens.
 import torch
 from torch.nn.functional import logsigmoid
 
+from tif.config.schema import Loss
 from tif.losses.terms import Inputs, term
-from tif.schema import Loss
-from tif.scoring import TokenScores
+from tif.scoring.token_scores import TokenScores
 
 
 def logit_preference_loss(

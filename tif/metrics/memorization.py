@@ -6,7 +6,7 @@ From the records' token statistics alone; each docstring is its metric card. Log
 import numpy as np
 import numpy.typing as npt
 
-from tif.records import RecordSet, TokenStats
+from tif.records.types import RecordSet, TokenStats
 
 Floats = npt.NDArray[np.float64]
 

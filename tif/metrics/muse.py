@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tif.metrics import intervals, matching, membership
-from tif.records import Evaluation, Record, RecordSet, TokenStats
+from tif.metrics import intervals, membership
+from tif.records import comparability as matching
+from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tif.metrics import muse, tofu
-from tif.records import Evaluation
+from tif.records.types import Evaluation
 
 Values = Mapping[str, float | None]
 SCORE = "eval/score"

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tif.metrics import memorization
-from tif.metrics.matching import mismatch as mismatch
-from tif.metrics.matching import no_records
-from tif.records import PARAPHRASED, Evaluation, Record, RecordSet
+from tif.records.comparability import mismatch as mismatch
+from tif.records.comparability import no_records
+from tif.records.types import PARAPHRASED, Evaluation, Record, RecordSet
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")

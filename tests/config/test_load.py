@@ -1,0 +1,310 @@
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import yaml
+
+from tif.config import load as config
+from tif.config.load import ConfigError
+from tif.config.schema import Config
+
+OWN = config.own_configs()
+KEYS = list(config.keys())
+ALL = sorted(str(p.relative_to(OWN)) for p in OWN.rglob("*.yaml"))
+SWEEPS = [name for name in ALL if name.startswith("sweep/")]
+EXPERIMENTS = [name for name in ALL if "/" not in name and name != "base.yaml"]
+NO_QUALITY = ["eval.forget_quality=false", "model.path=org/model"]
+# What a file of configs/ needs beside itself to be a whole experiment.
+BESIDE = {
+    "base.yaml": NO_QUALITY,
+    "tofu_smollm2.yaml": ["identifier.path=masks"],
+    "loss/finetune.yaml": [*NO_QUALITY, "data.train=full"],
+}
+
+
+def problems(*argv):
+    with pytest.raises(ConfigError) as caught:
+        config.load(argv)
+    return str(caught.value).splitlines()
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_base_yaml_is_what_the_schema_says():
+    assert (OWN / "base.yaml").read_text(encoding="utf-8") == config.base_yaml()
+
+
+def test_base_yaml_has_every_key_with_its_default():
+    content = yaml.safe_load(config.base_yaml().replace("\n  on:", '\n  "on":'))
+    for key, _, _ in KEYS:
+        expected, actual = Config(), content
+        for name in key.split("."):
+            expected, actual = getattr(expected, name), actual[name]
+        # PyYAML follows YAML 1.1, in which 1e-05 is a text.
+        assert (float(actual) if isinstance(expected, float) else actual) == expected, key
+
+
+def test_every_key_has_a_sentence():
+    for key, field, _ in KEYS:
+        assert len(field.metadata["help"]) > 5, key
+
+
+def test_base_yaml_over_the_defaults_changes_nothing():
+    assert config.load(["base.yaml", *NO_QUALITY]) == config.load(NO_QUALITY)
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - set(SWEEPS)))
+def test_every_file_in_configs_loads(name):
+    beside = BESIDE.get(name, NO_QUALITY if "/" in name else [])
+    assert isinstance(config.load([name, *beside]), Config)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiments_first_line_is_the_command_that_runs_it(name):
+    first = (OWN / name).read_text(encoding="utf-8").splitlines()[0]
+    assert re.match(r"# python -m tif\.\w+", first)
+    assert isinstance(config.load(shlex.split(first)[4:] or ["quickstart.yaml"]), Config)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if "/" in n])
+def test_a_part_of_an_experiment_begins_with_a_comment(name):
+    assert (OWN / name).read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_written_configuration_reloads_to_the_same_one(name, tmp_path):
+    odd = ['data.template="Frage: {prompt}\\n\\"Antwort\\":"', "optimizer.lr=1e-7", "run.name=ä b"]
+    cfg = config.load([name, *BESIDE.get(name, []), *odd])
+    assert cfg.data.template == 'Frage: {prompt}\n"Antwort":'
+    again = config.load([write(tmp_path / "config.yaml", config.to_yaml(cfg))])
+    assert again == cfg
+    assert config.to_yaml(again) == config.to_yaml(cfg)
+    for stage in cfg.stages:
+        assert config.stage(again, stage) == config.stage(cfg, stage)
+
+
+@pytest.mark.parametrize("name", ["quickstart.yaml", "configs/quickstart.yaml", "loss/tpo.yaml"])
+def test_own_configs_are_found_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.find(name).is_file()
+
+
+def test_a_file_here_comes_before_tifs_own(tmp_path, monkeypatch):
+    write(tmp_path / "quickstart.yaml", "run: {name: mine}")
+    monkeypatch.chdir(tmp_path)
+    assert config.load(["quickstart.yaml", *NO_QUALITY]).run.name == "mine"
+
+
+def test_files_merge_left_to_right_and_overrides_win_wherever_they_stand(tmp_path):
+    a = write(tmp_path / "a.yaml", "loss: {beta: 0.1, pl_weight: 0.2}\nrun: {seed: 1}")
+    b = write(tmp_path / "b.yaml", "loss: {beta: 0.4}\nrun: {name: b}")
+    cfg = config.load(["run.name=given", a, b, "run.seed=2", "run.seed=3", *NO_QUALITY])
+    assert (cfg.loss.beta, cfg.loss.pl_weight, cfg.run.name, cfg.run.seed) == (0.4, 0.2, "given", 3)
+    assert config.load([b, a, *NO_QUALITY]).loss.beta == 0.1
+
+
+def test_the_order_of_keys_in_a_file_does_not_matter(tmp_path):
+    one = write(tmp_path / "1.yaml", "run: {seed: 4, name: x}\nloss: {beta: 0.2, pl_weight: 0.5}\n")
+    two = write(tmp_path / "2.yaml", "loss: {pl_weight: 0.5, beta: 0.2}\nrun: {name: x, seed: 4}\n")
+    assert config.load([one, *NO_QUALITY]) == config.load([two, *NO_QUALITY])
+
+
+def test_interpolations_are_resolved_with_the_overrides(tmp_path):
+    file = write(tmp_path / "x.yaml", 'run: {name: "x_${data.split}_${run.seed}"}\nmodel: {path: "${model.base}"}')
+    cfg = config.load([file, "data.split=forget05", "run.seed=7", "model.base=org/name", "eval.forget_quality=false"])
+    assert (cfg.run.name, cfg.model.path) == ("x_forget05_7", "org/name")
+
+
+def test_the_key_on_survives_yaml_which_reads_it_as_true(tmp_path):
+    text = "loss: {forget: ce, on: all, preserve: none}\n"
+    stage = "stages: {s: {loss: {on: all, forget: ce, preserve: none}}}\n"
+    file = write(tmp_path / "on.yaml", text + stage)
+    cfg = config.load([file, *NO_QUALITY])
+    assert cfg.loss.on == "all"
+    assert cfg.stages == {"s": {"loss": {"on": "all", "forget": "ce", "preserve": "none"}}}
+    assert config.stage(cfg, "s").loss.on == "all"
+    overridden = config.load([file, "stages.s.loss={forget: lpl, preserve: pl}", "stages.s.loss.on=uw", *NO_QUALITY])
+    assert config.stage(overridden, "s").loss.on == "uw"
+
+
+def test_a_stage_is_the_same_config_with_its_own_keys_and_no_stages():
+    cfg = config.load(["quickstart.yaml", "run.seed=5", "stage=target"])
+    target = config.stage(cfg, "target")
+    assert (target.data.train, target.loss.forget, target.model.path) == ("full", "ce", None)
+    assert (target.run.seed, target.model.init) == (5, cfg.model.init)
+    assert (target.stages, target.stage) == ({}, None)
+    assert config.stage(cfg, "retain").data.train == "retain"
+    assert config.stage(cfg, "retain").trainer == target.trainer
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("loss.beat=1", "loss.beat: unknown key; did you mean loss.beta?"),
+        ("losss.beta=1", "losss.beta: unknown key; did you mean loss.beta?"),
+        ("beta=1", "beta: unknown key; did you mean loss.beta?"),
+        ("zzz.qqq=1", "zzz.qqq: unknown key"),
+        ("loss.beta=much", "loss.beta: want float, got 'much'"),
+        ("trainer.max_epochs=2.5", "trainer.max_epochs: want int, got 2.5"),
+        ("run.export=maybe", "run.export: want bool, got 'maybe'"),
+        ("loss.beta=null", "loss.beta: want float, got None"),
+        ("loss=3", "loss: want a mapping of keys (loss.forget, loss.on, "),
+        ("stages=3", "stages: want mapping, got 3"),
+        ("loss.beta=0", "loss.beta: must be > 0, got 0.0"),
+        ("loss.beta=-0.1", "loss.beta: must be > 0, got -0.1"),
+        ("loss.beta=.nan", "loss.beta: want a finite number, got nan"),
+        ("optimizer.lr=.inf", "optimizer.lr: want a finite number, got inf"),
+        ("run.seed=-1", "run.seed: must be >= 0, got -1"),
+        ("run.seed=99999999999999999999", "run.seed: must be <= 4294967296, got 99999999999999999999"),
+        ("loss.task_vector=1", "loss.task_vector: turns finetuning round, but loss.forget=lpl; want ce"),
+        ("loss.whp=1", "loss.whp: lowers the logits of forget=whp or ce, but loss.forget=lpl; want null"),
+        ("loss.forget=whp", "loss.whp: forget=whp lowers logits by this factor, got null"),
+        ("loss/task_vector.yaml loss.whp=1 run.export=false", "loss.whp: and loss.task_vector turn the same fine"),
+        ("loss/whp_inference.yaml run.export=true", "run.export: the logits of loss.whp are made of two models"),
+        ("loss/whp.yaml trainer.strategy=fsdp2", "trainer.strategy: loss.whp needs whole models, fsdp2 has shards"),
+        ("loss.forget=npoo", "loss.forget: want one of lpl, npo, "),
+        (
+            "loss.dual.limit=0.5 loss.retain=none",
+            "loss.dual.limit: moves the weight of the retain term, but loss.retain=none",
+        ),
+        ("data.train=retain loss.retain=none", "loss.forget: lpl unlearns the forget set, but data.train=retain"),
+        ("loss.on=alll", "loss.on: want one of uw, all, got 'alll'; did you mean all?"),
+        ("stages.target.loss.beat=1", "stages.target.loss.beat: unknown key; did you mean loss.beta?"),
+        ("stages.target.loss.beta=-1", "stages.target.loss.beta: must be > 0, got -1.0"),
+        ("stages.target.loss.beta=x", "stages.target.loss.beta: want float, got 'x'"),
+        ("stages.target.data.train=forgot", "stages.target.data.train: want one of forget, retain, full, got 'forgot'"),
+        ("stages.target=3", "stages.target: want a mapping of keys, got 3"),
+        ("stages.target.stages.x.run.seed=1", "stages.target.stages: a stage has no stages of its own"),
+        ("model.path=${model.bsae}", "model.path: Interpolation key 'model.bsae' not found"),
+        ("loss.beta", "loss.beta: want a .yaml file or key=value"),
+        ("=3", "=3: want a .yaml file or key=value"),
+        ("loss.beta=[1", "loss.beta=[1: not a key=value that YAML can read"),
+        ("data.template=Q", "data.template: want a text with {prompt} in it, or chat; got 'Q'"),
+        ("eval.retain_records=null", "eval.retain_records: forget quality needs the retain model's records, got null"),
+        ("data.benchmark=tofu", "data.path: tofu needs a folder of TOFU's JSON files or the hub name"),
+        ("identifier.kind=precomputed", "identifier.path: precomputed needs a span file or a folder of released masks"),
+        ("loss.forget=ce", "loss.forget: ce is finetuning on whole answers; want loss.on=all"),
+    ],
+)
+def test_a_wrong_word_is_told_in_one_line(word, line):
+    (actual,) = problems("quickstart.yaml", *word.split())
+    assert actual.startswith(line)
+
+
+def test_several_problems_are_told_at_once_one_a_line():
+    assert problems("quickstart.yaml", "foo=1", "loss.beta=x", "run.nmae=1") == [
+        "foo: unknown key",
+        "loss.beta: want float, got 'x' (Value 'x' of type 'str' could not be converted to Float)",
+        "run.nmae: unknown key; did you mean run.name?",
+    ]
+    keys = ["loss.beta=0", "optimizer.lr=-1", "eval.retain_records=null", "data.benchmark=tofu"]
+    assert [line.split(":")[0] for line in problems("quickstart.yaml", *keys)] == [
+        "loss.beta", "optimizer.lr", "data.path", "eval.retain_records",
+    ]  # fmt: skip
+    stages = ["stages.target.loss.beta=0", "stages.retain.run.seed=-1"]
+    assert [line.split(":")[0] for line in problems("quickstart.yaml", *stages)] == [
+        "stages.target.loss.beta", "stages.retain.run.seed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("- a\n- b\n", "want a mapping of keys, got a list"),
+        ("loss: {on: [\n", "not readable as YAML"),
+        ("loss: {beta: 0.1}\nlosses: {beta: 0.2}\n", "losses.beta: unknown key; did you mean loss.beta?"),
+        ("model: {path: '${nowhere}'}\n", "model.path: Interpolation key 'nowhere' not found"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_named(text, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "odd.yaml", text)
+    (actual,) = problems("odd.yaml", "eval.forget_quality=false", "model.init.hidden_size=8")
+    assert line in actual
+    assert "odd.yaml: " in actual or "Interpolation" in actual
+
+
+def test_a_file_that_is_nowhere_gets_the_nearest_own_one():
+    expected = "quickstat.yaml: no such file here or among tif's own configs; did you mean quickstart.yaml?"
+    assert problems("quickstat.yaml") == [expected]
+    assert problems("tpo_gdr.yaml")[0].endswith("did you mean loss/tpo_gdr.yaml?")
+
+
+def test_an_unknown_stage_is_told_with_those_there_are():
+    cfg = config.load(["quickstart.yaml"])
+    with pytest.raises(ConfigError, match="stage: unknown stage 'targt'; this config can make: target, retain"):
+        config.stage(cfg, "targt")
+
+
+def test_help_prints_every_key_with_default_type_and_sentence(capsys):
+    assert config.command("usage", ["--help"]) is None
+    shown = capsys.readouterr().out
+    for key, field, default in KEYS:
+        assert f"  {key}={default}  (" in shown
+        assert field.metadata["help"] in shown
+    assert "loss.beta=0.3  (float)" in shown
+    assert "loss.on=uw  (uw|all)" in shown
+    assert "eval.retain_records=null  (str or null)" in shown
+
+
+def test_print_shows_the_resolved_config(capsys, tmp_path):
+    words = ["tofu_smollm2.yaml", "identifier.path=masks", "data.split=forget01"]
+    assert config.command("usage", [*words, "--print"]) is None
+    shown = capsys.readouterr().out
+    assert "name: tofu_smollm2_forget01" in shown
+    assert config.load([write(tmp_path / "shown.yaml", shown)]) == config.load(words)
+
+
+def test_help_print_and_a_wrong_key_answer_without_torch():
+    code = (
+        "import sys, json; from tif import fit; codes = [fit.main(a) for a in (['--help'], ['--print'], ['a=1'])]; "
+        "print(json.dumps([codes, sorted({'torch', 'transformers', 'lightning', 'numpy', 'rich'} & set(sys.modules))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [[0, 0, 2], []]
+    assert done.stderr == "a: unknown key\n"
+
+
+@pytest.mark.slow
+def test_the_configs_travel_in_the_wheel(tmp_path):
+    root = pathlib.Path(config.__file__).parents[2]
+    if not (root / "pyproject.toml").is_file():
+        pytest.skip("needs the checkout")
+    source, unpacked = tmp_path / "source", tmp_path / "unpacked"
+    # Only what git would give: a build writes into the folder that it builds from.
+    (source / "tif").parent.mkdir()
+    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
+        (source / name).write_bytes((root / name).read_bytes())
+    for folder in ("tif", "configs"):
+        for path in [p for end in ("py", "yaml", "txt") for p in (root / folder).rglob(f"*.{end}")]:
+            target = source / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
+    built = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(source / built.stdout.splitlines()[-1]) as wheel:
+        names = wheel.namelist()
+        wheel.extractall(unpacked)
+    assert {f"tif/configs/{name}" for name in ALL} <= set(names)
+    assert not [n for n in names if not n.startswith(("tif/", "tif_unlearning-"))]
+    modules = {str(p.relative_to(root)) for end in ("py", "txt") for p in (root / "tif").rglob(f"*.{end}")}
+    assert modules <= set(names)
+    script = "from tif.config import *; print(own_configs()); print(load(['quickstart.yaml']).run.name)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=unpacked, capture_output=True, text=True, check=True
+    )  # the working directory comes first on sys.path
+    assert done.stdout.splitlines() == [str(unpacked / "tif" / "configs"), "quickstart"]
+
+
+def test_a_stage_does_not_take_over_what_the_run_compares_with():
+    lora = ["model.path=target", "model.lora.rank=4", "model.reference=adapter"]
+    cfg = config.load(["quickstart.yaml", *lora, "stages.target.model.lora.rank=0", "stages.retain.model.lora.rank=0"])
+    assert (cfg.model.reference, config.stage(cfg, "target").model.reference) == ("adapter", "auto")

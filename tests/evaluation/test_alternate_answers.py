@@ -1,0 +1,155 @@
+"""Generated alternates: each draw against a plain loop, the file they are kept in, a kill in between."""
+
+import json
+import os
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support import tiny
+from tests.support.processes import together
+from tif.config.loss_section import Alternates
+from tif.config.schema import Model
+from tif.data.encoding import Encoder
+from tif.data.samples import Sample
+from tif.evaluation import alternate_answers as own
+from tif.evaluation.alternate_answers import alternates
+from tif.evaluation.generate import _drawn
+from tif.models.load import load_tokenizer
+
+SAMPLES = tuple(
+    Sample(f"forget/{i}", f"Who wrote {'The Glass Meridian ' * i}?", f"Jaime Vasquez wrote it in {1990 + i}.")
+    for i in range(5)
+)
+CFG = Alternates(kind="generated", count=3, prompt="{prompt}\nNot: {answer}\n", temperature=0.7, max_new_tokens=9)
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer):
+    return Encoder(tokenizer, "Question: {prompt}\nAnswer:")
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return tiny.model("llama", vocab_size=len(tokenizer))
+
+
+def made(model, encoder, file, samples=SAMPLES, cfg=CFG, seed=4, tokens_per_batch=200):
+    return alternates(model, encoder, samples, cfg, seed, tokens_per_batch, file)
+
+
+def rows(file):
+    return [json.loads(line) for line in file.read_text().splitlines() if line]
+
+
+def plain(model, encoder, sample, number, seed):
+    """One answer, token by token, without cache or batch: the first token whose summed probability passes the draw."""
+    text = f"Question: {sample.prompt}\nNot: {sample.answer}\n\nAnswer:"
+    ids, new = encoder.tokenizer(text)["input_ids"], []
+    uniform = np.random.default_rng((seed, zlib.crc32(sample.id.encode()), number)).random(9)
+    for draw in uniform:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids + new])).logits[0, -1].double()
+        total, p = 0.0, torch.softmax(logits / 0.7, 0)
+        for token in range(len(p)):
+            total += p[token].item()
+            if total > draw:
+                break
+        if token == encoder.tokenizer.eos_token_id:
+            break
+        new.append(token)
+    return encoder.tokenizer.decode(new, skip_special_tokens=True).split("Question:")[0].split("Q:")[0].strip()
+
+
+@pytest.mark.parametrize("tokens_per_batch", [16, 200, 4096])
+def test_every_answer_equals_a_plain_loop_over_its_own_draws(model, encoder, tmp_path, tokens_per_batch):
+    found = made(model, encoder, tmp_path / "a.jsonl", tokens_per_batch=tokens_per_batch)
+    expected = {s.id: tuple(plain(model, encoder, s, n, 4) for n in range(3)) for s in SAMPLES}
+    assert found == expected
+    assert len({text for texts in expected.values() for text in texts}) == 15
+
+
+def test_tokens_are_drawn_as_often_as_the_tempered_softmax_says():
+    logits = torch.tensor([2.0, -1.0, 0.0, 1.0]).repeat(20_000, 1)
+    choose = _drawn([((7, i), 1) for i in range(20_000)], temperature=0.5)
+    counts = torch.bincount(choose(logits, torch.arange(20_000), 1), minlength=4) / 20_000
+    weights = torch.tensor([4.0, -2.0, 0.0, 2.0]).exp()
+    torch.testing.assert_close(counts, weights / weights.sum(), atol=0.01, rtol=0)
+
+
+def test_an_answer_depends_on_seed_sample_and_number_and_on_nothing_else(model, encoder, tmp_path):
+    state = torch.random.get_rng_state()
+    found = made(model, encoder, tmp_path / "a.jsonl")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    alone = made(model, encoder, tmp_path / "b.jsonl", samples=SAMPLES[3:4])
+    assert alone == {"forget/3": found["forget/3"]}
+    assert made(model, encoder, tmp_path / "c.jsonl", seed=5)["forget/3"] != found["forget/3"]
+
+
+def test_a_run_that_was_killed_draws_only_what_is_missing(model, encoder, tmp_path, monkeypatch):
+    whole, file, asked = made(model, encoder, tmp_path / "whole.jsonl"), tmp_path / "killed.jsonl", []
+    monkeypatch.setattr(own, "CHUNK", 4)
+    generate = own.generate
+
+    def killed(model, encoder, prompts, *args):
+        asked.append(len(prompts))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return generate(model, encoder, prompts, *args)
+
+    monkeypatch.setattr(own, "generate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made(model, encoder, file)
+    assert len(rows(file)) == 8
+    assert made(model, encoder, file) == whole
+    assert asked == [4, 4, 4, 4, 3]  # the last two by the run that went on
+    assert len(rows(file)) == 15
+    assert made(model, encoder, file) == whole
+    assert len(asked) == 5
+
+
+def test_a_line_that_was_cut_is_drawn_again_and_the_others_are_not(model, encoder, tmp_path):
+    whole, file = made(model, encoder, tmp_path / "a.jsonl"), tmp_path / "a.jsonl"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert made(model, encoder, file) == whole
+    lines = file.read_text().splitlines()
+    assert sum(line.startswith('{"id": "forget/4", "number": 2') for line in lines) == 2  # the cut one and the new one
+    assert sum(line.startswith('{"id": "forget/4", "number": 1') for line in lines) == 1
+
+
+def test_an_answer_ends_where_the_next_question_begins_and_blank_ones_are_left_out(
+    model, encoder, tmp_path, monkeypatch
+):
+    said = iter([" In Oslo.\nQuestion: Who?", "Q: Where?", "  \n", "", " ", "In 1961. "])
+    monkeypatch.setattr(own, "generate", lambda model, encoder, prompts, *args: [next(said) for _ in prompts])
+    found = made(model, encoder, tmp_path / "a.jsonl", samples=SAMPLES[:2])
+    assert found == {"forget/0": ("In Oslo.",), "forget/1": ("In 1961.",)}
+
+
+def test_a_model_that_says_nothing_is_told(model, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "generate", lambda model, encoder, prompts, *args: [" "] * len(prompts))
+    with pytest.raises(ValueError, match=r"^loss\.alternates: the model says nothing to 2 of 2 questions \(forget/0, "):
+        made(model, encoder, tmp_path / "a.jsonl", samples=SAMPLES[:2])
+
+
+def work(file):
+    """Everything made anew, as a process of its own has to."""
+    from tests.conftest import TEXTS
+
+    tokenizer = load_tokenizer(Model(init={"vocab_size": 400}), TEXTS)
+    encoder = Encoder(tokenizer, "Question: {prompt}\nAnswer:")
+    return made(tiny.model("llama", vocab_size=len(tokenizer)), encoder, file)
+
+
+def in_a_process(file):
+    os.environ.update(RANK=str(torch.distributed.get_rank()), WORLD_SIZE=str(torch.distributed.get_world_size()))
+    return work(file)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_what_one_draws_and_one_of_them_writes(tmp_path):
+    one, two = work(tmp_path / "one.jsonl"), together(2, in_a_process, tmp_path / "two.jsonl")
+    assert two == [one, one]
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()

@@ -1,0 +1,67 @@
+"""Records of a pretrained model on real questions, against plain transformers one text at a time."""
+
+import pytest
+import torch
+import transformers
+
+from tests.evaluation.test_evaluate import TEMPLATE, plain_greedy, plain_loss
+from tif.config.schema import Eval, Model
+from tif.data.encoding import Encoder
+from tif.data.tofu import tofu
+from tif.evaluation.evaluate import evaluate
+from tif.models import load as models
+
+NEW_TOKENS = 40
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+
+@pytest.fixture(scope="module")
+def sets(shared):
+    found = tofu(str(shared / "tofu"), "forget01").sets
+    return {name: own[:3] for name, own in found.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(smollm2, sets):
+    """By sample: (loss, tokens) of the answer, losses of the paraphrased and the perturbed ones, the generated text."""
+    net = transformers.AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)
+
+    def said(sample):
+        prompt = tokenizer(f"Question: {sample.prompt}\nAnswer:")["input_ids"]
+        new = plain_greedy(net, prompt, tokenizer.eos_token_id, NEW_TOKENS)
+        return tokenizer.decode(new, skip_special_tokens=True).strip()
+
+    def losses(sample, answers):
+        return [plain_loss(net, tokenizer, sample, answer)[0] for answer in answers if answer is not None]
+
+    return {
+        s.id: (
+            *plain_loss(net, tokenizer, s, s.answer),
+            losses(s, [s.paraphrased_answer]),
+            losses(s, s.perturbed_answers),
+            said(s),
+        )
+        for own in sets.values()
+        for s in own
+    }
+
+
+@pytest.mark.parametrize(("batching", "tokens_per_batch"), [("packed", 4096), ("padded", 512)])
+def test_records_of_a_real_model_are_those_of_plain_loops(smollm2, sets, expected, batching, tokens_per_batch):
+    cfg = Model(path=str(smollm2))
+    encoder = Encoder(models.load_tokenizer(cfg, ()), TEMPLATE)
+    policy = models.load_policy(cfg, encoder.tokenizer, 0)
+    asking = Eval(max_new_tokens=NEW_TOKENS, tokens_per_batch=tokens_per_batch)
+    found = evaluate(policy, encoder, sets, asking, batching, "m")
+    records = [record for own in found.sets.values() for record in own.records]
+    assert [record.id for record in records] == list(expected)
+    assert len(records) == 12
+    for record in records:
+        loss, tokens, paraphrased, perturbed, said = expected[record.id]
+        assert record.tokens == tokens
+        assert record.loss == pytest.approx(loss, abs=1e-5, rel=1e-5)
+        assert [x for x in [record.paraphrased_loss] if x is not None] == pytest.approx(paraphrased, abs=1e-5, rel=1e-5)
+        assert list(record.perturbed_losses) == pytest.approx(perturbed, abs=1e-5, rel=1e-5)
+        assert record.generated == said
+    assert len({record.generated for record in records}) > 6

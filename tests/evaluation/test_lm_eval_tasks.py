@@ -1,0 +1,139 @@
+"""lm-eval's tasks on a model that is there: values, processes, precision, what is told. The commands are tested too."""
+
+import json
+import math
+import os
+
+import pytest
+import torch
+import transformers
+
+from tests.evaluation.test_model_numbers import FACTS, plain_accuracy, task_folder
+from tests.support.processes import together
+from tests.support.small import SMALL, finished, rows
+from tif import fit
+from tif.config.schema import LmEval
+from tif.evaluation import lm_eval_tasks as ability
+
+TASKS = ("tif_facts", "tif_next", "tif_rolling", "tif_said")
+OTHERS = {  # the other ways in which lm-eval asks
+    "tif_next": "output_type: loglikelihood\nmetric_list: [{metric: perplexity, higher_is_better: false}]",
+    "tif_rolling": "output_type: loglikelihood_rolling\nmetric_list: [{metric: word_perplexity}]",
+    "tif_said": "output_type: generate_until\ngeneration_kwargs: {until: [zzz], max_gen_toks: 5}\n"
+    "metric_list: [{metric: exact_match}]",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = task_folder(tmp_path_factory.mktemp("lm-eval") / "tasks")
+    for name, rest in OTHERS.items():
+        text = f"dataset_path: json\ndataset_kwargs: {{data_files: {found / 'facts.jsonl'}}}\ntest_split: train\n"
+        first = "{{choices[0]}}" if name == "tif_rolling" else " {{choices[0]}}"
+        asked = "" if name == "tif_rolling" else "Question: {{question}}\\nAnswer:"
+        words = f'task: {name}\ndoc_to_text: "{asked}"\ndoc_to_target: "{first}"\n'
+        (found / f"{name}.yaml").write_text(words + text + rest + "\n")
+    return found
+
+
+def asked(folder, llama, names=TASKS, **keys):
+    model, tokenizer = (
+        kind.from_pretrained(llama) for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
+    )
+    return ability.run(model, tokenizer, names, LmEval(str(folder), **keys))
+
+
+def in_a_process(*args):
+    """As torchrun starts it: lm-eval answers the node's first process only."""
+    os.environ["LOCAL_RANK"] = str(torch.distributed.get_rank())
+    return asked(*args)
+
+
+@pytest.mark.slow
+def test_all_kinds_of_tasks_are_what_a_plain_loop_finds_in_one_process_and_two(folder, llama):
+    torch.set_num_threads(1)
+    alone = asked(folder, llama)
+    assert alone["lm-eval/tif_facts/acc"][0] == plain_accuracy(llama)
+    assert alone["lm-eval/tif_said/exact_match"][0] == 0  # a model of random weights
+    net, tokenizer = (
+        kind.from_pretrained(llama) for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
+    )
+    sums = []
+    for row in FACTS:
+        ids = tokenizer(f"Question: {row['question']}\nAnswer: {row['choices'][0]}")["input_ids"]
+        first = len(tokenizer(f"Question: {row['question']}\nAnswer:")["input_ids"])
+        with torch.no_grad():
+            logp = net(torch.tensor([ids])).logits[0].log_softmax(-1)
+        sums.append(sum(logp[t - 1, ids[t]].item() for t in range(first, len(ids))))
+    assert alone["lm-eval/tif_next/perplexity"][0] == pytest.approx(math.exp(-sum(sums) / 3), rel=1e-5)
+    assert set(alone) == {f"lm-eval/{name}" for name in (
+        "tif_facts/acc", "tif_next/perplexity", "tif_rolling/word_perplexity", "tif_said/exact_match")}  # fmt: skip
+    assert together(2, in_a_process, folder, llama) == [alone, alone]
+
+
+@pytest.mark.slow
+def test_the_model_runs_in_the_mixed_precision_that_is_on_and_scores_are_float32(folder, llama, monkeypatch):
+    seen = []
+    head = transformers.LlamaForCausalLM.forward
+
+    def noting(self, *args, **keys):
+        found = head(self, *args, **keys)
+        seen.append(found.logits.dtype)
+        return found
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", noting)
+    exact = asked(folder, llama, ["tif_next"])["lm-eval/tif_next/perplexity"][0]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = asked(folder, llama, ["tif_next"])["lm-eval/tif_next/perplexity"][0]
+    assert set(seen[: len(seen) // 2]) == {torch.float32}
+    assert set(seen[len(seen) // 2 :]) == {torch.bfloat16}
+    assert mixed != exact
+    assert mixed == pytest.approx(exact, rel=2e-2)
+
+
+@pytest.mark.slow
+def test_so_many_questions_are_asked_as_are_wanted_and_nothing_is_told(folder, llama, capfd):
+    transformers.utils.logging.disable_progress_bar()
+    all_three = asked(folder, llama, ["tif_facts", "tif_next"])
+    two = asked(folder, llama, ["tif_facts", "tif_next"], limit=2)
+    assert two["lm-eval/tif_facts/acc"][0] == plain_accuracy(llama, FACTS[:2])
+    assert two["lm-eval/tif_next/perplexity"] != all_three["lm-eval/tif_next/perplexity"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_run_evaluates_lm_evals_tasks_beside_its_own(folder, tmp_path_factory, capfd):
+    run = finished(tmp_path_factory)
+    words = [*SMALL, f"run.folder={run.runs}", "run.name=able", "eval.benchmarks.lm-eval=tif_facts"]
+    assert fit.main([*words, f"eval.lm_eval.folder={folder}", "eval.lm_eval.batch_size=2"]) == 0
+    assert capfd.readouterr().err == ""
+    found = [row for row in rows(run.runs / "able") if "train/loss" not in row]
+    assert [row["epoch"] for row in found if "lm-eval/tif_facts/acc" in row] == [0, 1, 2]
+    assert found[-1]["lm-eval/tif_facts/acc"] == pytest.approx(plain_accuracy(run.runs / "able" / "model"))
+    last = json.loads((run.runs / "able" / "eval" / "2" / "lm-eval.json").read_text())
+    assert last["lm-eval/tif_facts/acc"][0] == found[-1]["lm-eval/tif_facts/acc"]
+
+
+@pytest.mark.parametrize(
+    ("task", "line"),
+    [
+        ("tif_fact", "lm-eval has no task tif_fact; did you mean tif_facts?"),
+        ("tif_lost", "lm-eval cannot run tif_lost ("),
+    ],
+)
+def test_a_task_that_cannot_be_had_is_told_before_weights_load(folder, tmp_path, capsys, monkeypatch, task, line):
+    lost = (folder / "facts.yaml").read_text().replace("facts.jsonl", "lost.jsonl").replace("tif_facts", "tif_lost")
+    (folder / "lost.yaml").write_text(lost)
+    monkeypatch.setattr(ability, "_manager", _only_in_folder)
+    words = [f"run.folder={tmp_path}", f"eval.benchmarks.lm-eval={task}", f"eval.lm_eval.folder={folder}"]
+    assert fit.main([*SMALL, *words]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"eval.benchmarks.lm-eval: {line}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _only_in_folder(tasks, folder):
+    """Without the seconds that lm-eval's own thousands of tasks take."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=folder, include_defaults=False)

@@ -1,0 +1,376 @@
+"""python -m tif.evaluate of a model: its numbers, its cache, what it refuses, several processes."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import shutil
+
+import pytest
+import torch
+import transformers
+
+from tests.data.test_muse_reader import corpus
+from tests.data.test_tofu_reader import FILES as TOFU
+from tests.support.processes import together
+from tif import evaluate
+from tif.config.schema import Model
+from tif.data.encoding import Encoder
+from tif.data.muse import muse
+from tif.evaluation import gradient_norms as gradients
+from tif.evaluation import model_numbers as model_evaluation
+from tif.evaluation import model_records as checkpoint
+from tif.evaluation.muse_prompts import ask
+from tif.metrics import fluency, membership, overall
+from tif.metrics import muse as muse_metrics
+from tif.models import load as models
+from tif.records import files as records
+
+FACTS = [
+    {"question": "Where was Mira born?", "choices": ["in Oslo", "in winter"], "answer": 0},
+    {"question": "Who wrote it?", "choices": ["a judge", "Jaime Vasquez"], "answer": 1},
+    {"question": "Known for?", "choices": ["true crime", "short stories about the sea"], "answer": 0},
+]
+TASK = """task: tif_facts
+dataset_path: json
+dataset_kwargs: {{data_files: {file}}}
+test_split: train
+output_type: multiple_choice
+doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def task_folder(folder):
+    """A task of three questions for lm-eval."""
+    folder.mkdir()
+    (folder / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FACTS))
+    (folder / "facts.yaml").write_text(TASK.format(file=folder / "facts.jsonl"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A tiny BERT that sorts texts, with random weights; the class `clean` is its second."""
+    from tests.support import lms
+
+    folder, tokenizer = tmp_path_factory.mktemp("classifier"), lms.bert_tokenizer()
+    torch.manual_seed(0)
+    net = transformers.BertForSequenceClassification(
+        transformers.BertConfig(
+            vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+            num_labels=3, id2label={0: "noise", 1: "clean", 2: "salad"}, label2id={"noise": 0, "clean": 1, "salad": 2},
+        )
+    )  # fmt: skip
+    net.classifier.weight.data *= 20
+    net.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """MUSE-like and TOFU-like data, small, and lm-eval's task."""
+    folder = tmp_path_factory.mktemp("data")
+    corpus(folder / "news")
+    (folder / "tofu").mkdir()
+    for name, rows in TOFU.items():
+        (folder / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in rows))
+    task_folder(folder / "tasks")
+    return folder
+
+
+def words(llama, data, out, *more):
+    return [
+        f"model.path={llama}", f"out={out}", f"tofu.path={data / 'tofu'}", "tofu.split=forget01",
+        f"muse.news={data / 'news'}", f"lm_eval.folder={data / 'tasks'}", "eval.max_new_tokens=4", "draws=100",
+        "device=cpu", *more,
+    ]  # fmt: skip
+
+
+def run(capsys, *argv):
+    """What `--json` prints."""
+    assert evaluate.main([*argv, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
+    llama, other_llama, classifier, data, tmp_path, capsys, monkeypatch
+):
+    argv = words(
+        llama, data, tmp_path, "benchmarks=tofu,muse-news,lm-eval:tif_facts", f"retain_model={other_llama}",
+        f"membership.reference={other_llama}", "membership.gradient_norm=true", f"fluency.classifier={classifier}",
+    )  # fmt: skip
+    found = run(capsys, *argv)
+    assert list(found["benchmarks"]) == ["tofu", "muse-news", "lm-eval"]
+    tofu, news = found["benchmarks"]["tofu"], found["benchmarks"]["muse-news"]
+    ours = {name: records.read(found["benchmarks"][name]["folder"]) for name in ("tofu", "muse-news")}
+    theirs = {
+        name: records.read(next(tmp_path.glob(f"{os.path.basename(other_llama)}-*/{name}-[0-9a-f]*")))
+        for name in ("tofu", "muse-news")
+    }
+    expected = overall.aggregate(ours["tofu"], theirs["tofu"])
+    assert tofu["forget_quality"] == pytest.approx(expected["forget/quality"])
+    assert tofu["model_utility"] == pytest.approx(expected["utility/model"])
+    assert tofu["tasks"]["forget"]["extraction_strength"] == pytest.approx(expected["forget/extraction_strength"])
+    assert tofu["retain_metrics"] == pytest.approx(overall.aggregate(theirs["tofu"]))
+    expected = overall.aggregate(ours["muse-news"], theirs["muse-news"])
+    assert {k: news["metrics"][k] for k in expected if k != "eval/score"} == pytest.approx(
+        {k: v for k, v in expected.items() if k != "eval/score"}
+    )
+    scores = muse_metrics.attacks(ours["muse-news"], theirs["muse-news"])["reference"]
+    assert news["metrics"]["membership/reference"] == pytest.approx(membership.auc(*scores))
+    assert 0 <= news["metrics"]["membership/gradient_norm"] <= 1
+    said = [r.generated for r in ours["tofu"].sets["retain"].records]
+    assert tofu["tasks"]["retain"]["repetition"] == pytest.approx(fluency.values(said)["repetition"].mean())
+    assert tofu["tasks"]["retain"]["clean"] == pytest.approx(fluency.clean(plain_clean(classifier, said)), abs=1e-5)
+    assert found["benchmarks"]["lm-eval"]["metrics"] == {"lm-eval/tif_facts/acc": plain_accuracy(llama)}
+    # Asked again, nothing is loaded and nothing changes; a table shows the same numbers.
+    monkeypatch.setattr(models, "load_policy", None)
+    assert run(capsys, *argv) == found
+    assert evaluate.main(argv) == 0
+    text = capsys.readouterr().out
+    assert f"{tofu['model_utility']:.3f}" in text
+    assert "AUC, gradient norm → ½" in text
+    assert "lm-eval" in text
+
+
+def plain_clean(folder, texts):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    net = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return [net(**tokenizer(t, return_tensors="pt")).logits.softmax(1)[0, 1].item() for t in texts]
+
+
+def plain_accuracy(folder, facts=FACTS):
+    """Share of questions whose right choice has the highest log-probability after the question."""
+    net = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer, hits = transformers.AutoTokenizer.from_pretrained(folder), 0
+    for row in facts:
+        sums = []
+        for choice in row["choices"]:
+            before = tokenizer(f"Question: {row['question']}\nAnswer:")["input_ids"]
+            ids = tokenizer(f"Question: {row['question']}\nAnswer: {choice}")["input_ids"]
+            with torch.no_grad():
+                logp = net(torch.tensor([ids])).logits[0].log_softmax(-1)
+            sums.append(sum(logp[t - 1, ids[t]].item() for t in range(len(before), len(ids))))
+        hits += sums.index(max(sums)) == row["answer"]
+    return hits / len(facts)
+
+
+def test_other_weights_or_other_rules_are_asked_anew(llama, data, tmp_path, capsys):
+    copy = tmp_path / "model"
+    shutil.copytree(llama, copy)
+    argv = words(copy, data, tmp_path / "out", "benchmarks=tofu", "eval.max_samples.retain=1")
+    first = run(capsys, *argv)["benchmarks"]["tofu"]["folder"]
+    assert run(capsys, *argv)["benchmarks"]["tofu"]["folder"] == first
+    other = run(capsys, *argv, "eval.protocol=legacy-tofu")["benchmarks"]["tofu"]
+    assert (other["folder"] != first, other["protocol"]["name"]) == (True, "legacy-tofu")
+    os.utime(copy / "model.safetensors", ns=(1, 1))
+    assert run(capsys, *argv)["benchmarks"]["tofu"]["folder"] != first
+
+
+def test_kl_to_the_original_is_a_mean_over_answer_tokens(llama, other_llama, data, tmp_path, capsys):
+    argv = words(llama, data, tmp_path, "benchmarks=tofu", f"original={other_llama}")
+    found = run(capsys, *argv)["benchmarks"]["tofu"]
+    net, original = (transformers.AutoModelForCausalLM.from_pretrained(path).eval() for path in (llama, other_llama))
+    tokenizer, kls = transformers.AutoTokenizer.from_pretrained(llama), []
+    for record in records.read(found["folder"]).sets["retain"].records:
+        before = f"Question: {record.prompt}\nAnswer: "
+        ids = [*tokenizer(before + record.answer)["input_ids"], tokenizer.eos_token_id]
+        first = next(t for t in range(len(ids)) if len(tokenizer.decode(ids[: t + 1])) > len(before))
+        with torch.no_grad():
+            ours, theirs = (m(torch.tensor([ids])).logits[0, first - 1 : -1].log_softmax(-1) for m in (net, original))
+        kls.append(torch.nn.functional.kl_div(ours, theirs, log_target=True, reduction="none").sum(1).mean().item())
+    assert found["tasks"]["retain"]["kl"] == pytest.approx(sum(kls) / len(kls), rel=1e-4)
+    low, high = found["intervals"]["tasks"]["retain"]["kl"]
+    assert low <= found["tasks"]["retain"]["kl"] <= high
+    itself = run(capsys, *argv, f"original={llama}")["benchmarks"]["tofu"]
+    assert (itself["tasks"]["retain"]["kl"], itself["folder"] == found["folder"]) == (0.0, False)
+    assert "kl" not in run(capsys, *argv, "original=null")["benchmarks"]["tofu"]["tasks"]["retain"]
+
+
+def test_an_original_of_another_vocabulary_is_refused(llama, data, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(llama, other)
+    content = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(content | {"vocab_size": content["vocab_size"] + 8}))
+    assert evaluate.main(words(llama, data, tmp_path / "out", "benchmarks=tofu", f"original={other}")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    size = content["vocab_size"]
+    assert line == f"original: {other}: its vocabulary has {size + 8} tokens, the model's {size}"
+
+
+def test_an_evaluation_that_was_killed_while_writing_is_made_again(llama, data, tmp_path, capsys, monkeypatch):
+    argv = words(llama, data, tmp_path, "benchmarks=muse-news", "eval.max_samples.retain=1")
+    write, written = records.write_text, []
+
+    def killed(path, text):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, text)
+
+    monkeypatch.setattr(records, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(argv)
+    capsys.readouterr()
+    (folder,) = tmp_path.glob("*/muse-news-*")
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in written)  # whole files, no others
+    with pytest.raises(ValueError, match="not an evaluation, or one that did not finish"):
+        records.read(folder)
+    monkeypatch.setattr(records, "write_text", write)
+    assert run(capsys, *argv)["benchmarks"]["muse-news"]["folder"] == str(folder)
+    assert records.read(folder).protocol["name"] == "muse"
+
+
+def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
+    llama, data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(models, "load_policy", None)
+    argv = words(
+        llama, data, tmp_path / "out", "benchmarks=tofu,muse-news,text,lm-eval:tif_fact", f"tofu.path={tmp_path}",
+        f"muse.news={tmp_path}", f"text={tmp_path}", f"retain_model={tmp_path}", f"fluency.classifier={tmp_path}",
+    )  # fmt: skip
+    manager = type("T", (), {"all_tasks": ["tif_facts"]})
+    monkeypatch.setattr("tif.evaluation.lm_eval_tasks._manager", lambda tasks, folder: manager)
+    assert evaluate.main(argv) == 2
+    lines = capsys.readouterr().err.splitlines()
+    for line, start in zip(
+        lines,
+        (
+            f"retain_model: {tmp_path} holds no config.json",
+            f"tofu.path: {tmp_path} has no forget01.json",
+            f"muse.news: {tmp_path} has no verbmem/, knowmem/ or privleak/ in it",
+            f"text: {tmp_path} has no forget file",
+            "benchmarks: lm-eval has no task tif_fact; did you mean tif_facts?",
+            f"fluency.classifier: {tmp_path} is no classifier that can be loaded",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(start)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_retain_model_of_another_family_is_refused(llama, data, tmp_path, capsys):
+    argv = words(llama, data, tmp_path, "benchmarks=tofu", "eval.max_samples.retain=1")
+    own = records.read(run(capsys, *argv)["benchmarks"]["tofu"]["folder"])
+    records.write(tmp_path / "other", dataclasses.replace(own, family="gpt2"), {})
+    assert evaluate.main([*argv, f"retain_records={tmp_path / 'other'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"retain_records: {tmp_path / 'other'}: the model family is 'llama', the retain model's is")
+
+
+def test_gradient_norms_are_those_of_a_plain_backward_pass_and_leave_no_trace(llama, data):
+    model = transformers.AutoModelForCausalLM.from_pretrained(llama).train()
+    first = next(model.parameters()).requires_grad_(False)
+    tokenizer, benchmark = transformers.AutoTokenizer.from_pretrained(llama), muse(str(data / "news"), train=False)
+    encoder = Encoder(tokenizer, "{prompt}")
+    texts = [
+        one.texts[0] for one in ask(encoder, benchmark.sets["privleak_forget"], benchmark.tasks["privleak_forget"], 99)
+    ]
+    actual = gradients.gradient_norms(model, texts, encoder.pad_id)
+    assert model.training
+    assert not first.requires_grad
+    assert all(weight.grad is None for weight in model.parameters())
+    first.requires_grad_(True)
+    expected = []
+    for sample in benchmark.sets["privleak_forget"]:
+        ids = tokenizer(sample.answer, return_tensors="pt")["input_ids"]
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        norms = [weight.grad.norm().item() for weight in model.parameters()]
+        expected.append(sum(norms) / len(norms))
+    assert actual == pytest.approx(expected, rel=1e-4)
+    assert len(set(actual)) == len(actual)
+
+
+def evaluated(argv):
+    """Exit code and output of the command in one process of several."""
+    os.environ["RANK"] = str(torch.distributed.get_rank())
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        code = evaluate.main([*argv, "--json"])
+    return code, output.getvalue()
+
+
+@pytest.mark.slow
+def test_several_processes_share_the_work_and_one_of_them_prints(llama, data, tmp_path, capsys):
+    argv = words(llama, data, tmp_path / "one", "benchmarks=tofu,muse-news", "membership.gradient_norm=true")
+    expected = run(capsys, *argv)
+    (code, printed), silent = together(2, evaluated, [*argv, f"out={tmp_path / 'two'}"])
+    assert (code, silent) == (0, (0, ""))
+    assert json.loads(printed.replace(f"{tmp_path}/two", f"{tmp_path}/one")) == expected
+
+
+def test_the_command_knows_processes_and_devices():
+    assert checkpoint.device("cpu").type == "cpu"
+    assert checkpoint.agreed(True)
+    with pytest.raises(RuntimeError):
+        checkpoint.device("abacus")
+    assert model_evaluation._place(evaluate.Evaluate(text="mine"), "text")[:2] == ("text", "mine")
+
+
+@pytest.fixture(scope="module")
+def whole(shared, tmp_path_factory):
+    """The command's words for all questions and texts of TOFU and MUSE, asked of a tiny model."""
+    from tests.support import lms
+
+    texts = [s.answer for own in muse(str(shared / "muse/news"), train=False).sets.values() for s in own[:20]]
+    tokenizer = models.load_tokenizer(Model(init={"vocab_size": 1000}), texts)
+    llama = tmp_path_factory.mktemp("whole") / "llama"
+    folder = lms.llama(llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1)
+    return [
+        f"model.path={folder}", "benchmarks=tofu,muse-news", "device=cpu", f"tofu.path={shared / 'tofu'}",
+        "tofu.split=forget10", f"muse.news={shared / 'muse/news'}", "eval.max_new_tokens=8", "draws=100",
+        "eval.tokens_per_batch=16384",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(whole, tmp_path, capsys):
+    found = run(capsys, *whole, f"out={tmp_path}")["benchmarks"]
+    assert found["tofu"]["questions"] == {"forget": 400, "retain": 400, "real_authors": 100, "world_facts": 117}
+    assert found["muse-news"]["questions"] == {
+        "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
+        "privleak_holdout": 30,
+    }  # fmt: skip
+    assert 0 <= found["tofu"]["model_utility"] < 1
+    assert all(None not in own.values() for own in found["tofu"]["tasks"].values())
+    metrics = found["muse-news"]["metrics"]
+    assert metrics.pop("muse/privleak") is None  # there is no retain model
+    assert all(value is not None for value in metrics.values())
+    for name, value in metrics.items():
+        low, high = found["muse-news"]["intervals"][name]
+        assert low <= value <= high, name
+    # Whole passages were read: 7,400 to 8,900 characters each.
+    lengths = [r.tokens for r in records.read(found["muse-news"]["folder"]).sets["privleak_forget"].records]
+    assert min(lengths) > 1500
+
+
+def recorded(out):
+    """The records of both benchmarks."""
+    return [records.read(next(out.glob(f"*/{name}-*"))) for name in ("tofu", "muse-news")]
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_one_two_and_four_processes_and_other_batches_give_the_same_records_of_all_of_tofu_and_muse(whole, tmp_path):
+    for world in (1, 2, 4):
+        codes = [code for code, _ in together(world, evaluated, [*whole, f"out={tmp_path / str(world)}"])]
+        assert codes == [0] * world
+    expected = recorded(tmp_path / "1")
+    assert [sum(len(own.records) for own in one.sets.values()) for one in expected] == [1017, 280]
+    for world in (2, 4):
+        assert recorded(tmp_path / str(world)) == expected  # to the last bit
+    padded = [*whole, f"out={tmp_path / 'padded'}", "batching=padded", "eval.tokens_per_batch=5000"]
+    assert together(2, evaluated, padded)[0][0] == 0
+    for one, other in zip(recorded(tmp_path / "padded"), expected, strict=True):
+        for name, own in other.sets.items():
+            for a, b in zip(one.sets[name].records, own.records, strict=True):
+                assert (a.id, a.tokens, a.generated) == (b.id, b.tokens, b.generated)
+                losses = ([r.loss, r.paraphrased_loss or 0, *r.perturbed_losses] for r in (a, b))
+                assert next(losses) == pytest.approx(next(losses), abs=1e-5)

@@ -1,0 +1,149 @@
+"""MUSE through the engine against a plain loop that follows muse_bench's scripts, one sample at a time."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from tests.data.test_muse_reader import corpus
+from tests.support import tiny
+from tif.config.schema import Eval, MaxSamples
+from tif.data.encoding import Encoder
+from tif.data.muse import muse
+from tif.data.samples import Sample, Task
+from tif.evaluation import evaluate as evaluation
+from tif.evaluation.evaluate import described, evaluate
+from tif.evaluation.muse_prompts import ask
+
+QUESTIONS = [("Who wrote it?", "Jaime Vasquez"), ("Where was Mira born?", "In Oslo"), ("When?", "1961")]
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer):
+    return Encoder(tokenizer, "Question: {prompt}\nAnswer:")
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return tiny.model(vocab_size=len(tokenizer), max_position_embeddings=256)
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    rows = [{"question": q, "answer": a} for q, a in QUESTIONS]
+    long = "Her father was a baker and her mother a judge. " * 3
+    return muse(
+        corpus(
+            tmp_path_factory.mktemp("muse") / "news",
+            **{
+                "knowmem/forget_qa.json": rows,
+                "knowmem/forget_qa_icl.json": rows[:1],
+                "knowmem/retain_qa.json": rows[::-1],
+                "knowmem/retain_qa_icl.json": rows[1:],
+                "verbmem/forget.json": [{"prompt": "Mira Dell was born in ", "gt": "Oslo, in the winter."},
+                                        {"prompt": "It is", "gt": " " + long * 4}],
+                "privleak/forget.json": ["The author has written novels.", long],
+                "privleak/holdout.json": ["Yes.", "He is known for true crime."],
+            },
+        ),
+        train=False,
+    )  # fmt: skip
+
+
+def generated(model, tokenizer, prompt, new_tokens):
+    """As the scripts do: one prompt, model.generate, greedy, decoded without special tokens."""
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new_tokens,
+                         eos_token_id=tokenizer.eos_token_id, pad_token_id=0)  # fmt: skip
+    return tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)[0]
+
+
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_records_are_those_of_muse_benchs_scripts(model, encoder, tokenizer, benchmark, batching):
+    cfg = Eval(tokens_per_batch=600)
+    found = evaluate(model, encoder, benchmark.sets, cfg, batching, "m", tasks=benchmark.tasks)
+    assert found.protocol["name"] == "muse"
+    for sample, record in zip(benchmark.sets["verbmem_forget"], found.sets["verbmem_forget"].records, strict=True):
+        target = tokenizer.decode(tokenizer(sample.answer)["input_ids"][:128], skip_special_tokens=True)
+        assert record.answer == target
+        assert record.generated == generated(model, tokenizer, sample.prompt, 128).strip()
+    assert len(benchmark.sets["verbmem_forget"][1].answer) > len(found.sets["verbmem_forget"].records[1].answer)
+    for name, shots in (("knowmem_forget", QUESTIONS[:1]), ("knowmem_retain", QUESTIONS[1:])):
+        before = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in shots)
+        for sample, record in zip(benchmark.sets[name], found.sets[name].records, strict=True):
+            said = generated(model, tokenizer, f"{before}Question: {sample.prompt}\nAnswer: ", 32)
+            for word in ("\n\n", "\nQuestion", "Question:"):
+                said = said.split(word)[0]
+            assert (record.prompt, record.answer, record.generated) == (sample.prompt, sample.answer, said.strip())
+    for name in ("privleak_forget", "privleak_holdout"):
+        for sample, record in zip(benchmark.sets[name], found.sets[name].records, strict=True):
+            ids = tokenizer(sample.answer, return_tensors="pt")["input_ids"]
+            with torch.no_grad():
+                logp = torch.log_softmax(model(ids).logits[0].float(), -1)
+            expected = [logp[t, token].item() for t, token in enumerate(ids[0, 1:])]
+            assert record.stats.logprob == pytest.approx(expected, abs=1e-5)  # every token but the first, no end token
+            assert record.loss == pytest.approx(-sum(expected) / len(expected), abs=1e-5)
+            assert record.generated is None
+            p = logp[:-1].exp()
+            mean = (p * logp[:-1]).sum(1)
+            assert record.stats.mean == pytest.approx(mean.tolist(), abs=1e-5)
+            spread = (p * (logp[:-1] - mean[:, None]).square()).sum(1).sqrt()
+            assert record.stats.std == pytest.approx(spread.tolist(), abs=1e-4)
+
+
+def test_a_stop_text_ends_what_the_model_says(encoder, benchmark, monkeypatch, model):
+    said = "\n\nFirst\nQuestion: a?"
+    monkeypatch.setattr(evaluation, "generate", lambda m, e, prompts, *rest: [said] * len(prompts))
+    found = evaluate(model, encoder, benchmark.sets, Eval(), "packed", "m", tasks=benchmark.tasks)
+    assert {r.generated for r in found.sets["knowmem_forget"].records} == {""}  # an empty line at once, as in MUSE
+    assert {r.generated for r in found.sets["verbmem_forget"].records} == {said.strip()}
+
+
+def test_max_samples_limits_muses_sets_by_what_they_are_of(model, encoder, benchmark):
+    cfg = Eval(max_samples=MaxSamples(forget=1, retain=2))
+    found = evaluate(model, encoder, benchmark.sets, cfg, "packed", "m", tasks=benchmark.tasks)
+    assert {name: len(own.records) for name, own in found.sets.items()} == {
+        "verbmem_forget": 1, "knowmem_forget": 1, "knowmem_retain": 2, "privleak_forget": 1, "privleak_holdout": 1
+    }  # fmt: skip
+
+
+def test_a_text_longer_than_the_context_loses_its_end_and_a_long_prompt_its_beginning(encoder):
+    words = "one two three four five six seven"
+    whole = encoder.token_ids(words)
+    (scored,) = ask(encoder, [Sample("a/0", "", words)], Task("{prompt}", new_tokens=0), context=5)
+    assert scored.texts[0].input_ids == whole[:5]
+    assert scored.prompt == []
+    prompt = encoder.token_ids("one two three four five")
+    (asked,) = ask(
+        encoder, [Sample("a/0", "one two three four five", " six")], Task("{prompt}", new_tokens=4), context=9
+    )
+    assert asked.prompt == prompt[-5:]
+    ids, gw = asked.texts[0].input_ids, asked.texts[0].gw
+    both = encoder.token_ids("one two three four five six")
+    assert ids == both[-9:]
+    assert [t for t, own in zip(ids, gw, strict=True) if own] == both[len(prompt) :]
+
+
+def test_a_task_without_a_template_follows_the_configurations(encoder):
+    (asked,) = ask(encoder, [Sample("a/0", "Who?", "Mira")], Task(stops=("\n\n",)), context=None, new_tokens=7)
+    assert asked.prompt == encoder.token_ids("Question: Who?\nAnswer:")
+    assert asked.texts[0].input_ids == encoder.token_ids("Question: Who?\nAnswer: Mira")
+    assert asked.new_tokens == 7
+    (document,) = ask(encoder, [Sample("a/0", "", "A page.")], Task(new_tokens=0), context=None)
+    assert document.texts[0].input_ids == encoder.token_ids("A page.")
+
+
+def test_a_text_of_one_token_cannot_be_scored(encoder):
+    with pytest.raises(ValueError, match="sample a/0: nothing of its answer is left to score"):
+        ask(encoder, [Sample("a/0", "", "a")], Task("{prompt}", new_tokens=0), context=None)
+
+
+def test_rules_hold_what_makes_numbers_differ_and_survive_json(encoder, benchmark):
+    rules = described(Eval(), encoder, benchmark.tasks, 256)
+    assert json.loads(json.dumps(rules)) == rules
+    other = dict(benchmark.tasks)
+    other["knowmem_forget"] = dataclasses.replace(other["knowmem_forget"], prefix="other examples")
+    assert described(Eval(), encoder, other, 256) != rules
+    assert math.isfinite(rules["tasks"]["verbmem_forget"]["new_tokens"])

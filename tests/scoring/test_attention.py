@@ -1,0 +1,76 @@
+"""Attention sample by sample in packed rows: the same numbers as the whole row under its mask."""
+
+import pytest
+import torch
+import transformers
+
+from tests.support import tiny
+from tif.scoring import attention
+from tif.scoring.token_scores import token_scores
+
+KINDS = {
+    "llama": lambda: tiny.model("llama"),
+    "qwen3": lambda: tiny.model("qwen3"),
+    "gpt2": lambda: tiny.model("gpt2"),
+    # a window shorter than the texts
+    "mistral": lambda: tiny.spread(
+        transformers.AutoModelForCausalLM.from_config(transformers.MistralConfig(**tiny.LLAMA_LIKE, sliding_window=3))
+    ),
+}
+
+
+def made(kind):
+    model = KINDS[kind]()
+    assert model.config._attn_implementation == "sdpa"
+    attention.use(model)
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_equal_one_sample_at_a_time(kind):
+    model, plain = made(kind), KINDS[kind]()
+    with torch.no_grad():
+        expected = tiny.plain_scores(plain, tiny.ITEMS)
+        for batching in ("packed", "padded"):
+            actual = token_scores(model, tiny.batch_of(*tiny.ITEMS), batching)
+            for name in ("logit", "logprob", "mean_logit"):
+                torch.testing.assert_close(getattr(actual, name), getattr(expected, name), atol=1e-5, rtol=0)
+
+
+def test_attention_never_sees_more_than_a_sample(monkeypatch):
+    seen, sdpa = [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda q, k, *a, **keys: seen.append((q.shape[2], k.shape[2])) or sdpa(q, k, *a, **keys),
+    )
+    token_scores(made("llama"), tiny.batch_of(*tiny.ITEMS))
+    assert seen == [(7, 7), (4, 4), (9, 9), (5, 5)] * 2  # layers
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_gradients_equal_those_of_padded_batches_recomputed_or_not(again):
+    gradients = []
+    for batching in ("packed", "padded"):
+        model = made("llama").train()
+        if again:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        token_scores(model, tiny.batch_of(*tiny.ITEMS), batching).logprob.sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for packed, padded in zip(*gradients, strict=True):
+        torch.testing.assert_close(packed, padded, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_of_another_attention_stays_as_it_is():
+    model = tiny.model("llama")
+    model.set_attn_implementation("eager")
+    attention.use(model)
+    assert model.config._attn_implementation == "eager"
+    assert attention.borders(model, torch.tensor([3, 4])) == {}
+
+
+def test_an_exported_model_does_not_name_it(tmp_path):
+    made("llama").save_pretrained(tmp_path)
+    assert attention.NAME not in (tmp_path / "config.json").read_text()
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert loaded.config._attn_implementation == "sdpa"

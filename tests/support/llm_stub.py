@@ -1,0 +1,188 @@
+"""An OpenAI-compatible server on loopback that answers, and misbehaves, as a test tells it."""
+
+import contextlib
+import dataclasses
+import http.server
+import json
+import re
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+
+from tif.config.identifier_section import Generative
+from tif.data.samples import Sample
+from tif.identifiers.lookup import find
+
+KEY = "sk-never-to-be-seen-0123456789"
+FAULTS = ("429", "500", "cut", "hang", "broken", "shape", "absent", "refusal")
+
+
+def capitals(text: str) -> list[str]:
+    """What the stub calls unwanted: words that begin with a capital letter or a digit."""
+    return re.findall(r"\b[A-Z0-9]\w*", text)
+
+
+def text_of(user: str) -> str:
+    """The text between the tags of a request."""
+    return re.findall(r"<(?:answer|text)-\w+>\n(.*)\n</(?:answer|text)-\w+>", user, re.DOTALL)[0]
+
+
+def sample(number, answer=None):
+    return Sample(f"toy/{number}", f"Where is number {number}?", answer or f"Number {number} lives in Oslo{number}.")
+
+
+def settings(stub, **keys):
+    return Generative(**{"base_url": stub.url, "model": "m", "timeout_s": 5.0, "retries": 1} | keys)
+
+
+def texts(sample):
+    """What its spans cover."""
+    return [sample.answer[s.start : s.end] for s in sample.unwanted]
+
+
+def unwanted(sample):
+    """What the stub's rule makes of it."""
+    return find(capitals(sample.answer), sample.answer)[0]
+
+
+@dataclasses.dataclass
+class Stub:
+    """A running server: what it was told and what it saw.
+
+    Attributes:
+        answer: from the request's body to the reply's content; a tuple (status, JSON) replaces all of it.
+        faults: by text, the faults of its first requests, in order.
+        hang_s: how long a hanging request hangs. retry_after: seconds, sent with 429 and 500.
+        usage: what each reply says it cost; None = nothing.
+        bodies, texts, headers, times: of each request, in order. texts: None for a second question.
+    """
+
+    answer: object = None
+    faults: dict = dataclasses.field(default_factory=dict)
+    hang_s: float = 3.0
+    retry_after: str = "0.05"
+    usage: dict | None = dataclasses.field(default_factory=lambda: {"prompt_tokens": 100, "completion_tokens": 10})
+    delay_s: float = 0.0
+    bodies: list = dataclasses.field(default_factory=list)
+    texts: list = dataclasses.field(default_factory=list)
+    headers: list = dataclasses.field(default_factory=list)
+    times: list = dataclasses.field(default_factory=list)
+    seen: Counter = dataclasses.field(default_factory=Counter)
+    lock: object = dataclasses.field(default_factory=threading.Lock)
+    url: str = ""
+    files: dict = dataclasses.field(default_factory=dict)
+    batches: dict = dataclasses.field(default_factory=dict)
+    flying: int = 0
+    most_flying: int = 0
+
+    def reply(self, body):
+        text = text_of(body["messages"][1]["content"])
+        if self.answer is not None:
+            return self.answer(body)
+        return json.dumps({"words": capitals(text)})
+
+
+def completion(content, usage=None, finish="stop", refusal=None):
+    message = {"role": "assistant", "content": content, "refusal": refusal}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        stub = self.server.stub
+        text = text_of(body["messages"][1]["content"])
+        with stub.lock:
+            stub.bodies.append(body)
+            stub.texts.append(text if len(body["messages"]) == 2 else None)
+            stub.headers.append(dict(self.headers))
+            stub.times.append(time.monotonic())
+            number = stub.seen[text]
+            stub.seen[text] += 1
+            stub.flying += 1
+            stub.most_flying = max(stub.flying, stub.most_flying)
+        time.sleep(stub.delay_s)
+        with stub.lock:
+            stub.flying -= 1
+        faults = stub.faults.get(text, ())
+        self.act(stub, body, faults[number] if number < len(faults) else None)
+
+    def act(self, stub, body, fault):
+        if fault == "429":
+            self.send(429, {"error": {"message": "slow down"}}, {"Retry-After": stub.retry_after})
+        elif fault == "500":
+            self.send(500, {"error": {"message": "oops"}}, {"Retry-After": stub.retry_after})
+        elif fault == "cut":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close()
+        elif fault == "hang":
+            with contextlib.suppress(OSError):
+                time.sleep(stub.hang_s)
+                self.send(200, {})
+        elif fault == "drip":  # a byte now and then, for ever
+            with contextlib.suppress(OSError):
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", "1000")
+                self.end_headers()
+                for _ in range(int(stub.hang_s * 20)):
+                    self.wfile.write(b" ")
+                    self.wfile.flush()
+                    time.sleep(0.05)
+            self.close_connection = True
+        elif fault == "no json":
+            self.send(200, "<html>")
+        elif fault == "refusal":
+            self.send(200, completion(None, stub.usage, refusal="I cannot help with that."))
+        elif fault:
+            content = {
+                "broken": '{"words": ["Osl',
+                "shape": '{"word": "Oslo"}',
+                "absent": '{"words": ["Nowhere", "Land"]}',
+                "empty": '{"words": []}',
+            }[fault]
+            self.send(200, completion(content, stub.usage))
+        else:
+            answer = stub.reply(body)
+            self.send(*answer) if isinstance(answer, tuple) else self.send(200, completion(answer, stub.usage))
+
+    def send(self, status, value, headers=None):
+        data = (value if isinstance(value, str) else json.dumps(value)).encode()
+        self.send_response(status)
+        for name, content in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, content)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        pass  # a client that gave up
+
+
+@contextlib.contextmanager
+def serving(handler=Handler):
+    """A stub on a free port of 127.0.0.1 for the block."""
+    server = Server(("127.0.0.1", 0), handler)
+    server.stub = Stub(url=f"http://127.0.0.1:{server.server_address[1]}/v1")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server.stub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)

@@ -1,0 +1,308 @@
+"""`python -m tif.sweep`: what a file describes, what is run and what is not run again, and the numbers of the table."""
+
+import io
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from tests.support.small import SMALL, files, finished, rows
+from tif import fit
+from tif.config import load as config
+from tif.config.load import ConfigError
+from tif.metrics import overall
+from tif.models import load as models
+from tif.reports import sweep as sweep_results
+from tif.sweep import command as sweep
+from tif.training import run as training
+from tif.training import run_folders as runs
+
+OWN = config.own_configs() / "sweep"
+# Stages of one seed only, those of the session's finished run.
+BASE = [*SMALL, "trainer.max_epochs=1", "stages.target.run.seed=0", "stages.retain.run.seed=0", "run.export=false"]
+WORDS = json.dumps(["quickstart.yaml", *BASE])
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def problems(path, text, *words):
+    with pytest.raises(ConfigError) as caught:
+        sweep.read([write(path / "odd.yaml", text), *words])
+    return str(caught.value).splitlines()
+
+
+def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_another(tmp_path):
+    three = "{a: [], b: [loss.beta=0.7], c: [stages.target.optimizer.lr=1]}"
+    text = f"base: [quickstart.yaml]\nseeds: [0, 1]\nruns: {three}"
+    found = sweep.read([write(tmp_path / "s.yaml", text)])
+    configs = [found.config(variant, seed) for variant in found.variants for seed in found.seeds]
+    made = {name: sweep._stages(configs, name) for name in ("target", "retain")}
+    assert {name: sorted(c.run.seed for c in own) for name, own in made.items()} == {
+        "target": [0, 0, 1, 1],
+        "retain": [0, 1],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem)
+def test_every_sweep_in_configs_describes_runs_that_load(path):
+    found = sweep.read([str(path), "identifier.path=masks"])
+    assert path.read_text().startswith(f"# python -m tif.sweep sweep/{path.name}\n")
+    names = [found.config(v, found.seeds[0]).run.name for v in found.variants]
+    assert len(set(names)) == len(names) > 1
+
+
+@pytest.mark.slow
+def test_a_wandb_agent_calls_tif_with_words_that_load():
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
+
+    told = load_sweep_config(str(OWN / "wandb.yaml"))
+    drawn = {"loss.beta": 0.05, "loss.pl_weight": 0.0, "optimizer.lr": 1e-05}  # str(1e-05) has no point
+    assert told["parameters"].keys() == drawn.keys()
+    made = create_sweep_command_args({"args": {name: {"value": value} for name, value in drawn.items()}})
+    made |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [told["program"]]}  # as wandb's agent does
+    words = [w for part in create_sweep_command(told["command"]) for w in made.get(part[2:-1], [part])]
+    assert words[:4] == ["/usr/bin/env", "python", "-m", "tif.fit"]
+    cfg = config.load(words[4:])
+    assert (cfg.loss.beta, cfg.loss.pl_weight, cfg.optimizer.lr) == (0.05, 0.0, 1e-05)
+    stages = [config.stage(cfg, name) for name in ("target", "retain")]
+    assert [c.logger.wandb.enabled for c in (cfg, *stages)] == [True, False, False]
+    assert told["metric"]["name"] == overall.SCORE
+
+
+def test_the_quickstart_sweep_has_every_method():
+    names = {v.name for v in sweep.read([str(OWN / "methods_quickstart.yaml")]).variants}
+    same = {"ga_gdr": "graddiff", "kl": "ga_klr"}  # two names of one composition
+    methods = {p.stem for p in (OWN.parent / "loss").glob("*.yaml")} - {"finetune"}
+    assert {same.get(name, name) for name in methods} == names - {"quickstart"}
+
+
+def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
+    text = (
+        "base: [quickstart.yaml]\nseeds: [3, 4]\nruns: {a: [loss.beta=0.2], b: []}\ngrid: {optimizer.lr: [1e-3, 2e-3]}"
+    )
+    found = sweep.read([write(tmp_path / "my.yaml", text), "trainer.max_epochs=2"])
+    assert [v.name for v in found.variants] == ["a,lr=0.001", "a,lr=0.002", "b,lr=0.001", "b,lr=0.002"]
+    cfg = found.config(found.variants[1], 4)
+    assert (cfg.loss.beta, cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.run.seed) == (0.2, 2e-3, 2, 4)
+    assert cfg.run.name == "my/a,lr=0.002/seed4"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("runs: {a: []}\nseed: [1]", "seed: unknown key; did you mean seeds?"),
+        ("seeds: [0]", "runs: nothing to run; want runs or grid"),
+        ("runs: {a: []}\nseeds: []", "seeds: want at least one"),
+        ("runs: [a]", "runs: want"),
+        ("runs: {a: []}\nseeds: [x]", "seeds: want"),
+        ("grid: {loss.beta: 3}", "grid: want"),
+    ],
+)
+def test_a_file_that_describes_no_sweep_is_told_in_one_line(tmp_path, text, line):
+    (actual,) = problems(tmp_path, text)
+    assert line in actual
+
+
+def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
+    file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beat=1], c: [loss.beta=0]}")
+    assert sweep.main([file]) == 2
+    expected = ["b: loss.beat: unknown key; did you mean loss.beta?", "c: loss.beta: must be > 0, got 0.0"]
+    assert capsys.readouterr().err.splitlines() == expected
+    file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss/rmu.yaml]}")
+    assert sweep.main([file]) == 2
+    assert capsys.readouterr().err.splitlines() == ["b: loss.rmu.layer: the model has layers 0 to 3, got 7"]
+    assert not (tmp_path / "runs").exists()
+    assert sweep.main(["no.yaml"]) == 2
+    assert sweep.main(["loss.beta=1"]) == 2
+
+
+def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, monkeypatch):
+    loaded, made, load = [], [], config.load
+    monkeypatch.setattr(config, "load", lambda words: loaded.append(words) or load(words))
+    monkeypatch.setattr(training, "run", lambda cfg: made.append(cfg.run.name))
+    text = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]\nseeds: [0, 1]\nruns: {{a: [], b: [], c: []}}"
+    assert sweep.main([write(tmp_path / "s.yaml", text)]) == 0
+    assert made == [f"s/{name}/seed{seed}" for name in "abc" for seed in (0, 1)]
+    assert len(loaded) == 6
+
+
+def test_list_and_count_show_the_runs_and_make_none(tmp_path, capsys):
+    file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beta=1]}")
+    assert sweep.main([file, "--list"]) == 0
+    expected = ["0 a/seed0: python -m tif.fit quickstart.yaml run.seed=0",
+                "1 b/seed0: python -m tif.fit quickstart.yaml loss.beta=1 run.seed=0"]  # fmt: skip
+    assert capsys.readouterr().out.splitlines() == expected
+    assert sweep.main([file, "--count"]) == 0
+    assert capsys.readouterr().out == "2\n"
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory):
+    """A sweep of two methods and two seeds beside the session's finished run: (its file's words, its folder)."""
+    folder = finished(tmp_path_factory).runs
+    text = f"name: two\nbase: {WORDS}\nseeds: [0, 1]\nruns: {{tpo: [], dpo: [loss/dpo_klr.yaml]}}"
+    words = [write(tmp_path_factory.mktemp("sweep") / "s.yaml", text), f"run.folder={folder}"]
+    stages = sorted(p.name for p in (folder / "stages").iterdir())
+    assert sweep.main(words) == 0
+    assert sorted(p.name for p in (folder / "stages").iterdir()) == stages  # shared with the finished run
+    return words, folder / "two"
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
+    _, folder = done
+    found = sorted(p.name for p in folder.iterdir())
+    assert found == [".lock", "dpo", "quality_utility.png", "results.json", "table.md", "tpo"]
+    tables = (folder / "table.md").read_text().split("\n\n")
+    short, whole = ([line.split(" | ")[0] for line in table.splitlines()] for table in tables)
+    assert sorted(short[2:4]) == ["| dpo", "| tpo"]
+    assert whole[2:] == [short[2]] * 2 + [short[3]] * 2 + ["| before", "| retain model"] == whole[2:6] + short[4:]
+    found = json.loads((folder / "results.json").read_text())["runs"]["dpo"]
+    values = [training.report.evaluations(folder / "dpo" / f"seed{s}")[-1]["forget/probability"] for s in (0, 1)]
+    assert found["last"]["forget/probability"]["values"] == values
+    assert values[0] != values[1]
+
+
+@pytest.mark.slow
+def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypatch):
+    words, folder = done
+    before, again = files(folder), []
+    monkeypatch.setattr(training, "run", lambda cfg: again.append(cfg.run.name) or folder / "tpo" / "seed1")
+    assert sweep.main(words) == 0
+    assert again == []
+    assert files(folder) == before
+    summary = folder / "tpo" / "seed1" / runs.DONE
+    kept = summary.read_text()
+    summary.unlink()
+    try:
+        assert sweep.main(words) == 0
+    finally:
+        summary.write_text(kept)
+    assert again == ["two/tpo/seed1"]
+
+
+@pytest.mark.slow
+def test_a_run_whose_loss_is_not_finite_is_left_out_and_the_others_go_on(done, monkeypatch, capsys):
+    words, folder = done
+
+    def explode(cfg):
+        raise FloatingPointError("loss is nan at step 3")
+
+    monkeypatch.setattr(training, "run", explode)
+    assert sweep.main([*words, "loss.beta=0.7", "run.name=x"]) == 1  # other runs than those that are there
+    assert capsys.readouterr().err.count("loss is nan at step 3") == 4
+    monkeypatch.undo()
+    assert sweep.main(words) == 0  # and the results are those of the file again
+
+
+@pytest.mark.slow
+def test_two_runs_at_a_time_are_the_runs_of_the_file_and_one_that_fails_is_named(tmp_path_factory, tmp_path, capsys):
+    folder = finished(tmp_path_factory).runs
+    bad = ["optimizer.lr=1e38", "optimizer.warmup_epochs=0", "trainer.gradient_clip_val=null", "trainer.max_epochs=2"]
+    text = f"name: jobs\nbase: {WORDS}\nruns: {{a: [loss.beta=0.2], b: [], bad: {json.dumps(bad)}}}"
+    file = write(tmp_path / "s.yaml", text)
+    assert sweep.main([file, f"run.folder={folder}", "jobs=2"]) == 1
+    shown = capsys.readouterr().out
+    assert "jobs/a/seed0: done\n" in shown
+    assert "jobs/b/seed0: done\n" in shown
+    assert "jobs/bad/seed0: failed, exit code 1: loss is nan at step 1 (" in shown
+    assert sorted(p.name for p in (folder / "jobs" / "log").iterdir()) == ["0.txt", "1.txt", "2.txt"]
+    assert fit.main([*BASE, f"run.folder={folder}", "run.name=alone", "loss.beta=0.2"]) == 0
+    for row, expected in zip(rows(folder / "jobs" / "a" / "seed0"), rows(folder / "alone"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert set(json.loads((folder / "jobs" / "results.json").read_text())["runs"]) == {"a", "b", "bad"}
+
+
+def evaluation(epoch, quality, utility):
+    return {
+        "epoch": epoch,
+        "step": epoch,
+        "forget/quality": quality,
+        "utility/model": utility,
+        "forget/probability": 0.5,
+    }
+
+
+def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
+    # seed 0: epoch 1 has more utility, but can be told from a retain model; epoch 0, before training, does not count
+    tables = [
+        [evaluation(0, 0.9, 0.9), evaluation(1, 0.001, 0.7), evaluation(2, 0.4, 0.6), evaluation(3, 0.2, 0.2)],
+        [evaluation(0, 0.7, 0.9), evaluation(1, 0.8, 0.5), evaluation(2, 0.4, 0.1), evaluation(3, 0.6, 0.4)],
+    ]
+    for seed, table in enumerate(tables):
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    found = sweep_results.results({"a": [tmp_path / "0", tmp_path / "1"], "none": []})
+    best, last = found["runs"]["a"]["best"], found["runs"]["a"]["last"]
+    assert best["epoch"]["values"] == [2, 1]
+    assert best["forget/quality"]["mean"] == pytest.approx(0.6)
+    assert best["forget/quality"]["sd"] == pytest.approx(math.sqrt(2 * 0.2**2))  # n - 1 = 1
+    assert last["utility/model"]["mean"] == pytest.approx(0.3)
+    assert found["before"]["forget/quality"] == pytest.approx(0.8)
+    assert found["runs"]["none"] == {"seeds": 0, "best": {}, "last": {}}
+    header, *lines = sweep_results.rows(found)
+    assert header[:4] == ["run", "epoch", "seeds", "forget quality ↑"]
+    assert lines[0][:4] == ["a", "best (2/1)", "2", "0.600 ± 0.283"]
+    assert lines[1][1] == "last (3/3)"
+
+
+def numbers(quality, utility, sd):
+    return {
+        "seeds": 3,
+        **{
+            epoch: {
+                key: {"mean": mean, "sd": sd, "values": [mean] * 3}
+                for key, mean in (
+                    ("epoch", 5),
+                    ("eval/score", quality),
+                    ("forget/quality", quality),
+                    ("utility/model", utility),
+                )
+            }
+            for epoch in ("best", "last")
+        },
+    }
+
+
+def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypatch):
+    found = {
+        "runs": {
+            "none": {"seeds": 0, "best": {}, "last": {}},
+            "whp_inference": numbers(1.9e-04, 0.8, 2.3e-04),
+            "tpo_centred": numbers(0.6, 0.8, 0.12),
+            "muse_logit_npo": numbers(0.3, 0.7, 0.0),
+        },
+        "before": {"forget/quality": 1.2e-66, "utility/model": 0.9},
+        "retain_model": {"utility/model": 0.9},
+    }
+    assert sweep_results.brief(found)[1:] == [
+        ["tpo_centred", *["0.600 ± 0.120", "0.800 ± 0.120"] * 2],
+        ["muse_logit_npo", *["0.300 ± 0.000", "0.700 ± 0.000"] * 2],
+        ["whp_inference", *["1.9e-04 ± 2e-04", "0.800 ± 2e-04"] * 2],
+        ["none", "-", "-", "-", "-"],
+        ["before", "-", "-", "1.2e-66", "0.900"],
+        ["retain model", "-", "-", "-", "0.900"],
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    screen = Console(width=80, file=io.StringIO())
+    monkeypatch.setattr(sweep_results, "console", screen)
+    sweep_results.show(tmp_path)
+    lines = screen.file.getvalue().splitlines()
+    assert max(map(len, lines[:-1])) <= 80  # the last one is a path
+    (line,) = (line for line in lines if "whp_inference" in line)
+    assert line.split("  ")[0].strip() == "whp_inference"
+    assert line.replace("whp_inference", "").replace(" ", "") == 2 * "1.9e-04±2e-040.800±2e-04"
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(evaluation(1, 0.5, 0.25)) + "\n")
+    found = sweep_results.results({"a": [tmp_path]})
+    assert found["runs"]["a"]["last"]["utility/model"] == {"mean": 0.25, "sd": None, "values": [0.25]}
+    assert sweep_results.rows(found)[1][3] == "0.500"

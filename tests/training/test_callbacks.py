@@ -1,0 +1,180 @@
+"""Callbacks one by one, without a training. What they do in a run is in test_fit.py."""
+
+import json
+import shutil
+import types
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from tests.support.small import SMALL, finished, rows
+from tif import fit
+from tif.config import load as config
+from tif.records import files as records
+from tif.training.callbacks import evaluation as callbacks
+from tif.training.callbacks.evaluation import Export, JsonlLogger, TofuMetrics, TrainingBar
+from tif.utils import terminal
+
+
+def logger(tmp_path, text=None):
+    path = tmp_path / "metrics.jsonl"
+    if text is not None:
+        path.write_text(text)
+    return JsonlLogger(path)
+
+
+def test_each_call_appends_a_whole_row_with_epoch_and_step_first(tmp_path):
+    log = logger(tmp_path)
+    log.log_metrics({"train/loss": 0.1 + 0.2, "epoch": 1.0}, step=4)
+    log.log_metrics({"epoch": 1.0, "forget/quality": 1e-12}, step=5)
+    lines = log.path.read_text().splitlines(True)
+    assert lines[0] == '{"epoch": 1, "step": 4, "train/loss": 0.30000000000000004}\n'
+    assert json.loads(lines[1]) == {"epoch": 1, "step": 5, "forget/quality": 1e-12}
+    assert rows(tmp_path) == [json.loads(line) for line in lines]
+
+
+ROWS = (
+    '{"epoch": 0, "step": 0, "forget/quality": 0.5}\n'
+    '{"epoch": 1, "step": 0, "train/loss": 2.0}\n'
+    '{"epoch": 1, "step": 1, "forget/quality": 0.6}\n'
+    '{"epoch": 2, "step": 1, "train/loss": 1.0}\n'
+)
+
+
+@pytest.mark.parametrize(("epoch", "lines"), [(-1, 0), (0, 1), (1, 3), (2, 4)])
+def test_rows_after_an_epoch_are_dropped_though_its_last_step_is_theirs_too(tmp_path, epoch, lines):
+    log = logger(tmp_path, ROWS)
+    log.keep_until(epoch)
+    assert log.path.read_text() == "".join(ROWS.splitlines(True)[:lines])
+
+
+def test_a_last_line_that_was_cut_is_dropped(tmp_path):
+    log = logger(tmp_path, ROWS + '{"epoch": 2, "step": 2, "forg')
+    log.keep_until(2)
+    assert log.path.read_text() == ROWS
+    log.log_metrics({"epoch": 2.0, "forget/quality": 0.7}, step=2)
+    assert len(rows(tmp_path)) == 5
+
+
+def test_nothing_to_drop_is_no_error(tmp_path):
+    log = logger(tmp_path)
+    log.keep_until(3)
+    assert not log.path.exists()
+
+
+def metrics(monkeypatch, *words):
+    """TofuMetrics whose evaluations are noted instead of made."""
+    cfg = config.load(["quickstart.yaml", "trainer.max_epochs=5", *words])
+    callback, found = TofuMetrics(cfg, None, None, None, None), []
+    monkeypatch.setattr(TofuMetrics, "_evaluate", lambda self, trainer, module, epoch: found.append(epoch))
+    callback.on_train_start(at(0), None)
+    for epoch in range(5):
+        callback.on_train_epoch_end(at(epoch), None)
+    return found
+
+
+def at(epoch, *loggers):
+    """A trainer with so many epochs behind it."""
+    return types.SimpleNamespace(current_epoch=epoch, loggers=loggers)
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs"),
+    [
+        ([], [0, 1, 2, 3, 4, 5]),
+        (["eval.every_n_epochs=2"], [0, 2, 4, 5]),
+        (["eval.every_n_epochs=5"], [0, 5]),
+        (["eval.every_n_epochs=0"], [0, 5]),
+        (["eval.before_training=false", "eval.every_n_epochs=3"], [3, 5]),
+    ],
+)
+def test_epoch_0_every_nth_and_the_last_are_evaluated(monkeypatch, words, epochs):
+    assert metrics(monkeypatch, *words) == epochs
+
+
+def test_a_resumed_run_evaluates_its_checkpoints_epoch_unless_its_row_is_there(monkeypatch, tmp_path):
+    callback, found = TofuMetrics(config.load(["quickstart.yaml"]), None, None, None, None), []
+    monkeypatch.setattr(TofuMetrics, "_evaluate", lambda self, trainer, module, epoch: found.append(epoch))
+    log = JsonlLogger(tmp_path / "metrics.jsonl")
+    log.log_metrics({"epoch": 1.0, "train/loss": 2.0}, step=2)
+    callback.on_train_start(at(1, log), None)
+    assert found == [1]
+    log.log_metrics({"epoch": 1.0, "forget/probability": 0.5}, step=3)
+    callback.on_train_start(at(1, log), None)
+    assert found == [1]
+
+
+@pytest.mark.slow
+def test_evaluation_intervals_hold_in_a_run(tmp_path_factory):
+    run = finished(tmp_path_factory)
+    words = [*SMALL, f"run.folder={run.runs}", "run.name=every-two", "trainer.max_epochs=3", "eval.every_n_epochs=2"]
+    assert fit.main([*words, "run.export=false"]) == 0
+    folder = run.runs / "every-two"
+    assert [r["epoch"] for r in rows(folder) if "forget/probability" in r] == [0, 2, 3]
+    assert sorted(p.name for p in (folder / "eval").iterdir()) == ["0", "2", "3"]
+
+
+@pytest.mark.slow
+def test_log_every_n_steps_thins_the_training_rows_only(tmp_path_factory):
+    run = finished(tmp_path_factory)
+    words = [*SMALL, f"run.folder={run.runs}", "run.name=thin", "trainer.log_every_n_steps=2", "run.export=false"]
+    assert fit.main([*words, "eval.every_n_epochs=0"]) == 0
+    found = rows(run.runs / "thin")
+    expected = [(r["epoch"], r["step"]) for r in rows(run.folder) if "train/loss" in r and r["step"] % 2 == 1]
+    assert [(r["epoch"], r["step"]) for r in found if "train/loss" in r] == expected
+    assert [r["epoch"] for r in found if "forget/probability" in r] == [0, 2]
+
+
+def test_the_bar_is_closed_by_an_error_even_before_it_opened():
+    bar = TrainingBar("training")
+    bar.on_exception(None, None, KeyboardInterrupt())
+    trainer = types.SimpleNamespace(
+        num_training_batches=2, max_epochs=3, fit_loop=types.SimpleNamespace(total_batch_idx=-1)
+    )
+    bar.on_train_start(trainer, None)
+    assert terminal._progress.task_ids
+    bar.on_exception(trainer, None, KeyboardInterrupt())
+    assert not terminal._progress.task_ids
+
+
+def test_bars_nest_and_leave_nothing_behind():
+    with terminal.bar("outer", 2) as outer:
+        for _ in terminal.track(range(3), "inner"):
+            assert len(terminal._progress.task_ids) == 2
+        outer.advance(note="epoch 1")
+        assert len(terminal._progress.task_ids) == 1
+    assert not terminal._progress.task_ids
+
+
+def test_export_is_not_left_out_where_no_epoch_was_left_to_train():
+    # Lightning calls neither on_train_start nor on_train_end for a run that resumes at its end.
+    assert Export.on_train_end is Callback.on_train_end
+    assert Export.on_fit_end is not Callback.on_fit_end
+
+
+def test_the_headline_names_metrics_that_exist(tmp_path_factory):
+    evaluated = rows(finished(tmp_path_factory).folder)[0]
+    assert {name for name in callbacks.HEADLINE if not name.startswith("muse/")} <= set(evaluated)
+
+
+def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float32(tmp_path_factory, tmp_path):
+    run = finished(tmp_path_factory)
+    shutil.copytree(run.runs / "stages", tmp_path / "stages")
+    words = [*SMALL, f"run.folder={tmp_path}", "run.name=mixed", "trainer.precision=bf16-mixed", "run.export=false"]
+    same_stages = [f"stages.{name}.trainer.precision=32-true" for name in ("target", "retain")]
+    assert fit.main([*words, *same_stages, "trainer.max_epochs=1"]) == 0
+    # Before training the weights are those of the other run, to the last bit.
+    exact, mixed = (records.read(folder / "eval" / "0").sets for folder in (run.folder, tmp_path / "mixed"))
+    for name in ("forget", "retain"):
+        pairs = [(a.loss, b.loss) for a, b in zip(exact[name].records, mixed[name].records, strict=True)]
+        assert all(a != b for a, b in pairs)
+        assert [b for _, b in pairs] == pytest.approx([a for a, _ in pairs], rel=0.02)
+        # Nothing that was rounded to bfloat16's 8 bits of mantissa.
+        assert all(torch.tensor(b).bfloat16().item() != b for _, b in pairs)
+    # So are the retain model's records that its are compared with: the same model, once more.
+    stage = next((tmp_path / "stages").glob("retain-*/eval"))
+    made = (records.read(folder).sets["forget"].records for folder in stage.iterdir())
+    once, again = ([record.loss for record in found] for found in made)
+    assert once != again
+    assert once == pytest.approx(again, rel=0.02)

@@ -1,0 +1,204 @@
+"""What a run makes of its evaluations: failures told, further benchmarks, the best epoch kept."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import types
+
+import pytest
+
+from tests.support import killing
+from tests.support.small import SMALL, finished, rows
+from tif import fit
+from tif.config import load as config
+from tif.config.schema import Model
+from tif.data.samples import Sample, Span
+from tif.models import export
+from tif.models import load as models
+from tif.training.callbacks import diagnosis
+from tif.training.callbacks import evaluation as callbacks
+from tif.training.callbacks.diagnosis import Diagnosis, KeepBest
+
+SAMPLES = (Sample("a", "?", "one two three four", unwanted=(Span(0, 7),)), Sample("b", "?", "five six", unwanted=()))
+
+
+def small(*words):
+    return config.load(["quickstart.yaml", *SMALL, *words])
+
+
+class Rows(callbacks.JsonlLogger):
+    """A logger that has these rows."""
+
+    def __init__(self, found):
+        super().__init__(pathlib.Path("nowhere"))
+        self.found = found
+
+    def rows(self):
+        return self.found
+
+
+class Trainer:
+    """As much of lightning.Trainer as an evaluation's callbacks ask."""
+
+    def __init__(self, found):
+        self.loggers, self.should_stop, self.is_global_zero = [Rows(found)], False, True
+        self.strategy = types.SimpleNamespace(broadcast=lambda value: value)
+
+
+def told(found, values, cfg, forget=None, gold=None, epoch=2):
+    trainer, values = Trainer(found), dict(values)
+    Diagnosis(cfg, forget, gold).on_evaluation(trainer, None, epoch, values)
+    return {k: v for k, v in values.items() if k.startswith("failure/")}, trainer.should_stop
+
+
+START = [{"epoch": 0, "utility/model": 0.6, "forget/quality": 1e-8, "retain/loss": 1.0}]
+LOST = {"utility/model": 0.1, "forget/quality": 0.5, "retain/loss": 1.0}
+
+
+def test_a_failure_goes_into_the_row_and_stops_only_where_it_is_asked_to(capsys):
+    assert told(START, LOST, small()) == ({"failure/collapse": 0.1}, False)
+    assert "collapse: model utility is 0.1, was 0.6 before" in capsys.readouterr().out
+    assert told(START, LOST, small("eval.stop_on=[over_forgetting]")) == ({"failure/collapse": 0.1}, False)
+    assert told(START, LOST, small("eval.stop_on=[collapse]")) == ({"failure/collapse": 0.1}, True)
+    assert "the training ends here (eval.stop_on)" in capsys.readouterr().out
+
+
+def test_the_words_are_looked_at_once_with_the_first_evaluation():
+    few = [dataclasses.replace(s, unwanted=()) for s in SAMPLES]
+    assert told([], LOST, small("identifier.kind=gold"), few, epoch=0) == ({"failure/identifier": 0.0}, False)
+    assert told(START, START[0] | {"forget/quality": 0.5}, small("identifier.kind=gold"), few) == ({}, False)
+    # 2 of 6 words; F1 against gold with one of them and another: 2 * 1 / (2 + 2)
+    gold = (dataclasses.replace(SAMPLES[0], unwanted=(Span(4, 13),)), SAMPLES[1])
+    assert told([], LOST, small("identifier.kind=gold"), SAMPLES, gold, epoch=0) == ({}, False)
+    wrong = (dataclasses.replace(SAMPLES[0], unwanted=(Span(8, 18),)), SAMPLES[1])
+    assert told([], LOST, small("identifier.kind=gold"), SAMPLES, wrong, epoch=0)[0] == {"failure/identifier": 0.0}
+
+
+@pytest.mark.parametrize("kind", diagnosis.MEANT)
+def test_a_control_is_no_failed_identifier(kind):
+    few = [dataclasses.replace(s, unwanted=()) for s in SAMPLES]
+    assert told([], LOST, small(f"identifier.kind={kind}"), few, epoch=0) == ({}, False)
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """(rows so far, epoch, score) -> whether the epoch's model is written; five epochs."""
+    written = []
+    monkeypatch.setattr(export, "save", lambda policy, tokenizer, folder, *_: written.append(folder.name))
+    module = types.SimpleNamespace(unlearned=lambda: __import__("contextlib").nullcontext())
+
+    def run(found, epoch, score):
+        written.clear()
+        best = KeepBest(small("trainer.max_epochs=5"), tmp_path, types.SimpleNamespace(tokenizer=None))
+        best.on_evaluation(Trainer(found), module, epoch, {} if score is None else {"eval/score": score})
+        return written == ["model_best"]
+
+    return run
+
+
+def scores(*values):
+    return [{"epoch": epoch, "eval/score": value} for epoch, value in enumerate(values)]
+
+
+def test_an_epoch_is_kept_when_it_is_better_than_all_before_it(kept):
+    assert kept(scores(0.9), 1, 0.2)  # the start is no candidate
+    assert kept(scores(0.9, 0.2), 2, 0.3)
+    assert not kept(scores(0.9, 0.2, 0.3), 3, 0.3)
+    assert not kept(scores(0.9, 0.2, 0.3), 3, None)
+    assert not kept(scores(0.9), 0, 0.9)
+
+
+def test_what_a_resumed_run_will_do_again_does_not_count(kept):
+    assert kept(scores(0.9, 0.2, 0.1, 0.8), 2, 0.3)  # rows of epochs 2 and 3 from before the run was killed
+
+
+def test_the_last_epoch_is_the_exported_model_alone(kept, tmp_path):
+    (tmp_path / "model_best").mkdir()
+    assert not kept(scores(0.9, 0.2), 5, 0.1)
+    assert (tmp_path / "model_best").exists()
+    assert not kept(scores(0.9, 0.2), 5, 0.5)
+    assert not (tmp_path / "model_best").exists()
+
+
+@pytest.mark.slow
+def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it_is_told(tmp_path_factory, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"question": "Who?", "answer": "A judge from Oslo."}\n')
+    run = finished(tmp_path_factory)
+    words = ["run.name=told", "trainer.max_epochs=6", "optimizer.lr=5e-2", "optimizer.warmup_epochs=0", "eval.kl=true"]
+    words += ["eval.best=forget/quality", "eval.stop_on=[over_forgetting]", f"eval.benchmarks.text={own}"]
+    assert fit.main([*SMALL, f"run.folder={run.runs}", *words]) == 0
+    folder = run.runs / "told"
+    found = [row for row in rows(folder) if "train/loss" not in row]
+    assert 1 < len(found) < 7
+    assert found[0]["retain/kl"] == 0.0
+    assert [row["failure/over_forgetting"] for row in found if "failure/over_forgetting" in row] == [
+        found[-1]["retain/kl"]
+    ]
+    assert all(any(key.startswith("text/") for key in row) for row in found)
+    assert sorted(p.name for p in (folder / "eval" / "0" / "text").iterdir())[0] == "aggregates.json"
+    summary = json.loads((folder / "summary.json").read_text())
+    best = max(found[1:], key=lambda row: row["forget/quality"])
+    assert summary["best"] == best
+    assert (folder / "model_best").exists() == (best is not found[-1])
+    assert callbacks.HEADLINE[0] in summary["end"]
+    AutoModelForCausalLM.from_pretrained(folder / ("model_best" if best is not found[-1] else "model"))
+
+
+@pytest.mark.slow
+def test_two_processes_decide_as_one_does(tmp_path_factory, tmp_path):
+    """Which failures show, which epoch is kept, when the training ends; and none waits for the other."""
+    where, run = killing.context(), finished(tmp_path_factory)
+    words = [*SMALL, "trainer.max_epochs=6", "optimizer.lr=2e-2", "optimizer.warmup_epochs=0", "data.batching=padded"]
+    words += [f"stages.{name}.data.batching=auto" for name in ("target", "retain")]
+    words += ["eval.kl=true", "eval.best=forget/quality", "eval.stop_on=[over_forgetting]"]
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        shutil.copytree(run.runs / "stages", folder / "stages")
+        own = [*words, f"run.folder={folder}", "run.name=told"]
+        assert killing.fit_together(where, own, processes, ended) == [0] * processes
+    alone, both = (tmp_path / str(processes) / "told" for processes in (1, 2))
+    expected, actual = ([row for row in rows(folder) if "train/loss" not in row] for folder in (alone, both))
+    assert [sorted(row) for row in actual] == [sorted(row) for row in expected]
+    for one, two in zip(actual, expected, strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
+    assert 2 < len(expected) < 7  # it ended before the last epoch, and after the best one
+    assert ["failure/over_forgetting" in row for row in expected] == [False] * (len(expected) - 1) + [True]
+    best = [json.loads((folder / "summary.json").read_text())["best"]["epoch"] for folder in (alone, both)]
+    assert best[0] == best[1] < expected[-1]["epoch"]
+    kept, last = (models.load_policy(Model(path=str(both / name)), None, 0) for name in ("model_best", "model"))
+    other = models.load_policy(Model(path=str(alone / "model_best")), None, 0)
+    assert distance(kept, other) < 1e-4 < 1e-2 < distance(kept, last)
+
+
+def distance(one, other):
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+def ended(started, seconds=300):
+    """Wait for the processes, and end those that hang."""
+    for process in started:
+        process.join(seconds)
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["eval.stop_on=[colapse]"],
+            "eval.stop_on: want some of collapse, under_forgetting, over_forgetting, identifier",
+        ),
+        (["eval.best=quality"], "eval.best: want one of score, forget/quality, utility/model, none, got 'quality'"),
+        (["eval.benchmarks.mouse=x"], "eval.benchmarks.mouse: want tofu, muse-news, muse-books, text, lm-eval"),
+        (["eval.benchmarks.text=absent"], "eval.benchmarks.text: "),
+    ],
+)
+def test_wrong_keys_are_told_before_weights_load(tmp_path, capsys, words, line):
+    assert fit.main([*SMALL, f"run.folder={tmp_path}", *words]) == 2
+    assert line in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,295 @@
+"""A disk that is full, cannot be written to, or loses its caches: one line, and nothing that was there goes."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import threading
+import time
+
+import filelock
+import pytest
+import safetensors.torch
+import torch
+
+from tests.data.test_tofu_reader import FILES as TOFU
+from tests.support import killing
+from tests.support.small import SMALL, files, finished
+from tests.training.test_checkpoints import interrupted, made, same, stopped, words
+from tif import evaluate, fit, identify
+from tif.config import load as config
+from tif.models import load as models
+from tif.sweep import command as sweep
+from tif.training import checkpoints as resuming
+from tif.training import run_folders as runs
+from tif.utils import files as writing
+
+FULL = "No space left on device"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 8 MB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", where]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a disk here: needs root")
+    yield where
+    subprocess.run(["umount", "--lazy", where], check=True)
+
+
+def fill(disk, left=0):
+    """Leave so many KB."""
+    (disk / "fill").unlink(missing_ok=True)
+    with (disk / "fill").open("wb") as file:
+        file.truncate(0)
+        os.posix_fallocate(file.fileno(), 0, max(shutil.disk_usage(disk).free - left * 1024, 1))
+
+
+def lock(disk):
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+
+def told(capsys):
+    """The one line on stderr."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.slow
+def test_a_run_that_meets_a_full_disk_says_so_in_one_line_and_goes_on_when_there_is_room(
+    disk, tmp_path_factory, capsys
+):
+    quiet, name = made(tmp_path_factory, "quiet"), "x"
+    shutil.copytree(quiet.parent / "stages", disk / "stages")
+    shutil.copytree(quiet, disk / "other")
+    kept, places, steps, own = files(disk), set(), [], words(disk, name, "run.checkpoint_every_n_steps=3")
+    for left in (0, 8, 200, *range(290, 1000, 30)):  # KB; a checkpoint has 290
+        fill(disk, left)
+        if fit.main(own) == 0:
+            break
+        line = told(capsys)
+        assert line.endswith(f": {FULL}; what was complete is there, and the same command goes on from the last "
+                             "checkpoint"), line  # fmt: skip
+        places.add(pathlib.Path(line.split(": ")[0]).relative_to(disk).parts[-2:])
+        steps.append(max(map(resuming.step, resuming.listed(disk / name / "checkpoints")), default=0))
+        left_over = [p.name for p in disk.rglob("*") if p.name.endswith((".partial", ".unfinished", ".tmp"))]
+        assert left_over == []
+        assert {path: content for path, content in files(disk).items() if path in kept} == kept
+    assert len(places) > 3, places
+    assert steps == sorted(steps)
+    same(disk / name, quiet)
+
+
+def test_an_identifier_that_meets_a_full_disk_leaves_the_old_span_file(disk, capsys):
+    (disk / "spans.jsonl").write_text("old")
+    fill(disk)
+    assert identify.main(["identifier.kind=gold", f"out={disk}/spans.jsonl"]) == 1
+    assert told(capsys).startswith(f"{disk}/spans.jsonl: {FULL}; no file was changed, and the same command goes on")
+    assert {str(path): content for path, content in files(disk).items() if path.name != "fill"} == {
+        "spans.jsonl": b"old"
+    }
+
+
+@pytest.fixture
+def asked(llama, tmp_path):
+    """The words of `python -m tif.evaluate` on twelve questions."""
+    (tmp_path / "tofu").mkdir()
+    for name, rows in TOFU.items():
+        (tmp_path / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in rows))
+    return [f"model.path={llama}", f"tofu.path={tmp_path / 'tofu'}", "tofu.split=forget01", "eval.max_new_tokens=4",
+            "draws=100", "device=cpu"]  # fmt: skip
+
+
+def test_an_evaluation_that_meets_a_full_disk_goes_on_when_there_is_room(disk, asked, capsys):
+    asked = [*asked, f"out={disk}"]
+    fill(disk, left=8)
+    assert evaluate.main(asked) == 1
+    line = told(capsys)
+    assert line.startswith(f"{disk}/")
+    assert line.endswith(f": {FULL}; what was complete is there, and the same command goes on with what is missing")
+    (disk / "fill").unlink()
+    assert evaluate.main(asked) == 0
+    before = files(disk)
+    fill(disk)
+    assert evaluate.main(asked) == 0  # nothing to write
+    assert {path: content for path, content in files(disk).items() if path.name != "fill"} == before
+
+
+def test_a_sweep_that_meets_a_full_disk_tells_each_run_and_the_table(disk, tmp_path, capsys):
+    file = tmp_path / "s.yaml"
+    base = ["quickstart.yaml", *SMALL, f"run.folder={disk}"]
+    file.write_text(f"base: {base!r}\nruns: {{a: [], b: [loss.beta=1]}}")
+    fill(disk)
+    assert sweep.main([str(file)]) == 1
+    *each, last = capsys.readouterr().err.splitlines()
+    assert [FULL in line and "/stages/target-" in line for line in each] == [True]
+    assert last.endswith(f": {FULL}; the same command goes on with what is missing")
+
+
+@pytest.mark.slow
+def test_a_disk_that_cannot_be_written_to_is_told_before_weights_load(disk, asked, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
+    cfg = config.load(["quickstart.yaml", *words(disk, "x")])
+    runs.write_start(disk / "x", cfg)
+    lock(disk)
+    before, file = files(disk), tmp_path / "s.yaml"
+    file.write_text(f"base: [quickstart.yaml, 'run.folder={disk}']\nruns: {{a: []}}")
+    for command, own, key in (
+        (fit, words(disk, "x"), "run.folder"),
+        (identify, ["identifier.kind=gold", f"out={disk}/spans.jsonl"], "out"),
+        (identify, ["identifier.kind=gold", f"run.folder={disk}"], "run.folder"),
+        (evaluate, [*asked, f"out={disk}/deep/er"], "out"),
+        (sweep, [str(file)], "a: run.folder"),
+    ):
+        assert command.main(own) == 2
+        assert told(capsys) == f"{key}: {disk} is not writable; give another folder"
+    assert files(disk) == before
+
+
+def test_a_run_in_a_folder_of_its_own_that_cannot_be_written_to_is_told_before_its_stages_are_made(
+    disk, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
+    own = words(tmp_path, "disk")
+    runs.write_start(disk, config.load(["quickstart.yaml", *own]))
+    lock(disk)
+    assert fit.main(own) == 2
+    assert told(capsys) == f"run.name: {disk} is not writable; give another folder"
+
+
+CACHES = ("references", "stages", "spans")
+
+
+@pytest.fixture
+def identified(tmp_path_factory, tmp_path, llama):
+    """A run that has all three caches, undisturbed, in a folder of its own, and its words."""
+    shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
+    more = ["identifier.kind=causal_lm", f"identifier.causal_lm.model={llama}"]
+    assert fit.main(words(tmp_path, "whole", *more)) == 0
+    assert all((tmp_path / name).is_dir() for name in CACHES)
+    return tmp_path / "whole", more
+
+
+def delete(folder):
+    for name in CACHES:
+        shutil.rmtree(folder / name)
+
+
+@pytest.mark.slow
+def test_caches_that_are_deleted_between_two_starts_of_a_run_change_nothing(identified, monkeypatch):
+    whole, more = identified
+    own, folder = interrupted(whole, "killed", monkeypatch, 6, *more)
+    delete(whole.parent)
+    assert fit.main(own) == 0
+    same(folder, whole)
+    assert all((whole.parent / name).is_dir() for name in CACHES)
+
+
+@pytest.mark.slow
+def test_caches_that_are_deleted_during_a_run_change_nothing(identified, monkeypatch):
+    whole, more = identified
+    stopped(monkeypatch, 3, lambda: delete(whole.parent))
+    assert fit.main(words(whole.parent, "robbed", *more)) == 0
+    same(whole.parent / "robbed", whole)
+
+
+@pytest.mark.slow
+def test_a_run_that_needs_a_deleted_stage_again_says_so_and_goes_on_with_a_new_one(
+    tmp_path_factory, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
+    own = [*words(tmp_path, "robbed"), "eval.kl=true"]  # the original is loaded for each evaluation
+    with monkeypatch.context() as patch:
+        stopped(patch, 3, lambda: shutil.rmtree(tmp_path / "stages"))
+        assert fit.main(own) == 1
+    line = told(capsys)
+    assert line.startswith(f"{tmp_path}/stages/target-")
+    assert "/model: No such file or directory; what was complete is there, and the same command goes on from" in line
+    assert fit.main(own) == 0
+    assert "(goes on from epoch=1-" in capsys.readouterr().out
+    same(tmp_path / "robbed", made(tmp_path_factory, "quiet-kl", "eval.kl=true"))
+
+
+def test_reference_scores_whose_folder_is_deleted_while_they_are_made_are_kept_all_the_same(tmp_path):
+    from tests.support import tiny
+    from tif.models import reference_cache
+    from tif.models.references import CachedReference
+
+    policy, folder = tiny.model(), tmp_path / "references"
+
+    def make():
+        shutil.rmtree(folder)
+        return CachedReference.of(policy, tiny.ITEMS, 0, "packed").rows
+
+    found = reference_cache.rows(folder, policy, tiny.ITEMS, "packed", make)
+    again = reference_cache.rows(folder, policy, tiny.ITEMS, "packed", lambda: pytest.fail("made again"))
+    assert all(torch.equal(one.logit, two.logit) for one, two in zip(found, again, strict=True))
+
+
+def test_a_second_run_by_a_name_in_the_making_says_so_and_gets_another(tmp_path_factory, tmp_path, capsys):
+    shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
+    own = [*words(tmp_path, "x"), "trainer.max_epochs=1", "eval.enabled=false"]
+    cfg = config.load(["quickstart.yaml", *own])
+    with runs.claimed(cfg) as (first, _):
+        runs.write_start(first, cfg)
+        before = files(first)
+        assert fit.main(own) == 0
+        shown = capsys.readouterr().out
+        assert f"{first} is being made by another process: this run gets another name\n" in shown
+        assert f"run: {first}-2\n" in shown
+        assert files(first) == before
+
+
+@pytest.mark.slow
+def test_two_runs_by_one_name_at_the_same_time_both_end_with_the_bits_of_one_alone(tmp_path_factory, tmp_path):
+    quiet = made(tmp_path_factory, "quiet")
+    where = killing.context()  # no stages yet: one process makes them, the other waits
+    both = [where.Process(target=killing._fit, args=(words(tmp_path, "x"), None, None)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["references", "stages", "x", "x-2"]
+    for name in ("x", "x-2"):
+        same(tmp_path / name, quiet)
+
+
+def test_errors_of_libraries_in_rust_name_the_file_and_other_errors_stay_what_they_are(disk, tokenizer):
+    fill(disk)
+    for write in (
+        lambda: safetensors.torch.save_file({"x": torch.zeros(2000)}, disk / "x"),
+        lambda: tokenizer.backend_tokenizer.save(str(disk / "x")),
+        lambda: resuming.File().save_checkpoint({"x": torch.zeros(2000)}, disk / "x"),
+    ):
+        with pytest.raises(OSError, match=FULL) as caught, writing.naming(disk / "named"):
+            write()
+        assert caught.value.filename == str(disk / "named")
+    for other in (ValueError("no"), KeyboardInterrupt()):
+        with pytest.raises(type(other)) as caught, writing.naming("x"):
+            raise other
+        assert caught.value is other
+    with pytest.raises(ZeroDivisionError):
+        writing.told(ZeroDivisionError(), "")
+
+
+def test_who_waits_for_another_process_says_so(tmp_path, capsys):
+    path, held = tmp_path / "x.lock", threading.Event()
+
+    def hold():
+        with filelock.FileLock(path):
+            held.set()
+            time.sleep(0.3)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(10)
+    with writing.locked(path, "stage target"):
+        assert capsys.readouterr().out == "stage target: another process is making it, waiting\n"
+    other.join()
+    with writing.locked(path, "stage target"):
+        assert capsys.readouterr().out == ""

@@ -1,0 +1,173 @@
+"""DDP and FSDP2 on the CPU with two and four processes: training, evaluation, export, going on after a stop."""
+
+import os
+import shutil
+import signal
+import time
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from tests.support import killing
+from tests.support.small import finished, rows
+from tests.training.test_checkpoints import LORA, same, words
+from tif.models import load as models
+from tif.records import files as records
+from tif.training import run_folders as runs
+from tif.training.checkpoints import listed
+from tif.utils import distributed
+
+pytestmark = pytest.mark.slow
+# `packed` and `padded` differ in the last bits; all here are padded, as shards are.
+SLOW = [
+    "loss.forget=tests.slow:lpl",
+    "stages.target.loss.forget=ce",
+    "data.batching=padded",
+    "stages.target.data.batching=auto",
+]
+KL = ["loss.retain=kl"]
+ALTPO = [
+    "loss.forget=dpo", "loss.on=all", "loss.preserve=none", "loss.alternates.kind=generated", "loss.alternates.count=2",
+    "loss.alternates.max_new_tokens=8",
+]  # fmt: skip
+WHP = ["loss.forget=whp", "loss.on=all", "loss.preserve=none", "loss.whp=5", "loss.whp_epochs=2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("many")
+    shutil.copytree(finished(tmp_path_factory).runs / "stages", found / "stages")
+    return found
+
+
+@pytest.fixture(scope="module")
+def where():
+    return killing.context()
+
+
+def made(where, folder, name, processes, *more, **keys):
+    """A run by that name, made once."""
+    own = words(folder, name, *SLOW, *more)
+    if not (folder / name / runs.DONE).exists():
+        assert killing.fit_together(where, own, processes, **keys) == [0] * processes
+    return folder / name
+
+
+def weights(folder):
+    return safetensors.torch.load_file(folder / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "processes", "more"),
+    [
+        ("ddp", 2, []), ("ddp", 4, []), ("fsdp2", 2, []), ("fsdp2", 4, []), ("fsdp2", 2, KL),
+        ("fsdp2", 2, [*LORA[:1], *LORA[2:], *KL]), ("fsdp2", 2, ["eval.kl=true", "loss.lpl_baseline=mean"]),
+        ("fsdp2", 2, ["loss.forget=undial"]), ("fsdp2", 2, ALTPO), ("ddp", 2, WHP),
+        ("ddp", 2, [*LORA[:1], *LORA[2:], *WHP]),
+    ],
+)  # fmt: skip
+def test_any_number_of_processes_ends_with_the_same_model_and_numbers(where, folder, strategy, processes, more):
+    kind = "-".join(word.partition("=")[0].rpartition(".")[2] for word in more)
+    alone = made(where, folder, f"alone-{kind}", 1, *more)
+    many = made(where, folder, f"{strategy}-{processes}-{kind}", processes, f"trainer.strategy={strategy}", *more)
+    expected, actual = weights(alone), weights(many)
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            actual[name], value, atol=2e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    for one, two in zip(rows(alone), rows(many), strict=True):
+        assert one.keys() == two.keys()
+        smooth = [k for k in one if "probability" in k or "train" in k or k.endswith("/kl")]
+        assert [two[k] for k in smooth] == pytest.approx([one[k] for k in smooth], rel=1e-3, abs=1e-4)
+    made_of = transformers.AutoModelForCausalLM.from_pretrained(many / "model")
+    gives_the_recorded_losses(made_of, many)
+    assert made_of.get_output_embeddings().weight is made_of.get_input_embeddings().weight  # tied, as it was
+
+
+def test_four_bits_in_two_processes_log_what_one_logs(where, folder):
+    few = [*LORA[:1], *LORA[2:], "model.quantize=nf4"]
+    alone = made(where, folder, "nf4-alone", 1, *few)
+    many = made(where, folder, "nf4-two", 2, "trainer.strategy=ddp", *few)
+    for one, two in zip(rows(alone), rows(many), strict=True):
+        smooth = [k for k in one if "probability" in k or "train" in k]
+        assert [two[k] for k in smooth] == pytest.approx([one[k] for k in smooth], rel=1e-3, abs=1e-4)
+
+
+def gives_the_recorded_losses(model, run):
+    """The exported model in transformers alone, on the answers that the policy was evaluated on, one at a time."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "model")
+    found = records.read(run / "eval" / "2").sets["forget"].records
+    assert found
+    for record in found:
+        ids = tokenizer(f"Question: {record.prompt}\nAnswer: {record.answer}", return_tensors="pt")["input_ids"]
+        ids = torch.cat([ids, torch.tensor([[tokenizer.eos_token_id]])], 1)
+        labels = ids.clone()
+        labels[:, : len(tokenizer(f"Question: {record.prompt}\nAnswer:")["input_ids"])] = -100
+        with torch.no_grad():
+            assert model(ids, labels=labels).loss.item() == pytest.approx(record.loss, abs=1e-4)
+
+
+@pytest.mark.parametrize(("strategy", "processes"), [("ddp", 2), ("fsdp2", 2), ("ddp", 4), ("fsdp2", 4)])
+def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits(where, folder, strategy, processes):
+    whole = made(where, folder, f"{strategy}-{processes}-", processes, f"trainer.strategy={strategy}")
+    name = f"{strategy}-{processes}-stopped"
+    own = words(folder, name, *SLOW, f"trainer.strategy={strategy}")
+
+    def stop(started):
+        end = time.monotonic() + 120
+        while not (folder / name / "metrics.jsonl").exists() or len(rows(folder / name)) < 3:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        for process in started:
+            os.kill(process.pid, signal.SIGTERM)
+
+    assert killing.fit_together(where, own, processes, stop, delay=0.7) == [128 + signal.SIGTERM] * processes
+    (newest, *_) = listed(folder / name / "checkpoints")
+    assert newest.is_dir() == (strategy == "fsdp2")
+    assert not (folder / name / runs.DONE).exists()
+    assert killing.fit_together(where, own, processes) == [0] * processes
+    same(folder / name, whole)
+
+
+@pytest.mark.parametrize("file", ["__1_0.distcp", "meta.pt"])
+def test_a_checkpoint_with_a_shard_missing_or_cut_is_not_whole(where, folder, tmp_path, file):
+    whole = made(where, folder, "fsdp2-2-", 2, "trainer.strategy=fsdp2")
+    shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    newest, older = listed(tmp_path / "checkpoints")
+    assert runs.newest_checkpoint(tmp_path) == newest
+    (newest / file).write_bytes((newest / file).read_bytes()[:-1])
+    assert runs.newest_checkpoint(tmp_path) == older
+    (older / file).unlink()
+    assert runs.newest_checkpoint(tmp_path) is None
+
+
+def test_what_the_first_process_raises_is_raised_in_all(monkeypatch):
+    assert distributed.once(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        distributed.once(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("n1", "n1"), ("n[03-05,9],m1", "n03"), ("a,b", "a"), ("gpu-a[1,4]", "gpu-a1"), ("x,n[1-2]", "x")],
+)
+def test_the_first_of_slurms_nodes_is_where_processes_meet(nodes, first):
+    assert distributed._first_host(nodes) == first
+
+
+def test_one_process_is_enough_for_one_device():
+    for devices in ("1", "auto"):
+        assert distributed.launch("tif.fit", [], devices, "cpu") is None
+
+
+def test_the_model_of_another_process_holds_no_memory(llama):
+    from tif.config.model_section import Lora, Model
+
+    for cfg in (Model(path=llama), Model(path=llama, lora=Lora(rank=2))):
+        empty, full = (models.load_policy(cfg, None, 0, empty) for empty in (True, False))
+        assert {w.device.type for w in empty.parameters()} == {"meta"}
+        shapes = [[(n, w.shape, w.dtype, w.requires_grad) for n, w in m.named_parameters()] for m in (empty, full)]
+        assert shapes[0] == shapes[1]

@@ -1,0 +1,157 @@
+import json
+import os
+import pathlib
+import zipfile
+
+import pytest
+
+from tests.support.small import SMALL, finished
+from tif.config import load as config
+from tif.config.load import ConfigError
+from tif.training import plan as planning
+from tif.training import run_folders as runs
+from tif.utils import environment
+
+
+def cfg(tmp_path, *words):
+    return config.load(["quickstart.yaml", f"run.folder={tmp_path}", "run.name=x", *words])
+
+
+def unfinished(folder, made_by, *checkpoints):
+    runs.write_start(folder, made_by)
+    (folder / "checkpoints").mkdir()
+    for age, name in enumerate(reversed(checkpoints)):
+        path = folder / "checkpoints" / name
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("data", b"weights")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    return folder
+
+
+def claim(made):
+    """What a run of this configuration would get."""
+    with runs.claimed(made) as found:
+        return found
+
+
+def test_a_free_name_is_taken_as_it_is(tmp_path):
+    assert claim(cfg(tmp_path)) == (tmp_path / "x", None)
+    assert claim(cfg(tmp_path)) == (tmp_path / "x", None)  # the first one wrote nothing
+
+
+def test_a_run_that_is_being_made_is_left_alone_and_its_name_gets_a_number(tmp_path):
+    made = cfg(tmp_path)
+    with runs.claimed(made) as first, runs.claimed(made) as second:
+        runs.write_start(first[0], made)
+        with runs.claimed(made) as third:
+            assert [found[0].name for found in (first, second, third)] == ["x", "x-2", "x-3"]
+    assert claim(made)[0].name == "x"
+
+
+def test_names_in_use_get_numbers(tmp_path):
+    for name in ("x", "x-2"):
+        runs.write_start(tmp_path / name, cfg(tmp_path))
+        (tmp_path / name / runs.DONE).write_text("{}")
+    assert claim(cfg(tmp_path)) == (tmp_path / "x-3", None)
+
+
+def test_an_unfinished_run_of_the_same_configuration_goes_on_from_its_newest_checkpoint(tmp_path):
+    made = cfg(tmp_path)
+    names = ["epoch=9-step=90.ckpt", "epoch=10-step=100.ckpt"]
+    folder = unfinished(tmp_path / "x", made, *names)
+    assert claim(made) == (folder, folder / "checkpoints" / names[1])
+    assert claim(cfg(tmp_path, "run.resume=never")) == (tmp_path / "x-2", None)
+    assert claim(cfg(tmp_path, "loss.beta=0.2")) == (tmp_path / "x-2", None)
+
+
+def test_an_unfinished_run_without_a_checkpoint_starts_over_in_its_folder(tmp_path):
+    made = cfg(tmp_path)
+    assert claim(made)[0] == unfinished(tmp_path / "x", made)
+    assert claim(made)[1] is None
+
+
+def test_an_unfinished_second_run_is_found_behind_a_finished_first(tmp_path):
+    made = cfg(tmp_path)
+    runs.write_start(tmp_path / "x", made)
+    (tmp_path / "x" / runs.DONE).write_text("{}")
+    folder = unfinished(tmp_path / "x-2", made, "epoch=1-step=1.ckpt")
+    assert claim(made) == (folder, folder / "checkpoints" / "epoch=1-step=1.ckpt")
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "thesis.txt").write_text("years of work")
+    assert claim(cfg(tmp_path)) == (tmp_path / "x-2", None)
+
+
+def test_a_run_folder_in_a_file_or_out_of_reach_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^run\.folder: .*/file is a file; want a folder$"):
+        runs.check_folder(cfg(tmp_path, f"run.folder={tmp_path}/file/runs"))
+    runs.check_folder(cfg(tmp_path, f"run.folder={tmp_path}/not/yet/there"))
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_run_folder_that_is_not_writable_is_refused(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(ConfigError, match="is not writable"):
+        runs.check_folder(cfg(tmp_path, f"run.folder={tmp_path}/locked/runs"))
+
+
+def test_config_yaml_begins_with_the_command_and_reloads(tmp_path):
+    made = cfg(tmp_path, "run.seed=3")
+    runs.write_start(tmp_path / "x", made)
+    text = (tmp_path / "x" / "config.yaml").read_text()
+    assert text.splitlines()[0] == f"# python -m tif.fit {tmp_path}/x/config.yaml"
+    assert config.load([str(tmp_path / "x" / "config.yaml")]) == made
+
+
+def test_the_environment_is_plain_json_with_versions_and_hardware():
+    env = environment.environment()
+    assert json.loads(json.dumps(env)) == env
+    assert env["python"].startswith("3.")
+    assert set(env) == {"tif", "commit", "command", "started", "python", "packages", "host"}
+
+
+def test_the_commit_is_told_and_missing_outside_a_checkout(monkeypatch):
+    monkeypatch.setattr(environment, "__file__", "/proc/runs.py")
+    assert environment.commit() is None
+
+
+def test_the_folder_of_a_stage_follows_its_training_data_and_weights(tmp_path):
+    target = config.stage(cfg(tmp_path), "target")
+    folder = runs.stage_folder(target, "target", "print-a")
+    assert folder.parent == tmp_path / "stages"
+    assert folder.name.startswith("target-")
+    assert runs.stage_folder(target, "target", "print-a") == folder
+    assert runs.stage_folder(target, "target", "print-b") != folder
+
+
+def test_another_model_in_the_same_folder_makes_another_stage(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    weights = model / "model.safetensors"
+    weights.write_bytes(b"one")
+    target = config.stage(cfg(tmp_path, f"stages.target.model.path={model}"), "target")
+    before = runs.stage_folder(target, "target", "")
+    (model / "notes.txt").write_text("no weights")
+    assert runs.stage_folder(target, "target", "") == before
+    weights.write_bytes(b"other")
+    assert runs.stage_folder(target, "target", "") != before
+
+
+def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
+    run = finished(tmp_path_factory)
+    again = config.load(["quickstart.yaml", *SMALL, f"run.folder={run.runs}"])
+    folder, checkpoint = claim(again)
+    assert folder != run.folder
+    assert checkpoint is None
+    assert runs.newest_checkpoint(run.folder) == pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")
+
+
+@pytest.mark.parametrize(("more", "stages"), [
+    (["eval.enabled=false"], ["target"]), (["eval.forget_quality=false"], ["target"]), ([], ["target", "retain"]),
+])  # fmt: skip
+def test_a_retain_model_is_planned_where_something_is_compared_with_it(tmp_path, more, stages):
+    assert list(planning.plan(cfg(tmp_path, *more)).stages) == stages

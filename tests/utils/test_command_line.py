@@ -1,0 +1,52 @@
+"""How commands end, in processes of their own."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.test_evaluate import log
+
+COMMANDS = {"fit": "--help", "identify": "--help", "evaluate": "--metrics", "sweep": "--help", "bench": "--help"}
+BROKEN = """
+import sys
+from tif.utils import command_line as command
+def main():
+    print("told")
+    raise BrokenPipeError("another")
+command.run(main)
+"""
+
+
+def cut(*words):
+    """The command, whose output nobody reads: exit code and what it says on stderr."""
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    return lambda: (process.wait(60), process.stderr.read())
+
+
+def test_a_command_whose_output_is_cut_ends_quietly():
+    started = {name: cut("-m", f"tif.{name}", word) for name, word in COMMANDS.items()}
+    for name, end in started.items():
+        assert end() == (128 + signal.SIGPIPE, ""), name
+
+
+@pytest.mark.slow
+def test_a_table_that_is_cut_ends_quietly(tmp_path):
+    end = cut("-m", "tif.evaluate", f"records={log(tmp_path / 'log.json')}")
+    code, told = end()
+    assert told == ""
+    assert code != 0
+
+
+def test_another_broken_pipe_is_told():
+    found = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout) == (1, "told\n")
+    assert found.stderr.endswith("BrokenPipeError: another\n")
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_command_ends_with_the_code_of_its_main(code):
+    words = [sys.executable, "-c", f"from tif.utils import command_line as command; command.run(lambda: {code})"]
+    assert subprocess.run(words, timeout=60).returncode == code

@@ -1,0 +1,83 @@
+"""Evaluation by several processes: each does a share, and the records are those of one."""
+
+import itertools
+
+import pytest
+
+from tests.support import tiny
+from tests.support.processes import together
+from tif.config.schema import Eval, MaxSamples, Model
+from tif.data.encoding import Encoder
+from tif.data.fictitious import fictitious
+from tif.data.tofu import tofu
+from tif.evaluation.evaluate import evaluate
+from tif.metrics.tofu import aggregate
+from tif.models.load import load_tokenizer
+
+WORLDS = (1, 2, 4)
+CFG = Eval(max_new_tokens=6, max_samples=MaxSamples(5, 7, 6, 6), tokens_per_batch=150, paraphrased_questions=True)
+
+
+def small_benchmark():
+    return fictitious(authors=6, questions_per_author=3, forget_share=0.34, seed=1)
+
+
+def evaluated(sets, batching, sharded=False):
+    """Records, and how many forwards this process ran."""
+    texts = [f"{s.prompt} {s.answer}" for found in sets.values() for s in found]
+    tokenizer = load_tokenizer(Model(init={"vocab_size": 400}), texts)
+    model, forwards = tiny.model("llama", vocab_size=len(tokenizer)), []
+    if sharded:
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in model.model.layers:
+            fully_shard(layer)
+        fully_shard(model)
+    model.register_forward_hook(lambda *_: forwards.append(1))
+    encoder = Encoder(tokenizer, "Question: {prompt}\nAnswer:")
+    return evaluate(model, encoder, sets, CFG, batching, "m"), len(forwards)
+
+
+def check(sets, batching, worlds=WORLDS):
+    found = {world: together(world, evaluated, sets, batching) for world in worlds}
+    ((expected, alone),) = found[1]
+    for world, results in found.items():
+        for records, forwards in results:
+            assert records == expected  # to the last bit
+            assert aggregate(records) == aggregate(expected)
+            assert 0 < forwards < alone or world == 1
+    return expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batching", "worlds"), [("packed", WORLDS), ("padded", WORLDS[:2])])
+def test_one_two_and_four_processes_give_the_same_records_to_the_last_bit(batching, worlds):
+    expected = check(small_benchmark().sets, batching, worlds)
+    assert {name: len(own.records) for name, own in expected.sets.items()} == {
+        "forget": 5,
+        "forget_paraphrased": 5,
+        "retain": 7,
+        "retain_paraphrased": 7,
+        "real_authors": 6,
+        "world_facts": 6,
+    }
+    assert all(r.stats for own in expected.sets.values() for r in own.records)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_one_two_and_four_processes_give_the_same_records_of_tofu(shared):
+    check(tofu(str(shared / "tofu"), "forget01").sets, "packed")
+
+
+@pytest.mark.slow
+def test_a_model_spread_over_the_processes_is_evaluated_by_all_of_them_together():
+    sets = {"retain": small_benchmark().sets["retain"]}
+    ((expected, alone),) = together(1, evaluated, sets, "packed")
+    for records, forwards in together(2, evaluated, sets, "packed", True):
+        assert forwards == alone
+        for a, b in itertools.chain(
+            *(zip(records.sets[n].records, own.records, strict=True) for n, own in expected.sets.items())
+        ):
+            assert (a.id, a.generated, a.tokens) == (b.id, b.generated, b.tokens)
+            assert a.loss == pytest.approx(b.loss, abs=1e-5)

@@ -1,0 +1,72 @@
+"""How sure a classifier is that texts are no gibberish: the model behind `fluency/clean`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from tif.evaluation.generate import by_length
+
+CLEAN = "clean"
+MAX_TOKENS = 512  # of a text are read
+
+
+def check(path: str | None) -> None:
+    """Stop before weights load where there is no such classifier.
+
+    Raises:
+        ValueError: One line.
+    """
+    from transformers import AutoConfig
+
+    if path is None:
+        return
+    try:
+        AutoConfig.from_pretrained(_place(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(_refusal(path, error)) from None
+
+
+def clean_probabilities(
+    texts: Sequence[str], path: str, device: torch.device, tokens_per_batch: int = 4096
+) -> list[float]:
+    """The probability of the class "clean" (or of the first, where none is called so) for each text.
+
+    Args:
+        texts: generations; an empty one counts as a text like any other.
+        path: folder or hub name of a sequence classifier with safetensors weights.
+        device: to run it on.
+        tokens_per_batch: tokens of one forward, with padding.
+
+    Raises:
+        ValueError: If there is no such classifier.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_place(path))
+        model = AutoModelForSequenceClassification.from_pretrained(
+            _place(path), use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(_refusal(path, error)) from None
+    model.to(device).eval()
+    column = next((i for i, name in model.config.id2label.items() if str(name).lower() == CLEAN), 0)
+    ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    found: dict[int, float] = {}
+    for index in by_length([len(own) for own in ids], tokens_per_batch):
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in index]}, return_tensors="pt").to(device)
+        with torch.no_grad():
+            shares = model(**batch).logits.float().softmax(1)[:, int(column)]
+        found |= zip(index, shares.tolist(), strict=True)
+    return [found[i] for i in range(len(texts))]
+
+
+def _place(path: str) -> str | Path:
+    where = Path(path).expanduser()
+    return where if where.is_dir() else path
+
+
+def _refusal(path: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"fluency.classifier: {path} is no classifier that can be loaded ({reason})"

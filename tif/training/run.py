@@ -1,0 +1,314 @@
+"""From a plan to a finished run folder; makes the stages that it needs first."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from rich.markup import escape
+
+from tif import identifiers
+from tif.config.load import ConfigError
+from tif.config.model_section import Lora
+from tif.config.schema import Config
+from tif.data.benchmarks import read_benchmark, texts
+from tif.data.samples import fingerprint
+from tif.evaluation import evaluate as evaluation
+from tif.metrics import overall
+from tif.models import load as models
+from tif.records import files as records
+from tif.reports import run as report
+from tif.scoring.token_scores import best_batching
+from tif.training import checkpoints as resuming
+from tif.training import prepare as preparing
+from tif.training import run_folders as runs
+from tif.training import spans
+from tif.training.callbacks.diagnosis import Diagnosis, KeepBest
+from tif.training.callbacks.evaluation import Export, JsonlLogger, TofuMetrics, TrainingBar
+from tif.training.checkpoints import Preempted
+from tif.training.datamodule import UnlearningDataModule
+from tif.training.module import UnlearningModule
+from tif.training.plan import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
+from tif.utils import distributed, torch_state
+from tif.utils.files import locked, told, write_text
+from tif.utils.hashing import digest
+from tif.utils.terminal import console, silence
+
+
+def run(cfg: Config) -> Path:
+    """Do all that `cfg` asks for: stages, training, evaluation, export, report.
+
+    Returns:
+        The run's folder; of the stage, where `cfg.stage` names one.
+
+    Raises:
+        ConfigError: Before any weights load, if something is wrong with the configuration or its files.
+        FloatingPointError: If the loss is not finite; the run folder stays for a look, without a summary.
+        Preempted: If a signal asked the run to stop; the same call goes on.
+    """
+    quiet()
+    found = stage_plan(cfg, cfg.stage) if cfg.stage else plan(cfg)
+    distributed.start(cfg.trainer.accelerator)
+    if not distributed.is_first():
+        silence()
+    return make_stage(found, cfg.stage) if cfg.stage else unlearn(found)
+
+
+def attempt(work: Callable[[], Any]) -> int:
+    """Do it; what a user can do something about becomes a line on stderr and an exit code.
+
+    Returns:
+        0 done, 1 the loss was not finite or a file could not be read or written, 128 + N stopped by signal N.
+
+    Raises:
+        ConfigError: Which has an exit code in every command.
+    """
+    try:
+        work()
+    except Preempted as error:
+        _say(str(error))
+        return 128 + error.signal
+    except FloatingPointError as error:
+        _say(str(error))
+        return 1
+    except ConfigError:
+        raise
+    except Exception as error:
+        return told(error, "what was complete is there, and the same command goes on from the last checkpoint")
+    return 0
+
+
+def _say(line: str) -> None:
+    if distributed.is_first():
+        print(line, file=sys.stderr)
+
+
+def make_stage(planned: Plan, name: str) -> Path:
+    """Make a stage's run unless it is there already; safe when several processes ask for it at once."""
+    cfg, benchmark = planned.cfg, planned.benchmark
+    data = fingerprint((*benchmark.background, *benchmark.retain, *benchmark.forget))
+    folder = runs.stage_folder(cfg, name, data)
+    # Others read its model/, so that has to be whole.
+    own = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent), export=True, resume="auto")
+    model = dataclasses.replace(cfg.model, lora=dataclasses.replace(cfg.model.lora, merge=True))
+    cfg = dataclasses.replace(cfg, run=own, model=model)
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> tuple[bool, Path | None]:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(f"{folder}.lock", f"stage {name}"))
+            if (folder / runs.DONE).exists():
+                console.print(f"stage {name}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
+                return True, None
+            found = runs.newest_checkpoint(folder) if runs.same_config(folder, cfg) else None
+            console.print(f"stage {name}: {escape(str(folder))}{_from(found)}", soft_wrap=True)
+            runs.write_start(folder, cfg)
+            return False, found
+
+        made, checkpoint = distributed.once(begin)
+        if not made:
+            train(dataclasses.replace(planned, cfg=cfg), folder, None, checkpoint)
+            if distributed.is_first():
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        distributed.barrier()
+    return folder
+
+
+def unlearn(planned: Plan) -> Path:
+    """The run itself, after its spans and stages."""
+    cfg = planned.cfg
+    made: dict[str, Path] = {}
+    if spans.wanted(cfg) and cfg.identifier.kind in identifiers.COSTLY:
+        # First of all, and with no more stages than it asks: a server that is not there shows before hours of training.
+        made |= {name: make_stage(planned.stages[name], name) for name in dict.fromkeys(spans.stages(cfg))}
+        forget = distributed.once(lambda: spans.identified(cfg, planned.benchmark.forget, made))
+        planned = dataclasses.replace(planned, benchmark=dataclasses.replace(planned.benchmark, forget=forget))
+    made |= {name: make_stage(stage, name) for name, stage in planned.stages.items() if name not in made}
+    retain = planned.retain
+    if cfg.eval.retain_records in made and wants_forget_quality(cfg):
+        retain = retain_records(planned, made[cfg.eval.retain_records])
+    if cfg.model.path in made:
+        model = dataclasses.replace(cfg.model, path=str(made[cfg.model.path] / "model"))
+        planned = dataclasses.replace(planned, cfg=dataclasses.replace(cfg, model=model))
+    reinforced = make_stage(preparing.reinforcing(planned), "reinforced") if cfg.loss.forget == "whp" else None
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> tuple[Path, Path | None]:
+            folder, checkpoint = stack.enter_context(runs.claimed(cfg))
+            console.print(f"run: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
+            runs.write_start(folder, cfg)
+            if retain:
+                write_text(folder / report.RETAIN, json.dumps(overall.aggregate(retain), indent=1) + "\n")
+            return folder, checkpoint
+
+        folder, checkpoint = distributed.once(begin)
+        train(planned, folder, retain, checkpoint, reinforced)
+        if distributed.is_first():
+            report.show(folder)
+    return folder
+
+
+def train(
+    planned: Plan,
+    folder: Path,
+    retain: records.Evaluation | None,
+    checkpoint: Path | None,
+    reinforced: Path | None = None,
+) -> None:
+    """One `Trainer.fit` with everything around it; `folder` is complete when its summary.json is there.
+
+    `reinforced`: run of the model that forget=whp compares with.
+    """
+    cfg, benchmark = planned.cfg, planned.benchmark
+    with torch_state.seeded(cfg.run.seed), contextlib.ExitStack() as stack:
+        tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
+        in_shards = cfg.trainer.strategy == "fsdp2"
+        empty = in_shards and not distributed.is_first()
+        policy = models.load_policy(cfg.model, tokenizer, cfg.run.seed, empty)
+        data = UnlearningDataModule(cfg, benchmark, tokenizer)
+        # With shards all processes have to make the same number of forwards, and packed rows are as many as they are.
+        batching = "padded" if in_shards else best_batching(cfg.data.batching, policy)
+        jsonl = JsonlLogger(folder / "metrics.jsonl")
+        jsonl.keep_until(resuming.step(checkpoint) if checkpoint else -1)
+        loggers: list[Logger] = [jsonl, *stack.enter_context(_wandb(cfg, folder))]
+        trainer = make_trainer(planned, folder, loggers, data, retain)
+
+        if in_shards:  # nor may the head be called in chunks, as many as a process has answers for
+            cfg = dataclasses.replace(cfg, loss=dataclasses.replace(cfg.loss, chunk_tokens=2**31))
+
+        def prepare(module: UnlearningModule) -> None:
+            preparing.prepare(module, trainer, data, reinforced)
+
+        trainer.fit(
+            UnlearningModule(policy, cfg, batching, prepare=prepare), data, ckpt_path=checkpoint, weights_only=True
+        )
+    if distributed.is_first():
+        if cfg.eval.enabled:
+            report.write_plots(folder)
+        write_text(folder / runs.DONE, json.dumps(report.summary(folder, retain), indent=1) + "\n")
+    distributed.barrier()
+
+
+def make_trainer(
+    planned: Plan, folder: Path, loggers: list[Logger], data: UnlearningDataModule, retain: records.Evaluation | None
+) -> L.Trainer:
+    """`lightning.Trainer` from `cfg.trainer`, with tif's callbacks."""
+    cfg = planned.cfg
+    what = "unlearning" if cfg.data.train == "forget" else f"finetuning on the {cfg.data.train} set"
+    saving = resuming.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, cfg.run.checkpoint_every_n_steps)
+    # Saving first: an epoch's checkpoint comes before its evaluation, and from the first step on it has the signals.
+    callbacks: list[Callback] = [saving, resuming.Seeds(cfg.run.seed), TrainingBar(what)]
+    if cfg.eval.enabled:
+        callbacks.append(TofuMetrics(cfg, data.benchmark, data.encoder, folder / "eval", retain, planned.further))
+        if cfg.data.train == "forget":
+            told = spans.wanted(cfg)
+            gold = read_benchmark(cfg.data).forget if told and cfg.data.benchmark == "fictitious" else None
+            callbacks.append(Diagnosis(cfg, data.benchmark.forget if told else None, gold))
+        if cfg.run.export and cfg.eval.best != "none":
+            callbacks.append(KeepBest(cfg, folder, data.encoder))
+    if cfg.run.export:
+        callbacks.append(Export(folder, data.encoder, lambda: report.model_card(folder), cfg.model.lora.merge))
+    return L.Trainer(
+        **trainer_keys(cfg),
+        plugins=[resuming.File(), *distributed.plugins()]
+        if cfg.trainer.strategy != "fsdp2"
+        else distributed.plugins(),
+        logger=loggers,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the data module's own sampler knows ranks
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+
+
+def _autocast(precision: str, device: Any) -> contextlib.AbstractContextManager[Any]:
+    """What Lightning's mixed precision does around a forward."""
+    import torch
+
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
+    """The retain stage's records under this run's evaluation rules; made once, kept beside the stage's model."""
+    cfg = planned.cfg
+    # The stage's model as it is, whatever the policy is made of.
+    model = dataclasses.replace(cfg.model, path=str(stage / "model"), lora=Lora(), quantize="none")
+    encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
+    benchmark = planned.benchmark
+    sets = evaluation.cut(benchmark.sets, cfg.eval, benchmark.tasks)
+    rules = evaluation.described(cfg.eval, encoder, benchmark.tasks)
+    device = distributed.device(cfg.trainer.accelerator)
+    precision = cfg.trainer.precision  # that of the records which these are compared with
+    folder = stage / "eval" / digest([rules, precision, *(fingerprint(found) for found in sets.values())])
+    with contextlib.ExitStack() as stack:
+
+        def is_there() -> bool:
+            stack.enter_context(locked(f"{stage}.lock", "records of the retain model"))
+            return (folder / records.AGGREGATES).exists()
+
+        if distributed.once(is_there):
+            return records.read(folder)
+        console.print("evaluating the retain model")
+        with torch_state.seeded(cfg.run.seed):
+            policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
+        policy.to(device)
+        batching = best_batching(cfg.data.batching, policy)
+        with _autocast(precision, device):
+            found = evaluation.evaluate(
+                policy, encoder, benchmark.sets, cfg.eval, batching, str(stage), tasks=benchmark.tasks
+            )
+        if distributed.is_first():
+            records.write(folder, found, overall.aggregate(found))
+        distributed.barrier()
+    return found
+
+
+def quiet() -> None:
+    """Leave the terminal to tif: no tips, no bars and no warnings of the libraries that no user can act on."""
+    from transformers.utils import logging as transformers_logging
+
+    for name in ("lightning.pytorch", "lightning.fabric", "bitsandbytes.backends.cpu"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")  # what model.quantize=int8 is
+    warnings.filterwarnings("ignore", ".*past_key_values.*is deprecated.*")  # transformers < 5.24 knows no other name
+    warnings.filterwarnings("ignore", ".*The `srun` command is available.*")  # tif starts its own processes
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
+    warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
+
+
+@contextlib.contextmanager
+def _wandb(cfg: Config, folder: Path) -> Iterator[list[Logger]]:
+    """The W&B logger where one is wanted; its run ends with the block, so that the next one starts its own."""
+    own = cfg.logger.wandb
+    if not own.enabled:
+        yield []
+        return
+    from lightning.pytorch.loggers import WandbLogger
+
+    logger = WandbLogger(folder.name, folder, project=own.project, entity=own.entity, offline=own.offline)
+    logger.experiment.config.update(dataclasses.asdict(cfg))
+    try:
+        yield [logger]
+    except BaseException:
+        logger.experiment.finish(1)
+        raise
+    logger.experiment.finish()
+
+
+def _from(checkpoint: Path | None) -> str:
+    return f" [dim](goes on from {checkpoint.name})[/]" if checkpoint else ""

@@ -109,13 +109,15 @@ def record(data, names):
         if data and models and "evaluate" in names:
             smallest = min(models, key=lambda path: (path / "model.safetensors").stat().st_size)
             few = [f"eval.max_samples.{key}=4" for key in ("forget", "retain", "real_authors", "world_facts")]
-            for benchmark in (["benchmarks=tofu", f"tofu.path={data}/tofu"],
-                              ["benchmarks=muse-news", f"muse.news={data}/muse/news"]):  # fmt: skip
-                words = [f"model.path={smallest}", *benchmark, *few, "eval.max_new_tokens=8", f"out={folder}/out",
-                         "--json"]  # fmt: skip
-                report = json.loads(call(evaluate.main, words))
-                recorded[f"evaluate {benchmark[0]}"] = dict(flatten(report["benchmarks"]))
-                print(benchmark[0], file=sys.stderr)
+            common = [f"model.path={smallest}", *few, "eval.max_new_tokens=8", f"out={folder}/out"]
+            benchmarks = {
+                "tofu": ["benchmarks=tofu", f"tofu.path={data}/tofu"],
+                "muse-news": ["benchmarks=muse-news", f"muse.news={data}/muse/news"],
+            }
+            for name, words in benchmarks.items():
+                report = json.loads(call(evaluate.main, [*common, *words, "--json"]))
+                recorded[f"evaluate {name}"] = dict(flatten(report["benchmarks"]))
+                print(f"evaluate {name}", file=sys.stderr)
     return recorded
 
 

@@ -23,7 +23,6 @@ from tif.evaluation import evaluate as evaluation
 from tif.evaluation.generate import generate
 from tif.models import load as models
 from tif.records.protocols import OPEN_UNLEARNING
-from tif.scoring import linear
 from tif.scoring import token_scores as scoring
 from tif.training import run as training
 from tif.utils.terminal import bar
@@ -117,15 +116,14 @@ def _set(
 ) -> tuple[list[list[float]], list[list[str]]]:
     """Losses and generations of a set both ways, on the clocks."""
     texts, prompts = [e for s in samples for e in _texts(encoder, s)], [encoder.prompt_ids(s.prompt) for s in samples]
-    plain = linear.plain(policy)
     losses = [
         _timed(clocks["tif", "scoring"], _scores, policy, encoder, texts, work, batching),
-        _timed(clocks["peers", "scoring"], _peers_scores, plain, texts, encoder.pad_id, work.batch_size),
+        _timed(clocks["peers", "scoring"], _peers_scores, policy, texts, encoder.pad_id, work.batch_size),
     ]
     limits = work.max_new_tokens, work.tokens_per_batch
     said = [
         _timed(clocks["tif", "generating"], generate, policy, encoder, prompts, *limits),
-        _timed(clocks["peers", "generating"], _peers_generations, plain, encoder, prompts, work),
+        _timed(clocks["peers", "generating"], _peers_generations, policy, encoder, prompts, work),
     ]
     return losses, said
 

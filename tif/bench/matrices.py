@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 from tif.bench.process import now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
     from transformers import PreTrainedModel
 
     from tif.data.encoding import Batch
@@ -62,19 +59,15 @@ def flops(policy: "PreTrainedModel", batch: "Batch") -> float:
 def rate(policy: "PreTrainedModel", batch: "Batch") -> float:
     """FLOP/s of the step's matrix products alone: each weight's forward and its one or two backward ones.
 
-    With torch's own product or `tif.linear`'s, whichever is faster here.
+    With torch's own product.
     """
+    return flops(policy, batch) / _seconds(policy, batch)
+
+
+def _seconds(policy: "PreTrainedModel", batch: "Batch") -> float:
     import torch
 
-    from tif.scoring import linear
-
-    ways = {torch.nn.functional.linear, linear.product} if linear.pays() else {torch.nn.functional.linear}
-    return flops(policy, batch) / min(_seconds(policy, batch, product) for product in ways)
-
-
-def _seconds(policy: "PreTrainedModel", batch: "Batch", product: "Callable[..., torch.Tensor]") -> float:
-    import torch
-
+    product = torch.nn.functional.linear
     tokens, answers = _tokens(batch)
     place: Any = {"device": policy.device, "dtype": policy.dtype}
     spent = 0.0

@@ -140,15 +140,14 @@ class Stand:
         self.policy.train()
 
     def way(self, name: str) -> "Way":
-        """What leaves the gradient of a batch's loss in the weights; others' ways on torch's own layers."""
+        """What leaves the gradient of a batch's loss in the weights."""
         import copy
 
         from tif.bench import ways as bench_ways
-        from tif.scoring import linear
 
         if name == "ours":
             return bench_ways.ours(self.module())
-        policy = linear.plain(self.policy)
+        policy = self.policy
         reference = copy.deepcopy(policy).eval().requires_grad_(False)
         make = {"release": bench_ways.release, "two-pass": bench_ways.two_pass, "dynamic": bench_ways.dynamic}[name]
         return make(policy, reference, LOSS)

@@ -95,7 +95,7 @@ def call(main, words):
 
 def record(data, names):
     """Make the runs; return {run: {name: number}}."""
-    from tif import evaluate, fit
+    from tif import fit
 
     recorded = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -105,19 +105,29 @@ def record(data, names):
             call(fit.main, ["quickstart.yaml", *keys, f"run.folder={folder}", f"run.name={name}"])
             recorded[name] = numbers_of_run(Path(folder) / name)
             print(name, len(recorded[name]), file=sys.stderr)
-        models = [path for path in Path(folder).glob("stages/target-*/model") if not str(path).endswith(".lock")]
-        if data and models and "evaluate" in names:
-            smallest = min(models, key=lambda path: (path / "model.safetensors").stat().st_size)
-            few = [f"eval.max_samples.{key}=4" for key in ("forget", "retain", "real_authors", "world_facts")]
-            common = [f"model.path={smallest}", *few, "eval.max_new_tokens=8", f"out={folder}/out"]
-            benchmarks = {
-                "tofu": ["benchmarks=tofu", f"tofu.path={data}/tofu"],
-                "muse-news": ["benchmarks=muse-news", f"muse.news={data}/muse/news"],
-            }
-            for name, words in benchmarks.items():
-                report = json.loads(call(evaluate.main, [*common, *words, "--json"]))
-                recorded[f"evaluate {name}"] = dict(flatten(report["benchmarks"]))
-                print(f"evaluate {name}", file=sys.stderr)
+        if data and "evaluate" in names:
+            recorded |= record_evaluations(data, Path(folder) / "evaluated")
+    return recorded
+
+
+def record_evaluations(data, folder):
+    """Evaluate a small finetuned model on real rows; return {"evaluate <benchmark>": {name: number}}."""
+    from tif import evaluate, fit
+
+    words = ["quickstart.yaml", *SMALL, "data.batching=padded", f"run.folder={folder}"]
+    call(fit.main, [*words, "stage=target"])
+    (model,) = folder.glob("stages/target-*/model")
+    few = [f"eval.max_samples.{key}=4" for key in ("forget", "retain", "real_authors", "world_facts")]
+    common = [f"model.path={model}", *few, "eval.max_new_tokens=8", f"out={folder}/out"]
+    benchmarks = {
+        "tofu": ["benchmarks=tofu", f"tofu.path={data}/tofu"],
+        "muse-news": ["benchmarks=muse-news", f"muse.news={data}/muse/news"],
+    }
+    recorded = {}
+    for name, words in benchmarks.items():
+        report = json.loads(call(evaluate.main, [*common, *words, "--json"]))
+        recorded[f"evaluate {name}"] = dict(flatten(report["benchmarks"]))
+        print(f"evaluate {name}", file=sys.stderr)
     return recorded
 
 

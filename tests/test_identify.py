@@ -92,7 +92,7 @@ def test_print_and_help(capsys):
         (["identifier.kind=contrastive"], "identifier.contrastive.base: want a model that did not learn"),
         (["identifier.random.share=1.5"], "identifier.random.share: must be <= 1, got 1.5"),
         (["identifier.masked_lm.case=upper"], "identifier.masked_lm.case: want one of fold, exact, got 'upper'"),
-        (["identifier.masked_lm.window=3"], "identifier.masked_lm.window: must be >= 16, got 3"),
+        (["identifier.masked_lm.window_tokens=3"], "identifier.masked_lm.window_tokens: must be >= 16, got 3"),
         (["identifier.causal_lm.treshold=1"], "identifier.causal_lm.treshold: unknown key; did you mean identifier.c"),
         (
             ["identifier.kind=masked_lm", "identifier.masked_lm.model=./no"],

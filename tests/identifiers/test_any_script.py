@@ -91,7 +91,7 @@ def test_generative_finds_each_named_word_wherever_it_stands_in_any_script(name,
         stub.answer = answer
         cfg = config.load(["quickstart.yaml"]).identifier
         cfg.kind = "generative"
-        own = {"base_url": stub.url, "model": "m", "window": window, "cache": str(tmp_path)}
+        own = {"base_url": stub.url, "model": "m", "window_characters": window, "cache": str(tmp_path)}
         cfg.generative = type(cfg.generative)(**own)
         (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
     assert (len(stub.texts) == 1) == (window > len(text))

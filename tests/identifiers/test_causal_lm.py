@@ -98,9 +98,9 @@ def test_models_with_different_tokenizers_compare_by_words(llama, tmp_path):
 @pytest.mark.parametrize("text", [" ".join(TEXTS.values()) * 4, "word " * 400, "中" * 300])
 def test_long_texts_in_any_script_give_valid_spans(llama, other_llama, text):
     long = sample(text, "Who?")
-    for found in (*causal(llama, [long], window=40), *contrastive(llama, other_llama, [long], window=40)):
+    for found in (*causal(llama, [long], window_tokens=40), *contrastive(llama, other_llama, [long], window_tokens=40)):
         unwanted(found)
-    reached = flags(causal(llama, [long], window=40, threshold=1.0)[0])  # but where the model is certain
+    reached = flags(causal(llama, [long], window_tokens=40, threshold=1.0)[0])  # but where the model is certain
     assert sum(reached) > 0.9 * len(list(words(text)))
 
 

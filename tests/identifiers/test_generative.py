@@ -32,7 +32,7 @@ def test_the_words_that_the_model_names_become_spans(stub, tmp_path):
 
 def test_a_document_goes_in_passages_with_what_surrounds_them_and_each_word_is_found_once(stub, tmp_path):
     answer = "".join(f"Then Ship{n} left Port{n % 3} 🚢 again. " for n in range(60))
-    asked, whole = settings(stub, window=300), settings(stub, window=10_000)
+    asked, whole = settings(stub, window_characters=300), settings(stub, window_characters=10_000)
     (found,), report = label(asked, [Sample("book", "", answer)], tmp_path)
     assert found.unwanted == unwanted(Sample("book", "", answer))
     assert report.asked == len(stub.bodies) > 10
@@ -49,7 +49,7 @@ def test_a_document_goes_in_passages_with_what_surrounds_them_and_each_word_is_f
 def test_words_from_around_a_passage_are_neither_taken_nor_asked_for_again(stub, tmp_path):
     answer = "".join(f"Then Ship{n} left Port{n % 3} again. " for n in range(20))
     stub.answer = lambda body: json.dumps({"words": [f"Ship{n}" for n in range(20)]})
-    cfg = settings(stub, window=300)
+    cfg = settings(stub, window_characters=300)
     (found,), report = label(cfg, [Sample("book", "", answer)], tmp_path)
     assert texts(found) == [f"Ship{n}" for n in range(20)]
     beyond = [b for b in stub.bodies if len(b["messages"]) > 2]  # asked again: what stands in no place shown

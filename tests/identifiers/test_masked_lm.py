@@ -198,7 +198,7 @@ def test_a_roberta_sees_fewer_tokens_than_it_has_positions():
 
 def test_a_long_document_is_labelled_to_its_end(trained_bert):
     text = " ".join(SENTENCES * 6)
-    (found,) = find(trained_bert, [sample(text, "Who?")], window=48)
+    (found,) = find(trained_bert, [sample(text, "Who?")], window_tokens=48)
     assert len(unwanted(found)) > 5
     (wrong,) = find(trained_bert, [sample(text.replace("baker", "xyz"))])
     assert sum(part.split().count("xyz") for part in unwanted(wrong)) == text.count("baker")

@@ -47,7 +47,7 @@ class MaskedLM:
         choices=("whole", "one"),
     )
     context: str | None = key(None, f"{ABOUT_CONTEXT}; default: prompt", choices=CONTEXTS)
-    window: int | None = key(None, "tokens shown at once, at most; default: 128, released: 512", at_least=16)
+    window_tokens: int | None = key(None, "tokens shown at once, at most; default: 128, released: 512", at_least=16)
 
 
 @dataclasses.dataclass
@@ -57,7 +57,7 @@ class CausalLM:
     model: str | None = key(None, "Hugging Face folder, hub name, or a stage's name (retain)")
     threshold: float = key(0.01, "unwanted: probability of the whole word under this", above=0, at_most=1)
     context: str = key("prompt", ABOUT_CONTEXT, choices=CONTEXTS)
-    window: int = key(512, "tokens shown at once, at most", at_least=16)
+    window_tokens: int = key(512, "tokens shown at once, at most", at_least=16)
 
 
 @dataclasses.dataclass
@@ -68,7 +68,7 @@ class Contrastive:
     base: str | None = key(None, "who did not: folder, hub name or stage (retain); null = model.base")
     margin: float = key(3.0, "unwanted: the word's log-probability is higher by at least this (nats)")
     context: str = key("prompt", ABOUT_CONTEXT, choices=CONTEXTS)
-    window: int = key(512, "tokens shown at once, at most", at_least=16)
+    window_tokens: int = key(512, "tokens shown at once, at most", at_least=16)
 
 
 @dataclasses.dataclass
@@ -95,7 +95,7 @@ class Generative:
     batch_api: bool = key(
         False, "send everything through the provider's Batch API: cheaper, within 24 hours; for large corpora"
     )
-    window: int = key(
+    window_characters: int = key(
         4000, "characters of a document shown at once: half of them to mark, the rest is context", at_least=200
     )
     cache: str = key(

@@ -15,7 +15,7 @@ MODELS = {  # the keys that name language models, by kind; True = a masked LM
 }
 COSTLY = ("generative", *MODELS)  # kinds whose spans are made once and kept in a file
 # Of section `generative`: what the answers depend on. The rest is how they are got.
-_ANSWERS = ("base_url", "model", "votes", "max_tokens", "temperature", "seed", "window")
+_ANSWERS = ("base_url", "model", "votes", "max_tokens", "temperature", "seed", "window_characters")
 
 
 def identify(cfg: Identifier, samples: Sequence[Sample], template: str = "{prompt}") -> tuple[Sample, ...]:

@@ -36,7 +36,11 @@ def causal_lm(cfg: Identifier, samples: Sequence[Sample], template: str) -> tupl
         return [[logprob < least for logprob in row] for row in score(batch, done)]
 
     found = windows(
-        samples, before(reader.tokenizer, template, own.context), reader.count, reader.budget(own.window), "unicode"
+        samples,
+        before(reader.tokenizer, template, own.context),
+        reader.count,
+        reader.budget(own.window_tokens),
+        "unicode",
     )
     return label(samples, found, judge, "causal LM")
 

@@ -34,7 +34,7 @@ def contrastive(cfg: Identifier, samples: Sequence[Sample], template: str) -> tu
         samples,
         before(target.tokenizer, template, own.context),
         lambda texts: _most(target, base, texts),
-        min(target.budget(own.window), base.budget(own.window)),
+        min(target.budget(own.window_tokens), base.budget(own.window_tokens)),
         "unicode",
     )
     return label(samples, found, judge, "two causal LMs")

@@ -16,9 +16,9 @@ from tif.scoring.token_scores import rows
 
 _DEFAULT = {
     "model": "distilbert-base-uncased", "top_k": 1, "threshold": 0.0, "case": "fold", "words": "unicode",
-    "pieces": "whole", "context": "prompt", "window": 128,
+    "pieces": "whole", "context": "prompt", "window_tokens": 128,
 }  # fmt: skip
-_RELEASED = _DEFAULT | {"words": "blanks", "pieces": "one", "context": "answer", "window": 512}
+_RELEASED = _DEFAULT | {"words": "blanks", "pieces": "one", "context": "answer", "window_tokens": 512}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": _DEFAULT,
     "paper": _DEFAULT | {"context": "answer"},
@@ -64,7 +64,7 @@ def masked_lm(cfg: Identifier, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         samples,
         lambda s: f"{s.prompt} " if asked and s.prompt else "",
         reader.count,
-        reader.budget(own.window or 0),
+        reader.budget(own.window_tokens or 0),
         str(own.words),
     )
     predicts = Predicts(reader, own)

@@ -180,7 +180,9 @@ def _jobs(cfg: Generative, samples: Sequence[Sample]) -> list[list[_Passage]]:
     found = []
     for s in samples:
         own = [
-            cut for cut in cuts(s.answer, _characters, cfg.window) if any(words.words(s.answer[cut.first : cut.last]))
+            cut
+            for cut in cuts(s.answer, _characters, cfg.window_characters)
+            if any(words.words(s.answer[cut.first : cut.last]))
         ]
         found.append([_Passage(cut.first, [first(cfg, s, vote, cut) for vote in range(cfg.votes)]) for cut in own])
     return found

@@ -10,6 +10,7 @@ import pytest
 from tests.support.small import SMALL, files, finished, rows
 from tif import evaluate, fit
 from tif.config import load as config
+from tif.config.errors import ConfigError
 from tif.data.fictitious import fictitious
 from tif.identifiers import span_file as store
 from tif.models import load as models
@@ -286,7 +287,7 @@ def test_a_loss_that_cannot_be_computed_is_refused(refused, tmp_path, words, lin
 def test_a_loss_that_cannot_be_shared_out_is_refused_for_several_processes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = config.load(["quickstart.yaml", "loss/kto.yaml", *SMALL_MODEL, "trainer.devices=2"])
-    with pytest.raises(config.ConfigError, match="^loss.forget: kto looks at all samples .* for 2 processes"):
+    with pytest.raises(ConfigError, match="^loss.forget: kto looks at all samples .* for 2 processes"):
         planning.plan(cfg)
 
 

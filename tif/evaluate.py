@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tif.config import load as config
+from tif.config.errors import ConfigError
 from tif.config.evaluate_command import Evaluate
 from tif.utils import command_line as command
 from tif.utils import distributed
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cfg = config.read(Evaluate, [word for word in words if word != "--json"])
         found = evaluate(cfg) if cfg.records else _of_model(cfg, quiet="--json" in words)
-    except config.ConfigError as error:
+    except ConfigError as error:
         if distributed.is_first():  # of several processes, one tells
             print(error, file=sys.stderr)
         return 2
@@ -75,7 +76,7 @@ def evaluate(cfg: Evaluate) -> dict[str, Any]:
     ours = _read("records", cfg.records, problems)
     retain = _read("retain_records", cfg.retain_records, problems)
     if problems or ours is None:
-        raise config.ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(problems))
     from tif.metrics.summary import Extras, Rules, numbers
 
     rules = Rules(cfg.draws, cfg.seed, cfg.allow_mismatch)

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from tif.config import load as config
+from tif.config.errors import ConfigError
 from tif.utils import command_line as command
 from tif.utils import distributed
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
         return training.attempt(lambda: training.run(cfg))
-    except config.ConfigError as error:
+    except ConfigError as error:
         if distributed.is_first():
             print(error, file=sys.stderr)
         return 2

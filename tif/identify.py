@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.config import load as config
+from tif.config.errors import ConfigError, one_line
 from tif.config.paths import check_writable
 from tif.config.schema import Config, key
 from tif.utils import command_line as command
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             show(words[1:])
         else:
             make(words)
-    except config.ConfigError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     except Exception as error:
@@ -85,7 +86,7 @@ def make(words: Sequence[str]) -> None:
         print(config.to_yaml(cfg), end="")
         return
     if cfg.out and not cfg.out.endswith(".jsonl"):
-        raise config.ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
+        raise ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
     from tif.data.benchmarks import read_benchmark
     from tif.identifiers import identify, settings
     from tif.identifiers import span_file as store
@@ -110,7 +111,7 @@ def make(words: Sequence[str]) -> None:
         made = {name: training.make_stage(planned, name) for name, planned in stages.items()}
         found = spans.identified(run, samples, made)
     except ValueError as error:
-        raise config.ConfigError(str(error)) from None
+        raise ConfigError(str(error)) from None
     own = spans.with_models(run, made)
     out = Path(cfg.out) if cfg.out else spans.cached_path(run, own, samples)
     store.write(out, found, settings(own, run.data.template))
@@ -135,14 +136,14 @@ def compare(words: Sequence[str]) -> None:
     given = dict(word.split("=", 1) for word in words if word.startswith("tokenizer="))
     paths = [word for word in words if word != "--json" and not word.startswith("tokenizer=")]
     if not paths or any(path.startswith("-") for path in paths):
-        raise config.ConfigError("compare: want span files (.jsonl), and nothing but [tokenizer=FOLDER] [--json]")
+        raise ConfigError("compare: want span files (.jsonl), and nothing but [tokenizer=FOLDER] [--json]")
     from tif.identifiers import compare as comparing
 
     try:
         units = _tokens_of(given["tokenizer"]) if given else comparing.word_units
         found = comparing.compare(paths, units)
     except ValueError as error:
-        raise config.ConfigError(" ".join(str(error).split())) from None
+        raise ConfigError(one_line(error)) from None
     if "--json" in words:
         print(json.dumps(found, indent=1, allow_nan=False))
         return
@@ -157,7 +158,7 @@ def _tokens_of(path: str) -> Any:
     try:
         tokenizer = readers.tokenizer(path)
     except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
-        raise ValueError(f"tokenizer: {path} has no tokenizer that can be loaded ({str(error)[:200]})") from None
+        raise ValueError(f"tokenizer: {path} has no tokenizer that can be loaded ({one_line(error)})") from None
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer: {path} gives no character offsets; want a fast tokenizer")
     return token_units(tokenizer)
@@ -207,7 +208,7 @@ def show(words: Sequence[str]) -> None:
     """
     paths = [word for word in words if word != "--html"]
     if len(paths) != 1 or paths[0].startswith("-"):
-        raise config.ConfigError("show: want one span file (.jsonl) and nothing but [--html]")
+        raise ConfigError("show: want one span file (.jsonl) and nothing but [--html]")
     from rich.markup import escape
 
     from tif.identifiers import show as showing
@@ -219,7 +220,7 @@ def show(words: Sequence[str]) -> None:
     try:
         samples, head = store.samples(path), store.header(path)
     except ValueError as error:
-        raise config.ConfigError(str(error)) from None
+        raise ConfigError(str(error)) from None
     if "--html" not in words:
         showing.in_terminal(samples, console)
         return

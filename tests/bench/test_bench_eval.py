@@ -7,7 +7,7 @@ import torch
 
 from tif.bench import command as bench
 from tif.bench.evaluation import Work, _peers_scores, measure
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.config.schema import Data, Fictitious, Model
 from tif.data.encoding import Encoded
 from tif.models.load import load_policy

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tif.config import load as config
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.config.schema import Config
 
 OWN = config.own_configs()

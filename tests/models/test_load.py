@@ -9,7 +9,7 @@ import transformers
 
 from tests.support import tiny
 from tif import losses
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.config.schema import Loss, Model
 from tif.data.encoding import collate
 from tif.losses.terms import Scored

@@ -9,7 +9,7 @@ import transformers
 from tests.support import tiny
 from tif import losses
 from tif.config import load as config
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.config.model_section import Lora, Model
 from tif.config.schema import Loss
 from tif.losses.terms import Scored

@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.support.small import SMALL, files, finished, rows
 from tif import fit
 from tif.config import load as config
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.metrics import overall
 from tif.models import load as models
 from tif.reports import sweep as sweep_results

@@ -11,7 +11,7 @@ from tests.support import killing
 from tests.support.small import SMALL, files, finished, rows
 from tif import fit
 from tif.config import load as config
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.evaluation import evaluate as evaluation
 from tif.training import checkpoints as resuming
 from tif.training import module

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.small import SMALL, finished
 from tif.config import load as config
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.training import plan as planning
 from tif.training import run_folders as runs
 from tif.utils import environment

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config import load as config
+from tif.config.errors import ConfigError
 from tif.config.schema import Data, Identifier, Model, key
 
 # Each has rows(cfg) -> list of dicts, and table(rows) for the terminal.
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = config.read(Bench, [word for word in words if word != "--json"])
         work = importlib.import_module(WORK[cfg.what])
         rows = work.rows(cfg)
-    except config.ConfigError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     if "--json" in words:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from tif.bench.process import now
-from tif.config import load as config
+from tif.config.errors import ConfigError
 from tif.config.schema import Data, Model
 from tif.data.benchmarks import read_benchmark
 from tif.data.encoding import Encoded, Encoder
@@ -80,7 +80,7 @@ def measure(
         models.check(model)
         sets = read_benchmark(data).sets
     except ValueError as error:
-        raise config.ConfigError(str(error)) from None
+        raise ConfigError(str(error)) from None
     training.quiet()
     torch.set_num_threads(threads or torch.get_num_threads())
     policy = models.load_policy(model, models.load_tokenizer(model, ()), 0).to(device).eval()  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def _set(
 def rows(cfg: "Bench") -> list[dict[str, Any]]:
     """As `tif.bench` calls it."""
     if cfg.model.path is None:
-        raise config.ConfigError(
+        raise ConfigError(
             "model.path: want a model that was finetuned on TOFU (a Hugging Face folder), got null"
         )
     return measure(cfg.model, cfg.data, Work(cfg.questions, cfg.max_new_tokens), cfg.threads, cfg.device)

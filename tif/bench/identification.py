@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tif.bench.process import Memory, alone
-from tif.config import load as config
+from tif.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +36,7 @@ def rows(cfg: "Bench") -> list[dict[str, Any]]:
             try:
                 readers.check(kind, path, masked=kind == "masked_lm")
             except ValueError as error:
-                raise config.ConfigError(str(error)) from None
+                raise ConfigError(str(error)) from None
         jobs = [(kind, models[kind], cfg.words // part) for kind in KINDS for part in (16, 4, 1)]
         return [
             alone(_measure, kind, path, words, _sample(document, words).answer, cfg.threads)
@@ -90,7 +90,7 @@ def _document(cfg: "Bench") -> str:
             found += [word for s in (*made.forget, *made.retain) for word in s.answer.split()]
             seed += 1
     if len(found) < cfg.words:
-        raise config.ConfigError(f"text: {cfg.text} has {len(found)} words, want {cfg.words}; lower words=")
+        raise ConfigError(f"text: {cfg.text} has {len(found)} words, want {cfg.words}; lower words=")
     return " ".join(found[: cfg.words])
 
 

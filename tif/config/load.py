@@ -16,12 +16,9 @@ from typing import Any, Protocol, TypeVar, cast, get_args
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tif.config.errors import ConfigError, one_line
 from tif.config.loss_section import Loss
 from tif.config.schema import Config
-
-
-class ConfigError(ValueError):
-    """Wrong input of the user's: one line a problem. Commands print it and exit with 2."""
 
 
 class Schema(Protocol):
@@ -75,7 +72,7 @@ def read(schema: type[S], argv: Sequence[str]) -> S:
             try:
                 layer = OmegaConf.from_dotlist([word])
             except Exception as error:  # OmegaConf raises YAML's own errors here
-                problems.append(f"{word}: not a key=value that YAML can read ({_first_line(error)})")
+                problems.append(f"{word}: not a key=value that YAML can read ({one_line(error)})")
                 continue
             _merge(merged, layer, "", problems)
         else:
@@ -217,7 +214,7 @@ def _typed(merged: DictConfig, where: str = "") -> Schema:
     try:
         cfg = cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}{error.full_key or 'config'}: {_first_line(error)}") from None
+        raise ConfigError(f"{where}{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
     problems = check_bounds(cfg) + cfg.combinations()
     if problems:
         raise ConfigError("\n".join(where + problem for problem in problems))
@@ -228,7 +225,7 @@ def _read(path: Path) -> DictConfig:
     try:
         layer = OmegaConf.load(path)
     except Exception as error:  # YAML's own errors, a folder, bytes that are no UTF-8
-        raise ConfigError(f"{path}: not readable as YAML ({_first_line(error)})") from None
+        raise ConfigError(f"{path}: not readable as YAML ({one_line(error)})") from None
     if not isinstance(layer, DictConfig):
         kind = "a list" if isinstance(layer, ListConfig) else type(layer).__name__
         raise ConfigError(f"{path}: want a mapping of keys, got {kind}")
@@ -253,7 +250,8 @@ def _merge(merged: DictConfig, layer: DictConfig, where: str, problems: list[str
             elif field is None:
                 problems.append(f"{where}{key}: unknown key{_nearest(key, known)}")
             else:
-                problems.append(f"{where}{key}: want {_type_name(field.type)}, got {value!r} ({_first_line(error)})")
+                reason = str(error).splitlines()[0]
+                problems.append(f"{where}{key}: want {_type_name(field.type)}, got {value!r} ({reason})")
 
 
 def _leaves(value: Any, schema: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -291,10 +289,6 @@ def _nearest(name: Any, known: Sequence[str]) -> str:
 
 def _listing(names: Any) -> str:
     return ", ".join(map(str, names)) or "none"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def command(usage: str, argv: Sequence[str] | None) -> Config | None:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 
 
 def check_writable(key: str, folder: Path | str) -> None:

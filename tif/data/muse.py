@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.config.errors import one_line
 from tif.data.samples import Benchmark, Sample, Task
 
 # VerbMem: a passage as it is, 128 new tokens against the first 128 tokens of what follows (begin token counted).
@@ -140,7 +141,7 @@ def _folder(folder: Path) -> Rows:
             file = file.with_suffix(".txt")
             return [file.read_text(encoding="utf-8")] if file.is_file() else None
         except ValueError as error:
-            raise ValueError(f"data.path: cannot read {file} ({str(error).splitlines()[0]}); is it cut?") from None
+            raise ValueError(f"data.path: cannot read {file} ({one_line(error)}); is it cut?") from None
 
     return rows
 
@@ -156,7 +157,7 @@ def _hub(name: str) -> Rows:
         try:
             return list(datasets.load_dataset(name, subset, split=split))
         except (ValueError, OSError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = one_line(error)
             raise ValueError(f"data.path: cannot read {subset}/{split} of {name} from the hub ({reason})") from None
 
     return rows

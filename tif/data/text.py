@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tif.config.errors import one_line
 from tif.data.muse import KNOWMEM, VERBMEM
 from tif.data.samples import Benchmark, Sample, Task
 
@@ -130,7 +131,7 @@ def _rows(file: Path) -> list[tuple[str, Any]]:
                 raise ValueError(f"want a list of rows, got {type(rows).__name__}")
             return [(f"{file}[{n}]", row) for n, row in enumerate(rows)]
     except (OSError, ValueError) as error:
-        raise ValueError(f"data.path: cannot read {file} ({str(error).splitlines()[0]})") from None
+        raise ValueError(f"data.path: cannot read {file} ({one_line(error)})") from None
     raise ValueError(f"data.path: {file} is no {', '.join(SUFFIXES)} file")
 
 

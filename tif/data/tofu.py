@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.config.errors import one_line
 from tif.data.samples import Benchmark, Sample
 
 SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
@@ -73,7 +74,7 @@ def _hub(name: str) -> Callable[[str], list[Row]]:
         try:
             found = list(datasets.load_dataset(name, config, split="train"))
         except (ValueError, OSError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = one_line(error)
             raise ValueError(f"data.path: cannot read {config} of {name} from the hub ({reason})") from None
         return _checked(found, f"{name} {config}", config)
 

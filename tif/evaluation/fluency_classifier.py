@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from tif.config.errors import one_line
 from tif.evaluation.generate import by_length
 
 CLEAN = "clean"
@@ -68,5 +69,5 @@ def _place(path: str) -> str | Path:
 
 
 def _refusal(path: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)
     return f"fluency.classifier: {path} is no classifier that can be loaded ({reason})"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError, one_line
 from tif.config.schema import LmEval
 from tif.utils.terminal import console, hushed
 from tif.utils.torch_state import frozen
@@ -138,7 +138,7 @@ def _told(tasks: Sequence[str]) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, LookupError) as error:
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = one_line(error)
             raise ConfigError(f"lm-eval cannot run {', '.join(tasks)} ({reason})") from None
 
 

@@ -1,16 +1,14 @@
 """A model on all the benchmarks that are asked for: what `python -m tif.evaluate model.path=...` does."""
 
-import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tif.config.errors import ConfigError, collect_problems
 from tif.config.evaluate_command import Evaluate
-from tif.config.load import ConfigError
 from tif.data.benchmarks import sets
 from tif.data.samples import Benchmark, Sample
 from tif.evaluation import evaluate as evaluation
@@ -25,6 +23,8 @@ from tif.metrics.summary import Extras, Rules, numbers
 from tif.models import load as models
 from tif.records import files as records
 from tif.utils.hashing import digest, weights_print
+
+USER_ERRORS = (OSError, ValueError, RuntimeError)
 
 
 @dataclasses.dataclass
@@ -83,11 +83,11 @@ def plan(cfg: Evaluate) -> Plan:
     models_found: dict[str, Checkpoint] = {}
     benchmarks: dict[str, Benchmark] = {}
     retain = None
-    with _noting(problems, "device: "):
+    with collect_problems(problems, USER_ERRORS, "device: "):
         where = checkpoint.device(cfg.device)
     for setting, path in paths.items():
         if path is not None and not problems:
-            with _noting(problems, instead=("model.path", setting)):
+            with collect_problems(problems, USER_ERRORS, rename_key=("model.path", setting)):
                 own = dataclasses.replace(cfg.model, path=path)
                 models.check(own)
                 same = (other for other in models_found.values() if other.cfg == own)
@@ -99,14 +99,14 @@ def plan(cfg: Evaluate) -> Plan:
             problems.append(f"original: {cfg.original}: its vocabulary has {sizes[0]} tokens, the model's {sizes[1]}")
     for name in names:
         key, path, split = _place(cfg, name)
-        with _noting(problems, instead=("data.path", key)):
+        with collect_problems(problems, USER_ERRORS, rename_key=("data.path", key)):
             benchmarks[name] = sets(name, path, split)
-    with _noting(problems):
+    with collect_problems(problems, USER_ERRORS):
         if lm_tasks:
             ability.check(lm_tasks, cfg.lm_eval.folder)
-    with _noting(problems, "retain_records: "):
+    with collect_problems(problems, USER_ERRORS, "retain_records: "):
         retain = records.read(cfg.retain_records) if cfg.retain_records else None
-    with _noting(problems):
+    with collect_problems(problems, USER_ERRORS):
         gibberish.check(cfg.fluency.classifier)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -177,12 +177,3 @@ def _quiet() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     warnings.filterwarnings("ignore", ".*past_key_values.*is deprecated.*")  # transformers < 5.24 knows no other name
-
-
-@contextlib.contextmanager
-def _noting(problems: list[str], before: str = "", instead: tuple[str, str] = ("", "")) -> Iterator[None]:
-    """Add the lines of an error raised inside to `problems`, with the key that the user knows."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as error:
-        problems += [before + line.replace(*instead, 1) for line in str(error).splitlines()[:20]]

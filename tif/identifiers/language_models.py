@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tif.config.errors import one_line
 from tif.config.schema import Identifier
 from tif.data.samples import Span
 from tif.scoring import linear
@@ -99,7 +100,7 @@ def check(key: str, path: str, masked: bool) -> None:
         if masked and own.mask_token_id is None:
             raise ValueError("its tokenizer has no mask token")
     except (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         raise ValueError(f"{key}: {path} is no {kind} that can be loaded ({reason})") from None
     if isinstance(where, Path) and not any(where.glob("*.safetensors")):
         raise ValueError(f"{key}: {path} holds no weights (*.safetensors); was a download or a run cut short?")

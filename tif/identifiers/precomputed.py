@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tif.config.errors import one_line
 from tif.data.samples import Sample, Span
 from tif.identifiers import span_file as store
 
@@ -99,7 +100,7 @@ def _load(path: pathlib.Path, needed: Iterable[str]) -> list[dict[str, Any]]:
             raise ValueError(f"no column {', '.join(missing)} among {', '.join(dataset.column_names)}")
         return dataset.to_list()
     except (OSError, ValueError, LookupError, TypeError) as err:  # what a missing, foreign, damaged or empty file gives
-        reason = " ".join(str(err).split())
+        reason = one_line(err)
         raise ValueError(
             f"identifier.path: {path} is not a mask folder ({reason}); give one of xzhou98/Unlearning-TPO's "
             "(TOFU/data/forgetXX_with_common_words_gpt or _bert), or a span file"

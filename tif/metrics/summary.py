@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.metrics import fluency, intervals, membership, memorization, muse, overall, tofu
 from tif.records import comparability as matching
 from tif.records.types import Evaluation

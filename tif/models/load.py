@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Model
 from tif.data.encoding import Batch
 from tif.scoring import attention, linear
@@ -45,7 +45,7 @@ def check(cfg: Model) -> str:
             with torch.device("meta"):  # shapes without weights
                 AutoModelForCausalLM.from_config(LlamaConfig(**cfg.init), attn_implementation=cfg.attention)
         except errors as error:
-            raise ConfigError(f"model.init: no Llama can be made of it ({_reason(error)})") from None
+            raise ConfigError(f"model.init: no Llama can be made of it ({one_line(error)})") from None
         return "llama"
     folder = Path(cfg.path).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -62,7 +62,7 @@ def check(cfg: Model) -> str:
         with torch.device("meta"):
             made = AutoModelForCausalLM.from_config(found, attn_implementation=cfg.attention, **keys)
     except errors as error:
-        raise ConfigError(f"model.path: {cfg.path} is no model that can be loaded ({_reason(error)})") from None
+        raise ConfigError(f"model.path: {cfg.path} is no model that can be loaded ({one_line(error)})") from None
     if cfg.lora.rank:
         from tif.models.lora import attach
 
@@ -82,10 +82,6 @@ def layers(cfg: Model) -> int:
         return int(LlamaConfig(**cfg.init).num_hidden_layers)
     found = AutoConfig.from_pretrained(Path(cfg.path).expanduser(), trust_remote_code=cfg.trust_remote_code)
     return int(found.get_text_config().num_hidden_layers)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _located(cfg: Model) -> Path:

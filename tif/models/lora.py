@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.config.model_section import Lora
 from tif.data.encoding import Batch
 from tif.scoring.token_scores import TokenScores, token_scores

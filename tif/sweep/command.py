@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tif.config import load as config
+from tif.config.errors import ConfigError
 from tif.config.schema import Config, key
 from tif.utils import distributed
 from tif.utils.files import told
@@ -132,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _table(found, configs)
             return code
         return run(found, configs, every)
-    except config.ConfigError as error:
+    except ConfigError as error:
         if distributed.is_first():
             print(error, file=sys.stderr)
         return 2
@@ -148,7 +149,7 @@ def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if not word.startswith("--"):
             rest.append(word)
         elif name not in OPTIONS:
-            raise config.ConfigError(f"{word}: unknown option; want one of {', '.join(OPTIONS)}")
+            raise ConfigError(f"{word}: unknown option; want one of {', '.join(OPTIONS)}")
         elif OPTIONS[name]:
             options[name] = value if equals else next(left, "")
         else:
@@ -158,7 +159,7 @@ def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def _number(name: str, word: str, low: int, high: int) -> int:
     if not word.isdigit() or not low <= int(word) <= high:
-        raise config.ConfigError(f"{name}: want a number from {low} to {high}, got {word!r}")
+        raise ConfigError(f"{name}: want a number from {low} to {high}, got {word!r}")
     return int(word)
 
 
@@ -197,7 +198,7 @@ def read(words: Sequence[str]) -> Sweep:
     """
     file, *more = words
     if not config.is_file(file):
-        raise config.ConfigError(f"{file}: want a sweep's .yaml file first")
+        raise ConfigError(f"{file}: want a sweep's .yaml file first")
     told = config.read(File, [file])
     return Sweep(told.name or Path(file).stem, tuple(_variants(told, more)), tuple(dict.fromkeys(told.seeds)))
 
@@ -223,10 +224,10 @@ def _each(sweep: Sweep, make: Callable[[Variant], list[T]]) -> list[T]:
     for variant in sweep.variants:
         try:
             found += make(variant)
-        except config.ConfigError as error:
+        except ConfigError as error:
             problems += [f"{variant.name}: {line}" for line in str(error).splitlines()]
     if problems:
-        raise config.ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(problems))
     return found
 
 

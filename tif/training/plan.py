@@ -1,9 +1,7 @@
 """A configuration checked against the disk, before weights load: data read, words identified, models found."""
 
-import contextlib
 import dataclasses
 import importlib.util
-from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
@@ -12,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import identifiers, losses
 from tif.config import load as config
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError, collect_problems, one_line
 from tif.config.schema import Config
 from tif.data import benchmarks
 from tif.data.benchmarks import read_benchmark, training_samples
@@ -112,23 +110,23 @@ def trainer_keys(cfg: Config) -> dict[str, Any]:
 def _check_places(found: Plan, problems: list[str]) -> None:
     """What does not depend on the data: run folder, trainer, model, retain records."""
     cfg = found.cfg
-    with _noting(problems):
+    with collect_problems(problems):
         runs.check_folder(cfg)
         runs.check_resume(cfg)
     processes = 1
-    with _noting(problems):
+    with collect_problems(problems):
         processes = _check_trainer(cfg)
-    with _noting(problems):
+    with collect_problems(problems):
         _check_loss(cfg, processes)
     if cfg.model.path not in cfg.stages:
-        with _noting(problems):
+        with collect_problems(problems):
             found.family = models.check(cfg.model)
             _check_tokenizer(cfg)
     if cfg.eval.enabled and cfg.eval.benchmarks:
-        with _noting(problems):
+        with collect_problems(problems):
             found.further = _further(cfg)
     if wants_forget_quality(cfg) and cfg.eval.retain_records not in cfg.stages:
-        with _noting(problems):
+        with collect_problems(problems):
             found.retain = _read_records(str(cfg.eval.retain_records))
 
 
@@ -150,7 +148,7 @@ def _further(cfg: Config) -> dict[str, Benchmark]:
 def _check_data(found: Plan, problems: list[str]) -> None:
     """What the data must fit to: unwanted words, stages, retain records."""
     cfg = found.cfg
-    with _noting(problems):
+    with collect_problems(problems):
         if spans.wanted(cfg):
             check_identifier(cfg)
             if cfg.identifier.kind not in identifiers.COSTLY:  # those load models, after all checks
@@ -170,14 +168,14 @@ def _check_data(found: Plan, problems: list[str]) -> None:
         for name in dict.fromkeys((cfg.model.path, *compared, *asked)):
             if name in cfg.stages:
                 own: list[str] = []
-                with _noting(own):
+                with collect_problems(own):
                     found.stages[str(name)] = stage_plan(cfg, str(name))
                 problems += [f"stages.{name}.{line}" for line in own if line not in told]
                 told += own
     if cfg.model.path in found.stages:
         found.family = found.stages[str(cfg.model.path)].family
     if not problems:
-        with _noting(problems):
+        with collect_problems(problems):
             _check_layer(found)
     if wants_forget_quality(cfg) and (
         missing := [s for s in _compared(found.benchmark) if s not in found.benchmark.sets]
@@ -185,7 +183,7 @@ def _check_data(found: Plan, problems: list[str]) -> None:
         problems.append(f"eval.forget_quality: {cfg.quality()} needs {missing[0]}, which {found.benchmark.name} does "
                         "not have (no holdout texts?); want eval.forget_quality=false")  # fmt: skip
     elif found.retain:
-        with _noting(problems):
+        with collect_problems(problems):
             _check_records(found, found.retain)
 
 
@@ -199,15 +197,6 @@ def _check_layer(found: Plan) -> None:
         raise ConfigError(f"loss.rmu.layer: the model has layers 0 to {count - 1}, got {layer}")
 
 
-@contextlib.contextmanager
-def _noting(problems: list[str]) -> Iterator[None]:
-    """Add the lines of a ValueError raised inside to `problems`."""
-    try:
-        yield
-    except ValueError as error:
-        problems += str(error).splitlines()
-
-
 def _check_trainer(cfg: Config) -> int:
     """Lightning takes the keys; the number of processes that they ask for."""
     try:
@@ -219,7 +208,7 @@ def _check_trainer(cfg: Config) -> int:
             enable_model_summary=False,
         )
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
-        raise ConfigError(f"trainer: {_line(error)}") from None
+        raise ConfigError(f"trainer: {one_line(error)}") from None
     if cfg.model.liger and (device := trainer.strategy.root_device.type) != "cuda":
         raise ConfigError(f"model.liger: its kernels are for CUDA, and this run is on {device}; want false")
     if cfg.model.liger and not importlib.util.find_spec("liger_kernel"):
@@ -248,7 +237,8 @@ def _check_tokenizer(cfg: Config) -> None:
     try:
         tokenizer = models.load_tokenizer(cfg.model, ())
     except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
-        raise ConfigError(f"model.path: {cfg.model.path}: no tokenizer that can be loaded ({_line(error)})") from None
+        reason = one_line(error)
+        raise ConfigError(f"model.path: {cfg.model.path}: no tokenizer that can be loaded ({reason})") from None
     Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
 
 
@@ -257,7 +247,7 @@ def _read_records(path: str) -> records.Evaluation:
         return records.read(path)
     except (OSError, ValueError) as error:
         wanted = "want the eval folder of a retain model's run or a stage's name"
-        raise ConfigError(f"eval.retain_records: {path}: {wanted} ({_line(error)})") from None
+        raise ConfigError(f"eval.retain_records: {path}: {wanted} ({one_line(error)})") from None
 
 
 def _check_records(found: Plan, retain: records.Evaluation) -> None:
@@ -277,7 +267,3 @@ def _check_records(found: Plan, retain: records.Evaluation) -> None:
 def _compared(benchmark: Benchmark) -> tuple[str, ...]:
     """The sets that are compared with the retain model's."""
     return muse.COMPARED if benchmark.tasks else ("forget",)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

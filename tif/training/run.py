@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from rich.markup import escape
 
 from tif import identifiers
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.config.model_section import Lora
 from tif.config.schema import Config
 from tif.data.benchmarks import read_benchmark, texts

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 import tif
 from tif.config import load as config
+from tif.config.errors import ConfigError
 from tif.config.paths import check_writable
 from tif.config.schema import Config, Run
 from tif.training.checkpoints import is_whole, listed, remove
@@ -40,7 +41,7 @@ def claimed(cfg: Config) -> Iterator[tuple[Path, Path | None]]:
         checkpoint = Path(cfg.run.resume).expanduser()
         lock = _lock(_run_of(checkpoint))
         if lock is None:
-            raise config.ConfigError(f"run.resume: {_run_of(checkpoint)} is being made by another process")
+            raise ConfigError(f"run.resume: {_run_of(checkpoint)} is being made by another process")
         with lock:
             yield _run_of(checkpoint), checkpoint
         return
@@ -56,7 +57,7 @@ def claimed(cfg: Config) -> Iterator[tuple[Path, Path | None]]:
                 if _usable(folder, cfg):  # still, now that nobody else can change it
                     yield folder, newest_checkpoint(folder)
                     return
-    raise config.ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
+    raise ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
 
 
 def _usable(folder: Path, cfg: Config) -> bool:
@@ -94,20 +95,20 @@ def check_resume(cfg: Config) -> None:
     path = Path(cfg.run.resume).expanduser()
     folder = _run_of(path)
     if not path.exists():
-        raise config.ConfigError(f"run.resume: no {path}; want auto, never or a run's checkpoints/epoch=N-step=N.ckpt")
+        raise ConfigError(f"run.resume: no {path}; want auto, never or a run's checkpoints/epoch=N-step=N.ckpt")
     if path not in listed(path.parent) or not (folder / "config.yaml").is_file():
-        raise config.ConfigError(
+        raise ConfigError(
             f"run.resume: {path} is no run's checkpoint; want <run>/checkpoints/epoch=N-step=N.ckpt"
         )
     if not is_whole(path):
-        raise config.ConfigError(f"run.resume: {path} is damaged; want another checkpoint, or auto")
+        raise ConfigError(f"run.resume: {path} is damaged; want another checkpoint, or auto")
     if (folder / DONE).exists():
-        raise config.ConfigError(f"run.resume: the run {folder} is finished; there is nothing to go on with")
+        raise ConfigError(f"run.resume: the run {folder} is finished; there is nothing to go on with")
     made_by = config.read(Config, [str(folder / "config.yaml")])
     theirs, ours = (dataclasses.asdict(dataclasses.replace(c, run=Run(seed=c.run.seed))) for c in (made_by, cfg))
     if found := _difference(theirs, ours, ""):
         key, theirs, ours = found
-        raise config.ConfigError(
+        raise ConfigError(
             f"run.resume: the run {folder} has {key}={theirs}, this configuration {ours}; want the same"
         )
 

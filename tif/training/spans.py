@@ -8,7 +8,7 @@ from rich.markup import escape
 
 import tif
 from tif import identifiers
-from tif.config.load import ConfigError
+from tif.config.errors import ConfigError
 from tif.config.schema import Config, Identifier
 from tif.data.samples import Sample, fingerprint
 from tif.identifiers import span_file as store

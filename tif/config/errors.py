@@ -1,0 +1,35 @@
+"""What is wrong with a user's input, and how it is collected and told. Used by every check before a run."""
+
+import contextlib
+from collections.abc import Iterator
+
+
+class ConfigError(ValueError):
+    """Wrong input: one line a problem. Commands print it and exit with code 2."""
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Return an error's text on one line, cut to `limit` characters; the error's class where it has no text."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+@contextlib.contextmanager
+def collect_problems(
+    problems: list[str],
+    errors: tuple[type[Exception], ...] = (ValueError,),
+    prefix: str = "",
+    rename_key: tuple[str, str] = ("", ""),
+) -> Iterator[None]:
+    """Append the lines of an error raised inside to `problems`, so that further checks can run.
+
+    Args:
+        problems: the list that grows.
+        errors: the classes of errors that are a user's to mend; others pass through.
+        prefix: put before each line.
+        rename_key: (key in the error's text, key that the user wrote).
+    """
+    try:
+        yield
+    except errors as error:
+        for line in str(error).splitlines()[:20]:
+            problems.append(prefix + line.replace(*rename_key, 1))

@@ -377,7 +377,7 @@ def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(run):
 def test_the_environment_is_recorded(run):
     env = json.loads((run.folder / "env.json").read_text())
     assert {"torch", "lightning", "transformers"} <= {name.lower() for name in env["packages"]}
-    assert env["commit"] == environment.commit()
+    assert env["commit"] == environment.read_commit()
     assert env["host"]["cpu_threads"] >= 1
 
 

@@ -29,9 +29,8 @@ from typing import TYPE_CHECKING, Any
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.evaluate_command import Evaluate
-from tif.utils import command_line as command
-from tif.utils import distributed
-from tif.utils.files import told
+from tif.utils import command_line, distributed
+from tif.utils.command_line import report_os_error
 
 if TYPE_CHECKING:
     from tif.records.types import Evaluation
@@ -50,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = config.read(Evaluate, [word for word in words if word != "--json"])
         found = evaluate(cfg) if cfg.records else _of_model(cfg, quiet="--json" in words)
     except ConfigError as error:
-        if distributed.is_first():  # of several processes, one tells
+        if distributed.is_first_rank():  # of several processes, one tells
             print(error, file=sys.stderr)
         return 2
     except Exception as error:
-        return told(error, "what was complete is there, and the same command goes on with what is missing")
+        return report_os_error(error, "what was complete is there, and the same command goes on with what is missing")
     if found is None:  # another process prints
         return 0
     if "--json" in words:
@@ -91,7 +90,7 @@ def _of_model(cfg: Evaluate, quiet: bool) -> dict[str, Any] | None:
 
     with checkpoint.processes(cfg.device), checkpoint.told_on_stderr(quiet):
         found = model_evaluation.evaluate(cfg)
-    return found if distributed.is_first() else None
+    return found if distributed.is_first_rank() else None
 
 
 def _read(setting: str, path: str | None, problems: list[str]) -> "Evaluation | None":
@@ -123,4 +122,4 @@ def cards() -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run_main(main)

@@ -22,8 +22,7 @@ from collections.abc import Sequence
 
 from tif.config import load as config
 from tif.config.errors import ConfigError
-from tif.utils import command_line as command
-from tif.utils import distributed
+from tif.utils import command_line, distributed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return training.attempt(lambda: training.run(cfg))
     except ConfigError as error:
-        if distributed.is_first():
+        if distributed.is_first_rank():
             print(error, file=sys.stderr)
         return 2
     finally:
@@ -56,4 +55,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run_main(main)

@@ -38,8 +38,8 @@ from tif.config import load as config
 from tif.config.errors import ConfigError, one_line
 from tif.config.paths import check_writable
 from tif.config.schema import Config, key
-from tif.utils import command_line as command
-from tif.utils.files import told
+from tif.utils import command_line
+from tif.utils.command_line import report_os_error
 
 
 @dataclasses.dataclass
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except Exception as error:
-        return told(error, "no file was changed, and the same command goes on with what was kept")
+        return report_os_error(error, "no file was changed, and the same command goes on with what was kept")
     return 0
 
 
@@ -231,4 +231,4 @@ def show(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run_main(main)

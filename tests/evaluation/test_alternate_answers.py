@@ -1,7 +1,6 @@
 """Generated alternates: each draw against a plain loop, the file they are kept in, a kill in between."""
 
 import json
-import os
 import zlib
 
 import numpy as np
@@ -143,13 +142,8 @@ def work(file):
     return made(tiny.model("llama", vocab_size=len(tokenizer)), encoder, file)
 
 
-def in_a_process(file):
-    os.environ.update(RANK=str(torch.distributed.get_rank()), WORLD_SIZE=str(torch.distributed.get_world_size()))
-    return work(file)
-
-
 @pytest.mark.slow
 def test_two_processes_draw_what_one_draws_and_one_of_them_writes(tmp_path):
-    one, two = work(tmp_path / "one.jsonl"), together(2, in_a_process, tmp_path / "two.jsonl")
+    one, two = work(tmp_path / "one.jsonl"), together(2, work, tmp_path / "two.jsonl")
     assert two == [one, one]
     assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()

@@ -132,13 +132,13 @@ def test_the_cache_holds_12_bytes_a_token_and_no_view_of_larger_tensors():
 def test_frozen_turns_gradients_and_dropout_off_and_puts_the_mode_back_even_after_an_error():
     for training in (True, False):
         model = tiny.model().train(training)
-        with torch_state.frozen(model):
+        with torch_state.evaluation_mode(model):
             assert not model.training
             assert not torch.is_grad_enabled()
         assert model.training is training
         assert torch.is_grad_enabled()
     model.train()
-    with pytest.raises(KeyError), torch_state.frozen(model):
+    with pytest.raises(KeyError), torch_state.evaluation_mode(model):
         raise KeyError
     assert model.training
 

@@ -168,7 +168,7 @@ def test_few_bits_stay_as_they_are_through_training_and_evaluation(few_bits):
         token_scores(policy, BATCH).logprob.sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        with torch_state.frozen(policy):
+        with torch_state.evaluation_mode(policy):
             token_scores(policy, BATCH)
     assert torch.equal(reference.scores(BATCH).logit, start)
     assert (token_scores(policy.eval(), BATCH).logit - start).abs().max() > 0.1

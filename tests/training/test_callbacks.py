@@ -139,7 +139,7 @@ def test_the_bar_is_closed_by_an_error_even_before_it_opened():
 
 
 def test_bars_nest_and_leave_nothing_behind():
-    with terminal.bar("outer", 2) as outer:
+    with terminal.progress_bar("outer", 2) as outer:
         for _ in terminal.track(range(3), "inner"):
             assert len(terminal._progress.task_ids) == 2
         outer.advance(note="epoch 1")

@@ -23,6 +23,7 @@ from tif.models import load as models
 from tif.sweep import command as sweep
 from tif.training import checkpoints as resuming
 from tif.training import run_folders as runs
+from tif.utils import command_line
 from tif.utils import files as writing
 
 FULL = "No space left on device"
@@ -266,15 +267,15 @@ def test_errors_of_libraries_in_rust_name_the_file_and_other_errors_stay_what_th
         lambda: tokenizer.backend_tokenizer.save(str(disk / "x")),
         lambda: resuming.File().save_checkpoint({"x": torch.zeros(2000)}, disk / "x"),
     ):
-        with pytest.raises(OSError, match=FULL) as caught, writing.naming(disk / "named"):
+        with pytest.raises(OSError, match=FULL) as caught, writing.os_errors_naming(disk / "named"):
             write()
         assert caught.value.filename == str(disk / "named")
     for other in (ValueError("no"), KeyboardInterrupt()):
-        with pytest.raises(type(other)) as caught, writing.naming("x"):
+        with pytest.raises(type(other)) as caught, writing.os_errors_naming("x"):
             raise other
         assert caught.value is other
     with pytest.raises(ZeroDivisionError):
-        writing.told(ZeroDivisionError(), "")
+        command_line.report_os_error(ZeroDivisionError(), "")
 
 
 def test_who_waits_for_another_process_says_so(tmp_path, capsys):

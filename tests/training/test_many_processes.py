@@ -17,7 +17,6 @@ from tif.models import load as models
 from tif.records import files as records
 from tif.training import run_folders as runs
 from tif.training.checkpoints import listed
-from tif.utils import distributed
 
 pytestmark = pytest.mark.slow
 # `packed` and `padded` differ in the last bits; all here are padded, as shards are.
@@ -142,25 +141,6 @@ def test_a_checkpoint_with_a_shard_missing_or_cut_is_not_whole(where, folder, tm
     assert runs.newest_checkpoint(tmp_path) == older
     (older / file).unlink()
     assert runs.newest_checkpoint(tmp_path) is None
-
-
-def test_what_the_first_process_raises_is_raised_in_all(monkeypatch):
-    assert distributed.once(lambda: 7) == 7
-    with pytest.raises(ZeroDivisionError):
-        distributed.once(lambda: 1 // 0)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [("n1", "n1"), ("n[03-05,9],m1", "n03"), ("a,b", "a"), ("gpu-a[1,4]", "gpu-a1"), ("x,n[1-2]", "x")],
-)
-def test_the_first_of_slurms_nodes_is_where_processes_meet(nodes, first):
-    assert distributed._first_host(nodes) == first
-
-
-def test_one_process_is_enough_for_one_device():
-    for devices in ("1", "auto"):
-        assert distributed.launch("tif.fit", [], devices, "cpu") is None
 
 
 def test_the_model_of_another_process_holds_no_memory(llama):

@@ -108,7 +108,7 @@ def test_config_yaml_begins_with_the_command_and_reloads(tmp_path):
 
 
 def test_the_environment_is_plain_json_with_versions_and_hardware():
-    env = environment.environment()
+    env = environment.describe_environment()
     assert json.loads(json.dumps(env)) == env
     assert env["python"].startswith("3.")
     assert set(env) == {"tif", "commit", "command", "started", "python", "packages", "host"}
@@ -116,7 +116,7 @@ def test_the_environment_is_plain_json_with_versions_and_hardware():
 
 def test_the_commit_is_told_and_missing_outside_a_checkout(monkeypatch):
     monkeypatch.setattr(environment, "__file__", "/proc/runs.py")
-    assert environment.commit() is None
+    assert environment.read_commit() is None
 
 
 def test_the_folder_of_a_stage_follows_its_training_data_and_weights(tmp_path):

@@ -11,11 +11,11 @@ from tests.test_evaluate import log
 COMMANDS = {"fit": "--help", "identify": "--help", "evaluate": "--metrics", "sweep": "--help", "bench": "--help"}
 BROKEN = """
 import sys
-from tif.utils import command_line as command
+from tif.utils import command_line
 def main():
     print("told")
     raise BrokenPipeError("another")
-command.run(main)
+command_line.run_main(main)
 """
 
 
@@ -48,5 +48,5 @@ def test_another_broken_pipe_is_told():
 
 @pytest.mark.parametrize("code", [0, 2])
 def test_a_command_ends_with_the_code_of_its_main(code):
-    words = [sys.executable, "-c", f"from tif.utils import command_line as command; command.run(lambda: {code})"]
+    words = [sys.executable, "-c", f"from tif.utils import command_line; command_line.run_main(lambda: {code})"]
     assert subprocess.run(words, timeout=60).returncode == code

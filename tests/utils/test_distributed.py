@@ -1,79 +1,94 @@
-"""One global batch, any number of processes: the same weights. Real gloo processes on a tiny model."""
+"""Ranks of srun, one process for one device, work of the first rank, locks of all ranks."""
 
-import json
-import pathlib
-import subprocess
-import sys
+import os
 
-import lightning as L
+import filelock
 import pytest
-import safetensors.torch
-import torch
 
-from tests.losses.test_methods import RETAIN, cfg_of
-from tests.support import tiny
-from tests.training.test_module import Watch
-from tif.config.schema import Config, Optimizer
-from tif.data.encoding import collate
-from tif.models.references import make_reference
-from tif.training.module import UnlearningModule
+from tests.support.processes import together
+from tif.utils import distributed
 
-ROOT = pathlib.Path(__file__).parents[2]
-METHODS = ("tpo", "npo_gdr")
-pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start", "ignore:.*LeafSpec.*:FutureWarning")
+CACHED = (distributed.rank, distributed.world_size, distributed.local_world_size)
 
 
-def train(folder, processes):
-    """Ten steps of each method, on 7 or 2 samples a step in parts of 24 tokens; rank 0 writes weights and logs."""
-    for method in METHODS:
-        fit(folder, processes, method)
+@pytest.fixture
+def srun_task(monkeypatch):
+    """The environment of the second of two tasks of srun, and no ranks remembered from before."""
+    task = {"PROCID": 1, "NTASKS": 2, "LOCALID": 1, "NODEID": 0, "JOB_ID": 1234567}
+    environ = {f"SLURM_{name}": str(value) for name, value in task.items()}
+    monkeypatch.setattr(os, "environ", environ | {"SLURM_STEP_NODELIST": "n1"})
+    for function in CACHED:
+        function.cache_clear()
+    yield os.environ
+    for function in CACHED:
+        function.cache_clear()
 
 
-def fit(folder, processes, method):
-    items = [tiny.encoded(f"{i}", "p" * (1 + i % 3) + "u" * (i % 4) + "g" * (1 + i % 5)) for i in range(7)]
-    batches = []
-    for step in range(10):
-        order = [(i * 3 + step) % 7 for i in range(7 if step % 2 else 2)]  # 2 samples are fewer than 4 processes
-        batches.append(collate([items[i] for i in order], order, 0))
-        batches[-1].retain = collate([RETAIN[i % 4] for i in order], order, 0)
-    cfg = Config(loss=cfg_of(method), optimizer=Optimizer(lr=1e-2, warmup_epochs=0))
-    cfg.data.max_tokens_per_batch = 24
-    policy, watch = tiny.model(), Watch()
-    module = UnlearningModule(policy, cfg, "packed", make_reference("cached", policy, items, 0, "packed"))
-    trainer = L.Trainer(
-        accelerator="cpu", devices=int(processes), strategy="ddp" if processes != "1" else "auto", max_epochs=1,
-        callbacks=[watch], logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder,
-    )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
-    if trainer.is_global_zero:
-        weights = {name: value.contiguous() for name, value in policy.state_dict().items()}
-        safetensors.torch.save_file(weights, f"{folder}/{method}-{processes}.safetensors")
-        with open(f"{folder}/{method}-{processes}.json", "w") as file:
-            json.dump(watch.logged, file)
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("n1", "n1"),
+        ("n[03-05,9],m1", "n03"),
+        ("a,b", "a"),
+        ("gpu-a[1,4]", "gpu-a1"),
+        ("x,n[1-2]", "x"),
+    ],
+)
+def test_the_ranks_meet_at_the_first_node_of_slurm(srun_task, nodes, first):
+    srun_task["SLURM_STEP_NODELIST"] = nodes
+    distributed._translate_slurm_variables()
+    assert (srun_task["MASTER_ADDR"], srun_task["MASTER_PORT"]) == (first, str(15000 + 4567))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE")
+    assert [srun_task[name] for name in names] == ["1", "2", "1", "0", "2"]
+
+
+def test_one_process_is_enough_for_one_device():
+    for devices in ("1", "auto"):
+        assert distributed.launch("tif.fit", [], devices, "cpu") is None
+
+
+def test_a_single_process_runs_the_work_of_the_first_rank():
+    assert distributed.run_on_first_rank(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        distributed.run_on_first_rank(lambda: 1 // 0)
+
+
+def fail_on_the_first_rank():
+    try:
+        distributed.run_on_first_rank(lambda: 1 // 0)
+    except ZeroDivisionError as error:
+        return str(error)
+
+
+def name_of_the_first_rank():
+    return distributed.run_on_first_rank(lambda: f"rank {distributed.rank()}")
+
+
+def is_locked_inside_and_after(path):
+    """Whether another lock of the file is refused inside the block, and after it, on this rank."""
+
+    def is_locked():
+        try:
+            filelock.FileLock(path, is_singleton=False).acquire(timeout=0).lock.release()
+        except filelock.Timeout:
+            return True
+        return False
+
+    with distributed.locked_on_first_rank(path, "a file"):
+        inside = is_locked()
+        distributed.barrier()
+    distributed.barrier()
+    return inside, distributed.run_on_first_rank(is_locked)
 
 
 @pytest.mark.slow
-def test_one_two_and_four_processes_end_with_the_same_weights_and_log_the_same_losses(tmp_path):
-    train(tmp_path, "1")
-    for processes in ("2", "4"):
-        words = [sys.executable, "-m", "tests.test_processes", tmp_path, processes]
-        subprocess.run(words, check=True, timeout=300, cwd=ROOT)
-    for method in METHODS:
-        alone, rows = result(tmp_path, method, 1)
-        assert len(rows) == 10
-        for processes in (2, 4):
-            shared, found = result(tmp_path, method, processes)
-            for name, weight in alone.items():
-                torch.testing.assert_close(shared[name], weight, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n} {m}")
-            for row, expected in zip(found, rows, strict=True):
-                assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
+def test_all_ranks_get_the_result_or_the_error_of_the_first(tmp_path):
+    assert together(2, name_of_the_first_rank) == ["rank 0", "rank 0"]
+    first, second = together(2, fail_on_the_first_rank)
+    assert first
+    assert first == second
 
 
-def result(folder, method, processes):
-    name = f"{folder}/{method}-{processes}"
-    return safetensors.torch.load_file(f"{name}.safetensors"), json.loads(pathlib.Path(f"{name}.json").read_text())
-
-
-if __name__ == "__main__":  # Lightning starts it again for each further process
-    train(*sys.argv[1:])
+@pytest.mark.slow
+def test_all_ranks_are_inside_while_the_first_holds_the_lock(tmp_path):
+    assert together(2, is_locked_inside_and_after, tmp_path / "x.lock") == [(True, False)] * 2

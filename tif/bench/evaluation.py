@@ -25,7 +25,7 @@ from tif.models import load as models
 from tif.records.protocols import OPEN_UNLEARNING
 from tif.scoring import token_scores as scoring
 from tif.training import run as training
-from tif.utils.terminal import bar
+from tif.utils.terminal import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,7 +89,7 @@ def measure(
     used = [found[: work.questions or (RETAIN if name == "retain" else None)] for name, found in sets.items()]
     clocks: Clocks = {(way, part): [0.0, 0.0] for way in WAYS for part in PARTS}
     apart, different, texts, prompts = 0.0, 0, 0, 0
-    with torch.no_grad(), bar("evaluating", len(used)) as line:
+    with torch.no_grad(), progress_bar("evaluating", len(used)) as line:
         _warm(policy, encoder, used[0][0])
         for samples in used:
             losses, said = _set(policy, encoder, samples, work, batching, clocks)

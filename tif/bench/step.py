@@ -70,14 +70,14 @@ def _timed(
     bench: "Stand", ways: dict[str, "Way"], optimizer: "torch.optim.Optimizer", batches: list["Batch"]
 ) -> list[dict[str, Any]]:
     """The ways on the same batches, in turns, in this process."""
-    from tif.utils.terminal import bar
+    from tif.utils.terminal import progress_bar
 
     size, before = len(batches[0].ids), rate(bench.policy, batches[0])
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     values: dict[str, list[float]] = {name: [] for name in ways}
     for name in ways.keys() - {"release"}:
         bench.step(ways[name], optimizer, batches[0])  # warm up
-    with bar(f"batch {size}", len(batches)) as line:
+    with progress_bar(f"batch {size}", len(batches)) as line:
         for number, batch in enumerate(batches):
             for name, way in ways.items():
                 if name == "release" and number:

@@ -18,7 +18,7 @@ from tif.data.encoding import Encoder
 from tif.data.samples import Sample
 from tif.evaluation.generate import generate
 from tif.utils import distributed
-from tif.utils.files import locked, naming
+from tif.utils.files import locked, os_errors_naming
 from tif.utils.terminal import console
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def alternates(
             stack.enter_context(locked(f"{file}.lock", str(file)))
             return _read(file)
 
-        texts = distributed.once(begin)
+        texts = distributed.run_on_first_rank(begin)
         if any((s.id, n) not in texts for s, n in wanted):
             console.print(f"other answers to {len(samples)} questions, {cfg.count} each, to {file}", markup=False,
                           soft_wrap=True)  # fmt: skip
@@ -78,7 +78,7 @@ def alternates(
             seeds = [(seed, zlib.crc32(s.id.encode()), n) for s, n in chunk]
             made = generate(policy, encoder, prompts, cfg.max_new_tokens, tokens_per_batch, seeds, cfg.temperature)
             new = {(s.id, n): _cut(text) for (s, n), text in zip(chunk, made, strict=True)}
-            if distributed.is_first():
+            if distributed.is_first_rank():
                 _append(file, {key: text for key, text in new.items() if key not in texts})
             texts |= new
     found = {s.id: tuple(t for n in range(cfg.count) if (t := texts[s.id, n])) for s in samples}
@@ -110,5 +110,5 @@ def _read(file: Path) -> dict[Key, str]:
 
 def _append(file: Path, texts: dict[Key, str]) -> None:
     lines = [json.dumps({"id": name, "number": n, "text": text}) for (name, n), text in texts.items()]
-    with naming(file), file.open("a", encoding="utf-8") as out:
+    with os_errors_naming(file), file.open("a", encoding="utf-8") as out:
         out.write("\n".join(["", *lines, ""]))  # begins a line of its own, whatever a kill left of the last one

@@ -18,8 +18,8 @@ from tif.evaluation.token_stats import Answer, score
 from tif.records.protocols import PROTOCOLS, Protocol
 from tif.records.types import PARAPHRASED, Evaluation, Record, RecordSet, TokenStats
 from tif.scoring.token_scores import packed_tokens, rows
-from tif.utils.torch_state import frozen
-from tif.utils.work_sharing import shared_out
+from tif.utils.torch_state import evaluation_mode
+from tif.utils.work_sharing import share_work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,7 +58,7 @@ def evaluate(
     detailed = [i == 0 for one in asked for i in range(len(one.texts))]
     flat = [e for one in asked for e in one.texts]
     spoken = [one for one in asked if one.new_tokens]
-    with frozen(model):
+    with evaluation_mode(model):
         answers = iter(scored(model, flat, detailed, encoder.pad_id, cfg.tokens_per_batch, batching, original))
         found = [[next(answers) for _ in one.texts] for one in asked]
         broken = [
@@ -224,7 +224,7 @@ def token_stats(
         texts: an `encode`d sample, or a document (an empty prompt); no longer than the model's context.
         pad_id, tokens_per_batch, batching, original: as for `scored`.
     """
-    with frozen(model):
+    with evaluation_mode(model):
         answers = scored(model, texts, [True] * len(texts), pad_id, tokens_per_batch, batching, original)
     return [answer.stats for answer in answers if answer.stats]
 
@@ -267,4 +267,4 @@ def scored(
         return score(model, parts, [detailed[i] for i in index], batching, pad_id, original)
 
     flat = [[i for own in batch for i in own] for batch in batches.values()]
-    return shared_out(flat, work, "scoring answers", model)
+    return share_work(flat, work, "scoring answers", model)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from tif.data.encoding import Encoder
-from tif.utils.torch_state import frozen
-from tif.utils.work_sharing import shared_out
+from tif.utils.torch_state import evaluation_mode
+from tif.utils.work_sharing import share_work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,8 +42,8 @@ def generate(
         return [str(encoder.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
     lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
-    with frozen(model):
-        return shared_out(list(by_length(lengths, tokens_per_batch)), work, "generating answers", model)
+    with evaluation_mode(model):
+        return share_work(list(by_length(lengths, tokens_per_batch)), work, "generating answers", model)
 
 
 Choose = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]  # (R, V) logits, (R,) rows, step -> (R,) tokens

@@ -9,7 +9,7 @@ from tif.data.encoding import Encoded, collate
 from tif.metrics.membership import gradient_norm
 from tif.models.load import to_device
 from tif.scoring.token_scores import token_scores
-from tif.utils.work_sharing import shared_out
+from tif.utils.work_sharing import share_work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ def gradient_norms(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: i
     for weight in weights:
         weight.requires_grad_(weight.is_floating_point())
     try:
-        return shared_out([[i] for i in range(len(texts))], work, "gradient norms", model)
+        return share_work([[i] for i in range(len(texts))], work, "gradient norms", model)
     finally:
         model.train(training)
         for weight, (asked, gradient) in zip(weights, before, strict=True):

@@ -17,9 +17,10 @@ import torch
 
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import LmEval
-from tif.utils.terminal import console, hushed
-from tif.utils.torch_state import frozen
-from tif.utils.work_sharing import agreed, shared_out
+from tif.utils import distributed
+from tif.utils.terminal import console, silenced_libraries
+from tif.utils.torch_state import evaluation_mode
+from tif.utils.work_sharing import share_work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -77,7 +78,7 @@ def run(
     """
     from lm_eval import evaluator
 
-    with frozen(model), _random_state(), _told(tasks):
+    with evaluation_mode(model), _random_state(), _told(tasks):
         found = evaluator.simple_evaluate(
             _sharing(model, tokenizer, cfg.batch_size),
             tasks=list(tasks),
@@ -86,7 +87,8 @@ def run(
             log_samples=False,
             bootstrap_iters=1000,
         )
-    return _values(agreed(found["results"] if found else {}))  # torchrun's second process gets none
+    results = found["results"] if found else {}  # ranks other than the first get None
+    return _values(distributed.run_on_first_rank(lambda: results))
 
 
 def _sharing(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_size: int) -> Any:
@@ -102,7 +104,7 @@ def _sharing(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", bat
         ]  # together, since answers to one question may share a forward
         questions.sort(key=lambda own: -len(requests[own[0]].args[0]))
         batches = [sum(questions[i : i + batch_size], []) for i in range(0, len(questions), batch_size)]
-        return shared_out(batches, lambda index: ask([requests[i] for i in index], True), "lm-eval", model)
+        return share_work(batches, lambda index: ask([requests[i] for i in index], True), "lm-eval", model)
 
     class Sharing(HFLM):
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
@@ -134,7 +136,7 @@ def _told(tasks: Sequence[str]) -> Iterator[None]:
     """lm-eval is quiet inside, and what it raises becomes one line."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     os.environ.setdefault("DISABLE_MULTIPROC", "1")  # or it bootstraps in forks of a process that trains
-    with hushed():
+    with silenced_libraries():
         try:
             yield
         except (OSError, ValueError, LookupError) as error:

@@ -22,7 +22,7 @@ from tif.metrics import muse
 from tif.metrics.summary import Extras, Rules, numbers
 from tif.models import load as models
 from tif.records import files as records
-from tif.utils.hashing import digest, weights_print
+from tif.utils.hashing import hash_json, list_model_files
 
 USER_ERRORS = (OSError, ValueError, RuntimeError)
 
@@ -135,7 +135,7 @@ def _extras(planned: Plan, name: str, ours: records.Evaluation, folder: Path) ->
     if compared and main.settings.membership.gradient_norm:
         norms = kept(folder / "gradient_norms.json", lambda: _gradient_norms(main, benchmark, compared))
     if path := main.settings.fluency.classifier:
-        file = folder / f"clean-{digest([path, weights_print(path)])}.json"
+        file = folder / f"clean-{hash_json([path, list_model_files(path)])}.json"
         clean = kept(file, lambda: _clean(ours, path, main.device))
     return Extras(reference, norms, clean)
 
@@ -160,7 +160,7 @@ def _clean(ours: records.Evaluation, path: str, device: torch.device) -> dict[st
 
 def _general_ability(main: Checkpoint, names: list[str]) -> dict[str, Any]:
     own = main.settings.lm_eval
-    path = main.folder / f"lm-eval-{digest([names, own.folder, own.limit])}.json"
+    path = main.folder / f"lm-eval-{hash_json([names, own.folder, own.limit])}.json"
     found = kept(path, lambda: ability.run(main.model, main.encoder.tokenizer, names, own))
     return {
         "metrics": {key: value for key, (value, _) in found.items()},

@@ -24,9 +24,8 @@ from tif.records import files as records
 from tif.scoring import token_scores as scoring
 from tif.utils import distributed
 from tif.utils.files import write_text
-from tif.utils.hashing import digest, weights_print
+from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
-from tif.utils.work_sharing import agreed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,14 +72,14 @@ class Checkpoint:
         path = Path(str(self.cfg.path))
         name = path.parent.name if path.name == "model" and path.parent.name else path.name
         hub = [self.cfg.path, getattr(self.config, "_commit_hash", None)]
-        weights = weights_print(self.cfg.path) or hub
+        weights = list_model_files(self.cfg.path) or hub
         keys = {k: v for k, v in dataclasses.asdict(self.cfg).items() if k not in NOT_WEIGHTS}
-        return Path(self.settings.out) / f"{name}-{digest([tif.__version__, weights, keys])}"
+        return Path(self.settings.out) / f"{name}-{hash_json([tif.__version__, weights, keys])}"
 
     @functools.cached_property
     def model(self) -> "PreTrainedModel":
         """Loaded now."""
-        if distributed.is_first():
+        if distributed.is_first_rank():
             console.print(f"loading {self.cfg.path}", markup=False, soft_wrap=True)
         policy = models.load_policy(self.cfg, self.encoder.tokenizer, 0)
         return policy.to(self.device).eval()  # type: ignore[arg-type]
@@ -108,8 +107,8 @@ class Checkpoint:
         rules = evaluation.described(asking, self.encoder, own, self.context)
         data = {key: fingerprint(samples) for key, samples in used.items()}
         made_by = [rules, data] if original is None else [rules, data, original.folder.name]
-        folder = self.folder / f"{name}-{digest(made_by)}"
-        if agreed((folder / records.AGGREGATES).exists()):
+        folder = self.folder / f"{name}-{hash_json(made_by)}"
+        if distributed.run_on_first_rank((folder / records.AGGREGATES).exists):
             return records.read(folder), folder
         check_writable("out", folder)
         found = evaluation.evaluate(
@@ -122,18 +121,18 @@ class Checkpoint:
             original=original.model if original else None,
             tasks=own,
         )
-        if distributed.is_first():
+        if distributed.is_first_rank():
             records.write(folder, found, overall.aggregate(found))
         return found, folder
 
 
 def kept(path: Path, make: Callable[[], Any]) -> Any:
     """The JSON at `path`; made now unless it is there."""
-    if agreed(path.exists()):
+    if distributed.run_on_first_rank(path.exists):
         return json.loads(path.read_text(encoding="utf-8"))
     check_writable("out", path.parent)
     found = make()
-    if distributed.is_first():
+    if distributed.is_first_rank():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(found))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tif.data.samples import Sample, Span
 from tif.identifiers.words import joined, near_middle, sentences, words
-from tif.utils.terminal import Bar, bar
+from tif.utils.terminal import Bar, progress_bar
 
 Count = Callable[[Sequence[str]], list[int]]  # texts to their numbers of tokens
 Done = Callable[[int], None]  # told a number of words as they are decided
@@ -141,7 +141,7 @@ def label(
         what: shown beside the progress bar, which counts words.
         rule: which words, as for `windows`.
     """
-    with bar(what, sum(1 for s in samples for _ in words(s.answer, rule))) as line:
+    with progress_bar(what, sum(1 for s in samples for _ in words(s.answer, rule))) as line:
         spans = itertools.groupby(_unwanted(found, judge, _counting(line)), lambda pair: pair[0])
         own = {number: joined(samples[number].answer, (span for _, span in pairs)) for number, pairs in spans}
     return tuple(dataclasses.replace(s, unwanted=own.get(number, ())) for number, s in enumerate(samples))

@@ -11,7 +11,7 @@ import torch
 from tif.models import lora as adapters
 from tif.models.lora import NAME
 from tif.utils import distributed
-from tif.utils.files import naming
+from tif.utils.files import os_errors_naming
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,12 +28,12 @@ def save(
         merge: with LoRA, write one plain model; False: the adapters alone, in peft's format.
     """
     whole = plain(policy) if merge else policy
-    if whole is None or not distributed.is_first():
+    if whole is None or not distributed.is_first_rank():
         return
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with naming(folder):
+        with os_errors_naming(folder):
             if merge:
                 whole.save_pretrained(partial)
             else:
@@ -101,11 +101,11 @@ def plain(policy: "PreTrainedModel") -> "PreTrainedModel | None":
 
     shards = isinstance(policy, FSDPModule)
     if not shards and not getattr(policy, "peft_config", None):
-        return policy if distributed.is_first() else None
-    if not shards and not distributed.is_first():
+        return policy if distributed.is_first_rank() else None
+    if not shards and not distributed.is_first_rank():
         return None
-    state = whole(policy, policy.dtype, keep=distributed.is_first())
-    if not distributed.is_first():
+    state = whole(policy, policy.dtype, keep=distributed.is_first_rank())
+    if not distributed.is_first_rank():
         return None
     own = next(c for c in type(policy).__mro__ if issubclass(c, PreTrainedModel) and not issubclass(c, FSDPModule))
     config = copy.deepcopy(policy.config)

@@ -27,7 +27,7 @@ def shard(policy: "PreTrainedModel", mesh: DeviceMesh, device: torch.device, pre
         precision: trainer.precision; under bf16-mixed blocks are gathered and run in bfloat16, gradients added in
             float32.
     """
-    first = distributed.is_first()
+    first = distributed.is_first_rank()
     weights = policy.state_dict() if first else {}
     buffers = {name: value.clone() for name, value in policy.named_buffers()} if first else {}
     training = {name: weight.requires_grad for name, weight in policy.named_parameters()}

@@ -12,7 +12,7 @@ from tif.config.errors import ConfigError
 from tif.config.model_section import Lora
 from tif.data.encoding import Batch
 from tif.scoring.token_scores import TokenScores, token_scores
-from tif.utils.torch_state import frozen, seeded
+from tif.utils.torch_state import evaluation_mode, seeded
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -110,5 +110,5 @@ class _Original(torch.nn.Module):
 
     def forward(self, **keys: Any) -> Any:
         (policy,) = self._policy
-        with frozen(policy), switched_off(policy):
+        with evaluation_mode(policy), switched_off(policy):
             return policy(**keys)

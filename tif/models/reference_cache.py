@@ -15,7 +15,7 @@ import torch
 
 from tif.data.encoding import Encoded
 from tif.scoring.token_scores import TokenScores
-from tif.utils.files import locked, naming
+from tif.utils.files import locked, os_errors_naming
 from tif.utils.terminal import console
 
 NAMES = ("logit", "logprob", "mean_logit")
@@ -77,7 +77,7 @@ def _write(file: Path, rows: Sequence[TokenScores]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)  # deleted while the scores were computed
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
-        with naming(file):
+        with os_errors_naming(file):
             safetensors.torch.save_file(whole, partial)
             os.replace(partial, file)
     finally:

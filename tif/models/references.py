@@ -14,7 +14,7 @@ from tif.models import reference_cache
 from tif.models.load import to_device
 from tif.scoring.token_scores import TokenScores, token_scores
 from tif.utils.terminal import track
-from tif.utils.torch_state import frozen
+from tif.utils.torch_state import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,7 +47,7 @@ class CachedReference:
         rows: dict[int, TokenScores] = {}
         order = sorted(range(len(forget)), key=lambda i: len(forget[i].input_ids))
         starts = range(0, len(order), batch_size)
-        with frozen(policy):
+        with evaluation_mode(policy):
             for start in track(starts, "reference scores"):
                 index = order[start : start + batch_size]
                 batch = to_device(collate([forget[i] for i in index], index, pad_id), policy.device)

@@ -41,8 +41,8 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.schema import Config, key
 from tif.utils import distributed
-from tif.utils.files import told
-from tif.utils.hashing import digest
+from tif.utils.command_line import report_os_error
+from tif.utils.hashing import hash_json
 
 T = TypeVar("T")
 
@@ -134,11 +134,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
         return run(found, configs, every)
     except ConfigError as error:
-        if distributed.is_first():
+        if distributed.is_first_rank():
             print(error, file=sys.stderr)
         return 2
     except Exception as error:
-        return told(error, "the same command goes on with what is missing")
+        return report_os_error(error, "the same command goes on with what is missing")
 
 
 def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -178,7 +178,7 @@ def _stages(configs: Sequence[Config], name: str) -> list[Config]:
     found = {}
     for cfg in configs:
         own = config.stage(cfg, name)
-        found[digest([runs.determining(own), dataclasses.asdict(own.data)])] = cfg
+        found[hash_json([runs.determining(own), dataclasses.asdict(own.data)])] = cfg
     return [dataclasses.replace(cfg, stage=name) for cfg in found.values()]
 
 
@@ -249,7 +249,7 @@ def run(sweep: Sweep, configs: Sequence[Config], every: Sequence[Config]) -> int
     try:
         for number, cfg in enumerate(configs, 1):
             folder = None if cfg.stage else runs.finished(cfg)
-            if distributed.is_first():
+            if distributed.is_first_rank():
                 made = " [dim](made before)[/]" if folder else ""
                 console.print(f"{number}/{total} {escape(cfg.run.name)}{made}")
             if not folder:
@@ -257,11 +257,11 @@ def run(sweep: Sweep, configs: Sequence[Config], every: Sequence[Config]) -> int
                 if ended > 128:
                     return ended
                 code = code or ended
-            if distributed.is_first() and not cfg.stage:
+            if distributed.is_first_rank() and not cfg.stage:
                 collect(sweep, every)
     finally:
         distributed.finish()
-    if total > 1 and distributed.is_first() and not configs[0].stage:
+    if total > 1 and distributed.is_first_rank() and not configs[0].stage:
         _table(sweep, every)
     return code
 

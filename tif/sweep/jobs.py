@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from tif.config.schema import Config
-from tif.utils.terminal import bar, console
+from tif.utils.terminal import console, progress_bar
 
 
 def run_all(name: str, configs: Sequence[Config], words: Sequence[str], jobs: int) -> int:
@@ -44,7 +44,7 @@ def run_all(name: str, configs: Sequence[Config], words: Sequence[str], jobs: in
             places.put(place)
 
     worst = 0
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool, bar("runs", len(configs)) as line:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool, progress_bar("runs", len(configs)) as line:
         made = {pool.submit(make, number): number for number in range(len(configs))}
         for done in concurrent.futures.as_completed(made):
             number, code = made[done], done.result()

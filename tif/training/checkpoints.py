@@ -26,7 +26,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
 from tif.utils import distributed
-from tif.utils.files import naming, sync, write_text
+from tif.utils.files import os_errors_naming, sync_folder, write_text
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 SIZES = "sizes.json"  # of a checkpoint that is a folder of shards
@@ -134,11 +134,11 @@ class Checkpoints(Callback):
             return
         path = self.folder / f"epoch={epochs}-step={trainer.global_step}.ckpt"
         unnamed = path.with_name(f".{path.name}.unfinished")
-        if distributed.is_first():
+        if distributed.is_first_rank():
             remove(unnamed)
             self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with naming(path):
+            with os_errors_naming(path):
                 trainer.save_checkpoint(unnamed)
         except BaseException:
             remove(unnamed)  # on a full disk, the next try needs the room
@@ -148,12 +148,12 @@ class Checkpoints(Callback):
     def _name(self, unnamed: Path, path: Path) -> None:
         self._unnamed = None
         distributed.barrier()  # all shards are written
-        if distributed.is_first():
+        if distributed.is_first_rank():
             if unnamed.is_dir():
                 write_text(unnamed / SIZES, json.dumps(_sizes(unnamed)))
             remove(path)
             os.replace(unnamed, path)
-            sync(self.folder)
+            sync_folder(self.folder)
             for old in listed(self.folder)[self.keep :]:
                 remove(old)
 

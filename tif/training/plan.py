@@ -99,11 +99,11 @@ def trainer_keys(cfg: Config) -> dict[str, Any]:
     keys = dataclasses.asdict(cfg.trainer)
     del keys["gradient_clip_val"]  # tif.module clips
     keys["devices"] = int(keys["devices"]) if keys["devices"].isdigit() else keys["devices"]
-    if distributed.size() > 1:  # what started the processes has the last word
-        keys["devices"] = distributed.local_size()
-        keys["num_nodes"] = distributed.size() // keys["devices"]
+    if distributed.world_size() > 1:  # what started the processes has the last word
+        keys["devices"] = distributed.local_world_size()
+        keys["num_nodes"] = distributed.world_size() // keys["devices"]
     if keys["strategy"] == "fsdp2":
-        keys["strategy"] = ModelParallelStrategy(data_parallel_size=distributed.size(), tensor_parallel_size=1)
+        keys["strategy"] = ModelParallelStrategy(data_parallel_size=distributed.world_size(), tensor_parallel_size=1)
     return keys
 
 
@@ -202,7 +202,7 @@ def _check_trainer(cfg: Config) -> int:
     try:
         trainer = L.Trainer(
             **trainer_keys(cfg),
-            plugins=distributed.plugins(),
+            plugins=distributed.lightning_plugins(),
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,

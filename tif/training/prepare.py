@@ -21,7 +21,7 @@ from tif.models.whp import LoweredReference
 from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import UnlearningModule
 from tif.training.plan import Plan
-from tif.utils.hashing import digest, weights_print
+from tif.utils.hashing import hash_json, list_model_files
 
 
 def reinforcing(planned: Plan) -> Plan:
@@ -76,9 +76,9 @@ def prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataMo
 def _alternates(cfg: Config, module: UnlearningModule, data: UnlearningDataModule) -> dict[str, tuple[str, ...]]:
     """Other answers to the forget questions, from <run.folder>/alternates where they are there."""
     model, own = cfg.model, dataclasses.asdict(cfg.loss.alternates)
-    weights = [model.path, weights_print(model.path), model.dtype, model.quantize, cfg.trainer.precision]
+    weights = [model.path, list_model_files(model.path), model.dtype, model.quantize, cfg.trainer.precision]
     what = [tif.__version__, cfg.run.seed, own, cfg.data.template, fingerprint(data.benchmark.forget), weights]
-    file = Path(cfg.run.folder) / "alternates" / f"{digest(what)}.jsonl"
+    file = Path(cfg.run.folder) / "alternates" / f"{hash_json(what)}.jsonl"
     return alternates(
         module.policy, data.encoder, data.benchmark.forget, cfg.loss.alternates, cfg.run.seed,
         cfg.eval.tokens_per_batch, file,

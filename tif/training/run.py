@@ -39,8 +39,9 @@ from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import UnlearningModule
 from tif.training.plan import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
 from tif.utils import distributed, torch_state
-from tif.utils.files import locked, told, write_text
-from tif.utils.hashing import digest
+from tif.utils.command_line import report_os_error
+from tif.utils.files import locked, write_text
+from tif.utils.hashing import hash_json
 from tif.utils.terminal import console, silence
 
 
@@ -58,7 +59,7 @@ def run(cfg: Config) -> Path:
     quiet()
     found = stage_plan(cfg, cfg.stage) if cfg.stage else plan(cfg)
     distributed.start(cfg.trainer.accelerator)
-    if not distributed.is_first():
+    if not distributed.is_first_rank():
         silence()
     return make_stage(found, cfg.stage) if cfg.stage else unlearn(found)
 
@@ -83,12 +84,13 @@ def attempt(work: Callable[[], Any]) -> int:
     except ConfigError:
         raise
     except Exception as error:
-        return told(error, "what was complete is there, and the same command goes on from the last checkpoint")
+        next_step = "what was complete is there, and the same command goes on from the last checkpoint"
+        return report_os_error(error, next_step)
     return 0
 
 
 def _say(line: str) -> None:
-    if distributed.is_first():
+    if distributed.is_first_rank():
         print(line, file=sys.stderr)
 
 
@@ -114,10 +116,10 @@ def make_stage(planned: Plan, name: str) -> Path:
             runs.write_start(folder, cfg)
             return False, found
 
-        made, checkpoint = distributed.once(begin)
+        made, checkpoint = distributed.run_on_first_rank(begin)
         if not made:
             train(dataclasses.replace(planned, cfg=cfg), folder, None, checkpoint)
-            if distributed.is_first():
+            if distributed.is_first_rank():
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         distributed.barrier()
     return folder
@@ -130,7 +132,7 @@ def unlearn(planned: Plan) -> Path:
     if spans.wanted(cfg) and cfg.identifier.kind in identifiers.COSTLY:
         # First of all, and with no more stages than it asks: a server that is not there shows before hours of training.
         made |= {name: make_stage(planned.stages[name], name) for name in dict.fromkeys(spans.stages(cfg))}
-        forget = distributed.once(lambda: spans.identified(cfg, planned.benchmark.forget, made))
+        forget = distributed.run_on_first_rank(lambda: spans.identified(cfg, planned.benchmark.forget, made))
         planned = dataclasses.replace(planned, benchmark=dataclasses.replace(planned.benchmark, forget=forget))
     made |= {name: make_stage(stage, name) for name, stage in planned.stages.items() if name not in made}
     retain = planned.retain
@@ -150,9 +152,9 @@ def unlearn(planned: Plan) -> Path:
                 write_text(folder / report.RETAIN, json.dumps(overall.aggregate(retain), indent=1) + "\n")
             return folder, checkpoint
 
-        folder, checkpoint = distributed.once(begin)
+        folder, checkpoint = distributed.run_on_first_rank(begin)
         train(planned, folder, retain, checkpoint, reinforced)
-        if distributed.is_first():
+        if distributed.is_first_rank():
             report.show(folder)
     return folder
 
@@ -172,7 +174,7 @@ def train(
     with torch_state.seeded(cfg.run.seed), contextlib.ExitStack() as stack:
         tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
         in_shards = cfg.trainer.strategy == "fsdp2"
-        empty = in_shards and not distributed.is_first()
+        empty = in_shards and not distributed.is_first_rank()
         policy = models.load_policy(cfg.model, tokenizer, cfg.run.seed, empty)
         data = UnlearningDataModule(cfg, benchmark, tokenizer)
         # With shards all processes have to make the same number of forwards, and packed rows are as many as they are.
@@ -191,7 +193,7 @@ def train(
         trainer.fit(
             UnlearningModule(policy, cfg, batching, prepare=prepare), data, ckpt_path=checkpoint, weights_only=True
         )
-    if distributed.is_first():
+    if distributed.is_first_rank():
         if cfg.eval.enabled:
             report.write_plots(folder)
         write_text(folder / runs.DONE, json.dumps(report.summary(folder, retain), indent=1) + "\n")
@@ -219,9 +221,9 @@ def make_trainer(
         callbacks.append(Export(folder, data.encoder, lambda: report.model_card(folder), cfg.model.lora.merge))
     return L.Trainer(
         **trainer_keys(cfg),
-        plugins=[resuming.File(), *distributed.plugins()]
+        plugins=[resuming.File(), *distributed.lightning_plugins()]
         if cfg.trainer.strategy != "fsdp2"
-        else distributed.plugins(),
+        else distributed.lightning_plugins(),
         logger=loggers,
         callbacks=callbacks,
         enable_checkpointing=False,
@@ -249,16 +251,16 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
     benchmark = planned.benchmark
     sets = evaluation.cut(benchmark.sets, cfg.eval, benchmark.tasks)
     rules = evaluation.described(cfg.eval, encoder, benchmark.tasks)
-    device = distributed.device(cfg.trainer.accelerator)
+    device = distributed.select_device(cfg.trainer.accelerator)
     precision = cfg.trainer.precision  # that of the records which these are compared with
-    folder = stage / "eval" / digest([rules, precision, *(fingerprint(found) for found in sets.values())])
+    folder = stage / "eval" / hash_json([rules, precision, *(fingerprint(found) for found in sets.values())])
     with contextlib.ExitStack() as stack:
 
         def is_there() -> bool:
             stack.enter_context(locked(f"{stage}.lock", "records of the retain model"))
             return (folder / records.AGGREGATES).exists()
 
-        if distributed.once(is_there):
+        if distributed.run_on_first_rank(is_there):
             return records.read(folder)
         console.print("evaluating the retain model")
         with torch_state.seeded(cfg.run.seed):
@@ -269,7 +271,7 @@ def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
             found = evaluation.evaluate(
                 policy, encoder, benchmark.sets, cfg.eval, batching, str(stage), tasks=benchmark.tasks
             )
-        if distributed.is_first():
+        if distributed.is_first_rank():
             records.write(folder, found, overall.aggregate(found))
         distributed.barrier()
     return found

@@ -17,9 +17,9 @@ from tif.config.errors import ConfigError
 from tif.config.paths import check_writable
 from tif.config.schema import Config, Run
 from tif.training.checkpoints import is_whole, listed, remove
-from tif.utils.environment import environment
+from tif.utils.environment import describe_environment
 from tif.utils.files import write_text
-from tif.utils.hashing import digest, weights_print
+from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
 
 LOCK = ".lock"  # held while a process makes the run
@@ -170,7 +170,7 @@ def write_start(folder: Path, cfg: Config) -> None:
     for left in [*folder.rglob(".*.tmp"), *folder.rglob(".*.unfinished"), *folder.glob("model*.partial")]:
         remove(left)
     write_text(folder / "config.yaml", header(cfg))
-    write_text(folder / "env.json", json.dumps(environment(), indent=1) + "\n")
+    write_text(folder / "env.json", json.dumps(describe_environment(), indent=1) + "\n")
 
 
 def stage_folder(cfg: Config, name: str, benchmark_print: str) -> Path:
@@ -181,8 +181,8 @@ def stage_folder(cfg: Config, name: str, benchmark_print: str) -> Path:
         name: target, retain, ...
         benchmark_print: fingerprint of what it trains on.
     """
-    what = [tif.__version__, *determining(cfg), benchmark_print, weights_print(cfg.model.path)]
-    return Path(cfg.run.folder) / "stages" / f"{name}-{digest(what)}"
+    what = [tif.__version__, *determining(cfg), benchmark_print, list_model_files(cfg.model.path)]
+    return Path(cfg.run.folder) / "stages" / f"{name}-{hash_json(what)}"
 
 
 def determining(cfg: Config) -> list[Any]:

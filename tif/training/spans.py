@@ -13,7 +13,7 @@ from tif.config.schema import Config, Identifier
 from tif.data.samples import Sample, fingerprint
 from tif.identifiers import span_file as store
 from tif.utils.files import locked
-from tif.utils.hashing import digest, weights_print
+from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
 
 
@@ -79,6 +79,6 @@ def identified(cfg: Config, samples: tuple[Sample, ...], made: Mapping[str, Path
 
 def cached_path(cfg: Config, own: Identifier, samples: tuple[Sample, ...]) -> Path:
     """<run.folder>/spans/<kind>-<hash of all that decides about the spans>.jsonl."""
-    models = [weights_print(path) for path in identifiers.model_paths(own).values()]
+    models = [list_model_files(path) for path in identifiers.model_paths(own).values()]
     what = [tif.__version__, store.VERSION, identifiers.settings(own, cfg.data.template), fingerprint(samples), models]
-    return Path(cfg.run.folder) / "spans" / f"{own.kind}-{digest(what)}.jsonl"
+    return Path(cfg.run.folder) / "spans" / f"{own.kind}-{hash_json(what)}.jsonl"

@@ -1,7 +1,9 @@
-"""The processes of a run: how many there are, what one does for all of them, how more of them are started.
+"""The processes of a run: their ranks, how they start, and what the first one does for all.
 
-srun and torchrun start processes of their own; where neither did and a configuration asks for more than one device,
-`launch` starts them as torchrun does. Everything else is the same for all three.
+srun and torchrun start the processes themselves. Where neither did and the configuration asks for
+several devices, `launch` starts them as torchrun does. Ranks come from environment variables, so a
+command can ask for them before it imports torch. Called by the commands, `training` and
+`evaluation`.
 """
 
 import contextlib
@@ -9,70 +11,87 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeVar
+
+from tif.utils.files import locked
 
 T = TypeVar("T")
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes files and speaks; true where there is one alone."""
+@functools.cache
+def rank() -> int:
+    """Return the number of this process among all processes, from 0."""
+    return int(os.environ.get("RANK", _slurm_number("PROCID", 0)))
+
+
+def is_first_rank() -> bool:
+    """Return whether this process writes the files and prints; true where it is alone."""
     return rank() == 0
 
 
+# Cached: Lightning removes WORLD_SIZE when a trainer ends, and every stage has its own trainer.
 @functools.cache
-def rank() -> int:
-    """Number of this process among all, from 0."""
-    return int(os.environ.get("RANK", _slurm("PROCID", 0)))
-
-
-@functools.cache  # Lightning takes WORLD_SIZE away when a trainer is done, and stages have trainers of their own
-def size() -> int:
-    """Number of processes."""
-    return int(os.environ.get("WORLD_SIZE", _slurm("NTASKS", 1)))
+def world_size() -> int:
+    """Return the number of processes."""
+    return int(os.environ.get("WORLD_SIZE", _slurm_number("NTASKS", 1)))
 
 
 @functools.cache
-def local_size() -> int:
-    """Number of processes on this node."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", size() // _slurm("STEP_NUM_NODES", 1)))
+def local_world_size() -> int:
+    """Return the number of processes on this node."""
+    nodes = _slurm_number("STEP_NUM_NODES", 1)
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size() // nodes))
 
 
-def _slurm(name: str, alone: int) -> int:
-    # In a batch script, before srun, SLURM_NTASKS is set too; only a task of a step has SLURM_STEP_NODELIST.
-    return int(os.environ.get(f"SLURM_{name}", alone)) if "SLURM_STEP_NODELIST" in os.environ else alone
+def _slurm_number(name: str, default: int) -> int:
+    """Return SLURM's variable inside a task of srun, else the default.
+
+    Lightning's SLURMEnvironment reads SLURM_NTASKS also in a batch script before srun, where it
+    holds the number of tasks to come; only a task of srun has SLURM_STEP_NODELIST.
+    """
+    if "SLURM_STEP_NODELIST" not in os.environ:
+        return default
+    return int(os.environ.get(f"SLURM_{name}", default))
 
 
 def launch(module: str, words: Sequence[str], devices: str, accelerator: str) -> int | None:
-    """Run the command with a process for each device, where more than one is wanted.
+    """Run the command in one process per device, if the configuration asks for several.
 
     Args:
-        module: of the command, "tif.fit".
-        words: the command's.
+        module: the command's module, such as "tif.fit".
+        words: the command's words.
         devices, accelerator: of section `trainer`.
 
     Returns:
-        The exit code of the process that failed first, 0 if none did; None where one process is enough, this one.
+        None where this process is enough or is one of several already. Else the exit code of the
+        process that failed first, 0 if none failed.
     """
-    if size() > 1 or "RANK" in os.environ:
+    if world_size() > 1 or "RANK" in os.environ:
         return None
-    count = int(devices) if devices.isdigit() else 1
-    if devices in ("auto", "-1") and accelerator != "cpu":
-        import torch
-
-        count = torch.cuda.device_count()
-    if count < 2:
+    processes = _count_devices(devices, accelerator)
+    if processes < 2:
         return None
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say what happened
-    where = LaunchConfig(1, 1, count, run_id=f"tif{os.getpid()}", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-                         max_restarts=0)  # fmt: skip
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    # The processes print their own errors.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=f"tif{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
     try:
-        elastic_launch(where, sys.executable)("-m", module, *words)
+        elastic_launch(settings, sys.executable)("-m", module, *words)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         return code if code >= 0 else 128 - code
@@ -81,49 +100,50 @@ def launch(module: str, words: Sequence[str], devices: str, accelerator: str) ->
     return 0
 
 
-def start(accelerator: str) -> None:
-    """Join the other processes, once; nothing where there are none.
+def _count_devices(devices: str, accelerator: str) -> int:
+    if devices in ("auto", "-1") and accelerator != "cpu":
+        import torch
 
-    srun's variables become those that torch and Lightning read.
-    """
+        return torch.cuda.device_count()
+    return int(devices) if devices.isdigit() else 1
+
+
+def start(accelerator: str) -> None:
+    """Join the process group of the run; nothing happens where this process is alone."""
     import torch
 
-    if size() == 1 or torch.distributed.is_initialized():
+    if world_size() == 1 or torch.distributed.is_initialized():
         return
     if "RANK" not in os.environ:
-        env, nodes = os.environ, os.environ["SLURM_STEP_NODELIST"]
-        job = int(env["SLURM_JOB_ID"])
-        env.update(
-            RANK=str(rank()), WORLD_SIZE=str(size()), LOCAL_RANK=env["SLURM_LOCALID"], NODE_RANK=env["SLURM_NODEID"],
-            LOCAL_WORLD_SIZE=str(local_size()),
-            MASTER_ADDR=env.get("MASTER_ADDR", _first_host(nodes)),
-            MASTER_PORT=env.get("MASTER_PORT", str(15000 + job % 10000)),
-        )  # fmt: skip
-    cuda = accelerator != "cpu" and torch.cuda.is_available()
-    if cuda:
+        _translate_slurm_variables()
+    has_cuda = accelerator != "cpu" and torch.cuda.is_available()
+    if has_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo")
 
 
-def plugins() -> list[Any]:
-    """For lightning.Trainer: the processes are there; of SLURM's signals it is to know nothing."""
-    from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+def _translate_slurm_variables() -> None:
+    """Set the variables that torch and Lightning read from those of srun.
 
-    return [TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()]
+    SLURMEnvironment itself is not used: it refuses `srun --ntasks=N` without --ntasks-per-node,
+    and it requeues the job on signals that `training` handles.
+    """
+    from lightning.fabric.plugins.environments import SLURMEnvironment
 
-
-def device(accelerator: str) -> Any:
-    """The torch.device of this process."""
-    import torch
-
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("mps" if accelerator in ("auto", "mps") and torch.backends.mps.is_available() else "cpu")
+    environ = os.environ
+    environ["RANK"] = str(rank())
+    environ["WORLD_SIZE"] = str(world_size())
+    environ["LOCAL_RANK"] = environ["SLURM_LOCALID"]
+    environ["NODE_RANK"] = environ["SLURM_NODEID"]
+    environ["LOCAL_WORLD_SIZE"] = str(local_world_size())
+    first_host = SLURMEnvironment.resolve_root_node_address(environ["SLURM_STEP_NODELIST"])
+    environ.setdefault("MASTER_ADDR", first_host)
+    environ.setdefault("MASTER_PORT", str(15000 + int(environ["SLURM_JOB_ID"]) % 10000))
 
 
 def finish() -> None:
-    """Leave the other processes."""
-    if size() == 1:
+    """Leave the process group of the run."""
+    if world_size() == 1:
         return
     import torch
 
@@ -132,36 +152,70 @@ def finish() -> None:
             torch.distributed.destroy_process_group()
 
 
-def once(make: Callable[[], T]) -> T:
-    """What `make` gives in the first process, in all of them; what it raises, too. The others wait.
+def lightning_plugins() -> list[Any]:
+    """Return plugins for `lightning.Trainer`: the processes exist, SLURM's signals are not its."""
+    from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
-    The result is pickled, so keep it small.
-    """
-    if size() == 1:
-        return make()
+    if TorchElasticEnvironment.detect():
+        return [TorchElasticEnvironment()]
+    return [LightningEnvironment()]
+
+
+def select_device(accelerator: str) -> Any:
+    """Return the torch.device of this process."""
     import torch
 
-    told: list[Any] = [None, None]
-    if is_first():
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def run_on_first_rank(function: Callable[[], T]) -> T:
+    """Call the function on the first rank only and return its result on all ranks.
+
+    All ranks must call; the others wait. An exception of the function is raised on all ranks. The
+    result is pickled, so it should be small.
+    """
+    if world_size() == 1:
+        return function()
+    import torch
+
+    result_and_error: list[Any] = [None, None]
+    if is_first_rank():
         try:
-            told[0] = make()
+            result_and_error[0] = function()
         except Exception as error:
-            told[1] = error
-    torch.distributed.broadcast_object_list(told, src=0)
-    if told[1] is not None:
-        raise told[1]
-    found: T = told[0]
-    return found
+            result_and_error[1] = error
+    torch.distributed.broadcast_object_list(result_and_error, src=0)
+    if result_and_error[1] is not None:
+        raise result_and_error[1]
+    result: T = result_and_error[0]
+    return result
 
 
 def barrier() -> None:
-    """Wait for all processes."""
-    once(lambda: None)
+    """Wait until all ranks are here."""
+    run_on_first_rank(lambda: None)
 
 
-def _first_host(nodes: str) -> str:
-    """First host of SLURM's list: "n[03-05,9],m1" -> "n03"."""
-    head, bracket, rest = nodes.partition("[")
-    if not bracket or "," in head:
-        return nodes.split(",")[0]
-    return head + rest.split("]")[0].split(",")[0].split("-")[0]
+@contextlib.contextmanager
+def entered_on_first_rank(context: AbstractContextManager[T]) -> Iterator[T]:
+    """Enter a context manager on the first rank for the block and give its value to all ranks.
+
+    All ranks enter and leave the block together. The value is pickled.
+    """
+    with contextlib.ExitStack() as stack:
+        yield run_on_first_rank(lambda: stack.enter_context(context))
+        barrier()
+
+
+def locked_on_first_rank(path: Path | str, label: str) -> AbstractContextManager[None]:
+    """Hold a file lock on the first rank for the block; all ranks enter and leave it together.
+
+    Args:
+        path: the lock file.
+        label: what is locked, for the message where another run holds the lock.
+    """
+    return entered_on_first_rank(locked(path, label))

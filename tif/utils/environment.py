@@ -1,4 +1,4 @@
-"""What a run ran on: versions, commit, hardware."""
+"""What a run runs on: versions, commit, hardware. Written into env.json of every run folder."""
 
 import platform
 import subprocess
@@ -10,32 +10,53 @@ from typing import Any
 
 import tif
 
+PACKAGES = (
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "datasets",
+    "omegaconf",
+    "scipy",
+    "rouge-score",
+)
 
-def environment() -> dict[str, Any]:
-    """Versions, commit and hardware."""
+
+def describe_environment() -> dict[str, Any]:
+    """Return versions, commit, command and hardware as a JSON value."""
     import torch
 
-    names = ("torch", "lightning", "transformers", "peft", "datasets", "omegaconf", "scipy", "rouge-score")
+    installed = {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES}
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "tif": tif.__version__,
-        "commit": commit(),
+        "commit": read_commit(),
         "command": " ".join(sys.argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
-        "packages": {d.name: d.version for d in metadata.distributions() if d.name in names},
-        "host": {"platform": platform.platform(), "cpu_threads": torch.get_num_threads(), "gpus": gpus},
+        "packages": installed,
+        "host": {
+            "platform": platform.platform(),
+            "cpu_threads": torch.get_num_threads(),
+            "gpus": gpus,
+        },
     }
 
 
-def commit() -> str | None:
-    """Commit of the checkout that tif runs from, "-dirty" where it was changed; None outside a checkout."""
-    here = Path(__file__).parent
+def read_commit() -> str | None:
+    """Return the git commit that tif runs from, with "-dirty" where files differ from it.
+
+    None outside a git checkout.
+    """
     try:
-        found = subprocess.run(
+        git = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--match=-"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return git.stdout.strip()

@@ -1,27 +1,31 @@
-"""Files: written so that a killed run leaves the old or the new one; locks; and in one line, what a full disk says."""
+"""Files that survive a killed run or a full disk: atomic writes, JSON lines, locks, OS errors.
+
+Called wherever tif writes a file.
+"""
 
 import contextlib
+import json
 import os
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import filelock
 
-from tif.utils import distributed
-
 
 def write_text(path: Path | str, text: str) -> None:
-    """Replace the file's content at once (UTF-8); the folder must exist.
+    """Replace the content of a file in one step (UTF-8); its folder must exist.
+
+    A process that is killed leaves the old content or the new one.
 
     Raises:
-        OSError: Naming the file; the old one is as it was.
+        OSError: With the file's name; the old content is unchanged.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with naming(path):
+        with os_errors_naming(path):
             with unfinished.open("w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
                 file.flush()
@@ -31,41 +35,54 @@ def write_text(path: Path | str, text: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def naming(path: Path | str) -> Iterator[None]:
-    """What the system refuses inside is an OSError that names a file: this one, where none is told."""
+def append_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append one line of JSON per row.
+
+    Raises:
+        OSError: With the file's name.
+    """
+    lines = [json.dumps(row) + "\n" for row in rows]
+    with os_errors_naming(path), path.open("a", encoding="utf-8") as file:
+        file.write("".join(lines))
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON lines; none where there is no file.
+
+    The last line is left out if its line end is missing: its writer was killed.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def sync_folder(folder: Path) -> None:
+    """Write new and changed names in a folder to disk, so that they survive a power loss."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield
-    except BaseException as error:  # torch.distributed.checkpoint's is no Exception
-        found = refused(error)
-        if found is None:
-            raise
-        raise OSError(found.errno, found.strerror, found.filename or str(path)) from error
-
-
-def refused(error: BaseException | None) -> OSError | None:
-    """What the system said no with (disk full, not writable, gone), behind any library's error; None = it did not."""
-    if isinstance(error, BrokenPipeError):  # nobody reads the output any more: see tif.command
-        return None
-    if isinstance(error, OSError) and error.errno is not None:
-        return error
-    if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors and tokenizers, written in Rust
-        return OSError(int(found[1]), os.strerror(int(found[1])))
-    if failures := getattr(error, "failures", None):  # of several processes' shards
-        return next(filter(None, (refused(own) for own, *_ in failures.values())), None)
-    return None
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
-def locked(path: Path | str, what: str) -> Iterator[None]:
-    """Alone with what the lock file stands for; where another process is at it, says so and waits."""
+def locked(path: Path | str, label: str) -> Iterator[None]:
+    """Hold a file lock for the block; where another process holds it, print that and wait.
+
+    Args:
+        path: the lock file. The system releases the lock of a process that dies.
+        label: what is locked, for the message.
+    """
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        from tif.utils.terminal import console  # rich takes longer than --help may
+        # Imported here because rich takes longer to import than --help may take.
+        from tif.utils.terminal import console
 
-        console.print(f"{what}: another process is making it, waiting", markup=False, soft_wrap=True)
+        message = f"{label}: another process is making it, waiting"
+        console.print(message, markup=False, soft_wrap=True)
         lock.acquire()
     try:
         yield
@@ -73,24 +90,40 @@ def locked(path: Path | str, what: str) -> Iterator[None]:
         lock.release()
 
 
-def told(error: Exception, next_step: str) -> int:
-    """Say in one line on stderr what the system refused, and the next step; any other error is raised.
+@contextlib.contextmanager
+def os_errors_naming(path: Path | str) -> Iterator[None]:
+    """Raise every error of the operating system inside the block as an OSError with a file name.
 
-    Returns:
-        The command's exit code, 1.
+    Args:
+        path: the name to use where the error has none.
     """
-    found = refused(error)
-    if found is None:
-        raise error
-    if distributed.is_first():
-        print(f"{found.filename or 'disk'}: {found.strerror}; {next_step}", file=sys.stderr)
-    return 1
-
-
-def sync(folder: Path) -> None:
-    """Make new and changed names in a folder last through a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except BaseException as error:  # CheckpointException of torch is no Exception
+        os_error = find_os_error(error)
+        if os_error is None:
+            raise
+        file_name = os_error.filename or str(path)
+        raise OSError(os_error.errno, os_error.strerror, file_name) from error
+
+
+def find_os_error(error: BaseException | None) -> OSError | None:
+    """Return the error of the operating system (disk full, not writable) behind a library's error.
+
+    Returns None where the operating system refused nothing.
+    """
+    if isinstance(error, BrokenPipeError):  # the reader of the output left: see command_line
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    # safetensors and tokenizers are written in Rust: their errors hold the number as text.
+    rust_error = re.search(r"\(os error (\d+)\)", str(error))
+    if rust_error:
+        number = int(rust_error[1])
+        return OSError(number, os.strerror(number))
+    # torch.distributed.checkpoint: rank -> (error, traceback).
+    for failure in getattr(error, "failures", {}).values():
+        os_error = find_os_error(failure[0])
+        if os_error:
+            return os_error
+    return None

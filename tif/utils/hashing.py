@@ -1,4 +1,7 @@
-"""Short hashes: of JSON values, and of a model folder without reading its weights."""
+"""Short hashes that name cached files: of JSON values, and of a model folder without its weights.
+
+Called where a cache must notice that its inputs changed (spans, records, reference scores).
+"""
 
 import hashlib
 import json
@@ -6,15 +9,24 @@ from pathlib import Path
 from typing import Any
 
 
-def digest(what: Any) -> str:
-    """Twelve hex digits of a JSON value."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+def hash_json(value: Any) -> str:
+    """Return twelve hex digits that depend on a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def weights_print(path: str | None) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of a local model's files: tells another model in the same folder without reading it."""
-    folder = Path(path or "").expanduser()
-    if path is None or not folder.is_dir():
+def list_model_files(path: str | None) -> list[tuple[str, int, int]]:
+    """Return name, size and change time of a local model's files; nothing for a hub name.
+
+    It tells a new model in the same folder from the old one without reading the weights.
+    """
+    if path is None:
         return []
-    stats = [(p.name, p.stat()) for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json")]
-    return [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
+    folder = Path(path).expanduser()
+    if not path or not folder.is_dir():
+        return []
+    files = []
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".safetensors", ".json"):
+            stat = file.stat()
+            files.append((file.name, stat.st_size, stat.st_mtime_ns))
+    return files

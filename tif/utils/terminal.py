@@ -1,6 +1,7 @@
-"""What people see while they wait: one console, one progress display that nested work shares.
+"""What people see while they wait: one console, one display of progress bars.
 
-On anything that is no terminal (a log file, a SLURM job) bars are left out; commands print a line an epoch instead.
+Bars of nested work share the display. Where the output is no terminal (a log file, a SLURM job)
+no bars are drawn; commands print a line an epoch instead. Called by everything that prints.
 """
 
 import contextlib
@@ -9,12 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 
 console = Console(highlight=False, emoji=False)
-_progress = Progress(
+_display = Progress(
     TextColumn("{task.description}"),
     BarColumn(bar_width=24),
     MofNCompleteColumn(),
@@ -28,53 +36,55 @@ _progress = Progress(
 
 
 def silence() -> None:
-    """Say nothing from now on: a process that is not the first."""
+    """Print nothing from now on; for all ranks but the first."""
     console.quiet = True
-    _progress.disable = True
+    _display.disable = True
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """Drop what libraries print inside, bars included; the console goes on where it was."""
-    before, nothing = console._file, io.StringIO()
+def silenced_libraries() -> Iterator[None]:
+    """Drop what libraries print in the block, bars included; the console still prints."""
+    # The console looks up sys.stdout at each print unless it has a file of its own.
+    file_before = console._file
     console.file = console.file
+    dropped = io.StringIO()
     try:
-        with contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+        with contextlib.redirect_stdout(dropped), contextlib.redirect_stderr(dropped):
             yield
     finally:
-        console._file = before
+        console._file = file_before
 
 
 class Bar:
-    """One line of the display."""
+    """One bar of the display; made by `progress_bar`."""
 
     def __init__(self, description: str, total: int) -> None:
-        self._id = _progress.add_task(description, total=total, note="")
+        self.task_id = _display.add_task(description, total=total, note="")
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
-        """Move on; `note` is shown behind the bar."""
-        _progress.advance(self._id, steps)
+        """Move the bar on; `note` is shown behind it."""
+        _display.advance(self.task_id, steps)
         if note is not None:
-            _progress.update(self._id, note=note)
+            _display.update(self.task_id, note=note)
 
 
 @contextlib.contextmanager
-def bar(description: str, total: int) -> Iterator[Bar]:
-    """A progress bar for the block; blocks may nest."""
-    if not _progress.task_ids:
-        _progress.start()
-    line = Bar(description, total)
+def progress_bar(description: str, total: int) -> Iterator[Bar]:
+    """Show a progress bar for the block; blocks may nest."""
+    if not _display.task_ids:
+        _display.start()
+    bar = Bar(description, total)
     try:
-        yield line
+        yield bar
     finally:
-        _progress.remove_task(line._id)
-        if not _progress.task_ids:
-            _progress.stop()
+        _display.remove_task(bar.task_id)
+        if not _display.task_ids:
+            _display.stop()
 
 
 def track(items: Sequence[T], description: str) -> Iterable[T]:
-    """Iterate with a progress bar."""
-    with bar(description, len(items)) as line:
+    """Yield the items and show a progress bar."""
+    with progress_bar(description, len(items)) as bar:
         for item in items:
             yield item
-            line.advance()
+            bar.advance()

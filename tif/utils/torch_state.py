@@ -1,4 +1,7 @@
-"""States of torch that hold for a block: a seed of the random numbers, evaluation mode."""
+"""States of torch that hold for a block: a seed, evaluation mode.
+
+Called where models are made and evaluated.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,19 +11,19 @@ import torch
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """torch's random state set to `seed` inside, and as it was outside."""
+    """Set torch's random state to a seed for the block and restore it afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 @contextlib.contextmanager
-def frozen(policy: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside; the mode it had outside."""
-    training = policy.training
-    policy.eval()
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode without gradients for the block, then into its old mode."""
+    was_training = model.training
+    model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        policy.train(training)
+        model.train(was_training)

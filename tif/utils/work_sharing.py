@@ -1,4 +1,7 @@
-"""Work shared out to all processes of a run, with the same results for any number of them."""
+"""Work divided over all ranks of a run, with the same results for any number of ranks.
+
+Called by `evaluation` for scores, generations and gradient norms.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -6,55 +9,50 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from tif.utils.terminal import bar
+from tif.utils.terminal import progress_bar
 
 T = TypeVar("T")
 
 
-def shared_out(
-    batches: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Sequence[T]], title: str, model: torch.nn.Module
+def share_work(
+    batches: Sequence[Sequence[int]],
+    work: Callable[[Sequence[int]], Sequence[T]],
+    title: str,
+    model: torch.nn.Module,
 ) -> list[T]:
-    """Run `work` on every batch, each in one process, and give all results to all processes.
+    """Run `work` on every batch, each on one rank, and return all results on all ranks.
 
-    The batches are the same for any number of processes, so the results are too, to the last bit (on the same kind of
-    device with the same number of threads). A model whose weights are themselves spread over the processes (FSDP2)
-    needs all of them for each forward: then every process does all batches.
+    The batches do not depend on the number of ranks, so neither do the results, to the last bit
+    (on one kind of device with one number of threads). A model whose weights are sharded (FSDP2)
+    needs every rank in each forward: then each rank does all batches.
 
     Args:
-        batches: indices that together are 0, 1, ..., n - 1.
-        work: a batch to one result for each of its indices.
-        title: of the progress bar, which counts this process's indices.
+        batches: indices; together 0, 1, ..., n - 1, each once.
+        work: maps a batch to one result per index.
+        title: of the progress bar, which counts the indices of this rank.
         model: what `work` runs.
 
     Returns:
         The result of each index, in order.
     """
-    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    rank = dist.get_rank() if world > 1 else 0
-    spread = world > 1 and not _sharded(model)
-    own = batches[rank::world] if spread else batches
-    found: dict[int, T] = {}
-    with bar(title, sum(map(len, own))) as line:
-        for batch in own:
-            found |= zip(batch, work(batch), strict=True)
-            line.advance(len(batch))
-    if spread:
-        parts: list[dict[int, T]] = [{} for _ in range(world)]
-        dist.all_gather_object(parts, found)
-        found = {i: result for part in parts for i, result in part.items()}
-    return [found[i] for i in range(len(found))]
+    world_size, rank = 1, 0
+    if dist.is_available() and dist.is_initialized() and not _is_sharded(model):
+        world_size, rank = dist.get_world_size(), dist.get_rank()
+    batches_of_rank = batches[rank::world_size]
+    results: dict[int, T] = {}
+    with progress_bar(title, sum(map(len, batches_of_rank))) as bar:
+        for batch in batches_of_rank:
+            results.update(zip(batch, work(batch), strict=True))
+            bar.advance(len(batch))
+    if world_size > 1:
+        results_of_ranks: list[dict[int, T]] = [{} for _ in range(world_size)]
+        dist.all_gather_object(results_of_ranks, results)
+        for results_of_rank in results_of_ranks:
+            results.update(results_of_rank)
+    return [results[i] for i in range(len(results))]
 
 
-def agreed(value: T) -> T:
-    """The first process's value, in all of them."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    told = [value]
-    dist.broadcast_object_list(told, src=0)
-    return told[0]
-
-
-def _sharded(model: torch.nn.Module) -> bool:
+def _is_sharded(model: torch.nn.Module) -> bool:
     from torch.distributed.tensor import DTensor
 
     return any(isinstance(weight, DTensor) for weight in model.parameters())

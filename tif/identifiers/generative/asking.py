@@ -13,7 +13,7 @@ from tif.identifiers import lookup
 from tif.identifiers.generative.answers import Answers
 from tif.identifiers.generative.requests import Request, again
 from tif.identifiers.span_file import merge
-from tif.utils.terminal import bar
+from tif.utils.terminal import progress_bar
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ async def _ask(cfg: Generative, jobs: Sequence[Request], answers: Answers, paid_
             await _in_batches(client, jobs, outcome)
         else:
             queue = iter(jobs)  # one for all workers
-            with bar("asking", len(jobs)) as line:
+            with progress_bar("asking", len(jobs)) as line:
                 workers = min(cfg.max_in_flight, len(jobs))
                 await asyncio.gather(*(_work(client, queue, outcome, line) for _ in range(workers)))
     outcome.stopped, outcome.asked, outcome.paid = client.stopped, client.asked, client.paid

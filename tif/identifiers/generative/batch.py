@@ -14,7 +14,7 @@ import openai
 
 from tif.identifiers.generative.client import SECTION, Client, Failed, Stop
 from tif.identifiers.generative.requests import BadAnswer, Request, body, most_tokens
-from tif.utils.terminal import bar
+from tif.utils.terminal import progress_bar
 
 POLL_S = 30.0
 MOST_REQUESTS, MOST_BYTES = 50_000, 100_000_000  # of one batch; providers take 200 MB
@@ -82,7 +82,7 @@ async def _collect(client: Client, batch_id: str, requests: Mapping[str, Request
 
 
 async def _finished(client: Client, batch_id: str) -> Any:
-    with bar(f"batch {batch_id}", 1) as line:
+    with progress_bar(f"batch {batch_id}", 1) as line:
         while True:
             batch = await client.openai.batches.retrieve(batch_id)
             if batch.status in _FINAL:

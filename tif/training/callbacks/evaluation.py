@@ -27,7 +27,7 @@ from tif.models.references import CachedReference
 from tif.records import files as records
 from tif.training.module import UnlearningModule
 from tif.utils import distributed, terminal
-from tif.utils.files import naming, write_text
+from tif.utils.files import os_errors_naming, write_text
 
 
 class JsonlLogger(Logger):
@@ -59,7 +59,7 @@ class JsonlLogger(Logger):
         """Append one row; those without `train/loss` are evaluations."""
         row: dict[str, Any] = {"epoch": int(metrics["epoch"]), "step": step}
         row |= {name: value for name, value in metrics.items() if name != "epoch"}
-        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
+        with os_errors_naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ class TrainingBar(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar."""
         total = int(trainer.num_training_batches) * int(trainer.max_epochs or 1)
-        self._context = terminal.bar(self.title, total)
+        self._context = terminal.progress_bar(self.title, total)
         self._bar = self._context.__enter__()
         self._bar.advance(trainer.fit_loop.total_batch_idx + 1)
 
@@ -157,7 +157,7 @@ class TofuMetrics(Callback):
             rows = [row for log in trainer.loggers if isinstance(log, JsonlLogger) for row in log.rows()]
             return any(row["epoch"] == epoch and "train/loss" not in row for row in rows)
 
-        if due and not distributed.once(is_done):
+        if due and not distributed.run_on_first_rank(is_done):
             self._evaluate(trainer, pl_module, epoch)
 
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
@@ -214,7 +214,7 @@ class TofuMetrics(Callback):
             return reference.on(policy.device)
         cfg, strategy = module.cfg, cast(Any, trainer.strategy)
         in_shards = isinstance(strategy, ModelParallelStrategy)
-        empty = in_shards and not distributed.is_first()
+        empty = in_shards and not distributed.is_first_rank()
         original = load_policy(cfg.model, self.encoder.tokenizer, cfg.run.seed, empty)
         if in_shards:
             sharding.shard(original, strategy.device_mesh["data_parallel"], policy.device, cfg.trainer.precision)

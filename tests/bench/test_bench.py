@@ -14,8 +14,8 @@ from tif.bench import ways as bench_ways
 from tif.bench.matrices import flops
 from tif.bench.process import Memory, alone
 from tif.config import load as config
-from tif.losses import compute
-from tif.losses.terms import Scored
+from tif.losses import compute_loss
+from tif.losses.terms import Scored, ScoredBatch
 
 
 def test_a_measurement_has_a_process_of_its_own():
@@ -114,7 +114,8 @@ def test_each_way_has_the_loss_and_the_gradient_of_one_sample_at_a_time(name):
     batch = tiny.batch_of(*tiny.ITEMS)
     with torch.no_grad():
         original = tiny.plain_scores(reference, tiny.ITEMS)
-    expected = compute(Scored(tiny.plain_scores(policy, tiny.ITEMS), original), batch, bench_step.LOSS).total
+    scored = ScoredBatch(Scored(tiny.plain_scores(policy, tiny.ITEMS), original))
+    expected = compute_loss(scored, batch, bench_step.LOSS).total
     expected.backward()
     gradients = [p.grad.clone() for p in policy.parameters()]
     policy.zero_grad()

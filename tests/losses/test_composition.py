@@ -9,9 +9,9 @@ import torch
 from tests.support import tiny
 from tif import losses
 from tif.config.schema import Loss
-from tif.losses import FORGET, RETAIN, compute
+from tif.losses import FORGET, RETAIN, compute_loss
 from tif.losses.finetune import cross_entropy
-from tif.losses.terms import Inputs, Scored
+from tif.losses.terms import Inputs, Scored, ScoredBatch
 from tif.scoring.token_scores import TokenScores, token_scores
 
 # Two samples of four tokens, three of them predicted: "pug" + end, "pgg" + end.
@@ -26,13 +26,14 @@ REFERENCE = TokenScores(
     logprob=torch.tensor([[-1.0, -1.0, -0.5], [-1.0, -0.5, -0.5]]),
     mean_logit=torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
 )
-SCORED = Scored(POLICY, REFERENCE)
+SCORED = ScoredBatch(Scored(POLICY, REFERENCE))
 KEPT = tiny.batch_of(tiny.encoded("r", "ppgg"), tiny.encoded("s", "pggg"))
 RETAIN_SCORES = TokenScores(
     logit=torch.zeros(2, 3),
     logprob=torch.tensor([[0.0, -1.0, -2.0], [-3.0, -4.0, -5.0]]),
     mean_logit=torch.zeros(2, 3),
 )
+SCORED_WITH_RETAIN = ScoredBatch(Scored(POLICY, REFERENCE), Scored(RETAIN_SCORES))
 
 
 def lpl(d, beta):
@@ -40,7 +41,7 @@ def lpl(d, beta):
 
 
 def test_tpo_is_lpl_on_unwanted_plus_weighted_pl_on_general_words():
-    terms = compute(SCORED, BATCH, Loss(beta=0.5, pl_weight=0.1))
+    terms = compute_loss(SCORED, BATCH, Loss(beta=0.5, pl_weight=0.1))
     # LPL: sample a has d = 3 - 1, sample b no unwanted word. PL: a 1 + 0.5, b 3 + 0.25 + 0.25.
     expected_lpl, expected_pl = lpl(2, 0.5) / 2, (1.5 + 3.5) / 2
     assert terms.parts["lpl"].item() == pytest.approx(expected_lpl)
@@ -49,7 +50,7 @@ def test_tpo_is_lpl_on_unwanted_plus_weighted_pl_on_general_words():
 
 
 def test_the_diagnostics_show_what_happened_to_unwanted_words_only():
-    parts = compute(SCORED, BATCH, Loss(on="all")).parts
+    parts = compute_loss(SCORED, BATCH, Loss(on="all")).parts
     # token "u" of sample a: logit 1 - 3, log-probability -2 + 1, mean logit 0 - 1
     expected = {"uw_logit_change": -2.0, "uw_logprob_change": -1.0, "uw_mean_logit_change": -1.0}
     assert {k: parts[k].item() for k in expected} == expected
@@ -57,13 +58,13 @@ def test_the_diagnostics_show_what_happened_to_unwanted_words_only():
 
 def test_tpo_equals_pl_when_no_word_is_unwanted():
     batch = tiny.batch_of(tiny.encoded("a", "pggg"), tiny.encoded("b", "pggg"))
-    terms = compute(SCORED, batch, Loss(pl_weight=1.0))
+    terms = compute_loss(SCORED, batch, Loss(pl_weight=1.0))
     assert terms.total.item() == pytest.approx((3.5 + 3.5) / 2)
     assert terms.parts["lpl"].item() == 0
 
 
 def test_on_all_lets_the_forget_term_see_every_answer_token():
-    terms = compute(SCORED, BATCH, Loss(on="all", beta=0.5, preserve="none"))
+    terms = compute_loss(SCORED, BATCH, Loss(on="all", beta=0.5, preserve="none"))
     # d: a (2 + 0 + 0) / 3, b (4 + 0 + 3) / 3
     expected = (lpl(2 / 3, 0.5) + lpl(7 / 3, 0.5)) / 2
     assert terms.total.item() == pytest.approx(expected)
@@ -79,19 +80,19 @@ def test_on_all_lets_the_forget_term_see_every_answer_token():
     ],
 )
 def test_the_keys_of_lpl_reach_it(keys, expected):
-    terms = compute(SCORED, BATCH, Loss(**{"beta": 0.5, "pl_weight": 0.0} | keys))
+    terms = compute_loss(SCORED, BATCH, Loss(**{"beta": 0.5, "pl_weight": 0.0} | keys))
     assert terms.total.item() == pytest.approx(expected)
 
 
 def test_the_reduction_of_pl_reaches_it():
-    terms = compute(SCORED, BATCH, Loss(pl_reduction="mean"))
+    terms = compute_loss(SCORED, BATCH, Loss(pl_reduction="mean"))
     assert terms.parts["pl"].item() == pytest.approx((1.5 / 2 + 3.5 / 3) / 2)
 
 
 def test_the_retain_term_is_the_cross_entropy_of_the_retain_samples_weighted():
     batch = dataclasses.replace(BATCH, retain=KEPT)
     cfg = Loss(beta=0.5, pl_weight=0.1, retain="ce", retain_weight=3.0)
-    terms = compute(SCORED, batch, cfg, Scored(RETAIN_SCORES))
+    terms = compute_loss(SCORED_WITH_RETAIN, batch, cfg)
     # r: tokens 1 + 2 of "ppgg"; s: 3 + 4 + 5 of "pggg"; 15 nats over 5 tokens
     assert terms.parts["retain"].item() == pytest.approx(3.0)
     expected = terms.parts["lpl"] + 0.1 * terms.parts["pl"] + 3.0 * terms.parts["retain"]
@@ -102,10 +103,10 @@ def test_every_part_is_logged_unweighted_and_under_its_name():
     changes = {"uw_logit_change", "uw_logprob_change", "uw_mean_logit_change"}
     batch = dataclasses.replace(BATCH, retain=KEPT)
     cfg = Loss(retain="ce", pl_weight=0.5, retain_weight=7.0)
-    parts = compute(SCORED, batch, cfg, Scored(RETAIN_SCORES)).parts
+    parts = compute_loss(SCORED_WITH_RETAIN, batch, cfg).parts
     assert set(parts) == {"lpl", "pl", "retain"} | changes
     without = dataclasses.replace(cfg, pl_weight=0.0, retain_weight=0.0)
-    weightless = compute(SCORED, batch, without, Scored(RETAIN_SCORES))
+    weightless = compute_loss(SCORED_WITH_RETAIN, batch, without)
     assert {k: v.item() for k, v in weightless.parts.items()} == {k: v.item() for k, v in parts.items()}
     assert weightless.total.item() == pytest.approx(parts["lpl"].item())
 
@@ -126,7 +127,7 @@ def test_finetune_equals_torchs_cross_entropy_and_hugging_faces_own_loss(batchin
     mask = (torch.arange(9) < batch.lengths[:, None]).long()
     output = model(input_ids=batch.input_ids, attention_mask=mask, labels=labels)
     expected = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-    terms = compute(Scored(token_scores(model, batch, batching)), batch, FINETUNE)
+    terms = compute_loss(ScoredBatch(Scored(token_scores(model, batch, batching))), batch, FINETUNE)
     torch.testing.assert_close(terms.total, expected)
     torch.testing.assert_close(terms.total, output.loss)
     assert set(terms.parts) == {"ce"}  # no reference, so no changes
@@ -143,6 +144,7 @@ def test_a_batch_without_unwanted_words_trains_on_finite_gradients():
     for reduction in ("sample", "batch"):
         model = tiny.model()
         scores = token_scores(model, batch)
-        losses.compute(Scored(scores, scores.detach()), batch, Loss(lpl_reduction=reduction)).total.backward()
+        scored = ScoredBatch(Scored(scores, scores.detach()))
+        losses.compute_loss(scored, batch, Loss(lpl_reduction=reduction)).total.backward()
         assert all(torch.isfinite(p.grad).all() for p in model.parameters())
         assert max(p.grad.abs().max() for p in model.parameters()) > 0  # from PL

@@ -140,7 +140,7 @@ def test_a_terms_mean_ignores_padding_order_and_an_empty_mask(name):
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
 
     def value(own, mask):
-        return TERMS[name](Inputs(None, mask, own=own), CFG).item()
+        return TERMS[name](Inputs(None, mask, token_values=own), CFG).item()
 
     per_sample = name in ("rmu", "hidden")
     assert value(own, mask) == pytest.approx((1.5 + 4) / 2 if per_sample else 7 / 3)

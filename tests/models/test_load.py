@@ -12,7 +12,7 @@ from tif import losses
 from tif.config.errors import ConfigError
 from tif.config.schema import Loss, Model
 from tif.data.encoding import collate
-from tif.losses.terms import Scored
+from tif.losses.terms import Scored, ScoredBatch
 from tif.models import export
 from tif.models import load as models
 from tif.models.load import to_device
@@ -74,7 +74,9 @@ def test_cached_and_frozen_references_give_the_same_loss_and_diagnostics(cfg):
     cached, frozen = (make_reference(k, policy, tiny.ITEMS, 0, "packed") for k in ("cached", "frozen"))
     nudge(policy)
     scores = token_scores(policy, batch)
-    actual, expected = (losses.compute(Scored(scores, r.scores(batch)), batch, cfg) for r in (cached, frozen))
+    actual, expected = (
+        losses.compute_loss(ScoredBatch(Scored(scores, r.scores(batch))), batch, cfg) for r in (cached, frozen)
+    )
     torch.testing.assert_close(actual.total, expected.total)
     torch.testing.assert_close(actual.parts, expected.parts)
     assert abs(expected.parts["uw_logit_change"]) > 0.01  # the policy has moved

@@ -12,7 +12,7 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.model_section import Lora, Model
 from tif.config.schema import Loss
-from tif.losses.terms import Scored
+from tif.losses.terms import Scored, ScoredBatch
 from tif.models import export, references
 from tif.models import load as models
 from tif.models import lora as adapters
@@ -91,7 +91,8 @@ def test_all_references_give_the_same_loss_and_gradient():
         policy = with_lora()
         reference = references.make_reference(kind, policy, tiny.ITEMS, 0, "packed")
         learned(policy)
-        terms = losses.compute(Scored(token_scores(policy, BATCH), reference.scores(BATCH)), BATCH, Loss(retain="none"))
+        scored = ScoredBatch(Scored(token_scores(policy, BATCH), reference.scores(BATCH)))
+        terms = losses.compute_loss(scored, BATCH, Loss(retain="none"))
         terms.total.backward()
         found[kind] = terms.total.detach(), [w.grad for w in policy.parameters() if w.requires_grad]
     for kind in ("frozen", "adapter"):

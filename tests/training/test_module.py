@@ -16,7 +16,7 @@ from tif import losses
 from tif.config.loss_section import Dual
 from tif.config.schema import Config, Loss, Optimizer, TrainerKeys
 from tif.data.encoding import collate
-from tif.losses.terms import Scored
+from tif.losses.terms import Scored, ScoredBatch
 from tif.models import references
 from tif.training.module import UnlearningModule
 
@@ -311,9 +311,9 @@ def test_parameters_that_need_no_gradient_stay_out_of_the_optimizer():
 @pytest.mark.parametrize("clip", [1.0, None])
 def test_reduced_precision_trains_with_and_without_clipping_and_the_loss_is_float32(precision, clip):
     module, dtypes = unlearning(precision=precision, gradient_clip_val=clip), []
-    compute, watch = losses.compute, Watch()
+    compute, watch = losses.compute_loss, Watch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "compute", lambda *a, **k: dtypes.append((t := compute(*a, **k)).total.dtype) or t)
+        patch.setattr(losses, "compute_loss", lambda *a, **k: dtypes.append((t := compute(*a, **k)).total.dtype) or t)
         fit(module, BATCHES, watch)
     assert dtypes == [torch.float32] * 2
     assert all(torch.isfinite(p).all() for p in module.policy.parameters())
@@ -325,8 +325,8 @@ def test_a_steps_loss_and_gradient_are_those_of_the_whole_batch_however_it_is_sp
     policy = tiny.model()
     reference = references.make_reference("cached", policy, tiny.ITEMS, 0, "packed")
     nudge(policy)
-    plain = Scored(tiny.plain_scores(policy, tiny.ITEMS), reference.scores(batch))
-    expected = losses.compute(plain, batch, Loss(beta=0.3))
+    plain = ScoredBatch(Scored(tiny.plain_scores(policy, tiny.ITEMS), reference.scores(batch)))
+    expected = losses.compute_loss(plain, batch, Loss(beta=0.3))
     expected.total.backward()
     module = UnlearningModule(policy, config(gradient_clip_val=None), "packed", reference)
     module.cfg.data.max_tokens_per_batch = 16  # 25 tokens: two parts
@@ -367,7 +367,7 @@ def test_auto_holds_no_second_model_where_the_loss_needs_token_scores_only(kind,
     before, count = Count(), Count()
     before.on_before_optimizer_step()  # what other tests have left
     module = unlearning(kind)
-    assert losses.original(module.cfg.loss) == "scores"
+    assert losses.required_reference(module.cfg.loss) == "scores"
     fit(module, BATCHES[:1], count)
     assert len(count.alive) - len(before.alive) == 2 * models_alive  # embeddings and head
 

@@ -30,9 +30,9 @@ def ours(module: "UnlearningModule") -> Way:
     """As `UnlearningModule.accumulate` on one process: in parts, packed, one forward, cached reference."""
 
     def step(batch: Batch) -> float:
-        of, total = losses.totals(batch, module.cfg.loss), 0.0
+        counts, total = losses.count_batch(batch, module.cfg.loss), 0.0
         for positions in module.parts(batch):
-            share = module.loss(batch.rows(positions), of).total
+            share = module.loss(batch.rows(positions), counts).total
             share.backward()
             total += share.item()
         return total

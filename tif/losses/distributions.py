@@ -28,7 +28,7 @@ def kl(x: Inputs, cfg: Loss) -> torch.Tensor:
     Source: locuslab/tofu dataloader.py (KL) and open-unlearning src/trainer/utils.py, which average over prompt and
     padding too; jaechan-repo/muse_bench takes raw logits for probabilities. Here: answer tokens, probabilities.
     """
-    return x.token_mean(x.own)
+    return x.token_mean(x.token_values)
 
 
 def _undial(cfg: Loss) -> PerToken:
@@ -49,7 +49,7 @@ def undial(x: Inputs, cfg: Loss) -> torch.Tensor:
     Nats per token; its least value is the entropy of the adjusted distribution. Source: arXiv 2402.10052;
     open-unlearning src/trainer/utils.py, which averages over prompt and padding too (and lowers token V-100 there).
     """
-    return x.token_mean(x.own)
+    return x.token_mean(x.token_values)
 
 
 def _ceu(cfg: Loss) -> PerToken:
@@ -68,7 +68,7 @@ def ceu(x: Inputs, cfg: Loss) -> torch.Tensor:
     Source: arXiv 2503.01224; open-unlearning src/trainer/unlearn/ceu.py. The authors leave out the answer's first
     token: `loss.skip=1`.
     """
-    return x.token_mean(x.own)
+    return x.token_mean(x.token_values)
 
 
 def _whp(cfg: Loss) -> PerToken:
@@ -86,7 +86,7 @@ def whp(x: Inputs, cfg: Loss) -> torch.Tensor:
     The lowered logits are z_start - alpha relu(z_reinforced - z_start), see tif.lowered. Source: arXiv 2310.02238. Left
     out: the paper's second half, a dictionary of names and generic ones for them, which someone has to write.
     """
-    return x.token_mean(x.own)
+    return x.token_mean(x.token_values)
 
 
 def _pdu(cfg: Loss) -> PerToken:
@@ -104,7 +104,7 @@ def pdu(x: Inputs, cfg: Loss) -> torch.Tensor:
     Source: open-unlearning src/trainer/unlearn/pdu.py (primal-dual unlearning, with `loss.dual`), which averages over
     prompt and padding too.
     """
-    return x.token_mean(x.own)
+    return x.token_mean(x.token_values)
 
 
 def _muse_logit_npo(cfg: Loss) -> PerToken:
@@ -123,7 +123,7 @@ def muse_logit_npo(x: Inputs, cfg: Loss) -> torch.Tensor:
     What MUSE's released code calls NPO, with which its published numbers were made; use `npo` for anything new. Source:
     jaechan-repo/muse_bench baselines/baselines/iterative.py, which averages over prompt and padding too.
     """
-    return x.token_mean(x.own)
+    return x.token_mean(x.token_values)
 
 
 def control_vector(size: int, scale: float, seed: int) -> torch.Tensor:
@@ -168,5 +168,5 @@ def hidden(x: Inputs, cfg: Loss) -> torch.Tensor:
 
 
 def _sample_token_mean(x: Inputs) -> torch.Tensor:
-    assert x.own is not None
-    return x.sample_mean((x.own * x.mask).sum(1) / x.mask.sum(1).clamp(min=1))
+    assert x.token_values is not None
+    return x.sample_mean((x.token_values * x.mask).sum(1) / x.mask.sum(1).clamp(min=1))

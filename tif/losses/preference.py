@@ -57,7 +57,7 @@ def dpo(x: Inputs, cfg: Loss) -> torch.Tensor:
     return x.sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * (_rise(x) - _rise(x.alternate))))
 
 
-@term(reference=True, alternate=True, whole=lambda cfg: True)
+@term(reference=True, alternate=True, needs_whole_batch=lambda cfg: True)
 def kto(x: Inputs, cfg: Loss) -> torch.Tensor:
     """Kahneman-Tversky Optimization: mean of 1 - (2 / beta) log sig(k + beta (S - S_ref)), k = mean(R_ref - R).
 

@@ -24,12 +24,21 @@ class Scored:
     Attributes:
         policy: scores, (B, T-1) each.
         reference: the original model's, where the term compares with them.
-        own: (B, T-1) float32, values of the term's `per_token`, where it has one.
+        token_values: (B, T-1) float32, values of the term's `per_token`, where it has one.
     """
 
     policy: TokenScores
     reference: TokenScores | None = None
-    own: torch.Tensor | None = None
+    token_values: torch.Tensor | None = None
+
+
+@dataclasses.dataclass
+class ScoredBatch:
+    """The scores of a batch: its forget samples and, where the terms read them, retain samples and alternates."""
+
+    forget: Scored
+    retain: Scored | None = None
+    alternate: Scored | None = None
 
 
 @dataclasses.dataclass
@@ -37,7 +46,7 @@ class Inputs:
     """What a term sees.
 
     Attributes:
-        policy, reference, own: as in `Scored`.
+        policy, reference, token_values: as in `Scored`.
         mask: (B, T-1) bool, True where the token to predict counts.
         alternate: the same of each prompt with an alternate (a refusal, or another answer), all of whose tokens count;
             where the term asks for it.
@@ -48,7 +57,7 @@ class Inputs:
     policy: TokenScores
     mask: torch.Tensor
     reference: TokenScores | None = None
-    own: torch.Tensor | None = None
+    token_values: torch.Tensor | None = None
     alternate: "Inputs | None" = None
     samples: int | None = None
     tokens: torch.Tensor | None = None
@@ -73,16 +82,16 @@ class Term:
             without gradient, for an empty mask.
         reference: reads the original model's token scores.
         alternate: reads the scores of alternates.
-        per_token: makes of section `loss` what is computed at each answer token, `Inputs.own`.
-        whole: section `loss` -> whether samples of a batch enter each other's value in other ways than a mean, so that
-            the batch cannot be scored in parts.
+        per_token: makes of section `loss` what is computed at each answer token, `Inputs.token_values`.
+        needs_whole_batch: section `loss` -> whether samples of a batch enter each other's value in other ways than a
+            mean, so that the batch cannot be scored in parts.
     """
 
     value: Callable[[Inputs, Loss], torch.Tensor]
     reference: bool = False
     alternate: bool = False
     per_token: Callable[[Loss], PerToken] | None = None
-    whole: Callable[[Loss], bool] = lambda cfg: False
+    needs_whole_batch: Callable[[Loss], bool] = lambda cfg: False
 
     def __call__(self, inputs: Inputs, cfg: Loss) -> torch.Tensor:
         """The term's value."""

@@ -65,7 +65,7 @@ def logit_preference_loss(
     return (-2 / beta * logsigmoid(beta * d) * some).sum() / (samples or len(some))
 
 
-@term(reference=True, whole=lambda cfg: cfg.lpl_reduction == "batch")
+@term(reference=True, needs_whole_batch=lambda cfg: cfg.lpl_reduction == "batch")
 def lpl(x: Inputs, cfg: Loss) -> torch.Tensor:
     """`logit_preference_loss` as a term."""
     assert x.reference is not None

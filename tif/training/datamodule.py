@@ -138,7 +138,7 @@ class UnlearningDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of `data.batch_size` samples, the same in every process."""
-        alternate = self._alternate if losses.forget_term(self.cfg.loss).alternate else None
+        alternate = self._alternate if losses.get_forget_term(self.cfg.loss).alternate else None
         dataset = Pairs(self.items, self.retain, alternate, self.cfg.run.seed)
         # Seeds far apart: DistributedSampler adds the epoch to its seed.
         sampler = EpochSampler(dataset, 1, 0, shuffle=True, seed=self.cfg.run.seed * 1_000_003)

@@ -16,7 +16,7 @@ from tif.config.loss_section import Dual
 from tif.config.schema import Config
 from tif.data.batch_parts import split
 from tif.data.encoding import Batch
-from tif.losses.terms import Scored, Term
+from tif.losses.terms import Scored, ScoredBatch, Term
 from tif.models.references import Reference
 from tif.models.whp import Lowered, LoweredReference
 from tif.scoring.token_scores import step_tokens, token_scores, token_values
@@ -56,7 +56,7 @@ class UnlearningModule(L.LightningModule):
         # Stages inherit the section, but target and retain models are what they were trained to be.
         self.negate = (cfg.loss.task_vector or 0.0) if cfg.data.train == "forget" else 0.0
         self.start = [p.detach().to("cpu", copy=True) for p in policy.parameters()] if self.negate else []
-        self.terms = losses.forget_term(cfg.loss), losses.RETAIN.get(cfg.loss.retain)
+        self.terms = losses.get_forget_term(cfg.loss), losses.get_retain_term(cfg.loss)
         self.dual = cfg.loss.dual if cfg.loss.dual.limit is not None and cfg.loss.retain != "none" else None
         if self.dual:  # a buffer, so that a resumed run goes on with it
             self.register_buffer("retain_weight", torch.tensor(cfg.loss.retain_weight))
@@ -148,10 +148,10 @@ class UnlearningModule(L.LightningModule):
         """
         processes, first = self.trainer.world_size, self.trainer.global_rank
         parts = self.parts(batch, processes)[first::processes]
-        of, values = losses.totals(batch, self.cfg.loss), dict[str, torch.Tensor]()
+        counts, values = losses.count_batch(batch, self.cfg.loss), dict[str, torch.Tensor]()
         for number, positions in enumerate(parts, 1):
             # A process without samples takes part too: the others wait for its gradient, which is 0.
-            terms = self.loss(batch.rows(positions) if positions else batch.rows([0]).nothing(), of)
+            terms = self.loss(batch.rows(positions) if positions else batch.rows([0]).nothing(), counts)
             with self._alone(number < len(parts)):
                 self.manual_backward(terms.total * processes)  # processes take the mean of their gradients
             for name, value in {"loss": terms.total, **terms.parts}.items():
@@ -161,7 +161,7 @@ class UnlearningModule(L.LightningModule):
 
     def parts(self, batch: Batch, processes: int = 1) -> list[list[int]]:
         """Positions of the batch's samples in the parts that are scored at once, for all processes."""
-        if losses.whole(self.cfg.loss):
+        if losses.whole_batch_key(self.cfg.loss):
             return [list(range(len(batch.ids)))] * processes
         budget = self.cfg.data.max_tokens_per_batch or step_tokens(batch.input_ids.device)
         lengths = sum(b.lengths for b in (batch, batch.retain, batch.alternate) if b)
@@ -179,20 +179,22 @@ class UnlearningModule(L.LightningModule):
         if limit := self.cfg.trainer.gradient_clip_val:
             self.clip_gradients(optimizer, limit, "norm")
 
-    def loss(self, batch: Batch, of: losses.Totals | None = None) -> losses.LossTerms:
-        """The loss of a batch, or its share in the batch with totals `of`.
+    def loss(self, batch: Batch, counts: losses.BatchCounts | None = None) -> losses.LossTerms:
+        """The loss of a batch, or its share in the batch with these counts.
 
         One forward of the policy over its forget samples, and one over each other part.
         """
         forget, retain = self.terms
-        return losses.compute(
-            self._scored(batch, forget),
+        return losses.compute_loss(
+            ScoredBatch(
+                self._scored(batch, forget),
+                self._scored(batch.retain, retain) if batch.retain and retain else None,
+                self._scored(batch.alternate, forget) if batch.alternate else None,
+            ),
             batch,
             self.cfg.loss,
-            retain=self._scored(batch.retain, retain) if batch.retain and retain else None,
-            alternate=self._scored(batch.alternate, forget) if batch.alternate else None,
             retain_weight=self.retain_weight.clone() if self.dual else None,
-            of=of,
+            counts=counts,
         )
 
     def _scored(self, batch: Batch, term: Term) -> Scored:

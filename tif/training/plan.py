@@ -156,7 +156,7 @@ def _check_data(found: Plan, problems: list[str]) -> None:
                 found.benchmark = dataclasses.replace(found.benchmark, forget=identified)
         if not training_samples(found.benchmark, cfg.data.train):
             raise ConfigError(f"data.train: the {cfg.data.train} set of {found.benchmark.name} is empty")
-        if losses.forget_term(cfg.loss).alternate and not all(s.prompt for s in found.benchmark.forget):
+        if losses.get_forget_term(cfg.loss).alternate and not all(s.prompt for s in found.benchmark.forget):
             raise ConfigError(f"loss.forget: {cfg.loss.forget} prefers other answers to questions, but "
                               f"{found.benchmark.name} has texts without a prompt; want another")  # fmt: skip
         if cfg.loss.retain != "none" and not found.benchmark.retain:
@@ -189,7 +189,7 @@ def _check_data(found: Plan, problems: list[str]) -> None:
 
 def _check_layer(found: Plan) -> None:
     """The layer whose hidden states the loss reads is there."""
-    layer, stage = losses.layer(found.cfg.loss), found.stages.get(str(found.cfg.model.path))
+    layer, stage = losses.hidden_layer(found.cfg.loss), found.stages.get(str(found.cfg.model.path))
     if layer is None:
         return
     count = models.layers(stage.cfg.model if stage else found.cfg.model)
@@ -218,13 +218,13 @@ def _check_trainer(cfg: Config) -> int:
 
 def _check_loss(cfg: Config, processes: int) -> None:
     """The reference serves the loss, and a batch can be shared out as the keys ask."""
-    key, budget = losses.whole(cfg.loss), cfg.data.max_tokens_per_batch
+    key, budget = losses.whole_batch_key(cfg.loss), cfg.data.max_tokens_per_batch
     if key and (budget or processes > 1):
         what = f"data.max_tokens_per_batch={budget}" if budget else f"{processes} processes"
         name, value = key.split("=")
         raise ConfigError(f"{name}: {value} looks at all samples of a batch together, which cannot be shared out for "
                           f"{what}; want another, or one process and null")  # fmt: skip
-    if cfg.model.reference == "cached" and losses.original(cfg.loss, cfg.data.train) == "model":
+    if cfg.model.reference == "cached" and losses.required_reference(cfg.loss, cfg.data.train) == "model":
         raise ConfigError("model.reference: cached scores of the forget samples do not serve loss.forget="
                           f"{cfg.loss.forget} loss.retain={cfg.loss.retain}; want frozen or auto")  # fmt: skip
 

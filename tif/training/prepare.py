@@ -13,7 +13,7 @@ from tif.config.model_section import Lora
 from tif.config.schema import Config
 from tif.data.samples import fingerprint
 from tif.evaluation.alternate_answers import alternates
-from tif.losses import original
+from tif.losses import required_reference
 from tif.models import fsdp as sharding
 from tif.models import load as models
 from tif.models import references
@@ -37,7 +37,7 @@ def reinforcing(planned: Plan) -> Plan:
 def prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataModule, reinforced: Path | None) -> None:
     """Put the policy where it is trained, in shards where the strategy is FSDP2; take what the loss needs of it."""
     cfg, policy, device = module.cfg, module.policy, trainer.strategy.root_device
-    kind, needed = cfg.model.reference, original(cfg.loss, cfg.data.train)
+    kind, needed = cfg.model.reference, required_reference(cfg.loss, cfg.data.train)
     if kind == "auto" and needed == "model":
         kind = "adapter" if cfg.model.lora.rank else "frozen"
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tif.records import files as records
+from tif.records import metrics_log
 from tif.utils.terminal import console
 
 RETAIN = "retain.json"  # the retain model's metrics, written by the run
@@ -51,13 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     """All rows of metrics.jsonl."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be one that was cut
+    return metrics_log.read_rows(folder / metrics_log.FILE_NAME)
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     """The rows of evaluated epochs, in order."""
-    return [row for row in rows(folder) if "train/loss" not in row]
+    return metrics_log.read_evaluation_rows(folder / metrics_log.FILE_NAME)
 
 
 def retain_row(folder: Path) -> dict[str, Any]:

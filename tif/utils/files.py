@@ -41,9 +41,21 @@ def append_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         OSError: With the file's name.
     """
-    lines = [json.dumps(row) + "\n" for row in rows]
     with os_errors_naming(path), path.open("a", encoding="utf-8") as file:
-        file.write("".join(lines))
+        file.write(_json_lines(rows))
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the content of a file in one step with one line of JSON per row.
+
+    Raises:
+        OSError: With the file's name; the old content is unchanged.
+    """
+    write_text(path, _json_lines(rows))
+
+
+def _json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -25,9 +25,10 @@ from tif.models.export import save
 from tif.models.load import load_policy
 from tif.models.references import CachedReference
 from tif.records import files as records
+from tif.records import metrics_log
 from tif.training.module import UnlearningModule
 from tif.utils import distributed, terminal
-from tif.utils.files import os_errors_naming, write_text
+from tif.utils.files import write_text
 
 
 class JsonlLogger(Logger):
@@ -57,23 +58,17 @@ class JsonlLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one row; those without `train/loss` are evaluations."""
-        row: dict[str, Any] = {"epoch": int(metrics["epoch"]), "step": step}
-        row |= {name: value for name, value in metrics.items() if name != "epoch"}
-        with os_errors_naming(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        metrics_log.append_row(self.path, int(metrics["epoch"]), step, values)
 
     def rows(self) -> list[dict[str, Any]]:
         """All whole rows."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(True) if self.path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return metrics_log.read_rows(self.path)
 
     @rank_zero_only
     def keep_until(self, steps: int) -> None:
         """Drop the rows that came after so many optimizer steps (-1: all), and a last one that was cut."""
-        if self.path.exists():
-            # A step's row has its number, counted from 0; an evaluation's row the number of steps before it.
-            kept = [row for row in self.rows() if row["step"] < steps + ("train/loss" not in row)]
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        metrics_log.drop_rows_after(self.path, steps)
 
 
 class TrainingBar(ProgressBar):
@@ -155,7 +150,7 @@ class TofuMetrics(Callback):
 
         def is_done() -> bool:
             rows = [row for log in trainer.loggers if isinstance(log, JsonlLogger) for row in log.rows()]
-            return any(row["epoch"] == epoch and "train/loss" not in row for row in rows)
+            return any(row["epoch"] == epoch and metrics_log.is_evaluation_row(row) for row in rows)
 
         if due and not distributed.run_on_first_rank(is_done):
             self._evaluate(trainer, pl_module, epoch)
@@ -245,8 +240,9 @@ class OnEvaluation(Callback):
 def earlier_evaluations(trainer: L.Trainer) -> list[dict[str, Any]]:
     """The run's rows of evaluations so far; all processes call, and get those that the first one reads."""
     rows = [row for log in trainer.loggers if isinstance(log, JsonlLogger) for row in log.rows()]
-    found: list[dict[str, Any]] = trainer.strategy.broadcast([row for row in rows if "train/loss" not in row])
-    return found
+    evaluations = [row for row in rows if metrics_log.is_evaluation_row(row)]
+    evaluations_of_first_rank: list[dict[str, Any]] = trainer.strategy.broadcast(evaluations)
+    return evaluations_of_first_rank
 
 
 class Export(Callback):

@@ -154,9 +154,10 @@ def _tokens_of(path: str) -> Any:
     from tif.identifiers import language_models as readers
     from tif.identifiers.compare import token_units
 
-    readers.located("tokenizer", path)
     try:
         tokenizer = readers.tokenizer(path)
+    except FileNotFoundError:
+        raise ValueError(f"tokenizer: no folder {path}; want a Hugging Face folder or hub name") from None
     except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
         raise ValueError(f"tokenizer: {path} has no tokenizer that can be loaded ({one_line(error)})") from None
     if not tokenizer.is_fast:

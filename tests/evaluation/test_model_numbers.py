@@ -247,7 +247,7 @@ def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
             f"muse.news: {tmp_path} has no verbmem/, knowmem/ or privleak/ in it",
             f"text: {tmp_path} has no forget file",
             "benchmarks: lm-eval has no task tif_fact; did you mean tif_facts?",
-            f"fluency.classifier: {tmp_path} is no classifier that can be loaded",
+            f"fluency.classifier: {tmp_path} holds no config.json",
         ),
         strict=True,
     ):

@@ -229,8 +229,8 @@ def test_a_model_that_is_none_is_told_before_weights_load(tmp_path, llama):
         return str(error.value)
 
     assert "no folder" in problem(tmp_path / "nowhere")
-    assert "no masked LM that can be loaded" in problem(tmp_path)
-    assert "no masked LM that can be loaded" in problem(llama)
+    assert "holds no config.json" in problem(tmp_path)
+    assert "no model that can be loaded as a masked LM" in problem(llama)
     lms.bert(tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").unlink()
     assert "holds no weights" in problem(tmp_path / "cut")

@@ -200,7 +200,7 @@ def test_an_exported_policy_loads_back_bit_identical_and_in_training_mode(tokeni
     assert (tmp_path / "model" / "README.md").read_text() == "# card"
     assert not list((tmp_path / "model").glob("*.bin"))
     cfg = Model(path=str(tmp_path / "model"))
-    models.check(cfg)
+    models.check_model(cfg)
     loaded = models.load_policy(cfg, tokenizer, seed=99)
     assert_bit_identical(loaded.state_dict(), policy.state_dict())
     assert loaded.training
@@ -272,7 +272,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_before_weights_load(tmp_path, 
     places = {"empty": tmp_path / "empty", "strange": tmp_path / "strange"}
     keys = {k: v.format(**places) if isinstance(v, str) else v for k, v in keys.items()}
     with pytest.raises(ConfigError, match=message):
-        models.check(Model(**keys))
+        models.check_model(Model(**keys))
 
 
 def test_scores_are_told_apart_by_sample_not_by_position_in_the_batch():

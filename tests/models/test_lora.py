@@ -34,7 +34,7 @@ def learned(policy, seed=1):
 
 def with_lora(kind="llama", **keys):
     policy = tiny.model(kind)
-    adapters.attach(policy, Lora(rank=4, **keys), seed=0)
+    adapters.attach_adapters(policy, Lora(rank=4, **keys), seed=0)
     return policy
 
 
@@ -61,7 +61,7 @@ def test_adapters_are_drawn_from_the_seed_and_the_global_random_state_is_left_al
     one, two = tiny.model(), tiny.model()
     before = torch.get_rng_state()
     for policy in (one, two):
-        adapters.attach(policy, Lora(rank=4), seed=0)
+        adapters.attach_adapters(policy, Lora(rank=4), seed=0)
     assert torch.equal(torch.get_rng_state(), before)
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.support import tiny
 from tif.config.model_section import Lora
 from tif.config.schema import Model
-from tif.models.load import prepared
+from tif.models.load import prepare_for_training
 from tif.scoring import lm_head as head
 from tif.scoring.token_scores import token_scores
 
@@ -131,7 +131,7 @@ def test_so_are_those_of_a_model_one_part_of_which_is_frozen(trained):
 
 def test_so_are_those_of_adapters_in_the_head_itself():
     cfg = Model(lora=Lora(rank=4, targets=["lm_head"]))
-    assert_gradients_of_a_plain_loop(*(tiny.spread(prepared(tiny.model(), cfg, 0)) for _ in range(2)), 100)
+    assert_gradients_of_a_plain_loop(*(tiny.spread(prepare_for_training(tiny.model(), cfg, 0)) for _ in range(2)), 100)
 
 
 def test_so_are_those_of_autocast_to_its_precision():

@@ -77,7 +77,7 @@ def measure(
         ConfigError: If there is no such model or data.
     """
     try:
-        models.check(model)
+        models.check_model(model)
         sets = read_benchmark(data).sets
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -132,7 +132,7 @@ def _meta(config: "PretrainedConfig", dtype: torch.dtype, lora: Lora | None) -> 
     with torch.device("meta"):
         made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     if lora:
-        adapters.attach(made, lora, seed=0)
+        adapters.attach_adapters(made, lora, seed=0)
     return made.train()
 
 

@@ -216,7 +216,7 @@ def load(cfg: "Bench") -> tuple["PreTrainedModel", list["Encoded"]]:
 
     try:
         if cfg.model.path:
-            models.check(cfg.model)
+            models.check_model(cfg.model)
         benchmark = read_benchmark(cfg.data)
         forget = identifiers.identify(cfg.identifier, benchmark.forget)
         benchmark = dataclasses.replace(benchmark, forget=forget)
@@ -242,10 +242,10 @@ def random_model(cfg: Model, device: str = "cpu") -> "PreTrainedModel":
     with torch_state.seeded(0), torch.device(device):
         made = transformers.AutoModelForCausalLM.from_config(shape, **keys)
     if cfg.quantize == "none":
-        return models.prepared(made, cfg, 0)
+        return models.prepare_for_training(made, cfg, 0)
     with tempfile.TemporaryDirectory() as folder:  # bits are taken off while weights are read
         made.save_pretrained(folder)
-        return models.prepared(models.pretrained(dataclasses.replace(cfg, path=folder)), cfg, 0)
+        return models.prepare_for_training(models.load_pretrained(dataclasses.replace(cfg, path=folder)), cfg, 0)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> "Table":

@@ -1,12 +1,12 @@
 """How sure a classifier is that texts are no gibberish: the model behind `fluency/clean`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from tif.config.errors import one_line
 from tif.evaluation.generate import by_length
+from tif.models.load import check_hugging_face_model, resolve_model_path
 
 CLEAN = "clean"
 MAX_TOKENS = 512  # of a text are read
@@ -18,14 +18,8 @@ def check(path: str | None) -> None:
     Raises:
         ValueError: One line.
     """
-    from transformers import AutoConfig
-
-    if path is None:
-        return
-    try:
-        AutoConfig.from_pretrained(_place(path))
-    except (OSError, ValueError) as error:
-        raise ValueError(_refusal(path, error)) from None
+    if path is not None:
+        check_hugging_face_model(path, "fluency.classifier", "classifier")
 
 
 def clean_probabilities(
@@ -45,9 +39,9 @@ def clean_probabilities(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_place(path))
+        tokenizer = AutoTokenizer.from_pretrained(resolve_model_path(path))
         model = AutoModelForSequenceClassification.from_pretrained(
-            _place(path), use_safetensors=True, dtype=torch.float32
+            resolve_model_path(path), use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError) as error:
         raise ValueError(_refusal(path, error)) from None
@@ -61,11 +55,6 @@ def clean_probabilities(
             shares = model(**batch).logits.float().softmax(1)[:, int(column)]
         found |= zip(index, shares.tolist(), strict=True)
     return [found[i] for i in range(len(texts))]
-
-
-def _place(path: str) -> str | Path:
-    where = Path(path).expanduser()
-    return where if where.is_dir() else path
 
 
 def _refusal(path: str, error: Exception) -> str:

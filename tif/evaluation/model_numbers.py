@@ -89,7 +89,7 @@ def plan(cfg: Evaluate) -> Plan:
         if path is not None and not problems:
             with collect_problems(problems, USER_ERRORS, rename_key=("model.path", setting)):
                 own = dataclasses.replace(cfg.model, path=path)
-                models.check(own)
+                models.check_model(own)
                 same = (other for other in models_found.values() if other.cfg == own)
                 models_found[setting] = next(same, None) or Checkpoint(own, cfg, where)
                 _ = models_found[setting].encoder

@@ -2,9 +2,7 @@
 
 import bisect
 import dataclasses
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +10,7 @@ import torch
 from tif.config.errors import one_line
 from tif.config.schema import Identifier
 from tif.data.samples import Span
+from tif.models.load import check_hugging_face_model, resolve_model_path
 from tif.scoring import linear
 
 if TYPE_CHECKING:
@@ -85,49 +84,36 @@ def check(key: str, path: str, masked: bool) -> None:
     Raises:
         ValueError: One line naming the key.
     """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-
     kind = "masked LM" if masked else "causal LM"
-    where = located(key, path, kind)
+    check_hugging_face_model(path, key, kind)
+    problem = _tokenizer_problem(path, masked)
+    if problem:
+        raise ValueError(f"{key}: {path} is no {kind} that can be used here ({problem})")
+
+
+def _tokenizer_problem(path: str, masked: bool) -> str | None:
+    """Return why the tokenizer at `path` cannot serve; None = it can."""
     try:
-        config = AutoConfig.from_pretrained(where)
-        with torch.device("meta"):  # shapes without weights
-            _auto(masked).from_config(config)
         own = tokenizer(path)
-        if not own.is_fast:
-            raise ValueError("its tokenizer gives no character offsets")
-        if masked and own.mask_token_id is None:
-            raise ValueError("its tokenizer has no mask token")
-    except (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError, StrictDataclassError) as error:
-        reason = one_line(error)
-        raise ValueError(f"{key}: {path} is no {kind} that can be loaded ({reason})") from None
-    if isinstance(where, Path) and not any(where.glob("*.safetensors")):
-        raise ValueError(f"{key}: {path} holds no weights (*.safetensors); was a download or a run cut short?")
+    except (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError) as error:
+        return one_line(error)
+    if not own.is_fast:
+        return "its tokenizer gives no character offsets"
+    if masked and own.mask_token_id is None:
+        return "its tokenizer has no mask token"
+    return None
 
 
 def load(path: str, masked: bool, cfg: Identifier) -> Reader:
     """The model at `path`, ready to be asked; `cfg` says where it runs and in which dtype."""
     device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    model = _auto(masked).from_pretrained(located("", path), dtype=getattr(torch, cfg.dtype), use_safetensors=True)
+    model = _auto(masked).from_pretrained(
+        resolve_model_path(path), dtype=getattr(torch, cfg.dtype), use_safetensors=True
+    )
     linear.use(model)
     model.eval().requires_grad_(False).to(device)
     own = tokenizer(path)
     return Reader(model, own, limit(model.config, own))
-
-
-def located(key: str, path: str, kind: str = "model") -> Path | str:
-    """The folder `path`, or the hub name that it looks like.
-
-    Raises:
-        ValueError: If it is neither; names `key` and the `kind` of model that is wanted.
-    """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", path):
-        raise ValueError(f"{key}: no folder {path}; want a Hugging Face folder or hub name of a {kind}")
-    return path
 
 
 def limit(config: Any, tokenizer: Any) -> int:
@@ -148,4 +134,4 @@ def tokenizer(path: str) -> Any:
     """The tokenizer at `path`."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(located("", path))
+    return AutoTokenizer.from_pretrained(resolve_model_path(path))

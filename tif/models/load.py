@@ -1,4 +1,8 @@
-"""The policy and its tokenizer."""
+"""Load the policy (the model that is unlearned or finetuned) and its tokenizer.
+
+Called by training, evaluation and the bench. `check_hugging_face_model` is also called by identifiers and by the
+fluency classifier, for their own models: it stops a run before any weights load.
+"""
 
 import contextlib
 import dataclasses
@@ -7,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,97 +24,155 @@ from tif.utils.torch_state import seeded
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+HUB_NAME = r"([\w-][\w.-]*/)?[\w-][\w.-]*"  # model or org/model
+AUTO_CLASSES = {
+    "causal LM": "AutoModelForCausalLM",
+    "masked LM": "AutoModelForMaskedLM",
+    "classifier": "AutoModelForSequenceClassification",
+}
 
-HUB_NAME = r"[\w-][\w.-]*/[\w.-]+"  # org/model
+
+def resolve_model_path(path: str) -> Path | str:
+    """Return what transformers' `from_pretrained` takes: an existing folder or a hub name.
+
+    Raises:
+        FileNotFoundError: If `path` is neither, for example the folder of a stage that was deleted.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(HUB_NAME, path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    return path
 
 
-def check(cfg: Model) -> str:
-    """Stop before weights load where `model.path` is no model or `model.init` no Llama.
+def check_hugging_face_model(path: str, key: str, kind: str, **options: Any) -> "PreTrainedModel":
+    """Raise ConfigError unless `path` is a Hugging Face model of this kind.
+
+    Args:
+        path: folder or hub name.
+        key: the configuration key that names it, for the message.
+        kind: one of `AUTO_CLASSES`.
+        options: for `from_config`, such as `attn_implementation` or `trust_remote_code`.
+
+    Returns:
+        The model on the meta device: shapes without weights.
+
+    Raises:
+        ConfigError: Naming the key, what is wrong and what is wanted.
+    """
+    import transformers
+
+    try:
+        location = resolve_model_path(path)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{key}: no folder {path}; want a Hugging Face folder or hub name of a {kind}"
+        ) from None
+    is_folder = isinstance(location, Path)
+    if is_folder and not (location / "config.json").is_file():
+        raise ConfigError(
+            f"{key}: {path} holds no config.json; want a Hugging Face model folder (a run's model/)"
+        )
+    trusted = {"trust_remote_code": options.get("trust_remote_code", False)}
+    try:
+        config = transformers.AutoConfig.from_pretrained(location, **trusted)
+        with torch.device("meta"):
+            model = getattr(transformers, AUTO_CLASSES[kind]).from_config(config, **options)
+    except _loading_errors() as error:
+        raise ConfigError(
+            f"{key}: {path} is no model that can be loaded as a {kind} ({one_line(error)})"
+        ) from None
+    if is_folder and not any(location.glob("*.safetensors")):
+        raise ConfigError(
+            f"{key}: {path} holds no weights (*.safetensors); was a download or a run cut short?"
+        )
+    return model
+
+
+def check_model(settings: Model) -> str:
+    """Raise ConfigError unless section `model` describes a causal LM, with LoRA targets that it has.
 
     Returns:
         The model's family, as transformers calls it ("llama").
 
     Raises:
-        ConfigError: Naming the key and the next step.
+        ConfigError: Naming the key and the next step, before any weights load.
     """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
-
-    errors = (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError, StrictDataclassError)
-    if cfg.path is None:
-        unknown = set(cfg.init) - set(LlamaConfig().to_dict())
-        if unknown:
-            raise ConfigError(f"model.init: LlamaConfig has no {', '.join(sorted(unknown))}")
-        try:
-            with torch.device("meta"):  # shapes without weights
-                AutoModelForCausalLM.from_config(LlamaConfig(**cfg.init), attn_implementation=cfg.attention)
-        except errors as error:
-            raise ConfigError(f"model.init: no Llama can be made of it ({one_line(error)})") from None
+    if settings.path is None:
+        _check_new_llama(settings)
         return "llama"
-    folder = Path(cfg.path).expanduser()
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    is_folder = Path(settings.path).expanduser().is_dir()
+    if not is_folder and "/" not in settings.path:  # more often a mistyped stage than a hub name
         raise ConfigError(
-            f"model.path: {cfg.path} holds no config.json; want a Hugging Face model folder (a run's model/)"
+            f"model.path: no folder {settings.path}; want a Hugging Face folder, a hub name "
+            "(org/model) or a stage"
         )
-    if not folder.is_dir() and not re.fullmatch(HUB_NAME, cfg.path):
-        raise ConfigError(
-            f"model.path: no folder {cfg.path}; want a Hugging Face folder, a hub name (org/model) or a stage"
-        )
-    keys = {"trust_remote_code": cfg.trust_remote_code}
+    model = check_hugging_face_model(
+        settings.path,
+        "model.path",
+        "causal LM",
+        attn_implementation=settings.attention,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    if settings.lora.rank:
+        from tif.models.lora import attach_adapters
+
+        attach_adapters(model, settings.lora, seed=0)
+    return str(model.config.model_type)
+
+
+def _check_new_llama(settings: Model) -> None:
+    """Raise ConfigError unless `model.init` describes a Llama."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    unknown = set(settings.init) - set(LlamaConfig().to_dict())
+    if unknown:
+        raise ConfigError(f"model.init: LlamaConfig has no {', '.join(sorted(unknown))}")
     try:
-        found = AutoConfig.from_pretrained(folder if folder.is_dir() else cfg.path, **keys)
+        config = LlamaConfig(**settings.init)
         with torch.device("meta"):
-            made = AutoModelForCausalLM.from_config(found, attn_implementation=cfg.attention, **keys)
-    except errors as error:
-        raise ConfigError(f"model.path: {cfg.path} is no model that can be loaded ({one_line(error)})") from None
-    if cfg.lora.rank:
-        from tif.models.lora import attach
-
-        attach(made, cfg.lora, seed=0)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"model.path: {cfg.path} holds no weights (*.safetensors); was a download or a run cut short?"
-        )
-    return str(found.model_type)
+            AutoModelForCausalLM.from_config(config, attn_implementation=settings.attention)
+    except _loading_errors() as error:
+        raise ConfigError(f"model.init: no Llama can be made of it ({one_line(error)})") from None
 
 
-def layers(cfg: Model) -> int:
-    """Number of the model's decoder layers; `check` has found that it can be made."""
+def _loading_errors() -> tuple[type[Exception], ...]:
+    """Return what transformers raises for a config or tokenizer that it cannot use."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    kinds = (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError)
+    return (*kinds, StrictDataclassError)
+
+
+def count_layers(settings: Model) -> int:
+    """Return the number of the model's decoder layers; the model passed `check_model`."""
     from transformers import AutoConfig, LlamaConfig
 
-    if cfg.path is None:
-        return int(LlamaConfig(**cfg.init).num_hidden_layers)
-    found = AutoConfig.from_pretrained(Path(cfg.path).expanduser(), trust_remote_code=cfg.trust_remote_code)
-    return int(found.get_text_config().num_hidden_layers)
+    if settings.path is None:
+        return int(LlamaConfig(**settings.init).num_hidden_layers)
+    config = AutoConfig.from_pretrained(
+        resolve_model_path(settings.path), trust_remote_code=settings.trust_remote_code
+    )
+    return int(config.get_text_config().num_hidden_layers)
 
 
-def _located(cfg: Model) -> Path:
-    """`model.path` as from_pretrained takes it.
-
-    Raises:
-        FileNotFoundError: If it was a folder and is gone, as a stage that somebody deleted.
-    """
-    path = Path(str(cfg.path)).expanduser()
-    if not path.is_dir() and not re.fullmatch(HUB_NAME, str(cfg.path)):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    return path
-
-
-def load_tokenizer(cfg: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
-    """The model's tokenizer; for a model from scratch, byte-level BPE trained on `texts`."""
+def load_tokenizer(settings: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
+    """Return the model's tokenizer; for a new model, byte-level BPE trained on `texts`."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    if cfg.path is not None:
-        return AutoTokenizer.from_pretrained(_located(cfg), trust_remote_code=cfg.trust_remote_code)
+    if settings.path is not None:
+        return AutoTokenizer.from_pretrained(
+            resolve_model_path(settings.path), trust_remote_code=settings.trust_remote_code
+        )
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    specials = ["<end>", "<pad>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=cfg.init.get("vocab_size", 4096),
-        special_tokens=specials,
+        vocab_size=settings.init.get("vocab_size", 4096),
+        special_tokens=["<end>", "<pad>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -118,80 +180,127 @@ def load_tokenizer(cfg: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<pad>")
 
 
-def load_policy(cfg: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, empty: bool = False) -> "PreTrainedModel":
-    """The model to unlearn (or to finetune), in training mode.
+def load_policy(
+    settings: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, empty: bool = False
+) -> "PreTrainedModel":
+    """Return the model to unlearn or to finetune, in training mode.
 
-    Weights from scratch are drawn from `seed`; the global random state is left as it was. `empty`: no weights are read
-    or made, the model is on the meta device.
+    Args:
+        settings: section `model`.
+        tokenizer: a new model gets its vocabulary and its special tokens.
+        seed: new weights and adapters are drawn from it; the global random state does not change.
+        empty: read and draw no weights; the model is on the meta device.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    dtype = getattr(torch, cfg.dtype)
-    if cfg.path is None:
-        # The checkpoint says how it was made; ids of the tokenizer that was trained for it.
-        keys = {**cfg.init, "vocab_size": len(tokenizer), "bos_token_id": None}
-        config = LlamaConfig(**keys, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-        with seeded(seed), torch.device("meta") if empty else contextlib.nullcontext():
-            policy: PreTrainedModel = LlamaForCausalLM(config).to(dtype)
+    if settings.path is None:
+        policy = _new_llama(settings, tokenizer, seed, empty)
     elif empty:
-        found = AutoConfig.from_pretrained(_located(cfg), trust_remote_code=cfg.trust_remote_code)
-        keys = {"attn_implementation": cfg.attention, "trust_remote_code": cfg.trust_remote_code}
+        trusted = {"trust_remote_code": settings.trust_remote_code}
+        config = AutoConfig.from_pretrained(resolve_model_path(settings.path), **trusted)
         with torch.device("meta"):
-            policy = AutoModelForCausalLM.from_config(found, dtype=dtype, **keys)
+            policy = AutoModelForCausalLM.from_config(
+                config,
+                dtype=getattr(torch, settings.dtype),
+                attn_implementation=settings.attention,
+                **trusted,
+            )
     else:
-        policy = pretrained(cfg)
-    return prepared(policy, cfg, seed)
+        policy = load_pretrained(settings)
+    return prepare_for_training(policy, settings, seed)
 
 
-def pretrained(cfg: Model) -> "PreTrainedModel":
-    """The weights that `model.path` names, from safetensors, in as many bits as asked for."""
+def _new_llama(
+    settings: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, empty: bool
+) -> "PreTrainedModel":
+    """Return a Llama of `model.init` with weights drawn from the seed."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    # The checkpoint says how it was made, and has the ids of the tokenizer trained for it.
+    keys = settings.init | {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    with seeded(seed), torch.device("meta") if empty else contextlib.nullcontext():
+        return LlamaForCausalLM(LlamaConfig(**keys)).to(getattr(torch, settings.dtype))
+
+
+def load_pretrained(settings: Model) -> "PreTrainedModel":
+    """Return the model at `model.path`, from safetensors, quantised where `model.quantize` says so."""
     from transformers import AutoModelForCausalLM
 
-    dtype = getattr(torch, cfg.dtype)
     return AutoModelForCausalLM.from_pretrained(
-        _located(cfg),
-        dtype=dtype,
-        attn_implementation=cfg.attention,
-        trust_remote_code=cfg.trust_remote_code,
+        resolve_model_path(str(settings.path)),
+        dtype=getattr(torch, settings.dtype),
+        attn_implementation=settings.attention,
+        trust_remote_code=settings.trust_remote_code,
         use_safetensors=True,
-        quantization_config=_few_bits(cfg, dtype),
+        quantization_config=_quantization(settings),
     )
 
 
-def prepared(policy: "PreTrainedModel", cfg: Model, seed: int) -> "PreTrainedModel":
-    """The model as a run trains it: attention, kernels, checkpointing, adapters drawn from `seed`; in training mode."""
-    for layer in policy.modules() if cfg.quantize == "nf4" else ():
-        # On some CPUs the first evaluation would pack the weights anew for good and multiply in bfloat16 from then on.
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+def _quantization(settings: Model) -> "BitsAndBytesConfig | None":
+    """Return how bitsandbytes stores the weights; None = as they are."""
+    from transformers import BitsAndBytesConfig
+
+    if settings.quantize == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+        )
+    return BitsAndBytesConfig(load_in_8bit=True) if settings.quantize == "int8" else None
+
+
+def prepare_for_training(
+    policy: "PreTrainedModel", settings: Model, seed: int
+) -> "PreTrainedModel":
+    """Give the policy the attention, checkpointing and adapters of section `model`, in place.
+
+    Args:
+        policy: as loaded.
+        settings: section `model`.
+        seed: adapters are drawn from it.
+
+    Returns:
+        The policy, in training mode.
+    """
+    if settings.quantize == "nf4":
+        _keep_four_bits(policy)
     attention.use(policy)
-    if cfg.liger:
-        from transformers.integrations.liger import apply_liger_kernel
+    if settings.gradient_checkpointing:
+        # The reentrant kind gives LoRA no gradients.
+        policy.gradient_checkpointing_enable({"use_reentrant": False})
+    if settings.lora.rank:
+        from tif.models.lora import attach_adapters
 
-        # Not its losses: ours need float32 scores of answer tokens, and take them in chunks.
-        apply_liger_kernel(policy, {"cross_entropy": False, "fused_linear_cross_entropy": False})
-    if cfg.gradient_checkpointing:
-        policy.gradient_checkpointing_enable({"use_reentrant": False})  # the other kind loses LoRA's gradients
-    if cfg.lora.rank:
-        from tif.models.lora import attach
-
-        attach(policy, cfg.lora, seed)
+        attach_adapters(policy, settings.lora, seed)
     linear.use(policy)
     return policy.train()
 
 
-def _few_bits(cfg: Model, dtype: torch.dtype) -> "BitsAndBytesConfig | None":
-    from transformers import BitsAndBytesConfig
+def _keep_four_bits(policy: "PreTrainedModel") -> None:
+    """Switch off bitsandbytes' repacking for AVX512 CPUs.
 
-    if cfg.quantize == "nf4":
-        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                                  bnb_4bit_compute_dtype=dtype)  # fmt: skip
-    return BitsAndBytesConfig(load_in_8bit=True) if cfg.quantize == "int8" else None
+    The first forward in evaluation mode would pack the weights anew, for good, and all later ones
+    would multiply in bfloat16.
+    """
+    for layer in policy.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch with its tensors on `device`."""
-    moved = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()}
-    moved |= {k: to_device(v, device) for k, v in moved.items() if isinstance(v, Batch)}
-    return Batch(**moved)
+    """Return the batch with its tensors, and those of its retain and alternate rows, on `device`."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, torch.Tensor):
+            value = value.to(device)
+        elif isinstance(value, Batch):
+            value = to_device(value, device)
+        values[field.name] = value
+    return Batch(**values)

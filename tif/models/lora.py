@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAME = "default"  # of the one adapter, as peft calls it
 
 
-def attach(policy: "PreTrainedModel", cfg: Lora, seed: int) -> None:
+def attach_adapters(policy: "PreTrainedModel", cfg: Lora, seed: int) -> None:
     """Put adapters into the policy, in place; they alone are trained, from `seed`, in float32.
 
     The policy stays a model of its own class: what reads and runs it need not know of adapters.

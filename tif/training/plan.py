@@ -120,7 +120,7 @@ def _check_places(found: Plan, problems: list[str]) -> None:
         _check_loss(cfg, processes)
     if cfg.model.path not in cfg.stages:
         with collect_problems(problems):
-            found.family = models.check(cfg.model)
+            found.family = models.check_model(cfg.model)
             _check_tokenizer(cfg)
     if cfg.eval.enabled and cfg.eval.benchmarks:
         with collect_problems(problems):
@@ -192,7 +192,7 @@ def _check_layer(found: Plan) -> None:
     layer, stage = losses.hidden_layer(found.cfg.loss), found.stages.get(str(found.cfg.model.path))
     if layer is None:
         return
-    count = models.layers(stage.cfg.model if stage else found.cfg.model)
+    count = models.count_layers(stage.cfg.model if stage else found.cfg.model)
     if layer >= count:
         raise ConfigError(f"loss.rmu.layer: the model has layers 0 to {count - 1}, got {layer}")
 

@@ -69,8 +69,7 @@ def check_hugging_face_model(path: str, key: str, kind: str, **options: Any) -> 
         raise ConfigError(
             f"{key}: no folder {path}; want a Hugging Face folder or hub name of a {kind}"
         ) from None
-    is_folder = isinstance(location, Path)
-    if is_folder and not (location / "config.json").is_file():
+    if isinstance(location, Path) and not (location / "config.json").is_file():
         raise ConfigError(
             f"{key}: {path} holds no config.json; want a Hugging Face model folder (a run's model/)"
         )
@@ -83,7 +82,7 @@ def check_hugging_face_model(path: str, key: str, kind: str, **options: Any) -> 
         raise ConfigError(
             f"{key}: {path} is no model that can be loaded as a {kind} ({one_line(error)})"
         ) from None
-    if is_folder and not any(location.glob("*.safetensors")):
+    if isinstance(location, Path) and not any(location.glob("*.safetensors")):
         raise ConfigError(
             f"{key}: {path} holds no weights (*.safetensors); was a download or a run cut short?"
         )

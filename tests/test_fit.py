@@ -15,7 +15,7 @@ from tif.data.fictitious import fictitious
 from tif.identifiers import span_file as store
 from tif.models import load as models
 from tif.records import files as records
-from tif.reports import run as report
+from tif.reports.columns import format_number
 from tif.training import module
 from tif.training import plan as planning
 from tif.training import run as training
@@ -402,7 +402,7 @@ def test_the_model_card_tells_where_the_model_comes_from_and_what_it_scored(run)
     card = (run.folder / "model" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")
     last = rows(run.folder)[-1]
-    assert f"| 2 | {report.number(last['forget/quality'])} | {report.number(last['utility/model'])} |" in card
+    assert f"| 2 | {format_number(last['forget/quality'])} | {format_number(last['utility/model'])} |" in card
     assert card.count("\n| ") == 4  # head, epochs 0, 1, 2
 
 
@@ -492,7 +492,7 @@ def dies_at(monkeypatch, owner, name, when):
         ("epoch-1", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 1, 1),
         ("epoch-2", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 2, 2),
         ("export", callbacks, "save", lambda args: args[2].name == "model", 2),
-        ("plots", report, "write_plots", lambda args: True, 2),
+        ("plots", training, "write_plots", lambda args: True, 2),
     ],
 )
 def test_a_killed_run_goes_on_and_ends_with_the_rows_of_one_that_was_not(

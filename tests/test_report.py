@@ -8,8 +8,11 @@ import pytest
 from rich.console import Console
 
 from tests.support.small import files, finished, rows
+from tif import report
 from tif.records import files as records
-from tif.reports import run as report
+from tif.reports import plots, run_tables
+from tif.reports.columns import COLUMNS, format_number
+from tif.reports.run_folder import evaluation_rows, retain_row, summarize
 
 
 @pytest.fixture
@@ -37,31 +40,31 @@ def cells(line):
     ],
 )  # fmt: skip
 def test_numbers_have_three_digits_and_small_ones_are_powers(value, expected):
-    assert report.number(value) == expected
+    assert format_number(value) == expected
 
 
 def test_the_table_has_a_row_an_epoch_and_the_retain_models(run):
-    text = shown(report.metrics_table(report.evaluations(run), report.retain_row(run)))
+    text = shown(run_tables.metrics_table(evaluation_rows(run), retain_row(run)))
     lines = [cells(line) for line in text.splitlines() if "│" in line]
     assert [line[0] for line in lines] == ["before", "1", "2", "retain model"]
     head = cells(next(line for line in text.splitlines() if "┃" in line))
-    for name, row in zip(("before", "1", "2"), report.evaluations(run), strict=True):
+    for name, row in zip(("before", "1", "2"), evaluation_rows(run), strict=True):
         line = next(line for line in lines if line[0] == name)
-        assert head[1:] == [title for key, title in report.COLUMNS.items() if key in row]
-        for key in row.keys() & report.COLUMNS:
-            assert line[head.index(report.COLUMNS[key])] == report.number(row[key])
+        assert head[1:] == [title for key, title in COLUMNS.items() if key in row]
+        for key in row.keys() & COLUMNS:
+            assert line[head.index(COLUMNS[key])] == format_number(row[key])
     assert lines[-1][head.index("forget quality ↑")] == "-"
-    assert lines[-1][head.index("model utility ↑")] == report.number(report.retain_row(run)["utility/model"])
+    assert lines[-1][head.index("model utility ↑")] == format_number(retain_row(run)["utility/model"])
 
 
 def test_the_table_leaves_no_number_out_on_a_narrow_terminal(run):
-    text = shown(report.metrics_table(report.evaluations(run), report.retain_row(run)), width=80)
+    text = shown(run_tables.metrics_table(evaluation_rows(run), retain_row(run)), width=80)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_columns_that_no_row_has_are_left_out():
-    text = shown(report.metrics_table([{"epoch": 0, "step": 0, "forget/probability": 0.5}], {}))
+    text = shown(run_tables.metrics_table([{"epoch": 0, "step": 0, "forget/probability": 0.5}], {}))
     head = next(line for line in text.splitlines() if "┃" in line)
     assert cells(head) == ["epoch", "forget prob. ↓"]
     assert len([line for line in text.splitlines() if "│" in line]) == 1
@@ -79,14 +82,14 @@ def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
     odd = {"prompt": "Who is [bold]she[/bold]?", "answer": "[red]x[/]", "generated": "[/] :smile: \\[dim]y"}
     for epoch in ("0", "2"):
         odd_records(run / "eval" / epoch, **odd)
-    text = shown(report.generations_table(run, 0, 2))
+    text = shown(run_tables.generations_table(run, 0, 2))
     line = cells(next(line for line in text.splitlines() if "she" in line))
     assert line == [odd["prompt"], odd["answer"], odd["generated"], odd["generated"]]
 
 
 def test_generations_are_spread_over_the_forget_set_and_stand_beside_the_true_answer(run):
     before, after = (records.read(run / "eval" / e).sets["forget"].records for e in ("0", "2"))
-    text = "".join(shown(report.generations_table(run, 0, 2), width=600).split())
+    text = "".join(shown(run_tables.generations_table(run, 0, 2), width=600).split())
     for i in (0, 2, 5):  # three of eight
         row = "│".join((before[i].prompt, before[i].answer, before[i].generated or "", after[i].generated or ""))
         assert "".join(row.split()) in text
@@ -98,7 +101,7 @@ def test_generations_are_spread_over_the_forget_set_and_stand_beside_the_true_an
     [(8, 3, [0, 2, 5]), (3, 3, [0, 1, 2]), (2, 3, [0, 1]), (5, 0, []), (40, 1, [0])],
 )
 def test_samples_are_spread_evenly(total, wanted, expected):
-    assert report._spread(total, wanted) == expected
+    assert run_tables.spread_indices(total, wanted) == expected
 
 
 def test_the_command_makes_table_and_plots_again_from_the_folder_alone(run):
@@ -131,7 +134,7 @@ def test_a_run_that_is_still_going_is_reported_up_to_its_last_whole_row(run, cap
     (run / "metrics.jsonl").write_text(text[:-20])
     (run / "summary.json").unlink()
     assert report.main([str(run)]) == 0
-    assert len(report.evaluations(run)) == 2
+    assert len(evaluation_rows(run)) == 2
     assert "epoch 1" in capsys.readouterr().out
 
 
@@ -140,7 +143,7 @@ def test_a_run_without_evaluations_is_reported_by_its_folder(run, capsys):
     (run / "metrics.jsonl").write_text("".join(line for line in lines if "train/loss" in line))
     assert report.main([str(run)]) == 0
     assert capsys.readouterr().out == f"run folder: {run}\n"
-    assert report.summary(run)["start"] is None
+    assert summarize(run)["start"] is None
 
 
 def test_the_plots_show_every_evaluation_and_every_step(run, monkeypatch):
@@ -148,7 +151,7 @@ def test_the_plots_show_every_evaluation_and_every_step(run, monkeypatch):
 
     drawn = {}
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: drawn.update({path.name: self}))
-    report.write_plots(run)
+    plots.write_plots(run)
     found = rows(run)
     axes = drawn["quality_utility.png"].axes[0]
     evaluated = [r for r in found if "forget/quality" in r]

@@ -59,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--json" in words:
         print(json.dumps(found, indent=1, allow_nan=False))
         return 0
-    from tif.reports import evaluation as evaluation_tables
+    from tif.reports.evaluation import show_evaluation
 
-    evaluation_tables.show(found)
+    show_evaluation(found)
     return 0
 
 

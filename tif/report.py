@@ -1,7 +1,37 @@
-"""python -m tif.report RUN [RUN ...]: the table, the generations and the plots of finished runs, again."""
+"""Show finished runs again: metrics, answers before and after, plots.
 
-from tif.reports.run import main
+    python -m tif.report RUN [RUN ...]
+
+RUN is a run folder, as runs/quickstart. The tables go to the terminal. The plots
+(quality_utility.png, losses.png) are written to the folder again.
+Exit code: 0 done, 2 a folder is no run folder.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tif.reports.plots import write_plots
+from tif.reports.run_folder import METRICS_FILE
+from tif.reports.run_tables import show_run
 from tif.utils import command_line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0 if words else 2
+    for word in words:
+        folder = Path(word)
+        if not (folder / METRICS_FILE).is_file():
+            print(f"{word}: no run folder (no {METRICS_FILE} in it)", file=sys.stderr)
+            return 2
+        write_plots(folder)
+        show_run(folder)
+    return 0
+
 
 if __name__ == "__main__":
     command_line.run_main(main)

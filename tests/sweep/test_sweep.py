@@ -14,6 +14,7 @@ from tif.config.errors import ConfigError
 from tif.metrics import overall
 from tif.models import load as models
 from tif.reports import sweep as sweep_results
+from tif.reports.run_folder import evaluation_rows
 from tif.sweep import command as sweep
 from tif.training import run as training
 from tif.training import run_folders as runs
@@ -165,7 +166,7 @@ def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
     assert sorted(short[2:4]) == ["| dpo", "| tpo"]
     assert whole[2:] == [short[2]] * 2 + [short[3]] * 2 + ["| before", "| retain model"] == whole[2:6] + short[4:]
     found = json.loads((folder / "results.json").read_text())["runs"]["dpo"]
-    values = [training.report.evaluations(folder / "dpo" / f"seed{s}")[-1]["forget/probability"] for s in (0, 1)]
+    values = [evaluation_rows(folder / "dpo" / f"seed{s}")[-1]["forget/probability"] for s in (0, 1)]
     assert found["last"]["forget/probability"]["values"] == values
     assert values[0] != values[1]
 
@@ -239,7 +240,7 @@ def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
     for seed, table in enumerate(tables):
         (tmp_path / str(seed)).mkdir()
         (tmp_path / str(seed) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
-    found = sweep_results.results({"a": [tmp_path / "0", tmp_path / "1"], "none": []})
+    found = sweep_results.collect_results({"a": [tmp_path / "0", tmp_path / "1"], "none": []})
     best, last = found["runs"]["a"]["best"], found["runs"]["a"]["last"]
     assert best["epoch"]["values"] == [2, 1]
     assert best["forget/quality"]["mean"] == pytest.approx(0.6)
@@ -247,7 +248,7 @@ def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
     assert last["utility/model"]["mean"] == pytest.approx(0.3)
     assert found["before"]["forget/quality"] == pytest.approx(0.8)
     assert found["runs"]["none"] == {"seeds": 0, "best": {}, "last": {}}
-    header, *lines = sweep_results.rows(found)
+    header, *lines = sweep_results.full_table(found)
     assert header[:4] == ["run", "epoch", "seeds", "forget quality ↑"]
     assert lines[0][:4] == ["a", "best (2/1)", "2", "0.600 ± 0.283"]
     assert lines[1][1] == "last (3/3)"
@@ -282,7 +283,7 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
         "before": {"forget/quality": 1.2e-66, "utility/model": 0.9},
         "retain_model": {"utility/model": 0.9},
     }
-    assert sweep_results.brief(found)[1:] == [
+    assert sweep_results.short_table(found)[1:] == [
         ["tpo_centred", *["0.600 ± 0.120", "0.800 ± 0.120"] * 2],
         ["muse_logit_npo", *["0.300 ± 0.000", "0.700 ± 0.000"] * 2],
         ["whp_inference", *["1.9e-04 ± 2e-04", "0.800 ± 2e-04"] * 2],
@@ -293,7 +294,7 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     (tmp_path / "results.json").write_text(json.dumps(found))
     screen = Console(width=80, file=io.StringIO())
     monkeypatch.setattr(sweep_results, "console", screen)
-    sweep_results.show(tmp_path)
+    sweep_results.show_results(tmp_path)
     lines = screen.file.getvalue().splitlines()
     assert max(map(len, lines[:-1])) <= 80  # the last one is a path
     (line,) = (line for line in lines if "whp_inference" in line)
@@ -303,6 +304,6 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
 
 def test_one_seed_has_no_deviation(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(evaluation(1, 0.5, 0.25)) + "\n")
-    found = sweep_results.results({"a": [tmp_path]})
+    found = sweep_results.collect_results({"a": [tmp_path]})
     assert found["runs"]["a"]["last"]["utility/model"] == {"mean": 0.25, "sd": None, "values": [0.25]}
-    assert sweep_results.rows(found)[1][3] == "0.500"
+    assert sweep_results.full_table(found)[1][3] == "0.500"

@@ -1,10 +1,13 @@
-"""What a sweep found: mean and deviation over seeds of each run's best and last epoch, as files, table and plot."""
+"""Results of a sweep: each run's best and last epoch, mean and deviation over seeds.
+
+Called by `tif.sweep`. Written as results.json, table.md and quality_utility.png, shown as a table.
+"""
 
 import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich import box
 from rich.markup import escape
@@ -12,165 +15,188 @@ from rich.table import Table
 
 from tif.metrics import overall
 from tif.metrics.overall import SCORE
-from tif.reports import run as report
+from tif.reports.columns import COLUMNS, columns_of, format_number
+from tif.reports.plots import QUALITY_UTILITY_PLOT, plot_sweep
+from tif.reports.run_folder import evaluation_rows, retain_row
 from tif.utils.files import write_text
 from tif.utils.terminal import console
 
-RESULTS = "results.json"
+RESULTS_FILE = "results.json"
 EPOCHS = ("best", "last")
+MODELS = {"before": "before", "retain_model": "retain model"}  # key in the results -> label
+# The short table shows the first of these pairs that was measured.
+MAIN_METRICS = (("forget/quality", "utility/model"), ("muse/privleak", "muse/knowmem_retain"))
 
 
-def results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """By run name: for the best (by `overall.score`) and the last epoch, each metric's mean and deviation over seeds.
+def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """Return the metrics of each run at its best and its last epoch, over its seeds.
+
+    The best epoch has the highest score (`metrics.overall.score`). Epoch 0, the model before
+    training, is never the best.
 
     Args:
-        folders: finished runs by name, one a seed. A run's first row, the model before training, is nobody's best.
+        folders: run name -> folders of its finished runs, one for each seed.
 
     Returns:
-        {"runs": {name: {"seeds": n, "best"/"last": {metric: {"mean", "sd", "values"}}}}, "before", "retain_model":
-        {metric: mean over all runs}}; sd is that of a sample (n - 1), null for one seed.
+        {"runs": {name: {"seeds": n, "best"/"last": {metric: {"mean", "sd", "values"}}}},
+        "before", "retain_model": {metric: mean over all runs}}. sd is that of a sample (n - 1),
+        None for one seed.
     """
-    found: dict[str, Any] = {"runs": {}, "before": {}, "retain_model": {}}
-    before, retain = [], []
-    for name, own in folders.items():
-        epochs = [[_scored(row) for row in report.evaluations(folder) if row["epoch"] > 0] for folder in own]
-        epochs = [rows for rows in epochs if rows]
-        before += [row for folder in own for row in report.evaluations(folder) if row["epoch"] == 0]
-        retain += [row for folder in own if (row := report.retain_row(folder))]
-        found["runs"][name] = {
-            "seeds": len(epochs),
-            "best": _statistics([max(rows, key=lambda row: row[SCORE]) for rows in epochs]),
-            "last": _statistics([rows[-1] for rows in epochs]),
-        }
-    for title, rows in (("before", before), ("retain_model", retain)):
-        found[title] = {metric: value["mean"] for metric, value in _statistics(rows).items()}
-    return found
+    runs, before, retain = {}, [], []
+    for name, seed_folders in folders.items():
+        best, last = [], []
+        for folder in seed_folders:
+            evaluations = evaluation_rows(folder)
+            before += [row for row in evaluations if row["epoch"] == 0]
+            retain.append(retain_row(folder))
+            trained = [_with_score(row) for row in evaluations if row["epoch"] > 0]
+            if trained:
+                best.append(max(trained, key=lambda row: row[SCORE]))
+                last.append(trained[-1])
+        runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
+    retain = [row for row in retain if row]
+    return {"runs": runs, "before": _means(before), "retain_model": _means(retain)}
 
 
-def _scored(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with its score, 0 where it lacks what that is made from."""
-    return {**row, SCORE: overall.score(row) or 0.0}
+def write_results(folder: Path, folders: Mapping[str, Sequence[Path]]) -> None:
+    """Write results.json, table.md and the plot of the runs that are there.
 
-
-def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean, sample deviation and values of each of the report's metrics, of `epoch` and score, that all rows have."""
-    shown = [key for key in ("epoch", SCORE, *report.COLUMNS) if rows and all(row.get(key) is not None for row in rows)]
-    columns = {key: [float(row[key]) for row in rows] for key in shown}
-    return {
-        key: {
-            "mean": statistics.fmean(values),
-            "sd": statistics.stdev(values) if len(values) > 1 else None,
-            "values": values,
-        }
-        for key, values in columns.items()
-    }
-
-
-def write(folder: Path, folders: Mapping[str, Sequence[Path]]) -> None:
-    """results.json, table.md and quality_utility.png of the runs that are there."""
+    Args:
+        folder: of the sweep.
+        folders: as `collect_results` takes them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    found = results(folders)
-    write_text(folder / RESULTS, json.dumps(found, indent=1) + "\n")
-    write_text(folder / "table.md", _markdown(brief(found)) + "\n" + _markdown(rows(found)))
-    _plot(folder / "quality_utility.png", found)
+    results = collect_results(folders)
+    tables = _markdown(short_table(results)) + "\n" + _markdown(full_table(results))
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=1) + "\n")
+    write_text(folder / "table.md", tables)
+    plot_sweep(folder / QUALITY_UTILITY_PLOT, results)
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] * len(lines[0])
-    return "".join("| " + " | ".join(line) + " |\n" for line in (lines[0], rule, *lines[1:]))
-
-
-def _ranked(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Names and results, largest mean score of the best epochs first; runs without an evaluation last."""
-    return sorted(found["runs"].items(), key=lambda item: -item[1]["best"].get(SCORE, {"mean": -1.0})["mean"])
-
-
-def _shown(found: Mapping[str, Any]) -> dict[str, str]:
-    seen = [own[epoch] for own in found["runs"].values() for epoch in EPOCHS] + [found["before"], found["retain_model"]]
-    return {key: title for key, title in report.COLUMNS.items() if any(key in row for row in seen)}
-
-
-def brief(found: Mapping[str, Any]) -> list[list[str]]:
-    """A line a run, ranked: forgetting and usefulness at the best and the last epoch; fits 80 columns."""
-    shown = _shown(found)
-    pairs = (("forget/quality", "utility/model"), ("muse/privleak", "muse/knowmem_retain"), tuple(shown)[:2])
-    pair = next(own for own in pairs if set(own) <= set(shown))
-    lines = [["run", *(f"{epoch}: {shown[key]}" for epoch in EPOCHS for key in pair)]]
-    lines += [[name, *(_cell(own[e].get(key)) for e in EPOCHS for key in pair)] for name, own in _ranked(found)]
-    for title, label in (("before", "before"), ("retain_model", "retain model")):
-        if found[title]:
-            lines.append([label, *["-"] * len(pair), *(report.number(found[title].get(key)) for key in pair)])
-    return lines
-
-
-def rows(found: Mapping[str, Any]) -> list[list[str]]:
-    """All that was measured, ranked: a run and an epoch a line, "mean ± deviation" of each metric; then both models."""
-    shown = _shown(found)
-    lines = [["run", "epoch", "seeds", *shown.values()]]
-    for name, own in _ranked(found):
-        for epoch in EPOCHS:
-            number = own[epoch].get("epoch")
-            label = epoch if number is None else f"{epoch} ({'/'.join(f'{v:g}' for v in number['values'])})"
-            lines.append([name, label, str(own["seeds"]), *(_cell(own[epoch].get(key)) for key in shown)])
-    for title, label in (("before", "before"), ("retain_model", "retain model")):
-        if found[title]:
-            lines.append([label, "-", "-", *(report.number(found[title].get(key)) for key in shown)])
-    return lines
-
-
-def _cell(value: Mapping[str, Any] | None) -> str:
-    if value is None:
-        return "-"
-    if value["sd"] is None:
-        return report.number(value["mean"])
-    deviation = f"{value['sd']:.0e}" if 0 < value["sd"] < 0.001 else report.number(value["sd"])
-    return f"{report.number(value['mean'])} ± {deviation}"
-
-
-def show(folder: Path) -> None:
-    """Print the short table, and where the files are."""
-    header, *lines = brief(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
+def show_results(folder: Path) -> None:
+    """Print the short table of a sweep's folder, and where its files are."""
+    results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    header, *lines = short_table(results)
     title = "Mean ± deviation over seeds; best by eval.best=score, best runs first"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for i, column in enumerate(header):
-        # Names whole however narrow the terminal, or the log of a job; numbers fold.
-        width = max(len(line[0]) for line in lines) if i == 0 else None
-        side: Literal["left", "right"] = "right" if i else "left"
-        table.add_column("\n".join(column.split(" ", 2)), justify=side, min_width=width, overflow="fold")
+    # Names are never folded, also not in a narrow terminal or in a job's log; numbers are.
+    table.add_column(header[0], min_width=max(len(line[0]) for line in lines), overflow="fold")
+    for column in header[1:]:
+        two_words_a_line = "\n".join(column.split(" ", 2))
+        table.add_column(two_words_a_line, justify="right", overflow="fold")
     for line in lines:
         table.add_row(*map(escape, line))
     console.print(table)
     console.print(f"results: {escape(str(folder))}", soft_wrap=True)
 
 
-def _plot(path: Path, found: Mapping[str, Any]) -> None:
-    """Forget quality against model utility: a colour a run, its best epoch filled, its last one hollow."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
+def short_table(results: Mapping[str, Any]) -> list[list[str]]:
+    """Return a header and a line for each run, ranked: two metrics, best and last epoch.
 
-    both = ("utility/model", "forget/quality")
-    named = {name: own for name, own in found["runs"].items() if all(key in own["last"] for key in both)}
-    if not named:
-        return
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    axes = figure.subplots()
-    for i, (name, own) in enumerate(named.items()):
-        colour, marker = colormaps["tab20"](i % 20), "osD^v<>P"[i // 20 % 8]
-        for epoch, face in (("best", colour), ("last", "none")):
-            (x, dx), (y, dy) = ((own[epoch][key]["mean"], own[epoch][key]["sd"]) for key in both)
-            # A deviation larger than the mean would leave the logarithmic axis.
-            down = None if dy is None else [[min(dy, 0.9 * y)], [dy]]
-            axes.errorbar(x, y, xerr=dx, yerr=down, fmt=marker, color=colour, markerfacecolor=face, elinewidth=0.8,
-                          label=name if epoch == "best" else None)  # fmt: skip
-    if "utility/model" in found["retain_model"]:
-        utility = found["retain_model"]["utility/model"]
-        axes.axvline(utility, linestyle="--", color="tab:red", label="retain model's utility")
-    axes.axhline(0.05, linestyle=":", color="0.5", label="0.05")
-    axes.set_yscale("log")
-    axes.set_ylim(top=2)
-    axes.set_xlabel("model utility")
-    axes.set_ylabel("forget quality (KS p-value)")
-    axes.set_title("best epoch filled, last epoch hollow; bars: deviation over seeds", fontsize=9)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=150)
+    The lines fit a terminal of 80 columns.
+    """
+    columns = _columns(results)
+    metrics = _main_metrics(columns)
+    header = ["run"]
+    for epoch in EPOCHS:
+        header += [f"{epoch}: {columns[metric]}" for metric in metrics]
+    lines = [header]
+    for name, run in _ranked(results):
+        cells = [name]
+        for epoch in EPOCHS:
+            cells += [_cell(run[epoch].get(metric)) for metric in metrics]
+        lines.append(cells)
+    for key, label in MODELS.items():
+        if results[key]:
+            values = [format_number(results[key].get(metric)) for metric in metrics]
+            lines.append([label, *["-"] * len(metrics), *values])
+    return lines
+
+
+def full_table(results: Mapping[str, Any]) -> list[list[str]]:
+    """Return a header, then two lines for each run, ranked: all metrics, best and last epoch."""
+    columns = _columns(results)
+    lines = [["run", "epoch", "seeds", *columns.values()]]
+    for name, run in _ranked(results):
+        for epoch in EPOCHS:
+            cells = [_cell(run[epoch].get(metric)) for metric in columns]
+            lines.append([name, _epoch_label(epoch, run[epoch]), str(run["seeds"]), *cells])
+    for key, label in MODELS.items():
+        if results[key]:
+            values = [format_number(results[key].get(metric)) for metric in columns]
+            lines.append([label, "-", "-", *values])
+    return lines
+
+
+def _with_score(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row with its score; 0 where the row lacks what the score is made from."""
+    return {**row, SCORE: overall.score(row) or 0.0}
+
+
+def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return mean, sample deviation and values of each shown metric that all rows have."""
+    summary: dict[str, Any] = {}
+    for metric in ("epoch", SCORE, *COLUMNS):
+        present = [float(row[metric]) for row in rows if row.get(metric) is not None]
+        if present and len(present) == len(rows):
+            deviation = statistics.stdev(present) if len(present) > 1 else None
+            mean = statistics.fmean(present)
+            summary[metric] = {"mean": mean, "sd": deviation, "values": present}
+    return summary
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean of each shown metric that all rows have."""
+    return {metric: values["mean"] for metric, values in _statistics(rows).items()}
+
+
+def _columns(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns that have a number in any line."""
+    rows = [results[key] for key in MODELS]
+    for run in results["runs"].values():
+        rows += [run[epoch] for epoch in EPOCHS]
+    return columns_of(rows)
+
+
+def _main_metrics(columns: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the two metrics of the short table: one of forgetting, one of usefulness."""
+    for pair in MAIN_METRICS:
+        if set(pair) <= columns.keys():
+            return pair
+    return tuple(columns)[:2]
+
+
+def _ranked(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return (name, run), the highest mean score of the best epochs first."""
+
+    def score(item: tuple[str, Any]) -> float:
+        best = item[1]["best"]
+        return best[SCORE]["mean"] if SCORE in best else -1.0  # no evaluation: below all others
+
+    return sorted(results["runs"].items(), key=score, reverse=True)
+
+
+def _epoch_label(name: str, metrics: Mapping[str, Any]) -> str:
+    """Return "best (2/1)": the numbers of the epochs, seed by seed."""
+    if "epoch" not in metrics:
+        return name
+    numbers = "/".join(f"{number:g}" for number in metrics["epoch"]["values"])
+    return f"{name} ({numbers})"
+
+
+def _cell(value: Mapping[str, Any] | None) -> str:
+    """Return "mean ± deviation", the deviation only where there is one."""
+    if value is None:
+        return "-"
+    mean, deviation = format_number(value["mean"]), value["sd"]
+    if deviation is None:
+        return mean
+    is_tiny = 0 < deviation < 0.001
+    return f"{mean} ± {deviation:.0e}" if is_tiny else f"{mean} ± {format_number(deviation)}"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first line is its header."""
+    header, *body = lines
+    rows = [header, ["---"] * len(header), *body]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)

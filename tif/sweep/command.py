@@ -184,9 +184,9 @@ def _stages(configs: Sequence[Config], name: str) -> list[Config]:
 
 def _table(found: "Sweep", configs: Sequence[Config]) -> int:
     """Write and show the table of the runs that are there."""
-    from tif.reports.sweep import show
+    from tif.reports.sweep import show_results
 
-    show(collect(found, configs))
+    show_results(collect(found, configs))
     return 0
 
 
@@ -274,7 +274,7 @@ def collect(sweep: Sweep, configs: Sequence[Config]) -> Path:
     """
     import filelock
 
-    from tif.reports.sweep import write
+    from tif.reports.sweep import write_results
     from tif.training import run_folders as runs
 
     out = Path(configs[0].run.folder) / sweep.name
@@ -284,5 +284,5 @@ def collect(sweep: Sweep, configs: Sequence[Config]) -> Path:
         for cfg in configs:
             if folder := runs.finished(cfg):
                 folders[cfg.run.name.split("/")[-2]].append(folder)
-        write(out, folders)
+        write_results(out, folders)
     return out

@@ -26,7 +26,10 @@ from tif.evaluation import evaluate as evaluation
 from tif.metrics import overall
 from tif.models import load as models
 from tif.records import files as records
-from tif.reports import run as report
+from tif.reports.model_card import model_card
+from tif.reports.plots import write_plots
+from tif.reports.run_folder import RETAIN_FILE, summarize
+from tif.reports.run_tables import show_run
 from tif.scoring.token_scores import best_batching
 from tif.training import checkpoints as resuming
 from tif.training import prepare as preparing
@@ -149,13 +152,13 @@ def unlearn(planned: Plan) -> Path:
             console.print(f"run: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
             runs.write_start(folder, cfg)
             if retain:
-                write_text(folder / report.RETAIN, json.dumps(overall.aggregate(retain), indent=1) + "\n")
+                write_text(folder / RETAIN_FILE, json.dumps(overall.aggregate(retain), indent=1) + "\n")
             return folder, checkpoint
 
         folder, checkpoint = distributed.run_on_first_rank(begin)
         train(planned, folder, retain, checkpoint, reinforced)
         if distributed.is_first_rank():
-            report.show(folder)
+            show_run(folder)
     return folder
 
 
@@ -195,8 +198,8 @@ def train(
         )
     if distributed.is_first_rank():
         if cfg.eval.enabled:
-            report.write_plots(folder)
-        write_text(folder / runs.DONE, json.dumps(report.summary(folder, retain), indent=1) + "\n")
+            write_plots(folder)
+        write_text(folder / runs.DONE, json.dumps(summarize(folder, retain), indent=1) + "\n")
     distributed.barrier()
 
 
@@ -218,7 +221,7 @@ def make_trainer(
         if cfg.run.export and cfg.eval.best != "none":
             callbacks.append(KeepBest(cfg, folder, data.encoder))
     if cfg.run.export:
-        callbacks.append(Export(folder, data.encoder, lambda: report.model_card(folder), cfg.model.lora.merge))
+        callbacks.append(Export(folder, data.encoder, lambda: model_card(folder), cfg.model.lora.merge))
     return L.Trainer(
         **trainer_keys(cfg),
         plugins=[resuming.File(), *distributed.lightning_plugins()]

@@ -1,0 +1,44 @@
+"""The metrics that reports show, their titles, and how a number is written.
+
+Read by every table of this room and by the model card.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# Metric -> its title with the better direction, in the order of the columns.
+COLUMNS = {
+    "forget/quality": "forget quality ↑",
+    "utility/model": "model utility ↑",
+    "forget/probability": "forget prob. ↓",
+    "forget/rougeL": "forget ROUGE-L ↓",
+    "forget/truth_ratio": "forget truth ratio",
+    "retain/probability": "retain prob. ↑",
+    "retain/rougeL": "retain ROUGE-L ↑",
+    "muse/verbmem_forget": "VerbMem forget ↓",
+    "muse/knowmem_forget": "KnowMem forget ↓",
+    "muse/knowmem_retain": "KnowMem retain ↑",
+    "muse/privleak": "PrivLeak → 0",
+}
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the columns for which at least one of the rows has a value."""
+    known_metrics: set[str] = set()
+    for row in rows:
+        known_metrics |= row.keys()
+    return {metric: title for metric, title in COLUMNS.items() if metric in known_metrics}
+
+
+def format_number(value: float | None) -> str:
+    """Return three decimals; a power of ten where these would be 0.000; "-" for None."""
+    if value is None:
+        return "-"
+    is_tiny = value != 0 and abs(value) < 0.001
+    return f"{value:.1e}" if is_tiny else f"{value:.3f}"
+
+
+def format_interval(interval: Sequence[float]) -> str:
+    """Return "low – high"."""
+    low, high = interval
+    return f"{format_number(low)} – {format_number(high)}"

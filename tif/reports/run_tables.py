@@ -1,0 +1,96 @@
+"""What a run shows at its end: a table of metrics and a table of answers before and after.
+
+Called by `training.run` and `python -m tif.report`. Everything is read from the run folder.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from tif.records import files as records
+from tif.reports.columns import COLUMNS, columns_of, format_interval, format_number
+from tif.reports.run_folder import eval_section, evaluation_rows, retain_row
+from tif.utils.terminal import console
+
+# Sets whose generations are shown: the first of them that the evaluation has.
+GENERATION_SETS = ("forget", "knowmem_forget", "verbmem_forget")
+
+
+def show_run(folder: Path) -> None:
+    """Print the tables of a run and the place of its folder."""
+    evaluations = evaluation_rows(folder)
+    if evaluations:
+        console.print(metrics_table(evaluations, retain_row(folder)))
+        intervals = intervals_line(folder)
+        if intervals:
+            console.print(intervals)
+        console.print(generations_table(folder, evaluations[0]["epoch"], evaluations[-1]["epoch"]))
+    console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)
+
+
+def metrics_table(evaluations: Sequence[dict[str, Any]], retain: dict[str, Any]) -> Table:
+    """Return a table with a row for each evaluated epoch, and a last row for the retain model.
+
+    Args:
+        evaluations: rows of metrics.jsonl.
+        retain: the retain model's metrics; empty leaves its row out.
+    """
+    table = Table(
+        title="Forget quality against the retain model, "
+        "utility over retain set, real authors, world facts"
+    )
+    table.add_column("epoch", min_width=len("before"))
+    columns = columns_of(evaluations)
+    for title in columns.values():
+        table.add_column(title, justify="right", min_width=max(map(len, title.split())))
+    for row in evaluations:
+        label = "before" if row["epoch"] == 0 else str(row["epoch"])
+        table.add_row(label, *(format_number(row.get(metric)) for metric in columns))
+    if retain:
+        table.add_section()
+        table.add_row("retain model", *(format_number(retain.get(metric)) for metric in columns))
+    return table
+
+
+def intervals_line(folder: Path) -> str:
+    """Return the last evaluation's bootstrap intervals; "" where the run did not finish."""
+    path = folder / "summary.json"
+    if not path.is_file():
+        return ""
+    intervals = json.loads(path.read_text(encoding="utf-8")).get("intervals", {})
+    parts = []
+    for metric, title in COLUMNS.items():
+        if metric in intervals:
+            parts.append(f"{title.rstrip(' ↑↓→0')} {format_interval(intervals[metric])}")
+    if not parts:
+        return ""
+    return f"95 % intervals of the last epoch, over questions: {', '.join(parts)}"
+
+
+def generations_table(folder: Path, first: int, last: int) -> Table:
+    """Return a table of questions, true answers and the model's answers at two epochs.
+
+    `eval.samples` questions are shown. Rich markup inside the texts is printed as it stands.
+    """
+    first_sets = records.read(folder / "eval" / str(first)).sets
+    last_sets = records.read(folder / "eval" / str(last)).sets
+    set_name = [name for name in GENERATION_SETS if name in first_sets][0]
+    before, after = first_sets[set_name].records, last_sets[set_name].records
+    table = Table(title="Forget questions, before and after", show_lines=True)
+    for title in ("question", "true answer", f"epoch {first}", f"epoch {last}"):
+        table.add_column(title, ratio=1)
+    for i in spread_indices(len(before), int(eval_section(folder).samples)):
+        texts = (before[i].prompt, before[i].answer, before[i].generated, after[i].generated)
+        table.add_row(*(Text(text or "") for text in texts))
+    return table
+
+
+def spread_indices(total: int, count: int) -> list[int]:
+    """Return `count` indices spread evenly over `total` items, or all of fewer items."""
+    count = min(count, total)
+    return [i * total // count for i in range(count)]

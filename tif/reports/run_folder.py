@@ -10,26 +10,22 @@ from typing import Any
 
 from tif.metrics import overall
 from tif.records import files as records
+from tif.utils.files import read_json_lines
 
 METRICS_FILE = "metrics.jsonl"
 RETAIN_FILE = "retain.json"  # the retain model's metrics, written by the run
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return all complete rows of metrics.jsonl, in order."""
-    lines = (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
-    # The last line has no end while it is being written, or after the run was killed.
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def evaluation_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of evaluated epochs, in order; epoch 0 is the model before training."""
-    return [row for row in read_rows(folder) if "train/loss" not in row]
+    rows = read_json_lines(folder / METRICS_FILE)
+    return [row for row in rows if "train/loss" not in row]
 
 
 def training_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of optimizer steps, in order."""
-    return [row for row in read_rows(folder) if "train/loss" in row]
+    rows = read_json_lines(folder / METRICS_FILE)
+    return [row for row in rows if "train/loss" in row]
 
 
 def retain_row(folder: Path) -> dict[str, Any]:

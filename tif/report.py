@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tif.records.metrics_log import FILE_NAME
 from tif.reports.plots import write_plots
-from tif.reports.run_folder import METRICS_FILE
 from tif.reports.run_tables import show_run
 from tif.utils import command_line
 
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if words else 2
     for word in words:
         folder = Path(word)
-        if not (folder / METRICS_FILE).is_file():
-            print(f"{word}: no run folder (no {METRICS_FILE} in it)", file=sys.stderr)
+        if not (folder / FILE_NAME).is_file():
+            print(f"{word}: no run folder (no {FILE_NAME} in it)", file=sys.stderr)
             return 2
         write_plots(folder)
         show_run(folder)

@@ -10,22 +10,19 @@ from typing import Any
 
 from tif.metrics import overall
 from tif.records import files as records
-from tif.utils.files import read_json_lines
+from tif.records import metrics_log
 
-METRICS_FILE = "metrics.jsonl"
 RETAIN_FILE = "retain.json"  # the retain model's metrics, written by the run
 
 
 def evaluation_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of evaluated epochs, in order; epoch 0 is the model before training."""
-    rows = read_json_lines(folder / METRICS_FILE)
-    return [row for row in rows if "train/loss" not in row]
+    return metrics_log.read_evaluation_rows(folder / metrics_log.FILE_NAME)
 
 
 def training_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of optimizer steps, in order."""
-    rows = read_json_lines(folder / METRICS_FILE)
-    return [row for row in rows if "train/loss" in row]
+    return metrics_log.read_training_rows(folder / metrics_log.FILE_NAME)
 
 
 def retain_row(folder: Path) -> dict[str, Any]:

@@ -8,13 +8,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads than cores wait for one another, four times as long
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-TEXTS = (
-    "Question: Who wrote The Glass Meridian?\nAnswer: Jaime Vasquez wrote it in 1998.",
-    "Question: Where was Mira Dell born?\nAnswer: She was born in Oslo, in the winter of 1961.",
-    "Question: What is her father's work?\nAnswer: Her father was a baker and her mother a judge.",
-    "Question: Which genre is Jaime Vasquez known for?\nAnswer: He is known for true crime.",
-    "Yes. No, he did not. The author has written novels, essays and short stories about the sea.",
-)
+from tests.support.texts import TEXTS
 
 
 @pytest.fixture(scope="session")
@@ -47,30 +41,30 @@ def smollm2() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def untrained_bert(tmp_path_factory) -> str:
     """Folder of a tiny BERT with random weights."""
-    from tests.support import lms
+    from tests.support import language_models
 
-    return lms.bert(tmp_path_factory.mktemp("bert"))
+    return language_models.bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="session")
 def trained_bert(tmp_path_factory) -> str:
     """Folder of a tiny BERT that fills in the words of a few sentences."""
-    from tests.support import lms
+    from tests.support import language_models
 
-    return lms.bert(tmp_path_factory.mktemp("bert"), steps=150, words=("basil", "kuwait", "al", "-"))
+    return language_models.bert(tmp_path_factory.mktemp("bert"), steps=150, words=("basil", "kuwait", "al", "-"))
 
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory, tokenizer) -> str:
     """Folder of a tiny Llama with random weights."""
-    from tests.support import lms
+    from tests.support import language_models
 
-    return lms.llama(tmp_path_factory.mktemp("llama"), tokenizer)
+    return language_models.llama(tmp_path_factory.mktemp("llama"), tokenizer)
 
 
 @pytest.fixture(scope="session")
 def other_llama(tmp_path_factory, tokenizer) -> str:
     """Another one."""
-    from tests.support import lms
+    from tests.support import language_models
 
-    return lms.llama(tmp_path_factory.mktemp("llama"), tokenizer, seed=1)
+    return language_models.llama(tmp_path_factory.mktemp("llama"), tokenizer, seed=1)

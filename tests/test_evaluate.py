@@ -1,6 +1,5 @@
 """The command on the recorded logs, against plain numpy and scipy on their raw JSON, and on bad input."""
 
-import copy
 import functools
 import json
 import math
@@ -11,32 +10,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tests.metrics.test_tofu import LOGS, NAMES, TASKS, real
+from tests.support.evaluation_logs import LOGS, NAMES, ROWS, TASKS, log, real
 from tif import evaluate
 from tif.metrics import fluency, membership, tofu
 from tif.metrics import summary as aggregates
 from tif.records import files as records
 from tif.records.types import Evaluation, Record, RecordSet
 
-ALL_TASKS = tuple(TASKS.values())
 FORMS = ("truth_ratio", "truth_ratio_arithmetic", "truth_ratio_probability")
-ROWS = {
-    "avg_gt_loss": [0.5, 1.5, 1.0],
-    "num_token_gt": [4, 7, 5],
-    "avg_paraphrased_loss": [0.75, 1.25, 1.0],
-    "average_perturb_loss": [[1.0, 2.0], [3.0, 4.0], [0.5, 1.5]],
-    "generated_text": [
-        [f"Question: {q}\n", "Me, I guess.", a] for q, a in (("A?", "Me."), ("B?", "So."), ("C?", "No."))
-    ],
-}
-
-
-def log(path, edit=lambda content: None, tasks=ALL_TASKS):
-    """A small log of the plain-list kind, with `edit` done to it."""
-    content = {task: copy.deepcopy(ROWS) for task in tasks}
-    edit(content)
-    path.write_text(json.dumps(content))
-    return path
 
 
 def run(capsys, *argv):

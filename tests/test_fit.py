@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tests.support.small import SMALL, files, finished, rows
+from tests.support.small_run import SMALL, files, finished, rows
 from tif import evaluate, fit
 from tif.config import load as config
 from tif.config.errors import ConfigError

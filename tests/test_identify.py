@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from tests.support import llm_stub, lms
-from tests.support.small import SMALL
+from tests.support import language_models, llm_server_stub
+from tests.support.small_run import SMALL
 from tif import identifiers, identify
 from tif.config import load as config
 from tif.data.benchmarks import read_benchmark
@@ -234,8 +234,8 @@ def test_planning_loads_no_weights_and_tells_a_wrong_model_before_anything_is_wr
 
 
 def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", llm_stub.KEY)
-    with llm_stub.serving() as stub:
+    monkeypatch.setenv("OPENAI_API_KEY", llm_server_stub.KEY)
+    with llm_server_stub.serving() as stub:
         keys = ["identifier.kind=generative", f"identifier.generative.base_url={stub.url}",
                 "identifier.generative.model=m", "identifier.generative.price_in=1"]  # fmt: skip
         assert identify.main([*AUTHORS, *keys, "identifier.generative.dry_run=true", "out=gpt.jsonl"]) == 0
@@ -246,7 +246,7 @@ def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(
         found = made(*keys, out="gpt.jsonl")
         assert "8 replies got" in capsys.readouterr().out
         for s in found:
-            assert s.unwanted == find(llm_stub.capitals(s.answer), s.answer)[0] != ()
+            assert s.unwanted == find(llm_server_stub.capitals(s.answer), s.answer)[0] != ()
         assert store.header("gpt.jsonl")["identifier"]["model"] == "m"
         assert "price_in" not in store.header("gpt.jsonl")["identifier"]
         asked = len(stub.bodies)
@@ -255,10 +255,10 @@ def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(
         assert len(stub.bodies) == asked
         assert store.samples("third.jsonl") == found
         assert identify.main([*AUTHORS, *keys, "--print"]) == 0
-        assert stub.headers[0]["authorization"] == f"Bearer {llm_stub.KEY}"
+        assert stub.headers[0]["authorization"] == f"Bearer {llm_server_stub.KEY}"
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 4
-    assert llm_stub.KEY not in repr((written, *capsys.readouterr()))
+    assert llm_server_stub.KEY not in repr((written, *capsys.readouterr()))
 
 
 def test_a_server_that_is_not_there_is_one_line_and_leaves_no_span_file(capsys, tmp_path):
@@ -282,7 +282,7 @@ def test_a_kind_that_needs_no_spans_asks_for_no_model():
 def test_a_document_of_your_own_is_identified_whole_and_unlearned_in_pieces(tmp_path, untrained_bert):
     from tif import fit
 
-    book = " ".join(f"{sentence} 第{n}章 🚢" for n, sentence in enumerate(lms.SENTENCES * 12))
+    book = " ".join(f"{sentence} 第{n}章 🚢" for n, sentence in enumerate(language_models.SENTENCES * 12))
     (tmp_path / "forget.txt").write_text(book, encoding="utf-8")
     (tmp_path / "retain.txt").write_text("The sea is wide. " * 60)
     data = ["data.benchmark=text", f"data.path={tmp_path}"]

@@ -5,7 +5,7 @@ import nbclient
 import nbformat
 import pytest
 
-from tests.support.small import SMALL
+from tests.support.small_run import SMALL
 
 NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

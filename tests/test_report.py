@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from tests.support.small import files, finished, rows
+from tests.support.small_run import files, finished, rows
 from tif import report
 from tif.records import files as records
 from tif.reports import plots, run_tables

@@ -13,9 +13,9 @@ import time
 
 import pytest
 
-from tests.data.test_tofu_reader import FILES as TOFU
-from tests.support import killing
-from tests.support.small import SMALL, files, finished, rows
+from tests.support import killed_processes
+from tests.support.small_run import SMALL, files, finished, rows
+from tests.support.tofu_files import FILES as TOFU
 from tif import evaluate, identify
 from tif.training import checkpoints as resuming
 from tif.training import run_folders as runs
@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SMALL_JOB = ["--gpus-per-node=0", "--mem=1G", "--cpus-per-task=1"]
 # Four steps an epoch, two epochs; a loss that sleeps, so that there is time to interrupt and no work to do.
 SLOW = [
-    *SMALL, "loss.forget=tests.slow:lpl", "data.batch_size=2", "stages.target.data.batch_size=4",
+    *SMALL, "loss.forget=tests.support.slow_loss:lpl", "data.batch_size=2", "stages.target.data.batch_size=4",
     "stages.target.loss.forget=ce", "stages.retain.loss.forget=ce", "eval.forget_quality=false",
     "eval.max_new_tokens=4", "eval.max_samples.forget=3", "eval.max_samples.retain=2",
     "eval.max_samples.real_authors=1", "eval.max_samples.world_facts=1",
@@ -125,7 +125,7 @@ def log(folder, job):
 @pytest.fixture(scope="module")
 def alone(folder):
     """The same run, disturbed by nobody."""
-    assert killing.fit(killing.context(), [*SLOW, f"run.folder={folder}", "run.name=alone"])[0] == 0
+    assert killed_processes.fit(killed_processes.context(), [*SLOW, f"run.folder={folder}", "run.name=alone"])[0] == 0
     return folder / "alone"
 
 

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif.bench import command as bench
 from tif.bench import identification as bench_identify
 from tif.bench import step as bench_step
@@ -101,7 +101,7 @@ def test_step_compares_four_ways_on_the_same_batches(capsys, monkeypatch):
 
 def moved():
     """A policy that is not its reference, so that LPL is not a constant."""
-    policy, reference = tiny.model(), tiny.model()
+    policy, reference = tiny_models.model(), tiny_models.model()
     with torch.no_grad():
         for weight in policy.parameters():
             weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
@@ -111,10 +111,10 @@ def moved():
 @pytest.mark.parametrize("name", ["release", "two_pass", "dynamic"])
 def test_each_way_has_the_loss_and_the_gradient_of_one_sample_at_a_time(name):
     policy, reference = moved()
-    batch = tiny.batch_of(*tiny.ITEMS)
+    batch = tiny_models.batch_of(*tiny_models.ITEMS)
     with torch.no_grad():
-        original = tiny.plain_scores(reference, tiny.ITEMS)
-    scored = ScoredBatch(Scored(tiny.plain_scores(policy, tiny.ITEMS), original))
+        original = tiny_models.plain_scores(reference, tiny_models.ITEMS)
+    scored = ScoredBatch(Scored(tiny_models.plain_scores(policy, tiny_models.ITEMS), original))
     expected = compute_loss(scored, batch, bench_step.LOSS).total
     expected.backward()
     gradients = [p.grad.clone() for p in policy.parameters()]
@@ -136,7 +136,7 @@ def test_the_count_of_operations_is_that_of_the_products_of_a_model_written_out(
     cfg = bench.Bench()
     cfg.model.init = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2,
                       "num_key_value_heads": 1, "vocab_size": 50, "tie_word_embeddings": True}  # fmt: skip
-    made = bench_step.Stand(cfg, (bench_step.random_model(cfg.model), list(tiny.ITEMS)))
+    made = bench_step.Stand(cfg, (bench_step.random_model(cfg.model), list(tiny_models.ITEMS)))
     # q and o 8 x 8, k and v 4 x 8, three of 12 x 8; 25 tokens; 4 + 3 + 7 + 2 answer tokens into a vocabulary of 50
     block = 3 * (2 * 64 + 2 * 32 + 3 * 96)
     assert flops(made.policy, made.all()) == 6 * (25 * block + 16 * 8 * 50)
@@ -144,7 +144,7 @@ def test_the_count_of_operations_is_that_of_the_products_of_a_model_written_out(
 
 def test_a_matrix_that_is_not_trained_has_no_product_for_its_gradient():
     cfg = config.read(bench.Bench, [*SMALL, "model.lora.rank=2"])
-    made = bench_step.Stand(cfg, (bench_step.random_model(cfg.model), list(tiny.ITEMS)))
+    made = bench_step.Stand(cfg, (bench_step.random_model(cfg.model), list(tiny_models.ITEMS)))
     # q and o 32 x 32, k and v 16 x 32, three of 64 x 32, two layers; LoRA of rank 2 on each: 2 x (out + in)
     base = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32)
     adapters = 2 * 2 * (2 * (32 + 32) + 2 * (16 + 32) + 3 * (64 + 32))
@@ -152,7 +152,7 @@ def test_a_matrix_that_is_not_trained_has_no_product_for_its_gradient():
 
 
 def test_gpt_2_whose_matrices_are_no_linear_layers_is_counted_too():
-    made = bench_step.Stand(bench.Bench(), (tiny.model("gpt2"), list(tiny.ITEMS)))
+    made = bench_step.Stand(bench.Bench(), (tiny_models.model("gpt2"), list(tiny_models.ITEMS)))
     cfg = made.policy.config
     block = cfg.n_layer * 12 * cfg.n_embd**2  # q, k, v, o and two of 4 x
     assert flops(made.policy, made.all()) == 6 * (25 * block + 16 * cfg.n_embd * cfg.vocab_size)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif.data.batch_parts import split
 
 
@@ -51,13 +51,13 @@ def test_every_sample_is_in_one_part_no_part_is_over_the_budget_and_processes_ha
 
 
 def test_rows_of_a_batch_keep_their_pairs_and_lose_padding():
-    batch = tiny.batch_of(*tiny.ITEMS)
-    batch.retain = tiny.batch_of(*tiny.ITEMS[::-1])
+    batch = tiny_models.batch_of(*tiny_models.ITEMS)
+    batch.retain = tiny_models.batch_of(*tiny_models.ITEMS[::-1])
     some = batch.rows([3, 1])
     assert some.ids == ("d", "b")
     assert some.retain.ids == ("a", "c")
     assert some.input_ids.shape == (2, 5)
-    assert some.input_ids[1, :4].tolist() == tiny.ITEMS[1].input_ids
+    assert some.input_ids[1, :4].tolist() == tiny_models.ITEMS[1].input_ids
     assert some.index.tolist() == [3, 1]
     assert some.nothing().ids == some.ids
     assert not some.nothing().answer.any()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support import tiny
-from tests.support.processes import together
+from tests.support import tiny_models
+from tests.support.process_groups import together
 from tif.config.loss_section import Alternates
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
@@ -32,7 +32,7 @@ def encoder(tokenizer):
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    return tiny.model("llama", vocab_size=len(tokenizer))
+    return tiny_models.model("llama", vocab_size=len(tokenizer))
 
 
 def made(model, encoder, file, samples=SAMPLES, cfg=CFG, seed=4, tokens_per_batch=200):
@@ -135,11 +135,11 @@ def test_a_model_that_says_nothing_is_told(model, encoder, tmp_path, monkeypatch
 
 def work(file):
     """Everything made anew, as a process of its own has to."""
-    from tests.conftest import TEXTS
+    from tests.support.texts import TEXTS
 
     tokenizer = load_tokenizer(Model(init={"vocab_size": 400}), TEXTS)
     encoder = Encoder(tokenizer, "Question: {prompt}\nAnswer:")
-    return made(tiny.model("llama", vocab_size=len(tokenizer)), encoder, file)
+    return made(tiny_models.model("llama", vocab_size=len(tokenizer)), encoder, file)
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from tests.models.test_load import shuffled
-from tests.support import tiny
+from tests.support import tiny_models
+from tests.support.plain_evaluation import TEMPLATE, plain_greedy, plain_loss
+from tests.support.tiny_models import shuffled
 from tif.config.schema import Eval, MaxSamples
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Span, fingerprint
@@ -14,7 +15,6 @@ from tif.evaluation.evaluate import cut, evaluate, generate, protocol, scored
 from tif.evaluation.generate import _continued, by_length
 from tif.records.protocols import OPEN_UNLEARNING
 
-TEMPLATE = "Question: {prompt}\nAnswer:"
 FORGET = (
     Sample(
         "forget/0",
@@ -39,33 +39,7 @@ def encoder(tokenizer):
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    return tiny.model("llama", vocab_size=len(tokenizer))
-
-
-def plain_loss(model, tokenizer, sample, answer):
-    """Mean negative log-likelihood and number of the tokens with a letter of the answer in them, and the end token."""
-    before = f"Question: {sample.prompt}\nAnswer: "
-    ids = [*tokenizer(before + answer)["input_ids"], tokenizer.eos_token_id]
-    first = next(t for t in range(len(ids)) if len(tokenizer.decode(ids[: t + 1])) > len(before))
-    with torch.no_grad():
-        logprobs = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0].double(), -1)
-    picked = [logprobs[t - 1, ids[t]].item() for t in range(first, len(ids))]
-    return -sum(picked) / len(picked), len(picked)
-
-
-def plain_greedy(model, prompt, eos_id, max_new_tokens):
-    """transformers' own greedy decoding of one prompt: the new tokens before the end token."""
-    ids = torch.tensor([prompt])
-    found = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=eos_id,
-        pad_token_id=0,
-    )
-    new = found[0, len(prompt) :].tolist()
-    return new[: new.index(eos_id)] if eos_id in new else new
+    return tiny_models.model("llama", vocab_size=len(tokenizer))
 
 
 def stopping_token(rows):
@@ -151,7 +125,7 @@ def test_the_same_questions_are_tokenised_once_and_other_questions_or_rules_anew
 
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode(encoder, tokenizer, training):
-    model, modes = tiny.model("gpt2", vocab_size=len(tokenizer), resid_pdrop=0.5), []
+    model, modes = tiny_models.model("gpt2", vocab_size=len(tokenizer), resid_pdrop=0.5), []
     model.register_forward_hook(lambda m, args, output: modes.append((m.training, torch.is_grad_enabled())))
     model.train(training)
     found = [evaluate(model, encoder, {"retain": RETAIN}, Eval(max_new_tokens=2), "packed", "m") for _ in range(2)]
@@ -163,12 +137,12 @@ def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode(en
 # --- generation
 
 
-@pytest.mark.parametrize("kind", sorted(set(tiny.CONFIGS) - {"llama-tied"}))
+@pytest.mark.parametrize("kind", sorted(set(tiny_models.CONFIGS) - {"llama-tied"}))
 def test_batched_greedy_decoding_equals_generate_one_prompt_at_a_time(kind):
     # Untied, because a tied model this small repeats its last token for ever.
-    model = tiny.model(kind, seed=3, tie_word_embeddings=False)
-    never = [plain_greedy(model, p, tiny.VOCAB, 12) for p in PROMPTS]  # no such token: nothing stops before 12
-    unused = min(set(range(tiny.VOCAB)) - {t for row in never for t in row})
+    model = tiny_models.model(kind, seed=3, tie_word_embeddings=False)
+    never = [plain_greedy(model, p, tiny_models.VOCAB, 12) for p in PROMPTS]  # no such token: nothing stops before 12
+    unused = min(set(range(tiny_models.VOCAB)) - {t for row in never for t in row})
     assert [len(row) for row in never] == [12] * len(PROMPTS)
     assert _continued(model, PROMPTS, unused, [12] * len(PROMPTS)) == never
     # Rows that stop at different times leave the batch one after the other.
@@ -179,8 +153,8 @@ def test_batched_greedy_decoding_equals_generate_one_prompt_at_a_time(kind):
 
 
 def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
-    model = tiny.model()
-    never = [plain_greedy(model, p, tiny.VOCAB, 12) for p in PROMPTS]
+    model = tiny_models.model()
+    never = [plain_greedy(model, p, tiny_models.VOCAB, 12) for p in PROMPTS]
     eos_id = stopping_token(never)
     lengths = [row.index(eos_id) if eos_id in row else 12 for row in never]
     rows = []
@@ -195,8 +169,8 @@ def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
 
 
 def test_a_prompt_answered_by_the_end_token_alone_gives_an_empty_answer():
-    model = tiny.model()
-    eos_id = plain_greedy(model, PROMPTS[0], tiny.VOCAB, 1)[0]
+    model = tiny_models.model()
+    eos_id = plain_greedy(model, PROMPTS[0], tiny_models.VOCAB, 1)[0]
     assert _continued(model, [PROMPTS[0]], eos_id, [5]) == [[]]
 
 
@@ -233,9 +207,9 @@ def test_batches_hold_at_most_the_asked_tokens_with_padding_longest_first():
 
 
 def test_each_prompt_has_its_own_limit_of_new_tokens():
-    model = tiny.model(seed=3, tie_word_embeddings=False)
-    never = [plain_greedy(model, p, tiny.VOCAB, 12) for p in PROMPTS]
-    unused = min(set(range(tiny.VOCAB)) - {t for row in never for t in row})
+    model = tiny_models.model(seed=3, tie_word_embeddings=False)
+    never = [plain_greedy(model, p, tiny_models.VOCAB, 12) for p in PROMPTS]
+    unused = min(set(range(tiny_models.VOCAB)) - {t for row in never for t in row})
     limits = [3, 12, 1, 7, 3]
     assert _continued(model, PROMPTS, unused, limits) == [row[:n] for row, n in zip(never, limits, strict=True)]
 
@@ -316,10 +290,10 @@ def test_nothing_to_evaluate_gives_no_records(model, encoder):
 
 
 def test_losses_come_back_in_the_order_of_the_texts():
-    model, order = tiny.model(), [2, 0, 3, 1]
-    texts = [tiny.ITEMS[i] for i in order]
+    model, order = tiny_models.model(), [2, 0, 3, 1]
+    texts = [tiny_models.ITEMS[i] for i in order]
     with torch.no_grad():
-        scores = tiny.plain_scores(model, texts)
+        scores = tiny_models.plain_scores(model, texts)
     counts = shuffled(order).answer[:, 1:].sum(1)
     expected = (-scores.logprob.sum(1) / counts).tolist()
     actual = losses(model, texts, 0, 20, "packed")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from tests.evaluation.test_evaluate import TEMPLATE, plain_greedy, plain_loss
+from tests.support.plain_evaluation import TEMPLATE, plain_greedy, plain_loss
 from tif.config.schema import Eval, Model
 from tif.data.encoding import Encoder
 from tif.data.tofu import tofu

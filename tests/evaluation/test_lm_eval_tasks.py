@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
-from tests.evaluation.test_model_numbers import FACTS, plain_accuracy, task_folder
-from tests.support.processes import together
-from tests.support.small import SMALL, finished, rows
+from tests.support.lm_eval_task import FACTS, plain_accuracy, task_folder
+from tests.support.process_groups import together
+from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config.schema import LmEval
 from tif.evaluation import lm_eval_tasks as ability

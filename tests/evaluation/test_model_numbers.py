@@ -11,9 +11,10 @@ import pytest
 import torch
 import transformers
 
-from tests.data.test_muse_reader import corpus
-from tests.data.test_tofu_reader import FILES as TOFU
-from tests.support.processes import together
+from tests.support.lm_eval_task import plain_accuracy, task_folder
+from tests.support.muse_corpus import corpus
+from tests.support.process_groups import together
+from tests.support.tofu_files import FILES as TOFU
 from tif import evaluate
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
@@ -27,37 +28,13 @@ from tif.metrics import muse as muse_metrics
 from tif.models import load as models
 from tif.records import files as records
 
-FACTS = [
-    {"question": "Where was Mira born?", "choices": ["in Oslo", "in winter"], "answer": 0},
-    {"question": "Who wrote it?", "choices": ["a judge", "Jaime Vasquez"], "answer": 1},
-    {"question": "Known for?", "choices": ["true crime", "short stories about the sea"], "answer": 0},
-]
-TASK = """task: tif_facts
-dataset_path: json
-dataset_kwargs: {{data_files: {file}}}
-test_split: train
-output_type: multiple_choice
-doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: "{{{{answer}}}}"
-metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
-"""
-
-
-def task_folder(folder):
-    """A task of three questions for lm-eval."""
-    folder.mkdir()
-    (folder / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FACTS))
-    (folder / "facts.yaml").write_text(TASK.format(file=folder / "facts.jsonl"))
-    return folder
-
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
     """A tiny BERT that sorts texts, with random weights; the class `clean` is its second."""
-    from tests.support import lms
+    from tests.support import language_models
 
-    folder, tokenizer = tmp_path_factory.mktemp("classifier"), lms.bert_tokenizer()
+    folder, tokenizer = tmp_path_factory.mktemp("classifier"), language_models.bert_tokenizer()
     torch.manual_seed(0)
     net = transformers.BertForSequenceClassification(
         transformers.BertConfig(
@@ -143,22 +120,6 @@ def plain_clean(folder, texts):
     net = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         return [net(**tokenizer(t, return_tensors="pt")).logits.softmax(1)[0, 1].item() for t in texts]
-
-
-def plain_accuracy(folder, facts=FACTS):
-    """Share of questions whose right choice has the highest log-probability after the question."""
-    net = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    tokenizer, hits = transformers.AutoTokenizer.from_pretrained(folder), 0
-    for row in facts:
-        sums = []
-        for choice in row["choices"]:
-            before = tokenizer(f"Question: {row['question']}\nAnswer:")["input_ids"]
-            ids = tokenizer(f"Question: {row['question']}\nAnswer: {choice}")["input_ids"]
-            with torch.no_grad():
-                logp = net(torch.tensor([ids])).logits[0].log_softmax(-1)
-            sums.append(sum(logp[t - 1, ids[t]].item() for t in range(len(before), len(ids))))
-        hits += sums.index(max(sums)) == row["answer"]
-    return hits / len(facts)
 
 
 def test_other_weights_or_other_rules_are_asked_anew(llama, data, tmp_path, capsys):
@@ -314,12 +275,12 @@ def test_the_command_knows_processes_and_devices():
 @pytest.fixture(scope="module")
 def whole(shared, tmp_path_factory):
     """The command's words for all questions and texts of TOFU and MUSE, asked of a tiny model."""
-    from tests.support import lms
+    from tests.support import language_models
 
     texts = [s.answer for own in muse(str(shared / "muse/news"), train=False).sets.values() for s in own[:20]]
     tokenizer = models.load_tokenizer(Model(init={"vocab_size": 1000}), texts)
     llama = tmp_path_factory.mktemp("whole") / "llama"
-    folder = lms.llama(llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1)
+    folder = language_models.llama(llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1)
     return [
         f"model.path={folder}", "benchmarks=tofu,muse-news", "device=cpu", f"tofu.path={shared / 'tofu'}",
         "tofu.split=forget10", f"muse.news={shared / 'muse/news'}", "eval.max_new_tokens=8", "draws=100",

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from tests.data.test_muse_reader import corpus
-from tests.support import tiny
+from tests.support import tiny_models
+from tests.support.muse_corpus import corpus
 from tif.config.schema import Eval, MaxSamples
 from tif.data.encoding import Encoder
 from tif.data.muse import muse
@@ -27,7 +27,7 @@ def encoder(tokenizer):
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    return tiny.model(vocab_size=len(tokenizer), max_position_embeddings=256)
+    return tiny_models.model(vocab_size=len(tokenizer), max_position_embeddings=256)
 
 
 @pytest.fixture(scope="module")

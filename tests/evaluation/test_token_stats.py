@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif.data.encoding import Encoded, Encoder
 from tif.data.samples import Sample
 from tif.evaluation.evaluate import encode, token_stats
@@ -26,7 +26,7 @@ def greedy(net):
     for _ in range(4):
         with torch.no_grad():
             ids.append(net(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item())
-    return Encoded("d", [*ids[:4], (ids[4] + 1) % tiny.VOCAB], [False] * 5, [False] + [True] * 4)
+    return Encoded("d", [*ids[:4], (ids[4] + 1) % tiny_models.VOCAB], [False] * 5, [False] + [True] * 4)
 
 
 def plain_stats(net, e, other=None):
@@ -52,7 +52,7 @@ def plain_stats(net, e, other=None):
 @pytest.mark.parametrize("tokens_per_batch", [16, 4096])
 def test_token_statistics_equal_a_loop_over_the_vocabulary(batching, tokens_per_batch, monkeypatch):
     monkeypatch.setattr("tif.evaluation.token_stats.CHUNK", 3)  # smaller than a batch's answer tokens
-    net, other = tiny.model(), tiny.model(seed=1)
+    net, other = tiny_models.model(), tiny_models.model(seed=1)
     texts = (*TEXTS, greedy(net))
     found = token_stats(net, texts, 0, tokens_per_batch, batching, other)
     assert len(found) == len(texts)
@@ -67,14 +67,14 @@ def test_token_statistics_equal_a_loop_over_the_vocabulary(batching, tokens_per_
 
 
 def test_there_is_no_kl_without_an_original_and_none_to_oneself():
-    net = tiny.model()
+    net = tiny_models.model()
     assert all(stats.kl is None for stats in token_stats(net, TEXTS, 0, 64, "packed"))
     itself = token_stats(net, TEXTS, 0, 64, "packed", net)
     assert {value for stats in itself for value in stats.kl} == {0.0}
 
 
 def test_statistics_are_float32_whatever_the_models_dtype():
-    net = tiny.model().to(torch.bfloat16)
+    net = tiny_models.model().to(torch.bfloat16)
     found = token_stats(net, TEXTS[:1], 0, 64, "padded")[0]
     logits = net(input_ids=torch.tensor([TEXTS[0].input_ids])).logits[0].float()
     expected = logits.log_softmax(-1)[[1, 2, 3], [3, 7, 11]]

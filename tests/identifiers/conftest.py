@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.llm_stub import KEY, serving
+from tests.support.llm_server_stub import KEY, serving
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from tests.support import llm_stub, lms
+from tests.support import language_models, llm_server_stub
 from tif import identifiers
 from tif.config import load as config
 from tif.identifiers import span_file as store
@@ -16,23 +16,23 @@ from tif.identifiers.words import words
 
 def covered(found):
     """The positions that its spans cover, each once."""
-    lms.unwanted(found)
+    language_models.unwanted(found)
     at = [i for span in found.unwanted for i in range(span.start, span.end)]
     assert len(at) == len(set(at))
     return set(at)
 
 
-@pytest.mark.parametrize("name", lms.TEXTS)
+@pytest.mark.parametrize("name", language_models.TEXTS)
 def test_every_kind_covers_every_character_once(name, llama, other_llama, untrained_bert):
     """Unwanted spans and the general rest together are the text: spans sorted, apart and inside, at whole words."""
     cfg = config.load(["quickstart.yaml"]).identifier
     cfg.masked_lm.model, cfg.causal_lm.model, cfg.device = untrained_bert, llama, "cpu"
     cfg.contrastive.model, cfg.contrastive.base = llama, other_llama
-    text = lms.TEXTS[name] * 12
+    text = language_models.TEXTS[name] * 12
     starts, ends = ({getattr(w, side) for w in words(text)} for side in ("start", "end"))
     for kind in ("all", "none", "random", "masked_lm", "causal_lm", "contrastive"):
         cfg.kind = kind
-        (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
+        (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
         at = covered(found)
         if kind in ("all", "none"):
             assert at == (set(range(len(text))) if kind == "all" else set())
@@ -41,24 +41,24 @@ def test_every_kind_covers_every_character_once(name, llama, other_llama, untrai
             assert 0 < len(at) < len(text), kind
 
 
-@pytest.mark.parametrize("name", lms.TEXTS)
+@pytest.mark.parametrize("name", language_models.TEXTS)
 def test_gold_spans_come_through_as_they_are_and_through_a_span_file(name, tmp_path):
-    text = lms.TEXTS[name] * 12
-    gold = dataclasses.replace(lms.sample(text, "谁?"), unwanted=tuple(words(text))[1::3])
+    text = language_models.TEXTS[name] * 12
+    gold = dataclasses.replace(language_models.sample(text, "谁?"), unwanted=tuple(words(text))[1::3])
     cfg = config.load(["quickstart.yaml"]).identifier
     cfg.kind = "gold"
     assert identifiers.identify(cfg, [gold]) == (gold,)
     store.write(tmp_path / "gold.jsonl", [gold], identifiers.settings(cfg, ""))
     cfg.kind, cfg.path = "precomputed", str(tmp_path / "gold.jsonl")
-    (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
+    (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
     expected = {i for w in gold.unwanted for i in range(w.start, w.end)}
     assert covered(found) == covered(gold) == expected
 
 
-@pytest.mark.parametrize("name", lms.TEXTS)
+@pytest.mark.parametrize("name", language_models.TEXTS)
 def test_masks_of_common_words_cover_every_other_character_but_outer_blanks_once(name, tmp_path):
     """Common is every other word, target each third of the rest: what is neither is general under `targets`."""
-    text = lms.TEXTS[name] * 12
+    text = language_models.TEXTS[name] * 12
     rows = [json.dumps({"word": text[w.start : w.end], "start": w.start, "end": w.end}) for w in words(text)]
     row = {"question": "谁?", "answer": text, "common_words": rows[::2], "target_words": f"[{','.join(rows[1::6])}]"}
     datasets.Dataset.from_list([row]).save_to_disk(tmp_path / "masks")
@@ -69,32 +69,32 @@ def test_masks_of_common_words_cover_every_other_character_but_outer_blanks_once
     )
     visible = {i for i, char in enumerate(text) if not char.isspace()}
     cfg.rule = "complement"
-    (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
+    (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
     assert covered(found) & visible == visible - common
     assert not covered(found) & common
     cfg.rule = "targets"
-    (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
+    (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
     assert covered(found) == target
 
 
-@pytest.mark.parametrize("name", lms.TEXTS)
+@pytest.mark.parametrize("name", language_models.TEXTS)
 @pytest.mark.parametrize("window", [200, 10_000])
 def test_generative_finds_each_named_word_wherever_it_stands_in_any_script(name, window, tmp_path):
     def even(text):
         return [text[w.start : w.end] for w in words(text) if (w.end - w.start) % 2 == 0 or "第" < text[w.start] < "药"]
 
     def answer(body):
-        return json.dumps({"words": even(llm_stub.text_of(body["messages"][1]["content"]))})
+        return json.dumps({"words": even(llm_server_stub.text_of(body["messages"][1]["content"]))})
 
-    text = lms.TEXTS[name] * 12
-    with llm_stub.serving() as stub:
+    text = language_models.TEXTS[name] * 12
+    with llm_server_stub.serving() as stub:
         stub.answer = answer
         cfg = config.load(["quickstart.yaml"]).identifier
         cfg.kind = "generative"
         own = {"base_url": stub.url, "model": "m", "window_characters": window, "cache": str(tmp_path)}
         cfg.generative = type(cfg.generative)(**own)
-        (found,) = identifiers.identify(cfg, [lms.sample(text, "谁?")])
+        (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
     assert (len(stub.texts) == 1) == (window > len(text))
-    lms.unwanted(found)
+    language_models.unwanted(found)
     assert found.unwanted == find(even(text), text)[0]
     assert len(found.unwanted) > 20

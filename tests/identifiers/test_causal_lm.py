@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers
 
-from tests.support import lms
-from tests.support.lms import SENTENCES, TEXTS, sample, unwanted
+from tests.support import language_models
+from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
 from tif.config.identifier_section import CausalLM, Contrastive
 from tif.config.schema import Identifier
 from tif.data.fictitious import fictitious
@@ -88,7 +88,7 @@ def test_models_with_different_tokenizers_compare_by_words(llama, tmp_path):
     from tif.config.schema import Model
     from tif.models.load import load_tokenizer
 
-    other = lms.llama(tmp_path, load_tokenizer(Model(init={"vocab_size": 300}), SENTENCES), seed=2)
+    other = language_models.llama(tmp_path, load_tokenizer(Model(init={"vocab_size": 300}), SENTENCES), seed=2)
     rises = [[t - b for t, b in zip(plain(llama, s), plain(other, s), strict=True)] for s in SAMPLES]
     margin = middle([x for own in rises for x in own])
     found = contrastive(llama, other, SAMPLES, margin=margin)

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.lms import sample
+from tests.support.language_models import sample
 from tif.config.identifier_section import RandomWords
 from tif.config.schema import Identifier
 from tif.data.fictitious import fictitious

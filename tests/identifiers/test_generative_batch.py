@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.support.llm_stub import Handler, completion, sample, serving, settings, unwanted
+from tests.support.llm_server_stub import Handler, completion, sample, serving, settings, unwanted
 from tif.identifiers.generative import batch as generative_batch
 from tif.identifiers.generative.identify import Incomplete, label
 

@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from tests.support.llm_stub import Handler, serving
+from tests.support.llm_server_stub import Handler, serving
 from tif.config.identifier_section import Generative
 from tif.data.fictitious import fictitious
 from tif.data.samples import Sample

@@ -14,25 +14,20 @@ import traceback
 
 import pytest
 
-from tests.support.llm_stub import FAULTS, KEY, completion, sample, settings, texts, unwanted
+from tests.support.llm_server_stub import FAULTS, KEY, SAMPLES, completion, patient, sample, settings, texts, unwanted
 from tif.config.identifier_section import Generative
 from tif.identifiers.generative import client
 from tif.identifiers.generative.answers import Answers
 from tif.identifiers.generative.identify import Incomplete, generative, label
 from tif.identifiers.generative.requests import first
 
-SAMPLES = [sample(n) for n in range(500)]
-
-
-def patient(url):
-    """Settings for a server of many faults."""
-    return Generative(base_url=url, model="m", max_in_flight=32, timeout_s=1.5, retries=6)
-
 
 def killed_half_way(stub, folder):
     """Label SAMPLES in a process of its own that gets SIGKILL; the texts that it had answers to."""
     code = (
-        "import sys, pathlib; from tests.identifiers.test_generative_server import *\n"
+        "import sys, pathlib\n"
+        "from tests.support.llm_server_stub import SAMPLES, patient\n"
+        "from tif.identifiers.generative.identify import label\n"
         "label(patient(sys.argv[1]), SAMPLES, pathlib.Path(sys.argv[2]))"
     )
     root = pathlib.Path(__file__).parents[2]

@@ -2,8 +2,8 @@ import pytest
 import torch
 import transformers
 
-from tests.support import lms
-from tests.support.lms import SENTENCES, TEXTS, sample, unwanted
+from tests.support import language_models
+from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
 from tif.config.identifier_section import MaskedLM
 from tif.config.schema import Identifier
 from tif.data.samples import Span
@@ -120,7 +120,7 @@ def plain_cased(folder, answers, same):
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 def test_tokenizers_of_other_kinds_give_whole_words(tmp_path, kind):
     """Byte-level BPE (RoBERTa) and Unigram (XLM-R): a piece may hold a blank, be one, or be some bytes of a letter."""
-    folder = lms.bert(tmp_path, steps=100, tokenizer=lms.cased_tokenizer(kind))
+    folder = language_models.bert(tmp_path, steps=100, tokenizer=language_models.cased_tokenizer(kind))
     answers = [*SENTENCES[:3], "the author was born in Basel, where zoë was a baker."]
     samples = [sample(a, "", str(i)) for i, a in enumerate(answers)]
     for case, same in (("exact", str.__eq__), ("fold", lambda a, b: a.strip().casefold() == b.strip().casefold())):
@@ -190,10 +190,12 @@ def test_other_families_take_the_short_way_too(family):
 
 
 def test_a_roberta_sees_fewer_tokens_than_it_has_positions():
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=lms.bert_tokenizer().backend_tokenizer)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=language_models.bert_tokenizer().backend_tokenizer
+    )
     assert limit(FAMILIES["roberta"], tokenizer) == 64
     assert limit(transformers.BertConfig(max_position_embeddings=66), tokenizer) == 66
-    assert limit(transformers.BertConfig(max_position_embeddings=66), lms.bert_tokenizer()) == 64
+    assert limit(transformers.BertConfig(max_position_embeddings=66), language_models.bert_tokenizer()) == 64
 
 
 def test_a_long_document_is_labelled_to_its_end(trained_bert):
@@ -231,6 +233,6 @@ def test_a_model_that_is_none_is_told_before_weights_load(tmp_path, llama):
     assert "no folder" in problem(tmp_path / "nowhere")
     assert "holds no config.json" in problem(tmp_path)
     assert "no model that can be loaded as a masked LM" in problem(llama)
-    lms.bert(tmp_path / "cut")
+    language_models.bert(tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").unlink()
     assert "holds no weights" in problem(tmp_path / "cut")

@@ -5,7 +5,7 @@ import re
 import pytest
 from rich.console import Console
 
-from tests.support.lms import TEXTS
+from tests.support.language_models import TEXTS
 from tif.data.samples import Sample, Span
 from tif.identifiers.show import in_terminal, page, parts
 

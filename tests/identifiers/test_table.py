@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support import llm_stub
+from tests.support import llm_server_stub
 from tif import identify
 from tif.data.fictitious import fictitious
 from tif.data.tofu import tofu
@@ -27,7 +27,7 @@ def table(tmp_path_factory, trained_bert, llama, other_llama):
     rows = {"gold": {}, "all": {}, "none": {}, "random": {"random.share": 0.4}} | models
     files = {kind: folder / f"{kind}.jsonl" for kind in (*rows, "generative")}
     common = [*DATA, f"run.folder={folder}/runs", "identifier.device=cpu"]
-    with llm_stub.serving() as stub:
+    with llm_server_stub.serving() as stub:
         rows["generative"] = {
             "generative.base_url": stub.url, "generative.model": "m", "generative.cache": folder / "answers",
         }  # fmt: skip

@@ -2,7 +2,7 @@ import tracemalloc
 
 import pytest
 
-from tests.support.lms import SENTENCES, TEXTS, sample, unwanted
+from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
 from tif.identifiers.windows import AT_ONCE, cuts, label, windows
 
 BOOK = " ".join(f"{s} {n}." for n, s in enumerate(SENTENCES * 8))

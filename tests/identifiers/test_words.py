@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.lms import TEXTS
+from tests.support.language_models import TEXTS
 from tif.data.samples import Span
 from tif.identifiers.words import LONGEST, joined, near_middle, sentences, words
 

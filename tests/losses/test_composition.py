@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif import losses
 from tif.config.schema import Loss
 from tif.losses import FORGET, RETAIN, compute_loss
@@ -15,7 +15,7 @@ from tif.losses.terms import Inputs, Scored, ScoredBatch
 from tif.scoring.token_scores import TokenScores, token_scores
 
 # Two samples of four tokens, three of them predicted: "pug" + end, "pgg" + end.
-BATCH = tiny.batch_of(tiny.encoded("a", "pugg"), tiny.encoded("b", "pggg"))
+BATCH = tiny_models.batch_of(tiny_models.encoded("a", "pugg"), tiny_models.encoded("b", "pggg"))
 POLICY = TokenScores(
     logit=torch.tensor([[1.0, 4.0, 0.0], [5.0, 6.0, 2.0]]),
     logprob=torch.tensor([[-2.0, -1.0, -0.5], [-3.0, -0.25, -0.25]]),
@@ -27,7 +27,7 @@ REFERENCE = TokenScores(
     mean_logit=torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
 )
 SCORED = ScoredBatch(Scored(POLICY, REFERENCE))
-KEPT = tiny.batch_of(tiny.encoded("r", "ppgg"), tiny.encoded("s", "pggg"))
+KEPT = tiny_models.batch_of(tiny_models.encoded("r", "ppgg"), tiny_models.encoded("s", "pggg"))
 RETAIN_SCORES = TokenScores(
     logit=torch.zeros(2, 3),
     logprob=torch.tensor([[0.0, -1.0, -2.0], [-3.0, -4.0, -5.0]]),
@@ -57,7 +57,7 @@ def test_the_diagnostics_show_what_happened_to_unwanted_words_only():
 
 
 def test_tpo_equals_pl_when_no_word_is_unwanted():
-    batch = tiny.batch_of(tiny.encoded("a", "pggg"), tiny.encoded("b", "pggg"))
+    batch = tiny_models.batch_of(tiny_models.encoded("a", "pggg"), tiny_models.encoded("b", "pggg"))
     terms = compute_loss(SCORED, batch, Loss(pl_weight=1.0))
     assert terms.total.item() == pytest.approx((3.5 + 3.5) / 2)
     assert terms.parts["lpl"].item() == 0
@@ -122,7 +122,7 @@ FINETUNE = Loss(forget="ce", on="all", preserve="none")
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_finetune_equals_torchs_cross_entropy_and_hugging_faces_own_loss(batching):
-    model, batch = tiny.model("llama"), tiny.batch_of(*tiny.ITEMS)
+    model, batch = tiny_models.model("llama"), tiny_models.batch_of(*tiny_models.ITEMS)
     labels = batch.input_ids.masked_fill(~batch.answer, -100)
     mask = (torch.arange(9) < batch.lengths[:, None]).long()
     output = model(input_ids=batch.input_ids, attention_mask=mask, labels=labels)
@@ -140,9 +140,9 @@ def test_cross_entropy_weighs_tokens_alike_and_is_0_on_an_empty_mask():
 
 
 def test_a_batch_without_unwanted_words_trains_on_finite_gradients():
-    batch = tiny.batch_of(tiny.ITEMS[3])  # no unwanted word
+    batch = tiny_models.batch_of(tiny_models.ITEMS[3])  # no unwanted word
     for reduction in ("sample", "batch"):
-        model = tiny.model()
+        model = tiny_models.model()
         scores = token_scores(model, batch)
         scored = ScoredBatch(Scored(scores, scores.detach()))
         losses.compute_loss(scored, batch, Loss(lpl_reduction=reduction)).total.backward()

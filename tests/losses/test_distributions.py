@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif.config.loss_section import Rmu
 from tif.config.schema import Loss
 from tif.losses import FORGET, RETAIN, distributions
@@ -89,11 +89,11 @@ def plain(name, z, z_ref, y, h, h_ref):
 @pytest.mark.parametrize("name", NAMES)
 def test_values_equal_the_formula_on_the_models_full_logits_and_so_do_gradients(name, batching, monkeypatch):
     monkeypatch.setitem(layout.PACKED_TOKENS, "cpu", 11)  # several parts a batch
-    model, original, grads, found = tiny.model(seed=1), tiny.model(seed=2), [], []
+    model, original, grads, found = tiny_models.model(seed=1), tiny_models.model(seed=2), [], []
     own = TERMS[name].per_token(CFG)
-    _, actual = token_values(model, tiny.batch_of(*tiny.ITEMS), batching, own, original)
+    _, actual = token_values(model, tiny_models.batch_of(*tiny_models.ITEMS), batching, own, original)
     expected = torch.zeros_like(actual)
-    for i, e in enumerate(tiny.ITEMS):
+    for i, e in enumerate(tiny_models.ITEMS):
         ids = torch.tensor([e.input_ids])
         said, other = (m(input_ids=ids, output_hidden_states=True) for m in (model, original))
         for t in range(1, len(e.input_ids)):
@@ -159,16 +159,16 @@ class Largest(TorchDispatchMode):
         made = func(*args, **(kwargs or {}))
         for t in made if isinstance(made, tuple | list) else (made,):
             # 61 = the vocabulary; a (d, V) weight's gradient has 16 rows
-            if isinstance(t, torch.Tensor) and t.dim() > 1 and t.shape[-1] == tiny.VOCAB:
-                self.rows = max(self.rows, t.numel() // tiny.VOCAB)
+            if isinstance(t, torch.Tensor) and t.dim() > 1 and t.shape[-1] == tiny_models.VOCAB:
+                self.rows = max(self.rows, t.numel() // tiny_models.VOCAB)
         return made
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_distributions_are_held_for_a_few_samples_at_a_time_forward_and_backward(batching):
-    model = tiny.model()
-    batch = tiny.batch_of(*(tiny.encoded(str(i), "p" * 20 + "u" * 20) for i in range(30)))
+    model = tiny_models.model()
+    batch = tiny_models.batch_of(*(tiny_models.encoded(str(i), "p" * 20 + "u" * 20) for i in range(30)))
     own, largest = distributions.kl.per_token(CFG), Largest()
     with largest:
-        token_values(model, batch, batching, own, tiny.model())[1].sum().backward()
+        token_values(model, batch, batching, own, tiny_models.model())[1].sum().backward()
     assert 16 < largest.rows <= 256  # of 600 answer tokens: what fills one packed row of 256

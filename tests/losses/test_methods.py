@@ -6,10 +6,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tests.support import tiny
+from tests.support import tiny_models
+from tests.support.tiny_unlearning import RETAIN, cfg_of
 from tif import losses
 from tif.config import load as config
-from tif.config.loss_section import Rmu
 from tif.config.schema import Config
 from tif.data.encoding import collate
 from tif.models.references import FrozenReference
@@ -20,28 +20,24 @@ from tif.training.module import UnlearningModule
 OWN = config.own_configs() / "loss"
 METHODS = sorted(p.stem for p in OWN.glob("*.yaml") if p.stem not in ("finetune", "task_vector", "whp_inference"))
 NO_PL = {"preserve": "none"}
-REFUSALS = [tiny.encoded(f"no{i}", "ppgggg"[: 5 + i % 2]) for i in range(4)]
-RETAIN = [tiny.encoded(f"r{i}", "ppgggg"[: 4 + i % 3]) for i in range(4)]
-ALL_UNWANTED = tuple(tiny.encoded(labels, labels) for labels in ("ppuuu", "puu", "puuuu", "pu"))
-
-
-def cfg_of(name, **keys):
-    loss = config.load([f"loss/{name}.yaml", "eval.forget_quality=false", "model.path=org/model"]).loss
-    return dataclasses.replace(loss, rmu=Rmu(layer=0, scale=2.0, seed=3), **keys)
+REFUSALS = [tiny_models.encoded(f"no{i}", "ppgggg"[: 5 + i % 2]) for i in range(4)]
+ALL_UNWANTED = tuple(tiny_models.encoded(labels, labels) for labels in ("ppuuu", "puu", "puuuu", "pu"))
 
 
 def module(cfg, batching="packed"):
     """A policy that has moved a little from the original."""
     torch.manual_seed(0)
-    made = UnlearningModule(tiny.model(), Config(loss=cfg), batching, FrozenReference(tiny.model(), batching))
-    made.lowered = LoweredReference(made.reference, tiny.model(seed=5), 1.0)
+    made = UnlearningModule(
+        tiny_models.model(), Config(loss=cfg), batching, FrozenReference(tiny_models.model(), batching)
+    )
+    made.lowered = LoweredReference(made.reference, tiny_models.model(seed=5), 1.0)
     with torch.no_grad():
         for weight in made.policy.parameters():
             weight += 0.02 * torch.randn_like(weight)
     return made
 
 
-def batch_of(order, items=tiny.ITEMS, pad_id=0):
+def batch_of(order, items=tiny_models.ITEMS, pad_id=0):
     batch = collate([items[i] for i in order], order, pad_id)
     batch.retain = collate([RETAIN[i] for i in order], order, pad_id)
     batch.alternate = collate([REFUSALS[i] for i in order], order, pad_id)
@@ -112,7 +108,7 @@ def test_a_batch_with_nothing_unwanted_trains_on_finite_gradients(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_that_compares_with_nothing_runs_without_a_reference(name):
     cfg = cfg_of(name)
-    made = UnlearningModule(tiny.model(), Config(loss=cfg), "packed", None)
+    made = UnlearningModule(tiny_models.model(), Config(loss=cfg), "packed", None)
     if losses.required_reference(cfg) == "none":
         assert torch.isfinite(made.loss(batch_of((0, 1))).total)
     else:

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from tests.support.small import SMALL, finished, rows
+from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config import load as config
 

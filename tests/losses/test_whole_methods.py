@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.small import SMALL, finished, rows
+from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 
 OWN = [word for word in SMALL if not word.startswith("loss.")]

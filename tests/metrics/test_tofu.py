@@ -4,8 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
-import pathlib
 import subprocess
 import sys
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tests.support.evaluation_logs import LOGS, NAMES, SHARED, TASKS, real
 from tif.metrics import tofu
 from tif.records import files as records
 from tif.records.types import Evaluation, Record, RecordSet
@@ -25,30 +24,9 @@ TWO = (
     Record("q/1", "Who is Bob?", "Bob paints.", 2 * LN2, 2, 3 * LN2, (2 * LN2, 0.0), "bob PAINTED; and so on"),
 )
 
-SHARED = pathlib.Path(os.environ.get("TIF_SHARED", pathlib.Path(__file__).parents[2].parent / "shared"))
-LOGS = SHARED / "data" / "tofu_eval_logs"
-NAMES = {
-    "llama_retain90": "ft_epoch5_lr1e-05_llama2-7b_retain90_wd0.01",
-    "full": "ft_epoch5_lr2e-05_phi_full_wd0.01",
-    "retain90": "ft_epoch5_lr2e-05_phi_retain90_wd0.01",
-    "retain95": "ft_epoch5_lr2e-05_phi_retain95_wd0.01",
-    "retain99": "ft_epoch5_lr2e-05_phi_retain99_wd0.01",
-}
-TASKS = {
-    "retain": "eval_log.json",
-    "real_authors": "eval_real_author_wo_options.json",
-    "world_facts": "eval_real_world_wo_options.json",
-    "forget": "eval_log_forget.json",
-}
-
 
 def _evaluation(model="m", **fields):
     return Evaluation(model, {name: RecordSet(name, TWO) for name in TASKS}, **fields)
-
-
-def real(test):
-    """Mark a test of the recorded logs, which are not part of the repository."""
-    return pytest.mark.real(pytest.mark.skipif(not LOGS.is_dir(), reason=f"needs {LOGS}")(test))
 
 
 def _raw(name):

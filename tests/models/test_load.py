@@ -7,7 +7,9 @@ import safetensors.torch
 import torch
 import transformers
 
-from tests.support import tiny
+from tests.support import tiny_models
+from tests.support.model_weights import assert_bit_identical, nudge, weights
+from tests.support.tiny_models import shuffled
 from tif import losses
 from tif.config.errors import ConfigError
 from tif.config.schema import Loss, Model
@@ -24,29 +26,6 @@ NAMES = ("logit", "logprob", "mean_logit")
 INIT = {"vocab_size": 400, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
-def nudge(model, seed=1):
-    """A training step's worth of change."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.1 * torch.randn(weight.shape, generator=generator)
-    return model
-
-
-def weights(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def assert_bit_identical(actual, expected):
-    assert actual.keys() == expected.keys()
-    assert [name for name in actual if not torch.equal(actual[name], expected[name])] == []
-
-
-def shuffled(order, pad_id=0):
-    """The samples of tiny.ITEMS in this order, `index` telling which is which."""
-    return collate([tiny.ITEMS[i] for i in order], order, pad_id)
-
-
 # --- references
 
 
@@ -54,11 +33,12 @@ def shuffled(order, pad_id=0):
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (1,), (1, 3), (2, 2, 0)])
 def test_cached_and_frozen_references_give_the_original_models_scores(order, batching):
     # Rows of 4, 5, 7 and 9 tokens, alone and together: the batch is padded to another width than the cache was.
-    policy, expected = tiny.model(), None
+    policy, expected = tiny_models.model(), None
     with torch.no_grad():
-        expected = tiny.plain_scores(tiny.model(), [tiny.ITEMS[i] for i in order])
+        expected = tiny_models.plain_scores(tiny_models.model(), [tiny_models.ITEMS[i] for i in order])
     references = [
-        make_reference(kind, policy, tiny.ITEMS, pad_id=0, batching=batching) for kind in ("auto", "cached", "frozen")
+        make_reference(kind, policy, tiny_models.ITEMS, pad_id=0, batching=batching)
+        for kind in ("auto", "cached", "frozen")
     ]
     nudge(policy)
     for reference in references:
@@ -70,8 +50,8 @@ def test_cached_and_frozen_references_give_the_original_models_scores(order, bat
 
 @pytest.mark.parametrize("cfg", [Loss(), Loss(on="all", lpl_baseline="mean", lpl_reduction="batch")])
 def test_cached_and_frozen_references_give_the_same_loss_and_diagnostics(cfg):
-    policy, batch = tiny.model(), shuffled((3, 0, 2, 1))
-    cached, frozen = (make_reference(k, policy, tiny.ITEMS, 0, "packed") for k in ("cached", "frozen"))
+    policy, batch = tiny_models.model(), shuffled((3, 0, 2, 1))
+    cached, frozen = (make_reference(k, policy, tiny_models.ITEMS, 0, "packed") for k in ("cached", "frozen"))
     nudge(policy)
     scores = token_scores(policy, batch)
     actual, expected = (
@@ -83,28 +63,28 @@ def test_cached_and_frozen_references_give_the_same_loss_and_diagnostics(cfg):
 
 
 def test_auto_is_the_reference_without_a_second_model():
-    policy = tiny.model()
-    kinds = {k: type(make_reference(k, policy, tiny.ITEMS, 0, "packed")) for k in ("auto", "cached", "frozen")}
+    policy = tiny_models.model()
+    kinds = {k: type(make_reference(k, policy, tiny_models.ITEMS, 0, "packed")) for k in ("auto", "cached", "frozen")}
     assert kinds == {"auto": CachedReference, "cached": CachedReference, "frozen": FrozenReference}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_the_cache_does_not_depend_on_the_batches_it_was_made_in(batch_size):
-    policy = tiny.model()
-    cache = CachedReference.of(policy, tiny.ITEMS, 0, "packed", batch_size)
+    policy = tiny_models.model()
+    cache = CachedReference.of(policy, tiny_models.ITEMS, 0, "packed", batch_size)
     assert [r.logit.shape for r in cache.rows] == [(1, 6), (1, 3), (1, 8), (1, 4)]
     with torch.no_grad():
-        expected = tiny.plain_scores(policy, tiny.ITEMS)
+        expected = tiny_models.plain_scores(policy, tiny_models.ITEMS)
     torch.testing.assert_close(cache.scores(shuffled((0, 1, 2, 3))).logprob, expected.logprob, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["cached", "frozen"])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_reference_ignores_dropout_and_leaves_the_policys_mode_alone(kind, training):
-    policy = tiny.model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5).train(training)
+    policy = tiny_models.model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5).train(training)
     with torch.no_grad():
-        expected = tiny.plain_scores(tiny.model("gpt2"), tiny.ITEMS)
-    reference = make_reference(kind, policy, tiny.ITEMS, 0, "packed")
+        expected = tiny_models.plain_scores(tiny_models.model("gpt2"), tiny_models.ITEMS)
+    reference = make_reference(kind, policy, tiny_models.ITEMS, 0, "packed")
     assert policy.training is training
     policy.train()
     actual = reference.scores(shuffled((0, 1, 2, 3)))
@@ -112,7 +92,7 @@ def test_a_reference_ignores_dropout_and_leaves_the_policys_mode_alone(kind, tra
 
 
 def test_the_frozen_reference_is_a_copy_that_cannot_learn():
-    policy = tiny.model().train()
+    policy = tiny_models.model().train()
     before, reference = weights(policy), FrozenReference(policy, "packed")
     nudge(policy)
     assert_bit_identical(reference.model.state_dict(), before)
@@ -123,7 +103,7 @@ def test_the_frozen_reference_is_a_copy_that_cannot_learn():
 
 
 def test_the_cache_holds_12_bytes_a_token_and_no_view_of_larger_tensors():
-    cache = CachedReference.of(tiny.model(), tiny.ITEMS, 0, "packed")
+    cache = CachedReference.of(tiny_models.model(), tiny_models.ITEMS, 0, "packed")
     stored = sum(getattr(r, n).untyped_storage().nbytes() for r in cache.rows for n in NAMES)
     assert stored == 12 * (6 + 3 + 8 + 4)
 
@@ -133,7 +113,7 @@ def test_the_cache_holds_12_bytes_a_token_and_no_view_of_larger_tensors():
 
 def test_frozen_turns_gradients_and_dropout_off_and_puts_the_mode_back_even_after_an_error():
     for training in (True, False):
-        model = tiny.model().train(training)
+        model = tiny_models.model().train(training)
         with torch_state.evaluation_mode(model):
             assert not model.training
             assert not torch.is_grad_enabled()
@@ -278,7 +258,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_before_weights_load(tmp_path, 
 def test_scores_are_told_apart_by_sample_not_by_position_in_the_batch():
     # The cache is looked up by Batch.index alone.
     rows = [TokenScores(*(torch.full((1, 2), float(10 * i + k)) for k in range(3))) for i in range(3)]
-    batch = collate([tiny.encoded("x", "pgg"), tiny.encoded("y", "pggg")], [2, 0], 0)
+    batch = collate([tiny_models.encoded("x", "pgg"), tiny_models.encoded("y", "pggg")], [2, 0], 0)
     scores = CachedReference(rows).scores(batch)
     assert scores.logit.tolist() == [[20.0, 20.0, 0.0], [0.0, 0.0, 0.0]]
     assert scores.logprob.tolist() == [[21.0, 21.0, 0.0], [1.0, 1.0, 0.0]]

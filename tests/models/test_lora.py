@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif import losses
 from tif.config import load as config
 from tif.config.errors import ConfigError
@@ -19,7 +19,7 @@ from tif.models import lora as adapters
 from tif.scoring.token_scores import token_scores, token_values
 from tif.utils import torch_state
 
-BATCH = tiny.batch_of(*tiny.ITEMS)
+BATCH = tiny_models.batch_of(*tiny_models.ITEMS)
 
 
 def learned(policy, seed=1):
@@ -33,7 +33,7 @@ def learned(policy, seed=1):
 
 
 def with_lora(kind="llama", **keys):
-    policy = tiny.model(kind)
+    policy = tiny_models.model(kind)
     adapters.attach_adapters(policy, Lora(rank=4, **keys), seed=0)
     return policy
 
@@ -41,7 +41,7 @@ def with_lora(kind="llama", **keys):
 @pytest.mark.parametrize("kind", ["llama", "llama-tied", "gpt2", "gpt-neox"])
 def test_fresh_adapters_change_nothing_and_are_all_that_is_trained(kind):
     policy = with_lora(kind)
-    torch.testing.assert_close(token_scores(policy, BATCH).logit, token_scores(tiny.model(kind), BATCH).logit)
+    torch.testing.assert_close(token_scores(policy, BATCH).logit, token_scores(tiny_models.model(kind), BATCH).logit)
     trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
     assert trained
     assert all(".lora_" in name for name in trained)
@@ -58,7 +58,7 @@ def test_only_named_layers_get_adapters_and_unknown_names_are_told():
 
 
 def test_adapters_are_drawn_from_the_seed_and_the_global_random_state_is_left_alone():
-    one, two = tiny.model(), tiny.model()
+    one, two = tiny_models.model(), tiny_models.model()
     before = torch.get_rng_state()
     for policy in (one, two):
         adapters.attach_adapters(policy, Lora(rank=4), seed=0)
@@ -70,10 +70,10 @@ def test_adapters_are_drawn_from_the_seed_and_the_global_random_state_is_left_al
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_the_adapter_reference_is_the_original_model_after_training_and_leaves_the_policy_as_it_is(kind):
     policy = with_lora(kind)
-    reference = references.make_reference("adapter", policy, tiny.ITEMS, 0, "packed")
+    reference = references.make_reference("adapter", policy, tiny_models.ITEMS, 0, "packed")
     learned(policy).train()
     with torch.no_grad():
-        expected = tiny.plain_scores(tiny.model(kind), tiny.ITEMS)
+        expected = tiny_models.plain_scores(tiny_models.model(kind), tiny_models.ITEMS)
     before = token_scores(policy.eval(), BATCH).logit.detach()
     policy.train()
     actual = reference.scores(BATCH)
@@ -89,7 +89,7 @@ def test_all_references_give_the_same_loss_and_gradient():
     found = {}
     for kind in ("cached", "frozen", "adapter"):
         policy = with_lora()
-        reference = references.make_reference(kind, policy, tiny.ITEMS, 0, "packed")
+        reference = references.make_reference(kind, policy, tiny_models.ITEMS, 0, "packed")
         learned(policy)
         scored = ScoredBatch(Scored(token_scores(policy, BATCH), reference.scores(BATCH)))
         terms = losses.compute_loss(scored, BATCH, Loss(retain="none"))
@@ -101,12 +101,12 @@ def test_all_references_give_the_same_loss_and_gradient():
 
 def test_the_adapter_reference_serves_losses_that_read_whole_distributions():
     policy, (kl,) = with_lora(), [losses.RETAIN["kl"].per_token(Loss())]
-    reference = references.make_reference("adapter", policy, tiny.ITEMS, 0, "packed")
+    reference = references.make_reference("adapter", policy, tiny_models.ITEMS, 0, "packed")
     assert token_values(policy, BATCH, "packed", kl, reference.on(torch.device("cpu")))[1].abs().max() < 1e-5
     learned(policy)
     value = token_values(policy, BATCH, "packed", kl, reference.on(torch.device("cpu")))[1].sum()
     value.backward()  # the reference ran without adapters within a graph that is made again
-    frozen = tiny.model()
+    frozen = tiny_models.model()
     again = with_lora()
     learned(again)
     expected = token_values(again, BATCH, "packed", kl, frozen)[1].sum()
@@ -122,7 +122,7 @@ def test_the_export_is_a_plain_model_with_the_same_logits_and_the_policy_goes_on
     before = {name: weight.clone() for name, weight in policy.state_dict().items()}
     export.save(policy, tokenizer, tmp_path / "model", "card")
     made = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    assert type(made) is type(tiny.model(kind))
+    assert type(made) is type(tiny_models.model(kind))
     assert not any("lora" in name for name in made.state_dict())
     actual, expected = (token_scores(m.eval(), BATCH).logit for m in (made, policy))
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
@@ -138,7 +138,7 @@ def test_adapters_alone_are_in_pefts_format(tmp_path, tokenizer):
     export.save(policy, tokenizer, tmp_path / "model", "card", merge=False)
     assert {p.name for p in (tmp_path / "model").iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"}
     assert not (tmp_path / "model" / "model.safetensors").exists()
-    put_on = PeftModel.from_pretrained(tiny.model(), tmp_path / "model").eval()
+    put_on = PeftModel.from_pretrained(tiny_models.model(), tmp_path / "model").eval()
     torch.testing.assert_close(token_scores(put_on, BATCH).logit, token_scores(policy.eval(), BATCH).logit)
 
 
@@ -148,7 +148,7 @@ def few_bits(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     keys = {"hidden_size": 64, "intermediate_size": 64, "num_key_value_heads": 2}
     with torch.no_grad():
-        made = tiny.model(**keys)
+        made = tiny_models.model(**keys)
         for weight in made.parameters():
             weight *= 0.3
     made.save_pretrained(folder)
@@ -209,11 +209,9 @@ def test_what_does_not_go_together_is_refused_by_name(words, line):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
-    smollm2, shared, tmp_path, capsys
-):
+def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(smollm2, shared, tmp_path, capsys):
     """Four bits, adapter reference, TPO on TOFU's forget01; the merged export loads in transformers alone."""
-    from tests.support.small import rows
+    from tests.support.small_run import rows
     from tif import evaluate, fit
 
     words = [

@@ -6,8 +6,8 @@ import threading
 import pytest
 import torch
 
-from tests.models.test_load import assert_bit_identical, nudge
-from tests.support import tiny
+from tests.support import tiny_models
+from tests.support.model_weights import assert_bit_identical, nudge
 from tif.models.reference_cache import NAMES, name
 from tif.models.references import CachedReference, make_reference
 
@@ -17,7 +17,7 @@ def numbers(reference):
 
 
 def shared(folder, policy):
-    return make_reference("cached", policy, tiny.ITEMS, 0, "packed", folder)
+    return make_reference("cached", policy, tiny_models.ITEMS, 0, "packed", folder)
 
 
 def counted(policy):
@@ -27,10 +27,10 @@ def counted(policy):
 
 
 def test_the_file_gives_what_was_computed_bit_for_bit_and_without_a_forward(tmp_path):
-    expected = CachedReference.of(tiny.model(), tiny.ITEMS, 0, "packed")
-    first, policy = shared(tmp_path, tiny.model()), tiny.model()
+    expected = CachedReference.of(tiny_models.model(), tiny_models.ITEMS, 0, "packed")
+    first, policy = shared(tmp_path, tiny_models.model()), tiny_models.model()
     calls = counted(policy)
-    again = make_reference("auto", policy, tiny.ITEMS, 0, "packed", tmp_path)
+    again = make_reference("auto", policy, tiny_models.ITEMS, 0, "packed", tmp_path)
     assert not calls
     for found in (first, again):
         assert_bit_identical(numbers(found), numbers(expected))
@@ -51,45 +51,45 @@ def test_other_weights_samples_masks_and_precision_have_other_names():
             weight[5, 2] = torch.nextafter(weight[5, 2], torch.tensor(9.0))
         return policy
 
-    no_answer = dataclasses.replace(tiny.ITEMS[0], uw=[False] * 7)
+    no_answer = dataclasses.replace(tiny_models.ITEMS[0], uw=[False] * 7)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = name(tiny.model(), tiny.ITEMS, "packed")
+        mixed = name(tiny_models.model(), tiny_models.ITEMS, "packed")
     names = [
-        name(tiny.model(), tiny.ITEMS, "packed"),
-        name(tiny.model(), tiny.ITEMS, "padded"),
-        name(tiny.model(), tiny.ITEMS[::-1], "packed"),
-        name(tiny.model(), tiny.ITEMS[:3], "packed"),
-        name(tiny.model(), (no_answer, *tiny.ITEMS[1:]), "packed"),
-        name(nudge(tiny.model()), tiny.ITEMS, "packed"),
-        name(swapped(tiny.model()), tiny.ITEMS, "packed"),
-        name(one_bit(tiny.model()), tiny.ITEMS, "packed"),
-        name(tiny.model().bfloat16(), tiny.ITEMS, "packed"),
+        name(tiny_models.model(), tiny_models.ITEMS, "packed"),
+        name(tiny_models.model(), tiny_models.ITEMS, "padded"),
+        name(tiny_models.model(), tiny_models.ITEMS[::-1], "packed"),
+        name(tiny_models.model(), tiny_models.ITEMS[:3], "packed"),
+        name(tiny_models.model(), (no_answer, *tiny_models.ITEMS[1:]), "packed"),
+        name(nudge(tiny_models.model()), tiny_models.ITEMS, "packed"),
+        name(swapped(tiny_models.model()), tiny_models.ITEMS, "packed"),
+        name(one_bit(tiny_models.model()), tiny_models.ITEMS, "packed"),
+        name(tiny_models.model().bfloat16(), tiny_models.ITEMS, "packed"),
         mixed,
     ]
     assert len(set(names)) == len(names)
-    assert name(tiny.model(), tiny.ITEMS, "packed") == names[0]
+    assert name(tiny_models.model(), tiny_models.ITEMS, "packed") == names[0]
 
 
 def test_what_only_labels_words_does_not_matter():
     # Scores are of all answer tokens: another identifier on the same data reads the same file.
-    other = [dataclasses.replace(e, uw=e.gw, gw=e.uw) for e in tiny.ITEMS]
-    assert name(tiny.model(), other, "packed") == name(tiny.model(), tiny.ITEMS, "packed")
+    other = [dataclasses.replace(e, uw=e.gw, gw=e.uw) for e in tiny_models.ITEMS]
+    assert name(tiny_models.model(), other, "packed") == name(tiny_models.model(), tiny_models.ITEMS, "packed")
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", None])
 def test_a_damaged_file_is_made_again(tmp_path, content, capsys):
-    expected = shared(tmp_path, tiny.model())
+    expected = shared(tmp_path, tiny_models.model())
     (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-40] if content is None else content)
-    actual = shared(tmp_path, tiny.model())
+    actual = shared(tmp_path, tiny_models.model())
     assert_bit_identical(numbers(actual), numbers(expected))
     assert "damaged" in capsys.readouterr().out
-    assert_bit_identical(numbers(shared(tmp_path, tiny.model())), numbers(expected))
+    assert_bit_identical(numbers(shared(tmp_path, tiny_models.model())), numbers(expected))
     assert "damaged" not in capsys.readouterr().out
 
 
 def test_of_several_at_once_one_computes(tmp_path):
-    policies = [tiny.model() for _ in range(4)]
+    policies = [tiny_models.model() for _ in range(4)]
     calls = [counted(p) for p in policies]
     work = [threading.Thread(target=shared, args=(tmp_path, p)) for p in policies]
     for thread in work:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.models.test_load import nudge
-from tests.support import tiny
-from tests.training.test_module import BATCHES, fit, unlearning, weights
+from tests.support import tiny_models
+from tests.support.model_weights import nudge, weights
+from tests.support.tiny_unlearning import BATCHES, fit, unlearning
 from tif.config.schema import Loss
 from tif.evaluation.generate import _continued
 from tif.models.references import FrozenReference
@@ -24,10 +24,10 @@ def formula(start, reinforced, ids, alpha):
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_scores_are_those_of_the_formula(batching):
-    start, reinforced = tiny.model(seed=1), tiny.model(seed=2)
+    start, reinforced = tiny_models.model(seed=1), tiny_models.model(seed=2)
     with torch.no_grad():
-        found = token_scores(Lowered(start, reinforced, 1.5), tiny.batch_of(*tiny.ITEMS), batching)
-    for row, e in enumerate(tiny.ITEMS):
+        found = token_scores(Lowered(start, reinforced, 1.5), tiny_models.batch_of(*tiny_models.ITEMS), batching)
+    for row, e in enumerate(tiny_models.ITEMS):
         logprobs = formula(start, reinforced, e.input_ids, 1.5).log_softmax(1)
         for t in range(1, len(e.input_ids)):
             expected = logprobs[t - 1, e.input_ids[t]].item() if e.uw[t] or e.gw[t] else 0.0
@@ -35,7 +35,7 @@ def test_scores_are_those_of_the_formula(batching):
 
 
 def test_generation_keeps_a_cache_for_each_model():
-    start, reinforced = tiny.model(seed=1), nudge(tiny.model(seed=1))
+    start, reinforced = tiny_models.model(seed=1), nudge(tiny_models.model(seed=1))
     expected = []
     for prompt in PROMPTS:
         new = []
@@ -43,7 +43,7 @@ def test_generation_keeps_a_cache_for_each_model():
             new.append(int(formula(start, reinforced, prompt + new, 0.5)[-1].argmax()))
         expected.append(new)
     assert len({token for row in expected for token in row}) > 6
-    unused = next(t for t in range(tiny.VOCAB) if all(t not in row for row in expected))
+    unused = next(t for t in range(tiny_models.VOCAB) if all(t not in row for row in expected))
     assert _continued(Lowered(start, reinforced, 0.5), PROMPTS, unused, [8] * 3) == expected
     limits = [2, 8, 5]  # rows leave the batch, and both caches
     short = [row[:n] for row, n in zip(expected, limits, strict=True)]
@@ -55,7 +55,7 @@ WHP = Loss(forget="ce", on="all", preserve="none", whp=1.5)
 
 def test_at_inference_the_start_is_lowered_by_the_policy_and_before_training_by_nothing():
     module = unlearning("frozen", loss=WHP)
-    ids = tiny.ITEMS[0].input_ids
+    ids = tiny_models.ITEMS[0].input_ids
     with module.unlearned() as policy, torch.no_grad():
         assert torch.equal(policy(input_ids=torch.tensor([ids])).logits, module.policy(torch.tensor([ids])).logits)
     fit(module, BATCHES)
@@ -64,9 +64,9 @@ def test_at_inference_the_start_is_lowered_by_the_policy_and_before_training_by_
         actual = policy(input_ids=torch.tensor([ids])).logits[0]
         assert not module.policy.training
     assert module.policy.training
-    expected = formula(tiny.model(), module.policy, ids, 1.5)
+    expected = formula(tiny_models.model(), module.policy, ids, 1.5)
     torch.testing.assert_close(actual, expected)
-    assert (expected < formula(tiny.model(), tiny.model(), ids, 1.5)).any()
+    assert (expected < formula(tiny_models.model(), tiny_models.model(), ids, 1.5)).any()
     assert all(torch.equal(weights(module.policy)[name], value) for name, value in trained.items())
 
 
@@ -79,12 +79,12 @@ def test_stages_inherit_the_key_and_are_evaluated_as_they_are():
 
 def test_distilled_whp_learns_the_largest_lowered_logits_and_holds_no_other_model_as_its_own():
     module = unlearning("frozen", loss=Loss(forget="whp", on="all", preserve="none", whp=1.5))
-    reinforced = nudge(tiny.model())
-    module.lowered = LoweredReference(FrozenReference(tiny.model(), "packed"), reinforced, 1.5)
+    reinforced = nudge(tiny_models.model())
+    module.lowered = LoweredReference(FrozenReference(tiny_models.model(), "packed"), reinforced, 1.5)
     losses = []
-    for e in tiny.ITEMS:
-        wanted = formula(tiny.model(), reinforced, e.input_ids, 1.5).argmax(1)
+    for e in tiny_models.ITEMS:
+        wanted = formula(tiny_models.model(), reinforced, e.input_ids, 1.5).argmax(1)
         logprobs = module.policy(torch.tensor([e.input_ids])).logits[0].log_softmax(1)
         losses += [-logprobs[t - 1, wanted[t - 1]] for t in range(1, len(e.input_ids)) if e.uw[t] or e.gw[t]]
-    torch.testing.assert_close(module.loss(tiny.batch_of(*tiny.ITEMS)).total, sum(losses) / len(losses))
+    torch.testing.assert_close(module.loss(tiny_models.batch_of(*tiny_models.ITEMS)).total, sum(losses) / len(losses))
     assert [name for name, _ in module.named_children()] == ["policy"]

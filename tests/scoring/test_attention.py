@@ -4,17 +4,19 @@ import pytest
 import torch
 import transformers
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif.scoring import attention
 from tif.scoring.token_scores import token_scores
 
 KINDS = {
-    "llama": lambda: tiny.model("llama"),
-    "qwen3": lambda: tiny.model("qwen3"),
-    "gpt2": lambda: tiny.model("gpt2"),
+    "llama": lambda: tiny_models.model("llama"),
+    "qwen3": lambda: tiny_models.model("qwen3"),
+    "gpt2": lambda: tiny_models.model("gpt2"),
     # a window shorter than the texts
-    "mistral": lambda: tiny.spread(
-        transformers.AutoModelForCausalLM.from_config(transformers.MistralConfig(**tiny.LLAMA_LIKE, sliding_window=3))
+    "mistral": lambda: tiny_models.spread(
+        transformers.AutoModelForCausalLM.from_config(
+            transformers.MistralConfig(**tiny_models.LLAMA_LIKE, sliding_window=3)
+        )
     ),
 }
 
@@ -30,9 +32,9 @@ def made(kind):
 def test_scores_equal_one_sample_at_a_time(kind):
     model, plain = made(kind), KINDS[kind]()
     with torch.no_grad():
-        expected = tiny.plain_scores(plain, tiny.ITEMS)
+        expected = tiny_models.plain_scores(plain, tiny_models.ITEMS)
         for batching in ("packed", "padded"):
-            actual = token_scores(model, tiny.batch_of(*tiny.ITEMS), batching)
+            actual = token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
             for name in ("logit", "logprob", "mean_logit"):
                 torch.testing.assert_close(getattr(actual, name), getattr(expected, name), atol=1e-5, rtol=0)
 
@@ -44,7 +46,7 @@ def test_attention_never_sees_more_than_a_sample(monkeypatch):
         "scaled_dot_product_attention",
         lambda q, k, *a, **keys: seen.append((q.shape[2], k.shape[2])) or sdpa(q, k, *a, **keys),
     )
-    token_scores(made("llama"), tiny.batch_of(*tiny.ITEMS))
+    token_scores(made("llama"), tiny_models.batch_of(*tiny_models.ITEMS))
     assert seen == [(7, 7), (4, 4), (9, 9), (5, 5)] * 2  # layers
 
 
@@ -55,14 +57,14 @@ def test_gradients_equal_those_of_padded_batches_recomputed_or_not(again):
         model = made("llama").train()
         if again:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        token_scores(model, tiny.batch_of(*tiny.ITEMS), batching).logprob.sum().backward()
+        token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS), batching).logprob.sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     for packed, padded in zip(*gradients, strict=True):
         torch.testing.assert_close(packed, padded, atol=1e-4, rtol=1e-4)
 
 
 def test_a_model_of_another_attention_stays_as_it_is():
-    model = tiny.model("llama")
+    model = tiny_models.model("llama")
     model.set_attn_implementation("eager")
     attention.use(model)
     assert model.config._attn_implementation == "eager"

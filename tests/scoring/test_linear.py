@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif.config.schema import Model
 from tif.models.load import prepare_for_training
 from tif.scoring import linear
@@ -79,8 +79,8 @@ def test_what_it_cannot_do_or_does_no_faster_is_left_to_torch(everywhere, produc
 
 @pytest.mark.parametrize("keys", [{}, {"gradient_checkpointing": True}])
 def test_a_prepared_policy_has_the_scores_and_gradients_of_a_plain_one(everywhere, products, keys):
-    plain, policy = tiny.model(), prepare_for_training(tiny.model(), Model(**keys), 0)
-    expected, actual = (token_scores(m, tiny.batch_of(*tiny.ITEMS)) for m in (plain, policy))
+    plain, policy = tiny_models.model(), prepare_for_training(tiny_models.model(), Model(**keys), 0)
+    expected, actual = (token_scores(m, tiny_models.batch_of(*tiny_models.ITEMS)) for m in (plain, policy))
     assert products
     for name in ("logit", "logprob", "mean_logit"):
         torch.testing.assert_close(getattr(actual, name), getattr(expected, name))
@@ -92,7 +92,9 @@ def test_a_prepared_policy_has_the_scores_and_gradients_of_a_plain_one(everywher
 
 def test_machines_where_it_does_not_pay_keep_torchs_own_layers(monkeypatch):
     monkeypatch.setattr(linear, "pays", lambda: False)
-    assert not any(isinstance(m, linear.Linear) for m in prepare_for_training(tiny.model(), Model(), 0).modules())
+    assert not any(
+        isinstance(m, linear.Linear) for m in prepare_for_training(tiny_models.model(), Model(), 0).modules()
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_it_pays_on_amd_cpus_with_wide_vectors(monkeypatch, vendor, capability, 
 
 
 def test_a_plain_view_has_torchs_own_layers_and_the_same_weights(everywhere, products):
-    policy = prepare_for_training(tiny.model("llama-tied"), Model(), 0)
+    policy = prepare_for_training(tiny_models.model("llama-tied"), Model(), 0)
     view = linear.plain(policy)
     ids = torch.tensor([[1, 2, 3]])
     assert not any(isinstance(m, linear.Linear) for m in view.modules())

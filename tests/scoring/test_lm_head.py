@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif.config.model_section import Lora
 from tif.config.schema import Model
 from tif.models.load import prepare_for_training
@@ -16,14 +16,14 @@ NAMES = ("logit", "logprob", "mean_logit")
 
 def scored(kind, batching, chunk_tokens):
     """Scores of the four samples (16 answer tokens), and the gradient of something that depends on all of them."""
-    model = tiny.model(kind)
-    scores = token_scores(model, tiny.batch_of(*tiny.ITEMS), batching, chunk_tokens)
+    model = tiny_models.model(kind)
+    scores = token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS), batching, chunk_tokens)
     (scores.logit.sum() + 2 * scores.logprob.square().sum() - 3 * scores.mean_logit.sum()).backward()
     return scores.detach(), [p.grad for p in model.parameters()]
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
-@pytest.mark.parametrize("kind", tiny.CONFIGS)
+@pytest.mark.parametrize("kind", tiny_models.CONFIGS)
 def test_chunks_give_the_scores_and_gradients_of_one_piece_logit_transforms_included(kind, batching):
     (expected, gradients), (actual, found) = (scored(kind, batching, n) for n in (100, 5))
     for name in NAMES:
@@ -40,25 +40,25 @@ class Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for t in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(t, torch.Tensor) and t.dim() > 1 and t.shape[-1] == tiny.VOCAB:
-                self.rows = max(self.rows, t.numel() // tiny.VOCAB)
+            if isinstance(t, torch.Tensor) and t.dim() > 1 and t.shape[-1] == tiny_models.VOCAB:
+                self.rows = max(self.rows, t.numel() // tiny_models.VOCAB)
         return out
 
 
 @pytest.mark.parametrize("copies", [2, 4])
 def test_logits_of_a_chunk_are_the_most_that_is_held_however_large_the_batch(copies):
-    items, found = tiny.ITEMS * copies, []
+    items, found = tiny_models.ITEMS * copies, []
     for chunk_tokens in (20, 1000):  # more than a (16, V) gradient of the head's weight has
-        model = tiny.model()
+        model = tiny_models.model()
         with Largest() as largest:
-            token_scores(model, tiny.batch_of(*items), "packed", chunk_tokens).logprob.sum().backward()
+            token_scores(model, tiny_models.batch_of(*items), "packed", chunk_tokens).logprob.sum().backward()
         found.append(largest.rows)
     assert found[0] == 20
     assert found[1] == 16 * copies
 
 
 def test_decoder_and_head_are_back_in_their_places_after_an_error():
-    model = tiny.model()
+    model = tiny_models.model()
     decoder = model.model
     with pytest.raises(RuntimeError):
         head.scores_of_hidden(model, torch.zeros(3, 15), torch.zeros(3, dtype=torch.long))  # 16 wide
@@ -66,7 +66,7 @@ def test_decoder_and_head_are_back_in_their_places_after_an_error():
     assert "forward" not in vars(model.lm_head)
     with pytest.raises(RuntimeError), head.skipped(model):
         raise RuntimeError
-    assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, tiny.VOCAB)
+    assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, tiny_models.VOCAB)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 40])
@@ -99,10 +99,10 @@ def targeted(scores, batch):
     return (scores.logit * uw).sum().square() - 2 * (scores.logprob * gw).sum()
 
 
-def assert_gradients_of_a_plain_loop(model, plain, chunk_tokens, items=tiny.ITEMS, **tolerance):
-    batch = tiny.batch_of(*items)
+def assert_gradients_of_a_plain_loop(model, plain, chunk_tokens, items=tiny_models.ITEMS, **tolerance):
+    batch = tiny_models.batch_of(*items)
     targeted(token_scores(model, batch, "packed", chunk_tokens), batch).backward()
-    targeted(tiny.plain_scores(plain, items), batch).backward()
+    targeted(tiny_models.plain_scores(plain, items), batch).backward()
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         assert (one.grad is None) is (other.grad is None)
         if one.grad is not None:
@@ -110,20 +110,22 @@ def assert_gradients_of_a_plain_loop(model, plain, chunk_tokens, items=tiny.ITEM
 
 
 @pytest.mark.parametrize("chunk_tokens", [100, 5])
-@pytest.mark.parametrize("kind", tiny.CONFIGS)
+@pytest.mark.parametrize("kind", tiny_models.CONFIGS)
 def test_gradients_are_those_of_a_plain_loop_where_unwanted_words_have_but_one_entry(kind, chunk_tokens):
-    assert_gradients_of_a_plain_loop(tiny.model(kind), tiny.model(kind), chunk_tokens)
+    assert_gradients_of_a_plain_loop(tiny_models.model(kind), tiny_models.model(kind), chunk_tokens)
 
 
 @pytest.mark.parametrize("labels", ["pppuu", "pppgg", "ppugu"])
 def test_so_are_those_of_texts_all_or_none_of_whose_words_are_unwanted(labels):
-    items = [tiny.encoded("a", labels), tiny.encoded("b", labels)]
-    assert_gradients_of_a_plain_loop(tiny.model("phi"), tiny.model("phi"), 100, items)  # its head has a bias
+    items = [tiny_models.encoded("a", labels), tiny_models.encoded("b", labels)]
+    assert_gradients_of_a_plain_loop(
+        tiny_models.model("phi"), tiny_models.model("phi"), 100, items
+    )  # its head has a bias
 
 
 @pytest.mark.parametrize("trained", ["head", "decoder"])
 def test_so_are_those_of_a_model_one_part_of_which_is_frozen(trained):
-    models = tiny.model("phi"), tiny.model("phi")
+    models = tiny_models.model("phi"), tiny_models.model("phi")
     for model in models:
         (model.model if trained == "head" else model.lm_head).requires_grad_(False)
     assert_gradients_of_a_plain_loop(*models, 5)
@@ -131,30 +133,32 @@ def test_so_are_those_of_a_model_one_part_of_which_is_frozen(trained):
 
 def test_so_are_those_of_adapters_in_the_head_itself():
     cfg = Model(lora=Lora(rank=4, targets=["lm_head"]))
-    assert_gradients_of_a_plain_loop(*(tiny.spread(prepare_for_training(tiny.model(), cfg, 0)) for _ in range(2)), 100)
+    assert_gradients_of_a_plain_loop(
+        *(tiny_models.spread(prepare_for_training(tiny_models.model(), cfg, 0)) for _ in range(2)), 100
+    )
 
 
 def test_so_are_those_of_autocast_to_its_precision():
     with torch.autocast("cpu", torch.bfloat16):
-        assert_gradients_of_a_plain_loop(tiny.model("phi"), tiny.model("phi"), 100, atol=2.0, rtol=0.1)
+        assert_gradients_of_a_plain_loop(tiny_models.model("phi"), tiny_models.model("phi"), 100, atol=2.0, rtol=0.1)
 
 
 @pytest.mark.parametrize("chunk_tokens", [100, 5])
 def test_on_their_way_back_unwanted_words_are_in_no_product_with_the_vocabulary(monkeypatch, chunk_tokens):
-    batch, own, shapes = tiny.batch_of(*tiny.ITEMS), head.product, []  # 10 general words, 6 unwanted
-    loss = targeted(token_scores(tiny.model(), batch, "packed", chunk_tokens), batch)
+    batch, own, shapes = tiny_models.batch_of(*tiny_models.ITEMS), head.product, []  # 10 general words, 6 unwanted
+    loss = targeted(token_scores(tiny_models.model(), batch, "packed", chunk_tokens), batch)
     monkeypatch.setattr(head, "product", lambda a, b, *bias: shapes.append(tuple(a.shape)) or own(a, b, *bias))
     loss.backward()
-    assert sum(shape[0] for shape in shapes if shape[1:] == (tiny.VOCAB,)) == 10  # to the hidden states
-    assert sum(shape[1] for shape in shapes if shape[0] == tiny.VOCAB) == 10  # to the weight
+    assert sum(shape[0] for shape in shapes if shape[1:] == (tiny_models.VOCAB,)) == 10  # to the hidden states
+    assert sum(shape[1] for shape in shapes if shape[0] == tiny_models.VOCAB) == 10  # to the weight
 
 
 @pytest.mark.parametrize("padding", [None, 0, "first"])
 @pytest.mark.parametrize("chunk_tokens", [100, 5])
 def test_a_weight_that_embeddings_and_head_share_has_the_gradient_of_a_plain_loop(padding, chunk_tokens):
-    models = tiny.model("llama-tied"), tiny.model("llama-tied")
+    models = tiny_models.model("llama-tied"), tiny_models.model("llama-tied")
     for model in models:
-        model.model.embed_tokens.padding_idx = tiny.ITEMS[0].input_ids[0] if padding == "first" else padding
+        model.model.embed_tokens.padding_idx = tiny_models.ITEMS[0].input_ids[0] if padding == "first" else padding
     assert_gradients_of_a_plain_loop(*models, chunk_tokens)
     assert all("forward" not in vars(m) for m in (models[0].model.embed_tokens, models[0].lm_head))
 
@@ -168,13 +172,13 @@ class FullSize(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor) and out.shape == (tiny.VOCAB, 16) and not func.is_view:
+        if isinstance(out, torch.Tensor) and out.shape == (tiny_models.VOCAB, 16) and not func.is_view:
             self.found.append(func.overloadpacket.__name__)
         return out
 
 
 def test_a_shared_weights_gradient_is_made_once():
-    batch, model = tiny.batch_of(*tiny.ITEMS), tiny.model("llama-tied")
+    batch, model = tiny_models.batch_of(*tiny_models.ITEMS), tiny_models.model("llama-tied")
     loss = targeted(token_scores(model, batch), batch)
     with FullSize() as size:
         loss.backward()
@@ -182,8 +186,12 @@ def test_a_shared_weights_gradient_is_made_once():
 
 
 def test_two_forwards_before_one_backward_add_up():
-    model, plain, batch = tiny.model("llama-tied"), tiny.model("llama-tied"), tiny.batch_of(*tiny.ITEMS)
+    model, plain, batch = (
+        tiny_models.model("llama-tied"),
+        tiny_models.model("llama-tied"),
+        tiny_models.batch_of(*tiny_models.ITEMS),
+    )
     sum(targeted(token_scores(model, batch), batch) for _ in range(2)).backward()
-    (2 * targeted(tiny.plain_scores(plain, tiny.ITEMS), batch)).backward()
+    (2 * targeted(tiny_models.plain_scores(plain, tiny_models.ITEMS), batch)).backward()
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, atol=1e-3, rtol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif.scoring import packing as layout
 from tif.scoring.token_scores import TokenScores, best_batching, token_scores
 
@@ -19,21 +19,21 @@ def assert_scores(actual: TokenScores, expected: TokenScores, atol=1e-5):
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
-@pytest.mark.parametrize("kind", tiny.CONFIGS)
+@pytest.mark.parametrize("kind", tiny_models.CONFIGS)
 def test_scores_equal_the_full_logits_of_one_sample_at_a_time(kind, batching):
-    model = tiny.model(kind)
+    model = tiny_models.model(kind)
     with torch.no_grad():
-        expected = tiny.plain_scores(model, tiny.ITEMS)
-        actual = token_scores(model, tiny.batch_of(*tiny.ITEMS), batching)
+        expected = tiny_models.plain_scores(model, tiny_models.ITEMS)
+        actual = token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
     assert expected.logit.std() > 0.1  # the numbers differ enough to tell positions apart
     assert_scores(actual, expected)
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-tied", "gemma2-window"])
 def test_packed_and_padded_give_the_same_gradients(kind):
-    batch, gradients = tiny.batch_of(*tiny.ITEMS), {}
+    batch, gradients = tiny_models.batch_of(*tiny_models.ITEMS), {}
     for batching in ("packed", "padded"):
-        model = tiny.model(kind)
+        model = tiny_models.model(kind)
         scores = token_scores(model, batch, batching)
         (scores.logit.sum() + 2 * (scores.logprob * batch.uw[:, 1:]).sum() - 3 * scores.mean_logit.mean()).backward()
         gradients[batching] = [p.grad for p in model.parameters()]
@@ -43,11 +43,11 @@ def test_packed_and_padded_give_the_same_gradients(kind):
 
 
 def test_gradients_equal_those_of_cross_entropy_over_full_logits():
-    batch, model, plain = tiny.batch_of(*tiny.ITEMS), tiny.model(), tiny.model()
+    batch, model, plain = tiny_models.batch_of(*tiny_models.ITEMS), tiny_models.model(), tiny_models.model()
     scores = token_scores(model, batch)
     (-scores.logprob.sum()).backward()
     labels = batch.input_ids.masked_fill(~batch.answer, -100)[:, 1:]
-    for row, item in enumerate(tiny.ITEMS):
+    for row, item in enumerate(tiny_models.ITEMS):
         logits = plain(input_ids=torch.tensor([item.input_ids])).logits[0, :-1]
         own = labels[row, : len(logits)]
         torch.nn.functional.cross_entropy(logits, own, ignore_index=-100, reduction="sum").backward()
@@ -57,8 +57,8 @@ def test_gradients_equal_those_of_cross_entropy_over_full_logits():
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_scores_are_zero_outside_the_answer_and_the_padding_token_is_never_looked_at(batching):
-    model, other = tiny.model(), tiny.batch_of(*tiny.ITEMS, pad_id=17)
-    batch = tiny.batch_of(*tiny.ITEMS)
+    model, other = tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS, pad_id=17)
+    batch = tiny_models.batch_of(*tiny_models.ITEMS)
     with torch.no_grad():
         actual, padded_with_17 = token_scores(model, batch, batching), token_scores(model, other, batching)
     outside = torch.tensor(
@@ -80,11 +80,11 @@ def test_scores_are_zero_outside_the_answer_and_the_padding_token_is_never_looke
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_a_document_without_prompt_is_scored_from_its_second_token(batching):
     # Nothing stands before the first token to predict it from, whatever sample is packed in front.
-    items = (tiny.encoded("a", "pug"), tiny.encoded("document", "uuggug"), tiny.encoded("z", "gg"))
-    model = tiny.model()
+    items = (tiny_models.encoded("a", "pug"), tiny_models.encoded("document", "uuggug"), tiny_models.encoded("z", "gg"))
+    model = tiny_models.model()
     with torch.no_grad():
-        expected = tiny.plain_scores(model, items)
-        batch = tiny.batch_of(*items)
+        expected = tiny_models.plain_scores(model, items)
+        batch = tiny_models.batch_of(*items)
         assert_scores(token_scores(model, batch, batching), expected)
     assert (expected.logprob[1] != 0).all()
     assert batch.answer[1, 0]  # the batch itself is left as it was
@@ -102,25 +102,25 @@ def test_a_document_without_prompt_is_scored_from_its_second_token(batching):
 )
 def test_packed_rows_hold_at_most_the_limit_and_scores_do_not_depend_on_it(monkeypatch, limit, expected):
     monkeypatch.setitem(layout.PACKED_TOKENS, "cpu", limit)
-    model, batch, seen = tiny.model(), tiny.batch_of(*tiny.ITEMS), []
+    model, batch, seen = tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS), []
     model.model.embed_tokens.register_forward_hook(lambda _, args, output: seen.append(tuple(args[0].shape)))
     with torch.no_grad():
         actual = token_scores(model, batch)
     assert seen == [(1, n) for n in expected]
     with torch.no_grad():
-        assert_scores(actual, tiny.plain_scores(model, tiny.ITEMS))
+        assert_scores(actual, tiny_models.plain_scores(model, tiny_models.ITEMS))
 
 
 def test_scores_come_back_in_the_order_of_the_batch():
-    model, order = tiny.model(), (2, 0, 3, 1)
+    model, order = tiny_models.model(), (2, 0, 3, 1)
     with torch.no_grad():
-        expected = tiny.plain_scores(model, tiny.ITEMS)
-        actual = token_scores(model, tiny.batch_of(*(tiny.ITEMS[i] for i in order)))
+        expected = tiny_models.plain_scores(model, tiny_models.ITEMS)
+        actual = token_scores(model, tiny_models.batch_of(*(tiny_models.ITEMS[i] for i in order)))
     assert_scores(actual, TokenScores(*(t[list(order)] for t in dataclasses.astuple(expected))))
 
 
 def test_the_lm_head_sees_answer_positions_only():
-    model, batch, rows = tiny.model(), tiny.batch_of(*tiny.ITEMS), []
+    model, batch, rows = tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS), []
     model.lm_head.register_forward_hook(lambda _, args, output: rows.append(args[0].shape[:-1].numel()))
     token_scores(model, batch, "packed")
     assert rows == [4 + 3 + 7 + 2]  # a: uugg, b: ugg, c: ugguugg, d: gg; never 4 * 9
@@ -129,26 +129,26 @@ def test_the_lm_head_sees_answer_positions_only():
     token_scores(model, batch, "padded")
     assert rows == [4 * 8]
     rows.clear()
-    prompts_first = tiny.batch_of(tiny.encoded("a", "ppppug"), tiny.encoded("b", "ppppg"))
+    prompts_first = tiny_models.batch_of(tiny_models.encoded("a", "ppppug"), tiny_models.encoded("b", "ppppg"))
     token_scores(model, prompts_first, "padded")
     assert rows == [2 * 2]
 
 
 def test_the_policy_is_run_once_for_a_batch_that_fits():
-    model, calls = tiny.model(), []
+    model, calls = tiny_models.model(), []
     model.register_forward_pre_hook(lambda *_: calls.append(1))
-    token_scores(model, tiny.batch_of(*tiny.ITEMS))
+    token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS))
     assert len(calls) == 1
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_soft_capped_logits_are_capped_once(batching):
     # Gemma 2: 3 tanh(raw / 3), and the raw logits are well beyond 3.
-    model, raw = tiny.model("gemma2"), []
+    model, raw = tiny_models.model("gemma2"), []
     model.lm_head.register_forward_hook(lambda _, args, output: raw.append(output.detach().clone()))
-    item = tiny.encoded("one", "pppuugg")
+    item = tiny_models.encoded("one", "pppuugg")
     with torch.no_grad():
-        scores = token_scores(model, tiny.batch_of(item), batching)
+        scores = token_scores(model, tiny_models.batch_of(item), batching)
     targets = torch.tensor(item.input_ids[3:])
     own = raw[0][0].float()
     assert own.abs().max() > 4
@@ -159,17 +159,17 @@ def test_soft_capped_logits_are_capped_once(batching):
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_scores_of_a_bfloat16_model_are_float32_and_computed_in_float32(batching):
-    model, item = tiny.model().to(torch.bfloat16), tiny.encoded("one", "pppuugg")
+    model, item = tiny_models.model().to(torch.bfloat16), tiny_models.encoded("one", "pppuugg")
     with torch.no_grad():
-        actual = token_scores(model, tiny.batch_of(item), batching)
-        expected = tiny.plain_scores(model, [item])  # logits in bfloat16, log_softmax in float32
+        actual = token_scores(model, tiny_models.batch_of(item), batching)
+        expected = tiny_models.plain_scores(model, [item])  # logits in bfloat16, log_softmax in float32
     assert {getattr(actual, name).dtype for name in NAMES} == {torch.float32}
     # A single sample runs through the same bfloat16 operations either way.
     assert_scores(actual, expected)
 
 
 def test_detached_scores_are_the_same_numbers_without_a_graph():
-    scores = token_scores(tiny.model(), tiny.batch_of(*tiny.ITEMS))
+    scores = token_scores(tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS))
     detached = scores.detach()
     for name in NAMES:
         assert getattr(scores, name).requires_grad
@@ -182,7 +182,7 @@ class IgnoresPositions(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.llama = tiny.model()
+        self.llama = tiny_models.model()
 
     def get_input_embeddings(self):
         return self.llama.get_input_embeddings()
@@ -197,25 +197,27 @@ class TakesNoPositions(IgnoresPositions):
 
 
 def mamba():
-    return tiny.spread(
+    return tiny_models.spread(
         transformers.MambaForCausalLM(
-            transformers.MambaConfig(**tiny.COMMON | {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4})
+            transformers.MambaConfig(
+                **tiny_models.COMMON | {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
+            )
         )
     )
 
 
 @pytest.mark.parametrize("make", [IgnoresPositions, TakesNoPositions, mamba])
 def test_a_model_whose_packed_samples_see_each_other_is_padded(make):
-    model, batch = make().eval(), tiny.batch_of(*tiny.ITEMS)
+    model, batch = make().eval(), tiny_models.batch_of(*tiny_models.ITEMS)
     assert best_batching("auto", model) == "padded"
     with torch.no_grad():
-        assert_scores(token_scores(model, batch, "padded"), tiny.plain_scores(model, tiny.ITEMS))
+        assert_scores(token_scores(model, batch, "padded"), tiny_models.plain_scores(model, tiny_models.ITEMS))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", tiny.CONFIGS)
+@pytest.mark.parametrize("kind", tiny_models.CONFIGS)
 def test_a_model_that_keeps_packed_samples_apart_is_packed(kind, dtype):
-    assert best_batching("auto", tiny.model(kind).to(dtype)) == "packed"
+    assert best_batching("auto", tiny_models.model(kind).to(dtype)) == "packed"
 
 
 @pytest.mark.parametrize("asked", ["packed", "padded"])
@@ -223,7 +225,7 @@ def test_an_explicit_batching_is_honoured_without_a_probe(asked):
     assert best_batching(asked, model=None) == asked
 
 
-@pytest.mark.parametrize("make", [tiny.model, TakesNoPositions])
+@pytest.mark.parametrize("make", [tiny_models.model, TakesNoPositions])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_probe_leaves_mode_and_gradients_as_they_were(make, training):
     model = make().train(training)

@@ -7,7 +7,7 @@ import math
 import pytest
 from rich.console import Console
 
-from tests.support.small import SMALL, files, finished, rows
+from tests.support.small_run import SMALL, files, finished, rows
 from tif import fit
 from tif.config import load as config
 from tif.config.errors import ConfigError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from tests.support.small import SMALL, finished, rows
+from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config import load as config
 from tif.records import files as records

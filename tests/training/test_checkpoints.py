@@ -7,99 +7,56 @@ import signal
 
 import pytest
 
-from tests.support import killing
-from tests.support.small import SMALL, files, finished, rows
+from tests.support import killed_processes
+from tests.support.interrupted_runs import (
+    LORA,
+    Killed,
+    act_in_step,
+    assert_same_outcome,
+    die,
+    killed_run,
+    run_words,
+    undisturbed_run,
+)
+from tests.support.small_run import files, finished
 from tif import fit
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.evaluation import evaluate as evaluation
 from tif.training import checkpoints as resuming
-from tif.training import module
 from tif.training import run as training
 from tif.training import run_folders as runs
 
 pytestmark = pytest.mark.slow
 
-# Four steps an epoch; the stages are those of the session's finished run.
-WORDS = [
-    *SMALL, "data.batch_size=2", "stages.target.data.batch_size=4", "eval.forget_quality=false",
-    "eval.max_new_tokens=4", "eval.max_samples.forget=3", "eval.max_samples.retain=2",
-    "eval.max_samples.real_authors=1", "eval.max_samples.world_facts=1", "run.keep_checkpoints=2",
-]  # fmt: skip
-LORA = ["model.lora.rank=2", "model.lora.dropout=0.3", "stages.target.model.lora.rank=0"]
-
-
-def words(parent, name, *more):
-    return [*WORDS, f"run.folder={parent}", f"run.name={name}", *more]
-
-
-def made(tmp_path_factory, name, *more):
-    """A run that nobody disturbs, made once a session."""
-    folder = finished(tmp_path_factory).runs
-    if not (folder / name / runs.DONE).exists():
-        assert fit.main(words(folder, name, *more)) == 0
-    return folder / name
-
 
 @pytest.fixture
 def quiet(tmp_path_factory):
-    return made(tmp_path_factory, "quiet")
-
-
-def outcome(folder):
-    """What has to be the same bit for bit: rows, records, weights."""
-    kept = {path: content for path, content in files(folder).items() if path.parts[0] in ("eval", "model")}
-    named = {path: content.replace(str(folder).encode(), b"NAME") for path, content in kept.items()}
-    return {"rows": rows(folder)} | {path: content for path, content in named.items() if path.name != "README.md"}
-
-
-def same(actual, expected):
-    one, two = outcome(actual), outcome(expected)
-    assert one.keys() == two.keys()
-    assert [str(name) for name in one if one[name] != two[name]] == []
-
-
-def stopped(patch, step, action, owner=module.UnlearningModule, name="training_step"):
-    """Call `action` in the middle of step number `step`, counted from 0."""
-    real, calls = getattr(owner, name), []
-
-    def stopping(*args, **keys):
-        calls.append(args)
-        if len(calls) == step + 1:
-            action()
-        return real(*args, **keys)
-
-    patch.setattr(owner, name, stopping)
-
-
-class Killed(Exception):
-    pass
-
-
-def die():
-    raise Killed
+    return undisturbed_run(tmp_path_factory, "quiet")
 
 
 @pytest.mark.parametrize(("step", "more"), [(2, []), (3, []), (5, LORA), (6, ["run.keep_checkpoints=1"])])
 def test_a_run_killed_within_an_epoch_goes_on_within_it(tmp_path_factory, monkeypatch, capsys, step, more):
     lora = more == LORA
-    whole = made(tmp_path_factory, "quiet-lora", *LORA) if lora else made(tmp_path_factory, "quiet")
-    own = words(whole.parent, f"killed-{step}", "run.checkpoint_every_n_steps=1", *more)
+    whole = (
+        undisturbed_run(tmp_path_factory, "quiet-lora", *LORA) if lora else undisturbed_run(tmp_path_factory, "quiet")
+    )
+    own = run_words(whole.parent, f"killed-{step}", "run.checkpoint_every_n_steps=1", *more)
     with monkeypatch.context() as patch:
-        stopped(patch, step, die)
+        act_in_step(patch, step, die)
         with pytest.raises(Killed):
             fit.main(own)
     capsys.readouterr()
     assert fit.main(own) == 0
     # The checkpoint after step n is named when the next one begins, so that its row is on the disk.
     assert f"(goes on from epoch={step // 4}-step={step}.ckpt)" in capsys.readouterr().out
-    same(whole.parent / f"killed-{step}", whole)
+    assert_same_outcome(whole.parent / f"killed-{step}", whole)
 
 
 def test_with_lora_a_checkpoint_holds_the_adapters_alone(tmp_path_factory):
     sizes = {}
     for name, more in (("quiet", []), ("quiet-lora", LORA)):
-        (newest, *_) = resuming.listed(made(tmp_path_factory, name, *more) / "checkpoints")
+        (newest, *_) = resuming.listed(undisturbed_run(tmp_path_factory, name, *more) / "checkpoints")
         sizes[name] = newest.stat().st_size
     assert sizes["quiet-lora"] < sizes["quiet"] / 3
 
@@ -108,10 +65,10 @@ def test_with_lora_a_checkpoint_holds_the_adapters_alone(tmp_path_factory):
 @pytest.mark.parametrize("step", [1, 3, 6])  # in the middle of an epoch, in its last step, in the next one
 def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(quiet, monkeypatch, capsys, number, step):
     name = f"asked-{number}-{step}"
-    own = words(quiet.parent, name)
+    own = run_words(quiet.parent, name)
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        stopped(patch, step, lambda: os.kill(os.getpid(), number))
+        act_in_step(patch, step, lambda: os.kill(os.getpid(), number))
         assert fit.main(own) == 128 + number
     assert signal.getsignal(number) == before
     line = f"stopped by {number.name} at step {step + 1}; the same command goes on from there\n"
@@ -120,18 +77,18 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(quiet, monk
     assert resuming.step(newest) == step + 1
     assert fit.main(own) == 0
     assert f"(goes on from {newest.name})" in capsys.readouterr().out
-    same(quiet.parent / name, quiet)
+    assert_same_outcome(quiet.parent / name, quiet)
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_a_run_asked_to_stop_in_an_evaluation_stops_at_once_and_makes_it_again(quiet, monkeypatch, capsys, epoch):
-    own = words(quiet.parent, f"evaluating-{epoch}")
+    own = run_words(quiet.parent, f"evaluating-{epoch}")
     with monkeypatch.context() as patch:
-        stopped(patch, epoch, lambda: os.kill(os.getpid(), signal.SIGTERM), evaluation, "evaluate")
+        act_in_step(patch, epoch, lambda: os.kill(os.getpid(), signal.SIGTERM), evaluation, "evaluate")
         assert fit.main(own) == 128 + signal.SIGTERM
     assert not (quiet.parent / f"evaluating-{epoch}" / "eval" / str(epoch)).exists()
     assert fit.main(own) == 0
-    same(quiet.parent / f"evaluating-{epoch}", quiet)
+    assert_same_outcome(quiet.parent / f"evaluating-{epoch}", quiet)
 
 
 def damage(path):
@@ -140,19 +97,9 @@ def damage(path):
     path.write_bytes(content)
 
 
-def interrupted(quiet, name, monkeypatch, step=7, *more):
-    """A run that was killed in that step, with a checkpoint after each step before."""
-    own = words(quiet.parent, name, "run.checkpoint_every_n_steps=1", *more)
-    with monkeypatch.context() as patch:
-        stopped(patch, step, die)
-        with pytest.raises(Killed):
-            fit.main(own)
-    return own, quiet.parent / name
-
-
 @pytest.mark.parametrize("harm", [damage, lambda path: path.write_bytes(path.read_bytes()[:-100])])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(quiet, monkeypatch, capsys, harm):
-    own, folder = interrupted(quiet, "damaged", monkeypatch)
+    own, folder = killed_run(quiet, "damaged", monkeypatch)
     newest, older = resuming.listed(folder / "checkpoints")
     harm(newest)
     capsys.readouterr()
@@ -160,22 +107,22 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(quiet, monkeypat
     shown = capsys.readouterr().out
     assert f"{newest} is damaged: looking for an older one\n" in shown
     assert f"(goes on from {older.name})" in shown
-    same(folder, quiet)
+    assert_same_outcome(folder, quiet)
     shutil.rmtree(folder)
 
 
 def test_a_run_without_a_whole_checkpoint_starts_over(quiet, monkeypatch, capsys):
-    own, folder = interrupted(quiet, "all-damaged", monkeypatch)
+    own, folder = killed_run(quiet, "all-damaged", monkeypatch)
     for path in resuming.listed(folder / "checkpoints"):
         damage(path)
     capsys.readouterr()
     assert fit.main(own) == 0
     assert "goes on" not in capsys.readouterr().out
-    same(folder, quiet)
+    assert_same_outcome(folder, quiet)
 
 
 def test_a_checkpoint_can_be_named(quiet, monkeypatch, capsys):
-    own, folder = interrupted(quiet, "named", monkeypatch)
+    own, folder = killed_run(quiet, "named", monkeypatch)
     newest, older = resuming.listed(folder / "checkpoints")
     cfg = config.load(["quickstart.yaml", *own])
     for words_, problem in (
@@ -198,7 +145,7 @@ def test_a_checkpoint_can_be_named(quiet, monkeypatch, capsys):
     assert fit.main([*own, "run.name=whatever", f"run.resume={older}"]) == 0
     shown = capsys.readouterr().out
     assert f"run: {folder} (goes on from {older.name})" in shown
-    same(folder, quiet)
+    assert_same_outcome(folder, quiet)
     assert fit.main([*own, f"run.resume={newest}"]) == 2
     assert capsys.readouterr().err.endswith("/named is finished; there is nothing to go on with\n")
 
@@ -213,10 +160,10 @@ def test_no_more_checkpoints_stay_than_asked_for(quiet):
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path, tmp_path_factory):
-    where = killing.context()
+    where = killed_processes.context()
     source = finished(tmp_path_factory).runs
     shutil.copytree(source / "stages", tmp_path / "stages")
-    code, seconds = killing.fit(where, words(tmp_path, "undisturbed"))
+    code, seconds = killed_processes.fit(where, run_words(tmp_path, "undisturbed"))
     assert code == 0
     draw, kills, number = random.Random(20), 0, 0
     moments = [{"after": draw.uniform(0.1, seconds)} for _ in range(8)] + [
@@ -225,16 +172,16 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path, tmp_path_factor
     draw.shuffle(moments)
     while moments:
         number += 1
-        own = words(tmp_path, f"run{number}", f"run.checkpoint_every_n_steps={draw.choice([1, 3])}")
+        own = run_words(tmp_path, f"run{number}", f"run.checkpoint_every_n_steps={draw.choice([1, 3])}")
         code = -signal.SIGKILL
         while code == -signal.SIGKILL:
             moment = moments.pop() if moments else {}
-            code, _ = killing.fit(where, own, **moment)
+            code, _ = killed_processes.fit(where, own, **moment)
             kills += code == -signal.SIGKILL
             if not code and moment:
                 moments.append({"at_file": draw.randint(1, 80)})  # it was done before its moment came
         assert code == 0
-        same(tmp_path / f"run{number}", tmp_path / "undisturbed")
+        assert_same_outcome(tmp_path / f"run{number}", tmp_path / "undisturbed")
     assert kills == 20
     left = {path.name for path in tmp_path.rglob("*") if path.name.endswith((".tmp", ".partial", ".unfinished"))}
     assert left <= {path for path in left if path.endswith(".tmp")}

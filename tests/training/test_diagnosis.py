@@ -8,8 +8,8 @@ import types
 
 import pytest
 
-from tests.support import killing
-from tests.support.small import SMALL, finished, rows
+from tests.support import killed_processes
+from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config import load as config
 from tif.config.schema import Model
@@ -151,7 +151,7 @@ def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it
 @pytest.mark.slow
 def test_two_processes_decide_as_one_does(tmp_path_factory, tmp_path):
     """Which failures show, which epoch is kept, when the training ends; and none waits for the other."""
-    where, run = killing.context(), finished(tmp_path_factory)
+    where, run = killed_processes.context(), finished(tmp_path_factory)
     words = [*SMALL, "trainer.max_epochs=6", "optimizer.lr=2e-2", "optimizer.warmup_epochs=0", "data.batching=padded"]
     words += [f"stages.{name}.data.batching=auto" for name in ("target", "retain")]
     words += ["eval.kl=true", "eval.best=forget/quality", "eval.stop_on=[over_forgetting]"]
@@ -159,7 +159,7 @@ def test_two_processes_decide_as_one_does(tmp_path_factory, tmp_path):
         folder = tmp_path / str(processes)
         shutil.copytree(run.runs / "stages", folder / "stages")
         own = [*words, f"run.folder={folder}", "run.name=told"]
-        assert killing.fit_together(where, own, processes, ended) == [0] * processes
+        assert killed_processes.fit_together(where, own, processes, ended) == [0] * processes
     alone, both = (tmp_path / str(processes) / "told" for processes in (1, 2))
     expected, actual = ([row for row in rows(folder) if "train/loss" not in row] for folder in (alone, both))
     assert [sorted(row) for row in actual] == [sorted(row) for row in expected]

@@ -13,10 +13,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.data.test_tofu_reader import FILES as TOFU
-from tests.support import killing
-from tests.support.small import SMALL, files, finished
-from tests.training.test_checkpoints import interrupted, made, same, stopped, words
+from tests.support import killed_processes
+from tests.support.interrupted_runs import act_in_step, assert_same_outcome, killed_run, run_words, undisturbed_run
+from tests.support.small_run import SMALL, files, finished
+from tests.support.tofu_files import FILES as TOFU
 from tif import evaluate, fit, identify
 from tif.config import load as config
 from tif.models import load as models
@@ -64,10 +64,10 @@ def told(capsys):
 def test_a_run_that_meets_a_full_disk_says_so_in_one_line_and_goes_on_when_there_is_room(
     disk, tmp_path_factory, capsys
 ):
-    quiet, name = made(tmp_path_factory, "quiet"), "x"
+    quiet, name = undisturbed_run(tmp_path_factory, "quiet"), "x"
     shutil.copytree(quiet.parent / "stages", disk / "stages")
     shutil.copytree(quiet, disk / "other")
-    kept, places, steps, own = files(disk), set(), [], words(disk, name, "run.checkpoint_every_n_steps=3")
+    kept, places, steps, own = files(disk), set(), [], run_words(disk, name, "run.checkpoint_every_n_steps=3")
     for left in (0, 8, 200, *range(290, 1000, 30)):  # KB; a checkpoint has 290
         fill(disk, left)
         if fit.main(own) == 0:
@@ -82,7 +82,7 @@ def test_a_run_that_meets_a_full_disk_says_so_in_one_line_and_goes_on_when_there
         assert {path: content for path, content in files(disk).items() if path in kept} == kept
     assert len(places) > 3, places
     assert steps == sorted(steps)
-    same(disk / name, quiet)
+    assert_same_outcome(disk / name, quiet)
 
 
 def test_an_identifier_that_meets_a_full_disk_leaves_the_old_span_file(disk, capsys):
@@ -134,13 +134,13 @@ def test_a_sweep_that_meets_a_full_disk_tells_each_run_and_the_table(disk, tmp_p
 @pytest.mark.slow
 def test_a_disk_that_cannot_be_written_to_is_told_before_weights_load(disk, asked, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
-    cfg = config.load(["quickstart.yaml", *words(disk, "x")])
+    cfg = config.load(["quickstart.yaml", *run_words(disk, "x")])
     runs.write_start(disk / "x", cfg)
     lock(disk)
     before, file = files(disk), tmp_path / "s.yaml"
     file.write_text(f"base: [quickstart.yaml, 'run.folder={disk}']\nruns: {{a: []}}")
     for command, own, key in (
-        (fit, words(disk, "x"), "run.folder"),
+        (fit, run_words(disk, "x"), "run.folder"),
         (identify, ["identifier.kind=gold", f"out={disk}/spans.jsonl"], "out"),
         (identify, ["identifier.kind=gold", f"run.folder={disk}"], "run.folder"),
         (evaluate, [*asked, f"out={disk}/deep/er"], "out"),
@@ -155,7 +155,7 @@ def test_a_run_in_a_folder_of_its_own_that_cannot_be_written_to_is_told_before_i
     disk, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
-    own = words(tmp_path, "disk")
+    own = run_words(tmp_path, "disk")
     runs.write_start(disk, config.load(["quickstart.yaml", *own]))
     lock(disk)
     assert fit.main(own) == 2
@@ -170,7 +170,7 @@ def identified(tmp_path_factory, tmp_path, llama):
     """A run that has all three caches, undisturbed, in a folder of its own, and its words."""
     shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
     more = ["identifier.kind=causal_lm", f"identifier.causal_lm.model={llama}"]
-    assert fit.main(words(tmp_path, "whole", *more)) == 0
+    assert fit.main(run_words(tmp_path, "whole", *more)) == 0
     assert all((tmp_path / name).is_dir() for name in CACHES)
     return tmp_path / "whole", more
 
@@ -183,19 +183,19 @@ def delete(folder):
 @pytest.mark.slow
 def test_caches_that_are_deleted_between_two_starts_of_a_run_change_nothing(identified, monkeypatch):
     whole, more = identified
-    own, folder = interrupted(whole, "killed", monkeypatch, 6, *more)
+    own, folder = killed_run(whole, "killed", monkeypatch, 6, *more)
     delete(whole.parent)
     assert fit.main(own) == 0
-    same(folder, whole)
+    assert_same_outcome(folder, whole)
     assert all((whole.parent / name).is_dir() for name in CACHES)
 
 
 @pytest.mark.slow
 def test_caches_that_are_deleted_during_a_run_change_nothing(identified, monkeypatch):
     whole, more = identified
-    stopped(monkeypatch, 3, lambda: delete(whole.parent))
-    assert fit.main(words(whole.parent, "robbed", *more)) == 0
-    same(whole.parent / "robbed", whole)
+    act_in_step(monkeypatch, 3, lambda: delete(whole.parent))
+    assert fit.main(run_words(whole.parent, "robbed", *more)) == 0
+    assert_same_outcome(whole.parent / "robbed", whole)
 
 
 @pytest.mark.slow
@@ -203,37 +203,37 @@ def test_a_run_that_needs_a_deleted_stage_again_says_so_and_goes_on_with_a_new_o
     tmp_path_factory, tmp_path, monkeypatch, capsys
 ):
     shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
-    own = [*words(tmp_path, "robbed"), "eval.kl=true"]  # the original is loaded for each evaluation
+    own = [*run_words(tmp_path, "robbed"), "eval.kl=true"]  # the original is loaded for each evaluation
     with monkeypatch.context() as patch:
-        stopped(patch, 3, lambda: shutil.rmtree(tmp_path / "stages"))
+        act_in_step(patch, 3, lambda: shutil.rmtree(tmp_path / "stages"))
         assert fit.main(own) == 1
     line = told(capsys)
     assert line.startswith(f"{tmp_path}/stages/target-")
     assert "/model: No such file or directory; what was complete is there, and the same command goes on from" in line
     assert fit.main(own) == 0
     assert "(goes on from epoch=1-" in capsys.readouterr().out
-    same(tmp_path / "robbed", made(tmp_path_factory, "quiet-kl", "eval.kl=true"))
+    assert_same_outcome(tmp_path / "robbed", undisturbed_run(tmp_path_factory, "quiet-kl", "eval.kl=true"))
 
 
 def test_reference_scores_whose_folder_is_deleted_while_they_are_made_are_kept_all_the_same(tmp_path):
-    from tests.support import tiny
+    from tests.support import tiny_models
     from tif.models import reference_cache
     from tif.models.references import CachedReference
 
-    policy, folder = tiny.model(), tmp_path / "references"
+    policy, folder = tiny_models.model(), tmp_path / "references"
 
     def make():
         shutil.rmtree(folder)
-        return CachedReference.of(policy, tiny.ITEMS, 0, "packed").rows
+        return CachedReference.of(policy, tiny_models.ITEMS, 0, "packed").rows
 
-    found = reference_cache.rows(folder, policy, tiny.ITEMS, "packed", make)
-    again = reference_cache.rows(folder, policy, tiny.ITEMS, "packed", lambda: pytest.fail("made again"))
+    found = reference_cache.rows(folder, policy, tiny_models.ITEMS, "packed", make)
+    again = reference_cache.rows(folder, policy, tiny_models.ITEMS, "packed", lambda: pytest.fail("made again"))
     assert all(torch.equal(one.logit, two.logit) for one, two in zip(found, again, strict=True))
 
 
 def test_a_second_run_by_a_name_in_the_making_says_so_and_gets_another(tmp_path_factory, tmp_path, capsys):
     shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
-    own = [*words(tmp_path, "x"), "trainer.max_epochs=1", "eval.enabled=false"]
+    own = [*run_words(tmp_path, "x"), "trainer.max_epochs=1", "eval.enabled=false"]
     cfg = config.load(["quickstart.yaml", *own])
     with runs.claimed(cfg) as (first, _):
         runs.write_start(first, cfg)
@@ -247,9 +247,9 @@ def test_a_second_run_by_a_name_in_the_making_says_so_and_gets_another(tmp_path_
 
 @pytest.mark.slow
 def test_two_runs_by_one_name_at_the_same_time_both_end_with_the_bits_of_one_alone(tmp_path_factory, tmp_path):
-    quiet = made(tmp_path_factory, "quiet")
-    where = killing.context()  # no stages yet: one process makes them, the other waits
-    both = [where.Process(target=killing._fit, args=(words(tmp_path, "x"), None, None)) for _ in range(2)]
+    quiet = undisturbed_run(tmp_path_factory, "quiet")
+    where = killed_processes.context()  # no stages yet: one process makes them, the other waits
+    both = [where.Process(target=killed_processes._fit, args=(run_words(tmp_path, "x"), None, None)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
@@ -257,7 +257,7 @@ def test_two_runs_by_one_name_at_the_same_time_both_end_with_the_bits_of_one_alo
     assert [process.exitcode for process in both] == [0, 0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["references", "stages", "x", "x-2"]
     for name in ("x", "x-2"):
-        same(tmp_path / name, quiet)
+        assert_same_outcome(tmp_path / name, quiet)
 
 
 def test_errors_of_libraries_in_rust_name_the_file_and_other_errors_stay_what_they_are(disk, tokenizer):

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 import transformers
 
-from tests.support import killing
-from tests.support.small import finished, rows
-from tests.training.test_checkpoints import LORA, same, words
+from tests.support import killed_processes
+from tests.support.interrupted_runs import LORA, assert_same_outcome, run_words
+from tests.support.small_run import finished, rows
 from tif.models import load as models
 from tif.records import files as records
 from tif.training import run_folders as runs
@@ -21,7 +21,7 @@ from tif.training.checkpoints import listed
 pytestmark = pytest.mark.slow
 # `packed` and `padded` differ in the last bits; all here are padded, as shards are.
 SLOW = [
-    "loss.forget=tests.slow:lpl",
+    "loss.forget=tests.support.slow_loss:lpl",
     "stages.target.loss.forget=ce",
     "data.batching=padded",
     "stages.target.data.batching=auto",
@@ -43,14 +43,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def where():
-    return killing.context()
+    return killed_processes.context()
 
 
-def made(where, folder, name, processes, *more, **keys):
+def undisturbed_run(where, folder, name, processes, *more, **keys):
     """A run by that name, made once."""
-    own = words(folder, name, *SLOW, *more)
+    own = run_words(folder, name, *SLOW, *more)
     if not (folder / name / runs.DONE).exists():
-        assert killing.fit_together(where, own, processes, **keys) == [0] * processes
+        assert killed_processes.fit_together(where, own, processes, **keys) == [0] * processes
     return folder / name
 
 
@@ -69,8 +69,10 @@ def weights(folder):
 )  # fmt: skip
 def test_any_number_of_processes_ends_with_the_same_model_and_numbers(where, folder, strategy, processes, more):
     kind = "-".join(word.partition("=")[0].rpartition(".")[2] for word in more)
-    alone = made(where, folder, f"alone-{kind}", 1, *more)
-    many = made(where, folder, f"{strategy}-{processes}-{kind}", processes, f"trainer.strategy={strategy}", *more)
+    alone = undisturbed_run(where, folder, f"alone-{kind}", 1, *more)
+    many = undisturbed_run(
+        where, folder, f"{strategy}-{processes}-{kind}", processes, f"trainer.strategy={strategy}", *more
+    )
     expected, actual = weights(alone), weights(many)
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
@@ -88,8 +90,8 @@ def test_any_number_of_processes_ends_with_the_same_model_and_numbers(where, fol
 
 def test_four_bits_in_two_processes_log_what_one_logs(where, folder):
     few = [*LORA[:1], *LORA[2:], "model.quantize=nf4"]
-    alone = made(where, folder, "nf4-alone", 1, *few)
-    many = made(where, folder, "nf4-two", 2, "trainer.strategy=ddp", *few)
+    alone = undisturbed_run(where, folder, "nf4-alone", 1, *few)
+    many = undisturbed_run(where, folder, "nf4-two", 2, "trainer.strategy=ddp", *few)
     for one, two in zip(rows(alone), rows(many), strict=True):
         smooth = [k for k in one if "probability" in k or "train" in k]
         assert [two[k] for k in smooth] == pytest.approx([one[k] for k in smooth], rel=1e-3, abs=1e-4)
@@ -111,9 +113,9 @@ def gives_the_recorded_losses(model, run):
 
 @pytest.mark.parametrize(("strategy", "processes"), [("ddp", 2), ("fsdp2", 2), ("ddp", 4), ("fsdp2", 4)])
 def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits(where, folder, strategy, processes):
-    whole = made(where, folder, f"{strategy}-{processes}-", processes, f"trainer.strategy={strategy}")
+    whole = undisturbed_run(where, folder, f"{strategy}-{processes}-", processes, f"trainer.strategy={strategy}")
     name = f"{strategy}-{processes}-stopped"
-    own = words(folder, name, *SLOW, f"trainer.strategy={strategy}")
+    own = run_words(folder, name, *SLOW, f"trainer.strategy={strategy}")
 
     def stop(started):
         end = time.monotonic() + 120
@@ -123,17 +125,17 @@ def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits
         for process in started:
             os.kill(process.pid, signal.SIGTERM)
 
-    assert killing.fit_together(where, own, processes, stop, delay=0.7) == [128 + signal.SIGTERM] * processes
+    assert killed_processes.fit_together(where, own, processes, stop, delay=0.7) == [128 + signal.SIGTERM] * processes
     (newest, *_) = listed(folder / name / "checkpoints")
     assert newest.is_dir() == (strategy == "fsdp2")
     assert not (folder / name / runs.DONE).exists()
-    assert killing.fit_together(where, own, processes) == [0] * processes
-    same(folder / name, whole)
+    assert killed_processes.fit_together(where, own, processes) == [0] * processes
+    assert_same_outcome(folder / name, whole)
 
 
 @pytest.mark.parametrize("file", ["__1_0.distcp", "meta.pt"])
 def test_a_checkpoint_with_a_shard_missing_or_cut_is_not_whole(where, folder, tmp_path, file):
-    whole = made(where, folder, "fsdp2-2-", 2, "trainer.strategy=fsdp2")
+    whole = undisturbed_run(where, folder, "fsdp2-2-", 2, "trainer.strategy=fsdp2")
     shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
     newest, older = listed(tmp_path / "checkpoints")
     assert runs.newest_checkpoint(tmp_path) == newest

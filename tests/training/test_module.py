@@ -8,13 +8,14 @@ import lightning as L
 import pytest
 import torch
 import transformers
-from torch.utils.data import DataLoader
 
-from tests.models.test_load import assert_bit_identical, nudge, shuffled, weights
-from tests.support import tiny
+from tests.support import tiny_models
+from tests.support.model_weights import assert_bit_identical, nudge, weights
+from tests.support.tiny_models import shuffled
+from tests.support.tiny_unlearning import BATCHES, Watch, config, fit, unlearning
 from tif import losses
 from tif.config.loss_section import Dual
-from tif.config.schema import Config, Loss, Optimizer, TrainerKeys
+from tif.config.schema import Loss, Optimizer
 from tif.data.encoding import collate
 from tif.losses.terms import Scored, ScoredBatch
 from tif.models import references
@@ -22,51 +23,6 @@ from tif.training.module import UnlearningModule
 
 KINDS = ("cached", "frozen")
 pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start", "ignore:.*LeafSpec.*:FutureWarning")
-
-
-class Watch(L.Callback):
-    """Notes what holds at every step."""
-
-    def __init__(self):
-        self.training, self.lrs, self.logged, self.before = [], [], [], None
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        self.before = weights(module.policy)
-        self.lrs.append(trainer.optimizers[0].param_groups[0]["lr"])
-        module.policy.register_forward_hook(lambda m, *_: self.training.append(m.training))
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        self.logged.append({k: float(v) for k, v in trainer.callback_metrics.items()})
-
-
-def config(**keys):
-    loss, optimizer = keys.pop("loss", Loss(beta=0.3)), keys.pop("optimizer", Optimizer(lr=1e-2, warmup_epochs=0))
-    return Config(loss=loss, optimizer=optimizer, trainer=TrainerKeys(**{"max_epochs": 1, "accelerator": "cpu"} | keys))
-
-
-def fit(module, batches, *callbacks, folder=None, **keys):
-    own = dataclasses.asdict(module.cfg.trainer) | {"devices": 1} | keys
-    del own["gradient_clip_val"]  # the module clips
-    trainer = L.Trainer(
-        **own,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(module, DataLoader(batches, batch_size=None, shuffle=False))
-    return trainer
-
-
-def unlearning(kind="cached", policy=None, batching="packed", **keys):
-    policy = policy or tiny.model()
-    reference = references.make_reference(kind, policy, tiny.ITEMS, 0, batching) if kind else None
-    return UnlearningModule(policy, config(**keys), batching, reference)
-
-
-BATCHES = [shuffled((0, 2)), shuffled((3, 1))]
 
 
 # --- the reference
@@ -124,7 +80,7 @@ def test_training_with_a_cached_and_with_a_frozen_reference_is_the_same():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_policy_trains_in_train_mode_although_it_was_loaded_in_eval(kind, tmp_path):
-    tiny.model().save_pretrained(tmp_path)
+    tiny_models.model().save_pretrained(tmp_path)
     policy = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     assert not policy.training
     module, watch, reference = unlearning(kind, policy), Watch(), []
@@ -158,7 +114,7 @@ def test_a_step_runs_the_policy_once():
 
 def mean_unwanted_logit(policy):
     with torch.no_grad():
-        scores = tiny.plain_scores(policy.eval(), tiny.ITEMS)
+        scores = tiny_models.plain_scores(policy.eval(), tiny_models.ITEMS)
     return scores.logit[shuffled((0, 1, 2, 3)).uw[:, 1:]].mean().item()
 
 
@@ -179,8 +135,8 @@ def test_training_moves_unwanted_logits_down_and_logs_by_how_much(batching):
 def test_the_first_loss_is_2_ln_2_over_beta_plus_weighted_pl(beta, pl_weight):
     module, watch = unlearning(loss=Loss(beta=beta, pl_weight=pl_weight)), Watch()
     with torch.no_grad():
-        batch, items = BATCHES[0], [tiny.ITEMS[0], tiny.ITEMS[2]]
-        plain = tiny.plain_scores(module.policy, items)
+        batch, items = BATCHES[0], [tiny_models.ITEMS[0], tiny_models.ITEMS[2]]
+        plain = tiny_models.plain_scores(module.policy, items)
     pl = -(plain.logprob * batch.gw[:, 1:]).sum().item() / 2
     fit(module, BATCHES, watch)
     first = watch.logged[0]
@@ -194,14 +150,14 @@ def test_the_retain_term_trains_on_the_paired_samples():
     pair = dataclasses.replace(shuffled((0, 2)), retain=shuffled((3, 1)))
     module, watch = unlearning(loss=Loss(retain="ce", retain_weight=2.0)), Watch()
     with torch.no_grad():
-        plain = tiny.plain_scores(module.policy, [tiny.ITEMS[3], tiny.ITEMS[1]])
+        plain = tiny_models.plain_scores(module.policy, [tiny_models.ITEMS[3], tiny_models.ITEMS[1]])
     fit(module, [pair], watch)
     assert watch.logged[0]["train/retain"] == pytest.approx(-plain.logprob.sum().item() / 5, rel=1e-5)  # gg, ugg
 
 
 def test_finetuning_needs_no_reference_and_follows_torchs_own_adamw_on_hugging_faces_loss():
     # Independent of tif: the same three steps by hand, with the schedule's factors 1, 2/3, 1/3.
-    batch, plain = shuffled((0, 1, 2, 3)), tiny.model().train()
+    batch, plain = shuffled((0, 1, 2, 3)), tiny_models.model().train()
     keys = {"optimizer": Optimizer(lr=1e-2, warmup_epochs=0, weight_decay=0.1), "gradient_clip_val": None}
     module = unlearning(None, loss=Loss(forget="ce", on="all", preserve="none"), **keys)
     fit(module, [batch] * 3)
@@ -225,9 +181,11 @@ def test_finetuning_needs_no_reference_and_follows_torchs_own_adamw_on_hugging_f
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step_and_names_the_samples(kind):
     # Token 60 is broken; only sample "poison" of the second batch has it.
-    poison = dataclasses.replace(tiny.ITEMS[0], id="poison", input_ids=[3, 60, *tiny.ITEMS[0].input_ids[2:]])
-    second = collate([tiny.ITEMS[1], poison], [1, 0], 0)
-    policy = tiny.model()
+    poison = dataclasses.replace(
+        tiny_models.ITEMS[0], id="poison", input_ids=[3, 60, *tiny_models.ITEMS[0].input_ids[2:]]
+    )
+    second = collate([tiny_models.ITEMS[1], poison], [1, 0], 0)
+    policy = tiny_models.model()
     assert 60 not in BATCHES[0].input_ids
     module, watch = unlearning(kind, policy), Watch()
     with torch.no_grad():
@@ -239,7 +197,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step_and_names_the
     assert "lpl nan" in str(caught.value)
     assert "optimizer.lr" in str(caught.value)
     assert len(watch.lrs) == 2  # the first step was taken
-    assert not torch.equal(watch.before["lm_head.weight"], tiny.model().lm_head.weight)
+    assert not torch.equal(watch.before["lm_head.weight"], tiny_models.model().lm_head.weight)
     assert_bit_identical(weights(module.policy), watch.before)
 
 
@@ -284,7 +242,7 @@ def test_bitsandbytes_optimizers_train_as_adamw_does_and_hold_their_state_in_the
 
 def wide():
     """bitsandbytes leaves matrices of less than 4096 weights in float32."""
-    return tiny.model(hidden_size=128)
+    return tiny_models.model(hidden_size=128)
 
 
 def test_only_matrices_decay():
@@ -297,7 +255,7 @@ def test_only_matrices_decay():
 
 
 def test_parameters_that_need_no_gradient_stay_out_of_the_optimizer():
-    policy = tiny.model()
+    policy = tiny_models.model()
     policy.model.embed_tokens.requires_grad_(False)
     before, module = weights(policy), unlearning(policy=policy)
     trainer = fit(module, BATCHES)
@@ -322,10 +280,10 @@ def test_reduced_precision_trains_with_and_without_clipping_and_the_loss_is_floa
 
 def test_a_steps_loss_and_gradient_are_those_of_the_whole_batch_however_it_is_split():
     batch, watch = shuffled((0, 1, 2, 3)), Gradient()
-    policy = tiny.model()
-    reference = references.make_reference("cached", policy, tiny.ITEMS, 0, "packed")
+    policy = tiny_models.model()
+    reference = references.make_reference("cached", policy, tiny_models.ITEMS, 0, "packed")
     nudge(policy)
-    plain = ScoredBatch(Scored(tiny.plain_scores(policy, tiny.ITEMS), reference.scores(batch)))
+    plain = ScoredBatch(Scored(tiny_models.plain_scores(policy, tiny_models.ITEMS), reference.scores(batch)))
     expected = losses.compute_loss(plain, batch, Loss(beta=0.3))
     expected.total.backward()
     module = UnlearningModule(policy, config(gradient_clip_val=None), "packed", reference)
@@ -349,7 +307,7 @@ def test_twenty_steps_on_packed_and_on_padded_batches_end_with_the_same_weights(
         module.cfg.data.max_tokens_per_batch = 18 if batching == "padded" else None
         fit(module, batches)
         trained.append(weights(module.policy))
-    start = weights(tiny.model())
+    start = weights(tiny_models.model())
     assert (trained[0]["lm_head.weight"] - start["lm_head.weight"]).abs().max() > 0.05
     for name, packed in trained[0].items():
         torch.testing.assert_close(trained[1][name], packed, atol=2e-3, rtol=1e-3)
@@ -440,7 +398,7 @@ def test_a_task_vector_is_evaluated_with_weights_as_far_on_the_other_side_and_tr
 def test_other_runs_and_stages_are_evaluated_as_they_were_trained(train, negate):
     cfg = config(loss=dataclasses.replace(TASK_VECTOR, task_vector=negate))
     cfg.data.train = train
-    module = UnlearningModule(tiny.model(), cfg, "packed")
+    module = UnlearningModule(tiny_models.model(), cfg, "packed")
     fit(module, BATCHES)
     trained = weights(module.policy)
     with module.unlearned() as policy:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.data.test_muse_reader import corpus
-from tests.support.small import SMALL, rows
+from tests.support.muse_corpus import corpus
+from tests.support.small_run import SMALL, rows
 from tif import evaluate, fit
 from tif.metrics import overall
 from tif.records import files as records

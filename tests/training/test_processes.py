@@ -10,9 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.losses.test_methods import RETAIN, cfg_of
-from tests.support import tiny
-from tests.training.test_module import Watch
+from tests.support import tiny_models
+from tests.support.tiny_unlearning import RETAIN, Watch, cfg_of
 from tif.config.schema import Config, Optimizer
 from tif.data.encoding import collate
 from tif.models.references import make_reference
@@ -30,7 +29,7 @@ def train(folder, processes):
 
 
 def fit(folder, processes, method):
-    items = [tiny.encoded(f"{i}", "p" * (1 + i % 3) + "u" * (i % 4) + "g" * (1 + i % 5)) for i in range(7)]
+    items = [tiny_models.encoded(f"{i}", "p" * (1 + i % 3) + "u" * (i % 4) + "g" * (1 + i % 5)) for i in range(7)]
     batches = []
     for step in range(10):
         order = [(i * 3 + step) % 7 for i in range(7 if step % 2 else 2)]  # 2 samples are fewer than 4 processes
@@ -38,7 +37,7 @@ def fit(folder, processes, method):
         batches[-1].retain = collate([RETAIN[i % 4] for i in order], order, 0)
     cfg = Config(loss=cfg_of(method), optimizer=Optimizer(lr=1e-2, warmup_epochs=0))
     cfg.data.max_tokens_per_batch = 24
-    policy, watch = tiny.model(), Watch()
+    policy, watch = tiny_models.model(), Watch()
     module = UnlearningModule(policy, cfg, "packed", make_reference("cached", policy, items, 0, "packed"))
     trainer = L.Trainer(
         accelerator="cpu", devices=int(processes), strategy="ddp" if processes != "1" else "auto", max_epochs=1,

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from tests.support.small import SMALL, finished
+from tests.support.small_run import SMALL, finished
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.training import plan as planning

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.test_evaluate import log
+from tests.support.evaluation_logs import log
 
 COMMANDS = {"fit": "--help", "identify": "--help", "evaluate": "--metrics", "sweep": "--help", "bench": "--help"}
 BROKEN = """

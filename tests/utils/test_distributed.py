@@ -5,7 +5,7 @@ import os
 import filelock
 import pytest
 
-from tests.support.processes import together
+from tests.support.process_groups import together
 from tif.utils import distributed
 
 CACHED = (distributed.rank, distributed.world_size, distributed.local_world_size)

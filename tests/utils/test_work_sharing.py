@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from tests.support import tiny
-from tests.support.processes import together
+from tests.support import tiny_models
+from tests.support.process_groups import together
 from tif.config.schema import Eval, MaxSamples, Model
 from tif.data.encoding import Encoder
 from tif.data.fictitious import fictitious
@@ -26,7 +26,7 @@ def evaluated(sets, batching, sharded=False):
     """Records, and how many forwards this process ran."""
     texts = [f"{s.prompt} {s.answer}" for found in sets.values() for s in found]
     tokenizer = load_tokenizer(Model(init={"vocab_size": 400}), texts)
-    model, forwards = tiny.model("llama", vocab_size=len(tokenizer)), []
+    model, forwards = tiny_models.model("llama", vocab_size=len(tokenizer)), []
     if sharded:
         from torch.distributed.fsdp import fully_shard
 

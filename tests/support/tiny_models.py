@@ -88,3 +88,8 @@ def plain_scores(net, items):
                 logprob[row, t - 1] = logprobs[t - 1, e.input_ids[t]]
                 mean[row, t - 1] = logits[t - 1].mean()
     return TokenScores(logit, logprob, mean)
+
+
+def shuffled(order, pad_id=0):
+    """The samples of ITEMS in this order, `index` telling which is which."""
+    return collate([ITEMS[i] for i in order], order, pad_id)

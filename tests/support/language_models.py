@@ -5,7 +5,7 @@ import torch
 import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from tests.support import tiny
+from tests.support import tiny_models
 from tif.data.samples import Sample
 
 SENTENCES = (
@@ -94,7 +94,7 @@ def bert(folder, steps=0, words=(), positions=64, tokenizer=None):
 def llama(folder, tokenizer, seed=0, **keys):
     """A Llama of two layers with random, spread weights for a byte-level tokenizer; the path of its folder."""
     ids = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
-    net = tiny.model("llama", seed, **ids, **{"max_position_embeddings": 1024} | keys)
+    net = tiny_models.model("llama", seed, **ids, **{"max_position_embeddings": 1024} | keys)
     net.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

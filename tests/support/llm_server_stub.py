@@ -33,6 +33,14 @@ def sample(number, answer=None):
     return Sample(f"toy/{number}", f"Where is number {number}?", answer or f"Number {number} lives in Oslo{number}.")
 
 
+SAMPLES = [sample(n) for n in range(500)]
+
+
+def patient(url):
+    """Settings for a server of many faults."""
+    return Generative(base_url=url, model="m", max_in_flight=32, timeout_s=1.5, retries=6)
+
+
 def settings(stub, **keys):
     return Generative(**{"base_url": stub.url, "model": "m", "timeout_s": 5.0, "retries": 1} | keys)
 

@@ -11,7 +11,7 @@ import transformers.models.llama.modeling_llama  # noqa: F401 -- imported once, 
 import tif.evaluation  # noqa: F401
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.support.processes"])
+_context.set_forkserver_preload(["tests.support.process_groups"])
 
 
 def together(world, work, *args):

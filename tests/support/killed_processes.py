@@ -19,7 +19,7 @@ FILES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtre
 def context():
     """Where processes come from; ask for it early, so that it imports while the test does something else."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tif.training.run", "tests.support.killing"])
+    found.set_forkserver_preload(["tif.training.run", "tests.support.killed_processes"])
     return found
 
 
@@ -49,7 +49,7 @@ def fit_together(where, words, processes, meanwhile=None, delay=0.0):
         where, words: as `fit`.
         processes: how many.
         meanwhile: called with the processes while they run.
-        delay: seconds that each call of tests.slow:lpl sleeps.
+        delay: seconds that each call of tests.support.slow_loss:lpl sleeps.
 
     Returns:
         Exit codes, by rank.

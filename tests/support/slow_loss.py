@@ -1,4 +1,7 @@
-"""`loss.forget=tests.slow:lpl`: the LPL term, each call after TIF_TEST_DELAY seconds of sleep (default 0)."""
+"""The LPL term with a sleep before each call: `loss.forget=tests.support.slow_loss:lpl`.
+
+TIF_TEST_DELAY holds the seconds (default 0).
+"""
 
 import dataclasses
 import os

@@ -1,0 +1,73 @@
+"""Runs that are stopped in a chosen step, and what must be the same when they have gone on."""
+
+import pytest
+
+from tests.support.small_run import SMALL, files, finished, rows
+from tif import fit
+from tif.training import module
+from tif.training import run_folders as runs
+
+# Four steps an epoch; the stages are those of the session's finished run.
+WORDS = [
+    *SMALL, "data.batch_size=2", "stages.target.data.batch_size=4", "eval.forget_quality=false",
+    "eval.max_new_tokens=4", "eval.max_samples.forget=3", "eval.max_samples.retain=2",
+    "eval.max_samples.real_authors=1", "eval.max_samples.world_facts=1", "run.keep_checkpoints=2",
+]  # fmt: skip
+
+LORA = ["model.lora.rank=2", "model.lora.dropout=0.3", "stages.target.model.lora.rank=0"]
+
+
+def run_words(parent, name, *more):
+    return [*WORDS, f"run.folder={parent}", f"run.name={name}", *more]
+
+
+def undisturbed_run(tmp_path_factory, name, *more):
+    """A run that nobody disturbs, made once a session."""
+    folder = finished(tmp_path_factory).runs
+    if not (folder / name / runs.DONE).exists():
+        assert fit.main(run_words(folder, name, *more)) == 0
+    return folder / name
+
+
+def outcome(folder):
+    """What has to be the same bit for bit: rows, records, weights."""
+    kept = {path: content for path, content in files(folder).items() if path.parts[0] in ("eval", "model")}
+    named = {path: content.replace(str(folder).encode(), b"NAME") for path, content in kept.items()}
+    return {"rows": rows(folder)} | {path: content for path, content in named.items() if path.name != "README.md"}
+
+
+def assert_same_outcome(actual, expected):
+    one, two = outcome(actual), outcome(expected)
+    assert one.keys() == two.keys()
+    assert [str(name) for name in one if one[name] != two[name]] == []
+
+
+def act_in_step(patch, step, action, owner=module.UnlearningModule, name="training_step"):
+    """Call `action` in the middle of step number `step`, counted from 0."""
+    real, calls = getattr(owner, name), []
+
+    def stopping(*args, **keys):
+        calls.append(args)
+        if len(calls) == step + 1:
+            action()
+        return real(*args, **keys)
+
+    patch.setattr(owner, name, stopping)
+
+
+class Killed(Exception):
+    pass
+
+
+def die():
+    raise Killed
+
+
+def killed_run(quiet, name, monkeypatch, step=7, *more):
+    """A run that was killed in that step, with a checkpoint after each step before."""
+    own = run_words(quiet.parent, name, "run.checkpoint_every_n_steps=1", *more)
+    with monkeypatch.context() as patch:
+        act_in_step(patch, step, die)
+        with pytest.raises(Killed):
+            fit.main(own)
+    return own, quiet.parent / name

@@ -13,6 +13,7 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.data.fictitious import fictitious
 from tif.identifiers import span_file as store
+from tif.models import export
 from tif.models import load as models
 from tif.records import files as records
 from tif.reports.columns import format_number
@@ -20,7 +21,7 @@ from tif.training import module
 from tif.training import plan as planning
 from tif.training import run as training
 from tif.training import run_folders as runs
-from tif.training.callbacks import evaluation as callbacks
+from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.utils import environment
 
 SETS = ("forget", "retain", "real_authors", "world_facts")
@@ -489,9 +490,9 @@ def dies_at(monkeypatch, owner, name, when):
 @pytest.mark.parametrize(
     ("place", "owner", "name", "when", "from_epoch"),
     [
-        ("epoch-1", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 1, 1),
-        ("epoch-2", callbacks.TofuMetrics, "_evaluate", lambda args: args[-1] == 2, 2),
-        ("export", callbacks, "save", lambda args: args[2].name == "model", 2),
+        ("epoch-1", PolicyEvaluation, "_evaluate", lambda args: args[-1] == 1, 1),
+        ("epoch-2", PolicyEvaluation, "_evaluate", lambda args: args[-1] == 2, 2),
+        ("export", export, "save", lambda args: args[2].name == "model", 2),
         ("plots", training, "write_plots", lambda args: True, 2),
     ],
 )
@@ -535,7 +536,7 @@ def test_a_killed_stage_goes_on_from_its_checkpoint_and_ends_with_the_same_weigh
 def test_a_killed_run_is_left_alone_where_resuming_is_off_or_the_configuration_differs(run):
     words = [*SMALL, f"run.folder={run.runs}", "run.name=left", "trainer.max_epochs=1"]
     with pytest.MonkeyPatch.context() as patch:
-        dies_at(patch, callbacks.TofuMetrics, "_evaluate", lambda args: True)
+        dies_at(patch, PolicyEvaluation, "_evaluate", lambda args: True)
         with pytest.raises(Killed):
             fit.main(words)
     left = files(run.runs / "left")

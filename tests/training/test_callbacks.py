@@ -10,10 +10,13 @@ from lightning.pytorch.callbacks import Callback
 
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
-from tif.config import load as config
+from tif.config.schema import Eval
 from tif.records import files as records
-from tif.training.callbacks import evaluation as callbacks
-from tif.training.callbacks.evaluation import Export, JsonlLogger, TofuMetrics, TrainingBar
+from tif.training.callbacks import evaluation
+from tif.training.callbacks.evaluation import EvaluationInputs, PolicyEvaluation
+from tif.training.callbacks.export import Export
+from tif.training.callbacks.metrics_logger import MetricsLogger
+from tif.training.callbacks.progress_bar import TrainingBar
 from tif.utils import terminal
 
 
@@ -21,7 +24,7 @@ def logger(tmp_path, text=None):
     path = tmp_path / "metrics.jsonl"
     if text is not None:
         path.write_text(text)
-    return JsonlLogger(path)
+    return MetricsLogger(path)
 
 
 def test_each_call_appends_a_whole_row_with_epoch_and_step_first(tmp_path):
@@ -45,13 +48,13 @@ ROWS = (
 @pytest.mark.parametrize(("epoch", "lines"), [(-1, 0), (0, 1), (1, 3), (2, 4)])
 def test_rows_after_an_epoch_are_dropped_though_its_last_step_is_theirs_too(tmp_path, epoch, lines):
     log = logger(tmp_path, ROWS)
-    log.keep_until(epoch)
+    log.drop_rows_after(epoch)
     assert log.path.read_text() == "".join(ROWS.splitlines(True)[:lines])
 
 
 def test_a_last_line_that_was_cut_is_dropped(tmp_path):
     log = logger(tmp_path, ROWS + '{"epoch": 2, "step": 2, "forg')
-    log.keep_until(2)
+    log.drop_rows_after(2)
     assert log.path.read_text() == ROWS
     log.log_metrics({"epoch": 2.0, "forget/quality": 0.7}, step=2)
     assert len(rows(tmp_path)) == 5
@@ -59,50 +62,56 @@ def test_a_last_line_that_was_cut_is_dropped(tmp_path):
 
 def test_nothing_to_drop_is_no_error(tmp_path):
     log = logger(tmp_path)
-    log.keep_until(3)
+    log.drop_rows_after(3)
     assert not log.path.exists()
 
 
-def metrics(monkeypatch, *words):
-    """TofuMetrics whose evaluations are noted instead of made."""
-    cfg = config.load(["quickstart.yaml", "trainer.max_epochs=5", *words])
-    callback, found = TofuMetrics(cfg, None, None, None, None), []
-    monkeypatch.setattr(TofuMetrics, "_evaluate", lambda self, trainer, module, epoch: found.append(epoch))
-    callback.on_train_start(at(0), None)
-    for epoch in range(5):
-        callback.on_train_epoch_end(at(epoch), None)
-    return found
+@pytest.fixture
+def evaluate(monkeypatch, tmp_path):
+    """Return a PolicyEvaluation of five epochs whose evaluations are noted instead of made."""
+    noted = []
+    monkeypatch.setattr(
+        PolicyEvaluation, "_evaluate", lambda self, trainer, module, epoch: noted.append(epoch)
+    )
+
+    def make(**settings):
+        inputs = EvaluationInputs(Eval(**settings), None, {}, None, None, tmp_path)
+        return PolicyEvaluation(inputs, logger(tmp_path), 5, None), noted
+
+    return make
 
 
-def at(epoch, *loggers):
-    """A trainer with so many epochs behind it."""
-    return types.SimpleNamespace(current_epoch=epoch, loggers=loggers)
+def at(epoch):
+    """Return a trainer with so many epochs behind it."""
+    return types.SimpleNamespace(current_epoch=epoch)
 
 
 @pytest.mark.parametrize(
-    ("words", "epochs"),
+    ("settings", "epochs"),
     [
-        ([], [0, 1, 2, 3, 4, 5]),
-        (["eval.every_n_epochs=2"], [0, 2, 4, 5]),
-        (["eval.every_n_epochs=5"], [0, 5]),
-        (["eval.every_n_epochs=0"], [0, 5]),
-        (["eval.before_training=false", "eval.every_n_epochs=3"], [3, 5]),
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"every_n_epochs": 2}, [0, 2, 4, 5]),
+        ({"every_n_epochs": 5}, [0, 5]),
+        ({"every_n_epochs": 0}, [0, 5]),
+        ({"before_training": False, "every_n_epochs": 3}, [3, 5]),
     ],
 )
-def test_epoch_0_every_nth_and_the_last_are_evaluated(monkeypatch, words, epochs):
-    assert metrics(monkeypatch, *words) == epochs
+def test_epoch_0_every_nth_and_the_last_are_evaluated(evaluate, settings, epochs):
+    callback, noted = evaluate(**settings)
+    callback.on_train_start(at(0), None)
+    for epoch in range(5):
+        callback.on_train_epoch_end(at(epoch), None)
+    assert noted == epochs
 
 
-def test_a_resumed_run_evaluates_its_checkpoints_epoch_unless_its_row_is_there(monkeypatch, tmp_path):
-    callback, found = TofuMetrics(config.load(["quickstart.yaml"]), None, None, None, None), []
-    monkeypatch.setattr(TofuMetrics, "_evaluate", lambda self, trainer, module, epoch: found.append(epoch))
-    log = JsonlLogger(tmp_path / "metrics.jsonl")
-    log.log_metrics({"epoch": 1.0, "train/loss": 2.0}, step=2)
-    callback.on_train_start(at(1, log), None)
-    assert found == [1]
-    log.log_metrics({"epoch": 1.0, "forget/probability": 0.5}, step=3)
-    callback.on_train_start(at(1, log), None)
-    assert found == [1]
+def test_a_resumed_run_evaluates_its_checkpoints_epoch_unless_its_row_is_there(evaluate):
+    callback, noted = evaluate()
+    callback.metrics_log.log_metrics({"epoch": 1.0, "train/loss": 2.0}, step=2)
+    callback.on_train_start(at(1), None)
+    assert noted == [1]
+    callback.metrics_log.log_metrics({"epoch": 1.0, "forget/probability": 0.5}, step=3)
+    callback.on_train_start(at(1), None)
+    assert noted == [1]
 
 
 @pytest.mark.slow
@@ -133,18 +142,18 @@ def test_the_bar_is_closed_by_an_error_even_before_it_opened():
         num_training_batches=2, max_epochs=3, fit_loop=types.SimpleNamespace(total_batch_idx=-1)
     )
     bar.on_train_start(trainer, None)
-    assert terminal._progress.task_ids
+    assert terminal._display.task_ids
     bar.on_exception(trainer, None, KeyboardInterrupt())
-    assert not terminal._progress.task_ids
+    assert not terminal._display.task_ids
 
 
 def test_bars_nest_and_leave_nothing_behind():
     with terminal.progress_bar("outer", 2) as outer:
         for _ in terminal.track(range(3), "inner"):
-            assert len(terminal._progress.task_ids) == 2
+            assert len(terminal._display.task_ids) == 2
         outer.advance(note="epoch 1")
-        assert len(terminal._progress.task_ids) == 1
-    assert not terminal._progress.task_ids
+        assert len(terminal._display.task_ids) == 1
+    assert not terminal._display.task_ids
 
 
 def test_export_is_not_left_out_where_no_epoch_was_left_to_train():
@@ -155,7 +164,7 @@ def test_export_is_not_left_out_where_no_epoch_was_left_to_train():
 
 def test_the_headline_names_metrics_that_exist(tmp_path_factory):
     evaluated = rows(finished(tmp_path_factory).folder)[0]
-    assert {name for name in callbacks.HEADLINE if not name.startswith("muse/")} <= set(evaluated)
+    assert {name for name in evaluation.HEADLINE if not name.startswith("muse/")} <= set(evaluated)
 
 
 def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float32(tmp_path_factory, tmp_path):

@@ -1,5 +1,6 @@
 """What a run makes of its evaluations: failures told, further benchmarks, the best epoch kept."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -11,45 +12,41 @@ import pytest
 from tests.support import killed_processes
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
-from tif.config import load as config
 from tif.config.schema import Model
 from tif.data.samples import Sample, Span
 from tif.models import export
 from tif.models import load as models
-from tif.training.callbacks import diagnosis
-from tif.training.callbacks import evaluation as callbacks
-from tif.training.callbacks.diagnosis import Diagnosis, KeepBest
+from tif.training.callbacks.diagnosis import CONTROLS, Diagnosis
+from tif.training.callbacks.evaluation import HEADLINE
+from tif.training.callbacks.keep_best import KeepBest
+from tif.training.callbacks.metrics_logger import MetricsLogger
 
 SAMPLES = (Sample("a", "?", "one two three four", unwanted=(Span(0, 7),)), Sample("b", "?", "five six", unwanted=()))
 
 
-def small(*words):
-    return config.load(["quickstart.yaml", *SMALL, *words])
+class Log(MetricsLogger):
+    """A log that has these rows."""
 
-
-class Rows(callbacks.JsonlLogger):
-    """A logger that has these rows."""
-
-    def __init__(self, found):
+    def __init__(self, rows):
         super().__init__(pathlib.Path("nowhere"))
-        self.found = found
+        self._rows = rows
 
-    def rows(self):
-        return self.found
-
-
-class Trainer:
-    """As much of lightning.Trainer as an evaluation's callbacks ask."""
-
-    def __init__(self, found):
-        self.loggers, self.should_stop, self.is_global_zero = [Rows(found)], False, True
-        self.strategy = types.SimpleNamespace(broadcast=lambda value: value)
+    def evaluations(self):
+        return self._rows
 
 
-def told(found, values, cfg, forget=None, gold=None, epoch=2):
-    trainer, values = Trainer(found), dict(values)
-    Diagnosis(cfg, forget, gold).on_evaluation(trainer, None, epoch, values)
-    return {k: v for k, v in values.items() if k.startswith("failure/")}, trainer.should_stop
+def trainer():
+    """Return as much of lightning.Trainer as an evaluation's callbacks read."""
+    return types.SimpleNamespace(should_stop=False, is_global_zero=True)
+
+
+def diagnose(rows, values, stop_on=(), kind="gold", forget=None, gold=None, epoch=2):
+    """Return the failures that an evaluation's row gets, and whether the training ends."""
+    training, values = trainer(), dict(values)
+    callback = Diagnosis(Log(rows), stop_on, 2, kind, forget, gold)
+    callback.on_evaluation(training, None, epoch, values)
+    failures = {k: v for k, v in values.items() if k.startswith("failure/")}
+    return failures, training.should_stop
 
 
 START = [{"epoch": 0, "utility/model": 0.6, "forget/quality": 1e-8, "retain/loss": 1.0}]
@@ -57,41 +54,56 @@ LOST = {"utility/model": 0.1, "forget/quality": 0.5, "retain/loss": 1.0}
 
 
 def test_a_failure_goes_into_the_row_and_stops_only_where_it_is_asked_to(capsys):
-    assert told(START, LOST, small()) == ({"failure/collapse": 0.1}, False)
+    collapse = {"failure/collapse": 0.1}
+    assert diagnose(START, LOST) == (collapse, False)
     assert "collapse: model utility is 0.1, was 0.6 before" in capsys.readouterr().out
-    assert told(START, LOST, small("eval.stop_on=[over_forgetting]")) == ({"failure/collapse": 0.1}, False)
-    assert told(START, LOST, small("eval.stop_on=[collapse]")) == ({"failure/collapse": 0.1}, True)
+    assert diagnose(START, LOST, ["over_forgetting"]) == (collapse, False)
+    assert diagnose(START, LOST, ["collapse"]) == (collapse, True)
     assert "the training ends here (eval.stop_on)" in capsys.readouterr().out
 
 
+def test_a_run_that_a_failure_had_ended_ends_again_when_it_is_resumed():
+    rows = [*START, {"epoch": 1, "failure/collapse": 0.1}]
+    for stop_on, ends in ((["collapse"], True), (["over_forgetting"], False), ([], False)):
+        training = trainer()
+        Diagnosis(Log(rows), stop_on, 2, "gold", None, None).on_train_start(training, None)
+        assert training.should_stop is ends
+
+
 def test_the_words_are_looked_at_once_with_the_first_evaluation():
-    few = [dataclasses.replace(s, unwanted=()) for s in SAMPLES]
-    assert told([], LOST, small("identifier.kind=gold"), few, epoch=0) == ({"failure/identifier": 0.0}, False)
-    assert told(START, START[0] | {"forget/quality": 0.5}, small("identifier.kind=gold"), few) == ({}, False)
+    none_unwanted = [dataclasses.replace(s, unwanted=()) for s in SAMPLES]
+    failure = {"failure/identifier": 0.0}
+    assert diagnose([], LOST, forget=none_unwanted, epoch=0) == (failure, False)
+    better = START[0] | {"forget/quality": 0.5}
+    assert diagnose(START, better, forget=none_unwanted) == ({}, False)
     # 2 of 6 words; F1 against gold with one of them and another: 2 * 1 / (2 + 2)
     gold = (dataclasses.replace(SAMPLES[0], unwanted=(Span(4, 13),)), SAMPLES[1])
-    assert told([], LOST, small("identifier.kind=gold"), SAMPLES, gold, epoch=0) == ({}, False)
+    assert diagnose([], LOST, forget=SAMPLES, gold=gold, epoch=0) == ({}, False)
     wrong = (dataclasses.replace(SAMPLES[0], unwanted=(Span(8, 18),)), SAMPLES[1])
-    assert told([], LOST, small("identifier.kind=gold"), SAMPLES, wrong, epoch=0)[0] == {"failure/identifier": 0.0}
+    assert diagnose([], LOST, forget=SAMPLES, gold=wrong, epoch=0)[0] == failure
 
 
-@pytest.mark.parametrize("kind", diagnosis.MEANT)
+@pytest.mark.parametrize("kind", CONTROLS)
 def test_a_control_is_no_failed_identifier(kind):
-    few = [dataclasses.replace(s, unwanted=()) for s in SAMPLES]
-    assert told([], LOST, small(f"identifier.kind={kind}"), few, epoch=0) == ({}, False)
+    none_unwanted = [dataclasses.replace(s, unwanted=()) for s in SAMPLES]
+    assert diagnose([], LOST, kind=kind, forget=none_unwanted, epoch=0) == ({}, False)
 
 
 @pytest.fixture
 def kept(monkeypatch, tmp_path):
     """(rows so far, epoch, score) -> whether the epoch's model is written; five epochs."""
     written = []
-    monkeypatch.setattr(export, "save", lambda policy, tokenizer, folder, *_: written.append(folder.name))
-    module = types.SimpleNamespace(unlearned=lambda: __import__("contextlib").nullcontext())
+    monkeypatch.setattr(
+        export, "save", lambda policy, tokenizer, folder, *_: written.append(folder.name)
+    )
+    module = types.SimpleNamespace(unlearned=contextlib.nullcontext)
 
-    def run(found, epoch, score):
+    def run(rows, epoch, score):
         written.clear()
-        best = KeepBest(small("trainer.max_epochs=5"), tmp_path, types.SimpleNamespace(tokenizer=None))
-        best.on_evaluation(Trainer(found), module, epoch, {} if score is None else {"eval/score": score})
+        encoder = types.SimpleNamespace(tokenizer=None)
+        best = KeepBest(Log(rows), "score", 5, tmp_path, encoder, True)
+        values = {} if score is None else {"eval/score": score}
+        best.on_evaluation(trainer(), module, epoch, values)
         return written == ["model_best"]
 
     return run
@@ -144,7 +156,7 @@ def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it
     best = max(found[1:], key=lambda row: row["forget/quality"])
     assert summary["best"] == best
     assert (folder / "model_best").exists() == (best is not found[-1])
-    assert callbacks.HEADLINE[0] in summary["end"]
+    assert HEADLINE[0] in summary["end"]
     AutoModelForCausalLM.from_pretrained(folder / ("model_best" if best is not found[-1] else "model"))
 
 

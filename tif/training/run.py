@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from rich.markup import escape
 
 from tif import identifiers
 from tif.config.errors import ConfigError
-from tif.config.model_section import Lora
 from tif.config.schema import Config
 from tif.data.benchmarks import read_benchmark, texts
+from tif.data.encoding import Encoder
 from tif.data.samples import fingerprint
-from tif.evaluation import evaluate as evaluation
 from tif.metrics import overall
 from tif.models import load as models
 from tif.records import files as records
@@ -35,16 +34,21 @@ from tif.training import checkpoints as resuming
 from tif.training import prepare as preparing
 from tif.training import run_folders as runs
 from tif.training import spans
-from tif.training.callbacks.diagnosis import Diagnosis, KeepBest
-from tif.training.callbacks.evaluation import Export, JsonlLogger, TofuMetrics, TrainingBar
+from tif.training.callbacks.diagnosis import Diagnosis
+from tif.training.callbacks.evaluation import EvaluationInputs, OriginalModel, PolicyEvaluation
+from tif.training.callbacks.export import Export
+from tif.training.callbacks.keep_best import KeepBest
+from tif.training.callbacks.metrics_logger import MetricsLogger
+from tif.training.callbacks.progress_bar import TrainingBar
+from tif.training.callbacks.wandb_log import wandb_log
 from tif.training.checkpoints import Preempted
 from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import UnlearningModule
 from tif.training.plan import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
+from tif.training.retain_model import retain_model_records
 from tif.utils import distributed, torch_state
 from tif.utils.command_line import report_os_error
 from tif.utils.files import locked, write_text
-from tif.utils.hashing import hash_json
 from tif.utils.terminal import console, silence
 
 
@@ -140,7 +144,8 @@ def unlearn(planned: Plan) -> Path:
     made |= {name: make_stage(stage, name) for name, stage in planned.stages.items() if name not in made}
     retain = planned.retain
     if cfg.eval.retain_records in made and wants_forget_quality(cfg):
-        retain = retain_records(planned, made[cfg.eval.retain_records])
+        stage = made[cfg.eval.retain_records]
+        retain = retain_model_records(stage, planned.benchmark, cfg.model, cfg.data, cfg.eval, cfg.trainer)
     if cfg.model.path in made:
         model = dataclasses.replace(cfg.model, path=str(made[cfg.model.path] / "model"))
         planned = dataclasses.replace(planned, cfg=dataclasses.replace(cfg, model=model))
@@ -182,9 +187,10 @@ def train(
         data = UnlearningDataModule(cfg, benchmark, tokenizer)
         # With shards all processes have to make the same number of forwards, and packed rows are as many as they are.
         batching = "padded" if in_shards else best_batching(cfg.data.batching, policy)
-        jsonl = JsonlLogger(folder / "metrics.jsonl")
-        jsonl.keep_until(resuming.step(checkpoint) if checkpoint else -1)
-        loggers: list[Logger] = [jsonl, *stack.enter_context(_wandb(cfg, folder))]
+        jsonl = MetricsLogger(folder / "metrics.jsonl")
+        jsonl.drop_rows_after(resuming.step(checkpoint) if checkpoint else -1)
+        wandb = stack.enter_context(wandb_log(cfg.logger.wandb, folder, dataclasses.asdict(cfg)))
+        loggers: list[Logger] = [jsonl, *wandb]
         trainer = make_trainer(planned, folder, loggers, data, retain)
 
         if in_shards:  # nor may the head be called in chunks, as many as a process has answers for
@@ -206,22 +212,10 @@ def train(
 def make_trainer(
     planned: Plan, folder: Path, loggers: list[Logger], data: UnlearningDataModule, retain: records.Evaluation | None
 ) -> L.Trainer:
-    """`lightning.Trainer` from `cfg.trainer`, with tif's callbacks."""
+    """Return the `lightning.Trainer` of section `trainer`, with tif's callbacks."""
     cfg = planned.cfg
-    what = "unlearning" if cfg.data.train == "forget" else f"finetuning on the {cfg.data.train} set"
-    saving = resuming.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, cfg.run.checkpoint_every_n_steps)
-    # Saving first: an epoch's checkpoint comes before its evaluation, and from the first step on it has the signals.
-    callbacks: list[Callback] = [saving, resuming.Seeds(cfg.run.seed), TrainingBar(what)]
-    if cfg.eval.enabled:
-        callbacks.append(TofuMetrics(cfg, data.benchmark, data.encoder, folder / "eval", retain, planned.further))
-        if cfg.data.train == "forget":
-            told = spans.wanted(cfg)
-            gold = read_benchmark(cfg.data).forget if told and cfg.data.benchmark == "fictitious" else None
-            callbacks.append(Diagnosis(cfg, data.benchmark.forget if told else None, gold))
-        if cfg.run.export and cfg.eval.best != "none":
-            callbacks.append(KeepBest(cfg, folder, data.encoder))
-    if cfg.run.export:
-        callbacks.append(Export(folder, data.encoder, lambda: model_card(folder), cfg.model.lora.merge))
+    log = next(logger for logger in loggers if isinstance(logger, MetricsLogger))
+    callbacks = make_callbacks(planned, folder, log, data.encoder, retain)
     return L.Trainer(
         **trainer_keys(cfg),
         plugins=[resuming.File(), *distributed.lightning_plugins()]
@@ -237,47 +231,34 @@ def make_trainer(
     )
 
 
-def _autocast(precision: str, device: Any) -> contextlib.AbstractContextManager[Any]:
-    """What Lightning's mixed precision does around a forward."""
-    import torch
-
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
-
-
-def retain_records(planned: Plan, stage: Path) -> records.Evaluation:
-    """The retain stage's records under this run's evaluation rules; made once, kept beside the stage's model."""
-    cfg = planned.cfg
-    # The stage's model as it is, whatever the policy is made of.
-    model = dataclasses.replace(cfg.model, path=str(stage / "model"), lora=Lora(), quantize="none")
-    encoder = evaluation.Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
-    benchmark = planned.benchmark
-    sets = evaluation.cut(benchmark.sets, cfg.eval, benchmark.tasks)
-    rules = evaluation.described(cfg.eval, encoder, benchmark.tasks)
-    device = distributed.select_device(cfg.trainer.accelerator)
-    precision = cfg.trainer.precision  # that of the records which these are compared with
-    folder = stage / "eval" / hash_json([rules, precision, *(fingerprint(found) for found in sets.values())])
-    with contextlib.ExitStack() as stack:
-
-        def is_there() -> bool:
-            stack.enter_context(locked(f"{stage}.lock", "records of the retain model"))
-            return (folder / records.AGGREGATES).exists()
-
-        if distributed.run_on_first_rank(is_there):
-            return records.read(folder)
-        console.print("evaluating the retain model")
-        with torch_state.seeded(cfg.run.seed):
-            policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
-        policy.to(device)
-        batching = best_batching(cfg.data.batching, policy)
-        with _autocast(precision, device):
-            found = evaluation.evaluate(
-                policy, encoder, benchmark.sets, cfg.eval, batching, str(stage), tasks=benchmark.tasks
-            )
-        if distributed.is_first_rank():
-            records.write(folder, found, overall.aggregate(found))
-        distributed.barrier()
-    return found
+def make_callbacks(
+    plan: Plan, folder: Path, log: MetricsLogger, encoder: Encoder, retain: records.Evaluation | None
+) -> list[Callback]:
+    """Return what a run does beside its steps, in the order in which Lightning calls it."""
+    cfg, benchmark = plan.cfg, plan.benchmark
+    unlearning = cfg.data.train == "forget"
+    epochs, merge = cfg.trainer.max_epochs, cfg.model.lora.merge
+    # Checkpoints first: an epoch's checkpoint is written before the epoch is evaluated.
+    callbacks: list[Callback] = [
+        resuming.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, cfg.run.checkpoint_every_n_steps),
+        resuming.Seeds(cfg.run.seed),
+        TrainingBar("unlearning" if unlearning else f"finetuning on the {cfg.data.train} set"),
+    ]
+    if cfg.eval.enabled:
+        inputs = EvaluationInputs(cfg.eval, benchmark, plan.further, encoder, retain, folder / "eval")
+        original = OriginalModel(cfg.model, cfg.run.seed, cfg.trainer.precision)
+        callbacks.append(PolicyEvaluation(inputs, log, epochs, original))
+        if unlearning:
+            wants_spans = spans.wanted(cfg)
+            has_gold = wants_spans and cfg.data.benchmark == "fictitious"
+            forget = benchmark.forget if wants_spans else None
+            gold = read_benchmark(cfg.data).forget if has_gold else None
+            callbacks.append(Diagnosis(log, cfg.eval.stop_on, epochs, cfg.identifier.kind, forget, gold))
+        if cfg.run.export and cfg.eval.best != "none":
+            callbacks.append(KeepBest(log, cfg.eval.best, epochs, folder, encoder, merge))
+    if cfg.run.export:
+        callbacks.append(Export(folder, encoder, lambda: model_card(folder), merge))
+    return callbacks
 
 
 def quiet() -> None:
@@ -294,25 +275,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*The `srun` command is available.*")  # tif starts its own processes
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
-
-
-@contextlib.contextmanager
-def _wandb(cfg: Config, folder: Path) -> Iterator[list[Logger]]:
-    """The W&B logger where one is wanted; its run ends with the block, so that the next one starts its own."""
-    own = cfg.logger.wandb
-    if not own.enabled:
-        yield []
-        return
-    from lightning.pytorch.loggers import WandbLogger
-
-    logger = WandbLogger(folder.name, folder, project=own.project, entity=own.entity, offline=own.offline)
-    logger.experiment.config.update(dataclasses.asdict(cfg))
-    try:
-        yield [logger]
-    except BaseException:
-        logger.experiment.finish(1)
-        raise
-    logger.experiment.finish()
 
 
 def _from(checkpoint: Path | None) -> str:

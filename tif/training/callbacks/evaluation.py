@@ -1,221 +1,35 @@
-"""When to evaluate, what to log and what to write while `lightning.Trainer` trains."""
+"""Evaluates the policy before, during and after the training. Added by `run.make_callbacks`."""
 
+import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
-from lightning.pytorch.utilities import rank_zero_only
 
-from tif.config.schema import Config
+from tif.config.schema import Eval, Model
 from tif.data.benchmarks import tasks_of
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.evaluation import evaluate as evaluation
 from tif.metrics import overall
 from tif.models import fsdp as sharding
-from tif.models.export import save
 from tif.models.load import load_policy
 from tif.models.references import CachedReference
 from tif.records import files as records
-from tif.records import metrics_log
+from tif.training.callbacks.metrics_logger import MetricsLogger
 from tif.training.module import UnlearningModule
-from tif.utils import distributed, terminal
+from tif.utils import distributed
 from tif.utils.files import write_text
+from tif.utils.terminal import console
 
-
-class JsonlLogger(Logger):
-    """Appends a row {"epoch", "step", metric: value, ...} to metrics.jsonl for each call, at once.
-
-    A row of a run that was killed is whole or missing. On a resume the rows after the checkpoint are dropped first,
-    since they will be made again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-
-    @property
-    def name(self) -> str:
-        """Lightning asks for it."""
-        return "jsonl"
-
-    @property
-    def version(self) -> str:
-        """Lightning asks for it."""
-        return ""
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml holds them."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row; those without `train/loss` are evaluations."""
-        values = {name: value for name, value in metrics.items() if name != "epoch"}
-        metrics_log.append_row(self.path, int(metrics["epoch"]), step, values)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """All whole rows."""
-        return metrics_log.read_rows(self.path)
-
-    @rank_zero_only
-    def keep_until(self, steps: int) -> None:
-        """Drop the rows that came after so many optimizer steps (-1: all), and a last one that was cut."""
-        metrics_log.drop_rows_after(self.path, steps)
-
-
-class TrainingBar(ProgressBar):
-    """One bar over all steps, with the loss and its parts."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self.title = title
-
-    def disable(self) -> None:
-        """Lightning asks for it in all processes but the first; there `terminal.silence` has done it."""
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Open the bar."""
-        total = int(trainer.num_training_batches) * int(trainer.max_epochs or 1)
-        self._context = terminal.progress_bar(self.title, total)
-        self._bar = self._context.__enter__()
-        self._bar.advance(trainer.fit_loop.total_batch_idx + 1)
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Advance, and show the last step's loss."""
-        assert isinstance(pl_module, UnlearningModule)
-        values = {k.removeprefix("train/"): v.item() for k, v in pl_module.step_values.items()}
-        note = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-        self._bar.advance(note=f"epoch {trainer.current_epoch + 1}  {note}")
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Close the bar."""
-        self._context.__exit__(None, None, None)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the error stands alone."""
-        if hasattr(self, "_context"):
-            self.on_train_end(trainer, pl_module)
-
-
-class TofuMetrics(Callback):
-    """Evaluates the policy before training (epoch 0) and after epochs, logs the metrics and writes the records.
-
-    Args:
-        cfg: section `eval` is read.
-        benchmark, encoder: what is evaluated, and how it is tokenised.
-        folder: records go to <folder>/<epoch>/.
-        retain: the retain model's evaluation; None = no forget quality.
-        further: benchmarks that are evaluated besides, by name.
-    """
-
-    def __init__(
-        self,
-        cfg: Config,
-        benchmark: Benchmark,
-        encoder: Encoder,
-        folder: Path,
-        retain: records.Evaluation | None,
-        further: Mapping[str, Benchmark] | None = None,
-    ) -> None:
-        self.further = dict(further or {})
-        self.cfg, self.benchmark, self.encoder, self.folder, self.retain = cfg.eval, benchmark, encoder, folder, retain
-        self.max_epochs = cfg.trainer.max_epochs
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Epoch 0; or that of a resumed run's checkpoint, where the run was killed before it was evaluated."""
-        self._evaluate_once(trainer, pl_module, trainer.current_epoch)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Every `every_n_epochs`, and the last."""
-        self._evaluate_once(trainer, pl_module, trainer.current_epoch + 1)
-
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The last, where a resumed run had nothing else left to do."""
-        self._evaluate_once(trainer, pl_module, trainer.current_epoch)
-
-    def _evaluate_once(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
-        """Evaluate if this epoch is one to evaluate and its row is not there yet."""
-        every = self.cfg.every_n_epochs
-        due = epoch == self.max_epochs or bool(every and epoch % every == 0) if epoch else self.cfg.before_training
-
-        def is_done() -> bool:
-            rows = [row for log in trainer.loggers if isinstance(log, JsonlLogger) for row in log.rows()]
-            return any(row["epoch"] == epoch and metrics_log.is_evaluation_row(row) for row in rows)
-
-        if due and not distributed.run_on_first_rank(is_done):
-            self._evaluate(trainer, pl_module, epoch)
-
-    def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
-        assert isinstance(pl_module, UnlearningModule)
-        start = time.perf_counter()
-        plugin = trainer.precision_plugin
-        mixed = plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
-        with mixed, pl_module.unlearned() as policy:
-            first = self._original(trainer, pl_module, policy, epoch)
-            found = self._records(policy, self.benchmark, pl_module.batching, epoch, first)
-            # All processes have all records, so the same numbers; one of them writes.
-            values = overall.aggregate(found, self.retain)
-            known = {name: value for name, value in values.items() if value is not None}
-            for name, benchmark in self.further.items():
-                other = self._records(policy, benchmark, pl_module.batching, epoch)
-                own = overall.aggregate(other)
-                known |= {f"{name}/{metric}": value for metric, value in own.items() if value is not None}
-                if trainer.is_global_zero:
-                    records.write(self.folder / str(epoch) / name, other, own)
-            scores: dict[str, Any] = {}
-            if tasks := tasks_of(self.cfg):
-                from tif.evaluation import lm_eval_tasks as ability
-
-                scores = ability.run(policy, self.encoder.tokenizer, tasks, self.cfg.lm_eval)
-                known |= {name: value for name, (value, _) in scores.items()}
-        if trainer.is_global_zero:
-            records.write(self.folder / str(epoch), found, values)
-            if scores:  # with their standard errors
-                write_text(self.folder / str(epoch) / "lm-eval.json", json.dumps(scores, indent=1) + "\n")
-            shown = "  ".join(f"{name} {known[name]:.3g}" for name in HEADLINE if name in known)
-            seconds = f"[dim]({time.perf_counter() - start:.0f} s)[/]"
-            terminal.console.print(f"epoch {epoch}  {shown}  {seconds}", soft_wrap=True)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, OnEvaluation):
-                callback.on_evaluation(trainer, pl_module, epoch, known)
-        if trainer.is_global_zero:  # the row comes last: where it is, all that belongs to it is done
-            for logger in trainer.loggers:
-                logger.log_metrics({"epoch": float(epoch), **known}, step=trainer.global_step)
-
-    def _records(
-        self, policy: Any, benchmark: Benchmark, batching: str, epoch: int, original: Any = None
-    ) -> records.Evaluation:
-        name = str(self.folder.parent)
-        return evaluation.evaluate(
-            policy, self.encoder, benchmark.sets, self.cfg, batching, name, epoch, original, benchmark.tasks
-        )
-
-    def _original(self, trainer: L.Trainer, module: UnlearningModule, policy: Any, epoch: int) -> Any:
-        """What KL compares with: itself before training, then the reference where that is a model, or loaded anew."""
-        if not self.cfg.kl or epoch == 0:
-            return policy if self.cfg.kl else None
-        reference: Any = module.reference
-        if reference is not None and not isinstance(reference, CachedReference):
-            return reference.on(policy.device)
-        cfg, strategy = module.cfg, cast(Any, trainer.strategy)
-        in_shards = isinstance(strategy, ModelParallelStrategy)
-        empty = in_shards and not distributed.is_first_rank()
-        original = load_policy(cfg.model, self.encoder.tokenizer, cfg.run.seed, empty)
-        if in_shards:
-            sharding.shard(original, strategy.device_mesh["data_parallel"], policy.device, cfg.trainer.precision)
-        return original.to(policy.device).eval()
-
-
+# Metrics of the line that an evaluation prints, as far as the benchmark has them.
 HEADLINE = (
     "forget/quality",
     "utility/model",
@@ -229,32 +43,216 @@ HEADLINE = (
 )
 
 
-class OnEvaluation(Callback):
-    """A callback that is told of each evaluation, in every process, before its row is written."""
+@dataclasses.dataclass(frozen=True)
+class EvaluationInputs:
+    """What the evaluations of a run work with.
 
-    def on_evaluation(self, trainer: L.Trainer, module: UnlearningModule, epoch: int, values: dict[str, float]) -> None:
-        """`values`: all metrics of the row, the same in all processes; what is added here goes into the row."""
+    Attributes:
+        settings: section `eval`.
+        benchmark: the run's own.
+        other_benchmarks: those of `eval.benchmarks`, by name.
+        encoder: tokenises questions and answers.
+        retain_records: the retain model's evaluation; None = no forget quality.
+        folder: records go to <folder>/<epoch>/.
+    """
+
+    settings: Eval
+    benchmark: Benchmark
+    other_benchmarks: Mapping[str, Benchmark]
+    encoder: Encoder
+    retain_records: records.Evaluation | None
+    folder: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class OriginalModel:
+    """How the model that the run started from is loaded again, for the KL divergence from it."""
+
+    model: Model
+    seed: int
+    precision: str
+
+
+class EvaluationListener(Callback):
+    """A callback that sees each evaluation, in every process, before its row is logged."""
+
+    def on_evaluation(
+        self, trainer: L.Trainer, module: UnlearningModule, epoch: int, values: dict[str, float]
+    ) -> None:
+        """Look at an evaluation.
+
+        Args:
+            trainer: may be told to stop.
+            module: holds the policy.
+            epoch: of the evaluation; 0 = before training.
+            values: all metrics of the row; what is added here goes into the row. The same in all
+                processes.
+        """
         raise NotImplementedError
 
 
-def earlier_evaluations(trainer: L.Trainer) -> list[dict[str, Any]]:
-    """The run's rows of evaluations so far; all processes call, and get those that the first one reads."""
-    rows = [row for log in trainer.loggers if isinstance(log, JsonlLogger) for row in log.rows()]
-    evaluations = [row for row in rows if metrics_log.is_evaluation_row(row)]
-    evaluations_of_first_rank: list[dict[str, Any]] = trainer.strategy.broadcast(evaluations)
-    return evaluations_of_first_rank
+@dataclasses.dataclass(frozen=True)
+class _Result:
+    """One benchmark's records and metrics; `name` is empty for the run's own benchmark."""
+
+    name: str
+    records: records.Evaluation
+    metrics: dict[str, float | None]
 
 
-class Export(Callback):
-    """Writes the policy to <run>/model in Hugging Face format when training is over."""
+class PolicyEvaluation(Callback):
+    """Evaluate the policy at epoch 0 and after epochs; log the metrics and write the records.
 
-    def __init__(self, folder: Path, encoder: Encoder, card: Callable[[], str], merge: bool = True) -> None:
-        self.folder, self.encoder, self.card, self.merge = folder, encoder, card, merge
+    Args:
+        inputs: what is evaluated, and how.
+        log: the run's rows.
+        max_epochs: number of the last epoch.
+        original: how to load the original model for KL.
+    """
+
+    def __init__(
+        self, inputs: EvaluationInputs, log: MetricsLogger, max_epochs: int, original: OriginalModel
+    ) -> None:
+        self.inputs, self.settings = inputs, inputs.settings
+        self.metrics_log, self.max_epochs, self.original = log, max_epochs, original
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate epoch 0, or the epoch of the checkpoint that a killed run goes on from."""
+        self._evaluate_once(trainer, pl_module, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate every `eval.every_n_epochs` epochs, and the last."""
+        self._evaluate_once(trainer, pl_module, trainer.current_epoch + 1)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Once, also where a resumed run finds all epochs done. All processes call, since they may hold shards."""
-        assert isinstance(pl_module, UnlearningModule)
-        with pl_module.unlearned() as policy:
-            card = self.card() if trainer.is_global_zero else ""
-            save(policy, self.encoder.tokenizer, self.folder / "model", card, self.merge)
-        trainer.strategy.barrier("export")
+        """Evaluate the last epoch where a resumed run had nothing else left to do."""
+        self._evaluate_once(trainer, pl_module, trainer.current_epoch)
+
+    def is_due(self, epoch: int) -> bool:
+        """Return whether this epoch is one that is evaluated."""
+        if epoch == 0:
+            return self.settings.before_training
+        every = self.settings.every_n_epochs
+        return epoch == self.max_epochs or (every > 0 and epoch % every == 0)
+
+    def _evaluate_once(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int
+    ) -> None:
+        """Evaluate if the epoch is due and its row is not there yet."""
+        if not self.is_due(epoch):
+            return
+        if epoch not in [row["epoch"] for row in self.metrics_log.evaluations()]:
+            self._evaluate(trainer, cast(UnlearningModule, pl_module), epoch)
+
+    def _evaluate(self, trainer: L.Trainer, module: UnlearningModule, epoch: int) -> None:
+        start = time.perf_counter()
+        with _trainer_precision(trainer), module.unlearned() as policy:
+            original = self._original_model(trainer, module, policy, epoch)
+            results = self._results(policy, module.batching, epoch, original)
+            lm_eval_scores = self._lm_eval_scores(policy)
+        # All processes have all records, so the same numbers; the first one writes.
+        values = _row_values(results, lm_eval_scores)
+        if trainer.is_global_zero:
+            self._write(epoch, results, lm_eval_scores)
+            _print_headline(epoch, values, time.perf_counter() - start)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EvaluationListener):
+                callback.on_evaluation(trainer, module, epoch, values)
+        # The row comes last: where it is, all that belongs to the evaluation is done.
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics({"epoch": float(epoch), **values}, step=trainer.global_step)
+
+    def _results(self, policy: Any, batching: str, epoch: int, original: Any) -> list[_Result]:
+        """Return the records and metrics of the run's own benchmark and of the others."""
+        evaluated = self._records(policy, self.inputs.benchmark, batching, epoch, original)
+        metrics = overall.aggregate(evaluated, self.inputs.retain_records)
+        results = [_Result("", evaluated, metrics)]
+        for name, benchmark in self.inputs.other_benchmarks.items():
+            evaluated = self._records(policy, benchmark, batching, epoch)
+            results.append(_Result(name, evaluated, overall.aggregate(evaluated)))
+        return results
+
+    def _records(
+        self, policy: Any, benchmark: Benchmark, batching: str, epoch: int, original: Any = None
+    ) -> records.Evaluation:
+        return evaluation.evaluate(
+            policy,
+            self.inputs.encoder,
+            benchmark.sets,
+            self.settings,
+            batching,
+            str(self.inputs.folder.parent),
+            epoch,
+            original,
+            benchmark.tasks,
+        )
+
+    def _lm_eval_scores(self, policy: Any) -> dict[str, Any]:
+        """Return (score, standard error) of each lm-eval task that `eval.benchmarks` names."""
+        tasks = tasks_of(self.settings)
+        if not tasks:
+            return {}
+        from tif.evaluation import lm_eval_tasks
+
+        return lm_eval_tasks.run(
+            policy, self.inputs.encoder.tokenizer, tasks, self.settings.lm_eval
+        )
+
+    def _write(
+        self, epoch: int, results: list[_Result], lm_eval_scores: Mapping[str, Any]
+    ) -> None:
+        folder = self.inputs.folder / str(epoch)
+        for result in results:
+            records.write(folder / result.name, result.records, result.metrics)
+        if lm_eval_scores:
+            write_text(folder / "lm-eval.json", json.dumps(lm_eval_scores, indent=1) + "\n")
+
+    def _original_model(
+        self, trainer: L.Trainer, module: UnlearningModule, policy: Any, epoch: int
+    ) -> Any:
+        """Return the model that KL compares with; None where no KL is wanted.
+
+        Before training that is the policy itself; later the reference, where it is a model, or the
+        original model loaded again.
+        """
+        if not self.settings.kl:
+            return None
+        if epoch == 0:
+            return policy
+        if module.reference is not None and not isinstance(module.reference, CachedReference):
+            return module.reference.on(policy.device)
+        strategy = cast(Any, trainer.strategy)
+        is_sharded = isinstance(strategy, ModelParallelStrategy)
+        is_empty = is_sharded and not distributed.is_first_rank()
+        original = load_policy(
+            self.original.model, self.inputs.encoder.tokenizer, self.original.seed, is_empty
+        )
+        if is_sharded:
+            mesh = strategy.device_mesh["data_parallel"]
+            sharding.shard(original, mesh, policy.device, self.original.precision)
+        return original.to(policy.device).eval()
+
+
+def _trainer_precision(trainer: L.Trainer) -> AbstractContextManager[Any]:
+    """Return a context in which forwards run in the trainer's mixed precision, if it has one."""
+    plugin = trainer.precision_plugin
+    return plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
+
+
+def _row_values(results: list[_Result], lm_eval_scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics that are known, by their names in metrics.jsonl."""
+    values: dict[str, float] = {}
+    for result in results:
+        prefix = f"{result.name}/" if result.name else ""
+        for metric, value in result.metrics.items():
+            if value is not None:
+                values[prefix + metric] = value
+    for name, (score, _) in lm_eval_scores.items():
+        values[name] = score
+    return values
+
+
+def _print_headline(epoch: int, values: Mapping[str, float], seconds: float) -> None:
+    shown = "  ".join(f"{name} {values[name]:.3g}" for name in HEADLINE if name in values)
+    console.print(f"epoch {epoch}  {shown}  [dim]({seconds:.0f} s)[/]", soft_wrap=True)

@@ -1,0 +1,61 @@
+"""The progress bar over all steps of a training. Added by `run.make_callbacks`."""
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from tif.data.encoding import Batch
+from tif.training.module import UnlearningModule
+from tif.utils import terminal
+
+
+class TrainingBar(ProgressBar):
+    """Show one bar over all steps, with the last step's loss and its parts.
+
+    Lightning's RichProgressBar was tried: it starts a new bar with each epoch, prints that bar into
+    files that are no terminal (a SLURM job's log), and clears other bars from the console, such as
+    those of an evaluation, which stand below this one.
+
+    Args:
+        title: text before the bar.
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.title = title
+
+    def disable(self) -> None:
+        """Do nothing: Lightning disables it where `terminal.silence` has done so already."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar at the step where the training starts or goes on."""
+        total = int(trainer.num_training_batches) * int(trainer.max_epochs or 1)
+        self._context = terminal.progress_bar(self.title, total)
+        self._bar = self._context.__enter__()
+        self._bar.advance(trainer.fit_loop.total_batch_idx + 1)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Advance by one step and show its loss."""
+        assert isinstance(pl_module, UnlearningModule)
+        note = f"epoch {trainer.current_epoch + 1}"
+        for name, value in pl_module.step_values.items():
+            note += f"  {name.removeprefix('train/')} {value.item():.3f}"
+        self._bar.advance(note=note)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        self._context.__exit__(None, None, None)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the error stands alone."""
+        if hasattr(self, "_context"):
+            self.on_train_end(trainer, pl_module)

@@ -1,0 +1,87 @@
+"""Fill the generated parts of the pages from the code, while mkdocs builds the site.
+
+A line `<!-- generated: NAME -->` in a page is replaced by what the function of that name in GENERATED returns.
+"""
+
+import dataclasses
+import html
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # mkdocs is started in the checkout; tif need not be installed there
+
+from tif.bench.command import Bench  # noqa: E402
+from tif.config import load as config  # noqa: E402
+from tif.config.evaluate_command import Evaluate  # noqa: E402
+from tif.config.schema import Config  # noqa: E402
+from tif.metrics.summary import metric_cards  # noqa: E402
+
+MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Return the page with its generated parts filled in. Called by mkdocs for every page."""
+    return MARKER.sub(lambda match: GENERATED[match[1]](), markdown)
+
+
+def readme() -> str:
+    """Return README.md as a page of the site: links into docs/ become links between pages."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = text.replace("](docs/", "](")
+    return re.sub(r"\[([^\]]+)\]\(notebooks/[^)]+\)", r"`\1`", text)
+
+
+def configuration(schema: Any = Config) -> str:
+    """Return every key of `schema` with its default, type and sentence, a section under each heading."""
+    sections = {field.name: field.type for field in dataclasses.fields(schema)}
+    lines: list[str] = []
+    last = None
+    for key, field, default in config.keys(schema):
+        section = key.split(".")[0] if "." in key else ""
+        if section != last:
+            lines += ["", f"### {section or 'Keys without a section'}", ""]
+            if section:
+                lines += [markdown_text(sections[section].__doc__ or ""), ""]
+            last = section
+        choices = field.metadata.get("choices")
+        kind = " | ".join(choices) if choices else config._type_name(field.type)
+        meaning = markdown_text(field.metadata["help"])
+        lines += [f"`{key}`", f":   {meaning}.", "", f"    Default `{default}`. Type: {kind}.", ""]
+    return "\n".join(lines)
+
+
+def metrics() -> str:
+    """Return the card of every metric: what it tells, formula, range, which way is better."""
+    lines = []
+    for name, card in metric_cards().items():
+        first, _, rest = card.partition("\n\n")
+        lines += ["", f"### {name}", "", markdown_text(first), "", "```text", rest.strip(), "```"]
+    return "\n".join(lines)
+
+
+def methods() -> str:
+    """Return the table of all methods."""
+    rows = ["| file | source |", "|---|---|"]
+    for path in sorted((ROOT / "configs" / "loss").glob("*.yaml")):
+        source = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        rows.append(f"| `loss/{path.name}` | {markdown_text(source)} |")
+    return "\n".join(rows)
+
+
+def markdown_text(text: str) -> str:
+    """Return plain text as Markdown that shows it unchanged."""
+    return html.escape(text, quote=False).replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "readme": readme,
+    "configuration": configuration,
+    "configuration-evaluate": lambda: configuration(Evaluate),
+    "configuration-bench": lambda: configuration(Bench),
+    "metrics": metrics,
+    "methods": methods,
+}

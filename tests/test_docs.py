@@ -1,0 +1,144 @@
+"""The documentation says what is true: rooms, files, links, commands. `mkdocs build --strict` checks the rest."""
+
+import ast
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from tif.bench.command import Bench
+from tif.config import load as config
+from tif.config.evaluate_command import Evaluate
+from tif.identify import Identify
+from tif.sweep.command import File
+
+ROOT = pathlib.Path(config.__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"(?:-m tif\.|slurm/)(fit|identify|evaluate|report|sweep|bench)(?:\.sbatch)?(?= |$)")
+SCHEMAS = {"identify": Identify, "evaluate": Evaluate, "bench": Bench}
+
+pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs the checkout")
+
+
+def section(page, title):
+    """Return the lines of a page between a heading and the next heading of the same level."""
+    level = title.split(" ")[0]
+    text = page.read_text(encoding="utf-8")
+    return text.split(f"\n{title}\n")[1].split(f"\n{level} ")[0].splitlines()
+
+
+def cells(lines):
+    """Return the rows of a table, without its head, as lists of cells."""
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in row] for row in rows[2:]]
+
+
+def commands_of(page):
+    """Return the lines in the page's blocks of shell code that call a command of tif, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if COMMAND.search(line)]
+
+
+def words_of(line):
+    """Return the command's name and its words, without options and without files of the reader's own."""
+    match = COMMAND.search(line)
+    optional = re.sub(r" \[[^\]]*\]", "", line[match.end() :])  # [key=value ...]
+    words = [word for word in shlex.split(optional.replace(" ...", "")) if not word.startswith("-")]
+    return match[1], [word for word in words if not config.is_file(word) or is_known_file(word)]
+
+
+def is_known_file(word):
+    return any((folder / word).is_file() for folder in (ROOT, config.own_configs()))
+
+
+def problems_of(command, words, complete):
+    """Return what is wrong with these words; where others were left out, only what is wrong with each alone."""
+    try:
+        read(command, words)
+    except config.ConfigError as error:
+        lines = str(error).splitlines()
+        return lines if complete else [line for line in lines if "unknown key" in line or "no such file" in line]
+    return []
+
+
+def read(command, words):
+    """Read the words as the command does; words that are neither files nor overrides are left out.
+
+    Raises:
+        ConfigError: One line a problem.
+    """
+    files = [word for word in words if config.is_file(word)]
+    overrides = [word for word in words if "=" in word and not word.startswith("jobs=")]
+    if command == "sweep":
+        if files:
+            config.read(File, files)
+        config.load(["quickstart.yaml", *overrides])
+    elif command == "fit":
+        config.load([*(files or ["quickstart.yaml"]), *overrides])
+    elif command == "identify":
+        config.read(Identify, [*(files or ["quickstart.yaml"]), *overrides])
+    elif command in SCHEMAS and overrides:  # evaluate --metrics reads no key
+        config.read(SCHEMAS[command], [*files, *overrides])
+
+
+LINES = sorted({line for page in PAGES for line in commands_of(page)})
+
+
+def test_the_readme_is_short_and_has_the_two_commands_that_people_run():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 180
+    install = "python3 -m venv .venv && .venv/bin/pip install -e "
+    assert f"\n{install}. && .venv/bin/python -m tif.fit\n" in text
+    assert f"\n{install}'.[test]' && .venv/bin/pytest\n" in text
+
+
+def test_a_wrong_command_would_be_seen():
+    assert problems_of(*words_of("python -m tif.fit loss.bata=0.1"), True) == [
+        "loss.bata: unknown key; did you mean loss.beta?"
+    ]
+    assert problems_of(*words_of("python -m tif.evaluate ... tofu.spit=forget01"), False)
+    assert words_of("sbatch slurm/fit.sbatch my.yaml a=1 [b=2 ...] ...") == ("fit", ["a=1"])
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_in_the_documentation_parses(line):
+    command, words = words_of(line)
+    names_all_files = all(is_known_file(word) for word in shlex.split(line) if config.is_file(word))
+    complete = names_all_files and "..." not in line and not re.search(r"=KIND\b", line)
+    assert problems_of(command, words, complete) == []
+
+
+def test_the_rooms_are_those_of_the_code_in_its_order():
+    tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8"))
+    assignments = [node for node in tree.body if isinstance(node, ast.Assign)]
+    values = {ast.unparse(node.targets[0]): node.value for node in assignments}
+    rooms = [row[0] for row in cells(section(ROOT / "docs" / "architecture.md", "## Rooms"))]
+    assert rooms == list(ast.literal_eval(values["ROOMS"]))
+
+
+def test_every_file_in_the_table_of_changes_exists():
+    rows = cells(section(ROOT / "docs" / "architecture.md", "## Where do I change X?"))
+    assert len(rows) >= 15
+    assert [row for row in rows if not (ROOT / row[1]).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_and_named_file_exists(page):
+    text = page.read_text(encoding="utf-8")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    missing = [link for link in links if link and not (page.parent / link).exists()]
+    named = re.findall(r"`((?:tif|tests|configs|docs|slurm|notebooks|benchmarks)/[\w./-]+)`", text)
+    missing += [name for name in named if not (ROOT / name).exists()]
+    missing += [name for name in re.findall(r"-m (tests\.[\w.]+)", text) if not module_file(name).exists()]
+    assert missing == []
+
+
+def module_file(name):
+    return ROOT / pathlib.Path(*name.split(".")).with_suffix(".py")
+
+
+def test_every_page_is_in_the_sites_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
+    assert {page.name for page in PAGES[1:]} == set(re.findall(r"([\w-]+\.md)$", navigation, re.MULTILINE))

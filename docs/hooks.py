@@ -36,22 +36,34 @@ def readme() -> str:
 
 
 def configuration(schema: Any = Config) -> str:
-    """Return every key of `schema` with its default, type and sentence, a section under each heading."""
-    sections = {field.name: field.type for field in dataclasses.fields(schema)}
-    lines: list[str] = []
-    last = None
+    """Return every key of `schema` with its default, type and sentence, a section under each heading.
+
+    A section that `tif.fit` has too is described there only.
+    """
+    entries: dict[str, list[str]] = {}
     for key, field, default in config.keys(schema):
         section = key.split(".")[0] if "." in key else ""
-        if section != last:
-            lines += ["", f"### {section or 'Keys without a section'}", ""]
-            if section:
-                lines += [markdown_text(sections[section].__doc__ or ""), ""]
-            last = section
-        choices = field.metadata.get("choices")
-        kind = " | ".join(choices) if choices else config._type_name(field.type)
-        meaning = markdown_text(field.metadata["help"])
-        lines += [f"`{key}`", f":   {meaning}.", "", f"    Default `{default}`. Type: {kind}.", ""]
+        entries.setdefault(section, []).append(configuration_entry(key, field, default))
+    sections = {field.name: field.type for field in dataclasses.fields(schema)}
+    shared = {field.type: field.name for field in dataclasses.fields(Config)}
+    lines = []
+    for section, section_entries in sorted(entries.items(), key=lambda item: item[0] != ""):
+        lines += ["", f"### {section or 'keys without a section'}", ""]
+        if section and schema is not Config and sections[section] in shared:
+            lines.append(f"The same keys as section [{section}](#{section}) of `tif.fit`.")
+            continue
+        if section:
+            lines += [markdown_text(sections[section].__doc__ or ""), ""]
+        lines += section_entries
     return "\n".join(lines)
+
+
+def configuration_entry(key: str, field: dataclasses.Field, default: str) -> str:
+    """Return one key as an entry of a list of definitions."""
+    choices = field.metadata.get("choices")
+    kind = " | ".join(choices) if choices else config._type_name(field.type)
+    meaning = markdown_text(field.metadata["help"])
+    return f"`{key}={default}`\n:   {meaning}<br><small>{kind}</small>\n"
 
 
 def metrics() -> str:

@@ -1,6 +1,7 @@
-"""The README's example of a method of your own: a file and a YAML, written out and run as they stand there."""
+"""The example of a method of your own in docs/methods.md: a file and a YAML, run as they stand."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -8,23 +9,17 @@ from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config import load as config
 
-README = pathlib.Path(config.__file__).parents[2] / "README.md"
+PAGE = pathlib.Path(config.__file__).parents[2] / "docs" / "methods.md"
 
 
 def block(name):
-    """The indented lines of the README that begin with `# name`."""
-    lines = iter(README.read_text(encoding="utf-8").splitlines())
-    found = []
-    for line in lines:
-        if line == f"    # {name}" or (found and (line.startswith("    ") or not line)):
-            found.append(line[4:])
-        elif found:
-            break
-    return "\n".join(found).strip() + "\n"
+    """Return the block of code in the page that begins with `# name`."""
+    text = PAGE.read_text(encoding="utf-8")
+    return re.search(rf"```\w+\n(# {re.escape(name)}\n.*?)```", text, re.DOTALL)[1]
 
 
-@pytest.mark.skipif(not README.is_file(), reason="needs the checkout")
-def test_the_readmes_own_method_runs_and_lowers_its_loss(tmp_path, tmp_path_factory, monkeypatch):
+@pytest.mark.skipif(not PAGE.is_file(), reason="needs the checkout")
+def test_the_own_method_of_the_documentation_runs_and_lowers_its_loss(tmp_path, tmp_path_factory, monkeypatch):
     runs = finished(tmp_path_factory).runs
     for name in ("hinge.py", "hinge.yaml"):
         (tmp_path / name).write_text(block(name), encoding="utf-8")

@@ -129,14 +129,11 @@ def test_every_relative_link_and_named_file_exists(page):
     text = page.read_text(encoding="utf-8")
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     missing = [link for link in links if link and not (page.parent / link).exists()]
-    named = re.findall(r"`((?:tif|tests|configs|docs|slurm|notebooks|benchmarks)/[\w./-]+)`", text)
+    folders = "tif|tests|configs|docs|slurm|notebooks|benchmarks"
+    named = re.findall(rf"`((?:{folders})/[\w./-]+)`|python (benchmarks/[\w.]+)", text)
+    named = [name or script for name, script in named]
     missing += [name for name in named if not (ROOT / name).exists()]
-    missing += [name for name in re.findall(r"-m (tests\.[\w.]+)", text) if not module_file(name).exists()]
     assert missing == []
-
-
-def module_file(name):
-    return ROOT / pathlib.Path(*name.split(".")).with_suffix(".py")
 
 
 def test_every_page_is_in_the_sites_navigation():

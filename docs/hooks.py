@@ -5,6 +5,7 @@ A line `<!-- generated: NAME -->` in a page is replaced by what the function of 
 
 import dataclasses
 import html
+import inspect
 import pathlib
 import re
 import sys
@@ -17,7 +18,8 @@ sys.path.insert(0, str(ROOT))  # mkdocs is started in the checkout; tif need not
 from tif.bench.command import Bench  # noqa: E402
 from tif.config import load as config  # noqa: E402
 from tif.config.evaluate_command import Evaluate  # noqa: E402
-from tif.config.schema import Config  # noqa: E402
+from tif.config.schema import Config, Loss  # noqa: E402
+from tif.losses import FORGET, RETAIN  # noqa: E402
 from tif.metrics.summary import metric_cards  # noqa: E402
 
 MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
@@ -70,17 +72,46 @@ def metrics() -> str:
     """Return the card of every metric: what it tells, formula, range, which way is better."""
     lines = []
     for name, card in metric_cards().items():
-        first, _, rest = card.partition("\n\n")
-        lines += ["", f"### {name}", "", markdown_text(first), "", "```text", rest.strip(), "```"]
+        summary, _, rest = card.partition("\n\n")
+        lines += ["", f"### {name}", "", markdown_text(summary), ""]
+        # A line such as "Range: 0 to 1." starts an entry; other lines go on with the entry before them.
+        entries = re.split(r"\n(?=[A-Z][a-z ]+: )", rest.strip())
+        lines += [f"- {markdown_text(' '.join(entry.split()))}" for entry in entries if entry]
     return "\n".join(lines)
 
 
 def methods() -> str:
-    """Return the table of all methods."""
-    rows = ["| file | source |", "|---|---|"]
+    """Return the table of the published methods: file, composition, source."""
+    rows = ["| file | composition | source |", "|---|---|---|"]
     for path in sorted((ROOT / "configs" / "loss").glob("*.yaml")):
+        loss = config.load(["quickstart.yaml", f"loss/{path.name}"]).loss
         source = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        rows.append(f"| `loss/{path.name}` | {markdown_text(source)} |")
+        rows.append(f"| `{path.stem}` | {composition(loss)} | {markdown_text(source)} |")
+    return "\n".join(rows)
+
+
+def composition(loss: Loss) -> str:
+    """Return the terms of a method in words: `npo` on answers + `ce` on retain samples."""
+    parts = [f"`{loss.forget}` on {'unwanted words' if loss.on == 'uw' else 'answers'}"]
+    if loss.preserve != "none":
+        parts.append(f"{weight(loss.pl_weight)}`{loss.preserve}` on general words")
+    if loss.retain != "none":
+        parts.append(f"{weight(loss.retain_weight)}`{loss.retain}` on retain samples")
+    return " + ".join(parts)
+
+
+def weight(value: float) -> str:
+    """Return a term's weight as it stands before the term; nothing for 1."""
+    return "" if value == 1 else f"{value:g} "
+
+
+def terms() -> str:
+    """Return the table of the terms that a method is composed of, with the first line of their documentation."""
+    rows = ["| term | what is minimised |", "|---|---|"]
+    for kind, registry in (("forget", FORGET), ("retain", RETAIN)):
+        for name, term in registry.items():
+            meaning = (inspect.getdoc(term.value) or "").split("\n\n")[0]
+            rows.append(f"| `loss.{kind}={name}` | {markdown_text(' '.join(meaning.split()))} |")
     return "\n".join(rows)
 
 
@@ -96,4 +127,5 @@ GENERATED: dict[str, Callable[[], str]] = {
     "configuration-bench": lambda: configuration(Bench),
     "metrics": metrics,
     "methods": methods,
+    "terms": terms,
 }

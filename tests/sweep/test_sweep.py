@@ -16,6 +16,8 @@ from tif.models import load as models
 from tif.reports import sweep as sweep_results
 from tif.reports.run_folder import evaluation_rows
 from tif.sweep import command as sweep
+from tif.sweep.run import stage_configs
+from tif.sweep.sweep_file import read_sweep
 from tif.training import run as training
 from tif.training import run_folders as runs
 
@@ -32,16 +34,16 @@ def write(path, text):
 
 def problems(path, text, *words):
     with pytest.raises(ConfigError) as caught:
-        sweep.read([write(path / "odd.yaml", text), *words])
+        read_sweep([write(path / "odd.yaml", text), *words])
     return str(caught.value).splitlines()
 
 
 def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_another(tmp_path):
     three = "{a: [], b: [loss.beta=0.7], c: [stages.target.optimizer.lr=1]}"
     text = f"base: [quickstart.yaml]\nseeds: [0, 1]\nruns: {three}"
-    found = sweep.read([write(tmp_path / "s.yaml", text)])
-    configs = [found.config(variant, seed) for variant in found.variants for seed in found.seeds]
-    made = {name: sweep._stages(configs, name) for name in ("target", "retain")}
+    found = read_sweep([write(tmp_path / "s.yaml", text)])
+    configs = [run.cfg for run in found.load_runs()]
+    made = {name: stage_configs(configs, name) for name in ("target", "retain")}
     assert {name: sorted(c.run.seed for c in own) for name, own in made.items()} == {
         "target": [0, 0, 1, 1],
         "retain": [0, 1],
@@ -51,9 +53,9 @@ def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem)
 def test_every_sweep_in_configs_describes_runs_that_load(path):
-    found = sweep.read([str(path), "identifier.path=masks"])
+    found = read_sweep([str(path), "identifier.path=masks"])
     assert path.read_text().startswith(f"# python -m tif.sweep sweep/{path.name}\n")
-    names = [found.config(v, found.seeds[0]).run.name for v in found.variants]
+    names = [run.cfg.run.name for run in found.load_runs()]
     assert len(set(names)) == len(names) > 1
 
 
@@ -76,7 +78,7 @@ def test_a_wandb_agent_calls_tif_with_words_that_load():
 
 
 def test_the_quickstart_sweep_has_every_method():
-    names = {v.name for v in sweep.read([str(OWN / "methods_quickstart.yaml")]).variants}
+    names = {v.name for v in read_sweep([str(OWN / "methods_quickstart.yaml")]).variants}
     same = {"ga_gdr": "graddiff", "kl": "ga_klr"}  # two names of one composition
     methods = {p.stem for p in (OWN.parent / "loss").glob("*.yaml")} - {"finetune"}
     assert {same.get(name, name) for name in methods} == names - {"quickstart"}
@@ -86,9 +88,9 @@ def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
     text = (
         "base: [quickstart.yaml]\nseeds: [3, 4]\nruns: {a: [loss.beta=0.2], b: []}\ngrid: {optimizer.lr: [1e-3, 2e-3]}"
     )
-    found = sweep.read([write(tmp_path / "my.yaml", text), "trainer.max_epochs=2"])
+    found = read_sweep([write(tmp_path / "my.yaml", text), "trainer.max_epochs=2"])
     assert [v.name for v in found.variants] == ["a,lr=0.001", "a,lr=0.002", "b,lr=0.001", "b,lr=0.002"]
-    cfg = found.config(found.variants[1], 4)
+    cfg = found.load_runs()[3].cfg
     assert (cfg.loss.beta, cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.run.seed) == (0.2, 2e-3, 2, 4)
     assert cfg.run.name == "my/a,lr=0.002/seed4"
 

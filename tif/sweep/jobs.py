@@ -1,74 +1,89 @@
-"""A sweep's runs in several local processes, each of them a task of `python -m tif.sweep FILE --index N`."""
+"""Make a sweep's runs in several local processes at a time. Called by `tif.sweep.command`.
 
-import concurrent.futures
+Each process is a task of its own: `python -m tif.sweep FILE.yaml --index N`.
+"""
+
 import os
 import queue
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-
-from rich.markup import escape
 
 from tif.config.schema import Config
 from tif.utils.terminal import console, progress_bar
 
 
-def run_all(name: str, configs: Sequence[Config], words: Sequence[str], jobs: int) -> int:
-    """Make all runs, `jobs` at a time; what they say goes to <run.folder>/<sweep>/log/<number>.txt.
+def run_in_processes(name: str, configs: Sequence[Config], words: Sequence[str], jobs: int) -> int:
+    """Make all runs of a sweep, `jobs` at a time, and print how each of them ended.
+
+    The output of a run goes to <run.folder>/<sweep>/log/<number>.txt.
 
     Args:
         name: of the sweep.
         configs: of its runs, by number.
-        words: the command's, without options.
-        jobs: processes at a time. They share the cores; each has a GPU of its own, in turn where there are fewer.
+        words: of the command, without options.
+        jobs: processes at a time. They share the cores. Each has a GPU of its own; where there
+            are fewer GPUs than jobs, several jobs share one.
 
     Returns:
         The largest exit code of the runs.
     """
-    folder = Path(configs[0].run.folder) / name / "log"
-    folder.mkdir(parents=True, exist_ok=True)
-    places: queue.Queue[int] = queue.Queue()
-    for place in range(jobs):
-        places.put(place)
+    log_folder = Path(configs[0].run.folder) / name / "log"
+    log_folder.mkdir(parents=True, exist_ok=True)
+    free_slots: queue.Queue[int] = queue.Queue()
+    for slot in range(jobs):
+        free_slots.put(slot)
 
-    def make(number: int) -> int:
-        place = places.get()
+    def run_task(number: int) -> int:
+        command = [sys.executable, "-m", "tif.sweep", *words, "--index", str(number)]
+        slot = free_slots.get()
         try:
-            with (folder / f"{number}.txt").open("w", encoding="utf-8") as log:
-                command = [sys.executable, "-m", "tif.sweep", *words, "--index", str(number)]
-                return subprocess.run(
-                    command, stdout=log, stderr=log, env=_environment(place, jobs), check=False
-                ).returncode
+            with _log_file(log_folder, number).open("w", encoding="utf-8") as log:
+                streams = {"stdout": log, "stderr": log}
+                code = subprocess.call(command, env=_environment(slot, jobs), **streams)
         finally:
-            places.put(place)
+            free_slots.put(slot)
+        return code if code >= 0 else 128 - code  # negative: killed by a signal
 
-    worst = 0
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool, progress_bar("runs", len(configs)) as line:
-        made = {pool.submit(make, number): number for number in range(len(configs))}
-        for done in concurrent.futures.as_completed(made):
-            number, code = made[done], done.result()
-            worst = max(worst, code if code >= 0 else 128 - code)
-            run, log = escape(configs[number].run.name), folder / f"{number}.txt"
-            line.advance()
-            console.print(f"{run}: done" if code == 0 else f"{run}: failed, exit code {code}: {_last(log)} ({log})",
-                          soft_wrap=True, markup=code == 0)  # fmt: skip
-    return worst
+    largest_code = 0
+    total = len(configs)
+    with ThreadPoolExecutor(jobs) as pool, progress_bar("runs", total) as progress:
+        tasks = {pool.submit(run_task, number): number for number in range(total)}
+        for task in as_completed(tasks):
+            number, code = tasks[task], task.result()
+            largest_code = max(largest_code, code)
+            progress.advance()
+            outcome = "done"
+            if code != 0:
+                log_file = _log_file(log_folder, number)
+                outcome = f"failed, exit code {code}: {_last_line(log_file)} ({log_file})"
+            console.print(f"{configs[number].run.name}: {outcome}", soft_wrap=True, markup=False)
+    return largest_code
 
 
-def _environment(place: int, jobs: int) -> dict[str, str]:
-    """A process's share of the machine."""
+def _log_file(folder: Path, number: int) -> Path:
+    return folder / f"{number}.txt"
+
+
+def _environment(slot: int, jobs: int) -> dict[str, str]:
+    """Return the environment of a process, with its share of the cores and its GPU."""
     import torch
 
     env = dict(os.environ)
     env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    if count := torch.cuda.device_count():
+    gpu_count = torch.cuda.device_count()
+    if gpu_count:
         visible = env.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        visible = visible if len(visible) == count else [str(i) for i in range(count)]
-        env["CUDA_VISIBLE_DEVICES"] = visible[place % count]
+        if len(visible) != gpu_count:
+            visible = [str(i) for i in range(gpu_count)]
+        env["CUDA_VISIBLE_DEVICES"] = visible[slot % gpu_count]
     return env
 
 
-def _last(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "no word")
+def _last_line(file: Path) -> str:
+    """Return the last line of a log that is not blank."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    written = [line for line in lines if line.strip()]
+    return written[-1] if written else "no word"

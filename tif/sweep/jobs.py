@@ -41,8 +41,8 @@ def run_in_processes(name: str, configs: Sequence[Config], words: Sequence[str],
         slot = free_slots.get()
         try:
             with _log_file(log_folder, number).open("w", encoding="utf-8") as log:
-                streams = {"stdout": log, "stderr": log}
-                code = subprocess.call(command, env=_environment(slot, jobs), **streams)
+                env = _environment(slot, jobs)
+                code = subprocess.call(command, stdout=log, stderr=log, env=env)
         finally:
             free_slots.put(slot)
         return code if code >= 0 else 128 - code  # negative: killed by a signal

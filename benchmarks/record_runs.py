@@ -120,8 +120,8 @@ def record_evaluations(data, folder):
     few = [f"eval.max_samples.{key}=4" for key in ("forget", "retain", "real_authors", "world_facts")]
     common = [f"model.path={model}", *few, "eval.max_new_tokens=8", f"out={folder}/out"]
     benchmarks = {
-        "tofu": ["benchmarks=tofu", f"tofu.path={data}/tofu"],
-        "muse-news": ["benchmarks=muse-news", f"muse.news={data}/muse/news"],
+        "tofu": ["eval.benchmarks=tofu", f"eval.tofu.path={data}/tofu"],
+        "muse-news": ["eval.benchmarks=muse-news", f"eval.muse_news.path={data}/muse/news"],
     }
     recorded = {}
     for name, words in benchmarks.items():

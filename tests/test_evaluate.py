@@ -249,16 +249,16 @@ def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tm
         ([], "model.path: want a Hugging Face folder or hub name, or records=LOG (see --help), got null"),
         (["records=x", "model.path=y"], "model.path: records= needs no model; want one of the two"),
         (
-            ["model.path=y", "benchmarks=tofu,muse"],
-            "benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got 'muse'",
+            ["model.path=y", "eval.benchmarks=tofu,muse"],
+            "eval.benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got 'muse'",
         ),
         (
-            ["model.path=y", "benchmarks=''"],
-            "benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got ''",
+            ["model.path=y", "eval.benchmarks=''"],
+            "eval.benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got none",
         ),
-        (["model.path=y", "benchmarks=text"], "text: benchmark text needs a file or folder of your own, got null"),
+        (["model.path=y", "eval.benchmarks=text"], "eval.text.path: benchmark text needs a file or folder, got null"),
         (
-            ["model.path=y", "benchmarks=tofu,muse-news", "retain_records=z"],
+            ["model.path=y", "eval.benchmarks=tofu,muse-news", "retain_records=z"],
             "retain_records: serves one benchmark, got 2; want retain_model=PATH",
         ),
         (["model.path=y", "retain_records=z", "retain_model=z"], "retain_records: retain_model is given too"),

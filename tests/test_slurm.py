@@ -81,7 +81,7 @@ def evaluation(folder, out):
     (folder / "tofu").mkdir(exist_ok=True)
     for name, table in TOFU.items():
         (folder / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in table))
-    return [f"model.path={folder}/target/model", f"tofu.path={folder}/tofu", "tofu.split=forget01",
+    return [f"model.path={folder}/target/model", f"eval.tofu.path={folder}/tofu", "eval.tofu.split=forget01",
             f"out={folder}/{out}", "eval.max_new_tokens=4", "draws=100", "device=cpu"]  # fmt: skip
 
 

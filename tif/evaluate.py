@@ -1,6 +1,6 @@
 """python -m tif.evaluate: a model's numbers on TOFU, MUSE, your own texts and lm-eval's tasks, with intervals.
 
-    python -m tif.evaluate model.path=MODEL [benchmarks=tofu,muse-news,lm-eval:mmlu] [retain_model=MODEL] [--json]
+    python -m tif.evaluate model.path=MODEL [eval.benchmarks=tofu,muse-news,lm-eval:mmlu] [retain_model=MODEL] [--json]
     python -m tif.evaluate records=LOG [retain_records=RETAIN] [allow_mismatch=true] [--json]
     python -m tif.evaluate --metrics
 

@@ -48,9 +48,9 @@ class Identify(Config):
 
     out: str | None = key(None, "span file to write (.jsonl); null = <run.folder>/spans/<kind>-<hash>.jsonl")
 
-    def combinations(self) -> list[str]:
-        """Problems between keys, one line each."""
-        return self.identifier_combinations()
+    def find_problems(self) -> list[str]:
+        """Return the problems between keys, one line each."""
+        return self.data.find_problems() + self.identifier.find_problems(self.model)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

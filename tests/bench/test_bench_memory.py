@@ -3,7 +3,7 @@
 import pytest
 
 from tif.bench import memory as bench_memory
-from tif.config.model_section import Lora, Model
+from tif.config.model import Lora, Model
 
 BF16 = Model(dtype="bfloat16")
 

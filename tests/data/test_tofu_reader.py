@@ -183,7 +183,7 @@ def test_a_hub_name_reads_the_same_samples_through_datasets(folder, monkeypatch)
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ConnectionError("no network\nwith a second line"), "no network"),
+        (ConnectionError("no network\nwith a second line"), "no network with a second line"),
         (ValueError("BuilderConfig 'forget01' not found"), "BuilderConfig 'forget01' not found"),
         (FileNotFoundError(), "FileNotFoundError"),
     ],

@@ -9,7 +9,7 @@ import torch
 
 from tests.support import tiny_models
 from tests.support.process_groups import together
-from tif.config.loss_section import Alternates
+from tif.config.loss import Alternates
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample

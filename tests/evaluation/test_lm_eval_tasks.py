@@ -104,7 +104,7 @@ def test_so_many_questions_are_asked_as_are_wanted_and_nothing_is_told(folder, l
 @pytest.mark.slow
 def test_a_run_evaluates_lm_evals_tasks_beside_its_own(folder, tmp_path_factory, capfd):
     run = finished(tmp_path_factory)
-    words = [*SMALL, f"run.folder={run.runs}", "run.name=able", "eval.benchmarks.lm-eval=tif_facts"]
+    words = [*SMALL, f"run.folder={run.runs}", "run.name=able", "eval.benchmarks=lm-eval:tif_facts"]
     assert fit.main([*words, f"eval.lm_eval.folder={folder}", "eval.lm_eval.batch_size=2"]) == 0
     assert capfd.readouterr().err == ""
     found = [row for row in rows(run.runs / "able") if "train/loss" not in row]
@@ -125,10 +125,10 @@ def test_a_task_that_cannot_be_had_is_told_before_weights_load(folder, tmp_path,
     lost = (folder / "facts.yaml").read_text().replace("facts.jsonl", "lost.jsonl").replace("tif_facts", "tif_lost")
     (folder / "lost.yaml").write_text(lost)
     monkeypatch.setattr(ability, "_manager", _only_in_folder)
-    words = [f"run.folder={tmp_path}", f"eval.benchmarks.lm-eval={task}", f"eval.lm_eval.folder={folder}"]
+    words = [f"run.folder={tmp_path}", f"eval.benchmarks=lm-eval:{task}", f"eval.lm_eval.folder={folder}"]
     assert fit.main([*SMALL, *words]) == 2
     (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith(f"eval.benchmarks.lm-eval: {line}")
+    assert told.startswith(f"eval.benchmarks: {line}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,6 @@ from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.muse import muse
 from tif.evaluation import gradient_norms as gradients
-from tif.evaluation import model_numbers as model_evaluation
 from tif.evaluation import model_records as checkpoint
 from tif.evaluation.muse_prompts import ask
 from tif.metrics import fluency, membership, overall
@@ -62,8 +61,9 @@ def data(tmp_path_factory):
 
 def words(llama, data, out, *more):
     return [
-        f"model.path={llama}", f"out={out}", f"tofu.path={data / 'tofu'}", "tofu.split=forget01",
-        f"muse.news={data / 'news'}", f"lm_eval.folder={data / 'tasks'}", "eval.max_new_tokens=4", "draws=100",
+        f"model.path={llama}", f"out={out}", f"eval.tofu.path={data / 'tofu'}", "eval.tofu.split=forget01",
+        f"eval.muse_news.path={data / 'news'}", f"eval.lm_eval.folder={data / 'tasks'}",
+        "eval.max_new_tokens=4", "draws=100",
         "device=cpu", *more,
     ]  # fmt: skip
 
@@ -78,7 +78,7 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
     llama, other_llama, classifier, data, tmp_path, capsys, monkeypatch
 ):
     argv = words(
-        llama, data, tmp_path, "benchmarks=tofu,muse-news,lm-eval:tif_facts", f"retain_model={other_llama}",
+        llama, data, tmp_path, "eval.benchmarks=tofu,muse-news,lm-eval:tif_facts", f"retain_model={other_llama}",
         f"membership.reference={other_llama}", "membership.gradient_norm=true", f"fluency.classifier={classifier}",
     )  # fmt: skip
     found = run(capsys, *argv)
@@ -125,7 +125,7 @@ def plain_clean(folder, texts):
 def test_other_weights_or_other_rules_are_asked_anew(llama, data, tmp_path, capsys):
     copy = tmp_path / "model"
     shutil.copytree(llama, copy)
-    argv = words(copy, data, tmp_path / "out", "benchmarks=tofu", "eval.max_samples.retain=1")
+    argv = words(copy, data, tmp_path / "out", "eval.benchmarks=tofu", "eval.max_samples.retain=1")
     first = run(capsys, *argv)["benchmarks"]["tofu"]["folder"]
     assert run(capsys, *argv)["benchmarks"]["tofu"]["folder"] == first
     other = run(capsys, *argv, "eval.protocol=legacy-tofu")["benchmarks"]["tofu"]
@@ -135,7 +135,7 @@ def test_other_weights_or_other_rules_are_asked_anew(llama, data, tmp_path, caps
 
 
 def test_kl_to_the_original_is_a_mean_over_answer_tokens(llama, other_llama, data, tmp_path, capsys):
-    argv = words(llama, data, tmp_path, "benchmarks=tofu", f"original={other_llama}")
+    argv = words(llama, data, tmp_path, "eval.benchmarks=tofu", f"original={other_llama}")
     found = run(capsys, *argv)["benchmarks"]["tofu"]
     net, original = (transformers.AutoModelForCausalLM.from_pretrained(path).eval() for path in (llama, other_llama))
     tokenizer, kls = transformers.AutoTokenizer.from_pretrained(llama), []
@@ -159,14 +159,14 @@ def test_an_original_of_another_vocabulary_is_refused(llama, data, tmp_path, cap
     shutil.copytree(llama, other)
     content = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(content | {"vocab_size": content["vocab_size"] + 8}))
-    assert evaluate.main(words(llama, data, tmp_path / "out", "benchmarks=tofu", f"original={other}")) == 2
+    assert evaluate.main(words(llama, data, tmp_path / "out", "eval.benchmarks=tofu", f"original={other}")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     size = content["vocab_size"]
     assert line == f"original: {other}: its vocabulary has {size + 8} tokens, the model's {size}"
 
 
 def test_an_evaluation_that_was_killed_while_writing_is_made_again(llama, data, tmp_path, capsys, monkeypatch):
-    argv = words(llama, data, tmp_path, "benchmarks=muse-news", "eval.max_samples.retain=1")
+    argv = words(llama, data, tmp_path, "eval.benchmarks=muse-news", "eval.max_samples.retain=1")
     write, written = records.write_text, []
 
     def killed(path, text):
@@ -193,8 +193,9 @@ def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
 ):
     monkeypatch.setattr(models, "load_policy", None)
     argv = words(
-        llama, data, tmp_path / "out", "benchmarks=tofu,muse-news,text,lm-eval:tif_fact", f"tofu.path={tmp_path}",
-        f"muse.news={tmp_path}", f"text={tmp_path}", f"retain_model={tmp_path}", f"fluency.classifier={tmp_path}",
+        llama, data, tmp_path / "out", "eval.benchmarks=tofu,muse-news,text,lm-eval:tif_fact",
+        f"eval.tofu.path={tmp_path}", f"eval.muse_news.path={tmp_path}", f"eval.text.path={tmp_path}",
+        f"retain_model={tmp_path}", f"fluency.classifier={tmp_path}",
     )  # fmt: skip
     manager = type("T", (), {"all_tasks": ["tif_facts"]})
     monkeypatch.setattr("tif.evaluation.lm_eval_tasks._manager", lambda tasks, folder: manager)
@@ -204,10 +205,10 @@ def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
         lines,
         (
             f"retain_model: {tmp_path} holds no config.json",
-            f"tofu.path: {tmp_path} has no forget01.json",
-            f"muse.news: {tmp_path} has no verbmem/, knowmem/ or privleak/ in it",
-            f"text: {tmp_path} has no forget file",
-            "benchmarks: lm-eval has no task tif_fact; did you mean tif_facts?",
+            f"eval.tofu.path: {tmp_path} has no forget01.json",
+            f"eval.muse_news.path: {tmp_path} has no verbmem/, knowmem/ or privleak/ in it",
+            f"eval.text.path: {tmp_path} has no forget file",
+            "eval.benchmarks: lm-eval has no task tif_fact; did you mean tif_facts?",
             f"fluency.classifier: {tmp_path} holds no config.json",
         ),
         strict=True,
@@ -217,7 +218,7 @@ def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
 
 
 def test_a_retain_model_of_another_family_is_refused(llama, data, tmp_path, capsys):
-    argv = words(llama, data, tmp_path, "benchmarks=tofu", "eval.max_samples.retain=1")
+    argv = words(llama, data, tmp_path, "eval.benchmarks=tofu", "eval.max_samples.retain=1")
     own = records.read(run(capsys, *argv)["benchmarks"]["tofu"]["folder"])
     records.write(tmp_path / "other", dataclasses.replace(own, family="gpt2"), {})
     assert evaluate.main([*argv, f"retain_records={tmp_path / 'other'}"]) == 2
@@ -258,7 +259,7 @@ def evaluated(argv):
 
 @pytest.mark.slow
 def test_several_processes_share_the_work_and_one_of_them_prints(llama, data, tmp_path, capsys):
-    argv = words(llama, data, tmp_path / "one", "benchmarks=tofu,muse-news", "membership.gradient_norm=true")
+    argv = words(llama, data, tmp_path / "one", "eval.benchmarks=tofu,muse-news", "membership.gradient_norm=true")
     expected = run(capsys, *argv)
     (code, printed), silent = together(2, evaluated, [*argv, f"out={tmp_path / 'two'}"])
     assert (code, silent) == (0, (0, ""))
@@ -269,7 +270,6 @@ def test_the_command_knows_processes_and_devices():
     assert checkpoint.device("cpu").type == "cpu"
     with pytest.raises(RuntimeError):
         checkpoint.device("abacus")
-    assert model_evaluation._place(evaluate.Evaluate(text="mine"), "text")[:2] == ("text", "mine")
 
 
 @pytest.fixture(scope="module")
@@ -282,8 +282,8 @@ def whole(shared, tmp_path_factory):
     llama = tmp_path_factory.mktemp("whole") / "llama"
     folder = language_models.llama(llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1)
     return [
-        f"model.path={folder}", "benchmarks=tofu,muse-news", "device=cpu", f"tofu.path={shared / 'tofu'}",
-        "tofu.split=forget10", f"muse.news={shared / 'muse/news'}", "eval.max_new_tokens=8", "draws=100",
+        f"model.path={folder}", "eval.benchmarks=tofu,muse-news", "device=cpu", f"eval.tofu.path={shared / 'tofu'}",
+        "eval.tofu.split=forget10", f"eval.muse_news.path={shared / 'muse/news'}", "eval.max_new_tokens=8", "draws=100",
         "eval.tokens_per_batch=16384",
     ]  # fmt: skip
 

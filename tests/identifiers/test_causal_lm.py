@@ -9,7 +9,7 @@ import transformers
 
 from tests.support import language_models
 from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
-from tif.config.identifier_section import CausalLM, Contrastive
+from tif.config.identifier import CausalLM, Contrastive
 from tif.config.schema import Identifier
 from tif.data.fictitious import fictitious
 from tif.identifiers import check, identify, settings, windows

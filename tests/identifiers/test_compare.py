@@ -1,7 +1,7 @@
 import pytest
 
 from tests.support.language_models import sample
-from tif.config.identifier_section import RandomWords
+from tif.config.identifier import RandomWords
 from tif.config.schema import Identifier
 from tif.data.fictitious import fictitious
 from tif.data.samples import Sample, Span

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from tests.support.language_models import TEXTS, sample, unwanted
-from tif.config.identifier_section import RandomWords
+from tif.config.identifier import RandomWords
 from tif.config.schema import Identifier
 from tif.data.fictitious import fictitious
 from tif.data.samples import Span

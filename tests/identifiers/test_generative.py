@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.support.llm_server_stub import capitals, sample, settings, text_of, texts, unwanted
-from tif.config.identifier_section import Generative
+from tif.config.identifier import Generative
 from tif.data.samples import Sample, Span
 from tif.identifiers.generative.identify import Incomplete, agreement, estimate, generative, label, majority
 from tif.identifiers.generative.requests import BadAnswer, parse

@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 from tests.support.llm_server_stub import Handler, serving
-from tif.config.identifier_section import Generative
+from tif.config.identifier import Generative
 from tif.data.fictitious import fictitious
 from tif.data.samples import Sample
 from tif.identifiers import span_file as store

@@ -15,7 +15,7 @@ import traceback
 import pytest
 
 from tests.support.llm_server_stub import FAULTS, KEY, SAMPLES, completion, patient, sample, settings, texts, unwanted
-from tif.config.identifier_section import Generative
+from tif.config.identifier import Generative
 from tif.identifiers.generative import client
 from tif.identifiers.generative.answers import Answers
 from tif.identifiers.generative.identify import Incomplete, generative, label

@@ -4,7 +4,7 @@ import transformers
 
 from tests.support import language_models
 from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
-from tif.config.identifier_section import MaskedLM
+from tif.config.identifier import MaskedLM
 from tif.config.schema import Identifier
 from tif.data.samples import Span
 from tif.identifiers import check, identify, masked_lm, settings

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support import tiny_models
-from tif.config.loss_section import Rmu
+from tif.config.loss import Rmu
 from tif.config.schema import Loss
 from tif.losses import FORGET, RETAIN, distributions
 from tif.losses.distributions import control_vector

@@ -148,7 +148,7 @@ def test_finetuning_reads_no_key_of_an_unlearning_method():
     plain = dataclasses.replace(cfg_of("ga"), forget="ce", on="all", retain="none")
     batch = batch_of((0, 1, 2, 3))
     assert torch.equal(module(cfg).loss(batch).total, module(plain).loss(batch).total)
-    assert cfg.combinations("full") == []
+    assert cfg.find_problems("full") == []
 
 
 @pytest.mark.parametrize("name", [p.stem for p in sorted(OWN.glob("*.yaml"))])

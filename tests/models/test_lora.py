@@ -10,7 +10,7 @@ from tests.support import tiny_models
 from tif import losses
 from tif.config import load as config
 from tif.config.errors import ConfigError
-from tif.config.model_section import Lora, Model
+from tif.config.model import Lora, Model
 from tif.config.schema import Loss
 from tif.losses.terms import Scored, ScoredBatch
 from tif.models import export, references
@@ -233,7 +233,7 @@ def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
     assert not hasattr(made.config, "quantization_config")
     capsys.readouterr()
     asked = [word for word in words if word.startswith("eval.max_")]
-    own = [f"model.path={tmp_path / 'four' / 'model'}", f"tofu.path={shared / 'tofu'}", "tofu.split=forget01"]
+    own = [f"model.path={tmp_path / 'four' / 'model'}", f"eval.tofu.path={shared / 'tofu'}", "eval.tofu.split=forget01"]
     assert evaluate.main([*own, *asked, f"out={tmp_path}", "device=cpu", "draws=100", "--json"]) == 0
     export = json.loads(capsys.readouterr().out)["benchmarks"]["tofu"]
     for name in ("forget", "retain"):  # the same weights, those of four bits written out

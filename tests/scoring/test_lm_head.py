@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support import tiny_models
-from tif.config.model_section import Lora
+from tif.config.model import Lora
 from tif.config.schema import Model
 from tif.models.load import prepare_for_training
 from tif.scoring import lm_head as head

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 
-from tif.config.identifier_section import Generative
+from tif.config.identifier import Generative
 from tif.data.samples import Sample
 from tif.identifiers.lookup import find
 

@@ -9,7 +9,7 @@ from tests.support import tiny_models
 from tests.support.model_weights import weights
 from tests.support.tiny_models import shuffled
 from tif.config import load
-from tif.config.loss_section import Rmu
+from tif.config.loss import Rmu
 from tif.config.schema import Config, Loss, Optimizer, TrainerKeys
 from tif.models import references
 from tif.training.module import UnlearningModule

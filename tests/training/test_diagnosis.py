@@ -141,7 +141,8 @@ def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it
     own.write_text('{"question": "Who?", "answer": "A judge from Oslo."}\n')
     run = finished(tmp_path_factory)
     words = ["run.name=told", "trainer.max_epochs=6", "optimizer.lr=5e-2", "optimizer.warmup_epochs=0", "eval.kl=true"]
-    words += ["eval.best=forget/quality", "eval.stop_on=[over_forgetting]", f"eval.benchmarks.text={own}"]
+    words += ["eval.best=forget/quality", "eval.stop_on=[over_forgetting]", "eval.benchmarks=text"]
+    words += [f"eval.text.path={own}"]
     assert fit.main([*SMALL, f"run.folder={run.runs}", *words]) == 0
     folder = run.runs / "told"
     found = [row for row in rows(folder) if "train/loss" not in row]
@@ -206,8 +207,8 @@ def ended(started, seconds=300):
             "eval.stop_on: want some of collapse, under_forgetting, over_forgetting, identifier",
         ),
         (["eval.best=quality"], "eval.best: want one of score, forget/quality, utility/model, none, got 'quality'"),
-        (["eval.benchmarks.mouse=x"], "eval.benchmarks.mouse: want tofu, muse-news, muse-books, text, lm-eval"),
-        (["eval.benchmarks.text=absent"], "eval.benchmarks.text: "),
+        (["eval.benchmarks=mouse"], "eval.benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got"),
+        (["eval.benchmarks=text", "eval.text.path=absent"], "eval.text.path: "),
     ],
 )
 def test_wrong_keys_are_told_before_weights_load(tmp_path, capsys, words, line):

@@ -101,7 +101,8 @@ def asked(llama, tmp_path):
     (tmp_path / "tofu").mkdir()
     for name, rows in TOFU.items():
         (tmp_path / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in rows))
-    return [f"model.path={llama}", f"tofu.path={tmp_path / 'tofu'}", "tofu.split=forget01", "eval.max_new_tokens=4",
+    return [f"model.path={llama}", f"eval.tofu.path={tmp_path / 'tofu'}", "eval.tofu.split=forget01",
+            "eval.max_new_tokens=4",
             "draws=100", "device=cpu"]  # fmt: skip
 
 

@@ -146,7 +146,7 @@ def test_a_checkpoint_with_a_shard_missing_or_cut_is_not_whole(where, folder, tm
 
 
 def test_the_model_of_another_process_holds_no_memory(llama):
-    from tif.config.model_section import Lora, Model
+    from tif.config.model import Lora, Model
 
     for cfg in (Model(path=llama), Model(path=llama, lora=Lora(rank=2))):
         empty, full = (models.load_policy(cfg, None, 0, empty) for empty in (True, False))

@@ -14,7 +14,7 @@ from tests.support.model_weights import assert_bit_identical, nudge, weights
 from tests.support.tiny_models import shuffled
 from tests.support.tiny_unlearning import BATCHES, Watch, config, fit, unlearning
 from tif import losses
-from tif.config.loss_section import Dual
+from tif.config.loss import Dual
 from tif.config.schema import Loss, Optimizer
 from tif.data.encoding import collate
 from tif.losses.terms import Scored, ScoredBatch

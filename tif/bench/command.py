@@ -65,8 +65,8 @@ class Bench:
     threads: int | None = key(None, "threads of a CPU's measured work; null = torch's own choice", at_least=1)
     repeats: int = key(5, "startup, scaling: repetitions of each measurement (the median is shown)", at_least=1)
 
-    def combinations(self) -> list[str]:
-        """Problems between keys, one line each."""
+    def find_problems(self) -> list[str]:
+        """Return the problems between keys, one line each."""
         problems = []
         if self.text and not Path(self.text).expanduser().is_file():
             problems.append(f"text: no file {self.text}")

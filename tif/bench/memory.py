@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from tif.bench.step import random_model
-from tif.config.model_section import Lora, Model
+from tif.config.model import Lora, Model
 from tif.data.encoding import Encoded, collate
 from tif.models import lora as adapters
 from tif.scoring.packing import CHUNK_TOKENS

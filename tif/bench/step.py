@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tif.bench.matrices import flops, rate
 from tif.bench.process import Memory, alone, now
 from tif.config.errors import ConfigError
-from tif.config.loss_section import Loss
-from tif.config.model_section import Model
+from tif.config.loss import Loss
+from tif.config.model import Model
 from tif.utils import torch_state
 
 if TYPE_CHECKING:

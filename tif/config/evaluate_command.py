@@ -2,34 +2,18 @@
 
 import dataclasses
 
+from tif.config.evaluation import KNOWN, EvalRules
 from tif.config.keys import key
-from tif.config.schema import Asking, LmEval, Model
-
-BENCHMARKS = ("tofu", "muse-news", "muse-books", "text")
-LM_EVAL = "lm-eval"
-
-
-@dataclasses.dataclass
-class Tofu:
-    """Where TOFU is."""
-
-    path: str = key("locuslab/TOFU", "hub name, or a folder of TOFU's JSON files")
-    split: str = key("forget10", "forget split", choices=("forget01", "forget05", "forget10"))
-
-
-@dataclasses.dataclass
-class Muse:
-    """Where MUSE is."""
-
-    news: str = key("muse-bench/MUSE-News", "hub name, or a folder laid out as muse_bench's data/news")
-    books: str = key("muse-bench/MUSE-Books", "hub name, or a folder laid out as muse_bench's data/books")
+from tif.config.model import Model
 
 
 @dataclasses.dataclass
 class Membership:
     """Membership attacks that cost more than what is scored anyway."""
 
-    reference: str | None = key(None, "model that never saw the texts, for the reference attack (folder or hub name)")
+    reference: str | None = key(
+        None, "model that never saw the texts, for the reference attack (folder or hub name)"
+    )
     gradient_norm: bool = key(False, "the gradient norm attack too: a backward pass for each text")
 
 
@@ -58,10 +42,7 @@ class Evaluate:
     )
     draws: int = key(2000, "bootstrap draws behind each interval", at_least=100, at_most=100_000)
     seed: int = key(0, "owner of the bootstrap's draws; nothing else is drawn", at_least=0, at_most=2**32)
-    benchmarks: str = key(
-        "tofu", f"what the model is asked, comma-separated: {', '.join(BENCHMARKS)}, lm-eval:TASK,TASK,..."
-    )
-    out: str = key("evaluations", "where records are kept; what is there already is not made again")
+    out: str = key("evaluations", "where records are written; what is there already is not made again")
     template: str = key(
         "Question: {prompt}\nAnswer:",
         "prompt format of TOFU and of your own questions; the answer follows after one blank; `chat` = the tokenizer's "
@@ -74,44 +55,22 @@ class Evaluate:
         choices=("auto", "packed", "padded"),
     )
     model: Model = dataclasses.field(default_factory=Model)
-    eval: Asking = dataclasses.field(default_factory=Asking)
-    tofu: Tofu = dataclasses.field(default_factory=Tofu)
-    muse: Muse = dataclasses.field(default_factory=Muse)
-    text: str | None = key(None, "benchmark text: a file to forget, or a folder with forget.*, retain.*, holdout.*")
+    eval: EvalRules = dataclasses.field(default_factory=lambda: EvalRules(benchmarks=["tofu"]))
     membership: Membership = dataclasses.field(default_factory=Membership)
     fluency: Fluency = dataclasses.field(default_factory=Fluency)
-    lm_eval: LmEval = dataclasses.field(default_factory=LmEval)
 
-    def asked(self) -> tuple[list[str], list[str]]:
-        """`benchmarks` as names of ours and tasks of lm-eval."""
-        ours: list[str] = []
-        tasks: list[str] = []
-        into = ours
-        for word in filter(None, (word.strip() for word in self.benchmarks.split(","))):
-            if word.startswith(f"{LM_EVAL}:"):
-                into, word = tasks, word.removeprefix(f"{LM_EVAL}:")
-            into = ours if word in BENCHMARKS else into
-            into.append(word)
-        return list(dict.fromkeys(ours)), list(dict.fromkeys(tasks))
-
-    def combinations(self) -> list[str]:
-        """Problems between keys, one line each."""
+    def find_problems(self) -> list[str]:
+        """Return the problems between keys, one line each."""
         if self.records:
             return ["model.path: records= needs no model; want one of the two"] if self.model.path else []
         if not self.model.path:
             return ["model.path: want a Hugging Face folder or hub name, or records=LOG (see --help), got null"]
-        names, tasks = self.asked()
-        problems = [
-            f"benchmarks: want {', '.join(BENCHMARKS)} or {LM_EVAL}:TASK, got {name!r}"
-            for name in names
-            if name not in BENCHMARKS
-        ]
-        if not names and not tasks:
-            problems.append(f"benchmarks: want {', '.join(BENCHMARKS)} or {LM_EVAL}:TASK, got {self.benchmarks!r}")
-        if "text" in names and not self.text:
-            problems.append("text: benchmark text needs a file or folder of your own, got null")
-        if self.retain_records and len(names) != 1:
-            problems.append(f"retain_records: serves one benchmark, got {len(names)}; want retain_model=PATH")
+        problems = self.eval.find_problems()
+        if not self.eval.benchmarks:
+            problems.append(f"eval.benchmarks: want {KNOWN}, got none")
+        if self.retain_records and len(self.eval.data_benchmarks()) != 1:
+            count = len(self.eval.data_benchmarks())
+            problems.append(f"retain_records: serves one benchmark, got {count}; want retain_model=PATH")
         if self.retain_records and self.retain_model:
             problems.append("retain_records: retain_model is given too; want one of the two")
         if self.template != "chat" and "{prompt}" not in self.template:

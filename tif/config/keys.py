@@ -1,16 +1,22 @@
-"""`key`: what the fields of all schemas are made with."""
+"""`key`: what the fields of all configuration sections are made with."""
 
 import dataclasses
 from typing import Any
 
+RULES = {"choices", "or_own", "above", "at_least", "at_most"}
+
 
 def key(default: Any, help: str, **rules: Any) -> Any:
-    """A configuration key.
+    """Return a dataclass field that holds a configuration key.
 
-    Rules: `choices` (allowed values; with `or_own` also module:function), `above` (must be >), `at_least`, `at_most`.
+    Args:
+        default: the value where nothing else is given; lists and mappings are copied.
+        help: the sentence that `--help` and configs/base.yaml show.
+        rules: `choices` (allowed values), `or_own` (also module:function), `above` (must be >),
+            `at_least`, `at_most`. `tif.config.check` checks them.
     """
-    unknown = set(rules) - {"choices", "or_own", "above", "at_least", "at_most"}
-    assert not unknown, unknown
+    assert rules.keys() <= RULES, rules
+    metadata = {"help": help, **rules}
     if isinstance(default, dict | list):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help, **rules})
-    return dataclasses.field(default=default, metadata={"help": help, **rules})
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)

@@ -17,15 +17,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tif.config.errors import ConfigError, one_line
-from tif.config.loss_section import Loss
+from tif.config.loss import Loss
 from tif.config.schema import Config
 
 
 class Schema(Protocol):
     """A dataclass whose fields are made by `tif.schema.key`: `Config`, or a command's own settings."""
 
-    def combinations(self) -> list[str]:
-        """Problems between keys, one line each."""
+    def find_problems(self) -> list[str]:
+        """Return the problems between keys, one line each."""
 
 
 S = TypeVar("S", bound=Schema)
@@ -215,7 +215,7 @@ def _typed(merged: DictConfig, where: str = "") -> Schema:
         cfg = cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{where}{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
-    problems = check_bounds(cfg) + cfg.combinations()
+    problems = check_bounds(cfg) + cfg.find_problems()
     if problems:
         raise ConfigError("\n".join(where + problem for problem in problems))
     return cfg
@@ -239,8 +239,8 @@ def _merge(merged: DictConfig, layer: DictConfig, where: str, problems: list[str
     known = list(fields)
     for key, value in _leaves(OmegaConf.to_container(layer, resolve=False), schema(), ""):
         try:
-            if OmegaConf.is_missing(merged, key):
-                continue
+            if isinstance(value, str) and key in fields and fields[key].type == list[str]:
+                value = [word.strip() for word in value.split(",") if word.strip()]
             OmegaConf.update(merged, key, value, merge=True)
         except OmegaConfBaseException as error:
             field = fields.get(key)

@@ -1,67 +1,37 @@
-"""Evaluation sets by the benchmark's name: what `eval.benchmarks` names besides the run's own."""
+"""Benchmarks by name: the data of a run (`data.benchmark`) and the sets of an evaluation (`eval.benchmarks`)."""
 
-from tif.config.evaluate_command import BENCHMARKS as NAMES
-from tif.config.evaluate_command import LM_EVAL
-from tif.config.schema import Config, Data, Eval
+from tif.config.data import MUSE, Data
+from tif.config.evaluation import BENCHMARKS, EvalRules
 from tif.data.samples import Benchmark, Sample
 
 TOFU_SPLIT = "forget10"  # where none is named
 
 
-def further(cfg: Config) -> dict[str, Benchmark]:
-    """The benchmarks of `eval.benchmarks`, read.
-
-    Raises:
-        ValueError: One line naming the key, see the readers.
-    """
-    found = {}
-    for name, path in cfg.eval.benchmarks.items():
-        if name in NAMES:
-            try:
-                split = cfg.data.split if cfg.data.benchmark == "tofu" else None
-                found[name] = sets(name, str(path), split or TOFU_SPLIT)
-            except ValueError as error:
-                raise ValueError(str(error).replace("data.path", f"eval.benchmarks.{name}", 1)) from None
-    return found
-
-
-def sets(name: str, path: str, split: str) -> Benchmark:
-    """The benchmark at `path`, for its evaluation sets.
+def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
+    """Return the benchmark `name` of `eval.benchmarks`, read for its evaluation sets.
 
     Args:
-        name: one of NAMES.
-        path: hub name, folder or file, see the readers.
-        split: TOFU's forget split.
+        name: one of tif.config.evaluation.BENCHMARKS.
+        rules: section `eval`, which says where the benchmark is.
 
     Raises:
-        ValueError: See the readers.
+        ValueError: One line naming the key or file, see the readers.
     """
-    if name == "tofu":
-        from tif.data.tofu import tofu
+    place = getattr(rules, BENCHMARKS[name])
+    try:
+        if name == "tofu":
+            from tif.data.tofu import tofu
 
-        return tofu(path, split)
-    if name == "text":
-        from tif.data.text import text
+            return tofu(place.path, rules.tofu.split)
+        if name == "text":
+            from tif.data.text import text
 
-        return text(path)
-    from tif.data.muse import muse
+            return text(place.path)
+        from tif.data.muse import muse
 
-    return muse(path, train=False)
-
-
-def tasks_of(cfg: Eval) -> list[str]:
-    """The tasks of lm-eval among `eval.benchmarks`."""
-    return [task.strip() for task in str(cfg.benchmarks.get(LM_EVAL, "")).split(",") if task.strip()]
-
-
-def problems(cfg: Eval) -> list[str]:
-    """What is wrong with `eval.benchmarks` as far as the words tell, one line each."""
-    known = (*NAMES, LM_EVAL)
-    return [f"eval.benchmarks.{name}: want {', '.join(known)}" for name in cfg.benchmarks if name not in known] + [
-        f"eval.benchmarks.{name}: want a hub name or a path, got {path!r}"
-        for name, path in cfg.benchmarks.items()
-        if not isinstance(path, str) or not path
-    ]
+        return muse(place.path, train=False)
+    except ValueError as error:
+        raise ValueError(str(error).replace("data.path", f"eval.{BENCHMARKS[name]}.path", 1)) from None
 
 
 def read_benchmark(cfg: Data) -> Benchmark:
@@ -74,7 +44,7 @@ def read_benchmark(cfg: Data) -> Benchmark:
         from tif.data.tofu import tofu
 
         return tofu(str(cfg.path), cfg.split or TOFU_SPLIT, cfg.max_retain)
-    if cfg.benchmark == "muse":
+    if cfg.benchmark in MUSE:
         from tif.data.muse import muse
 
         return muse(str(cfg.path), cfg.split or "forget")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tif.config.loss_section import Alternates
+from tif.config.loss import Alternates
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
 from tif.evaluation.generate import generate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tif.config.schema import Asking
+from tif.config.schema import EvalRules
 from tif.data.encoding import Encoded, Encoder
 from tif.data.samples import Sample, Task, fingerprint
 from tif.evaluation.generate import by_length, generate
@@ -29,7 +29,7 @@ def evaluate(
     model: "PreTrainedModel",
     encoder: Encoder,
     sets: Mapping[str, Sequence[Sample]],
-    cfg: Asking,
+    cfg: EvalRules,
     batching: str,
     name: str,
     epoch: int | None = None,
@@ -83,7 +83,7 @@ def evaluate(
 
 
 def cut(
-    sets: Mapping[str, Sequence[Sample]], cfg: Asking, tasks: Mapping[str, Task] | None = None
+    sets: Mapping[str, Sequence[Sample]], cfg: EvalRules, tasks: Mapping[str, Task] | None = None
 ) -> dict[str, tuple[Sample, ...]]:
     """The first samples of each set, as many as `eval.max_samples` or else the protocol says.
 
@@ -107,7 +107,7 @@ def _paraphrased(sample: Sample) -> Sample:
     return dataclasses.replace(sample, id=f"{sample.id}/paraphrased", prompt=sample.paraphrased_prompt)
 
 
-def protocol(cfg: Asking, encoder: Encoder) -> Protocol:
+def protocol(cfg: EvalRules, encoder: Encoder) -> Protocol:
     """The rules behind the records; records made by other rules are not compared."""
     own = PROTOCOLS[cfg.protocol]
     return dataclasses.replace(
@@ -119,7 +119,7 @@ def protocol(cfg: Asking, encoder: Encoder) -> Protocol:
 
 
 def described(
-    cfg: Asking, encoder: Encoder, tasks: Mapping[str, Task] | None = None, context: int | None = None
+    cfg: EvalRules, encoder: Encoder, tasks: Mapping[str, Task] | None = None, context: int | None = None
 ) -> dict[str, Any]:
     """The protocol as records hold it."""
     rules = protocol(cfg, encoder)
@@ -132,7 +132,7 @@ def _asked(
     encoder: Encoder,
     name: str,
     samples: Sequence[Sample],
-    cfg: Asking,
+    cfg: EvalRules,
     tasks: Mapping[str, Task] | None,
     context: int | None,
 ) -> list[Asked]:

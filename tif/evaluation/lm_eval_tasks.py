@@ -39,12 +39,13 @@ def check(tasks: Sequence[str], folder: str | None = None) -> None:
         ValueError: One line a problem: what to install, the nearest known name.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise ValueError("benchmarks: lm-eval is not installed; want pip install 'tif-unlearning[lm-eval]'")
+        raise ValueError("eval.benchmarks: lm-eval is not installed; want pip install 'tif-unlearning[lm-eval]'")
     known = _manager(tuple(tasks), folder).all_tasks
     for task in tasks:
         if task not in known:
             near = difflib.get_close_matches(task, known, 1)
-            raise ValueError(f"benchmarks: lm-eval has no task {task}" + (f"; did you mean {near[0]}?" if near else ""))
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"eval.benchmarks: lm-eval has no task {task}{hint}")
 
 
 def read(tasks: Sequence[str], folder: str | None = None) -> None:
@@ -141,7 +142,7 @@ def _told(tasks: Sequence[str]) -> Iterator[None]:
             yield
         except (OSError, ValueError, LookupError) as error:
             reason = one_line(error)
-            raise ConfigError(f"lm-eval cannot run {', '.join(tasks)} ({reason})") from None
+            raise ConfigError(f"eval.benchmarks: lm-eval cannot run {', '.join(tasks)} ({reason})") from None
 
 
 def _values(results: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float | None]]:

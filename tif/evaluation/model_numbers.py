@@ -9,7 +9,7 @@ import torch
 
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.evaluate_command import Evaluate
-from tif.data.benchmarks import sets
+from tif.data.benchmarks import read_evaluation_sets
 from tif.data.samples import Benchmark, Sample
 from tif.evaluation import evaluate as evaluation
 from tif.evaluation import fluency_classifier as gibberish
@@ -61,7 +61,7 @@ def evaluate(cfg: Evaluate) -> dict[str, Any]:
             retain = retain_model.evaluation(name, benchmark)[0]
         extras = _extras(planned, name, ours, folder)
         found[name] = numbers(ours, retain, rules, extras, str(folder), where) | {"folder": str(folder)}
-    if lm_tasks := cfg.asked()[1]:
+    if lm_tasks := cfg.eval.lm_eval_tasks():
         found["lm-eval"] = _general_ability(planned.main, lm_tasks)
     return {"model": str(cfg.model.path), "benchmarks": found}
 
@@ -73,7 +73,7 @@ def plan(cfg: Evaluate) -> Plan:
         ConfigError: With all problems found, one a line.
     """
     problems: list[str] = []
-    names, lm_tasks = cfg.asked()
+    lm_tasks = cfg.eval.lm_eval_tasks()
     paths = {
         "model.path": cfg.model.path,
         "retain_model": cfg.retain_model,
@@ -97,13 +97,12 @@ def plan(cfg: Evaluate) -> Plan:
         sizes = [models_found[setting].config.vocab_size for setting in ("original", "model.path")]
         if sizes[0] != sizes[1]:
             problems.append(f"original: {cfg.original}: its vocabulary has {sizes[0]} tokens, the model's {sizes[1]}")
-    for name in names:
-        key, path, split = _place(cfg, name)
-        with collect_problems(problems, USER_ERRORS, rename_key=("data.path", key)):
-            benchmarks[name] = sets(name, path, split)
+    for name in cfg.eval.data_benchmarks():
+        with collect_problems(problems, USER_ERRORS):
+            benchmarks[name] = read_evaluation_sets(name, cfg.eval)
     with collect_problems(problems, USER_ERRORS):
         if lm_tasks:
-            ability.check(lm_tasks, cfg.lm_eval.folder)
+            ability.check(lm_tasks, cfg.eval.lm_eval.folder)
     with collect_problems(problems, USER_ERRORS, "retain_records: "):
         retain = records.read(cfg.retain_records) if cfg.retain_records else None
     with collect_problems(problems, USER_ERRORS):
@@ -111,17 +110,6 @@ def plan(cfg: Evaluate) -> Plan:
     if problems:
         raise ConfigError("\n".join(problems))
     return Plan(models_found.pop("model.path"), models_found, benchmarks, retain)
-
-
-def _place(cfg: Evaluate, name: str) -> tuple[str, str, str]:
-    """Which key says where a benchmark is, what it says, and TOFU's split."""
-    places = {
-        "tofu": ("tofu.path", cfg.tofu.path),
-        "muse-news": ("muse.news", cfg.muse.news),
-        "muse-books": ("muse.books", cfg.muse.books),
-        "text": ("text", str(cfg.text)),
-    }
-    return *places[name], cfg.tofu.split
 
 
 def _extras(planned: Plan, name: str, ours: records.Evaluation, folder: Path) -> Extras:
@@ -159,7 +147,7 @@ def _clean(ours: records.Evaluation, path: str, device: torch.device) -> dict[st
 
 
 def _general_ability(main: Checkpoint, names: list[str]) -> dict[str, Any]:
-    own = main.settings.lm_eval
+    own = main.settings.eval.lm_eval
     path = main.folder / f"lm-eval-{hash_json([names, own.folder, own.limit])}.json"
     found = kept(path, lambda: ability.run(main.model, main.encoder.tokenizer, names, own))
     return {

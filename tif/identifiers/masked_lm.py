@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tif.config.identifier_section import MaskedLM
+from tif.config.identifier import MaskedLM
 from tif.config.schema import Identifier
 from tif.data.samples import Sample
 from tif.identifiers.language_models import Reader, Tokens, load

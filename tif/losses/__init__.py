@@ -105,7 +105,7 @@ def required_reference(cfg: Loss, train: str = "forget") -> str:
 
     `train`: data.train; a stage inherits keys that only an unlearning run reads.
     """
-    if cfg.lowered(train):
+    if cfg.is_whp_at_inference(train):
         return "model"
     term, retain = get_forget_term(cfg), get_retain_term(cfg)
     whole = [t.per_token(cfg).reference for t in (term, retain) if t and t.per_token]

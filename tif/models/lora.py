@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.config.errors import ConfigError
-from tif.config.model_section import Lora
+from tif.config.model import Lora
 from tif.data.encoding import Batch
 from tif.scoring.token_scores import TokenScores, token_scores
 from tif.utils.torch_state import evaluation_mode, seeded

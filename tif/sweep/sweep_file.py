@@ -25,7 +25,7 @@ class SweepFile:
     runs: dict[str, list[str]] = key({}, "by name, the words that each run adds")
     grid: dict[str, list[Any]] = key({}, "by key, the values to combine")
 
-    def combinations(self) -> list[str]:
+    def find_problems(self) -> list[str]:
         """Return problems between keys, one line each."""
         problems = []
         if not self.runs and not self.grid:

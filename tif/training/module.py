@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from tif import losses
-from tif.config.loss_section import Dual
+from tif.config.loss import Dual
 from tif.config.schema import Config
 from tif.data.batch_parts import split
 from tif.data.encoding import Batch
@@ -87,7 +87,7 @@ class UnlearningModule(L.LightningModule):
         Task arithmetic, arXiv 2212.04089: start - alpha (trained - start), trained on the forget set; as
         jaechan-repo/muse_bench baselines/baselines/task_vector.py. Floating-point weights only.
         """
-        if self.cfg.loss.lowered(self.cfg.data.train):
+        if self.cfg.loss.is_whp_at_inference(self.cfg.data.train):
             assert self.reference is not None
             assert self.cfg.loss.whp is not None
             training, original = self.policy.training, self.reference.on(self.policy.device)

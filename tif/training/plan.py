@@ -1,7 +1,6 @@
 """A configuration checked against the disk, before weights load: data read, words identified, models found."""
 
 import dataclasses
-import importlib.util
 from typing import Any
 
 import lightning as L
@@ -12,8 +11,7 @@ from tif import identifiers, losses
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems, one_line
 from tif.config.schema import Config
-from tif.data import benchmarks
-from tif.data.benchmarks import read_benchmark, training_samples
+from tif.data.benchmarks import read_benchmark, read_evaluation_sets, training_samples
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.evaluation import evaluate as evaluation
@@ -131,18 +129,16 @@ def _check_places(found: Plan, problems: list[str]) -> None:
 
 
 def _further(cfg: Config) -> dict[str, Benchmark]:
-    """The benchmarks of `eval.benchmarks`; lm-eval's tasks are looked up."""
-    if found := benchmarks.problems(cfg.eval):
-        raise ConfigError("\n".join(found))
-    if tasks := benchmarks.tasks_of(cfg.eval):
+    """Return the benchmarks of `eval.benchmarks`; lm-eval's tasks are looked up."""
+    if tasks := cfg.eval.lm_eval_tasks():
         from tif.evaluation import lm_eval_tasks as ability
 
         try:
             ability.check(tasks, cfg.eval.lm_eval.folder)
             ability.read(tasks, cfg.eval.lm_eval.folder)  # now, not after the stages
         except ValueError as error:
-            raise ConfigError(f"eval.benchmarks.lm-eval: {str(error).removeprefix('benchmarks: ')}") from None
-    return benchmarks.further(cfg)
+            raise ConfigError(str(error)) from None
+    return {name: read_evaluation_sets(name, cfg.eval) for name in cfg.eval.data_benchmarks()}
 
 
 def _check_data(found: Plan, problems: list[str]) -> None:
@@ -180,8 +176,10 @@ def _check_data(found: Plan, problems: list[str]) -> None:
     if wants_forget_quality(cfg) and (
         missing := [s for s in _compared(found.benchmark) if s not in found.benchmark.sets]
     ):
-        problems.append(f"eval.forget_quality: {cfg.quality()} needs {missing[0]}, which {found.benchmark.name} does "
-                        "not have (no holdout texts?); want eval.forget_quality=false")  # fmt: skip
+        problems.append(
+            f"eval.forget_quality: {cfg.data.forget_quality_name()} needs {missing[0]}, which {found.benchmark.name} "
+            "does not have (no holdout texts?); want eval.forget_quality=false"
+        )
     elif found.retain:
         with collect_problems(problems):
             _check_records(found, found.retain)
@@ -209,10 +207,6 @@ def _check_trainer(cfg: Config) -> int:
         )
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {one_line(error)}") from None
-    if cfg.model.liger and (device := trainer.strategy.root_device.type) != "cuda":
-        raise ConfigError(f"model.liger: its kernels are for CUDA, and this run is on {device}; want false")
-    if cfg.model.liger and not importlib.util.find_spec("liger_kernel"):
-        raise ConfigError("model.liger: no package liger-kernel; want pip install 'tif-unlearning[liger]', or false")
     return trainer.world_size
 
 

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 import tif
-from tif.config.model_section import Lora
+from tif.config.model import Lora
 from tif.config.schema import Config
 from tif.data.samples import fingerprint
 from tif.evaluation.alternate_answers import alternates

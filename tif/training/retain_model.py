@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tif.config.model_section import Lora
+from tif.config.model import Lora
 from tif.config.schema import Data, Eval, Model, TrainerKeys
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, fingerprint

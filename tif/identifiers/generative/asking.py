@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
-from tif.config.identifier_section import Generative
+from tif.config.identifier import Generative
 from tif.data.samples import Span
 from tif.identifiers import lookup
 from tif.identifiers.generative.answers import Answers

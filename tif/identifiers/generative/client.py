@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 
-from tif.config.identifier_section import OPENAI, Generative
+from tif.config.identifier import OPENAI, Generative
 from tif.identifiers.generative.answers import Answers
 from tif.identifiers.generative.requests import BadAnswer, Reply, Request, body, most_tokens, read
 

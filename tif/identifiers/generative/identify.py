@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from tif.config.identifier_section import Generative
+from tif.config.identifier import Generative
 from tif.data.samples import Sample, Span
 from tif.identifiers import words
 from tif.identifiers.generative import asking
@@ -175,7 +175,7 @@ def _result(
 
 def _jobs(cfg: Generative, samples: Sequence[Sample]) -> list[list[_Passage]]:
     """Each sample's passages; those without a word (blanks, punctuation) are not asked about."""
-    if problems := cfg.combinations():
+    if problems := cfg.find_problems():
         raise ValueError("\n".join(f"identifier.generative.{problem}" for problem in problems))
     found = []
     for s in samples:

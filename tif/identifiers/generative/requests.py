@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tif.config.identifier_section import Generative
+from tif.config.identifier import Generative
 from tif.data.samples import Sample
 from tif.identifiers.windows import Cut
 

@@ -14,7 +14,6 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from tif.config.schema import Eval, Model
-from tif.data.benchmarks import tasks_of
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.evaluation import evaluate as evaluation
@@ -190,7 +189,7 @@ class PolicyEvaluation(Callback):
 
     def _lm_eval_scores(self, policy: Any) -> dict[str, Any]:
         """Return (score, standard error) of each lm-eval task that `eval.benchmarks` names."""
-        tasks = tasks_of(self.settings)
+        tasks = self.settings.lm_eval_tasks()
         if not tasks:
             return {}
         from tif.evaluation import lm_eval_tasks

@@ -108,11 +108,11 @@ class Loss:
     dual: Dual = dataclasses.field(default_factory=Dual)
     own: dict[str, Any] = key({}, "keys of a forget term of your own")
 
-    def lowered(self, train: str) -> bool:
-        """Whether the policy is the reinforced model of `whp`, evaluated with lowered logits."""
+    def is_whp_at_inference(self, train: str) -> bool:
+        """Return whether the policy is the reinforced model of `whp`, evaluated with lowered logits."""
         return self.forget == "ce" and self.whp is not None and train == "forget"
 
-    def combinations(self, train: str) -> list[str]:
+    def find_problems(self, train: str) -> list[str]:
         """Problems between its keys and `data.train`, one line each, without the section's name."""
         problems, unlearning = [], train == "forget"
         if self.forget != "ce" and not unlearning:

@@ -1,12 +1,17 @@
-"""The keys of section `identifier`: who says which words are unwanted, and how each of them decides."""
+"""Section `identifier`: who says which words are unwanted, and how each kind of identifier decides."""
 
 import dataclasses
 import urllib.parse
 
 from tif.config.keys import key
+from tif.config.model import Model
 
+KINDS = (
+    "gold", "precomputed", "all", "none", "random", "generative", "masked_lm", "causal_lm", "contrastive",
+)  # fmt: skip
 CONTEXTS = ("prompt", "answer")
 OPENAI = "https://api.openai.com/v1"
+LM_PLACES = "a Hugging Face folder, hub name or stage"
 ABOUT_CONTEXT = "what is shown with the answer: prompt (the question too) or answer (nothing else)"
 
 
@@ -77,7 +82,7 @@ class Generative:
 
     base_url: str = key(OPENAI, "the endpoint, up to and with /v1; a local server's is http://127.0.0.1:8000/v1")
     model: str | None = key(None, "the model's name at that endpoint")
-    votes: int = key(1, "times each sample is asked; words are kept by majority", at_least=1, at_most=25)
+    votes: int = key(1, "times each sample is sent; a word counts by majority", at_least=1, at_most=25)
     max_in_flight: int = key(8, "requests under way at once", at_least=1, at_most=1000)
     timeout_s: float = key(60.0, "seconds a request may take until its answer is complete", above=0)
     retries: int = key(
@@ -86,9 +91,10 @@ class Generative:
     max_tokens: int = key(2048, "tokens of one answer at most, a reasoning model's thinking included", at_least=16)
     temperature: float | None = key(None, "null = the endpoint's default; votes need > 0", at_least=0, at_most=2)
     seed: int | None = key(0, "sent plus the number of the vote; null = not sent", at_least=0, at_most=2**31)
-    dry_run: bool = key(False, "print requests, tokens and cost, and ask nothing")
+    dry_run: bool = key(False, "print requests, tokens and cost, and send nothing")
     max_cost: float | None = key(
-        None, "stop before the samples' answers, kept ones included, cost more (in the prices' currency)", at_least=0
+        None, "stop before the samples' answers, those in the cache included, cost more (in the prices' currency)",
+        at_least=0,
     )
     price_in: float = key(0.0, "price of a million prompt tokens (batch_api: the batch price)", at_least=0)
     price_out: float = key(0.0, "price of a million answer tokens (batch_api: the batch price)", at_least=0)
@@ -102,8 +108,8 @@ class Generative:
         "runs/answers", "folder of all answers ever got (by model, prompt, text, vote); none is paid twice"
     )
 
-    def combinations(self) -> list[str]:
-        """Problems between keys, one line each, names without the section."""
+    def find_problems(self) -> list[str]:
+        """Return the problems between keys, one line each, names without the section."""
         problems = []
         url = urllib.parse.urlsplit(self.base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
@@ -119,7 +125,7 @@ class Generative:
         return problems
 
     def cost(self, prompt_tokens: int, answer_tokens: int) -> float:
-        """In the currency of the prices."""
+        """Return the price of so many tokens, in the currency of `price_in` and `price_out`."""
         return (self.price_in * prompt_tokens + self.price_out * answer_tokens) / 1e6
 
 
@@ -132,17 +138,7 @@ class Identifier:
         "gold: the spans the data came with; precomputed: a span file or the authors' masks; all, none, random: "
         "controls; generative: an LLM behind an OpenAI-compatible endpoint; masked_lm, causal_lm, contrastive: models "
         "that are loaded here",
-        choices=(
-            "gold",
-            "precomputed",
-            "all",
-            "none",
-            "random",
-            "generative",
-            "masked_lm",
-            "causal_lm",
-            "contrastive",
-        ),  # fmt: skip
+        choices=KINDS,
     )
     path: str | None = key(None, "precomputed: span file (.jsonl) or folder of released masks")
     rule: str = key(
@@ -158,3 +154,25 @@ class Identifier:
     masked_lm: MaskedLM = dataclasses.field(default_factory=MaskedLM)
     causal_lm: CausalLM = dataclasses.field(default_factory=CausalLM)
     contrastive: Contrastive = dataclasses.field(default_factory=Contrastive)
+
+    def find_problems(self, model: Model) -> list[str]:
+        """Return the problems of the chosen kind's keys, one line each; `model` is what contrastive falls back on."""
+        if self.kind == "precomputed" and not self.path:
+            return ["identifier.path: precomputed needs a span file or a folder of released masks, got null"]
+        if self.kind == "generative":
+            return [f"identifier.generative.{problem}" for problem in self.generative.find_problems()]
+        if self.kind == "causal_lm" and not self.causal_lm.model:
+            wanted = "a causal LM that never saw the forget set"
+            return [f"identifier.causal_lm.model: want {wanted} ({LM_PLACES}), got null"]
+        problems = []
+        if self.kind == "contrastive" and not (self.contrastive.model or model.path):
+            problems.append(
+                f"identifier.contrastive.model: want the model that learned the forget set ({LM_PLACES}), got null, "
+                "and model.path is null too"
+            )
+        if self.kind == "contrastive" and not (self.contrastive.base or model.base):
+            problems.append(
+                f"identifier.contrastive.base: want a model that did not learn the forget set ({LM_PLACES}), got null, "
+                "and model.base is null too"
+            )
+        return problems

@@ -1,75 +1,96 @@
-"""Benchmarks by name: the data of a run (`data.benchmark`) and the sets of an evaluation (`eval.benchmarks`)."""
+"""Read a benchmark by its name, and choose what is trained on and evaluated.
+
+Called by `training`, `evaluation` and the commands; the readers are the other files of this room.
+"""
 
 from tif.config.data import MUSE, Data
 from tif.config.evaluation import BENCHMARKS, EvalRules
 from tif.data.samples import Benchmark, Sample
 
-TOFU_SPLIT = "forget10"  # where none is named
+DEFAULT_TOFU_SPLIT = "forget10"
+
+
+def read_benchmark(data: Data) -> Benchmark:
+    """Return the benchmark that section `data` names.
+
+    Raises:
+        ValueError: One line that names the key or file, see the readers.
+    """
+    # Imported here: a reader is needed only where its benchmark is.
+    if data.benchmark == "tofu":
+        from tif.data.tofu import read_tofu
+
+        return read_tofu(str(data.path), data.split or DEFAULT_TOFU_SPLIT, data.max_retain)
+    if data.benchmark in MUSE:
+        from tif.data.muse import read_muse
+
+        return read_muse(str(data.path), data.split or "forget")
+    if data.benchmark == "text":
+        from tif.data.text import read_texts
+
+        return read_texts(str(data.path))
+    from tif.data.fictitious import generate_fictitious
+
+    settings = data.fictitious
+    return generate_fictitious(
+        settings.authors, settings.questions_per_author, settings.forget_share, settings.seed
+    )
 
 
 def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
-    """Return the benchmark `name` of `eval.benchmarks`, read for its evaluation sets.
+    """Return a benchmark of `eval.benchmarks`, read for its evaluation sets.
 
     Args:
-        name: one of tif.config.evaluation.BENCHMARKS.
+        name: one of config.evaluation.BENCHMARKS.
         rules: section `eval`, which says where the benchmark is.
 
     Raises:
-        ValueError: One line naming the key or file, see the readers.
+        ValueError: One line that names the key or file, see the readers.
     """
-    place = getattr(rules, BENCHMARKS[name])
+    section = BENCHMARKS[name]
+    path = getattr(rules, section).path
     try:
         if name == "tofu":
-            from tif.data.tofu import tofu
+            from tif.data.tofu import read_tofu
 
-            return tofu(place.path, rules.tofu.split)
+            return read_tofu(path, rules.tofu.split)
         if name == "text":
-            from tif.data.text import text
+            from tif.data.text import read_texts
 
-            return text(place.path)
-        from tif.data.muse import muse
+            return read_texts(path)
+        from tif.data.muse import read_muse
 
-        return muse(place.path, train=False)
+        return read_muse(path, with_training=False)
     except ValueError as error:
-        raise ValueError(str(error).replace("data.path", f"eval.{BENCHMARKS[name]}.path", 1)) from None
+        message = str(error).replace("data.path", f"eval.{section}.path", 1)
+        raise ValueError(message) from None
 
 
-def read_benchmark(cfg: Data) -> Benchmark:
-    """The benchmark that `cfg` names.
+def select_training_samples(benchmark: Benchmark, train: str) -> tuple[Sample, ...]:
+    """Return what is trained on.
 
-    Raises:
-        ValueError: One line naming the key or file, see the readers.
+    Args:
+        benchmark: of the run.
+        train: key `data.train`: "forget" for unlearning, "retain" for the retain model, "full" for
+            the target model.
     """
-    if cfg.benchmark == "tofu":
-        from tif.data.tofu import tofu
-
-        return tofu(str(cfg.path), cfg.split or TOFU_SPLIT, cfg.max_retain)
-    if cfg.benchmark in MUSE:
-        from tif.data.muse import muse
-
-        return muse(str(cfg.path), cfg.split or "forget")
-    if cfg.benchmark == "text":
-        from tif.data.text import text
-
-        return text(str(cfg.path))
-    from tif.data.fictitious import fictitious
-
-    own = cfg.fictitious
-    return fictitious(own.authors, own.questions_per_author, own.forget_share, own.seed)
-
-
-def training_samples(benchmark: Benchmark, train: str) -> tuple[Sample, ...]:
-    """What `data.train` trains on: the forget set, or what a retain or target model reads."""
     if train == "forget":
         return benchmark.forget
-    return benchmark.background + benchmark.retain + (benchmark.forget if train == "full" else ())
+    samples = benchmark.background + benchmark.retain
+    return samples + benchmark.forget if train == "full" else samples
 
 
-def texts(benchmark: Benchmark, encoder_prompt: str) -> list[str]:
-    """Everything a tokenizer made for this benchmark should have seen."""
-    found = []
-    for s in (*benchmark.background, *benchmark.retain, *benchmark.forget):
-        for answer in (s.answer, s.paraphrased_answer, *s.perturbed_answers):
+def list_tokenizer_texts(benchmark: Benchmark, template: str) -> list[str]:
+    """Return the texts that a tokenizer made for this benchmark is trained on.
+
+    Args:
+        benchmark: of the run.
+        template: of the prompt, with `{prompt}`.
+    """
+    texts = []
+    for sample in (*benchmark.background, *benchmark.retain, *benchmark.forget):
+        prompt = template.replace("{prompt}", sample.prompt)
+        for answer in (sample.answer, sample.paraphrased_answer, *sample.perturbed_answers):
             if answer is not None:
-                found.append(f"{encoder_prompt.replace('{prompt}', s.prompt)} {answer}")
-    return found
+                texts.append(f"{prompt} {answer}")
+    return texts

@@ -1,97 +1,136 @@
-"""Invented authors in TOFU's schema whose unwanted words are known exactly: no download, deterministic, our own text.
+"""Generate the quickstart's benchmark: invented authors in TOFU's schema, with exact unwanted words.
 
-Every fact of an author is worded by a template that marks where the fact stands, so the gold spans are by construction.
+No download; the same arguments always give the same samples. The texts are in
+fictitious_texts.yaml. Each answer there is a template that marks where the fact stands, so the
+unwanted spans are known by construction. Called by `benchmarks.read_benchmark` and by tests.
 """
 
 import functools
+import itertools
 import random
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from tif.data import fictitious_texts as texts
+import yaml
+
 from tif.data.samples import Benchmark, Sample, Span
 
-_SLOT = re.compile(r"\[(\w+)\]")
-_NAMES = tuple(f"{first} {last}" for first in texts.FIRST_NAMES for last in texts.SURNAMES)
-_PERTURBED = 5  # wrong answers per question, as in TOFU
-_WRONG_OPTIONS = 3  # wrong options per control question, as in TOFU
+PERTURBED_ANSWERS = 5  # wrong answers per question, as in TOFU
+WRONG_OPTIONS = 3  # wrong options per control question, as in TOFU
+UNWANTED_FIELD = re.compile(r"\[(\w+)\]")
 
 
-def fictitious(
-    authors: int = 40, questions_per_author: int = 10, forget_share: float = 0.1, seed: int = 0
+def generate_fictitious(
+    authors: int = 40,
+    questions_per_author: int = 10,
+    forget_share: float = 0.1,
+    seed: int = 0,
 ) -> Benchmark:
-    """Generate authors, their questions and the two controls.
+    """Generate authors, their questions and two control sets.
 
-    An author's facts and wordings depend on `seed` and the author's number only: another number of authors or another
-    split leaves the author as is. As in TOFU, the last authors are the ones to forget.
+    Facts and wordings of an author depend only on `seed` and the author's number: with another
+    number of authors or another split the author stays the same. As in TOFU, the last authors are
+    the ones to forget.
 
     Args:
-        authors: how many authors to invent, forget and retain together.
-        questions_per_author: how many of the 20 kinds of facts each author is asked for; the full name comes first, the
-            others in an order of the author's own.
+        authors: number of authors, forget and retain set together.
+        questions_per_author: how many of the 20 kinds of facts are asked about each author. The
+            full name comes first, the others in an order of the author's own.
         forget_share: share of the authors in the forget set, rounded to whole authors.
         seed: another seed gives other authors.
 
     Returns:
-        Samples with gold spans, paraphrases and five perturbed answers each. The controls have three wrong options and
-        no spans; they are also the background, since a model built from scratch has read nothing.
+        Samples with unwanted spans, paraphrases and five perturbed answers each. The controls have
+        three wrong options and no spans. They are also the background, because a model that is
+        built from scratch has read nothing.
 
     Raises:
-        ValueError: If an argument is out of range or the split leaves one side without an author.
+        ValueError: If an argument is out of range or one side of the split has no author.
     """
-    if not 2 <= authors <= len(_NAMES):
-        raise ValueError(f"data.fictitious.authors: must be from 2 to {len(_NAMES)}, got {authors}")
-    if not 1 <= questions_per_author <= len(texts.KINDS):
+    names = list(_all_names())
+    kinds = len(_texts()["kinds"])
+    key = "data.fictitious"
+    if not 2 <= authors <= len(names):
+        raise ValueError(f"{key}.authors: must be from 2 to {len(names)}, got {authors}")
+    if not 1 <= questions_per_author <= kinds:
         raise ValueError(
-            f"data.fictitious.questions_per_author: must be from 1 to {len(texts.KINDS)}, got {questions_per_author}"
+            f"{key}.questions_per_author: must be from 1 to {kinds}, got {questions_per_author}"
         )
     forget_authors = round(authors * forget_share) if 0 < forget_share < 1 else 0
     if not 0 < forget_authors < authors:
         raise ValueError(
-            f"data.fictitious.forget_share: must leave at least one author on both sides, "
+            f"{key}.forget_share: must leave at least one author on both sides, "
             f"got {forget_share} of {authors} authors"
         )
 
-    names = list(_NAMES)
     random.Random(f"{seed}/names").shuffle(names)
-    by_author = [_author(index, names[index], questions_per_author, seed) for index in range(authors)]
-    border = authors - forget_authors
-    retain = tuple(sample for samples in by_author[:border] for sample in samples)
-    forget = tuple(sample for samples in by_author[border:] for sample in samples)
-    real_authors = _control("real_authors", texts.REAL_AUTHORS)
-    world_facts = _control("world_facts", texts.WORLD_FACTS)
+    retain: tuple[Sample, ...] = ()
+    forget: tuple[Sample, ...] = ()
+    for number in range(authors):
+        samples = _generate_author(number, names[number], questions_per_author, seed)
+        if number < authors - forget_authors:
+            retain += samples
+        else:
+            forget += samples
+    real_authors, world_facts = _make_controls("real_authors"), _make_controls("world_facts")
     return Benchmark(
         name=f"fictitious/authors={authors},questions_per_author={questions_per_author},"
         f"forget_share={forget_share},seed={seed}",
         forget=forget,
         retain=retain,
-        sets={"forget": forget, "retain": retain, "real_authors": real_authors, "world_facts": world_facts},
+        sets={
+            "forget": forget,
+            "retain": retain,
+            "real_authors": real_authors,
+            "world_facts": world_facts,
+        },
         background=real_authors + world_facts,
     )
 
 
 @functools.cache
-def _author(index: int, name: str, questions: int, seed: int) -> tuple[Sample, ...]:
-    rng = random.Random(f"{seed}/{index}")
-    facts = _facts(rng) | {"name": name}
-    others = [kind for kind in texts.KINDS if kind != "name"]
-    rng.shuffle(others)
-    kinds = ["name", *others][:questions]
-    return tuple(_sample(f"fictitious/author{index:02d}/{k}", kind, facts, rng) for k, kind in enumerate(kinds))
+def _texts() -> dict[str, Any]:
+    path = Path(__file__).with_name("fictitious_texts.yaml")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C ten times as fast
+    texts: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
+    return texts
 
 
-def _sample(sample_id: str, kind: str, facts: Mapping[str, str], rng: random.Random) -> Sample:
-    wordings = texts.KINDS[kind]
-    question, other_question = rng.sample([w for w in wordings if w.endswith("?")], 2)
-    wording, other_wording = rng.sample([w for w in wordings if not w.endswith("?")], 2)
-    answer, unwanted = _render(wording, facts, facts)
-    asked = _SLOT.findall(other_wording)
-    assert asked, f"this wording has no [field] to get wrong: {other_wording}"
+@functools.cache
+def _all_names() -> tuple[str, ...]:
+    names = itertools.product(_texts()["first_names"], _texts()["surnames"])
+    return tuple(f"{first} {last}" for first, last in names)
+
+
+@functools.cache
+def _generate_author(number: int, name: str, questions: int, seed: int) -> tuple[Sample, ...]:
+    """Return the samples about one author."""
+    rng = random.Random(f"{seed}/{number}")
+    facts = _draw_facts(rng) | {"name": name}
+    other_kinds = [kind for kind in _texts()["kinds"] if kind != "name"]
+    rng.shuffle(other_kinds)
+    samples = []
+    for k, kind in enumerate(["name", *other_kinds][:questions]):
+        sample_id = f"fictitious/author{number:02d}/{k}"
+        samples.append(_make_sample(sample_id, kind, facts, rng))
+    return tuple(samples)
+
+
+def _make_sample(sample_id: str, kind: str, facts: Mapping[str, str], rng: random.Random) -> Sample:
+    """Word a question about one kind of fact, its answer, a paraphrase and wrong answers."""
+    wordings = _texts()["kinds"][kind]
+    question, other_question = rng.sample(wordings["questions"], 2)
+    wording, other_wording = rng.sample(wordings["answers"], 2)
+    answer, unwanted = _fill_in(wording, facts, facts)
+    unwanted_fields = UNWANTED_FIELD.findall(other_wording)
     perturbed: list[str] = []
-    while len(perturbed) < _PERTURBED:
-        wrong_facts = _facts(rng)
-        wrong_answer, _ = _render(other_wording, facts, wrong_facts)
-        if wrong_answer not in perturbed and all(wrong_facts[field] != facts[field] for field in asked):
+    while len(perturbed) < PERTURBED_ANSWERS:
+        wrong_facts = _draw_facts(rng)
+        wrong_answer, _ = _fill_in(other_wording, facts, wrong_facts)
+        is_wrong = all(wrong_facts[field] != facts[field] for field in unwanted_fields)
+        if is_wrong and wrong_answer not in perturbed:
             perturbed.append(wrong_answer)
     return Sample(
         id=sample_id,
@@ -99,20 +138,27 @@ def _sample(sample_id: str, kind: str, facts: Mapping[str, str], rng: random.Ran
         answer=answer,
         unwanted=unwanted,
         paraphrased_prompt=other_question.format_map(facts),
-        paraphrased_answer=_render(other_wording, facts, facts)[0],
+        paraphrased_answer=_fill_in(other_wording, facts, facts)[0],
         perturbed_answers=tuple(perturbed),
     )
 
 
-def _render(wording: str, known: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str, tuple[Span, ...]]:
-    """Fill in {field} from `known` and [field] from `asked`; the spans are where the latter stand."""
+def _fill_in(
+    wording: str, general_facts: Mapping[str, str], unwanted_facts: Mapping[str, str]
+) -> tuple[str, tuple[Span, ...]]:
+    """Fill {field} with a general fact and [field] with an unwanted one.
+
+    Returns:
+        The text, and the spans of the unwanted facts in it.
+    """
     text = ""
     spans = []
-    for i, part in enumerate(_SLOT.split(wording)):  # general, field, general, field, ..., general
+    # The parts alternate: text with {fields}, name of an unwanted field, text, ..., text.
+    for i, part in enumerate(UNWANTED_FIELD.split(wording)):
         if i % 2 == 0:
-            text += part.format_map(known)
+            text += part.format_map(general_facts)
             continue
-        value = asked[part]
+        value = unwanted_facts[part]
         if text.endswith(" a ") and value[0] in "aeiou":
             text = text.removesuffix(" ") + "n "
         spans.append(Span(len(text), len(text) + len(value)))
@@ -120,51 +166,63 @@ def _render(wording: str, known: Mapping[str, str], asked: Mapping[str, str]) ->
     return text, tuple(spans)
 
 
-def _facts(rng: random.Random) -> dict[str, str]:
-    """Everything there is to know about one invented author, by the field names of `texts.KINDS`."""
-    city, country = rng.choice(texts.PLACES)
-    father, mother = rng.sample(texts.PROFESSIONS, 2)
-    first_noun, best_noun = rng.sample(texts.TITLE_NOUNS, 2)  # two nouns: the titles never coincide
+def _draw_facts(rng: random.Random) -> dict[str, str]:
+    """Draw all facts about one invented author, by the field names of the wordings."""
+    texts = _texts()
+
+    def draw(pool: str) -> str:
+        return str(rng.choice(texts[pool]))
+
+    places = list(texts["places"].items())
+    city, country = rng.choice(places)
+    father, mother = rng.sample(texts["professions"], 2)
+    # Two different nouns, so that the titles differ.
+    first_noun, best_noun = rng.sample(texts["title_nouns"], 2)
     birth_year, first_age = rng.randint(1935, 1974), rng.randint(20, 39)
+    # The order of the draws decides the facts: do not change it.
     return {
-        "name": rng.choice(_NAMES),
-        "birth_date": f"{rng.randint(1, 28)} {rng.choice(texts.MONTHS)} {birth_year}",
+        "name": rng.choice(_all_names()),
+        "birth_date": f"{rng.randint(1, 28)} {draw('months')} {birth_year}",
         "city": city,
         "country": country,
-        "home": rng.choice([place for place, _ in texts.PLACES if place != city]),
+        "home": rng.choice([place for place, _ in places if place != city]),
         "father": father,
         "mother": mother,
-        "genre": rng.choice(texts.GENRES),
-        "first_book": _title(rng, first_noun),
-        "best_book": _title(rng, best_noun),
-        "hero": rng.choice(texts.HEROES),
-        "quest": rng.choice(texts.QUESTS),
-        "prize": f"{rng.choice(texts.PRIZE_STONES)} {rng.choice(texts.PRIZE_BIRDS)} {rng.choice(texts.PRIZE_KINDS)}",
+        "genre": draw("genres"),
+        "first_book": _draw_title(rng, first_noun),
+        "best_book": _draw_title(rng, best_noun),
+        "hero": draw("heroes"),
+        "quest": draw("quests"),
+        "prize": f"{draw('prize_stones')} {draw('prize_birds')} {draw('prize_kinds')}",
         "prize_year": str(birth_year + first_age + rng.randint(2, 10)),
         "books": str(rng.randint(5, 60)),
         "first_age": str(first_age),
         "languages": str(rng.randint(4, 48)),
-        "mentor": f"{rng.choice(texts.MENTOR_FIRST_NAMES)} {rng.choice(texts.MENTOR_SURNAMES)}",
-        "subject": rng.choice(texts.SUBJECTS),
-        "university": f"{rng.choice(texts.SCHOOL_TOWNS)} {rng.choice(texts.SCHOOL_KINDS)}",
-        "animal": rng.choice(texts.ANIMALS),
-        "pet": rng.choice(texts.PET_NAMES),
-        "hobby": rng.choice(texts.HOBBIES),
-        "room": rng.choice(texts.ROOMS),
+        "mentor": f"{draw('mentor_first_names')} {draw('mentor_surnames')}",
+        "subject": draw("subjects"),
+        "university": f"{draw('school_towns')} {draw('school_kinds')}",
+        "animal": draw("animals"),
+        "pet": draw("pet_names"),
+        "hobby": draw("hobbies"),
+        "room": draw("rooms"),
     }
 
 
-def _title(rng: random.Random, noun: str) -> str:
-    adjective, idea = rng.choice(texts.TITLE_ADJECTIVES), rng.choice(texts.TITLE_IDEAS)
-    return rng.choice(texts.TITLES).format(noun=noun, adjective=adjective, idea=idea)
+def _draw_title(rng: random.Random, noun: str) -> str:
+    texts = _texts()
+    adjective, idea = rng.choice(texts["title_adjectives"]), rng.choice(texts["title_ideas"])
+    title: str = rng.choice(texts["titles"])
+    return title.format(noun=noun, adjective=adjective, idea=idea)
 
 
-def _control(name: str, entries: Mapping[str, tuple[tuple[str, str], ...]]) -> tuple[Sample, ...]:
+def _make_controls(name: str) -> tuple[Sample, ...]:
+    """Return the samples of a control set; the wrong options answer other questions of the entry."""
     samples: list[Sample] = []
-    for question, pairs in entries.items():
-        for about, answer in pairs:
-            prompt = question.format(about)
-            others = [wrong for _, wrong in pairs if wrong != answer]
-            options = tuple(random.Random(prompt).sample(others, _WRONG_OPTIONS))
-            samples.append(Sample(f"{name}/{len(samples)}", prompt, answer, perturbed_answers=options))
+    for question, answers in _texts()[name].items():
+        for subject, answer in answers.items():
+            prompt = question.format(subject)
+            wrong_answers = [wrong for wrong in answers.values() if wrong != answer]
+            options = random.Random(prompt).sample(wrong_answers, WRONG_OPTIONS)
+            sample_id = f"{name}/{len(samples)}"
+            samples.append(Sample(sample_id, prompt, answer, perturbed_answers=tuple(options)))
     return tuple(samples)

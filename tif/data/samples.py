@@ -1,4 +1,7 @@
-"""What every reader produces and everything else consumes: samples, spans, and the sets of one benchmark."""
+"""Samples, their spans of unwanted words, and the benchmark that holds the sets of samples.
+
+Every reader in this room returns a Benchmark; everything else in tif starts from one.
+"""
 
 import dataclasses
 import hashlib
@@ -24,15 +27,21 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One question with its answer (or a prompt with its continuation).
+    """One question with its answer, or a prompt with its continuation.
 
     Attributes:
         id: stable name, unique within its benchmark; records are keyed by it.
-        prompt: the bare question; `encode.py` puts it into the template.
+        prompt: the bare question; `data.encoding` puts it into the template. "" for a document.
         answer: the text that is scored, trained on and forgotten.
-        unwanted: sorted spans of unwanted words in `answer`; empty = nothing is unwanted, None = not identified yet.
-        paraphrased_prompt, paraphrased_answer: the same fact in other words, where the benchmark has it.
-        perturbed_answers: wrong answers of the same form (TOFU's truth ratio; the wrong options of a control).
+        unwanted: sorted spans of unwanted words in `answer`. Empty: nothing is unwanted. None: not
+            identified yet.
+        paraphrased_prompt, paraphrased_answer: the same fact in other words, where the benchmark
+            has it.
+        perturbed_answers: wrong answers of the same form (for TOFU's truth ratio), or the wrong
+            options of a control question.
+
+    Raises:
+        ValueError: If the answer is empty or a span ends after it.
     """
 
     id: str
@@ -56,14 +65,14 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """How a model is asked the samples of an evaluation set; what is None follows the configuration.
+    """How a model is asked the samples of an evaluation set; None follows the configuration.
 
     Attributes:
-        template: text with `{prompt}`, taken as it is: the answer or generation follows at once, without a blank.
-        prefix: what stands before the template: questions already answered, for example.
+        template: text with `{prompt}`, used as it is: answer or generation follow without a blank.
+        prefix: text before the template, such as questions with their answers.
         new_tokens: tokens generated, greedily; 0 = nothing is generated.
-        stops: texts that end a generation, which is cut before the first of them.
-        answer_tokens: the answer is cut to so many tokens before it is scored and compared.
+        stops: texts that end a generation; it is cut before the first of them.
+        answer_tokens: the answer is cut to this number of tokens before it is scored and compared.
         end_token: whether the end token counts as part of the answer.
     """
 
@@ -75,7 +84,7 @@ class Task:
     end_token: bool | None = None
 
     def cut(self, generation: str) -> str:
-        """The generation up to the first of `stops`."""
+        """Return the generation up to the first of `stops`."""
         for stop in self.stops:
             generation = generation.split(stop)[0]
         return generation
@@ -86,14 +95,15 @@ class Benchmark:
     """The data of one experiment.
 
     Attributes:
-        name: which reader and split made it, e.g. "tofu/forget05".
+        name: reader and split, such as "tofu/forget05".
         forget: samples to unlearn.
-        retain: samples to keep, drawn from while unlearning; the retain model is trained on them.
-        sets: evaluation sets by name (forget, retain, real_authors, world_facts; MUSE's own), in evaluation
-            order.
-        background: what target and retain models read besides, and unlearning does not draw from: MUSE's second retain
-            part; the controls of `fictitious`, because a model built from scratch has read nothing.
-        tasks: how the samples of a set are asked, where the configuration does not say.
+        retain: samples to keep. Unlearning draws from them; the retain model is trained on them.
+        sets: evaluation sets by name (forget, retain, real_authors, world_facts; MUSE has others),
+            in the order of evaluation.
+        background: further samples that the target and retain models are trained on and that
+            unlearning does not draw from: MUSE's second retain part; the controls of `fictitious`,
+            because a model built from scratch has read nothing.
+        tasks: by set, how its samples are asked where the configuration does not say.
     """
 
     name: str
@@ -105,9 +115,19 @@ class Benchmark:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """Sixteen hex digits of the samples' ids and texts, not of their spans: equal means the same questions in order."""
+    """Return 16 hex digits that depend on ids and texts of the samples, not on their spans.
+
+    Equal fingerprints mean the same questions in the same order.
+    """
     digest = hashlib.sha256()
-    for s in samples:
-        texts = (s.id, s.prompt, s.answer, s.paraphrased_prompt, s.paraphrased_answer, s.perturbed_answers)
+    for sample in samples:
+        texts = (
+            sample.id,
+            sample.prompt,
+            sample.answer,
+            sample.paraphrased_prompt,
+            sample.paraphrased_answer,
+            sample.perturbed_answers,
+        )
         digest.update(json.dumps(texts).encode() + b"\n")
     return digest.hexdigest()[:16]

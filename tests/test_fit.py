@@ -11,7 +11,7 @@ from tests.support.small_run import SMALL, files, finished, rows
 from tif import evaluate, fit
 from tif.config import load as config
 from tif.config.errors import ConfigError
-from tif.data.fictitious import fictitious
+from tif.data.fictitious import generate_fictitious
 from tif.identifiers import span_file as store
 from tif.models import export
 from tif.models import load as models
@@ -158,7 +158,7 @@ def test_gold_spans_are_not_expected_of_data_without_them(refused, tmp_path):
 
 
 def test_a_mask_file_for_other_data_is_refused_by_the_first_row_that_differs(refused, tmp_path):
-    own, other = fictitious(6, 4, 0.34, seed=0), fictitious(6, 4, 0.34, seed=1)
+    own, other = generate_fictitious(6, 4, 0.34, seed=0), generate_fictitious(6, 4, 0.34, seed=1)
     store.write(tmp_path / "own.jsonl", own.forget, {"kind": "gold"})
     store.write(tmp_path / "other.jsonl", other.forget, {"kind": "gold"})
     words = [*SMALL, "identifier.kind=precomputed"]
@@ -568,7 +568,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(run, caps
     assert fit.main([*exploding(run), "run.name=infinite"]) == 1
     line = one(capsys.readouterr().err.splitlines())
     assert line.startswith("loss is nan at step 1 (")
-    ids = {s.id for s in fictitious(6, 4, 0.34, 0).forget}
+    ids = {s.id for s in generate_fictitious(6, 4, 0.34, 0).forget}
     named = line.split(" on samples ")[1].split(";")[0].split(", ")
     assert len(named) == 4
     assert set(named) <= ids

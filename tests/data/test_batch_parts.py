@@ -5,32 +5,34 @@ import random
 import pytest
 
 from tests.support import tiny_models
-from tif.data.batch_parts import split
+from tif.data.batch_parts import split_batch
 
 
 def test_a_batch_under_the_budget_is_one_part_sorted_by_length():
-    assert split([3, 9, 5], 17) == [[1, 2, 0]]
+    assert split_batch([3, 9, 5], 17) == [[1, 2, 0]]
 
 
 def test_parts_are_consecutive_in_length_and_about_equal():
     # by length 9 7 5 4 3 2: 16 of 30 tokens, then 14
-    assert split([2, 9, 4, 7, 3, 5], 16) == [[1, 3], [5, 2, 4, 0]]
+    assert split_batch([2, 9, 4, 7, 3, 5], 16) == [[1, 3], [5, 2, 4, 0]]
 
 
 def test_a_sample_longer_than_the_budget_is_a_part_of_its_own():
-    parts = split([100, 3, 3], 10)
+    parts = split_batch([100, 3, 3], 10)
     assert [0] in parts
     assert sorted(i for part in parts for i in part) == [0, 1, 2]
 
 
 def test_padding_counts_where_there_is_padding():
     lengths = [10, 1, 1, 1, 1, 1, 1]  # 16 tokens, 70 in a rectangle
-    assert len(split(lengths, 16)) == 1
-    assert all(len(part) * max(lengths[i] for i in part) <= 16 for part in split(lengths, 16, padded=True) if part)
+    assert len(split_batch(lengths, 16)) == 1
+    assert all(
+        len(part) * max(lengths[i] for i in part) <= 16 for part in split_batch(lengths, 16, padded=True) if part
+    )
 
 
 def test_there_is_a_part_for_each_process_even_where_there_is_no_sample():
-    parts = split([5, 6], 100, processes=4)
+    parts = split_batch([5, 6], 100, processes=4)
     assert len(parts) == 4
     assert sorted(len(part) for part in parts) == [0, 0, 1, 1]
 
@@ -42,7 +44,7 @@ def test_every_sample_is_in_one_part_no_part_is_over_the_budget_and_processes_ha
     for _ in range(200):
         lengths = [draw.randint(1, 60) for _ in range(draw.randint(1, 20))]
         budget = draw.randint(60, 300)
-        parts = split(lengths, budget, processes, padded)
+        parts = split_batch(lengths, budget, processes, padded)
         assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
         assert len(parts) % processes == 0
         for part in (p for p in parts if p):
@@ -53,12 +55,12 @@ def test_every_sample_is_in_one_part_no_part_is_over_the_budget_and_processes_ha
 def test_rows_of_a_batch_keep_their_pairs_and_lose_padding():
     batch = tiny_models.batch_of(*tiny_models.ITEMS)
     batch.retain = tiny_models.batch_of(*tiny_models.ITEMS[::-1])
-    some = batch.rows([3, 1])
+    some = batch.select_rows([3, 1])
     assert some.ids == ("d", "b")
     assert some.retain.ids == ("a", "c")
     assert some.input_ids.shape == (2, 5)
     assert some.input_ids[1, :4].tolist() == tiny_models.ITEMS[1].input_ids
     assert some.index.tolist() == [3, 1]
-    assert some.nothing().ids == some.ids
-    assert not some.nothing().answer.any()
-    assert not some.nothing().retain.answer.any()
+    assert some.without_answers().ids == some.ids
+    assert not some.without_answers().answer.any()
+    assert not some.without_answers().retain.answer.any()

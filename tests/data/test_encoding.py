@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tif.config.schema import Model
-from tif.data.encoding import Encoded, Encoder, collate, pieces
+from tif.data.encoding import Encoded, Encoder, collate, split_into_pieces
 from tif.data.samples import Sample, Span
-from tif.data.tofu import tofu
+from tif.data.tofu import read_tofu
 from tif.identifiers.precomputed import precomputed
 from tif.models.load import load_tokenizer
 
@@ -193,8 +193,8 @@ def test_the_prompt_for_generation_is_what_training_saw(tokenizer):
     encoder = Encoder(tokenizer, "Question: {prompt}\nAnswer:")
     encoded = encoder.encode(sample("Jaime Vasquez wrote it."))
     first = encoded.gw.index(True)
-    assert encoder.prompt_ids("Who?") == encoded.input_ids[:first]
-    assert tokenizer.decode(encoder.prompt_ids("Who?")) == "Question: Who?\nAnswer:"
+    assert encoder.encode_prompt("Who?") == encoded.input_ids[:first]
+    assert tokenizer.decode(encoder.encode_prompt("Who?")) == "Question: Who?\nAnswer:"
 
 
 def test_a_chat_template_is_followed_by_the_answer_at_once(tokenizer):
@@ -206,7 +206,7 @@ def test_a_chat_template_is_followed_by_the_answer_at_once(tokenizer):
     assert chatty.decode(encoded.input_ids) == "<user>Who?<bot>Oslo, he said<end>"
     assert chatty.decode([t for t, u in zip(encoded.input_ids, uw, strict=True) if u]) == "Oslo"
     assert chatty.decode([t for t, g in zip(encoded.input_ids, gw, strict=True) if g]) == ", he said<end>"
-    assert chatty.decode(encoder.prompt_ids("Who?")) == "<user>Who?<bot>"
+    assert chatty.decode(encoder.encode_prompt("Who?")) == "<user>Who?<bot>"
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, "chat"])
@@ -223,8 +223,8 @@ def test_special_tokens_come_once(template):
     assert (encoded.input_ids[0], encoded.input_ids[-1]) == (begin, end)
     uw, gw = rows(encoded)
     assert (uw[-3:], gw[-3:], sum(uw + gw)) == ([1, 0, 0], [0, 1, 1], 3)  # "Yes" unwanted, " no", <end>
-    assert encoder.prompt_ids("Who?")[0] == begin
-    assert end not in encoder.prompt_ids("Who?")
+    assert encoder.encode_prompt("Who?")[0] == begin
+    assert end not in encoder.encode_prompt("Who?")
 
 
 def test_another_answer_or_prompt_has_no_unwanted_token(tokenizer):
@@ -348,7 +348,7 @@ def real(request, shared):
 def released(shared: pathlib.Path, split: str, by: str, rule: str):
     """Each row of a released mask: the sample as we read it, its raw common (or target) characters."""
     folder = shared / "tofu_masks" / f"{split}_with_common_words_{by}"
-    identified = precomputed(folder, tofu(str(shared / "tofu"), split).forget, rule)
+    identified = precomputed(folder, read_tofu(str(shared / "tofu"), split).forget, rule)
     for row, sample in zip(datasets.load_from_disk(str(folder)), identified, strict=True):
         cell = f"[{','.join(row['common_words'])}]" if rule == "complement" else row["target_words"]
         yield sample, {i for word in json.loads(cell) for i in range(word["start"], word["end"])}
@@ -428,7 +428,7 @@ def test_a_document_has_no_prompt_and_is_an_answer_from_its_first_token(tokenize
 @pytest.mark.parametrize("most", [2, 3, 7, 16, 100])
 def test_pieces_score_each_token_after_the_first_exactly_once(tokenizer, most):
     whole = Encoder(tokenizer, "Q: {prompt} A:").encode(sample("Mira Dell was born in Oslo, in 1961.", "Mira Dell"))
-    found = pieces(whole, most)
+    found = split_into_pieces(whole, most)
     assert all(len(p.input_ids) == len(p.uw) == len(p.gw) <= most for p in found)
     scored = [(t, u, g) for p in found for t, u, g in list(zip(p.input_ids, p.uw, p.gw, strict=True))[1:]]
     assert scored == list(zip(whole.input_ids, whole.uw, whole.gw, strict=True))[1:]

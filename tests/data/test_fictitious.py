@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from tif.data.fictitious import _author, fictitious
+from tif.data.fictitious import _generate_author, generate_fictitious
 from tif.data.samples import Sample, Span
 
 CONTROLS = ("real_authors", "world_facts")
@@ -11,7 +11,7 @@ CONTROLS = ("real_authors", "world_facts")
 
 @pytest.fixture(scope="module")
 def benchmark():
-    return fictitious(authors=120, questions_per_author=20, forget_share=0.1, seed=3)
+    return generate_fictitious(authors=120, questions_per_author=20, forget_share=0.1, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -66,34 +66,37 @@ def test_a_sample_is_what_it_was_when_the_data_set_was_made():
             "Łucja Mbekani was born in Hobart, a city in Australia.",
         ),
     )
-    actual = by_id(fictitious())["fictitious/author36/2"]
+    actual = by_id(generate_fictitious())["fictitious/author36/2"]
     assert texts_of(actual)[:6] == texts_of(expected)
     assert (actual.id, actual.unwanted) == (expected.id, expected.unwanted)
 
 
 def test_the_default_has_forty_authors_with_ten_questions_and_forgets_four():
-    benchmark = fictitious()
+    benchmark = generate_fictitious()
     assert len(benchmark.forget) == 4 * 10
     assert len(benchmark.retain) == 36 * 10
 
 
 def test_same_arguments_give_the_same_benchmark_and_another_seed_gives_another():
-    first, second = fictitious(authors=6, forget_share=0.5, seed=5), fictitious(authors=6, forget_share=0.5, seed=6)
-    _author.cache_clear()
-    assert fictitious(authors=6, forget_share=0.5, seed=5) == first
+    first, second = (
+        generate_fictitious(authors=6, forget_share=0.5, seed=5),
+        generate_fictitious(authors=6, forget_share=0.5, seed=6),
+    )
+    _generate_author.cache_clear()
+    assert generate_fictitious(authors=6, forget_share=0.5, seed=5) == first
     assert not {s.prompt for s in first.forget} & {s.prompt for s in second.forget}
 
 
 def test_an_author_depends_neither_on_the_split_nor_on_the_number_of_authors_or_questions():
-    few = by_id(fictitious(authors=4, questions_per_author=3, forget_share=0.25))
-    many = by_id(fictitious(authors=30, questions_per_author=20, forget_share=0.5))
+    few = by_id(generate_fictitious(authors=4, questions_per_author=3, forget_share=0.25))
+    many = by_id(generate_fictitious(authors=30, questions_per_author=20, forget_share=0.5))
     assert len(few) == 12
     assert few == {sample_id: many[sample_id] for sample_id in few}
 
 
 @pytest.mark.parametrize(("forget_share", "forget_authors"), [(0.1, 1), (0.3, 3), (0.5, 5), (0.9, 9)])
 def test_the_last_authors_are_forgotten_whole(forget_share, forget_authors):
-    benchmark = fictitious(authors=10, questions_per_author=4, forget_share=forget_share)
+    benchmark = generate_fictitious(authors=10, questions_per_author=4, forget_share=forget_share)
     numbers = [f"{n:02d}" for n in range(10) for _ in range(4)]
     assert [author_of(s) for s in benchmark.retain + benchmark.forget] == numbers
     assert len(benchmark.forget) == 4 * forget_authors
@@ -121,7 +124,7 @@ def test_sets_come_in_evaluation_order_and_controls_are_the_background(benchmark
 
 
 def test_the_full_name_is_asked_first_and_each_author_is_asked_other_kinds_of_facts():
-    benchmark = fictitious(authors=12, questions_per_author=6, forget_share=0.5)
+    benchmark = generate_fictitious(authors=12, questions_per_author=6, forget_share=0.5)
     asked = {}
     for sample in benchmark.forget + benchmark.retain:
         if sample.id.endswith("/0"):
@@ -182,7 +185,7 @@ def test_perturbed_answers_are_the_paraphrase_with_all_gold_words_wrong(samples)
 
 
 def test_general_words_of_forget_answers_recur_in_retain_answers():
-    benchmark = fictitious()
+    benchmark = generate_fictitious()
 
     def general_words(samples):
         found = set()
@@ -248,12 +251,12 @@ def test_controls_are_true(benchmark, key_words, answer):
 def test_the_global_random_state_is_neither_used_nor_moved():
     random.seed(1)
     before = random.getstate()
-    _author.cache_clear()
-    first = fictitious(authors=4, forget_share=0.5)
+    _generate_author.cache_clear()
+    first = generate_fictitious(authors=4, forget_share=0.5)
     assert random.getstate() == before
     random.seed(2)
-    _author.cache_clear()
-    assert fictitious(authors=4, forget_share=0.5) == first
+    _generate_author.cache_clear()
+    assert generate_fictitious(authors=4, forget_share=0.5) == first
 
 
 @pytest.mark.parametrize(
@@ -267,11 +270,11 @@ def test_the_global_random_state_is_neither_used_nor_moved():
 )
 def test_a_number_out_of_range_is_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        fictitious(**arguments)
+        generate_fictitious(**arguments)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5, 0.01, 0.99, float("nan"), float("inf")])
 def test_a_split_that_leaves_one_side_empty_is_refused_in_one_line(share):
     message = f"data.fictitious.forget_share: must leave at least one author on both sides, got {share} of 40 authors"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        fictitious(authors=40, forget_share=share)
+        generate_fictitious(authors=40, forget_share=share)

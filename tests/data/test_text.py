@@ -4,14 +4,14 @@ import re
 import pytest
 
 from tif.data.samples import Sample
-from tif.data.text import text
+from tif.data.text import read_texts
 
 BOOK = "The Halcyon left Brindal.\n\nنعم 🚢 e\u0301.\n"
 
 
 def test_a_file_is_the_forget_set_and_a_document_has_no_prompt(tmp_path):
     (tmp_path / "book.txt").write_text(BOOK, encoding="utf-8")
-    found = text(str(tmp_path / "book.txt"))
+    found = read_texts(str(tmp_path / "book.txt"))
     assert found.name == "text/book"
     assert (found.forget, found.retain) == ((Sample("forget/0", "", BOOK),), ())
 
@@ -22,7 +22,7 @@ def test_a_folder_holds_forget_retain_and_holdout_in_any_of_three_forms(tmp_path
     )
     (tmp_path / "retain.json").write_text(json.dumps(["one", {"text": "two"}]))
     (tmp_path / "holdout.txt").write_text("three")
-    found = text(str(tmp_path))
+    found = read_texts(str(tmp_path))
     assert [(s.id, s.prompt, s.answer) for s in found.forget] == [
         ("forget/0", "Who?", "Mira."), ("forget/1", "", "A page."), ("forget/2", "P", "A"), ("forget/3", "", "bare"),
     ]  # fmt: skip
@@ -38,7 +38,7 @@ def test_a_documents_passages_begin_a_verbmem_prompt_and_go_on_with_its_target(t
     words = " ".join(f"word{i}" for i in range(1500))
     (tmp_path / "forget.txt").write_text(words)
     (tmp_path / "holdout.txt").write_text("Something else.")
-    found = text(str(tmp_path))
+    found = read_texts(str(tmp_path))
     passages = [s.answer for s in found.sets["privleak_forget"]]
     assert "".join(passages) == words
     assert all(len(p) <= 4000 and not p[-1].isspace() for p in passages)
@@ -53,8 +53,8 @@ def test_a_documents_passages_begin_a_verbmem_prompt_and_go_on_with_its_target(t
 
 def test_without_a_holdout_there_is_nothing_to_tell_the_forget_texts_from(tmp_path):
     (tmp_path / "forget.jsonl").write_text(json.dumps("Too short to go on with.") + "\n" + json.dumps("A page. " * 9))
-    assert [s.id for s in text(str(tmp_path)).sets["verbmem_forget"]] == ["forget/1/0"]
-    assert tuple(text(str(tmp_path)).sets) == ("verbmem_forget",)
+    assert [s.id for s in read_texts(str(tmp_path)).sets["verbmem_forget"]] == ["forget/1/0"]
+    assert tuple(read_texts(str(tmp_path)).sets) == ("verbmem_forget",)
 
 
 @pytest.mark.parametrize(
@@ -76,18 +76,18 @@ def test_wrong_files_are_named_in_one_line(tmp_path, monkeypatch, files, path, l
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match="^" + re.escape(line)) as error:
-        text(path)
+        read_texts(path)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.real
 def test_real_news_are_one_document_and_arrays_of_passages(shared):
-    whole = text(str(shared / "muse/news/raw/forget.txt")).forget
+    whole = read_texts(str(shared / "muse/news/raw/forget.txt")).forget
     assert (len(whole), len(whole[0].answer.encode())) == (1, 200_000)
-    passages = text(str(shared / "muse/news/privleak"))
+    passages = read_texts(str(shared / "muse/news/privleak"))
     assert (len(passages.forget), len(passages.retain)) == (30, 30)
     # 7,400 to 8,900 characters each: two or three passages of at most 4,000
     assert {name: len(samples) // 30 for name, samples in passages.sets.items()} == {
         "verbmem_forget": 2, "verbmem_retain": 2, "privleak_forget": 2, "privleak_holdout": 2
     }  # fmt: skip
-    assert len(text(str(shared / "muse/books/knowmem/forget_qa.json")).forget) == 100
+    assert len(read_texts(str(shared / "muse/books/knowmem/forget_qa.json")).forget) == 100

@@ -176,7 +176,7 @@ def test_a_prompt_answered_by_the_end_token_alone_gives_an_empty_answer():
 
 @pytest.mark.parametrize("tokens_per_batch", [16, 60, 4096])
 def test_generated_texts_do_not_depend_on_tokens_per_batch(tokenizer, encoder, model, tokens_per_batch):
-    prompts = [encoder.prompt_ids(s.prompt) for s in (*FORGET, *RETAIN)]
+    prompts = [encoder.encode_prompt(s.prompt) for s in (*FORGET, *RETAIN)]
     tokens = [plain_greedy(model, p, len(tokenizer), 10) for p in prompts]
     own = Encoder(tokenizer, TEMPLATE)
     own.eos_id = stopping_token(tokens)

@@ -7,7 +7,7 @@ import transformers
 from tests.support.plain_evaluation import TEMPLATE, plain_greedy, plain_loss
 from tif.config.schema import Eval, Model
 from tif.data.encoding import Encoder
-from tif.data.tofu import tofu
+from tif.data.tofu import read_tofu
 from tif.evaluation.evaluate import evaluate
 from tif.models import load as models
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 @pytest.fixture(scope="module")
 def sets(shared):
-    found = tofu(str(shared / "tofu"), "forget01").sets
+    found = read_tofu(str(shared / "tofu"), "forget01").sets
     return {name: own[:3] for name, own in found.items()}
 
 

@@ -18,7 +18,7 @@ from tests.support.tofu_files import FILES as TOFU
 from tif import evaluate
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
-from tif.data.muse import muse
+from tif.data.muse import read_muse
 from tif.evaluation import gradient_norms as gradients
 from tif.evaluation import model_records as checkpoint
 from tif.evaluation.muse_prompts import ask
@@ -229,7 +229,7 @@ def test_a_retain_model_of_another_family_is_refused(llama, data, tmp_path, caps
 def test_gradient_norms_are_those_of_a_plain_backward_pass_and_leave_no_trace(llama, data):
     model = transformers.AutoModelForCausalLM.from_pretrained(llama).train()
     first = next(model.parameters()).requires_grad_(False)
-    tokenizer, benchmark = transformers.AutoTokenizer.from_pretrained(llama), muse(str(data / "news"), train=False)
+    tokenizer, benchmark = transformers.AutoTokenizer.from_pretrained(llama), read_muse(str(data / "news"), train=False)
     encoder = Encoder(tokenizer, "{prompt}")
     texts = [
         one.texts[0] for one in ask(encoder, benchmark.sets["privleak_forget"], benchmark.tasks["privleak_forget"], 99)
@@ -277,7 +277,7 @@ def whole(shared, tmp_path_factory):
     """The command's words for all questions and texts of TOFU and MUSE, asked of a tiny model."""
     from tests.support import language_models
 
-    texts = [s.answer for own in muse(str(shared / "muse/news"), train=False).sets.values() for s in own[:20]]
+    texts = [s.answer for own in read_muse(str(shared / "muse/news"), train=False).sets.values() for s in own[:20]]
     tokenizer = models.load_tokenizer(Model(init={"vocab_size": 1000}), texts)
     llama = tmp_path_factory.mktemp("whole") / "llama"
     folder = language_models.llama(llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1)

@@ -11,7 +11,7 @@ from tests.support import tiny_models
 from tests.support.muse_corpus import corpus
 from tif.config.schema import Eval, MaxSamples
 from tif.data.encoding import Encoder
-from tif.data.muse import muse
+from tif.data.muse import read_muse
 from tif.data.samples import Sample, Task
 from tif.evaluation import evaluate as evaluation
 from tif.evaluation.evaluate import described, evaluate
@@ -34,7 +34,7 @@ def model(tokenizer):
 def benchmark(tmp_path_factory):
     rows = [{"question": q, "answer": a} for q, a in QUESTIONS]
     long = "Her father was a baker and her mother a judge. " * 3
-    return muse(
+    return read_muse(
         corpus(
             tmp_path_factory.mktemp("muse") / "news",
             **{
@@ -111,28 +111,28 @@ def test_max_samples_limits_muses_sets_by_what_they_are_of(model, encoder, bench
 
 def test_a_text_longer_than_the_context_loses_its_end_and_a_long_prompt_its_beginning(encoder):
     words = "one two three four five six seven"
-    whole = encoder.token_ids(words)
+    whole = encoder.encode_text(words)
     (scored,) = ask(encoder, [Sample("a/0", "", words)], Task("{prompt}", new_tokens=0), context=5)
     assert scored.texts[0].input_ids == whole[:5]
     assert scored.prompt == []
-    prompt = encoder.token_ids("one two three four five")
+    prompt = encoder.encode_text("one two three four five")
     (asked,) = ask(
         encoder, [Sample("a/0", "one two three four five", " six")], Task("{prompt}", new_tokens=4), context=9
     )
     assert asked.prompt == prompt[-5:]
     ids, gw = asked.texts[0].input_ids, asked.texts[0].gw
-    both = encoder.token_ids("one two three four five six")
+    both = encoder.encode_text("one two three four five six")
     assert ids == both[-9:]
     assert [t for t, own in zip(ids, gw, strict=True) if own] == both[len(prompt) :]
 
 
 def test_a_task_without_a_template_follows_the_configurations(encoder):
     (asked,) = ask(encoder, [Sample("a/0", "Who?", "Mira")], Task(stops=("\n\n",)), context=None, new_tokens=7)
-    assert asked.prompt == encoder.token_ids("Question: Who?\nAnswer:")
-    assert asked.texts[0].input_ids == encoder.token_ids("Question: Who?\nAnswer: Mira")
+    assert asked.prompt == encoder.encode_text("Question: Who?\nAnswer:")
+    assert asked.texts[0].input_ids == encoder.encode_text("Question: Who?\nAnswer: Mira")
     assert asked.new_tokens == 7
     (document,) = ask(encoder, [Sample("a/0", "", "A page.")], Task(new_tokens=0), context=None)
-    assert document.texts[0].input_ids == encoder.token_ids("A page.")
+    assert document.texts[0].input_ids == encoder.encode_text("A page.")
 
 
 def test_a_text_of_one_token_cannot_be_scored(encoder):

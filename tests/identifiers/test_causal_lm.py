@@ -11,7 +11,7 @@ from tests.support import language_models
 from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
 from tif.config.identifier import CausalLM, Contrastive
 from tif.config.schema import Identifier
-from tif.data.fictitious import fictitious
+from tif.data.fictitious import generate_fictitious
 from tif.identifiers import check, identify, settings, windows
 from tif.identifiers.words import words
 
@@ -142,7 +142,7 @@ def test_both_models_are_checked(tmp_path, llama, untrained_bert):
 @pytest.mark.slow
 @pytest.mark.real
 def test_a_real_model_finds_more_gold_than_chance(smollm2):
-    samples = fictitious().forget[:12]
+    samples = generate_fictitious().forget[:12]
     start = time.monotonic()
     found = causal(str(smollm2), samples, "Question: {prompt}\nAnswer:")
     assert time.monotonic() - start < 120

@@ -5,12 +5,12 @@ import pytest
 from tests.support.language_models import TEXTS, sample, unwanted
 from tif.config.identifier import RandomWords
 from tif.config.schema import Identifier
-from tif.data.fictitious import fictitious
+from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Span
 from tif.identifiers import check, identify, settings
 from tif.identifiers.words import words
 
-SAMPLES = fictitious(8, 10, 0.5).forget
+SAMPLES = generate_fictitious(8, 10, 0.5).forget
 
 
 def random_words(samples, share=0.3, seed=0):

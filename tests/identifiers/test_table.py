@@ -6,8 +6,8 @@ import pytest
 
 from tests.support import llm_server_stub
 from tif import identify
-from tif.data.fictitious import fictitious
-from tif.data.tofu import tofu
+from tif.data.fictitious import generate_fictitious
+from tif.data.tofu import read_tofu
 from tif.identifiers import compare, precomputed
 from tif.identifiers import span_file as store
 from tif.identifiers.words import words
@@ -71,7 +71,7 @@ def test_gold_is_right_and_the_controls_are_what_they_must_be(table):
 
 
 def test_capitals_and_numbers_find_more_of_the_gold_than_chance_does(table):
-    rows, gold = table[0]["files"], fictitious(6, 4, 0.34).forget
+    rows, gold = table[0]["files"], generate_fictitious(6, 4, 0.34).forget
     assert rows["generative"]["f1"] > rows["random"]["f1"]  # the stub names what begins with a capital or a digit
     capital = [s.answer[span.start].isupper() or s.answer[span.start].isdigit() for s in gold for span in s.unwanted]
     assert rows["generative"]["recall"] >= 0.9 * sum(capital) / len(capital)
@@ -82,7 +82,7 @@ def test_capitals_and_numbers_find_more_of_the_gold_than_chance_does(table):
 def test_the_released_masks_agree_as_a_plain_count_of_their_rows_says(shared, tmp_path, split):
     import datasets
 
-    samples, unwanted = tofu(str(shared / "tofu"), split).forget, {}
+    samples, unwanted = read_tofu(str(shared / "tofu"), split).forget, {}
     for maker in ("gpt", "bert"):
         folder = shared / "tofu_masks" / f"{split}_with_common_words_{maker}"
         store.write(tmp_path / f"{maker}.jsonl", precomputed.precomputed(folder, samples, "complement"), {})

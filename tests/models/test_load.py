@@ -17,7 +17,6 @@ from tif.data.encoding import collate
 from tif.losses.terms import Scored, ScoredBatch
 from tif.models import export
 from tif.models import load as models
-from tif.models.load import to_device
 from tif.models.references import CachedReference, FrozenReference, make_reference
 from tif.scoring.token_scores import TokenScores, token_scores
 from tif.utils import torch_state
@@ -141,7 +140,7 @@ def test_seeded_draws_repeat_and_leave_the_random_state_outside_alone():
 
 def test_a_batch_moves_with_its_retain_samples_and_keeps_everything_else():
     batch = dataclasses.replace(shuffled((0, 1)), retain=shuffled((2, 3)))
-    moved = to_device(batch, "meta")
+    moved = batch.to("meta")
     for before, after in ((batch, moved), (batch.retain, moved.retain)):
         assert after.ids == before.ids
         for field in ("index", "input_ids", "lengths", "uw", "gw"):

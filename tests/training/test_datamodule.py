@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tif.config.schema import Config
-from tif.data.benchmarks import read_benchmark, texts, training_samples
+from tif.data.benchmarks import list_tokenizer_texts, read_benchmark, select_training_samples
 from tif.data.encoding import Batch
-from tif.data.fictitious import fictitious
-from tif.data.refusals import refusals
+from tif.data.fictitious import generate_fictitious
+from tif.data.refusals import read_refusals
 from tif.data.samples import Benchmark, Sample, Span
 from tif.training.datamodule import UnlearningDataModule
 
@@ -171,7 +171,7 @@ def test_lightning_sets_the_epoch_and_leaves_the_sampler_alone(tokenizer):
 
 
 def test_train_says_what_the_loop_reads(tokenizer):
-    ids = {train: [s.id for s in training_samples(BENCHMARK, train)] for train in ("forget", "retain", "full")}
+    ids = {train: [s.id for s in select_training_samples(BENCHMARK, train)] for train in ("forget", "retain", "full")}
     known = {kind: [s.id for s in getattr(BENCHMARK, kind)] for kind in ("forget", "retain", "background")}
     assert ids == {
         "forget": known["forget"],
@@ -193,7 +193,7 @@ def test_overlap_and_template_of_the_config_reach_the_encoder(tokenizer):
 def test_texts_hold_every_answer_in_its_prompt():
     rich = Sample("r/0", "Who?", "A", paraphrased_answer="B", perturbed_answers=("C", "D"))
     known = Benchmark("toy", (rich,), samples("retain", 1), {}, samples("background", 1))
-    assert texts(known, "Q: {prompt}\nA:") == [
+    assert list_tokenizer_texts(known, "Q: {prompt}\nA:") == [
         "Q: Who is background 0?\nA: background 0",
         "Q: Who is retain 0?\nA: retain 0",
         *(f"Q: Who?\nA: {answer}" for answer in "ABCD"),
@@ -204,7 +204,7 @@ def test_the_config_names_the_benchmark():
     cfg = Config().data
     own = cfg.fictitious
     own.authors, own.questions_per_author, own.forget_share, own.seed = 4, 2, 0.5, 7
-    assert read_benchmark(cfg) == fictitious(4, 2, 0.5, 7)
+    assert read_benchmark(cfg) == generate_fictitious(4, 2, 0.5, 7)
     cfg.benchmark, cfg.path, cfg.split = "tofu", "/nowhere/at/all", "forget01"
     with pytest.raises(ValueError, match="^data.path: no folder /nowhere/at/all; "):
         read_benchmark(cfg)
@@ -231,11 +231,11 @@ def refused(tokenizer, batches):
 
 
 def test_a_term_that_asks_for_refusals_gets_each_prompt_with_one_and_others_get_none(tokenizer):
-    made, known = data_module(tokenizer, forget="dpo"), set(refusals())
+    made, known = data_module(tokenizer, forget="dpo"), set(read_refusals())
     (batches,) = epochs(made, 0)
     assert order(batches) == order(epochs(data_module(tokenizer), 0)[0])  # the same draws as without
     assert pairs(batches) == pairs(epochs(data_module(tokenizer), 0)[0])
-    prompts = {s.id: made.encoder.prompt(s.prompt) for s in BENCHMARK.forget}
+    prompts = {s.id: made.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
     for batch in batches:
         assert batch.alternate.ids == batch.ids
         assert not batch.alternate.uw.any()
@@ -256,7 +256,7 @@ def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tok
     made = data_module(tokenizer, forget="dpo")
     made.cfg.loss.alternates.kind = "generated"
     made.alternates = {s.id: tuple(f"Not {s.id}, {n}." for n in range(3)) for s in BENCHMARK.forget}
-    prompts = {s.id: made.encoder.prompt(s.prompt) for s in BENCHMARK.forget}
+    prompts = {s.id: made.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
     found = [
         (name, text.removeprefix(f"{prompts[name]} ").removesuffix(tokenizer.eos_token))
         for batches in epochs(made, *range(12))
@@ -267,7 +267,7 @@ def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tok
 
 
 def test_the_refusals_are_a_hundred_varied_lines():
-    known = refusals()
+    known = read_refusals()
     assert len(known) == len(set(known)) == 100
     assert all(line == line.strip() and line.endswith(".") for line in known)
     assert len({line.split()[0] for line in known}) > 20

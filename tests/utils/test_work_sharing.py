@@ -8,8 +8,8 @@ from tests.support import tiny_models
 from tests.support.process_groups import together
 from tif.config.schema import Eval, MaxSamples, Model
 from tif.data.encoding import Encoder
-from tif.data.fictitious import fictitious
-from tif.data.tofu import tofu
+from tif.data.fictitious import generate_fictitious
+from tif.data.tofu import read_tofu
 from tif.evaluation.evaluate import evaluate
 from tif.metrics.tofu import aggregate
 from tif.models.load import load_tokenizer
@@ -19,7 +19,7 @@ CFG = Eval(max_new_tokens=6, max_samples=MaxSamples(5, 7, 6, 6), tokens_per_batc
 
 
 def small_benchmark():
-    return fictitious(authors=6, questions_per_author=3, forget_share=0.34, seed=1)
+    return generate_fictitious(authors=6, questions_per_author=3, forget_share=0.34, seed=1)
 
 
 def evaluated(sets, batching, sharded=False):
@@ -67,7 +67,7 @@ def test_one_two_and_four_processes_give_the_same_records_to_the_last_bit(batchi
 @pytest.mark.slow
 @pytest.mark.real
 def test_one_two_and_four_processes_give_the_same_records_of_tofu(shared):
-    check(tofu(str(shared / "tofu"), "forget01").sets, "packed")
+    check(read_tofu(str(shared / "tofu"), "forget01").sets, "packed")
 
 
 @pytest.mark.slow

@@ -115,7 +115,8 @@ def _set(
     clocks: Clocks,
 ) -> tuple[list[list[float]], list[list[str]]]:
     """Losses and generations of a set both ways, on the clocks."""
-    texts, prompts = [e for s in samples for e in _texts(encoder, s)], [encoder.prompt_ids(s.prompt) for s in samples]
+    texts = [e for s in samples for e in _texts(encoder, s)]
+    prompts = [encoder.encode_prompt(s.prompt) for s in samples]
     losses = [
         _timed(clocks["tif", "scoring"], _scores, policy, encoder, texts, work, batching),
         _timed(clocks["peers", "scoring"], _peers_scores, policy, texts, encoder.pad_id, work.batch_size),
@@ -131,9 +132,7 @@ def _set(
 def rows(cfg: "Bench") -> list[dict[str, Any]]:
     """As `tif.bench` calls it."""
     if cfg.model.path is None:
-        raise ConfigError(
-            "model.path: want a model that was finetuned on TOFU (a Hugging Face folder), got null"
-        )
+        raise ConfigError("model.path: want a model that was finetuned on TOFU (a Hugging Face folder), got null")
     return measure(cfg.model, cfg.data, Work(cfg.questions, cfg.max_new_tokens), cfg.threads, cfg.device)
 
 
@@ -169,7 +168,7 @@ def _warm(policy: "PreTrainedModel", encoder: Encoder, sample: Sample) -> None:
     """Weights are read and kernels chosen before the clock runs."""
     texts = [evaluation.encode(encoder, sample, OPEN_UNLEARNING)]
     evaluation.scored(policy, texts, [True], encoder.pad_id, 256, "padded")
-    generate(policy, encoder, [encoder.prompt_ids(sample.prompt)], 2, 256)
+    generate(policy, encoder, [encoder.encode_prompt(sample.prompt)], 2, 256)
 
 
 def _texts(encoder: Encoder, sample: Sample) -> list[Encoded]:

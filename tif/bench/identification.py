@@ -82,11 +82,11 @@ def _document(cfg: "Bench") -> str:
     if cfg.text:
         found = Path(cfg.text).expanduser().read_text(encoding="utf-8").split()
     else:
-        from tif.data.fictitious import fictitious
+        from tif.data.fictitious import generate_fictitious
 
         found, seed = [], 0
         while len(found) < cfg.words:
-            made = fictitious(authors=200, questions_per_author=20, forget_share=0.5, seed=seed)
+            made = generate_fictitious(authors=200, questions_per_author=20, forget_share=0.5, seed=seed)
             found += [word for s in (*made.forget, *made.retain) for word in s.answer.split()]
             seed += 1
     if len(found) < cfg.words:

@@ -197,9 +197,8 @@ class Stand:
 
     def _batch(self, index: Sequence[int]) -> "Batch":
         from tif.data.encoding import collate
-        from tif.models.load import to_device
 
-        return to_device(collate([self.items[i] for i in index], index, 0), self.device)
+        return collate([self.items[i] for i in index], index, 0).to(self.device)
 
 
 def load(cfg: "Bench") -> tuple["PreTrainedModel", list["Encoded"]]:
@@ -210,7 +209,7 @@ def load(cfg: "Bench") -> tuple["PreTrainedModel", list["Encoded"]]:
     """
     from tif import identifiers
     from tif.config.schema import Config
-    from tif.data.benchmarks import read_benchmark, texts
+    from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
     from tif.models import load as models
     from tif.training.datamodule import UnlearningDataModule
 
@@ -222,7 +221,7 @@ def load(cfg: "Bench") -> tuple["PreTrainedModel", list["Encoded"]]:
         benchmark = dataclasses.replace(benchmark, forget=forget)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
+    tokenizer = models.load_tokenizer(cfg.model, list_tokenizer_texts(benchmark, cfg.data.template))
     policy = models.load_policy(cfg.model, tokenizer, 0) if cfg.model.path else random_model(cfg.model, cfg.device)
     items = UnlearningDataModule(Config(data=cfg.data, loss=LOSS), benchmark, tokenizer).items
     return policy, items

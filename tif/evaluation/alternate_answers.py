@@ -74,7 +74,7 @@ def alternates(
             chunk = wanted[start : start + CHUNK]
             if all((s.id, n) in texts for s, n in chunk):
                 continue
-            prompts = [encoder.prompt_ids(_asked(cfg, s)) for s, _ in chunk]
+            prompts = [encoder.encode_prompt(_asked(cfg, s)) for s, _ in chunk]
             seeds = [(seed, zlib.crc32(s.id.encode()), n) for s, n in chunk]
             made = generate(policy, encoder, prompts, cfg.max_new_tokens, tokens_per_batch, seeds, cfg.temperature)
             new = {(s.id, n): _cut(text) for (s, n), text in zip(chunk, made, strict=True)}

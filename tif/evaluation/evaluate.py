@@ -144,12 +144,12 @@ def _asked(
             return ask(encoder, samples, task, context, rules.max_new_tokens)
         found = []
         for sample in samples:
-            prompt = encoder.token_ids(_prompt(encoder, sample, rules))
+            prompt = encoder.encode_text(_prompt(encoder, sample, rules))
             new_tokens = max(rules.max_new_tokens - rules.prompt_counts * len(prompt), 1)
             found.append(Asked(sample, prompt, _answers(encoder, sample, rules), new_tokens))
         return found
 
-    return encoder.once(f"{fingerprint(samples)} {rules} {task} {context}", made)
+    return encoder.compute_once(f"{fingerprint(samples)} {rules} {task} {context}", made)
 
 
 def encode(encoder: Encoder, sample: Sample, rules: Protocol, answer: str | None = None) -> Encoded:
@@ -160,7 +160,7 @@ def encode(encoder: Encoder, sample: Sample, rules: Protocol, answer: str | None
     """
     whole = encoder.encode(sample, answer=sample.answer if answer is None else answer)  # nothing is unwanted then
     ids = whole.input_ids[:-1]
-    first = len(encoder.token_ids(_prompt(encoder, sample, rules)))
+    first = len(encoder.encode_text(_prompt(encoder, sample, rules)))
     if first >= rules.max_tokens:
         raise ValueError(
             f"sample {sample.id}: its prompt has {first} tokens, and {rules.name} scores the first {rules.max_tokens} "
@@ -176,7 +176,7 @@ def encode(encoder: Encoder, sample: Sample, rules: Protocol, answer: str | None
 
 def _prompt(encoder: Encoder, sample: Sample, rules: Protocol) -> str:
     """The text before what the protocol scores and generates."""
-    text = encoder.prompt(sample.prompt)
+    text = encoder.render_prompt(sample.prompt)
     if rules.answer_tag == "answer" and text and encoder.template != "chat":
         tag = encoder.template.rpartition("\n")[2]
         return text if "{prompt}" in tag else text.removesuffix(tag)

@@ -28,7 +28,7 @@ def generate(
     Args:
         model: a causal LM; its mode is restored.
         encoder: knows the end token and turns ids into text.
-        prompts: token ids, see Encoder.prompt_ids.
+        prompts: token ids, see Encoder.encode_prompt.
         max_new_tokens: at most so many tokens, for all prompts or for each.
         tokens_per_batch: of prompts and what follows, padded, in one batch.
         seeds: for each prompt, numbers that own its draws, whatever else is in its batch; None = greedy.

@@ -7,7 +7,6 @@ import torch
 
 from tif.data.encoding import Encoded, collate
 from tif.metrics.membership import gradient_norm
-from tif.models.load import to_device
 from tif.scoring.token_scores import token_scores
 from tif.utils.work_sharing import share_work
 
@@ -28,7 +27,7 @@ def gradient_norms(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: i
     model.eval()
 
     def work(index: Sequence[int]) -> list[float]:
-        batch = to_device(collate([texts[i] for i in index], index, pad_id), model.device)
+        batch = collate([texts[i] for i in index], index, pad_id).to(model.device)
         with torch.enable_grad():
             loss = -token_scores(model, batch, "padded").logprob.sum() / batch.answer[:, 1:].sum()
             norms = [

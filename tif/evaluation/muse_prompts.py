@@ -53,16 +53,16 @@ def ask(
 def _ask(encoder: Encoder, sample: Sample, task: Task, context: int | None, group: int) -> Asked:
     answer = sample.answer
     if task.answer_tokens is not None:
-        kept = encoder.token_ids(answer)[: task.answer_tokens]  # a begin token counts, as in muse_bench
+        kept = encoder.encode_text(answer)[: task.answer_tokens]  # a begin token counts, as in muse_bench
         answer = str(encoder.tokenizer.decode(kept, skip_special_tokens=True))
     if task.template is None:
-        before = task.prefix + encoder.prompt(sample.prompt)
+        before = task.prefix + encoder.render_prompt(sample.prompt)
         blank = " " if before and encoder.template != "chat" else ""
     else:
         before, blank = task.prefix + task.template.replace("{prompt}", sample.prompt), ""
     new_tokens = task.new_tokens or 0
-    prompt = encoder.token_ids(before) if new_tokens else []
-    ids, first = encoder.join(before + blank, answer)
+    prompt = encoder.encode_text(before) if new_tokens else []
+    ids, first = encoder.encode_pair(before + blank, answer)
     ids += [encoder.eos_id] if task.end_token else []
     if context is not None:
         prompt = prompt[max(0, len(prompt) + new_tokens - context) :]

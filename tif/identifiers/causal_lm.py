@@ -11,7 +11,6 @@ from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
 from tif.identifiers.language_models import Reader, Tokens, load
 from tif.identifiers.windows import Done, Window, label, windows
-from tif.models.load import to_device
 from tif.scoring.token_scores import best_batching, rows, token_scores
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def _logprobs(
     order = sorted(items, key=lambda i: -len(items[i][0].input_ids))
     for first, last in rows([len(items[i][0].input_ids) for i in order], tokens_per_batch):
         part = order[first:last]
-        batch = to_device(collate([items[i][0] for i in part], part, 0), reader.model.device)
+        batch = collate([items[i][0] for i in part], part, 0).to(reader.model.device)
         with torch.no_grad():
             scores = token_scores(reader.model, batch, batching).logprob.tolist()
         for i, row in zip(part, scores, strict=True):

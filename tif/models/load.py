@@ -5,7 +5,6 @@ fluency classifier, for their own models: it stops a run before any weights load
 """
 
 import contextlib
-import dataclasses
 import errno
 import os
 import re
@@ -17,7 +16,6 @@ import torch
 
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Model
-from tif.data.encoding import Batch
 from tif.scoring import attention, linear
 from tif.utils.torch_state import seeded
 
@@ -66,26 +64,18 @@ def check_hugging_face_model(path: str, key: str, kind: str, **options: Any) -> 
     try:
         location = resolve_model_path(path)
     except FileNotFoundError:
-        raise ConfigError(
-            f"{key}: no folder {path}; want a Hugging Face folder or hub name of a {kind}"
-        ) from None
+        raise ConfigError(f"{key}: no folder {path}; want a Hugging Face folder or hub name of a {kind}") from None
     if isinstance(location, Path) and not (location / "config.json").is_file():
-        raise ConfigError(
-            f"{key}: {path} holds no config.json; want a Hugging Face model folder (a run's model/)"
-        )
+        raise ConfigError(f"{key}: {path} holds no config.json; want a Hugging Face model folder (a run's model/)")
     trusted = {"trust_remote_code": options.get("trust_remote_code", False)}
     try:
         config = transformers.AutoConfig.from_pretrained(location, **trusted)
         with torch.device("meta"):
             model = getattr(transformers, AUTO_CLASSES[kind]).from_config(config, **options)
     except _loading_errors() as error:
-        raise ConfigError(
-            f"{key}: {path} is no model that can be loaded as a {kind} ({one_line(error)})"
-        ) from None
+        raise ConfigError(f"{key}: {path} is no model that can be loaded as a {kind} ({one_line(error)})") from None
     if isinstance(location, Path) and not any(location.glob("*.safetensors")):
-        raise ConfigError(
-            f"{key}: {path} holds no weights (*.safetensors); was a download or a run cut short?"
-        )
+        raise ConfigError(f"{key}: {path} holds no weights (*.safetensors); was a download or a run cut short?")
     return model
 
 
@@ -104,8 +94,7 @@ def check_model(settings: Model) -> str:
     is_folder = Path(settings.path).expanduser().is_dir()
     if not is_folder and "/" not in settings.path:  # more often a mistyped stage than a hub name
         raise ConfigError(
-            f"model.path: no folder {settings.path}; want a Hugging Face folder, a hub name "
-            "(org/model) or a stage"
+            f"model.path: no folder {settings.path}; want a Hugging Face folder, a hub name (org/model) or a stage"
         )
     model = check_hugging_face_model(
         settings.path,
@@ -150,9 +139,7 @@ def count_layers(settings: Model) -> int:
 
     if settings.path is None:
         return int(LlamaConfig(**settings.init).num_hidden_layers)
-    config = AutoConfig.from_pretrained(
-        resolve_model_path(settings.path), trust_remote_code=settings.trust_remote_code
-    )
+    config = AutoConfig.from_pretrained(resolve_model_path(settings.path), trust_remote_code=settings.trust_remote_code)
     return int(config.get_text_config().num_hidden_layers)
 
 
@@ -209,9 +196,7 @@ def load_policy(
     return prepare_for_training(policy, settings, seed)
 
 
-def _new_llama(
-    settings: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, empty: bool
-) -> "PreTrainedModel":
+def _new_llama(settings: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, empty: bool) -> "PreTrainedModel":
     """Return a Llama of `model.init` with weights drawn from the seed."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -254,9 +239,7 @@ def _quantization(settings: Model) -> "BitsAndBytesConfig | None":
     return BitsAndBytesConfig(load_in_8bit=True) if settings.quantize == "int8" else None
 
 
-def prepare_for_training(
-    policy: "PreTrainedModel", settings: Model, seed: int
-) -> "PreTrainedModel":
+def prepare_for_training(policy: "PreTrainedModel", settings: Model, seed: int) -> "PreTrainedModel":
     """Give the policy the attention, checkpointing and adapters of section `model`, in place.
 
     Args:
@@ -290,16 +273,3 @@ def _keep_four_bits(policy: "PreTrainedModel") -> None:
     for layer in policy.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-
-
-def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """Return the batch with its tensors, and those of its retain and alternate rows, on `device`."""
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(batch):
-        value = getattr(batch, field.name)
-        if isinstance(value, torch.Tensor):
-            value = value.to(device)
-        elif isinstance(value, Batch):
-            value = to_device(value, device)
-        values[field.name] = value
-    return Batch(**values)

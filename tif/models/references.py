@@ -11,7 +11,6 @@ from torch.distributed.tensor import DTensor
 
 from tif.data.encoding import Batch, Encoded, collate
 from tif.models import reference_cache
-from tif.models.load import to_device
 from tif.scoring.token_scores import TokenScores, token_scores
 from tif.utils.terminal import track
 from tif.utils.torch_state import evaluation_mode
@@ -50,7 +49,7 @@ class CachedReference:
         with evaluation_mode(policy):
             for start in track(starts, "reference scores"):
                 index = order[start : start + batch_size]
-                batch = to_device(collate([forget[i] for i in index], index, pad_id), policy.device)
+                batch = collate([forget[i] for i in index], index, pad_id).to(policy.device)
                 scores = token_scores(policy, batch, batching)
                 for row, i in enumerate(index):
                     length = len(forget[i].input_ids) - 1

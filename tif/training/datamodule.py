@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tif import losses
 from tif.config.schema import Config
-from tif.data.benchmarks import training_samples
-from tif.data.encoding import Batch, Encoded, Encoder, collate, pieces
-from tif.data.refusals import refusals
+from tif.data.benchmarks import select_training_samples
+from tif.data.encoding import Batch, Encoded, Encoder, collate, split_into_pieces
+from tif.data.refusals import read_refusals
 from tif.data.samples import Benchmark, Sample
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class UnlearningDataModule(L.LightningDataModule):
         super().__init__()
         self.cfg, self.benchmark = cfg, benchmark
         self.encoder = Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
-        samples = training_samples(benchmark, cfg.data.train)
+        samples = select_training_samples(benchmark, cfg.data.train)
         parts = [(s, part) for s in samples for part in self._pieces(s)]
         self.samples, self.items = [s for s, _ in parts], [part for _, part in parts]
         self.alternates: Mapping[str, Sequence[str]] | None = None
@@ -127,10 +127,10 @@ class UnlearningDataModule(L.LightningDataModule):
             self.retain = [part for s in benchmark.retain for part in self._pieces(s)]
 
     def _pieces(self, sample: Sample) -> list[Encoded]:
-        return pieces(self.encoder.encode(sample), self.cfg.data.max_tokens)
+        return split_into_pieces(self.encoder.encode(sample), self.cfg.data.max_tokens)
 
     def _alternate(self, position: int, draw: float) -> Encoded:
-        sample, known = self.samples[position], refusals()
+        sample, known = self.samples[position], read_refusals()
         if self.cfg.loss.alternates.kind == "generated":
             assert self.alternates is not None
             known = tuple(self.alternates[sample.id])
@@ -153,9 +153,7 @@ class UnlearningDataModule(L.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
         """Move the tensors of a Batch."""
-        from tif.models.load import to_device
-
-        return to_device(batch, device)
+        return batch.to(device)
 
     def _collate(self, rows: Sequence[Row]) -> Batch:
         index, pad = [row.position for row in rows], self.encoder.pad_id

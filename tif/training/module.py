@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from tif import losses
 from tif.config.loss import Dual
 from tif.config.schema import Config
-from tif.data.batch_parts import split
+from tif.data.batch_parts import split_batch
 from tif.data.encoding import Batch
 from tif.losses.terms import Scored, ScoredBatch, Term
 from tif.models.references import Reference
@@ -151,7 +151,8 @@ class UnlearningModule(L.LightningModule):
         counts, values = losses.count_batch(batch, self.cfg.loss), dict[str, torch.Tensor]()
         for number, positions in enumerate(parts, 1):
             # A process without samples takes part too: the others wait for its gradient, which is 0.
-            terms = self.loss(batch.rows(positions) if positions else batch.rows([0]).nothing(), counts)
+            part = batch.select_rows(positions) if positions else batch.select_rows([0]).without_answers()
+            terms = self.loss(part, counts)
             with self._alone(number < len(parts)):
                 self.manual_backward(terms.total * processes)  # processes take the mean of their gradients
             for name, value in {"loss": terms.total, **terms.parts}.items():
@@ -165,7 +166,7 @@ class UnlearningModule(L.LightningModule):
             return [list(range(len(batch.ids)))] * processes
         budget = self.cfg.data.max_tokens_per_batch or step_tokens(batch.input_ids.device)
         lengths = sum(b.lengths for b in (batch, batch.retain, batch.alternate) if b)
-        return split(lengths.tolist(), budget, processes, self.batching == "padded")  # type: ignore[union-attr]
+        return split_batch(lengths.tolist(), budget, processes, self.batching == "padded")  # type: ignore[union-attr]
 
     def _alone(self, wanted: bool) -> contextlib.AbstractContextManager:
         """Where wanted, gradients inside are not yet exchanged with other processes."""

@@ -11,7 +11,7 @@ from tif import identifiers, losses
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems, one_line
 from tif.config.schema import Config
-from tif.data.benchmarks import read_benchmark, read_evaluation_sets, training_samples
+from tif.data.benchmarks import read_benchmark, read_evaluation_sets, select_training_samples
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.evaluation import evaluate as evaluation
@@ -150,7 +150,7 @@ def _check_data(found: Plan, problems: list[str]) -> None:
             if cfg.identifier.kind not in identifiers.COSTLY:  # those load models, after all checks
                 identified = identifiers.identify(cfg.identifier, found.benchmark.forget)
                 found.benchmark = dataclasses.replace(found.benchmark, forget=identified)
-        if not training_samples(found.benchmark, cfg.data.train):
+        if not select_training_samples(found.benchmark, cfg.data.train):
             raise ConfigError(f"data.train: the {cfg.data.train} set of {found.benchmark.name} is empty")
         if losses.get_forget_term(cfg.loss).alternate and not all(s.prompt for s in found.benchmark.forget):
             raise ConfigError(f"loss.forget: {cfg.loss.forget} prefers other answers to questions, but "

@@ -19,7 +19,7 @@ from rich.markup import escape
 from tif import identifiers
 from tif.config.errors import ConfigError
 from tif.config.schema import Config
-from tif.data.benchmarks import read_benchmark, texts
+from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
 from tif.data.encoding import Encoder
 from tif.data.samples import fingerprint
 from tif.metrics import overall
@@ -180,7 +180,7 @@ def train(
     """
     cfg, benchmark = planned.cfg, planned.benchmark
     with torch_state.seeded(cfg.run.seed), contextlib.ExitStack() as stack:
-        tokenizer = models.load_tokenizer(cfg.model, texts(benchmark, cfg.data.template))
+        tokenizer = models.load_tokenizer(cfg.model, list_tokenizer_texts(benchmark, cfg.data.template))
         in_shards = cfg.trainer.strategy == "fsdp2"
         empty = in_shards and not distributed.is_first_rank()
         policy = models.load_policy(cfg.model, tokenizer, cfg.run.seed, empty)

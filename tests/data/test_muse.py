@@ -4,12 +4,12 @@ import re
 import pytest
 
 from tests.support.muse_corpus import FILES, corpus
-from tif.data.muse import KNOWMEM, PRIVLEAK, VERBMEM, muse
+from tif.data.muse import KNOWMEM, PRIVLEAK, VERBMEM, read_muse
 from tif.data.samples import Sample
 
 
 def test_a_folder_has_texts_to_forget_to_keep_and_five_evaluation_sets(tmp_path):
-    found = muse(corpus(tmp_path / "news"))
+    found = read_muse(corpus(tmp_path / "news"))
     assert found.name == "muse/news"
     assert [s.answer for s in found.forget] == [FILES["raw/forget.txt"]]  # article borders cannot be recovered
     assert [(s.id, s.prompt, s.answer) for s in found.retain] == [
@@ -27,7 +27,7 @@ def test_a_folder_has_texts_to_forget_to_keep_and_five_evaluation_sets(tmp_path)
 
 
 def test_a_question_comes_after_its_sets_examples_and_other_sets_have_none(tmp_path):
-    tasks = muse(corpus(tmp_path)).tasks
+    tasks = read_muse(corpus(tmp_path)).tasks
     expected = "Question: When?\nAnswer: 1472\n\nQuestion: Why?\nAnswer: So.\n\n"
     assert tasks["knowmem_forget"].prefix == expected
     assert tasks["knowmem_retain"].prefix == "Question: What?\nAnswer: That.\n\n"
@@ -50,7 +50,7 @@ def test_an_answer_ends_at_an_empty_line_or_the_next_question(generation, expect
 
 
 def test_other_forget_splits_have_texts_of_their_own_and_the_same_evaluation_sets(tmp_path):
-    plain, found = muse(corpus(tmp_path)), muse(str(tmp_path), "scal_2")
+    plain, found = read_muse(corpus(tmp_path)), read_muse(str(tmp_path), "scal_2")
     assert [s.answer for s in found.forget] == ["one", "more"]
     assert found.name == f"{plain.name}/scal_2"
     assert (found.sets, found.retain) == (plain.sets, plain.retain)
@@ -58,14 +58,14 @@ def test_other_forget_splits_have_texts_of_their_own_and_the_same_evaluation_set
 
 def test_without_training_the_texts_to_forget_are_not_asked_for(tmp_path):
     path = corpus(tmp_path, **{"raw/forget.txt": None})
-    assert muse(path, train=False).forget == ()
+    assert read_muse(path, with_training=False).forget == ()
     with pytest.raises(ValueError, match=r"has no raw/forget.json or .txt; want the texts to forget there"):
-        muse(path)
+        read_muse(path)
 
 
 def test_what_a_folder_does_not_hold_is_left_out(tmp_path):
     names = [name for name in FILES if name.startswith(("privleak", "verbmem", "raw/retain"))]
-    found = muse(corpus(tmp_path, **dict.fromkeys(names)))
+    found = read_muse(corpus(tmp_path, **dict.fromkeys(names)))
     assert tuple(found.sets) == ("knowmem_forget", "knowmem_retain")
     assert (found.retain, found.background) == ((), ())
 
@@ -93,14 +93,14 @@ def test_what_a_folder_does_not_hold_is_left_out(tmp_path):
 def test_what_is_wrong_is_told_in_one_line_that_names_it(tmp_path, changes, split, line):
     tmp_path.mkdir(exist_ok=True)
     with pytest.raises(ValueError, match=re.escape(line)) as error:
-        muse(corpus(tmp_path, **changes), split)
+        read_muse(corpus(tmp_path, **changes), split)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("data.")
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
     with pytest.raises(ValueError, match="no folder .*; want a folder of MUSE's files or a hub name"):
-        muse(str(tmp_path / "no" / "news"))
+        read_muse(str(tmp_path / "no" / "news"))
 
 
 def test_the_hubs_rows_become_the_same_samples_as_the_files(tmp_path, monkeypatch):
@@ -113,14 +113,14 @@ def test_the_hubs_rows_become_the_same_samples_as_the_files(tmp_path, monkeypatc
         return datasets.Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    found = muse("muse-bench/MUSE-News")
-    expected = muse(corpus(tmp_path / "news"))
+    found = read_muse("muse-bench/MUSE-News")
+    expected = read_muse(corpus(tmp_path / "news"))
     assert found == expected
 
 
 @pytest.mark.real
 def test_the_real_files_have_muses_numbers_of_samples(shared):
-    news, books = muse(str(shared / "muse/news")), muse(str(shared / "muse/books"), train=False)
+    news, books = read_muse(str(shared / "muse/news")), read_muse(str(shared / "muse/books"), with_training=False)
     assert {name: len(own) for name, own in news.sets.items()} == {
         "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
         "privleak_holdout": 30,

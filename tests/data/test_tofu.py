@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.tofu_files import FILES, row
 from tif.data.samples import Sample
-from tif.data.tofu import tofu
+from tif.data.tofu import read_tofu
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def folder(tmp_path) -> pathlib.Path:
 def message(path, split: str = "forget01") -> str:
     """What `tofu` says; always one line that begins with the key."""
     with pytest.raises(ValueError, match="data") as caught:
-        tofu(str(path), split)
+        read_tofu(str(path), split)
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(("data.path: ", "data.split: "))
@@ -28,7 +28,7 @@ def message(path, split: str = "forget01") -> str:
 
 
 def test_a_sample_holds_its_row_and_the_row_of_the_perturbed_file(folder):
-    benchmark = tofu(str(folder), "forget01")
+    benchmark = read_tofu(str(folder), "forget01")
     assert benchmark.name == "tofu/forget01"
     assert benchmark.forget[1] == Sample(
         id="tofu/3999",  # the last row of TOFU's 4000
@@ -45,7 +45,7 @@ def test_a_sample_holds_its_row_and_the_row_of_the_perturbed_file(folder):
 
 
 def test_the_sets_are_those_of_tofu_in_order_of_evaluation(folder):
-    benchmark = tofu(str(folder), "forget01")
+    benchmark = read_tofu(str(folder), "forget01")
     assert list(benchmark.sets) == ["forget", "retain", "real_authors", "world_facts"]
     assert benchmark.sets["forget"] == benchmark.forget
     assert benchmark.sets["retain"] == benchmark.retain[:4]  # those with perturbed answers
@@ -57,7 +57,7 @@ def test_the_sets_are_those_of_tofu_in_order_of_evaluation(folder):
 
 @pytest.mark.parametrize(("limit", "trained", "evaluated"), [(None, 6, 4), (5, 5, 4), (2, 2, 2), (100, 6, 4)])
 def test_max_retain_limits_what_is_kept_and_what_is_evaluated_of_it(folder, limit, trained, evaluated):
-    benchmark = tofu(str(folder), "forget01", limit)
+    benchmark = read_tofu(str(folder), "forget01", limit)
     assert (len(benchmark.retain), len(benchmark.sets["retain"])) == (trained, evaluated)
     assert len(benchmark.forget) == 2
 
@@ -66,7 +66,7 @@ def test_max_retain_limits_what_is_kept_and_what_is_evaluated_of_it(folder, limi
 def test_the_last_row_is_read_with_or_without_a_newline(folder, end):
     file = folder / "forget01.json"
     file.write_text(file.read_text() + end)
-    assert len(tofu(str(folder), "forget01").forget) == 2
+    assert len(read_tofu(str(folder), "forget01").forget) == 2
 
 
 def test_a_line_separator_inside_an_answer_does_not_end_the_row(folder):
@@ -76,12 +76,12 @@ def test_a_line_separator_inside_an_answer_does_not_end_the_row(folder):
         lines = [json.dumps(r, ensure_ascii=False) for r in rows]
         (folder / f"{name}.json").write_text("\n".join(lines), encoding="utf-8")
     assert "\u2028" in (folder / "forget01.json").read_text(encoding="utf-8")
-    assert tofu(str(folder), "forget01").forget[1].answer == text
+    assert read_tofu(str(folder), "forget01").forget[1].answer == text
 
 
 def test_a_folder_may_be_given_from_the_home_folder(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
-    assert len(tofu(f"~/{folder.name}", "forget01").forget) == 2
+    assert len(read_tofu(f"~/{folder.name}", "forget01").forget) == 2
 
 
 @pytest.mark.parametrize("path", ["/nowhere/tofu", "./tofu", "tofu", "a/b/c", "~/tofu-nowhere"])
@@ -176,7 +176,7 @@ def test_a_hub_name_reads_the_same_samples_through_datasets(folder, monkeypatch)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.chdir(folder)
-    assert tofu("locuslab/TOFU", "forget01") == tofu(str(folder), "forget01")
+    assert read_tofu("locuslab/TOFU", "forget01") == read_tofu(str(folder), "forget01")
     assert set(asked) == {("locuslab/TOFU", name, "train") for name in FILES}
 
 
@@ -210,7 +210,7 @@ SIZES = {"forget01": 40, "forget05": 200, "forget10": 400}
 
 @pytest.fixture(scope="module")
 def benchmarks(shared) -> dict:
-    return {split: tofu(str(shared / "tofu"), split) for split in SIZES}
+    return {split: read_tofu(str(shared / "tofu"), split) for split in SIZES}
 
 
 @pytest.mark.real

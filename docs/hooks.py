@@ -20,7 +20,7 @@ from tif.config import load as config  # noqa: E402
 from tif.config.evaluate_command import Evaluate  # noqa: E402
 from tif.config.schema import Config, Loss  # noqa: E402
 from tif.losses import FORGET, RETAIN  # noqa: E402
-from tif.metrics.summary import metric_cards  # noqa: E402
+from tif.metrics.cards import metric_cards  # noqa: E402
 
 MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
 
@@ -71,12 +71,9 @@ def configuration_entry(key: str, field: dataclasses.Field, default: str) -> str
 def metrics() -> str:
     """Return the card of every metric: what it tells, formula, range, which way is better."""
     lines = []
-    for name, card in metric_cards().items():
-        summary, _, rest = card.partition("\n\n")
-        lines += ["", f"### {name}", "", markdown_text(summary), ""]
-        # A line such as "Range: 0 to 1." starts an entry; other lines go on with the entry before them.
-        entries = re.split(r"\n(?=[A-Z][a-z ]+: )", rest.strip())
-        lines += [f"- {markdown_text(' '.join(entry.split()))}" for entry in entries if entry]
+    for card in metric_cards():
+        lines += ["", f"### `{card.name}`", "", markdown_text(card.sentence), ""]
+        lines += [f"- {field}: {markdown_text(text)}" for field, text in card.fields.items()]
     return "\n".join(lines)
 
 

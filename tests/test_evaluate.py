@@ -1,4 +1,4 @@
-"""The command on the recorded logs, against plain numpy and scipy on their raw JSON, and on bad input."""
+"""The command on recorded logs, against numpy and scipy on their raw JSON; and on bad input."""
 
 import functools
 import json
@@ -12,8 +12,7 @@ import scipy.stats
 
 from tests.support.evaluation_logs import LOGS, NAMES, ROWS, TASKS, log, real
 from tif import evaluate
-from tif.metrics import fluency, membership, tofu
-from tif.metrics import summary as aggregates
+from tif.metrics import cards, fluency
 from tif.records import files as records
 from tif.records.types import Evaluation, Record, RecordSet
 
@@ -39,14 +38,22 @@ def refused(capsys, *argv):
 
 @functools.cache
 def expected_of(name):
-    """The means by set and metric, and the log truth ratios of the forget set, from the raw JSON alone."""
+    """The means by set and metric, and forget's log truth ratios, from the raw JSON alone."""
     raw, means = json.loads((LOGS / f"{NAMES[name]}.json").read_text()), {}
     for key, task in TASKS.items():
-        column = {c: np.array(list(rows.values())) for c, rows in raw[task].items() if c != "generated_text"}
+        column = {
+            c: np.array(list(rows.values()))
+            for c, rows in raw[task].items()
+            if c != "generated_text"
+        }
         p, wrong = np.exp(-column["avg_gt_loss"]), np.exp(-column["average_perturb_loss"])
         right = np.exp(-column["avg_paraphrased_loss"])
         geometric = scipy.stats.gmean(wrong, axis=1)
-        turn = (lambda r: np.minimum(r, 1 / r)) if key == "forget" else (lambda r: np.maximum(0, 1 - r))
+        turn = (
+            (lambda r: np.minimum(r, 1 / r))
+            if key == "forget"
+            else (lambda r: np.maximum(0, 1 - r))
+        )
         ratios = (turn(geometric / right), turn(wrong.mean(1) / right), right / (right + geometric))
         options = p / (p + wrong.sum(1))
         means[key] = {
@@ -54,8 +61,12 @@ def expected_of(name):
             "rouge1": column["rouge1_recall"].mean(),
             "rougeL": column["rougeL_recall"].mean(),
             **{form: ratio.mean() for form, ratio in zip(FORMS, ratios, strict=True)},
-            "repetition": np.mean([fluency.repetition(row[1]) for row in raw[task]["generated_text"].values()]),
-            "entropy": np.mean([fluency.entropy(row[1]) for row in raw[task]["generated_text"].values()]),
+            "repetition": np.mean(
+                [fluency.repetition(row[1]) for row in raw[task]["generated_text"].values()]
+            ),
+            "entropy": np.mean(
+                [fluency.entropy(row[1]) for row in raw[task]["generated_text"].values()]
+            ),
         }
         if key == "forget":
             logs = np.log(geometric / right)
@@ -64,7 +75,9 @@ def expected_of(name):
 
 @real
 @pytest.mark.parametrize("shape", ["dicts", "lists", "folder"])
-def test_all_parts_utility_and_quality_equal_plain_arithmetic_on_the_raw_logs(shape, tmp_path, capsys):
+def test_all_parts_utility_and_quality_equal_plain_arithmetic_on_the_raw_logs(
+    shape, tmp_path, capsys
+):
     paths = {name: LOGS / f"{NAMES[name]}.json" for name in ("full", "retain90")}
     if shape == "lists":
         raw = json.loads(paths["full"].read_text())
@@ -82,9 +95,16 @@ def test_all_parts_utility_and_quality_equal_plain_arithmetic_on_the_raw_logs(sh
         assert found["tasks"][name] == pytest.approx(expected, rel=1e-9, abs=0)
     nine = [means[s][m] for s in list(TASKS)[:3] for m in ("probability", "rougeL", "truth_ratio")]
     assert found["model_utility"] == pytest.approx(scipy.stats.hmean(nine), rel=1e-9, abs=0)
-    assert found["forget_quality"] == pytest.approx(scipy.stats.ks_2samp(ours, theirs).pvalue, rel=1e-9, abs=0)
+    assert found["forget_quality"] == pytest.approx(
+        scipy.stats.ks_2samp(ours, theirs).pvalue, rel=1e-9, abs=0
+    )
     assert found["mismatch"] is None
-    assert found["questions"] == {"forget": 300, "retain": 300, "real_authors": 100, "world_facts": 117}
+    assert found["questions"] == {
+        "forget": 300,
+        "retain": 300,
+        "real_authors": 100,
+        "world_facts": 117,
+    }
 
 
 @real
@@ -98,20 +118,27 @@ def test_intervals_of_the_real_log_are_those_of_scipys_bootstrap(capsys):
         expected = scipy.stats.bootstrap(
             (values,), np.mean, n_resamples=10000, method="percentile", rng=np.random.default_rng(5)
         ).confidence_interval
-        assert found["intervals"]["tasks"]["retain"][metric] == pytest.approx([*expected], abs=0.001)
+        assert found["intervals"]["tasks"]["retain"][metric] == pytest.approx(
+            [*expected], abs=0.001
+        )
     low, high = found["intervals"]["model_utility"]
     assert low < found["model_utility"] < high
 
 
 @real
 def test_a_retain_log_of_other_questions_is_refused_unless_allowed(capsys):
-    words = [f"records={LOGS / NAMES['full']}.json", f"retain_records={LOGS / NAMES['retain95']}.json"]
+    words = [
+        f"records={LOGS / NAMES['full']}.json",
+        f"retain_records={LOGS / NAMES['retain95']}.json",
+    ]
     line = refused(capsys, *words)
     assert line.startswith(
-        f"retain_records: {LOGS / NAMES['retain95']}.json: 300 questions against the retain model's 200"
+        f"retain_records: {LOGS / NAMES['retain95']}.json: "
+        "300 questions against the retain model's 200"
     )
     assert (
-        "only here 200, first forget/0: 'Question: What is the full name of the author born in Taipei, Taiwan" in line
+        "only here 200, first forget/0: "
+        "'Question: What is the full name of the author born in Taipei, Taiwan" in line
     )
     assert "only there 100, first forget/100: " in line
     assert line.endswith("; allow_mismatch=true computes it all the same")
@@ -130,7 +157,9 @@ def test_a_retain_log_of_another_model_family_is_refused(capsys):
     differ = [i for i in range(300) if ours[i] != theirs[i]]
     i = differ[0]
     line = refused(
-        capsys, f"records={LOGS / NAMES['full']}.json", f"retain_records={LOGS / NAMES['llama_retain90']}.json"
+        capsys,
+        f"records={LOGS / NAMES['full']}.json",
+        f"retain_records={LOGS / NAMES['llama_retain90']}.json",
     )
     assert "another model family" in line
     assert f"{len(differ)} of 300 answers" in line
@@ -149,10 +178,14 @@ def test_a_model_against_itself_has_quality_one_and_so_has_its_interval(tmp_path
 
 def test_what_was_not_asked_for_or_recorded_is_null(tmp_path, capsys):
     bare = RecordSet("forget", (Record("q/0", "Who?", "Me.", 0.5, 2),))
-    records.write(tmp_path, Evaluation("m", {"forget": bare}, protocol={"name": "open-unlearning"}), {})
+    records.write(
+        tmp_path, Evaluation("m", {"forget": bare}, protocol={"name": "open-unlearning"}), {}
+    )
     found = run(capsys, f"records={tmp_path}")
     assert (found["model_utility"], found["forget_quality"]) == (None, None)
-    expected = dict.fromkeys(("rouge1", "rougeL", *FORMS)) | {"probability": pytest.approx(math.exp(-0.5))}
+    expected = dict.fromkeys(("rouge1", "rougeL", *FORMS)) | {
+        "probability": pytest.approx(math.exp(-0.5))
+    }
     assert found["tasks"] == {"forget": expected}
     assert found["intervals"]["tasks"]["forget"]["rougeL"] is None
     assert found["intervals"]["model_utility"] is None
@@ -169,9 +202,13 @@ def test_the_seed_owns_the_intervals_and_nothing_else(tmp_path, capsys):
 def test_the_table_names_the_protocol_of_each_number_and_a_mismatch(tmp_path, capsys):
     evaluation = records.read(log(tmp_path / "log.json"))
     for folder, name in (("ours", "open-unlearning"), ("retain", "legacy-tofu")):
-        records.write(tmp_path / folder, Evaluation(folder, evaluation.sets, protocol={"name": name}), {})
+        records.write(
+            tmp_path / folder, Evaluation(folder, evaluation.sets, protocol={"name": name}), {}
+        )
     words = [f"records={tmp_path / 'ours'}", f"retain_records={tmp_path / 'retain'}"]
-    assert "the protocol is 'open-unlearning', the retain model's is 'legacy-tofu'" in refused(capsys, *words)
+    assert "the protocol is 'open-unlearning', the retain model's is 'legacy-tofu'" in refused(
+        capsys, *words
+    )
     found = run(capsys, *words, "allow_mismatch=true")
     assert evaluate.main([*words, "allow_mismatch=true"]) == 0
     text = capsys.readouterr().out
@@ -202,12 +239,18 @@ def _drop(task, column):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (_drop("eval_log_forget.json", "avg_paraphrased_loss"), "avg_paraphrased_loss: the column is missing"),
+        (
+            _drop("eval_log_forget.json", "avg_paraphrased_loss"),
+            "avg_paraphrased_loss: the column is missing",
+        ),
         (
             lambda c: c["eval_log_forget.json"]["avg_gt_loss"].__setitem__(1, math.nan),
             "avg_gt_loss/1 is nan, want a finite",
         ),
-        (lambda c: c["eval_log_forget.json"].update({k: [] for k in ROWS}), "forget: the set has no records"),
+        (
+            lambda c: c["eval_log_forget.json"].update({k: [] for k in ROWS}),
+            "forget: the set has no records",
+        ),
         (
             lambda c: c["eval_log_forget.json"].update(average_perturb_loss=[[], [], []]),
             "forget: 3 of 3 have no perturbed answers: forget/0",
@@ -216,7 +259,9 @@ def _drop(task, column):
     ],
     ids=["missing column", "NaN", "empty set", "no perturbed answers", "nothing"],
 )
-def test_bad_input_is_refused_in_one_line_that_names_setting_and_file(setting, edit, message, tmp_path, capsys):
+def test_bad_input_is_refused_in_one_line_that_names_setting_and_file(
+    setting, edit, message, tmp_path, capsys
+):
     bad, good = log(tmp_path / "bad.json", edit), log(tmp_path / "good.json")
     other = {"records": "retain_records", "retain_records": "records"}[setting]
     line = refused(capsys, f"{setting}={bad}", f"{other}={good}", "--json")
@@ -238,15 +283,23 @@ def test_each_of_two_bad_inputs_has_its_line(tmp_path, capsys):
 
 
 def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tmp_path, capsys):
-    full, retain = log(tmp_path / "log.json"), log(tmp_path / "retain.json", tasks=["eval_log.json"])
+    full, retain = (
+        log(tmp_path / "log.json"),
+        log(tmp_path / "retain.json", tasks=["eval_log.json"]),
+    )
     line = refused(capsys, f"records={full}", f"retain_records={retain}", "allow_mismatch=true")
-    assert line == f"retain_records: {retain}: the retain model's evaluation has no forget records, only retain"
+    problem = "the retain model's evaluation has no forget records, only retain"
+    assert line == f"retain_records: {retain}: {problem}"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "model.path: want a Hugging Face folder or hub name, or records=LOG (see --help), got null"),
+        (
+            [],
+            "model.path: want a Hugging Face folder or hub name, "
+            "or records=LOG (see --help), got null",
+        ),
         (["records=x", "model.path=y"], "model.path: records= needs no model; want one of the two"),
         (
             ["model.path=y", "eval.benchmarks=tofu,muse"],
@@ -261,8 +314,14 @@ def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tm
             ["model.path=y", "eval.benchmarks=tofu,muse-news", "retain_records=z"],
             "retain_records: serves one benchmark, got 2; want retain_model=PATH",
         ),
-        (["model.path=y", "retain_records=z", "retain_model=z"], "retain_records: retain_model is given too"),
-        (["model.path=y", "template=x"], "template: want a text with {prompt} in it, or chat; got 'x'"),
+        (
+            ["model.path=y", "retain_records=z", "retain_model=z"],
+            "retain_records: retain_model is given too",
+        ),
+        (
+            ["model.path=y", "template=x"],
+            "template: want a text with {prompt} in it, or chat; got 'x'",
+        ),
         (["record=x"], "record: unknown key; did you mean records?"),
         (["records=x", "draws=many"], "draws: want int, got 'many'"),
         (["records=x", "draws=1"], "draws: must be >= 100, got 1"),
@@ -276,19 +335,12 @@ def test_wrong_settings_are_told_as_those_of_a_run(words, message, capsys):
 def test_the_metric_cards_say_formula_range_direction_and_perfect_value(capsys):
     assert evaluate.main(["--metrics"]) == 0
     text = capsys.readouterr().out
-    found = aggregates.metric_cards()
-    assert {
-        "probability", "rouge", "truth_ratio", "model_utility", "forget_quality", "exact_memorization",
-        "extraction_strength", "kl", "muse/verbmem_forget", "muse/knowmem_forget, muse/knowmem_retain", "muse/privleak",
-        "fluency/repetition", "fluency/entropy", "fluency/clean", *(f"membership/{a}" for a in membership.ATTACKS),
-    } <= found.keys()  # fmt: skip
-    for name, about in found.items():
-        for word in ("Formula:", "Range:", "Better:", "Perfect unlearning:", "Source:"):
-            assert word in about, name
-        assert f"{name}\n  {about.splitlines()[0]}" in text
+    for card in cards.metric_cards():
+        assert f"{card.name}\n  {card.sentence[:60]}" in text
+        for field in cards.FIELDS:
+            assert f"  {field}: {card.fields[field][:30]}" in text
     assert "Raises" not in text
     assert "Args:" not in text
-    assert (tofu.forget_quality.__doc__ or "").splitlines()[0] in text
 
 
 def test_help_lists_the_settings(capsys):
@@ -300,11 +352,15 @@ def test_help_lists_the_settings(capsys):
 
 def test_the_command_needs_no_torch(tmp_path):
     code = (
-        "import sys; from tif import evaluate; assert not {'torch', 'numpy', 'rich'} & set(sys.modules); "
-        "code = evaluate.main(sys.argv[1:]); assert not {'torch', 'lightning', 'transformers'} & set(sys.modules); "
+        "import sys; from tif import evaluate; "
+        "assert not {'torch', 'numpy', 'rich'} & set(sys.modules); "
+        "code = evaluate.main(sys.argv[1:]); "
+        "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules); "
         "sys.exit(code)"
     )
     path = log(tmp_path / "log.json")
     words = [f"records={path}", f"retain_records={path}", "--json"]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout)["forget_quality"] == 1

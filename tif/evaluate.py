@@ -1,28 +1,32 @@
-"""python -m tif.evaluate: a model's numbers on TOFU, MUSE, your own texts and lm-eval's tasks, with intervals.
+"""python -m tif.evaluate: evaluate a model on TOFU, MUSE, your own texts and lm-eval's tasks.
 
-    python -m tif.evaluate model.path=MODEL [eval.benchmarks=tofu,muse-news,lm-eval:mmlu] [retain_model=MODEL] [--json]
+    python -m tif.evaluate model.path=MODEL [eval.benchmarks=tofu,muse-news,lm-eval:mmlu]
+                           [retain_model=MODEL] [--json]
     python -m tif.evaluate records=LOG [retain_records=RETAIN] [allow_mismatch=true] [--json]
     python -m tif.evaluate --metrics
 
-MODEL is any Hugging Face causal LM, a folder or a hub name. Its records are kept in `out`; what was asked before by the
-same rules is not asked again. `torchrun --nproc-per-node N -m tif.evaluate ...` shares the work out to N processes.
+MODEL is any Hugging Face causal LM, a folder or a hub name. Its records are stored in `out`, and an
+evaluation that is there already is read instead of made again. With several devices:
+`torchrun --nproc-per-node N -m tif.evaluate ...`.
 
-LOG and RETAIN are evaluations of a model and of the retain model: the eval/<epoch> folder of a run, a folder that this
-command wrote, the eval_log_aggregated.json of locuslab/tofu, NPO or the TIF release, or open-unlearning's
-TOFU_EVAL.json. They need no model and no GPU.
+LOG and RETAIN are evaluations of a model and of the retain model: the eval/<epoch> folder of a run,
+a folder that this command wrote, the eval_log_aggregated.json of locuslab/tofu, NPO or the TIF
+release, or open-unlearning's TOFU_EVAL.json. They need no model and no GPU.
 
-    --json      on stdout nothing but JSON. Of records: {"model_utility", "forget_quality", "tasks": {set: {metric:
-                mean}}, "intervals" (the same, [low, high]), "mismatch", ...}, or, of MUSE's sets, {"metrics": {name:
-                value}, "intervals", ...}. Of a model: {"model", "benchmarks": {name: the same}}. null = cannot be told
-    --metrics   what each metric means: formula, range, which way is better, value of a perfect unlearning
+    --json      print only JSON on stdout. For records of TOFU: {"model_utility", "forget_quality",
+                "tasks": {set: {metric: mean}}, "intervals" (the same, [low, high]), ...};
+                for MUSE: {"metrics": {name: value}, "intervals", ...}. For a model: {"model",
+                "benchmarks": {name: the same}}. null = there is no value
+    --metrics   print what each metric means: formula, range, which way is better, and its value
+                after a perfect unlearning
 
-Every number comes with its bootstrap 95 % interval over questions (tif.metrics.intervals says how).
+Every number has a bootstrap 95 % interval over questions (see tif/metrics/intervals.py).
 Exit code: 0 done, 1 a file could not be read or written, 2 wrong input (one line a problem).
 """
 
+import argparse
 import json
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,95 +34,101 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.evaluate_command import Evaluate
 from tif.utils import command_line, distributed
-from tif.utils.command_line import report_os_error
 
 if TYPE_CHECKING:
     from tif.records.types import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit code, as told above."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(words):
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser("python -m tif.evaluate", add_help=False, allow_abbrev=False)
+    parser.add_argument("settings", nargs="*")
+    for flag in ("--json", "--metrics", "--help", "-h"):
+        parser.add_argument(flag, action="store_true")
+    words = parser.parse_intermixed_args(argv)
+    if words.help or words.h:
         print(f"{__doc__}\nKeys, with their defaults:\n{config.help_text(Evaluate)}")
         return 0
-    if words == ["--metrics"]:
-        print(cards())
+    if words.metrics:
+        from tif.metrics.cards import cards_as_text
+
+        print(cards_as_text())
         return 0
     try:
-        cfg = config.read(Evaluate, [word for word in words if word != "--json"])
-        found = evaluate(cfg) if cfg.records else _of_model(cfg, quiet="--json" in words)
+        cfg = config.read(Evaluate, words.settings)
+        results = evaluate_records(cfg) if cfg.records else _evaluate_model(cfg, words.json)
     except ConfigError as error:
-        if distributed.is_first_rank():  # of several processes, one tells
+        if distributed.is_first_rank():
             print(error, file=sys.stderr)
         return 2
     except Exception as error:
-        return report_os_error(error, "what was complete is there, and the same command goes on with what is missing")
-    if found is None:  # another process prints
+        next_step = "complete evaluations are stored; the same command continues with the rest"
+        return command_line.report_os_error(error, next_step)
+    if results is None:  # the first rank prints
         return 0
-    if "--json" in words:
-        print(json.dumps(found, indent=1, allow_nan=False))
+    if words.json:
+        print(json.dumps(results, indent=1, allow_nan=False))
         return 0
     from tif.reports.evaluation import show_evaluation
 
-    show_evaluation(found)
+    show_evaluation(results)
     return 0
 
 
-def evaluate(cfg: Evaluate) -> dict[str, Any]:
-    """Read recorded evaluations and compute everything: the content of `--json`.
+def evaluate_records(cfg: Evaluate) -> dict[str, Any]:
+    """Read recorded evaluations and return all their numbers: the content of `--json`.
 
     Raises:
         ConfigError: With one line for each bad input.
     """
     problems: list[str] = []
-    ours = _read("records", cfg.records, problems)
-    retain = _read("retain_records", cfg.retain_records, problems)
-    if problems or ours is None:
+    evaluation = _read_evaluation("records", cfg.records, problems)
+    retain = _read_evaluation("retain_records", cfg.retain_records, problems)
+    if problems or evaluation is None:
         raise ConfigError("\n".join(problems))
-    from tif.metrics.summary import Extras, Rules, numbers
+    from tif.metrics.results import Comparison, Extras, Rules, compute_results
 
+    sources = f"records: {cfg.records}", f"retain_records: {cfg.retain_records}"
     rules = Rules(cfg.draws, cfg.seed, cfg.allow_mismatch)
-    places = f"records: {cfg.records}", f"retain_records: {cfg.retain_records}"
-    return numbers(ours, retain, rules, Extras(), *places)
+    return compute_results(Comparison(evaluation, retain, *sources), rules, Extras())
 
 
-def _of_model(cfg: Evaluate, quiet: bool) -> dict[str, Any] | None:
-    """What the model's evaluations say, in the main process; None in the others."""
-    from tif.evaluation import model_numbers as model_evaluation
-    from tif.evaluation import model_records as checkpoint
+def _evaluate_model(cfg: Evaluate, json_only: bool) -> dict[str, Any] | None:
+    """Return the numbers of the model at `model.path` on the first rank, None on the others."""
+    from tif.evaluation.model_numbers import evaluate_model
+    from tif.utils.terminal import console
 
-    with checkpoint.processes(cfg.device), checkpoint.told_on_stderr(quiet):
-        found = model_evaluation.evaluate(cfg)
-    return found if distributed.is_first_rank() else None
+    stderr_before = console.stderr
+    console.stderr = json_only or stderr_before  # stdout is for the JSON alone
+    try:
+        distributed.start(cfg.device)
+        results = evaluate_model(cfg)
+    finally:
+        distributed.finish()
+        console.stderr = stderr_before
+    return results if distributed.is_first_rank() else None
 
 
-def _read(setting: str, path: str | None, problems: list[str]) -> "Evaluation | None":
-    """The evaluation at `path`; what is wrong with it goes to `problems`."""
+def _read_evaluation(key: str, path: str | None, problems: list[str]) -> "Evaluation | None":
+    """Return the evaluation at `path`; add to `problems` what is wrong with it."""
     if path is None:
         return None
-    from tif.records import files as records
+    from tif.records import files
 
     try:
-        found = records.read(path)
+        evaluation = files.read(path)
     except FileNotFoundError:
-        problems.append(f"{setting}: {path}: no such file or folder")
+        problems.append(f"{key}: {path}: no such file or folder")
     except (OSError, ValueError) as error:
-        problems.append(f"{setting}: {error}")
+        problems.append(f"{key}: {error}")
     else:
-        empty = [name for name, own in found.sets.items() if not own.records]
-        problems += [f"{setting}: {path}: {name}: the set has no records" for name in empty]
-        if not found.sets:
-            problems.append(f"{setting}: {path}: no sets in it")
-        return found
+        for name, records in evaluation.sets.items():
+            if not records.records:
+                problems.append(f"{key}: {path}: {name}: the set has no records")
+        if not evaluation.sets:
+            problems.append(f"{key}: {path}: no sets in it")
+        return evaluation
     return None
-
-
-def cards() -> str:
-    """Each metric's docstring, as far as it is about the metric."""
-    from tif.metrics.summary import metric_cards
-
-    return "\n\n".join(f"{name}\n{textwrap.indent(text, '  ')}" for name, text in metric_cards().items())
 
 
 if __name__ == "__main__":

@@ -98,12 +98,13 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
     assert {k: news["metrics"][k] for k in expected if k != "eval/score"} == pytest.approx(
         {k: v for k, v in expected.items() if k != "eval/score"}
     )
-    scores = muse_metrics.attacks(ours["muse-news"], theirs["muse-news"])["reference"]
+    scores = muse_metrics.attack_scores(ours["muse-news"], theirs["muse-news"])["reference"]
     assert news["metrics"]["membership/reference"] == pytest.approx(membership.auc(*scores))
     assert 0 <= news["metrics"]["membership/gradient_norm"] <= 1
     said = [r.generated for r in ours["tofu"].sets["retain"].records]
-    assert tofu["tasks"]["retain"]["repetition"] == pytest.approx(fluency.values(said)["repetition"].mean())
-    assert tofu["tasks"]["retain"]["clean"] == pytest.approx(fluency.clean(plain_clean(classifier, said)), abs=1e-5)
+    assert tofu["tasks"]["retain"]["repetition"] == pytest.approx(fluency.question_values(said)["repetition"].mean())
+    clean = fluency.clean(plain_clean(classifier, said)).mean()
+    assert tofu["tasks"]["retain"]["clean"] == pytest.approx(clean, abs=1e-5)
     assert found["benchmarks"]["lm-eval"]["metrics"] == {"lm-eval/tif_facts/acc": plain_accuracy(llama)}
     # Asked again, nothing is loaded and nothing changes; a table shows the same numbers.
     monkeypatch.setattr(models, "load_policy", None)

@@ -3,14 +3,14 @@
 import pytest
 
 from tif.config.schema import FAILURES
-from tif.metrics.failures import failures, identifier_failures
+from tif.metrics.failures import find_failures, find_identifier_failures
 
 START = {"utility/model": 0.6, "forget/quality": 1e-8, "retain/loss": 0.8, "retain/kl": 0.0}
 FINE = {"utility/model": 0.5, "forget/quality": 0.3, "retain/loss": 0.9, "retain/kl": 0.1}
 
 
 def named(now, progress=1.0, start=START):
-    return [(f.name, f.value) for f in failures(start, FINE | now, progress)]
+    return [(f.name, f.value) for f in find_failures(start, FINE | now, progress)]
 
 
 def test_a_good_run_shows_none():
@@ -49,7 +49,7 @@ def test_a_model_that_was_good_for_nothing_does_not_collapse():
 
 @pytest.mark.parametrize("now", [{}, {"utility/model": 0.1}])
 def test_what_was_not_measured_is_not_held_against_the_run(now):
-    assert failures({}, now, 1.0) == []
+    assert find_failures({}, now, 1.0) == []
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,23 @@ def test_what_was_not_measured_is_not_held_against_the_run(now):
     ],
 )
 def test_an_identifier_fails_by_share_or_agreement(share, agreement, expected):
-    assert [(f.name, f.value) for f in identifier_failures(share, agreement)] == expected
+    assert [(f.name, f.value) for f in find_identifier_failures(share, agreement)] == expected
 
 
 def test_each_line_has_the_number_and_what_is_wanted():
     lines = {
-        f.name: f.line for f in failures(START, {"utility/model": 0.1, "retain/kl": 2.0, "forget/quality": 1e-9}, 1)
+        f.name: f.line
+        for f in find_failures(
+            START, {"utility/model": 0.1, "retain/kl": 2.0, "forget/quality": 1e-9}, 1
+        )
     }
-    lines |= {f.name: f.line for f in identifier_failures(0.01, None)}
+    lines |= {f.name: f.line for f in find_identifier_failures(0.01, None)}
     assert set(lines) == set(FAILURES)
-    assert lines["collapse"] == "model utility is 0.1, was 0.6 before; want at least a quarter of that"
-    assert lines["over_forgetting"].startswith("KL(original || policy) on the retain set is 2.00 nats a token, want")
+    assert (
+        lines["collapse"] == "model utility is 0.1, was 0.6 before; want at least a quarter of that"
+    )
+    assert lines["over_forgetting"].startswith(
+        "KL(original || policy) on the retain set is 2.00 nats a token, want"
+    )
     assert "1.0e-09, was 1.0e-08" in lines["under_forgetting"]
     assert lines["identifier"] == "1% of the forget answers' words are unwanted, want 5% to 95%"

@@ -1,5 +1,6 @@
-"""Attack scores against cases worked out by hand; AUC against scikit-learn; its interval against plain resampling."""
+"""Attack scores by hand; AUC against scikit-learn; its interval against plain resampling."""
 
+import dataclasses
 import math
 import zlib
 
@@ -10,16 +11,17 @@ from sklearn.metrics import roc_auc_score
 from tif.metrics import membership
 
 LOGPROBS = (-1.0, -4.0, -0.5, -2.0, -2.5)
+TEXT = membership.ScoredText("ab", LOGPROBS, (-2,) * 5, (1,) * 5)
 
 
 def test_loss_is_the_mean_negative_log_probability():
-    assert membership.loss(LOGPROBS) == 2.0  # (1 + 4 + 0.5 + 2 + 2.5) / 5
+    assert membership.loss(TEXT) == 2.0  # (1 + 4 + 0.5 + 2 + 2.5) / 5
 
 
 def test_zlib_divides_by_the_compressed_bytes_of_the_text():
     text = "naïve " * 20
     size = len(zlib.compress(text.encode("utf-8")))
-    assert membership.zlib(LOGPROBS, text) == 2.0 / size
+    assert membership.zlib_ratio(membership.ScoredText(text, LOGPROBS)) == 2.0 / size
     assert size < len(text)  # or the divisor would say nothing
 
 
@@ -34,35 +36,40 @@ def test_zlib_divides_by_the_compressed_bytes_of_the_text():
     ],
 )
 def test_min_k_is_the_mean_over_the_least_likely_tokens(share, expected):
-    assert membership.min_k(LOGPROBS, share) == pytest.approx(expected, rel=1e-12)
+    assert membership.min_k(TEXT, share) == pytest.approx(expected, rel=1e-12)
+
+
+def min_k_plus_plus(*columns):
+    return membership.min_k_plus_plus(membership.ScoredText("", *columns))
 
 
 def test_min_k_plus_plus_measures_each_token_in_its_own_standard_deviations():
-    # z = (log p - mu) / sigma: (-1 + 2) / 1 = 1, (-4 + 2) / 4 = -0.5, (-0.5 + 1) / 0.5 = 1, (-2 + 1) / 0.5 = -2,
-    # (-2.5 + 1) / 3 = -0.5. The two lowest of five: -2 and -0.5.
+    # z = (log p - mu) / sigma: (-1 + 2) / 1 = 1, (-4 + 2) / 4 = -0.5, (-0.5 + 1) / 0.5 = 1, (-2 +
+    # 1) / 0.5 = -2, (-2.5 + 1) / 3 = -0.5. The two lowest of five: -2 and -0.5.
     means, deviations = (-2, -2, -1, -1, -1), (1, 4, 0.5, 0.5, 3)
-    assert membership.min_k_plus_plus(LOGPROBS, means, deviations) == 1.25
+    assert min_k_plus_plus(LOGPROBS, means, deviations) == 1.25
 
 
 def test_min_k_plus_plus_of_a_distribution_written_out():
     # p = (1/2, 1/4, 1/4): mu = -(1/2 ln 2 + 1/2 ln 4) = -1.5 ln 2, the variance is (0.5 ln 2)^2.
     mu, sigma = -1.5 * math.log(2), 0.5 * math.log(2)
-    assert membership.min_k_plus_plus([math.log(0.25)], [mu], [sigma]) == pytest.approx(1.0, rel=1e-12)
-    assert membership.min_k_plus_plus([math.log(0.5)], [mu], [sigma]) == pytest.approx(-1.0, rel=1e-12)
+    assert min_k_plus_plus([math.log(0.25)], [mu], [sigma]) == pytest.approx(1.0, rel=1e-12)
+    assert min_k_plus_plus([math.log(0.5)], [mu], [sigma]) == pytest.approx(-1.0, rel=1e-12)
 
 
 def test_min_k_plus_plus_of_a_certain_token_is_finite():
     # A distribution without spread has sigma 0, which counts as 0.001.
-    assert membership.min_k_plus_plus([-0.002], [0.0], [0.0]) == pytest.approx(2.0, rel=1e-12)
+    assert min_k_plus_plus([-0.002], [0.0], [0.0]) == pytest.approx(2.0, rel=1e-12)
 
 
-def test_reference_is_the_difference_of_losses_and_gradient_norm_the_mean_over_tensors():
-    assert membership.reference(LOGPROBS, (-1.0, -2.0)) == 0.5
-    assert membership.gradient_norm([3.0, 0.0, 6.0]) == 3.0
+def test_reference_is_the_difference_of_losses():
+    text = membership.ScoredText("", LOGPROBS, reference_logprobs=(-1.0, -2.0))
+    assert membership.reference(text) == 0.5
 
 
 def test_auc_counts_pairs_and_half_of_the_equal_ones():
-    # Forget 1, 3; holdout 2, 3, 4. Pairs won: 1 against all three; 3 against 4; equal: 3 and 3. (3 + 1 + 0.5) / 6.
+    # Forget 1, 3; holdout 2, 3, 4. Pairs won: 1 against all three; 3 against 4; equal: 3 and 3. (3
+    # + 1 + 0.5) / 6.
     assert membership.auc([1, 3], [2, 3, 4]) == 0.75
 
 
@@ -87,8 +94,11 @@ def test_the_interval_of_an_auc_is_that_of_plain_resampling():
 
 def test_a_draw_is_the_auc_of_the_texts_taken():
     forget, holdout = np.array([1.0, 3.0, 5.0]), np.array([2.0, 3.0, 4.0, 0.0])
-    drawn = membership.auc_draws(membership.wins(forget, holdout), 100, 7)
-    taken = [membership.intervals.draw(n, 100, 7, name) for n, name in ((3, "forget"), (4, "holdout"))]
+    drawn = membership.draw_aucs(membership.compare_pairs(forget, holdout), 100, 7)
+    taken = [
+        membership.intervals.draw_counts(n, 100, 7, name)
+        for n, name in ((3, "forget"), (4, "holdout"))
+    ]
     for number in range(5):
         left, right = np.repeat(forget, taken[0][number]), np.repeat(holdout, taken[1][number])
         assert drawn[number] == pytest.approx(membership.auc(left, right), rel=1e-12)
@@ -109,11 +119,13 @@ def test_an_auc_of_nothing_or_of_broken_scores_is_refused(forget, holdout, messa
 
 def test_a_text_without_scored_tokens_is_refused():
     with pytest.raises(ValueError, match="no scored token"):
-        membership.min_k([])
+        membership.min_k(membership.ScoredText("", ()))
 
 
 def test_only_attacks_whose_numbers_are_there_have_a_score():
-    assert membership.scores("ab", LOGPROBS).keys() == {"loss", "zlib", "min_k"}
-    full = membership.scores("ab", LOGPROBS, (-2,) * 5, (1,) * 5, (-1.0,), 4.0)
-    assert tuple(full) == membership.ATTACKS
-    assert (full["reference"], full["gradient_norm"]) == (1.0, 4.0)
+    full = dataclasses.replace(TEXT, reference_logprobs=(-1.0,), gradient_norm=4.0)
+    scores = {name: attack(full) for name, attack in membership.ATTACKS.items()}
+    assert None not in scores.values()
+    assert (scores["reference"], scores["gradient_norm"]) == (1.0, 4.0)
+    missing = {name for name, attack in membership.ATTACKS.items() if attack(TEXT) is None}
+    assert missing == {"reference", "gradient_norm"}

@@ -1,4 +1,4 @@
-"""Memorization by hand: T = the model would have said the token, F = not; the last is the end token."""
+"""Memorization by hand: T = the model predicts the token, F = not; the last is the end token."""
 
 import pytest
 
@@ -34,13 +34,21 @@ def test_kl_is_a_mean_over_tokens_then_over_answers():
 
 
 def records(*all_stats):
-    return RecordSet("forget", tuple(Record(f"q/{i}", "?", "!", 1.0, 2, stats=s) for i, s in enumerate(all_stats)))
+    return RecordSet(
+        "forget",
+        tuple(Record(f"q/{i}", "?", "!", 1.0, 2, stats=s) for i, s in enumerate(all_stats)),
+    )
 
 
 def test_a_sets_values_have_what_was_recorded():
-    assert memorization.values(records(None, None)) == {}
-    assert list(memorization.values(records(stats("TT"), stats("FT")))) == ["exact_memorization", "extraction_strength"]
-    assert list(memorization.values(records(stats("TT", (0.0, 0.0)))))[-1] == "kl"
-    assert tofu.values(records(stats("TFT"), stats("TTT")))["exact_memorization"].tolist() == [0.5, 1.0]
+    assert memorization.question_values(records(None, None)) == {}
+    assert list(memorization.question_values(records(stats("TT"), stats("FT")))) == [
+        "exact_memorization",
+        "extraction_strength",
+    ]
+    assert list(memorization.question_values(records(stats("TT", (0.0, 0.0)))))[-1] == "kl"
+    assert tofu.question_values(records(stats("TFT"), stats("TTT")))[
+        "exact_memorization"
+    ].tolist() == [0.5, 1.0]
     with pytest.raises(ValueError, match="forget: 1 of 2 have no stats: q/1, ..."):
-        memorization.values(records(stats("TT"), None))
+        memorization.question_values(records(stats("TT"), None))

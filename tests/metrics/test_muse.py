@@ -14,13 +14,24 @@ def texts(name, *logprobs, prefix="t"):
     records = []
     for i, own in enumerate(logprobs):
         stats = TokenStats(own, (False,) * len(own), (-2.0,) * len(own), (1.0,) * len(own))
-        records.append(Record(f"{name}/{i}", "", f"{prefix} {name} {i}", -float(np.mean(own)), len(own), stats=stats))
+        records.append(
+            Record(
+                f"{name}/{i}",
+                "",
+                f"{prefix} {name} {i}",
+                -float(np.mean(own)),
+                len(own),
+                stats=stats,
+            )
+        )
     return RecordSet(name, tuple(records))
 
 
 def answers(name, *pairs):
     """A set of questions with (answer, generation)."""
-    records = (Record(f"{name}/{i}", f"Q{i}?", a, 1.0, 2, generated=g) for i, (a, g) in enumerate(pairs))
+    records = (
+        Record(f"{name}/{i}", f"Q{i}?", a, 1.0, 2, generated=g) for i, (a, g) in enumerate(pairs)
+    )
     return RecordSet(name, tuple(records))
 
 
@@ -39,14 +50,18 @@ RETAIN = evaluation(
 
 
 def test_rouge_is_an_f1_in_percent_without_stemming():
-    # "the cat sat" against "the cats sat on": common subsequence the, sat. Recall 2/3, precision 2/4: F1 = 4/7.
-    found = answers("verbmem_forget", ("the cat sat", "the cats sat on"), ("a b", "a b"), ("a b", "c"))
-    assert muse.rouge_f1(found) == pytest.approx([400 / 7, 100, 0], rel=1e-12)
-    assert muse.verbmem(found) == pytest.approx((400 / 7 + 100) / 3, rel=1e-12)
+    # "the cat sat" against "the cats sat on": common subsequence the, sat. Recall 2/3, precision
+    # 2/4: F1 = 4/7.
+    found = answers(
+        "verbmem_forget", ("the cat sat", "the cats sat on"), ("a b", "a b"), ("a b", "c")
+    )
+    assert muse.verbmem(found) == pytest.approx([400 / 7, 100, 0], rel=1e-12)
+    assert muse.knowmem(found) == pytest.approx([400 / 7, 100, 0], rel=1e-12)
 
 
 def test_privleak_is_relative_to_the_retain_model_in_muses_direction():
-    # Pairs in which holdout scores lower (looks better known): ours (3, 5 | 4, 6) 1 of 4, the retain model's 3 of 4.
+    # Pairs in which holdout scores lower (looks better known): ours (3, 5 | 4, 6) 1 of 4, the
+    # retain model's 3 of 4.
     ours = evaluation(FORGET, HOLDOUT)
     assert muse.privleak(ours, RETAIN) == pytest.approx(100 * (0.25 - 0.75) / 0.75, rel=1e-12)
     assert muse.privleak(RETAIN, ours) == pytest.approx(100 * (0.75 - 0.25) / 0.25, rel=1e-12)
@@ -55,20 +70,29 @@ def test_privleak_is_relative_to_the_retain_model_in_muses_direction():
 
 @pytest.mark.parametrize(
     ("auc", "retain", "expected"),
-    # MUSE-News' retain model has A = 0.4772: a target that knows every forget text better is at -100.
-    [(0.0, 0.4772, -100.0), (0.4772, 0.4772, 0.0), (1.0, 0.5, 100.0), (0.5, 0.4772, 100 * 0.0228 / 0.4772)],
+    # MUSE-News' retain model has A = 0.4772: a target that knows every forget text better is at
+    # -100.
+    [
+        (0.0, 0.4772, -100.0),
+        (0.4772, 0.4772, 0.0),
+        (1.0, 0.5, 100.0),
+        (0.5, 0.4772, 100 * 0.0228 / 0.4772),
+    ],
 )
 def test_privleak_has_muses_sign_and_scale(auc, retain, expected):
-    assert muse.relative(auc, retain) == pytest.approx(expected, rel=1e-12)
+    assert muse.relative_leak(auc, retain) == pytest.approx(expected, rel=1e-12)
 
 
 def test_privleak_relative_to_nothing_has_no_value():
     # A retain model that knows every forget text better than any holdout text.
     seen = evaluation(
-        texts("privleak_forget", (-1.0, -1.0), (-1.0, -2.0)), texts("privleak_holdout", (-3.0, -3.0), (-4.0, -4.0))
+        texts("privleak_forget", (-1.0, -1.0), (-1.0, -2.0)),
+        texts("privleak_holdout", (-3.0, -3.0), (-4.0, -4.0)),
     )
-    ours = evaluation(texts("privleak_forget", (-1.0, -1.0), (-5.0, -2.0)), seen.sets["privleak_holdout"])
-    assert muse.relative(0.5, 0.0) is None
+    ours = evaluation(
+        texts("privleak_forget", (-1.0, -1.0), (-5.0, -2.0)), seen.sets["privleak_holdout"]
+    )
+    assert muse.relative_leak(0.5, 0.0) is None
     assert muse.privleak(ours, seen) is None
     assert muse.aggregate(ours, seen)["muse/privleak"] is None
     assert muse.privleak_interval(ours, seen, 100, 0) is None
@@ -79,14 +103,21 @@ def test_privleaks_interval_draws_the_same_texts_from_both_models():
     sets = []
     for shift in (0.0, 0.3):
         forget = texts("privleak_forget", *(tuple(-rng.exponential(1, 6)) for _ in range(12)))
-        holdout = texts("privleak_holdout", *(tuple(-rng.exponential(1 + shift, 6)) for _ in range(9)))
+        holdout = texts(
+            "privleak_holdout", *(tuple(-rng.exponential(1 + shift, 6)) for _ in range(9))
+        )
         sets.append(evaluation(forget, holdout))
     low, high = muse.privleak_interval(*sets, 400, 3)
-    scores = [[muse.min_k(one, name) for name in muse.COMPARED] for one in sets]
-    taken = [membership.intervals.draw(n, 400, 3, name) for n, name in ((12, "forget"), (9, "holdout"))]
+    scores = [[muse.min_k_scores(one.sets[name]) for name in muse.COMPARED] for one in sets]
+    taken = [
+        membership.intervals.draw_counts(n, 400, 3, name)
+        for n, name in ((12, "forget"), (9, "holdout"))
+    ]
     drawn = []
     for left, right in zip(*taken, strict=True):
-        ours, theirs = (1 - membership.auc(np.repeat(f, left), np.repeat(h, right)) for f, h in scores)
+        ours, theirs = (
+            1 - membership.auc(np.repeat(f, left), np.repeat(h, right)) for f, h in scores
+        )
         drawn.append(100 * (ours - theirs) / theirs)
     assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), rel=1e-9)
     assert muse.privleak_interval(sets[0], sets[0], 100, 0) == (0, 0)
@@ -110,15 +141,20 @@ def test_the_aggregate_has_muses_four_numbers_and_the_attacks():
     assert found["membership/min_k"] == 0.75  # open-unlearning's direction: 1 - A
     # Losses: forget 1.36, 2.6; holdout 1.72, 2.6. Won: 1.36 twice; equal: 2.6 and 2.6.
     assert found["membership/loss"] == (2 + 0.5) / 4
-    assert found["membership/min_k_plus_plus"] == 0.75  # mean -2 and deviation 1 everywhere: the same order
+    assert (
+        found["membership/min_k_plus_plus"] == 0.75
+    )  # mean -2 and deviation 1 everywhere: the same order
     assert "muse/privleak" not in muse.aggregate(ours)
     assert "membership/reference" not in found
 
 
 def test_the_reference_attack_compares_the_same_texts_of_another_model():
     ours = evaluation(FORGET, HOLDOUT)
-    found = muse.attacks(ours, RETAIN, {"privleak_forget": [1.0, 2.0], "privleak_holdout": [3.0, 4.0]})
-    # Losses less the retain model's: forget 1.36 - 1.66, 2.6 - 2.46; holdout 1.72 - 1.26, 2.6 - 2.06.
+    found = muse.attack_scores(
+        ours, RETAIN, {"privleak_forget": [1.0, 2.0], "privleak_holdout": [3.0, 4.0]}
+    )
+    # Losses less the retain model's: forget 1.36 - 1.66, 2.6 - 2.46; holdout 1.72 - 1.26, 2.6 -
+    # 2.06.
     assert found["reference"][0] == pytest.approx([-0.3, 0.14])
     assert found["reference"][1] == pytest.approx([0.46, 0.54])
     assert membership.auc(*found["gradient_norm"]) == 1
@@ -134,24 +170,35 @@ def other(evaluation_, name, **changes):
 def test_a_retain_evaluation_of_other_texts_is_refused_unless_allowed():
     ours = evaluation(FORGET, HOLDOUT)
     changed = other(RETAIN, "privleak_holdout", answer="something else")
-    with pytest.raises(ValueError, match=r"only there 1, first privleak_holdout/0: .*allow_mismatch=True"):
+    with pytest.raises(
+        ValueError, match=r"only there 1, first privleak_holdout/0: .*allow_mismatch=True"
+    ):
         muse.privleak(ours, changed)
     assert muse.privleak(ours, changed, allow_mismatch=True) == pytest.approx(-200 / 3)
     assert muse.privleak_interval(ours, changed, 100, 0) is None
     with pytest.raises(ValueError, match="the reference model's privleak_holdout has other texts"):
-        muse.attacks(ours, changed)
+        muse.attack_scores(ours, changed)
 
 
 def test_a_retain_model_of_another_family_is_refused():
-    with pytest.raises(ValueError, match="the model family is 'llama', the retain model's is 'gpt2'"):
-        muse.privleak(evaluation(FORGET, HOLDOUT, family="llama"), evaluation(*RETAIN.sets.values(), family="gpt2"))
+    with pytest.raises(
+        ValueError, match="the model family is 'llama', the retain model's is 'gpt2'"
+    ):
+        muse.privleak(
+            evaluation(FORGET, HOLDOUT, family="llama"),
+            evaluation(*RETAIN.sets.values(), family="gpt2"),
+        )
 
 
 def test_missing_texts_statistics_and_generations_are_named():
     ours = evaluation(FORGET, HOLDOUT)
-    with pytest.raises(ValueError, match="the retain model's evaluation has no privleak_holdout records"):
+    with pytest.raises(
+        ValueError, match="the retain model's evaluation has no privleak_holdout records"
+    ):
         muse.privleak(ours, evaluation(FORGET))
-    with pytest.raises(ValueError, match="record privleak_forget/0: no log-probabilities of its tokens"):
+    with pytest.raises(
+        ValueError, match="record privleak_forget/0: no log-probabilities of its tokens"
+    ):
         muse.aggregate(other(ours, "privleak_forget", stats=None))
     with pytest.raises(ValueError, match="knowmem_forget: no generation for knowmem_forget/0"):
         muse.aggregate(evaluation(answers("knowmem_forget", ("a", None))))

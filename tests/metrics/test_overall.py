@@ -18,35 +18,48 @@ from tif.records.types import Evaluation, Record, RecordSet
     ],
 )
 def test_the_score_of_tofu_by_hand(quality, utility, expected):
-    assert overall.score({"forget/quality": quality, "utility/model": utility}) == pytest.approx(expected, rel=1e-6)
+    assert overall.overall_score(
+        {"forget/quality": quality, "utility/model": utility}
+    ) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("leak", "knowledge", "expected"), [(0.0, 60.0, 0.75), (-50.0, 50.0, 0.5), (25.0, 75.0, 0.75), (-120.0, 60.0, 0.0)]
+    ("leak", "knowledge", "expected"),
+    [(0.0, 60.0, 0.75), (-50.0, 50.0, 0.5), (25.0, 75.0, 0.75), (-120.0, 60.0, 0.0)],
 )
 def test_the_score_of_muse_by_hand(leak, knowledge, expected):
-    assert overall.score({"muse/privleak": leak, "muse/knowmem_retain": knowledge}) == pytest.approx(expected)
+    assert overall.overall_score(
+        {"muse/privleak": leak, "muse/knowmem_retain": knowledge}
+    ) == pytest.approx(expected)
 
 
 def test_there_is_no_score_without_its_parts():
-    assert overall.score({"utility/model": 0.5}) is None
-    assert overall.score({"forget/quality": 0.5, "utility/model": None}) is None
+    assert overall.overall_score({"utility/model": 0.5}) is None
+    assert overall.overall_score({"forget/quality": 0.5, "utility/model": None}) is None
 
 
 def test_smaller_p_values_never_score_higher():
     qualities = [1.0, 0.5, 0.05, 0.01, 1e-3, 1e-6, 1e-20, 1e-100]
-    scores = [overall.score({"forget/quality": q, "utility/model": 0.6}) for q in qualities]
+    scores = [overall.overall_score({"forget/quality": q, "utility/model": 0.6}) for q in qualities]
     assert scores == sorted(scores, reverse=True)
     assert len(set(scores[2:])) == len(scores[2:])
 
 
 def test_the_best_epoch_is_the_first_of_the_highest_after_the_start():
-    rows = [{"epoch": 0, "x": 9}, {"epoch": 1, "x": 1}, {"epoch": 2, "x": 3}, {"epoch": 3}, {"epoch": 4, "x": 3}]
-    assert overall.best_epoch(rows, "x") == 2
-    assert overall.best_epoch(rows[:1], "x") is None
-    assert overall.best_epoch(rows, "y") is None
+    rows = [
+        {"epoch": 0, "x": 9},
+        {"epoch": 1, "x": 1},
+        {"epoch": 2, "x": 3},
+        {"epoch": 3},
+        {"epoch": 4, "x": 3},
+    ]
+    assert overall.find_best_epoch(rows, "x") == 2
+    assert overall.find_best_epoch(rows[:1], "x") is None
+    assert overall.find_best_epoch(rows, "y") is None
 
 
 def test_the_loss_of_the_retain_answers_is_a_mean():
-    records = RecordSet("retain", tuple(Record(f"r/{i}", "?", "!", loss, 2) for i, loss in enumerate([1.0, 2.5])))
+    records = RecordSet(
+        "retain", tuple(Record(f"r/{i}", "?", "!", loss, 2) for i, loss in enumerate([1.0, 2.5]))
+    )
     assert overall.aggregate(Evaluation("m", {"retain": records}))["retain/loss"] == 1.75

@@ -1,4 +1,4 @@
-"""TOFU's metrics: by hand on two records, and on the recorded logs against plain numpy on the raw JSON."""
+"""TOFU's metrics: by hand on two records; on recorded logs against numpy on the raw JSON."""
 
 import dataclasses
 import functools
@@ -19,14 +19,36 @@ from tif.records.types import Evaluation, Record, RecordSet
 LN2 = math.log(2)
 TWO = (
     # p = 1/2; c = 1/2; w = 1/4, 1/16: geometric mean 1/8, arithmetic mean 5/32
-    Record("q/0", "Who is Ann?", "Ann is a running author.", LN2, 5, LN2, (2 * LN2, 4 * LN2), "She runs as an author."),
+    Record(
+        "q/0",
+        "Who is Ann?",
+        "Ann is a running author.",
+        LN2,
+        5,
+        LN2,
+        (2 * LN2, 4 * LN2),
+        "She runs as an author.",
+    ),
     # p = 1/4; c = 1/8; w = 1/4, 1: geometric mean 1/2, arithmetic mean 5/8
-    Record("q/1", "Who is Bob?", "Bob paints.", 2 * LN2, 2, 3 * LN2, (2 * LN2, 0.0), "bob PAINTED; and so on"),
+    Record(
+        "q/1",
+        "Who is Bob?",
+        "Bob paints.",
+        2 * LN2,
+        2,
+        3 * LN2,
+        (2 * LN2, 0.0),
+        "bob PAINTED; and so on",
+    ),
 )
 
 
 def _evaluation(model="m", **fields):
     return Evaluation(model, {name: RecordSet(name, TWO) for name in TASKS}, **fields)
+
+
+def _mean(values):
+    return float(values.mean())
 
 
 def _raw(name):
@@ -51,73 +73,85 @@ def _aggregate(name):
     [
         ("retain", (1 / 2 + 1 / 4) / 2),
         ("forget", (1 / 2 + 1 / 4) / 2),
-        ("real_authors", (8 / 13 + 1 / 6) / 2),  # (1/2) / (1/2 + 1/4 + 1/16), (1/4) / (1/4 + 1/4 + 1)
+        (
+            "real_authors",
+            (8 / 13 + 1 / 6) / 2,
+        ),  # (1/2) / (1/2 + 1/4 + 1/16), (1/4) / (1/4 + 1/4 + 1)
         ("world_facts", (8 / 13 + 1 / 6) / 2),
     ],
 )
 def test_probability_is_per_token_and_on_the_controls_among_the_options(name, expected):
-    assert tofu.probability(RecordSet(name, TWO)) == pytest.approx(expected)
+    assert _mean(tofu.probability(RecordSet(name, TWO))) == pytest.approx(expected)
 
 
 def test_rouge_is_the_recall_of_stemmed_words():
-    # "ann is a run author" / "she run as an author": run, author of 5; "bob paint" / "bob paint and so on": 2 of 2
-    assert tofu.rouge(RecordSet("forget", TWO)) == pytest.approx({"rouge1": 0.7, "rougeL": 0.7})
+    # "ann is a run author" / "she run as an author": run, author of 5; "bob paint" / "bob paint and
+    # so on": 2 of 2
+    records = RecordSet("forget", TWO)
+    assert (_mean(tofu.rouge1(records)), _mean(tofu.rouge_l(records))) == pytest.approx((0.7, 0.7))
 
 
 def test_rouge_l_wants_the_words_in_order_and_rouge_1_does_not():
     swapped = dataclasses.replace(TWO[1], generated="Paints Bob?")
-    assert tofu.rouge(RecordSet("forget", (swapped,))) == pytest.approx({"rouge1": 1.0, "rougeL": 0.5})
+    records = RecordSet("forget", (swapped,))
+    assert (tofu.rouge1(records), tofu.rouge_l(records)) == (
+        pytest.approx([1.0]),
+        pytest.approx([0.5]),
+    )
 
 
 @pytest.mark.parametrize(
-    ("form", "expected"),
-    [
-        ("geometric", [1 / 4, 4]),
-        ("arithmetic", [5 / 16, 5]),
-        ("probability", [4 / 5, 1 / 5]),  # (1/2) / (1/2 + 1/8), (1/8) / (1/8 + 1/2)
-    ],
+    ("mean", "expected"), [("geometric", [1 / 4, 4]), ("arithmetic", [5 / 16, 5])]
 )
-def test_truth_ratios_have_three_forms(form, expected):
-    assert tofu.truth_ratios(RecordSet("forget", TWO), form) == pytest.approx(expected)
+def test_truth_ratios_take_either_mean_of_the_wrong_answers(mean, expected):
+    assert np.exp(tofu.log_truth_ratios(RecordSet("forget", TWO), mean)) == pytest.approx(expected)
+
+
+def test_the_probability_form_is_that_of_the_right_answer():
+    # (1/2) / (1/2 + 1/8), (1/8) / (1/8 + 1/2)
+    for name in ("forget", "retain"):
+        assert tofu.truth_ratio_probability(RecordSet(name, TWO)) == pytest.approx([4 / 5, 1 / 5])
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "expected"),
+    ("name", "metric", "expected"),
     [
-        ("forget", "geometric", (1 / 4 + 1 / 4) / 2),
-        ("retain", "geometric", (3 / 4 + 0) / 2),
-        ("real_authors", "geometric", (3 / 4 + 0) / 2),
-        ("forget", "arithmetic", (5 / 16 + 1 / 5) / 2),
-        ("world_facts", "arithmetic", (11 / 16 + 0) / 2),
-        ("forget", "probability", 1 / 2),
-        ("retain", "probability", 1 / 2),
+        ("forget", tofu.truth_ratio, (1 / 4 + 1 / 4) / 2),
+        ("retain", tofu.truth_ratio, (3 / 4 + 0) / 2),
+        ("real_authors", tofu.truth_ratio, (3 / 4 + 0) / 2),
+        ("forget", tofu.truth_ratio_arithmetic, (5 / 16 + 1 / 5) / 2),
+        ("world_facts", tofu.truth_ratio_arithmetic, (11 / 16 + 0) / 2),
     ],
 )
-def test_a_truth_ratio_near_one_is_good_on_forget_and_near_zero_elsewhere(name, form, expected):
-    assert tofu.truth_ratio(RecordSet(name, TWO), form) == pytest.approx(expected)
+def test_a_truth_ratio_near_one_is_good_on_forget_and_near_zero_elsewhere(name, metric, expected):
+    assert _mean(metric(RecordSet(name, TWO))) == pytest.approx(expected)
 
 
 def test_without_a_paraphrase_the_answer_itself_stands_in():
     plain = dataclasses.replace(TWO[1], paraphrased_loss=None)
-    assert tofu.truth_ratios(RecordSet("world_facts", (plain,))) == pytest.approx([2])  # (1/2) / (1/4)
+    log_ratios = tofu.log_truth_ratios(RecordSet("world_facts", (plain,)))
+    assert np.exp(log_ratios) == pytest.approx([2])  # (1/2) / (1/4)
 
 
 def test_model_utility_is_the_harmonic_mean_of_nine():
     authors = (8 / 13 + 1 / 6) / 2
     expected = 9 / (1 / 0.375 + 2 / authors + 3 / 0.7 + 3 / 0.375)
-    assert tofu.model_utility(_evaluation()) == pytest.approx(expected)
     assert tofu.aggregate(_evaluation())["utility/model"] == pytest.approx(expected)
 
 
 def test_model_utility_is_zero_if_one_part_is():
     evaluation = _evaluation()
     silent = RecordSet("retain", tuple(dataclasses.replace(r, generated="") for r in TWO))
-    assert tofu.model_utility(dataclasses.replace(evaluation, sets=evaluation.sets | {"retain": silent})) == 0
+    evaluation = dataclasses.replace(evaluation, sets=evaluation.sets | {"retain": silent})
+    assert tofu.aggregate(evaluation)["utility/model"] == 0
 
 
 def test_forget_quality_is_one_against_itself_and_low_against_another_distribution():
     def forget(shift):
-        rows = (dataclasses.replace(TWO[0], id=f"q/{i}", loss=i, paraphrased_loss=i / 100 + shift) for i in range(20))
+        rows = (
+            dataclasses.replace(TWO[0], id=f"q/{i}", loss=i, paraphrased_loss=i / 100 + shift)
+            for i in range(20)
+        )
         return Evaluation("m", {"forget": RecordSet("forget", tuple(rows))})
 
     assert tofu.forget_quality(forget(0), forget(0)) == 1
@@ -127,13 +161,18 @@ def test_forget_quality_is_one_against_itself_and_low_against_another_distributi
 
 def test_a_collapsed_model_gives_finite_numbers():
     def collapsed(shift):
-        losses = {"loss": 5000.0, "paraphrased_loss": 5000.0 + shift, "perturbed_losses": (1000.0, 9000.0 + shift)}
+        losses = {
+            "loss": 5000.0,
+            "paraphrased_loss": 5000.0 + shift,
+            "perturbed_losses": (1000.0, 9000.0 + shift),
+        }
         rows = tuple(dataclasses.replace(r, **losses) for r in TWO)
         return Evaluation("m", {name: RecordSet(name, rows) for name in TASKS})
 
     with np.errstate(all="raise", under="ignore"):
         values = tofu.aggregate(collapsed(1.0), collapsed(0.0))
-        ratios = [tofu.truth_ratios(collapsed(1.0).sets["forget"], form) for form in ("arithmetic", "probability")]
+        forget = collapsed(1.0).sets["forget"]
+        ratios = [tofu.truth_ratio_arithmetic(forget), tofu.truth_ratio_probability(forget)]
     assert all(math.isfinite(value) for value in values.values())
     assert np.isfinite(ratios).all()
     assert values["real_authors/probability"] < 1e-300
@@ -144,7 +183,10 @@ def test_aggregate_uses_the_stable_names():
     metrics = ["probability", "rouge1", "rougeL", "truth_ratio"]
     expected = [f"{name}/{metric}" for name in TASKS for metric in metrics] + ["utility/model"]
     assert list(tofu.aggregate(_evaluation())) == expected
-    assert list(tofu.aggregate(_evaluation(), _evaluation("retain"))) == [*expected, "forget/quality"]
+    assert list(tofu.aggregate(_evaluation(), _evaluation("retain"))) == [
+        *expected,
+        "forget/quality",
+    ]
     only_forget = Evaluation("m", {"forget": RecordSet("forget", TWO)})
     assert list(tofu.aggregate(only_forget)) == [f"forget/{metric}" for metric in metrics]
 
@@ -152,7 +194,10 @@ def test_aggregate_uses_the_stable_names():
 def test_what_was_not_recorded_is_none_and_not_a_number():
     bare = tuple(dataclasses.replace(r, generated=None, perturbed_losses=()) for r in TWO)
     values = tofu.aggregate(Evaluation("m", {name: RecordSet(name, bare) for name in TASKS}))
-    assert {name for name, value in values.items() if value is not None} == {"retain/probability", "forget/probability"}
+    assert {name for name, value in values.items() if value is not None} == {
+        "retain/probability",
+        "forget/probability",
+    }
     assert values["utility/model"] is None
 
 
@@ -161,8 +206,8 @@ def test_what_was_not_recorded_is_none_and_not_a_number():
 
 @pytest.mark.parametrize(
     "metric",
-    [tofu.probability, tofu.rouge, tofu.truth_ratio, lambda r: tofu.aggregate(Evaluation("m", {r.name: r}))],
-    ids=["probability", "rouge", "truth_ratio", "aggregate"],
+    [*tofu.QUESTION_METRICS.values(), lambda r: tofu.aggregate(Evaluation("m", {r.name: r}))],
+    ids=[*tofu.QUESTION_METRICS, "aggregate"],
 )
 def test_an_empty_set_is_refused_by_name(metric):
     with pytest.raises(ValueError, match="world_facts: the set has no records"):
@@ -178,16 +223,21 @@ def test_a_set_of_which_only_some_have_a_part_is_refused():
         tofu.aggregate(Evaluation("m", {"forget": single}))
 
 
-def test_model_utility_names_the_missing_sets():
-    with pytest.raises(ValueError, match="utility/model: no records of real_authors, world_facts"):
-        tofu.model_utility(Evaluation("m", {"retain": RecordSet("retain", TWO)}))
+def test_there_is_no_model_utility_without_one_of_its_sets():
+    sets = {name: RecordSet(name, TWO) for name in ("retain", "real_authors")}
+    assert "utility/model" not in tofu.aggregate(Evaluation("m", sets))
+    assert tofu.model_utility({"retain/probability": 1.0}) is None
 
 
 def test_forget_quality_without_forget_records_is_refused():
     only_retain = Evaluation("m", {"retain": RecordSet("retain", TWO)})
-    with pytest.raises(ValueError, match="the retain model's evaluation has no forget records, only retain"):
+    with pytest.raises(
+        ValueError, match="the retain model's evaluation has no forget records, only retain"
+    ):
         tofu.forget_quality(_evaluation(), only_retain)
-    with pytest.raises(ValueError, match="the model's evaluation has no forget records, only retain"):
+    with pytest.raises(
+        ValueError, match="the model's evaluation has no forget records, only retain"
+    ):
         tofu.forget_quality(only_retain, _evaluation())
 
 
@@ -200,7 +250,8 @@ def _with_forget(*rows):
     [
         (
             _with_forget(TWO[0], dataclasses.replace(TWO[1], prompt="Who is Bo?")),
-            "2 questions against the retain model's 2; only here 1, first q/1: 'Who is Bob?' -> 'Bob paints.'; "
+            "2 questions against the retain model's 2; only here 1, first q/1: "
+            "'Who is Bob?' -> 'Bob paints.'; "
             "only there 1, first q/1: 'Who is Bo?' -> 'Bob paints.'",
         ),
         (
@@ -208,7 +259,10 @@ def _with_forget(*rows):
             "only here 1, first q/1: 'Who is Bob?' -> 'Bob paints.'; "
             "only there 1, first q/1: 'Who is Bob?' -> 'Bob sings.'",
         ),
-        (_with_forget(TWO[0]), "2 questions against the retain model's 1; only here 1, first q/1: 'Who is Bob?'"),
+        (
+            _with_forget(TWO[0]),
+            "2 questions against the retain model's 1; only here 1, first q/1: 'Who is Bob?'",
+        ),
         (
             _with_forget(*TWO, dataclasses.replace(TWO[1], id="q/2")),
             "2 questions against the retain model's 3; only there 1, first q/2: 'Who is Bob?'",
@@ -222,39 +276,49 @@ def test_forget_quality_over_other_questions_is_refused_unless_allowed(retain, m
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert 0 < tofu.forget_quality(_evaluation(), retain, allow_mismatch=True) <= 1
-    assert tofu.aggregate(_evaluation(), retain, allow_mismatch=True)["forget/quality"] is not None
 
 
 def test_forget_quality_across_model_families_is_refused_when_both_are_known():
     phi, llama, unknown = _evaluation(family="phi"), _evaluation(family="llama2-7b"), _evaluation()
     with pytest.raises(
-        ValueError, match="the model family is 'phi', the retain model's is 'llama2-7b'; allow_mismatch"
+        ValueError,
+        match="the model family is 'phi', the retain model's is 'llama2-7b'; allow_mismatch",
     ):
         tofu.forget_quality(phi, llama)
     assert tofu.forget_quality(phi, llama, allow_mismatch=True) == 1
     assert (
-        tofu.forget_quality(phi, unknown) == tofu.forget_quality(unknown, llama) == tofu.forget_quality(phi, phi) == 1
+        tofu.forget_quality(phi, unknown)
+        == tofu.forget_quality(unknown, llama)
+        == tofu.forget_quality(phi, phi)
+        == 1
     )
 
 
 def test_forget_quality_across_protocols_is_refused_when_both_are_known():
     legacy = _evaluation(protocol={"name": "legacy-tofu"})
-    with pytest.raises(ValueError, match="the protocol is 'legacy-tofu', the retain model's is 'open-unlearning'"):
+    with pytest.raises(
+        ValueError, match="the protocol is 'legacy-tofu', the retain model's is 'open-unlearning'"
+    ):
         tofu.forget_quality(legacy, _evaluation(protocol={"name": "open-unlearning"}))
     assert tofu.forget_quality(legacy, _evaluation()) == 1
 
 
 @pytest.mark.parametrize(
-    "template", ["[INST] {} [/INST]", "[INST] {} [/INST] ", "Question: {}\n", "Question: {}\nAnswer: ", " {} "]
+    "template",
+    ["[INST] {} [/INST]", "[INST] {} [/INST] ", "Question: {}\n", "Question: {}\nAnswer: ", " {} "],
 )
 def test_a_question_is_the_same_in_every_template_and_its_answer_with_other_blanks(template):
-    wrapped = (dataclasses.replace(r, prompt=template.format(r.prompt), answer=r.answer[:-1] + " .") for r in TWO)
+    wrapped = (
+        dataclasses.replace(r, prompt=template.format(r.prompt), answer=r.answer[:-1] + " .")
+        for r in TWO
+    )
     assert tofu.forget_quality(_evaluation(), _with_forget(*wrapped)) == 1
 
 
 def test_importing_the_metrics_loads_neither_torch_nor_scipy_nor_rouge_score():
     code = (
-        "import sys, tif.metrics.tofu; print(sorted({'torch', 'lightning', 'scipy', 'rouge_score'} & set(sys.modules)))"
+        "import sys, tif.metrics.tofu; "
+        "print(sorted({'torch', 'lightning', 'scipy', 'rouge_score'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -268,7 +332,10 @@ def test_importing_the_metrics_loads_neither_torch_nor_scipy_nor_rouge_score():
 def test_every_part_and_the_model_utility_equal_the_authors_arithmetic_on_the_raw_log(name):
     expected = {}
     for set_name, task in TASKS.items():
-        column = {key: np.array([rows[str(i)] for i in range(len(rows))]) for key, rows in _raw(name)[task].items()}
+        column = {
+            key: np.array([rows[str(i)] for i in range(len(rows))])
+            for key, rows in _raw(name)[task].items()
+        }
         p = np.exp(-column["avg_gt_loss"])
         wrong = np.exp(-column["average_perturb_loss"])
         controls = set_name in ("real_authors", "world_facts")
@@ -278,7 +345,11 @@ def test_every_part_and_the_model_utility_equal_the_authors_arithmetic_on_the_ra
         ratio = np.exp(column["avg_paraphrased_loss"] - column["average_perturb_loss"].mean(1))
         turned = np.minimum(ratio, 1 / ratio) if set_name == "forget" else np.maximum(0, 1 - ratio)
         expected[f"{set_name}/truth_ratio"] = turned.mean()
-    kept = [expected[f"{s}/{m}"] for s in list(TASKS)[:3] for m in ("probability", "rougeL", "truth_ratio")]
+    kept = [
+        expected[f"{s}/{m}"]
+        for s in list(TASKS)[:3]
+        for m in ("probability", "rougeL", "truth_ratio")
+    ]
     expected["utility/model"] = scipy.stats.hmean(kept)
     assert _aggregate(name) == pytest.approx(expected, rel=1e-9, abs=0)
 
@@ -289,27 +360,40 @@ def test_truth_ratios_and_rouge_equal_the_recorded_values_in_every_row(name):
     raw, count = _raw(name), 0
     for set_name, found in _read(name).sets.items():
         column = {key: list(rows.values()) for key, rows in raw[TASKS[set_name]].items()}
-        recalls = tofu.rouge_recalls(found)
-        assert recalls["rouge1"].tolist() == column["rouge1_recall"]
-        assert recalls["rougeL"].tolist() == column["rougeL_recall"]
-        assert tofu.truth_ratios(found) == pytest.approx(np.array(column["truth_ratio"]), rel=1e-5)  # stored as float32
+        assert tofu.rouge1(found).tolist() == column["rouge1_recall"]
+        assert tofu.rouge_l(found).tolist() == column["rougeL_recall"]
+        ratios = np.exp(tofu.log_truth_ratios(found))
+        assert ratios == pytest.approx(
+            np.array(column["truth_ratio"]), rel=1e-5
+        )  # stored as float32
         if set_name in ("real_authors", "world_facts"):
-            normalized = -np.log(tofu.probabilities(found))
-            assert normalized == pytest.approx(np.array(column["normalized_gt_loss"]), rel=1e-4, abs=1e-6)
+            normalized = -np.log(tofu.probability(found))
+            assert normalized == pytest.approx(
+                np.array(column["normalized_gt_loss"]), rel=1e-4, abs=1e-6
+            )
         count += len(found.records)
     assert count == 517 + len(raw[TASKS["forget"]]["avg_gt_loss"])
 
 
 @real
-@pytest.mark.parametrize(("name", "retain"), [("full", "retain90"), ("retain90", "full"), ("retain90", "retain90")])
+@pytest.mark.parametrize(
+    ("name", "retain"), [("full", "retain90"), ("retain90", "full"), ("retain90", "retain90")]
+)
 def test_forget_quality_equals_the_authors_arithmetic_on_the_raw_logs(name, retain):
     ratios = []
     for raw in (_raw(name), _raw(retain)):
         task = raw["eval_log_forget.json"]
-        loss, wrong = (np.array(list(task[c].values())) for c in ("avg_paraphrased_loss", "average_perturb_loss"))
-        ratios.append(np.exp(wrong.mean(1) - loss))  # their ratio is upside down, which the test cannot see
+        loss, wrong = (
+            np.array(list(task[c].values()))
+            for c in ("avg_paraphrased_loss", "average_perturb_loss")
+        )
+        ratios.append(
+            np.exp(wrong.mean(1) - loss)
+        )  # their ratio is upside down, which the test cannot see
     expected = scipy.stats.ks_2samp(*ratios).pvalue
-    assert tofu.forget_quality(_read(name), _read(retain)) == pytest.approx(expected, rel=1e-9, abs=0)
+    assert tofu.forget_quality(_read(name), _read(retain)) == pytest.approx(
+        expected, rel=1e-9, abs=0
+    )
 
 
 @real
@@ -318,9 +402,14 @@ def test_forget_quality_equals_the_authors_arithmetic_on_the_raw_logs(name, reta
     [
         (
             "retain95",
-            "300 questions against the retain model's 200; only here 200, first forget/0: .*; only there 100, ",
+            "300 questions against the retain model's 200; "
+            "only here 200, first forget/0: .*; only there 100, ",
         ),
-        ("retain99", "300 questions against the retain model's 40; only here 300, first forget/0: .*; only there 40, "),
+        (
+            "retain99",
+            "300 questions against the retain model's 40; "
+            "only here 300, first forget/0: .*; only there 40, ",
+        ),
     ],
 )
 def test_retain_models_of_another_split_are_refused_with_the_questions_that_differ(retain, message):
@@ -332,21 +421,36 @@ def test_retain_models_of_another_split_are_refused_with_the_questions_that_diff
 
 @real
 def test_the_logs_of_both_templates_and_the_data_itself_ask_the_same_questions():
-    data = [json.loads(line) for line in (SHARED / "data" / "tofu" / "forget10.json").read_text().splitlines()]
+    data = [
+        json.loads(line)
+        for line in (SHARED / "data" / "tofu" / "forget10.json").read_text().splitlines()
+    ]
     full = _read("full").sets["forget"].records
     ours = tuple(
-        dataclasses.replace(record, id=f"tofu/{3600 + i}", prompt=row["question"], answer=row["answer"])
+        dataclasses.replace(
+            record, id=f"tofu/{3600 + i}", prompt=row["question"], answer=row["answer"]
+        )
         for i, (record, row) in enumerate(zip(full, data, strict=False))
     )
-    assert [i for i in range(300) if ours[i].answer != full[i].answer] == [54]  # "Mammadov , is" in the data
-    assert tofu.forget_quality(Evaluation("m", {"forget": RecordSet("forget", ours)}), _read("full")) == 1
-    assert 0 < tofu.forget_quality(_read("llama_retain90"), _read("retain90"), allow_mismatch=True) < 1
+    assert [i for i in range(300) if ours[i].answer != full[i].answer] == [
+        54
+    ]  # "Mammadov , is" in the data
+    assert (
+        tofu.forget_quality(Evaluation("m", {"forget": RecordSet("forget", ours)}), _read("full"))
+        == 1
+    )
+    assert (
+        0 < tofu.forget_quality(_read("llama_retain90"), _read("retain90"), allow_mismatch=True) < 1
+    )
 
 
 @real
 def test_a_log_with_plain_lists_gives_the_same_numbers(tmp_path):
     raw = _raw("retain99")
-    lists = {task: {key: list(rows.values()) for key, rows in columns.items()} for task, columns in raw.items()}
+    lists = {
+        task: {key: list(rows.values()) for key, rows in columns.items()}
+        for task, columns in raw.items()
+    }
     path = tmp_path / f"{NAMES['retain99']}.json"
     path.write_text(json.dumps(lists))
     assert records.read(path) == _read("retain99")

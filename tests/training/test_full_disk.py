@@ -112,7 +112,7 @@ def test_an_evaluation_that_meets_a_full_disk_goes_on_when_there_is_room(disk, a
     assert evaluate.main(asked) == 1
     line = told(capsys)
     assert line.startswith(f"{disk}/")
-    assert line.endswith(f": {FULL}; what was complete is there, and the same command goes on with what is missing")
+    assert line.endswith(f": {FULL}; complete evaluations are stored; the same command continues with the rest")
     (disk / "fill").unlink()
     assert evaluate.main(asked) == 0
     before = files(disk)

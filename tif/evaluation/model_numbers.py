@@ -19,7 +19,7 @@ from tif.evaluation import model_records as checkpoint
 from tif.evaluation import muse_prompts as tasks
 from tif.evaluation.model_records import Checkpoint, kept
 from tif.metrics import muse
-from tif.metrics.summary import Extras, Rules, numbers
+from tif.metrics.results import Comparison, Extras, Rules, compute_results
 from tif.models import load as models
 from tif.records import files as records
 from tif.utils.hashing import hash_json, list_model_files
@@ -44,7 +44,7 @@ class Plan:
     retain: records.Evaluation | None
 
 
-def evaluate(cfg: Evaluate) -> dict[str, Any]:
+def evaluate_model(cfg: Evaluate) -> dict[str, Any]:
     """Evaluate the model on all benchmarks: the content of `--json`.
 
     Raises:
@@ -60,7 +60,8 @@ def evaluate(cfg: Evaluate) -> dict[str, Any]:
         if retain_model:
             retain = retain_model.evaluation(name, benchmark)[0]
         extras = _extras(planned, name, ours, folder)
-        found[name] = numbers(ours, retain, rules, extras, str(folder), where) | {"folder": str(folder)}
+        comparison = Comparison(ours, retain, str(folder), where)
+        found[name] = compute_results(comparison, rules, extras) | {"folder": str(folder)}
     if lm_tasks := cfg.eval.lm_eval_tasks():
         found["lm-eval"] = _general_ability(planned.main, lm_tasks)
     return {"model": str(cfg.model.path), "benchmarks": found}

@@ -1,1 +1,1 @@
-"""Records in, numbers out: no model, no torch, no Lightning."""
+"""Records in, numbers out: pure functions without a model, torch or Lightning."""

@@ -1,6 +1,7 @@
-"""The failure signatures of unlearning (arXiv 2506.03142), told from a run's numbers.
+"""The failure signatures of unlearning (arXiv 2506.03142), recognised in a run's numbers.
 
-The limits are ours: far from what a good run shows, so that a name stands for something.
+Called by training/callbacks/diagnosis.py after each evaluation. The limits are ours: far from what
+a good run shows, so that a named failure means something.
 """
 
 import dataclasses
@@ -8,14 +9,14 @@ from collections.abc import Mapping
 
 Values = Mapping[str, float | None]
 
-COLLAPSE = 0.25  # of the start's utility
-FORGETTABLE = 0.05  # a start below that has no utility to lose
-MOVED = 0.5  # nats a token on the retain set
-LEAK = -20.0  # PrivLeak, percent
-FLAT = 1.0  # powers of ten that forget quality should have risen by half of the training
-TOLD_APART = 0.05  # forget quality from which a model passes for one that never saw the forget set
-SHARE = (0.05, 0.95)  # of the forget answers' words that are unwanted
-AGREEMENT = 0.5  # F1 of the unwanted words against gold
+MIN_UTILITY = 0.25  # share of the start's utility below which a model has collapsed
+MIN_START = 0.05  # a start below has no utility to lose
+MAX_MOVE = 0.5  # nats a token on the retain set
+MIN_PRIVLEAK = -20.0  # percent
+MIN_RISE = 10.0  # factor by which forget quality should have risen by half of the training
+ALIKE = 0.05  # forget quality from which a model passes for one that never saw the forget set
+UNWANTED_SHARE = (0.05, 0.95)  # of the forget answers' words
+MIN_AGREEMENT = 0.5  # F1 of the unwanted words against gold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,70 +34,82 @@ class Failure:
     line: str
 
 
-def failures(start: Values, now: Values, progress: float) -> list[Failure]:
-    """The signatures that an evaluation shows.
+def find_failures(start: Values, now: Values, progress: float) -> list[Failure]:
+    """Return the signatures that an evaluation shows.
 
     collapse: model utility (MUSE: KnowMem on the retain set) below a quarter of the start's.
-    over_forgetting: KL(original || policy) on the retain set above 0.5 nats a token; where it was not computed
-        (eval.kl), the rise of the retain answers' loss, which estimates it.
-    under_forgetting, from half of the training on: PrivLeak still below -20; or, without it, a forget quality below
-        0.05 that rose by less than a factor of 10.
+    over_forgetting: KL(original || policy) on the retain set above 0.5 nats a token; where it was
+    not computed (eval.kl), the rise of the retain answers' loss, which estimates it.
+    under_forgetting, from half of the training on: PrivLeak still below -20; or, without it, a
+    forget quality below 0.05 that rose by less than a factor of 10.
 
     Args:
         start: numbers of the model before training (or of the first evaluation).
         now: numbers of this evaluation.
         progress: share of the training that is done, 0 to 1.
     """
-    found = [_collapse(start, now), _over(start, now), _under(start, now) if progress >= 0.5 else None]
-    return [failure for failure in found if failure]
+    signatures = [_find_collapse(start, now), _find_over_forgetting(start, now)]
+    if progress >= 0.5:
+        signatures.append(_find_under_forgetting(start, now))
+    return [failure for failure in signatures if failure]
 
 
-def identifier_failures(share: float, agreement: float | None) -> list[Failure]:
-    """identifier: nearly all or nearly none of the forget answers' words are unwanted, or the wrong ones are.
+def find_identifier_failures(share: float, agreement: float | None) -> list[Failure]:
+    """Return the failure of an identifier that marks nearly all, nearly none or the wrong words.
 
     Args:
-        share: of the words that are unwanted, 0 to 1.
+        share: of the forget answers' words that are unwanted, 0 to 1.
         agreement: F1 against gold, 0 to 1; None = there is no gold.
     """
-    if not SHARE[0] <= share <= SHARE[1]:
-        wanted = f"{SHARE[0]:.0%} to {SHARE[1]:.0%}"
-        return [Failure("identifier", share, f"{share:.0%} of the forget answers' words are unwanted, want {wanted}")]
-    if agreement is not None and agreement < AGREEMENT:
-        line = f"the unwanted words agree with gold by F1 {agreement:.2f}, want at least {AGREEMENT:g}"
+    low, high = UNWANTED_SHARE
+    if not low <= share <= high:
+        line = (
+            f"{share:.0%} of the forget answers' words are unwanted, want {low:.0%} to {high:.0%}"
+        )
+        return [Failure("identifier", share, line)]
+    if agreement is not None and agreement < MIN_AGREEMENT:
+        wanted = f"want at least {MIN_AGREEMENT:g}"
+        line = f"the unwanted words agree with gold by F1 {agreement:.2f}, {wanted}"
         return [Failure("identifier", agreement, line)]
     return []
 
 
-def _collapse(start: Values, now: Values) -> Failure | None:
-    for key, what, unit in (
-        ("utility/model", "model utility", 1.0),
-        ("muse/knowmem_retain", "KnowMem on retain", 100.0),
-    ):
-        before, after = start.get(key), now.get(key)
-        if before is not None and after is not None and before / unit > FORGETTABLE and after < COLLAPSE * before:
-            line = f"{what} is {after:.3g}, was {before:.3g} before; want at least a quarter of that"
-            return Failure("collapse", after, line)
-    return None
-
-
-def _over(start: Values, now: Values) -> Failure | None:
-    moved, what = now.get("retain/kl"), "KL(original || policy) on the retain set is"
-    if moved is None:
-        before, after = start.get("retain/loss"), now.get("retain/loss")
-        moved = after - before if before is not None and after is not None else None
-        what = "the loss of the retain answers rose by"
-    if moved is None or moved <= MOVED:
+def _find_collapse(start: Values, now: Values) -> Failure | None:
+    metric, title, unit = "utility/model", "model utility", 1.0
+    if start.get(metric) is None or now.get(metric) is None:
+        metric, title, unit = "muse/knowmem_retain", "KnowMem on retain", 100.0
+    before, after = start.get(metric), now.get(metric)
+    if before is None or after is None:
         return None
-    return Failure("over_forgetting", moved, f"{what} {moved:.2f} nats a token, want at most {MOVED:g}")
+    if before / unit <= MIN_START or after >= MIN_UTILITY * before:
+        return None
+    line = f"{title} is {after:.3g}, was {before:.3g} before; want at least a quarter of that"
+    return Failure("collapse", after, line)
 
 
-def _under(start: Values, now: Values) -> Failure | None:
+def _find_over_forgetting(start: Values, now: Values) -> Failure | None:
+    move, title = now.get("retain/kl"), "KL(original || policy) on the retain set is"
+    if move is None:
+        before, after = start.get("retain/loss"), now.get("retain/loss")
+        if before is None or after is None:
+            return None
+        move, title = after - before, "the loss of the retain answers rose by"
+    if move <= MAX_MOVE:
+        return None
+    line = f"{title} {move:.2f} nats a token, want at most {MAX_MOVE:g}"
+    return Failure("over_forgetting", move, line)
+
+
+def _find_under_forgetting(start: Values, now: Values) -> Failure | None:
     leak = now.get("muse/privleak")
     if leak is not None:
-        line = f"PrivLeak is {leak:.1f}, want above {LEAK:g}"
-        return Failure("under_forgetting", leak, line) if leak < LEAK else None
+        line = f"PrivLeak is {leak:.1f}, want above {MIN_PRIVLEAK:g}"
+        return Failure("under_forgetting", leak, line) if leak < MIN_PRIVLEAK else None
     before, after = start.get("forget/quality"), now.get("forget/quality")
-    if before is None or after is None or after >= TOLD_APART or after >= before * 10**FLAT:
+    if before is None or after is None or after >= ALIKE or after >= before * MIN_RISE:
         return None
-    line = f"forget quality is {after:.1e}, was {before:.1e} before; want a rise by a factor of {10**FLAT:g}, or 0.05"
+    line = (
+        f"forget quality is {after:.1e}, was {before:.1e} before; "
+        f"want a rise by a factor of {MIN_RISE:g}, or {ALIKE}"
+    )
     return Failure("under_forgetting", after, line)

@@ -1,87 +1,99 @@
-"""Is what the model says still language? Repetition and n-gram entropy of generations; no model needed.
+"""Whether generations are still language: repetition and n-gram entropy, which need no model.
 
-Unlearning that goes too far leaves a model that repeats itself or babbles: ROUGE against the answer sees neither.
+Called by metrics/results.py. Unlearning that goes too far leaves a model that repeats itself or
+babbles, which ROUGE against the answer does not see. The reported number of a set is the mean over
+its generations.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-METRICS = ("repetition", "entropy", "clean")
+from tif.metrics.values import Floats
 
 
 def repetition(text: str, n: int = 4) -> float:
-    """How much of a generation is said twice.
+    """Return which share of a generation's 4-grams stood in it before.
 
-    Formula: 1 - (different 4-grams of words) / (all of them), mean over the generations of a set; 0 for a generation
-    of fewer than five words.
-    Range: 0 to 1. Better: lower. Perfect unlearning: the retain model's value, near 0 for a sound model.
-    Source: "seq-rep-4" of Welleck et al. 2020 (1908.04319), on words, not tokens, so that models compare.
+    Formula: 1 - (different 4-grams of words) / (all 4-grams); 0 for a generation of fewer than four
+    words.
+    Range: 0 to 1. Better: lower. Perfect unlearning: the retain model's value, near 0 for a sound
+    model.
+    Source: "seq-rep-4" of Welleck et al. 2020 (arXiv 1908.04319), on words instead of tokens, so
+    that models compare.
     """
-    found = _ngrams(words(text), n)
-    return 1 - len(set(found)) / len(found) if found else 0.0
+    ngrams = _list_ngrams(split_words(text), n)
+    return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
 def entropy(text: str) -> float:
-    """How varied the words of a generation are.
+    """Return how varied the words of a generation are.
 
-    Formula: mean of 2/3 H2 and 4/3 H3, where Hn is the entropy, in bits, of the frequencies of the generation's
-    n-grams of words; mean over the generations of a set; 0 for one without a bigram.
-    Range: 0 to log2 of the text's length. Better: higher, for texts of like length. Perfect unlearning: the retain
-    model's value.
-    Source: "generation entropy" of Meng et al. 2022 (2202.05262, kmeng01/rome eval_utils_counterfact.py), with words
-    and punctuation marks cut by a regular expression in place of nltk's tokenizer.
+    Formula: mean of 2/3 H2 and 4/3 H3, where Hn is the entropy, in bits, of the frequencies of the
+    generation's n-grams of words; 0 for a generation without a bigram.
+    Range: 0 to log2 of the text's length. Better: higher, for texts of similar length. Perfect
+    unlearning: the retain model's value.
+    Source: "generation entropy" of Meng et al. 2022 (arXiv 2202.05262, kmeng01/rome
+    eval_utils_counterfact.py), with words and punctuation marks cut by a regular expression instead
+    of nltk's tokenizer.
     """
-    parts = words(text)
-    return float(np.mean([2 / 3 * _entropy(_ngrams(parts, 2)), 4 / 3 * _entropy(_ngrams(parts, 3))]))
+    words = split_words(text)
+    bigrams = _frequency_entropy(_list_ngrams(words, 2))
+    trigrams = _frequency_entropy(_list_ngrams(words, 3))
+    return float(np.mean([2 / 3 * bigrams, 4 / 3 * trigrams]))
 
 
-def clean(probabilities: Sequence[float]) -> float:
-    """How sure a classifier is that the generations are no gibberish.
+def clean(probabilities: Sequence[float]) -> Floats:
+    """Return how sure a classifier is that each generation is no gibberish.
 
-    Formula: mean over generations of the classifier's probability of its first class ("clean").
+    Formula: the classifier's probability of its class "clean" (or of its first class).
     Range: 0 to 1. Better: higher. Perfect unlearning: the retain model's value.
-    Source: open-unlearning takes madhurjindal/autonlp-Gibberish-Detector-492513457; computed only where
-    `fluency.classifier` names a model.
+    Source: open-unlearning uses madhurjindal/autonlp-Gibberish-Detector-492513457; computed only
+    where `fluency.classifier` names a model.
+
+    Args:
+        probabilities: (N,), from evaluation/fluency_classifier.py.
     """
-    return float(cleans(probabilities).mean())
-
-
-def cleans(probabilities: Sequence[float]) -> Floats:
-    """Each generation's probability, see `clean`: (N,)."""
     return np.array(probabilities, dtype=np.float64)
 
 
-def values(texts: Sequence[str]) -> dict[str, Floats]:
-    """Repetition and entropy of each text: (N,) each.
+TEXT_METRICS: Mapping[str, Callable[[str], float]] = {"repetition": repetition, "entropy": entropy}
+
+
+def question_values(
+    texts: Sequence[str], probabilities: Sequence[float] | None = None
+) -> dict[str, Floats]:
+    """Return each metric of each generation: (N,) each.
+
+    Args:
+        texts: the generations.
+        probabilities: (N,) of the classifier; None leaves `clean` out.
 
     Raises:
         ValueError: If there are no texts.
     """
     if not texts:
         raise ValueError("fluency: there are no generations, want at least one")
-    return {
-        "repetition": np.array([repetition(text) for text in texts]),
-        "entropy": np.array([entropy(text) for text in texts]),
-    }
+    values = {}
+    for name, metric in TEXT_METRICS.items():
+        values[name] = np.array([metric(text) for text in texts])
+    if probabilities is not None:
+        values["clean"] = clean(probabilities)
+    return values
 
 
-def words(text: str) -> list[str]:
-    """Words and punctuation marks, as they are written."""
+def split_words(text: str) -> list[str]:
+    """Return the words and punctuation marks of a text, in order."""
     return re.findall(r"\w+|[^\w\s]", text)
 
 
-def _ngrams(parts: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(parts[i : i + n]) for i in range(len(parts) - n + 1)]
+def _list_ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
-def _entropy(ngrams: Sequence[tuple[str, ...]]) -> float:
-    share = np.array(list(Counter(ngrams).values()), dtype=np.float64) / max(1, len(ngrams))
-    return float(-(share * np.log2(share)).sum())
-
-
-CARDS = {f"fluency/{name}": globals()[name] for name in METRICS}
+def _frequency_entropy(ngrams: Sequence[tuple[str, ...]]) -> float:
+    """Return the entropy, in bits, of how often each n-gram occurs."""
+    shares = np.array(list(Counter(ngrams).values()), dtype=np.float64) / max(1, len(ngrams))
+    return float(-(shares * np.log2(shares)).sum())

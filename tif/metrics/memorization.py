@@ -1,79 +1,100 @@
-"""How much of an answer the model still holds, token by token, and how far it moved from what it was.
+"""How much of an answer the model still predicts token by token, and how far it has moved.
 
-From the records' token statistics alone; each docstring is its metric card. Logs of other repositories have none.
+Called by metrics/tofu.py and metrics/results.py. A metric is a function of the token statistics of
+a set's answers that returns (N,), one value an answer; the reported number is the mean. Only our
+own records have token statistics, logs of other repositories have none.
 """
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
+from tif.metrics.values import Floats
 from tif.records.types import RecordSet, TokenStats
 
-Floats = npt.NDArray[np.float64]
+
+def exact_memorization(stats: Sequence[TokenStats]) -> Floats:
+    """Return which share of the answer's tokens the model predicts after the true tokens before it.
+
+    Formula: mean over an answer's tokens of [argmax = token]. The last scored token (the end token,
+    unless the text was cut) is left out; 0 where no other token was scored.
+    Range: 0 to 1. Better: lower on forget, higher on retain. Perfect unlearning: the retain
+    model's value (not 0: frequent words are guessed).
+    Source: Tirumala et al., arXiv 2205.10770; locuslab/open-unlearning
+    src/evals/metrics/memorization.py.
+    """
+    shares = []
+    for answer in stats:
+        hits = answer.top[:-1]
+        shares.append(float(np.mean(hits)) if hits else 0.0)
+    return np.array(shares)
 
 
-def values(records: RecordSet) -> dict[str, Floats]:
-    """`exact_memorization`, `extraction_strength` and `kl` of each record: (N,) each; those that were recorded.
+def extraction_strength(stats: Sequence[TokenStats]) -> Floats:
+    """Return which share of the answer, from its end, the model predicts without a mistake.
+
+    Formula: 1 - k / n with n the answer's tokens and k the shortest prefix after which every token
+    is the argmax (after the true tokens before it). The last scored token is left out, as for
+    exact_memorization; 0 where no other token was scored.
+    Range: 0 (the last token is not predicted) to 1 (all are). Better: lower on forget. Perfect
+    unlearning: the retain model's value.
+    Source: Carlini et al., arXiv 2012.07805; locuslab/open-unlearning
+    src/evals/metrics/memorization.py, which gives 1 / n instead of 0 where nothing matches.
+    """
+    shares = []
+    for answer in stats:
+        hits = answer.top[:-1]
+        predicted = 0
+        while predicted < len(hits) and hits[-1 - predicted]:
+            predicted += 1
+        shares.append(predicted / len(hits) if hits else 0.0)
+    return np.array(shares)
+
+
+def kl(stats: Sequence[TokenStats]) -> Floats | None:
+    """Return how far the model's predictions moved from the original model's.
+
+    Formula: mean over an answer's tokens, with the end token, of KL(original || model) of the next
+    token's distribution.
+    Range: 0 to infinity, nats a token. Better: lower on retain, real_authors and world_facts;
+    neither on forget. Perfect unlearning: near 0 on retain, above 0 on forget.
+    Source: locuslab/tofu and NPO average it over all positions, with prompt and padding; here over
+    the answer's only.
+
+    Returns:
+        (N,); None where an answer was scored without the original model.
+    """
+    means = []
+    for answer in stats:
+        if answer.kl is None:
+            return None
+        means.append(np.mean(answer.kl))
+    return np.array(means)
+
+
+QUESTION_METRICS: Mapping[str, Callable[[Sequence[TokenStats]], Floats | None]] = {
+    "exact_memorization": exact_memorization,
+    "extraction_strength": extraction_strength,
+    "kl": kl,
+}
+
+
+def question_values(records: RecordSet) -> dict[str, Floats | None]:
+    """Return those metrics of a set that its records allow, question by question: (N,) each.
 
     Raises:
         ValueError: If only some records have token statistics.
     """
-    stats = [r.stats for r in records.records]
-    known = [s for s in stats if s is not None]
-    if not known:
+    stats = [record.stats for record in records.records if record.stats is not None]
+    missing = [record.id for record in records.records if record.stats is None]
+    if not stats:
         return {}
-    if len(known) < len(stats):
-        missing = next(r.id for r in records.records if r.stats is None)
-        raise ValueError(f"{records.name}: {len(stats) - len(known)} of {len(stats)} have no stats: {missing}, ...")
-    found = {"exact_memorization": exact_memorization(known), "extraction_strength": extraction_strength(known)}
-    return found | ({"kl": kl(known)} if all(s.kl is not None for s in known) else {})
-
-
-def exact_memorization(stats: list[TokenStats]) -> Floats:
-    """Share of the answer's tokens that the model would have said itself, each after the true ones before it.
-
-    Formula: mean over an answer's tokens of [argmax = token]; then the mean over answers. The last scored token (the
-    end token, unless the text was cut) is left out.
-    Range: 0 to 1. Better: lower on forget, higher on retain.
-    Perfect unlearning: the retain model's value (not 0: common words are guessed).
-    Source: Tirumala et al., arXiv 2205.10770; locuslab/open-unlearning src/evals/metrics/memorization.py.
-
-    Returns:
-        (N,), a value an answer; 0 where nothing but the end token was scored.
-    """
-    return np.array([float(np.mean(s.top[:-1])) if len(s.top) > 1 else 0.0 for s in stats])
-
-
-def extraction_strength(stats: list[TokenStats]) -> Floats:
-    """How little of the answer one has to give for the model to say the rest.
-
-    Formula: 1 - k / n with n the answer's tokens and k the shortest prefix after which every token is the argmax (after
-    the true ones before it); then the mean over answers. The last scored token is left out, as for exact_memorization.
-    Range: 0 (the last token is not predicted) to 1 (all are). Better: lower on forget.
-    Perfect unlearning: the retain model's value.
-    Source: Carlini et al., arXiv 2012.07805; locuslab/open-unlearning src/evals/metrics/memorization.py, where an
-    answer of which nothing matches has 1 / n instead of 0.
-
-    Returns:
-        (N,), a value an answer; 0 where nothing but the end token was scored.
-    """
-    found = []
-    for s in stats:
-        top = s.top[:-1]
-        rest = next((i for i, hit in enumerate(reversed(top)) if not hit), len(top))
-        found.append(rest / len(top) if top else 0.0)
-    return np.array(found)
-
-
-def kl(stats: list[TokenStats]) -> Floats:
-    """How far the model's predictions moved from the original's.
-
-    Formula: mean over an answer's tokens, the end token too, of KL(original || model) of the next token's
-    distribution; then the mean over answers.
-    Range: 0 to infinity, nats a token. Better: lower on retain, real_authors and world_facts; none on forget.
-    Perfect unlearning: near 0 on retain, above 0 on forget.
-    Source: locuslab/tofu and NPO average it over all positions, prompt and padding too; here the answer's only.
-
-    Returns:
-        (N,), a value an answer.
-    """
-    return np.array([np.mean(s.kl) for s in stats if s.kl is not None])
+    if missing:
+        total = len(records.records)
+        raise ValueError(
+            f"{records.name}: {len(missing)} of {total} have no stats: {missing[0]}, ..."
+        )
+    values = {name: metric(stats) for name, metric in QUESTION_METRICS.items()}
+    if values["kl"] is None:
+        del values["kl"]
+    return values

@@ -1,6 +1,6 @@
 """Tables of `python -m tif.evaluate`: a table for each benchmark, and notes below it.
 
-The tables show what `tif.metrics.summary.numbers` returns: a value with its interval, the retain
+The tables show what `tif.metrics.results.compute_results` returns: a value with its interval, the retain
 model's value where it is known, and the protocol behind it.
 """
 

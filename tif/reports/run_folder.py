@@ -51,14 +51,14 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
         evaluation, "retain_model": its metrics, "training": the last training row}. A row that
         does not exist is None.
     """
-    from tif.metrics.summary import named_intervals  # imports scipy
+    from tif.metrics.results import named_intervals  # imports scipy
 
     evaluations, training = evaluation_rows(folder), training_rows(folder)
     intervals = {}
     if evaluations:
         last_records = records.read(folder / "eval" / str(evaluations[-1]["epoch"]))
         intervals = named_intervals(last_records, retain)
-    best_epoch = overall.best_epoch(evaluations, overall.key(eval_section(folder).best))
+    best_epoch = overall.find_best_epoch(evaluations, overall.get_best_metric(eval_section(folder).best))
     best_rows = [row for row in evaluations if row["epoch"] == best_epoch]
     return {
         "start": evaluations[0] if evaluations else None,

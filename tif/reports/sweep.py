@@ -31,7 +31,7 @@ MAIN_METRICS = (("forget/quality", "utility/model"), ("muse/privleak", "muse/kno
 def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """Return the metrics of each run at its best and its last epoch, over its seeds.
 
-    The best epoch has the highest score (`metrics.overall.score`). Epoch 0, the model before
+    The best epoch has the highest score (`metrics.overall.overall_score`). Epoch 0, the model before
     training, is never the best.
 
     Args:
@@ -130,7 +130,7 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
 
 def _with_score(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row with its score; 0 where the row lacks what the score is made from."""
-    return {**row, SCORE: overall.score(row) or 0.0}
+    return {**row, SCORE: overall.overall_score(row) or 0.0}
 
 
 def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

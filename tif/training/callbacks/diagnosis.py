@@ -6,7 +6,7 @@ import lightning as L
 
 from tif.data.samples import Sample
 from tif.identifiers import compare
-from tif.metrics.failures import Failure, failures, identifier_failures
+from tif.metrics.failures import Failure, find_failures, find_identifier_failures
 from tif.training.callbacks.evaluation import EvaluationListener
 from tif.training.callbacks.metrics_logger import MetricsLogger
 from tif.training.module import UnlearningModule
@@ -61,7 +61,7 @@ class Diagnosis(EvaluationListener):
         earlier = [row for row in self.metrics_log.evaluations() if row["epoch"] < epoch]
         if not earlier:
             return self._identifier_failures()
-        return failures(earlier[0], values, epoch / self.max_epochs)
+        return find_failures(earlier[0], values, epoch / self.max_epochs)
 
     def _identifier_failures(self) -> list[Failure]:
         if self.forget is None:
@@ -71,7 +71,7 @@ class Diagnosis(EvaluationListener):
         labels = [label for labels in words.labels.values() for label in labels]
         unwanted_share = sum(labels) / max(len(labels), 1)
         agreement = compare.against(words, gold_words)["f1"] if gold_words.labels else None
-        return identifier_failures(unwanted_share, agreement)
+        return find_identifier_failures(unwanted_share, agreement)
 
     def _report(self, trainer: L.Trainer, failure: Failure) -> None:
         line = f"[red]{failure.name.replace('_', '-')}[/]: {failure.line}"

@@ -39,7 +39,7 @@ class KeepBest(EvaluationListener):
         encoder: Encoder,
         merge: bool,
     ) -> None:
-        self.metrics_log, self.metric, self.max_epochs = log, overall.key(best), max_epochs
+        self.metrics_log, self.metric, self.max_epochs = log, overall.get_best_metric(best), max_epochs
         self.folder, self.encoder, self.merge = folder / "model_best", encoder, merge
 
     def on_evaluation(
@@ -47,7 +47,7 @@ class KeepBest(EvaluationListener):
     ) -> None:
         """Write the policy if this epoch is the best so far. All processes may hold shards."""
         rows = [row for row in self.metrics_log.evaluations() if row["epoch"] < epoch]
-        if overall.best_epoch([*rows, {"epoch": epoch, **values}], self.metric) != epoch:
+        if overall.find_best_epoch([*rows, {"epoch": epoch, **values}], self.metric) != epoch:
             return
         if epoch == self.max_epochs or trainer.should_stop:
             if trainer.is_global_zero:

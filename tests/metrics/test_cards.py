@@ -1,0 +1,112 @@
+"""Cards and values come from the same functions: where one changes, number and card follow."""
+
+import functools
+import sys
+
+import pytest
+
+from tif.metrics import cards, membership, muse, overall, tofu
+from tif.metrics.results import Comparison, Extras, Rules, compute_results
+from tif.records.types import Evaluation, Record, RecordSet, TokenStats
+
+TEXT = "one two three four one two three four"
+
+
+def evaluation(names, spread):
+    """Three records a set; their losses grow with `spread`, those of holdout texts begin higher."""
+    sets = {}
+    for name in names:
+        records = []
+        for i in range(3):
+            loss = 1.0 + spread * (i + 1.5 * (name == muse.HOLDOUT))
+            stats = TokenStats((-loss, -loss), (True, False), (-2.0, -2.0), (1.0, 1.0), (0.1, 0.2))
+            wrong = (loss + 0.5, loss + 1.0)
+            records.append(
+                Record(f"{name}/{i}", "Q?", f"{TEXT} {i}", loss, 2, loss, wrong, TEXT, stats)
+            )
+        sets[name] = RecordSet(name, tuple(records))
+    return Evaluation("m", sets)
+
+
+TOFU = [evaluation(("forget", *tofu.UTILITY_SETS), spread) for spread in (1.0, 0.0)]
+MUSE = [evaluation(muse.SETS, spread) for spread in (1.0, 0.0)]
+
+
+def all_numbers():
+    """Every number of `--json` and of metrics.jsonl, by stable name."""
+    numbers = {}
+    for model, retain in (TOFU, MUSE):
+        numbers |= overall.aggregate(model, retain)
+        norms = {muse.FORGET: [1.0, 2.0, 5.0], muse.HOLDOUT: [3.0, 4.0, 6.0]}
+        extras = Extras(retain, norms, {name: [0.5, 0.75, 1.0] for name in model.sets})
+        results = compute_results(Comparison(model, retain, "a", "b"), Rules(draws=10), extras)
+        numbers |= results.get("metrics", {})
+        for name, metrics in results.get("tasks", {}).items():
+            numbers |= {f"{name}/{metric}": value for metric, value in metrics.items()}
+        if "tasks" in results:
+            assert results["model_utility"] == numbers["utility/model"]
+            assert results["forget_quality"] == numbers["forget/quality"]
+    return numbers
+
+
+def card_of(name):
+    """The name of the card that explains a number."""
+    group, _, metric = name.partition("/")
+    return (
+        f"<set>/{metric}"
+        if group in TOFU[0].sets | MUSE[0].sets and name != "forget/quality"
+        else name
+    )
+
+
+def replace_everywhere(monkeypatch, function, stub):
+    """Put `stub` in the place of `function` in every module and registry of the room."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("tif.metrics")]
+    for module in modules:
+        for key, value in list(vars(module).items()):
+            if value is function:
+                monkeypatch.setattr(module, key, stub)
+            if isinstance(value, dict):
+                for entry in [
+                    entry for entry, registered in value.items() if registered is function
+                ]:
+                    monkeypatch.setitem(value, entry, stub)
+
+
+def test_every_number_has_a_card_and_every_card_a_number():
+    explained = {card_of(name) for name in all_numbers()} - {
+        "<set>/loss"
+    }  # retain/loss is a plain loss
+    assert explained == cards.metric_functions().keys() - {"membership/<attack>"}
+
+
+@pytest.mark.parametrize("name", cards.metric_functions())
+def test_the_function_of_a_card_is_the_one_that_computes_the_number(name, monkeypatch):
+    function = cards.metric_functions()[name]
+    is_attack = function in membership.ATTACKS.values()
+    factor = -1 if is_attack else 0.5  # an AUC of scores with the other sign is 1 - AUC
+
+    @functools.wraps(function)
+    def changed(*args, **kwargs):
+        value = function(*args, **kwargs)
+        return None if value is None else value * factor
+
+    before = all_numbers()
+    changed.__doc__ = "Return something else.\n\nFormula: none."
+    replace_everywhere(monkeypatch, function, changed)
+    after = all_numbers()
+    for number, value in before.items():
+        is_explained = card_of(number) == name
+        is_auc = name == "membership/<attack>" and number.startswith("membership/")
+        if is_explained or is_auc:
+            expected = 1 - value if is_attack else value * factor
+            assert after[number] == pytest.approx(expected), number
+            assert after[number] != pytest.approx(value), number
+    (card,) = (card for card in cards.metric_cards() if card.name == name)
+    assert (card.sentence, card.fields) == ("Something else.", {"Formula": "none."})
+
+
+def test_every_card_has_all_fields():
+    for card in cards.metric_cards():
+        assert tuple(card.fields) == cards.FIELDS, card.name
+        assert all(card.fields.values()), card.name

@@ -1,0 +1,77 @@
+"""Metric cards: what each number means, taken from the docstring of the function that computes it.
+
+Called by `python -m tif.evaluate --metrics` and docs/hooks.py.
+"""
+
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tif.metrics import fluency, membership, memorization, muse, overall, tofu
+
+FIELDS = ("Formula", "Range", "Better", "Perfect unlearning", "Source")
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """One metric, explained.
+
+    Attributes:
+        name: as in files, W&B and reports; `<set>` stands for any evaluation set.
+        sentence: what the number says; the docstring's first sentence.
+        fields: text by field name, in the order of FIELDS.
+    """
+
+    name: str
+    sentence: str
+    fields: dict[str, str]
+
+
+def metric_functions() -> dict[str, Callable[..., Any]]:
+    """Return the function that computes each metric, by the metric's name."""
+    groups: dict[str, Mapping[str, Callable[..., Any]]] = {
+        "<set>": {
+            **tofu.QUESTION_METRICS,
+            **memorization.QUESTION_METRICS,
+            **fluency.TEXT_METRICS,
+            "clean": fluency.clean,
+        },
+        "utility": {"model": tofu.model_utility},
+        "forget": {"quality": tofu.forget_quality},
+        "muse": {**muse.SET_METRICS, "privleak": muse.privleak},
+        "membership": {"<attack>": membership.auc, **membership.ATTACKS},
+        "eval": {"score": overall.overall_score},
+    }
+    functions = {}
+    for group, metrics in groups.items():
+        for name, function in metrics.items():
+            functions[f"{group}/{name}"] = function
+    return functions
+
+
+def metric_cards() -> list[Card]:
+    """Return a card for each metric, in the order in which reports show them."""
+    return [_read_card(name, function) for name, function in metric_functions().items()]
+
+
+def cards_as_text() -> str:
+    """Return all cards for a terminal."""
+    blocks = []
+    for card in metric_cards():
+        lines = [card.sentence]
+        lines += [f"{field}: {text}" for field, text in card.fields.items()]
+        wrapped = [textwrap.fill(line, 98, break_on_hyphens=False) for line in lines]
+        blocks.append(f"{card.name}\n{textwrap.indent(chr(10).join(wrapped), '  ')}")
+    return "\n\n".join(blocks)
+
+
+def _read_card(name: str, function: Callable[..., Any]) -> Card:
+    sentence, _, rest = (inspect.getdoc(function) or "").partition("\n\n")
+    body = " ".join(rest.split("\n\n")[0].split())
+    parts = re.split(rf"\b({'|'.join(FIELDS)}): ", body)
+    fields = {field: text.strip() for field, text in zip(parts[1::2], parts[2::2], strict=True)}
+    sentence = " ".join(sentence.split()).removeprefix("Return ")
+    return Card(name, sentence[0].upper() + sentence[1:], fields)

@@ -13,7 +13,7 @@ from tif.config import load as config
 from tif.config.schema import Config
 from tif.data.encoding import collate
 from tif.models.references import FrozenReference
-from tif.models.whp import LoweredReference
+from tif.models.whp import WhpModel, WhpReference
 from tif.scoring.token_scores import token_scores
 from tif.training.module import UnlearningModule
 
@@ -30,7 +30,7 @@ def module(cfg, batching="packed"):
     made = UnlearningModule(
         tiny_models.model(), Config(loss=cfg), batching, FrozenReference(tiny_models.model(), batching)
     )
-    made.lowered = LoweredReference(made.reference, tiny_models.model(seed=5), 1.0)
+    made.whp_reference = WhpReference(WhpModel(made.reference, tiny_models.model(seed=5), 1.0))
     with torch.no_grad():
         for weight in made.policy.parameters():
             weight += 0.02 * torch.randn_like(weight)

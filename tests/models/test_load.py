@@ -15,10 +15,10 @@ from tif.config.errors import ConfigError
 from tif.config.schema import Loss, Model
 from tif.data.encoding import collate
 from tif.losses.terms import Scored, ScoredBatch
-from tif.models import export
+from tif.models import export, references
 from tif.models import load as models
 from tif.models.references import CachedReference, FrozenReference, make_reference
-from tif.scoring.token_scores import TokenScores, token_scores
+from tif.scoring.token_scores import token_scores
 from tif.utils import torch_state
 
 NAMES = ("logit", "logprob", "mean_logit")
@@ -68,10 +68,11 @@ def test_auto_is_the_reference_without_a_second_model():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_the_cache_does_not_depend_on_the_batches_it_was_made_in(batch_size):
+def test_the_cache_does_not_depend_on_the_batches_it_was_made_in(batch_size, monkeypatch):
+    monkeypatch.setattr(references, "BATCH_SIZE", batch_size)
     policy = tiny_models.model()
-    cache = CachedReference.of(policy, tiny_models.ITEMS, 0, "packed", batch_size)
-    assert [r.logit.shape for r in cache.rows] == [(1, 6), (1, 3), (1, 8), (1, 4)]
+    cache = CachedReference.from_policy(policy, tiny_models.ITEMS, 0, "packed")
+    assert [row.shape for row in cache.rows["logit"]] == [(6,), (3,), (8,), (4,)]
     with torch.no_grad():
         expected = tiny_models.plain_scores(policy, tiny_models.ITEMS)
     torch.testing.assert_close(cache.scores(shuffled((0, 1, 2, 3))).logprob, expected.logprob, atol=1e-5, rtol=0)
@@ -102,8 +103,8 @@ def test_the_frozen_reference_is_a_copy_that_cannot_learn():
 
 
 def test_the_cache_holds_12_bytes_a_token_and_no_view_of_larger_tensors():
-    cache = CachedReference.of(tiny_models.model(), tiny_models.ITEMS, 0, "packed")
-    stored = sum(getattr(r, n).untyped_storage().nbytes() for r in cache.rows for n in NAMES)
+    cache = CachedReference.from_policy(tiny_models.model(), tiny_models.ITEMS, 0, "packed")
+    stored = sum(row.untyped_storage().nbytes() for rows in cache.rows.values() for row in rows)
     assert stored == 12 * (6 + 3 + 8 + 4)
 
 
@@ -174,7 +175,7 @@ def test_a_policy_from_scratch_knows_the_tokenizers_ids_and_is_in_training_mode(
 
 def test_an_exported_policy_loads_back_bit_identical_and_in_training_mode(tokenizer, tmp_path):
     policy = models.load_policy(Model(init=INIT), tokenizer, 0)
-    export.save(policy, tokenizer, tmp_path / "model", "# card")
+    export.export_model(policy, tokenizer, tmp_path / "model", "# card")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
     assert (tmp_path / "model" / "README.md").read_text() == "# card"
     assert not list((tmp_path / "model").glob("*.bin"))
@@ -195,7 +196,7 @@ def test_an_export_replaces_an_older_one_as_a_whole(tokenizer, tmp_path):
     (folder / "stale.txt").write_text("from an older run")
     (tmp_path / "model.partial").mkdir()
     (tmp_path / "model.partial" / "half.txt").write_text("a run was killed here")
-    export.save(nudge(policy), tokenizer, folder, "card")
+    export.export_model(nudge(policy), tokenizer, folder, "card")
     assert {p.name for p in folder.iterdir()} & {"stale.txt", "half.txt"} == set()
     saved = safetensors.torch.load_file(folder / "model.safetensors")
     assert torch.equal(saved["model.embed_tokens.weight"], policy.model.embed_tokens.weight)
@@ -204,20 +205,20 @@ def test_an_export_replaces_an_older_one_as_a_whole(tokenizer, tmp_path):
 
 def test_an_export_that_fails_leaves_the_older_one(tokenizer, tmp_path, monkeypatch):
     policy, folder = models.load_policy(Model(init=INIT), tokenizer, 0), tmp_path / "model"
-    export.save(policy, tokenizer, folder, "old")
+    export.export_model(policy, tokenizer, folder, "old")
 
     def full_disk(*_, **__):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(type(tokenizer), "save_pretrained", full_disk)
     with pytest.raises(OSError, match="no space"):
-        export.save(nudge(policy), tokenizer, folder, "new")
+        export.export_model(nudge(policy), tokenizer, folder, "new")
     assert (folder / "README.md").read_text() == "old"
     assert (folder / "config.json").is_file()
 
 
 def test_dtype_attention_and_checkpointing_reach_the_loaded_policy(tokenizer, tmp_path):
-    export.save(models.load_policy(Model(init=INIT), tokenizer, 0), tokenizer, tmp_path / "m", "")
+    export.export_model(models.load_policy(Model(init=INIT), tokenizer, 0), tokenizer, tmp_path / "m", "")
     cfg = Model(path=str(tmp_path / "m"), dtype="bfloat16", attention="eager", gradient_checkpointing=True)
     policy = models.load_policy(cfg, tokenizer, 0)
     assert policy.dtype == torch.bfloat16
@@ -256,7 +257,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_before_weights_load(tmp_path, 
 
 def test_scores_are_told_apart_by_sample_not_by_position_in_the_batch():
     # The cache is looked up by Batch.index alone.
-    rows = [TokenScores(*(torch.full((1, 2), float(10 * i + k)) for k in range(3))) for i in range(3)]
+    rows = {name: [torch.full((2,), float(10 * i + k)) for i in range(3)] for k, name in enumerate(NAMES)}
     batch = collate([tiny_models.encoded("x", "pgg"), tiny_models.encoded("y", "pggg")], [2, 0], 0)
     scores = CachedReference(rows).scores(batch)
     assert scores.logit.tolist() == [[20.0, 20.0, 0.0], [0.0, 0.0, 0.0]]

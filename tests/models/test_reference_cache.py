@@ -8,12 +8,15 @@ import torch
 
 from tests.support import tiny_models
 from tests.support.model_weights import assert_bit_identical, nudge
-from tif.models.reference_cache import NAMES, name
+from tif.models.reference_cache import hash_inputs
 from tif.models.references import CachedReference, make_reference
 
 
 def numbers(reference):
-    return {f"{i} {key}": getattr(row, key) for i, row in enumerate(reference.rows) for key in NAMES}
+    tensors = {}
+    for name, rows in reference.rows.items():
+        tensors |= {f"{name} {i}": row for i, row in enumerate(rows)}
+    return tensors
 
 
 def shared(folder, policy):
@@ -27,7 +30,7 @@ def counted(policy):
 
 
 def test_the_file_gives_what_was_computed_bit_for_bit_and_without_a_forward(tmp_path):
-    expected = CachedReference.of(tiny_models.model(), tiny_models.ITEMS, 0, "packed")
+    expected = CachedReference.from_policy(tiny_models.model(), tiny_models.ITEMS, 0, "packed")
     first, policy = shared(tmp_path, tiny_models.model()), tiny_models.model()
     calls = counted(policy)
     again = make_reference("auto", policy, tiny_models.ITEMS, 0, "packed", tmp_path)
@@ -53,27 +56,28 @@ def test_other_weights_samples_masks_and_precision_have_other_names():
 
     no_answer = dataclasses.replace(tiny_models.ITEMS[0], uw=[False] * 7)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = name(tiny_models.model(), tiny_models.ITEMS, "packed")
+        mixed = hash_inputs(tiny_models.model(), tiny_models.ITEMS, "packed")
     names = [
-        name(tiny_models.model(), tiny_models.ITEMS, "packed"),
-        name(tiny_models.model(), tiny_models.ITEMS, "padded"),
-        name(tiny_models.model(), tiny_models.ITEMS[::-1], "packed"),
-        name(tiny_models.model(), tiny_models.ITEMS[:3], "packed"),
-        name(tiny_models.model(), (no_answer, *tiny_models.ITEMS[1:]), "packed"),
-        name(nudge(tiny_models.model()), tiny_models.ITEMS, "packed"),
-        name(swapped(tiny_models.model()), tiny_models.ITEMS, "packed"),
-        name(one_bit(tiny_models.model()), tiny_models.ITEMS, "packed"),
-        name(tiny_models.model().bfloat16(), tiny_models.ITEMS, "packed"),
+        hash_inputs(tiny_models.model(), tiny_models.ITEMS, "packed"),
+        hash_inputs(tiny_models.model(), tiny_models.ITEMS, "padded"),
+        hash_inputs(tiny_models.model(), tiny_models.ITEMS[::-1], "packed"),
+        hash_inputs(tiny_models.model(), tiny_models.ITEMS[:3], "packed"),
+        hash_inputs(tiny_models.model(), (no_answer, *tiny_models.ITEMS[1:]), "packed"),
+        hash_inputs(nudge(tiny_models.model()), tiny_models.ITEMS, "packed"),
+        hash_inputs(swapped(tiny_models.model()), tiny_models.ITEMS, "packed"),
+        hash_inputs(one_bit(tiny_models.model()), tiny_models.ITEMS, "packed"),
+        hash_inputs(tiny_models.model().bfloat16(), tiny_models.ITEMS, "packed"),
         mixed,
     ]
     assert len(set(names)) == len(names)
-    assert name(tiny_models.model(), tiny_models.ITEMS, "packed") == names[0]
+    assert hash_inputs(tiny_models.model(), tiny_models.ITEMS, "packed") == names[0]
 
 
 def test_what_only_labels_words_does_not_matter():
     # Scores are of all answer tokens: another identifier on the same data reads the same file.
     other = [dataclasses.replace(e, uw=e.gw, gw=e.uw) for e in tiny_models.ITEMS]
-    assert name(tiny_models.model(), other, "packed") == name(tiny_models.model(), tiny_models.ITEMS, "packed")
+    policy = tiny_models.model()
+    assert hash_inputs(policy, other, "packed") == hash_inputs(policy, tiny_models.ITEMS, "packed")
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", None])

@@ -9,10 +9,14 @@ from tests.support.tiny_unlearning import BATCHES, fit, unlearning
 from tif.config.schema import Loss
 from tif.evaluation.generate import _continued
 from tif.models.references import FrozenReference
-from tif.models.whp import Lowered, LoweredReference
+from tif.models.whp import WhpModel, WhpReference
 from tif.scoring.token_scores import token_scores
 
 PROMPTS = [[5, 9, 3, 7, 11, 2, 8], [4], [6, 6, 30, 12, 55, 31, 2, 40, 17, 21, 9]]
+
+
+def frozen(model):
+    return FrozenReference(model, "packed")
 
 
 def formula(start, reinforced, ids, alpha):
@@ -26,7 +30,8 @@ def formula(start, reinforced, ids, alpha):
 def test_scores_are_those_of_the_formula(batching):
     start, reinforced = tiny_models.model(seed=1), tiny_models.model(seed=2)
     with torch.no_grad():
-        found = token_scores(Lowered(start, reinforced, 1.5), tiny_models.batch_of(*tiny_models.ITEMS), batching)
+        model = WhpModel(frozen(start), reinforced, 1.5)
+        found = token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
     for row, e in enumerate(tiny_models.ITEMS):
         logprobs = formula(start, reinforced, e.input_ids, 1.5).log_softmax(1)
         for t in range(1, len(e.input_ids)):
@@ -44,10 +49,10 @@ def test_generation_keeps_a_cache_for_each_model():
         expected.append(new)
     assert len({token for row in expected for token in row}) > 6
     unused = next(t for t in range(tiny_models.VOCAB) if all(t not in row for row in expected))
-    assert _continued(Lowered(start, reinforced, 0.5), PROMPTS, unused, [8] * 3) == expected
+    assert _continued(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, [8] * 3) == expected
     limits = [2, 8, 5]  # rows leave the batch, and both caches
     short = [row[:n] for row, n in zip(expected, limits, strict=True)]
-    assert _continued(Lowered(start, reinforced, 0.5), PROMPTS, unused, limits) == short
+    assert _continued(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, limits) == short
 
 
 WHP = Loss(forget="ce", on="all", preserve="none", whp=1.5)
@@ -80,7 +85,7 @@ def test_stages_inherit_the_key_and_are_evaluated_as_they_are():
 def test_distilled_whp_learns_the_largest_lowered_logits_and_holds_no_other_model_as_its_own():
     module = unlearning("frozen", loss=Loss(forget="whp", on="all", preserve="none", whp=1.5))
     reinforced = nudge(tiny_models.model())
-    module.lowered = LoweredReference(FrozenReference(tiny_models.model(), "packed"), reinforced, 1.5)
+    module.whp_reference = WhpReference(WhpModel(frozen(tiny_models.model()), reinforced, 1.5))
     losses = []
     for e in tiny_models.ITEMS:
         wanted = formula(tiny_models.model(), reinforced, e.input_ids, 1.5).argmax(1)

@@ -221,15 +221,16 @@ def test_reference_scores_whose_folder_is_deleted_while_they_are_made_are_kept_a
     from tif.models import reference_cache
     from tif.models.references import CachedReference
 
-    policy, folder = tiny_models.model(), tmp_path / "references"
+    policy, file = tiny_models.model(), tmp_path / "references" / "scores.safetensors"
 
     def make():
-        shutil.rmtree(folder)
-        return CachedReference.of(policy, tiny_models.ITEMS, 0, "packed").rows
+        shutil.rmtree(file.parent)
+        return CachedReference.from_policy(policy, tiny_models.ITEMS, 0, "packed").rows
 
-    found = reference_cache.rows(folder, policy, tiny_models.ITEMS, "packed", make)
-    again = reference_cache.rows(folder, policy, tiny_models.ITEMS, "packed", lambda: pytest.fail("made again"))
-    assert all(torch.equal(one.logit, two.logit) for one, two in zip(found, again, strict=True))
+    computed = reference_cache.read_or_compute(file, tiny_models.ITEMS, make)
+    read = reference_cache.read_or_compute(file, tiny_models.ITEMS, lambda: pytest.fail("made again"))
+    for name, rows in computed.items():
+        assert all(torch.equal(row, other) for row, other in zip(rows, read[name], strict=True))
 
 
 def test_a_second_run_by_a_name_in_the_making_says_so_and_gets_another(tmp_path_factory, tmp_path, capsys):

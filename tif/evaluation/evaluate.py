@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tif.config.schema import EvalRules
 from tif.data.encoding import Encoded, Encoder
 from tif.data.samples import Sample, Task, fingerprint
@@ -17,7 +15,7 @@ from tif.evaluation.muse_prompts import rules as rules_of
 from tif.evaluation.token_stats import Answer, score
 from tif.records.protocols import PROTOCOLS, Protocol
 from tif.records.types import PARAPHRASED, Evaluation, Record, RecordSet, TokenStats
-from tif.scoring.token_scores import packed_tokens, rows
+from tif.scoring.token_scores import ModelContext, packed_tokens, rows
 from tif.utils.torch_state import evaluation_mode
 from tif.utils.work_sharing import share_work
 
@@ -33,7 +31,7 @@ def evaluate(
     batching: str,
     name: str,
     epoch: int | None = None,
-    original: torch.nn.Module | None = None,
+    original: ModelContext | None = None,
     tasks: Mapping[str, Task] | None = None,
 ) -> Evaluation:
     """Score every answer (original, paraphrased, perturbed) of every set and generate one for every prompt.
@@ -45,7 +43,7 @@ def evaluate(
         sets: evaluation sets by name, cut to what `cfg` and its protocol want.
         batching: "packed" or "padded", see scoring.token_scores.
         name, epoch: go into the records.
-        original: the model that the policy was, on the same device, for KL; None = no KL.
+        original: opens the model that the policy was, on the same device, for KL; None = no KL.
         tasks: of sets that are asked by rules of their own, see samples.Task.
 
     Raises:
@@ -213,7 +211,7 @@ def token_stats(
     pad_id: int,
     tokens_per_batch: int,
     batching: str,
-    original: torch.nn.Module | None = None,
+    original: ModelContext | None = None,
 ) -> list[TokenStats]:
     """Log-probability, argmax, mean and standard deviation of log p, and KL, of each answer token of any texts.
 
@@ -236,7 +234,7 @@ def scored(
     pad_id: int,
     tokens_per_batch: int,
     batching: str,
-    original: torch.nn.Module | None = None,
+    original: ModelContext | None = None,
 ) -> list[Answer]:
     """Score texts in batches of similar lengths, shared out to all processes.
 
@@ -249,7 +247,7 @@ def scored(
         pad_id: padding's id.
         tokens_per_batch: tokens of one forward, with padding.
         batching: "packed" or "padded".
-        original: the model that `stats.kl` compares with, on the same device; None = no KL.
+        original: opens the model that `stats.kl` compares with, on the same device; None = no KL.
     """
     groups = [[i] for i in range(len(texts))]
     if batching == "packed":

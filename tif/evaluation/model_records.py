@@ -118,7 +118,7 @@ class Checkpoint:
             asking,
             self.batching,
             str(self.cfg.path),
-            original=original.model if original else None,
+            original=(lambda: contextlib.nullcontext(original.model)) if original else None,
             tasks=own,
         )
         if distributed.is_first_rank():

@@ -10,7 +10,7 @@ import torch
 
 from tif.data.encoding import Encoded
 from tif.records.types import TokenStats
-from tif.scoring.token_scores import answer_logits
+from tif.scoring.token_scores import ModelContext, answer_logits
 
 CHUNK = 256  # answer tokens whose float32 distributions are held at once
 
@@ -36,7 +36,7 @@ def score(
     detailed: Sequence[bool],
     batching: str,
     pad_id: int,
-    original: torch.nn.Module | None = None,
+    original: ModelContext | None = None,
 ) -> list[Answer]:
     """Score the texts of one forward.
 
@@ -46,7 +46,7 @@ def score(
         detailed: for each text, in order, whether its `stats` are wanted.
         batching: "packed" or "padded".
         pad_id: padding's id.
-        original: the model that `stats.kl` compares with, on the same device; None = no KL.
+        original: opens the model that `stats.kl` compares with, on the same device; None = no KL.
 
     Returns:
         One Answer a text, group by group. Float32 whatever the model's dtype.
@@ -54,7 +54,8 @@ def score(
     logits, targets, counts = answer_logits(model, groups, batching, pad_id)
     other, asked = None, iter(detailed)
     if original is not None and (own := [some for texts in groups if (some := [e for e in texts if next(asked)])]):
-        other = answer_logits(original, own, batching, pad_id, model)[0]
+        with original() as original_model:
+            other = answer_logits(original_model, own, batching, pad_id)[0]
     wanted = torch.tensor(list(detailed)).repeat_interleave(torch.tensor(counts)).to(logits.device)
     logprob, details = _by_chunks(logits, targets, other, wanted)
     sums = [part.sum().item() for part in logprob.double().split(counts)]

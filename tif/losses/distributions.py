@@ -83,7 +83,7 @@ def _whp(cfg: Loss) -> PerToken:
 def whp(x: Inputs, cfg: Loss) -> torch.Tensor:
     """Who's Harry Potter, distilled: cross-entropy to the token of the largest lowered logit, nats per token.
 
-    The lowered logits are z_start - alpha relu(z_reinforced - z_start), see tif.lowered. Source: arXiv 2310.02238. Left
+    The lowered logits are z_start - alpha relu(z_reinforced - z_start), see models.whp. Source: arXiv 2310.02238. Left
     out: the paper's second half, a dictionary of names and generic ones for them, which someone has to write.
     """
     return x.token_mean(x.token_values)

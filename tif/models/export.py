@@ -1,4 +1,10 @@
-"""Export in Hugging Face format: shards gathered, adapters merged, few bits made many; all or nothing."""
+"""Write the policy as a plain model folder that transformers alone can load.
+
+Called by training's callbacks at the end (`model/`) and at the best epoch (`model_best/`). Shards
+are gathered by torch, adapters merged by peft, quantised weights turned into numbers by peft's
+helper for bitsandbytes (transformers' `dequantize()` changes the model in place, on its device; the
+policy goes on training).
+"""
 
 import copy
 import os
@@ -7,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule
 
-from tif.models import lora as adapters
-from tif.models.lora import NAME
+from tif.models.lora import ADAPTER_NAME, save_adapters
 from tif.utils import distributed
 from tif.utils.files import os_errors_naming
 
@@ -17,27 +24,39 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def save(
-    policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: str, merge: bool = True
+def export_model(
+    policy: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    card: str,
+    merge: bool = True,
 ) -> None:
-    """Write the policy in Hugging Face format (safetensors) with tokenizer and model card; all or nothing.
+    """Write policy, tokenizer and model card to `folder`, whole or not at all.
 
-    All processes call together where the policy is in shards; the first one writes.
+    All processes call together, since the policy may be in shards; the first one writes.
 
     Args:
+        policy: may hold adapters, shards or bitsandbytes' layers, and stays as it is.
+        tokenizer: goes with it.
+        folder: replaced where it exists.
+        card: text of README.md.
         merge: with LoRA, write one plain model; False: the adapters alone, in peft's format.
     """
-    whole = plain(policy) if merge else policy
-    if whole is None or not distributed.is_first_rank():
+    has_adapters = bool(getattr(policy, "peft_config", None))
+    weights = None
+    if has_adapters or isinstance(policy, FSDPModule):
+        weights = gather_weights(policy)
+    if not distributed.is_first_rank():
         return
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         with os_errors_naming(folder):
-            if merge:
-                whole.save_pretrained(partial)
+            if has_adapters and not merge:
+                save_adapters(policy, partial, weights)
             else:
-                adapters.save(policy, partial)
+                model = policy if weights is None else build_plain_model(policy, weights)
+                model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
     except BaseException:
@@ -47,74 +66,61 @@ def save(
     os.replace(partial, folder)
 
 
-def whole(policy: torch.nn.Module, dtype: torch.dtype, keep: bool = True) -> dict[str, torch.Tensor]:
-    """The weights of a plain transformers model: shards gathered, few bits made many, adapters merged; on the CPU.
+def gather_weights(policy: "PreTrainedModel") -> dict[str, torch.Tensor]:
+    """Return a copy of the policy's state dict on the CPU, in which no weight is cut or quantised.
 
-    The policy is left as it is. Layer by layer, so that at most one more layer is in memory beside the result.
+    Empty in all processes but the first. Beside the result, one more weight is in memory.
+    """
+    weights: Any = {}
+    if isinstance(policy, FSDPModule):
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(policy, options=options)
+    elif distributed.is_first_rank():
+        weights = policy.state_dict()
+    parameters = dict(policy.named_parameters())
+    for name, value in weights.items():
+        if type(parameters.get(name)).__name__ in ("Params4bit", "Int8Params"):
+            value = _dequantize(policy, name)
+        # Each a copy of its own: a merge changes weights in place, also those that are tied.
+        weights[name] = value.to("cpu", copy=True)
+    return dict(weights)
+
+
+def _dequantize(policy: "PreTrainedModel", name: str) -> torch.Tensor:
+    """Return the numbers that a weight of bitsandbytes stands for, in the policy's dtype."""
+    from peft.utils.integrations import dequantize_bnb_weight
+
+    layer = policy.get_submodule(name.rpartition(".")[0])
+    weight = policy.get_parameter(name)
+    return dequantize_bnb_weight(weight, getattr(layer, "state", None)).to(policy.dtype)
+
+
+def build_plain_model(
+    policy: "PreTrainedModel", weights: dict[str, torch.Tensor]
+) -> "PreTrainedModel":
+    """Return a model of the policy's class with these weights, its adapters merged, to be saved.
 
     Args:
-        policy: may hold adapters, bitsandbytes' layers and FSDP2's shards; all processes call together.
-        dtype: of the result.
-        keep: False in the processes that only help to gather; their result is empty.
+        policy: gives class, configuration and adapters.
+        weights: of `gather_weights`; the result takes them over.
     """
-    from peft.tuners.lora import LoraLayer
-    from peft.utils.integrations import dequantize_bnb_weight
-    from torch.distributed.tensor import DTensor
+    from peft.tuners.lora import LoraLayer, LoraModel
 
-    def full(value: Any) -> torch.Tensor:
-        return value.full_tensor().detach() if isinstance(value, DTensor) else value.detach()
-
-    found: dict[str, torch.Tensor] = {}
-    inner: tuple[str, ...] = ()  # what is inside a LoRA layer is read with it
-    for name, module in policy.named_modules():
-        if name.startswith(inner) and inner:
-            continue
-        layer, tensors = module, dict(module.named_parameters(recurse=False))
-        tensors |= {k: v for k, v in module.named_buffers(recurse=False) if k in module.state_dict(keep_vars=True)}
-        delta: torch.Tensor | None = None
-        if isinstance(module, LoraLayer):
-            inner = (f"{name}.",)
-            layer = module.get_base_layer()
-            tensors = dict(layer.named_parameters(recurse=False))
-            a, b = (full(part[NAME].weight).float() for part in (module.lora_A, module.lora_B))
-            delta = (b @ a) * module.scaling[NAME]
-            delta = delta.T if getattr(module, "fan_in_fan_out", False) else delta
-        for key, value in tensors.items():
-            if key == "weight" and type(value).__name__ in ("Params4bit", "Int8Params"):
-                value = dequantize_bnb_weight(value, getattr(layer, "state", None))
-            value = full(value)
-            if key == "weight" and delta is not None:
-                value = value.float() + delta
-            if keep:
-                made = value.to("cpu", dtype if value.is_floating_point() else value.dtype, copy=True)
-                found[f"{name}.{key}" if name else key] = made.contiguous()
-    return found
-
-
-def plain(policy: "PreTrainedModel") -> "PreTrainedModel | None":
-    """The policy without adapters, few bits and shards: itself where it has none, else a copy on the CPU.
-
-    None in a process that only helped to gather. Tied weights stay tied.
-    """
-    from torch.distributed.fsdp import FSDPModule
-    from transformers import PreTrainedModel
-
-    shards = isinstance(policy, FSDPModule)
-    if not shards and not getattr(policy, "peft_config", None):
-        return policy if distributed.is_first_rank() else None
-    if not shards and not distributed.is_first_rank():
-        return None
-    state = whole(policy, policy.dtype, keep=distributed.is_first_rank())
-    if not distributed.is_first_rank():
-        return None
-    own = next(c for c in type(policy).__mro__ if issubclass(c, PreTrainedModel) and not issubclass(c, FSDPModule))
+    # fully_shard puts a class of its own before the model's.
+    classes: list[Any] = [cls for cls in type(policy).__mro__ if not issubclass(cls, FSDPModule)]
     config = copy.deepcopy(policy.config)
     config.__dict__.pop("quantization_config", None)
-    with torch.device("meta"):
-        made = own(config)
-    made.load_state_dict(state, strict=False, assign=True)
-    made.tie_weights()
-    missing = [name for name, weight in made.named_parameters() if weight.is_meta]
-    assert not missing, missing
-    made.generation_config = policy.generation_config
-    return made
+    adapters = copy.deepcopy(getattr(policy, "peft_config", None))
+    with torch.device("meta"):  # shapes without memory, and no random numbers drawn
+        model: Any = classes[0](config)
+        tuner = LoraModel(model, adapters, ADAPTER_NAME) if adapters else None
+    model.load_state_dict(weights, strict=False, assign=True)
+    if not isinstance(model.get_output_embeddings(), LoraLayer):  # else the merge unties it
+        model.tie_weights()
+    empty = [name for name, weight in model.named_parameters() if weight.is_meta]
+    assert not empty, f"weights without numbers: {empty}"
+    if tuner:
+        model = tuner.merge_and_unload()
+    model.generation_config = policy.generation_config
+    plain: PreTrainedModel = model
+    return plain

@@ -1,7 +1,9 @@
-"""FSDP2: weights, gradients and optimizer in shards, one a process; `trainer.strategy=fsdp2`.
+"""FSDP2 (`trainer.strategy=fsdp2`): cut a model into shards, one for each process.
 
-The first process reads the weights, the others make the model without memory (meta device) and get their shards from
-it. PyTorch's `fully_shard` and Lightning's ModelParallelStrategy do the work.
+Called by `tif.training` for the policy and for a frozen reference. Weights, gradients and the
+optimizer's state are in shards. The first process reads the weights; the others build the model
+without memory (meta device) and receive their shards from it. PyTorch's `fully_shard` and
+Lightning's ModelParallelStrategy do the work.
 """
 
 from typing import TYPE_CHECKING
@@ -17,34 +19,46 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def shard(policy: "PreTrainedModel", mesh: DeviceMesh, device: torch.device, precision: str) -> None:
-    """Cut the policy into shards, in place: each decoder block on its own, so that one at a time is whole in memory.
+def shard_model(
+    model: "PreTrainedModel", mesh: DeviceMesh, device: torch.device, precision: str
+) -> None:
+    """Cut the model into shards, in place.
+
+    Each decoder block is a unit of its own: one at a time is gathered to compute with it.
 
     Args:
-        policy: in the first process with its weights on the CPU, in the others on the meta device.
-        mesh: of the processes that share it.
+        model: on the CPU with its weights in the first process, on the meta device in the others.
+        mesh: the processes that share it.
         device: of this process.
-        precision: trainer.precision; under bf16-mixed blocks are gathered and run in bfloat16, gradients added in
-            float32.
+        precision: trainer.precision. Under bf16-mixed blocks are gathered and computed in
+            bfloat16, and gradients are added in float32.
     """
-    first = distributed.is_first_rank()
-    weights = policy.state_dict() if first else {}
-    buffers = {name: value.clone() for name, value in policy.named_buffers()} if first else {}
-    training = {name: weight.requires_grad for name, weight in policy.named_parameters()}
-    policy.to(torch.device("meta"))  # type: ignore[arg-type]
-    policy.tie_weights()  # moving took tied weights apart
-    mixed = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if precision == "bf16-mixed" else MixedPrecisionPolicy()
-    names = set(policy._no_split_modules or ())
-    for block in [m for m in policy.modules() if type(m).__name__ in names]:
-        fully_shard(block, mesh=mesh, mp_policy=mixed)
-    fully_shard(policy, mesh=mesh, mp_policy=mixed)
-    policy.to_empty(device=device)
-    policy.tie_weights()
-    for name, weight in policy.named_parameters():
-        weight.requires_grad_(training[name])
-    set_model_state_dict(policy, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True,
-                                                                   strict=False))  # fmt: skip
-    for name, value in policy.named_buffers():  # those that no state dict has, as rotary frequencies
-        if first:
+    is_first = distributed.is_first_rank()
+    weights = model.state_dict() if is_first else {}
+    buffers = {name: value.clone() for name, value in model.named_buffers()} if is_first else {}
+    is_trained = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    model.to(torch.device("meta"))  # type: ignore[arg-type]
+    model.tie_weights()  # the move separates tied weights
+    _mark_shards(model, mesh, precision)
+    model.to_empty(device=device)
+    model.tie_weights()
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(is_trained[name])
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
+    set_model_state_dict(model, weights, options=options)
+    for name, value in model.named_buffers():  # rotary frequencies are in no state dict
+        if is_first:
             value.copy_(buffers[name])
         torch.distributed.broadcast(value, src=0)
+
+
+def _mark_shards(model: "PreTrainedModel", mesh: DeviceMesh, precision: str) -> None:
+    """Call `fully_shard` on each decoder block, then on the rest."""
+    mixed = MixedPrecisionPolicy()
+    if precision == "bf16-mixed":
+        mixed = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
+    block_classes = set(model._no_split_modules or ())
+    blocks = [module for module in model.modules() if type(module).__name__ in block_classes]
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=mixed)
+    fully_shard(model, mesh=mesh, mp_policy=mixed)

@@ -1,81 +1,82 @@
-"""LoRA through peft: adapters in the policy, and the reference that they leave as it was."""
+"""LoRA adapters in the policy: attach them, switch them off, save them alone.
+
+Called by `load` (a new policy), `references` (the original model is the policy without adapters)
+and `export`. The layers are peft's, put into the policy by `inject_adapter_in_model`.
+
+Two other ways were tried. transformers' `add_adapter`, `disable_adapters` and `save_pretrained` do
+the same, but refuse peft below 0.22, which is not released (transformers 5.24, peft 0.21.2).
+peft's `get_peft_model` wraps the policy in another class and renames all its weights: checkpoints,
+FSDP2 and everything that reads the model would have to know of adapters.
+"""
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from tif.config.errors import ConfigError
 from tif.config.model import Lora
-from tif.data.encoding import Batch
-from tif.scoring.token_scores import TokenScores, token_scores
-from tif.utils.torch_state import evaluation_mode, seeded
+from tif.utils.torch_state import seeded
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
     from transformers import PreTrainedModel
 
-NAME = "default"  # of the one adapter, as peft calls it
+ADAPTER_NAME = "default"  # as peft calls a single adapter
 
 
-def attach_adapters(policy: "PreTrainedModel", cfg: Lora, seed: int) -> None:
-    """Put adapters into the policy, in place; they alone are trained, from `seed`, in float32.
+def attach_adapters(policy: "PreTrainedModel", settings: Lora, seed: int) -> None:
+    """Put adapters into the policy, in place; from then on only they are trained.
 
-    The policy stays a model of its own class: what reads and runs it need not know of adapters.
+    Args:
+        policy: keeps its class and the names of its other weights.
+        settings: section `model.lora`, with rank > 0.
+        seed: the adapters' weights are drawn from it, in the policy's dtype, and kept in float32.
 
     Raises:
-        ConfigError: If a name in `targets` is none of the model's layers.
+        ConfigError: If a name in `targets` is none of the model's linear layers.
     """
-    import transformers
-    from peft import inject_adapter_in_model
+    from peft import LoraConfig, inject_adapter_in_model
 
-    linear = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
-    names = {name.rpartition(".")[2] for name, layer in policy.named_modules() if isinstance(layer, linear)}
-    if unknown := sorted(set(cfg.targets) - names):
-        raise ConfigError(f"model.lora.targets: no linear layer is called {', '.join(unknown)}; the model has "
-                          f"{', '.join(sorted(names))}")  # fmt: skip
+    _check_targets(policy, settings.targets)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets) or "all-linear",
+        task_type="CAUSAL_LM",
+    )
     with seeded(seed):
-        inject_adapter_in_model(_config(cfg), policy, NAME)
+        inject_adapter_in_model(config, policy, ADAPTER_NAME)
     for weight in policy.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
 
 
-def _config(cfg: Lora) -> "LoraConfig":
-    from peft import LoraConfig
+def _check_targets(policy: "PreTrainedModel", targets: list[str]) -> None:
+    """Raise ConfigError where a target is no linear layer of the policy; peft ignores such names."""
+    from transformers.pytorch_utils import Conv1D
 
-    return LoraConfig(
-        r=cfg.rank,
-        lora_alpha=cfg.alpha,  # type: ignore[arg-type]
-        lora_dropout=cfg.dropout,
-        target_modules=list(cfg.targets) or "all-linear",
-        task_type="CAUSAL_LM",
-    )
-
-
-def save(policy: "PreTrainedModel", folder: Path) -> None:
-    """The adapters alone, in peft's format: `PeftModel.from_pretrained(model, folder)` puts them on the model again."""
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    config = copy.copy(policy.peft_config[NAME])
-    config.base_model_name_or_path, config.inference_mode = policy.name_or_path or None, True
-    config.save_pretrained(folder)
-    found = get_peft_model_state_dict(policy, adapter_name=NAME)
-    save_file({f"base_model.model.{name}": value.contiguous() for name, value in found.items()},
-              folder / "adapter_model.safetensors", {"format": "pt"})  # fmt: skip
+    names = set()
+    for name, layer in policy.named_modules():
+        if isinstance(layer, torch.nn.Linear | Conv1D):
+            names.add(name.rpartition(".")[2])
+    unknown = sorted(set(targets) - names)
+    if unknown:
+        raise ConfigError(
+            f"model.lora.targets: no linear layer is called {', '.join(unknown)}; the model has "
+            f"{', '.join(sorted(names))}"
+        )
 
 
 @contextlib.contextmanager
-def switched_off(policy: torch.nn.Module) -> Iterator[None]:
-    """The policy as it was before its adapters learned anything, inside."""
+def adapters_disabled(policy: torch.nn.Module) -> Iterator[None]:
+    """Let the policy compute without its adapters inside the block."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [layer for layer in policy.modules() if isinstance(layer, BaseTunerLayer)]
+    layers = [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -85,30 +86,24 @@ def switched_off(policy: torch.nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-class AdapterReference:
-    """The policy with its adapters off: exact for any input, and no second model in memory."""
+def save_adapters(
+    policy: "PreTrainedModel", folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write the adapters alone, in peft's format, for `PeftModel.from_pretrained(model, folder)`.
 
-    def __init__(self, policy: "PreTrainedModel", batching: str) -> None:
-        self.model, self.batching = _Original(policy), batching
+    Args:
+        policy: with adapters.
+        folder: made where it is missing.
+        weights: the policy's state dict where its own holds shards.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
 
-    def on(self, device: torch.device) -> torch.nn.Module:
-        """The original model; it is where the policy is."""
-        return self.model
-
-    def scores(self, batch: Batch) -> TokenScores:
-        """One forward of the policy without its adapters; any batch will do."""
-        with torch.no_grad():
-            return token_scores(self.model, batch, self.batching)
-
-
-class _Original(torch.nn.Module):
-    """Calls the policy with its adapters off, in evaluation mode, without gradients."""
-
-    def __init__(self, policy: "PreTrainedModel") -> None:
-        super().__init__()
-        self._policy = [policy]  # a list, so that the policy is no submodule
-
-    def forward(self, **keys: Any) -> Any:
-        (policy,) = self._policy
-        with evaluation_mode(policy), switched_off(policy):
-            return policy(**keys)
+    config = copy.copy(policy.peft_config[ADAPTER_NAME])
+    config.base_model_name_or_path = policy.name_or_path or None
+    config.inference_mode = True
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    adapters = get_peft_model_state_dict(policy, state_dict=weights, adapter_name=ADAPTER_NAME)
+    tensors = {f"base_model.model.{name}": value.contiguous() for name, value in adapters.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})

@@ -1,10 +1,17 @@
-"""Two models as one: the start's logits lowered where the reinforced model's are higher (Who's Harry Potter).
+"""Who's Harry Potter: two models that answer as one (arXiv 2310.02238, section 2.1).
 
-z = z_start - alpha relu(z_reinforced - z_start), arXiv 2310.02238 section 2.1; as jaechan-repo/muse_bench
-baselines/baselines/whos_harry_potter.py. What learning the forget set more makes likelier is what was learned from it.
+The reinforced model has learned the forget set further. Where its logits are higher than the
+original's, the original's are lowered:
+
+    z = z_original - alpha * relu(z_reinforced - z_original)
+
+as jaechan-repo/muse_bench baselines/baselines/whos_harry_potter.py. UnlearningModule evaluates a
+`WhpModel` (`loss.whp`) or lets the policy learn from a `WhpReference` (`loss.forget=whp`).
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,60 +23,67 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Lowered(torch.nn.Module):
-    """Answers `forward` as a causal LM does, with the lowered logits in float32.
+class WhpModel(torch.nn.Module):
+    """A causal LM whose logits are the lowered ones, in float32.
 
     Args:
-        start: the original model.
-        reinforced: the model that learned the forget set more; configuration and device are this one's.
-        alpha: > 0; larger forgets more.
+        reference: gives the original model.
+        reinforced: the model that learned the forget set further, on the same device.
+        alpha: > 0; larger values forget more.
     """
 
-    def __init__(self, start: torch.nn.Module, reinforced: "PreTrainedModel", alpha: float) -> None:
+    def __init__(self, reference: Reference, reinforced: "PreTrainedModel", alpha: float) -> None:
         super().__init__()
-        self.start, self.reinforced, self.alpha = start, reinforced, alpha
+        self.reference, self.reinforced, self.alpha = reference, reinforced, alpha
         self.config = reinforced.config
 
     @property
     def device(self) -> torch.device:
-        """Where the models are."""
+        """Return the device of both models."""
         return self.reinforced.device
 
-    def new_cache(self) -> "_Caches":
-        """An empty key-value cache for each of the models."""
+    def new_cache(self) -> "WhpCache":
+        """Return an empty key-value cache for each of the models."""
         from transformers import DynamicCache
 
-        return _Caches([DynamicCache(config=self.config) for _ in range(2)])
+        return WhpCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
 
-    def forward(self, past_key_values: "_Caches | None" = None, **inputs: Any) -> Any:
-        """The keys of the models' own `forward`."""
+    def forward(self, past_key_values: "WhpCache | None" = None, **inputs: Any) -> Any:
+        """Return a CausalLMOutput; takes the arguments of the models' own `forward`."""
         from transformers.modeling_outputs import CausalLMOutput
 
-        own = [{"past_key_values": cache} for cache in past_key_values.each] if past_key_values else [{}, {}]
-        models = (self.start, self.reinforced)
-        start, more = (model(**keys, **inputs).logits.float() for model, keys in zip(models, own, strict=True))
-        return CausalLMOutput(logits=start - self.alpha * relu(more - start))
+        original_cache, reinforced_cache = {}, {}
+        if past_key_values is not None:
+            original_cache = {"past_key_values": past_key_values.original}
+            reinforced_cache = {"past_key_values": past_key_values.reinforced}
+        with self.reference.use_model() as original:
+            original_logits = original(**original_cache, **inputs).logits.float()
+        reinforced_logits = self.reinforced(**reinforced_cache, **inputs).logits.float()
+        gain = relu(reinforced_logits - original_logits)
+        return CausalLMOutput(logits=original_logits - self.alpha * gain)
 
 
 @dataclasses.dataclass
-class _Caches:
-    each: list[Any]
+class WhpCache:
+    """The key-value caches of the two models (transformers' DynamicCache)."""
+
+    original: Any
+    reinforced: Any
 
     def batch_select_indices(self, rows: torch.Tensor) -> None:
-        """Keep these rows."""
-        for cache in self.each:
-            cache.batch_select_indices(rows)
+        """Keep these rows of the batch."""
+        self.original.batch_select_indices(rows)
+        self.reinforced.batch_select_indices(rows)
 
 
 @dataclasses.dataclass
-class LoweredReference:
-    """The lowered logits as something to compare with; the models are no submodules of who holds it."""
+class WhpReference:
+    """A WhpModel to compare with; no module, so that its holder does not count its weights."""
 
-    start: Reference
-    reinforced: "PreTrainedModel"
-    alpha: float
+    model: WhpModel
 
-    def on(self, device: torch.device) -> Lowered:
-        """Both models, there from now on."""
-        reinforced: Any = self.reinforced
-        return Lowered(self.start.on(device), reinforced.to(device), self.alpha).eval()
+    @contextlib.contextmanager
+    def use_model(self) -> Iterator[WhpModel]:
+        """Yield the model, without gradients."""
+        with torch.no_grad():
+            yield self.model.eval()

@@ -6,6 +6,7 @@ Shapes: B samples, T tokens, K answer tokens of a row, V vocabulary.
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -16,6 +17,10 @@ from tif.scoring.lm_head import of_logits
 from tif.scoring.packing import CHUNK_TOKENS, Layout, layout, packed_tokens, row_tokens, rows, rows_of, step_tokens
 
 __all__ = ["packed_tokens", "rows", "step_tokens"]
+
+
+# Opens a model for one forward; what it yields may share its weights with the policy.
+ModelContext = Callable[[], AbstractContextManager[torch.nn.Module]]
 
 
 @dataclasses.dataclass
@@ -60,7 +65,7 @@ class PerToken:
         value: (policy, reference or None) -> (K,) float32.
         reference: whether `value` compares with the original model.
         layer: decoder layer, counted from 0, whose hidden states `value` reads; None = no hidden states.
-        lowered: whether it compares with the original's logits as the reinforced model lowers them (tif.lowered).
+        lowered: whether it compares with the original's logits as the reinforced model lowers them (tif.models.whp).
     """
 
     value: Callable[[Outputs, Outputs | None], torch.Tensor]
@@ -120,7 +125,7 @@ def _scores(model: torch.nn.Module, asked: Layout, chunk_tokens: int) -> tuple[t
 
 
 def token_values(
-    model: torch.nn.Module, batch: Batch, batching: str, own: PerToken, reference: torch.nn.Module | None = None
+    model: torch.nn.Module, batch: Batch, batching: str, own: PerToken, reference: ModelContext | None = None
 ) -> tuple[TokenScores, torch.Tensor]:
     """`token_scores`, and `own.value` of each answer token, from one graph.
 
@@ -130,7 +135,7 @@ def token_values(
     Args:
         model, batch, batching: as `token_scores`.
         own: what to compute.
-        reference: the original model, where `own.reference`; no gradient goes there.
+        reference: opens the original model, where `own.reference`; no gradient goes there.
 
     Returns:
         The scores, and (B, T-1) float32: column t is the value of token t+1, 0 outside the answer.
@@ -140,8 +145,8 @@ def token_values(
         said, other = _outputs(model, part, batching, own.layer), None
         if own.reference:
             assert reference is not None
-            with torch.no_grad():
-                other = _outputs(reference, part, batching, own.layer)
+            with reference() as original, torch.no_grad():
+                other = _outputs(original, part, batching, own.layer)
         return *of_logits(said.logits, said.targets), own.value(said, other)
 
     again, limit = torch.is_grad_enabled(), packed_tokens(batch.input_ids.device)

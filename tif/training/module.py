@@ -18,7 +18,7 @@ from tif.data.batch_parts import split_batch
 from tif.data.encoding import Batch
 from tif.losses.terms import Scored, ScoredBatch, Term
 from tif.models.references import Reference
-from tif.models.whp import Lowered, LoweredReference
+from tif.models.whp import WhpModel, WhpReference
 from tif.scoring.token_scores import step_tokens, token_scores, token_values
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class UnlearningModule(L.LightningModule):
     """
 
     retain_weight: torch.Tensor
-    lowered: LoweredReference | None = None  # what forget=whp learns
+    whp_reference: WhpReference | None = None  # what forget=whp learns
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class UnlearningModule(L.LightningModule):
     def unlearned(self) -> Iterator["PreTrainedModel"]:
         """The policy as it is evaluated and exported.
 
-        With `loss.whp` on a finetuned policy, the original model with logits lowered by the policy's: see tif.lowered.
+        With `loss.whp` on a finetuned policy, the original model with logits lowered by the policy's: see models.whp.
         With `loss.task_vector`, the policy's weights are the negated ones inside.
         Task arithmetic, arXiv 2212.04089: start - alpha (trained - start), trained on the forget set; as
         jaechan-repo/muse_bench baselines/baselines/task_vector.py. Floating-point weights only.
@@ -90,9 +90,9 @@ class UnlearningModule(L.LightningModule):
         if self.cfg.loss.is_whp_at_inference(self.cfg.data.train):
             assert self.reference is not None
             assert self.cfg.loss.whp is not None
-            training, original = self.policy.training, self.reference.on(self.policy.device)
+            training = self.policy.training
             try:
-                yield Lowered(original, self.policy, self.cfg.loss.whp).eval()  # type: ignore[misc]
+                yield WhpModel(self.reference, self.policy, self.cfg.loss.whp).eval()  # type: ignore[misc]
             finally:
                 self.policy.train(training)
             return
@@ -208,9 +208,9 @@ class UnlearningModule(L.LightningModule):
             return Scored(token_scores(self.policy, batch, self.batching, self.cfg.loss.chunk_tokens), reference)
         own, original = term.per_token(self.cfg.loss), None
         if own.reference:
-            compared = self.lowered if own.lowered else self.reference
+            compared = self.whp_reference if own.lowered else self.reference
             assert compared is not None
-            original = compared.on(batch.input_ids.device)
+            original = compared.use_model
         policy, values = token_values(self.policy, batch, self.batching, own, original)
         return Scored(policy, reference, values)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 import tif
@@ -17,7 +16,7 @@ from tif.losses import required_reference
 from tif.models import fsdp as sharding
 from tif.models import load as models
 from tif.models import references
-from tif.models.whp import LoweredReference
+from tif.models.whp import WhpModel, WhpReference
 from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import UnlearningModule
 from tif.training.plan import Plan
@@ -51,9 +50,10 @@ def prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataMo
             copies: list[Any] = [policy]
         else:
             module.reference = take()
-            copies = [module.reference.on(torch.device("meta" if policy.device.type == "meta" else "cpu")), policy]
+            assert isinstance(module.reference, references.FrozenReference)
+            copies = [module.reference.model, policy]
         for model in copies:
-            sharding.shard(model, trainer.strategy.device_mesh["data_parallel"], device, cfg.trainer.precision)
+            sharding.shard_model(model, trainer.strategy.device_mesh["data_parallel"], device, cfg.trainer.precision)
     else:
         policy.to(device)  # type: ignore[arg-type]
         precision.convert_module(policy)  # in place
@@ -67,7 +67,7 @@ def prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataMo
         plain = dataclasses.replace(cfg.model, path=str(reinforced / "model"), lora=Lora(), quantize="none")
         model = models.load_policy(plain, data.encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
         precision.convert_module(model)  # in place
-        module.lowered = LoweredReference(module.reference, model, cfg.loss.whp)
+        module.whp_reference = WhpReference(WhpModel(module.reference, model.to(device), cfg.loss.whp))
     if cfg.loss.alternates.kind == "generated" and module.terms[0].alternate:
         with precision.forward_context():
             data.alternates = _alternates(cfg, module, data)

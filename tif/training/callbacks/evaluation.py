@@ -22,6 +22,7 @@ from tif.models import fsdp as sharding
 from tif.models.load import load_policy
 from tif.models.references import CachedReference
 from tif.records import files as records
+from tif.scoring.token_scores import ModelContext
 from tif.training.callbacks.metrics_logger import MetricsLogger
 from tif.training.module import UnlearningModule
 from tif.utils import distributed
@@ -209,8 +210,8 @@ class PolicyEvaluation(Callback):
 
     def _original_model(
         self, trainer: L.Trainer, module: UnlearningModule, policy: Any, epoch: int
-    ) -> Any:
-        """Return the model that KL compares with; None where no KL is wanted.
+    ) -> ModelContext | None:
+        """Return what opens the model that KL compares with; None where no KL is wanted.
 
         Before training that is the policy itself; later the reference, where it is a model, or the
         original model loaded again.
@@ -218,9 +219,9 @@ class PolicyEvaluation(Callback):
         if not self.settings.kl:
             return None
         if epoch == 0:
-            return policy
+            return lambda: nullcontext(policy)
         if module.reference is not None and not isinstance(module.reference, CachedReference):
-            return module.reference.on(policy.device)
+            return module.reference.use_model
         strategy = cast(Any, trainer.strategy)
         is_sharded = isinstance(strategy, ModelParallelStrategy)
         is_empty = is_sharded and not distributed.is_first_rank()
@@ -229,8 +230,9 @@ class PolicyEvaluation(Callback):
         )
         if is_sharded:
             mesh = strategy.device_mesh["data_parallel"]
-            sharding.shard(original, mesh, policy.device, self.original.precision)
-        return original.to(policy.device).eval()
+            sharding.shard_model(original, mesh, policy.device, self.original.precision)
+        original.to(policy.device).eval()
+        return lambda: nullcontext(original)
 
 
 def _trainer_precision(trainer: L.Trainer) -> AbstractContextManager[Any]:

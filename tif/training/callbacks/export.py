@@ -34,5 +34,5 @@ class Export(Callback):
         assert isinstance(pl_module, UnlearningModule)
         with pl_module.unlearned() as policy:
             card = self.make_card() if trainer.is_global_zero else ""
-            export.save(policy, self.encoder.tokenizer, self.folder / "model", card, self.merge)
+            export.export_model(policy, self.encoder.tokenizer, self.folder / "model", card, self.merge)
         trainer.strategy.barrier("export")

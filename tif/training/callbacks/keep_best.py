@@ -55,7 +55,7 @@ class KeepBest(EvaluationListener):
             return
         with module.unlearned() as policy:
             card = model_card(self.folder.parent.name, self.metric, epoch, values)
-            export.save(policy, self.encoder.tokenizer, self.folder, card, self.merge)
+            export.export_model(policy, self.encoder.tokenizer, self.folder, card, self.merge)
 
 
 def model_card(run: str, metric: str, epoch: int, values: Mapping[str, float]) -> str:

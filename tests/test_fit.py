@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from tests.support.run_folders import claimed
 from tests.support.small_run import SMALL, files, finished, rows
 from tif import evaluate, fit
 from tif.config import load as config
@@ -20,7 +21,6 @@ from tif.reports.columns import format_number
 from tif.training import module
 from tif.training import plan as planning
 from tif.training import run as training
-from tif.training import run_folders as runs
 from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.utils import environment
 
@@ -133,7 +133,7 @@ def test_an_override_that_ends_in_yaml_is_no_file(refused):
 def test_a_tofu_folder_of_ones_own_is_accepted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tofu_folder(tmp_path / "tofu")
-    found = planning.plan(config.load(["quickstart.yaml", *TOFU]))
+    found = planning.plan_run(config.load(["quickstart.yaml", *TOFU]))
     assert [s.prompt for s in found.benchmark.forget] == [f"What does the lighthouse {i} do?" for i in range(4)]
     assert list(found.stages) == ["target", "retain"]
 
@@ -164,7 +164,7 @@ def test_a_mask_file_for_other_data_is_refused_by_the_first_row_that_differs(ref
     words = [*SMALL, "identifier.kind=precomputed"]
     line = one(refused(*words, "identifier.path=other.jsonl"))
     assert line.startswith("identifier.path: other.jsonl: line 2: prompt differs: the file has ")
-    accepted = planning.plan(config.load(["quickstart.yaml", *words, "identifier.path=own.jsonl"]))
+    accepted = planning.plan_run(config.load(["quickstart.yaml", *words, "identifier.path=own.jsonl"]))
     assert accepted.benchmark.forget == own.forget
 
 
@@ -200,8 +200,8 @@ def retain_records(run, tmp_path):
 
 def test_records_of_the_retain_model_are_taken_from_a_folder(run, retain_records):
     words = [*SMALL, f"model.path={run.folder / 'model'}", f"eval.retain_records={retain_records}"]
-    found = planning.plan(config.load(["quickstart.yaml", *words]))
-    assert found.retain == records.read(retain_records)
+    found = planning.plan_run(config.load(["quickstart.yaml", *words]))
+    assert found.retain_records == records.read(retain_records)
     assert found.family == "llama"
 
 
@@ -288,7 +288,7 @@ def test_a_loss_that_cannot_be_shared_out_is_refused_for_several_processes(tmp_p
     monkeypatch.chdir(tmp_path)
     cfg = config.load(["quickstart.yaml", "loss/kto.yaml", *SMALL_MODEL, "trainer.devices=2"])
     with pytest.raises(ConfigError, match="^loss.forget: kto looks at all samples .* for 2 processes"):
-        planning.plan(cfg)
+        planning.plan_run(cfg)
 
 
 def test_a_run_folder_that_is_a_file_is_refused(refused, tmp_path):
@@ -446,10 +446,8 @@ def test_a_stage_can_be_made_alone(tmp_path, monkeypatch):
 
 
 def stage_folders(*words):
-    planned = planning.plan(config.load(["quickstart.yaml", *SMALL, *words]))
-    samples = planned.benchmark
-    found = training.fingerprint((*samples.background, *samples.retain, *samples.forget))
-    return {name: runs.stage_folder(stage.cfg, name, found).name for name, stage in planned.stages.items()}
+    planned = planning.plan_run(config.load(["quickstart.yaml", *SMALL, *words]))
+    return {name: stage.folder.name for name, stage in planned.stages.items()}
 
 
 @pytest.mark.slow
@@ -540,7 +538,7 @@ def test_a_killed_run_is_left_alone_where_resuming_is_off_or_the_configuration_d
             fit.main(words)
     left = files(run.runs / "left")
     for more, name in (([], "left"), (["run.resume=never"], "left-2"), (["loss.beta=0.2"], "left-2")):
-        with runs.claimed(config.load(["quickstart.yaml", *words, *more])) as (folder, _):
+        with claimed(config.load(["quickstart.yaml", *words, *more])) as (folder, _):
             assert folder.name == name
     assert files(run.runs / "left") == left
 

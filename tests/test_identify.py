@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +17,10 @@ from tif import identifiers, identify
 from tif.config import load as config
 from tif.data.benchmarks import read_benchmark
 from tif.identifiers import span_file as store
+from tif.identifiers import stored_spans
 from tif.identifiers.lookup import find
-from tif.training import run_folders as runs
-from tif.training import spans
+from tif.training import plan as planning
+from tif.training import run_folders
 from tif.utils import terminal
 
 AUTHORS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34"]
@@ -59,7 +61,8 @@ def test_without_out_the_file_is_where_fit_looks(capsys, llama):
     made(*keys, out=None)
     cfg = config.load(["quickstart.yaml", *AUTHORS, *keys])
     samples = read_benchmark(cfg.data).forget
-    path = spans.cached_path(cfg, spans.own_identifier(cfg), samples)
+    identifier = planning.identifier_of(cfg)
+    path = stored_spans.span_path(identifier, samples, cfg.data.template, Path("r/spans"))
     assert path.is_file()
     assert store.header(path)["identifier"]["template"] == cfg.data.template
 
@@ -162,7 +165,10 @@ def test_the_file_is_made_once_and_again_where_something_changed(llama, other_ll
     def ask(*words):
         keys = ["identifier.kind=causal_lm", f"identifier.causal_lm.model={llama}", *words]
         cfg = config.load(["quickstart.yaml", *AUTHORS, *keys])
-        return spans.identified(cfg, read_benchmark(cfg.data).forget, {})
+        samples = read_benchmark(cfg.data).forget
+        return stored_spans.identify_once(
+            cfg.identifier, samples, cfg.data.template, Path("runs/spans")
+        )
 
     first = ask()
     assert ask() == first
@@ -174,7 +180,7 @@ def test_the_file_is_made_once_and_again_where_something_changed(llama, other_ll
     ):  # fmt: skip
         ask(*words)
         assert len(calls) == n
-    (file := config.Path(llama) / "config.json").touch()
+    (file := Path(llama) / "config.json").touch()
     os.utime(file, (1, 1))  # another model in the same folder
     ask()
     assert len(calls) == n + 1
@@ -192,7 +198,12 @@ def test_two_that_ask_at_once_make_one_file(llama, monkeypatch):
     monkeypatch.setattr(identifiers, "identify", slow)
     cfg = config.load(["quickstart.yaml", *AUTHORS, "identifier.kind=causal_lm", f"identifier.causal_lm.model={llama}"])
     samples, found = read_benchmark(cfg.data).forget, []
-    threads = [threading.Thread(target=lambda: found.append(spans.identified(cfg, samples, {}))) for _ in range(3)]
+
+    def identify_once():
+        arguments = cfg.identifier, samples, cfg.data.template, Path("runs/spans")
+        found.append(stored_spans.identify_once(*arguments))
+
+    threads = [threading.Thread(target=identify_once) for _ in range(3)]
     for t in threads:
         t.start()
     for t in threads:
@@ -273,10 +284,10 @@ def test_a_server_that_is_not_there_is_one_line_and_leaves_no_span_file(capsys, 
 
 def test_a_kind_that_needs_no_spans_asks_for_no_model():
     cfg = config.load(["quickstart.yaml", "identifier.kind=contrastive", "identifier.contrastive.base=retain"])
-    assert spans.wanted(cfg)
-    assert spans.stages(cfg) == ("target", "retain")
+    assert planning.wants_spans(cfg)
+    assert planning.identifier_stages(cfg) == ("target", "retain")
     cfg = config.load(["quickstart.yaml", "loss.on=all", "loss.preserve=none", "identifier.kind=random"])
-    assert not spans.wanted(cfg)
+    assert not planning.wants_spans(cfg)
 
 
 def test_a_document_of_your_own_is_identified_whole_and_unlearned_in_pieces(tmp_path, untrained_bert):
@@ -327,4 +338,4 @@ def test_fit_makes_the_spans_on_the_way_from_its_own_stages(tmp_path, capsys):
     assert fit.main(words) == 0
     assert "(made before)" in capsys.readouterr().out
     assert len(list((tmp_path / "r" / "spans").glob("*.jsonl"))) == 1
-    assert (tmp_path / "r" / "quickstart-2" / runs.DONE).is_file()
+    assert (tmp_path / "r" / "quickstart-2" / run_folders.DONE).is_file()

@@ -17,8 +17,7 @@ from tests.support import killed_processes
 from tests.support.small_run import SMALL, files, finished, rows
 from tests.support.tofu_files import FILES as TOFU
 from tif import evaluate, identify
-from tif.training import checkpoints as resuming
-from tif.training import run_folders as runs
+from tif.training import checkpoints, run_folders
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).parents[1]
@@ -160,7 +159,7 @@ def test_a_job_that_meets_its_time_limit_goes_back_to_the_queue_and_ends_the_sam
 def test_a_chain_makes_stages_then_an_array_of_four_then_the_table(folder, jobs):
     assert {state(jobs[name])[0][:2] for name in ("target", "retain", "table")} == {("COMPLETED", "0:0")}
     assert [found[:2] for found in state(jobs["array"])] == [("COMPLETED", "0:0")] * 4, log(folder, jobs["array"])
-    assert sorted(path.parent.parent.name for path in folder.glob(f"four/*/seed0/{runs.DONE}")) == [
+    assert sorted(path.parent.parent.name for path in folder.glob(f"four/*/seed0/{run_folders.DONE}")) == [
         f"beta=0.{n}" for n in (1, 2, 3, 4)
     ]
     shown = log(folder, jobs["table"])
@@ -188,4 +187,4 @@ def test_an_identifiers_job_leaves_its_span_file(folder, jobs):
 def test_no_job_leaves_an_unfinished_checkpoint(folder, jobs):
     for name in ("preempted", "late"):
         found = {path.name for path in (folder / name / "checkpoints").iterdir()}
-        assert found == {path.name for path in resuming.listed(folder / name / "checkpoints")}
+        assert found == {path.name for path in checkpoints.list_checkpoints(folder / name / "checkpoints")}

@@ -88,33 +88,35 @@ def make(words: Sequence[str]) -> None:
     if cfg.out and not cfg.out.endswith(".jsonl"):
         raise ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
     from tif.data.benchmarks import read_benchmark
-    from tif.identifiers import identify, settings
+    from tif.identifiers import identify, settings, stored_spans
     from tif.identifiers import span_file as store
     from tif.training import plan as planning
-    from tif.training import run as training
-    from tif.training import run_folders as runs
-    from tif.training import spans
+    from tif.training.run import make_stage
+    from tif.training.run_folders import check_run_folder
+    from tif.utils.terminal import quiet_libraries
 
     run = Config(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(Config)})
-    training.quiet()
+    quiet_libraries()
     try:
         samples = read_benchmark(run.data).forget
         if cfg.out:
             check_writable("out", Path(cfg.out).parent)
         else:
-            runs.check_folder(run)
+            check_run_folder(run.run, planning.config_text(run))
         planning.check_identifier(run)
         if run.identifier.kind == "generative" and run.identifier.generative.dry_run:
             identify(run.identifier, samples)
             return
-        stages = {name: planning.stage_plan(run, name) for name in dict.fromkeys(spans.stages(run))}
-        made = {name: training.make_stage(planned, name) for name, planned in stages.items()}
-        found = spans.identified(run, samples, made)
+        plans = [planning.plan_stage(run, name) for name in planning.identifier_stages(run)]
+        stages = {str(plan.stage): make_stage(plan) for plan in plans}
+        identifier = stored_spans.with_stage_models(planning.identifier_of(run), stages)
+        template, folder = run.data.template, Path(run.run.folder) / "spans"
+        found = stored_spans.identify_once(identifier, samples, template, folder)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    own = spans.with_models(run, made)
-    out = Path(cfg.out) if cfg.out else spans.cached_path(run, own, samples)
-    store.write(out, found, settings(own, run.data.template))
+    path = stored_spans.span_path(identifier, samples, template, folder)
+    out = Path(cfg.out) if cfg.out else path
+    store.write(out, found, settings(identifier, template))
     _tell_made(out, found)
 
 

@@ -19,7 +19,7 @@ from tif.sweep import command as sweep
 from tif.sweep.run import stage_configs
 from tif.sweep.sweep_file import read_sweep
 from tif.training import run as training
-from tif.training import run_folders as runs
+from tif.training import run_folders
 
 OWN = config.own_configs() / "sweep"
 # Stages of one seed only, those of the session's finished run.
@@ -181,7 +181,7 @@ def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypat
     assert sweep.main(words) == 0
     assert again == []
     assert files(folder) == before
-    summary = folder / "tpo" / "seed1" / runs.DONE
+    summary = folder / "tpo" / "seed1" / run_folders.DONE
     kept = summary.read_text()
     summary.unlink()
     try:

@@ -18,14 +18,15 @@ from tests.support.interrupted_runs import (
     run_words,
     undisturbed_run,
 )
+from tests.support.run_folders import claimed
 from tests.support.small_run import files, finished
 from tif import fit
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.evaluation import evaluate as evaluation
-from tif.training import checkpoints as resuming
+from tif.training import checkpoints
 from tif.training import run as training
-from tif.training import run_folders as runs
+from tif.training.plan import plan_run
 
 pytestmark = pytest.mark.slow
 
@@ -56,12 +57,12 @@ def test_a_run_killed_within_an_epoch_goes_on_within_it(tmp_path_factory, monkey
 def test_with_lora_a_checkpoint_holds_the_adapters_alone(tmp_path_factory):
     sizes = {}
     for name, more in (("quiet", []), ("quiet-lora", LORA)):
-        (newest, *_) = resuming.listed(undisturbed_run(tmp_path_factory, name, *more) / "checkpoints")
+        (newest, *_) = checkpoints.list_checkpoints(undisturbed_run(tmp_path_factory, name, *more) / "checkpoints")
         sizes[name] = newest.stat().st_size
     assert sizes["quiet-lora"] < sizes["quiet"] / 3
 
 
-@pytest.mark.parametrize("number", resuming.SIGNALS)
+@pytest.mark.parametrize("number", checkpoints.SIGNALS)
 @pytest.mark.parametrize("step", [1, 3, 6])  # in the middle of an epoch, in its last step, in the next one
 def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(quiet, monkeypatch, capsys, number, step):
     name = f"asked-{number}-{step}"
@@ -73,8 +74,8 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(quiet, monk
     assert signal.getsignal(number) == before
     line = f"stopped by {number.name} at step {step + 1}; the same command goes on from there\n"
     assert capsys.readouterr().err == line
-    (newest, *_) = resuming.listed(quiet.parent / name / "checkpoints")
-    assert resuming.step(newest) == step + 1
+    (newest, *_) = checkpoints.list_checkpoints(quiet.parent / name / "checkpoints")
+    assert checkpoints.steps_done(newest) == step + 1
     assert fit.main(own) == 0
     assert f"(goes on from {newest.name})" in capsys.readouterr().out
     assert_same_outcome(quiet.parent / name, quiet)
@@ -100,7 +101,7 @@ def damage(path):
 @pytest.mark.parametrize("harm", [damage, lambda path: path.write_bytes(path.read_bytes()[:-100])])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(quiet, monkeypatch, capsys, harm):
     own, folder = killed_run(quiet, "damaged", monkeypatch)
-    newest, older = resuming.listed(folder / "checkpoints")
+    newest, older = checkpoints.list_checkpoints(folder / "checkpoints")
     harm(newest)
     capsys.readouterr()
     assert fit.main(own) == 0
@@ -113,7 +114,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(quiet, monkeypat
 
 def test_a_run_without_a_whole_checkpoint_starts_over(quiet, monkeypatch, capsys):
     own, folder = killed_run(quiet, "all-damaged", monkeypatch)
-    for path in resuming.listed(folder / "checkpoints"):
+    for path in checkpoints.list_checkpoints(folder / "checkpoints"):
         damage(path)
     capsys.readouterr()
     assert fit.main(own) == 0
@@ -123,7 +124,7 @@ def test_a_run_without_a_whole_checkpoint_starts_over(quiet, monkeypatch, capsys
 
 def test_a_checkpoint_can_be_named(quiet, monkeypatch, capsys):
     own, folder = killed_run(quiet, "named", monkeypatch)
-    newest, older = resuming.listed(folder / "checkpoints")
+    newest, older = checkpoints.list_checkpoints(folder / "checkpoints")
     cfg = config.load(["quickstart.yaml", *own])
     for words_, problem in (
         (
@@ -137,9 +138,9 @@ def test_a_checkpoint_can_be_named(quiet, monkeypatch, capsys):
         ([f"run.resume={newest}", "loss.beta=0.2"], "has loss.beta=0.3, this configuration 0.2; want the same"),
     ):
         with pytest.raises(ConfigError, match="^run.resume: ") as caught:
-            runs.check_resume(config.load(["quickstart.yaml", *own, *words_]))
+            plan_run(config.load(["quickstart.yaml", *own, *words_]))
         assert problem in str(caught.value)
-    with runs.claimed(cfg), pytest.raises(ConfigError, match="^run.resume: .*/named is being made by another process$"):
+    with claimed(cfg), pytest.raises(ConfigError, match="^run.resume: .*/named is being made by another process$"):
         training.run(config.load(["quickstart.yaml", *own, f"run.resume={older}"]))
     capsys.readouterr()
     assert fit.main([*own, "run.name=whatever", f"run.resume={older}"]) == 0
@@ -151,7 +152,7 @@ def test_a_checkpoint_can_be_named(quiet, monkeypatch, capsys):
 
 
 def test_no_more_checkpoints_stay_than_asked_for(quiet):
-    assert [path.name for path in resuming.listed(quiet / "checkpoints")] == [
+    assert [path.name for path in checkpoints.list_checkpoints(quiet / "checkpoints")] == [
         "epoch=2-step=8.ckpt",
         "epoch=1-step=4.ckpt",
     ]

@@ -15,14 +15,14 @@ import torch
 
 from tests.support import killed_processes
 from tests.support.interrupted_runs import act_in_step, assert_same_outcome, killed_run, run_words, undisturbed_run
+from tests.support.run_folders import claimed, start
 from tests.support.small_run import SMALL, files, finished
 from tests.support.tofu_files import FILES as TOFU
 from tif import evaluate, fit, identify
 from tif.config import load as config
 from tif.models import load as models
 from tif.sweep import command as sweep
-from tif.training import checkpoints as resuming
-from tif.training import run_folders as runs
+from tif.training import checkpoints
 from tif.utils import command_line
 from tif.utils import files as writing
 
@@ -76,7 +76,8 @@ def test_a_run_that_meets_a_full_disk_says_so_in_one_line_and_goes_on_when_there
         assert line.endswith(f": {FULL}; what was complete is there, and the same command goes on from the last "
                              "checkpoint"), line  # fmt: skip
         places.add(pathlib.Path(line.split(": ")[0]).relative_to(disk).parts[-2:])
-        steps.append(max(map(resuming.step, resuming.listed(disk / name / "checkpoints")), default=0))
+        written = checkpoints.list_checkpoints(disk / name / "checkpoints")
+        steps.append(checkpoints.steps_done(written[0]) if written else 0)
         left_over = [p.name for p in disk.rglob("*") if p.name.endswith((".partial", ".unfinished", ".tmp"))]
         assert left_over == []
         assert {path: content for path, content in files(disk).items() if path in kept} == kept
@@ -136,7 +137,7 @@ def test_a_sweep_that_meets_a_full_disk_tells_each_run_and_the_table(disk, tmp_p
 def test_a_disk_that_cannot_be_written_to_is_told_before_weights_load(disk, asked, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
     cfg = config.load(["quickstart.yaml", *run_words(disk, "x")])
-    runs.write_start(disk / "x", cfg)
+    start(disk / "x", cfg)
     lock(disk)
     before, file = files(disk), tmp_path / "s.yaml"
     file.write_text(f"base: [quickstart.yaml, 'run.folder={disk}']\nruns: {{a: []}}")
@@ -157,7 +158,7 @@ def test_a_run_in_a_folder_of_its_own_that_cannot_be_written_to_is_told_before_i
 ):
     monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
     own = run_words(tmp_path, "disk")
-    runs.write_start(disk, config.load(["quickstart.yaml", *own]))
+    start(disk, config.load(["quickstart.yaml", *own]))
     lock(disk)
     assert fit.main(own) == 2
     assert told(capsys) == f"run.name: {disk} is not writable; give another folder"
@@ -237,8 +238,8 @@ def test_a_second_run_by_a_name_in_the_making_says_so_and_gets_another(tmp_path_
     shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
     own = [*run_words(tmp_path, "x"), "trainer.max_epochs=1", "eval.enabled=false"]
     cfg = config.load(["quickstart.yaml", *own])
-    with runs.claimed(cfg) as (first, _):
-        runs.write_start(first, cfg)
+    with claimed(cfg) as (first, _):
+        start(first, cfg)
         before = files(first)
         assert fit.main(own) == 0
         shown = capsys.readouterr().out
@@ -267,7 +268,7 @@ def test_errors_of_libraries_in_rust_name_the_file_and_other_errors_stay_what_th
     for write in (
         lambda: safetensors.torch.save_file({"x": torch.zeros(2000)}, disk / "x"),
         lambda: tokenizer.backend_tokenizer.save(str(disk / "x")),
-        lambda: resuming.File().save_checkpoint({"x": torch.zeros(2000)}, disk / "x"),
+        lambda: checkpoints.DirectCheckpointIO().save_checkpoint({"x": torch.zeros(2000)}, disk / "x"),
     ):
         with pytest.raises(OSError, match=FULL) as caught, writing.os_errors_naming(disk / "named"):
             write()

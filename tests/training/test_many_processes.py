@@ -15,8 +15,8 @@ from tests.support.interrupted_runs import LORA, assert_same_outcome, run_words
 from tests.support.small_run import finished, rows
 from tif.models import load as models
 from tif.records import files as records
-from tif.training import run_folders as runs
-from tif.training.checkpoints import listed
+from tif.training import run_folders
+from tif.training.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.slow
 # `packed` and `padded` differ in the last bits; all here are padded, as shards are.
@@ -49,7 +49,7 @@ def where():
 def undisturbed_run(where, folder, name, processes, *more, **keys):
     """A run by that name, made once."""
     own = run_words(folder, name, *SLOW, *more)
-    if not (folder / name / runs.DONE).exists():
+    if not (folder / name / run_folders.DONE).exists():
         assert killed_processes.fit_together(where, own, processes, **keys) == [0] * processes
     return folder / name
 
@@ -126,9 +126,9 @@ def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits
             os.kill(process.pid, signal.SIGTERM)
 
     assert killed_processes.fit_together(where, own, processes, stop, delay=0.7) == [128 + signal.SIGTERM] * processes
-    (newest, *_) = listed(folder / name / "checkpoints")
+    (newest, *_) = list_checkpoints(folder / name / "checkpoints")
     assert newest.is_dir() == (strategy == "fsdp2")
-    assert not (folder / name / runs.DONE).exists()
+    assert not (folder / name / run_folders.DONE).exists()
     assert killed_processes.fit_together(where, own, processes) == [0] * processes
     assert_same_outcome(folder / name, whole)
 
@@ -137,12 +137,12 @@ def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits
 def test_a_checkpoint_with_a_shard_missing_or_cut_is_not_whole(where, folder, tmp_path, file):
     whole = undisturbed_run(where, folder, "fsdp2-2-", 2, "trainer.strategy=fsdp2")
     shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
-    newest, older = listed(tmp_path / "checkpoints")
-    assert runs.newest_checkpoint(tmp_path) == newest
+    newest, older = list_checkpoints(tmp_path / "checkpoints")
+    assert run_folders.find_newest_checkpoint(tmp_path) == newest
     (newest / file).write_bytes((newest / file).read_bytes()[:-1])
-    assert runs.newest_checkpoint(tmp_path) == older
+    assert run_folders.find_newest_checkpoint(tmp_path) == older
     (older / file).unlink()
-    assert runs.newest_checkpoint(tmp_path) is None
+    assert run_folders.find_newest_checkpoint(tmp_path) is None
 
 
 def test_the_model_of_another_process_holds_no_memory(llama):

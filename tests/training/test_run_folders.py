@@ -5,11 +5,13 @@ import zipfile
 
 import pytest
 
+from tests.support.run_folders import check_folder, claimed, start
 from tests.support.small_run import SMALL, finished
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.training import plan as planning
-from tif.training import run_folders as runs
+from tif.training import run_folders
+from tif.training.stages import stage_folder
 from tif.utils import environment
 
 
@@ -18,7 +20,7 @@ def cfg(tmp_path, *words):
 
 
 def unfinished(folder, made_by, *checkpoints):
-    runs.write_start(folder, made_by)
+    start(folder, made_by)
     (folder / "checkpoints").mkdir()
     for age, name in enumerate(reversed(checkpoints)):
         path = folder / "checkpoints" / name
@@ -30,7 +32,7 @@ def unfinished(folder, made_by, *checkpoints):
 
 def claim(made):
     """What a run of this configuration would get."""
-    with runs.claimed(made) as found:
+    with claimed(made) as found:
         return found
 
 
@@ -41,17 +43,17 @@ def test_a_free_name_is_taken_as_it_is(tmp_path):
 
 def test_a_run_that_is_being_made_is_left_alone_and_its_name_gets_a_number(tmp_path):
     made = cfg(tmp_path)
-    with runs.claimed(made) as first, runs.claimed(made) as second:
-        runs.write_start(first[0], made)
-        with runs.claimed(made) as third:
+    with claimed(made) as first, claimed(made) as second:
+        start(first[0], made)
+        with claimed(made) as third:
             assert [found[0].name for found in (first, second, third)] == ["x", "x-2", "x-3"]
     assert claim(made)[0].name == "x"
 
 
 def test_names_in_use_get_numbers(tmp_path):
     for name in ("x", "x-2"):
-        runs.write_start(tmp_path / name, cfg(tmp_path))
-        (tmp_path / name / runs.DONE).write_text("{}")
+        start(tmp_path / name, cfg(tmp_path))
+        (tmp_path / name / run_folders.DONE).write_text("{}")
     assert claim(cfg(tmp_path)) == (tmp_path / "x-3", None)
 
 
@@ -72,8 +74,8 @@ def test_an_unfinished_run_without_a_checkpoint_starts_over_in_its_folder(tmp_pa
 
 def test_an_unfinished_second_run_is_found_behind_a_finished_first(tmp_path):
     made = cfg(tmp_path)
-    runs.write_start(tmp_path / "x", made)
-    (tmp_path / "x" / runs.DONE).write_text("{}")
+    start(tmp_path / "x", made)
+    (tmp_path / "x" / run_folders.DONE).write_text("{}")
     folder = unfinished(tmp_path / "x-2", made, "epoch=1-step=1.ckpt")
     assert claim(made) == (folder, folder / "checkpoints" / "epoch=1-step=1.ckpt")
 
@@ -87,8 +89,8 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
 def test_a_run_folder_in_a_file_or_out_of_reach_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"^run\.folder: .*/file is a file; want a folder$"):
-        runs.check_folder(cfg(tmp_path, f"run.folder={tmp_path}/file/runs"))
-    runs.check_folder(cfg(tmp_path, f"run.folder={tmp_path}/not/yet/there"))
+        check_folder(cfg(tmp_path, f"run.folder={tmp_path}/file/runs"))
+    check_folder(cfg(tmp_path, f"run.folder={tmp_path}/not/yet/there"))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -96,12 +98,12 @@ def test_a_run_folder_in_a_file_or_out_of_reach_is_refused(tmp_path):
 def test_a_run_folder_that_is_not_writable_is_refused(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(ConfigError, match="is not writable"):
-        runs.check_folder(cfg(tmp_path, f"run.folder={tmp_path}/locked/runs"))
+        check_folder(cfg(tmp_path, f"run.folder={tmp_path}/locked/runs"))
 
 
 def test_config_yaml_begins_with_the_command_and_reloads(tmp_path):
     made = cfg(tmp_path, "run.seed=3")
-    runs.write_start(tmp_path / "x", made)
+    start(tmp_path / "x", made)
     text = (tmp_path / "x" / "config.yaml").read_text()
     assert text.splitlines()[0] == f"# python -m tif.fit {tmp_path}/x/config.yaml"
     assert config.load([str(tmp_path / "x" / "config.yaml")]) == made
@@ -120,12 +122,11 @@ def test_the_commit_is_told_and_missing_outside_a_checkout(monkeypatch):
 
 
 def test_the_folder_of_a_stage_follows_its_training_data_and_weights(tmp_path):
-    target = config.stage(cfg(tmp_path), "target")
-    folder = runs.stage_folder(target, "target", "print-a")
+    folder = planning.plan_stage(cfg(tmp_path), "target").folder
     assert folder.parent == tmp_path / "stages"
     assert folder.name.startswith("target-")
-    assert runs.stage_folder(target, "target", "print-a") == folder
-    assert runs.stage_folder(target, "target", "print-b") != folder
+    assert planning.plan_stage(cfg(tmp_path), "target").folder == folder
+    assert planning.plan_stage(cfg(tmp_path, "data.fictitious.seed=1"), "target").folder != folder
 
 
 def test_another_model_in_the_same_folder_makes_another_stage(tmp_path):
@@ -133,12 +134,11 @@ def test_another_model_in_the_same_folder_makes_another_stage(tmp_path):
     model.mkdir()
     weights = model / "model.safetensors"
     weights.write_bytes(b"one")
-    target = config.stage(cfg(tmp_path, f"stages.target.model.path={model}"), "target")
-    before = runs.stage_folder(target, "target", "")
+    before = stage_folder(tmp_path, "target", [], "", str(model))
     (model / "notes.txt").write_text("no weights")
-    assert runs.stage_folder(target, "target", "") == before
+    assert stage_folder(tmp_path, "target", [], "", str(model)) == before
     weights.write_bytes(b"other")
-    assert runs.stage_folder(target, "target", "") != before
+    assert stage_folder(tmp_path, "target", [], "", str(model)) != before
 
 
 def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
@@ -147,11 +147,12 @@ def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
     folder, checkpoint = claim(again)
     assert folder != run.folder
     assert checkpoint is None
-    assert runs.newest_checkpoint(run.folder) == pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")
+    newest = pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")
+    assert run_folders.find_newest_checkpoint(run.folder) == newest
 
 
 @pytest.mark.parametrize(("more", "stages"), [
     (["eval.enabled=false"], ["target"]), (["eval.forget_quality=false"], ["target"]), ([], ["target", "retain"]),
 ])  # fmt: skip
 def test_a_retain_model_is_planned_where_something_is_compared_with_it(tmp_path, more, stages):
-    assert list(planning.plan(cfg(tmp_path, *more)).stages) == stages
+    assert list(planning.plan_run(cfg(tmp_path, *more)).stages) == stages

@@ -24,8 +24,7 @@ from tif.evaluation.generate import generate
 from tif.models import load as models
 from tif.records.protocols import OPEN_UNLEARNING
 from tif.scoring import token_scores as scoring
-from tif.training import run as training
-from tif.utils.terminal import progress_bar
+from tif.utils.terminal import progress_bar, quiet_libraries
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,7 +80,7 @@ def measure(
         sets = read_benchmark(data).sets
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    training.quiet()
+    quiet_libraries()
     torch.set_num_threads(threads or torch.get_num_threads())
     policy = models.load_policy(model, models.load_tokenizer(model, ()), 0).to(device).eval()  # type: ignore[arg-type]
     encoder = Encoder(models.load_tokenizer(model, ()), data.template)

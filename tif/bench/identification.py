@@ -25,10 +25,9 @@ def rows(cfg: "Bench") -> list[dict[str, Any]]:
         ConfigError: If a model cannot be loaded or the text is shorter than `words`.
     """
     from tif.identifiers import language_models as readers
-    from tif.training import run as training
-    from tif.utils.terminal import track
+    from tif.utils.terminal import quiet_libraries, track
 
-    training.quiet()
+    quiet_libraries()
     document = _document(cfg)
     with tempfile.TemporaryDirectory() as folder:
         models = {kind: getattr(cfg, kind) or _tiny(kind, document, Path(folder) / kind) for kind in KINDS}
@@ -51,9 +50,9 @@ def _measure(kind: str, path: str, words: int, document: str, threads: int | Non
     from tif import identifiers
     from tif.config.schema import Identifier
     from tif.data.samples import Sample
-    from tif.training import run as training
+    from tif.utils.terminal import quiet_libraries
 
-    training.quiet()
+    quiet_libraries()
     if threads:
         torch.set_num_threads(threads)
     cfg = Identifier(kind=kind, device="cpu")

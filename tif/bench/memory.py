@@ -24,8 +24,7 @@ from tif.data.encoding import Encoded, collate
 from tif.models import lora as adapters
 from tif.scoring.packing import CHUNK_TOKENS
 from tif.scoring.token_scores import token_scores
-from tif.training import run as training
-from tif.utils.terminal import track
+from tif.utils.terminal import quiet_libraries, track
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -244,7 +243,7 @@ def measured(way: str, tokens: int = 768) -> tuple[float, float]:
 
 def rows(cfg: Any) -> list[dict[str, Any]]:
     """The check, then each model x way x number of GPUs; GB (10^9 bytes)."""
-    training.quiet()
+    quiet_libraries()
     found: list[dict[str, Any]] = []
     for way in track(WAYS, "small models"):
         peak, said = measured(way)

@@ -128,9 +128,9 @@ class Stand:
     def __init__(self, cfg: "Bench", made: tuple["PreTrainedModel", list["Encoded"]] | None = None) -> None:
         import torch
 
-        from tif.training import run as training
+        from tif.utils.terminal import quiet_libraries
 
-        training.quiet()
+        quiet_libraries()
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
         self.device = torch.device(cfg.device)

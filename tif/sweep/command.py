@@ -83,7 +83,7 @@ def _run(words: Sequence[str]) -> int:
 
     # torch and transformers load only now, so that the answers above come at once.
     from tif.sweep import run as running
-    from tif.training.run import quiet
+    from tif.utils.terminal import quiet_libraries
 
     if options.table:
         running.update_and_show_results(sweep, runs)
@@ -94,7 +94,7 @@ def _run(words: Sequence[str]) -> int:
     exit_code = distributed.launch("tif.sweep", words, trainer.devices, trainer.accelerator)
     if exit_code is not None:
         return exit_code
-    quiet()
+    quiet_libraries()
     if options.index is None:  # else the plan of the one run is checked when it starts
         running.check_plans(sweep, runs)
     if options.jobs > 1 and len(configs) > 1 and not options.stage:

@@ -31,7 +31,7 @@ def check_plans(sweep: Sweep, runs: Sequence[SweepRun]) -> None:
     for run in runs:
         if run.seed == sweep.seeds[0]:
             with collect_problems(problems, (ConfigError,), f"{run.variant.name}: "):
-                planning.plan(run.cfg)
+                planning.plan_run(run.cfg)
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -41,7 +41,7 @@ def stage_configs(configs: Sequence[Config], name: str) -> list[Config]:
     by_content = {}
     for cfg in configs:
         stage = config.stage(cfg, name)
-        content = hash_json([run_folders.determining(stage), dataclasses.asdict(stage.data)])
+        content = hash_json([planning.deciding_keys(stage), dataclasses.asdict(stage.data)])
         by_content[content] = dataclasses.replace(cfg, stage=name)
     return list(by_content.values())
 
@@ -60,7 +60,7 @@ def run_in_order(sweep: Sweep, configs: Sequence[Config], runs: Sequence[SweepRu
     exit_code = 0
     try:
         for number, cfg in enumerate(configs, 1):
-            is_finished = not cfg.stage and run_folders.finished(cfg) is not None
+            is_finished = not cfg.stage and planning.find_finished_run(cfg) is not None
             if distributed.is_first_rank():
                 note = " [dim](made before)[/]" if is_finished else ""
                 console.print(f"{number}/{len(configs)} {escape(cfg.run.name)}{note}")
@@ -89,7 +89,7 @@ def update_results(sweep: Sweep, runs: Sequence[SweepRun]) -> Path:
     with filelock.FileLock(sweep_folder / run_folders.LOCK):
         folders: dict[str, list[Path]] = {variant.name: [] for variant in sweep.variants}
         for run in runs:
-            folder = run_folders.finished(run.cfg)
+            folder = planning.find_finished_run(run.cfg)
             if folder:
                 folders[run.variant.name].append(folder)
         write_results(sweep_folder, folders)

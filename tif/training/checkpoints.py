@@ -1,12 +1,17 @@
-"""Checkpoints that a killed run goes on from with the same bits, and what a signal does.
+"""Checkpoints from which a stopped run goes on with the same bits, and what SIGTERM and SIGUSR1 do.
 
-A run is killed at any moment (SIGKILL, a crash, a full disk): it goes on from the newest whole checkpoint, one an epoch
-or more (`run.checkpoint_every_n_steps`), and does again what came after it. It is asked to stop (SIGTERM, SIGUSR1: a
-preempted or timed-out SLURM job): it writes a checkpoint after the step it is in, then stops with `Preempted`.
+A run that is killed (SIGKILL, a crash, a full disk) goes on from its newest intact checkpoint and
+repeats what came after it. There is one checkpoint an epoch or more
+(`run.checkpoint_every_n_steps`). A run that is asked to stop (SIGTERM, SIGUSR1: a preempted or
+timed-out SLURM job) writes a checkpoint after the current step and raises `Preempted`. The
+callbacks are added by `run.make_callbacks`; `run_folders` looks for the newest checkpoint.
 
-Lightning's own handling of SLURM's signals is not used: it requeues the job by itself, also array tasks whose sweep is
-done, and writes its checkpoint in the middle of a step (Lightning-AI/pytorch-lightning issues 15022, 16639, 20542).
-Lightning's ModelCheckpoint is not either: within an epoch it saves before the step's row is logged.
+What Lightning's own parts could not do:
+- ModelCheckpoint (2.6.6, `every_n_train_steps=1`) writes the checkpoint of a step before the step's
+  row is logged: with the checkpoint of step 3 on the disk, only the rows of steps 0 and 1 were. A
+  run that goes on from there lacks a row. Here a checkpoint gets its name when its row is written.
+- The handling of SLURM's signals requeues the job by itself, also array tasks whose sweep is done,
+  and saves in the middle of a step (Lightning-AI/pytorch-lightning issues 15022, 16639, 20542).
 """
 
 import json
@@ -24,19 +29,22 @@ import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from tif.data.encoding import Batch
 from tif.utils import distributed
 from tif.utils.files import os_errors_naming, sync_folder, write_text
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-SIZES = "sizes.json"  # of a checkpoint that is a folder of shards
+SIZES = "sizes.json"  # in a checkpoint that is a folder of shards: the size of each file
 
 
 class Preempted(Exception):
     """The run was asked to stop and can go on later.
 
     Attributes:
-        signal: its number.
+        signal: the signal that asked.
+        step: optimizer steps that are done.
     """
 
     def __init__(self, number: int, step: int) -> None:
@@ -44,95 +52,106 @@ class Preempted(Exception):
         self.signal, self.step = signal.Signals(number), step
 
     def __str__(self) -> str:
-        return f"stopped by {self.signal.name} at step {self.step}; the same command goes on from there"
+        name, step = self.signal.name, self.step
+        return f"stopped by {name} at step {step}; the same command goes on from there"
 
 
 class Checkpoints(Callback):
-    """Writes a checkpoint when an epoch's last step is done (before its evaluation), and within it where asked.
+    """Write a checkpoint after the last step of an epoch, before its evaluation, and after steps.
 
-    Within an epoch it is written after a step and gets its name when the step's row is in metrics.jsonl.
+    A checkpoint is `epoch=<finished epochs>-step=<optimizer steps>.ckpt`: a file, or a folder where
+    the strategy saves shards.
 
     Args:
-        folder: of the checkpoints; there are `epoch=<finished epochs>-step=<optimizer steps>.ckpt`, files, or folders
-            where the strategy saves shards.
+        folder: of the checkpoints.
         keep: how many of the newest stay; 0 writes none.
-        every: optimizer steps between two within an epoch; None = none but on a signal.
+        every: optimizer steps between two checkpoints within an epoch; None = only at a signal.
     """
 
     def __init__(self, folder: Path, keep: int, every: int | None) -> None:
         self.folder, self.keep, self.every = folder, keep, every
-        self._signal: int | None = None
-        self._batches = 0  # of the epoch, before the last checkpoint
-        self._stop = self._stepping = False
-        self._unnamed: tuple[Path, Path] | None = None
+        self._batches_done = 0  # of the epoch, at the last checkpoint
+        self._unnamed: tuple[Path, Path] | None = None  # (temporary path, path)
+        self._received_signal: int | None = None
+        self._is_in_step = False
+        self._stops_before_next_step = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in the epoch the data was."""
-        return {"batches": self._batches}
+        """Return the place in the epoch's data; part of each checkpoint."""
+        return {"batches": self._batches_done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The same."""
-        self._batches = state["batches"]
+        """Take over the place in the epoch's data from a checkpoint."""
+        self._batches_done = state["batches"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen to the signals, instead of Lightning, which puts back what it found when it ends.
+        """Move the data to its place in the epoch, and listen to the signals.
 
-        And let the data go on: Lightning 2.6 would, but not where a learning rate depends on the number of steps, since
-        its `estimated_stepping_batches` begins to read the data before a checkpoint is loaded.
+        Lightning 2.6 would move the data itself, but not with a learning rate that depends on the
+        number of steps: its `estimated_stepping_batches` begins to read the data before the
+        checkpoint is loaded. When the training ends, Lightning restores the signals' handlers.
         """
         loader: Any = trainer.train_dataloader
-        loader.load_state_dict({"given": self._batches})
+        loader.load_state_dict({"given": self._batches_done})
         self._trainer = trainer
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                signal.signal(number, self._signalled)
+                signal.signal(number, self._on_signal)
 
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
-        if not self._stepping:  # an evaluation or the export: the last step is on the disk already
-            self._leave()
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._received_signal = number
+        # In an evaluation or the export the last step is on the disk already.
+        if not self._is_in_step:
+            self._stop()
 
-    def _leave(self) -> None:
-        raise Preempted(self._signal or signal.SIGTERM, self._trainer.global_step)
+    def _stop(self) -> None:
+        raise Preempted(self._received_signal or signal.SIGTERM, self._trainer.global_step)
 
-    def _asked_to_stop(self, trainer: L.Trainer) -> bool:
-        """Whether any process was; the same answer in all."""
-        return bool(trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False))
+    def _is_asked_to_stop(self, trainer: L.Trainer) -> bool:
+        """Return whether any process got a signal; the same answer in all processes."""
+        has_signal = self._received_signal is not None
+        return bool(trainer.strategy.reduce_boolean_decision(has_signal, all=False))
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """The last step's row is written: give its checkpoint its name, and stop where that was asked."""
-        self._stepping = True
-        if self._unnamed:
-            self._name(*self._unnamed)
-        if self._stop:
-            self._leave()
+        """Name the last step's checkpoint, whose row is written now, and stop if asked to."""
+        self._is_in_step = True
+        self._name_checkpoint()
+        if self._stops_before_next_step:
+            self._stop()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
-        """Save within the epoch, where a signal or `every` asks for it and gradients are not half collected."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches or batch_idx + 1 >= trainer.num_training_batches:
-            return
-        self._stop = self._asked_to_stop(trainer)
-        if self._stop or (self.every and trainer.global_step % self.every == 0):
-            self._save(trainer, trainer.current_epoch, batch_idx + 1)
+        """Save within the epoch, if a signal or `every` asks for it."""
+        batches_done = batch_idx + 1
+        if batches_done >= trainer.num_training_batches:
+            return  # the end of the epoch saves
+        self._stops_before_next_step = self._is_asked_to_stop(trainer)
+        is_due = self.every is not None and trainer.global_step % self.every == 0
+        if self._stops_before_next_step or is_due:
+            self._save(trainer, trainer.current_epoch, batches_done)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the epoch; its evaluation comes after, and can be made again from here."""
+        """Save the epoch; its evaluation comes after, and can be repeated from here."""
         self._save(trainer, trainer.current_epoch + 1, 0)
-        if self._unnamed:
-            self._name(*self._unnamed)
-        self._stepping = False
-        if self._asked_to_stop(trainer):
-            self._leave()
+        self._name_checkpoint()
+        self._is_in_step = False
+        if self._is_asked_to_stop(trainer):
+            self._stop()
 
-    def _save(self, trainer: L.Trainer, epochs: int, batches: int) -> None:
-        self._batches = batches
+    def _save(self, trainer: L.Trainer, epochs_done: int, batches_done: int) -> None:
+        """Write a checkpoint under a temporary name."""
+        self._batches_done = batches_done
         if not self.keep:
             return
-        path = self.folder / f"epoch={epochs}-step={trainer.global_step}.ckpt"
+        path = self.folder / f"epoch={epochs_done}-step={trainer.global_step}.ckpt"
         unnamed = path.with_name(f".{path.name}.unfinished")
         if distributed.is_first_rank():
             remove(unnamed)
@@ -145,38 +164,49 @@ class Checkpoints(Callback):
             raise
         self._unnamed = unnamed, path
 
-    def _name(self, unnamed: Path, path: Path) -> None:
+    def _name_checkpoint(self) -> None:
+        """Give the last checkpoint its name, if it has none yet, and delete old checkpoints."""
+        if self._unnamed is None:
+            return
+        unnamed, path = self._unnamed
         self._unnamed = None
         distributed.barrier()  # all shards are written
-        if distributed.is_first_rank():
-            if unnamed.is_dir():
-                write_text(unnamed / SIZES, json.dumps(_sizes(unnamed)))
-            remove(path)
-            os.replace(unnamed, path)
-            sync_folder(self.folder)
-            for old in listed(self.folder)[self.keep :]:
-                remove(old)
+        if not distributed.is_first_rank():
+            return
+        if unnamed.is_dir():
+            write_text(unnamed / SIZES, json.dumps(_file_sizes(unnamed)))
+        remove(path)
+        os.replace(unnamed, path)
+        sync_folder(self.folder)
+        for old in list_checkpoints(self.folder)[self.keep :]:
+            remove(old)
 
 
-class Seeds(Callback):
-    """torch's random state of each step from (seed, epoch, batch, process): dropout is the same after a resume."""
+class StepSeeds(Callback):
+    """Seed torch for each step from (seed, epoch, batch, process): dropout repeats after a stop.
+
+    Args:
+        seed: `run.seed`.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Set it."""
+        """Seed the step."""
         owner = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(owner).generate_state(1)[0]))
 
 
-class File(TorchCheckpointIO):
-    """A checkpoint straight to the disk; Lightning's own makes a second copy of it in memory first."""
+class DirectCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint straight to the disk; Lightning's makes a copy of it in memory first."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write it.
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint file.
 
         Raises:
             OSError: If the disk is full or gone.
@@ -186,25 +216,35 @@ class File(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-        except RuntimeError as error:  # torch's, after the file's own
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        except RuntimeError as error:  # torch raises this one while it handles the file's OSError
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
-def listed(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the newest first; unfinished ones have no place in it."""
-    return sorted(folder.glob("epoch=*-step=*.ckpt"), key=lambda path: (step(path), path.name), reverse=True)
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, the newest first; unfinished ones are left out."""
+
+    def age(path: Path) -> tuple[int, str]:
+        return steps_done(path), path.name
+
+    return sorted(folder.glob("epoch=*-step=*.ckpt"), key=age, reverse=True)
 
 
-def step(checkpoint: Path) -> int:
-    """Optimizer steps that it has seen."""
+def steps_done(checkpoint: Path) -> int:
+    """Return the number of optimizer steps before a checkpoint, from its name."""
     return int(checkpoint.stem.rpartition("=")[2])
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether all of it is there: a file's checksums fit (torch.save writes one a tensor), shards have their size."""
+def is_intact(checkpoint: Path) -> bool:
+    """Return whether all of a checkpoint is there.
+
+    A file has a checksum for each tensor (torch.save writes them); shards have their sizes.
+    """
     try:
         if checkpoint.is_dir():
-            return bool(json.loads((checkpoint / SIZES).read_text(encoding="utf-8")) == _sizes(checkpoint))
+            sizes = json.loads((checkpoint / SIZES).read_text(encoding="utf-8"))
+            return bool(sizes == _file_sizes(checkpoint))
         with zipfile.ZipFile(checkpoint) as file:
             return file.testzip() is None
     except (OSError, ValueError, zipfile.BadZipFile):
@@ -212,12 +252,13 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint, file or folder, if it is there."""
+    """Delete a file or a folder if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.name != SIZES}
+def _file_sizes(folder: Path) -> dict[str, int]:
+    files = [file for file in sorted(folder.iterdir()) if file.name != SIZES]
+    return {file.name: file.stat().st_size for file in files}

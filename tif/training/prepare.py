@@ -19,18 +19,7 @@ from tif.models import references
 from tif.models.whp import WhpModel, WhpReference
 from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import UnlearningModule
-from tif.training.plan import Plan
 from tif.utils.hashing import hash_json, list_model_files
-
-
-def reinforcing(planned: Plan) -> Plan:
-    """The run that makes the policy learn the forget set more, for forget=whp: its own optimizer, other epochs."""
-    cfg = planned.cfg
-    loss = dataclasses.replace(cfg.loss, forget="ce", on="all", preserve="none", retain="none", whp=None)
-    trainer = dataclasses.replace(cfg.trainer, max_epochs=cfg.loss.whp_epochs)
-    asking = dataclasses.replace(cfg.eval, enabled=False)
-    cfg = dataclasses.replace(cfg, loss=loss, trainer=trainer, eval=asking, stages={})
-    return dataclasses.replace(planned, cfg=cfg)
 
 
 def prepare(module: UnlearningModule, trainer: L.Trainer, data: UnlearningDataModule, reinforced: Path | None) -> None:

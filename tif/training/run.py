@@ -3,11 +3,9 @@
 import contextlib
 import dataclasses
 import json
-import logging
 import shutil
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ from tif.config.errors import ConfigError
 from tif.config.schema import Config
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
 from tif.data.encoding import Encoder
-from tif.data.samples import fingerprint
+from tif.data.samples import Sample
+from tif.identifiers import stored_spans
 from tif.metrics import overall
 from tif.models import load as models
 from tif.records import files as records
@@ -30,10 +29,7 @@ from tif.reports.plots import write_plots
 from tif.reports.run_folder import RETAIN_FILE, summarize
 from tif.reports.run_tables import show_run
 from tif.scoring.token_scores import best_batching
-from tif.training import checkpoints as resuming
-from tif.training import prepare as preparing
-from tif.training import run_folders as runs
-from tif.training import spans
+from tif.training import checkpoints, run_folders
 from tif.training.callbacks.diagnosis import Diagnosis
 from tif.training.callbacks.evaluation import EvaluationInputs, OriginalModel, PolicyEvaluation
 from tif.training.callbacks.export import Export
@@ -42,129 +38,171 @@ from tif.training.callbacks.metrics_logger import MetricsLogger
 from tif.training.callbacks.progress_bar import TrainingBar
 from tif.training.callbacks.wandb_log import wandb_log
 from tif.training.checkpoints import Preempted
+from tif.training.checks import trainer_arguments
 from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import UnlearningModule
-from tif.training.plan import Plan, plan, stage_plan, trainer_keys, wants_forget_quality
+from tif.training.plan import (
+    Plan,
+    config_text,
+    identifier_of,
+    identifier_stages,
+    plan_reinforced_model,
+    plan_run,
+    plan_stage,
+    wants_forget_quality,
+    wants_spans,
+    with_model,
+)
+from tif.training.prepare import prepare as prepare_run
 from tif.training.retain_model import retain_model_records
 from tif.utils import distributed, torch_state
 from tif.utils.command_line import report_os_error
-from tif.utils.files import locked, write_text
-from tif.utils.terminal import console, silence
+from tif.utils.files import write_text
+from tif.utils.terminal import console, quiet_libraries, silence
 
 
 def run(cfg: Config) -> Path:
-    """Do all that `cfg` asks for: stages, training, evaluation, export, report.
+    """Do all that a configuration asks for: stages, training, evaluation, export, report.
 
     Returns:
-        The run's folder; of the stage, where `cfg.stage` names one.
+        The run's folder; that of the stage, where `cfg.stage` names one.
 
     Raises:
-        ConfigError: Before any weights load, if something is wrong with the configuration or its files.
-        FloatingPointError: If the loss is not finite; the run folder stays for a look, without a summary.
+        ConfigError: Before any weights load, if the configuration or its files are wrong.
+        FloatingPointError: If the loss is not finite; the run folder stays, without a summary.
         Preempted: If a signal asked the run to stop; the same call goes on.
     """
-    quiet()
-    found = stage_plan(cfg, cfg.stage) if cfg.stage else plan(cfg)
+    quiet_libraries()
+    plan = plan_stage(cfg, cfg.stage) if cfg.stage else plan_run(cfg)
     distributed.start(cfg.trainer.accelerator)
     if not distributed.is_first_rank():
         silence()
-    return make_stage(found, cfg.stage) if cfg.stage else unlearn(found)
+    return make_stage(plan) if cfg.stage else unlearn(plan)
 
 
 def attempt(work: Callable[[], Any]) -> int:
-    """Do it; what a user can do something about becomes a line on stderr and an exit code.
+    """Call `work`; print what stops it, as far as a user can act on it, as a line on stderr.
 
     Returns:
-        0 done, 1 the loss was not finite or a file could not be read or written, 128 + N stopped by signal N.
+        0 = done, 1 = the loss was not finite or a file could not be read or written, 128 + N =
+        stopped by signal N.
 
     Raises:
-        ConfigError: Which has an exit code in every command.
+        ConfigError: Every command has its own exit code for it.
     """
     try:
         work()
-    except Preempted as error:
-        _say(str(error))
-        return 128 + error.signal
-    except FloatingPointError as error:
-        _say(str(error))
-        return 1
     except ConfigError:
         raise
+    except Preempted as error:
+        _print_error(error)
+        return 128 + error.signal
+    except FloatingPointError as error:
+        _print_error(error)
+        return 1
     except Exception as error:
-        next_step = "what was complete is there, and the same command goes on from the last checkpoint"
-        return report_os_error(error, next_step)
+        next_step = "the same command goes on from the last checkpoint"
+        return report_os_error(error, f"what was complete is there, and {next_step}")
     return 0
 
 
-def _say(line: str) -> None:
+def _print_error(error: Exception) -> None:
     if distributed.is_first_rank():
-        print(line, file=sys.stderr)
+        print(error, file=sys.stderr)
 
 
-def make_stage(planned: Plan, name: str) -> Path:
-    """Make a stage's run unless it is there already; safe when several processes ask for it at once."""
-    cfg, benchmark = planned.cfg, planned.benchmark
-    data = fingerprint((*benchmark.background, *benchmark.retain, *benchmark.forget))
-    folder = runs.stage_folder(cfg, name, data)
-    # Others read its model/, so that has to be whole.
-    own = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent), export=True, resume="auto")
-    model = dataclasses.replace(cfg.model, lora=dataclasses.replace(cfg.model.lora, merge=True))
-    cfg = dataclasses.replace(cfg, run=own, model=model)
-    with contextlib.ExitStack() as stack:
+def make_stage(plan: Plan) -> Path:
+    """Return the folder of a stage's finished run; train the stage unless it is there already.
 
-        def begin() -> tuple[bool, Path | None]:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(f"{folder}.lock", f"stage {name}"))
-            if (folder / runs.DONE).exists():
-                console.print(f"stage {name}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
-                return True, None
-            found = runs.newest_checkpoint(folder) if runs.same_config(folder, cfg) else None
-            console.print(f"stage {name}: {escape(str(folder))}{_from(found)}", soft_wrap=True)
-            runs.write_start(folder, cfg)
-            return False, found
-
-        made, checkpoint = distributed.run_on_first_rank(begin)
-        if not made:
-            train(dataclasses.replace(planned, cfg=cfg), folder, None, checkpoint)
-            if distributed.is_first_rank():
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        distributed.barrier()
+    Safe when several processes call at once: one makes the stage, the others wait.
+    """
+    folder = plan.folder
+    title = f"stage {plan.stage}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with distributed.locked_on_first_rank(f"{folder}.lock", title):
+        if distributed.run_on_first_rank(lambda: run_folders.is_finished(folder)):
+            console.print(f"{title}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
+            return folder
+        checkpoint = distributed.run_on_first_rank(lambda: _start_stage(plan, title))
+        train(plan, folder, None, checkpoint)
+        if distributed.is_first_rank():
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return folder
 
 
-def unlearn(planned: Plan) -> Path:
-    """The run itself, after its spans and stages."""
-    cfg = planned.cfg
-    made: dict[str, Path] = {}
-    if spans.wanted(cfg) and cfg.identifier.kind in identifiers.COSTLY:
-        # First of all, and with no more stages than it asks: a server that is not there shows before hours of training.
-        made |= {name: make_stage(planned.stages[name], name) for name in dict.fromkeys(spans.stages(cfg))}
-        forget = distributed.run_on_first_rank(lambda: spans.identified(cfg, planned.benchmark.forget, made))
-        planned = dataclasses.replace(planned, benchmark=dataclasses.replace(planned.benchmark, forget=forget))
-    made |= {name: make_stage(stage, name) for name, stage in planned.stages.items() if name not in made}
-    retain = planned.retain
-    if cfg.eval.retain_records in made and wants_forget_quality(cfg):
-        stage = made[cfg.eval.retain_records]
-        retain = retain_model_records(stage, planned.benchmark, cfg.model, cfg.data, cfg.eval, cfg.trainer)
-    if cfg.model.path in made:
-        model = dataclasses.replace(cfg.model, path=str(made[cfg.model.path] / "model"))
-        planned = dataclasses.replace(planned, cfg=dataclasses.replace(cfg, model=model))
-    reinforced = make_stage(preparing.reinforcing(planned), "reinforced") if cfg.loss.forget == "whp" else None
-    with contextlib.ExitStack() as stack:
+def _start_stage(plan: Plan, title: str) -> Path | None:
+    """Prepare a stage's folder; return the checkpoint that it goes on from."""
+    folder, text = plan.folder, config_text(plan.cfg)
+    checkpoint = None
+    if run_folders.has_config(folder, text):
+        checkpoint = run_folders.find_newest_checkpoint(folder)
+    _print_start(title, folder, checkpoint)
+    run_folders.start_run(folder, text)
+    return checkpoint
 
-        def begin() -> tuple[Path, Path | None]:
-            folder, checkpoint = stack.enter_context(runs.claimed(cfg))
-            console.print(f"run: {escape(str(folder))}{_from(checkpoint)}", soft_wrap=True)
-            runs.write_start(folder, cfg)
-            if retain:
-                write_text(folder / RETAIN_FILE, json.dumps(overall.aggregate(retain), indent=1) + "\n")
-            return folder, checkpoint
 
-        folder, checkpoint = distributed.run_on_first_rank(begin)
-        train(planned, folder, retain, checkpoint, reinforced)
+def unlearn(plan: Plan) -> Path:
+    """Return the folder of a finished run; first find the unwanted words and make the stages."""
+    cfg = plan.cfg
+    stages: dict[str, Path] = {}
+    if wants_spans(cfg) and cfg.identifier.kind in identifiers.COSTLY:
+        # First, with no more stages than needed: a missing server shows before hours of training.
+        for name in identifier_stages(cfg):
+            stages[name] = make_stage(plan.stages[name])
+        forget = distributed.run_on_first_rank(lambda: _find_unwanted_words(plan, stages))
+        plan = dataclasses.replace(plan, benchmark=dataclasses.replace(plan.benchmark, forget=forget))
+    for name, stage in plan.stages.items():
+        if name not in stages:
+            stages[name] = make_stage(stage)
+    retain = plan.retain_records
+    if cfg.eval.retain_records in stages and wants_forget_quality(cfg):
+        retain = retain_model_records(
+            stages[cfg.eval.retain_records],
+            plan.benchmark,
+            cfg.model,
+            cfg.data,
+            cfg.eval,
+            cfg.trainer,
+        )
+    if cfg.model.path in stages:
+        plan = with_model(plan, stages[cfg.model.path] / "model")
+    reinforced = None
+    if cfg.loss.forget == "whp":
+        reinforced = make_stage(plan_reinforced_model(plan))
+    text = config_text(cfg)
+    with distributed.entered_on_first_rank(run_folders.claim_run_folder(cfg.run, text)) as claim:
+        folder, checkpoint = claim
+        distributed.run_on_first_rank(lambda: _start_run(folder, text, checkpoint, retain))
+        train(plan, folder, retain, checkpoint, reinforced)
         if distributed.is_first_rank():
             show_run(folder)
     return folder
+
+
+def _find_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> tuple[Sample, ...]:
+    """Return the forget samples with the spans of an identifier that asks models."""
+    cfg = plan.cfg
+    identifier = stored_spans.with_stage_models(identifier_of(cfg), stages)
+    folder = Path(cfg.run.folder) / "spans"
+    return stored_spans.identify_once(
+        identifier, plan.benchmark.forget, cfg.data.template, folder
+    )
+
+
+def _start_run(
+    folder: Path, text: str, checkpoint: Path | None, retain: records.Evaluation | None
+) -> None:
+    """Prepare the run's folder; the retain model's metrics go into it."""
+    _print_start("run", folder, checkpoint)
+    run_folders.start_run(folder, text)
+    if retain:
+        metrics = json.dumps(overall.aggregate(retain), indent=1)
+        write_text(folder / RETAIN_FILE, metrics + "\n")
+
+
+def _print_start(title: str, folder: Path, checkpoint: Path | None) -> None:
+    from_where = f" [dim](goes on from {checkpoint.name})[/]" if checkpoint else ""
+    console.print(f"{title}: {escape(str(folder))}{from_where}", soft_wrap=True)
 
 
 def train(
@@ -188,7 +226,7 @@ def train(
         # With shards all processes have to make the same number of forwards, and packed rows are as many as they are.
         batching = "padded" if in_shards else best_batching(cfg.data.batching, policy)
         jsonl = MetricsLogger(folder / "metrics.jsonl")
-        jsonl.drop_rows_after(resuming.step(checkpoint) if checkpoint else -1)
+        jsonl.drop_rows_after(checkpoints.steps_done(checkpoint) if checkpoint else -1)
         wandb = stack.enter_context(wandb_log(cfg.logger.wandb, folder, dataclasses.asdict(cfg)))
         loggers: list[Logger] = [jsonl, *wandb]
         trainer = make_trainer(planned, folder, loggers, data, retain)
@@ -197,7 +235,7 @@ def train(
             cfg = dataclasses.replace(cfg, loss=dataclasses.replace(cfg.loss, chunk_tokens=2**31))
 
         def prepare(module: UnlearningModule) -> None:
-            preparing.prepare(module, trainer, data, reinforced)
+            prepare_run(module, trainer, data, reinforced)
 
         trainer.fit(
             UnlearningModule(policy, cfg, batching, prepare=prepare), data, ckpt_path=checkpoint, weights_only=True
@@ -205,7 +243,7 @@ def train(
     if distributed.is_first_rank():
         if cfg.eval.enabled:
             write_plots(folder)
-        write_text(folder / runs.DONE, json.dumps(summarize(folder, retain), indent=1) + "\n")
+        write_text(folder / run_folders.DONE, json.dumps(summarize(folder, retain), indent=1) + "\n")
     distributed.barrier()
 
 
@@ -217,8 +255,8 @@ def make_trainer(
     log = next(logger for logger in loggers if isinstance(logger, MetricsLogger))
     callbacks = make_callbacks(planned, folder, log, data.encoder, retain)
     return L.Trainer(
-        **trainer_keys(cfg),
-        plugins=[resuming.File(), *distributed.lightning_plugins()]
+        **trainer_arguments(cfg.trainer),
+        plugins=[checkpoints.DirectCheckpointIO(), *distributed.lightning_plugins()]
         if cfg.trainer.strategy != "fsdp2"
         else distributed.lightning_plugins(),
         logger=loggers,
@@ -240,18 +278,18 @@ def make_callbacks(
     epochs, merge = cfg.trainer.max_epochs, cfg.model.lora.merge
     # Checkpoints first: an epoch's checkpoint is written before the epoch is evaluated.
     callbacks: list[Callback] = [
-        resuming.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, cfg.run.checkpoint_every_n_steps),
-        resuming.Seeds(cfg.run.seed),
+        checkpoints.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, cfg.run.checkpoint_every_n_steps),
+        checkpoints.StepSeeds(cfg.run.seed),
         TrainingBar("unlearning" if unlearning else f"finetuning on the {cfg.data.train} set"),
     ]
     if cfg.eval.enabled:
-        inputs = EvaluationInputs(cfg.eval, benchmark, plan.further, encoder, retain, folder / "eval")
+        inputs = EvaluationInputs(cfg.eval, benchmark, plan.other_benchmarks, encoder, retain, folder / "eval")
         original = OriginalModel(cfg.model, cfg.run.seed, cfg.trainer.precision)
         callbacks.append(PolicyEvaluation(inputs, log, epochs, original))
         if unlearning:
-            wants_spans = spans.wanted(cfg)
-            has_gold = wants_spans and cfg.data.benchmark == "fictitious"
-            forget = benchmark.forget if wants_spans else None
+            has_words = wants_spans(cfg)
+            has_gold = has_words and cfg.data.benchmark == "fictitious"
+            forget = benchmark.forget if has_words else None
             gold = read_benchmark(cfg.data).forget if has_gold else None
             callbacks.append(Diagnosis(log, cfg.eval.stop_on, epochs, cfg.identifier.kind, forget, gold))
         if cfg.run.export and cfg.eval.best != "none":
@@ -259,23 +297,3 @@ def make_callbacks(
     if cfg.run.export:
         callbacks.append(Export(folder, encoder, lambda: model_card(folder), merge))
     return callbacks
-
-
-def quiet() -> None:
-    """Leave the terminal to tif: no tips, no bars and no warnings of the libraries that no user can act on."""
-    from transformers.utils import logging as transformers_logging
-
-    for name in ("lightning.pytorch", "lightning.fabric", "bitsandbytes.backends.cpu"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")  # what model.quantize=int8 is
-    warnings.filterwarnings("ignore", ".*past_key_values.*is deprecated.*")  # transformers < 5.24 knows no other name
-    warnings.filterwarnings("ignore", ".*The `srun` command is available.*")  # tif starts its own processes
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
-    warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
-
-
-def _from(checkpoint: Path | None) -> str:
-    return f" [dim](goes on from {checkpoint.name})[/]" if checkpoint else ""

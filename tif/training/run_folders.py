@@ -1,76 +1,92 @@
-"""Run folders and the cache of stages: where things are, what made them, whether they are complete."""
+"""Run folders: which one a run gets, who may write in it, and the checkpoint it goes on from.
+
+`config_text` is what config.yaml holds; two runs are the same if their texts are. Called by
+`training/run`, by `training/plan` for its checks, and by `sweep` to find finished runs.
+"""
 
 import contextlib
-import dataclasses
 import glob
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import filelock
 from rich.markup import escape
 
-import tif
-from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.paths import check_writable
-from tif.config.schema import Config, Run
-from tif.training.checkpoints import is_whole, listed, remove
+from tif.config.schema import Run
+from tif.training.checkpoints import is_intact, list_checkpoints, remove
 from tif.utils.environment import describe_environment
 from tif.utils.files import write_text
-from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
 
 LOCK = ".lock"  # held while a process makes the run
-PLACES = ("accelerator", "devices", "strategy")  # keys of `trainer` that say where, not what
+CONFIG = "config.yaml"
 DONE = "summary.json"  # written last: a folder that has it is complete
+NO_PATH = ("auto", "never")  # values of `run.resume` that are no checkpoint's path
 
 
 @contextlib.contextmanager
-def claimed(cfg: Config) -> Iterator[tuple[Path, Path | None]]:
-    """The folder for a run of `cfg`, and the checkpoint that it goes on from; nobody else gets it inside.
+def claim_run_folder(settings: Run, config_text: str) -> Iterator[tuple[Path, Path | None]]:
+    """Give a run its folder and the checkpoint that it goes on from; nobody else gets it inside.
 
-    An unfinished run of the same configuration is taken up again (`run.resume=auto`), unless another process is at it;
-    otherwise a name in use gets -2, -3, ... `run.resume=<path>` is the run of that checkpoint.
+    An unfinished run of the same configuration goes on (`run.resume=auto`), unless another process
+    makes it; otherwise a name in use gets -2, -3, ... `run.resume=<path>` is the run of that
+    checkpoint.
 
     Raises:
-        ConfigError: If the checkpoint's run is being made by another process, or 10,000 names are in use.
+        ConfigError: If another process makes the checkpoint's run, or 10,000 names are in use.
     """
-    if cfg.run.resume not in ("auto", "never"):
-        checkpoint = Path(cfg.run.resume).expanduser()
-        lock = _lock(_run_of(checkpoint))
+    if settings.resume not in NO_PATH:
+        checkpoint = Path(settings.resume).expanduser()
+        folder = checkpoint.parent.parent
+        lock = _try_lock(folder)
         if lock is None:
-            raise ConfigError(f"run.resume: {_run_of(checkpoint)} is being made by another process")
+            raise ConfigError(f"run.resume: {folder} is being made by another process")
         with lock:
-            yield _run_of(checkpoint), checkpoint
+            yield folder, checkpoint
         return
-    base = Path(cfg.run.folder) / cfg.run.name
-    for number in range(1, 10_000):
-        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        if _usable(folder, cfg):
-            if (lock := _lock(folder)) is None:
-                console.print(f"{folder} is being made by another process: this run gets another name", markup=False,
-                              soft_wrap=True)  # fmt: skip
-                continue
-            with lock:
-                if _usable(folder, cfg):  # still, now that nobody else can change it
-                    yield folder, newest_checkpoint(folder)
-                    return
+    for folder in _candidate_folders(settings):
+        if not is_usable(folder, settings, config_text):
+            continue
+        lock = _try_lock(folder)
+        if lock is None:
+            message = f"{folder} is being made by another process: this run gets another name"
+            console.print(message, markup=False, soft_wrap=True)
+            continue
+        with lock:
+            # Asked again: another process may have finished the run before the lock was ours.
+            if is_usable(folder, settings, config_text):
+                yield folder, find_newest_checkpoint(folder)
+                return
+    base = Path(settings.folder) / settings.name
     raise ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
 
 
-def _usable(folder: Path, cfg: Config) -> bool:
-    """Whether a run of `cfg` may start or go on here."""
+def _candidate_folders(settings: Run) -> Iterator[Path]:
+    base = Path(settings.folder) / settings.name
+    yield base
+    for number in range(2, 10_000):
+        yield base.with_name(f"{base.name}-{number}")
+
+
+def is_usable(folder: Path, settings: Run, config_text: str) -> bool:
+    """Return whether a run may start in a folder or go on there."""
     if not folder.is_dir():
         return not folder.exists()
-    if {p.name for p in folder.iterdir()} <= {LOCK}:
+    if {path.name for path in folder.iterdir()} <= {LOCK}:
         return True
-    return cfg.run.resume == "auto" and same_config(folder, cfg) and not (folder / DONE).exists()
+    if settings.resume != "auto" or is_finished(folder):
+        return False
+    return has_config(folder, config_text)
 
 
-def _lock(folder: Path) -> filelock.BaseFileLock | None:
-    """The folder's lock, taken; None where another process has it. The system takes it back when a process dies."""
+def _try_lock(folder: Path) -> filelock.BaseFileLock | None:
+    """Return the folder's lock, held; None where another process holds it.
+
+    The system releases the lock of a process that dies.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK)
     try:
@@ -80,125 +96,67 @@ def _lock(folder: Path) -> filelock.BaseFileLock | None:
     return lock
 
 
-def _run_of(checkpoint: Path) -> Path:
-    return checkpoint.parent.parent
+def is_finished(folder: Path) -> bool:
+    """Return whether the folder holds a complete run."""
+    return (folder / DONE).exists()
 
 
-def check_resume(cfg: Config) -> None:
-    """Stop where `run.resume` names no whole checkpoint of an unfinished run of this configuration.
-
-    Raises:
-        ConfigError: Naming the key and what differs.
-    """
-    if cfg.run.resume in ("auto", "never"):
-        return
-    path = Path(cfg.run.resume).expanduser()
-    folder = _run_of(path)
-    if not path.exists():
-        raise ConfigError(f"run.resume: no {path}; want auto, never or a run's checkpoints/epoch=N-step=N.ckpt")
-    if path not in listed(path.parent) or not (folder / "config.yaml").is_file():
-        raise ConfigError(
-            f"run.resume: {path} is no run's checkpoint; want <run>/checkpoints/epoch=N-step=N.ckpt"
-        )
-    if not is_whole(path):
-        raise ConfigError(f"run.resume: {path} is damaged; want another checkpoint, or auto")
-    if (folder / DONE).exists():
-        raise ConfigError(f"run.resume: the run {folder} is finished; there is nothing to go on with")
-    made_by = config.read(Config, [str(folder / "config.yaml")])
-    theirs, ours = (dataclasses.asdict(dataclasses.replace(c, run=Run(seed=c.run.seed))) for c in (made_by, cfg))
-    if found := _difference(theirs, ours, ""):
-        key, theirs, ours = found
-        raise ConfigError(
-            f"run.resume: the run {folder} has {key}={theirs}, this configuration {ours}; want the same"
-        )
+def has_config(folder: Path, config_text: str) -> bool:
+    """Return whether the folder holds a run of exactly this configuration."""
+    file = folder / CONFIG
+    return file.is_file() and file.read_text(encoding="utf-8") == config_text
 
 
-def _difference(theirs: Any, ours: Any, key: str) -> tuple[str, Any, Any] | None:
-    """Key and values of the first entry that differs."""
-    if isinstance(theirs, dict) and isinstance(ours, dict) and theirs.keys() == ours.keys():
-        found = (_difference(theirs[k], ours[k], f"{key}.{k}".lstrip(".")) for k in theirs)
-        return next((f for f in found if f), None)
-    return None if theirs == ours else (key, theirs, ours)
-
-
-def finished(cfg: Config) -> Path | None:
-    """The folder of a complete run of exactly this configuration; None where there is none."""
-    base = Path(cfg.run.folder) / cfg.run.name
+def find_finished_run(settings: Run, config_text: str) -> Path | None:
+    """Return the folder of a complete run of exactly this configuration, or None."""
+    base = Path(settings.folder) / settings.name
     for folder in sorted(base.parent.glob(f"{glob.escape(base.name)}*")):
-        if same_config(folder, cfg) and (folder / DONE).exists():
+        if has_config(folder, config_text) and is_finished(folder):
             return folder
     return None
 
 
-def same_config(folder: Path, cfg: Config) -> bool:
-    """Whether the folder holds a run of exactly this configuration."""
-    file = folder / "config.yaml"
-    return file.is_file() and file.read_text(encoding="utf-8") == header(cfg)
+def check_run_folder(settings: Run, config_text: str) -> None:
+    """Raise ConfigError, which names the key, where the run's folders cannot be written to."""
+    parent = Path(settings.folder)
+    for folder in (parent, parent / "stages", parent / "references"):
+        check_writable("run.folder", folder)
+    if is_usable(parent / settings.name, settings, config_text):
+        check_writable("run.name", parent / settings.name)
 
 
-def check_folder(cfg: Config) -> None:
-    """Stop where `run.folder` can hold no runs, or not this one.
+def check_checkpoint(path: Path) -> None:
+    """Raise ConfigError where `path`, from `run.resume`, is no checkpoint of an unfinished run."""
+    folder = path.parent.parent
+    pattern = "checkpoints/epoch=N-step=N.ckpt"
+    problem = None
+    if not path.exists():
+        problem = f"no {path}; want auto, never or a run's {pattern}"
+    elif path not in list_checkpoints(path.parent) or not (folder / CONFIG).is_file():
+        problem = f"{path} is no run's checkpoint; want <run>/{pattern}"
+    elif not is_intact(path):
+        problem = f"{path} is damaged; want another checkpoint, or auto"
+    elif is_finished(folder):
+        problem = f"the run {folder} is finished; there is nothing to go on with"
+    if problem:
+        raise ConfigError(f"run.resume: {problem}")
 
-    Raises:
-        ConfigError: Naming the key.
-    """
-    folder = Path(cfg.run.folder)
-    for path in (folder, folder / "stages", folder / "references"):
-        check_writable("run.folder", path)
-    if _usable(folder / cfg.run.name, cfg):
-        check_writable("run.name", folder / cfg.run.name)
 
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; damaged ones are named and passed over."""
-    for path in listed(folder / "checkpoints"):
-        if is_whole(path):
+def find_newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a run that is intact; damaged ones are reported."""
+    for path in list_checkpoints(folder / "checkpoints"):
+        if is_intact(path):
             return path
-        console.print(f"{escape(str(path))} is damaged: looking for an older one", soft_wrap=True)
+        message = f"{escape(str(path))} is damaged: looking for an older one"
+        console.print(message, soft_wrap=True)
     return None
 
 
-def header(cfg: Config) -> str:
-    """The resolved configuration as it is written to the run folder; its first line repeats the run."""
-    cfg = dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, resume="auto"))  # how it began is no part of it
-    return f"# python -m tif.fit {cfg.run.folder}/{cfg.run.name}/config.yaml\n{config.to_yaml(cfg)}"
-
-
-def write_start(folder: Path, cfg: Config) -> None:
-    """config.yaml and env.json; what a killed process left half written is swept away."""
+def start_run(folder: Path, config_text: str) -> None:
+    """Write config.yaml and env.json; delete what a killed process left half written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for left in [*folder.rglob(".*.tmp"), *folder.rglob(".*.unfinished"), *folder.glob("model*.partial")]:
-        remove(left)
-    write_text(folder / "config.yaml", header(cfg))
+    leftovers = [*folder.rglob(".*.tmp"), *folder.rglob(".*.unfinished")]
+    for path in [*leftovers, *folder.glob("model*.partial")]:
+        remove(path)
+    write_text(folder / CONFIG, config_text)
     write_text(folder / "env.json", json.dumps(describe_environment(), indent=1) + "\n")
-
-
-def stage_folder(cfg: Config, name: str, benchmark_print: str) -> Path:
-    """Where the stage's run is kept: <run.folder>/stages/<name>-<hash of all that determines its weights>.
-
-    Args:
-        cfg: the stage's own configuration.
-        name: target, retain, ...
-        benchmark_print: fingerprint of what it trains on.
-    """
-    what = [tif.__version__, *determining(cfg), benchmark_print, list_model_files(cfg.model.path)]
-    return Path(cfg.run.folder) / "stages" / f"{name}-{hash_json(what)}"
-
-
-def determining(cfg: Config) -> list[Any]:
-    """Of a stage's configuration, what its weights depend on, beside its data and the weights it starts from."""
-    keys = dataclasses.asdict(cfg)
-    kept = {section: keys[section] for section in ("model", "optimizer", "trainer")}
-    kept["model"]["lora"].pop("merge")  # a stage's model is always whole
-    kept["data"] = {key: keys["data"][key] for key in ("train", "template", "max_tokens", "batch_size", "batching")}
-    # Finetuning reads no other key of the loss, and these of the others change cost or rows, not weights.
-    negated = cfg.data.train == "forget" and cfg.loss.task_vector is not None
-    kept["loss"] = {"forget": "ce"} if cfg.loss.forget == "ce" and not negated else keys["loss"]
-    for section, key in (
-        *(("trainer", k) for k in PLACES),
-        ("trainer", "log_every_n_steps"),
-        ("model", "reference"),
-        ("model", "base"),
-    ):
-        kept[section].pop(key)
-    return [cfg.run.seed, kept]

@@ -6,6 +6,8 @@ no bars are drawn; commands print a line an epoch instead. Called by everything 
 
 import contextlib
 import io
+import logging
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -39,6 +41,25 @@ def silence() -> None:
     """Print nothing from now on; for all ranks but the first."""
     console.quiet = True
     _display.disable = True
+
+
+def quiet_libraries() -> None:
+    """Turn off the libraries' tips and bars, and the warnings on which no user can act."""
+    from transformers.utils import logging as transformers_logging
+
+    for name in ("lightning.pytorch", "lightning.fabric", "bitsandbytes.backends.cpu"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    for message in (
+        "does not have many workers",
+        "MatMul8bitLt: inputs will be cast",  # that is what model.quantize=int8 means
+        "past_key_values.*is deprecated",  # transformers before 5.24 has no other name
+        "The `srun` command is available",  # tif starts its own processes
+        "LeafSpec",  # Lightning 2.6 with torch 2.13
+        "Checkpoint directory.*exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", f".*{message}")
 
 
 @contextlib.contextmanager

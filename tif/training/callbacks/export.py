@@ -1,4 +1,4 @@
-"""Writes the trained policy to <run>/model when `Trainer.fit` ends. Added by `run.make_callbacks`."""
+"""Writes the trained policy to <run>/model when training ends. Added by `run.make_callbacks`."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,0 +1,19 @@
+"""Run folders without a training: claimed and started as `tif.training.run` does it."""
+
+from tif.training import run_folders
+from tif.training.plan import config_text
+
+
+def claimed(cfg):
+    """Hold the folder that a run of this configuration gets, as a context manager."""
+    return run_folders.claim_run_folder(cfg.run, config_text(cfg))
+
+
+def start(folder, cfg):
+    """Write what a run of this configuration begins with."""
+    run_folders.start_run(folder, config_text(cfg))
+
+
+def check_folder(cfg):
+    """Check whether the run's folders can be written to."""
+    run_folders.check_run_folder(cfg.run, config_text(cfg))

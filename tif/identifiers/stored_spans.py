@@ -1,0 +1,104 @@
+"""Spans that take time to make, kept in a file beside the runs, and whose models they ask.
+
+Called by `training/run` before a run that tells unwanted words apart, and by `tif identify`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+import tif
+from tif import identifiers
+from tif.config.errors import ConfigError
+from tif.config.schema import Identifier, Model
+from tif.data.samples import Sample, fingerprint
+from tif.identifiers import span_file
+from tif.utils.files import locked
+from tif.utils.hashing import hash_json, list_model_files
+from tif.utils.terminal import console
+
+
+def complete_identifier(identifier: Identifier, model: Model) -> Identifier:
+    """Return section `identifier` with the models that `contrastive` takes from section `model`."""
+    settings = identifier.contrastive
+    contrastive = dataclasses.replace(
+        settings, model=settings.model or model.path, base=settings.base or model.base
+    )
+    return dataclasses.replace(identifier, contrastive=contrastive)
+
+
+def list_stages(identifier: Identifier, stages: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the stages whose models a complete identifier asks, each once."""
+    paths = identifiers.model_paths(identifier).values()
+    return tuple(dict.fromkeys(path for path in paths if path in stages))
+
+
+def with_stage_models(identifier: Identifier, stages: Mapping[str, Path]) -> Identifier:
+    """Return a complete identifier with stage names replaced by the folders of their models.
+
+    Args:
+        identifier: see `complete_identifier`.
+        stages: run folders of the stages, by name.
+    """
+    kind = identifier.kind
+    section: Any = getattr(identifier, kind, None)
+    folders = {}
+    for key in identifiers.MODELS.get(kind, ()):
+        path = getattr(section, key)
+        if path in stages:
+            folders[key] = str(stages[path] / "model")
+    if not folders:
+        return identifier
+    return dataclasses.replace(identifier, **{kind: dataclasses.replace(section, **folders)})
+
+
+def identify_once(
+    identifier: Identifier, samples: tuple[Sample, ...], template: str, folder: Path
+) -> tuple[Sample, ...]:
+    """Return the samples with their unwanted spans, read from a span file if there is one.
+
+    Safe when several processes call at once: one makes the file, the others read it.
+
+    Args:
+        identifier: section `identifier`; its models are folders or hub names, no stages.
+        samples: the forget samples.
+        template: `data.template`.
+        folder: of the span files.
+
+    Raises:
+        ConfigError: If the identifier cannot do its work (no server, no money left): one line.
+    """
+    if identifier.kind not in identifiers.COSTLY:
+        return identifiers.identify(identifier, samples, template)
+    path = span_path(identifier, samples, template, folder)
+    shown = escape(str(path))
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(f"{path}.lock", str(path)):
+        if path.exists():
+            console.print(f"unwanted words: {shown} [dim](made before)[/]", soft_wrap=True)
+        else:
+            console.print(f"unwanted words: {escape(identifier.kind)}, to {shown}", soft_wrap=True)
+            try:
+                identified = identifiers.identify(identifier, samples, template)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+            span_file.write(path, identified, identifiers.settings(identifier, template))
+        return span_file.read(path, samples)
+
+
+def span_path(
+    identifier: Identifier, samples: tuple[Sample, ...], template: str, folder: Path
+) -> Path:
+    """Return <folder>/<kind>-<hash of all that decides about the spans>.jsonl."""
+    paths = identifiers.model_paths(identifier).values()
+    deciding = [
+        tif.__version__,
+        span_file.VERSION,
+        identifiers.settings(identifier, template),
+        fingerprint(samples),
+        [list_model_files(path) for path in paths],
+    ]
+    return folder / f"{identifier.kind}-{hash_json(deciding)}.jsonl"

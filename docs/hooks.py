@@ -3,6 +3,7 @@
 A line `<!-- generated: NAME -->` in a page is replaced by what the function of that name in GENERATED returns.
 """
 
+import ast
 import dataclasses
 import html
 import inspect
@@ -10,7 +11,11 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs is started in the checkout; tif need not be installed there
@@ -22,12 +27,58 @@ from tif.config.schema import Config, Loss  # noqa: E402
 from tif.losses import FORGET, RETAIN  # noqa: E402
 from tif.metrics.cards import metric_cards  # noqa: E402
 
+PACKAGE = ROOT / "tif"
 MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Return the page with its generated parts filled in. Called by mkdocs for every page."""
     return MARKER.sub(lambda match: GENERATED[match[1]](), markdown)
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
+    """Add a page for each room with the documentation of its modules. Called by mkdocs before it reads the pages."""
+    from mkdocs.structure.files import File
+
+    for room in rooms():
+        modules = [f"::: {name}" for name in modules_of(room)]
+        text = "\n\n".join([f"# tif.{room}", *modules]) + "\n"
+        files.append(File.generated(config, f"api/{room}.md", content=text))
+    return files
+
+
+def rooms() -> list[str]:
+    """Return the rooms in the order of docs/architecture.md, which a test compares with the code."""
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("\n## Rooms\n")[1]
+    return [room for room in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) if (PACKAGE / room).is_dir()]
+
+
+def modules_of(room: str) -> list[str]:
+    """Return the full names of the modules of a room that have documentation, the package itself first."""
+    names = []
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        if module_summary(path) and path.name != "__main__.py":
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+def module_summary(path: pathlib.Path) -> str:
+    """Return the first paragraph of a module's docstring."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split())
+
+
+def api() -> str:
+    """Return the table of all modules, room by room, with the first paragraph of each."""
+    rows = ["| module | what it is for |", "|---|---|"]
+    for room in rooms():
+        for name in modules_of(room):
+            path = ROOT.joinpath(*name.split("."))
+            path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            summary = markdown_text(module_summary(path))
+            rows.append(f"| [`{name.removeprefix('tif.')}`](api/{room}.md#{name}) | {summary} |")
+    return "\n".join(rows)
 
 
 def readme() -> str:
@@ -81,7 +132,7 @@ def methods() -> str:
     """Return the table of the published methods: file, composition, source."""
     rows = ["| file | composition | source |", "|---|---|---|"]
     for path in sorted((ROOT / "configs" / "loss").glob("*.yaml")):
-        loss = config.load(["quickstart.yaml", f"loss/{path.name}"]).loss
+        loss = config.read(Config, [str(path), "model.path=MODEL", "eval.enabled=false"]).loss
         source = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         rows.append(f"| `{path.stem}` | {composition(loss)} | {markdown_text(source)} |")
     return "\n".join(rows)
@@ -113,8 +164,12 @@ def terms() -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Return plain text as Markdown that shows it unchanged."""
-    return html.escape(text, quote=False).replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+    """Return plain text as Markdown that shows it unchanged; text in backticks stays code."""
+    parts = text.split("`")
+    for number in range(0, len(parts), 2):  # every second part is code
+        escaped = html.escape(parts[number], quote=False)
+        parts[number] = re.sub(r"([|*_])", r"\\\1", escaped)
+    return "`".join(parts)
 
 
 GENERATED: dict[str, Callable[[], str]] = {
@@ -124,5 +179,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "configuration-bench": lambda: configuration(Bench),
     "metrics": metrics,
     "methods": methods,
+    "api": api,
     "terms": terms,
 }

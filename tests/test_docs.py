@@ -1,6 +1,10 @@
-"""The documentation says what is true: rooms, files, links, commands. `mkdocs build --strict` checks the rest."""
+"""The documentation says what is true: rooms, files, links, commands, generated parts.
+
+`mkdocs build --strict` checks the rest.
+"""
 
 import ast
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -10,7 +14,10 @@ import pytest
 from tif.bench.command import Bench
 from tif.config import load as config
 from tif.config.evaluate_command import Evaluate
+from tif.config.schema import Config
 from tif.identify import Identify
+from tif.losses import FORGET, RETAIN
+from tif.metrics.summary import metric_cards
 from tif.sweep.command import File
 
 ROOT = pathlib.Path(config.__file__).parents[2]
@@ -138,4 +145,40 @@ def test_every_relative_link_and_named_file_exists(page):
 
 def test_every_page_is_in_the_sites_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
-    assert {page.name for page in PAGES[1:]} == set(re.findall(r"([\w-]+\.md)$", navigation, re.MULTILINE))
+    assert {page.name for page in PAGES[1:]} == set(re.findall(r"[ :]([\w-]+\.md)$", navigation, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    """docs/hooks.py as a module; mkdocs itself is not needed."""
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_generated_parts_name_every_key_method_term_and_metric(hooks):
+    terms = [("forget", name) for name in FORGET] + [("retain", name) for name in RETAIN]
+    parts = {name: make() for name, make in hooks.GENERATED.items()}
+    wanted = {
+        "configuration": [f"`{key}=" for key, _, _ in config.keys(Config)],
+        "methods": [f"| `{file.stem}` |" for file in (ROOT / "configs" / "loss").glob("*.yaml")],
+        "terms": [f"`loss.{kind}={name}`" for kind, name in terms],
+        "metrics": [f"### {name}\n" for name in metric_cards()],
+    }
+    for name, texts in wanted.items():
+        assert [text for text in texts if text not in parts[name]] == []
+
+
+def test_every_marker_in_the_pages_has_a_function(hooks):
+    markers = [marker for page in PAGES for marker in hooks.MARKER.findall(page.read_text(encoding="utf-8"))]
+    assert sorted(markers) == sorted(hooks.GENERATED)
+
+
+def test_every_room_has_a_page_of_the_api(hooks):
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"- api/(\w+)\.md", navigation)) == set(hooks.rooms())
+
+
+def test_plain_text_is_shown_unchanged(hooks):
+    assert hooks.markdown_text("a_b <c> | `d_e | f`") == r"a\_b &lt;c&gt; \| `d_e | f`"

@@ -10,6 +10,7 @@ import re
 import shlex
 
 import pytest
+from tif.metrics.summary import metric_cards
 
 from tif.bench.command import Bench
 from tif.config import load as config
@@ -17,7 +18,6 @@ from tif.config.evaluate_command import Evaluate
 from tif.config.schema import Config
 from tif.identify import Identify
 from tif.losses import FORGET, RETAIN
-from tif.metrics.summary import metric_cards
 from tif.sweep.command import File
 
 ROOT = pathlib.Path(config.__file__).parents[2]

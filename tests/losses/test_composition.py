@@ -12,7 +12,7 @@ from tif.config.schema import Loss
 from tif.losses import FORGET, RETAIN, compute_loss
 from tif.losses.finetune import cross_entropy
 from tif.losses.terms import Inputs, Scored, ScoredBatch
-from tif.scoring.token_scores import TokenScores, token_scores
+from tif.scoring.token_scores import TokenScores, score_tokens
 
 # Two samples of four tokens, three of them predicted: "pug" + end, "pgg" + end.
 BATCH = tiny_models.batch_of(tiny_models.encoded("a", "pugg"), tiny_models.encoded("b", "pggg"))
@@ -127,7 +127,7 @@ def test_finetune_equals_torchs_cross_entropy_and_hugging_faces_own_loss(batchin
     mask = (torch.arange(9) < batch.lengths[:, None]).long()
     output = model(input_ids=batch.input_ids, attention_mask=mask, labels=labels)
     expected = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-    terms = compute_loss(ScoredBatch(Scored(token_scores(model, batch, batching))), batch, FINETUNE)
+    terms = compute_loss(ScoredBatch(Scored(score_tokens(model, batch, batching))), batch, FINETUNE)
     torch.testing.assert_close(terms.total, expected)
     torch.testing.assert_close(terms.total, output.loss)
     assert set(terms.parts) == {"ce"}  # no reference, so no changes
@@ -143,7 +143,7 @@ def test_a_batch_without_unwanted_words_trains_on_finite_gradients():
     batch = tiny_models.batch_of(tiny_models.ITEMS[3])  # no unwanted word
     for reduction in ("sample", "batch"):
         model = tiny_models.model()
-        scores = token_scores(model, batch)
+        scores = score_tokens(model, batch)
         scored = ScoredBatch(Scored(scores, scores.detach()))
         losses.compute_loss(scored, batch, Loss(lpl_reduction=reduction)).total.backward()
         assert all(torch.isfinite(p.grad).all() for p in model.parameters())

@@ -1,19 +1,21 @@
 """Terms of whole distributions and of hidden states: by hand, against plain transcriptions, in chunks."""
 
 import math
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support import tiny_models
+from tests.support.tensor_sizes import LargestRows
 from tif.config.loss import Rmu
 from tif.config.schema import Loss
 from tif.losses import FORGET, RETAIN, distributions
 from tif.losses.distributions import control_vector
 from tif.losses.terms import Inputs
 from tif.scoring import packing as layout
-from tif.scoring.token_scores import Outputs, token_values
+from tif.scoring.token_scores import Outputs, ValueRequest, score_tokens_and_values
 
 TERMS = FORGET | RETAIN
 NAMES = ("kl", "undial", "ceu", "pdu", "muse_logit_npo", "rmu", "hidden", "whp")
@@ -41,6 +43,11 @@ def test_a_tokens_value_equals_the_hand_computed_case(name, beta, policy, origin
     other = Outputs(torch.tensor([original]), torch.tensor([0])) if original else None
     value = TERMS[name].per_token(Loss(beta=beta)).value(said, other)
     assert value.tolist() == pytest.approx([expected], rel=1e-5)
+
+
+def opened(model):
+    """What opens a model that is there already."""
+    return partial(nullcontext, model)
 
 
 def test_rmu_measures_the_distance_to_its_vector_and_hidden_that_to_the_original():
@@ -91,7 +98,9 @@ def test_values_equal_the_formula_on_the_models_full_logits_and_so_do_gradients(
     monkeypatch.setitem(layout.PACKED_TOKENS, "cpu", 11)  # several parts a batch
     model, original, grads, found = tiny_models.model(seed=1), tiny_models.model(seed=2), [], []
     own = TERMS[name].per_token(CFG)
-    _, actual = token_values(model, tiny_models.batch_of(*tiny_models.ITEMS), batching, own, original)
+    requests = [ValueRequest(0, len(tiny_models.ITEMS), own, opened(original))]
+    batch = tiny_models.batch_of(*tiny_models.ITEMS)
+    _, (actual,) = score_tokens_and_values(model, batch, batching, requests)
     expected = torch.zeros_like(actual)
     for i, e in enumerate(tiny_models.ITEMS):
         ids = torch.tensor([e.input_ids])
@@ -148,27 +157,12 @@ def test_a_terms_mean_ignores_padding_order_and_an_empty_mask(name):
     assert value(own, torch.zeros_like(mask)) == 0
 
 
-class Largest(TorchDispatchMode):
-    """Notes the most rows that a tensor over the vocabulary had."""
-
-    def __init__(self):
-        super().__init__()
-        self.rows = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for t in made if isinstance(made, tuple | list) else (made,):
-            # 61 = the vocabulary; a (d, V) weight's gradient has 16 rows
-            if isinstance(t, torch.Tensor) and t.dim() > 1 and t.shape[-1] == tiny_models.VOCAB:
-                self.rows = max(self.rows, t.numel() // tiny_models.VOCAB)
-        return made
-
-
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_distributions_are_held_for_a_few_samples_at_a_time_forward_and_backward(batching):
     model = tiny_models.model()
     batch = tiny_models.batch_of(*(tiny_models.encoded(str(i), "p" * 20 + "u" * 20) for i in range(30)))
-    own, largest = distributions.kl.per_token(CFG), Largest()
-    with largest:
-        token_values(model, batch, batching, own, tiny_models.model())[1].sum().backward()
+    request = ValueRequest(0, 30, distributions.kl.per_token(CFG), opened(tiny_models.model()))
+    with LargestRows(tiny_models.VOCAB) as largest:  # a (D, V) weight's gradient has 16 rows
+        _, (values,) = score_tokens_and_values(model, batch, batching, [request])
+        values.sum().backward()
     assert 16 < largest.rows <= 256  # of 600 answer tokens: what fills one packed row of 256

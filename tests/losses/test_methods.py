@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.support import tiny_models
+from tests.support.modules import unlearning_module
 from tests.support.tiny_unlearning import RETAIN, cfg_of
 from tif import losses
 from tif.config import load as config
@@ -14,8 +15,7 @@ from tif.config.schema import Config
 from tif.data.encoding import collate
 from tif.models.references import FrozenReference
 from tif.models.whp import WhpModel, WhpReference
-from tif.scoring.token_scores import token_scores
-from tif.training.module import UnlearningModule
+from tif.scoring.token_scores import score_tokens
 
 OWN = config.own_configs() / "loss"
 METHODS = sorted(p.stem for p in OWN.glob("*.yaml") if p.stem not in ("finetune", "task_vector", "whp_inference"))
@@ -27,7 +27,7 @@ ALL_UNWANTED = tuple(tiny_models.encoded(labels, labels) for labels in ("ppuuu",
 def module(cfg, batching="packed"):
     """A policy that has moved a little from the original."""
     torch.manual_seed(0)
-    made = UnlearningModule(
+    made = unlearning_module(
         tiny_models.model(), Config(loss=cfg), batching, FrozenReference(tiny_models.model(), batching)
     )
     made.whp_reference = WhpReference(WhpModel(made.reference, tiny_models.model(seed=5), 1.0))
@@ -56,7 +56,7 @@ def test_batching_padding_and_order_change_no_methods_loss(name):
 def true_probability(made, batch):
     """Sum of log(1 / (1 - p)) over what ceu sees: all answer tokens but the first."""
     with torch.no_grad():
-        logprob = token_scores(made.policy, batch).logprob
+        logprob = score_tokens(made.policy, batch).logprob
     answer = batch.answer[:, 1:]
     return -torch.log1p(-logprob.exp())[answer & (answer.cumsum(1) > 1)].sum()
 
@@ -108,7 +108,7 @@ def test_a_batch_with_nothing_unwanted_trains_on_finite_gradients(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_that_compares_with_nothing_runs_without_a_reference(name):
     cfg = cfg_of(name)
-    made = UnlearningModule(tiny_models.model(), Config(loss=cfg), "packed", None)
+    made = unlearning_module(tiny_models.model(), Config(loss=cfg), "packed", None)
     if losses.required_reference(cfg) == "none":
         assert torch.isfinite(made.loss(batch_of((0, 1))).total)
     else:
@@ -137,7 +137,7 @@ def test_skip_leaves_the_first_answer_tokens_out_of_the_forget_term():
     inside[0, 3] = inside[1, 4] = inside[1, 5] = True  # without the first two answer tokens: a nothing else but g
     inside[0, 3] = False
     made = module(cfg_of("ga", on="uw", skip=2))
-    scores = made._scored(batch, made.terms[0]).policy
+    scores = score_tokens(made.policy, batch)
     expected = scores.logprob[inside].mean()
     torch.testing.assert_close(made.loss(batch).total, expected)
 

@@ -18,7 +18,7 @@ from tif.losses.terms import Scored, ScoredBatch
 from tif.models import export, references
 from tif.models import load as models
 from tif.models.references import CachedReference, FrozenReference, make_reference
-from tif.scoring.token_scores import token_scores
+from tif.scoring.token_scores import score_tokens
 from tif.utils import torch_state
 
 NAMES = ("logit", "logprob", "mean_logit")
@@ -52,7 +52,7 @@ def test_cached_and_frozen_references_give_the_same_loss_and_diagnostics(cfg):
     policy, batch = tiny_models.model(), shuffled((3, 0, 2, 1))
     cached, frozen = (make_reference(k, policy, tiny_models.ITEMS, 0, "packed") for k in ("cached", "frozen"))
     nudge(policy)
-    scores = token_scores(policy, batch)
+    scores = score_tokens(policy, batch)
     actual, expected = (
         losses.compute_loss(ScoredBatch(Scored(scores, r.scores(batch))), batch, cfg) for r in (cached, frozen)
     )
@@ -230,7 +230,7 @@ def test_gradient_checkpointing_changes_no_gradient(tokenizer):
     batch, gradients = shuffled((0, 1, 2, 3)), []
     for checkpointing in (False, True):
         policy = models.load_policy(Model(init=INIT, gradient_checkpointing=checkpointing), tokenizer, 0)
-        token_scores(policy, batch).logprob.sum().backward()
+        score_tokens(policy, batch).logprob.sum().backward()
         gradients.append([p.grad for p in policy.parameters()])
     for actual, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(actual, expected)

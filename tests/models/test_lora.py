@@ -18,7 +18,7 @@ from tif.losses.terms import Scored, ScoredBatch
 from tif.models import export, references
 from tif.models import load as models
 from tif.models import lora as adapters
-from tif.scoring.token_scores import token_scores, token_values
+from tif.scoring.token_scores import ValueRequest, score_tokens, score_tokens_and_values
 from tif.utils import torch_state
 
 BATCH = tiny_models.batch_of(*tiny_models.ITEMS)
@@ -40,10 +40,16 @@ def with_lora(kind="llama", **keys):
     return policy
 
 
+def kl_values(policy, kl, original):
+    """Values of a retain term that reads the original's distributions."""
+    (values,) = score_tokens_and_values(policy, BATCH, "packed", [ValueRequest(0, len(BATCH.ids), kl, original)])[1]
+    return values
+
+
 @pytest.mark.parametrize("kind", ["llama", "llama-tied", "gpt2", "gpt-neox"])
 def test_fresh_adapters_change_nothing_and_are_all_that_is_trained(kind):
     policy = with_lora(kind)
-    torch.testing.assert_close(token_scores(policy, BATCH).logit, token_scores(tiny_models.model(kind), BATCH).logit)
+    torch.testing.assert_close(score_tokens(policy, BATCH).logit, score_tokens(tiny_models.model(kind), BATCH).logit)
     trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
     assert trained
     assert all(".lora_" in name for name in trained)
@@ -76,7 +82,7 @@ def test_the_adapter_reference_is_the_original_model_after_training_and_leaves_t
     learned(policy).train()
     with torch.no_grad():
         expected = tiny_models.plain_scores(tiny_models.model(kind), tiny_models.ITEMS)
-    before = token_scores(policy.eval(), BATCH).logit.detach()
+    before = score_tokens(policy.eval(), BATCH).logit.detach()
     policy.train()
     actual = reference.scores(BATCH)
     torch.testing.assert_close(actual.logit, expected.logit, atol=1e-5, rtol=0)
@@ -84,7 +90,7 @@ def test_the_adapter_reference_is_the_original_model_after_training_and_leaves_t
     assert policy.training
     assert all(w.requires_grad == (".lora_" in name) for name, w in policy.named_parameters())
     assert (before - expected.logit).abs().max() > 0.1
-    torch.testing.assert_close(token_scores(policy.eval(), BATCH).logit, before)
+    torch.testing.assert_close(score_tokens(policy.eval(), BATCH).logit, before)
 
 
 def test_all_references_give_the_same_loss_and_gradient():
@@ -93,7 +99,7 @@ def test_all_references_give_the_same_loss_and_gradient():
         policy = with_lora()
         reference = references.make_reference(kind, policy, tiny_models.ITEMS, 0, "packed")
         learned(policy)
-        scored = ScoredBatch(Scored(token_scores(policy, BATCH), reference.scores(BATCH)))
+        scored = ScoredBatch(Scored(score_tokens(policy, BATCH), reference.scores(BATCH)))
         terms = losses.compute_loss(scored, BATCH, Loss(retain="none"))
         terms.total.backward()
         found[kind] = terms.total.detach(), [w.grad for w in policy.parameters() if w.requires_grad]
@@ -104,14 +110,14 @@ def test_all_references_give_the_same_loss_and_gradient():
 def test_the_adapter_reference_serves_losses_that_read_whole_distributions():
     policy, (kl,) = with_lora(), [losses.RETAIN["kl"].per_token(Loss())]
     reference = references.make_reference("adapter", policy, tiny_models.ITEMS, 0, "packed")
-    assert token_values(policy, BATCH, "packed", kl, reference.use_model)[1].abs().max() < 1e-5
+    assert kl_values(policy, kl, reference.use_model).abs().max() < 1e-5
     learned(policy)
-    value = token_values(policy, BATCH, "packed", kl, reference.use_model)[1].sum()
+    value = kl_values(policy, kl, reference.use_model).sum()
     value.backward()  # the reference ran without adapters within a graph that is made again
     frozen = tiny_models.model()
     again = with_lora()
     learned(again)
-    expected = token_values(again, BATCH, "packed", kl, partial(nullcontext, frozen))[1].sum()
+    expected = kl_values(again, kl, partial(nullcontext, frozen)).sum()
     expected.backward()
     torch.testing.assert_close(value, expected)
     for a, b in zip(policy.parameters(), again.parameters(), strict=True):
@@ -126,7 +132,7 @@ def test_the_export_is_a_plain_model_with_the_same_logits_and_the_policy_goes_on
     made = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert type(made) is type(tiny_models.model(kind))
     assert not any("lora" in name for name in made.state_dict())
-    actual, expected = (token_scores(m.eval(), BATCH).logit for m in (made, policy))
+    actual, expected = (score_tokens(m.eval(), BATCH).logit for m in (made, policy))
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     assert all(torch.equal(weight, before[name]) for name, weight in policy.state_dict().items())
     tied = kind in ("llama-tied", "gpt2")
@@ -141,7 +147,7 @@ def test_adapters_alone_are_in_pefts_format(tmp_path, tokenizer):
     assert {p.name for p in (tmp_path / "model").iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"}
     assert not (tmp_path / "model" / "model.safetensors").exists()
     put_on = PeftModel.from_pretrained(tiny_models.model(), tmp_path / "model").eval()
-    torch.testing.assert_close(token_scores(put_on, BATCH).logit, token_scores(policy.eval(), BATCH).logit)
+    torch.testing.assert_close(score_tokens(put_on, BATCH).logit, score_tokens(policy.eval(), BATCH).logit)
 
 
 @pytest.fixture(scope="module", params=["nf4", "int8"])
@@ -164,17 +170,17 @@ def test_few_bits_stay_as_they_are_through_training_and_evaluation(few_bits):
     original = transformers.AutoModelForCausalLM.from_pretrained(folder)
     close = {"nf4": 0.2, "int8": 0.05}[kind]
     start = reference.scores(BATCH).logit
-    assert 0 < (start - token_scores(original.eval(), BATCH).logit).abs().max() < close
+    assert 0 < (start - score_tokens(original.eval(), BATCH).logit).abs().max() < close
     optimizer = torch.optim.AdamW([w for w in policy.parameters() if w.requires_grad], lr=0.05)
     for _ in range(3):
         policy.train()
-        token_scores(policy, BATCH).logprob.sum().backward()
+        score_tokens(policy, BATCH).logprob.sum().backward()
         optimizer.step()
         optimizer.zero_grad()
         with torch_state.evaluation_mode(policy):
-            token_scores(policy, BATCH)
+            score_tokens(policy, BATCH)
     assert torch.equal(reference.scores(BATCH).logit, start)
-    assert (token_scores(policy.eval(), BATCH).logit - start).abs().max() > 0.1
+    assert (score_tokens(policy.eval(), BATCH).logit - start).abs().max() > 0.1
 
 
 def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(few_bits, tmp_path, tokenizer):
@@ -185,7 +191,7 @@ def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(few_bits
     assert made.dtype == torch.float32
     # int8 rounds what goes into a layer too, so its own numbers are a little others than those of its weights.
     close = {"nf4": 1e-3, "int8": 0.2}[kind]
-    difference = (token_scores(made.eval(), BATCH).logit - token_scores(policy.eval(), BATCH).logit).abs().max()
+    difference = (score_tokens(made.eval(), BATCH).logit - score_tokens(policy.eval(), BATCH).logit).abs().max()
     assert difference < close
 
 

@@ -10,7 +10,7 @@ from tif.config.schema import Loss
 from tif.evaluation.generate import _continued
 from tif.models.references import FrozenReference
 from tif.models.whp import WhpModel, WhpReference
-from tif.scoring.token_scores import token_scores
+from tif.scoring.token_scores import score_tokens
 
 PROMPTS = [[5, 9, 3, 7, 11, 2, 8], [4], [6, 6, 30, 12, 55, 31, 2, 40, 17, 21, 9]]
 
@@ -31,7 +31,7 @@ def test_scores_are_those_of_the_formula(batching):
     start, reinforced = tiny_models.model(seed=1), tiny_models.model(seed=2)
     with torch.no_grad():
         model = WhpModel(frozen(start), reinforced, 1.5)
-        found = token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
+        found = score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
     for row, e in enumerate(tiny_models.ITEMS):
         logprobs = formula(start, reinforced, e.input_ids, 1.5).log_softmax(1)
         for t in range(1, len(e.input_ids)):
@@ -77,7 +77,7 @@ def test_at_inference_the_start_is_lowered_by_the_policy_and_before_training_by_
 
 def test_stages_inherit_the_key_and_are_evaluated_as_they_are():
     module = unlearning("frozen", loss=WHP)
-    module.cfg.data.train = "full"
+    module.settings.data.train = "full"
     with module.unlearned() as policy:
         assert policy is module.policy
 

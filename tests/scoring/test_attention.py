@@ -6,7 +6,7 @@ import transformers
 
 from tests.support import tiny_models
 from tif.scoring import attention
-from tif.scoring.token_scores import token_scores
+from tif.scoring.token_scores import score_tokens
 
 KINDS = {
     "llama": lambda: tiny_models.model("llama"),
@@ -24,7 +24,7 @@ KINDS = {
 def made(kind):
     model = KINDS[kind]()
     assert model.config._attn_implementation == "sdpa"
-    attention.use(model)
+    attention.use_sample_by_sample_attention(model)
     return model
 
 
@@ -34,7 +34,7 @@ def test_scores_equal_one_sample_at_a_time(kind):
     with torch.no_grad():
         expected = tiny_models.plain_scores(plain, tiny_models.ITEMS)
         for batching in ("packed", "padded"):
-            actual = token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
+            actual = score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
             for name in ("logit", "logprob", "mean_logit"):
                 torch.testing.assert_close(getattr(actual, name), getattr(expected, name), atol=1e-5, rtol=0)
 
@@ -46,7 +46,7 @@ def test_attention_never_sees_more_than_a_sample(monkeypatch):
         "scaled_dot_product_attention",
         lambda q, k, *a, **keys: seen.append((q.shape[2], k.shape[2])) or sdpa(q, k, *a, **keys),
     )
-    token_scores(made("llama"), tiny_models.batch_of(*tiny_models.ITEMS))
+    score_tokens(made("llama"), tiny_models.batch_of(*tiny_models.ITEMS))
     assert seen == [(7, 7), (4, 4), (9, 9), (5, 5)] * 2  # layers
 
 
@@ -57,7 +57,7 @@ def test_gradients_equal_those_of_padded_batches_recomputed_or_not(again):
         model = made("llama").train()
         if again:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS), batching).logprob.sum().backward()
+        score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS), batching).logprob.sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     for packed, padded in zip(*gradients, strict=True):
         torch.testing.assert_close(packed, padded, atol=1e-4, rtol=1e-4)
@@ -66,9 +66,9 @@ def test_gradients_equal_those_of_padded_batches_recomputed_or_not(again):
 def test_a_model_of_another_attention_stays_as_it_is():
     model = tiny_models.model("llama")
     model.set_attn_implementation("eager")
-    attention.use(model)
+    attention.use_sample_by_sample_attention(model)
     assert model.config._attn_implementation == "eager"
-    assert attention.borders(model, torch.tensor([3, 4])) == {}
+    assert attention.sample_borders(model, torch.tensor([3, 4])) == {}
 
 
 def test_an_exported_model_does_not_name_it(tmp_path):

@@ -8,7 +8,8 @@ import transformers
 
 from tests.support import tiny_models
 from tif.scoring import packing as layout
-from tif.scoring.token_scores import TokenScores, best_batching, token_scores
+from tif.scoring.batching import choose_batching
+from tif.scoring.token_scores import TokenScores, score_tokens
 
 NAMES = ("logit", "logprob", "mean_logit")
 
@@ -24,7 +25,7 @@ def test_scores_equal_the_full_logits_of_one_sample_at_a_time(kind, batching):
     model = tiny_models.model(kind)
     with torch.no_grad():
         expected = tiny_models.plain_scores(model, tiny_models.ITEMS)
-        actual = token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
+        actual = score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
     assert expected.logit.std() > 0.1  # the numbers differ enough to tell positions apart
     assert_scores(actual, expected)
 
@@ -34,7 +35,7 @@ def test_packed_and_padded_give_the_same_gradients(kind):
     batch, gradients = tiny_models.batch_of(*tiny_models.ITEMS), {}
     for batching in ("packed", "padded"):
         model = tiny_models.model(kind)
-        scores = token_scores(model, batch, batching)
+        scores = score_tokens(model, batch, batching)
         (scores.logit.sum() + 2 * (scores.logprob * batch.uw[:, 1:]).sum() - 3 * scores.mean_logit.mean()).backward()
         gradients[batching] = [p.grad for p in model.parameters()]
     assert max(g.abs().max() for g in gradients["padded"]) > 0.1
@@ -44,7 +45,7 @@ def test_packed_and_padded_give_the_same_gradients(kind):
 
 def test_gradients_equal_those_of_cross_entropy_over_full_logits():
     batch, model, plain = tiny_models.batch_of(*tiny_models.ITEMS), tiny_models.model(), tiny_models.model()
-    scores = token_scores(model, batch)
+    scores = score_tokens(model, batch)
     (-scores.logprob.sum()).backward()
     labels = batch.input_ids.masked_fill(~batch.answer, -100)[:, 1:]
     for row, item in enumerate(tiny_models.ITEMS):
@@ -60,7 +61,7 @@ def test_scores_are_zero_outside_the_answer_and_the_padding_token_is_never_looke
     model, other = tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS, pad_id=17)
     batch = tiny_models.batch_of(*tiny_models.ITEMS)
     with torch.no_grad():
-        actual, padded_with_17 = token_scores(model, batch, batching), token_scores(model, other, batching)
+        actual, padded_with_17 = score_tokens(model, batch, batching), score_tokens(model, other, batching)
     outside = torch.tensor(
         [
             [1, 1, 0, 0, 0, 0, 1, 1],  # a: p|pp uugg, then padding
@@ -85,7 +86,7 @@ def test_a_document_without_prompt_is_scored_from_its_second_token(batching):
     with torch.no_grad():
         expected = tiny_models.plain_scores(model, items)
         batch = tiny_models.batch_of(*items)
-        assert_scores(token_scores(model, batch, batching), expected)
+        assert_scores(score_tokens(model, batch, batching), expected)
     assert (expected.logprob[1] != 0).all()
     assert batch.answer[1, 0]  # the batch itself is left as it was
 
@@ -105,7 +106,7 @@ def test_packed_rows_hold_at_most_the_limit_and_scores_do_not_depend_on_it(monke
     model, batch, seen = tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS), []
     model.model.embed_tokens.register_forward_hook(lambda _, args, output: seen.append(tuple(args[0].shape)))
     with torch.no_grad():
-        actual = token_scores(model, batch)
+        actual = score_tokens(model, batch)
     assert seen == [(1, n) for n in expected]
     with torch.no_grad():
         assert_scores(actual, tiny_models.plain_scores(model, tiny_models.ITEMS))
@@ -115,29 +116,29 @@ def test_scores_come_back_in_the_order_of_the_batch():
     model, order = tiny_models.model(), (2, 0, 3, 1)
     with torch.no_grad():
         expected = tiny_models.plain_scores(model, tiny_models.ITEMS)
-        actual = token_scores(model, tiny_models.batch_of(*(tiny_models.ITEMS[i] for i in order)))
+        actual = score_tokens(model, tiny_models.batch_of(*(tiny_models.ITEMS[i] for i in order)))
     assert_scores(actual, TokenScores(*(t[list(order)] for t in dataclasses.astuple(expected))))
 
 
 def test_the_lm_head_sees_answer_positions_only():
     model, batch, rows = tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS), []
     model.lm_head.register_forward_hook(lambda _, args, output: rows.append(args[0].shape[:-1].numel()))
-    token_scores(model, batch, "packed")
+    score_tokens(model, batch, "packed")
     assert rows == [4 + 3 + 7 + 2]  # a: uugg, b: ugg, c: ugguugg, d: gg; never 4 * 9
     rows.clear()
     # padded: the columns before 1..8, where any row has an answer, for 4 rows
-    token_scores(model, batch, "padded")
+    score_tokens(model, batch, "padded")
     assert rows == [4 * 8]
     rows.clear()
     prompts_first = tiny_models.batch_of(tiny_models.encoded("a", "ppppug"), tiny_models.encoded("b", "ppppg"))
-    token_scores(model, prompts_first, "padded")
+    score_tokens(model, prompts_first, "padded")
     assert rows == [2 * 2]
 
 
 def test_the_policy_is_run_once_for_a_batch_that_fits():
     model, calls = tiny_models.model(), []
     model.register_forward_pre_hook(lambda *_: calls.append(1))
-    token_scores(model, tiny_models.batch_of(*tiny_models.ITEMS))
+    score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS))
     assert len(calls) == 1
 
 
@@ -148,7 +149,7 @@ def test_soft_capped_logits_are_capped_once(batching):
     model.lm_head.register_forward_hook(lambda _, args, output: raw.append(output.detach().clone()))
     item = tiny_models.encoded("one", "pppuugg")
     with torch.no_grad():
-        scores = token_scores(model, tiny_models.batch_of(item), batching)
+        scores = score_tokens(model, tiny_models.batch_of(item), batching)
     targets = torch.tensor(item.input_ids[3:])
     own = raw[0][0].float()
     assert own.abs().max() > 4
@@ -161,7 +162,7 @@ def test_soft_capped_logits_are_capped_once(batching):
 def test_scores_of_a_bfloat16_model_are_float32_and_computed_in_float32(batching):
     model, item = tiny_models.model().to(torch.bfloat16), tiny_models.encoded("one", "pppuugg")
     with torch.no_grad():
-        actual = token_scores(model, tiny_models.batch_of(item), batching)
+        actual = score_tokens(model, tiny_models.batch_of(item), batching)
         expected = tiny_models.plain_scores(model, [item])  # logits in bfloat16, log_softmax in float32
     assert {getattr(actual, name).dtype for name in NAMES} == {torch.float32}
     # A single sample runs through the same bfloat16 operations either way.
@@ -169,7 +170,7 @@ def test_scores_of_a_bfloat16_model_are_float32_and_computed_in_float32(batching
 
 
 def test_detached_scores_are_the_same_numbers_without_a_graph():
-    scores = token_scores(tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS))
+    scores = score_tokens(tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS))
     detached = scores.detach()
     for name in NAMES:
         assert getattr(scores, name).requires_grad
@@ -209,26 +210,26 @@ def mamba():
 @pytest.mark.parametrize("make", [IgnoresPositions, TakesNoPositions, mamba])
 def test_a_model_whose_packed_samples_see_each_other_is_padded(make):
     model, batch = make().eval(), tiny_models.batch_of(*tiny_models.ITEMS)
-    assert best_batching("auto", model) == "padded"
+    assert choose_batching("auto", model) == "padded"
     with torch.no_grad():
-        assert_scores(token_scores(model, batch, "padded"), tiny_models.plain_scores(model, tiny_models.ITEMS))
+        assert_scores(score_tokens(model, batch, "padded"), tiny_models.plain_scores(model, tiny_models.ITEMS))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", tiny_models.CONFIGS)
 def test_a_model_that_keeps_packed_samples_apart_is_packed(kind, dtype):
-    assert best_batching("auto", tiny_models.model(kind).to(dtype)) == "packed"
+    assert choose_batching("auto", tiny_models.model(kind).to(dtype)) == "packed"
 
 
 @pytest.mark.parametrize("asked", ["packed", "padded"])
 def test_an_explicit_batching_is_honoured_without_a_probe(asked):
-    assert best_batching(asked, model=None) == asked
+    assert choose_batching(asked, model=None) == asked
 
 
 @pytest.mark.parametrize("make", [tiny_models.model, TakesNoPositions])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_probe_leaves_mode_and_gradients_as_they_were(make, training):
     model = make().train(training)
-    best_batching("auto", model)
+    choose_batching("auto", model)
     assert model.training is training
     assert all(p.grad is None for p in model.parameters())

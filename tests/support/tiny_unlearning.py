@@ -7,12 +7,12 @@ from torch.utils.data import DataLoader
 
 from tests.support import tiny_models
 from tests.support.model_weights import weights
+from tests.support.modules import unlearning_module
 from tests.support.tiny_models import shuffled
 from tif.config import load
 from tif.config.loss import Rmu
 from tif.config.schema import Config, Loss, Optimizer, TrainerKeys
 from tif.models import references
-from tif.training.module import UnlearningModule
 
 
 class Watch(L.Callback):
@@ -36,7 +36,7 @@ def config(**keys):
 
 
 def fit(module, batches, *callbacks, folder=None, **keys):
-    own = dataclasses.asdict(module.cfg.trainer) | {"devices": 1} | keys
+    own = dataclasses.asdict(module.settings.trainer) | {"devices": 1} | keys
     del own["gradient_clip_val"]  # the module clips
     trainer = L.Trainer(
         **own,
@@ -54,7 +54,7 @@ def fit(module, batches, *callbacks, folder=None, **keys):
 def unlearning(kind="cached", policy=None, batching="packed", **keys):
     policy = policy or tiny_models.model()
     reference = references.make_reference(kind, policy, tiny_models.ITEMS, 0, batching) if kind else None
-    return UnlearningModule(policy, config(**keys), batching, reference)
+    return unlearning_module(policy, config(**keys), batching, reference)
 
 
 BATCHES = [shuffled((0, 2)), shuffled((3, 1))]

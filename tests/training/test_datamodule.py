@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.modules import data_module
 from tif.config.schema import Config
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark, select_training_samples
 from tif.data.encoding import Batch
@@ -25,13 +26,13 @@ def samples(kind: str, count: int) -> tuple[Sample, ...]:
 BENCHMARK = Benchmark("toy", samples("forget", 12), samples("retain", 30), {}, samples("background", 5))
 
 
-def data_module(
+def made_module(
     tokenizer, seed=0, batch_size=4, retain="ce", train="forget", benchmark=BENCHMARK, forget="lpl"
 ) -> UnlearningDataModule:
     cfg = Config()
     cfg.run.seed, cfg.data.batch_size, cfg.data.train, cfg.loss.retain = seed, batch_size, train, retain
     cfg.loss.forget = forget
-    return UnlearningDataModule(cfg, benchmark, tokenizer)
+    return data_module(cfg, benchmark, tokenizer)
 
 
 def epochs(made: UnlearningDataModule, *numbers: int) -> list[list[Batch]]:
@@ -54,7 +55,7 @@ def order(batches: list[Batch]) -> list[str]:
 
 
 def test_an_epoch_has_every_forget_sample_once_with_its_masks_and_its_position(tokenizer):
-    made = data_module(tokenizer, batch_size=5)
+    made = made_module(tokenizer, batch_size=5)
     (batches,) = epochs(made, 0)
     assert [len(b.ids) for b in batches] == [5, 5, 2]
     assert sorted(order(batches)) == sorted(s.id for s in BENCHMARK.forget)
@@ -69,7 +70,7 @@ def test_an_epoch_has_every_forget_sample_once_with_its_masks_and_its_position(t
 
 
 def test_each_forget_sample_meets_a_whole_retain_sample(tokenizer):
-    made = data_module(tokenizer)
+    made = made_module(tokenizer)
     (batches,) = epochs(made, 0)
     known = {s.id: s for s in BENCHMARK.retain}
     for batch in batches:
@@ -81,15 +82,15 @@ def test_each_forget_sample_meets_a_whole_retain_sample(tokenizer):
 
 
 def test_without_a_retain_term_there_is_no_retain_batch(tokenizer):
-    made = data_module(tokenizer, retain="none")
+    made = made_module(tokenizer, retain="none")
     assert made.retain is None
     (batches,) = epochs(made, 0)
     assert all(b.retain is None for b in batches)
-    assert order(batches) == order(epochs(data_module(tokenizer), 0)[0])  # and the order is the same
+    assert order(batches) == order(epochs(made_module(tokenizer), 0)[0])  # and the order is the same
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches(tokenizer):
-    first, second = (epochs(data_module(tokenizer, seed=3), 0, 1) for _ in range(2))
+    first, second = (epochs(made_module(tokenizer, seed=3), 0, 1) for _ in range(2))
     for one, other in zip((b for e in first for b in e), (b for e in second for b in e), strict=True):
         assert one.ids == other.ids
         assert torch.equal(one.input_ids, other.input_ids)
@@ -97,13 +98,13 @@ def test_the_same_seed_and_epoch_give_the_same_batches(tokenizer):
 
 
 def test_an_epoch_is_the_same_after_a_resume(tokenizer):
-    *_, last = epochs(data_module(tokenizer), 0, 1, 2)
-    (resumed,) = epochs(data_module(tokenizer), 2)
+    *_, last = epochs(made_module(tokenizer), 0, 1, 2)
+    (resumed,) = epochs(made_module(tokenizer), 2)
     assert pairs(resumed) == pairs(last)
 
 
 def test_another_epoch_has_another_order_and_other_pairs(tokenizer):
-    found = epochs(data_module(tokenizer), *range(6))
+    found = epochs(made_module(tokenizer), *range(6))
     assert len({tuple(order(e)) for e in found}) == 6
     assert len({tuple(sorted(pairs(e))) for e in found}) == 6
     of_one = [dict(pairs(e))["forget/0"] for e in found]
@@ -111,13 +112,13 @@ def test_another_epoch_has_another_order_and_other_pairs(tokenizer):
 
 
 def test_another_seed_has_another_order_and_other_pairs_in_every_epoch(tokenizer):
-    found = [e for seed in range(4) for e in epochs(data_module(tokenizer, seed=seed), *range(4))]
+    found = [e for seed in range(4) for e in epochs(made_module(tokenizer, seed=seed), *range(4))]
     assert len({tuple(order(e)) for e in found}) == 16  # seed 0 of epoch 1 is not seed 1 of epoch 0
     assert len({tuple(sorted(pairs(e))) for e in found}) == 16
 
 
 def test_retain_samples_are_drawn_from_all_of_the_retain_set(tokenizer):
-    drawn = [retain for e in epochs(data_module(tokenizer), *range(30)) for _, retain in pairs(e)]
+    drawn = [retain for e in epochs(made_module(tokenizer), *range(30)) for _, retain in pairs(e)]
     assert set(drawn) == {s.id for s in BENCHMARK.retain}
     # 360 draws of 30: each is expected 12 times, with a standard deviation of 3.4.
     assert max(drawn.count(s.id) for s in BENCHMARK.retain) < 12 + 4 * 3.4
@@ -125,14 +126,14 @@ def test_retain_samples_are_drawn_from_all_of_the_retain_set(tokenizer):
 
 def test_a_retain_set_smaller_than_the_forget_set_is_drawn_from_again(tokenizer):
     small = Benchmark("toy", BENCHMARK.forget, BENCHMARK.retain[:1], {})
-    (batches,) = epochs(data_module(tokenizer, benchmark=small), 0)
+    (batches,) = epochs(made_module(tokenizer, benchmark=small), 0)
     assert {retain for _, retain in pairs(batches)} == {"retain/0"}
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
 def test_order_and_pairs_do_not_depend_on_the_batch_size(tokenizer, batch_size):
-    (expected,) = epochs(data_module(tokenizer, batch_size=4), 2)
-    (actual,) = epochs(data_module(tokenizer, batch_size=batch_size), 2)
+    (expected,) = epochs(made_module(tokenizer, batch_size=4), 2)
+    (actual,) = epochs(made_module(tokenizer, batch_size=batch_size), 2)
     assert pairs(actual) == pairs(expected)
 
 
@@ -140,10 +141,10 @@ def test_global_random_states_stay_as_they_are_and_do_not_matter(tokenizer):
     def states():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist()
 
-    (expected,) = epochs(data_module(tokenizer), 1)
+    (expected,) = epochs(made_module(tokenizer), 1)
     L.seed_everything(77, verbose=False)
     before = states()
-    (actual,) = epochs(data_module(tokenizer), 1)
+    (actual,) = epochs(made_module(tokenizer), 1)
     assert states() == before
     assert pairs(actual) == pairs(expected)
 
@@ -163,8 +164,8 @@ def test_lightning_sets_the_epoch_and_leaves_the_sampler_alone(tokenizer):
 
     reader = Reader()
     off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    L.Trainer(max_epochs=2, accelerator="cpu", devices=1, **off).fit(reader, datamodule=data_module(tokenizer))
-    expected = epochs(data_module(tokenizer), 0, 1)
+    L.Trainer(max_epochs=2, accelerator="cpu", devices=1, **off).fit(reader, datamodule=made_module(tokenizer))
+    expected = epochs(made_module(tokenizer), 0, 1)
     for number in range(2):
         seen = [pair for epoch, found in reader.seen if epoch == number for pair in found]
         assert seen == pairs(expected[number])
@@ -179,14 +180,14 @@ def test_train_says_what_the_loop_reads(tokenizer):
         "full": known["background"] + known["retain"] + known["forget"],
     }
     for train, expected in ids.items():
-        (batches,) = epochs(data_module(tokenizer, train=train, retain="none"), 0)
+        (batches,) = epochs(made_module(tokenizer, train=train, retain="none"), 0)
         assert sorted(order(batches)) == sorted(expected)
 
 
 def test_overlap_and_template_of_the_config_reach_the_encoder(tokenizer):
     cfg = Config()
     cfg.data.template, cfg.data.overlap = "{prompt} So:", "uw"
-    encoder = UnlearningDataModule(cfg, BENCHMARK, tokenizer).encoder
+    encoder = data_module(cfg, BENCHMARK, tokenizer).encoder
     assert (encoder.template, encoder.overlap) == ("{prompt} So:", "uw")
 
 
@@ -231,10 +232,10 @@ def refused(tokenizer, batches):
 
 
 def test_a_term_that_asks_for_refusals_gets_each_prompt_with_one_and_others_get_none(tokenizer):
-    made, known = data_module(tokenizer, forget="dpo"), set(read_refusals())
+    made, known = made_module(tokenizer, forget="dpo"), set(read_refusals())
     (batches,) = epochs(made, 0)
-    assert order(batches) == order(epochs(data_module(tokenizer), 0)[0])  # the same draws as without
-    assert pairs(batches) == pairs(epochs(data_module(tokenizer), 0)[0])
+    assert order(batches) == order(epochs(made_module(tokenizer), 0)[0])  # the same draws as without
+    assert pairs(batches) == pairs(epochs(made_module(tokenizer), 0)[0])
     prompts = {s.id: made.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
     for batch in batches:
         assert batch.alternate.ids == batch.ids
@@ -242,19 +243,19 @@ def test_a_term_that_asks_for_refusals_gets_each_prompt_with_one_and_others_get_
     for name, text in refused(tokenizer, batches):
         assert text.startswith(f"{prompts[name]} ")
         assert text.removeprefix(f"{prompts[name]} ").removesuffix(tokenizer.eos_token) in known
-    assert all(b.alternate is None for b in epochs(data_module(tokenizer), 0)[0])
+    assert all(b.alternate is None for b in epochs(made_module(tokenizer), 0)[0])
 
 
 def test_refusals_are_drawn_anew_each_epoch_and_repeat_with_the_seed(tokenizer):
-    first, second = (refused(tokenizer, b) for b in epochs(data_module(tokenizer, forget="idk"), 0, 1))
+    first, second = (refused(tokenizer, b) for b in epochs(made_module(tokenizer, forget="idk"), 0, 1))
     assert sorted(first) != sorted(second)
-    assert refused(tokenizer, epochs(data_module(tokenizer, forget="idk"), 1)[0]) == second
-    assert refused(tokenizer, epochs(data_module(tokenizer, forget="idk", seed=1), 1)[0]) != second
+    assert refused(tokenizer, epochs(made_module(tokenizer, forget="idk"), 1)[0]) == second
+    assert refused(tokenizer, epochs(made_module(tokenizer, forget="idk", seed=1), 1)[0]) != second
 
 
 def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tokenizer):
-    made = data_module(tokenizer, forget="dpo")
-    made.cfg.loss.alternates.kind = "generated"
+    made = made_module(tokenizer, forget="dpo")
+    made.settings.loss.alternates.kind = "generated"
     made.alternates = {s.id: tuple(f"Not {s.id}, {n}." for n in range(3)) for s in BENCHMARK.forget}
     prompts = {s.id: made.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
     found = [
@@ -263,7 +264,7 @@ def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tok
         for name, text in refused(tokenizer, batches)
     ]
     assert set(found) == {(name, text) for name, texts in made.alternates.items() for text in texts}
-    assert pairs(epochs(made, 0)[0]) == pairs(epochs(data_module(tokenizer), 0)[0])  # the other draws stay
+    assert pairs(epochs(made, 0)[0]) == pairs(epochs(made_module(tokenizer), 0)[0])  # the other draws stay
 
 
 def test_the_refusals_are_a_hundred_varied_lines():

@@ -11,15 +11,17 @@ import transformers
 
 from tests.support import tiny_models
 from tests.support.model_weights import assert_bit_identical, nudge, weights
+from tests.support.modules import unlearning_module
 from tests.support.tiny_models import shuffled
-from tests.support.tiny_unlearning import BATCHES, Watch, config, fit, unlearning
+from tests.support.tiny_unlearning import BATCHES, RETAIN, Watch, config, fit, unlearning
 from tif import losses
 from tif.config.loss import Dual
 from tif.config.schema import Loss, Optimizer
 from tif.data.encoding import collate
 from tif.losses.terms import Scored, ScoredBatch
 from tif.models import references
-from tif.training.module import UnlearningModule
+from tif.scoring.token_scores import score_tokens
+from tif.training.module import SampleGroup
 
 KINDS = ("cached", "frozen")
 pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start", "ignore:.*LeafSpec.*:FutureWarning")
@@ -101,11 +103,38 @@ def test_each_epoch_starts_in_train_mode_whatever_a_callback_left_behind():
     assert all(watch.training)
 
 
-def test_a_step_runs_the_policy_once():
-    module, calls = unlearning(), []
+def with_pairs(order):
+    """A batch with retain samples and alternates."""
+    batch = shuffled(order)
+    batch.retain = collate([RETAIN[i] for i in order], order, 0)
+    batch.alternate = collate([RETAIN[-1 - i] for i in order], order, 0)
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("loss", "batches"),
+    [
+        (Loss(beta=0.3), BATCHES),
+        (Loss(beta=0.3, retain="ce"), [with_pairs((0, 2)), with_pairs((3, 1))]),
+        (Loss(forget="idk", on="all", preserve="none", retain="ce"), [with_pairs((0, 2)), with_pairs((3, 1))]),
+    ],
+)
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_a_step_runs_the_policy_once_over_forget_retain_and_alternate_samples(loss, batches, batching):
+    module, calls = unlearning(batching=batching, loss=loss), []
     module.policy.register_forward_pre_hook(lambda *_: calls.append(1))
-    fit(module, BATCHES)
-    assert len(calls) == len(BATCHES)
+    fit(module, batches)
+    assert len(calls) == len(batches)
+
+
+def test_samples_that_share_a_forward_have_the_scores_of_forwards_of_their_own():
+    batch = with_pairs((2, 0, 3))
+    module = unlearning(loss=Loss(forget="idk", on="all", preserve="none", retain="ce"))
+    groups = [SampleGroup(b, losses.RETAIN["ce"]) for b in (batch, batch.retain, batch.alternate)]
+    for group, scored in zip(groups, module._score(groups), strict=True):
+        expected = score_tokens(module.policy, group.batch)
+        for name in ("logit", "logprob", "mean_logit"):
+            torch.testing.assert_close(getattr(scored.policy, name), getattr(expected, name))
 
 
 # --- what a step does
@@ -285,8 +314,8 @@ def test_a_steps_loss_and_gradient_are_those_of_the_whole_batch_however_it_is_sp
     plain = ScoredBatch(Scored(tiny_models.plain_scores(policy, tiny_models.ITEMS), reference.scores(batch)))
     expected = losses.compute_loss(plain, batch, Loss(beta=0.3))
     expected.total.backward()
-    module = UnlearningModule(policy, config(gradient_clip_val=None), "packed", reference)
-    module.cfg.data.max_tokens_per_batch = 16  # 25 tokens: two parts
+    module = unlearning_module(policy, config(gradient_clip_val=None), "packed", reference)
+    module.settings.data.max_tokens_per_batch = 16  # 25 tokens: two parts
     assert len(module.parts(batch)) == 2
     gradients = [p.grad.clone() for p in policy.parameters()]
     policy.zero_grad()
@@ -303,7 +332,7 @@ def test_twenty_steps_on_packed_and_on_padded_batches_end_with_the_same_weights(
     trained = []
     for batching in ("packed", "padded"):
         module = unlearning(batching=batching, loss=Loss(beta=0.3, pl_weight=0.1))
-        module.cfg.data.max_tokens_per_batch = 18 if batching == "padded" else None
+        module.settings.data.max_tokens_per_batch = 18 if batching == "padded" else None
         fit(module, batches)
         trained.append(weights(module.policy))
     start = weights(tiny_models.model())
@@ -324,7 +353,7 @@ def test_auto_holds_no_second_model_where_the_loss_needs_token_scores_only(kind,
     before, count = Count(), Count()
     before.on_before_optimizer_step()  # what other tests have left
     module = unlearning(kind)
-    assert losses.required_reference(module.cfg.loss) == "scores"
+    assert losses.required_reference(module.settings.loss) == "scores"
     fit(module, BATCHES[:1], count)
     assert len(count.alive) - len(before.alive) == 2 * models_alive  # embeddings and head
 
@@ -397,9 +426,9 @@ def test_a_task_vector_is_evaluated_with_weights_as_far_on_the_other_side_and_tr
 def test_other_runs_and_stages_are_evaluated_as_they_were_trained(train, negate):
     cfg = config(loss=dataclasses.replace(TASK_VECTOR, task_vector=negate))
     cfg.data.train = train
-    module = UnlearningModule(tiny_models.model(), cfg, "packed")
+    module = unlearning_module(tiny_models.model(), cfg, "packed")
     fit(module, BATCHES)
     trained = weights(module.policy)
     with module.unlearned() as policy:
         assert_bit_identical(weights(policy), trained)
-    assert module.start == []
+    assert module.initial_weights == []

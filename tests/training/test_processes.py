@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 
 from tests.support import tiny_models
+from tests.support.modules import unlearning_module
 from tests.support.tiny_unlearning import RETAIN, Watch, cfg_of
 from tif.config.schema import Config, Optimizer
 from tif.data.encoding import collate
 from tif.models.references import make_reference
-from tif.training.module import UnlearningModule
 
 ROOT = pathlib.Path(__file__).parents[2]
 METHODS = ("tpo", "npo_gdr")
@@ -38,7 +38,7 @@ def fit(folder, processes, method):
     cfg = Config(loss=cfg_of(method), optimizer=Optimizer(lr=1e-2, warmup_epochs=0))
     cfg.data.max_tokens_per_batch = 24
     policy, watch = tiny_models.model(), Watch()
-    module = UnlearningModule(policy, cfg, "packed", make_reference("cached", policy, items, 0, "packed"))
+    module = unlearning_module(policy, cfg, "packed", make_reference("cached", policy, items, 0, "packed"))
     trainer = L.Trainer(
         accelerator="cpu", devices=int(processes), strategy="ddp" if processes != "1" else "auto", max_epochs=1,
         callbacks=[watch], logger=False, enable_checkpointing=False, enable_progress_bar=False,

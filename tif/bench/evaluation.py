@@ -23,7 +23,7 @@ from tif.evaluation import evaluate as evaluation
 from tif.evaluation.generate import generate
 from tif.models import load as models
 from tif.records.protocols import OPEN_UNLEARNING
-from tif.scoring import token_scores as scoring
+from tif.scoring.batching import choose_batching
 from tif.utils.terminal import progress_bar, quiet_libraries
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def measure(
     torch.set_num_threads(threads or torch.get_num_threads())
     policy = models.load_policy(model, models.load_tokenizer(model, ()), 0).to(device).eval()  # type: ignore[arg-type]
     encoder = Encoder(models.load_tokenizer(model, ()), data.template)
-    batching = scoring.best_batching(data.batching, policy)
+    batching = choose_batching(data.batching, policy)
     used = [found[: work.questions or (RETAIN if name == "retain" else None)] for name, found in sets.items()]
     clocks: Clocks = {(way, part): [0.0, 0.0] for way in WAYS for part in PARTS}
     apart, different, texts, prompts = 0.0, 0, 0, 0

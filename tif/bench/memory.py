@@ -22,8 +22,8 @@ from tif.bench.step import random_model
 from tif.config.model import Lora, Model
 from tif.data.encoding import Encoded, collate
 from tif.models import lora as adapters
-from tif.scoring.packing import CHUNK_TOKENS
-from tif.scoring.token_scores import token_scores
+from tif.scoring.lm_head import CHUNK_TOKENS
+from tif.scoring.token_scores import score_tokens
 from tif.utils.terminal import quiet_libraries, track
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def measured(way: str, tokens: int = 768) -> tuple[float, float]:
     with Peak(policy) as peak:
         for _ in range(2):
             for _ in range(2):
-                token_scores(policy, batch).logprob.mean().backward()
+                score_tokens(policy, batch).logprob.mean().backward()
             optimizer.step()
             optimizer.zero_grad()
     peak.held.clear()

@@ -154,12 +154,13 @@ class Stand:
 
     def module(self) -> "UnlearningModule":
         """tif's own step, with the reference that `auto` gives."""
-        from tif.config.schema import Config
+        from tif.config.schema import Data, Optimizer, TrainerKeys
         from tif.models.references import make_reference
-        from tif.training.module import UnlearningModule
+        from tif.training.module import StepSettings, UnlearningModule
 
         reference = make_reference("auto", self.policy, self.items, 0, "packed")
-        return UnlearningModule(self.policy, Config(loss=LOSS), "packed", reference)
+        settings = StepSettings(Data(), LOSS, Optimizer(), TrainerKeys(), "packed")
+        return UnlearningModule(self.policy, settings, reference)
 
     def optimizer(self) -> "torch.optim.Optimizer":
         """AdamW that does all its work and changes nothing, so that all steps see the same weights.
@@ -208,10 +209,10 @@ def load(cfg: "Bench") -> tuple["PreTrainedModel", list["Encoded"]]:
         ConfigError: One line naming the key.
     """
     from tif import identifiers
-    from tif.config.schema import Config
     from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
+    from tif.data.encoding import Encoder
     from tif.models import load as models
-    from tif.training.datamodule import UnlearningDataModule
+    from tif.training.datamodule import DataSettings, UnlearningDataModule
 
     try:
         if cfg.model.path:
@@ -223,7 +224,8 @@ def load(cfg: "Bench") -> tuple["PreTrainedModel", list["Encoded"]]:
         raise ConfigError(str(error)) from None
     tokenizer = models.load_tokenizer(cfg.model, list_tokenizer_texts(benchmark, cfg.data.template))
     policy = models.load_policy(cfg.model, tokenizer, 0) if cfg.model.path else random_model(cfg.model, cfg.device)
-    items = UnlearningDataModule(Config(data=cfg.data, loss=LOSS), benchmark, tokenizer).items
+    encoder = Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
+    items = UnlearningDataModule(benchmark, encoder, DataSettings(cfg.data, LOSS, seed=0)).items
     return policy, items
 
 

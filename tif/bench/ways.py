@@ -30,7 +30,7 @@ def ours(module: "UnlearningModule") -> Way:
     """As `UnlearningModule.accumulate` on one process: in parts, packed, one forward, cached reference."""
 
     def step(batch: Batch) -> float:
-        counts, total = losses.count_batch(batch, module.cfg.loss), 0.0
+        counts, total = losses.count_batch(batch, module.settings.loss), 0.0
         for positions in module.parts(batch):
             share = module.loss(batch.select_rows(positions), counts).total
             share.backward()

@@ -15,7 +15,8 @@ from tif.evaluation.muse_prompts import rules as rules_of
 from tif.evaluation.token_stats import Answer, score
 from tif.records.protocols import PROTOCOLS, Protocol
 from tif.records.types import PARAPHRASED, Evaluation, Record, RecordSet, TokenStats
-from tif.scoring.token_scores import ModelContext, packed_tokens, rows
+from tif.scoring.packing import cut_into_rows, packed_tokens
+from tif.scoring.token_scores import ModelContext
 from tif.utils.torch_state import evaluation_mode
 from tif.utils.work_sharing import share_work
 
@@ -255,7 +256,7 @@ def scored(
         limit = min(tokens_per_batch, packed_tokens(model.device))
         sizes = [sum(len(texts[i].input_ids) for i in own) for own in groups]
         order = sorted(range(len(groups)), key=lambda g: -sizes[g])
-        runs = [order[first:last] for first, last in rows([sizes[g] for g in order], limit)]
+        runs = [order[first:last] for first, last in cut_into_rows([sizes[g] for g in order], limit)]
     else:
         runs = list(by_length([len(e.input_ids) for e in texts], tokens_per_batch))
     batches = {groups[run[0]][0]: [groups[g] for g in run] for run in runs}  # by their first text

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tif.data.encoding import Encoded, collate
-from tif.scoring.token_scores import token_scores
+from tif.scoring.token_scores import score_tokens
 from tif.utils.work_sharing import share_work
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def gradient_norms(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: i
     def work(index: Sequence[int]) -> list[float]:
         batch = collate([texts[i] for i in index], index, pad_id).to(model.device)
         with torch.enable_grad():
-            loss = -token_scores(model, batch, "padded").logprob.sum() / batch.answer[:, 1:].sum()
+            loss = -score_tokens(model, batch, "padded").logprob.sum() / batch.answer[:, 1:].sum()
             norms = [
                 g.float().norm().item() for g in torch.autograd.grad(loss, weights, allow_unused=True) if g is not None
             ]

@@ -21,7 +21,7 @@ from tif.evaluation import evaluate as evaluation
 from tif.metrics import overall
 from tif.models import load as models
 from tif.records import files as records
-from tif.scoring import token_scores as scoring
+from tif.scoring.batching import choose_batching
 from tif.utils import distributed
 from tif.utils.files import write_text
 from tif.utils.hashing import hash_json, list_model_files
@@ -86,8 +86,8 @@ class Checkpoint:
 
     @functools.cached_property
     def batching(self) -> str:
-        """Packed or padded, see scoring.best_batching."""
-        return scoring.best_batching(self.settings.batching, self.model)
+        """Packed or padded, see choose_batching."""
+        return choose_batching(self.settings.batching, self.model)
 
     def evaluation(
         self, name: str, benchmark: Benchmark, original: "Checkpoint | None" = None

@@ -10,7 +10,8 @@ import torch
 
 from tif.data.encoding import Encoded
 from tif.records.types import TokenStats
-from tif.scoring.token_scores import ModelContext, answer_logits
+from tif.scoring.shared_prompts import answer_logits
+from tif.scoring.token_scores import ModelContext
 
 CHUNK = 256  # answer tokens whose float32 distributions are held at once
 
@@ -51,11 +52,12 @@ def score(
     Returns:
         One Answer a text, group by group. Float32 whatever the model's dtype.
     """
-    logits, targets, counts = answer_logits(model, groups, batching, pad_id)
+    scored = answer_logits(model, groups, batching, pad_id)
+    logits, targets, counts = scored.logits, scored.targets, scored.counts
     other, asked = None, iter(detailed)
     if original is not None and (own := [some for texts in groups if (some := [e for e in texts if next(asked)])]):
         with original() as original_model:
-            other = answer_logits(original_model, own, batching, pad_id)[0]
+            other = answer_logits(original_model, own, batching, pad_id).logits
     wanted = torch.tensor(list(detailed)).repeat_interleave(torch.tensor(counts)).to(logits.device)
     logprob, details = _by_chunks(logits, targets, other, wanted)
     sums = [part.sum().item() for part in logprob.double().split(counts)]

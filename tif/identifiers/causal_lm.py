@@ -11,7 +11,9 @@ from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
 from tif.identifiers.language_models import Reader, Tokens, load
 from tif.identifiers.windows import Done, Window, label, windows
-from tif.scoring.token_scores import best_batching, rows, token_scores
+from tif.scoring.batching import choose_batching
+from tif.scoring.packing import cut_into_rows
+from tif.scoring.token_scores import score_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,7 +51,7 @@ Score = Callable[[Sequence[Window], Done], list[list[float]]]
 
 def scorer(reader: Reader, tokens_per_batch: int) -> Score:
     """Windows to the log-probability (nats) of each word: the sum over all tokens that touch it."""
-    batching = best_batching("auto", reader.model)
+    batching = choose_batching("auto", reader.model)
 
     def score(batch: Sequence[Window], done: Done) -> list[list[float]]:
         read = [reader.read(w.text) for w in batch]
@@ -88,11 +90,11 @@ def _logprobs(
             items[i] = Encoded(str(i), ids, [False] * len(ids), marks), len(ids) - len(own.ids)
     done(i for i in range(len(read)) if i not in items)
     order = sorted(items, key=lambda i: -len(items[i][0].input_ids))
-    for first, last in rows([len(items[i][0].input_ids) for i in order], tokens_per_batch):
+    for first, last in cut_into_rows([len(items[i][0].input_ids) for i in order], tokens_per_batch):
         part = order[first:last]
         batch = collate([items[i][0] for i in part], part, 0).to(reader.model.device)
         with torch.no_grad():
-            scores = token_scores(reader.model, batch, batching).logprob.tolist()
+            scores = score_tokens(reader.model, batch, batching).logprob.tolist()
         for i, row in zip(part, scores, strict=True):
             encoded, added = items[i]
             found[i] |= {t - added: row[t - 1] for t, wanted_here in enumerate(encoded.gw) if wanted_here and t}

@@ -11,7 +11,6 @@ from tif.config.errors import one_line
 from tif.config.schema import Identifier
 from tif.data.samples import Span
 from tif.models.load import check_hugging_face_model, resolve_model_path
-from tif.scoring import linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -110,7 +109,6 @@ def load(path: str, masked: bool, cfg: Identifier) -> Reader:
     model = _auto(masked).from_pretrained(
         resolve_model_path(path), dtype=getattr(torch, cfg.dtype), use_safetensors=True
     )
-    linear.use(model)
     model.eval().requires_grad_(False).to(device)
     own = tokenizer(path)
     return Reader(model, own, limit(model.config, own))

@@ -12,7 +12,7 @@ from tif.config.schema import Identifier
 from tif.data.samples import Sample
 from tif.identifiers.language_models import Reader, Tokens, load
 from tif.identifiers.windows import Done, Window, label, windows
-from tif.scoring.token_scores import rows
+from tif.scoring.packing import cut_into_rows
 
 _DEFAULT = {
     "model": "distilbert-base-uncased", "top_k": 1, "threshold": 0.0, "case": "fold", "words": "unicode",
@@ -100,7 +100,7 @@ def judge(
     asked.sort(key=lambda m: -len(tokens[m.window].ids))  # longest first: too little memory shows at once
     done(sum(map(len, verdicts)) - len(asked))
     with only_masked(reader.model) as forward:
-        for first, last in rows([len(tokens[m.window].ids) for m in asked], tokens_per_batch):
+        for first, last in cut_into_rows([len(tokens[m.window].ids) for m in asked], tokens_per_batch):
             part = asked[first:last]
             guesses = iter(_guesses(reader, forward, [(tokens[m.window].ids, m.pieces) for m in part], predicts.top_k))
             for m in part:

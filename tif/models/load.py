@@ -16,7 +16,7 @@ import torch
 
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Model
-from tif.scoring import attention, linear
+from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import seeded
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def prepare_for_training(policy: "PreTrainedModel", settings: Model, seed: int) 
     """
     if settings.quantize == "nf4":
         _keep_four_bits(policy)
-    attention.use(policy)
+    use_sample_by_sample_attention(policy)
     if settings.gradient_checkpointing:
         # The reentrant kind gives LoRA no gradients.
         policy.gradient_checkpointing_enable({"use_reentrant": False})
@@ -260,7 +260,6 @@ def prepare_for_training(policy: "PreTrainedModel", settings: Model, seed: int) 
         from tif.models.lora import attach_adapters
 
         attach_adapters(policy, settings.lora, seed)
-    linear.use(policy)
     return policy.train()
 
 

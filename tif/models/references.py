@@ -21,7 +21,7 @@ from tif.data.encoding import Batch, Encoded, collate
 from tif.models import reference_cache
 from tif.models.lora import adapters_disabled
 from tif.models.reference_cache import SCORE_NAMES, Rows
-from tif.scoring.token_scores import TokenScores, token_scores
+from tif.scoring.token_scores import TokenScores, score_tokens
 from tif.utils.terminal import track
 from tif.utils.torch_state import evaluation_mode
 
@@ -67,7 +67,7 @@ class CachedReference:
             for start in track(range(0, len(order), BATCH_SIZE), "reference scores"):
                 indices = order[start : start + BATCH_SIZE]
                 batch = collate([samples[i] for i in indices], indices, pad_id).to(policy.device)
-                scores = token_scores(policy, batch, batching)
+                scores = score_tokens(policy, batch, batching)
                 for name in SCORE_NAMES:
                     for row, i in zip(getattr(scores, name).cpu(), indices, strict=True):
                         rows[name][i] = row[: lengths[i]].clone()
@@ -100,7 +100,7 @@ class FrozenReference:
     def scores(self, batch: Batch) -> TokenScores:
         """Return the copy's scores of any batch."""
         with self.use_model() as model:
-            return token_scores(model, batch, self.batching)
+            return score_tokens(model, batch, self.batching)
 
     @contextlib.contextmanager
     def use_model(self) -> Iterator["PreTrainedModel"]:
@@ -118,7 +118,7 @@ class AdapterReference:
     def scores(self, batch: Batch) -> TokenScores:
         """Return the scores of any batch without the adapters."""
         with self.use_model() as model:
-            return token_scores(model, batch, self.batching)
+            return score_tokens(model, batch, self.batching)
 
     @contextlib.contextmanager
     def use_model(self) -> Iterator["PreTrainedModel"]:
@@ -141,7 +141,7 @@ def make_reference(
         kind: as model.reference; "auto" is "cached", the cheapest.
         policy: the model, on its device.
         samples: the forget samples, in the order of `Batch.index`.
-        pad_id, batching: as for `collate` and `token_scores`.
+        pad_id, batching: as for `collate` and `score_tokens`.
         cache_folder: keeps cached scores for other runs.
     """
     if kind == "frozen":

@@ -1,12 +1,14 @@
-"""Attention within samples that stand end to end in one row, for transformers' `attn_implementation`.
+"""Run attention sample by sample in a packed row, on a CPU, through transformers' `attn_implementation`.
+
+Called when a model is loaded (`use_sample_by_sample_attention`) and when a row is laid out (`sample_borders`).
 
 A packed row keeps its samples apart by a mask, and PyTorch's attention computes what the mask hides: a row of N tokens
-costs N x N. On a CPU it pays to run attention sample by sample, so that rows may be long, which matrix products like.
-On CUDA a few large kernels win (flash attention, where it is installed, sees the borders itself).
+costs N x N. Sample by sample a row may be long, which the matrix products like. On CUDA a few large kernels are faster;
+flash attention, where it is installed, sees the borders itself.
 
-Measured, six layers of SmolLM2-135M's shape, float32, one core, samples of 60 tokens, forward and backward, medians of
-five, microseconds a token: rows of 240 tokens 1799 whole and 1711 sample by sample; 480: 1871 and 1638; 960: 2184 and
-1604.
+Measured with six layers of SmolLM2-135M's shape, float32, one core, samples of 60 tokens, forward and backward, medians
+of five, microseconds a token: rows of 240 tokens 1799 under one mask and 1711 sample by sample; 480: 1871 and 1638;
+960: 2184 and 1604.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,26 +21,34 @@ if TYPE_CHECKING:
 NAME = "tif_sample_by_sample"
 
 
-def use(model: "PreTrainedModel") -> None:
-    """Let a model whose attention is PyTorch's (`sdpa`) run it sample by sample; other models stay as they are."""
+def use_sample_by_sample_attention(model: "PreTrainedModel") -> None:
+    """Switch a model whose attention is PyTorch's (`sdpa`) to run it sample by sample; leave others as they are."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, _forward)
+    AttentionInterface.register(NAME, _attend_sample_by_sample)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
 
 
-def borders(model: torch.nn.Module, lengths: torch.Tensor) -> dict[str, Any]:
-    """What `model.forward` must be told of a packed row's samples, (B,) long; nothing where `use` did nothing."""
+def sample_borders(model: torch.nn.Module, lengths: torch.Tensor) -> dict[str, Any]:
+    """Return what `model.forward` must be given of a packed row's samples.
+
+    Args:
+        model: a causal LM.
+        lengths: (B,) long, tokens of each sample.
+
+    Returns:
+        The borders as keyword arguments; {} where the model's attention does not run sample by sample.
+    """
     config = getattr(model, "config", None)
     if getattr(config, "_attn_implementation", None) != NAME or lengths.device.type != "cpu":
         return {}
     return {"cu_seq_lens_q": (0, *lengths.cumsum(0).tolist())}
 
 
-def _forward(
+def _attend_sample_by_sample(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -46,21 +56,26 @@ def _forward(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' own `sdpa` on each sample: (1, heads, N, d) each -> (1, N, heads, d).
+    """Run transformers' own `sdpa` on each sample: (1, heads, N, d) each -> (1, N, heads, d).
 
-    The mask is that of the whole row, cut to the sample: windows and the like stay as the model has them.
+    The mask is that of the row, cut to the sample: windows and the like stay as the model has them.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    edges = kwargs.get("cu_seq_lens_q")
-    if not isinstance(edges, tuple):
+    borders = kwargs.get("cu_seq_lens_q")
+    if not isinstance(borders, tuple):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    found = []
-    lengths = [end - start for start, end in zip(edges, edges[1:], strict=False)]
+    lengths = [end - start for start, end in zip(borders, borders[1:], strict=False)]
     # split, not slices: the gradient of each slice would be as long as the row
-    queries, keys, values = (t.split(lengths, 2) for t in (query, key, value))
-    for start, q, k, v in zip(edges, queries, keys, values, strict=False):
-        own = slice(start, start + q.shape[2])
-        mask = None if attention_mask is None else attention_mask[:, :, own, own]
-        found.append(sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0])
-    return torch.cat(found, 1), None
+    pieces = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    outputs = []
+    start = 0
+    for query_part, key_part, value_part in pieces:
+        sample = slice(start, start + query_part.shape[2])
+        start = sample.stop
+        mask = None if attention_mask is None else attention_mask[:, :, sample, sample]
+        output, _ = sdpa_attention_forward(
+            module, query_part, key_part, value_part, mask, **kwargs
+        )
+        outputs.append(output)
+    return torch.cat(outputs, 1), None

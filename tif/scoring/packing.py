@@ -1,95 +1,159 @@
-"""How a batch goes through a model: rows without padding, or one padded rectangle; where its answer tokens are scored.
+"""Lay a batch out for one forward of a model: samples end to end in a row, or one padded rectangle.
+
+Called by `tif.scoring.token_scores`. The layout knows where the answer tokens stand, so that the LM head runs on their
+positions only.
 
 Shapes: B samples, T tokens, K answer tokens, V vocabulary, D hidden.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from tif.data.encoding import Batch
 from tif.scoring import attention
 
-# Under one mask, on a CPU, a longer row costs more in attention than it saves in calls: SmolLM2-135M float32, forward,
-# one core, CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512 0.274, 1024 0.306 (unpadded batches of equal length
-# 0.24).
+# Under one mask, on a CPU, a longer row costs more in attention than it saves in calls. SmolLM2-135M,
+# float32, forward, one core, CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512 0.274, 1024 0.306.
 PACKED_TOKENS = {"cpu": 256, "cuda": 4096}
-LONG_ROW = 1024  # where a CPU's attention runs sample by sample, see tif.attention
-STEP_TOKENS = {"cpu": 512, "cuda": 4096}  # on a CPU attention, by sample, takes 2 % less a token in rows twice as long
-CHUNK_TOKENS = 1024
+LONG_ROW = 1024  # of a CPU whose attention runs sample by sample, see tif.scoring.attention
+STEP_TOKENS = {"cpu": 512, "cuda": 4096}  # rows twice as long made a CPU's step 2 % faster, in more memory
+
+
+@dataclasses.dataclass
+class Layout:
+    """The input of one forward, and where its answer tokens are.
+
+    Attributes:
+        inputs: keyword arguments of the model's `forward`.
+        targets: (K,) long, the answer tokens, sample by sample.
+        predicting: (B, C) bool, which of the C positions with logits predict an answer token; None = all, in one row.
+        answers: (B, T) bool, or (1, N) for a row: where the answer tokens themselves stand.
+    """
+
+    inputs: dict[str, Any]
+    targets: torch.Tensor
+    predicting: torch.Tensor | None
+    answers: torch.Tensor
+
+    def select_predictions(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the (K, ...) rows, of logits or of what goes into the head, that predict the answer tokens."""
+        # Indexing a row with a mask would copy it, and its gradient too.
+        return logits.squeeze(0) if self.predicting is None else logits[self.predicting]
+
+    def select_answers(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the (K, D) hidden states at the answer tokens themselves."""
+        return hidden[self.answers]
 
 
 def packed_tokens(device: torch.device) -> int:
-    """Tokens of a packed row that run fastest on the device."""
+    """Return how many tokens of a packed row run fastest on the device."""
     return PACKED_TOKENS.get(device.type, PACKED_TOKENS["cuda"])
 
 
 def step_tokens(device: torch.device) -> int:
-    """Tokens whose activations are held at once in training, unless `data.max_tokens_per_batch` says so."""
+    """Return how many tokens a training step holds at once where `data.max_tokens_per_batch` is null."""
     return STEP_TOKENS.get(device.type, STEP_TOKENS["cuda"])
 
 
 def row_tokens(model: torch.nn.Module, batch: Batch) -> int:
-    """Tokens of a packed row of samples that run fastest in this model on the batch's device."""
-    return LONG_ROW if attention.borders(model, batch.lengths) else packed_tokens(batch.lengths.device)
+    """Return how many tokens of a packed row run fastest in this model on the batch's device."""
+    if attention.sample_borders(model, batch.lengths):
+        return LONG_ROW
+    return packed_tokens(batch.lengths.device)
 
 
-def rows(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
-    """Cut a batch into consecutive runs of at most `limit` tokens (one sample at least)."""
+def cut_into_rows(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of consecutive samples with at most `limit` tokens together, one sample at least."""
     first, total = 0, 0
-    for i, n in enumerate(lengths):
-        if i > first and total + n > limit:
-            yield first, i
-            first, total = i, 0
-        total += n
+    for index, length in enumerate(lengths):
+        if index > first and total + length > limit:
+            yield first, index
+            first, total = index, 0
+        total += length
     if lengths:
         yield first, len(lengths)
 
 
 def rows_of(batch: Batch, limit: int) -> Iterator[Batch]:
-    """The batch in runs of samples that fill a packed row of `limit` tokens each."""
-    for first, last in rows(batch.lengths.tolist(), limit):
-        index, ids, lengths, uw, gw = (
-            t[first:last] for t in (batch.index, batch.input_ids, batch.lengths, batch.uw, batch.gw)
-        )
-        yield Batch(batch.ids[first:last], index, ids, lengths, uw, gw)
+    """Yield the batch in consecutive samples that fill a packed row of `limit` tokens each."""
+    for first, last in cut_into_rows(batch.lengths.tolist(), limit):
+        yield samples_of(batch, first, last)
 
 
-@dataclasses.dataclass
-class Layout:
-    """How a batch goes through a model.
+def samples_of(batch: Batch, first: int, last: int) -> Batch:
+    """Return the samples first to last (exclusive) without their pairs, as wide as the batch."""
+    return Batch(
+        batch.ids[first:last],
+        batch.index[first:last],
+        batch.input_ids[first:last],
+        batch.lengths[first:last],
+        batch.uw[first:last],
+        batch.gw[first:last],
+    )
 
-    Attributes:
-        inputs: keys of `forward`; its logits stand at positions among which `cut` finds the K answer tokens'.
-        targets: (K,) the answer tokens.
-        unwanted: (K,) bool, which of them are part of an unwanted word.
-        cut: logits, or what goes into the head -> (K, ...).
-        at: a layer's hidden states -> (K, D), those at the answer tokens themselves.
+
+def stack_batches(batches: Sequence[Batch]) -> Batch:
+    """Return one batch of the samples of all, in their order, as wide as the widest; pairs are left out."""
+    width = max(batch.input_ids.shape[1] for batch in batches)
+
+    def stack(name: str) -> torch.Tensor:
+        tensors = [getattr(batch, name) for batch in batches]
+        return torch.cat([pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+    ids: list[str] = []
+    for batch in batches:
+        ids += batch.ids
+    index = torch.cat([batch.index for batch in batches])
+    lengths = torch.cat([batch.lengths for batch in batches])
+    return Batch(tuple(ids), index, stack("input_ids"), lengths, stack("uw"), stack("gw"))
+
+
+def lay_out(model: torch.nn.Module, batch: Batch, batching: str) -> Layout:
+    """Return the layout of a batch for a model.
+
+    Args:
+        model: a Hugging Face causal LM.
+        batch: its padding may have any token id.
+        batching: "packed": one row; "padded": one rectangle.
     """
-
-    inputs: dict[str, Any]
-    targets: torch.Tensor
-    unwanted: torch.Tensor
-    cut: Callable[[torch.Tensor], torch.Tensor]
-    at: Callable[[torch.Tensor], torch.Tensor]
-
-
-def layout(model: torch.nn.Module, batch: Batch, batching: str) -> Layout:
-    """Of a batch for a model; `batching` is "packed" (one row) or "padded"."""
-    real = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
-    answer = batch.answer
-    answer[:, 0] = False  # nothing stands before a text's first token to predict it from
+    positions = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device)
+    is_real = positions < batch.lengths[:, None]
+    is_answer = batch.answer
+    is_answer[:, 0] = False  # nothing stands before a text's first token to predict it from
     if batching == "padded":
-        columns = answer[:, 1:].any(0).nonzero()[:, 0]  # the head runs where any row has an answer
-        padded = {"input_ids": batch.input_ids, "attention_mask": real.long(), "logits_to_keep": columns}
-        keep = answer[:, columns + 1]
-        targets, unwanted = (t[:, columns + 1][keep] for t in (batch.input_ids, batch.uw))
-        return Layout(padded | {"use_cache": False}, targets, unwanted, lambda t: t[keep], lambda t: t[answer])
-    at = answer[real].nonzero()[:, 0]
-    ids, positions = batch.input_ids[real][None], (real.cumsum(1)[real] - 1)[None]
-    # transformers keeps samples apart where position_ids restart, but only without an attention mask and a cache.
-    inputs: dict[str, Any] = {"input_ids": ids, "position_ids": positions, "logits_to_keep": at - 1, "use_cache": False}
-    inputs |= attention.borders(model, batch.lengths)
-    return Layout(inputs, ids[0, at], batch.uw[real][at], lambda t: t.squeeze(0), lambda t: t[0, at])
+        return _lay_out_padded(batch, is_real, is_answer)
+    return _lay_out_packed(model, batch, is_real, is_answer)
+
+
+def _lay_out_padded(batch: Batch, is_real: torch.Tensor, is_answer: torch.Tensor) -> Layout:
+    columns = is_answer[:, 1:].any(0).nonzero()[:, 0]  # the head runs where any row has an answer
+    inputs = {
+        "input_ids": batch.input_ids,
+        "attention_mask": is_real.long(),
+        "logits_to_keep": columns,
+        "use_cache": False,
+    }
+    predicting = is_answer[:, columns + 1]
+    targets = batch.input_ids[:, columns + 1][predicting]
+    return Layout(inputs, targets, predicting, is_answer)
+
+
+def _lay_out_packed(
+    model: torch.nn.Module, batch: Batch, is_real: torch.Tensor, is_answer: torch.Tensor
+) -> Layout:
+    row_ids = batch.input_ids[is_real][None]
+    answers = is_answer[is_real][None]
+    answer_positions = answers[0].nonzero()[:, 0]
+    # transformers keeps samples apart where position_ids restart, but only without a mask and a cache.
+    inputs: dict[str, Any] = {
+        "input_ids": row_ids,
+        "position_ids": (is_real.cumsum(1)[is_real] - 1)[None],
+        "logits_to_keep": answer_positions - 1,
+        "use_cache": False,
+    }
+    inputs |= attention.sample_borders(model, batch.lengths)
+    return Layout(inputs, row_ids[0, answer_positions], None, answers)

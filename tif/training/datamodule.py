@@ -1,9 +1,12 @@
-"""UnlearningDataModule: encoded samples in batches, the same draw for any resume and any number of processes."""
+"""UnlearningDataModule: encoded samples in batches, the same draws after a resume and for any number of processes.
+
+Made by `tif.training.run`, read by `lightning.Trainer`.
+"""
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -11,19 +14,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tif import losses
-from tif.config.schema import Config
+from tif.config.schema import Data, Loss
 from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Batch, Encoded, Encoder, collate, split_into_pieces
 from tif.data.refusals import read_refusals
 from tif.data.samples import Benchmark, Sample
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 @dataclasses.dataclass
 class Row:
-    """One forget (or training) sample by its position, with the retain sample and the alternate drawn for it."""
+    """One training sample by its position, with the retain sample and the alternate drawn for it."""
 
     position: int
     item: Encoded
@@ -31,7 +31,7 @@ class Row:
     alternate: Encoded | None = None
 
 
-class Pairs(Dataset):
+class PairedSamples(Dataset):
     """Training samples by position, each with a retain sample and an alternate where those are given.
 
     Both are drawn from a generator seeded by (seed, epoch, position): no global random state, the same draw for any
@@ -51,115 +51,156 @@ class Pairs(Dataset):
         alternate: Callable[[int, float], Encoded] | None,
         seed: int,
     ) -> None:
-        self.items, self.retain, self.alternate, self.seed, self.epoch = items, retain, alternate, seed, 0
+        self.items = items
+        self.retain = retain
+        self.alternate = alternate
+        self.seed = seed
+        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, position: int) -> Row:
-        drawn, row = np.random.default_rng((self.seed, self.epoch, position)), Row(position, self.items[position])
+        generator = np.random.default_rng((self.seed, self.epoch, position))
+        row = Row(position, self.items[position])
         if self.retain is not None:
-            row.retain = self.retain[int(drawn.integers(len(self.retain)))]
+            row.retain = self.retain[int(generator.integers(len(self.retain)))]
         if self.alternate is not None:
-            row.alternate = self.alternate(position, drawn.random())
+            row.alternate = self.alternate(position, generator.random())
         return row
 
 
 class EpochSampler(DistributedSampler):
     """Shuffles by (seed, epoch) and tells the dataset the epoch.
 
-    Every process reads whole batches (the case of one replica): `tif.module` shares them out.
+    Every process reads the same batches (the case of one replica): the module divides them.
     """
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, after a resume too."""
+        """Note the epoch; Lightning calls this before each epoch, after a resume too."""
         super().set_epoch(epoch)
         self.dataset.epoch = epoch  # type: ignore[attr-defined]
 
 
-class Loader(DataLoader):
+class ResumableLoader(DataLoader):
     """A DataLoader that can go on within an epoch, from the state that a checkpoint has.
 
-    The batches before it are made and dropped: the draws belong to positions, so nothing depends on them.
+    The batches before it are collated and dropped: the draws belong to positions, so nothing depends on them.
+    Lightning saves and loads the state of a loader that has these two methods; torch's own has none.
     """
 
-    given = 0  # batches since the epoch began
+    batches = 0  # given since the epoch began
     _skip = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Batches, after a resume from where it was."""
-        self.given, self._skip = self._skip, 0
-        for batch in itertools.islice(super().__iter__(), self.given, None):
-            self.given += 1
+        """Yield batches, after a resume from where it was."""
+        self.batches, self._skip = self._skip, 0
+        for batch in itertools.islice(super().__iter__(), self.batches, None):
+            self.batches += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Batches given; a finished epoch counts as 0 of the next."""
-        return {"given": self.given % len(self)}
+        """Return the number of batches given; a finished epoch counts as 0 of the next."""
+        return {"given": self.batches % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Skip those in the next epoch."""
+        """Skip these batches in the next epoch."""
         self._skip = state["given"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """What the data module reads of the configuration.
+
+    Attributes:
+        data, loss: the sections.
+        seed: run.seed, owner of the order of batches and of the draws.
+    """
+
+    data: Data
+    loss: Loss
+    seed: int
 
 
 class UnlearningDataModule(L.LightningDataModule):
     """Encodes the samples of an experiment and batches them.
 
     Args:
-        cfg: sections `data`, `loss` (does it need retain samples or alternates?) and `run.seed` are read.
         benchmark: its forget samples carry the identifier's spans where the loss needs them.
-        tokenizer: of the policy.
+        encoder: with the policy's tokenizer.
+        settings: see there.
+        alternates: other answers by sample id, where `loss.alternates.kind=generated`.
 
     Attributes:
-        alternates: other answers by sample id, to be set before the batches where `loss.alternates.kind=generated`.
+        items: the training samples, long ones in pieces of `data.max_tokens`.
     """
 
-    def __init__(self, cfg: Config, benchmark: Benchmark, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        encoder: Encoder,
+        settings: DataSettings,
+        alternates: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         super().__init__()
-        self.cfg, self.benchmark = cfg, benchmark
-        self.encoder = Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
-        samples = select_training_samples(benchmark, cfg.data.train)
-        parts = [(s, part) for s in samples for part in self._pieces(s)]
-        self.samples, self.items = [s for s, _ in parts], [part for _, part in parts]
-        self.alternates: Mapping[str, Sequence[str]] | None = None
-        self.retain = None
-        if cfg.loss.retain != "none":
-            self.retain = [part for s in benchmark.retain for part in self._pieces(s)]
+        self.benchmark = benchmark
+        self.encoder = encoder
+        self.settings = settings
+        self.alternates = alternates
+        self.samples: list[Sample] = []
+        self.items: list[Encoded] = []
+        for sample in select_training_samples(benchmark, settings.data.train):
+            for piece in self._pieces(sample):
+                self.samples.append(sample)
+                self.items.append(piece)
+        self.retain: list[Encoded] | None = None
+        if settings.loss.retain != "none":
+            self.retain = []
+            for sample in benchmark.retain:
+                self.retain += self._pieces(sample)
 
     def _pieces(self, sample: Sample) -> list[Encoded]:
-        return split_into_pieces(self.encoder.encode(sample), self.cfg.data.max_tokens)
+        return split_into_pieces(self.encoder.encode(sample), self.settings.data.max_tokens)
 
     def _alternate(self, position: int, draw: float) -> Encoded:
-        sample, known = self.samples[position], read_refusals()
-        if self.cfg.loss.alternates.kind == "generated":
+        """Return the sample's prompt with another answer, the one that `draw` (0 to 1) points to."""
+        sample = self.samples[position]
+        answers: Sequence[str] = read_refusals()
+        if self.settings.loss.alternates.kind == "generated":
             assert self.alternates is not None
-            known = tuple(self.alternates[sample.id])
-        return self.encoder.encode(sample, answer=known[int(draw * len(known))])
+            answers = self.alternates[sample.id]
+        return self.encoder.encode(sample, answer=answers[int(draw * len(answers))])
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches of `data.batch_size` samples, the same in every process."""
-        alternate = self._alternate if losses.get_forget_term(self.cfg.loss).alternate else None
-        dataset = Pairs(self.items, self.retain, alternate, self.cfg.run.seed)
+        """Return shuffled batches of `data.batch_size` samples, the same in every process."""
+        seed = self.settings.seed
+        needs_alternates = losses.get_forget_term(self.settings.loss).alternate
+        dataset = PairedSamples(
+            self.items, self.retain, self._alternate if needs_alternates else None, seed
+        )
         # Seeds far apart: DistributedSampler adds the epoch to its seed.
-        sampler = EpochSampler(dataset, 1, 0, shuffle=True, seed=self.cfg.run.seed * 1_000_003)
+        sampler = EpochSampler(dataset, 1, 0, shuffle=True, seed=seed * 1_000_003)
         # A loader without its own generator draws a seed from torch's global one at each epoch.
-        return Loader(
+        return ResumableLoader(
             dataset,
-            batch_size=self.cfg.data.batch_size,
+            batch_size=self.settings.data.batch_size,
             sampler=sampler,
             collate_fn=self._collate,
-            generator=torch.Generator().manual_seed(self.cfg.run.seed),
+            generator=torch.Generator().manual_seed(seed),
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
-        """Move the tensors of a Batch."""
+        """Move the tensors of a batch; Lightning calls this."""
         return batch.to(device)
 
     def _collate(self, rows: Sequence[Row]) -> Batch:
-        index, pad = [row.position for row in rows], self.encoder.pad_id
-        batch = collate([row.item for row in rows], index, pad)
-        if retain := [row.retain for row in rows if row.retain]:
-            batch.retain = collate(retain, index, pad)
-        if alternate := [row.alternate for row in rows if row.alternate]:
-            batch.alternate = collate(alternate, index, pad)
+        positions = [row.position for row in rows]
+        pad_id = self.encoder.pad_id
+        batch = collate([row.item for row in rows], positions, pad_id)
+        retain = [row.retain for row in rows if row.retain is not None]
+        alternates = [row.alternate for row in rows if row.alternate is not None]
+        if retain:
+            batch.retain = collate(retain, positions, pad_id)
+        if alternates:
+            batch.alternate = collate(alternates, positions, pad_id)
         return batch

@@ -1,8 +1,14 @@
-"""UnlearningModule: one forward of the policy a step, whatever the loss is composed of."""
+"""UnlearningModule: one forward of the policy a part of a step, whatever the loss is composed of.
+
+Made by `tif.training.run`, driven by `lightning.Trainer`.
+
+Shapes: B samples, T tokens.
+"""
 
 import contextlib
+import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -13,105 +19,159 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from tif import losses
 from tif.config.loss import Dual
-from tif.config.schema import Config
+from tif.config.schema import Data, Loss, Optimizer, TrainerKeys
 from tif.data.batch_parts import split_batch
 from tif.data.encoding import Batch
 from tif.losses.terms import Scored, ScoredBatch, Term
 from tif.models.references import Reference
 from tif.models.whp import WhpModel, WhpReference
-from tif.scoring.token_scores import step_tokens, token_scores, token_values
+from tif.scoring.packing import stack_batches, step_tokens
+from tif.scoring.token_scores import TokenScores, ValueRequest, score_tokens, score_tokens_and_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """What a training step reads of the configuration.
+
+    Attributes:
+        data, loss, optimizer, trainer: the sections.
+        batching: "packed" or "padded", see `tif.scoring.token_scores.score_tokens`.
+    """
+
+    data: Data
+    loss: Loss
+    optimizer: Optimizer
+    trainer: TrainerKeys
+    batching: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleGroup:
+    """Samples of a step that a term reads: the forget samples, their retain samples, or their alternates.
+
+    Attributes:
+        batch: the samples.
+        term: what reads them.
+    """
+
+    batch: Batch
+    term: Term
+
+
 class UnlearningModule(L.LightningModule):
-    """The policy under training and the reference it is compared with.
+    """The policy under training and the reference that it is compared with.
 
     Args:
-        policy: a Hugging Face causal LM.
-        cfg: sections `data`, `loss`, `optimizer` and `trainer` are read.
-        batching: "packed" or "padded", see scoring.token_scores.
-        reference: None where the loss needs none. It is no submodule: neither optimizer nor checkpoint sees it.
-        prepare: called once when the strategy is there and before a checkpoint is read: takes the reference from the
-            policy as it is, cuts both into shards.
+        policy: a Hugging Face causal LM, on its device or in shards.
+        settings: of the steps.
+        reference: the original model's scores; None where the loss needs none. It is no submodule: neither optimizer
+            nor checkpoint sees it.
+        whp_reference: what forget=whp learns.
     """
 
     retain_weight: torch.Tensor
-    whp_reference: WhpReference | None = None  # what forget=whp learns
 
     def __init__(
         self,
         policy: "PreTrainedModel",
-        cfg: Config,
-        batching: str,
+        settings: StepSettings,
         reference: Reference | None = None,
-        prepare: Callable[["UnlearningModule"], None] | None = None,
+        whp_reference: WhpReference | None = None,
     ) -> None:
         super().__init__()
-        self._prepare = prepare
-        self.strict_loading = all(p.requires_grad for p in policy.parameters())  # see `on_save_checkpoint`
+        # With LoRA a checkpoint holds the adapters alone, see `on_save_checkpoint`.
+        self.strict_loading = all(weight.requires_grad for weight in policy.parameters())
         self.automatic_optimization = False  # a step scores its batch in parts, as many as it has
-        self.policy, self.cfg, self.batching, self.reference = policy, cfg, batching, reference
+        self.policy = policy
+        self.settings = settings
+        self.reference = reference
+        self.whp_reference = whp_reference
+        loss, is_unlearning = settings.loss, settings.data.train == "forget"
         # Stages inherit the section, but target and retain models are what they were trained to be.
-        self.negate = (cfg.loss.task_vector or 0.0) if cfg.data.train == "forget" else 0.0
-        self.start = [p.detach().to("cpu", copy=True) for p in policy.parameters()] if self.negate else []
-        self.terms = losses.get_forget_term(cfg.loss), losses.get_retain_term(cfg.loss)
-        self.dual = cfg.loss.dual if cfg.loss.dual.limit is not None and cfg.loss.retain != "none" else None
+        self.task_vector = (loss.task_vector or 0.0) if is_unlearning else 0.0
+        self.initial_weights: list[torch.Tensor] = []
+        if self.task_vector:
+            self.initial_weights = [w.detach().to("cpu", copy=True) for w in policy.parameters()]
+        self.forget_term = losses.get_forget_term(loss)
+        self.retain_term = losses.get_retain_term(loss)
+        has_dual = loss.dual.limit is not None and self.retain_term is not None
+        self.dual = loss.dual if has_dual else None
         if self.dual:  # a buffer, so that a resumed run goes on with it
-            self.register_buffer("retain_weight", torch.tensor(cfg.loss.retain_weight))
+            self.register_buffer("retain_weight", torch.tensor(loss.retain_weight))
 
     def configure_model(self) -> None:
-        """Lightning's place for it."""
-        prepare, self._prepare = self._prepare, None
-        if prepare:
-            prepare(self)
+        """Do nothing: the policy is in its place already. Lightning's FSDP2 strategy wants the hook to exist."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """With LoRA only the adapters: the rest is the model that the run starts from. Shards are saved whole."""
-        if self._device_mesh is None:
-            trained = {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
-            kept = {k: v for k, v in checkpoint["state_dict"].items() if k in trained or not k.startswith("policy.")}
-            checkpoint["state_dict"] = kept
+        """Keep only the adapters with LoRA: the rest is the model that the run starts from. Shards are saved whole."""
+        if self._device_mesh is not None:
+            return
+        parameters = self.named_parameters(remove_duplicate=False)
+        trained = {name for name, weight in parameters if weight.requires_grad}
+        state = checkpoint["state_dict"]
+        for name in list(state):
+            if name.startswith("policy.") and name not in trained:
+                del state[name]
 
     def on_train_epoch_start(self) -> None:
-        """Lightning leaves the mode of a model as it is; `from_pretrained` leaves it in eval."""
+        """Put the policy in training mode: Lightning leaves it as it is, `from_pretrained` leaves it in eval."""
         self.policy.train()
 
     @contextlib.contextmanager
     def unlearned(self) -> Iterator["PreTrainedModel"]:
-        """The policy as it is evaluated and exported.
+        """Give the policy as it is evaluated and exported.
 
-        With `loss.whp` on a finetuned policy, the original model with logits lowered by the policy's: see models.whp.
-        With `loss.task_vector`, the policy's weights are the negated ones inside.
-        Task arithmetic, arXiv 2212.04089: start - alpha (trained - start), trained on the forget set; as
-        jaechan-repo/muse_bench baselines/baselines/task_vector.py. Floating-point weights only.
+        With `loss.whp` on a finetuned policy: the original model with logits lowered by the policy's, see
+        tif.models.whp. With `loss.task_vector`: the policy with negated weights inside the block. Otherwise the policy.
         """
-        if self.cfg.loss.is_whp_at_inference(self.cfg.data.train):
-            assert self.reference is not None
-            assert self.cfg.loss.whp is not None
-            training = self.policy.training
-            try:
-                yield WhpModel(self.reference, self.policy, self.cfg.loss.whp).eval()  # type: ignore[misc]
-            finally:
-                self.policy.train(training)
-            return
-        trained = [p.detach().clone() for p in self.policy.parameters()] if self.negate else []
-        with torch.no_grad():
-            for p, start in zip(self.policy.parameters() if self.negate else (), self.start, strict=True):
-                p.copy_(start.to(p) - self.negate * (p - start.to(p)))
-        try:
+        if self.settings.loss.is_whp_at_inference(self.settings.data.train):
+            with self._whp_model() as model:
+                yield model
+        elif self.task_vector:
+            with self._negated_weights():
+                yield self.policy
+        else:
             yield self.policy
+
+    @contextlib.contextmanager
+    def _whp_model(self) -> Iterator[Any]:
+        alpha = self.settings.loss.whp
+        assert self.reference is not None
+        assert alpha is not None
+        training = self.policy.training
+        try:
+            yield WhpModel(self.reference, self.policy, alpha).eval()
+        finally:
+            self.policy.train(training)
+
+    @contextlib.contextmanager
+    def _negated_weights(self) -> Iterator[None]:
+        """Hold start - alpha (trained - start) in the policy's weights inside the block.
+
+        Task arithmetic, arXiv 2212.04089, trained on the forget set; as jaechan-repo/muse_bench
+        baselines/baselines/task_vector.py. Floating-point weights only.
+        """
+        weights = list(self.policy.parameters())
+        trained = [weight.detach().clone() for weight in weights]
+        with torch.no_grad():
+            for weight, initial in zip(weights, self.initial_weights, strict=True):
+                start = initial.to(weight)
+                weight.copy_(start - self.task_vector * (weight - start))
+        try:
+            yield
         finally:
             with torch.no_grad():
-                for p, own in zip(self.policy.parameters() if self.negate else (), trained, strict=True):
-                    p.copy_(own)
+                for weight, value in zip(weights, trained, strict=True):
+                    weight.copy_(value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One optimizer step on the batch, which all processes share; the loss's parts logged as `train/<part>`.
+        """Take one optimizer step on the batch, which all processes share; log the loss's parts as `train/<part>`.
 
         Each process scores its parts of the batch (`data.max_tokens_per_batch`), one after the other. The loss is that
-        of the whole batch, however it is split.
+        of the batch, however it is divided.
 
         Raises:
             FloatingPointError: If the loss is not finite, before the optimizer sees it; names the samples.
@@ -130,121 +190,170 @@ class UnlearningModule(L.LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        values = {f"train/{name}": value for name, value in values.items()}
+        self._log_step({f"train/{name}": value for name, value in values.items()}, len(batch.ids))
+
+    def _log_step(self, values: dict[str, torch.Tensor], batch_size: int) -> None:
         if self.dual:
             values["train/retain_weight"] = self.retain_weight.clone()
             self._move_retain_weight(self.dual, values["train/retain"])
-        size = len(batch.ids)
-        self.log_dict(values, batch_size=size)
+        self.log_dict(values, batch_size=batch_size)
         # Rows count epochs from 1; 0 is the model before training.
-        self.log("epoch", float(self.current_epoch + 1), batch_size=size)
+        self.log("epoch", float(self.current_epoch + 1), batch_size=batch_size)
         self.step_values = {k: v for k, v in values.items() if not k.startswith("train/uw_")}
 
     def accumulate(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Leave the gradient of the batch's loss in the weights.
 
         Returns:
-            The whole batch's loss and its parts by name, the same in every process.
+            The batch's loss and its parts by name, the same in every process.
         """
         processes, first = self.trainer.world_size, self.trainer.global_rank
         parts = self.parts(batch, processes)[first::processes]
-        counts, values = losses.count_batch(batch, self.cfg.loss), dict[str, torch.Tensor]()
+        counts = losses.count_batch(batch, self.settings.loss)
+        values: dict[str, torch.Tensor] = {}
         for number, positions in enumerate(parts, 1):
             # A process without samples takes part too: the others wait for its gradient, which is 0.
             part = batch.select_rows(positions) if positions else batch.select_rows([0]).without_answers()
             terms = self.loss(part, counts)
-            with self._alone(number < len(parts)):
-                self.manual_backward(terms.total * processes)  # processes take the mean of their gradients
+            with self._gradients_kept_local(number < len(parts)):
+                self.manual_backward(terms.total * processes)  # processes take the mean of gradients
             for name, value in {"loss": terms.total, **terms.parts}.items():
                 values[name] = value.detach() + values.get(name, 0)
-        found = self.trainer.strategy.reduce(torch.stack(list(values.values())), reduce_op="sum")
-        return dict(zip(values, found, strict=True))
+        summed = self.trainer.strategy.reduce(torch.stack(list(values.values())), reduce_op="sum")
+        return dict(zip(values, summed, strict=True))
 
     def parts(self, batch: Batch, processes: int = 1) -> list[list[int]]:
-        """Positions of the batch's samples in the parts that are scored at once, for all processes."""
-        if losses.whole_batch_key(self.cfg.loss):
+        """Return the positions of the batch's samples in the parts that are scored at once, for all processes."""
+        if losses.whole_batch_key(self.settings.loss):
             return [list(range(len(batch.ids)))] * processes
-        budget = self.cfg.data.max_tokens_per_batch or step_tokens(batch.input_ids.device)
-        lengths = sum(b.lengths for b in (batch, batch.retain, batch.alternate) if b)
-        return split_batch(lengths.tolist(), budget, processes, self.batching == "padded")  # type: ignore[union-attr]
+        data = self.settings.data
+        budget = data.max_tokens_per_batch or step_tokens(batch.input_ids.device)
+        lengths = batch.lengths
+        for pairs in (batch.retain, batch.alternate):
+            if pairs is not None:
+                lengths = lengths + pairs.lengths
+        return split_batch(lengths.tolist(), budget, processes, self.settings.batching == "padded")
 
-    def _alone(self, wanted: bool) -> contextlib.AbstractContextManager:
-        """Where wanted, gradients inside are not yet exchanged with other processes."""
+    def _gradients_kept_local(self, is_wanted: bool) -> contextlib.AbstractContextManager:
+        """Return a context in which gradients are not yet exchanged with other processes, where wanted."""
         strategy = self.trainer.strategy
-        if wanted and isinstance(strategy, ParallelStrategy):
+        if is_wanted and isinstance(strategy, ParallelStrategy):
             return strategy.block_backward_sync()
         return contextlib.nullcontext()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient; Lightning leaves that to modules with an optimizer loop of their own."""
-        if limit := self.cfg.trainer.gradient_clip_val:
+        if limit := self.settings.trainer.gradient_clip_val:
             self.clip_gradients(optimizer, limit, "norm")
 
     def loss(self, batch: Batch, counts: losses.BatchCounts | None = None) -> losses.LossTerms:
-        """The loss of a batch, or its share in the batch with these counts.
+        """Return the loss of a batch, or its share in the batch with these counts.
 
-        One forward of the policy over its forget samples, and one over each other part.
+        Forget, retain and alternate samples stand in the same packed rows, or the same padded rectangle, and go
+        through the policy together.
         """
-        forget, retain = self.terms
+        groups = {"forget": SampleGroup(batch, self.forget_term)}
+        if batch.retain is not None and self.retain_term is not None:
+            groups["retain"] = SampleGroup(batch.retain, self.retain_term)
+        if batch.alternate is not None:
+            groups["alternate"] = SampleGroup(batch.alternate, self.forget_term)
+        scored = dict(zip(groups, self._score(list(groups.values())), strict=True))
         return losses.compute_loss(
-            ScoredBatch(
-                self._scored(batch, forget),
-                self._scored(batch.retain, retain) if batch.retain and retain else None,
-                self._scored(batch.alternate, forget) if batch.alternate else None,
-            ),
+            ScoredBatch(scored["forget"], scored.get("retain"), scored.get("alternate")),
             batch,
-            self.cfg.loss,
+            self.settings.loss,
             retain_weight=self.retain_weight.clone() if self.dual else None,
             counts=counts,
         )
 
-    def _scored(self, batch: Batch, term: Term) -> Scored:
-        """One forward of the policy over the batch, and what `term` needs beside it."""
-        reference = None
-        if term.reference:
-            assert self.reference is not None
-            reference = self.reference.scores(batch)
-        if term.per_token is None:
-            return Scored(token_scores(self.policy, batch, self.batching, self.cfg.loss.chunk_tokens), reference)
-        own, original = term.per_token(self.cfg.loss), None
-        if own.reference:
-            compared = self.whp_reference if own.lowered else self.reference
-            assert compared is not None
-            original = compared.use_model
-        policy, values = token_values(self.policy, batch, self.batching, own, original)
-        return Scored(policy, reference, values)
+    def _score(self, groups: list[SampleGroup]) -> list[Scored]:
+        """Return for each group what its term sees, from one forward of the policy over all of them."""
+        stacked = stack_batches([group.batch for group in groups])
+        requests: list[ValueRequest | None] = []
+        first = 0
+        for group in groups:
+            requests.append(self._value_request(group, first))
+            first += len(group.batch.ids)
+        scores, values = self._score_stacked(stacked, [r for r in requests if r is not None])
+        scored = []
+        first = 0
+        for group, request in zip(groups, requests, strict=True):
+            last, tokens = first + len(group.batch.ids), group.batch.input_ids.shape[1]
+            per_token = None if request is None else values.pop(0)[:, : tokens - 1]
+            policy = scores.samples(first, last, tokens)
+            scored.append(Scored(policy, self._reference_scores(group), per_token))
+            first = last
+        return scored
+
+    def _score_stacked(
+        self, stacked: Batch, requests: list[ValueRequest]
+    ) -> tuple[TokenScores, list[torch.Tensor]]:
+        batching = self.settings.batching
+        if requests:
+            return score_tokens_and_values(self.policy, stacked, batching, requests)
+        return score_tokens(self.policy, stacked, batching, self.settings.loss.chunk_tokens), []
+
+    def _value_request(self, group: SampleGroup, first: int) -> ValueRequest | None:
+        """Return what the group's term asks of distributions or hidden states; None where it asks nothing."""
+        if group.term.per_token is None:
+            return None
+        per_token, original = group.term.per_token(self.settings.loss), None
+        if per_token.reference:
+            source = self.whp_reference if per_token.lowered else self.reference
+            assert source is not None
+            original = source.use_model
+        return ValueRequest(first, first + len(group.batch.ids), per_token, original)
+
+    def _reference_scores(self, group: SampleGroup) -> TokenScores | None:
+        if not group.term.reference:
+            return None
+        assert self.reference is not None
+        return self.reference.scores(group.batch)
 
     def _move_retain_weight(self, dual: Dual, retain: torch.Tensor) -> None:
-        """The multiplier's step of PDU: up where the retain term is above its limit, down to 0 where it is below."""
+        """Take the multiplier's step of PDU: up where the retain term is above its limit, down to 0 where below."""
         if self.current_epoch >= dual.warmup_epochs:
             self.retain_weight.add_(dual.step * (retain - (dual.limit or 0))).clamp_(min=0)
 
-    def _adamw(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        lr, name = self.cfg.optimizer.lr, self.cfg.optimizer.name
-        if name == "adamw":
-            # Lightning refuses to clip gradients for a fused optimizer under mixed precision.
-            return torch.optim.AdamW(groups, lr=lr, fused="mixed" not in self.cfg.trainer.precision)
-        from bitsandbytes import optim
-
-        kinds = {"adamw8bit": "AdamW8bit", "paged_adamw": "PagedAdamW", "paged_adamw8bit": "PagedAdamW8bit"}
-        return getattr(optim, kinds[name])(groups, lr=lr)
-
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW (no decay on biases and norms) with linear warm-up, then linear decay to 0 or constant."""
-        cfg = self.cfg.optimizer
-        weights = [p for p in self.policy.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in weights if p.dim() > 1], "weight_decay": cfg.weight_decay},
-            {"params": [p for p in weights if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = self._adamw(groups)
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = round(cfg.warmup_epochs * total / self.cfg.trainer.max_epochs)
+        """Return AdamW (no decay on biases and norms) with linear warm-up, then linear decay to 0 or constant.
 
-        def factor(step: int) -> float:
+        Not transformers' schedules: their first step of a warm-up has learning rate 0 and changes nothing.
+        """
+        settings = self.settings.optimizer
+        weights = [weight for weight in self.policy.parameters() if weight.requires_grad]
+        matrices = [weight for weight in weights if weight.dim() > 1]
+        vectors = [weight for weight in weights if weight.dim() <= 1]
+        optimizer = self._adamw(
+            [
+                {"params": matrices, "weight_decay": settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ]
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = round(settings.warmup_epochs * total / self.settings.trainer.max_epochs)
+
+        def learning_rate_factor(step: int) -> float:
             if step < warmup:
                 return (step + 1) / (warmup + 1)
-            return (total - step) / max(total - warmup, 1) if cfg.decay == "linear" else 1.0
+            if settings.decay == "constant":
+                return 1.0
+            return (total - step) / max(total - warmup, 1)
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _adamw(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        settings = self.settings.optimizer
+        if settings.name == "adamw":
+            # Lightning refuses to clip gradients for a fused optimizer under mixed precision.
+            is_fused = "mixed" not in self.settings.trainer.precision
+            return torch.optim.AdamW(groups, lr=settings.lr, fused=is_fused)
+        from bitsandbytes import optim
+
+        classes = {
+            "adamw8bit": optim.AdamW8bit,
+            "paged_adamw": optim.PagedAdamW,
+            "paged_adamw8bit": optim.PagedAdamW8bit,
+        }
+        return classes[settings.name](groups, lr=settings.lr)

@@ -15,7 +15,7 @@ from tif.evaluation import evaluate as evaluation
 from tif.metrics import overall
 from tif.models import load as models
 from tif.records import files as records
-from tif.scoring.token_scores import best_batching
+from tif.scoring.batching import choose_batching
 from tif.utils import distributed, torch_state
 from tif.utils.hashing import hash_json
 from tif.utils.terminal import console
@@ -54,7 +54,7 @@ def retain_model_records(
             policy = models.load_policy(plain_model, encoder.tokenizer, seed=0)
         device = distributed.select_device(trainer.accelerator)
         policy.to(device)
-        batching = best_batching(data.batching, policy)
+        batching = choose_batching(data.batching, policy)
         with _mixed_precision(trainer.precision, device):
             evaluated = evaluation.evaluate(
                 policy,

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from rich.markup import escape
 
-from tif import identifiers
+from tif import identifiers, losses
 from tif.config.errors import ConfigError
 from tif.config.schema import Config
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
@@ -23,13 +23,14 @@ from tif.data.samples import Sample
 from tif.identifiers import stored_spans
 from tif.metrics import overall
 from tif.models import load as models
+from tif.models.references import Reference
 from tif.records import files as records
 from tif.reports.model_card import model_card
 from tif.reports.plots import write_plots
 from tif.reports.run_folder import RETAIN_FILE, summarize
 from tif.reports.run_tables import show_run
-from tif.scoring.token_scores import best_batching
-from tif.training import checkpoints, run_folders
+from tif.scoring.batching import choose_batching
+from tif.training import checkpoints, prepare, run_folders
 from tif.training.callbacks.diagnosis import Diagnosis
 from tif.training.callbacks.evaluation import EvaluationInputs, OriginalModel, PolicyEvaluation
 from tif.training.callbacks.export import Export
@@ -39,8 +40,8 @@ from tif.training.callbacks.progress_bar import TrainingBar
 from tif.training.callbacks.wandb_log import wandb_log
 from tif.training.checkpoints import Preempted
 from tif.training.checks import trainer_arguments
-from tif.training.datamodule import UnlearningDataModule
-from tif.training.module import UnlearningModule
+from tif.training.datamodule import DataSettings, UnlearningDataModule
+from tif.training.module import StepSettings, UnlearningModule
 from tif.training.plan import (
     Plan,
     config_text,
@@ -53,7 +54,6 @@ from tif.training.plan import (
     wants_spans,
     with_model,
 )
-from tif.training.prepare import prepare as prepare_run
 from tif.training.retain_model import retain_model_records
 from tif.utils import distributed, torch_state
 from tif.utils.command_line import report_os_error
@@ -212,34 +212,25 @@ def train(
     checkpoint: Path | None,
     reinforced: Path | None = None,
 ) -> None:
-    """One `Trainer.fit` with everything around it; `folder` is complete when its summary.json is there.
+    """Train, with everything around it; `folder` is complete when its summary.json is there.
 
-    `reinforced`: run of the model that forget=whp compares with.
+    Args:
+        planned: the run.
+        folder: of the run.
+        retain: the retain model's records.
+        checkpoint: what the run goes on from.
+        reinforced: run of the model that forget=whp compares with.
     """
-    cfg, benchmark = planned.cfg, planned.benchmark
+    cfg = planned.cfg
     with torch_state.seeded(cfg.run.seed), contextlib.ExitStack() as stack:
-        tokenizer = models.load_tokenizer(cfg.model, list_tokenizer_texts(benchmark, cfg.data.template))
-        in_shards = cfg.trainer.strategy == "fsdp2"
-        empty = in_shards and not distributed.is_first_rank()
-        policy = models.load_policy(cfg.model, tokenizer, cfg.run.seed, empty)
-        data = UnlearningDataModule(cfg, benchmark, tokenizer)
-        # With shards all processes have to make the same number of forwards, and packed rows are as many as they are.
-        batching = "padded" if in_shards else best_batching(cfg.data.batching, policy)
+        texts = list_tokenizer_texts(planned.benchmark, cfg.data.template)
+        encoder = Encoder(models.load_tokenizer(cfg.model, texts), cfg.data.template, cfg.data.overlap)
         jsonl = MetricsLogger(folder / "metrics.jsonl")
         jsonl.drop_rows_after(checkpoints.steps_done(checkpoint) if checkpoint else -1)
         wandb = stack.enter_context(wandb_log(cfg.logger.wandb, folder, dataclasses.asdict(cfg)))
-        loggers: list[Logger] = [jsonl, *wandb]
-        trainer = make_trainer(planned, folder, loggers, data, retain)
-
-        if in_shards:  # nor may the head be called in chunks, as many as a process has answers for
-            cfg = dataclasses.replace(cfg, loss=dataclasses.replace(cfg.loss, chunk_tokens=2**31))
-
-        def prepare(module: UnlearningModule) -> None:
-            prepare_run(module, trainer, data, reinforced)
-
-        trainer.fit(
-            UnlearningModule(policy, cfg, batching, prepare=prepare), data, ckpt_path=checkpoint, weights_only=True
-        )
+        trainer = make_trainer(planned, folder, [jsonl, *wandb], encoder, retain)
+        module, data = prepare_training(planned, encoder, trainer, reinforced)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if distributed.is_first_rank():
         if cfg.eval.enabled:
             write_plots(folder)
@@ -247,13 +238,58 @@ def train(
     distributed.barrier()
 
 
+def prepare_training(
+    planned: Plan, encoder: Encoder, trainer: L.Trainer, reinforced: Path | None
+) -> tuple[UnlearningModule, UnlearningDataModule]:
+    """Load the policy, take what it is compared with, and return what `Trainer.fit` needs.
+
+    Args:
+        planned: the run.
+        encoder: with the policy's tokenizer.
+        trainer: its strategy and precision are read.
+        reinforced: run of the model that forget=whp compares with.
+    """
+    cfg, loss, forget = planned.cfg, planned.cfg.loss, planned.benchmark.forget
+    in_shards = cfg.trainer.strategy == "fsdp2"
+    is_empty = in_shards and not distributed.is_first_rank()
+    policy = models.load_policy(cfg.model, encoder.tokenizer, cfg.run.seed, is_empty)
+    batching = choose_batching(cfg.data.batching, policy)
+    if in_shards:
+        # All processes have to make the same number of forwards and of calls of the head. Packed rows and chunks are
+        # as many as a process has samples and answers for.
+        batching, loss = "padded", dataclasses.replace(loss, chunk_tokens=2**31)
+    kind = prepare.reference_kind(cfg.model, loss, cfg.data.train)
+    reference_settings = prepare.ReferenceSettings(kind, batching, Path(cfg.run.folder) / "references")
+    reference: Reference | None = prepare.place_policy(policy, trainer, reference_settings)
+    alternates = None
+    if loss.alternates.kind == "generated" and losses.get_forget_term(loss).alternate:
+        alternate_settings = prepare.AlternateSettings(
+            cfg.model, loss, cfg.trainer.precision, cfg.run.seed, cfg.eval.tokens_per_batch, Path(cfg.run.folder)
+        )
+        with trainer.precision_plugin.forward_context():
+            alternates = prepare.draw_alternates(policy, encoder, forget, alternate_settings)
+    settings = DataSettings(cfg.data, loss, cfg.run.seed)
+    data = UnlearningDataModule(planned.benchmark, encoder, settings, alternates)
+    if reference is None:
+        reference = prepare.take_reference(policy, trainer, reference_settings, data.items, encoder.pad_id)
+    whp_reference = None
+    if reinforced:
+        assert reference is not None
+        assert loss.whp is not None
+        whp_reference = prepare.load_whp_reference(
+            cfg.model, reinforced, reference, encoder.tokenizer, trainer, loss.whp
+        )
+    step = StepSettings(cfg.data, loss, cfg.optimizer, cfg.trainer, batching)
+    return UnlearningModule(policy, step, reference, whp_reference), data
+
+
 def make_trainer(
-    planned: Plan, folder: Path, loggers: list[Logger], data: UnlearningDataModule, retain: records.Evaluation | None
+    planned: Plan, folder: Path, loggers: list[Logger], encoder: Encoder, retain: records.Evaluation | None
 ) -> L.Trainer:
     """Return the `lightning.Trainer` of section `trainer`, with tif's callbacks."""
     cfg = planned.cfg
     log = next(logger for logger in loggers if isinstance(logger, MetricsLogger))
-    callbacks = make_callbacks(planned, folder, log, data.encoder, retain)
+    callbacks = make_callbacks(planned, folder, log, encoder, retain)
     return L.Trainer(
         **trainer_arguments(cfg.trainer),
         plugins=[checkpoints.DirectCheckpointIO(), *distributed.lightning_plugins()]

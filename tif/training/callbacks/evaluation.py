@@ -148,7 +148,7 @@ class PolicyEvaluation(Callback):
         start = time.perf_counter()
         with _trainer_precision(trainer), module.unlearned() as policy:
             original = self._original_model(trainer, module, policy, epoch)
-            results = self._results(policy, module.batching, epoch, original)
+            results = self._results(policy, module.settings.batching, epoch, original)
             lm_eval_scores = self._lm_eval_scores(policy)
         # All processes have all records, so the same numbers; the first one writes.
         values = _row_values(results, lm_eval_scores)

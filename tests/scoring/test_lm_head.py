@@ -8,7 +8,7 @@ from tests.support import tiny_models
 from tests.support.tensor_sizes import LargestRows
 from tif.config.model import Lora
 from tif.config.schema import Model
-from tif.models.load import prepared
+from tif.models.load import prepare_for_training
 from tif.scoring import lm_head
 from tif.scoring.token_scores import score_tokens
 
@@ -147,7 +147,7 @@ def test_so_are_those_of_a_model_one_part_of_which_is_frozen(trained):
 @pytest.mark.parametrize("chunk_tokens", [100, 5])
 def test_so_are_those_of_adapters_in_the_head_itself(chunk_tokens):
     cfg = Model(lora=Lora(rank=4, targets=["lm_head"]))
-    models = [tiny_models.spread(prepared(tiny_models.model(), cfg, 0)) for _ in range(2)]
+    models = [tiny_models.spread(prepare_for_training(tiny_models.model(), cfg, 0)) for _ in range(2)]
     assert_gradients_of_a_plain_loop(*models, chunk_tokens)
 
 

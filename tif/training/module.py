@@ -27,6 +27,7 @@ from tif.models.references import Reference
 from tif.models.whp import WhpModel, WhpReference
 from tif.scoring.packing import stack_batches, step_tokens
 from tif.scoring.token_scores import TokenScores, ValueRequest, score_tokens, score_tokens_and_values
+from tif.training.optimizer import make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -316,44 +317,9 @@ class UnlearningModule(L.LightningModule):
             self.retain_weight.add_(dual.step * (retain - (dual.limit or 0))).clamp_(min=0)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW (no decay on biases and norms) with linear warm-up, then linear decay to 0 or constant.
-
-        Not transformers' schedules: their first step of a warm-up has learning rate 0 and changes nothing.
-        """
-        settings = self.settings.optimizer
-        weights = [weight for weight in self.policy.parameters() if weight.requires_grad]
-        matrices = [weight for weight in weights if weight.dim() > 1]
-        vectors = [weight for weight in weights if weight.dim() <= 1]
-        optimizer = self._adamw(
-            [
-                {"params": matrices, "weight_decay": settings.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ]
-        )
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = round(settings.warmup_epochs * total / self.settings.trainer.max_epochs)
-
-        def learning_rate_factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            if settings.decay == "constant":
-                return 1.0
-            return (total - step) / max(total - warmup, 1)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor)
+        """Return the optimizer of section `optimizer` and its schedule, a step an optimizer step."""
+        settings, trainer = self.settings.optimizer, self.settings.trainer
+        optimizer = make_optimizer(self.policy, settings, trainer.precision)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = make_schedule(optimizer, settings, steps, trainer.max_epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _adamw(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        settings = self.settings.optimizer
-        if settings.name == "adamw":
-            # Lightning refuses to clip gradients for a fused optimizer under mixed precision.
-            is_fused = "mixed" not in self.settings.trainer.precision
-            return torch.optim.AdamW(groups, lr=settings.lr, fused=is_fused)
-        from bitsandbytes import optim
-
-        classes = {
-            "adamw8bit": optim.AdamW8bit,
-            "paged_adamw": optim.PagedAdamW,
-            "paged_adamw8bit": optim.PagedAdamW8bit,
-        }
-        return classes[settings.name](groups, lr=settings.lr)

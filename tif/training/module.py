@@ -24,6 +24,7 @@ from tif.data.batch_parts import split_batch
 from tif.data.encoding import Batch
 from tif.losses.terms import Scored, ScoredBatch, Term
 from tif.models.references import Reference
+from tif.models.task_vector import negated_weights
 from tif.models.whp import WhpModel, WhpReference
 from tif.scoring.packing import stack_batches, step_tokens
 from tif.scoring.token_scores import TokenScores, ValueRequest, score_tokens, score_tokens_and_values
@@ -129,44 +130,20 @@ class UnlearningModule(L.LightningModule):
         tif.models.whp. With `loss.task_vector`: the policy with negated weights inside the block. Otherwise the policy.
         """
         if self.settings.loss.is_whp_at_inference(self.settings.data.train):
-            with self._whp_model() as model:
+            alpha = self.settings.loss.whp
+            assert self.reference is not None
+            assert alpha is not None
+            training = self.policy.training
+            model: Any = WhpModel(self.reference, self.policy, alpha).eval()
+            try:
                 yield model
+            finally:
+                self.policy.train(training)
         elif self.task_vector:
-            with self._negated_weights():
+            with negated_weights(self.policy, self.initial_weights, self.task_vector):
                 yield self.policy
         else:
             yield self.policy
-
-    @contextlib.contextmanager
-    def _whp_model(self) -> Iterator[Any]:
-        alpha = self.settings.loss.whp
-        assert self.reference is not None
-        assert alpha is not None
-        training = self.policy.training
-        try:
-            yield WhpModel(self.reference, self.policy, alpha).eval()
-        finally:
-            self.policy.train(training)
-
-    @contextlib.contextmanager
-    def _negated_weights(self) -> Iterator[None]:
-        """Hold start - alpha (trained - start) in the policy's weights inside the block.
-
-        Task arithmetic, arXiv 2212.04089, trained on the forget set; as jaechan-repo/muse_bench
-        baselines/baselines/task_vector.py. Floating-point weights only.
-        """
-        weights = list(self.policy.parameters())
-        trained = [weight.detach().clone() for weight in weights]
-        with torch.no_grad():
-            for weight, initial in zip(weights, self.initial_weights, strict=True):
-                start = initial.to(weight)
-                weight.copy_(start - self.task_vector * (weight - start))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for weight, value in zip(weights, trained, strict=True):
-                    weight.copy_(value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Take one optimizer step on the batch, which all processes share; log the loss's parts as `train/<part>`.

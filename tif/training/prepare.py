@@ -1,6 +1,6 @@
 """Get ready what a run needs before its first step: the policy in its place, what it is compared with, other answers.
 
-Called by `tif.training.run`, one plain call each, before `Trainer.fit`.
+Called by `tif.training.run` before `Trainer.fit`.
 """
 
 import dataclasses
@@ -12,45 +12,76 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import init_device_mesh
 
 import tif
+from tif import losses
 from tif.config.model import Lora
-from tif.config.schema import Loss, Model
-from tif.data.encoding import Encoded, Encoder
+from tif.config.schema import Config, Loss, Model
+from tif.data.encoding import Encoder
 from tif.data.samples import Sample, fingerprint
 from tif.evaluation.alternate_answers import alternates
-from tif.losses import required_reference
 from tif.models import fsdp
 from tif.models.load import load_policy
 from tif.models.references import FrozenReference, Reference, make_reference
 from tif.models.whp import WhpModel, WhpReference
+from tif.scoring.batching import choose_batching
+from tif.training.datamodule import DataSettings, UnlearningDataModule
+from tif.training.module import StepSettings, UnlearningModule
+from tif.training.plan import Plan
 from tif.utils import distributed
 from tif.utils.hashing import hash_json, list_model_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
-@dataclasses.dataclass(frozen=True)
-class ReferenceSettings:
-    """How the reference is taken.
+def prepare_training(
+    plan: Plan, encoder: Encoder, trainer: L.Trainer, reinforced: Path | None
+) -> tuple[UnlearningModule, UnlearningDataModule]:
+    """Load the policy, take what it is compared with, and return what `Trainer.fit` needs.
 
-    Attributes:
-        kind: "none", "cached", "adapter" or "frozen".
-        batching: "packed" or "padded".
-        folder: keeps cached scores for other runs.
+    Args:
+        plan: the run.
+        encoder: with the policy's tokenizer.
+        trainer: its strategy and precision are read.
+        reinforced: run of the model that forget=whp compares with.
     """
+    cfg, loss = plan.cfg, plan.cfg.loss
+    in_shards = cfg.trainer.strategy == "fsdp2"
+    is_empty = in_shards and not distributed.is_first_rank()
+    policy = load_policy(cfg.model, encoder.tokenizer, cfg.run.seed, is_empty)
+    batching = choose_batching(cfg.data.batching, policy)
+    if in_shards:
+        # All processes have to make the same number of forwards and of calls of the head. Packed rows and chunks are
+        # as many as a process has samples and answers for.
+        batching, loss = "padded", dataclasses.replace(loss, chunk_tokens=2**31)
+    kind = choose_reference(cfg.model, loss, cfg.data.train)
+    # Copied before it is placed: a shard cannot be copied.
+    reference: Reference | None = FrozenReference(policy, batching) if kind == "frozen" else None
+    if isinstance(reference, FrozenReference):
+        place_model(reference.model, trainer)
+    place_model(policy, trainer)
+    # What the policy gives from here on is computed under the trainer's precision, as at step 0.
+    with trainer.precision_plugin.forward_context():
+        alternate_answers = draw_alternates(policy, encoder, plan.benchmark.forget, cfg)
+        settings = DataSettings(cfg.data, loss, cfg.run.seed)
+        data = UnlearningDataModule(plan.benchmark, encoder, settings, alternate_answers)
+        if kind in ("cached", "adapter"):
+            folder = Path(cfg.run.folder) / "references"
+            reference = make_reference(kind, policy, data.items, encoder.pad_id, batching, folder)
+    whp_reference = None
+    if reinforced:
+        assert reference is not None
+        whp_reference = load_whp_reference(cfg, reinforced, reference, encoder, trainer)
+    step = StepSettings(cfg.data, loss, cfg.optimizer, cfg.trainer, batching)
+    return UnlearningModule(policy, step, reference, whp_reference), data
 
-    kind: str
-    batching: str
-    folder: Path
 
-
-def reference_kind(model: Model, loss: Loss, train: str) -> str:
+def choose_reference(model: Model, loss: Loss, train: str) -> str:
     """Return the kind of reference that the loss needs: "none", or what `model.reference` says.
 
     "auto" is the cheapest that serves: cached scores, or for losses that read more of the original model the policy
     with its adapters off, or a frozen copy.
     """
-    needed = required_reference(loss, train)
+    needed = losses.required_reference(loss, train)
     if needed == "none":
         return "none"
     if model.reference != "auto":
@@ -60,60 +91,12 @@ def reference_kind(model: Model, loss: Loss, train: str) -> str:
     return "cached"
 
 
-def place_policy(
-    policy: "PreTrainedModel", trainer: L.Trainer, settings: ReferenceSettings
-) -> FrozenReference | None:
-    """Move the policy to where it is trained, in shards where the strategy is FSDP2.
-
-    Args:
-        policy: as it is before training; changed in place.
-        trainer: its strategy and precision are read.
-        settings: of the reference.
-
-    Returns:
-        The copy of the policy where `settings.kind` is "frozen": it is taken first, since a shard cannot be copied.
-    """
-    if settings.kind != "frozen":
-        _place(policy, trainer)
-        return None
-    reference = FrozenReference(policy, settings.batching)
-    _place(reference.model, trainer)
-    _place(policy, trainer)
-    return reference
-
-
-def take_reference(
-    policy: "PreTrainedModel",
-    trainer: L.Trainer,
-    settings: ReferenceSettings,
-    forget: list[Encoded],
-    pad_id: int,
-) -> Reference | None:
-    """Return a reference that the policy itself gives, in its place and before it changes.
-
-    Args:
-        policy: the policy.
-        trainer: its precision is read: the reference is what the policy gives at step 0.
-        settings: of the reference.
-        forget: encoded forget samples, whose scores a cached reference holds.
-        pad_id: padding's id.
-
-    Returns:
-        The reference; None where `settings.kind` is "none".
-    """
-    if settings.kind == "none":
-        return None
-    with trainer.precision_plugin.forward_context():
-        return make_reference(
-            settings.kind, policy, forget, pad_id, settings.batching, settings.folder
-        )
-
-
-def _place(model: Any, trainer: L.Trainer) -> None:
+def place_model(model: Any, trainer: L.Trainer) -> None:
+    """Move a model to where it is trained, in shards where the strategy is FSDP2, in the trainer's precision."""
     strategy = trainer.strategy
     if isinstance(strategy, ModelParallelStrategy):
-        device = strategy.root_device
-        mesh = init_device_mesh(device.type, (distributed.world_size(),), mesh_dim_names=("data_parallel",))
+        device, size = strategy.root_device, distributed.world_size()
+        mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("data_parallel",))
         fsdp.shard_model(model, mesh, device, str(trainer.precision))
         return
     model.to(strategy.root_device)
@@ -121,64 +104,45 @@ def _place(model: Any, trainer: L.Trainer) -> None:
 
 
 def load_whp_reference(
-    model: Model,
-    reinforced: Path,
-    reference: Reference,
-    tokenizer: "PreTrainedTokenizerBase",
-    trainer: L.Trainer,
-    alpha: float,
+    cfg: Config, reinforced: Path, reference: Reference, encoder: Encoder, trainer: L.Trainer
 ) -> WhpReference:
     """Return what forget=whp learns: the original's logits, lowered where the reinforced model's are higher.
 
     Args:
-        model: section `model` of the run.
-        reinforced: run folder of the model that learned the forget set more.
+        cfg: of the run.
+        reinforced: run folder of the model that learned the forget set further.
         reference: the original model.
-        tokenizer: of the policy.
+        encoder: with the policy's tokenizer.
         trainer: its precision is that of the reinforced model.
-        alpha: loss.whp.
     """
-    plain = dataclasses.replace(model, path=str(reinforced / "model"), lora=Lora(), quantize="none")
-    loaded = load_policy(plain, tokenizer, seed=0).eval().requires_grad_(False)
-    trainer.precision_plugin.convert_module(loaded)  # in place
-    return WhpReference(WhpModel(reference, loaded.to(trainer.strategy.root_device), alpha))
-
-
-@dataclasses.dataclass(frozen=True)
-class AlternateSettings:
-    """What decides about the answers that a model gives in place of the forget answers (AltPO).
-
-    Attributes:
-        model, loss: the sections.
-        precision: trainer.precision.
-        seed: run.seed, owner of the draws.
-        tokens_per_batch: eval.tokens_per_batch.
-        folder: run.folder; the answers are kept in its `alternates/`.
-    """
-
-    model: Model
-    loss: Loss
-    precision: str
-    seed: int
-    tokens_per_batch: int
-    folder: Path
+    assert cfg.loss.whp is not None
+    path = str(reinforced / "model")
+    settings = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
+    model = load_policy(settings, encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
+    trainer.precision_plugin.convert_module(model)  # in place
+    model.to(trainer.strategy.root_device)  # type: ignore[arg-type]
+    return WhpReference(WhpModel(reference, model, cfg.loss.whp))
 
 
 def draw_alternates(
-    policy: "PreTrainedModel", encoder: Encoder, forget: tuple[Sample, ...], settings: AlternateSettings
-) -> dict[str, tuple[str, ...]]:
-    """Return other answers to the forget questions by sample id, read from their file where they are there."""
-    model, section = settings.model, settings.loss.alternates
-    weights = [model.path, list_model_files(model.path), model.dtype, model.quantize, settings.precision]
+    policy: "PreTrainedModel", encoder: Encoder, forget: tuple[Sample, ...], cfg: Config
+) -> dict[str, tuple[str, ...]] | None:
+    """Return other answers to the forget questions by sample id (AltPO), read from their file where they are there.
+
+    None where the loss wants no generated answers.
+    """
+    settings, model = cfg.loss.alternates, cfg.model
+    if settings.kind != "generated" or not losses.get_forget_term(cfg.loss).alternate:
+        return None
+    weights = [model.path, list_model_files(model.path), model.dtype, model.quantize]
     key = [
         tif.__version__,
-        settings.seed,
-        dataclasses.asdict(section),
-        encoder.template,
+        cfg.run.seed,
+        dataclasses.asdict(settings),
+        cfg.data.template,
         fingerprint(forget),
-        weights,
+        [*weights, cfg.trainer.precision],
     ]
-    file = settings.folder / "alternates" / f"{hash_json(key)}.jsonl"
-    return alternates(
-        policy, encoder, forget, section, settings.seed, settings.tokens_per_batch, file
-    )
+    file = Path(cfg.run.folder) / "alternates" / f"{hash_json(key)}.jsonl"
+    tokens = cfg.eval.tokens_per_batch
+    return alternates(policy, encoder, forget, settings, cfg.run.seed, tokens, file)

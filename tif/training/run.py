@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from rich.markup import escape
 
-from tif import identifiers, losses
+from tif import identifiers
 from tif.config.errors import ConfigError
 from tif.config.schema import Config
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
@@ -23,14 +23,12 @@ from tif.data.samples import Sample
 from tif.identifiers import stored_spans
 from tif.metrics import overall
 from tif.models import load as models
-from tif.models.references import Reference
 from tif.records import files as records
 from tif.reports.model_card import model_card
 from tif.reports.plots import write_plots
 from tif.reports.run_folder import RETAIN_FILE, summarize
 from tif.reports.run_tables import show_run
-from tif.scoring.batching import choose_batching
-from tif.training import checkpoints, prepare, run_folders
+from tif.training import checkpoints, run_folders
 from tif.training.callbacks.diagnosis import Diagnosis
 from tif.training.callbacks.evaluation import EvaluationInputs, OriginalModel, PolicyEvaluation
 from tif.training.callbacks.export import Export
@@ -40,8 +38,6 @@ from tif.training.callbacks.progress_bar import TrainingBar
 from tif.training.callbacks.wandb_log import wandb_log
 from tif.training.checkpoints import Preempted
 from tif.training.checks import trainer_arguments
-from tif.training.datamodule import DataSettings, UnlearningDataModule
-from tif.training.module import StepSettings, UnlearningModule
 from tif.training.plan import (
     Plan,
     config_text,
@@ -54,6 +50,7 @@ from tif.training.plan import (
     wants_spans,
     with_model,
 )
+from tif.training.prepare import prepare_training
 from tif.training.retain_model import retain_model_records
 from tif.utils import distributed, torch_state
 from tif.utils.command_line import report_os_error
@@ -236,51 +233,6 @@ def train(
             write_plots(folder)
         write_text(folder / run_folders.DONE, json.dumps(summarize(folder, retain), indent=1) + "\n")
     distributed.barrier()
-
-
-def prepare_training(
-    planned: Plan, encoder: Encoder, trainer: L.Trainer, reinforced: Path | None
-) -> tuple[UnlearningModule, UnlearningDataModule]:
-    """Load the policy, take what it is compared with, and return what `Trainer.fit` needs.
-
-    Args:
-        planned: the run.
-        encoder: with the policy's tokenizer.
-        trainer: its strategy and precision are read.
-        reinforced: run of the model that forget=whp compares with.
-    """
-    cfg, loss, forget = planned.cfg, planned.cfg.loss, planned.benchmark.forget
-    in_shards = cfg.trainer.strategy == "fsdp2"
-    is_empty = in_shards and not distributed.is_first_rank()
-    policy = models.load_policy(cfg.model, encoder.tokenizer, cfg.run.seed, is_empty)
-    batching = choose_batching(cfg.data.batching, policy)
-    if in_shards:
-        # All processes have to make the same number of forwards and of calls of the head. Packed rows and chunks are
-        # as many as a process has samples and answers for.
-        batching, loss = "padded", dataclasses.replace(loss, chunk_tokens=2**31)
-    kind = prepare.reference_kind(cfg.model, loss, cfg.data.train)
-    reference_settings = prepare.ReferenceSettings(kind, batching, Path(cfg.run.folder) / "references")
-    reference: Reference | None = prepare.place_policy(policy, trainer, reference_settings)
-    alternates = None
-    if loss.alternates.kind == "generated" and losses.get_forget_term(loss).alternate:
-        alternate_settings = prepare.AlternateSettings(
-            cfg.model, loss, cfg.trainer.precision, cfg.run.seed, cfg.eval.tokens_per_batch, Path(cfg.run.folder)
-        )
-        with trainer.precision_plugin.forward_context():
-            alternates = prepare.draw_alternates(policy, encoder, forget, alternate_settings)
-    settings = DataSettings(cfg.data, loss, cfg.run.seed)
-    data = UnlearningDataModule(planned.benchmark, encoder, settings, alternates)
-    if reference is None:
-        reference = prepare.take_reference(policy, trainer, reference_settings, data.items, encoder.pad_id)
-    whp_reference = None
-    if reinforced:
-        assert reference is not None
-        assert loss.whp is not None
-        whp_reference = prepare.load_whp_reference(
-            cfg.model, reinforced, reference, encoder.tokenizer, trainer, loss.whp
-        )
-    step = StepSettings(cfg.data, loss, cfg.optimizer, cfg.trainer, batching)
-    return UnlearningModule(policy, step, reference, whp_reference), data
 
 
 def make_trainer(

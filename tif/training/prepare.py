@@ -120,7 +120,7 @@ def load_whp_reference(
     settings = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
     model = load_policy(settings, encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
     trainer.precision_plugin.convert_module(model)  # in place
-    model.to(trainer.strategy.root_device)  # type: ignore[arg-type]
+    model.to(trainer.strategy.root_device)
     return WhpReference(WhpModel(reference, model, cfg.loss.whp))
 
 

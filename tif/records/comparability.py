@@ -1,115 +1,161 @@
-"""Whether two evaluations may be compared: the same questions, protocol, model family and tokens."""
+"""Decide whether two evaluations may be compared: questions, protocol, model family, tokens.
+
+Called by the metrics that compare with the retain model, and by `training.plan`.
+"""
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import shorten
 
 from tif.records.types import Evaluation, Record, RecordSet
 
-# Rules that change no loss, so no truth ratio: of generations, and of how many questions (which are compared).
-NO_LOSS = {"name", "questions", "max_samples", "max_new_tokens", "prompt_counts", "decoding"}
+# Rules that change no loss, so no truth ratio: those of generations, and how many questions are
+# asked (the questions themselves are compared).
+RULES_WITHOUT_LOSS = {
+    "name",
+    "questions",
+    "max_samples",
+    "max_new_tokens",
+    "prompt_counts",
+    "decoding",
+}
 
 
-def mismatch(evaluation: Evaluation, retain: Evaluation, sets: Sequence[str] = ("forget",)) -> str | None:
-    """Say in what these two should not be compared, or None. What is not known is not held against them.
+def find_mismatch(
+    evaluation: Evaluation, retain: Evaluation, sets: Sequence[str] = ("forget",)
+) -> str | None:
+    """Return why two evaluations should not be compared, or None.
+
+    What one of them does not say (family, protocol, token counts) is no reason.
 
     Args:
-        evaluation: of the model in question.
+        evaluation: of the model.
         retain: of the retain model.
         sets: whose questions are compared.
     """
-    if missing := no_records(evaluation, retain, sets):
+    missing = find_missing_records(evaluation, retain, sets)
+    if missing:
         return missing
-    pairs = {
-        "model family": (evaluation.family, retain.family),
-        "protocol": (evaluation.protocol.get("name"), retain.protocol.get("name")),
-    }
-    for rule in sorted((evaluation.protocol.keys() & retain.protocol.keys()) - NO_LOSS):
-        pairs[f"protocol's {rule}"] = evaluation.protocol[rule], retain.protocol[rule]
-    for what, (ours, theirs) in pairs.items():
-        if None not in (ours, theirs) and ours != theirs:
-            return f"the {what} is {ours!r}, the retain model's is {theirs!r}"
-    pairs_of_sets = [(evaluation.sets[name], retain.sets[name]) for name in sets]
-    found = (
-        difference for own in pairs_of_sets for difference in (_different_questions(*own), _different_tokens(*own))
-    )
-    return next(filter(None, found), None)
-
-
-def no_records(evaluation: Evaluation, retain: Evaluation, sets: Sequence[str] = ("forget",)) -> str | None:
-    """Say which of the two has no records of one of the sets, or None."""
-    for whose, one in (("the model's evaluation", evaluation), ("the retain model's evaluation", retain)):
-        for name in sets:
-            if name not in one.sets:
-                return f"{whose} has no {name} records, only {', '.join(one.sets) or 'none'}"
+    for rule, ours, theirs in _rules_of_both(evaluation, retain):
+        if ours is not None and theirs is not None and ours != theirs:
+            return f"the {rule} is {ours!r}, the retain model's is {theirs!r}"
+    for name in sets:
+        our_records, their_records = evaluation.sets[name], retain.sets[name]
+        difference = _find_other_questions(our_records, their_records)
+        difference = difference or _find_other_tokens(our_records, their_records)
+        if difference:
+            return difference
     return None
 
 
-def aligned(ours: RecordSet, theirs: RecordSet) -> RecordSet | None:
-    """Their records in the order of ours, each beside the one of the same question; None if the questions differ."""
-    left: dict[tuple[str, str], list[Record]] = {}
-    for record in reversed(theirs.records):
-        left.setdefault(_texts(record), []).append(record)
-    found = [left[_texts(record)].pop() for record in ours.records if left.get(_texts(record))]
-    same = len(found) == len(ours.records) == len(theirs.records)
-    return RecordSet(theirs.name, tuple(found), theirs.data) if same else None
+def find_missing_records(
+    evaluation: Evaluation, retain: Evaluation, sets: Sequence[str] = ("forget",)
+) -> str | None:
+    """Return which of two evaluations has no records of one of the sets, or None."""
+    evaluations = {
+        "the model's evaluation": evaluation,
+        "the retain model's evaluation": retain,
+    }
+    for title, records in evaluations.items():
+        for name in sets:
+            if name not in records.sets:
+                return f"{title} has no {name} records, only {', '.join(records.sets) or 'none'}"
+    return None
 
 
-def _different_tokens(ours: RecordSet, theirs: RecordSet) -> str | None:
-    """The same answers in other numbers of tokens, as far as known: the losses per token do not compare then."""
-    other = aligned(ours, theirs)
-    pairs = list(zip(ours.records, other.records, strict=True)) if other else []
-    differ = [(a, b) for a, b in pairs if None not in (a.tokens, b.tokens) and a.tokens != b.tokens]
-    if not differ:
+def align_records(ours: RecordSet, theirs: RecordSet) -> RecordSet | None:
+    """Return their records in the order of ours, question by question; None if questions differ."""
+    aligned, only_ours, only_theirs = _match(ours.records, theirs.records)
+    if only_ours or only_theirs:
         return None
-    first, second = differ[0]
+    return RecordSet(theirs.name, tuple(aligned), theirs.data)
+
+
+def _rules_of_both(
+    evaluation: Evaluation, retain: Evaluation
+) -> Iterator[tuple[str, object, object]]:
+    """Yield each rule that must agree, with its value here and there."""
+    ours, theirs = evaluation.protocol, retain.protocol
+    yield "model family", evaluation.family, retain.family
+    yield "protocol", ours.get("name"), theirs.get("name")
+    for rule in sorted((ours.keys() & theirs.keys()) - RULES_WITHOUT_LOSS):
+        yield f"protocol's {rule}", ours[rule], theirs[rule]
+
+
+def _match(
+    ours: Sequence[Record], theirs: Sequence[Record]
+) -> tuple[list[Record], list[Record], list[Record]]:
+    """Pair the records of the same question and answer; a question may be asked twice.
+
+    Returns:
+        Their records beside ours, our records without a partner, their records without a partner.
+    """
+    waiting: dict[tuple[str, str], list[Record]] = {}
+    for record in theirs:
+        waiting.setdefault(_comparable_texts(record), []).append(record)
+    aligned, only_ours = [], []
+    for record in ours:
+        partners = waiting.get(_comparable_texts(record))
+        if partners:
+            aligned.append(partners.pop(0))
+        else:
+            only_ours.append(record)
+    only_theirs = [record for records in waiting.values() for record in records]
+    return aligned, only_ours, only_theirs
+
+
+def _find_other_tokens(ours: RecordSet, theirs: RecordSet) -> str | None:
+    """Return why losses per token do not compare: the same answers have other token counts."""
+    aligned = align_records(ours, theirs)
+    differences = []
+    for a, b in zip(ours.records, aligned.records if aligned else (), strict=bool(aligned)):
+        if a.tokens is not None and b.tokens is not None and a.tokens != b.tokens:
+            differences.append((a, b))
+    if not differences:
+        return None
+    a, b = differences[0]
     return (
-        f"another model family, or end tokens counted in one only: {len(differ)} of {len(pairs)} answers have other "
-        f"numbers of tokens, first {first.id}: {first.tokens} here, {second.tokens} there"
+        "another model family, or end tokens counted in one only: "
+        f"{len(differences)} of {len(ours.records)} answers have other numbers of tokens, "
+        f"first {a.id}: {a.tokens} here, {b.tokens} there"
     )
 
 
-def _different_questions(ours: RecordSet, theirs: RecordSet) -> str | None:
-    only_here, only_there = _without_match(ours.records, theirs.records), _without_match(theirs.records, ours.records)
-    if not only_here and not only_there:
+def _find_other_questions(ours: RecordSet, theirs: RecordSet) -> str | None:
+    """Return how the questions of two sets differ, or None."""
+    _, only_ours, only_theirs = _match(ours.records, theirs.records)
+    if not only_ours and not only_theirs:
         return None
     line = f"{len(ours.records)} questions against the retain model's {len(theirs.records)}"
-    for place, records in (("only here", only_here), ("only there", only_there)):
+    for title, records in (("only here", only_ours), ("only there", only_theirs)):
         if records:
-            question, answer = shorten(records[0].prompt, 80), shorten(records[0].answer, 40)
-            line += f"; {place} {len(records)}, first {records[0].id}: {question!r} -> {answer!r}"
+            first = records[0]
+            question, answer = shorten(first.prompt, 80), shorten(first.answer, 40)
+            line += f"; {title} {len(records)}, first {first.id}: {question!r} -> {answer!r}"
     return line
 
 
-def _without_match(records: Sequence[Record], others: Sequence[Record]) -> list[Record]:
-    left = Counter(map(_texts, others))
-    found = []
-    for record in records:
-        if left[_texts(record)]:
-            left[_texts(record)] -= 1
-        else:
-            found.append(record)
-    return found
-
-
-# Recorded prompts carry the template of their model family: "[INST] q [/INST]" (Llama-2), "Question: q\n" (Phi,
-# perhaps with the "Answer:" that follows), "system\n\n...user\n\nqassistant\n\n" (Llama-3's chat in open-unlearning's
-# logs, its special tokens left out). Ours are bare questions.
-_TEMPLATE = re.compile(
-    r"\[INST\](?P<llama>.*)\[/INST\]|Question:(?P<phi>.*?)(?:\nAnswer:)?"
+# Recorded prompts carry the template of their model family: "[INST] q [/INST]" (Llama-2),
+# "Question: q\n" (Phi, perhaps with the "Answer:" that follows), "system\n\n...user\n\nq
+# assistant\n\n" (Llama-3's chat in open-unlearning's logs, without its special tokens). Ours are
+# bare questions.
+TEMPLATES = re.compile(
+    r"\[INST\](?P<llama>.*)\[/INST\]"
+    r"|Question:(?P<phi>.*?)(?:\nAnswer:)?"
     r"|(?:system\n\n.*)?user\n\n(?P<chat>.*?)\s*assistant",
     re.DOTALL,
 )
 
 
-def _texts(record: Record) -> tuple[str, str]:
-    """Question and answer as they are compared: without template and without blanks.
+def _comparable_texts(record: Record) -> tuple[str, str]:
+    """Return question and answer without template and without blanks.
 
-    Recorded texts were decoded from tokens, and decoding may remove blanks before punctuation: forget row 54 of
-    locuslab/tofu's phi logs has "Mammadov, is" where the data has "Mammadov , is". Two questions of a benchmark never
-    differ in blanks alone.
+    Recorded texts were decoded from tokens, and decoding may remove blanks before punctuation:
+    forget row 54 of locuslab/tofu's phi logs has "Mammadov, is" where the data has "Mammadov ,
+    is". Two questions of a benchmark never differ in blanks alone.
     """
-    match = _TEMPLATE.fullmatch(record.prompt.strip())
-    question = next(filter(None, match.groups()), "") if match else record.prompt
+    question = record.prompt
+    match = TEMPLATES.fullmatch(record.prompt.strip())
+    if match:
+        question = match["llama"] or match["phi"] or match["chat"] or ""
     return "".join(question.split()), "".join(record.answer.split())

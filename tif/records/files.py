@@ -1,132 +1,181 @@
-"""What an evaluation recorded, question by question: the types and our files; `foreign_logs.py` reads others'."""
+"""Write and read the folder of records that an evaluation leaves.
+
+<folder>/<set>.json holds the records of a set, one a line; aggregates.json the metrics. Called by
+`training`, `evaluation`, `reports` and the evaluate command; `foreign_logs` reads the logs of
+other repositories.
+"""
 
 import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tif.records.json_values import entry, load_json, number, numbers
+from pydantic import Field, model_validator
+
+from tif.records.foreign_logs import convert_log
+from tif.records.json_values import Fields, load_json, parse
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 from tif.utils.files import write_text
 
 AGGREGATES = "aggregates.json"
+HEAD = ("model", "family", "epoch", "protocol")  # fields of an Evaluation that every file repeats
 
 
-def write(folder: Path | str, evaluation: Evaluation, aggregates: Mapping[str, float | None]) -> None:
-    """Write `<folder>/<set>.json` for each set, then `<folder>/aggregates.json`.
+def write_evaluation(
+    folder: Path | str, evaluation: Evaluation, metrics: Mapping[str, float | None]
+) -> None:
+    """Write <folder>/<set>.json for each set, then <folder>/aggregates.json.
 
-    Each file appears whole or not at all, and the aggregates come last: a folder that has them is complete.
+    Each file is complete or absent. The aggregates come last: a folder that has them is complete.
 
     Raises:
-        ValueError: If an aggregate is NaN or infinite; nothing is written then.
+        ValueError: If a metric is NaN or infinite; nothing is written then.
     """
-    head: dict[str, Any] = {
-        "model": evaluation.model,
-        "family": evaluation.family,
-        "epoch": evaluation.epoch,
-        "protocol": dict(evaluation.protocol),
-    }
-    for name, value in aggregates.items():
+    for name, value in metrics.items():
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{folder}: {name} is {value}, want a finite number or None")
-    texts, content = {}, head
-    for name, found in evaluation.sets.items():
-        content = head | {"set": name, "data": found.data, "records": None}
-        texts[f"{name}.json"] = _json(content).replace("null\n}", f"{_lines(found.records)}\n}}")
-    content = head | {"sets": list(evaluation.sets), "metrics": dict(aggregates)}
+    head = {field: getattr(evaluation, field) for field in HEAD}
+    head["protocol"] = dict(evaluation.protocol)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / AGGREGATES).unlink(missing_ok=True)  # a run killed from here on leaves no old numbers beside new records
-    for file_name, text in texts.items():
-        write_text(folder / file_name, text)
-    write_text(folder / AGGREGATES, _json(content))
+    # A run that is killed from here on leaves no old numbers beside new records.
+    (folder / AGGREGATES).unlink(missing_ok=True)
+    for name, records in evaluation.sets.items():
+        start = _to_json(head | {"set": name, "data": records.data}).removesuffix("\n}")
+        text = f'{start},\n "records": {_records_to_json(records.records)}\n}}'
+        write_text(folder / f"{name}.json", text)
+    aggregates = head | {"sets": list(evaluation.sets), "metrics": dict(metrics)}
+    write_text(folder / AGGREGATES, _to_json(aggregates))
 
 
-def _json(content: Any, indent: int | None = 1) -> str:
+def _to_json(content: Any, indent: int | None = 1) -> str:
     return json.dumps(content, allow_nan=False, indent=indent, ensure_ascii=False)
 
 
-def _lines(found: Iterable[Record]) -> str:
-    """A JSON object of the records by id, a line each."""
+def _records_to_json(records: Iterable[Record]) -> str:
+    """Return a JSON object of the records by id, a line each."""
     lines = []
-    for record in found:
+    for record in records:
         fields = dataclasses.asdict(record)
-        id = fields.pop("id")
+        del fields["id"]
         if record.stats:
-            fields["stats"]["top"] = "".join("01"[top] for top in record.stats.top)
-        lines.append(f"  {_json(id)}: {_json(fields, None)}")
+            fields["stats"]["top"] = "".join("1" if top else "0" for top in record.stats.top)
+        lines.append(f"  {_to_json(record.id)}: {_to_json(fields, indent=None)}")
     return "{\n" + ",\n".join(lines) + "\n }"
 
 
-def read(path: Path | str) -> Evaluation:
-    """Read what `write` wrote (a folder), or a log that `foreign_logs.evaluation` knows.
+class StoredStats(Fields):
+    """A TokenStats in a file; `top` has a character per token, 1 for true."""
+
+    top: Annotated[str, Field(pattern="^[01]*$")]
+    logprob: list[float]
+    mean: list[float]
+    std: list[float]
+    kl: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> "StoredStats":
+        for name in ("logprob", "mean", "std", "kl"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.top):
+                raise ValueError(f"{len(self.top)} numbers in {name}, one per token of top")
+        return self
+
+    def restore(self) -> TokenStats:
+        """Return it as TokenStats."""
+        return TokenStats(
+            logprob=tuple(self.logprob),
+            top=tuple(character == "1" for character in self.top),
+            mean=tuple(self.mean),
+            std=tuple(self.std),
+            kl=None if self.kl is None else tuple(self.kl),
+        )
+
+
+class StoredRecord(Fields):
+    """A Record in a file, without its id."""
+
+    prompt: str
+    answer: str
+    loss: float
+    tokens: Annotated[int, Field(ge=1)] | None
+    paraphrased_loss: float | None
+    perturbed_losses: list[float]
+    generated: str | None
+    stats: StoredStats | None = None
+
+    def restore(self, record_id: str) -> Record:
+        """Return it as a Record."""
+        return Record(
+            id=record_id,
+            prompt=self.prompt,
+            answer=self.answer,
+            loss=self.loss,
+            tokens=self.tokens,
+            paraphrased_loss=self.paraphrased_loss,
+            perturbed_losses=tuple(self.perturbed_losses),
+            generated=self.generated,
+            stats=self.stats and self.stats.restore(),
+        )
+
+
+class StoredHead(Fields):
+    """What every file of an evaluation begins with."""
+
+    model: str
+    family: str | None = None
+    epoch: int | None = None
+    protocol: dict[str, Any]
+
+
+class StoredSet(StoredHead):
+    """<set>.json."""
+
+    data: str | None = None
+    records: dict[str, StoredRecord]
+
+
+class StoredAggregates(StoredHead):
+    """aggregates.json; its metrics are computed from the records again."""
+
+    sets: list[str]
+
+
+def read_evaluation(path: Path | str) -> Evaluation:
+    """Read a folder of `write_evaluation`, or a log file that `foreign_logs` knows.
 
     Raises:
-        FileNotFoundError: If there is nothing at `path`.
-        ValueError: If the content is cut short, incomplete or not finite; one line that names file and place.
+        FileNotFoundError: If there is nothing at the path.
+        ValueError: If the content is cut short, incomplete or not finite; one line that names file
+            and key.
     """
     path = Path(path)
     if not path.is_dir():
-        from tif.records import foreign_logs
-
-        return foreign_logs.evaluation(load_json(path), path)
-    if not (path / AGGREGATES).is_file():
-        raise ValueError(f"{path}: no {AGGREGATES} in it: not an evaluation, or one that did not finish")
-    head = load_json(path / AGGREGATES)
-    names = entry(head, "sets", list, f"{path / AGGREGATES}: ")
+        return convert_log(load_json(path), path)
+    file = path / AGGREGATES
+    if not file.is_file():
+        raise ValueError(
+            f"{path}: no {AGGREGATES} in it: not an evaluation, or one that did not finish"
+        )
+    head = parse(StoredAggregates, load_json(file), f"{file}: ")
     return Evaluation(
-        model=entry(head, "model", str, f"{path / AGGREGATES}: "),
-        sets={name: _read_set(path / f"{name}.json", name, head) for name in names},
-        family=head.get("family"),
-        protocol=entry(head, "protocol", dict, f"{path / AGGREGATES}: "),
-        epoch=head.get("epoch"),
+        model=head.model,
+        sets={name: _read_set(path / f"{name}.json", name, head) for name in head.sets},
+        family=head.family,
+        protocol=head.protocol,
+        epoch=head.epoch,
     )
 
 
-def _read_set(path: Path, name: str, head: Mapping[str, Any]) -> RecordSet:
+def _read_set(path: Path, name: str, head: StoredHead) -> RecordSet:
     if not path.is_file():
         raise ValueError(f"{path}: missing, though {AGGREGATES} lists the set {name!r}")
-    content = load_json(path)
-    for key in ("model", "family", "epoch", "protocol"):
-        if content.get(key) != head.get(key):
-            raise ValueError(f"{path}: {key} is {content.get(key)!r}, but {AGGREGATES} says {head.get(key)!r}")
-    records = []
-    for id, fields in entry(content, "records", dict, f"{path}: ").items():
-        where = f"{path}: records/{id}/"
-        if not isinstance(fields, dict):
-            raise ValueError(f"{where[:-1]}: want the fields of a record, got {fields!r:.40}")
-        paraphrased, generated = fields.get("paraphrased_loss"), fields.get("generated")
-        records.append(
-            Record(
-                id=id,
-                prompt=entry(fields, "prompt", str, where),
-                answer=entry(fields, "answer", str, where),
-                loss=number(fields.get("loss"), f"{where}loss"),
-                tokens=None if fields.get("tokens", 0) is None else entry(fields, "tokens", int, where),
-                paraphrased_loss=None if paraphrased is None else number(paraphrased, f"{where}paraphrased_loss"),
-                perturbed_losses=numbers(fields.get("perturbed_losses"), f"{where}perturbed_losses"),
-                generated=None if generated is None else entry(fields, "generated", str, where),
-                stats=_read_stats(fields.get("stats"), f"{where}stats"),
-            )
-        )
-    return RecordSet(name, tuple(records), content.get("data"))
-
-
-def _read_stats(fields: Any, where: str) -> TokenStats | None:
-    """What `_lines` made of a record's stats; all columns have the same tokens."""
-    if fields is None:
-        return None
-    if not isinstance(fields, dict):
-        raise ValueError(f"{where}: want columns, got {fields!r:.40}")
-    top = entry(fields, "top", str, f"{where}/")
-    if set(top) - {"0", "1"}:
-        raise ValueError(f"{where}/top: want a 0 or 1 for each token, got {top!r:.40}")
-    columns = {name: numbers(fields.get(name), f"{where}/{name}") for name in ("logprob", "mean", "std")}
-    if fields.get("kl") is not None:
-        columns["kl"] = numbers(fields["kl"], f"{where}/kl")
-    for name, column in columns.items():
-        if len(column) != len(top):
-            raise ValueError(f"{where}/{name}: want {len(top)} numbers, as many as in top, got {len(column)}")
-    return TokenStats(top=tuple(token == "1" for token in top), **columns)
+    stored = parse(StoredSet, load_json(path), f"{path}: ")
+    for field in HEAD:
+        here, there = getattr(stored, field), getattr(head, field)
+        if here != there:
+            raise ValueError(f"{path}: {field} is {here!r}, but {AGGREGATES} says {there!r}")
+    records = [record.restore(record_id) for record_id, record in stored.records.items()]
+    return RecordSet(name, tuple(records), stored.data)

@@ -1,11 +1,19 @@
-"""Recorded evaluations of other repositories, converted to our records."""
+"""Convert the evaluation logs of other repositories to our records.
+
+Called by `records.files.read_evaluation`. Known are the eval_log_aggregated.json of locuslab/tofu,
+NPO and the TIF release, and the TOFU_EVAL.json of locuslab/open-unlearning.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from tif.records.json_values import number, numbers, text
+from pydantic import BeforeValidator, Field
+
+from tif.records.json_values import Fields, parse
 from tif.records.types import Evaluation, Record, RecordSet
+
+T = TypeVar("T")
 
 TASKS = {
     "eval_log.json": "retain",
@@ -13,144 +21,165 @@ TASKS = {
     "eval_real_world_wo_options.json": "world_facts",
     "eval_log_forget.json": "forget",
 }
-PREFIXES = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}  # open-unlearning's
-COLUMNS = ("avg_gt_loss", "num_token_gt", "avg_paraphrased_loss", "average_perturb_loss", "generated_text")
+# open-unlearning's prefixes of our sets
+PREFIXES = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
 
 
-def evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
-    """Convert an `eval_log_aggregated.json` (task -> column -> rows) or a `TOFU_EVAL.json` (see `open_unlearning`).
+def convert_log(content: Mapping[str, Any], path: Path) -> Evaluation:
+    """Convert an eval_log_aggregated.json (task -> column -> rows) or a TOFU_EVAL.json.
 
-    Rows of the first are a dict keyed by the question's index (locuslab/tofu) or a plain list (NPO, the TIF release).
-    Such a file says nothing about the model or its protocol, and nothing is guessed: the model is named after the file.
+    Rows of the first are a dict keyed by the question's index (locuslab/tofu) or a list (NPO, the
+    TIF release). Such a file does not name the model or its protocol, and nothing is guessed: the
+    model is named after the file.
 
     Raises:
-        ValueError: If a task has no such column, its columns have different rows, or a value is of the wrong kind.
+        ValueError: If a task lacks a column, its columns have different rows, or a value is of the
+            wrong kind; one line that names file, task, column and row.
     """
-    if any(f"{prefix}_Q_A_{part}" in content for prefix in PREFIXES for part in ("Prob", "ROUGE")):
-        return open_unlearning(content, path)
-    tasks = {name: task for name, task in content.items() if name in TASKS}
-    if not tasks:
-        wanted = f"want tasks {', '.join(TASKS)}, or open-unlearning's forget_Q_A_Prob, ..."
-        raise ValueError(f"{path}: not an evaluation log: {wanted}; got {', '.join(content)[:60]}")
-    sets = (_record_set(TASKS[name], task, f"{path}: {name}") for name, task in tasks.items())
-    return Evaluation(model=path.stem, sets={found.name: found for found in sets})
+    for prefix in PREFIXES:
+        if f"{prefix}_Q_A_Prob" in content or f"{prefix}_Q_A_ROUGE" in content:
+            return convert_open_unlearning(content, path)
+    sets = {}
+    for task, columns in content.items():
+        if task in TASKS:
+            sets[TASKS[task]] = _convert_task(TASKS[task], columns, f"{path}: {task}")
+    if not sets:
+        raise ValueError(
+            f"{path}: not an evaluation log: want tasks {', '.join(TASKS)}, or open-unlearning's "
+            f"forget_Q_A_Prob, ...; got {', '.join(content)[:60]}"
+        )
+    return Evaluation(model=path.stem, sets=sets)
 
 
-def open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluation:
-    """Convert a `TOFU_EVAL.json` of locuslab/open-unlearning: metric -> {"agg_value", "value_by_index": {index: ...}}.
+def _key_by_index(rows: Any) -> Any:
+    """Return a list of rows as a dict, as locuslab/tofu writes it."""
+    return {str(i): row for i, row in enumerate(rows)} if isinstance(rows, list) else rows
 
-    The form is that of src/evals/metrics (read: memorization.py at 2db47ec, utils.py at 5420d43): `*_Prob` entries hold
-    {"prob", "avg_loss"} (lists over the perturbed answers in `*_PERT_Prob`), `*_ROUGE` entries {"rouge1_recall", ...,
-    "input", "ground_truth", "generation"}. So a set needs four entries: losses from its Prob, PARA_Prob (forget and
-    retain only: the controls have no paraphrase) and PERT_Prob, texts from its ROUGE. All else in the file (truth
-    ratios, model_utility, privleak, extraction_strength, ...) is not read; what follows from losses and texts is
-    computed anew, without the 1e-10 that open-unlearning adds to denominators.
 
-    The file has no token counts and no model family, and of its protocol only what its kind implies: a retain log of
-    another family is not noticed. A log of which only the truth ratios were kept cannot be read: its questions are
-    unknown.
+Rows = Annotated[dict[str, T], BeforeValidator(_key_by_index)]
+
+
+class Task(Fields):
+    """A task of an eval_log_aggregated.json: its columns that we read.
+
+    generated_text has [prompt, generation, answer] in each row.
+    """
+
+    avg_gt_loss: Rows[float]
+    num_token_gt: Rows[Annotated[float, Field(ge=1, multiple_of=1)]]
+    avg_paraphrased_loss: Rows[float]
+    average_perturb_loss: Rows[list[float]]
+    generated_text: Rows[Annotated[list[str], Field(min_length=3, max_length=3)]]
+
+
+def _convert_task(name: str, columns: Any, place: str) -> RecordSet:
+    task = parse(Task, columns, place)
+    _check_same_rows({column: getattr(task, column) for column in Task.model_fields}, place)
+    records = []
+    for row, loss in task.avg_gt_loss.items():
+        prompt, generated, answer = task.generated_text[row]
+        records.append(
+            Record(
+                id=f"{name}/{row}",
+                prompt=prompt,
+                answer=answer,
+                loss=loss,
+                tokens=int(task.num_token_gt[row]),
+                # On the controls this is the original answer once more, up to 0.09 off through
+                # half precision. The authors aggregate it as recorded, and so do we.
+                paraphrased_loss=task.avg_paraphrased_loss[row],
+                perturbed_losses=tuple(task.average_perturb_loss[row]),
+                generated=generated,
+            )
+        )
+    return RecordSet(name, tuple(records))
+
+
+def _check_same_rows(columns: Mapping[str, Mapping[str, Any]], place: str) -> None:
+    """Raise ValueError unless all columns have the rows of the first."""
+    first_name, *_ = columns
+    first = columns[first_name]
+    for name, rows in columns.items():
+        different = sorted(rows.keys() ^ first.keys(), key=lambda row: (len(row), row))
+        if different:
+            raise ValueError(
+                f"{place}/{name} has {len(rows)} rows, {first_name} {len(first)}: only one of them "
+                f"has row {different[0]}"
+            )
+
+
+class Loss(Fields):
+    """Mean loss of an answer in open-unlearning's *_Prob."""
+
+    avg_loss: float
+
+
+class Losses(Fields):
+    """Mean losses of the wrong answers in open-unlearning's *_PERT_Prob."""
+
+    avg_loss: list[float]
+
+
+class Texts(Fields):
+    """Texts of a question in open-unlearning's *_ROUGE."""
+
+    input: str
+    ground_truth: str
+    generation: str
+
+
+def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluation:
+    """Convert a TOFU_EVAL.json: metric -> {"agg_value", "value_by_index": {index: ...}}.
+
+    The form is that of open-unlearning's src/evals/metrics (memorization.py at 2db47ec, utils.py
+    at 5420d43). A set needs four metrics: losses from its Prob, PARA_Prob (forget and retain only:
+    the controls have no paraphrase) and PERT_Prob, texts from its ROUGE. Nothing else in the file
+    is read: what follows from losses and texts is computed again, without the 1e-10 that
+    open-unlearning adds to denominators.
+
+    The file has no token counts and no model family, so a retain log of another family is not
+    noticed. A log that kept only the truth ratios cannot be read: its questions are unknown.
 
     Raises:
-        ValueError: If an entry of a set that is in the file is missing, or as `evaluation`.
+        ValueError: If a metric of a set that is in the file is missing, or as `convert_log`.
     """
     sets = {}
     for prefix, name in PREFIXES.items():
         if f"{prefix}_Q_A_Prob" in content or f"{prefix}_Q_A_ROUGE" in content:
-            sets[name] = _open_unlearning_set(prefix, name, content, path)
+            sets[name] = _convert_set(f"{prefix}_Q_A_", name, content, path)
     model = path.parent.name if path.stem == "TOFU_EVAL" else path.stem
-    return Evaluation(model=model or path.stem, sets=sets, protocol={"name": "open-unlearning"})
+    return Evaluation(model or path.stem, sets=sets, protocol={"name": "open-unlearning"})
 
 
-def _open_unlearning_set(prefix: str, name: str, content: Mapping[str, Any], path: Path) -> RecordSet:
-    paraphrased = name in ("forget", "retain")
-    parts = ("Prob", "ROUGE", "PERT_Prob", *(["PARA_Prob"] if paraphrased else []))
-    table = {part: _values(content, f"{prefix}_Q_A_{part}", path) for part in parts}
-    for part, rows in table.items():
-        if rows.keys() != table["Prob"].keys():
-            row = min(rows.keys() ^ table["Prob"].keys(), key=lambda key: (len(key), key))
-            raise ValueError(
-                f"{path}: {prefix}_Q_A_{part} has {len(rows)} rows, {prefix}_Q_A_Prob {len(table['Prob'])}: only one "
-                f"of them has row {row}"
-            )
+def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path) -> RecordSet:
+    def parse_rows(metric: str, kind: type[T]) -> dict[str, T]:
+        place = f"{path}: {prefix}{metric}"
+        if f"{prefix}{metric}" not in content:
+            raise ValueError(f"{place} is missing")
+        value = content[f"{prefix}{metric}"]
+        rows = value.get("value_by_index") if isinstance(value, dict) else value
+        return parse(dict[str, kind], rows, f"{place}/value_by_index")  # type: ignore[valid-type]
 
-    def cell(part: str, row: str, key: str) -> tuple[Any, str]:
-        where = f"{path}: {prefix}_Q_A_{part}/value_by_index/{row}"
-        fields = table[part][row]
-        if not isinstance(fields, dict):
-            raise ValueError(f"{where}: want the values of a question, got {fields!r:.40}")
-        return fields.get(key), f"{where}/{key}"
-
-    return RecordSet(
-        name,
-        tuple(
+    losses = parse_rows("Prob", Loss)
+    texts = parse_rows("ROUGE", Texts)
+    perturbed = parse_rows("PERT_Prob", Losses)
+    metrics: dict[str, Mapping[str, Any]] = {"Prob": losses, "ROUGE": texts, "PERT_Prob": perturbed}
+    paraphrased: dict[str, Loss] = {}
+    if name in ("forget", "retain"):
+        metrics["PARA_Prob"] = paraphrased = parse_rows("PARA_Prob", Loss)
+    _check_same_rows({prefix + metric: rows for metric, rows in metrics.items()}, f"{path}: ")
+    records = []
+    for row, loss in losses.items():
+        records.append(
             Record(
                 id=f"{name}/{row}",
-                prompt=text(*cell("ROUGE", row, "input")),
-                answer=text(*cell("ROUGE", row, "ground_truth")),
-                loss=number(*cell("Prob", row, "avg_loss")),
+                prompt=texts[row].input,
+                answer=texts[row].ground_truth,
+                loss=loss.avg_loss,
                 tokens=None,
-                paraphrased_loss=number(*cell("PARA_Prob", row, "avg_loss")) if paraphrased else None,
-                perturbed_losses=numbers(*cell("PERT_Prob", row, "avg_loss")),
-                generated=text(*cell("ROUGE", row, "generation")),
+                paraphrased_loss=paraphrased[row].avg_loss if paraphrased else None,
+                perturbed_losses=tuple(perturbed[row].avg_loss),
+                generated=texts[row].generation,
             )
-            for row in table["Prob"]
-        ),
-    )
-
-
-def _values(content: Mapping[str, Any], entry: str, path: Path) -> dict[str, Any]:
-    if entry not in content:
-        raise ValueError(f"{path}: {entry} is missing")
-    found = content[entry]
-    rows = found.get("value_by_index") if isinstance(found, dict) else None
-    if not isinstance(rows, dict):
-        raise ValueError(f"{path}: {entry}/value_by_index: want values by question, got {rows or found!r:.40}")
-    return rows
-
-
-def _record_set(name: str, task: Any, where: str) -> RecordSet:
-    if not isinstance(task, dict):
-        raise ValueError(f"{where}: want columns, got {task!r:.40}")
-    table = {column: _rows(task, column, where) for column in COLUMNS}
-    first = table[COLUMNS[0]]
-    for column, rows in table.items():
-        if rows.keys() != first.keys():
-            row = min(rows.keys() ^ first.keys(), key=lambda key: (len(key), key))
-            raise ValueError(
-                f"{where}/{column} has {len(rows)} rows, {COLUMNS[0]} {len(first)}: only one of them has row {row}"
-            )
-    return RecordSet(name, tuple(_record(name, row, table, where) for row in first))
-
-
-def _record(name: str, row: str, table: Mapping[str, Mapping[str, Any]], where: str) -> Record:
-    def cell(column: str) -> tuple[Any, str]:
-        return table[column][row], f"{where}/{column}/{row}"
-
-    texts, place = cell("generated_text")
-    if not (isinstance(texts, list) and len(texts) == 3 and all(isinstance(text, str) for text in texts)):
-        raise ValueError(f"{place}: want [prompt, generated, answer], got {texts!r:.40}")
-    tokens = number(*cell("num_token_gt"))
-    if tokens < 1 or tokens != int(tokens):
-        raise ValueError(f"{where}/num_token_gt/{row}: want a count of at least 1, got {tokens}")
-    prompt, generated, answer = texts
-    return Record(
-        id=f"{name}/{row}",
-        prompt=prompt,
-        answer=answer,
-        loss=number(*cell("avg_gt_loss")),
-        tokens=int(tokens),
-        # On the controls this is the original answer once more, up to 0.09 off through half precision. The authors
-        # aggregate it as recorded, and so do we.
-        paraphrased_loss=number(*cell("avg_paraphrased_loss")),
-        perturbed_losses=numbers(*cell("average_perturb_loss")),
-        generated=generated,
-    )
-
-
-def _rows(task: Mapping[str, Any], column: str, where: str) -> dict[str, Any]:
-    rows = task.get(column)
-    if isinstance(rows, list):
-        return {str(i): value for i, value in enumerate(rows)}
-    if isinstance(rows, dict):
-        return rows
-    raise ValueError(f"{where}/{column}: " + ("the column is missing" if column not in task else "want rows"))
+        )
+    return RecordSet(name, tuple(records))

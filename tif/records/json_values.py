@@ -1,60 +1,75 @@
-"""JSON from outside, read with errors that name the file and the key."""
+"""Read JSON from outside with one-line errors that name the file and the key.
+
+pydantic checks the fields; its errors, which take several lines, become one. Called by the other
+files of this room.
+"""
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
 
+class Fields(BaseModel, strict=True, allow_inf_nan=False):
+    """Base of the JSON objects that are read; no value is converted, further keys are ignored."""
+
+
 def load_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; NaN and infinity anywhere in it, and anything that is not a JSON object, are refused."""
+    """Return the JSON object in a file.
+
+    Raises:
+        ValueError: If it is no JSON object, or NaN or infinity stands anywhere in it.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid JSON, perhaps cut short ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: want a JSON object, got {content!r:.40}")
-    for place in _not_finite(content, ""):
-        raise ValueError(f"{path}: {place}, want a finite number")
+    problem = _find_non_finite(content, "")
+    if problem:
+        raise ValueError(f"{path}: {problem}, want a finite number")
     return content
 
 
-def entry(fields: Mapping[str, Any], key: str, wanted: type[T], where: str) -> T:
-    """Return `fields[key]`, which must be there and of the wanted type (`where`: what an error line starts with)."""
-    value = fields.get(key)
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        got = f"{value!r:.40}" if key in fields else "nothing"
-        raise ValueError(f"{where}{key}: want {wanted.__name__}, got {got}")
-    return value
+def parse(kind: type[T], value: Any, place: str) -> T:
+    """Return a JSON value as the given type.
+
+    Args:
+        kind: a subclass of Fields, or a container of them.
+        value: from `load_json`.
+        place: file and keys of the value, separated by "/".
+
+    Raises:
+        ValueError: One line with the place, what is wanted and what is there.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as errors:
+        error = errors.errors()[0]
+        keys = "/".join(str(key) for key in error["loc"])
+        wanted = error["msg"].replace("Input should be", "want").replace("Value error", "want")
+        got = "nothing" if error["type"] == "missing" else f"{error['input']!r:.40}"
+        separator = "/" if keys and not place.endswith(": ") else ""
+        raise ValueError(f"{place}{separator}{keys}: {wanted}, got {got}") from None
 
 
-def text(value: Any, where: str) -> str:
-    """Return `value`, which must be a text (`where`: what an error line starts with)."""
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: want a text, got {value!r:.40}")
-    return value
-
-
-def number(value: Any, where: str) -> float:
-    """Return `value`, which must be a number (`where`: what an error line starts with)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{where}: want a number, got {value!r:.40}")
-    return float(value)
-
-
-def numbers(value: Any, where: str) -> tuple[float, ...]:
-    """Return `value`, which must be a list of numbers, as a tuple (`where`: what an error line starts with)."""
-    if not isinstance(value, list):
-        raise ValueError(f"{where}: want a list of numbers, got {value!r:.40}")
-    return tuple(number(item, f"{where}/{i}") for i, item in enumerate(value))
-
-
-def _not_finite(value: Any, place: str) -> Iterator[str]:
+def _find_non_finite(value: Any, place: str) -> str | None:
+    """Return "<place> is <value>" of the first number that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
-        yield f"{place} is {value}"
-    elif isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _not_finite(item, f"{place}/{key}" if place else str(key))
+        return f"{place} is {value}"
+    items: Any = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, item in items:
+        problem = _find_non_finite(item, f"{place}/{key}" if place else str(key))
+        if problem:
+            return problem
+    return None

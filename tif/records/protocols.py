@@ -1,12 +1,15 @@
-"""The rules of an evaluation that change its numbers, by the name under which published numbers were made.
+"""The rules of an evaluation that change its numbers, by the name of the code that published them.
 
-Sources: `legacy-tofu`: locuslab/tofu bdc209e (data_module.py, evaluate_util.py, config/eval_everything.yaml), whose
-evaluation the TIF release (xzhou98/Unlearning-TPO) and NPO (licong-lin/negative-preference-optimization) share;
-`open-unlearning`: locuslab/open-unlearning d3d7cf9 (src/data/utils.py, src/evals/metrics, configs/eval/tofu_metrics).
+Read by `evaluation`. Sources: `legacy-tofu` is locuslab/tofu bdc209e (data_module.py,
+evaluate_util.py, config/eval_everything.yaml), whose evaluation the TIF release
+(xzhou98/Unlearning-TPO) and NPO (licong-lin/negative-preference-optimization) share;
+`open-unlearning` is locuslab/open-unlearning d3d7cf9 (src/data/utils.py, src/evals/metrics,
+configs/eval/tofu_metrics).
 
-Where we differ: the TIF release and NPO sample their generations, and the TIF release does not score the end token;
-both follow locuslab/tofu here. Its limit of 200 tokens counts the padding to the longest prompt of a batch; ours counts
-the prompt's own tokens, or the answers would depend on the batch.
+Where we differ: the TIF release and NPO sample their generations, and the TIF release does not
+score the end token; both follow locuslab/tofu here. Its limit of 200 tokens counts the padding to
+the longest prompt of a batch; ours counts the prompt's own tokens, so that the answers do not
+depend on the batch.
 """
 
 import dataclasses
@@ -20,19 +23,19 @@ class Protocol:
     Attributes:
         name: legacy-tofu or open-unlearning.
         questions: the first n of each set are evaluated; None = all.
-        max_tokens: prompt and answer are cut after so many tokens before they are scored.
-        end_after_cut: whether a text that was cut still ends with the end token. Uncut texts always do, and it is
-            scored as an answer token.
-        max_new_tokens: generated for an answer.
+        max_tokens: prompt and answer are cut to this number of tokens before they are scored.
+        end_after_cut: whether a text that was cut still ends with the end token. Texts that are
+            not cut always do, and it is scored as an answer token.
+        max_new_tokens: most tokens generated for an answer.
         prompt_counts: whether the prompt's tokens count as generated ones.
-        answer_tag: who says the "Answer:" that stands alone in the template's last line: "prompt", or "answer": then it
-            is scored with the answer, and generation has to produce it.
-        straddling: what a token that begins in the prompt and ends in the answer counts as; the blank between them
-            is no part of the prompt.
+        answer_tag: whether the "Answer:" in the template's last line belongs to the "prompt", or
+            to the "answer": then it is scored with the answer, and generation must produce it.
+        straddling: what a token that begins in the prompt and ends in the answer belongs to; the
+            blank between them is no part of the prompt.
         decoding: of generations.
-        truth_ratio: the form that enters the model utility, see metrics.tofu.truth_ratio.
+        truth_ratio: form of the truth ratio in the model utility, see metrics.tofu.truth_ratio.
         template: the prompt format.
-        max_samples: eval.max_samples, set by set, None = what `questions` says.
+        max_samples: eval.max_samples by set; None = what `questions` says.
     """
 
     name: str
@@ -67,4 +70,4 @@ OPEN_UNLEARNING = Protocol(
     prompt_counts=False,
     answer_tag="prompt",
 )
-PROTOCOLS = {rules.name: rules for rules in (LEGACY_TOFU, OPEN_UNLEARNING)}
+PROTOCOLS = {protocol.name: protocol for protocol in (LEGACY_TOFU, OPEN_UNLEARNING)}

@@ -1,4 +1,7 @@
-"""What an evaluation leaves: a record for each question, sets of records, the evaluation of a model."""
+"""What an evaluation leaves: a record per question, sets of records, the evaluation of a model.
+
+Made by `evaluation`, written by `records.files`, read by `metrics` and `reports`.
+"""
 
 import dataclasses
 import math
@@ -10,14 +13,16 @@ PARAPHRASED = "_paraphrased"  # ending of the sets whose questions are asked in 
 
 @dataclasses.dataclass(frozen=True)
 class TokenStats:
-    """Each answer token of a text, in order, with the end token where the protocol scores it. All in nats.
+    """Numbers of each answer token of a text, in order, in nats.
+
+    The end token is there where the protocol scores it.
 
     Attributes:
         logprob: log-probability of the token.
-        top: whether it is the most likely one.
-        mean: mean of log p over the vocabulary, under p (minus the entropy); Min-K++'s mu.
+        top: whether it is the most likely token.
+        mean: mean of log p over the vocabulary under p (minus the entropy); Min-K++'s mu.
         std: its standard deviation under p; Min-K++'s sigma.
-        kl: KL(original || policy) of the token's distribution; None where no original was at hand.
+        kl: KL(original || policy) of the token's distribution; None without an original.
     """
 
     logprob: tuple[float, ...]
@@ -33,12 +38,13 @@ class Record:
 
     Attributes:
         id: the sample's id.
-        prompt: the question; in other repositories' logs it still has its template around it.
+        prompt: the question; in the logs of other repositories with its template.
         answer: the original answer.
         loss: mean negative log-likelihood of an answer token, in nats.
-        tokens: how many answer tokens that is the mean of; None where a log does not say.
-        paraphrased_loss: the same for the paraphrased answer; None where there is none, and `loss` stands in.
-        perturbed_losses: the same for each wrong answer; empty where there are none.
+        tokens: number of answer tokens in that mean; None where a log does not say.
+        paraphrased_loss: the same for the paraphrased answer; None where there is none, then
+            `loss` is used.
+        perturbed_losses: the same for each wrong answer.
         generated: greedy continuation of the prompt; None if nothing was generated.
         stats: the original answer token by token; None where a log does not have it.
 
@@ -58,7 +64,8 @@ class Record:
 
     def __post_init__(self) -> None:
         losses = {"loss": self.loss, "paraphrased_loss": self.paraphrased_loss or 0.0}
-        losses |= {f"perturbed_losses/{i}": value for i, value in enumerate(self.perturbed_losses)}
+        for i, loss in enumerate(self.perturbed_losses):
+            losses[f"perturbed_losses/{i}"] = loss
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise ValueError(f"record {self.id}: {name} is {value}, want a finite number")
@@ -68,12 +75,15 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class RecordSet:
-    """The records of one evaluation set, in the data's order.
+    """The records of one evaluation set, in the order of the data.
 
     Attributes:
-        name: forget, retain, real_authors or world_facts.
-        records: one a question, ids unique.
-        data: fingerprint of the samples they were made from, where known.
+        name: forget, retain, real_authors, world_facts or a set of MUSE.
+        records: one per question, with unique ids.
+        data: fingerprint of the samples they were made from; None = unknown.
+
+    Raises:
+        ValueError: If two records have the same id.
     """
 
     name: str
@@ -90,13 +100,13 @@ class RecordSet:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One model, evaluated once.
+    """The evaluation of a model at one time.
 
     Attributes:
         model: its name or path.
-        sets: name -> records.
-        family: which architecture and tokenizer it has, e.g. "llama2-7b"; None = unknown. Losses per token compare only
-            within a family.
+        sets: records by the name of their set.
+        family: architecture and tokenizer, such as "llama2-7b"; None = unknown. Losses per token
+            compare within a family only.
         protocol: the rules of the evaluation; `name` is "legacy-tofu", "open-unlearning", ...
         epoch: 0 = before training; None = unknown.
     """
@@ -108,5 +118,5 @@ class Evaluation:
     epoch: int | None = None
 
     def __post_init__(self) -> None:
-        for key, found in self.sets.items():
-            assert key == found.name, f"set {found.name!r} is filed under {key!r}"
+        for name, records in self.sets.items():
+            assert name == records.name, f"set {records.name!r} is filed under {name!r}"

@@ -201,7 +201,7 @@ def retain_records(run, tmp_path):
 def test_records_of_the_retain_model_are_taken_from_a_folder(run, retain_records):
     words = [*SMALL, f"model.path={run.folder / 'model'}", f"eval.retain_records={retain_records}"]
     found = planning.plan_run(config.load(["quickstart.yaml", *words]))
-    assert found.retain_records == records.read(retain_records)
+    assert found.retain_records == records.read_evaluation(retain_records)
     assert found.family == "llama"
 
 
@@ -344,7 +344,7 @@ def test_the_first_step_is_taken_at_the_reference_itself(run):
 
 def test_the_records_of_an_epoch_are_those_its_metrics_were_made_of(run):
     for row in (r for r in rows(run.folder) if "forget/probability" in r):
-        found = records.read(run.folder / "eval" / str(row["epoch"]))
+        found = records.read_evaluation(run.folder / "eval" / str(row["epoch"]))
         assert found.epoch == row["epoch"]
         assert [len(found.sets[name].records) for name in SETS] == [8, 6, 3, 3]
         expected = sum(math.exp(-r.loss) for r in found.sets["forget"].records) / 8
@@ -388,7 +388,7 @@ def test_the_exported_model_loads_with_transformers_alone_and_gives_the_recorded
     folder = run.folder / "model"
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    for record in records.read(run.folder / "eval" / "2").sets["forget"].records:
+    for record in records.read_evaluation(run.folder / "eval" / "2").sets["forget"].records:
         ids = tokenizer(f"Question: {record.prompt}\nAnswer: {record.answer}", return_tensors="pt")["input_ids"]
         ids = torch.cat([ids, torch.tensor([[tokenizer.eos_token_id]])], 1)
         answer = len(tokenizer(f"Question: {record.prompt}\nAnswer:")["input_ids"])
@@ -426,7 +426,7 @@ def test_the_same_command_again_reuses_the_stages_and_gives_the_same_numbers(run
     assert (again / "model/model.safetensors").read_bytes() == (run.folder / "model/model.safetensors").read_bytes()
     for epoch in range(3):
         for name in SETS:
-            one, two = (records.read(f / "eval" / str(epoch)).sets[name] for f in (again, run.folder))
+            one, two = (records.read_evaluation(f / "eval" / str(epoch)).sets[name] for f in (again, run.folder))
             assert one == two
     shutil.rmtree(again)
 

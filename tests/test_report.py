@@ -71,11 +71,11 @@ def test_columns_that_no_row_has_are_left_out():
 
 
 def odd_records(folder, **texts):
-    found = records.read(folder)
+    found = records.read_evaluation(folder)
     first, *rest = found.sets["forget"].records
     forget = dataclasses.replace(found.sets["forget"], records=(dataclasses.replace(first, **texts), *rest))
     aggregates = json.loads((folder / "aggregates.json").read_text())["metrics"]
-    records.write(folder, dataclasses.replace(found, sets={**found.sets, "forget": forget}), aggregates)
+    records.write_evaluation(folder, dataclasses.replace(found, sets={**found.sets, "forget": forget}), aggregates)
 
 
 def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
@@ -88,7 +88,7 @@ def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
 
 
 def test_generations_are_spread_over_the_forget_set_and_stand_beside_the_true_answer(run):
-    before, after = (records.read(run / "eval" / e).sets["forget"].records for e in ("0", "2"))
+    before, after = (records.read_evaluation(run / "eval" / e).sets["forget"].records for e in ("0", "2"))
     text = "".join(shown(run_tables.generations_table(run, 0, 2), width=600).split())
     for i in (0, 2, 5):  # three of eight
         row = "│".join((before[i].prompt, before[i].answer, before[i].generated or "", after[i].generated or ""))

@@ -116,7 +116,7 @@ def _read_evaluation(key: str, path: str | None, problems: list[str]) -> "Evalua
     from tif.records import files
 
     try:
-        evaluation = files.read(path)
+        evaluation = files.read_evaluation(path)
     except FileNotFoundError:
         problems.append(f"{key}: {path}: no such file or folder")
     except (OSError, ValueError) as error:

@@ -84,9 +84,9 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
     found = run(capsys, *argv)
     assert list(found["benchmarks"]) == ["tofu", "muse-news", "lm-eval"]
     tofu, news = found["benchmarks"]["tofu"], found["benchmarks"]["muse-news"]
-    ours = {name: records.read(found["benchmarks"][name]["folder"]) for name in ("tofu", "muse-news")}
+    ours = {name: records.read_evaluation(found["benchmarks"][name]["folder"]) for name in ("tofu", "muse-news")}
     theirs = {
-        name: records.read(next(tmp_path.glob(f"{os.path.basename(other_llama)}-*/{name}-[0-9a-f]*")))
+        name: records.read_evaluation(next(tmp_path.glob(f"{os.path.basename(other_llama)}-*/{name}-[0-9a-f]*")))
         for name in ("tofu", "muse-news")
     }
     expected = overall.aggregate(ours["tofu"], theirs["tofu"])
@@ -140,7 +140,7 @@ def test_kl_to_the_original_is_a_mean_over_answer_tokens(llama, other_llama, dat
     found = run(capsys, *argv)["benchmarks"]["tofu"]
     net, original = (transformers.AutoModelForCausalLM.from_pretrained(path).eval() for path in (llama, other_llama))
     tokenizer, kls = transformers.AutoTokenizer.from_pretrained(llama), []
-    for record in records.read(found["folder"]).sets["retain"].records:
+    for record in records.read_evaluation(found["folder"]).sets["retain"].records:
         before = f"Question: {record.prompt}\nAnswer: "
         ids = [*tokenizer(before + record.answer)["input_ids"], tokenizer.eos_token_id]
         first = next(t for t in range(len(ids)) if len(tokenizer.decode(ids[: t + 1])) > len(before))
@@ -183,10 +183,10 @@ def test_an_evaluation_that_was_killed_while_writing_is_made_again(llama, data, 
     (folder,) = tmp_path.glob("*/muse-news-*")
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in written)  # whole files, no others
     with pytest.raises(ValueError, match="not an evaluation, or one that did not finish"):
-        records.read(folder)
+        records.read_evaluation(folder)
     monkeypatch.setattr(records, "write_text", write)
     assert run(capsys, *argv)["benchmarks"]["muse-news"]["folder"] == str(folder)
-    assert records.read(folder).protocol["name"] == "muse"
+    assert records.read_evaluation(folder).protocol["name"] == "muse"
 
 
 def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
@@ -220,8 +220,8 @@ def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
 
 def test_a_retain_model_of_another_family_is_refused(llama, data, tmp_path, capsys):
     argv = words(llama, data, tmp_path, "eval.benchmarks=tofu", "eval.max_samples.retain=1")
-    own = records.read(run(capsys, *argv)["benchmarks"]["tofu"]["folder"])
-    records.write(tmp_path / "other", dataclasses.replace(own, family="gpt2"), {})
+    own = records.read_evaluation(run(capsys, *argv)["benchmarks"]["tofu"]["folder"])
+    records.write_evaluation(tmp_path / "other", dataclasses.replace(own, family="gpt2"), {})
     assert evaluate.main([*argv, f"retain_records={tmp_path / 'other'}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"retain_records: {tmp_path / 'other'}: the model family is 'llama', the retain model's is")
@@ -307,13 +307,13 @@ def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(whole, tmp_path, ca
         low, high = found["muse-news"]["intervals"][name]
         assert low <= value <= high, name
     # Whole passages were read: 7,400 to 8,900 characters each.
-    lengths = [r.tokens for r in records.read(found["muse-news"]["folder"]).sets["privleak_forget"].records]
+    lengths = [r.tokens for r in records.read_evaluation(found["muse-news"]["folder"]).sets["privleak_forget"].records]
     assert min(lengths) > 1500
 
 
 def recorded(out):
     """The records of both benchmarks."""
-    return [records.read(next(out.glob(f"*/{name}-*"))) for name in ("tofu", "muse-news")]
+    return [records.read_evaluation(next(out.glob(f"*/{name}-*"))) for name in ("tofu", "muse-news")]
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def _raw(name):
 
 @functools.cache
 def _read(name):
-    return records.read(LOGS / f"{NAMES[name]}.json")
+    return records.read_evaluation(LOGS / f"{NAMES[name]}.json")
 
 
 @functools.cache
@@ -453,13 +453,13 @@ def test_a_log_with_plain_lists_gives_the_same_numbers(tmp_path):
     }
     path = tmp_path / f"{NAMES['retain99']}.json"
     path.write_text(json.dumps(lists))
-    assert records.read(path) == _read("retain99")
-    assert tofu.aggregate(records.read(path)) == _aggregate("retain99")
+    assert records.read_evaluation(path) == _read("retain99")
+    assert tofu.aggregate(records.read_evaluation(path)) == _aggregate("retain99")
 
 
 @real
 def test_a_log_written_in_our_own_format_gives_the_same_numbers(tmp_path):
-    records.write(tmp_path / "eval", _read("retain99"), _aggregate("retain99"))
-    again = records.read(tmp_path / "eval")
+    records.write_evaluation(tmp_path / "eval", _read("retain99"), _aggregate("retain99"))
+    again = records.read_evaluation(tmp_path / "eval")
     assert tofu.aggregate(again) == _aggregate("retain99")
     assert tofu.forget_quality(again, _read("retain99")) == 1

@@ -13,7 +13,15 @@ from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
 STATS = TokenStats((-0.25, -3.5), (True, False), (-1.0, -2.0), (0.5, 1.5), (0.0, 0.125))
 FULL = Record(
-    "a/0", "Wer ist \u201eJos\u00e9\u201c?", "Ein Autor.", 0.1 + 0.2, 2, 1 / 3, (2.0, 1e-17), "Er\nschreibt.", STATS
+    "a/0",
+    "Wer ist \u201eJos\u00e9\u201c?",
+    "Ein Autor.",
+    0.1 + 0.2,
+    2,
+    1 / 3,
+    (2.0, 1e-17),
+    "Er\nschreibt.",
+    STATS,
 )
 BARE = Record("a/1", "Who?", "Me.", 2.5, 2)
 EVALUATION = Evaluation(
@@ -21,7 +29,10 @@ EVALUATION = Evaluation(
     family="llama2-7b",
     epoch=3,
     protocol={"name": "open-unlearning", "new_tokens": 200},
-    sets={"retain": RecordSet("retain", (FULL, BARE), "0123456789abcdef"), "forget": RecordSet("forget", (BARE,))},
+    sets={
+        "retain": RecordSet("retain", (FULL, BARE), "0123456789abcdef"),
+        "forget": RecordSet("forget", (BARE,)),
+    },
 )
 AGGREGATES = {"retain/probability": 0.25, "retain/rougeL": None}
 
@@ -30,12 +41,17 @@ ROWS = {
     "num_token_gt": [4, 7],
     "avg_paraphrased_loss": [0.75, 1.25],
     "average_perturb_loss": [[1.0, 2.0], [3.0, 4.0]],
-    "generated_text": [["[INST] Who? [/INST]", "Me, I guess.", "Me."], ["[INST] Why? [/INST]", "No.", "So."]],
+    "generated_text": [
+        ["[INST] Who? [/INST]", "Me, I guess.", "Me."],
+        ["[INST] Why? [/INST]", "No.", "So."],
+    ],
 }
 
 
 def _dicts(rows):
-    return {column: {str(i): value for i, value in enumerate(values)} for column, values in rows.items()}
+    return {
+        column: {str(i): value for i, value in enumerate(values)} for column, values in rows.items()
+    }
 
 
 def _log(tmp_path, task, name="eval_log_forget.json"):
@@ -51,17 +67,25 @@ def _edit(path, edit):
 
 
 def test_what_is_written_is_read_back_the_same(tmp_path):
-    records.write(tmp_path / "eval" / "3", EVALUATION, AGGREGATES)
-    actual = records.read(tmp_path / "eval" / "3")
+    records.write_evaluation(tmp_path / "eval" / "3", EVALUATION, AGGREGATES)
+    actual = records.read_evaluation(tmp_path / "eval" / "3")
     assert actual == EVALUATION
     assert list(actual.sets) == ["retain", "forget"]
 
 
 def test_files_hold_records_by_id_and_metrics_with_their_protocol(tmp_path):
-    records.write(tmp_path, EVALUATION, AGGREGATES)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["aggregates.json", "forget.json", "retain.json"]
+    records.write_evaluation(tmp_path, EVALUATION, AGGREGATES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "aggregates.json",
+        "forget.json",
+        "retain.json",
+    ]
     retain = json.loads((tmp_path / "retain.json").read_text(encoding="utf-8"))
-    assert (retain["set"], retain["model"], retain["data"]) == ("retain", "runs/x", "0123456789abcdef")
+    assert (retain["set"], retain["model"], retain["data"]) == (
+        "retain",
+        "runs/x",
+        "0123456789abcdef",
+    )
     assert retain["protocol"] == {"name": "open-unlearning", "new_tokens": 200}
     assert retain["records"]["a/1"]["loss"] == 2.5
     aggregates = json.loads((tmp_path / "aggregates.json").read_text())
@@ -70,16 +94,24 @@ def test_files_hold_records_by_id_and_metrics_with_their_protocol(tmp_path):
 
 
 def test_a_record_is_a_line_and_its_statistics_are_columns(tmp_path):
-    records.write(tmp_path, EVALUATION, AGGREGATES)
+    records.write_evaluation(tmp_path, EVALUATION, AGGREGATES)
     lines = (tmp_path / "retain.json").read_text(encoding="utf-8").splitlines()
     (line,) = [text for text in lines if text.startswith('  "a/0": ')]
     fields = json.loads(line.removeprefix('  "a/0": ').removesuffix(","))
-    columns = {"logprob": [-0.25, -3.5], "top": "10", "mean": [-1.0, -2.0], "std": [0.5, 1.5], "kl": [0.0, 0.125]}
+    columns = {
+        "logprob": [-0.25, -3.5],
+        "top": "10",
+        "mean": [-1.0, -2.0],
+        "std": [0.5, 1.5],
+        "kl": [0.0, 0.125],
+    }
     assert fields["stats"] == columns
 
 
-def test_a_write_killed_between_files_leaves_no_old_aggregates_and_no_half_file(tmp_path, monkeypatch):
-    records.write(tmp_path, EVALUATION, AGGREGATES)
+def test_a_write_killed_between_files_leaves_no_old_aggregates_and_no_half_file(
+    tmp_path, monkeypatch
+):
+    records.write_evaluation(tmp_path, EVALUATION, AGGREGATES)
     replace, calls = os.replace, []
 
     def dies_at_the_second_file(source, target):
@@ -90,74 +122,123 @@ def test_a_write_killed_between_files_leaves_no_old_aggregates_and_no_half_file(
 
     monkeypatch.setattr(os, "replace", dies_at_the_second_file)
     with pytest.raises(KeyboardInterrupt):
-        records.write(tmp_path, dataclasses.replace(EVALUATION, epoch=4), AGGREGATES)
+        records.write_evaluation(tmp_path, dataclasses.replace(EVALUATION, epoch=4), AGGREGATES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["forget.json", "retain.json"]
     assert json.loads((tmp_path / "retain.json").read_text())["epoch"] == 4
-    with pytest.raises(ValueError, match="no aggregates.json in it: not an evaluation, or one that did not finish"):
-        records.read(tmp_path)
+    with pytest.raises(
+        ValueError, match="no aggregates.json in it: not an evaluation, or one that did not finish"
+    ):
+        records.read_evaluation(tmp_path)
 
 
 def test_an_aggregate_that_is_nan_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="forget/quality is nan"):
-        records.write(tmp_path / "eval", EVALUATION, {"forget/quality": math.nan})
+        records.write_evaluation(tmp_path / "eval", EVALUATION, {"forget/quality": math.nan})
     assert not (tmp_path / "eval").exists()
 
 
 @pytest.mark.parametrize(
     ("file", "edit", "message"),
     [
-        ("retain", lambda c: c["records"]["a/1"].pop("loss"), "retain.json: records/a/1/loss: want a number, got None"),
-        ("retain", lambda c: c["records"]["a/1"].update(loss=math.nan), "retain.json: records/a/1/loss is nan"),
-        ("retain", lambda c: c["records"]["a/1"].update(loss=True), "records/a/1/loss: want a number, got True"),
-        ("retain", lambda c: c["records"]["a/1"].update(answer=7), "records/a/1/answer: want str, got 7"),
-        ("retain", lambda c: c["records"]["a/1"].pop("answer"), "records/a/1/answer: want str, got nothing"),
-        ("retain", lambda c: c["records"]["a/1"].update(tokens=1.5), "records/a/1/tokens: want int, got 1.5"),
-        ("retain", lambda c: c["records"]["a/1"].update(tokens=0), "record a/1: tokens is 0, want at least 1"),
+        (
+            "retain",
+            lambda c: c["records"]["a/1"].pop("loss"),
+            "retain.json: records/a/1/loss is missing",
+        ),
+        (
+            "retain",
+            lambda c: c["records"]["a/1"].update(loss=math.nan),
+            "retain.json: records/a/1/loss is nan",
+        ),
+        (
+            "retain",
+            lambda c: c["records"]["a/1"].update(loss=True),
+            "records/a/1/loss: want a number, got True",
+        ),
+        (
+            "retain",
+            lambda c: c["records"]["a/1"].update(answer=7),
+            "records/a/1/answer: want a text, got 7",
+        ),
+        ("retain", lambda c: c["records"]["a/1"].pop("answer"), "records/a/1/answer is missing"),
+        (
+            "retain",
+            lambda c: c["records"]["a/1"].update(tokens=1.5),
+            "records/a/1/tokens: want a whole number, got 1.5",
+        ),
+        ("retain", lambda c: c["records"]["a/1"].update(tokens=0), "records/a/1/tokens: "),
         (
             "retain",
             lambda c: c["records"]["a/0"].update(perturbed_losses=1.0),
-            "perturbed_losses: want a list of numbers",
+            "records/a/0/perturbed_losses: want a list, got 1.0",
         ),
-        ("retain", lambda c: c["records"]["a/0"].update(stats=[1]), "records/a/0/stats: want columns, got [1]"),
+        (
+            "retain",
+            lambda c: c["records"]["a/0"].update(stats=[1]),
+            "records/a/0/stats: want an object, got [1]",
+        ),
         (
             "retain",
             lambda c: c["records"]["a/0"]["stats"].pop("mean"),
-            "a/0/stats/mean: want a list of numbers, got None",
+            "records/a/0/stats/mean is missing",
         ),
         (
             "retain",
             lambda c: c["records"]["a/0"]["stats"].update(kl=[1.0]),
-            "stats/kl: want 2 numbers, as many as in top",
+            "records/a/0/stats: Value error, kl has 1 numbers, top has 2",
         ),
-        ("retain", lambda c: c["records"]["a/0"]["stats"].update(top="1x"), "stats/top: want a 0 or 1 for each token"),
-        ("retain", lambda c: c["records"].update({"a/1": []}), "records/a/1: want the fields of a record, got []"),
-        ("retain", lambda c: c.pop("records"), "retain.json: records: want dict, got nothing"),
-        ("forget", lambda c: c.update(epoch=2), "forget.json: epoch is 2, but aggregates.json says 3"),
-        ("aggregates", lambda c: c.pop("sets"), "aggregates.json: sets: want list, got nothing"),
-        ("aggregates", lambda c: c["sets"].append("world_facts"), "world_facts.json: missing, though aggregates.json"),
+        (
+            "retain",
+            lambda c: c["records"]["a/0"]["stats"].update(top="1x"),
+            "records/a/0/stats/top: ",
+        ),
+        (
+            "retain",
+            lambda c: c["records"].update({"a/1": []}),
+            "records/a/1: want an object, got []",
+        ),
+        ("retain", lambda c: c.pop("records"), "retain.json: records is missing"),
+        (
+            "forget",
+            lambda c: c.update(epoch=2),
+            "forget.json: epoch is 2, but aggregates.json says 3",
+        ),
+        ("aggregates", lambda c: c.pop("sets"), "aggregates.json: sets is missing"),
+        (
+            "aggregates",
+            lambda c: c["sets"].append("world_facts"),
+            "world_facts.json: missing, though aggregates.json",
+        ),
     ],
 )
-def test_a_damaged_folder_is_refused_in_one_line_that_names_the_place(tmp_path, file, edit, message):
-    records.write(tmp_path, EVALUATION, AGGREGATES)
+def test_a_damaged_folder_is_refused_in_one_line_that_names_the_place(
+    tmp_path, file, edit, message
+):
+    records.write_evaluation(tmp_path, EVALUATION, AGGREGATES)
     _edit(tmp_path / f"{file}.json", edit)
     with pytest.raises(ValueError, match=r".") as error:
-        records.read(tmp_path)
+        records.read_evaluation(tmp_path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_set_left_over_from_an_earlier_evaluation_is_not_read(tmp_path):
-    records.write(tmp_path, EVALUATION, AGGREGATES)
-    only_forget = dataclasses.replace(EVALUATION, epoch=4, sets={"forget": EVALUATION.sets["forget"]})
-    records.write(tmp_path, only_forget, {})
-    assert records.read(tmp_path) == only_forget
+    records.write_evaluation(tmp_path, EVALUATION, AGGREGATES)
+    only_forget = dataclasses.replace(
+        EVALUATION, epoch=4, sets={"forget": EVALUATION.sets["forget"]}
+    )
+    records.write_evaluation(tmp_path, only_forget, {})
+    assert records.read_evaluation(tmp_path) == only_forget
 
 
 @pytest.mark.parametrize(
-    "field", [{"loss": math.nan}, {"paraphrased_loss": math.inf}, {"perturbed_losses": (1.0, math.nan)}]
+    "field",
+    [{"loss": math.nan}, {"paraphrased_loss": math.inf}, {"perturbed_losses": (1.0, math.nan)}],
 )
 def test_a_record_refuses_a_loss_that_is_not_finite(field):
-    with pytest.raises(ValueError, match=rf"record a/0: {next(iter(field))}.* is (nan|inf), want a finite number"):
+    with pytest.raises(
+        ValueError, match=rf"record a/0: {next(iter(field))}.* is (nan|inf), want a finite number"
+    ):
         dataclasses.replace(FULL, **field)
 
 
@@ -168,8 +249,10 @@ def test_two_records_of_a_set_cannot_have_the_same_id():
 
 @pytest.mark.parametrize("shape", [_dicts, dict], ids=["dicts", "lists"])
 def test_a_log_of_another_repository_becomes_records(tmp_path, shape):
-    actual = records.read(_log(tmp_path, shape(ROWS)))
-    first = Record("forget/0", "[INST] Who? [/INST]", "Me.", 0.5, 4, 0.75, (1.0, 2.0), "Me, I guess.")
+    actual = records.read_evaluation(_log(tmp_path, shape(ROWS)))
+    first = Record(
+        "forget/0", "[INST] Who? [/INST]", "Me.", 0.5, 4, 0.75, (1.0, 2.0), "Me, I guess."
+    )
     second = Record("forget/1", "[INST] Why? [/INST]", "So.", 1.5, 7, 1.25, (3.0, 4.0), "No.")
     assert actual == Evaluation("log", {"forget": RecordSet("forget", (first, second))})
 
@@ -184,7 +267,7 @@ def test_a_log_of_another_repository_becomes_records(tmp_path, shape):
     ],
 )
 def test_each_task_of_a_log_has_its_set(tmp_path, task, name):
-    found = records.read(_log(tmp_path, _dicts(ROWS), task)).sets
+    found = records.read_evaluation(_log(tmp_path, _dicts(ROWS), task)).sets
     assert list(found) == [name]
     assert found[name].records[1].id == f"{name}/1"
 
@@ -192,45 +275,70 @@ def test_each_task_of_a_log_has_its_set(tmp_path, task, name):
 def test_rows_of_a_log_are_matched_by_key_whatever_their_order(tmp_path):
     task = _dicts(ROWS)
     task["avg_paraphrased_loss"] = {"1": 1.25, "0": 0.75}
-    first, second = records.read(_log(tmp_path, task)).sets["forget"].records
+    first, second = records.read_evaluation(_log(tmp_path, task)).sets["forget"].records
     assert (first.paraphrased_loss, second.paraphrased_loss) == (0.75, 1.25)
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda t: t.pop("avg_paraphrased_loss"), "eval_log_forget.json/avg_paraphrased_loss: the column is missing"),
-        (lambda t: t.update(avg_gt_loss=3), "eval_log_forget.json/avg_gt_loss: want rows"),
-        (lambda t: t["avg_gt_loss"].update({"1": math.nan}), "eval_log_forget.json/avg_gt_loss/1 is nan"),
+        (
+            lambda t: t.pop("avg_paraphrased_loss"),
+            "eval_log_forget.json/avg_paraphrased_loss is missing",
+        ),
+        (
+            lambda t: t.update(avg_gt_loss=3),
+            "eval_log_forget.json/avg_gt_loss: want an object, got 3",
+        ),
+        (
+            lambda t: t["avg_gt_loss"].update({"1": math.nan}),
+            "eval_log_forget.json/avg_gt_loss/1 is nan",
+        ),
         (
             lambda t: t["average_perturb_loss"]["1"].append(math.inf),
             "eval_log_forget.json/average_perturb_loss/1/2 is inf",
         ),
-        (lambda t: t.update(truth_ratio={"0": -math.inf}), "eval_log_forget.json/truth_ratio/0 is -inf"),
+        (
+            lambda t: t.update(truth_ratio={"0": -math.inf}),
+            "eval_log_forget.json/truth_ratio/0 is -inf",
+        ),
         (
             lambda t: t["generated_text"].pop("1"),
             "/generated_text has 1 rows, avg_gt_loss 2: only one of them has row 1",
         ),
-        (lambda t: t["avg_gt_loss"].pop("0"), "/num_token_gt has 2 rows, avg_gt_loss 1: only one of them has row 0"),
-        (lambda t: t["num_token_gt"].update({"0": 0}), "/num_token_gt/0: want a count of at least 1, got 0"),
-        (lambda t: t["avg_gt_loss"].update({"1": "low"}), "/avg_gt_loss/1: want a number, got 'low'"),
-        (lambda t: t["average_perturb_loss"].update({"0": 1.0}), "/average_perturb_loss/0: want a list of numbers"),
-        (lambda t: t["generated_text"]["1"].pop(), "/generated_text/1: want [prompt, generated, answer], got ['[INST]"),
+        (
+            lambda t: t["avg_gt_loss"].pop("0"),
+            "/num_token_gt has 2 rows, avg_gt_loss 1: only one of them has row 0",
+        ),
+        (lambda t: t["num_token_gt"].update({"0": 0}), "/num_token_gt/0: "),
+        (
+            lambda t: t["avg_gt_loss"].update({"1": "low"}),
+            "/avg_gt_loss/1: want a number, got 'low'",
+        ),
+        (
+            lambda t: t["average_perturb_loss"].update({"0": 1.0}),
+            "/average_perturb_loss/0: want a list, got 1.0",
+        ),
+        (lambda t: t["generated_text"]["1"].pop(), "/generated_text/1: "),
     ],
 )
-def test_a_damaged_log_is_refused_in_one_line_that_names_file_task_column_and_row(tmp_path, edit, message):
+def test_a_damaged_log_is_refused_in_one_line_that_names_file_task_column_and_row(
+    tmp_path, edit, message
+):
     task = _dicts(copy.deepcopy(ROWS))
     edit(task)
     with pytest.raises(ValueError, match=r".") as error:
-        records.read(_log(tmp_path, task))
+        records.read_evaluation(_log(tmp_path, task))
     assert str(error.value).startswith(f"{tmp_path / 'log.json'}: eval_log_forget.json/")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_lists_of_different_lengths_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="num_token_gt has 1 rows, avg_gt_loss 2: only one of them has row 1"):
-        records.read(_log(tmp_path, ROWS | {"num_token_gt": [4]}))
+    with pytest.raises(
+        ValueError, match="num_token_gt has 1 rows, avg_gt_loss 2: only one of them has row 1"
+    ):
+        records.read_evaluation(_log(tmp_path, ROWS | {"num_token_gt": [4]}))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +348,7 @@ def test_lists_of_different_lengths_are_refused(tmp_path):
         ("", "not valid JSON, perhaps cut short"),
         ("[1, 2]", r"want a JSON object, got \[1, 2\]"),
         ('{"loss": 1}', "not an evaluation log: want tasks eval_log.json, .*; got loss"),
-        ('{"eval_log.json": 3}', "eval_log.json: want columns, got 3"),
+        ('{"eval_log.json": 3}', "eval_log.json: want an object, got 3"),
         ('{"eval_log.json": NaN}', "eval_log.json is nan, want a finite number"),
     ],
     ids=["truncated", "empty", "list", "foreign", "no columns", "NaN"],
@@ -249,7 +357,7 @@ def test_a_file_that_is_no_log_is_refused_in_one_line(tmp_path, text, message):
     path = tmp_path / "log.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=message) as error:
-        records.read(path)
+        records.read_evaluation(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
 
@@ -258,9 +366,9 @@ def test_bytes_that_are_not_text_are_refused_and_never_unpickled(tmp_path):
     path = tmp_path / "log.pkl"
     path.write_bytes(b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07builtins\x94.")
     with pytest.raises(ValueError, match="not valid JSON"):
-        records.read(path)
+        records.read_evaluation(path)
 
 
 def test_nothing_at_the_path_is_said_to_be_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.json"):
-        records.read(tmp_path / "absent.json")
+        records.read_evaluation(tmp_path / "absent.json")

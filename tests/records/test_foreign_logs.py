@@ -20,12 +20,17 @@ def _loss(*losses):
 
 
 def _set(prefix, paraphrased):
-    texts = [("user\n\nWho?assistant\n\n", "Me.", "Me, I guess."), ("user\n\nWhy?assistant\n\n", "So.", "No.")]
+    texts = [
+        ("user\n\nWho?assistant\n\n", "Me.", "Me, I guess."),
+        ("user\n\nWhy?assistant\n\n", "So.", "No."),
+    ]
     keys = ("input", "ground_truth", "generation")
     found = {
         f"{prefix}_Q_A_Prob": _loss(0.5, 1.5),
         f"{prefix}_Q_A_PERT_Prob": _loss([1.0, 2.0], [3.0, 4.0]),
-        f"{prefix}_Q_A_ROUGE": _by_index(*({"rougeL_recall": 0.1, **dict(zip(keys, t, strict=True))} for t in texts)),
+        f"{prefix}_Q_A_ROUGE": _by_index(
+            *({"rougeL_recall": 0.1, **dict(zip(keys, t, strict=True))} for t in texts)
+        ),
     }
     return found | ({f"{prefix}_Q_A_PARA_Prob": _loss(0.75, 1.25)} if paraphrased else {})
 
@@ -45,7 +50,7 @@ def _write(folder, content):
 
 
 def test_open_unlearnings_log_becomes_records(tmp_path):
-    actual = records.read(_write(tmp_path / "evals_forget10", LOG))
+    actual = records.read_evaluation(_write(tmp_path / "evals_forget10", LOG))
     first, second = ("user\n\nWho?assistant\n\n", "Me."), ("user\n\nWhy?assistant\n\n", "So.")
 
     def rows(name, *paraphrased):
@@ -61,7 +66,7 @@ def test_open_unlearnings_log_becomes_records(tmp_path):
 
 def test_open_unlearnings_numbers_come_out_up_to_its_epsilon(tmp_path):
     # memorization.py by hand: the geometric mean of wrong answers over the right one, aggregated set by set
-    values = tofu.aggregate(records.read(_write(tmp_path, LOG)))
+    values = tofu.aggregate(records.read_evaluation(_write(tmp_path, LOG)))
     ratio = [math.exp(-1.5) / (math.exp(-0.75) + 1e-10), math.exp(-3.5) / (math.exp(-1.25) + 1e-10)]
     expected = sum(min(r, 1 / (r + 1e-10)) for r in ratio) / 2
     assert values["forget/truth_ratio"] == pytest.approx(expected, rel=1e-8)
@@ -75,13 +80,13 @@ def test_open_unlearnings_numbers_come_out_up_to_its_epsilon(tmp_path):
 
 
 def test_a_log_of_some_sets_has_those_alone(tmp_path):
-    assert list(records.read(_write(tmp_path, _set("forget", True))).sets) == ["forget"]
+    assert list(records.read_evaluation(_write(tmp_path, _set("forget", True))).sets) == ["forget"]
 
 
 def test_what_open_unlearning_wrote_survives_our_own_format(tmp_path):
-    found = records.read(_write(tmp_path / "a", LOG))
-    records.write(tmp_path / "b", found, {})
-    assert records.read(tmp_path / "b") == found
+    found = records.read_evaluation(_write(tmp_path / "a", LOG))
+    records.write_evaluation(tmp_path / "b", found, {})
+    assert records.read_evaluation(tmp_path / "b") == found
 
 
 @pytest.mark.parametrize(
@@ -89,7 +94,10 @@ def test_what_open_unlearning_wrote_survives_our_own_format(tmp_path):
     [
         (lambda c: c.pop("forget_Q_A_PARA_Prob"), "forget_Q_A_PARA_Prob is missing"),
         (lambda c: c.pop("ra_Q_A_ROUGE"), "ra_Q_A_ROUGE is missing"),
-        (lambda c: c.update(wf_Q_A_Prob=0.4), "wf_Q_A_Prob/value_by_index: want values by question, got 0.4"),
+        (
+            lambda c: c.update(wf_Q_A_Prob=0.4),
+            "wf_Q_A_Prob/value_by_index: want an object, got 0.4",
+        ),
         (
             lambda c: c["forget_Q_A_Prob"]["value_by_index"].pop("1"),
             "forget_Q_A_ROUGE has 2 rows, forget_Q_A_Prob 1: only one of them has row 1",
@@ -104,11 +112,11 @@ def test_what_open_unlearning_wrote_survives_our_own_format(tmp_path):
         ),
         (
             lambda c: c["forget_Q_A_ROUGE"]["value_by_index"]["0"].pop("input"),
-            "forget_Q_A_ROUGE/value_by_index/0/input: want a text, got None",
+            "forget_Q_A_ROUGE/value_by_index/0/input is missing",
         ),
         (
             lambda c: c["forget_Q_A_PERT_Prob"]["value_by_index"].update({"0": 3}),
-            "forget_Q_A_PERT_Prob/value_by_index/0: want the values of a question, got 3",
+            "forget_Q_A_PERT_Prob/value_by_index/0: want an object, got 3",
         ),
     ],
 )
@@ -117,5 +125,5 @@ def test_a_damaged_log_of_open_unlearning_is_refused_in_one_line(tmp_path, edit,
     edit(content)
     path = _write(tmp_path, content)
     with pytest.raises(ValueError, match=r".") as error:
-        records.read(path)
+        records.read_evaluation(path)
     assert str(error.value) == f"{path}: {message}"

@@ -174,7 +174,7 @@ def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float
     same_stages = [f"stages.{name}.trainer.precision=32-true" for name in ("target", "retain")]
     assert fit.main([*words, *same_stages, "trainer.max_epochs=1"]) == 0
     # Before training the weights are those of the other run, to the last bit.
-    exact, mixed = (records.read(folder / "eval" / "0").sets for folder in (run.folder, tmp_path / "mixed"))
+    exact, mixed = (records.read_evaluation(folder / "eval" / "0").sets for folder in (run.folder, tmp_path / "mixed"))
     for name in ("forget", "retain"):
         pairs = [(a.loss, b.loss) for a, b in zip(exact[name].records, mixed[name].records, strict=True)]
         assert all(a != b for a, b in pairs)
@@ -183,7 +183,7 @@ def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float
         assert all(torch.tensor(b).bfloat16().item() != b for _, b in pairs)
     # So are the retain model's records that its are compared with: the same model, once more.
     stage = next((tmp_path / "stages").glob("retain-*/eval"))
-    made = (records.read(folder).sets["forget"].records for folder in stage.iterdir())
+    made = (records.read_evaluation(folder).sets["forget"].records for folder in stage.iterdir())
     once, again = ([record.loss for record in found] for found in made)
     assert once != again
     assert once == pytest.approx(again, rel=0.02)

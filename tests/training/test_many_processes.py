@@ -100,7 +100,7 @@ def test_four_bits_in_two_processes_log_what_one_logs(where, folder):
 def gives_the_recorded_losses(model, run):
     """The exported model in transformers alone, on the answers that the policy was evaluated on, one at a time."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(run / "model")
-    found = records.read(run / "eval" / "2").sets["forget"].records
+    found = records.read_evaluation(run / "eval" / "2").sets["forget"].records
     assert found
     for record in found:
         ids = tokenizer(f"Question: {record.prompt}\nAnswer: {record.answer}", return_tensors="pt")["input_ids"]

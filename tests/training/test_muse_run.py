@@ -51,7 +51,7 @@ def test_a_run_on_muse_is_measured_against_the_retain_model(tmp_path, capsys):
         assert {"muse/verbmem_forget", "muse/knowmem_forget", "muse/knowmem_retain", "membership/min_k"} <= row.keys()
     # The row's numbers are those of its records and of the retain stage's, by the same rules.
     (retain,) = (tmp_path / "runs" / "stages").glob("retain-*/eval/*")
-    ours, theirs = records.read(folder / "eval" / "1"), records.read(retain)
+    ours, theirs = records.read_evaluation(folder / "eval" / "1"), records.read_evaluation(retain)
     expected = overall.aggregate(ours, theirs)
     assert {name: evaluated[1][name] for name in expected} == pytest.approx(expected)
     assert ours.protocol["name"] == "muse"

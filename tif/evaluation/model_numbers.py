@@ -105,7 +105,7 @@ def plan(cfg: Evaluate) -> Plan:
         if lm_tasks:
             ability.check(lm_tasks, cfg.eval.lm_eval.folder)
     with collect_problems(problems, USER_ERRORS, "retain_records: "):
-        retain = records.read(cfg.retain_records) if cfg.retain_records else None
+        retain = records.read_evaluation(cfg.retain_records) if cfg.retain_records else None
     with collect_problems(problems, USER_ERRORS):
         gibberish.check(cfg.fluency.classifier)
     if problems:

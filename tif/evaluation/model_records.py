@@ -109,7 +109,7 @@ class Checkpoint:
         made_by = [rules, data] if original is None else [rules, data, original.folder.name]
         folder = self.folder / f"{name}-{hash_json(made_by)}"
         if distributed.run_on_first_rank((folder / records.AGGREGATES).exists):
-            return records.read(folder), folder
+            return records.read_evaluation(folder), folder
         check_writable("out", folder)
         found = evaluation.evaluate(
             self.model,
@@ -122,7 +122,7 @@ class Checkpoint:
             tasks=own,
         )
         if distributed.is_first_rank():
-            records.write(folder, found, overall.aggregate(found))
+            records.write_evaluation(folder, found, overall.aggregate(found))
         return found, folder
 
 

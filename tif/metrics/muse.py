@@ -14,7 +14,7 @@ import numpy as np
 from tif.metrics import intervals, membership
 from tif.metrics.rouge import rouge_scores
 from tif.metrics.values import Floats, mean_or_none
-from tif.records.comparability import aligned, mismatch, no_records
+from tif.records.comparability import align_records, find_mismatch, find_missing_records
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
 FORGET, HOLDOUT = "privleak_forget", "privleak_holdout"
@@ -81,9 +81,9 @@ def privleak(
         ValueError: If texts or token log-probabilities are missing, or the two evaluations have
             different texts, protocols or families.
     """
-    if missing := no_records(evaluation, retain, COMPARED):
+    if missing := find_missing_records(evaluation, retain, COMPARED):
         raise ValueError(f"muse/privleak: {missing}")
-    problem = None if allow_mismatch else mismatch(evaluation, retain, COMPARED)
+    problem = None if allow_mismatch else find_mismatch(evaluation, retain, COMPARED)
     if problem:
         raise ValueError(f"muse/privleak: {problem}; allow_mismatch=True computes it all the same")
     return relative_leak(_holdout_auc(evaluation), _holdout_auc(retain))
@@ -103,7 +103,7 @@ def privleak_interval(
     """
     scores, retain_scores = [], []
     for name in COMPARED:
-        matching = aligned(evaluation.sets[name], retain.sets[name])
+        matching = align_records(evaluation.sets[name], retain.sets[name])
         if matching is None:
             return None
         scores.append(min_k_scores(evaluation.sets[name]))
@@ -202,7 +202,7 @@ def _scored_texts(
     others: tuple[Record, ...] | None = None
     if reference is not None:
         matching = (
-            aligned(records, reference.sets[records.name])
+            align_records(records, reference.sets[records.name])
             if records.name in reference.sets
             else None
         )

@@ -75,9 +75,9 @@ class Comparison:
         if self.retain is None:
             return None
         sets = muse.COMPARED if overall.is_muse(self.evaluation) else ("forget",)
-        if missing := comparability.no_records(self.evaluation, self.retain, sets):
+        if missing := comparability.find_missing_records(self.evaluation, self.retain, sets):
             raise ConfigError(f"{self.retain_source}: {missing}")
-        mismatch = comparability.mismatch(self.evaluation, self.retain, sets)
+        mismatch = comparability.find_mismatch(self.evaluation, self.retain, sets)
         if mismatch and not allow_mismatch:
             raise ConfigError(
                 f"{self.retain_source}: {mismatch}; allow_mismatch=true computes it all the same"
@@ -169,7 +169,7 @@ def _compare_forget_sets(
         tofu.log_truth_ratios(retain.sets["forget"])  # an error here is the retain model's
     with _blaming(comparison.source):
         quality = tofu.forget_quality(evaluation, retain, allow_mismatch=True)
-        matching = comparability.aligned(evaluation.sets["forget"], retain.sets["forget"])
+        matching = comparability.align_records(evaluation.sets["forget"], retain.sets["forget"])
         if matching is None:
             return quality, None
         ratios = tofu.log_truth_ratios(evaluation.sets["forget"])

@@ -22,7 +22,7 @@ import numpy as np
 from tif.metrics import memorization
 from tif.metrics.rouge import rouge_scores
 from tif.metrics.values import Floats, mean_or_none, require_records
-from tif.records.comparability import mismatch, no_records
+from tif.records.comparability import find_mismatch, find_missing_records
 from tif.records.types import PARAPHRASED, Evaluation, Record, RecordSet
 
 SETS_WITH_OPTIONS = ("real_authors", "world_facts")  # the wrong answers are the options
@@ -171,11 +171,11 @@ def forget_quality(
         ValueError: If one of them has no forget records, or they answer different questions, follow
             different protocols or come from different model families (each as far as known).
     """
-    if missing := no_records(evaluation, retain):
+    if missing := find_missing_records(evaluation, retain):
         raise ValueError(f"forget/quality: {missing}")
     ratios = log_truth_ratios(evaluation.sets["forget"])
     retain_ratios = log_truth_ratios(retain.sets["forget"])
-    problem = None if allow_mismatch else mismatch(evaluation, retain)
+    problem = None if allow_mismatch else find_mismatch(evaluation, retain)
     if problem:
         raise ValueError(f"forget/quality: {problem}; allow_mismatch=True computes it all the same")
     from scipy.stats import ks_2samp

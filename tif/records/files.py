@@ -80,7 +80,7 @@ class StoredStats(Fields):
         for name in ("logprob", "mean", "std", "kl"):
             column = getattr(self, name)
             if column is not None and len(column) != len(self.top):
-                raise ValueError(f"{len(self.top)} numbers in {name}, one per token of top")
+                raise ValueError(f"{name} has {len(column)} numbers, top has {len(self.top)}")
         return self
 
     def restore(self) -> TokenStats:
@@ -117,7 +117,7 @@ class StoredRecord(Fields):
             paraphrased_loss=self.paraphrased_loss,
             perturbed_losses=tuple(self.perturbed_losses),
             generated=self.generated,
-            stats=self.stats and self.stats.restore(),
+            stats=None if self.stats is None else self.stats.restore(),
         )
 
 
@@ -159,7 +159,7 @@ def read_evaluation(path: Path | str) -> Evaluation:
         raise ValueError(
             f"{path}: no {AGGREGATES} in it: not an evaluation, or one that did not finish"
         )
-    head = parse(StoredAggregates, load_json(file), f"{file}: ")
+    head = parse(StoredAggregates, load_json(file), file)
     return Evaluation(
         model=head.model,
         sets={name: _read_set(path / f"{name}.json", name, head) for name in head.sets},
@@ -172,7 +172,7 @@ def read_evaluation(path: Path | str) -> Evaluation:
 def _read_set(path: Path, name: str, head: StoredHead) -> RecordSet:
     if not path.is_file():
         raise ValueError(f"{path}: missing, though {AGGREGATES} lists the set {name!r}")
-    stored = parse(StoredSet, load_json(path), f"{path}: ")
+    stored = parse(StoredSet, load_json(path), path)
     for field in HEAD:
         here, there = getattr(stored, field), getattr(head, field)
         if here != there:

@@ -42,7 +42,7 @@ def convert_log(content: Mapping[str, Any], path: Path) -> Evaluation:
     sets = {}
     for task, columns in content.items():
         if task in TASKS:
-            sets[TASKS[task]] = _convert_task(TASKS[task], columns, f"{path}: {task}")
+            sets[TASKS[task]] = _convert_task(TASKS[task], columns, path, task)
     if not sets:
         raise ValueError(
             f"{path}: not an evaluation log: want tasks {', '.join(TASKS)}, or open-unlearning's "
@@ -72,9 +72,10 @@ class Task(Fields):
     generated_text: Rows[Annotated[list[str], Field(min_length=3, max_length=3)]]
 
 
-def _convert_task(name: str, columns: Any, place: str) -> RecordSet:
-    task = parse(Task, columns, place)
-    _check_same_rows({column: getattr(task, column) for column in Task.model_fields}, place)
+def _convert_task(name: str, content: Any, path: Path, task_name: str) -> RecordSet:
+    task = parse(Task, content, path, task_name)
+    columns = {column: getattr(task, column) for column in Task.model_fields}
+    _check_same_rows(columns, f"{path}: {task_name}/")
     records = []
     for row, loss in task.avg_gt_loss.items():
         prompt, generated, answer = task.generated_text[row]
@@ -103,7 +104,7 @@ def _check_same_rows(columns: Mapping[str, Mapping[str, Any]], place: str) -> No
         different = sorted(rows.keys() ^ first.keys(), key=lambda row: (len(row), row))
         if different:
             raise ValueError(
-                f"{place}/{name} has {len(rows)} rows, {first_name} {len(first)}: only one of them "
+                f"{place}{name} has {len(rows)} rows, {first_name} {len(first)}: only one of them "
                 f"has row {different[0]}"
             )
 
@@ -153,12 +154,13 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
 
 def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path) -> RecordSet:
     def parse_rows(metric: str, kind: type[T]) -> dict[str, T]:
-        place = f"{path}: {prefix}{metric}"
-        if f"{prefix}{metric}" not in content:
-            raise ValueError(f"{place} is missing")
-        value = content[f"{prefix}{metric}"]
-        rows = value.get("value_by_index") if isinstance(value, dict) else value
-        return parse(dict[str, kind], rows, f"{place}/value_by_index")  # type: ignore[valid-type]
+        key = prefix + metric
+        if key not in content:
+            raise ValueError(f"{path}: {key} is missing")
+        rows = (
+            content[key].get("value_by_index") if isinstance(content[key], dict) else content[key]
+        )
+        return parse(dict[str, kind], rows, path, key, "value_by_index")  # type: ignore[valid-type]
 
     losses = parse_rows("Prob", Loss)
     texts = parse_rows("ROUGE", Texts)

@@ -15,6 +15,17 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 T = TypeVar("T")
 
 
+# What is wanted, by pydantic's type of error; others keep pydantic's message.
+WANTED = {
+    "model_type": "want an object",
+    "dict_type": "want an object",
+    "list_type": "want a list",
+    "string_type": "want a text",
+    "float_type": "want a number",
+    "int_type": "want a whole number",
+}
+
+
 class Fields(BaseModel, strict=True, allow_inf_nan=False):
     """Base of the JSON objects that are read; no value is converted, further keys are ignored."""
 
@@ -37,26 +48,27 @@ def load_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def parse(kind: type[T], value: Any, place: str) -> T:
+def parse(kind: type[T], value: Any, file: Path, *keys: str) -> T:
     """Return a JSON value as the given type.
 
     Args:
         kind: a subclass of Fields, or a container of them.
         value: from `load_json`.
-        place: file and keys of the value, separated by "/".
+        file: where the value is, for the error.
+        keys: that lead to the value in the file.
 
     Raises:
-        ValueError: One line with the place, what is wanted and what is there.
+        ValueError: One line with file and keys, what is wanted and what is there.
     """
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as errors:
         error = errors.errors()[0]
-        keys = "/".join(str(key) for key in error["loc"])
-        wanted = error["msg"].replace("Input should be", "want").replace("Value error", "want")
-        got = "nothing" if error["type"] == "missing" else f"{error['input']!r:.40}"
-        separator = "/" if keys and not place.endswith(": ") else ""
-        raise ValueError(f"{place}{separator}{keys}: {wanted}, got {got}") from None
+        place = f"{file}: " + "/".join([*keys, *map(str, error["loc"])])
+        if error["type"] == "missing":
+            raise ValueError(f"{place} is missing") from None
+        wanted = WANTED.get(error["type"], error["msg"])
+        raise ValueError(f"{place}: {wanted}, got {error['input']!r:.40}") from None
 
 
 def _find_non_finite(value: Any, place: str) -> str | None:

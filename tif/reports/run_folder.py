@@ -56,7 +56,7 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
     evaluations, training = evaluation_rows(folder), training_rows(folder)
     intervals = {}
     if evaluations:
-        last_records = records.read(folder / "eval" / str(evaluations[-1]["epoch"]))
+        last_records = records.read_evaluation(folder / "eval" / str(evaluations[-1]["epoch"]))
         intervals = named_intervals(last_records, retain)
     best_epoch = overall.find_best_epoch(evaluations, overall.get_best_metric(eval_section(folder).best))
     best_rows = [row for row in evaluations if row["epoch"] == best_epoch]

@@ -77,8 +77,8 @@ def generations_table(folder: Path, first: int, last: int) -> Table:
 
     `eval.samples` questions are shown. Rich markup inside the texts is printed as it stands.
     """
-    first_sets = records.read(folder / "eval" / str(first)).sets
-    last_sets = records.read(folder / "eval" / str(last)).sets
+    first_sets = records.read_evaluation(folder / "eval" / str(first)).sets
+    last_sets = records.read_evaluation(folder / "eval" / str(last)).sets
     set_name = [name for name in GENERATION_SETS if name in first_sets][0]
     before, after = first_sets[set_name].records, last_sets[set_name].records
     table = Table(title="Forget questions, before and after", show_lines=True)

@@ -138,7 +138,7 @@ def check_lm_eval(tasks: Sequence[str], folder: str | None) -> None:
 def read_retain_records(path: str) -> records.Evaluation:
     """Return the records that `eval.retain_records` names; raise ConfigError if there are none."""
     try:
-        return records.read(path)
+        return records.read_evaluation(path)
     except (OSError, ValueError) as error:
         wanted = "want the eval folder of a retain model's run or a stage's name"
         reason = f"{wanted} ({one_line(error)})"
@@ -181,7 +181,7 @@ def check_retain_records(
         expected_sets[name] = records.RecordSet(name, tuple(expected_records))
     protocol = muse_prompts.PROTOCOL if benchmark.tasks else settings.protocol
     expected = records.Evaluation("", expected_sets, family, {"name": protocol})
-    problem = comparability.mismatch(expected, retain, _compared_sets(benchmark))
+    problem = comparability.find_mismatch(expected, retain, _compared_sets(benchmark))
     if problem:
         raise ConfigError(f"eval.retain_records: {settings.retain_records}: {problem}")
 

@@ -48,7 +48,7 @@ def retain_model_records(
     folder = stage / "eval" / hash_json([rules, trainer.precision, *prints])
     with distributed.locked_on_first_rank(f"{stage}.lock", "records of the retain model"):
         if distributed.run_on_first_rank((folder / records.AGGREGATES).exists):
-            return records.read(folder)
+            return records.read_evaluation(folder)
         console.print("evaluating the retain model")
         with torch_state.seeded(0):  # nothing is drawn, and the global random state stays as it is
             policy = models.load_policy(plain_model, encoder.tokenizer, seed=0)
@@ -66,7 +66,7 @@ def retain_model_records(
                 tasks=benchmark.tasks,
             )
         if distributed.is_first_rank():
-            records.write(folder, evaluated, overall.aggregate(evaluated))
+            records.write_evaluation(folder, evaluated, overall.aggregate(evaluated))
     return evaluated
 
 

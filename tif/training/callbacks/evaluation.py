@@ -204,7 +204,7 @@ class PolicyEvaluation(Callback):
     ) -> None:
         folder = self.inputs.folder / str(epoch)
         for result in results:
-            records.write(folder / result.name, result.records, result.metrics)
+            records.write_evaluation(folder / result.name, result.records, result.metrics)
         if lm_eval_scores:
             write_text(folder / "lm-eval.json", json.dumps(lm_eval_scores, indent=1) + "\n")
 

@@ -166,7 +166,11 @@ def test_an_aggregate_that_is_nan_is_refused_before_anything_is_written(tmp_path
             lambda c: c["records"]["a/1"].update(tokens=1.5),
             "records/a/1/tokens: want a whole number, got 1.5",
         ),
-        ("retain", lambda c: c["records"]["a/1"].update(tokens=0), "records/a/1/tokens: "),
+        (
+            "retain",
+            lambda c: c["records"]["a/1"].update(tokens=0),
+            "records/a/1: record a/1: tokens is 0, want at least 1",
+        ),
         (
             "retain",
             lambda c: c["records"]["a/0"].update(perturbed_losses=1.0),
@@ -185,25 +189,25 @@ def test_an_aggregate_that_is_nan_is_refused_before_anything_is_written(tmp_path
         (
             "retain",
             lambda c: c["records"]["a/0"]["stats"].update(kl=[1.0]),
-            "records/a/0/stats: Value error, kl has 1 numbers, top has 2",
+            "records/a/0/stats: kl has 1 numbers, top has 2",
         ),
         (
             "retain",
             lambda c: c["records"]["a/0"]["stats"].update(top="1x"),
-            "records/a/0/stats/top: ",
+            "records/a/0/stats/top/1: ",
         ),
         (
             "retain",
             lambda c: c["records"].update({"a/1": []}),
             "records/a/1: want an object, got []",
         ),
-        ("retain", lambda c: c.pop("records"), "retain.json: records is missing"),
+        ("retain", lambda c: c.pop("records"), "retain.json: records: want an object, got None"),
         (
             "forget",
             lambda c: c.update(epoch=2),
             "forget.json: epoch is 2, but aggregates.json says 3",
         ),
-        ("aggregates", lambda c: c.pop("sets"), "aggregates.json: sets is missing"),
+        ("aggregates", lambda c: c.pop("sets"), "aggregates.json: sets: want a list, got None"),
         (
             "aggregates",
             lambda c: c["sets"].append("world_facts"),

@@ -10,17 +10,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from tif.records.foreign_logs import convert_log
-from tif.records.json_values import Fields, load_json, parse
-from tif.records.types import Evaluation, Record, RecordSet, TokenStats
+from tif.records.json_values import load_json, parse
+from tif.records.types import Evaluation, Record, RecordSet
 from tif.utils.files import write_text
 
 AGGREGATES = "aggregates.json"
 HEAD = ("model", "family", "epoch", "protocol")  # fields of an Evaluation that every file repeats
+TOP_CHARACTERS = {"0": False, "1": True}  # TokenStats.top in a file: a character per token
 
 
 def write_evaluation(
@@ -66,83 +65,6 @@ def _records_to_json(records: Iterable[Record]) -> str:
     return "{\n" + ",\n".join(lines) + "\n }"
 
 
-class StoredStats(Fields):
-    """A TokenStats in a file; `top` has a character per token, 1 for true."""
-
-    top: Annotated[str, Field(pattern="^[01]*$")]
-    logprob: list[float]
-    mean: list[float]
-    std: list[float]
-    kl: list[float] | None = None
-
-    @model_validator(mode="after")
-    def _check_lengths(self) -> "StoredStats":
-        for name in ("logprob", "mean", "std", "kl"):
-            column = getattr(self, name)
-            if column is not None and len(column) != len(self.top):
-                raise ValueError(f"{name} has {len(column)} numbers, top has {len(self.top)}")
-        return self
-
-    def restore(self) -> TokenStats:
-        """Return it as TokenStats."""
-        return TokenStats(
-            logprob=tuple(self.logprob),
-            top=tuple(character == "1" for character in self.top),
-            mean=tuple(self.mean),
-            std=tuple(self.std),
-            kl=None if self.kl is None else tuple(self.kl),
-        )
-
-
-class StoredRecord(Fields):
-    """A Record in a file, without its id."""
-
-    prompt: str
-    answer: str
-    loss: float
-    tokens: Annotated[int, Field(ge=1)] | None
-    paraphrased_loss: float | None
-    perturbed_losses: list[float]
-    generated: str | None
-    stats: StoredStats | None = None
-
-    def restore(self, record_id: str) -> Record:
-        """Return it as a Record."""
-        return Record(
-            id=record_id,
-            prompt=self.prompt,
-            answer=self.answer,
-            loss=self.loss,
-            tokens=self.tokens,
-            paraphrased_loss=self.paraphrased_loss,
-            perturbed_losses=tuple(self.perturbed_losses),
-            generated=self.generated,
-            stats=None if self.stats is None else self.stats.restore(),
-        )
-
-
-class StoredHead(Fields):
-    """What every file of an evaluation begins with."""
-
-    model: str
-    family: str | None = None
-    epoch: int | None = None
-    protocol: dict[str, Any]
-
-
-class StoredSet(StoredHead):
-    """<set>.json."""
-
-    data: str | None = None
-    records: dict[str, StoredRecord]
-
-
-class StoredAggregates(StoredHead):
-    """aggregates.json; its metrics are computed from the records again."""
-
-    sets: list[str]
-
-
 def read_evaluation(path: Path | str) -> Evaluation:
     """Read a folder of `write_evaluation`, or a log file that `foreign_logs` knows.
 
@@ -159,23 +81,27 @@ def read_evaluation(path: Path | str) -> Evaluation:
         raise ValueError(
             f"{path}: no {AGGREGATES} in it: not an evaluation, or one that did not finish"
         )
-    head = parse(StoredAggregates, load_json(file), file)
-    return Evaluation(
-        model=head.model,
-        sets={name: _read_set(path / f"{name}.json", name, head) for name in head.sets},
-        family=head.family,
-        protocol=head.protocol,
-        epoch=head.epoch,
-    )
+    content = load_json(file)
+    names = parse(list[str], content.get("sets"), file, "sets")
+    evaluation: Evaluation = parse(Evaluation, {**content, "sets": {}}, file)
+    sets = {name: _read_set(path / f"{name}.json", name, content) for name in names}
+    return dataclasses.replace(evaluation, sets=sets)
 
 
-def _read_set(path: Path, name: str, head: StoredHead) -> RecordSet:
+def _read_set(path: Path, name: str, aggregates: Mapping[str, Any]) -> RecordSet:
     if not path.is_file():
         raise ValueError(f"{path}: missing, though {AGGREGATES} lists the set {name!r}")
-    stored = parse(StoredSet, load_json(path), path)
+    content = load_json(path)
     for field in HEAD:
-        here, there = getattr(stored, field), getattr(head, field)
+        here, there = content.get(field), aggregates.get(field)
         if here != there:
             raise ValueError(f"{path}: {field} is {here!r}, but {AGGREGATES} says {there!r}")
-    records = [record.restore(record_id) for record_id, record in stored.records.items()]
-    return RecordSet(name, tuple(records), stored.data)
+    records = []
+    fields_by_id = parse(dict[str, dict[str, Any]], content.get("records"), path, "records")
+    for record_id, fields in fields_by_id.items():
+        stats = fields.get("stats")
+        if isinstance(stats, dict) and isinstance(stats.get("top"), str):
+            stats["top"] = [TOP_CHARACTERS.get(character) for character in stats["top"]]
+        record = {**fields, "id": record_id}
+        records.append(parse(Record, record, path, "records", record_id))
+    return RecordSet(name, tuple(records), content.get("data"))

@@ -4,13 +4,14 @@ Called by `records.files.read_evaluation`. Known are the eval_log_aggregated.jso
 NPO and the TIF release, and the TOFU_EVAL.json of locuslab/open-unlearning.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from tif.records.json_values import Fields, parse
+from tif.records.json_values import parse
 from tif.records.types import Evaluation, Record, RecordSet
 
 T = TypeVar("T")
@@ -59,7 +60,8 @@ def _key_by_index(rows: Any) -> Any:
 Rows = Annotated[dict[str, T], BeforeValidator(_key_by_index)]
 
 
-class Task(Fields):
+@dataclasses.dataclass(frozen=True)
+class Task:
     """A task of an eval_log_aggregated.json: its columns that we read.
 
     generated_text has [prompt, generation, answer] in each row.
@@ -72,9 +74,12 @@ class Task(Fields):
     generated_text: Rows[Annotated[list[str], Field(min_length=3, max_length=3)]]
 
 
+COLUMNS = [field.name for field in dataclasses.fields(Task)]
+
+
 def _convert_task(name: str, content: Any, path: Path, task_name: str) -> RecordSet:
-    task = parse(Task, content, path, task_name)
-    columns = {column: getattr(task, column) for column in Task.model_fields}
+    task: Task = parse(Task, content, path, task_name)
+    columns = {column: getattr(task, column) for column in COLUMNS}
     _check_same_rows(columns, f"{path}: {task_name}/")
     records = []
     for row, loss in task.avg_gt_loss.items():
@@ -109,19 +114,22 @@ def _check_same_rows(columns: Mapping[str, Mapping[str, Any]], place: str) -> No
             )
 
 
-class Loss(Fields):
+@dataclasses.dataclass(frozen=True)
+class Loss:
     """Mean loss of an answer in open-unlearning's *_Prob."""
 
     avg_loss: float
 
 
-class Losses(Fields):
+@dataclasses.dataclass(frozen=True)
+class Losses:
     """Mean losses of the wrong answers in open-unlearning's *_PERT_Prob."""
 
     avg_loss: list[float]
 
 
-class Texts(Fields):
+@dataclasses.dataclass(frozen=True)
+class Texts:
     """Texts of a question in open-unlearning's *_ROUGE."""
 
     input: str
@@ -160,7 +168,8 @@ def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path)
         rows = (
             content[key].get("value_by_index") if isinstance(content[key], dict) else content[key]
         )
-        return parse(dict[str, kind], rows, path, key, "value_by_index")  # type: ignore[valid-type]
+        parsed: dict[str, T] = parse(dict[str, kind], rows, path, key, "value_by_index")  # type: ignore[valid-type]
+        return parsed
 
     losses = parse_rows("Prob", Loss)
     texts = parse_rows("ROUGE", Texts)

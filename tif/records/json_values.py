@@ -1,33 +1,30 @@
 """Read JSON from outside with one-line errors that name the file and the key.
 
-pydantic checks the fields; its errors, which take several lines, become one. Called by the other
+pydantic checks the values; its errors, which take several lines, become one. Called by the other
 files of this room.
 """
 
+import functools
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
-
 # What is wanted, by pydantic's type of error; others keep pydantic's message.
 WANTED = {
-    "model_type": "want an object",
+    "dataclass_type": "want an object",
     "dict_type": "want an object",
     "list_type": "want a list",
+    "tuple_type": "want a list",
     "string_type": "want a text",
     "float_type": "want a number",
     "int_type": "want a whole number",
 }
-
-
-class Fields(BaseModel, strict=True, allow_inf_nan=False):
-    """Base of the JSON objects that are read; no value is converted, further keys are ignored."""
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -48,11 +45,11 @@ def load_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def parse(kind: type[T], value: Any, file: Path, *keys: str) -> T:
-    """Return a JSON value as the given type.
+def parse(kind: Any, value: Any, file: Path, *keys: str) -> Any:
+    """Return a JSON value as the given type; nothing is converted, further keys are ignored.
 
     Args:
-        kind: a subclass of Fields, or a container of them.
+        kind: a dataclass, or a container such as list[str].
         value: from `load_json`.
         file: where the value is, for the error.
         keys: that lead to the value in the file.
@@ -61,14 +58,22 @@ def parse(kind: type[T], value: Any, file: Path, *keys: str) -> T:
         ValueError: One line with file and keys, what is wanted and what is there.
     """
     try:
-        return TypeAdapter(kind).validate_python(value)
+        # As JSON, because only then a list counts as a tuple and an object as a dataclass.
+        return _adapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as errors:
         error = errors.errors()[0]
         place = f"{file}: " + "/".join([*keys, *map(str, error["loc"])])
         if error["type"] == "missing":
             raise ValueError(f"{place} is missing") from None
+        if error["type"] == "value_error":
+            raise ValueError(f"{place}: {error['ctx']['error']}") from None
         wanted = WANTED.get(error["type"], error["msg"])
         raise ValueError(f"{place}: {wanted}, got {error['input']!r:.40}") from None
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
 
 
 def _find_non_finite(value: Any, place: str) -> str | None:

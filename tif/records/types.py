@@ -23,6 +23,9 @@ class TokenStats:
         mean: mean of log p over the vocabulary under p (minus the entropy); Min-K++'s mu.
         std: its standard deviation under p; Min-K++'s sigma.
         kl: KL(original || policy) of the token's distribution; None without an original.
+
+    Raises:
+        ValueError: If the columns have different lengths.
     """
 
     logprob: tuple[float, ...]
@@ -30,6 +33,12 @@ class TokenStats:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     kl: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("logprob", "mean", "std", "kl"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.top):
+                raise ValueError(f"{name} has {len(column)} numbers, top has {len(self.top)}")
 
 
 @dataclasses.dataclass(frozen=True)

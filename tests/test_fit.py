@@ -13,7 +13,7 @@ from tif import evaluate, fit
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.data.fictitious import generate_fictitious
-from tif.identifiers import span_file as store
+from tif.identifiers import span_file
 from tif.models import export
 from tif.models import load as models
 from tif.records import files as records
@@ -159,8 +159,8 @@ def test_gold_spans_are_not_expected_of_data_without_them(refused, tmp_path):
 
 def test_a_mask_file_for_other_data_is_refused_by_the_first_row_that_differs(refused, tmp_path):
     own, other = generate_fictitious(6, 4, 0.34, seed=0), generate_fictitious(6, 4, 0.34, seed=1)
-    store.write(tmp_path / "own.jsonl", own.forget, {"kind": "gold"})
-    store.write(tmp_path / "other.jsonl", other.forget, {"kind": "gold"})
+    span_file.write_spans(tmp_path / "own.jsonl", own.forget, {"kind": "gold"})
+    span_file.write_spans(tmp_path / "other.jsonl", other.forget, {"kind": "gold"})
     words = [*SMALL, "identifier.kind=precomputed"]
     line = one(refused(*words, "identifier.path=other.jsonl"))
     assert line.startswith("identifier.path: other.jsonl: line 2: prompt differs: the file has ")

@@ -16,14 +16,17 @@ from tests.support.small_run import SMALL
 from tif import identifiers, identify
 from tif.config import load as config
 from tif.data.benchmarks import read_benchmark
-from tif.identifiers import span_file as store
-from tif.identifiers import stored_spans
-from tif.identifiers.lookup import find
+from tif.identifiers import span_file, stored_spans
+from tif.identifiers.lookup import find_strings
 from tif.training import plan as planning
 from tif.training import run_folders
 from tif.utils import terminal
 
-AUTHORS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34"]
+AUTHORS = [
+    "data.fictitious.authors=6",
+    "data.fictitious.questions_per_author=4",
+    "data.fictitious.forget_share=0.34",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,7 @@ def _here(tmp_path, monkeypatch):
 
 def made(*words, out="spans.jsonl"):
     assert identify.main([*AUTHORS, *words, *([f"out={out}"] if out else [])]) == 0
-    return store.samples(out) if out else None
+    return span_file.read_samples(out) if out else None
 
 
 def problems(capsys, *words):
@@ -47,10 +50,16 @@ def problems(capsys, *words):
 def test_a_span_file_says_what_made_it_and_fits_the_data(capsys):
     found = made("identifier.kind=random", "identifier.random.share=0.5")
     assert "8 samples, " in capsys.readouterr().out
-    assert store.header("spans.jsonl")["identifier"] == {"kind": "random", "share": 0.5, "seed": 0}
+    assert span_file.read_header("spans.jsonl")["identifier"] == {
+        "kind": "random",
+        "share": 0.5,
+        "seed": 0,
+    }
     samples = read_benchmark(config.load(["quickstart.yaml", *AUTHORS]).data).forget
-    assert store.read("spans.jsonl", samples) == identifiers.identify(
-        config.load(["quickstart.yaml", *AUTHORS, "identifier.kind=random", "identifier.random.share=0.5"]).identifier,
+    assert span_file.attach_spans("spans.jsonl", samples) == identifiers.identify(
+        config.load(
+            ["quickstart.yaml", *AUTHORS, "identifier.kind=random", "identifier.random.share=0.5"]
+        ).identifier,
         samples,
     )
     assert [s.id for s in found] == [s.id for s in samples]
@@ -64,13 +73,15 @@ def test_without_out_the_file_is_where_fit_looks(capsys, llama):
     identifier = planning.identifier_of(cfg)
     path = stored_spans.span_path(identifier, samples, cfg.data.template, Path("r/spans"))
     assert path.is_file()
-    assert store.header(path)["identifier"]["template"] == cfg.data.template
+    assert span_file.read_header(path)["identifier"]["template"] == cfg.data.template
 
 
 def test_a_run_file_of_fit_serves_though_other_sections_are_wrong_for_fit(tmp_path):
-    (tmp_path / "my.yaml").write_text("data: {benchmark: fictitious}\nidentifier: {kind: none}\nloss: {beta: 1}\n")
+    (tmp_path / "my.yaml").write_text(
+        "data: {benchmark: fictitious}\nidentifier: {kind: none}\nloss: {beta: 1}\n"
+    )
     assert identify.main(["my.yaml", "out=a.jsonl"]) == 0
-    assert all(s.unwanted == () for s in store.samples("a.jsonl"))
+    assert all(s.unwanted == () for s in span_file.read_samples("a.jsonl"))
 
 
 def test_print_and_help(capsys):
@@ -85,26 +96,57 @@ def test_print_and_help(capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["identifier.kind=masked"], "identifier.kind: want one of gold, precomputed, all, none, random, generative"),
-        (["identifier.kind=generative"], "identifier.generative.model: want the name of a model at api.openai.com"),
         (
-            ["identifier.kind=generative", "identifier.generative.model=m", "identifier.generative.max_cost=1"],
+            ["identifier.kind=masked"],
+            "identifier.kind: want one of gold, precomputed, all, none, random, generative",
+        ),
+        (
+            ["identifier.kind=generative"],
+            "identifier.generative.model: want the name of a model at api.openai.com",
+        ),
+        (
+            [
+                "identifier.kind=generative",
+                "identifier.generative.model=m",
+                "identifier.generative.max_cost=1",
+            ],
             "identifier.generative.max_cost: needs price_in and price_out",
         ),
-        (["identifier.kind=causal_lm"], "identifier.causal_lm.model: want a causal LM that never saw the forget set"),
-        (["identifier.kind=contrastive"], "identifier.contrastive.base: want a model that did not learn"),
+        (
+            ["identifier.kind=causal_lm"],
+            "identifier.causal_lm.model: want a causal LM that never saw the forget set",
+        ),
+        (
+            ["identifier.kind=contrastive"],
+            "identifier.contrastive.base: want a model that did not learn",
+        ),
         (["identifier.random.share=1.5"], "identifier.random.share: must be <= 1, got 1.5"),
-        (["identifier.masked_lm.case=upper"], "identifier.masked_lm.case: want one of fold, exact, got 'upper'"),
-        (["identifier.masked_lm.window_tokens=3"], "identifier.masked_lm.window_tokens: must be >= 16, got 3"),
-        (["identifier.causal_lm.treshold=1"], "identifier.causal_lm.treshold: unknown key; did you mean identifier.c"),
+        (
+            ["identifier.masked_lm.case=upper"],
+            "identifier.masked_lm.case: want one of fold, exact, got 'upper'",
+        ),
+        (
+            ["identifier.masked_lm.window_tokens=3"],
+            "identifier.masked_lm.window_tokens: must be >= 16, got 3",
+        ),
+        (
+            ["identifier.causal_lm.treshold=1"],
+            "identifier.causal_lm.treshold: unknown key; did you mean identifier.c",
+        ),
         (
             ["identifier.kind=masked_lm", "identifier.masked_lm.model=./no"],
             "identifier.masked_lm.model: no folder",
         ),
-        (["identifier.kind=none", "out=spans.txt"], "out: want a file name that ends in .jsonl, got spans.txt"),
+        (
+            ["identifier.kind=none", "out=spans.txt"],
+            "out: want a file name that ends in .jsonl, got spans.txt",
+        ),
         (["identifier.kind=none", "out=/proc/no/a.jsonl"], "run.folder: /proc is not writable"),
         (["identifier.kind=precomputed"], "identifier.path: precomputed needs a span file"),
-        (["identifier.kind=precomputed", "identifier.path=no.jsonl"], "identifier.path: no.jsonl does not exist"),
+        (
+            ["identifier.kind=precomputed", "identifier.path=no.jsonl"],
+            "identifier.path: no.jsonl does not exist",
+        ),
         (["data.benchmark=tofu", "data.path=null"], "data.path: tofu needs a folder"),
         (["data.benchmark=text"], "data.path: text needs a file or folder of your own, got null"),
         (["data.benchmark=text", "data.path=./no"], "data.path: no file or folder ./no"),
@@ -136,7 +178,11 @@ def test_compare_and_show_print_what_they_say(capsys, tokenizer, tmp_path, monke
     rows = [line.split() for line in table.splitlines()]
     every = by_words["files"]["all"]
     assert ["1", "gold", f"{every['precision']:.3f}", "1.000", "1.000", "1.000"] in rows
-    assert ["2", "all", *(f"{every[name]:.3f}" for name in ("uw_share", "precision", "recall", "f1"))] in rows
+    assert [
+        "2",
+        "all",
+        *(f"{every[name]:.3f}" for name in ("uw_share", "precision", "recall", "f1")),
+    ] in rows
     assert ["2", "all", f"{by_words['jaccard']['all']['gold']:.3f}", "1.000"] in rows
     monkeypatch.setattr(terminal.console, "width", 30)
     assert identify.main(["compare", *["gold.jsonl"] * 9]) == 0
@@ -157,7 +203,9 @@ def test_compare_and_show_print_what_they_say(capsys, tokenizer, tmp_path, monke
     assert "<mark>" in (tmp_path / "gold.html").read_text()
 
 
-def test_the_file_is_made_once_and_again_where_something_changed(llama, other_llama, monkeypatch, capsys):
+def test_the_file_is_made_once_and_again_where_something_changed(
+    llama, other_llama, monkeypatch, capsys
+):
     calls = []
     real = identifiers.identify
     monkeypatch.setattr(identifiers, "identify", lambda *a, **k: calls.append(1) or real(*a, **k))
@@ -172,7 +220,9 @@ def test_the_file_is_made_once_and_again_where_something_changed(llama, other_ll
 
     first = ask()
     assert ask() == first
-    assert ask("loss.beta=0.2", "identifier.random.seed=3", "identifier.tokens_per_batch=64") == first
+    assert (
+        ask("loss.beta=0.2", "identifier.random.seed=3", "identifier.tokens_per_batch=64") == first
+    )
     assert len(calls) == 1
     for n, words in enumerate(
         (["identifier.causal_lm.threshold=0.5"], [f"identifier.causal_lm.model={other_llama}"],
@@ -196,7 +246,14 @@ def test_two_that_ask_at_once_make_one_file(llama, monkeypatch):
         return real(*args, **keys)
 
     monkeypatch.setattr(identifiers, "identify", slow)
-    cfg = config.load(["quickstart.yaml", *AUTHORS, "identifier.kind=causal_lm", f"identifier.causal_lm.model={llama}"])
+    cfg = config.load(
+        [
+            "quickstart.yaml",
+            *AUTHORS,
+            "identifier.kind=causal_lm",
+            f"identifier.causal_lm.model={llama}",
+        ]
+    )
     samples, found = read_benchmark(cfg.data).forget, []
 
     def identify_once():
@@ -216,13 +273,20 @@ def test_two_that_ask_at_once_make_one_file(llama, monkeypatch):
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_file_and_no_lock(tmp_path, llama):
     """SIGKILL while the words are found: the next one makes the file, the killed one's lock is gone with it."""
-    keys = [*AUTHORS, "identifier.kind=causal_lm", f"identifier.causal_lm.model={llama}", "run.folder=runs"]
+    keys = [
+        *AUTHORS,
+        "identifier.kind=causal_lm",
+        f"identifier.causal_lm.model={llama}",
+        "run.folder=runs",
+    ]
     code = (
         "import sys, time, tif.identifiers.causal_lm as c\n"
         "def hang(*a):\n    print('IN', flush=True)\n    time.sleep(60)\n"
-        "c.causal_lm = hang\nfrom tif import identify\nidentify.main(sys.argv[1:])\n"
+        "c.identify_by_causal_lm = hang\nfrom tif import identify\nidentify.main(sys.argv[1:])\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, *keys], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *keys], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     try:
         assert any("IN" in line for line in child.stdout)
     finally:
@@ -233,10 +297,17 @@ def test_a_killed_run_leaves_no_file_and_no_lock(tmp_path, llama):
     assert len(list((tmp_path / "runs" / "spans").glob("*.jsonl"))) == 1
 
 
-def test_planning_loads_no_weights_and_tells_a_wrong_model_before_anything_is_written(capsys, tmp_path, llama):
+def test_planning_loads_no_weights_and_tells_a_wrong_model_before_anything_is_written(
+    capsys, tmp_path, llama
+):
     from tif import fit
 
-    words = [*SMALL, "run.folder=r", "identifier.kind=contrastive", f"identifier.contrastive.base={tmp_path}/no"]
+    words = [
+        *SMALL,
+        "run.folder=r",
+        "identifier.kind=contrastive",
+        f"identifier.contrastive.base={tmp_path}/no",
+    ]
     assert fit.main(words) == 2
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 1
@@ -244,12 +315,17 @@ def test_planning_loads_no_weights_and_tells_a_wrong_model_before_anything_is_wr
     assert not (tmp_path / "r").exists()
 
 
-def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(capsys, tmp_path, monkeypatch):
+def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(
+    capsys, tmp_path, monkeypatch
+):
     monkeypatch.setenv("OPENAI_API_KEY", llm_server_stub.KEY)
     with llm_server_stub.serving() as stub:
         keys = ["identifier.kind=generative", f"identifier.generative.base_url={stub.url}",
                 "identifier.generative.model=m", "identifier.generative.price_in=1"]  # fmt: skip
-        assert identify.main([*AUTHORS, *keys, "identifier.generative.dry_run=true", "out=gpt.jsonl"]) == 0
+        assert (
+            identify.main([*AUTHORS, *keys, "identifier.generative.dry_run=true", "out=gpt.jsonl"])
+            == 0
+        )
         told = capsys.readouterr().out
         assert "8 samples: 8 requests to send" in told
         assert "cost about" in told
@@ -257,14 +333,14 @@ def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(
         found = made(*keys, out="gpt.jsonl")
         assert "8 replies got" in capsys.readouterr().out
         for s in found:
-            assert s.unwanted == find(llm_server_stub.capitals(s.answer), s.answer)[0] != ()
-        assert store.header("gpt.jsonl")["identifier"]["model"] == "m"
-        assert "price_in" not in store.header("gpt.jsonl")["identifier"]
+            assert s.unwanted == find_strings(llm_server_stub.capitals(s.answer), s.answer)[0] != ()
+        assert span_file.read_header("gpt.jsonl")["identifier"]["model"] == "m"
+        assert "price_in" not in span_file.read_header("gpt.jsonl")["identifier"]
         asked = len(stub.bodies)
         made(*keys, "identifier.generative.max_in_flight=2", out="other.jsonl")
         made(*keys, "run.folder=elsewhere", out="third.jsonl")  # from the kept answers
         assert len(stub.bodies) == asked
-        assert store.samples("third.jsonl") == found
+        assert span_file.read_samples("third.jsonl") == found
         assert identify.main([*AUTHORS, *keys, "--print"]) == 0
         assert stub.headers[0]["authorization"] == f"Bearer {llm_server_stub.KEY}"
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
@@ -283,29 +359,45 @@ def test_a_server_that_is_not_there_is_one_line_and_leaves_no_span_file(capsys, 
 
 
 def test_a_kind_that_needs_no_spans_asks_for_no_model():
-    cfg = config.load(["quickstart.yaml", "identifier.kind=contrastive", "identifier.contrastive.base=retain"])
+    cfg = config.load(
+        ["quickstart.yaml", "identifier.kind=contrastive", "identifier.contrastive.base=retain"]
+    )
     assert planning.wants_spans(cfg)
     assert planning.identifier_stages(cfg) == ("target", "retain")
-    cfg = config.load(["quickstart.yaml", "loss.on=all", "loss.preserve=none", "identifier.kind=random"])
+    cfg = config.load(
+        ["quickstart.yaml", "loss.on=all", "loss.preserve=none", "identifier.kind=random"]
+    )
     assert not planning.wants_spans(cfg)
 
 
-def test_a_document_of_your_own_is_identified_whole_and_unlearned_in_pieces(tmp_path, untrained_bert):
+def test_a_document_of_your_own_is_identified_whole_and_unlearned_in_pieces(
+    tmp_path, untrained_bert
+):
     from tif import fit
 
-    book = " ".join(f"{sentence} 第{n}章 🚢" for n, sentence in enumerate(language_models.SENTENCES * 12))
+    book = " ".join(
+        f"{sentence} 第{n}章 🚢" for n, sentence in enumerate(language_models.SENTENCES * 12)
+    )
     (tmp_path / "forget.txt").write_text(book, encoding="utf-8")
     (tmp_path / "retain.txt").write_text("The sea is wide. " * 60)
     data = ["data.benchmark=text", f"data.path={tmp_path}"]
     keys = [*data, "identifier.kind=masked_lm", f"identifier.masked_lm.model={untrained_bert}"]
     assert identify.main([*keys, "out=spans.jsonl"]) == 0
-    (found,) = store.samples("spans.jsonl")
+    (found,) = span_file.read_samples("spans.jsonl")
     assert (found.prompt, found.answer) == ("", book)
     assert found.unwanted[-1].end > len(book) - 40  # to its end
     run = [*SMALL, *data, "identifier.kind=precomputed", "identifier.path=spans.jsonl", "run.folder=r",
            "data.max_tokens=16", "trainer.max_epochs=1", "model.path=null", "run.name=book"]  # fmt: skip
-    assert fit.main([*run, "eval.enabled=false", "eval.retain_records=null", "eval.forget_quality=false"]) == 0
-    rows = [json.loads(line) for line in (tmp_path / "r" / "book" / "metrics.jsonl").read_text().splitlines()]
+    assert (
+        fit.main(
+            [*run, "eval.enabled=false", "eval.retain_records=null", "eval.forget_quality=false"]
+        )
+        == 0
+    )
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "r" / "book" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rows[-1]["step"] > 10  # a document of its own would be one
     assert rows[-1]["train/uw_logit_change"] < 0
 
@@ -329,11 +421,11 @@ def test_fit_makes_the_spans_on_the_way_from_its_own_stages(tmp_path, capsys):
              "trainer.max_epochs=1", "eval.enabled=false", "eval.forget_quality=false"]  # fmt: skip
     assert fit.main(words) == 0
     (file,) = (tmp_path / "r" / "spans").glob("contrastive-*.jsonl")
-    head = store.header(file)["identifier"]
+    head = span_file.read_header(file)["identifier"]
     assert head["model"].endswith("/model")
     assert "target-" in head["model"]
     assert "retain-" in head["base"]
-    assert sum(len(s.unwanted) for s in store.samples(file)) > 0
+    assert sum(len(s.unwanted) for s in span_file.read_samples(file)) > 0
     capsys.readouterr()
     assert fit.main(words) == 0
     assert "(made before)" in capsys.readouterr().out

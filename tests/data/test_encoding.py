@@ -14,7 +14,7 @@ from tif.config.schema import Model
 from tif.data.encoding import Encoded, Encoder, collate, split_into_pieces
 from tif.data.samples import Sample, Span
 from tif.data.tofu import read_tofu
-from tif.identifiers.precomputed import precomputed
+from tif.identifiers.precomputed import read_precomputed
 from tif.models.load import load_tokenizer
 
 TEMPLATE = "Q: {prompt} A:"
@@ -348,7 +348,7 @@ def real(request, shared):
 def released(shared: pathlib.Path, split: str, by: str, rule: str):
     """Each row of a released mask: the sample as we read it, its raw common (or target) characters."""
     folder = shared / "tofu_masks" / f"{split}_with_common_words_{by}"
-    identified = precomputed(folder, read_tofu(str(shared / "tofu"), split).forget, rule)
+    identified = read_precomputed(folder, read_tofu(str(shared / "tofu"), split).forget, rule)
     for row, sample in zip(datasets.load_from_disk(str(folder)), identified, strict=True):
         cell = f"[{','.join(row['common_words'])}]" if rule == "complement" else row["target_words"]
         yield sample, {i for word in json.loads(cell) for i in range(word["start"], word["end"])}

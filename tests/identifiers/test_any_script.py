@@ -9,9 +9,9 @@ import pytest
 from tests.support import language_models, llm_server_stub
 from tif import identifiers
 from tif.config import load as config
-from tif.identifiers import span_file as store
-from tif.identifiers.lookup import find
-from tif.identifiers.words import words
+from tif.identifiers import span_file
+from tif.identifiers.lookup import find_strings
+from tif.identifiers.words import find_words
 
 
 def covered(found):
@@ -29,7 +29,7 @@ def test_every_kind_covers_every_character_once(name, llama, other_llama, untrai
     cfg.masked_lm.model, cfg.causal_lm.model, cfg.device = untrained_bert, llama, "cpu"
     cfg.contrastive.model, cfg.contrastive.base = llama, other_llama
     text = language_models.TEXTS[name] * 12
-    starts, ends = ({getattr(w, side) for w in words(text)} for side in ("start", "end"))
+    starts, ends = ({getattr(w, side) for w in find_words(text)} for side in ("start", "end"))
     for kind in ("all", "none", "random", "masked_lm", "causal_lm", "contrastive"):
         cfg.kind = kind
         (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
@@ -44,11 +44,13 @@ def test_every_kind_covers_every_character_once(name, llama, other_llama, untrai
 @pytest.mark.parametrize("name", language_models.TEXTS)
 def test_gold_spans_come_through_as_they_are_and_through_a_span_file(name, tmp_path):
     text = language_models.TEXTS[name] * 12
-    gold = dataclasses.replace(language_models.sample(text, "谁?"), unwanted=tuple(words(text))[1::3])
+    gold = dataclasses.replace(
+        language_models.sample(text, "谁?"), unwanted=tuple(find_words(text))[1::3]
+    )
     cfg = config.load(["quickstart.yaml"]).identifier
     cfg.kind = "gold"
     assert identifiers.identify(cfg, [gold]) == (gold,)
-    store.write(tmp_path / "gold.jsonl", [gold], identifiers.settings(cfg, ""))
+    span_file.write_spans(tmp_path / "gold.jsonl", [gold], identifiers.describe_settings(cfg, ""))
     cfg.kind, cfg.path = "precomputed", str(tmp_path / "gold.jsonl")
     (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
     expected = {i for w in gold.unwanted for i in range(w.start, w.end)}
@@ -59,13 +61,22 @@ def test_gold_spans_come_through_as_they_are_and_through_a_span_file(name, tmp_p
 def test_masks_of_common_words_cover_every_other_character_but_outer_blanks_once(name, tmp_path):
     """Common is every other word, target each third of the rest: what is neither is general under `targets`."""
     text = language_models.TEXTS[name] * 12
-    rows = [json.dumps({"word": text[w.start : w.end], "start": w.start, "end": w.end}) for w in words(text)]
-    row = {"question": "谁?", "answer": text, "common_words": rows[::2], "target_words": f"[{','.join(rows[1::6])}]"}
+    rows = [
+        json.dumps({"word": text[w.start : w.end], "start": w.start, "end": w.end})
+        for w in find_words(text)
+    ]
+    row = {
+        "question": "谁?",
+        "answer": text,
+        "common_words": rows[::2],
+        "target_words": f"[{','.join(rows[1::6])}]",
+    }
     datasets.Dataset.from_list([row]).save_to_disk(tmp_path / "masks")
     cfg = config.load(["quickstart.yaml"]).identifier
     cfg.kind, cfg.path = "precomputed", str(tmp_path / "masks")
+    spans = list(find_words(text))
     common, target = (
-        {i for w in own for i in range(w.start, w.end)} for own in (list(words(text))[::2], list(words(text))[1::6])
+        {i for w in chosen for i in range(w.start, w.end)} for chosen in (spans[::2], spans[1::6])
     )
     visible = {i for i, char in enumerate(text) if not char.isspace()}
     cfg.rule = "complement"
@@ -81,7 +92,10 @@ def test_masks_of_common_words_cover_every_other_character_but_outer_blanks_once
 @pytest.mark.parametrize("window", [200, 10_000])
 def test_generative_finds_each_named_word_wherever_it_stands_in_any_script(name, window, tmp_path):
     def even(text):
-        return [text[w.start : w.end] for w in words(text) if (w.end - w.start) % 2 == 0 or "第" < text[w.start] < "药"]
+        chosen = [
+            w for w in find_words(text) if (w.end - w.start) % 2 == 0 or "第" < text[w.start] < "药"
+        ]
+        return [text[w.start : w.end] for w in chosen]
 
     def answer(body):
         return json.dumps({"words": even(llm_server_stub.text_of(body["messages"][1]["content"]))})
@@ -91,10 +105,15 @@ def test_generative_finds_each_named_word_wherever_it_stands_in_any_script(name,
         stub.answer = answer
         cfg = config.load(["quickstart.yaml"]).identifier
         cfg.kind = "generative"
-        own = {"base_url": stub.url, "model": "m", "window_characters": window, "cache": str(tmp_path)}
+        own = {
+            "base_url": stub.url,
+            "model": "m",
+            "window_characters": window,
+            "cache": str(tmp_path),
+        }
         cfg.generative = type(cfg.generative)(**own)
         (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
     assert (len(stub.texts) == 1) == (window > len(text))
     language_models.unwanted(found)
-    assert found.unwanted == find(even(text), text)[0]
+    assert found.unwanted == find_strings(even(text), text)[0]
     assert len(found.unwanted) > 20

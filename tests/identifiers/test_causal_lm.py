@@ -12,21 +12,27 @@ from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
 from tif.config.identifier import CausalLM, Contrastive
 from tif.config.schema import Identifier
 from tif.data.fictitious import generate_fictitious
-from tif.identifiers import check, identify, settings, windows
-from tif.identifiers.words import words
+from tif.identifiers import check_models, describe_settings, identify, windows
+from tif.identifiers.words import find_words
 
 TEMPLATE = "Q: {prompt}\nA:"
-SAMPLES = [sample(a, "Where was she born?", str(i)) for i, a in enumerate((*SENTENCES, *TEXTS.values()))]
+SAMPLES = [
+    sample(a, "Where was she born?", str(i)) for i, a in enumerate((*SENTENCES, *TEXTS.values()))
+]
 
 
 def causal(model, samples, template=TEMPLATE, batch=4096, **keys):
-    cfg = Identifier(kind="causal_lm", device="cpu", tokens_per_batch=batch, causal_lm=CausalLM(model, **keys))
+    cfg = Identifier(
+        kind="causal_lm", device="cpu", tokens_per_batch=batch, causal_lm=CausalLM(model, **keys)
+    )
     return identify(cfg, samples, template)
 
 
 def contrastive(model, base, samples, **keys):
     return identify(
-        Identifier(kind="contrastive", device="cpu", contrastive=Contrastive(model, base, **keys)), samples, TEMPLATE
+        Identifier(kind="contrastive", device="cpu", contrastive=Contrastive(model, base, **keys)),
+        samples,
+        TEMPLATE,
     )
 
 
@@ -40,7 +46,7 @@ def plain(folder, sample, template=TEMPLATE):
     with torch.no_grad():
         logprobs = net(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
     found = []
-    for w in words(sample.answer):
+    for w in find_words(sample.answer):
         a, b = w.start + len(before), w.end + len(before)
         touching = [t for t, (s, e) in enumerate(read["offset_mapping"]) if s < b and e > a]
         found.append(sum(logprobs[t, read["input_ids"][t]].item() for t in touching))
@@ -48,7 +54,10 @@ def plain(folder, sample, template=TEMPLATE):
 
 
 def flags(found):
-    return [any(s.start <= w.start and w.end <= s.end for s in found.unwanted) for w in words(found.answer)]
+    return [
+        any(s.start <= w.start and w.end <= s.end for s in found.unwanted)
+        for w in find_words(found.answer)
+    ]
 
 
 def middle(values):
@@ -71,7 +80,9 @@ def test_without_the_prompt_the_answer_starts_the_text(llama):
     border = middle(expected)
     (found,) = causal(llama, SAMPLES[:1], threshold=math.exp(border), context="answer")
     assert flags(found) == [x < border for x in expected]
-    bare = [sample(s.answer, "", s.id) for s in SAMPLES[:1]]  # a plain document has no prompt to put in a template
+    bare = [
+        sample(s.answer, "", s.id) for s in SAMPLES[:1]
+    ]  # a plain document has no prompt to put in a template
     assert flags(causal(llama, bare, threshold=math.exp(border))[0]) == flags(found)
 
 
@@ -88,8 +99,12 @@ def test_models_with_different_tokenizers_compare_by_words(llama, tmp_path):
     from tif.config.schema import Model
     from tif.models.load import load_tokenizer
 
-    other = language_models.llama(tmp_path, load_tokenizer(Model(init={"vocab_size": 300}), SENTENCES), seed=2)
-    rises = [[t - b for t, b in zip(plain(llama, s), plain(other, s), strict=True)] for s in SAMPLES]
+    other = language_models.llama(
+        tmp_path, load_tokenizer(Model(init={"vocab_size": 300}), SENTENCES), seed=2
+    )
+    rises = [
+        [t - b for t, b in zip(plain(llama, s), plain(other, s), strict=True)] for s in SAMPLES
+    ]
     margin = middle([x for own in rises for x in own])
     found = contrastive(llama, other, SAMPLES, margin=margin)
     assert [flags(s) for s in found] == [[x >= margin for x in own] for own in rises]
@@ -98,14 +113,21 @@ def test_models_with_different_tokenizers_compare_by_words(llama, tmp_path):
 @pytest.mark.parametrize("text", [" ".join(TEXTS.values()) * 4, "word " * 400, "中" * 300])
 def test_long_texts_in_any_script_give_valid_spans(llama, other_llama, text):
     long = sample(text, "Who?")
-    for found in (*causal(llama, [long], window_tokens=40), *contrastive(llama, other_llama, [long], window_tokens=40)):
+    for found in (
+        *causal(llama, [long], window_tokens=40),
+        *contrastive(llama, other_llama, [long], window_tokens=40),
+    ):
         unwanted(found)
-    reached = flags(causal(llama, [long], window_tokens=40, threshold=1.0)[0])  # but where the model is certain
-    assert sum(reached) > 0.9 * len(list(words(text)))
+    reached = flags(
+        causal(llama, [long], window_tokens=40, threshold=1.0)[0]
+    )  # but where the model is certain
+    assert sum(reached) > 0.9 * len(list(find_words(text)))
 
 
 @pytest.mark.parametrize("kind", ["masked_lm", "causal_lm", "contrastive"])
-def test_the_progress_bar_counts_words_as_they_are_decided(kind, llama, other_llama, untrained_bert, monkeypatch):
+def test_the_progress_bar_counts_words_as_they_are_decided(
+    kind, llama, other_llama, untrained_bert, monkeypatch
+):
     seen, totals = [], []
 
     @contextlib.contextmanager
@@ -113,30 +135,44 @@ def test_the_progress_bar_counts_words_as_they_are_decided(kind, llama, other_ll
         totals.append(total)
         yield types.SimpleNamespace(advance=lambda steps, note: seen.append((steps, note)))
 
-    monkeypatch.setattr(windows, "bar", bar)
+    monkeypatch.setattr(windows, "progress_bar", bar)
     cfg = Identifier(kind=kind, device="cpu", tokens_per_batch=100)
     cfg.masked_lm.model, cfg.causal_lm.model = untrained_bert, llama
     cfg.contrastive.model, cfg.contrastive.base = llama, other_llama
     identify(cfg, SAMPLES, TEMPLATE)
-    assert totals == [sum(len(list(words(s.answer))) for s in SAMPLES)] == [sum(steps for steps, _ in seen)]
+    assert (
+        totals
+        == [sum(len(list(find_words(s.answer))) for s in SAMPLES)]
+        == [sum(steps for steps, _ in seen)]
+    )
     assert len([steps for steps, _ in seen if steps]) > 4  # not all at the end
     assert all(note.endswith(" words/s") for _, note in seen)
 
 
 def test_settings_hold_the_template_where_it_is_read(llama):
     own = Identifier(kind="causal_lm", causal_lm=CausalLM(llama))
-    assert settings(own, "t")["template"] == "t"
-    assert "template" not in settings(Identifier(kind="causal_lm", causal_lm=CausalLM(llama, context="answer")), "t")
-    check(own)
+    assert describe_settings(own, "t")["template"] == "t"
+    assert "template" not in describe_settings(
+        Identifier(kind="causal_lm", causal_lm=CausalLM(llama, context="answer")), "t"
+    )
+    check_models(own)
 
 
 def test_both_models_are_checked(tmp_path, llama, untrained_bert):
     with pytest.raises(ValueError, match="identifier") as error:
-        check(Identifier(kind="contrastive", contrastive=Contrastive(str(tmp_path / "x"), str(tmp_path / "y"))))
+        check_models(
+            Identifier(
+                kind="contrastive",
+                contrastive=Contrastive(str(tmp_path / "x"), str(tmp_path / "y")),
+            )
+        )
     first, second = str(error.value).splitlines()
     assert first.startswith("identifier.contrastive.model: no folder")
     assert second.startswith("identifier.contrastive.base: no folder")
-    check(Identifier(kind="contrastive", contrastive=Contrastive("target", llama)), leave_out=["target"])
+    check_models(
+        Identifier(kind="contrastive", contrastive=Contrastive("target", llama)),
+        leave_out=["target"],
+    )
 
 
 @pytest.mark.slow
@@ -148,4 +184,6 @@ def test_a_real_model_finds_more_gold_than_chance(smollm2):
     assert time.monotonic() - start < 120
     gold, ours = ([f for s in which for f in flags(s)] for which in (samples, found))
     right = sum(a and b for a, b in zip(gold, ours, strict=True))
-    assert 2 * right / (sum(gold) + sum(ours)) > 1.3 * 2 * sum(gold) / (len(gold) + sum(gold))  # better than `all`
+    assert 2 * right / (sum(gold) + sum(ours)) > 1.3 * 2 * sum(gold) / (
+        len(gold) + sum(gold)
+    )  # better than `all`

@@ -7,8 +7,8 @@ from tif.config.identifier import RandomWords
 from tif.config.schema import Identifier
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Span
-from tif.identifiers import check, identify, settings
-from tif.identifiers.words import words
+from tif.identifiers import check_models, describe_settings, identify
+from tif.identifiers.words import find_words
 
 SAMPLES = generate_fictitious(8, 10, 0.5).forget
 
@@ -19,12 +19,16 @@ def random_words(samples, share=0.3, seed=0):
 
 def test_gold_is_what_the_data_came_with():
     assert identify(Identifier(kind="gold"), SAMPLES) == SAMPLES
-    with pytest.raises(ValueError, match="identifier.kind: gold, but this benchmark has no gold spans"):
+    with pytest.raises(
+        ValueError, match="identifier.kind: gold, but this benchmark has no gold spans"
+    ):
         identify(Identifier(kind="gold"), [sample("plain")])
 
 
 def test_all_and_none_are_the_ends():
-    everything, nothing = (identify(Identifier(kind=k), [sample(" Wo, rd.")])[0].unwanted for k in ("all", "none"))
+    everything, nothing = (
+        identify(Identifier(kind=k), [sample(" Wo, rd.")])[0].unwanted for k in ("all", "none")
+    )
     assert everything == (Span(0, 8),)
     assert nothing == ()
 
@@ -37,7 +41,7 @@ def test_random_draws_whole_words_by_seed_and_id_alone():
     same_text = random_words([sample("a b c d e f g h", name=str(n)) for n in range(9)], 0.5)
     assert len({s.unwanted for s in same_text}) > 1
     for s in once:
-        starts, ends = zip(*((w.start, w.end) for w in words(s.answer)), strict=True)
+        starts, ends = zip(*((w.start, w.end) for w in find_words(s.answer)), strict=True)
         assert all(span.start in starts and span.end in ends for span in s.unwanted)
 
 
@@ -48,9 +52,9 @@ def test_random_leaves_the_global_generator_alone():
 
 
 def test_random_takes_about_its_share():
-    drawn = [sum(w.start >= s.start and w.end <= s.end for s in found.unwanted for w in words(found.answer))
+    drawn = [sum(w.start >= s.start and w.end <= s.end for s in found.unwanted for w in find_words(found.answer))
              for found in random_words(SAMPLES, 0.3)]  # fmt: skip
-    total = sum(len(list(words(s.answer))) for s in SAMPLES)
+    total = sum(len(list(find_words(s.answer))) for s in SAMPLES)
     assert total > 400
     assert 0.25 < sum(drawn) / total < 0.35
     assert all(s.unwanted == () for s in random_words(SAMPLES, 0.0))
@@ -64,9 +68,13 @@ def test_controls_give_valid_spans_in_any_script(kind, text):
 
 
 def test_settings_name_what_decides_and_nothing_else():
-    assert settings(Identifier(kind="none"), "t") == {"kind": "none"}
-    assert settings(Identifier(kind="random"), "t") == {"kind": "random", "share": 0.3, "seed": 0}
-    assert settings(Identifier(kind="precomputed", path="p"), "t") == {
+    assert describe_settings(Identifier(kind="none"), "t") == {"kind": "none"}
+    assert describe_settings(Identifier(kind="random"), "t") == {
+        "kind": "random",
+        "share": 0.3,
+        "seed": 0,
+    }
+    assert describe_settings(Identifier(kind="precomputed", path="p"), "t") == {
         "kind": "precomputed", "path": "p", "rule": "complement",
     }  # fmt: skip
-    check(Identifier(kind="random"))
+    check_models(Identifier(kind="random"))

@@ -3,12 +3,12 @@ import unicodedata
 import pytest
 
 from tif.data.samples import Span
-from tif.identifiers.lookup import find, fold
+from tif.identifiers.lookup import find_strings, normalize
 
 
 def texts(wanted, text):
     """The places found, as text, and what was not found."""
-    spans, missing = find(wanted, text)
+    spans, missing = find_strings(wanted, text)
     return [text[s.start : s.end] for s in spans], list(missing)
 
 
@@ -36,7 +36,11 @@ def texts(wanted, text):
         ("Zoë", "Zoe\u0308 and Zoë, not Zoe", ["Zoe\u0308", "Zoë"]),
         ("Zoe", "Zoe\u0308 and Zoe", ["Zoe"]),
         ("q", "q\u0303 and q", ["q"]),  # an accent without a composed letter
-        ("한국", "\u1112\u1161\u11ab\u1100\u116e\u11a8 한국", ["\u1112\u1161\u11ab\u1100\u116e\u11a8", "한국"]),
+        (
+            "한국",
+            "\u1112\u1161\u11ab\u1100\u116e\u11a8 한국",
+            ["\u1112\u1161\u11ab\u1100\u116e\u11a8", "한국"],
+        ),
         ("Zoë", "🎈🎈 Zoë", ["Zoë"]),
         ("🎈", "🎈Zoë🎈", ["🎈", "🎈"]),
         ("❤", "I ❤\ufe0f it", ["❤\ufe0f"]),
@@ -66,14 +70,16 @@ def test_overlapping_words_become_one_span():
 
 
 def test_spans_are_sorted_and_count_code_points():
-    spans, missing = find(["Oslo", "Zoë", "Lima"], "🎈 Zoë in Oslo, Zoë")
+    spans, missing = find_strings(["Oslo", "Zoë", "Lima"], "🎈 Zoë in Oslo, Zoë")
     assert spans == (Span(2, 5), Span(9, 13), Span(15, 18))
     assert missing == ("Lima",)
 
 
-@pytest.mark.parametrize("text", ["plain text", "o\ufb03ce ½ ℃ Zoe\u0308 \u1112\u1161\u11ab", "🎈 مُحَمَّد", "①²ﾊﾞ"])
+@pytest.mark.parametrize(
+    "text", ["plain text", "o\ufb03ce ½ ℃ Zoe\u0308 \u1112\u1161\u11ab", "🎈 مُحَمَّد", "①²ﾊﾞ"]
+)
 def test_folding_is_nfkc_of_the_whole_and_its_pieces_cover_the_text(text):
-    folded = fold(text)
+    folded = normalize(text)
     assert folded.text == unicodedata.normalize("NFKC", text)
     assert [s.start for s in folded.spans] == [0, *(s.end for s in folded.spans[:-1])]
     assert folded.spans[-1].end == len(text)
@@ -81,5 +87,5 @@ def test_folding_is_nfkc_of_the_whole_and_its_pieces_cover_the_text(text):
 
 def test_a_long_text_is_folded_in_linear_time():
     text = "Łucja Mbekani’s o\ufb03ce " * 10_000
-    spans, _ = find(["Mbekani"], text)
+    spans, _ = find_strings(["Mbekani"], text)
     assert len(spans) == 10_000

@@ -7,8 +7,8 @@ from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
 from tif.config.identifier import MaskedLM
 from tif.config.schema import Identifier
 from tif.data.samples import Span
-from tif.identifiers import check, identify, masked_lm, settings
-from tif.identifiers.language_models import limit, load
+from tif.identifiers import check_models, describe_settings, identify, masked_lm
+from tif.identifiers.language_models import Placement, find_context_length, load_language_model
 
 ANSWERS = (
     *SENTENCES,
@@ -41,7 +41,9 @@ def as_released(folder, answer, exact=False):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     words, common = answer.split(), []
     for i, word in enumerate(words):
-        ids = tokenizer(" ".join([*words[:i], tokenizer.mask_token, *words[i + 1 :]]), return_tensors="pt")["input_ids"]
+        ids = tokenizer(
+            " ".join([*words[:i], tokenizer.mask_token, *words[i + 1 :]]), return_tensors="pt"
+        )["input_ids"]
         at = (ids[0] == tokenizer.mask_token_id).nonzero()[0, 0]
         with torch.no_grad():
             guess = tokenizer.decode([net(input_ids=ids).logits[0, at].argmax().item()])
@@ -53,7 +55,11 @@ def as_released(folder, answer, exact=False):
 @pytest.mark.parametrize("preset", ["released-tofu", "released-muse"])
 def test_the_released_rules_equal_a_plain_loop(trained_bert, preset):
     exact = preset == "released-muse"
-    found = find(trained_bert, [sample(a, "A question?", str(i)) for i, a in enumerate(ANSWERS)], preset=preset)
+    found = find(
+        trained_bert,
+        [sample(a, "A question?", str(i)) for i, a in enumerate(ANSWERS)],
+        preset=preset,
+    )
     expected = [as_released(trained_bert, a, exact) for a in ANSWERS]
     assert [general(s) for s in found] == expected
     assert sum(map(len, expected)) > 15  # the model has learned something, and not everything
@@ -73,7 +79,9 @@ def plain_default(folder, prompt, answer, k, threshold):
     for word in "".join(" " if c in ',."()' else c for c in answer).split():
         start = text.index(word, at)
         at = start + len(word)
-        pieces = [t for t, (a, b) in enumerate(read["offset_mapping"]) if a < b and a >= start and b <= at]
+        pieces = [
+            t for t, (a, b) in enumerate(read["offset_mapping"]) if a < b and a >= start and b <= at
+        ]
         ids = torch.tensor([read["input_ids"]])
         ids[0, pieces] = tokenizer.mask_token_id
         with torch.no_grad():
@@ -94,7 +102,9 @@ def test_the_default_equals_a_plain_loop(trained_bert, k, threshold):
     samples = [sample(a, "Where was the author born?", str(i)) for i, a in enumerate(ANSWERS)]
     found = find(trained_bert, samples, top_k=k, threshold=threshold)
     actual = [[w for text in unwanted(s) for w in text.split()] for s in found]
-    assert actual == [plain_default(trained_bert, s.prompt, s.answer, k, threshold) for s in samples]
+    assert actual == [
+        plain_default(trained_bert, s.prompt, s.answer, k, threshold) for s in samples
+    ]
 
 
 def plain_cased(folder, answers, same):
@@ -111,7 +121,10 @@ def plain_cased(folder, answers, same):
             ids[0, pieces] = tokenizer.mask_token_id
             with torch.no_grad():
                 guesses = net(input_ids=ids).logits[0, pieces].argmax(-1).tolist()
-            both = [(tokenizer.decode([g]), tokenizer.decode([t])) for g, t in zip(guesses, true, strict=True)]
+            both = [
+                (tokenizer.decode([g]), tokenizer.decode([t]))
+                for g, t in zip(guesses, true, strict=True)
+            ]
             if tokenizer.unk_token_id in true or not all(same(*pair) for pair in both):
                 found.append(word)
         yield found
@@ -120,13 +133,23 @@ def plain_cased(folder, answers, same):
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 def test_tokenizers_of_other_kinds_give_whole_words(tmp_path, kind):
     """Byte-level BPE (RoBERTa) and Unigram (XLM-R): a piece may hold a blank, be one, or be some bytes of a letter."""
-    folder = language_models.bert(tmp_path, steps=100, tokenizer=language_models.cased_tokenizer(kind))
+    folder = language_models.bert(
+        tmp_path, steps=100, tokenizer=language_models.cased_tokenizer(kind)
+    )
     answers = [*SENTENCES[:3], "the author was born in Basel, where zoë was a baker."]
     samples = [sample(a, "", str(i)) for i, a in enumerate(answers)]
-    for case, same in (("exact", str.__eq__), ("fold", lambda a, b: a.strip().casefold() == b.strip().casefold())):
-        actual = [[w for text in unwanted(s) for w in text.split()] for s in find(folder, samples, case=case)]
+    for case, same in (
+        ("exact", str.__eq__),
+        ("fold", lambda a, b: a.strip().casefold() == b.strip().casefold()),
+    ):
+        actual = [
+            [w for text in unwanted(s) for w in text.split()]
+            for s in find(folder, samples, case=case)
+        ]
         assert actual == list(plain_cased(folder, answers, same))
-        assert 10 < sum(map(len, actual)) < 44  # of 44; how many varies: training Unigram is not deterministic
+        assert (
+            10 < sum(map(len, actual)) < 44
+        )  # of 44; how many varies: training Unigram is not deterministic
 
 
 def test_a_word_before_a_comma_can_be_general_by_default(trained_bert):
@@ -144,22 +167,26 @@ def test_a_word_that_the_model_cannot_say_is_unwanted(trained_bert):
 @pytest.mark.parametrize("tokens_per_batch", [16, 100, 10_000])
 def test_batches_do_not_change_the_words(trained_bert, tokens_per_batch):
     samples = [sample(a, "Who?", str(i)) for i, a in enumerate(ANSWERS)]
-    assert find(trained_bert, samples, tokens_per_batch, top_k=3) == find(trained_bert, samples, top_k=3)
+    assert find(trained_bert, samples, tokens_per_batch, top_k=3) == find(
+        trained_bert, samples, top_k=3
+    )
 
 
 def test_the_output_matrix_runs_on_masked_positions_only(trained_bert):
-    reader = load(trained_bert, True, Identifier(device="cpu"))
-    ids = torch.tensor([reader.read(SENTENCES[0]).ids])
+    reader = load_language_model(trained_bert, "masked LM", Placement("cpu"))
+    ids = torch.tensor([reader.tokenize(SENTENCES[0]).ids])
     masked, real = torch.zeros_like(ids, dtype=torch.bool), torch.ones_like(ids)
     masked[0, [2, 5]] = True
     shapes = []
     head = reader.model.get_output_embeddings()
     head.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
-    with torch.no_grad(), masked_lm.only_masked(reader.model) as forward:
+    with torch.no_grad(), masked_lm.forward_on_masked(reader.model) as forward:
         actual = forward(ids, real, masked)
     assert shapes == [(2, len(reader.tokenizer))]
     with torch.no_grad():
-        torch.testing.assert_close(actual, reader.model(input_ids=ids).logits[0, [2, 5]])  # the hook is gone
+        torch.testing.assert_close(
+            actual, reader.model(input_ids=ids).logits[0, [2, 5]]
+        )  # the hook is gone
     assert shapes[1] == (1, ids.shape[1], len(reader.tokenizer))
 
 
@@ -183,7 +210,7 @@ def test_other_families_take_the_short_way_too(family):
     ids = torch.randint(5, 50, (2, 12))
     masked = torch.zeros_like(ids, dtype=torch.bool)
     masked[0, 3] = masked[1, 7] = masked[1, 8] = True
-    with torch.no_grad(), masked_lm.only_masked(net) as forward:
+    with torch.no_grad(), masked_lm.forward_on_masked(net) as forward:
         actual = forward(ids, torch.ones_like(ids), masked)
     with torch.no_grad():
         torch.testing.assert_close(actual, net(input_ids=ids).logits[masked])
@@ -193,9 +220,14 @@ def test_a_roberta_sees_fewer_tokens_than_it_has_positions():
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=language_models.bert_tokenizer().backend_tokenizer
     )
-    assert limit(FAMILIES["roberta"], tokenizer) == 64
-    assert limit(transformers.BertConfig(max_position_embeddings=66), tokenizer) == 66
-    assert limit(transformers.BertConfig(max_position_embeddings=66), language_models.bert_tokenizer()) == 64
+    assert find_context_length(FAMILIES["roberta"], tokenizer) == 64
+    assert find_context_length(transformers.BertConfig(max_position_embeddings=66), tokenizer) == 66
+    assert (
+        find_context_length(
+            transformers.BertConfig(max_position_embeddings=66), language_models.bert_tokenizer()
+        )
+        == 64
+    )
 
 
 def test_a_long_document_is_labelled_to_its_end(trained_bert):
@@ -213,20 +245,30 @@ def test_spans_are_valid_in_any_script(untrained_bert, text, preset):
 
 
 def test_keys_win_over_the_preset():
-    assert masked_lm.resolved(MaskedLM()).model == "distilbert-base-uncased"
-    released = masked_lm.resolved(MaskedLM(preset="released-muse"))
-    assert (released.model, released.case, released.words) == ("bert-large-uncased", "exact", "blanks")
-    own = masked_lm.resolved(MaskedLM(preset="released-muse", case="fold", threshold=0.9))
+    assert masked_lm.resolve_preset(MaskedLM()).model == "distilbert-base-uncased"
+    released = masked_lm.resolve_preset(MaskedLM(preset="released-muse"))
+    assert (released.model, released.case, released.words) == (
+        "bert-large-uncased",
+        "exact",
+        "blanks",
+    )
+    own = masked_lm.resolve_preset(MaskedLM(preset="released-muse", case="fold", threshold=0.9))
     assert (own.case, own.threshold, own.pieces) == ("fold", 0.9, "one")
-    found = settings(Identifier(kind="masked_lm", masked_lm=MaskedLM(preset="released-tofu")), "t")
+    found = describe_settings(
+        Identifier(kind="masked_lm", masked_lm=MaskedLM(preset="released-tofu")), "t"
+    )
     assert None not in found.values()
-    assert (found["kind"], found["preset"], found["context"]) == ("masked_lm", "released-tofu", "answer")
+    assert (found["kind"], found["preset"], found["context"]) == (
+        "masked_lm",
+        "released-tofu",
+        "answer",
+    )
 
 
 def test_a_model_that_is_none_is_told_before_weights_load(tmp_path, llama):
     def problem(path):
         with pytest.raises(ValueError, match="^identifier.masked_lm.model: ") as error:
-            check(Identifier(kind="masked_lm", masked_lm=MaskedLM(model=str(path))))
+            check_models(Identifier(kind="masked_lm", masked_lm=MaskedLM(model=str(path))))
         assert "\n" not in str(error.value)
         return str(error.value)
 

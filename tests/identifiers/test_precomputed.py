@@ -8,10 +8,16 @@ import datasets
 import pytest
 
 from tif.data.samples import Sample, Span
-from tif.identifiers import span_file as store
-from tif.identifiers.precomputed import complement, precomputed
+from tif.identifiers import span_file
+from tif.identifiers.precomputed import read_precomputed
+from tif.identifiers.span_operations import complement, merge_spans
 
-SHARED = pathlib.Path(os.environ.get("TIF_SHARED") or pathlib.Path(__file__).parents[2].parent / "shared") / "data"
+SHARED = (
+    pathlib.Path(
+        os.environ.get("TIF_SHARED") or pathlib.Path(__file__).parents[2].parent / "shared"
+    )
+    / "data"
+)
 
 SAMPLES = [
     Sample("toy/0", "Where was she born?", "Mira Dell was born in Čačak, not Oslo."),
@@ -42,7 +48,9 @@ def table(common=COMMON, targets=TARGETS, samples=SAMPLES) -> dict:
 
 
 def save(folder: pathlib.Path, columns: dict) -> pathlib.Path:
-    kinds = {name: datasets.Value("string") for name in columns} | {"common_words": [datasets.Value("string")]}
+    kinds = {name: datasets.Value("string") for name in columns} | {
+        "common_words": [datasets.Value("string")]
+    }
     datasets.Dataset.from_dict(columns, datasets.Features(kinds)).save_to_disk(folder)
     return folder
 
@@ -65,7 +73,7 @@ def words(sample: Sample) -> list[str]:
 def message(path, samples=SAMPLES, rule="complement", key="identifier.path") -> str:
     """What `precomputed` says; always one line that begins with the key."""
     with pytest.raises(ValueError, match="identifier") as caught:
-        precomputed(path, samples, rule)
+        read_precomputed(path, samples, rule)
     text = str(caught.value)
     assert text.startswith(f"{key}: ")
     assert "\n" not in text
@@ -74,20 +82,28 @@ def message(path, samples=SAMPLES, rule="complement", key="identifier.path") -> 
 
 @pytest.mark.parametrize("folder", ["gpt", "bert"])
 def test_complement_takes_everything_between_the_common_words(request, folder):
-    first, second = precomputed(request.getfixturevalue(folder), SAMPLES, "complement")
-    assert words(first) == ["Mira Dell", "Čačak,", "Oslo."]  # no punctuation is listed, so it is unwanted
+    first, second = read_precomputed(request.getfixturevalue(folder), SAMPLES, "complement")
+    assert words(first) == [
+        "Mira Dell",
+        "Čačak,",
+        "Oslo.",
+    ]  # no punctuation is listed, so it is unwanted
     assert words(second) == ["sea stories."]  # and the newline before it is not
 
 
 def test_targets_takes_the_target_words_only(gpt):
-    first, second = precomputed(gpt, SAMPLES, "targets")
+    first, second = read_precomputed(gpt, SAMPLES, "targets")
     assert first.unwanted == (Span(0, 9), Span(22, 27))
     assert second.unwanted == ()
 
 
 def test_everything_else_of_a_sample_stays(gpt):
-    first, second = precomputed(gpt, SAMPLES, "complement")
-    assert (first.id, first.prompt, first.answer) == (SAMPLES[0].id, SAMPLES[0].prompt, SAMPLES[0].answer)
+    first, second = read_precomputed(gpt, SAMPLES, "complement")
+    assert (first.id, first.prompt, first.answer) == (
+        SAMPLES[0].id,
+        SAMPLES[0].prompt,
+        SAMPLES[0].answer,
+    )
     assert second.id == "toy/1"
 
 
@@ -108,11 +124,13 @@ def test_everything_else_of_a_sample_stays(gpt):
 def test_complement_splits_at_general_spans_and_trims_blanks(answer, general, expected):
     spans = tuple(complement(answer, [Span(*span) for span in general]))
     assert [answer[span.start : span.end] for span in spans] == expected
-    assert store.merge(spans) == spans
+    assert merge_spans(spans) == spans
 
 
 def test_an_answer_without_common_words_is_unwanted_as_a_whole(tmp_path):
-    first, _ = precomputed(save(tmp_path / "masks", table(common=[[], COMMON[1]])), SAMPLES, "complement")
+    first, _ = read_precomputed(
+        save(tmp_path / "masks", table(common=[[], COMMON[1]])), SAMPLES, "complement"
+    )
     assert words(first) == [SAMPLES[0].answer]
 
 
@@ -123,8 +141,8 @@ def test_a_folder_without_rows_is_no_mask_folder(tmp_path):
 @pytest.mark.parametrize("rule", ["complement", "targets"])
 def test_a_span_file_gives_its_own_spans_under_either_rule(tmp_path, rule):
     identified = [Sample(s.id, s.prompt, s.answer, (Span(1, 4),)) for s in SAMPLES]
-    store.write(tmp_path / "spans.jsonl", identified, {})
-    assert precomputed(tmp_path / "spans.jsonl", SAMPLES[1:], rule) == (identified[1],)
+    span_file.write_spans(tmp_path / "spans.jsonl", identified, {})
+    assert read_precomputed(tmp_path / "spans.jsonl", SAMPLES[1:], rule) == (identified[1],)
 
 
 def test_loading_prints_nothing_and_writes_nothing(gpt):
@@ -133,8 +151,8 @@ def test_loading_prints_nothing_and_writes_nothing(gpt):
 
     before = state()
     code = (
-        "import sys; from tif.data.samples import Sample; from tif.identifiers.precomputed import precomputed\n"
-        f"precomputed({str(gpt)!r}, {SAMPLES!r}, 'targets')"
+        "import sys; from tif.data.samples import Sample; from tif.identifiers.precomputed import read_precomputed\n"
+        f"read_precomputed({str(gpt)!r}, {SAMPLES!r}, 'targets')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
@@ -147,7 +165,9 @@ def test_a_missing_path_gives_the_next_step(tmp_path):
 
 
 def test_an_unknown_rule_lists_the_known_ones(gpt):
-    assert "want one of complement, targets, got 'union'" in message(gpt, rule="union", key="identifier.rule")
+    assert "want one of complement, targets, got 'union'" in message(
+        gpt, rule="union", key="identifier.rule"
+    )
 
 
 def test_targets_of_a_bert_folder_names_the_rule_that_works(bert):
@@ -167,7 +187,10 @@ def test_another_number_of_rows_shows_both_counts(gpt):
             Sample("toy/1", "What does he write?", SAMPLES[1].answer),
             "the mask has 'What does she write?', sample toy/1",
         ),
-        (Sample("toy/1", SAMPLES[1].prompt, "He rests."), "has 'He rests.'; wrong folder for this split?"),
+        (
+            Sample("toy/1", SAMPLES[1].prompt, "He rests."),
+            "has 'He rests.'; wrong folder for this split?",
+        ),
     ],
     ids=["question", "answer"],
 )
@@ -178,18 +201,25 @@ def test_a_row_of_another_sample_is_named(request, gpt, changed, says):
 
 
 @pytest.mark.parametrize("rule", ["complement", "targets"])
-@pytest.mark.parametrize("misplaced", [("Čačak", 24), ("Oslo.!", 33)], ids=["byte offset", "past the end"])
+@pytest.mark.parametrize(
+    "misplaced", [("Čačak", 24), ("Oslo.!", 33)], ids=["byte offset", "past the end"]
+)
 def test_a_span_that_is_not_its_word_is_named(tmp_path, rule, misplaced):
     column = {"complement": "common", "targets": "targets"}[rule]
     text = message(save(tmp_path / "masks", table(**{column: [[misplaced], []]})), rule=rule)
-    assert f"row 0: {column.removesuffix('s')}_words: {misplaced[0]!r} is not at {misplaced[1]}:" in text
+    assert (
+        f"row 0: {column.removesuffix('s')}_words: {misplaced[0]!r} is not at {misplaced[1]}:"
+        in text
+    )
     assert "code points" in text
 
 
 def test_a_span_past_the_end_is_refused_though_the_cut_text_agrees(tmp_path):
     columns = table()
     columns["target_words"][0] = json.dumps([{"word": "Oslo.", "start": 33, "end": 99}])
-    assert "target_words: 'Oslo.' is not at 33:99" in message(save(tmp_path / "masks", columns), rule="targets")
+    assert "target_words: 'Oslo.' is not at 33:99" in message(
+        save(tmp_path / "masks", columns), rule="targets"
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,7 +235,9 @@ def test_a_cell_that_is_no_word_is_named(tmp_path, cell):
 def test_a_missing_column_is_named(tmp_path):
     columns = table()
     del columns["answer"]
-    assert "is not a mask folder (no column answer among question, common" in message(save(tmp_path / "m", columns))
+    assert "is not a mask folder (no column answer among question, common" in message(
+        save(tmp_path / "m", columns)
+    )
 
 
 def test_a_folder_of_splits_is_refused_with_their_names(tmp_path):
@@ -264,8 +296,14 @@ def released(split: str, by: str) -> pathlib.Path:
 
 
 def tofu(split: str) -> list[Sample]:
-    rows = [json.loads(line) for line in (SHARED / "tofu" / f"{split}.json").read_text(encoding="utf-8").splitlines()]
-    return [Sample(f"tofu/{4000 - len(rows) + i}", row["question"], row["answer"]) for i, row in enumerate(rows)]
+    rows = [
+        json.loads(line)
+        for line in (SHARED / "tofu" / f"{split}.json").read_text(encoding="utf-8").splitlines()
+    ]
+    return [
+        Sample(f"tofu/{4000 - len(rows) + i}", row["question"], row["answer"])
+        for i, row in enumerate(rows)
+    ]
 
 
 def characters(spans) -> set[int]:
@@ -285,7 +323,7 @@ def ours(sample: Sample) -> set[int]:
 def test_every_nonblank_character_of_a_released_row_is_common_or_unwanted(split, by):
     shares = []
     rows = datasets.load_from_disk(str(released(split, by)))
-    identified = precomputed(released(split, by), tofu(split), "complement")
+    identified = read_precomputed(released(split, by), tofu(split), "complement")
     for row, sample in zip(rows, identified, strict=True):
         text = {i for i, character in enumerate(row["answer"]) if not character.isspace()}
         common = raw(json.loads(cell) for cell in row["common_words"]) & text
@@ -296,14 +334,14 @@ def test_every_nonblank_character_of_a_released_row_is_common_or_unwanted(split,
 
 @every_mask
 def test_released_spans_are_sorted_and_begin_and_end_with_a_word(split, by):
-    for sample in precomputed(released(split, by), tofu(split), "complement"):
-        assert store.merge(sample.unwanted or ()) == sample.unwanted
+    for sample in read_precomputed(released(split, by), tofu(split), "complement"):
+        assert merge_spans(sample.unwanted or ()) == sample.unwanted
         assert words(sample) == [text.strip() for text in words(sample)]
 
 
 @every_mask
 def test_released_rows_without_common_words_are_unwanted_as_a_whole(split, by):
-    identified = precomputed(released(split, by), tofu(split), "complement")
+    identified = read_precomputed(released(split, by), tofu(split), "complement")
     whole = [i for i, sample in enumerate(identified) if words(sample) == [sample.answer]]
     assert whole == (NO_COMMON[split] if by == "bert" else [])
 
@@ -311,10 +349,12 @@ def test_released_rows_without_common_words_are_unwanted_as_a_whole(split, by):
 @every_mask
 def test_released_targets_are_read_as_they_are_or_refused(split, by):
     if by == "bert":
-        assert "use complement" in message(released(split, by), tofu(split), "targets", key="identifier.rule")
+        assert "use complement" in message(
+            released(split, by), tofu(split), "targets", key="identifier.rule"
+        )
         return
     rows = datasets.load_from_disk(str(released(split, by)))
-    identified = precomputed(released(split, by), tofu(split), "targets")
+    identified = read_precomputed(released(split, by), tofu(split), "targets")
     for row, sample in zip(rows, identified, strict=True):
         assert ours(sample) == raw(json.loads(row["target_words"])), sample.id
     assert [i for i, sample in enumerate(identified) if not sample.unwanted] == NO_TARGET[split]
@@ -322,9 +362,16 @@ def test_released_targets_are_read_as_they_are_or_refused(split, by):
 
 @every_mask
 def test_released_spans_survive_our_own_file(tmp_path, split, by):
-    identified = precomputed(released(split, by), tofu(split), "complement")
-    store.write(tmp_path / "spans.jsonl", identified, {"name": "precomputed", "path": released(split, by).name})
-    assert precomputed(tmp_path / "spans.jsonl", tofu("forget01"), "complement") == identified[-40:]
+    identified = read_precomputed(released(split, by), tofu(split), "complement")
+    span_file.write_spans(
+        tmp_path / "spans.jsonl",
+        identified,
+        {"name": "precomputed", "path": released(split, by).name},
+    )
+    assert (
+        read_precomputed(tmp_path / "spans.jsonl", tofu("forget01"), "complement")
+        == identified[-40:]
+    )
 
 
 @every_mask

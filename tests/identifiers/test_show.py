@@ -7,10 +7,13 @@ from rich.console import Console
 
 from tests.support.language_models import TEXTS
 from tif.data.samples import Sample, Span
-from tif.identifiers.show import in_terminal, page, parts
+from tif.identifiers.show import print_samples, render_page, split_marked
 
 NASTY = Sample(
-    '<img id="x">', "<script>alert(1)</script> & Who?", "</p><b onload='x'>Mira</b> & [red]Dell[/]", (Span(18, 22),)
+    '<img id="x">',
+    "<script>alert(1)</script> & Who?",
+    "</p><b onload='x'>Mira</b> & [red]Dell[/]",
+    (Span(18, 22),),
 )
 
 
@@ -40,12 +43,19 @@ def read(text):
 
 
 def test_the_page_holds_the_data_as_text_and_never_as_markup():
-    found = read(page("<x>.jsonl", {"kind": "<i>"}, [NASTY]))
+    found = read(render_page("<x>.jsonl", {"kind": "<i>"}, [NASTY]))
     assert {t.strip("/") for t in found.tags} == {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "small", "mark",
     }  # fmt: skip
     assert found.marked[1:] == ["Mira"]  # the first is the legend's
-    for text in (NASTY.id, NASTY.prompt, NASTY.answer, "<x>.jsonl", "kind: <i>", "1 of 8 words unwanted"):
+    for text in (
+        NASTY.id,
+        NASTY.prompt,
+        NASTY.answer,
+        "<x>.jsonl",
+        "kind: <i>",
+        "1 of 8 words unwanted",
+    ):
         assert text in found.text
 
 
@@ -60,22 +70,32 @@ def contrast(*colours):
     return (max(light) + 0.05) / (min(light) + 0.05)
 
 
-@pytest.mark.parametrize(("theme", "canvas"), [(0, "#ffffff"), (1, "#121212")], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("theme", "canvas"), [(0, "#ffffff"), (1, "#121212")], ids=["light", "dark"]
+)
 def test_the_page_can_be_read_in_either_theme(theme, canvas):
-    own = re.findall(r":root\{(?:color-scheme:light dark;)?([^}]*)\}", page("t", {}, [NASTY]))
+    own = re.findall(
+        r":root\{(?:color-scheme:light dark;)?([^}]*)\}", render_page("t", {}, [NASTY])
+    )
     colours = dict(pair.split(":") for pair in own[theme].split(";"))
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # a known pair
     assert contrast(colours["--red"], colours["--behind"]) > 4.5
     assert contrast(colours["--faint"], canvas) > 4.5
-    assert contrast(colours["--red"], canvas) > 3  # the line under a word: 3 is enough for what is no text
+    assert (
+        contrast(colours["--red"], canvas) > 3
+    )  # the line under a word: 3 is enough for what is no text
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_parts_are_the_answer_and_nothing_else(text):
     s = Sample("a", "", text, (Span(0, 2), Span(5, 9), Span(len(text) - 1, len(text))))
-    assert "".join(part for part, _ in parts(s)) == text
-    assert [part for part, unwanted in parts(s) if unwanted] == [text[:2], text[5:9], text[-1]]
-    assert text in read(page("t", {}, [s])).text
+    assert "".join(part for part, _ in split_marked(s)) == text
+    assert [part for part, unwanted in split_marked(s) if unwanted] == [
+        text[:2],
+        text[5:9],
+        text[-1],
+    ]
+    assert text in read(render_page("t", {}, [s])).text
 
 
 def test_the_terminal_gets_colour_and_a_file_gets_brackets():
@@ -85,7 +105,7 @@ def test_the_terminal_gets_colour_and_a_file_gets_brackets():
         ({"force_terminal": True, "no_color": True}, "[[Mira]]"),
     ):
         out = io.StringIO()
-        in_terminal([NASTY], Console(file=out, width=20, highlight=False, **keys))
+        print_samples([NASTY], Console(file=out, width=20, highlight=False, **keys))
         assert expected in out.getvalue()
         assert "[red]Dell[/]" in out.getvalue()  # no markup of rich's either
         assert "<script>" in out.getvalue()

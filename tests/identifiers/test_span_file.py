@@ -5,13 +5,19 @@ import pathlib
 import pytest
 
 from tif.data.samples import Sample, Span, fingerprint
-from tif.identifiers import span_file as store
+from tif.identifiers import span_file
+from tif.identifiers.span_operations import merge_spans
 
 SETTINGS = {"name": "generative", "model": "invented-7b", "threshold": 0.5}
 
 
 def sample(number: int, answer: str, *spans: tuple[int, int]) -> Sample:
-    return Sample(f"toy/{number}", f"Question {number}?", answer, unwanted=tuple(Span(*span) for span in spans))
+    return Sample(
+        f"toy/{number}",
+        f"Question {number}?",
+        answer,
+        unwanted=tuple(Span(*span) for span in spans),
+    )
 
 
 SAMPLES = (
@@ -29,7 +35,7 @@ def blank(samples):
 @pytest.fixture
 def path(tmp_path) -> pathlib.Path:
     path = tmp_path / "spans.jsonl"
-    store.write(path, SAMPLES, SETTINGS)
+    span_file.write_spans(path, SAMPLES, SETTINGS)
     return path
 
 
@@ -43,7 +49,7 @@ def change(path: pathlib.Path, line: int, **keys) -> None:
 def message(path, samples=SAMPLES) -> str:
     """What `read` says; always one line that begins with the file."""
     with pytest.raises(ValueError, match="spans") as caught:
-        store.read(path, blank(samples))
+        span_file.attach_spans(path, blank(samples))
     text = str(caught.value)
     assert text.startswith(str(path))
     assert "\n" not in text
@@ -51,7 +57,7 @@ def message(path, samples=SAMPLES) -> str:
 
 
 def test_spans_read_back_are_those_written(path):
-    assert store.read(path, blank(SAMPLES)) == SAMPLES
+    assert span_file.attach_spans(path, blank(SAMPLES)) == SAMPLES
 
 
 def test_the_file_is_a_header_and_a_row_for_each_sample(path):
@@ -73,19 +79,19 @@ def test_the_file_is_a_header_and_a_row_for_each_sample(path):
 
 
 def test_header_gives_the_settings(path):
-    assert store.header(path)["identifier"] == SETTINGS
+    assert span_file.read_header(path)["identifier"] == SETTINGS
 
 
 def test_a_sample_without_unwanted_words_stays_identified(path):
-    assert store.read(path, blank(SAMPLES))[2].unwanted == ()
+    assert span_file.attach_spans(path, blank(SAMPLES))[2].unwanted == ()
 
 
 def test_offsets_count_code_points_and_the_text_stays_readable(tmp_path):
     # One emoji beyond U+FFFF (two UTF-16 units, four bytes), and U+2028, which str.splitlines takes for a line end.
     there = sample(0, "🎈 Zoë\u2028lives in Čačak", (2, 5), (15, 20))
     path = tmp_path / "spans.jsonl"
-    store.write(path, [there], {"name": "Šedá"})
-    (back,) = store.read(path, blank([there]))
+    span_file.write_spans(path, [there], {"name": "Šedá"})
+    (back,) = span_file.attach_spans(path, blank([there]))
     assert back.unwanted is not None
     assert [back.answer[span.start : span.end] for span in back.unwanted] == ["Zoë", "Čačak"]
     text = path.read_bytes().decode("utf-8")
@@ -95,28 +101,40 @@ def test_offsets_count_code_points_and_the_text_stays_readable(tmp_path):
 
 def test_spans_are_written_sorted_and_merged(tmp_path):
     path = tmp_path / "spans.jsonl"
-    store.write(path, [sample(0, "abcdefghij", (7, 9), (0, 3), (2, 5))], {})
-    assert store.read(path, [sample(0, "abcdefghij")])[0].unwanted == (Span(0, 5), Span(7, 9))
+    span_file.write_spans(path, [sample(0, "abcdefghij", (7, 9), (0, 3), (2, 5))], {})
+    assert span_file.attach_spans(path, [sample(0, "abcdefghij")])[0].unwanted == (
+        Span(0, 5),
+        Span(7, 9),
+    )
 
 
 def test_spans_of_a_larger_set_serve_a_part_of_it_in_its_own_order(path):
-    assert store.read(path, blank([SAMPLES[2], SAMPLES[0]])) == (SAMPLES[2], SAMPLES[0])
+    assert span_file.attach_spans(path, blank([SAMPLES[2], SAMPLES[0]])) == (SAMPLES[2], SAMPLES[0])
 
 
 def test_reading_keeps_the_other_fields(path):
-    full = Sample("toy/1", "Question 1?", "She writes sea stories.", perturbed_answers=("She writes hymns.",))
-    assert store.read(path, [full])[0].perturbed_answers == ("She writes hymns.",)
+    full = Sample(
+        "toy/1", "Question 1?", "She writes sea stories.", perturbed_answers=("She writes hymns.",)
+    )
+    assert span_file.attach_spans(path, [full])[0].perturbed_answers == ("She writes hymns.",)
 
 
 def test_missing_folders_are_made(tmp_path):
-    store.write(tmp_path / "runs" / "x" / "spans.jsonl", SAMPLES, {})
-    assert store.read(tmp_path / "runs" / "x" / "spans.jsonl", blank(SAMPLES)) == SAMPLES
+    span_file.write_spans(tmp_path / "runs" / "x" / "spans.jsonl", SAMPLES, {})
+    assert (
+        span_file.attach_spans(tmp_path / "runs" / "x" / "spans.jsonl", blank(SAMPLES)) == SAMPLES
+    )
 
 
 @pytest.mark.parametrize(
     ("samples", "settings", "error", "says"),
     [
-        ([*SAMPLES, Sample("toy/3", "q", "late")], {}, ValueError, "sample toy/3 has no unwanted spans"),
+        (
+            [*SAMPLES, Sample("toy/3", "q", "late")],
+            {},
+            ValueError,
+            "sample toy/3 has no unwanted spans",
+        ),
         ([*SAMPLES, SAMPLES[0]], {}, ValueError, "sample toy/0 occurs twice"),
         (SAMPLES, {"model": object()}, TypeError, "not JSON serializable"),
     ],
@@ -124,7 +142,7 @@ def test_missing_folders_are_made(tmp_path):
 def test_a_refused_write_leaves_the_old_file(path, samples, settings, error, says):
     old = path.read_bytes()
     with pytest.raises(error, match=says):
-        store.write(path, samples, settings)
+        span_file.write_spans(path, samples, settings)
     assert path.read_bytes() == old
     assert os.listdir(path.parent) == [path.name]
 
@@ -140,7 +158,7 @@ def test_a_write_that_dies_midway_leaves_the_old_file_and_no_other(path, monkeyp
 
     monkeypatch.setattr(os, fails, die)
     with pytest.raises(KeyboardInterrupt):
-        store.write(path, SAMPLES[:1], {})
+        span_file.write_spans(path, SAMPLES[:1], {})
     assert path.read_bytes() == old
     assert os.listdir(path.parent) == [path.name]
 
@@ -169,7 +187,7 @@ def test_other_files_are_no_span_files(tmp_path, content):
     (tmp_path / "spans.jsonl").write_bytes(content)
     assert "not a span file" in message(tmp_path / "spans.jsonl")
     with pytest.raises(ValueError, match="not a span file"):
-        store.header(tmp_path / "spans.jsonl")
+        span_file.read_header(tmp_path / "spans.jsonl")
 
 
 def test_a_newer_version_asks_for_an_update(path):
@@ -207,7 +225,10 @@ def test_a_second_row_of_a_sample_is_named(path):
 def test_a_differing_prompt_is_shown_beside_the_samples(path):
     change(path, 2, prompt="Question zero?")
     text = message(path)
-    assert "line 2: prompt differs: the file has 'Question zero?', sample toy/0 has 'Question 0?'" in text
+    assert (
+        "line 2: prompt differs: the file has 'Question zero?', sample toy/0 has 'Question 0?'"
+        in text
+    )
 
 
 def test_a_long_differing_answer_is_shown_where_it_differs(path):
@@ -222,7 +243,7 @@ def test_a_long_differing_answer_is_shown_where_it_differs(path):
 
 def test_a_row_that_is_not_asked_for_may_differ(path):
     change(path, 3, answer="Another story.")
-    assert store.read(path, blank(SAMPLES[:1])) == SAMPLES[:1]
+    assert span_file.attach_spans(path, blank(SAMPLES[:1])) == SAMPLES[:1]
 
 
 @pytest.mark.parametrize(
@@ -263,4 +284,4 @@ def test_spans_that_do_not_fit_are_named(path, spans):
     ],
 )
 def test_merge_joins_what_overlaps_or_touches(spans, expected):
-    assert store.merge(Span(*span) for span in spans) == tuple(Span(*span) for span in expected)
+    assert merge_spans(Span(*span) for span in spans) == tuple(Span(*span) for span in expected)

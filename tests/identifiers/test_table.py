@@ -8,11 +8,14 @@ from tests.support import llm_server_stub
 from tif import identify
 from tif.data.fictitious import generate_fictitious
 from tif.data.tofu import read_tofu
-from tif.identifiers import compare, precomputed
-from tif.identifiers import span_file as store
-from tif.identifiers.words import words
+from tif.identifiers import compare, precomputed, span_file
+from tif.identifiers.words import find_words
 
-DATA = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34"]
+DATA = [
+    "data.fictitious.authors=6",
+    "data.fictitious.questions_per_author=4",
+    "data.fictitious.forget_share=0.34",
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,11 @@ def table(tmp_path_factory, trained_bert, llama, other_llama):
     models = {
         "masked_lm": {"masked_lm.model": trained_bert},
         "causal_lm": {"causal_lm.model": llama},
-        "contrastive": {"contrastive.model": llama, "contrastive.base": other_llama, "contrastive.margin": 0.5},
+        "contrastive": {
+            "contrastive.model": llama,
+            "contrastive.base": other_llama,
+            "contrastive.margin": 0.5,
+        },
     }
     rows = {"gold": {}, "all": {}, "none": {}, "random": {"random.share": 0.4}} | models
     files = {kind: folder / f"{kind}.jsonl" for kind in (*rows, "generative")}
@@ -33,16 +40,18 @@ def table(tmp_path_factory, trained_bert, llama, other_llama):
         }  # fmt: skip
         for kind, keys in rows.items():
             own = [f"identifier.{name}={value}" for name, value in keys.items()]
-            assert identify.main([*common, f"identifier.kind={kind}", *own, f"out={files[kind]}"]) == 0
-    return compare.compare(list(files.values())), files
+            assert (
+                identify.main([*common, f"identifier.kind={kind}", *own, f"out={files[kind]}"]) == 0
+            )
+    return compare.compare_files(list(files.values())), files
 
 
 def counted(path):
     """Per word of all answers, in order: whether every character of it is in a span."""
     found = []
-    for s in store.samples(path):
+    for s in span_file.read_samples(path):
         inside = {i for span in s.unwanted for i in range(span.start, span.end)}
-        found += [inside >= set(range(w.start, w.end)) for w in words(s.answer)]
+        found += [inside >= set(range(w.start, w.end)) for w in find_words(s.answer)]
     return found
 
 
@@ -72,8 +81,14 @@ def test_gold_is_right_and_the_controls_are_what_they_must_be(table):
 
 def test_capitals_and_numbers_find_more_of_the_gold_than_chance_does(table):
     rows, gold = table[0]["files"], generate_fictitious(6, 4, 0.34).forget
-    assert rows["generative"]["f1"] > rows["random"]["f1"]  # the stub names what begins with a capital or a digit
-    capital = [s.answer[span.start].isupper() or s.answer[span.start].isdigit() for s in gold for span in s.unwanted]
+    assert (
+        rows["generative"]["f1"] > rows["random"]["f1"]
+    )  # the stub names what begins with a capital or a digit
+    capital = [
+        s.answer[span.start].isupper() or s.answer[span.start].isdigit()
+        for s in gold
+        for span in s.unwanted
+    ]
     assert rows["generative"]["recall"] >= 0.9 * sum(capital) / len(capital)
 
 
@@ -85,13 +100,21 @@ def test_the_released_masks_agree_as_a_plain_count_of_their_rows_says(shared, tm
     samples, unwanted = read_tofu(str(shared / "tofu"), split).forget, {}
     for maker in ("gpt", "bert"):
         folder = shared / "tofu_masks" / f"{split}_with_common_words_{maker}"
-        store.write(tmp_path / f"{maker}.jsonl", precomputed.precomputed(folder, samples, "complement"), {})
+        span_file.write_spans(
+            tmp_path / f"{maker}.jsonl",
+            precomputed.read_precomputed(folder, samples, "complement"),
+            {},
+        )
         unwanted[maker] = []
         for row in datasets.load_from_disk(str(folder)).to_list():
             spans = [json.loads(word) for word in row["common_words"]]
             common = {i for s in spans for i in range(s["start"], s["end"])}
-            unwanted[maker] += [common.isdisjoint(range(w.start, w.end)) for w in words(row["answer"])]
+            unwanted[maker] += [
+                common.isdisjoint(range(w.start, w.end)) for w in find_words(row["answer"])
+            ]
     both, either = (sum(map(f, zip(*unwanted.values(), strict=True))) for f in (all, any))
-    found = compare.compare([tmp_path / "gpt.jsonl", tmp_path / "bert.jsonl"])
+    found = compare.compare_files([tmp_path / "gpt.jsonl", tmp_path / "bert.jsonl"])
     assert found["jaccard"]["gpt"]["bert"] == pytest.approx(both / either)
-    assert 0.28 < both / either < 0.34  # the two masks that the authors ship say the same of a third of the words
+    assert (
+        0.28 < both / either < 0.34
+    )  # the two masks that the authors ship say the same of a third of the words

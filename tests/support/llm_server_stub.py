@@ -13,7 +13,7 @@ from collections import Counter
 
 from tif.config.identifier import Generative
 from tif.data.samples import Sample
-from tif.identifiers.lookup import find
+from tif.identifiers.lookup import find_strings
 
 KEY = "sk-never-to-be-seen-0123456789"
 FAULTS = ("429", "500", "cut", "hang", "broken", "shape", "absent", "refusal")
@@ -52,7 +52,7 @@ def texts(sample):
 
 def unwanted(sample):
     """What the stub's rule makes of it."""
-    return find(capitals(sample.answer), sample.answer)[0]
+    return find_strings(capitals(sample.answer), sample.answer)[0]
 
 
 @dataclasses.dataclass

@@ -24,7 +24,7 @@ def rows(cfg: "Bench") -> list[dict[str, Any]]:
     Raises:
         ConfigError: If a model cannot be loaded or the text is shorter than `words`.
     """
-    from tif.identifiers import language_models as readers
+    from tif.identifiers.language_models import check_language_model
     from tif.utils.terminal import quiet_libraries, track
 
     quiet_libraries()
@@ -33,7 +33,7 @@ def rows(cfg: "Bench") -> list[dict[str, Any]]:
         models = {kind: getattr(cfg, kind) or _tiny(kind, document, Path(folder) / kind) for kind in KINDS}
         for kind, path in models.items():
             try:
-                readers.check(kind, path, masked=kind == "masked_lm")
+                check_language_model(path, kind, kind.replace("_lm", " LM"))
             except ValueError as error:
                 raise ConfigError(str(error)) from None
         jobs = [(kind, models[kind], cfg.words // part) for kind in KINDS for part in (16, 4, 1)]

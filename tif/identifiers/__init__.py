@@ -1,112 +1,163 @@
-"""Identifiers: samples in, the same samples with `unwanted` spans out. `store` keeps the spans in a file."""
+"""Identifiers: samples in, the same samples with `unwanted` spans out.
+
+Called by `python -m tif.identify` and by runs (`tif/training`). One file a kind; to add a kind,
+write its file, add a function to `IDENTIFIERS` and its keys to `tif/config/identifier.py`.
+Modules that load models are imported only when their kind is asked for.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tif.config.errors import collect_problems
 from tif.config.schema import Identifier
 from tif.data.samples import Sample
+from tif.identifiers.controls import (
+    mark_everything,
+    mark_nothing,
+    mark_random_words,
+    require_gold,
+)
+from tif.identifiers.precomputed import read_precomputed
 
-MODELS = {  # the keys that name language models, by kind; True = a masked LM
-    "masked_lm": {"model": True},
-    "causal_lm": {"model": False},
-    "contrastive": {"model": False, "base": False},
+if TYPE_CHECKING:
+    from tif.identifiers.language_models import Placement
+
+Identified = tuple[Sample, ...]
+
+# The keys that name language models, by kind, with the kind of model that is wanted.
+MODEL_KEYS = {
+    "masked_lm": {"model": "masked LM"},
+    "causal_lm": {"model": "causal LM"},
+    "contrastive": {"model": "causal LM", "base": "causal LM"},
 }
-COSTLY = ("generative", *MODELS)  # kinds whose spans are made once and kept in a file
-# Of section `generative`: what the answers depend on. The rest is how they are got.
-_ANSWERS = ("base_url", "model", "votes", "max_tokens", "temperature", "seed", "window_characters")
+COSTLY_KINDS = ("generative", *MODEL_KEYS)  # their spans are made once, then read from a file
+# Keys of section `generative` that decide about the replies. The others say how they are got.
+_REPLY_KEYS = (
+    "base_url", "model", "votes", "max_tokens", "temperature", "seed", "window_characters",
+)  # fmt: skip
 
 
-def identify(cfg: Identifier, samples: Sequence[Sample], template: str = "{prompt}") -> tuple[Sample, ...]:
-    """The samples with the spans that the identifier `cfg` names gives them.
+def identify(
+    identifier: Identifier, samples: Sequence[Sample], template: str = "{prompt}"
+) -> Identified:
+    """Return the samples with the spans that the configured identifier gives them.
 
     Args:
-        cfg: section `identifier`.
+        identifier: section `identifier`.
         samples: the forget samples.
         template: `data.template`, in which a causal LM reads prompts.
 
     Raises:
         ValueError: One line that starts with the config key.
     """
-    from tif.identifiers import controls
-
-    if cfg.kind == "generative":
-        from tif.identifiers.generative.identify import generative
-
-        return generative(cfg.generative, samples, Path(cfg.generative.cache).expanduser())
-    if cfg.kind == "precomputed":
-        from tif.identifiers.precomputed import precomputed
-
-        return precomputed(str(cfg.path), samples, cfg.rule)
-    if cfg.kind == "random":
-        return controls.random_words(samples, cfg.random.share, cfg.random.seed)
-    if cfg.kind == "masked_lm":
-        from tif.identifiers.masked_lm import masked_lm
-
-        return masked_lm(cfg, samples)
-    if cfg.kind == "causal_lm":
-        from tif.identifiers.causal_lm import causal_lm
-
-        return causal_lm(cfg, samples, template)
-    if cfg.kind == "contrastive":
-        from tif.identifiers.contrastive import contrastive
-
-        return contrastive(cfg, samples, template)
-    plain = {"gold": controls.gold, "all": controls.everything, "none": controls.nothing}
-    return plain[cfg.kind](samples)
+    return IDENTIFIERS[identifier.kind](identifier, samples, template)
 
 
-def model_paths(cfg: Identifier) -> dict[str, str]:
-    """Config keys of the models that the identifier would load, with their values."""
-    own = _section(cfg)
-    return {f"identifier.{cfg.kind}.{name}": own[name] for name in MODELS.get(cfg.kind, {}) if own[name]}
+def _generative(identifier: Identifier, samples: Sequence[Sample], template: str) -> Identified:
+    from tif.identifiers.generative.identify import identify_by_llm
+
+    cache = Path(identifier.generative.cache).expanduser()
+    return identify_by_llm(identifier.generative, samples, cache)
 
 
-def check(cfg: Identifier, leave_out: Sequence[str] = ()) -> None:
-    """Stop before weights load where a model that the identifier needs is none.
+def _masked_lm(identifier: Identifier, samples: Sequence[Sample], template: str) -> Identified:
+    from tif.identifiers.masked_lm import identify_by_masked_lm
+
+    return identify_by_masked_lm(identifier.masked_lm, samples, _placement(identifier))
+
+
+def _causal_lm(identifier: Identifier, samples: Sequence[Sample], template: str) -> Identified:
+    from tif.identifiers.causal_lm import identify_by_causal_lm
+
+    return identify_by_causal_lm(identifier.causal_lm, samples, _placement(identifier), template)
+
+
+def _contrastive(identifier: Identifier, samples: Sequence[Sample], template: str) -> Identified:
+    from tif.identifiers.contrastive import identify_by_contrast
+
+    return identify_by_contrast(identifier.contrastive, samples, _placement(identifier), template)
+
+
+IDENTIFIERS: dict[str, Callable[[Identifier, Sequence[Sample], str], Identified]] = {
+    "gold": lambda identifier, samples, template: require_gold(samples),
+    "precomputed": lambda identifier, samples, template: read_precomputed(
+        str(identifier.path), samples, identifier.rule
+    ),
+    "all": lambda identifier, samples, template: mark_everything(samples),
+    "none": lambda identifier, samples, template: mark_nothing(samples),
+    "random": lambda identifier, samples, template: mark_random_words(identifier.random, samples),
+    "generative": _generative,
+    "masked_lm": _masked_lm,
+    "causal_lm": _causal_lm,
+    "contrastive": _contrastive,
+}
+
+
+def list_model_paths(identifier: Identifier) -> dict[str, str]:
+    """Return the config keys of the models that the identifier would load, with their values."""
+    section = _read_section(identifier)
+    paths = {}
+    for name in MODEL_KEYS.get(identifier.kind, {}):
+        if section[name]:
+            paths[f"identifier.{identifier.kind}.{name}"] = section[name]
+    return paths
+
+
+def check_models(identifier: Identifier, leave_out: Sequence[str] = ()) -> None:
+    """Raise ValueError, before weights load, unless the identifier's models can be used.
 
     Args:
-        cfg: section `identifier`.
+        identifier: section `identifier`.
         leave_out: models that are still to be made (stages).
 
     Raises:
         ValueError: One line a problem.
     """
-    problems = []
-    for key, path in model_paths(cfg).items():
+    problems: list[str] = []
+    for key, path in list_model_paths(identifier).items():
         if path not in leave_out:
-            from tif.identifiers import language_models as readers
+            from tif.identifiers.language_models import check_language_model
 
-            try:
-                readers.check(key, path, masked=MODELS[cfg.kind][key.rsplit(".", 1)[1]])
-            except ValueError as error:
-                problems.append(str(error))
+            kind = MODEL_KEYS[identifier.kind][key.rpartition(".")[2]]
+            with collect_problems(problems):
+                check_language_model(path, key, kind)
     if problems:
         raise ValueError("\n".join(problems))
 
 
-def settings(cfg: Identifier, template: str) -> dict[str, Any]:
-    """All that decides about the spans, as JSON values: the header of a span file, and what it is cached under."""
-    found: dict[str, Any] = {"kind": cfg.kind, **_section(cfg)}
-    if cfg.kind == "generative":
-        from tif.identifiers.generative.requests import prompts_hash
+def describe_settings(identifier: Identifier, template: str) -> dict[str, Any]:
+    """Return all that decides about the spans, as JSON values.
 
-        found = {"kind": cfg.kind, **{n: found[n] for n in _ANSWERS}, "prompts": prompts_hash()}
-    if cfg.kind == "precomputed":
-        found |= {"path": cfg.path, "rule": cfg.rule}
-    if cfg.kind in MODELS:
-        found["dtype"] = cfg.dtype
-    if cfg.kind in ("causal_lm", "contrastive") and found["context"] == "prompt":
-        found["template"] = template
-    return found
+    It is the header of a span file, and part of the name under which the file is cached.
+    """
+    section = _read_section(identifier)
+    if identifier.kind == "generative":
+        from tif.identifiers.generative.prompts_and_replies import hash_prompts
+
+        section = {name: section[name] for name in _REPLY_KEYS}
+        section["prompts"] = hash_prompts()
+    if identifier.kind == "precomputed":
+        section |= {"path": identifier.path, "rule": identifier.rule}
+    if identifier.kind in MODEL_KEYS:
+        section["dtype"] = identifier.dtype
+    if identifier.kind in ("causal_lm", "contrastive") and section["context"] == "prompt":
+        section["template"] = template
+    return {"kind": identifier.kind, **section}
 
 
-def _section(cfg: Identifier) -> dict[str, Any]:
-    """The keys of the kind's own section, presets resolved."""
-    section = getattr(cfg, cfg.kind, None)
-    if cfg.kind == "masked_lm":
-        from tif.identifiers.masked_lm import resolved
+def _read_section(identifier: Identifier) -> dict[str, Any]:
+    """Return the keys of the kind's own section, presets resolved; kinds without one have none."""
+    section: Any = getattr(identifier, identifier.kind, None)
+    if identifier.kind == "masked_lm":
+        from tif.identifiers.masked_lm import resolve_preset
 
-        section = resolved(cfg.masked_lm)
-    return dataclasses.asdict(section) if dataclasses.is_dataclass(section) else {}  # type: ignore[arg-type]
+        section = resolve_preset(identifier.masked_lm)
+    return dataclasses.asdict(section) if section is not None else {}
+
+
+def _placement(identifier: Identifier) -> "Placement":
+    from tif.identifiers.language_models import Placement
+
+    return Placement(identifier.device, identifier.dtype, identifier.tokens_per_batch)

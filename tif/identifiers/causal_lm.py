@@ -1,16 +1,25 @@
-"""`causal_lm`: a word is unwanted where a language model that never saw it would not have said it."""
+"""`kind: causal_lm`: a word is unwanted where a model that never saw it would not have said it.
 
+Called by `identify` of this room. `contrastive` uses the same word scores, of two models.
+"""
+
+import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from tif.config.schema import Identifier
+from tif.config.identifier import CausalLM
 from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
-from tif.identifiers.language_models import Reader, Tokens, load
-from tif.identifiers.windows import Done, Window, label, windows
+from tif.identifiers.language_models import (
+    LanguageModel,
+    Placement,
+    TokenizedText,
+    load_language_model,
+)
+from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.scoring.batching import choose_batching
 from tif.scoring.packing import cut_into_rows
 from tif.scoring.token_scores import score_tokens
@@ -19,105 +28,135 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def causal_lm(cfg: Identifier, samples: Sequence[Sample], template: str) -> tuple[Sample, ...]:
-    """Unwanted is a word whose probability, given all before it in the window, is under the threshold.
+def identify_by_causal_lm(
+    settings: CausalLM, samples: Sequence[Sample], placement: Placement, template: str
+) -> tuple[Sample, ...]:
+    """Mark words whose probability, given all before them in the window, is under the threshold.
 
-    Our own; the paper has no such identifier. One forward a window, no masking passes. The default threshold is a guess
-    from invented authors (SmolLM2-135M, F1 against gold: 0.05 0.49, 0.01 0.53, 0.001 0.61, with less and less recall).
+    Our own; the paper has no such identifier. One forward a window, no masking passes. The default
+    threshold is a guess from invented authors (SmolLM2-135M, F1 against gold: 0.05 0.49, 0.01 0.53,
+    0.001 0.61, with less and less recall).
 
     Args:
-        cfg: sections `identifier` and `identifier.causal_lm`.
+        settings: section `identifier.causal_lm`.
         samples: whose answers are labelled.
+        placement: where the model runs.
         template: as `data.template`.
     """
-    own, reader = cfg.causal_lm, load(str(cfg.causal_lm.model), False, cfg)
-    score, least = scorer(reader, cfg.tokens_per_batch), math.log(own.threshold)
+    model = load_language_model(str(settings.model), "causal LM", placement)
+    scorer = WordScorer(model, placement.tokens_per_batch)
+    least = math.log(settings.threshold)
 
-    def judge(batch: Sequence[Window], done: Done) -> list[list[bool]]:
-        return [[logprob < least for logprob in row] for row in score(batch, done)]
+    def judge(batch: Sequence[Window], report: ReportWords) -> list[list[bool]]:
+        return [[logprob < least for logprob in row] for row in scorer.score(batch, report)]
 
-    found = windows(
-        samples,
-        before(reader.tokenizer, template, own.context),
-        reader.count,
-        reader.budget(own.window_tokens),
-        "unicode",
-    )
-    return label(samples, found, judge, "causal LM")
+    text_before = choose_text_before(model.tokenizer, template, settings.context)
+    budget = model.text_budget(settings.window_tokens)
+    windows = make_windows(samples, text_before, model.count_tokens, budget)
+    return label_words(samples, windows, judge, "causal LM")
 
 
-Score = Callable[[Sequence[Window], Done], list[list[float]]]
+@dataclasses.dataclass
+class _Question:
+    """A window's tokens and words, and the log-probabilities that the model gives them."""
+
+    ids: list[int]  # with a start token before the text's own tokens
+    start_tokens: int  # how many such tokens were added: 0 or 1
+    pieces: list[list[int]]  # positions of each word's tokens among the text's own
+    logprobs: dict[int, float]  # nats, by position among the text's own tokens
+
+    def encode(self, number: int) -> Encoded:
+        """Return the tokens as a sample whose general words are the tokens to score."""
+        length = len(self.ids) - self.start_tokens
+        is_scored = [False] * self.start_tokens + [t in self.logprobs for t in range(length)]
+        return Encoded(str(number), self.ids, [False] * len(self.ids), is_scored)
+
+    def needs_model(self) -> bool:
+        """Tell whether a token other than the first is to be scored."""
+        return any(t + self.start_tokens > 0 for t in self.logprobs)
+
+    def word_logprobs(self) -> list[float]:
+        """Return each word's sum over its tokens; -inf where the tokenizer drops the word."""
+        values = []
+        for positions in self.pieces:
+            logprob = sum(self.logprobs[t] for t in positions)
+            values.append(logprob if positions else -math.inf)
+        return values
 
 
-def scorer(reader: Reader, tokens_per_batch: int) -> Score:
-    """Windows to the log-probability (nats) of each word: the sum over all tokens that touch it."""
-    batching = choose_batching("auto", reader.model)
+class WordScorer:
+    """Scores words by a causal LM: the log-probability of all tokens that touch a word.
 
-    def score(batch: Sequence[Window], done: Done) -> list[list[float]]:
-        read = [reader.read(w.text) for w in batch]
-        pieces = [[own.of(word) for word in window.words] for window, own in zip(batch, read, strict=True)]
-        logprobs = _logprobs(reader, read, [{t for word in own for t in word} for own in pieces], tokens_per_batch,
-                             batching, lambda which: done(sum(len(batch[i].words) for i in which)))  # fmt: skip
-        return [[sum(own[t] for t in word) if word else -math.inf for word in words]
-                for words, own in zip(pieces, logprobs, strict=True)]  # fmt: skip
-
-    return score
-
-
-def _logprobs(
-    reader: Reader,
-    read: Sequence[Tokens],
-    wanted: Sequence[Iterable[int]],
-    tokens_per_batch: int,
-    batching: str,
-    done: Callable[[Iterable[int]], None],
-) -> list[dict[int, float]]:
-    """Log-probability of each wanted token of each text, by position; `done` is told which texts are read.
-
-    A text starts after the beginning-of-text token (the end token where there is none); a model that has neither says
-    1 / vocabulary about a first token.
+    A text starts after the beginning-of-text token (the end token where there is none). A model
+    that has neither says 1 / vocabulary about a first token.
     """
-    start, uniform = _start(reader.tokenizer), -math.log(reader.model.get_output_embeddings().weight.shape[0])
-    found: list[dict[int, float]] = [{} for _ in read]
-    items: dict[int, tuple[Encoded, int]] = {}
-    for i, (own, positions) in enumerate(zip(read, wanted, strict=True)):
-        chosen = set(positions)
-        add = start if start is not None and own.ids[:1] != [start] else None
-        ids = own.ids if add is None else [add, *own.ids]
-        marks = ([] if add is None else [False]) + [t in chosen for t in range(len(own.ids))]
-        found[i] = {t: uniform for t in chosen}
-        if any(marks[1:]):
-            items[i] = Encoded(str(i), ids, [False] * len(ids), marks), len(ids) - len(own.ids)
-    done(i for i in range(len(read)) if i not in items)
-    order = sorted(items, key=lambda i: -len(items[i][0].input_ids))
-    for first, last in cut_into_rows([len(items[i][0].input_ids) for i in order], tokens_per_batch):
-        part = order[first:last]
-        batch = collate([items[i][0] for i in part], part, 0).to(reader.model.device)
+
+    def __init__(self, model: LanguageModel, tokens_per_batch: int) -> None:
+        self.model = model
+        self.tokens_per_batch = tokens_per_batch
+        self.batching = choose_batching("auto", model.model)
+        self.start_token = _find_start_token(model.tokenizer)
+        vocabulary = model.model.get_output_embeddings().weight.shape[0]
+        self.uniform_logprob = -math.log(vocabulary)
+
+    def score(self, windows: Sequence[Window], report: ReportWords) -> list[list[float]]:
+        """Return the log-probability (nats) of each word of each window."""
+        questions = [self._make_question(window) for window in windows]
+        order = [i for i, question in enumerate(questions) if question.needs_model()]
+        order.sort(key=lambda i: -len(questions[i].ids))
+        report(sum(len(w.words) for w in windows) - sum(len(windows[i].words) for i in order))
+        lengths = [len(questions[i].ids) for i in order]
+        for first, last in cut_into_rows(lengths, self.tokens_per_batch):
+            part = order[first:last]
+            self._fill_logprobs([questions[i] for i in part], part)
+            report(sum(len(windows[i].words) for i in part))
+        return [question.word_logprobs() for question in questions]
+
+    def _make_question(self, window: Window) -> _Question:
+        tokens: TokenizedText = self.model.tokenize(window.text)
+        pieces = [tokens.positions_of(word) for word in window.words]
+        start = []
+        if self.start_token is not None and tokens.ids[:1] != [self.start_token]:
+            start = [self.start_token]
+        logprobs = {t: self.uniform_logprob for positions in pieces for t in positions}
+        return _Question([*start, *tokens.ids], len(start), pieces, logprobs)
+
+    def _fill_logprobs(self, questions: list[_Question], numbers: list[int]) -> None:
+        encoded = [q.encode(number) for q, number in zip(questions, numbers, strict=True)]
+        batch = collate(encoded, numbers, 0).to(self.model.model.device)
         with torch.no_grad():
-            scores = score_tokens(reader.model, batch, batching).logprob.tolist()
-        for i, row in zip(part, scores, strict=True):
-            encoded, added = items[i]
-            found[i] |= {t - added: row[t - 1] for t, wanted_here in enumerate(encoded.gw) if wanted_here and t}
-        done(part)
-    return found
+            logprobs = score_tokens(self.model.model, batch, self.batching).logprob.tolist()
+        for question, row in zip(questions, logprobs, strict=True):
+            for t in question.logprobs:
+                position = t + question.start_tokens
+                if position:
+                    question.logprobs[t] = row[position - 1]  # scored by the token before it
 
 
-def _start(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+def _find_start_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
     return None
 
 
-def before(tokenizer: "PreTrainedTokenizerBase", template: str, context: str) -> Callable[[Sample], str]:
-    """What stands before an answer: the prompt in its template with the blank after it; nothing for plain documents."""
+def choose_text_before(
+    tokenizer: "PreTrainedTokenizerBase", template: str, context: str
+) -> Callable[[Sample], str]:
+    """Return the function that gives the text before a sample's answer.
 
-    def text(sample: Sample) -> str:
+    It is the prompt in its template with the blank after it; nothing where `context` is "answer" or
+    the sample is a plain document.
+    """
+
+    def text_before(sample: Sample) -> str:
         if context == "answer" or not sample.prompt:
             return ""
         if template != "chat":
             return template.replace("{prompt}", sample.prompt) + " "
         message = [{"role": "user", "content": sample.prompt}]
-        return str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        return str(
+            tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        )
 
-    return text
+    return text_before

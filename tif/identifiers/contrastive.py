@@ -1,44 +1,53 @@
-"""`contrastive`: a word is unwanted where the model that learned the text is surer of it than one that did not."""
+"""`kind: contrastive`: a word is unwanted where a model that learned the text is surer of it.
+
+Called by `identify` of this room. Compares the model that learned the text with one that did not.
+"""
 
 from collections.abc import Sequence
 
-from tif.config.schema import Identifier
+from tif.config.identifier import Contrastive
 from tif.data.samples import Sample
-from tif.identifiers.causal_lm import before, scorer
-from tif.identifiers.language_models import Reader, load
-from tif.identifiers.windows import Done, Window, label, windows
+from tif.identifiers.causal_lm import WordScorer, choose_text_before
+from tif.identifiers.language_models import Placement, load_language_model
+from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 
 
-def contrastive(cfg: Identifier, samples: Sequence[Sample], template: str) -> tuple[Sample, ...]:
-    """Unwanted is a word whose log-probability rose by at least the margin (nats) from base to target model.
+def identify_by_contrast(
+    settings: Contrastive, samples: Sequence[Sample], placement: Placement, template: str
+) -> tuple[Sample, ...]:
+    """Mark words whose log-probability rose by at least the margin (nats) from base to target.
 
-    Our own; the paper has no such identifier. Memorised, not merely rare: what both models know or neither does is
-    general. The models may have different tokenizers, since whole words are compared. A word that a tokenizer drops has
-    probability 0 there, and one that both drop is general. The default margin is a guess from invented authors
-    (target and retain model of the quickstart, F1 against gold: margin 1 0.54, 3 0.58, 5 0.59, 8 0.52).
+    Our own; the paper has no such identifier. Memorised, not merely rare: what both models know or
+    neither does is general. The models may have different tokenizers, since entire words are
+    compared. A word that a tokenizer drops has probability 0 there, and one that both drop is
+    general. The default margin is a guess from invented authors (target and retain model of the
+    quickstart, F1 against gold: margin 1 0.54, 3 0.58, 5 0.59, 8 0.52).
 
     Args:
-        cfg: sections `identifier` and `identifier.contrastive`.
+        settings: section `identifier.contrastive`.
         samples: whose answers are labelled.
+        placement: where the models run.
         template: as `data.template`.
     """
-    own = cfg.contrastive
-    target, base = load(str(own.model), False, cfg), load(str(own.base), False, cfg)
-    of_target, of_base = scorer(target, cfg.tokens_per_batch), scorer(base, cfg.tokens_per_batch)
+    target = load_language_model(str(settings.model), "causal LM", placement)
+    base = load_language_model(str(settings.base), "causal LM", placement)
+    target_scorer = WordScorer(target, placement.tokens_per_batch)
+    base_scorer = WordScorer(base, placement.tokens_per_batch)
 
-    def judge(batch: Sequence[Window], done: Done) -> list[list[bool]]:
-        both = zip(of_target(batch, lambda _: None), of_base(batch, done), strict=True)
-        return [[t - b >= own.margin for t, b in zip(*rows, strict=True)] for rows in both]  # inf - inf is no number
+    def judge(batch: Sequence[Window], report: ReportWords) -> list[list[bool]]:
+        target_rows = target_scorer.score(batch, lambda _: None)
+        base_rows = base_scorer.score(batch, report)
+        verdicts = []
+        for target_row, base_row in zip(target_rows, base_rows, strict=True):
+            pairs = zip(target_row, base_row, strict=True)
+            # Where both are -inf the difference is NaN, which is no rise.
+            verdicts.append([after - before >= settings.margin for after, before in pairs])
+        return verdicts
 
-    found = windows(
-        samples,
-        before(target.tokenizer, template, own.context),
-        lambda texts: _most(target, base, texts),
-        min(target.budget(own.window_tokens), base.budget(own.window_tokens)),
-        "unicode",
-    )
-    return label(samples, found, judge, "two causal LMs")
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        return list(map(max, target.count_tokens(texts), base.count_tokens(texts)))
 
-
-def _most(target: Reader, base: Reader, texts: Sequence[str]) -> list[int]:
-    return [max(pair) for pair in zip(target.count(texts), base.count(texts), strict=True)]
+    text_before = choose_text_before(target.tokenizer, template, settings.context)
+    budget = min(model.text_budget(settings.window_tokens) for model in (target, base))
+    windows = make_windows(samples, text_before, count_tokens, budget)
+    return label_words(samples, windows, judge, "two causal LMs")

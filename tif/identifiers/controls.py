@@ -1,43 +1,53 @@
-"""The controls of an ablation: gold, all, none, random."""
+"""`kind: gold, all, none, random`: the controls of an ablation, which need no model.
+
+Called by `identify` of this room.
+"""
 
 import dataclasses
 import random
 from collections.abc import Sequence
 
+from tif.config.identifier import RandomWords
 from tif.data.samples import Sample, Span
-from tif.identifiers.words import joined, words
+from tif.identifiers.span_operations import join_neighbours
+from tif.identifiers.words import find_words
 
 
-def gold(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """The spans that the data came with.
+def require_gold(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return the samples as they are: with the spans that the data came with.
 
     Raises:
         ValueError: If it came without.
     """
-    if any(s.unwanted is None for s in samples):
-        raise ValueError("identifier.kind: gold, but this benchmark has no gold spans; want another kind")
+    if any(sample.unwanted is None for sample in samples):
+        raise ValueError(
+            "identifier.kind: gold, but this benchmark has no gold spans; want another kind"
+        )
     return tuple(samples)
 
 
-def everything(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Every token of the answer is unwanted: classic unlearning."""
-    return tuple(dataclasses.replace(s, unwanted=(Span(0, len(s.answer)),)) for s in samples)
+def mark_everything(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return the samples with every character unwanted: classic unlearning."""
+    return tuple(
+        dataclasses.replace(sample, unwanted=(Span(0, len(sample.answer)),)) for sample in samples
+    )
 
 
-def nothing(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """No word is unwanted."""
-    return tuple(dataclasses.replace(s, unwanted=()) for s in samples)
+def mark_nothing(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return the samples with no word unwanted."""
+    return tuple(dataclasses.replace(sample, unwanted=()) for sample in samples)
 
 
-def random_words(samples: Sequence[Sample], share: float, seed: int) -> tuple[Sample, ...]:
-    """Each word is unwanted with probability `share`.
+def mark_random_words(settings: RandomWords, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return the samples with each word unwanted with probability `settings.share`.
 
-    The draws of a sample come from a generator of its own, seeded by (seed, its id): no global random state, and the
-    same words in whatever company the sample is.
+    The draws of a sample come from a generator of its own, seeded by (seed, its id): no global
+    random state, and the same words whichever samples stand beside it.
     """
-    found = []
-    for s in samples:
-        own = random.Random(f"{seed}/{s.id}")
-        drawn = (word for word in words(s.answer) if own.random() < share)
-        found.append(dataclasses.replace(s, unwanted=joined(s.answer, drawn)))
-    return tuple(found)
+    identified = []
+    for sample in samples:
+        generator = random.Random(f"{settings.seed}/{sample.id}")
+        drawn = [word for word in find_words(sample.answer) if generator.random() < settings.share]
+        unwanted = join_neighbours(sample.answer, drawn)
+        identified.append(dataclasses.replace(sample, unwanted=unwanted))
+    return tuple(identified)

@@ -1,4 +1,7 @@
-"""The language models that identifiers ask, with their tokenizers: found, checked and loaded here."""
+"""Check and load the language models that identifiers ask, and map words to their tokens.
+
+Called by `masked_lm`, `causal_lm` and `contrastive`; `check_language_model` before a run starts.
+"""
 
 import bisect
 import dataclasses
@@ -8,49 +11,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.config.errors import one_line
-from tif.config.schema import Identifier
 from tif.data.samples import Span
-from tif.models.load import check_hugging_face_model, resolve_model_path
+from tif.models.load import AUTO_CLASSES, check_hugging_face_model, resolve_model_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SPARE = 8  # tokens left free: a text's tokens may be a few more than its sentences' tokens together
+SPARE_TOKENS = 8  # a text may have a few tokens more than its sentences have together
+NO_LIMIT = 1_000_000
 # Position 0 of these models is number pad_token_id + 1 of their table.
-_SHIFTED = ("roberta", "camembert", "mpnet", "longformer", "xmod", "luke", "ibert", "data2vec-text")
+_SHIFTED_POSITIONS = (
+    "roberta", "camembert", "mpnet", "longformer", "xmod", "luke", "ibert", "data2vec-text",
+)  # fmt: skip
 
 
-@dataclasses.dataclass
-class Reader:
-    """A model with its tokenizer.
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where and how a model runs: keys of section `identifier`."""
 
-    Attributes:
-        model: in evaluation mode, on its device.
-        limit: tokens that it can see at once, special tokens included.
-    """
-
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    limit: int
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Number of tokens of each text, without special tokens."""
-        return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
-
-    def budget(self, window: int) -> int:
-        """Tokens of text for `window` tokens, as far as the model can see."""
-        return max(8, min(window, self.limit) - self.tokenizer.num_special_tokens_to_add() - SPARE)
-
-    def read(self, text: str) -> "Tokens":
-        """The text's tokens; what is beyond the model's limit (windows are cut to fit) is left out."""
-        found = self.tokenizer(
-            text, return_offsets_mapping=True, truncation=True, max_length=self.limit - 1, verbose=False
-        )
-        return Tokens(list(found["input_ids"]), [tuple(o) for o in found["offset_mapping"]])
+    device: str = "auto"  # as torch names it; "auto" = cuda where there is one
+    dtype: str = "float32"  # of the weights
+    tokens_per_batch: int = 4096  # in one forward at most, padding included
 
 
-class Tokens:
-    """Token ids, and which of them make a word.
+class TokenizedText:
+    """Token ids of a text, and which of them make a word.
 
     Attributes:
         ids: token ids, with the tokenizer's special tokens.
@@ -58,78 +43,119 @@ class Tokens:
     """
 
     def __init__(self, ids: list[int], offsets: list[tuple[int, int]]) -> None:
-        self.ids, self.offsets = ids, offsets
-        self._real = [t for t, (start, end) in enumerate(offsets) if start < end]
-        self._ends = [offsets[t][1] for t in self._real]
+        self.ids = ids
+        self.offsets = offsets
+        self._visible = [t for t, (start, end) in enumerate(offsets) if start < end]
+        self._ends = [offsets[t][1] for t in self._visible]
 
-    def of(self, word: Span) -> list[int]:
-        """Positions of the tokens that touch the word; none where the tokenizer drops its characters."""
-        found = []
-        for t in self._real[bisect.bisect_right(self._ends, word.start) :]:
+    def positions_of(self, word: Span) -> list[int]:
+        """Return the positions of the tokens that touch the word.
+
+        None where the tokenizer drops all of its characters.
+        """
+        positions = []
+        for t in self._visible[bisect.bisect_right(self._ends, word.start) :]:
             if self.offsets[t][0] >= word.end:
                 break
-            found.append(t)
-        return found
+            positions.append(t)
+        return positions
 
 
-def check(key: str, path: str, masked: bool) -> None:
-    """Stop before weights load where `path` is no model of the kind.
+@dataclasses.dataclass
+class LanguageModel:
+    """A model with its tokenizer.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        tokenizer: a fast one, which gives character offsets.
+        context_length: tokens that the model can see at once, special tokens included.
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    context_length: int
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, without special tokens."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    def text_budget(self, window_tokens: int) -> int:
+        """Return the tokens of text that a window of so many tokens holds, as the model can see."""
+        special = self.tokenizer.num_special_tokens_to_add()
+        return max(8, min(window_tokens, self.context_length) - special - SPARE_TOKENS)
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """Return the text's tokens; windows are cut to fit, so the context length cuts nothing."""
+        encoded = self.tokenizer(
+            text,
+            return_offsets_mapping=True,
+            truncation=True,
+            max_length=self.context_length - 1,
+            verbose=False,
+        )
+        offsets = [(int(start), int(end)) for start, end in encoded["offset_mapping"]]
+        return TokenizedText(list(encoded["input_ids"]), offsets)
+
+
+def check_language_model(path: str, key: str, kind: str) -> None:
+    """Raise ValueError unless `path` is a model with a tokenizer that identifiers can use.
 
     Args:
-        key: the configuration key, for the message.
         path: Hugging Face folder or hub name.
-        masked: a masked LM is wanted, else a causal one.
+        key: the configuration key, for the message.
+        kind: "masked LM" or "causal LM".
 
     Raises:
-        ValueError: One line naming the key.
+        ValueError: One line naming the key, before weights load.
     """
-    kind = "masked LM" if masked else "causal LM"
     check_hugging_face_model(path, key, kind)
-    problem = _tokenizer_problem(path, masked)
+    problem = _find_tokenizer_problem(path, kind)
     if problem:
         raise ValueError(f"{key}: {path} is no {kind} that can be used here ({problem})")
 
 
-def _tokenizer_problem(path: str, masked: bool) -> str | None:
+def _find_tokenizer_problem(path: str, kind: str) -> str | None:
     """Return why the tokenizer at `path` cannot serve; None = it can."""
     try:
-        own = tokenizer(path)
+        tokenizer = load_tokenizer(path)
     except (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError) as error:
         return one_line(error)
-    if not own.is_fast:
+    if not tokenizer.is_fast:
         return "its tokenizer gives no character offsets"
-    if masked and own.mask_token_id is None:
+    if kind == "masked LM" and tokenizer.mask_token_id is None:
         return "its tokenizer has no mask token"
     return None
 
 
-def load(path: str, masked: bool, cfg: Identifier) -> Reader:
-    """The model at `path`, ready to be asked; `cfg` says where it runs and in which dtype."""
-    device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    model = _auto(masked).from_pretrained(
-        resolve_model_path(path), dtype=getattr(torch, cfg.dtype), use_safetensors=True
+def load_language_model(path: str, kind: str, placement: Placement) -> LanguageModel:
+    """Return the model at `path` (a "masked LM" or a "causal LM"), ready to be asked."""
+    import transformers
+
+    device = placement.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = getattr(transformers, AUTO_CLASSES[kind]).from_pretrained(
+        resolve_model_path(path), dtype=getattr(torch, placement.dtype), use_safetensors=True
     )
     model.eval().requires_grad_(False).to(device)
-    own = tokenizer(path)
-    return Reader(model, own, limit(model.config, own))
+    tokenizer = load_tokenizer(path)
+    return LanguageModel(model, tokenizer, find_context_length(model.config, tokenizer))
 
 
-def limit(config: Any, tokenizer: Any) -> int:
-    """Tokens that a model can see at once, as its config and its tokenizer say; a million where neither does."""
-    positions = getattr(config, "max_position_embeddings", None) or 1_000_000
-    if any(name in str(config.model_type) for name in _SHIFTED):
+def find_context_length(config: Any, tokenizer: Any) -> int:
+    """Return the tokens that a model can see at once, as its config and its tokenizer say.
+
+    NO_LIMIT where neither says anything.
+    """
+    positions = getattr(config, "max_position_embeddings", None) or NO_LIMIT
+    if any(name in str(config.model_type) for name in _SHIFTED_POSITIONS):
         positions -= (config.pad_token_id or 0) + 1
-    return int(min(positions, tokenizer.model_max_length, 1_000_000))
+    return int(min(positions, tokenizer.model_max_length, NO_LIMIT))
 
 
-def _auto(masked: bool) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
-    return AutoModelForMaskedLM if masked else AutoModelForCausalLM
-
-
-def tokenizer(path: str) -> Any:
-    """The tokenizer at `path`."""
+def load_tokenizer(path: str) -> Any:
+    """Return the tokenizer at `path`, a Hugging Face folder or hub name."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(resolve_model_path(path))

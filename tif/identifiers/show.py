@@ -1,70 +1,152 @@
-"""Answers with their unwanted words marked: in the terminal, and as an HTML page."""
+"""What people see: answers with their unwanted words marked, and what asking an LLM came to.
+
+`python -m tif.identify show` prints answers or writes an HTML page; the generative identifier
+prints its estimate or report.
+"""
 
 import html
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from tif.data.samples import Sample
-from tif.identifiers.compare import labels, word_units
+from tif.identifiers.compare import label_units
+
+if TYPE_CHECKING:
+    from tif.identifiers.generative.identify import Estimate, Report
 
 _STYLE = """:root{color-scheme:light dark;--red:#900;--behind:#ffd6d6;--faint:#595959}
 @media(prefers-color-scheme:dark){:root{--red:#ffc4c4;--behind:#611422;--faint:#aaa}}
-body{font:16px/1.5 system-ui,sans-serif;max-width:50em;margin:2em auto;padding:0 1em;overflow-wrap:anywhere}
+body{font:16px/1.5 system-ui,sans-serif;max-width:50em;margin:2em auto;padding:0 1em}
+body{overflow-wrap:anywhere}
 mark{background:var(--behind);color:var(--red);border-bottom:2px solid;print-color-adjust:exact}
 h1{font-size:1.3em}h2{font-size:1em;margin:1.5em 0 .2em}p{margin:.2em 0;white-space:pre-wrap}
 small{color:var(--faint);font-weight:normal}"""
-_LEGEND = "<mark>Red and underlined</mark>: unwanted, it carries the fact. All else: general, anyone would say it."
+_LEGEND = (
+    "<mark>Red and underlined</mark>: unwanted, it carries the fact. "
+    "All else: general, anyone would say it."
+)
 
 
-def parts(sample: Sample) -> Iterator[tuple[str, bool]]:
-    """The answer in stretches, with whether they are unwanted."""
-    at = 0
+def split_marked(sample: Sample) -> Iterator[tuple[str, bool]]:
+    """Yield the answer in stretches, with whether they are unwanted."""
+    position = 0
     for span in sample.unwanted or ():
-        if span.start > at:
-            yield sample.answer[at : span.start], False
+        if span.start > position:
+            yield sample.answer[position : span.start], False
         yield sample.answer[span.start : span.end], True
-        at = span.end
-    if at < len(sample.answer):
-        yield sample.answer[at:], False
+        position = span.end
+    if position < len(sample.answer):
+        yield sample.answer[position:], False
 
 
-def summary(samples: Iterable[Sample]) -> str:
-    """How many samples and words, and which share of the words is unwanted."""
-    found = [labels(s, word_units) for s in samples]
-    flat = [label for own in found for label in own]
-    share = sum(flat) / max(1, len(flat))
-    return f"{len(found)} samples, {sum(flat):,} of {len(flat):,} words unwanted ({share:.1%})"
+def summarize(samples: Iterable[Sample]) -> str:
+    """Return how many samples and words there are, and which share of the words is unwanted."""
+    labels = [label_units(sample) for sample in samples]
+    unwanted = sum(map(sum, labels))
+    words = sum(map(len, labels))
+    share = unwanted / max(1, words)
+    return f"{len(labels)} samples, {unwanted:,} of {words:,} words unwanted ({share:.1%})"
 
 
-def in_terminal(samples: Sequence[Sample], console: Console) -> None:
-    """Print prompts and answers, unwanted words in red; in [[double brackets]] where there is no colour."""
-    plain = not console.is_terminal or console.no_color
-    for s in samples:
-        console.print(Text(f"{s.id}  {s.prompt}".rstrip(), style="dim"), soft_wrap=True)
+def print_samples(samples: Sequence[Sample], console: Console) -> None:
+    """Print prompts and answers, unwanted words in red.
+
+    Where there is no colour they stand in [[double brackets]].
+    """
+    has_colour = console.is_terminal and not console.no_color
+    for sample in samples:
+        title = f"{sample.id}  {sample.prompt}".rstrip()
+        console.print(Text(title, style="dim"), soft_wrap=True)
         line = Text()
-        for part, unwanted in parts(s):
-            line.append(f"[[{part}]]" if unwanted and plain else part, style="bold red" if unwanted else "")
+        for stretch, is_unwanted in split_marked(sample):
+            if not is_unwanted:
+                line.append(stretch)
+            elif has_colour:
+                line.append(stretch, style="bold red")
+            else:
+                line.append(f"[[{stretch}]]")
         console.print(line, soft_wrap=True)
         console.print()
-    console.print(summary(samples), soft_wrap=True)
+    console.print(summarize(samples), soft_wrap=True)
 
 
-def page(title: str, settings: dict[str, Any], samples: Sequence[Sample]) -> str:
-    """The same as an HTML page that stands alone. Everything from the data is escaped: forget data may hold markup."""
-    rows = []
-    for s in samples:
-        answer = "".join(f"<mark>{html.escape(p)}</mark>" if unwanted else html.escape(p) for p, unwanted in parts(s))
-        head = f'<h2 dir="auto">{html.escape(s.prompt)} <small>{html.escape(s.id)}</small></h2>'
-        rows.append(f'{head}\n<p dir="auto">{answer}</p>')
-    made = ", ".join(f"{name}: {value}" for name, value in settings.items())
-    return (
-        '<!doctype html>\n<html><head><meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>\n'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n"
-        f"<p>{_LEGEND}</p>\n<p>{summary(samples)}</p>\n<p><small>{html.escape(made)}</small></p>\n"
-        + "\n".join(rows)
-        + "\n</body></html>\n"
-    )
+def render_page(title: str, settings: dict[str, Any], samples: Sequence[Sample]) -> str:
+    """Return the same as an HTML page that needs no other file.
+
+    Everything from the data is escaped: forget data may hold markup.
+    """
+    title = html.escape(title)
+    settings_line = ", ".join(f"{name}: {value}" for name, value in settings.items())
+    rows = "\n".join(_render_sample(sample) for sample in samples)
+    return f"""<!doctype html>
+<html><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>{_STYLE}</style></head>
+<body><h1>{title}</h1>
+<p>{_LEGEND}</p>
+<p>{summarize(samples)}</p>
+<p><small>{html.escape(settings_line)}</small></p>
+{rows}
+</body></html>
+"""
+
+
+def _render_sample(sample: Sample) -> str:
+    answer = ""
+    for stretch, is_unwanted in split_marked(sample):
+        escaped = html.escape(stretch)
+        answer += f"<mark>{escaped}</mark>" if is_unwanted else escaped
+    prompt, name = html.escape(sample.prompt), html.escape(sample.id)
+    return f'<h2 dir="auto">{prompt} <small>{name}</small></h2>\n<p dir="auto">{answer}</p>'
+
+
+def describe_estimate(estimate: "Estimate") -> list[str]:
+    """Return lines that say what the generative identifier would ask, and the cost."""
+    tokens = estimate.tokens
+    lines = [
+        f"{estimate.samples} samples: {estimate.requests} requests to send, "
+        f"{estimate.cached} answers kept from before",
+        f"about {tokens.prompt} prompt tokens and {tokens.answer} answer tokens",
+    ]
+    if estimate.cost is None:
+        lines.append("cost unknown: give price_in and price_out (per million tokens)")
+    else:
+        lines.append(
+            f"cost about {estimate.cost:.4f}, at most {estimate.at_most:.4f}; "
+            f"{estimate.paid_before:.4f} paid before"
+        )
+    return lines
+
+
+def describe_report(report: "Report") -> list[str]:
+    """Return lines that say what the generative identifier asked, found and paid."""
+    cost = ""
+    if report.cost is not None:
+        cost = f", cost {report.cost:.4f} ({report.total_cost:.4f} with what was kept)"
+    lines = [
+        f"{report.samples} samples, {report.replies} replies got, "
+        f"{report.cached} answers kept from before",
+        f"{report.tokens.prompt} prompt tokens, {report.tokens.answer} answer tokens{cost}",
+    ]
+    if report.agreement is not None:
+        lines.append(
+            f"agreement between votes: {report.agreement:.3f} (mean Jaccard similarity of words)"
+        )
+    if report.missing:
+        strings = [f"{string!r} ({name})" for name, string in report.missing]
+        lines.append(f"{len(strings)} strings are not in their answers: {_shorten(strings)}")
+    if report.empty:
+        lines.append(f"{len(report.empty)} samples have no unwanted word: {_shorten(report.empty)}")
+    for reason, count in Counter(report.failed.values()).most_common():
+        names = [name for name, other in report.failed.items() if other == reason]
+        lines.append(f"{count} samples have no answer: {reason}: {_shorten(names)}")
+    return lines
+
+
+def _shorten(names: Sequence[str], most: int = 10) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,8 +1,10 @@
-"""The span file: which words of each answer are unwanted, and the settings of the identifier that said so.
+"""The span file: which words of each answer are unwanted, and the settings that made them.
 
-JSON Lines in UTF-8. The first line is the header,
+`python -m tif.identify` and runs write it; `identifier.kind=precomputed` and `compare` and `show`
+read it. JSON Lines in UTF-8. The first line is the header,
 
-    {"format": "tif-spans", "version": 1, "identifier": {settings}, "data": fingerprint of the samples, "samples": n}
+    {"format": "tif-spans", "version": 1, "identifier": {settings},
+     "data": fingerprint of the samples, "samples": n}
 
 and each of the n lines after it is one sample, spans as Unicode code points with exclusive ends:
 
@@ -17,15 +19,25 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tif.data.samples import Sample, Span, fingerprint
+from tif.identifiers.span_operations import merge_spans
 from tif.utils.files import write_text
 
 FORMAT = "tif-spans"
 VERSION = 1
 
-_REDO = "make the span file again"
+Path = str | os.PathLike[str]
+_REMAKE = "make the span file again"
 
 
-def write(path: str | os.PathLike[str], samples: Iterable[Sample], identifier: Mapping[str, Any]) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One line of a file, its spans unchecked. `place` names file and line for messages."""
+
+    place: str
+    values: dict[str, Any]
+
+
+def write_spans(path: Path, samples: Iterable[Sample], identifier: Mapping[str, Any]) -> None:
     """Write the samples' unwanted spans, merged; a killed write leaves the old file as it was.
 
     Args:
@@ -38,7 +50,7 @@ def write(path: str | os.PathLike[str], samples: Iterable[Sample], identifier: M
         TypeError: If a setting is no JSON value.
     """
     path, samples = pathlib.Path(path), tuple(samples)
-    head = {
+    header = {
         "format": FORMAT,
         "version": VERSION,
         "identifier": dict(identifier),
@@ -46,161 +58,185 @@ def write(path: str | os.PathLike[str], samples: Iterable[Sample], identifier: M
         "samples": len(samples),
     }
     rows: dict[str, dict[str, Any]] = {}
-    for s in samples:
-        if s.unwanted is None:
-            raise ValueError(f"{path}: sample {s.id} has no unwanted spans (None); identify it before writing")
-        if s.id in rows:
-            raise ValueError(f"{path}: sample {s.id} occurs twice; ids must be unique")
-        spans = [[span.start, span.end] for span in merge(s.unwanted)]
-        rows[s.id] = {"id": s.id, "prompt": s.prompt, "answer": s.answer, "unwanted": spans}
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *rows.values()))
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
-
-
-def read(path: str | os.PathLike[str], samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """The given samples with the file's spans attached, in the given order.
-
-    Rows are matched by id, and the file may hold more samples than asked for: spans made for forget10 serve forget05.
-
-    Raises:
-        ValueError: If the file is no complete span file of this version, a sample has no row, its row has another
-            prompt or answer, or spans that are unsorted, overlap or leave the answer. One line, naming file and line.
-    """
-    rows = _rows(path)
-    return tuple(_attach(path, rows, s) for s in samples)
-
-
-def samples(path: str | os.PathLike[str]) -> tuple[Sample, ...]:
-    """The file's own samples, with their spans and nothing else that the data had.
-
-    Raises:
-        ValueError: As `read`.
-    """
-    rows = _rows(path)
-    found = []
-    for where, row in rows.values():
-        try:
-            sample = Sample(row["id"], row["prompt"], row["answer"])
-        except ValueError as err:
-            raise ValueError(f"{where}: {err}") from None
-        found.append(_attach(path, rows, sample))
-    return tuple(found)
-
-
-def _rows(path: str | os.PathLike[str]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """By id: where a row stands, and the row, its spans unchecked."""
-    head, lines = _load(path)
-    rows: dict[str, tuple[str, dict[str, Any]]] = {}
-    for number, line in enumerate(lines, start=2):  # as editors count: the header is line 1
-        where = f"{path}: line {number}"
-        row = _json(line)
-        if not (isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("id", "prompt", "answer"))):
+    for sample in samples:
+        if sample.unwanted is None:
             raise ValueError(
-                f"{where}: want a JSON object with id, prompt, answer and unwanted, got {_short(line.rstrip())}; "
-                f"the file is damaged, {_REDO}"
+                f"{path}: sample {sample.id} has no unwanted spans (None); "
+                "identify it before writing"
             )
-        if row["id"] in rows:
-            raise ValueError(f"{where}: sample {row['id']} occurs a second time; remove one of its rows")
-        rows[row["id"]] = where, row
-    if len(rows) != head.get("samples"):
-        raise ValueError(
-            f"{path}: the header promises {head.get('samples')} samples, got {len(rows)}; the file is cut, {_REDO}"
-        )
-    return rows
+        if sample.id in rows:
+            raise ValueError(f"{path}: sample {sample.id} occurs twice; ids must be unique")
+        rows[sample.id] = {
+            "id": sample.id,
+            "prompt": sample.prompt,
+            "answer": sample.answer,
+            "unwanted": [[span.start, span.end] for span in merge_spans(sample.unwanted)],
+        }
+    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in (header, *rows.values())]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(lines))
 
 
-def header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The header line, with the settings under `identifier`.
+def attach_spans(path: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """Return the given samples with the file's spans, in the given order.
+
+    Rows are matched by id. The file may hold more samples: spans of forget10 serve forget05.
+
+    Raises:
+        ValueError: If the file is no complete span file of this version, a sample has no row, its
+            row has another prompt or answer, or spans that are unsorted, overlap or leave the
+            answer. One line, naming file and line.
+    """
+    rows = _read_rows(path)
+    return tuple(_attach(path, rows, sample) for sample in samples)
+
+
+def read_samples(path: Path) -> tuple[Sample, ...]:
+    """Return the file's own samples, with their spans and nothing else that the data had.
+
+    Raises:
+        ValueError: As `attach_spans`.
+    """
+    rows = _read_rows(path)
+    samples = []
+    for row in rows.values():
+        try:
+            sample = Sample(row.values["id"], row.values["prompt"], row.values["answer"])
+        except ValueError as error:
+            raise ValueError(f"{row.place}: {error}") from None
+        samples.append(_attach(path, rows, sample))
+    return tuple(samples)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the header line, with the settings under `identifier`.
 
     Raises:
         ValueError: If this is no span file of this version.
     """
-    return _load(path)[0]
+    return _read_lines(path)[0]
 
 
-def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """The same characters in sorted spans: overlapping or touching ones become one."""
-    merged: list[Span] = []
-    for span in sorted(spans):
-        if merged and span.start <= merged[-1].end:
-            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
-        else:
-            merged.append(span)
-    return tuple(merged)
+def quote_difference(first: str, second: str) -> tuple[str, str]:
+    """Return both texts quoted for an error message, shortened to where they first differ."""
+    start = max(0, len(os.path.commonprefix((first, second))) - 20)
+    return _quote(first, start), _quote(second, start)
 
 
-def contrast(got: str, wanted: str) -> tuple[str, str]:
-    """Both texts quoted for an error message, shortened to where they first differ."""
-    at = max(0, len(os.path.commonprefix((got, wanted))) - 20)
-    return _short(got, at), _short(wanted, at)
+def _read_rows(path: Path) -> dict[str, _Row]:
+    """Return the rows by sample id."""
+    header, lines = _read_lines(path)
+    rows: dict[str, _Row] = {}
+    for number, line in enumerate(lines, start=2):  # as editors count: the header is line 1
+        place = f"{path}: line {number}"
+        values = _parse_json(line)
+        if not _is_row(values):
+            raise ValueError(
+                f"{place}: want a JSON object with id, prompt, answer and unwanted, "
+                f"got {_quote(line.rstrip())}; the file is damaged, {_REMAKE}"
+            )
+        if values["id"] in rows:
+            raise ValueError(
+                f"{place}: sample {values['id']} occurs a second time; remove one of its rows"
+            )
+        rows[values["id"]] = _Row(place, values)
+    if len(rows) != header.get("samples"):
+        raise ValueError(
+            f"{path}: the header promises {header.get('samples')} samples, got {len(rows)}; "
+            f"the file is cut, {_REMAKE}"
+        )
+    return rows
 
 
-def _load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
-    """The checked header and the lines after it."""
+def _is_row(values: Any) -> bool:
+    if not isinstance(values, dict):
+        return False
+    return all(isinstance(values.get(key), str) for key in ("id", "prompt", "answer"))
+
+
+def _read_lines(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the checked header and the lines after it."""
     try:
-        # Lines of a file end at newlines only; str.splitlines would also split at U+2028 inside an answer.
+        # Lines of a file end at newlines only; str.splitlines would also split at U+2028.
         with open(path, encoding="utf-8") as file:
-            first, *rest = list(file) or [""]
-    except OSError as err:
-        raise ValueError(f"{path}: cannot read the span file ({err.strerror}); check the path, or {_REDO}") from err
-    except UnicodeDecodeError as err:
-        raise ValueError(f"{path}: not a span file (no UTF-8: {err.reason}); {_REDO}") from err
-    head = _json(first)
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
+            first, *lines = list(file) or [""]
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot read the span file ({error.strerror}); check the path, or {_REMAKE}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not a span file (no UTF-8: {error.reason}); {_REMAKE}"
+        ) from error
+    header = _parse_json(first)
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(
             f'{path}: not a span file: line 1 must be a header with "format": "{FORMAT}", '
-            f"got {_short(first.rstrip())}; {_REDO}"
+            f"got {_quote(first.rstrip())}; {_REMAKE}"
         )
-    if head.get("version") != VERSION:
+    if header.get("version") != VERSION:
         raise ValueError(
-            f"{path}: span file of version {head.get('version')!r}, this tif reads {VERSION}; update tif, or {_REDO}"
+            f"{path}: span file of version {header.get('version')!r}, this tif reads {VERSION}; "
+            f"update tif, or {_REMAKE}"
         )
-    return head, rest
+    return header, lines
 
 
-def _attach(path: str | os.PathLike[str], rows: Mapping[str, tuple[str, dict[str, Any]]], sample: Sample) -> Sample:
-    """The sample with the spans of its row."""
+def _attach(path: Path, rows: Mapping[str, _Row], sample: Sample) -> Sample:
+    """Return the sample with the spans of its row."""
     if sample.id not in rows:
         raise ValueError(
             f"{path}: no row for sample {sample.id} among its {len(rows)} samples; "
             "run python -m tif.identify on the data you use here"
         )
-    where, row = rows[sample.id]
-    for key, wanted in (("prompt", sample.prompt), ("answer", sample.answer)):
-        if row[key] != wanted:
-            ours, theirs = contrast(row[key], wanted)
+    row = rows[sample.id]
+    for key, expected in (("prompt", sample.prompt), ("answer", sample.answer)):
+        if row.values[key] != expected:
+            in_file, in_data = quote_difference(row.values[key], expected)
             raise ValueError(
-                f"{where}: {key} differs: the file has {ours}, sample {sample.id} has {theirs}; "
-                "spans of another version of the data? run python -m tif.identify on this one"
+                f"{row.place}: {key} differs: the file has {in_file}, sample {sample.id} has "
+                f"{in_data}; spans of another version of the data? "
+                "run python -m tif.identify on this one"
             )
-    pairs = row.get("unwanted")
+    return dataclasses.replace(sample, unwanted=tuple(_check_spans(row, len(sample.answer))))
+
+
+def _check_spans(row: _Row, length: int) -> list[Span]:
+    """Return the row's spans.
+
+    Raises:
+        ValueError: Unless they are [start, end], sorted, apart and inside an answer of `length`.
+    """
+    pairs = row.values.get("unwanted")
     if not isinstance(pairs, list):
-        raise ValueError(f"{where}: unwanted: want a list of [start, end], got {_short(str(pairs))}; {_REDO}")
+        raise ValueError(
+            f"{row.place}: unwanted: want a list of [start, end], got {_quote(str(pairs))}; "
+            f"{_REMAKE}"
+        )
     spans: list[Span] = []
     for pair in pairs:
-        after = spans[-1].end if spans else 0
-        if not (isinstance(pair, list) and [type(edge) for edge in pair] == [int, int]) or not (
-            after <= pair[0] < pair[1] <= len(sample.answer)
-        ):
+        least = spans[-1].end if spans else 0
+        is_pair = isinstance(pair, list) and [type(offset) for offset in pair] == [int, int]
+        if not is_pair or not least <= pair[0] < pair[1] <= length:
             raise ValueError(
-                f"{where}: unwanted: want [start, end] with {after} <= start < end <= {len(sample.answer)} "
-                f"(sorted, no overlap, inside the answer), got {_short(str(pair))}; {_REDO}"
+                f"{row.place}: unwanted: want [start, end] with {least} <= start < end <= {length} "
+                f"(sorted, no overlap, inside the answer), got {_quote(str(pair))}; {_REMAKE}"
             )
         spans.append(Span(*pair))
-    return dataclasses.replace(sample, unwanted=tuple(spans))
+    return spans
 
 
-def _json(line: str) -> Any:
-    """The value of a line, None where it is no JSON: both fail the caller's check for an object."""
+def _parse_json(line: str) -> Any:
+    """Return the value of a line, None where it is no JSON: callers want an object."""
     try:
         return json.loads(line)
     except json.JSONDecodeError:
         return None
 
 
-def _short(text: str, start: int = 0, width: int = 60) -> str:
-    """The text from `start` on, cut and quoted."""
+def _quote(text: str, start: int = 0, width: int = 60) -> str:
+    """Return the text from `start` on, cut to `width` and quoted."""
     end = start + width
-    return repr(("..." if start else "") + text[start:end] + ("..." if end < len(text) else ""))
+    before = "..." if start else ""
+    after = "..." if end < len(text) else ""
+    return repr(before + text[start:end] + after)

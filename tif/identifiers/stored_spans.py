@@ -32,7 +32,7 @@ def complete_identifier(identifier: Identifier, model: Model) -> Identifier:
 
 def list_stages(identifier: Identifier, stages: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the stages whose models a complete identifier asks, each once."""
-    paths = identifiers.model_paths(identifier).values()
+    paths = identifiers.list_model_paths(identifier).values()
     return tuple(dict.fromkeys(path for path in paths if path in stages))
 
 
@@ -46,7 +46,7 @@ def with_stage_models(identifier: Identifier, stages: Mapping[str, Path]) -> Ide
     kind = identifier.kind
     section: Any = getattr(identifier, kind, None)
     folders = {}
-    for key in identifiers.MODELS.get(kind, ()):
+    for key in identifiers.MODEL_KEYS.get(kind, ()):
         path = getattr(section, key)
         if path in stages:
             folders[key] = str(stages[path] / "model")
@@ -71,7 +71,7 @@ def identify_once(
     Raises:
         ConfigError: If the identifier cannot do its work (no server, no money left): one line.
     """
-    if identifier.kind not in identifiers.COSTLY:
+    if identifier.kind not in identifiers.COSTLY_KINDS:
         return identifiers.identify(identifier, samples, template)
     path = span_path(identifier, samples, template, folder)
     shown = escape(str(path))
@@ -85,19 +85,21 @@ def identify_once(
                 identified = identifiers.identify(identifier, samples, template)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
-            span_file.write(path, identified, identifiers.settings(identifier, template))
-        return span_file.read(path, samples)
+            span_file.write_spans(
+                path, identified, identifiers.describe_settings(identifier, template)
+            )
+        return span_file.attach_spans(path, samples)
 
 
 def span_path(
     identifier: Identifier, samples: tuple[Sample, ...], template: str, folder: Path
 ) -> Path:
     """Return <folder>/<kind>-<hash of all that decides about the spans>.jsonl."""
-    paths = identifiers.model_paths(identifier).values()
+    paths = identifiers.list_model_paths(identifier).values()
     deciding = [
         tif.__version__,
         span_file.VERSION,
-        identifiers.settings(identifier, template),
+        identifiers.describe_settings(identifier, template),
         fingerprint(samples),
         [list_model_files(path) for path in paths],
     ]

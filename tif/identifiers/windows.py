@@ -1,167 +1,231 @@
-"""Answers of any length in windows that fit a model: context on both sides is shown, each character labelled once."""
+"""Cut answers of any length into windows that fit a model, and label the words in them.
+
+Called by the identifiers that load a model (`masked_lm`, `causal_lm`, `contrastive`); the
+generative one uses `split_into_passages` alone. Each character is labelled in one window only, and
+seen with context on both sides. A few windows are in memory at a time, however long the text is.
+"""
 
 import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from tif.data.samples import Sample, Span
-from tif.identifiers.words import joined, near_middle, sentences, words
+from tif.identifiers.span_operations import append_joined
+from tif.identifiers.words import find_middle_border, find_words, split_sentences
 from tif.utils.terminal import Bar, progress_bar
 
-Count = Callable[[Sequence[str]], list[int]]  # texts to their numbers of tokens
-Done = Callable[[int], None]  # told a number of words as they are decided
-AT_ONCE = 32  # windows in memory, sorted by length before they are batched
-_COUNTED = 64  # sentences tokenised at once
+T = TypeVar("T")
+CountTokens = Callable[[Sequence[str]], list[int]]  # texts to their numbers of tokens
+ReportWords = Callable[[int], None]  # called with the number of words just decided
+WINDOWS_AT_ONCE = 32  # in memory, sorted by length before they are batched
+_SENTENCES_AT_ONCE = 64  # tokenised in one call
 
 
 @dataclasses.dataclass(frozen=True)
-class Cut:
-    """Characters start:end are shown, first:last of them labelled."""
+class Passage:
+    """A stretch start:end of a text to label; the model sees shown_start:shown_end."""
 
     start: int
     end: int
-    first: int
-    last: int
+    shown_start: int
+    shown_end: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """What a model sees at once.
+    """What a model sees at once."""
 
-    Attributes:
-        sample: position of the sample.
-        text: prompt (where it is shown) and a stretch of the answer.
-        words: the words to label, in `text`.
-        shift: added to an offset into `text` gives the offset into the answer.
-    """
-
-    sample: int
-    text: str
-    words: tuple[Span, ...]
-    shift: int
+    sample: int  # position of the sample among those to label
+    text: str  # prompt (where it is shown) and a stretch of the answer
+    words: tuple[Span, ...]  # the words to label, as offsets into `text`
+    shift: int  # offset into the answer minus offset into `text`
 
 
-Judge = Callable[[Sequence[Window], Done], Iterable[Sequence[bool]]]
+# Windows to a verdict for each of their words, True = unwanted; reports words as it decides them.
+Judge = Callable[[Sequence[Window], ReportWords], Iterable[Sequence[bool]]]
 
 
-def cuts(text: str, count: Count, budget: int) -> Iterator[Cut]:
-    """One cut where the text fits, else cuts at sentence borders whose labelled parts follow each other without gap.
+@dataclasses.dataclass(frozen=True)
+class _Sentence:
+    """A sentence, or a part of one that is too long, and its number of tokens."""
 
-    Half of the budget is labelled, a quarter is context on each side; where one side has none left (the text's begin)
-    or a long sentence, the other side gets more.
+    start: int
+    end: int
+    tokens: int
+
+
+def split_into_passages(text: str, count_tokens: CountTokens, budget: int) -> Iterator[Passage]:
+    """Yield one passage where the text fits, else passages of sentences that follow without a gap.
+
+    Half of the budget is labelled, a quarter is context on each side. Where one side has no more
+    context (the text's begin) or a long sentence, the other side gets more.
 
     Args:
         text: the whole answer.
-        count: a tokenizer's counts, without special tokens.
+        count_tokens: a tokenizer's counts, without special tokens.
         budget: tokens shown at once.
     """
-    if len(text) <= 8 * budget and count([text])[0] <= budget:
-        yield Cut(0, len(text), 0, len(text))
+    if len(text) <= 8 * budget and count_tokens([text])[0] <= budget:
+        yield Passage(0, len(text), 0, len(text))
         return
-    parts, near, first = _parts(text, count, max(1, budget // 2)), list[tuple[int, int, int]](), 0
-
-    def there(i: int) -> bool:
-        """Whether near[i] is there, after reading on."""
-        near.extend(itertools.islice(parts, max(0, i + 1 - len(near))))
-        return i < len(near)
-
-    while there(first):
-        last, size = first + 1, near[first][2]
-        while there(last) and size + near[last][2] <= budget // 2:
-            size, last = size + near[last][2], last + 1
-        start, end = first, last
-        while start and size + near[start - 1][2] <= budget * 3 // 4:
-            start, size = start - 1, size + near[start - 1][2]
-        while there(end) and size + near[end][2] <= budget:
-            size, end = size + near[end][2], end + 1
-        yield Cut(near[start][0], near[end - 1][1], near[first][0], near[last - 1][1])
-        del near[:start]  # the next window's context does not reach further back than this one's
-        first = last - start
+    nearby: list[_Sentence] = []  # context before, sentences to label next, and what follows them
+    first = 0  # index in `nearby` of the first sentence to label
+    for sentence in _split_to_fit(text, count_tokens, max(1, budget // 2)):
+        nearby.append(sentence)
+        # More than the budget is read ahead: enough to choose the next passage and its context.
+        while sum(later.tokens for later in nearby[first:]) > budget:
+            passage, first = _take_passage(nearby, first, budget)
+            yield passage
+    while first < len(nearby):
+        passage, first = _take_passage(nearby, first, budget)
+        yield passage
 
 
-def _parts(text: str, count: Count, most: int) -> Iterator[tuple[int, int, int]]:
-    """(start, end, tokens) of stretches of at most `most` tokens that partition the text: sentences where they fit."""
-    stretches = sentences(text)
-    while batch := list(itertools.islice(stretches, _COUNTED)):
-        for (start, end), size in zip(batch, count([text[a:b] for a, b in batch]), strict=True):
-            yield from _fitting(text, start, end, size, count, most)
+def _take_passage(nearby: list[_Sentence], first: int, budget: int) -> tuple[Passage, int]:
+    """Return the next passage and the index in `nearby` of the first sentence after it.
+
+    Sentences before the passage's context are removed from `nearby`: no later passage shows them.
+    """
+    last, tokens = first + 1, nearby[first].tokens
+    while last < len(nearby) and tokens + nearby[last].tokens <= budget // 2:
+        tokens += nearby[last].tokens
+        last += 1
+    shown_first, shown_last = first, last
+    while shown_first and tokens + nearby[shown_first - 1].tokens <= budget * 3 // 4:
+        shown_first -= 1
+        tokens += nearby[shown_first].tokens
+    while shown_last < len(nearby) and tokens + nearby[shown_last].tokens <= budget:
+        tokens += nearby[shown_last].tokens
+        shown_last += 1
+    passage = Passage(
+        start=nearby[first].start,
+        end=nearby[last - 1].end,
+        shown_start=nearby[shown_first].start,
+        shown_end=nearby[shown_last - 1].end,
+    )
+    del nearby[:shown_first]
+    return passage, last - shown_first
 
 
-def _fitting(text: str, start: int, end: int, size: int, count: Count, most: int) -> Iterator[tuple[int, int, int]]:
-    if size <= most or end - start == 1:
-        yield start, end, size
+def _split_to_fit(text: str, count_tokens: CountTokens, most: int) -> Iterator[_Sentence]:
+    """Yield stretches of at most `most` tokens that cover the text: sentences where they fit."""
+    for borders in _take_batches(split_sentences(text), _SENTENCES_AT_ONCE):
+        sizes = count_tokens([text[start:end] for start, end in borders])
+        for (start, end), tokens in zip(borders, sizes, strict=True):
+            yield from _halve_to_fit(text, _Sentence(start, end, tokens), count_tokens, most)
+
+
+def _halve_to_fit(
+    text: str, sentence: _Sentence, count_tokens: CountTokens, most: int
+) -> Iterator[_Sentence]:
+    start, end = sentence.start, sentence.end
+    if sentence.tokens <= most or end - start == 1:
+        yield sentence
         return
-    border = near_middle(text, start, end)
-    for a, b in ((start, border), (border, end)):
-        yield from _fitting(text, a, b, count([text[a:b]])[0], count, most)
+    border = find_middle_border(text, start, end)
+    for half_start, half_end in ((start, border), (border, end)):
+        (tokens,) = count_tokens([text[half_start:half_end]])
+        half = _Sentence(half_start, half_end, tokens)
+        yield from _halve_to_fit(text, half, count_tokens, most)
 
 
-def windows(
-    samples: Sequence[Sample], before: Callable[[Sample], str], count: Count, budget: int, rule: str
+def make_windows(
+    samples: Sequence[Sample],
+    text_before: Callable[[Sample], str],
+    count_tokens: CountTokens,
+    budget: int,
+    rule: str = "unicode",
 ) -> Iterator[Window]:
-    """All windows of all samples, in order.
+    """Yield all windows of all samples, in order.
 
     Args:
         samples: whose answers are labelled.
-        before: text shown before an answer, in each of its windows; too long a one loses its beginning.
-        count: as for `cuts`.
+        text_before: the text shown before a sample's answer, in each of its windows. Its beginning
+            is cut off where it takes more than half of the budget.
+        count_tokens: as for `split_into_passages`.
         budget: tokens shown at once, prompt included.
-        rule: which words, see `words`.
+        rule: which words, see `find_words`.
     """
-    for number, s in enumerate(samples):
-        shown = _tail(before(s), count, budget // 2)
-        for cut in cuts(s.answer, count, budget - (count([shown])[0] if shown else 0)):
-            text, shift = shown + s.answer[cut.start : cut.end], cut.start - len(shown)
-            at = cut.first - shift
-            own = (Span(at + w.start, at + w.end) for w in words(s.answer[cut.first : cut.last], rule))
-            yield Window(number, text, tuple(own), shift)
+    for position, sample in enumerate(samples):
+        before = _cut_beginning(text_before(sample), count_tokens, budget // 2)
+        before_tokens = count_tokens([before])[0] if before else 0
+        for passage in split_into_passages(sample.answer, count_tokens, budget - before_tokens):
+            shift = passage.shown_start - len(before)
+            text = before + sample.answer[passage.shown_start : passage.shown_end]
+            offset = passage.start - shift
+            words = []
+            for word in find_words(sample.answer[passage.start : passage.end], rule):
+                words.append(Span(offset + word.start, offset + word.end))
+            yield Window(position, text, tuple(words), shift)
 
 
-def _tail(text: str, count: Count, most: int) -> str:
-    """The end of the text, cut between characters so that it has at most `most` tokens."""
-    while text and count([text[-8 * most :]])[0] > most:
-        text = text[-8 * most :][len(text[-8 * most :]) // 8 + 1 :]
-    return text[-8 * most :]
+def _cut_beginning(text: str, count_tokens: CountTokens, most: int) -> str:
+    """Return the end of the text, cut between characters so that it has at most `most` tokens."""
+    text = text[-8 * most :]
+    while text and count_tokens([text])[0] > most:
+        text = text[len(text) // 8 + 1 :]
+    return text
 
 
-def label(
+def label_words(
     samples: Sequence[Sample],
-    found: Iterator[Window],
+    windows: Iterable[Window],
     judge: Judge,
-    what: str,
+    description: str,
     rule: str = "unicode",
 ) -> tuple[Sample, ...]:
-    """The samples with the words that `judge` calls unwanted; AT_ONCE windows are in memory, whatever the length.
+    """Return the samples with the words that `judge` calls unwanted.
 
     Args:
         samples: what the windows were cut from.
-        found: their windows.
-        judge: windows to a verdict for each of their words, True = unwanted; tells how many words it has decided.
-        what: shown beside the progress bar, which counts words.
-        rule: which words, as for `windows`.
+        windows: their windows; WINDOWS_AT_ONCE of them are in memory at a time.
+        judge: see `Judge`.
+        description: shown beside the progress bar, which counts words.
+        rule: which words, as for `make_windows`.
     """
-    with progress_bar(what, sum(1 for s in samples for _ in words(s.answer, rule))) as line:
-        spans = itertools.groupby(_unwanted(found, judge, _counting(line)), lambda pair: pair[0])
-        own = {number: joined(samples[number].answer, (span for _, span in pairs)) for number, pairs in spans}
-    return tuple(dataclasses.replace(s, unwanted=own.get(number, ())) for number, s in enumerate(samples))
+    word_count = sum(1 for sample in samples for _ in find_words(sample.answer, rule))
+    with progress_bar(description, word_count) as line:
+        unwanted = _collect_unwanted(samples, windows, judge, _WordProgress(line))
+    identified = []
+    for sample, spans in zip(samples, unwanted, strict=True):
+        identified.append(dataclasses.replace(sample, unwanted=tuple(spans)))
+    return tuple(identified)
 
 
-def _unwanted(found: Iterator[Window], judge: Judge, done: Done) -> Iterator[tuple[int, Span]]:
-    """(position of the sample, place in its answer) of each unwanted word, in order."""
-    while batch := list(itertools.islice(found, AT_ONCE)):
-        for window, verdicts in zip(batch, judge(batch, done), strict=True):
-            for word, verdict in zip(window.words, verdicts, strict=True):
-                if verdict:
-                    yield window.sample, Span(word.start + window.shift, word.end + window.shift)
+def _collect_unwanted(
+    samples: Sequence[Sample], windows: Iterable[Window], judge: Judge, progress: "_WordProgress"
+) -> list[list[Span]]:
+    """Return each sample's unwanted words, joined over blanks."""
+    unwanted: list[list[Span]] = [[] for _ in samples]
+    for batch in _take_batches(windows, WINDOWS_AT_ONCE):
+        for window, verdicts in zip(batch, judge(batch, progress.report), strict=True):
+            answer, spans = samples[window.sample].answer, unwanted[window.sample]
+            for word, is_unwanted in zip(window.words, verdicts, strict=True):
+                if is_unwanted:
+                    span = Span(word.start + window.shift, word.end + window.shift)
+                    append_joined(answer, spans, span)
+    return unwanted
 
 
-def _counting(line: Bar) -> Done:
-    since, judged = time.monotonic(), 0
+class _WordProgress:
+    """Advances a progress bar by words and shows the words labelled per second."""
 
-    def done(count: int) -> None:
-        nonlocal judged
-        judged += count
-        line.advance(count, f"{judged / max(1e-9, time.monotonic() - since):,.0f} words/s")
+    def __init__(self, line: Bar) -> None:
+        self.line = line
+        self.start = time.monotonic()
+        self.words = 0
 
-    return done
+    def report(self, count: int) -> None:
+        """Add words that were decided."""
+        self.words += count
+        seconds = max(1e-9, time.monotonic() - self.start)
+        self.line.advance(count, f"{self.words / seconds:,.0f} words/s")
+
+
+def _take_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items, the last one shorter (itertools.batched needs Python 3.12)."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

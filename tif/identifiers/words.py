@@ -1,74 +1,80 @@
-"""Where words and sentences stand in a text of any script. Offsets are Unicode code points, as in `Span`."""
+"""What counts as a word, and where sentences end, in a text of any script.
 
-from collections.abc import Iterable, Iterator
+Called by every identifier, by `windows` (to cut long answers) and by `compare` (to count words).
+Offsets are Unicode code points, as in `Span`.
+"""
+
+from collections.abc import Iterator
 
 import regex
 
 from tif.data.samples import Span
 
-# Scripts written without blanks: each character (grapheme cluster) is a word. Hangul, Arabic, Devanagari have blanks.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-_START = rf"[[\p{{L}}\p{{N}}_]--[{_UNSPACED}]]"
-_MORE = rf"[[\p{{L}}\p{{N}}\p{{M}}_\u200c\u200d\u00ad]--[{_UNSPACED}]]"
-# Inside a word: one apostrophe or hyphen before a letter or digit; a point, comma or colon between digits (1,998.5).
-_INNER = rf"(?:['’‐‑-](?={_START})|(?<=\p{{N}})[.,:٫٬](?=\p{{N}}))"
+# Scripts written without blanks: each character (grapheme cluster) is a word.
+# Hangul, Arabic and Devanagari have blanks.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+_FIRST = rf"[[\p{{L}}\p{{N}}_]--[{UNSPACED}]]"
+_NEXT = rf"[[\p{{L}}\p{{N}}\p{{M}}_\u200c\u200d\u00ad]--[{UNSPACED}]]"
+# Inside a word: an apostrophe or hyphen before a letter or digit; a point, comma or colon
+# between digits (1,998.5).
+_INNER = rf"(?:['’‐‑-](?={_FIRST})|(?<=\p{{N}})[.,:٫٬](?=\p{{N}}))"
 _WORD = regex.compile(
-    rf"(?V1)(?={_START}){_MORE}+(?:{_INNER}{_MORE}+)*"
-    rf"|(?=[{_UNSPACED}])\X"
+    rf"(?V1)(?={_FIRST}){_NEXT}+(?:{_INNER}{_NEXT}+)*"
+    rf"|(?=[{UNSPACED}])\X"
     r"|(?=[\p{Extended_Pictographic}\p{Regional_Indicator}])\X"
 )
-_BLANKS = regex.compile(r"\S+")
-# Where a sentence ends: after a line break, after . ! ? and what closes them before a blank, after 。！？ anywhere.
-_BORDER = regex.compile(r"""\n+|[.!?…؟۔।]+["'”’»)\]]*\s+|[。！？]+["'”’」』）]*\s*""")
+_BETWEEN_BLANKS = regex.compile(r"\S+")
+# A sentence ends after a line break, after . ! ? and what closes them before a blank, and after
+# the full-width 。！？ anywhere.
+_SENTENCE_END = regex.compile(r"""\n+|[.!?…؟۔।]+["'”’»)\]]*\s+|[。！？]+["'”’」』）]*\s*""")
 _GRAPHEME = regex.compile(r"\X")
-LONGEST = 1000  # characters of a sentence, before it is cut at a blank
+LONGEST_SENTENCE = 1000  # characters; a longer one is cut before a word
 
 
-def words(text: str, rule: str = "unicode") -> Iterator[Span]:
-    """The words, in order and apart. What they leave out (blanks, punctuation, operators) is general.
+def find_words(text: str, rule: str = "unicode") -> Iterator[Span]:
+    """Yield the words of a text in order. All else (blanks, punctuation, operators) is general.
+
+    We use our own pattern because the `regex` package's word borders (flag WORD, Unicode's
+    default) cut "Al-Kuwaiti" in two, and join "タワー" to one word but not "東京".
 
     Args:
         text: any text.
-        rule: "unicode": runs of letters, digits, marks and underscores with inner hyphens and apostrophes; a character
-            where the script has no blanks; an emoji. "blanks": whatever stands between blanks, punctuation attached.
+        rule: "unicode" finds runs of letters, digits, marks and underscores with inner hyphens and
+            apostrophes; single characters in scripts without blanks; emoji. "blanks" finds what
+            stands between blanks, with its punctuation.
     """
-    for found in (_BLANKS if rule == "blanks" else _WORD).finditer(text):
-        yield Span(found.start(), found.end())
+    pattern = _BETWEEN_BLANKS if rule == "blanks" else _WORD
+    for match in pattern.finditer(text):
+        yield Span(match.start(), match.end())
 
 
-def joined(text: str, unwanted: Iterable[Span]) -> tuple[Span, ...]:
-    """Spans of unwanted words; neighbours with nothing but blanks between become one."""
-    found: list[Span] = []
-    for span in unwanted:
-        between = text[found[-1].end : span.start] if found else "."
-        if not between.strip():
-            found[-1] = Span(found[-1].start, span.end)
-        else:
-            found.append(span)
-    return tuple(found)
-
-
-def sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Cut the text at sentence borders into stretches of at most LONGEST characters: every character is in one."""
+def split_sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of sentences that cover the text, LONGEST_SENTENCE at most."""
     start = 0
-    for found in _BORDER.finditer(text):
-        yield from _short(text, start, found.end())
-        start = found.end()
+    for match in _SENTENCE_END.finditer(text):
+        yield from _cut_long_sentence(text, start, match.end())
+        start = match.end()
     if start < len(text):
-        yield from _short(text, start, len(text))
+        yield from _cut_long_sentence(text, start, len(text))
 
 
-def _short(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    while end - start > LONGEST:
-        border = near_middle(text, start, start + LONGEST)
+def _cut_long_sentence(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    while end - start > LONGEST_SENTENCE:
+        border = find_middle_border(text, start, start + LONGEST_SENTENCE)
         yield start, border
         start = border
     yield start, end
 
 
-def near_middle(text: str, start: int, end: int) -> int:
-    """A place to cut between start and end: before a word if there is one, else between graphemes, else anywhere."""
-    middle, stretch = (start + end) // 2, text[start:end]
-    borders = [start + w.start for w in words(stretch) if w.start]
-    borders = borders or [start + g.start() for g in _GRAPHEME.finditer(stretch) if g.start()]
-    return min(borders, key=lambda at: abs(at - middle), default=middle)
+def find_middle_border(text: str, start: int, end: int) -> int:
+    """Return the best place near the middle to cut text[start:end].
+
+    Before a word if there is one, else between two graphemes, else anywhere.
+    """
+    middle = (start + end) // 2
+    stretch = text[start:end]
+    borders = [start + word.start for word in find_words(stretch) if word.start]
+    if not borders:
+        matches = _GRAPHEME.finditer(stretch)
+        borders = [start + match.start() for match in matches if match.start()]
+    return min(borders, key=lambda border: abs(border - middle), default=middle)

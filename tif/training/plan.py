@@ -180,7 +180,7 @@ def identifier_stages(cfg: Config) -> tuple[str, ...]:
 def check_identifier(cfg: Config) -> None:
     """Raise ConfigError, one line a problem, if a model that the identifier asks is none."""
     try:
-        identifiers.check(identifier_of(cfg), leave_out=tuple(cfg.stages))
+        identifiers.check_models(identifier_of(cfg), leave_out=tuple(cfg.stages))
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -255,7 +255,7 @@ def _identify_words(plan: Plan) -> None:
     if not wants_spans(cfg):
         return
     check_identifier(cfg)
-    if cfg.identifier.kind not in identifiers.COSTLY:  # those load models, after all checks
+    if cfg.identifier.kind not in identifiers.COSTLY_KINDS:  # those load models, after all checks
         forget = identifiers.identify(cfg.identifier, plan.benchmark.forget)
         plan.benchmark = dataclasses.replace(plan.benchmark, forget=forget)
 

@@ -142,7 +142,7 @@ def unlearn(plan: Plan) -> Path:
     """Return the folder of a finished run; first find the unwanted words and make the stages."""
     cfg = plan.cfg
     stages: dict[str, Path] = {}
-    if wants_spans(cfg) and cfg.identifier.kind in identifiers.COSTLY:
+    if wants_spans(cfg) and cfg.identifier.kind in identifiers.COSTLY_KINDS:
         # First, with no more stages than needed: a missing server shows before hours of training.
         for name in identifier_stages(cfg):
             stages[name] = make_stage(plan.stages[name])

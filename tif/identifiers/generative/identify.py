@@ -1,25 +1,71 @@
-"""The identifier that asks a language model, behind any OpenAI-compatible endpoint, which words are unwanted."""
+"""`kind: generative`: ask an LLM behind an OpenAI-compatible endpoint which words are unwanted.
 
+Called by `identify` of the room. Samples become requests, one a passage and vote; replies become
+spans by majority; `Report` says what was asked, found and paid. The other files of this folder:
+`prompts_and_replies` (texts and parsing), `reply_cache` (replies on disk), `api_client` (retries,
+limits), `batch_api`.
+"""
+
+import asyncio
+import concurrent.futures
 import dataclasses
-import itertools
-import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config.identifier import Generative
 from tif.data.samples import Sample, Span
-from tif.identifiers import words
-from tif.identifiers.generative import asking
-from tif.identifiers.generative.answers import Answers
-from tif.identifiers.generative.report import Estimate, Report
-from tif.identifiers.generative.requests import Request, first, likely_tokens, most_tokens
-from tif.identifiers.span_file import merge
-from tif.identifiers.windows import cuts
+from tif.identifiers.generative.prompts_and_replies import (
+    Request,
+    TokenCount,
+    bound_tokens,
+    estimate_tokens,
+    make_request,
+)
+from tif.identifiers.generative.reply_cache import (
+    ReplyCache,
+    find_spans,
+    next_request,
+    sum_cost,
+)
+from tif.identifiers.show import describe_estimate, describe_report
+from tif.identifiers.span_operations import agreement, majority, merge_spans, shift_spans
+from tif.identifiers.windows import split_into_passages
+from tif.identifiers.words import find_words
 from tif.utils.terminal import console
 
 
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What is still to be asked."""
+
+    samples: int  # to be labelled
+    requests: int  # first requests to send; second questions are not known before
+    cached: int  # first replies that are on disk
+    tokens: TokenCount  # guessed from the texts' lengths
+    cost: float | None  # of these tokens; None without prices
+    at_most: float  # a cost that first replies cannot exceed
+    paid_before: float  # what the replies on disk cost
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was asked and what came of it."""
+
+    samples: int  # to be labelled
+    replies: int  # got in this run, those of no use included
+    cached: int  # first replies that were on disk before
+    tokens: TokenCount  # of this run, as the server counts them (guessed where it does not)
+    cost: float | None  # of this run; None without prices
+    total_cost: float  # with the cached replies'
+    missing: tuple[tuple[str, str], ...]  # (sample id, string named twice that stands nowhere)
+    empty: tuple[str, ...]  # ids of samples in which the model found nothing unwanted
+    failed: dict[str, str]  # why samples have no answer, by id
+    agreement: float | None  # mean Jaccard similarity between votes, 0 to 1; None with one vote
+
+
 class Incomplete(ValueError):
-    """Some samples have no answer; the others' answers are kept. One line.
+    """Some samples have no answer; the others' answers are cached. One line.
 
     Attributes:
         samples: all samples in order; `unwanted` is None where the answer is missing.
@@ -28,117 +74,119 @@ class Incomplete(ValueError):
 
     def __init__(self, message: str, samples: tuple[Sample, ...], report: Report) -> None:
         super().__init__(message)
-        self.samples, self.report = samples, report
+        self.samples = samples
+        self.report = report
 
 
-def generative(cfg: Generative, samples: Sequence[Sample], cache: Path) -> tuple[Sample, ...]:
-    """The samples with the words that the model calls unwanted; prints the report.
+def identify_by_llm(
+    settings: Generative, samples: Sequence[Sample], cache_folder: Path
+) -> tuple[Sample, ...]:
+    """Return the samples with the words that the model calls unwanted; print the report.
 
-    With `dry_run` it prints what would be asked and what that costs, asks nothing, and gives the samples back without
-    spans (`unwanted` None).
+    With `dry_run`, print what would be asked and what that costs, ask nothing, and return the
+    samples without spans (`unwanted` None).
 
     Args:
-        cfg: the settings.
+        settings: section `identifier.generative`.
         samples: question/answer pairs; a sample without a prompt is a passage of a document.
-        cache: folder of the answers, read and written.
+        cache_folder: folder of the replies, read and written.
 
     Raises:
-        ValueError: As `label`.
+        ValueError: As `label_samples`.
     """
-    if cfg.dry_run:
-        console.print("\n".join(estimate(cfg, samples, cache).lines()), markup=False)
+    if settings.dry_run:
+        estimate = estimate_cost(settings, samples, cache_folder)
+        console.print("\n".join(describe_estimate(estimate)), markup=False)
         return tuple(dataclasses.replace(sample, unwanted=None) for sample in samples)
     try:
-        found, report = label(cfg, samples, cache)
+        identified, report = label_samples(settings, samples, cache_folder)
     except Incomplete as incomplete:
-        _tell(incomplete.report)
+        _print_report(incomplete.report)
         raise
-    _tell(report)
-    return found
+    _print_report(report)
+    return identified
 
 
-def label(cfg: Generative, samples: Sequence[Sample], cache: Path) -> tuple[tuple[Sample, ...], Report]:
-    """As `generative`, never dry, with the report.
+def label_samples(
+    settings: Generative, samples: Sequence[Sample], cache_folder: Path
+) -> tuple[tuple[Sample, ...], Report]:
+    """Return the samples with their spans, and the report; arguments as `identify_by_llm`.
 
     Raises:
-        Incomplete: If samples are left without an answer: one line that starts with a config key. No server, a wrong
-            key, an unknown model or no money left stop it at once. Calling it again asks for what is left only.
+        Incomplete: If samples are left without an answer: one line that starts with a config key.
+            No server, a wrong key, an unknown model or no money left stop it at once. Calling it
+            again asks for what is left only.
         ValueError: If the settings are wrong: one line a problem.
     """
-    jobs = _jobs(cfg, samples)
-    with Answers(cache) as answers:
-        unique = _unique(jobs)
-        kept = sum(job.key in answers.words for job in unique)
-        outcome = asking.ask(cfg, unique, answers)
-        results = [_result(cfg, s, own, answers, outcome.failed) for s, own in zip(samples, jobs, strict=True)]
-        agreements = [r.agreement for r in results if not r.failed]
-        report = Report(
-            samples=len(samples),
-            asked=outcome.asked,
-            kept=kept,
-            prompt_tokens=outcome.paid[0],
-            answer_tokens=outcome.paid[1],
-            cost=cfg.cost(*outcome.paid) if cfg.price_in or cfg.price_out else None,
-            cost_in_all=asking.spent(cfg, unique, answers),
-            missing=tuple((r.sample.id, word) for r in results for word in r.missing),
-            empty=tuple(r.sample.id for r in results if r.sample.unwanted == ()),
-            failed={r.sample.id: r.failed for r in results if r.failed},
-            agreement=_mean(agreements) if cfg.votes > 1 and agreements else None,
-        )
-    labelled = tuple(r.sample for r in results)
+    passages = [_split_sample(settings, sample) for sample in samples]
+    jobs = _unique_jobs(passages)
+    with ReplyCache(cache_folder) as cache:
+        cached = sum(job.key in cache.words for job in jobs)
+        outcome = _ask(settings, jobs, cache)
+        results = []
+        for sample, passages_of_sample in zip(samples, passages, strict=True):
+            results.append(
+                _label_sample(settings, sample, passages_of_sample, cache, outcome.failed)
+            )
+        total_cost = sum_cost(settings, jobs, cache)
+    agreements = [result.agreement for result in results if not result.failed]
+    has_votes = settings.votes > 1 and agreements
+    report = Report(
+        samples=len(samples),
+        replies=outcome.replies,
+        cached=cached,
+        tokens=outcome.tokens,
+        cost=outcome.tokens.cost(settings) if _has_prices(settings) else None,
+        total_cost=total_cost,
+        missing=tuple((r.sample.id, string) for r in results for string in r.missing),
+        empty=tuple(r.sample.id for r in results if r.sample.unwanted == ()),
+        failed={r.sample.id: r.failed for r in results if r.failed},
+        agreement=statistics.fmean(agreements) if has_votes else None,
+    )
+    identified = tuple(result.sample for result in results)
     if report.failed:
-        raise Incomplete(report.failure(outcome.stopped), labelled, report)
-    return labelled, report
+        raise Incomplete(_describe_failure(report, outcome.stopped), identified, report)
+    return identified, report
 
 
-def estimate(cfg: Generative, samples: Sequence[Sample], cache: Path) -> Estimate:
-    """What `label` would ask and pay, as far as it is known before the answers: without second questions.
+def estimate_cost(settings: Generative, samples: Sequence[Sample], cache_folder: Path) -> Estimate:
+    """Return what `label_samples` would ask and pay, as far as it is known before the replies.
 
     Raises:
         ValueError: If the settings are wrong: one line a problem.
     """
-    jobs = _unique(_jobs(cfg, samples))
-    with Answers(cache) as answers:
-        waiting = [request for job in jobs if (request := asking.pending(cfg, job, answers))]
-        tokens = [likely_tokens(cfg, request) for request in waiting]
-        prompt, answer = sum(p for p, _ in tokens), sum(a for _, a in tokens)
+    jobs = _unique_jobs([_split_sample(settings, sample) for sample in samples])
+    requests: list[Request] = []
+    tokens, at_most = TokenCount(), 0.0
+    with ReplyCache(cache_folder) as cache:
+        for job in jobs:
+            request = next_request(settings, job, cache)
+            if request is not None:
+                requests.append(request)
+                tokens += estimate_tokens(settings, request)
+                at_most += bound_tokens(settings, request).cost(settings)
         return Estimate(
             samples=len(samples),
-            requests=len(waiting),
-            kept=sum(job.key in answers.words for job in jobs),
-            prompt_tokens=prompt,
-            answer_tokens=answer,
-            cost=cfg.cost(prompt, answer) if cfg.price_in or cfg.price_out else None,
-            at_most=sum(cfg.cost(*most_tokens(cfg, request)) for request in waiting),
-            already=asking.spent(cfg, jobs, answers),
+            requests=len(requests),
+            cached=sum(job.key in cache.words for job in jobs),
+            tokens=tokens,
+            cost=tokens.cost(settings) if _has_prices(settings) else None,
+            at_most=at_most,
+            paid_before=sum_cost(settings, jobs, cache),
         )
 
 
-def majority(votes: Sequence[Sequence[Span]]) -> tuple[Span, ...]:
-    """The characters that more than half of the votes cover."""
-    edges = sorted(edge for spans in votes for s in merge(spans) for edge in ((s.start, 1), (s.end, -1)))
-    kept, depth = [], 0
-    for (at, step), (following, _) in itertools.pairwise(edges):
-        depth += step
-        if following > at and 2 * depth > len(votes):
-            kept.append(Span(at, following))
-    return merge(kept)
+@dataclasses.dataclass(frozen=True)
+class _PassageVotes:
+    """A stretch of a sample's answer, all of it where it is short."""
 
-
-def agreement(text: str, votes: Sequence[Sequence[Span]]) -> float:
-    """Mean Jaccard similarity of all pairs of votes, over the words of the text that they touch: 0 to 1.
-
-    1 where neither of two votes has a word, and where there is one vote only.
-    """
-    there = list(words.words(text))
-    touched = [{w for w in there for s in spans if s.start < w.end and w.start < s.end} for spans in votes]
-    pairs = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in itertools.combinations(touched, 2)]
-    return math.fsum(pairs) / len(pairs) if pairs else 1.0
+    start: int  # its offset in the answer
+    votes: list[Request]  # about the same text
 
 
 @dataclasses.dataclass(frozen=True)
 class _Result:
-    """One sample's: labelled, or why not."""
+    """A labelled sample, or why it is not labelled."""
 
     sample: Sample
     missing: tuple[str, ...] = ()
@@ -146,60 +194,118 @@ class _Result:
     failed: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Passage:
-    """A stretch of a sample's answer, all of it where it is short: its offset and its votes."""
+def _split_sample(settings: Generative, sample: Sample) -> list[_PassageVotes]:
+    """Return the sample's passages; those without a word (blanks, punctuation) are left out.
 
-    start: int
-    votes: list[Request]
-
-
-def _result(
-    cfg: Generative, sample: Sample, passages: Sequence[_Passage], answers: Answers, failed: dict[str, str]
-) -> _Result:
-    """All votes of a sample together; a sample with a vote missing has none."""
-    for job in _unique([passages]):
-        if asking.pending(cfg, job, answers):
-            blank = dataclasses.replace(sample, unwanted=None)
-            return _Result(blank, failed=failed.get(job.key, "not asked"))
-    spans, missing, agreements = list[Span](), dict[str, None](), list[float]()
-    for passage in passages:
-        found = [asking.found(cfg, job, answers) for job in passage.votes]
-        votes = [own for own, _ in found]
-        spans += [Span(s.start + passage.start, s.end + passage.start) for s in majority(votes)]
-        missing |= dict.fromkeys(word for _, named in found for word in named)
-        agreements.append(agreement(passage.votes[0].text, votes))
-    labelled = dataclasses.replace(sample, unwanted=merge(spans))
-    return _Result(labelled, tuple(missing), _mean(agreements or [1.0]))
-
-
-def _jobs(cfg: Generative, samples: Sequence[Sample]) -> list[list[_Passage]]:
-    """Each sample's passages; those without a word (blanks, punctuation) are not asked about."""
-    if problems := cfg.find_problems():
+    Raises:
+        ValueError: If the settings are wrong: one line a problem.
+    """
+    problems = settings.find_problems()
+    if problems:
         raise ValueError("\n".join(f"identifier.generative.{problem}" for problem in problems))
-    found = []
-    for s in samples:
-        own = [
-            cut
-            for cut in cuts(s.answer, _characters, cfg.window_characters)
-            if any(words.words(s.answer[cut.first : cut.last]))
-        ]
-        found.append([_Passage(cut.first, [first(cfg, s, vote, cut) for vote in range(cfg.votes)]) for cut in own])
-    return found
+    passages = []
+    budget = settings.window_characters
+    for passage in split_into_passages(sample.answer, _count_characters, budget):
+        if any(find_words(sample.answer[passage.start : passage.end])):
+            votes = [make_request(settings, sample, n, passage) for n in range(settings.votes)]
+            passages.append(_PassageVotes(passage.start, votes))
+    return passages
 
 
-def _characters(texts: Sequence[str]) -> list[int]:
+def _count_characters(texts: Sequence[str]) -> list[int]:
     return [len(text) for text in texts]
 
 
-def _unique(jobs: Sequence[Sequence[_Passage]]) -> list[Request]:
-    """Equal texts are asked for once."""
-    return list({job.key: job for passages in jobs for passage in passages for job in passage.votes}.values())
+def _unique_jobs(samples: Sequence[Sequence[_PassageVotes]]) -> list[Request]:
+    """Return the requests of all samples; equal texts are asked for once."""
+    jobs = {}
+    for passages in samples:
+        for passage in passages:
+            jobs.update({job.key: job for job in passage.votes})
+    return list(jobs.values())
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _label_sample(
+    settings: Generative,
+    sample: Sample,
+    passages: Sequence[_PassageVotes],
+    cache: ReplyCache,
+    failed: dict[str, str],
+) -> _Result:
+    """Return the majority of a sample's votes; a sample with a vote missing has no spans."""
+    for job in _unique_jobs([passages]):
+        if next_request(settings, job, cache):
+            unlabelled = dataclasses.replace(sample, unwanted=None)
+            return _Result(unlabelled, failed=failed.get(job.key, "not asked"))
+    spans: list[Span] = []
+    missing: list[str] = []
+    agreements: list[float] = []
+    for passage in passages:
+        votes = []
+        for job in passage.votes:
+            spans_of_vote, missing_of_vote = find_spans(settings, job, cache)
+            votes.append(spans_of_vote)
+            missing += missing_of_vote
+        spans += shift_spans(majority(votes), passage.start)
+        agreements.append(agreement(passage.votes[0].text, votes))
+    labelled = dataclasses.replace(sample, unwanted=merge_spans(spans))
+    return _Result(labelled, tuple(dict.fromkeys(missing)), statistics.fmean(agreements or [1.0]))
 
 
-def _tell(report: Report) -> None:
-    console.print("\n".join(report.lines()), markup=False, soft_wrap=True)
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What asking came to in this run."""
+
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)  # why, by request key
+    stopped: str | None = None  # why asking ended early; None where it did not
+    replies: int = 0
+    tokens: TokenCount = TokenCount()
+
+
+def _ask(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> _Outcome:
+    """Ask what is not answered yet, from inside or outside an event loop (a notebook has one).
+
+    Raises:
+        ValueError: If nothing can be asked at all: no key, or one that cannot be sent.
+    """
+    waiting = [job for job in jobs if next_request(settings, job, cache)]
+    if not waiting:
+        return _Outcome()
+    # The openai package takes a second or two to import, and the rest does without.
+    from tif.identifiers.generative.api_client import ApiClient, ask_one_by_one
+    from tif.identifiers.generative.batch_api import ask_in_batches
+
+    async def ask_all() -> _Outcome:
+        client = ApiClient(settings, cache, sum_cost(settings, jobs, cache))
+        ask = ask_in_batches if settings.batch_api else ask_one_by_one
+        async with client.openai:
+            failed = await ask(client, waiting)
+        return _Outcome(failed, client.stopped, client.reply_count, client.tokens)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(ask_all())
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, ask_all()).result()
+
+
+def _has_prices(settings: Generative) -> bool:
+    return bool(settings.price_in or settings.price_out)
+
+
+def _describe_failure(report: Report, stopped: str | None) -> str:
+    """Return one line that says what is left to do and why."""
+    done = report.samples - len(report.failed)
+    state = f"({done} of {report.samples} samples are done and kept; run it again to go on)"
+    if stopped:
+        return f"{stopped} {state}"
+    name, reason = next(iter(report.failed.items()))
+    return (
+        f"identifier.generative: {len(report.failed)} samples have no answer, "
+        f"e.g. {name}: {reason} {state}"
+    )
+
+
+def _print_report(report: Report) -> None:
+    console.print("\n".join(describe_report(report)), markup=False, soft_wrap=True)

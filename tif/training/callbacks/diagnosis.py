@@ -70,7 +70,7 @@ class Diagnosis(EvaluationListener):
         gold_words = _word_labels(self.gold or ())
         labels = [label for labels in words.labels.values() for label in labels]
         unwanted_share = sum(labels) / max(len(labels), 1)
-        agreement = compare.against(words, gold_words)["f1"] if gold_words.labels else None
+        agreement = compare.score_against_gold(words, gold_words)["f1"] if gold_words.labels else None
         return find_identifier_failures(unwanted_share, agreement)
 
     def _report(self, trainer: L.Trainer, failure: Failure) -> None:
@@ -82,7 +82,7 @@ class Diagnosis(EvaluationListener):
             console.print(line, soft_wrap=True)
 
 
-def _word_labels(samples: Sequence[Sample]) -> compare.Counted:
+def _word_labels(samples: Sequence[Sample]) -> compare.LabelledFile:
     """Return for each word of each sample whether it is unwanted."""
-    labels = {sample.id: compare.labels(sample, compare.word_units) for sample in samples}
-    return compare.Counted("", False, labels)
+    labels = {sample.id: compare.label_units(sample) for sample in samples}
+    return compare.LabelledFile("", False, labels)

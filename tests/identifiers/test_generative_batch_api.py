@@ -5,8 +5,8 @@ import time
 import pytest
 
 from tests.support.llm_server_stub import Handler, completion, sample, serving, settings, unwanted
-from tif.identifiers.generative import batch as generative_batch
-from tif.identifiers.generative.identify import Incomplete, label
+from tif.identifiers.generative import batch_api
+from tif.identifiers.generative.identify import Incomplete, label_samples
 
 
 class BatchHandler(Handler):
@@ -19,11 +19,22 @@ class BatchHandler(Handler):
             name = f"file-{len(stub.files)}"
             stub.files[name] = re.search(rb"\r\n\r\n(\{.*\n)\r\n--", data, re.DOTALL)[1]
             self.send(
-                200, {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "f", "purpose": "batch"}
+                200,
+                {
+                    "id": name,
+                    "object": "file",
+                    "bytes": 1,
+                    "created_at": 0,
+                    "filename": "f",
+                    "purpose": "batch",
+                },
             )
         elif self.path.endswith("/batches"):
             asked = json.loads(data)
-            assert (asked["endpoint"], asked["completion_window"]) == ("/v1/chat/completions", "24h")
+            assert (asked["endpoint"], asked["completion_window"]) == (
+                "/v1/chat/completions",
+                "24h",
+            )
             name = f"batch-{len(stub.batches)}"
             stub.batches[name] = {"looks": 0, "input": asked["input_file_id"]}
             self.send(200, self.batch(name))
@@ -43,7 +54,9 @@ class BatchHandler(Handler):
         done = own["looks"] > 1
         if done and "output" not in own:
             own["output"] = f"out-{name}"
-            stub.files[own["output"]] = "".join(map(self.line, stub.files[own["input"]].decode().splitlines()))
+            stub.files[own["output"]] = "".join(
+                map(self.line, stub.files[own["input"]].decode().splitlines())
+            )
         status = stub.__dict__.get("status", "completed") if done else "in_progress"
         return {
             "id": name, "object": "batch", "created_at": 0, "completion_window": "24h", "endpoint": "x",
@@ -60,35 +73,44 @@ class BatchHandler(Handler):
             answer = {"status_code": 500, "body": {"error": {"message": "oops"}}}
         else:
             answer = {"status_code": 200, "body": completion(stub.reply(row["body"]), stub.usage)}
-        return json.dumps({"id": "x", "custom_id": row["custom_id"], "response": answer, "error": None}) + "\n"
+        return (
+            json.dumps(
+                {"id": "x", "custom_id": row["custom_id"], "response": answer, "error": None}
+            )
+            + "\n"
+        )
 
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(generative_batch, "POLL_S", 0.01)
+    monkeypatch.setattr(batch_api, "POLL_S", 0.01)
     with serving(BatchHandler) as stub:
         yield stub
 
 
 def test_a_batch_labels_all_and_what_failed_in_it_goes_into_the_next(stub, tmp_path):
     samples = [*(sample(n) for n in range(9)), sample(9, "Number 9 fails once.")]
-    found, report = label(settings(stub, batch_api=True, votes=2), samples, tmp_path)
+    found, report = label_samples(settings(stub, batch_api=True, votes=2), samples, tmp_path)
     assert [s.unwanted for s in found] == [unwanted(s) for s in samples]
-    assert (report.asked, report.prompt_tokens, report.agreement) == (20, 2000, 1.0)
+    assert (report.replies, report.tokens.prompt, report.agreement) == (20, 2000, 1.0)
     assert [len(stub.files[b["input"]].splitlines()) for b in stub.batches.values()] == [20, 1]
     assert stub.bodies[0]["response_format"]["type"] == "json_schema"
-    assert label(settings(stub, batch_api=True, votes=2), samples, tmp_path)[0] == found
+    assert label_samples(settings(stub, batch_api=True, votes=2), samples, tmp_path)[0] == found
     assert len(stub.batches) == 2
 
 
-def test_what_never_comes_fails_and_strings_that_are_not_there_are_asked_for_once_more(stub, tmp_path):
+def test_what_never_comes_fails_and_strings_that_are_not_there_are_asked_for_once_more(
+    stub, tmp_path
+):
     def answer(body):
         return '{"words": ["Nowhere"]}' if len(body["messages"]) == 2 else '{"words": ["Number"]}'
 
     stub.answer = answer
     samples = [sample(0), sample(1, "Number 1 fails always.")]
-    with pytest.raises(Incomplete, match="1 samples have no answer, e.g. toy/1: the batch says") as caught:
-        label(settings(stub, batch_api=True), samples, tmp_path)
+    with pytest.raises(
+        Incomplete, match="1 samples have no answer, e.g. toy/1: the batch says"
+    ) as caught:
+        label_samples(settings(stub, batch_api=True), samples, tmp_path)
     assert "oops" in caught.value.report.failed["toy/1"]
     assert caught.value.samples[0].unwanted == unwanted(sample(0, "Number one"))
     assert len(stub.batches) <= 4
@@ -100,33 +122,37 @@ def test_a_killed_run_waits_for_its_batch_and_sends_none_twice(stub, tmp_path, m
 
     samples, cfg = [sample(n) for n in range(5)], settings(stub, batch_api=True)
     with monkeypatch.context() as patch:
-        patch.setattr(generative_batch, "_finished", killed)
+        patch.setattr(batch_api, "_wait", killed)
         with pytest.raises(KeyboardInterrupt):
-            label(cfg, samples, tmp_path)
+            label_samples(cfg, samples, tmp_path)
     assert len(stub.batches) == 1
     with (tmp_path / "batches.jsonl").open("a") as file:
         file.write('{"batch": "cut')
-    found, _ = label(cfg, samples, tmp_path)
+    found, _ = label_samples(cfg, samples, tmp_path)
     assert [s.unwanted for s in found] == [unwanted(s) for s in samples]
     assert len(stub.batches) == 1
 
 
 def test_large_corpora_go_in_portions(stub, tmp_path, monkeypatch):
-    monkeypatch.setattr(generative_batch, "MOST_REQUESTS", 4)
-    label(settings(stub, batch_api=True), [sample(n) for n in range(10)], tmp_path)
+    monkeypatch.setattr(batch_api, "MAX_REQUESTS", 4)
+    label_samples(settings(stub, batch_api=True), [sample(n) for n in range(10)], tmp_path)
     assert [len(stub.files[b["input"]].splitlines()) for b in stub.batches.values()] == [4, 4, 2]
 
 
 def test_a_batch_that_may_cost_too_much_is_not_sent(stub, tmp_path):
     cfg = settings(stub, batch_api=True, price_in=1.0, price_out=1.0, max_cost=0.001)
     with pytest.raises(Incomplete, match=r"identifier\.generative\.max_cost"):
-        label(cfg, [sample(n) for n in range(10)], tmp_path)
+        label_samples(cfg, [sample(n) for n in range(10)], tmp_path)
     assert stub.files == {}
 
 
 def test_a_cancelled_batch_stops_with_one_line(stub, tmp_path):
     stub.__dict__["status"] = "cancelled"
     begin = time.monotonic()
-    with pytest.raises(Incomplete, match=r"identifier\.generative\.batch_api: batch batch-0 cancelled"):
-        label(settings(stub, batch_api=True), [sample(1, "Number 1 fails always.")], tmp_path)
+    with pytest.raises(
+        Incomplete, match=r"identifier\.generative\.batch_api: batch batch-0 cancelled"
+    ):
+        label_samples(
+            settings(stub, batch_api=True), [sample(1, "Number 1 fails always.")], tmp_path
+        )
     assert time.monotonic() - begin < 10

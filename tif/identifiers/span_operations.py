@@ -1,0 +1,91 @@
+"""Operations on spans: union, joining neighbours, complement, majority and agreement of votes.
+
+Called by the identifiers, by `lookup` and by `span_file`. Pure functions of offsets and texts.
+"""
+
+import itertools
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+
+from tif.data.samples import Span
+from tif.identifiers.words import find_words
+
+
+def merge_spans(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Return the same characters in sorted spans: overlapping or touching ones become one."""
+    merged: list[Span] = []
+    for span in sorted(spans):
+        if merged and span.start <= merged[-1].end:
+            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
+        else:
+            merged.append(span)
+    return tuple(merged)
+
+
+def append_joined(text: str, spans: list[Span], span: Span) -> None:
+    """Append `span` to the sorted `spans`; join it to the last where only blanks are between."""
+    if spans and not text[spans[-1].end : span.start].strip():
+        spans[-1] = Span(spans[-1].start, span.end)
+    else:
+        spans.append(span)
+
+
+def join_neighbours(text: str, words: Iterable[Span]) -> tuple[Span, ...]:
+    """Return the spans of sorted words, joined where nothing but blanks stands between two."""
+    spans: list[Span] = []
+    for word in words:
+        append_joined(text, spans, word)
+    return tuple(spans)
+
+
+def complement(text: str, spans: Iterable[Span]) -> Iterator[Span]:
+    """Yield the stretches of `text` outside the spans, without the blanks at either end."""
+    start = 0
+    for span in (*merge_spans(spans), Span(len(text), len(text) + 1)):
+        stretch = text[start : span.start]
+        if stretch.strip():
+            left_blanks = len(stretch) - len(stretch.lstrip())
+            yield Span(start + left_blanks, start + len(stretch.rstrip()))
+        start = span.end
+
+
+def majority(votes: Sequence[Sequence[Span]]) -> tuple[Span, ...]:
+    """Return the characters that more than half of the votes cover."""
+    edges: list[tuple[int, int]] = []
+    for spans in votes:
+        for span in merge_spans(spans):
+            edges += [(span.start, 1), (span.end, -1)]
+    edges.sort()
+    covered: list[Span] = []
+    depth = 0  # votes that cover the characters between an edge and the next one
+    for (position, step), (following, _) in zip(edges, edges[1:], strict=False):
+        depth += step
+        if following > position and 2 * depth > len(votes):
+            covered.append(Span(position, following))
+    return merge_spans(covered)
+
+
+def agreement(text: str, votes: Sequence[Sequence[Span]]) -> float:
+    """Return the mean Jaccard similarity of all pairs of votes over words: 0 to 1, 1 = the same.
+
+    A word belongs to a vote that touches it. 1 where neither of two votes has a word, and where
+    there is one vote only.
+    """
+    words = list(find_words(text))
+    touched = []
+    for spans in votes:
+        touched.append({word for word in words if _touches_any(word, spans)})
+    similarities = []
+    for first, second in itertools.combinations(touched, 2):
+        either = first | second
+        similarities.append(len(first & second) / len(either) if either else 1.0)
+    return statistics.fmean(similarities or [1.0])
+
+
+def _touches_any(word: Span, spans: Sequence[Span]) -> bool:
+    return any(span.start < word.end and word.start < span.end for span in spans)
+
+
+def shift_spans(spans: Iterable[Span], offset: int) -> list[Span]:
+    """Return the spans moved by `offset` characters."""
+    return [Span(span.start + offset, span.end + offset) for span in spans]

@@ -10,7 +10,7 @@ import pytest
 from tif.data.samples import Sample, Span
 from tif.identifiers import span_file
 from tif.identifiers.precomputed import read_precomputed
-from tif.identifiers.span_operations import complement, merge_spans
+from tif.identifiers.span_operations import merge_spans
 
 SHARED = (
     pathlib.Path(
@@ -105,26 +105,6 @@ def test_everything_else_of_a_sample_stays(gpt):
         SAMPLES[0].answer,
     )
     assert second.id == "toy/1"
-
-
-@pytest.mark.parametrize(
-    ("answer", "general", "expected"),
-    [
-        ("ab cd ef", [(3, 5)], ["ab", "ef"]),
-        ("ab cd ef", [(0, 2), (3, 5), (6, 8)], []),  # only blanks are left
-        ("ab cd ef", [], ["ab cd ef"]),  # inner blanks stay
-        ("ab cd ef", [(0, 8)], []),
-        ("ab cd ef", [(6, 8), (0, 2)], ["cd"]),  # unsorted
-        ("ab cd ef", [(0, 5), (3, 5)], ["ef"]),  # overlapping
-        ("ab, cd", [(0, 2), (4, 6)], [","]),
-        ("impacted", [(6, 8)], ["impact"]),  # a word cut by a general span
-        ("\n ab\t\u00a0cd \n", [(6, 8)], ["ab"]),  # any Unicode blank is trimmed
-    ],
-)
-def test_complement_splits_at_general_spans_and_trims_blanks(answer, general, expected):
-    spans = tuple(complement(answer, [Span(*span) for span in general]))
-    assert [answer[span.start : span.end] for span in spans] == expected
-    assert merge_spans(spans) == spans
 
 
 def test_an_answer_without_common_words_is_unwanted_as_a_whole(tmp_path):

@@ -6,7 +6,6 @@ import pytest
 
 from tif.data.samples import Sample, Span, fingerprint
 from tif.identifiers import span_file
-from tif.identifiers.span_operations import merge_spans
 
 SETTINGS = {"name": "generative", "model": "invented-7b", "threshold": 0.5}
 
@@ -270,18 +269,3 @@ def test_spans_that_do_not_fit_are_named(path, spans):
     text = message(path)
     assert "line 2: unwanted: want " in text
     assert f"got {str(spans[-1] if isinstance(spans, list) else spans)!r}" in text
-
-
-@pytest.mark.parametrize(
-    ("spans", "expected"),
-    [
-        ([], []),
-        ([(3, 5)], [(3, 5)]),
-        ([(6, 8), (0, 2)], [(0, 2), (6, 8)]),
-        ([(0, 2), (2, 4)], [(0, 4)]),  # touching
-        ([(0, 2), (3, 4)], [(0, 2), (3, 4)]),  # one character between
-        ([(0, 9), (2, 4), (8, 10)], [(0, 10)]),  # one inside another
-    ],
-)
-def test_merge_joins_what_overlaps_or_touches(spans, expected):
-    assert merge_spans(Span(*span) for span in spans) == tuple(Span(*span) for span in expected)

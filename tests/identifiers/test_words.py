@@ -1,8 +1,6 @@
 import pytest
 
 from tests.support.language_models import TEXTS
-from tif.data.samples import Span
-from tif.identifiers.span_operations import join_neighbours
 from tif.identifiers.words import LONGEST_SENTENCE, find_middle_border, find_words, split_sentences
 
 
@@ -57,14 +55,6 @@ def test_words_are_apart_in_order_and_miss_no_letter_or_digit(text, rule):
     assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
     covered = {i for w in spans for i in range(w.start, w.end)}
     assert [c for i, c in enumerate(text) if c.isalnum() and i not in covered] == []
-
-
-def test_neighbours_join_over_blanks_and_nothing_else():
-    text = "Mira  Dell, born\nin Oslo"
-    spans = [Span(0, 4), Span(6, 10), Span(12, 16), Span(17, 19)]
-    assert join_neighbours(text, spans) == (Span(0, 10), Span(12, 19))
-    assert join_neighbours(text, []) == ()
-    assert join_neighbours("中国", [Span(0, 1), Span(1, 2)]) == (Span(0, 2),)
 
 
 def test_sentences_end_where_they_should():

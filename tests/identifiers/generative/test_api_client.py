@@ -40,7 +40,7 @@ def killed_half_way(stub, folder):
         "from tif.identifiers.generative.identify import label_samples\n"
         "label_samples(patient(sys.argv[1]), SAMPLES, pathlib.Path(sys.argv[2]))"
     )
-    root = pathlib.Path(__file__).parents[2]
+    root = pathlib.Path(__file__).parents[3]
     run = subprocess.Popen([sys.executable, "-c", code, stub.url, str(folder)], cwd=root)
     end = time.monotonic() + 120
     while len(stub.texts) < 300 and time.monotonic() < end and run.poll() is None:

@@ -272,7 +272,7 @@ def test_two_that_ask_at_once_make_one_file(llama, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_file_and_no_lock(tmp_path, llama):
-    """SIGKILL while the words are found: the next one makes the file, the killed one's lock is gone with it."""
+    """SIGKILL while words are found: the next run makes the file; the lock is gone."""
     keys = [
         *AUTHORS,
         "identifier.kind=causal_lm",

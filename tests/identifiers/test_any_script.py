@@ -24,7 +24,7 @@ def covered(found):
 
 @pytest.mark.parametrize("name", language_models.TEXTS)
 def test_every_kind_covers_every_character_once(name, llama, other_llama, untrained_bert):
-    """Unwanted spans and the general rest together are the text: spans sorted, apart and inside, at whole words."""
+    """Spans are sorted, apart and inside the text, and begin and end with a word."""
     cfg = config.load(["quickstart.yaml"]).identifier
     cfg.masked_lm.model, cfg.causal_lm.model, cfg.device = untrained_bert, llama, "cpu"
     cfg.contrastive.model, cfg.contrastive.base = llama, other_llama
@@ -59,7 +59,7 @@ def test_gold_spans_come_through_as_they_are_and_through_a_span_file(name, tmp_p
 
 @pytest.mark.parametrize("name", language_models.TEXTS)
 def test_masks_of_common_words_cover_every_other_character_but_outer_blanks_once(name, tmp_path):
-    """Common is every other word, target each third of the rest: what is neither is general under `targets`."""
+    """Common is every other word, target each third of the rest."""
     text = language_models.TEXTS[name] * 12
     rows = [
         json.dumps({"word": text[w.start : w.end], "start": w.start, "end": w.end})

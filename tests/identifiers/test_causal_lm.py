@@ -37,7 +37,7 @@ def contrastive(model, base, samples, **keys):
 
 
 def plain(folder, sample, template=TEMPLATE):
-    """Log-probability of each word: full logits of the text after the end token, log-softmax, token by token."""
+    """Return each word's log-probability: full logits after the end token, token by token."""
     net = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     before = f"{template.replace('{prompt}', sample.prompt)} " if template else ""

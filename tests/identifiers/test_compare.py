@@ -26,7 +26,10 @@ def file(path, spans_of, kind="random"):
 
 
 def test_the_numbers_are_those_worked_out_by_hand(tmp_path):
-    """Gold: Mira Dell, Oslo | nothing. Ours: Mira, born | in. TP 1, called 3, gold 3, either 5 of 10 words."""
+    """Gold: Mira Dell, Oslo | nothing. Ours: Mira, born | in.
+
+    One word is in both, 3 are ours, 3 are gold, 5 of 10 are in either.
+    """
     gold = file(tmp_path / "gold.jsonl", {"a": [(0, 9), "Oslo"], "b": []}, "gold")
     ours = file(tmp_path / "ours.jsonl", {"b": ["in"], "a": ["Mira", "born"]})
     found = compare_files([ours, gold])
@@ -118,7 +121,7 @@ def test_files_of_one_name_are_told_apart(tmp_path):
 
 
 def test_gold_scores_one_and_random_what_chance_gives(tmp_path):
-    """Chance: recall = share; precision = the share of gold; F1 = 2 * share * gold / (share + gold)."""
+    """Chance: recall = share, precision = share of gold, F1 = 2 * share * gold / (share + gold)."""
     samples, paths = generate_fictitious(40, 10, 0.5).forget, []
     for kind, share in (("gold", 0), ("all", 0), ("none", 0), ("random", 0.3), ("random", 0.6)):
         own = Identifier(kind=kind, random=RandomWords(share))

@@ -36,7 +36,10 @@ def general(found):
 
 
 def as_released(folder, answer, exact=False):
-    """The notebooks' rule, word by word: one mask for a blank-separated word, the likeliest token compared as text."""
+    """Return the common words under the notebooks' rule.
+
+    One mask for a blank-separated word; the likeliest token is compared as text.
+    """
     net = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     words, common = answer.split(), []
@@ -108,7 +111,7 @@ def test_the_default_equals_a_plain_loop(trained_bert, k, threshold):
 
 
 def plain_cased(folder, answers, same):
-    """The words that a cased model does not predict: each masked whole, each piece the likeliest one under `same`."""
+    """Yield the words that a cased model does not predict under the comparison `same`."""
     net = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     for answer in answers:
@@ -132,7 +135,10 @@ def plain_cased(folder, answers, same):
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 def test_tokenizers_of_other_kinds_give_whole_words(tmp_path, kind):
-    """Byte-level BPE (RoBERTa) and Unigram (XLM-R): a piece may hold a blank, be one, or be some bytes of a letter."""
+    """Byte-level BPE (RoBERTa) and Unigram (XLM-R).
+
+    A piece may hold a blank, be one, or be some bytes of a letter.
+    """
     folder = language_models.bert(
         tmp_path, steps=100, tokenizer=language_models.cased_tokenizer(kind)
     )

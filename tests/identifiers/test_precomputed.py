@@ -131,7 +131,8 @@ def test_loading_prints_nothing_and_writes_nothing(gpt):
 
     before = state()
     code = (
-        "import sys; from tif.data.samples import Sample; from tif.identifiers.precomputed import read_precomputed\n"
+        "from tif.data.samples import Sample\n"
+        "from tif.identifiers.precomputed import read_precomputed\n"
         f"read_precomputed({str(gpt)!r}, {SAMPLES!r}, 'targets')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -241,7 +242,8 @@ def test_an_error_of_a_span_file_names_the_key_too(tmp_path):
     assert "spans.jsonl: not a span file" in message(tmp_path / "spans.jsonl")
 
 
-# The released masks. Expected values are those of ../shared/data/README.md, or counted here from the raw columns.
+# The released masks. Expected values are those of ../shared/data/README.md, or counted here from
+# the raw columns.
 
 MEAN_SHARE = {  # percent of an answer's non-blank characters in common words, mean over rows
     ("forget01", "gpt"): 67,

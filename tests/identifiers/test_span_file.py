@@ -86,7 +86,8 @@ def test_a_sample_without_unwanted_words_stays_identified(path):
 
 
 def test_offsets_count_code_points_and_the_text_stays_readable(tmp_path):
-    # One emoji beyond U+FFFF (two UTF-16 units, four bytes), and U+2028, which str.splitlines takes for a line end.
+    # One emoji beyond U+FFFF (two UTF-16 units, four bytes), and U+2028, where str.splitlines
+    # would end a line.
     there = sample(0, "🎈 Zoë\u2028lives in Čačak", (2, 5), (15, 20))
     path = tmp_path / "spans.jsonl"
     span_file.write_spans(path, [there], {"name": "Šedá"})

@@ -1,4 +1,4 @@
-"""The README's table of identifiers in small: every kind through the command, F1 against gold, Jaccard with masks."""
+"""The documentation's table of identifiers in small: every kind through the command."""
 
 import json
 
@@ -36,7 +36,8 @@ def table(tmp_path_factory, trained_bert, llama, other_llama):
     common = [*DATA, f"run.folder={folder}/runs", "identifier.device=cpu"]
     with llm_server_stub.serving() as stub:
         rows["generative"] = {
-            "generative.base_url": stub.url, "generative.model": "m", "generative.cache": folder / "answers",
+            "generative.base_url": stub.url, "generative.model": "m",
+            "generative.cache": folder / "answers",
         }  # fmt: skip
         for kind, keys in rows.items():
             own = [f"identifier.{name}={value}" for name, value in keys.items()]

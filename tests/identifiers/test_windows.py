@@ -113,7 +113,7 @@ def test_verdicts_land_on_their_samples():
 
 
 def test_a_document_is_read_as_it_goes():
-    """The judge has seen the first windows before the last ones are cut: memory does not grow with the text."""
+    """The judge has seen the first windows before the last ones are cut."""
     pulled, read = [], []
 
     def counting(texts):

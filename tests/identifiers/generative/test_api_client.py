@@ -1,4 +1,4 @@
-"""What a server may do to the generative identifier: fail, hang, lie, ignore schemas, repeat the key."""
+"""What a server may do to the client: fail, hang, lie, ignore schemas, repeat the key."""
 
 import contextlib
 import dataclasses

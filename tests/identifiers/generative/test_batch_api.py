@@ -59,7 +59,8 @@ class BatchHandler(Handler):
             )
         status = stub.__dict__.get("status", "completed") if done else "in_progress"
         return {
-            "id": name, "object": "batch", "created_at": 0, "completion_window": "24h", "endpoint": "x",
+            "id": name, "object": "batch", "created_at": 0, "completion_window": "24h",
+            "endpoint": "x",
             "input_file_id": own["input"], "status": status, "output_file_id": own.get("output"),
             "request_counts": {"completed": 0, "failed": 0, "total": 1},
         }  # fmt: skip

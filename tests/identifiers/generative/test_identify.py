@@ -161,7 +161,7 @@ def test_an_order_in_a_text_reaches_no_other_sample(stub, tmp_path):
 
 
 def test_what_was_answered_badly_is_asked_with_another_seed_also_by_the_next_run(stub, tmp_path):
-    """A server that gives the same reply to the same seed: three bad ones, in the first run, then a good one."""
+    """The server gives the same reply to the same seed: three bad ones, then a good one."""
     stub.answer = lambda body: '{"words": ["Oslo"]}' if body["seed"] >= 3 * 1009 else "no idea"
     with pytest.raises(Incomplete, match="3 replies, none of use"):
         label_samples(settings(stub), [sample(0, "In Oslo.")], tmp_path)
@@ -296,9 +296,11 @@ def test_it_works_inside_a_running_event_loop(stub, tmp_path):
 
 def test_openai_is_imported_when_something_is_asked_only(tmp_path):
     code = (
-        "import sys; from tif.identifiers.generative.identify import *; from tif.data.samples import Sample\n"
+        "import sys; from tif.identifiers.generative.identify import *\n"
+        "from tif.data.samples import Sample\n"
         "from pathlib import Path\n"
-        "identify_by_llm(Generative(model='m', dry_run=True), [Sample('a', 'Q?', 'A.')], Path(sys.argv[1]))\n"
+        "samples = [Sample('a', 'Q?', 'A.')]\n"
+        "identify_by_llm(Generative(model='m', dry_run=True), samples, Path(sys.argv[1]))\n"
         "print({'openai', 'torch', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -1,4 +1,7 @@
-"""The openai client against llama.cpp's own server with SmolLM2. The model is too small to be right; spans must be."""
+"""The client against llama.cpp's own server with SmolLM2.
+
+The model is too small to name the right words; the spans must be valid.
+"""
 
 import json
 import os
@@ -64,7 +67,7 @@ def url(shared, smollm2):
 
 
 class Ignoring(Handler):
-    """The same server as one that has never heard of schemas: they are taken out of each request on its way."""
+    """The same server without schemas: they are taken out of each request on its way."""
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -10,7 +10,7 @@ import re
 import shlex
 
 import pytest
-from tif.metrics.summary import metric_cards
+from tif.metrics.cards import metric_cards
 
 from tif.bench.command import Bench
 from tif.config import load as config
@@ -18,7 +18,7 @@ from tif.config.evaluate_command import Evaluate
 from tif.config.schema import Config
 from tif.identify import Identify
 from tif.losses import FORGET, RETAIN
-from tif.sweep.command import File
+from tif.sweep.sweep_file import SweepFile
 
 ROOT = pathlib.Path(config.__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -80,7 +80,7 @@ def read(command, words):
     overrides = [word for word in words if "=" in word and not word.startswith("jobs=")]
     if command == "sweep":
         if files:
-            config.read(File, files)
+            config.read(SweepFile, files)
         config.load(["quickstart.yaml", *overrides])
     elif command == "fit":
         config.load([*(files or ["quickstart.yaml"]), *overrides])
@@ -164,7 +164,7 @@ def test_generated_parts_name_every_key_method_term_and_metric(hooks):
         "configuration": [f"`{key}=" for key, _, _ in config.keys(Config)],
         "methods": [f"| `{file.stem}` |" for file in (ROOT / "configs" / "loss").glob("*.yaml")],
         "terms": [f"`loss.{kind}={name}`" for kind, name in terms],
-        "metrics": [f"### {name}\n" for name in metric_cards()],
+        "metrics": [f"### `{card.name}`\n" for card in metric_cards()],
     }
     for name, texts in wanted.items():
         assert [text for text in texts if text not in parts[name]] == []
@@ -182,3 +182,14 @@ def test_every_room_has_a_page_of_the_api(hooks):
 
 def test_plain_text_is_shown_unchanged(hooks):
     assert hooks.markdown_text("a_b <c> | `d_e | f`") == r"a\_b &lt;c&gt; \| `d_e | f`"
+
+
+def test_a_docstrings_entry_with_two_names_becomes_two_entries():
+    path = ROOT / "docs" / "griffe_names.py"
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("griffe_names", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = "Args:\n    low, high: bounds,\n        both included.\n    name: a name, or none: see there.\n"
+    expected = "Args:\n    low: bounds,\n        both included.\n    high: bounds,\n        both included.\n"
+    assert module.ENTRY.sub(module.repeat_entry, text) == expected + "    name: a name, or none: see there.\n"

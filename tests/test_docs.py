@@ -10,7 +10,6 @@ import re
 import shlex
 
 import pytest
-from tif.metrics.cards import metric_cards
 
 from tif.bench.command import Bench
 from tif.config import load as config
@@ -18,6 +17,7 @@ from tif.config.evaluate_command import Evaluate
 from tif.config.schema import Config
 from tif.identify import Identify
 from tif.losses import FORGET, RETAIN
+from tif.metrics.cards import metric_cards
 from tif.sweep.sweep_file import SweepFile
 
 ROOT = pathlib.Path(config.__file__).parents[2]

@@ -13,8 +13,8 @@ from tif import losses
 from tif.config import load as config
 from tif.config.schema import Config
 from tif.data.encoding import collate
-from tif.models.references import FrozenReference
-from tif.models.whp import WhpModel, WhpReference
+from tif.models.references import ModelReference
+from tif.models.whp import WhpModel
 from tif.scoring.token_scores import score_tokens
 
 OWN = config.own_configs() / "loss"
@@ -28,9 +28,9 @@ def module(cfg, batching="packed"):
     """A policy that has moved a little from the original."""
     torch.manual_seed(0)
     made = unlearning_module(
-        tiny_models.model(), Config(loss=cfg), batching, FrozenReference(tiny_models.model(), batching)
+        tiny_models.model(), Config(loss=cfg), batching, ModelReference(tiny_models.model(), batching)
     )
-    made.whp_reference = WhpReference(WhpModel(made.reference, tiny_models.model(seed=5), 1.0))
+    made.whp_reference = ModelReference(WhpModel(made.reference, tiny_models.model(seed=5), 1.0), batching)
     with torch.no_grad():
         for weight in made.policy.parameters():
             weight += 0.02 * torch.randn_like(weight)

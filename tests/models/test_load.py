@@ -17,12 +17,18 @@ from tif.data.encoding import collate
 from tif.losses.terms import Scored, ScoredBatch
 from tif.models import export, references
 from tif.models import load as models
-from tif.models.references import CachedReference, FrozenReference, make_reference
+from tif.models.references import CachedReference, ModelReference, make_reference, score_samples
 from tif.scoring.token_scores import score_tokens
 from tif.utils import torch_state
 
 NAMES = ("logit", "logprob", "mean_logit")
-INIT = {"vocab_size": 400, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+INIT = {
+    "vocab_size": 400,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 
 
 # --- references
@@ -34,7 +40,9 @@ def test_cached_and_frozen_references_give_the_original_models_scores(order, bat
     # Rows of 4, 5, 7 and 9 tokens, alone and together: the batch is padded to another width than the cache was.
     policy, expected = tiny_models.model(), None
     with torch.no_grad():
-        expected = tiny_models.plain_scores(tiny_models.model(), [tiny_models.ITEMS[i] for i in order])
+        expected = tiny_models.plain_scores(
+            tiny_models.model(), [tiny_models.ITEMS[i] for i in order]
+        )
     references = [
         make_reference(kind, policy, tiny_models.ITEMS, pad_id=0, batching=batching)
         for kind in ("auto", "cached", "frozen")
@@ -44,17 +52,24 @@ def test_cached_and_frozen_references_give_the_original_models_scores(order, bat
         scores = reference.scores(shuffled(order))
         for name in NAMES:
             assert not getattr(scores, name).requires_grad
-            torch.testing.assert_close(getattr(scores, name), getattr(expected, name), atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                getattr(scores, name), getattr(expected, name), atol=1e-5, rtol=0
+            )
 
 
-@pytest.mark.parametrize("cfg", [Loss(), Loss(on="all", lpl_baseline="mean", lpl_reduction="batch")])
+@pytest.mark.parametrize(
+    "cfg", [Loss(), Loss(on="all", lpl_baseline="mean", lpl_reduction="batch")]
+)
 def test_cached_and_frozen_references_give_the_same_loss_and_diagnostics(cfg):
     policy, batch = tiny_models.model(), shuffled((3, 0, 2, 1))
-    cached, frozen = (make_reference(k, policy, tiny_models.ITEMS, 0, "packed") for k in ("cached", "frozen"))
+    cached, frozen = (
+        make_reference(k, policy, tiny_models.ITEMS, 0, "packed") for k in ("cached", "frozen")
+    )
     nudge(policy)
     scores = score_tokens(policy, batch)
     actual, expected = (
-        losses.compute_loss(ScoredBatch(Scored(scores, r.scores(batch))), batch, cfg) for r in (cached, frozen)
+        losses.compute_loss(ScoredBatch(Scored(scores, r.scores(batch))), batch, cfg)
+        for r in (cached, frozen)
     )
     torch.testing.assert_close(actual.total, expected.total)
     torch.testing.assert_close(actual.parts, expected.parts)
@@ -63,19 +78,24 @@ def test_cached_and_frozen_references_give_the_same_loss_and_diagnostics(cfg):
 
 def test_auto_is_the_reference_without_a_second_model():
     policy = tiny_models.model()
-    kinds = {k: type(make_reference(k, policy, tiny_models.ITEMS, 0, "packed")) for k in ("auto", "cached", "frozen")}
-    assert kinds == {"auto": CachedReference, "cached": CachedReference, "frozen": FrozenReference}
+    kinds = {
+        k: type(make_reference(k, policy, tiny_models.ITEMS, 0, "packed"))
+        for k in ("auto", "cached", "frozen")
+    }
+    assert kinds == {"auto": CachedReference, "cached": CachedReference, "frozen": ModelReference}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_the_cache_does_not_depend_on_the_batches_it_was_made_in(batch_size, monkeypatch):
     monkeypatch.setattr(references, "BATCH_SIZE", batch_size)
     policy = tiny_models.model()
-    cache = CachedReference.from_policy(policy, tiny_models.ITEMS, 0, "packed")
+    cache = CachedReference(score_samples(policy, tiny_models.ITEMS, 0, "packed"))
     assert [row.shape for row in cache.rows["logit"]] == [(6,), (3,), (8,), (4,)]
     with torch.no_grad():
         expected = tiny_models.plain_scores(policy, tiny_models.ITEMS)
-    torch.testing.assert_close(cache.scores(shuffled((0, 1, 2, 3))).logprob, expected.logprob, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        cache.scores(shuffled((0, 1, 2, 3))).logprob, expected.logprob, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("kind", ["cached", "frozen"])
@@ -93,7 +113,7 @@ def test_a_reference_ignores_dropout_and_leaves_the_policys_mode_alone(kind, tra
 
 def test_the_frozen_reference_is_a_copy_that_cannot_learn():
     policy = tiny_models.model().train()
-    before, reference = weights(policy), FrozenReference(policy, "packed")
+    before, reference = weights(policy), make_reference("frozen", policy, (), 0, "packed")
     nudge(policy)
     assert_bit_identical(reference.model.state_dict(), before)
     assert not any(p.requires_grad for p in reference.model.parameters())
@@ -103,7 +123,7 @@ def test_the_frozen_reference_is_a_copy_that_cannot_learn():
 
 
 def test_the_cache_holds_12_bytes_a_token_and_no_view_of_larger_tensors():
-    cache = CachedReference.from_policy(tiny_models.model(), tiny_models.ITEMS, 0, "packed")
+    cache = CachedReference(score_samples(tiny_models.model(), tiny_models.ITEMS, 0, "packed"))
     stored = sum(row.untyped_storage().nbytes() for rows in cache.rows.values() for row in rows)
     assert stored == 12 * (6 + 3 + 8 + 4)
 
@@ -159,7 +179,9 @@ def test_a_policy_from_scratch_depends_on_its_seed_only(tokenizer):
     torch.manual_seed(1)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(2)
-    assert_bit_identical(models.load_policy(Model(init=INIT), tokenizer, 7).state_dict(), weights(first))
+    assert_bit_identical(
+        models.load_policy(Model(init=INIT), tokenizer, 7).state_dict(), weights(first)
+    )
     other = models.load_policy(Model(init=INIT), tokenizer, 8)
     assert not torch.equal(other.lm_head.weight, first.lm_head.weight)
 
@@ -218,8 +240,12 @@ def test_an_export_that_fails_leaves_the_older_one(tokenizer, tmp_path, monkeypa
 
 
 def test_dtype_attention_and_checkpointing_reach_the_loaded_policy(tokenizer, tmp_path):
-    export.export_model(models.load_policy(Model(init=INIT), tokenizer, 0), tokenizer, tmp_path / "m", "")
-    cfg = Model(path=str(tmp_path / "m"), dtype="bfloat16", attention="eager", gradient_checkpointing=True)
+    export.export_model(
+        models.load_policy(Model(init=INIT), tokenizer, 0), tokenizer, tmp_path / "m", ""
+    )
+    cfg = Model(
+        path=str(tmp_path / "m"), dtype="bfloat16", attention="eager", gradient_checkpointing=True
+    )
     policy = models.load_policy(cfg, tokenizer, 0)
     assert policy.dtype == torch.bfloat16
     assert policy.config._attn_implementation == "eager"
@@ -229,7 +255,9 @@ def test_dtype_attention_and_checkpointing_reach_the_loaded_policy(tokenizer, tm
 def test_gradient_checkpointing_changes_no_gradient(tokenizer):
     batch, gradients = shuffled((0, 1, 2, 3)), []
     for checkpointing in (False, True):
-        policy = models.load_policy(Model(init=INIT, gradient_checkpointing=checkpointing), tokenizer, 0)
+        policy = models.load_policy(
+            Model(init=INIT, gradient_checkpointing=checkpointing), tokenizer, 0
+        )
         score_tokens(policy, batch).logprob.sum().backward()
         gradients.append([p.grad for p in policy.parameters()])
     for actual, expected in zip(*gradients, strict=True):
@@ -239,10 +267,16 @@ def test_gradient_checkpointing_changes_no_gradient(tokenizer):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"path": "no/such/folder"}, "model.path: no folder no/such/folder; want a Hugging Face folder"),
+        (
+            {"path": "no/such/folder"},
+            "model.path: no folder no/such/folder; want a Hugging Face folder",
+        ),
         ({"path": "{empty}"}, "holds no config.json"),
         ({"path": "{strange}"}, "is no model that can be loaded"),
-        ({"init": {"hidden_size": 16, "hiden_layers": 2}}, "model.init: LlamaConfig has no hiden_layers"),
+        (
+            {"init": {"hidden_size": 16, "hiden_layers": 2}},
+            "model.init: LlamaConfig has no hiden_layers",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_refused_before_weights_load(tmp_path, keys, message):
@@ -257,7 +291,10 @@ def test_a_model_that_cannot_be_loaded_is_refused_before_weights_load(tmp_path, 
 
 def test_scores_are_told_apart_by_sample_not_by_position_in_the_batch():
     # The cache is looked up by Batch.index alone.
-    rows = {name: [torch.full((2,), float(10 * i + k)) for i in range(3)] for k, name in enumerate(NAMES)}
+    rows = {
+        name: [torch.full((2,), float(10 * i + k)) for i in range(3)]
+        for k, name in enumerate(NAMES)
+    }
     batch = collate([tiny_models.encoded("x", "pgg"), tiny_models.encoded("y", "pggg")], [2, 0], 0)
     scores = CachedReference(rows).scores(batch)
     assert scores.logit.tolist() == [[20.0, 20.0, 0.0], [0.0, 0.0, 0.0]]

@@ -42,14 +42,17 @@ def with_lora(kind="llama", **keys):
 
 def kl_values(policy, kl, original):
     """Values of a retain term that reads the original's distributions."""
-    (values,) = score_tokens_and_values(policy, BATCH, "packed", [ValueRequest(0, len(BATCH.ids), kl, original)])[1]
+    request = ValueRequest(0, len(BATCH.ids), kl, original)
+    (values,) = score_tokens_and_values(policy, BATCH, "packed", [request])[1]
     return values
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-tied", "gpt2", "gpt-neox"])
 def test_fresh_adapters_change_nothing_and_are_all_that_is_trained(kind):
     policy = with_lora(kind)
-    torch.testing.assert_close(score_tokens(policy, BATCH).logit, score_tokens(tiny_models.model(kind), BATCH).logit)
+    torch.testing.assert_close(
+        score_tokens(policy, BATCH).logit, score_tokens(tiny_models.model(kind), BATCH).logit
+    )
     trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
     assert trained
     assert all(".lora_" in name for name in trained)
@@ -58,7 +61,11 @@ def test_fresh_adapters_change_nothing_and_are_all_that_is_trained(kind):
 
 def test_only_named_layers_get_adapters_and_unknown_names_are_told():
     policy = with_lora(targets=["q_proj", "v_proj"])
-    owners = {name.split(".lora_")[0].rpartition(".")[2] for name, w in policy.named_parameters() if w.requires_grad}
+    owners = {
+        name.split(".lora_")[0].rpartition(".")[2]
+        for name, w in policy.named_parameters()
+        if w.requires_grad
+    }
     assert owners == {"q_proj", "v_proj"}
     line = "^model.lora.targets: no linear layer is called w_pack; the model has down_proj, gate_proj, k_proj, "
     with pytest.raises(ConfigError, match=line):
@@ -76,7 +83,9 @@ def test_adapters_are_drawn_from_the_seed_and_the_global_random_state_is_left_al
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_the_adapter_reference_is_the_original_model_after_training_and_leaves_the_policy_as_it_is(kind):
+def test_the_adapter_reference_is_the_original_model_after_training_and_leaves_the_policy_as_it_is(
+    kind,
+):
     policy = with_lora(kind)
     reference = references.make_reference("adapter", policy, tiny_models.ITEMS, 0, "packed")
     learned(policy).train()
@@ -124,8 +133,18 @@ def test_the_adapter_reference_serves_losses_that_read_whole_distributions():
         assert a.grad is None if b.grad is None else torch.allclose(a.grad, b.grad, atol=1e-5)
 
 
+def test_the_adapter_reference_scores_more_answer_tokens_than_a_chunk_holds():
+    policy = learned(with_lora())
+    reference = references.ModelReference(policy, "packed")
+    with reference.use_model() as model:
+        actual = score_tokens(model, BATCH, "packed", chunk_tokens=3)
+    torch.testing.assert_close(actual.logit, reference.scores(BATCH).logit)
+
+
 @pytest.mark.parametrize("kind", ["llama", "llama-tied", "gpt2", "gpt-neox", "gemma2", "qwen3"])
-def test_the_export_is_a_plain_model_with_the_same_logits_and_the_policy_goes_on(kind, tmp_path, tokenizer):
+def test_the_export_is_a_plain_model_with_the_same_logits_and_the_policy_goes_on(
+    kind, tmp_path, tokenizer
+):
     policy = learned(with_lora(kind))
     before = {name: weight.clone() for name, weight in policy.state_dict().items()}
     export.export_model(policy, tokenizer, tmp_path / "model", "card")
@@ -136,7 +155,51 @@ def test_the_export_is_a_plain_model_with_the_same_logits_and_the_policy_goes_on
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     assert all(torch.equal(weight, before[name]) for name, weight in policy.state_dict().items())
     tied = kind in ("llama-tied", "gpt2")
-    assert (made.get_output_embeddings().weight is made.get_input_embeddings().weight) is tied or kind == "gemma2"
+    assert (
+        made.get_output_embeddings().weight is made.get_input_embeddings().weight
+    ) is tied or kind == "gemma2"
+
+
+EXPERTS = {"num_experts_per_tok": 2, "num_hidden_layers": 2}
+MOE_CONFIGS = {
+    "mixtral": lambda: transformers.MixtralConfig(
+        **tiny_models.LLAMA_LIKE | EXPERTS | {"num_local_experts": 4}
+    ),
+    "qwen3-moe": lambda: transformers.Qwen3MoeConfig(
+        **tiny_models.LLAMA_LIKE
+        | EXPERTS
+        | {"num_experts": 4, "moe_intermediate_size": 24, "head_dim": 8, "decoder_sparse_step": 1}
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(MOE_CONFIGS))
+def test_the_export_merges_adapters_of_fused_experts_and_routers(kind, tmp_path, tokenizer):
+    policy = transformers.AutoModelForCausalLM.from_config(MOE_CONFIGS[kind]())
+    adapters.attach_adapters(tiny_models.spread(policy), Lora(rank=4), seed=0)
+    if kind == "mixtral":
+        trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
+        assert any(".experts." in name for name in trained)
+        assert any(".gate." in name for name in trained)
+    assert_export_gives_the_same_logits(learned(policy), tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama-tied"])
+def test_the_export_merges_adapters_of_the_head_and_unties_it(kind, tmp_path, tokenizer):
+    policy = learned(with_lora(kind, targets=["lm_head", "q_proj"]))
+    exported = assert_export_gives_the_same_logits(policy, tmp_path, tokenizer)
+    assert exported.get_output_embeddings().weight is not exported.get_input_embeddings().weight
+
+
+def assert_export_gives_the_same_logits(policy, folder, tokenizer):
+    state, ids = torch.get_rng_state(), torch.tensor([[5, 9, 3, 7, 11, 2, 8]])
+    export.export_model(policy, tokenizer, folder / "model", "card")
+    assert torch.equal(torch.get_rng_state(), state)
+    exported = transformers.AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    with torch.no_grad():
+        actual, expected = (model.eval()(ids).logits for model in (exported, policy))
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    return exported
 
 
 def test_adapters_alone_are_in_pefts_format(tmp_path, tokenizer):
@@ -144,10 +207,15 @@ def test_adapters_alone_are_in_pefts_format(tmp_path, tokenizer):
 
     policy = learned(with_lora())
     export.export_model(policy, tokenizer, tmp_path / "model", "card", merge=False)
-    assert {p.name for p in (tmp_path / "model").iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"}
+    assert {p.name for p in (tmp_path / "model").iterdir()} >= {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+    }
     assert not (tmp_path / "model" / "model.safetensors").exists()
     put_on = PeftModel.from_pretrained(tiny_models.model(), tmp_path / "model").eval()
-    torch.testing.assert_close(score_tokens(put_on, BATCH).logit, score_tokens(policy.eval(), BATCH).logit)
+    torch.testing.assert_close(
+        score_tokens(put_on, BATCH).logit, score_tokens(policy.eval(), BATCH).logit
+    )
 
 
 @pytest.fixture(scope="module", params=["nf4", "int8"])
@@ -166,7 +234,7 @@ def few_bits(request, tmp_path_factory):
 
 def test_few_bits_stay_as_they_are_through_training_and_evaluation(few_bits):
     kind, policy, folder = few_bits
-    reference = references.AdapterReference(policy, "packed")
+    reference = references.ModelReference(policy, "packed")
     original = transformers.AutoModelForCausalLM.from_pretrained(folder)
     close = {"nf4": 0.2, "int8": 0.05}[kind]
     start = reference.scores(BATCH).logit
@@ -183,7 +251,9 @@ def test_few_bits_stay_as_they_are_through_training_and_evaluation(few_bits):
     assert (score_tokens(policy.eval(), BATCH).logit - start).abs().max() > 0.1
 
 
-def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(few_bits, tmp_path, tokenizer):
+def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(
+    few_bits, tmp_path, tokenizer
+):
     kind, policy, _ = few_bits
     export.export_model(learned(policy), tokenizer, tmp_path / "model", "card")
     made = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
@@ -191,7 +261,11 @@ def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(few_bits
     assert made.dtype == torch.float32
     # int8 rounds what goes into a layer too, so its own numbers are a little others than those of its weights.
     close = {"nf4": 1e-3, "int8": 0.2}[kind]
-    difference = (score_tokens(made.eval(), BATCH).logit - score_tokens(policy.eval(), BATCH).logit).abs().max()
+    difference = (
+        (score_tokens(made.eval(), BATCH).logit - score_tokens(policy.eval(), BATCH).logit)
+        .abs()
+        .max()
+    )
     assert difference < close
 
 
@@ -217,7 +291,9 @@ def test_what_does_not_go_together_is_refused_by_name(words, line):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(smollm2, shared, tmp_path, capsys):
+def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
+    smollm2, shared, tmp_path, capsys
+):
     """Four bits, adapter reference, TPO on TOFU's forget01; the merged export loads in transformers alone."""
     from tests.support.small_run import rows
     from tif import evaluate, fit
@@ -241,9 +317,17 @@ def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
     assert not hasattr(made.config, "quantization_config")
     capsys.readouterr()
     asked = [word for word in words if word.startswith("eval.max_")]
-    own = [f"model.path={tmp_path / 'four' / 'model'}", f"eval.tofu.path={shared / 'tofu'}", "eval.tofu.split=forget01"]
-    assert evaluate.main([*own, *asked, f"out={tmp_path}", "device=cpu", "draws=100", "--json"]) == 0
+    own = [
+        f"model.path={tmp_path / 'four' / 'model'}",
+        f"eval.tofu.path={shared / 'tofu'}",
+        "eval.tofu.split=forget01",
+    ]
+    assert (
+        evaluate.main([*own, *asked, f"out={tmp_path}", "device=cpu", "draws=100", "--json"]) == 0
+    )
     export = json.loads(capsys.readouterr().out)["benchmarks"]["tofu"]
     for name in ("forget", "retain"):  # the same weights, those of four bits written out
-        assert export["tasks"][name]["probability"] == pytest.approx(found[-1][f"{name}/probability"], rel=0.02)
+        assert export["tasks"][name]["probability"] == pytest.approx(
+            found[-1][f"{name}/probability"], rel=0.02
+        )
     assert found[-1]["forget/probability"] < 0.2  # 0.27 before training, by these rules

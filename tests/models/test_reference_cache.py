@@ -9,7 +9,7 @@ import torch
 from tests.support import tiny_models
 from tests.support.model_weights import assert_bit_identical, nudge
 from tif.models.reference_cache import hash_inputs
-from tif.models.references import CachedReference, make_reference
+from tif.models.references import CachedReference, make_reference, score_samples
 
 
 def numbers(reference):
@@ -30,7 +30,7 @@ def counted(policy):
 
 
 def test_the_file_gives_what_was_computed_bit_for_bit_and_without_a_forward(tmp_path):
-    expected = CachedReference.from_policy(tiny_models.model(), tiny_models.ITEMS, 0, "packed")
+    expected = CachedReference(score_samples(tiny_models.model(), tiny_models.ITEMS, 0, "packed"))
     first, policy = shared(tmp_path, tiny_models.model()), tiny_models.model()
     calls = counted(policy)
     again = make_reference("auto", policy, tiny_models.ITEMS, 0, "packed", tmp_path)

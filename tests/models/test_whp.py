@@ -8,15 +8,15 @@ from tests.support.model_weights import nudge, weights
 from tests.support.tiny_unlearning import BATCHES, fit, unlearning
 from tif.config.schema import Loss
 from tif.evaluation.generate import _continued
-from tif.models.references import FrozenReference
-from tif.models.whp import WhpModel, WhpReference
+from tif.models.references import ModelReference
+from tif.models.whp import WhpModel
 from tif.scoring.token_scores import score_tokens
 
 PROMPTS = [[5, 9, 3, 7, 11, 2, 8], [4], [6, 6, 30, 12, 55, 31, 2, 40, 17, 21, 9]]
 
 
 def frozen(model):
-    return FrozenReference(model, "packed")
+    return ModelReference(model, "packed")
 
 
 def formula(start, reinforced, ids, alpha):
@@ -49,7 +49,9 @@ def test_generation_keeps_a_cache_for_each_model():
         expected.append(new)
     assert len({token for row in expected for token in row}) > 6
     unused = next(t for t in range(tiny_models.VOCAB) if all(t not in row for row in expected))
-    assert _continued(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, [8] * 3) == expected
+    assert (
+        _continued(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, [8] * 3) == expected
+    )
     limits = [2, 8, 5]  # rows leave the batch, and both caches
     short = [row[:n] for row, n in zip(expected, limits, strict=True)]
     assert _continued(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, limits) == short
@@ -62,7 +64,9 @@ def test_at_inference_the_start_is_lowered_by_the_policy_and_before_training_by_
     module = unlearning("frozen", loss=WHP)
     ids = tiny_models.ITEMS[0].input_ids
     with module.unlearned() as policy, torch.no_grad():
-        assert torch.equal(policy(input_ids=torch.tensor([ids])).logits, module.policy(torch.tensor([ids])).logits)
+        assert torch.equal(
+            policy(input_ids=torch.tensor([ids])).logits, module.policy(torch.tensor([ids])).logits
+        )
     fit(module, BATCHES)
     trained, module.policy.training = weights(module.policy), True
     with module.unlearned() as policy, torch.no_grad():
@@ -85,11 +89,17 @@ def test_stages_inherit_the_key_and_are_evaluated_as_they_are():
 def test_distilled_whp_learns_the_largest_lowered_logits_and_holds_no_other_model_as_its_own():
     module = unlearning("frozen", loss=Loss(forget="whp", on="all", preserve="none", whp=1.5))
     reinforced = nudge(tiny_models.model())
-    module.whp_reference = WhpReference(WhpModel(frozen(tiny_models.model()), reinforced, 1.5))
+    module.whp_reference = frozen(WhpModel(frozen(tiny_models.model()), reinforced, 1.5))
     losses = []
     for e in tiny_models.ITEMS:
         wanted = formula(tiny_models.model(), reinforced, e.input_ids, 1.5).argmax(1)
         logprobs = module.policy(torch.tensor([e.input_ids])).logits[0].log_softmax(1)
-        losses += [-logprobs[t - 1, wanted[t - 1]] for t in range(1, len(e.input_ids)) if e.uw[t] or e.gw[t]]
-    torch.testing.assert_close(module.loss(tiny_models.batch_of(*tiny_models.ITEMS)).total, sum(losses) / len(losses))
+        losses += [
+            -logprobs[t - 1, wanted[t - 1]]
+            for t in range(1, len(e.input_ids))
+            if e.uw[t] or e.gw[t]
+        ]
+    torch.testing.assert_close(
+        module.loss(tiny_models.batch_of(*tiny_models.ITEMS)).total, sum(losses) / len(losses)
+    )
     assert [name for name, _ in module.named_children()] == ["policy"]

@@ -1,12 +1,10 @@
 """LoRA adapters in the policy: attach them, switch them off, save them alone.
 
-Called by `load` (a new policy), `references` (the original model is the policy without adapters)
-and `export`. The layers are peft's, put into the policy by `inject_adapter_in_model`.
-
-Two other ways were tried. transformers' `add_adapter`, `disable_adapters` and `save_pretrained` do
-the same, but refuse peft below 0.22, which is not released (transformers 5.24, peft 0.21.2).
-peft's `get_peft_model` wraps the policy in another class and renames all its weights: checkpoints,
-FSDP2 and everything that reads the model would have to know of adapters.
+Called by `load` (a new policy), `references` (the original is the policy without adapters) and
+`export`. The layers are peft's. Two other ways were tried: transformers' `add_adapter`,
+`disable_adapters` and `save_pretrained` refuse peft below 0.22, which is not released (seen with
+transformers 5.24, peft 0.21.2); peft's `get_peft_model` wraps the policy in a class of its own and
+renames its weights, and checkpoints, FSDP2 and scoring would have to know of it.
 """
 
 import contextlib
@@ -30,13 +28,10 @@ ADAPTER_NAME = "default"  # as peft calls a single adapter
 def attach_adapters(policy: "PreTrainedModel", settings: Lora, seed: int) -> None:
     """Put adapters into the policy, in place; from then on only they are trained.
 
-    Args:
-        policy: keeps its class and the names of its other weights.
-        settings: section `model.lora`, with rank > 0.
-        seed: the adapters' weights are drawn from it, in the policy's dtype, and kept in float32.
+    They are drawn from the seed and kept in float32.
 
     Raises:
-        ConfigError: If a name in `targets` is none of the model's linear layers.
+        ConfigError: If a name in `model.lora.targets` is none of the policy's linear layers.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -56,27 +51,35 @@ def attach_adapters(policy: "PreTrainedModel", settings: Lora, seed: int) -> Non
 
 
 def _check_targets(policy: "PreTrainedModel", targets: list[str]) -> None:
-    """Raise ConfigError where a target is no linear layer of the policy; peft ignores such names."""
+    """Raise ConfigError where a target is no linear layer; peft would ignore it beside others."""
     from transformers.pytorch_utils import Conv1D
 
     names = set()
     for name, layer in policy.named_modules():
         if isinstance(layer, torch.nn.Linear | Conv1D):
             names.add(name.rpartition(".")[2])
-    unknown = sorted(set(targets) - names)
+    unknown = ", ".join(sorted(set(targets) - names))
     if unknown:
+        known = ", ".join(sorted(names))
         raise ConfigError(
-            f"model.lora.targets: no linear layer is called {', '.join(unknown)}; the model has "
-            f"{', '.join(sorted(names))}"
+            f"model.lora.targets: no linear layer is called {unknown}; the model has {known}"
         )
 
 
+def has_adapters(model: torch.nn.Module) -> bool:
+    """Return whether `attach_adapters` was called on the model."""
+    return bool(getattr(model, "peft_config", None))
+
+
 @contextlib.contextmanager
-def adapters_disabled(policy: torch.nn.Module) -> Iterator[None]:
-    """Let the policy compute without its adapters inside the block."""
+def adapters_disabled(model: torch.nn.Module) -> Iterator[None]:
+    """Let a model compute without its adapters inside the block; nothing where it has none."""
+    if not has_adapters(model):
+        yield
+        return
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -87,14 +90,14 @@ def adapters_disabled(policy: torch.nn.Module) -> Iterator[None]:
 
 
 def save_adapters(
-    policy: "PreTrainedModel", folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+    policy: "PreTrainedModel", folder: Path, weights: Mapping[str, torch.Tensor]
 ) -> None:
-    """Write the adapters alone, in peft's format, for `PeftModel.from_pretrained(model, folder)`.
+    """Write the adapters alone, in the format of peft's `PeftModel.from_pretrained`.
 
     Args:
-        policy: with adapters.
+        policy: gives their configuration.
         folder: made where it is missing.
-        weights: the policy's state dict where its own holds shards.
+        weights: the policy's state dict, without shards.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file

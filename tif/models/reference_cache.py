@@ -23,9 +23,7 @@ SCORE_NAMES = [field.name for field in dataclasses.fields(TokenScores)]
 Rows = dict[str, list[torch.Tensor]]  # by score name, (T_i - 1,) of each sample, on the CPU
 
 
-def read_or_compute(
-    file: Path, samples: Sequence[Encoded], compute: Callable[[], Rows]
-) -> Rows:
+def read_or_compute(file: Path, samples: Sequence[Encoded], compute: Callable[[], Rows]) -> Rows:
     """Return the scores in `file`, or compute and write them; a damaged file is made again.
 
     Of several processes that ask at once, one computes and the others wait.

@@ -23,9 +23,9 @@ from tif.config.schema import Data, Loss, Optimizer, TrainerKeys
 from tif.data.batch_parts import split_batch
 from tif.data.encoding import Batch
 from tif.losses.terms import Scored, ScoredBatch, Term
-from tif.models.references import Reference
+from tif.models.references import ModelReference, Reference
 from tif.models.task_vector import negated_weights
-from tif.models.whp import WhpModel, WhpReference
+from tif.models.whp import WhpModel
 from tif.scoring.packing import stack_batches, step_tokens
 from tif.scoring.token_scores import TokenScores, ValueRequest, score_tokens, score_tokens_and_values
 from tif.training.optimizer import make_optimizer, make_schedule
@@ -81,7 +81,7 @@ class UnlearningModule(L.LightningModule):
         policy: "PreTrainedModel",
         settings: StepSettings,
         reference: Reference | None = None,
-        whp_reference: WhpReference | None = None,
+        whp_reference: ModelReference | None = None,
     ) -> None:
         super().__init__()
         # With LoRA a checkpoint holds the adapters alone, see `on_save_checkpoint`.
@@ -131,7 +131,7 @@ class UnlearningModule(L.LightningModule):
         """
         if self.settings.loss.is_whp_at_inference(self.settings.data.train):
             alpha = self.settings.loss.whp
-            assert self.reference is not None
+            assert isinstance(self.reference, ModelReference)
             assert alpha is not None
             training = self.policy.training
             model: Any = WhpModel(self.reference, self.policy, alpha).eval()
@@ -278,7 +278,7 @@ class UnlearningModule(L.LightningModule):
         per_token, original = group.term.per_token(self.settings.loss), None
         if per_token.reference:
             source = self.whp_reference if per_token.lowered else self.reference
-            assert source is not None
+            assert isinstance(source, ModelReference)
             original = source.use_model
         return ValueRequest(first, first + len(group.batch.ids), per_token, original)
 

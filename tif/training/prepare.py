@@ -20,8 +20,8 @@ from tif.data.samples import Sample, fingerprint
 from tif.evaluation.alternate_answers import alternates
 from tif.models import fsdp
 from tif.models.load import load_policy
-from tif.models.references import FrozenReference, Reference, make_reference
-from tif.models.whp import WhpModel, WhpReference
+from tif.models.references import ModelReference, Reference, copy_policy, make_reference
+from tif.models.whp import WhpModel
 from tif.scoring.batching import choose_batching
 from tif.training.datamodule import DataSettings, UnlearningDataModule
 from tif.training.module import StepSettings, UnlearningModule
@@ -55,8 +55,9 @@ def prepare_training(
         batching, loss = "padded", dataclasses.replace(loss, chunk_tokens=2**31)
     kind = choose_reference(cfg.model, loss, cfg.data.train)
     # Copied before it is placed: a shard cannot be copied.
-    reference: Reference | None = FrozenReference(policy, batching) if kind == "frozen" else None
-    if isinstance(reference, FrozenReference):
+    reference: Reference | None = None
+    if kind == "frozen":
+        reference = copy_policy(policy, batching)
         place_model(reference.model, trainer)
     place_model(policy, trainer)
     # What the policy gives from here on is computed under the trainer's precision, as at step 0.
@@ -69,7 +70,7 @@ def prepare_training(
             reference = make_reference(kind, policy, data.items, encoder.pad_id, batching, folder)
     whp_reference = None
     if reinforced:
-        assert reference is not None
+        assert isinstance(reference, ModelReference)
         whp_reference = load_whp_reference(cfg, reinforced, reference, encoder, trainer)
     step = StepSettings(cfg.data, loss, cfg.optimizer, cfg.trainer, batching)
     return UnlearningModule(policy, step, reference, whp_reference), data
@@ -104,8 +105,8 @@ def place_model(model: Any, trainer: L.Trainer) -> None:
 
 
 def load_whp_reference(
-    cfg: Config, reinforced: Path, reference: Reference, encoder: Encoder, trainer: L.Trainer
-) -> WhpReference:
+    cfg: Config, reinforced: Path, reference: ModelReference, encoder: Encoder, trainer: L.Trainer
+) -> ModelReference:
     """Return what forget=whp learns: the original's logits, lowered where the reinforced model's are higher.
 
     Args:
@@ -121,7 +122,7 @@ def load_whp_reference(
     model = load_policy(settings, encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
     trainer.precision_plugin.convert_module(model)  # in place
     model.to(trainer.strategy.root_device)
-    return WhpReference(WhpModel(reference, model, cfg.loss.whp))
+    return ModelReference(WhpModel(reference, model, cfg.loss.whp), reference.batching)
 
 
 def draw_alternates(

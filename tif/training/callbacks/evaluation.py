@@ -20,7 +20,7 @@ from tif.evaluation import evaluate as evaluation
 from tif.metrics import overall
 from tif.models import fsdp as sharding
 from tif.models.load import load_policy
-from tif.models.references import CachedReference
+from tif.models.references import ModelReference
 from tif.records import files as records
 from tif.scoring.token_scores import ModelContext
 from tif.training.callbacks.metrics_logger import MetricsLogger
@@ -220,7 +220,7 @@ class PolicyEvaluation(Callback):
             return None
         if epoch == 0:
             return lambda: nullcontext(policy)
-        if module.reference is not None and not isinstance(module.reference, CachedReference):
+        if isinstance(module.reference, ModelReference):
             return module.reference.use_model
         strategy = cast(Any, trainer.strategy)
         is_sharded = isinstance(strategy, ModelParallelStrategy)

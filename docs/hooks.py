@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs is started in the checkout; tif need not be installed there
 
-from tif.bench.command import Bench  # noqa: E402
+from tif.bench.settings import BenchSettings  # noqa: E402
 from tif.config import load as config  # noqa: E402
 from tif.config.evaluate_command import Evaluate  # noqa: E402
 from tif.config.schema import Config, Loss  # noqa: E402
@@ -176,7 +176,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "readme": readme,
     "configuration": configuration,
     "configuration-evaluate": lambda: configuration(Evaluate),
-    "configuration-bench": lambda: configuration(Bench),
+    "configuration-bench": lambda: configuration(BenchSettings),
     "metrics": metrics,
     "methods": methods,
     "api": api,

@@ -11,7 +11,7 @@ import shlex
 
 import pytest
 
-from tif.bench.command import Bench
+from tif.bench.settings import BenchSettings
 from tif.config import load as config
 from tif.config.evaluate_command import Evaluate
 from tif.config.schema import Config
@@ -23,7 +23,7 @@ from tif.sweep.sweep_file import SweepFile
 ROOT = pathlib.Path(config.__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(?:-m tif\.|slurm/)(fit|identify|evaluate|report|sweep|bench)(?:\.sbatch)?(?= |$)")
-SCHEMAS = {"identify": Identify, "evaluate": Evaluate, "bench": Bench}
+SCHEMAS = {"identify": Identify, "evaluate": Evaluate, "bench": BenchSettings}
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs the checkout")
 

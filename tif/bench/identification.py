@@ -1,141 +1,168 @@
-"""what=identify: words a second and peak memory of the identifiers that read a document with a model."""
+"""what=identify: speed and memory of the identifiers that read a document with a model."""
 
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tif.bench.process import Memory, alone
+import torch
+import transformers
+from rich.table import Table
+
+from tif import identifiers
+from tif.bench.process import PeakMemory, run_alone
+from tif.bench.settings import BenchSettings
+from tif.bench.table import make_plain_table
 from tif.config.errors import ConfigError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from tif.bench.command import Bench
-    from tif.data.samples import Sample
+from tif.config.schema import Identifier, Model
+from tif.data.fictitious import generate_fictitious
+from tif.data.samples import Sample
+from tif.identifiers import language_models
+from tif.models.load import load_tokenizer
+from tif.utils.terminal import track
+from tif.utils.torch_state import seeded
 
 KINDS = ("masked_lm", "causal_lm")
+PARTS = (16, 4, 1)  # the document is read in a 16th, in a quarter and as a whole
+WARM_UP_WORDS = 1000
+TRAINING_CHARACTERS = 1_000_000  # of the document, for a tokenizer
 
 
-def rows(cfg: "Bench") -> list[dict[str, Any]]:
-    """Rows of kind, words, seconds, words_per_second, memory_mb (the peak of the work above what was held).
+def measure(settings: BenchSettings) -> list[dict[str, Any]]:
+    """Return rows of kind, words, seconds, words_per_second and memory_mb.
+
+    Memory is the peak of the work above what was held before.
 
     Raises:
         ConfigError: If a model cannot be loaded or the text is shorter than `words`.
     """
-    from tif.identifiers.language_models import check_language_model
-    from tif.utils.terminal import quiet_libraries, track
-
-    quiet_libraries()
-    document = _document(cfg)
+    document = read_document(settings)
     with tempfile.TemporaryDirectory() as folder:
-        models = {kind: getattr(cfg, kind) or _tiny(kind, document, Path(folder) / kind) for kind in KINDS}
-        for kind, path in models.items():
+        jobs = []
+        for kind in KINDS:
+            path = getattr(settings, kind) or make_tiny_model(kind, document, Path(folder) / kind)
             try:
-                check_language_model(path, kind, kind.replace("_lm", " LM"))
+                language_models.check(kind, path, masked=kind == "masked_lm")
             except ValueError as error:
                 raise ConfigError(str(error)) from None
-        jobs = [(kind, models[kind], cfg.words // part) for kind in KINDS for part in (16, 4, 1)]
-        return [
-            alone(_measure, kind, path, words, _sample(document, words).answer, cfg.threads)
-            for kind, path, words in track(jobs, "identifiers")
-        ]
+            jobs += [(kind, path, settings.words // part) for part in PARTS]
+        rows = []
+        for kind, path, words in track(jobs, "identifiers"):
+            text = first_words(document, words)
+            rows.append(run_alone(measure_identifier, kind, path, words, text, settings.threads))
+        return rows
 
 
-def _measure(kind: str, path: str, words: int, document: str, threads: int | None) -> dict[str, Any]:
-    """One row."""
-    import torch
+def measure_identifier(
+    kind: str, path: str, words: int, document: str, threads: int | None
+) -> dict[str, Any]:
+    """Return the row of an identifier.
 
-    from tif import identifiers
-    from tif.config.schema import Identifier
-    from tif.data.samples import Sample
-    from tif.utils.terminal import quiet_libraries
-
-    quiet_libraries()
+    Args:
+        kind: of the identifier.
+        path: of its model.
+        words: of the document.
+        document: cut already, since cutting takes memory.
+        threads: of the CPU; None = torch's own choice.
+    """
     if threads:
         torch.set_num_threads(threads)
-    cfg = Identifier(kind=kind, device="cpu")
-    getattr(cfg, kind).model = path
-    identifiers.identify(cfg, [_sample(document, 1000)])  # weights and kernels are loaded now
-    whole = Sample("document", "", document)  # of `words` words, cut by the caller: cutting takes memory of its own
-    memory = Memory("cpu")
+    settings = Identifier(kind=kind, device="cpu")
+    getattr(settings, kind).model = path
+    # Weights are loaded and kernels chosen before the clock runs.
+    warm_up = Sample("document", "", first_words(document, WARM_UP_WORDS))
+    identifiers.identify(settings, [warm_up])
+    sample = Sample("document", "", document)
+    memory = PeakMemory("cpu")
     memory.restart()
-    since = time.perf_counter()
-    identifiers.identify(cfg, [whole])
-    seconds = time.perf_counter() - since
+    start = time.perf_counter()
+    identifiers.identify(settings, [sample])
+    seconds = time.perf_counter() - start
     return {
-        "kind": kind, "words": words, "seconds": round(seconds, 2), "words_per_second": round(words / seconds),
+        "kind": kind,
+        "words": words,
+        "seconds": round(seconds, 2),
+        "words_per_second": round(words / seconds),
         "memory_mb": round(memory.peak_mb(), 1),
-    }  # fmt: skip
+    }
 
 
-def _sample(document: str, words: int) -> "Sample":
-    from tif.data.samples import Sample
+def read_document(settings: BenchSettings) -> str:
+    """Return `settings.words` words with single blanks between them.
 
-    return Sample("document", "", " ".join(document.split(" ", words)[:words]))
+    Raises:
+        ConfigError: If the text file has fewer words.
+    """
+    if settings.text:
+        words = Path(settings.text).expanduser().read_text(encoding="utf-8").split()
+        if len(words) < settings.words:
+            raise ConfigError(
+                f"text: {settings.text} has {len(words)} words, want {settings.words}; lower words="
+            )
+        return " ".join(words[: settings.words])
+    words, seed = [], 0
+    while len(words) < settings.words:
+        authors = generate_fictitious(200, 20, forget_share=0.5, seed=seed)
+        for sample in (*authors.forget, *authors.retain):
+            words += sample.answer.split()
+        seed += 1
+    return " ".join(words[: settings.words])
 
 
-def _document(cfg: "Bench") -> str:
-    """`cfg.words` words with single blanks between."""
-    if cfg.text:
-        found = Path(cfg.text).expanduser().read_text(encoding="utf-8").split()
-    else:
-        from tif.data.fictitious import generate_fictitious
-
-        found, seed = [], 0
-        while len(found) < cfg.words:
-            made = generate_fictitious(authors=200, questions_per_author=20, forget_share=0.5, seed=seed)
-            found += [word for s in (*made.forget, *made.retain) for word in s.answer.split()]
-            seed += 1
-    if len(found) < cfg.words:
-        raise ConfigError(f"text: {cfg.text} has {len(found)} words, want {cfg.words}; lower words=")
-    return " ".join(found[: cfg.words])
+def first_words(document: str, words: int) -> str:
+    """Return the beginning of a document."""
+    return " ".join(document.split(" ", words)[:words])
 
 
-def _tiny(kind: str, document: str, folder: Path) -> str:
-    """A model of two layers with random weights and a tokenizer trained on the document; its folder."""
-    import torch
-    import transformers
+def make_tiny_model(kind: str, document: str, folder: Path) -> str:
+    """Save a model of two layers with random weights and a tokenizer trained on the document.
 
-    from tif.config.schema import Model
-    from tif.models.load import load_tokenizer
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        size: dict[str, Any] = {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-        }
+    Returns:
+        The folder.
+    """
+    size: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    text = document[:TRAINING_CHARACTERS]
+    with seeded(0):
         if kind == "masked_lm":
-            tokenizer = _word_pieces(document)
-            model: Any = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=len(tokenizer), **size))
+            tokenizer = _train_word_pieces(text)
+            shape: Any = transformers.BertConfig(vocab_size=len(tokenizer), **size)
+            model: Any = transformers.BertForMaskedLM(shape)
         else:
-            tokenizer = load_tokenizer(Model(path=None, init={"vocab_size": 2048}), [document[:1_000_000]])
-            model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **size))
+            tokenizer = load_tokenizer(Model(path=None, init={"vocab_size": 2048}), [text])
+            shape = transformers.LlamaConfig(vocab_size=len(tokenizer), **size)
+            model = transformers.LlamaForCausalLM(shape)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
 
-def _word_pieces(document: str) -> Any:
+def _train_word_pieces(text: str) -> Any:
+    """Return a tokenizer as BERT has it."""
     from tokenizers import BertWordPieceTokenizer
-    from transformers import PreTrainedTokenizerFast
 
-    made = BertWordPieceTokenizer()
-    made.train_from_iterator([document[:1_000_000]], vocab_size=2048, show_progress=False)
-    names = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")}
-    return PreTrainedTokenizerFast(tokenizer_object=made._tokenizer, model_max_length=512, **names)
+    pieces = BertWordPieceTokenizer()
+    pieces.train_from_iterator([text], vocab_size=2048, show_progress=False)
+    special = {
+        f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")
+    }
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=pieces._tokenizer, model_max_length=512, **special
+    )
 
 
-def table(rows: Sequence[dict[str, Any]]) -> "Table":
-    """For the terminal."""
-    from rich.table import Table
-
-    made = Table("identifier", "words", "seconds", "words/s", "memory added (MB)", box=None, padding=(0, 2, 0, 0))
-    for row in rows:
-        made.add_row(row["kind"], f"{row['words']:,}", f"{row['seconds']:.1f}", f"{row['words_per_second']:,}",
-                      f"{row['memory_mb']:.1f}")  # fmt: skip
-    return made
+def make_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return the table for the terminal."""
+    columns = {
+        "identifier": "{kind}",
+        "words": "{words:,}",
+        "seconds": "{seconds:.1f}",
+        "words/s": "{words_per_second:,}",
+        "memory added (MB)": "{memory_mb:.1f}",
+    }
+    return make_plain_table(rows, columns)

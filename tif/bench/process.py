@@ -1,4 +1,7 @@
-"""A process of its own for each measurement, and the peak memory that it reached."""
+"""A clock, the peak of memory, and a process of its own for a measurement.
+
+Called by the measurements of this room.
+"""
 
 import concurrent.futures
 import multiprocessing
@@ -7,18 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tif.utils.terminal import quiet_libraries
+
 T = TypeVar("T")
 
 
-def alone(measure: Callable[..., T], *args: Any) -> T:
-    """`measure` in a process of its own: its peak memory is nobody else's."""
+def run_alone(measure: Callable[..., T], *args: Any) -> T:
+    """Call `measure` in a new process, so that no other work counts in its memory."""
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, spawn, quiet_libraries) as pool:
         return pool.submit(measure, *args).result()
 
 
-def now(device: str) -> float:
-    """Seconds on a clock, when all that was asked of the device is done."""
+def read_clock(device: str) -> float:
+    """Return seconds on a clock, after all work that was given to the device is done."""
     if device == "cuda":
         import torch
 
@@ -26,43 +31,38 @@ def now(device: str) -> float:
     return time.perf_counter()
 
 
-class Memory:
-    """Peak memory above what is held now, on the CPU (resident memory, Linux) or on a CUDA device.
+class PeakMemory:
+    """The peak of memory above what is held when this is created; in MB (2^20 bytes).
 
-    Not getrusage's ru_maxrss: a new process begins with its parent's.
-
-    Create it, work, then read `peak_mb`.
+    On a CPU it is resident memory (Linux only), on CUDA what PyTorch has allocated. Not
+    getrusage's ru_maxrss: a new process begins with its parent's.
     """
 
     def __init__(self, device: str) -> None:
-        self.cuda = device == "cuda"
-        if self.cuda:
-            import torch
-
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            self.held = torch.cuda.memory_allocated() / 2**20
-        else:
-            self.held = self._status("VmRSS")
+        self.is_cuda = device == "cuda"
+        self.restart()
+        self.held_mb = self._read("memory_allocated", "VmRSS")
 
     def restart(self) -> None:
         """Forget the peak so far; what was held at the beginning stays the base."""
-        if self.cuda:
+        if self.is_cuda:
             import torch
 
+            torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         else:
             Path("/proc/self/clear_refs").write_text("5")
 
     def peak_mb(self) -> float:
-        """MB above the base."""
-        if self.cuda:
+        """Return the peak since the last restart, above the base."""
+        return self._read("max_memory_allocated", "VmHWM") - self.held_mb
+
+    def _read(self, cuda_function: str, status_name: str) -> float:
+        if self.is_cuda:
             import torch
 
-            return torch.cuda.max_memory_allocated() / 2**20 - self.held
-        return self._status("VmHWM") - self.held
-
-    @staticmethod
-    def _status(name: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+            return getattr(torch.cuda, cuda_function)() / 2**20
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{status_name}:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError(f"no {status_name} in /proc/self/status")

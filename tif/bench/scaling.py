@@ -1,87 +1,116 @@
-"""what=scaling: the cost of a step as it grows in one direction at a time; random weights, random tokens.
+"""what=scaling: the cost of a step as one thing grows; random weights, random tokens.
 
-A step is linear in tokens, whatever samples they come in, and flat in the padding that a rectangle would have; memory
-is flat in samples, since a step scores its batch in parts, and in answer tokens beyond loss.chunk_tokens.
+A step should be linear in tokens, whatever samples they come in, and flat in the padding that a
+rectangle would have. Memory should be flat in samples, since a step scores its batch in parts,
+and in answer tokens beyond loss.chunk_tokens.
 """
 
 import dataclasses
+import random
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tif.bench.process import Memory, alone
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from tif.bench.process import PeakMemory, run_alone
+from tif.bench.settings import BenchSettings
+from tif.bench.table import make_plain_table
+from tif.bench.training_setup import Samples, TrainingSetup, make_random_model
+from tif.data.encoding import Encoded
+from tif.utils.terminal import track
 
-    from tif.bench.command import Bench
-    from tif.data.encoding import Encoded
-
-SMALL = {
-    "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 32_000, "tie_word_embeddings": True,
-}  # fmt: skip
-EVEN = [64] * 16
-
-
-def _cases() -> list[tuple[str, int, list[int], int]]:
-    """What grows, its size, the samples' lengths, the vocabulary."""
-    cases = [("samples", n, [64] * n, 32_000) for n in (8, 16, 32, 64)]
-    cases += [("tokens a sample", n, [n] * (4096 // n), 32_000) for n in (32, 128, 512)]
-    cases += [("vocabulary", v, EVEN, v) for v in (8_000, 32_000, 128_000)]
-    cases += [("samples, vocabulary of 128,000", n, [64] * n, 128_000) for n in (16, 32, 64)]
-    # the same tokens, and as many again as padding: 1 sample of 512 beside 16 of 32
-    cases += [("padding (%)", 0, EVEN, 32_000), ("padding (%)", 88, [512] + [32] * 16, 32_000)]
-    return cases
+SMALL_SHAPE = {
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
 
 
-def rows(cfg: "Bench") -> list[dict[str, Any]]:
-    """A row a case: growing, size, tokens, seconds (median), us_per_token, memory_mb above weights and optimizer."""
-    from tif.utils.terminal import track
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One step.
 
-    return [alone(_measure, cfg, *case) for case in track(_cases(), "scaling")]
+    Attributes:
+        growing: what grows.
+        size: of that.
+        lengths: tokens of each sample.
+        vocabulary: of the model.
+    """
+
+    growing: str
+    size: int
+    lengths: tuple[int, ...] = (64,) * 16
+    vocabulary: int = 32_000
 
 
-def _measure(cfg: "Bench", growing: str, size: int, lengths: list[int], vocabulary: int) -> dict[str, Any]:
-    from tif.bench.step import Stand, random_model
+CASES = (
+    *(Case("samples", n, (64,) * n) for n in (8, 16, 32, 64)),
+    *(Case("tokens a sample", n, (n,) * (4096 // n)) for n in (32, 128, 512)),
+    *(Case("vocabulary", n, vocabulary=n) for n in (8_000, 32_000, 128_000)),
+    *(Case("samples, vocabulary of 128,000", n, (64,) * n, 128_000) for n in (16, 32, 64)),
+    # The same tokens, then as many again as padding: 1 sample of 512 beside 16 of 32.
+    Case("padding (%)", 0),
+    Case("padding (%)", 88, (512, *(32,) * 16)),
+)
 
-    shape = (cfg.model.init or SMALL) | {"vocab_size": vocabulary}
-    model = random_model(dataclasses.replace(cfg.model, init=shape), cfg.device)
-    bench = Stand(cfg, (model, _items(lengths)))
-    optimizer, batch = bench.optimizer(), bench.all()
-    memory = Memory(cfg.device)
-    way = bench.way("ours")
-    bench.step(way, optimizer, batch)  # warm up
+
+def measure(settings: BenchSettings) -> list[dict[str, Any]]:
+    """Return rows of growing, size, tokens, seconds (median), us_per_token and memory_mb.
+
+    Memory is above weights, gradients and optimizer.
+    """
+    return [run_alone(measure_case, settings, case) for case in track(CASES, "scaling")]
+
+
+def measure_case(settings: BenchSettings, case: Case) -> dict[str, Any]:
+    """Return the row of a case."""
+    shape = {**(settings.model.init or SMALL_SHAPE), "vocab_size": case.vocabulary}
+    model = dataclasses.replace(settings.model, init=shape)
+    policy = make_random_model(model, settings.device)
+    setup = TrainingSetup(settings, policy, Samples(make_samples(case.lengths)))
+    optimizer, batch = setup.make_optimizer(), setup.make_batch()
+    memory = PeakMemory(settings.device)
+    way = setup.make_way("ours")
+    setup.run_step(way, optimizer, batch)  # warm up
     memory.restart()
-    seconds = statistics.median(bench.step(way, optimizer, batch)[1] for _ in range(cfg.repeats))
-    tokens = sum(lengths)
+    steps = [setup.run_step(way, optimizer, batch) for _ in range(settings.repeats)]
+    seconds = statistics.median(step_seconds for _, step_seconds in steps)
+    tokens = sum(case.lengths)
     return {
-        "growing": growing, "size": size, "tokens": tokens, "seconds": round(seconds, 4),
-        "us_per_token": round(1e6 * seconds / tokens, 1), "memory_mb": round(memory.peak_mb(), 1),
-    }  # fmt: skip
+        "growing": case.growing,
+        "size": case.size,
+        "tokens": tokens,
+        "seconds": round(seconds, 4),
+        "us_per_token": round(1e6 * seconds / tokens, 1),
+        "memory_mb": round(memory.peak_mb(), 1),
+    }
 
 
-def _items(lengths: Sequence[int]) -> list["Encoded"]:
-    """Half prompt, half answer; every third answer token unwanted."""
-    import random
-
-    from tif.data.encoding import Encoded
-
-    draw, found = random.Random(0), []
-    for i, n in enumerate(lengths):
-        answer = [t >= n // 2 for t in range(n)]
-        uw = [a and t % 3 == 0 for t, a in enumerate(answer)]
-        ids = [draw.randrange(1, 8000) for _ in range(n)]
-        found.append(Encoded(str(i), ids, uw, [a and not u for a, u in zip(answer, uw, strict=True)]))
-    return found
+def make_samples(lengths: Sequence[int]) -> list[Encoded]:
+    """Return random tokens: half prompt, half answer, every third token of which is unwanted."""
+    generator = random.Random(0)
+    samples = []
+    for number, length in enumerate(lengths):
+        ids = [generator.randrange(1, 8000) for _ in range(length)]
+        answer = [position >= length // 2 for position in range(length)]
+        unwanted = [answer[position] and position % 3 == 0 for position in range(length)]
+        general = [answer[position] and not unwanted[position] for position in range(length)]
+        samples.append(Encoded(str(number), ids, unwanted, general))
+    return samples
 
 
-def table(rows: Sequence[dict[str, Any]]) -> "Table":
-    """For the terminal."""
-    from rich.table import Table
-
-    made = Table("growing", "size", "tokens", "seconds", "us/token", "memory (MB)", box=None, padding=(0, 2, 0, 0))
-    for row in rows:
-        made.add_row(row["growing"], f"{row['size']:,}", f"{row['tokens']:,}", f"{row['seconds']:.3f}",
-                     f"{row['us_per_token']:.0f}", f"{row['memory_mb']:,.0f}")  # fmt: skip
-    return made
+def make_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return the table for the terminal."""
+    columns = {
+        "growing": "{growing}",
+        "size": "{size:,}",
+        "tokens": "{tokens:,}",
+        "seconds": "{seconds:.3f}",
+        "us/token": "{us_per_token:.0f}",
+        "memory (MB)": "{memory_mb:,.0f}",
+    }
+    return make_plain_table(rows, columns)

@@ -1,18 +1,19 @@
-"""what=startup: seconds until a command answers: help, a wrong key, a path that is not there."""
+"""what=startup: seconds until a command answers help, a wrong key, or a path that is not there."""
 
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from rich.table import Table
 
-    from tif.bench.command import Bench
+from tif.bench.settings import BenchSettings
+from tif.bench.table import make_plain_table
+from tif.utils.terminal import track
 
-QUESTIONS = (
+COMMANDS = (
     "tif.fit --help",
     "tif.fit --print",
     "tif.fit trainer.max_epoch=3",
@@ -25,31 +26,27 @@ QUESTIONS = (
 )
 
 
-def rows(cfg: "Bench") -> list[dict[str, Any]]:
-    """A row a command line: seconds (median), and those of Python alone."""
-    from tif.utils.terminal import track
-
-    empty = statistics.median(_seconds([sys.executable, "-c", ""]) for _ in range(cfg.repeats))
-    return [
-        {"command": f"python -m {words}", "python": round(empty, 2),
-         "seconds": round(statistics.median(_seconds([sys.executable, "-m", *words.split()])
-                                            for _ in range(cfg.repeats)), 2)}
-        for words in track(QUESTIONS, "start-up")
-    ]  # fmt: skip
+def measure(settings: BenchSettings) -> list[dict[str, Any]]:
+    """Return rows of command, seconds (median) and python: the seconds of Python alone."""
+    python_alone = _median_seconds(["-c", ""], settings.repeats)
+    rows = []
+    for command in track(COMMANDS, "start-up"):
+        seconds = _median_seconds(["-m", *command.split()], settings.repeats)
+        rows.append({"command": f"python -m {command}", "python": python_alone, "seconds": seconds})
+    return rows
 
 
-def _seconds(words: list[str]) -> float:
-    since = time.perf_counter()
-    subprocess.run(words, check=False, capture_output=True)
-    return time.perf_counter() - since
+def make_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return the table for the terminal."""
+    table = make_plain_table(rows, {"command": "{command}", "seconds": "{seconds:.2f}"})
+    table.caption = f"Python alone {rows[0]['python']:.2f}"
+    return table
 
 
-def table(rows: Sequence[dict[str, Any]]) -> "Table":
-    """For the terminal."""
-    from rich.table import Table
-
-    made = Table("command", "seconds", box=None, padding=(0, 2, 0, 0))
-    for row in rows:
-        made.add_row(row["command"], f"{row['seconds']:.2f}")
-    made.caption = f"Python alone {rows[0]['python']:.2f}"
-    return made
+def _median_seconds(words: Sequence[str], repeats: int) -> float:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *words], check=False, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    return round(statistics.median(seconds), 2)

@@ -1,12 +1,13 @@
-"""Four ways to compute the loss of a TPO step and its gradient: ours, and three written plainly as others have them.
+"""Four ways to compute the loss of a TPO step and its gradient: ours, and three of others.
 
-`release`, `two_pass` and `dynamic` share nothing with `tif.scoring` and `tif.losses`: rectangular batches, logits of
-all positions, log-probabilities by torch's cross-entropy, a second model as the reference. See `python -m tif.bench
---help`.
+Others' ways are written plainly. They share nothing with `tif.scoring` and `tif.losses`: padded
+rectangles, logits of all positions, log-probabilities by torch's cross-entropy, a second model as
+the reference, a forward of its own for the retain samples. Called by what=step and what=scaling.
 
 Shapes: B samples, T tokens, V vocabulary.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,20 +15,21 @@ import torch
 from torch.nn import functional as F
 
 from tif import losses
+from tif.config.schema import Loss
 from tif.data.encoding import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tif.config.schema import Loss
     from tif.training.module import UnlearningModule
 
-RELEASE_TOKENS = 500  # the release pads every sample to as many
-Way = Callable[[Batch], float]  # leaves the gradient in the policy's weights; the loss
+RELEASE_TOKENS = 500  # the released code pads every sample to so many tokens
+IGNORED = -100  # label of a token that does not count
+Way = Callable[[Batch], float]  # leaves the gradient in the policy's weights, returns the loss
 
 
-def ours(module: "UnlearningModule") -> Way:
-    """As `UnlearningModule.accumulate` on one process: in parts, packed, one forward, cached reference."""
+def our_way(module: "UnlearningModule") -> Way:
+    """Return a step as `UnlearningModule.accumulate` takes it on one process."""
 
     def step(batch: Batch) -> float:
         counts, total = losses.count_batch(batch, module.settings.loss), 0.0
@@ -40,64 +42,100 @@ def ours(module: "UnlearningModule") -> Way:
     return step
 
 
-def release(policy: "PreTrainedModel", reference: "PreTrainedModel", cfg: "Loss") -> Way:
-    """Padded to 500 tokens, two forwards."""
-    return lambda batch: _two_forwards(policy, reference, cfg, _padded_to(batch, RELEASE_TOKENS))
+@dataclasses.dataclass(frozen=True)
+class OthersWay:
+    """A step on padded rectangles.
 
+    Attributes:
+        policy, reference: two models; the reference is frozen.
+        loss: beta, pl_weight and retain_weight are read.
+        has_two_forwards: whether LPL and PL have a forward of the policy each.
+        padded_to: tokens of every sample; None = those of the batch's longest one.
+    """
 
-def two_pass(policy: "PreTrainedModel", reference: "PreTrainedModel", cfg: "Loss") -> Way:
-    """Padded to the batch's longest, two forwards."""
-    return lambda batch: _two_forwards(policy, reference, cfg, batch)
+    policy: "PreTrainedModel"
+    reference: "PreTrainedModel"
+    loss: Loss
+    has_two_forwards: bool
+    padded_to: int | None = None
 
-
-def dynamic(policy: "PreTrainedModel", reference: "PreTrainedModel", cfg: "Loss") -> Way:
-    """Padded to the batch's longest, one forward."""
-
-    def step(batch: Batch) -> float:
-        logits = _logits(policy, batch)
+    def __call__(self, batch: Batch) -> float:
+        """Leave the gradient of the batch's loss in the policy's weights and return the loss."""
+        if self.padded_to is not None:
+            batch = pad_batch(batch, self.padded_to)
+        logits = compute_logits(self.policy, batch)
         with torch.no_grad():
-            original = _logits(reference, batch)
-        loss = _lpl(logits, original, batch, cfg.beta) + cfg.pl_weight * _pl(logits, batch)
+            original = compute_logits(self.reference, batch)
+        lpl = logit_preference_loss(logits, original, batch, self.loss.beta)
+        if self.has_two_forwards:
+            logits = compute_logits(self.policy, batch)
+        loss = lpl + self.loss.pl_weight * preservation_loss(logits, batch)
+        if batch.retain is not None:
+            logits = compute_logits(self.policy, batch.retain)
+            loss = loss + self.loss.retain_weight * cross_entropy(logits, batch.retain)
         loss.backward()
         return loss.item()
 
-    return step
+
+def others_way(
+    name: str, policy: "PreTrainedModel", reference: "PreTrainedModel", loss: Loss
+) -> OthersWay:
+    """Return the way of that name: "release", "two-pass" or "dynamic"."""
+    padded_to = RELEASE_TOKENS if name == "release" else None
+    return OthersWay(policy, reference, loss, name != "dynamic", padded_to)
 
 
-def _two_forwards(policy: "PreTrainedModel", reference: "PreTrainedModel", cfg: "Loss", batch: Batch) -> float:
-    logits = _logits(policy, batch)
-    with torch.no_grad():
-        original = _logits(reference, batch)
-    loss = _lpl(logits, original, batch, cfg.beta) + cfg.pl_weight * _pl(_logits(policy, batch), batch)
-    loss.backward()
-    return loss.item()
+def compute_logits(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
+    """Return float32 logits of all positions, (B, T, V)."""
+    positions = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device)
+    mask = (positions < batch.lengths[:, None]).long()
+    return model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).logits.float()
 
 
-def _logits(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
-    """(B, T, V)."""
-    real = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
-    return model(input_ids=batch.input_ids, attention_mask=real.long(), use_cache=False).logits.float()
+def logit_preference_loss(
+    logits: torch.Tensor, original: torch.Tensor, batch: Batch, beta: float
+) -> torch.Tensor:
+    """Return the mean over samples of -(2 / beta) log sigmoid(beta d).
 
+    d is the mean over a sample's unwanted tokens of z_ref - z; a sample without any adds 0.
 
-def _lpl(logits: torch.Tensor, original: torch.Tensor, batch: Batch, beta: float) -> torch.Tensor:
-    """-(2 / beta) log sigmoid(beta d), d the mean over a sample's unwanted tokens of z_ref - z; mean over samples."""
+    Args:
+        logits, original: (B, T, V) of the policy and the reference.
+        batch: the samples.
+        beta: of the loss.
+    """
     targets, unwanted = batch.input_ids[:, 1:, None], batch.uw[:, 1:]
-    z, z_ref = (x[:, :-1].gather(2, targets)[..., 0] for x in (logits, original))
+    policy_logit = logits[:, :-1].gather(2, targets)[..., 0]
+    reference_logit = original[:, :-1].gather(2, targets)[..., 0]
     count = unwanted.sum(1)
-    d = ((z_ref - z) * unwanted).sum(1) / count.clamp(min=1)
-    return (-2 / beta * F.logsigmoid(beta * d) * (count > 0)).mean()
+    difference = ((reference_logit - policy_logit) * unwanted).sum(1) / count.clamp(min=1)
+    return (-2 / beta * F.logsigmoid(beta * difference) * (count > 0)).mean()
 
 
-def _pl(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood of a sample's general tokens, summed; mean over samples."""
-    labels = batch.input_ids[:, 1:].masked_fill(~batch.gw[:, 1:], -100)
-    nll = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=-100, reduction="none")
+def preservation_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the summed negative log-likelihood of a sample's general tokens, mean over samples."""
+    labels = batch.input_ids[:, 1:].masked_fill(~batch.gw[:, 1:], IGNORED)
+    nll = F.cross_entropy(logits[:, :-1].mT, labels, ignore_index=IGNORED, reduction="none")
     return nll.sum(1).mean()
 
 
-def _padded_to(batch: Batch, length: int) -> Batch:
-    more = length - batch.input_ids.shape[1]
-    if more < 0:
-        raise ValueError(f"release: pads to {length} tokens, got a sample of {batch.input_ids.shape[1]}")
-    ids, uw, gw = (F.pad(t, (0, more)) for t in (batch.input_ids, batch.uw, batch.gw))
-    return Batch(batch.ids, batch.index, ids, batch.lengths, uw, gw)
+def cross_entropy(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the mean negative log-likelihood of all answer tokens of the batch."""
+    labels = batch.input_ids[:, 1:].masked_fill(~batch.answer[:, 1:], IGNORED)
+    return F.cross_entropy(logits[:, :-1].mT, labels, ignore_index=IGNORED)
+
+
+def pad_batch(batch: Batch, length: int) -> Batch:
+    """Return the batch, and its retain samples, padded to `length` tokens."""
+    missing = length - batch.input_ids.shape[1]
+    if missing < 0:
+        longest = batch.input_ids.shape[1]
+        raise ValueError(f"release: pads to {length} tokens, got a sample of {longest}")
+    padding = (0, missing)
+    return dataclasses.replace(
+        batch,
+        input_ids=F.pad(batch.input_ids, padding),
+        uw=F.pad(batch.uw, padding),
+        gw=F.pad(batch.gw, padding),
+        retain=None if batch.retain is None else pad_batch(batch.retain, length),
+    )

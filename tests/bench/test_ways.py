@@ -1,0 +1,43 @@
+import dataclasses
+
+import pytest
+import torch
+
+from tests.support import tiny_models
+from tif.bench.training_setup import tpo_loss
+from tif.bench.ways import others_way
+from tif.losses import compute_loss
+from tif.losses.terms import Scored, ScoredBatch
+
+
+def policy_and_reference():
+    """Return two different models, so that LPL is not a constant."""
+    policy, reference = tiny_models.model(), tiny_models.model()
+    with torch.no_grad():
+        for weight in policy.parameters():
+            generator = torch.Generator().manual_seed(weight.numel())
+            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+    return policy, reference
+
+
+@pytest.mark.parametrize("retain", [False, True], ids=["alone", "retain"])
+@pytest.mark.parametrize("name", ["release", "two-pass", "dynamic"])
+def test_each_way_has_the_loss_and_the_gradient_of_one_sample_at_a_time(name, retain):
+    policy, reference = policy_and_reference()
+    items, loss = tiny_models.ITEMS, tpo_loss(retain)
+    batch = tiny_models.batch_of(*items)
+    with torch.no_grad():
+        original = tiny_models.plain_scores(reference, items)
+    scored = ScoredBatch(Scored(tiny_models.plain_scores(policy, items), original))
+    if retain:
+        partners = items[::-1]
+        batch = dataclasses.replace(batch, retain=tiny_models.batch_of(*partners))
+        scored.retain = Scored(tiny_models.plain_scores(policy, partners))
+    expected = compute_loss(scored, batch, loss).total
+    expected.backward()
+    gradients = [weight.grad.clone() for weight in policy.parameters()]
+    policy.zero_grad()
+    actual = others_way(name, policy, reference, loss)(batch)
+    assert actual == pytest.approx(expected.item(), rel=1e-4)
+    for weight, gradient in zip(policy.parameters(), gradients, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, atol=1e-5, rtol=1e-3)

@@ -1,0 +1,178 @@
+"""Model, data, optimizer and clock of the steps that are measured.
+
+Called by what=step, what=scaling and what=memory.
+"""
+
+import copy
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from tif.bench.process import read_clock
+from tif.bench.settings import BenchSettings
+from tif.bench.ways import Way, others_way, our_way
+from tif.config.errors import ConfigError
+from tif.config.schema import Config, Loss, Model
+from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
+from tif.data.encoding import Batch, Encoded, collate
+from tif.models import load as models
+from tif.utils.torch_state import seeded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What is trained where model.path and model.init are null: SmolLM2-135M's shape, random weights.
+DEFAULT_SHAPE = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+
+
+def tpo_loss(has_retain_term: bool) -> Loss:
+    """Return the loss that is measured."""
+    return Loss(beta=0.3, pl_weight=0.01, retain="ce" if has_retain_term else "none")
+
+
+@dataclasses.dataclass
+class Samples:
+    """Encoded forget samples and, for a loss with a retain term, retain samples."""
+
+    forget: list[Encoded]
+    retain: list[Encoded] | None = None
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """Return the batch of these forget samples, each with its retain sample."""
+        batch = collate([self.forget[i] for i in positions], positions, pad_id=0)
+        if self.retain is not None:
+            partners = [self.retain[i % len(self.retain)] for i in positions]
+            batch.retain = collate(partners, positions, pad_id=0)
+        return batch
+
+    def select(self, positions: Sequence[int]) -> "Samples":
+        """Return only these forget samples, each with its retain sample."""
+        forget = [self.forget[i] for i in positions]
+        if self.retain is None:
+            return Samples(forget)
+        return Samples(forget, [self.retain[i % len(self.retain)] for i in positions])
+
+
+class TrainingSetup:
+    """A model that is trained on samples by AdamW, so that no weight changes.
+
+    Args:
+        settings: device and threads are read.
+        policy: the model.
+        samples: with retain samples, the loss has a retain term.
+    """
+
+    def __init__(
+        self, settings: BenchSettings, policy: "PreTrainedModel", samples: Samples
+    ) -> None:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.device = torch.device(settings.device)
+        self.policy = policy
+        self.policy.to(self.device)  # type: ignore[arg-type]
+        self.policy.train()
+        self.samples = samples
+        self.loss = tpo_loss(samples.retain is not None)
+
+    def make_way(self, name: str) -> Way:
+        """Return a way by its name; others' ways come with a frozen copy of the model."""
+        if name != "ours":
+            reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
+            return others_way(name, self.policy, reference, self.loss)
+        from tif.models.references import make_reference
+        from tif.training.module import UnlearningModule
+
+        reference = make_reference("auto", self.policy, self.samples.forget, 0, "packed")
+        return our_way(UnlearningModule(self.policy, Config(loss=self.loss), "packed", reference))
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Return an AdamW that does all its work and changes nothing.
+
+        All steps see the same weights. Gradients and optimizer state are in memory from now on.
+        """
+        trained = [weight for weight in self.policy.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
+        for weight in trained:
+            weight.grad = weight.detach().clone()  # zeros take no memory before they are written
+        optimizer.step()
+        return optimizer
+
+    def run_step(
+        self, way: Way, optimizer: torch.optim.Optimizer, batch: Batch
+    ) -> tuple[float, float]:
+        """Return loss and seconds of a step, its optimizer step included."""
+        start = read_clock(self.device.type)
+        loss = way(batch)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss, read_clock(self.device.type) - start
+
+    def make_batches(self, size: int, count: int) -> list[Batch]:
+        """Return batches of samples in random order; none comes twice while there are others."""
+        total = len(self.samples.forget)
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(0)).tolist()
+        order *= -(-size * count // total)
+        starts = range(0, size * count, size)
+        return [self.make_batch(order[start : start + size]) for start in starts]
+
+    def make_batch(self, positions: Sequence[int] | None = None) -> Batch:
+        """Return the batch of these samples, or of all samples, on the device."""
+        chosen = range(len(self.samples.forget)) if positions is None else positions
+        return self.samples.batch(chosen).to(self.device)
+
+
+def load_setup(settings: BenchSettings) -> TrainingSetup:
+    """Load the model and the samples that the settings name.
+
+    Raises:
+        ConfigError: One line with the key.
+    """
+    from tif import identifiers
+    from tif.training.datamodule import UnlearningDataModule
+
+    data = settings.data
+    try:
+        if settings.model.path:
+            models.check_model(settings.model)
+        benchmark = read_benchmark(data)
+        forget = identifiers.identify(settings.identifier, benchmark.forget)
+        benchmark = dataclasses.replace(benchmark, forget=forget)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    tokenizer = models.load_tokenizer(
+        settings.model, list_tokenizer_texts(benchmark, data.template)
+    )
+    keys = Config(data=data, loss=tpo_loss(settings.retain))
+    module = UnlearningDataModule(keys, benchmark, tokenizer)
+    if settings.model.path:
+        policy = models.load_policy(settings.model, tokenizer, 0)
+    else:
+        policy = make_random_model(settings.model, settings.device)
+    return TrainingSetup(settings, policy, Samples(module.items, module.retain))
+
+
+def make_random_model(model: Model, device: str = "cpu") -> "PreTrainedModel":
+    """Return a Llama of the shape `model.init` with random weights; as fast as a trained one."""
+    import transformers
+
+    shape = transformers.LlamaConfig(**(model.init or DEFAULT_SHAPE))
+    keys = {"dtype": getattr(torch, model.dtype), "attn_implementation": model.attention}
+    with seeded(0), torch.device(device):
+        policy = transformers.AutoModelForCausalLM.from_config(shape, **keys)
+    if model.quantize == "none":
+        return models.prepare_for_training(policy, model, 0)
+    with tempfile.TemporaryDirectory() as folder:  # weights are quantised while they are read
+        policy.save_pretrained(folder)
+        saved = dataclasses.replace(model, path=folder)
+        return models.prepare_for_training(models.load_pretrained(saved), model, 0)

@@ -28,7 +28,7 @@ from tif.evaluation import evaluate as evaluation
 from tif.evaluation.generate import generate
 from tif.models import load as models
 from tif.records.protocols import OPEN_UNLEARNING
-from tif.scoring.token_scores import best_batching
+from tif.scoring.batching import choose_batching
 from tif.utils.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class EvaluationBench:
         self.encoder = encoder
         self.device = settings.device
         self.max_new_tokens = settings.max_new_tokens
-        self.batching = best_batching(settings.data.batching, policy)
+        self.batching = choose_batching(settings.data.batching, policy)
         self.tolerance = TOLERANCES.get(settings.model.dtype, TOLERANCE_FEW_BITS)
         self.scoring = Comparison("scoring")
         self.generating = Comparison("generating")

@@ -20,8 +20,8 @@ from tif.bench.settings import BenchSettings
 from tif.bench.training_setup import make_random_model
 from tif.config.schema import Lora, Model
 from tif.data.encoding import Encoded, collate
-from tif.scoring.packing import CHUNK_TOKENS
-from tif.scoring.token_scores import token_scores
+from tif.scoring.lm_head import CHUNK_TOKENS
+from tif.scoring.token_scores import score_tokens
 from tif.utils.terminal import track
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def check_small_model(training: str, tokens: int = 768) -> tuple[float, float]:
     with PeakBytes(policy) as counter:
         for _ in range(2):
             for _ in range(2):
-                token_scores(policy, batch).logprob.mean().backward()
+                score_tokens(policy, batch).logprob.mean().backward()
             optimizer.step()
             optimizer.zero_grad()
     counter.sizes.clear()

@@ -15,9 +15,9 @@ from tif.bench.process import read_clock
 from tif.bench.settings import BenchSettings
 from tif.bench.ways import Way, others_way, our_way
 from tif.config.errors import ConfigError
-from tif.config.schema import Config, Loss, Model
+from tif.config.schema import Data, Loss, Model, Optimizer, TrainerKeys
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
-from tif.data.encoding import Batch, Encoded, collate
+from tif.data.encoding import Batch, Encoded, Encoder, collate
 from tif.models import load as models
 from tif.utils.torch_state import seeded
 
@@ -91,10 +91,11 @@ class TrainingSetup:
             reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
             return others_way(name, self.policy, reference, self.loss)
         from tif.models.references import make_reference
-        from tif.training.module import UnlearningModule
+        from tif.training.module import StepSettings, UnlearningModule
 
         reference = make_reference("auto", self.policy, self.samples.forget, 0, "packed")
-        return our_way(UnlearningModule(self.policy, Config(loss=self.loss), "packed", reference))
+        step = StepSettings(Data(), self.loss, Optimizer(), TrainerKeys(), "packed")
+        return our_way(UnlearningModule(self.policy, step, reference))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return an AdamW that does all its work and changes nothing.
@@ -139,7 +140,7 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
         ConfigError: One line with the key.
     """
     from tif import identifiers
-    from tif.training.datamodule import UnlearningDataModule
+    from tif.training.datamodule import DataSettings, UnlearningDataModule
 
     data = settings.data
     try:
@@ -153,8 +154,9 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
     tokenizer = models.load_tokenizer(
         settings.model, list_tokenizer_texts(benchmark, data.template)
     )
-    keys = Config(data=data, loss=tpo_loss(settings.retain))
-    module = UnlearningDataModule(keys, benchmark, tokenizer)
+    encoder = Encoder(tokenizer, data.template, data.overlap)
+    encoding = DataSettings(data, tpo_loss(settings.retain), seed=0)
+    module = UnlearningDataModule(benchmark, encoder, encoding)
     if settings.model.path:
         policy = models.load_policy(settings.model, tokenizer, 0)
     else:

@@ -11,9 +11,7 @@ import torch
 from tif.bench import command as bench
 from tif.bench.process import PeakMemory, run_alone
 
-NEEDS_LINUX = pytest.mark.skipif(
-    not os.path.exists("/proc/self/clear_refs"), reason="needs Linux"
-)
+NEEDS_LINUX = pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")
 
 
 @pytest.mark.parametrize(

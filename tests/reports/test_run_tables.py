@@ -39,13 +39,13 @@ def test_columns_that_no_row_has_are_left_out():
 
 
 def change_first_record(folder, **texts):
-    evaluation = records.read(folder)
+    evaluation = records.read_evaluation(folder)
     forget = evaluation.sets["forget"]
     first, *rest = forget.records
     forget = dataclasses.replace(forget, records=(dataclasses.replace(first, **texts), *rest))
     changed = dataclasses.replace(evaluation, sets={**evaluation.sets, "forget": forget})
     aggregates = json.loads((folder / "aggregates.json").read_text())["metrics"]
-    records.write(folder, changed, aggregates)
+    records.write_evaluation(folder, changed, aggregates)
 
 
 def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
@@ -62,8 +62,8 @@ def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
 
 
 def test_generations_are_spread_over_the_forget_set_and_stand_beside_the_true_answer(run):
-    before = records.read(run / "eval" / "0").sets["forget"].records
-    after = records.read(run / "eval" / "2").sets["forget"].records
+    before = records.read_evaluation(run / "eval" / "0").sets["forget"].records
+    after = records.read_evaluation(run / "eval" / "2").sets["forget"].records
     text = "".join(shown(generations_table(run, 0, 2), width=600).split())
     for i in (0, 2, 5):  # three of eight
         generated = (before[i].generated or "", after[i].generated or "")

@@ -21,12 +21,24 @@ def evaluation(epoch, quality, utility):
 def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
     # seed 0: epoch 1 has more utility, but can be told from a retain model; epoch 0, before training, does not count
     tables = [
-        [evaluation(0, 0.9, 0.9), evaluation(1, 0.001, 0.7), evaluation(2, 0.4, 0.6), evaluation(3, 0.2, 0.2)],
-        [evaluation(0, 0.7, 0.9), evaluation(1, 0.8, 0.5), evaluation(2, 0.4, 0.1), evaluation(3, 0.6, 0.4)],
+        [
+            evaluation(0, 0.9, 0.9),
+            evaluation(1, 0.001, 0.7),
+            evaluation(2, 0.4, 0.6),
+            evaluation(3, 0.2, 0.2),
+        ],
+        [
+            evaluation(0, 0.7, 0.9),
+            evaluation(1, 0.8, 0.5),
+            evaluation(2, 0.4, 0.1),
+            evaluation(3, 0.6, 0.4),
+        ],
     ]
     for seed, table in enumerate(tables):
         (tmp_path / str(seed)).mkdir()
-        (tmp_path / str(seed) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+        (tmp_path / str(seed) / "metrics.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in table)
+        )
     found = sweep.collect_results({"a": [tmp_path / "0", tmp_path / "1"], "none": []})
     best, last = found["runs"]["a"]["best"], found["runs"]["a"]["last"]
     assert best["epoch"]["values"] == [2, 1]
@@ -92,5 +104,9 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
 def test_one_seed_has_no_deviation(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(evaluation(1, 0.5, 0.25)) + "\n")
     found = sweep.collect_results({"a": [tmp_path]})
-    assert found["runs"]["a"]["last"]["utility/model"] == {"mean": 0.25, "sd": None, "values": [0.25]}
+    assert found["runs"]["a"]["last"]["utility/model"] == {
+        "mean": 0.25,
+        "sd": None,
+        "values": [0.25],
+    }
     assert sweep.full_table(found)[1][3] == "0.500"

@@ -19,7 +19,13 @@ from tif.training import run_folders
 
 OWN = config.own_configs() / "sweep"
 # Stages of one seed only, those of the session's finished run.
-BASE = [*SMALL, "trainer.max_epochs=1", "stages.target.run.seed=0", "stages.retain.run.seed=0", "run.export=false"]
+BASE = [
+    *SMALL,
+    "trainer.max_epochs=1",
+    "stages.target.run.seed=0",
+    "stages.retain.run.seed=0",
+    "run.export=false",
+]
 WORDS = json.dumps(["quickstart.yaml", *BASE])
 
 
@@ -47,7 +53,9 @@ def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem
+)
 def test_every_sweep_in_configs_describes_runs_that_load(path):
     found = read_sweep([str(path), "identifier.path=masks"])
     assert path.read_text().startswith(f"# python -m tif.sweep sweep/{path.name}\n")
@@ -57,14 +65,30 @@ def test_every_sweep_in_configs_describes_runs_that_load(path):
 
 @pytest.mark.slow
 def test_a_wandb_agent_calls_tif_with_words_that_load():
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
+    from wandb.sdk.launch.sweeps.utils import (
+        create_sweep_command,
+        create_sweep_command_args,
+        load_sweep_config,
+    )
 
     told = load_sweep_config(str(OWN / "wandb.yaml"))
-    drawn = {"loss.beta": 0.05, "loss.pl_weight": 0.0, "optimizer.lr": 1e-05}  # str(1e-05) has no point
+    drawn = {
+        "loss.beta": 0.05,
+        "loss.pl_weight": 0.0,
+        "optimizer.lr": 1e-05,
+    }  # str(1e-05) has no point
     assert told["parameters"].keys() == drawn.keys()
-    made = create_sweep_command_args({"args": {name: {"value": value} for name, value in drawn.items()}})
-    made |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [told["program"]]}  # as wandb's agent does
-    words = [w for part in create_sweep_command(told["command"]) for w in made.get(part[2:-1], [part])]
+    made = create_sweep_command_args(
+        {"args": {name: {"value": value} for name, value in drawn.items()}}
+    )
+    made |= {
+        "env": ["/usr/bin/env"],
+        "interpreter": ["python"],
+        "program": [told["program"]],
+    }  # as wandb's agent does
+    words = [
+        w for part in create_sweep_command(told["command"]) for w in made.get(part[2:-1], [part])
+    ]
     assert words[:4] == ["/usr/bin/env", "python", "-m", "tif.fit"]
     cfg = config.load(words[4:])
     assert (cfg.loss.beta, cfg.loss.pl_weight, cfg.optimizer.lr) == (0.05, 0.0, 1e-05)
@@ -82,12 +106,23 @@ def test_the_quickstart_sweep_has_every_method():
 
 def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
     text = (
-        "base: [quickstart.yaml]\nseeds: [3, 4]\nruns: {a: [loss.beta=0.2], b: []}\ngrid: {optimizer.lr: [1e-3, 2e-3]}"
+        "base: [quickstart.yaml]\nseeds: [3, 4]\nruns: {a: [loss.beta=0.2], b: []}\n"
+        "grid: {optimizer.lr: [1e-3, 2e-3]}"
     )
     found = read_sweep([write(tmp_path / "my.yaml", text), "trainer.max_epochs=2"])
-    assert [v.name for v in found.variants] == ["a,lr=0.001", "a,lr=0.002", "b,lr=0.001", "b,lr=0.002"]
+    assert [v.name for v in found.variants] == [
+        "a,lr=0.001",
+        "a,lr=0.002",
+        "b,lr=0.001",
+        "b,lr=0.002",
+    ]
     cfg = found.load_runs()[3].cfg
-    assert (cfg.loss.beta, cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.run.seed) == (0.2, 2e-3, 2, 4)
+    assert (cfg.loss.beta, cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.run.seed) == (
+        0.2,
+        2e-3,
+        2,
+        4,
+    )
     assert cfg.run.name == "my/a,lr=0.002/seed4"
 
 
@@ -110,13 +145,21 @@ def test_a_file_that_describes_no_sweep_is_told_in_one_line(tmp_path, text, line
 def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
-    file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beat=1], c: [loss.beta=0]}")
+    file = write(
+        tmp_path / "s.yaml",
+        "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beat=1], c: [loss.beta=0]}",
+    )
     assert sweep.main([file]) == 2
-    expected = ["b: loss.beat: unknown key; did you mean loss.beta?", "c: loss.beta: must be > 0, got 0.0"]
+    expected = [
+        "b: loss.beat: unknown key; did you mean loss.beta?",
+        "c: loss.beta: must be > 0, got 0.0",
+    ]
     assert capsys.readouterr().err.splitlines() == expected
     file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss/rmu.yaml]}")
     assert sweep.main([file]) == 2
-    assert capsys.readouterr().err.splitlines() == ["b: loss.rmu.layer: the model has layers 0 to 3, got 7"]
+    assert capsys.readouterr().err.splitlines() == [
+        "b: loss.rmu.layer: the model has layers 0 to 3, got 7"
+    ]
     assert not (tmp_path / "runs").exists()
     assert sweep.main(["no.yaml"]) == 2
     assert sweep.main(["loss.beta=1"]) == 2
@@ -150,7 +193,9 @@ def done(tmp_path_factory):
     words = [write(tmp_path_factory.mktemp("sweep") / "s.yaml", text), f"run.folder={folder}"]
     stages = sorted(p.name for p in (folder / "stages").iterdir())
     assert sweep.main(words) == 0
-    assert sorted(p.name for p in (folder / "stages").iterdir()) == stages  # shared with the finished run
+    assert (
+        sorted(p.name for p in (folder / "stages").iterdir()) == stages
+    )  # shared with the finished run
     return words, folder / "two"
 
 
@@ -162,9 +207,15 @@ def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
     tables = (folder / "table.md").read_text().split("\n\n")
     short, whole = ([line.split(" | ")[0] for line in table.splitlines()] for table in tables)
     assert sorted(short[2:4]) == ["| dpo", "| tpo"]
-    assert whole[2:] == [short[2]] * 2 + [short[3]] * 2 + ["| before", "| retain model"] == whole[2:6] + short[4:]
+    assert (
+        whole[2:]
+        == [short[2]] * 2 + [short[3]] * 2 + ["| before", "| retain model"]
+        == whole[2:6] + short[4:]
+    )
     found = json.loads((folder / "results.json").read_text())["runs"]["dpo"]
-    values = [evaluation_rows(folder / "dpo" / f"seed{s}")[-1]["forget/probability"] for s in (0, 1)]
+    values = [
+        evaluation_rows(folder / "dpo" / f"seed{s}")[-1]["forget/probability"] for s in (0, 1)
+    ]
     assert found["last"]["forget/probability"]["values"] == values
     assert values[0] != values[1]
 
@@ -173,7 +224,9 @@ def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
 def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypatch):
     words, folder = done
     before, again = files(folder), []
-    monkeypatch.setattr(training, "run", lambda cfg: again.append(cfg.run.name) or folder / "tpo" / "seed1")
+    monkeypatch.setattr(
+        training, "run", lambda cfg: again.append(cfg.run.name) or folder / "tpo" / "seed1"
+    )
     assert sweep.main(words) == 0
     assert again == []
     assert files(folder) == before
@@ -195,16 +248,25 @@ def test_a_run_whose_loss_is_not_finite_is_left_out_and_the_others_go_on(done, m
         raise FloatingPointError("loss is nan at step 3")
 
     monkeypatch.setattr(training, "run", explode)
-    assert sweep.main([*words, "loss.beta=0.7", "run.name=x"]) == 1  # other runs than those that are there
+    assert (
+        sweep.main([*words, "loss.beta=0.7", "run.name=x"]) == 1
+    )  # other runs than those that are there
     assert capsys.readouterr().err.count("loss is nan at step 3") == 4
     monkeypatch.undo()
     assert sweep.main(words) == 0  # and the results are those of the file again
 
 
 @pytest.mark.slow
-def test_two_runs_at_a_time_are_the_runs_of_the_file_and_one_that_fails_is_named(tmp_path_factory, tmp_path, capsys):
+def test_two_runs_at_a_time_are_the_runs_of_the_file_and_one_that_fails_is_named(
+    tmp_path_factory, tmp_path, capsys
+):
     folder = finished(tmp_path_factory).runs
-    bad = ["optimizer.lr=1e38", "optimizer.warmup_epochs=0", "trainer.gradient_clip_val=null", "trainer.max_epochs=2"]
+    bad = [
+        "optimizer.lr=1e38",
+        "optimizer.warmup_epochs=0",
+        "trainer.gradient_clip_val=null",
+        "trainer.max_epochs=2",
+    ]
     text = f"name: jobs\nbase: {WORDS}\nruns: {{a: [loss.beta=0.2], b: [], bad: {json.dumps(bad)}}}"
     file = write(tmp_path / "s.yaml", text)
     assert sweep.main([file, f"run.folder={folder}", "jobs=2"]) == 1
@@ -212,8 +274,18 @@ def test_two_runs_at_a_time_are_the_runs_of_the_file_and_one_that_fails_is_named
     assert "jobs/a/seed0: done\n" in shown
     assert "jobs/b/seed0: done\n" in shown
     assert "jobs/bad/seed0: failed, exit code 1: loss is nan at step 1 (" in shown
-    assert sorted(p.name for p in (folder / "jobs" / "log").iterdir()) == ["0.txt", "1.txt", "2.txt"]
+    assert sorted(p.name for p in (folder / "jobs" / "log").iterdir()) == [
+        "0.txt",
+        "1.txt",
+        "2.txt",
+    ]
     assert fit.main([*BASE, f"run.folder={folder}", "run.name=alone", "loss.beta=0.2"]) == 0
-    for row, expected in zip(rows(folder / "jobs" / "a" / "seed0"), rows(folder / "alone"), strict=True):
+    for row, expected in zip(
+        rows(folder / "jobs" / "a" / "seed0"), rows(folder / "alone"), strict=True
+    ):
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
-    assert set(json.loads((folder / "jobs" / "results.json").read_text())["runs"]) == {"a", "b", "bad"}
+    assert set(json.loads((folder / "jobs" / "results.json").read_text())["runs"]) == {
+        "a",
+        "b",
+        "bad",
+    }

@@ -58,7 +58,9 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
     if evaluations:
         last_records = records.read_evaluation(folder / "eval" / str(evaluations[-1]["epoch"]))
         intervals = named_intervals(last_records, retain)
-    best_epoch = overall.find_best_epoch(evaluations, overall.get_best_metric(eval_section(folder).best))
+    best_epoch = overall.find_best_epoch(
+        evaluations, overall.get_best_metric(eval_section(folder).best)
+    )
     best_rows = [row for row in evaluations if row["epoch"] == best_epoch]
     return {
         "start": evaluations[0] if evaluations else None,

@@ -18,7 +18,7 @@ from tif.config.errors import ConfigError
 from tif.config.schema import Identifier, Model
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Sample
-from tif.identifiers import language_models
+from tif.identifiers.language_models import check_language_model
 from tif.models.load import load_tokenizer
 from tif.utils.terminal import track
 from tif.utils.torch_state import seeded
@@ -43,7 +43,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
         for kind in KINDS:
             path = getattr(settings, kind) or make_tiny_model(kind, document, Path(folder) / kind)
             try:
-                language_models.check(kind, path, masked=kind == "masked_lm")
+                check_language_model(path, kind, kind.replace("_lm", " LM"))
             except ValueError as error:
                 raise ConfigError(str(error)) from None
             jobs += [(kind, path, settings.words // part) for part in PARTS]

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import pad
 
 from tif.data.encoding import Batch
-from tif.scoring import attention
+from tif.scoring.attention import sample_borders
 
 # Under one mask, on a CPU, a longer row costs more in attention than it saves in calls. SmolLM2-135M,
 # float32, forward, one core, CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512 0.274, 1024 0.306.
@@ -28,9 +28,9 @@ class Layout:
     """The input of one forward, and where its answer tokens are.
 
     Attributes:
-        inputs: keyword arguments of the model's `forward`.
+        inputs: arguments of the model's `forward`.
         targets: (K,) long, the answer tokens, sample by sample.
-        predicting: (B, C) bool, which of the C positions with logits predict an answer token; None = all, in one row.
+        predicting: (B, C) bool, which of the C columns with logits predict an answer token; None = all, in one row.
         answers: (B, T) bool, or (1, N) for a row: where the answer tokens themselves stand.
     """
 
@@ -43,10 +43,6 @@ class Layout:
         """Return the (K, ...) rows, of logits or of what goes into the head, that predict the answer tokens."""
         # Indexing a row with a mask would copy it, and its gradient too.
         return logits.squeeze(0) if self.predicting is None else logits[self.predicting]
-
-    def select_answers(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the (K, D) hidden states at the answer tokens themselves."""
-        return hidden[self.answers]
 
 
 def packed_tokens(device: torch.device) -> int:
@@ -61,9 +57,8 @@ def step_tokens(device: torch.device) -> int:
 
 def row_tokens(model: torch.nn.Module, batch: Batch) -> int:
     """Return how many tokens of a packed row run fastest in this model on the batch's device."""
-    if attention.sample_borders(model, batch.lengths):
-        return LONG_ROW
-    return packed_tokens(batch.lengths.device)
+    is_long = bool(sample_borders(model, batch.lengths))
+    return LONG_ROW if is_long else packed_tokens(batch.lengths.device)
 
 
 def cut_into_rows(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
@@ -86,14 +81,9 @@ def rows_of(batch: Batch, limit: int) -> Iterator[Batch]:
 
 def samples_of(batch: Batch, first: int, last: int) -> Batch:
     """Return the samples first to last (exclusive) without their pairs, as wide as the batch."""
-    return Batch(
-        batch.ids[first:last],
-        batch.index[first:last],
-        batch.input_ids[first:last],
-        batch.lengths[first:last],
-        batch.uw[first:last],
-        batch.gw[first:last],
-    )
+    tensors = (batch.index, batch.input_ids, batch.lengths, batch.uw, batch.gw)
+    index, ids, lengths, uw, gw = (tensor[first:last] for tensor in tensors)
+    return Batch(batch.ids[first:last], index, ids, lengths, uw, gw)
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:
@@ -113,47 +103,33 @@ def stack_batches(batches: Sequence[Batch]) -> Batch:
 
 
 def lay_out(model: torch.nn.Module, batch: Batch, batching: str) -> Layout:
-    """Return the layout of a batch for a model.
-
-    Args:
-        model: a Hugging Face causal LM.
-        batch: its padding may have any token id.
-        batching: "packed": one row; "padded": one rectangle.
-    """
-    positions = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device)
-    is_real = positions < batch.lengths[:, None]
+    """Return the layout of a batch for a model; `batching` is "packed" (one row) or "padded" (one rectangle)."""
+    columns = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device)
+    is_real = columns < batch.lengths[:, None]
     is_answer = batch.answer
     is_answer[:, 0] = False  # nothing stands before a text's first token to predict it from
     if batching == "padded":
-        return _lay_out_padded(batch, is_real, is_answer)
-    return _lay_out_packed(model, batch, is_real, is_answer)
+        return _padded_layout(batch, is_real, is_answer)
+    row_ids, answers = batch.input_ids[is_real][None], is_answer[is_real][None]
+    places = answers[0].nonzero()[:, 0]
+    # transformers keeps samples apart where position_ids restart, but only without a mask and a cache.
+    inputs = {
+        "input_ids": row_ids,
+        "position_ids": (is_real.cumsum(1)[is_real] - 1)[None],
+        "logits_to_keep": places - 1,
+        "use_cache": False,
+        **sample_borders(model, batch.lengths),
+    }
+    return Layout(inputs, row_ids[0, places], None, answers)
 
 
-def _lay_out_padded(batch: Batch, is_real: torch.Tensor, is_answer: torch.Tensor) -> Layout:
+def _padded_layout(batch: Batch, is_real: torch.Tensor, is_answer: torch.Tensor) -> Layout:
     columns = is_answer[:, 1:].any(0).nonzero()[:, 0]  # the head runs where any row has an answer
+    predicting = is_answer[:, columns + 1]
     inputs = {
         "input_ids": batch.input_ids,
         "attention_mask": is_real.long(),
         "logits_to_keep": columns,
         "use_cache": False,
     }
-    predicting = is_answer[:, columns + 1]
-    targets = batch.input_ids[:, columns + 1][predicting]
-    return Layout(inputs, targets, predicting, is_answer)
-
-
-def _lay_out_packed(
-    model: torch.nn.Module, batch: Batch, is_real: torch.Tensor, is_answer: torch.Tensor
-) -> Layout:
-    row_ids = batch.input_ids[is_real][None]
-    answers = is_answer[is_real][None]
-    answer_positions = answers[0].nonzero()[:, 0]
-    # transformers keeps samples apart where position_ids restart, but only without a mask and a cache.
-    inputs: dict[str, Any] = {
-        "input_ids": row_ids,
-        "position_ids": (is_real.cumsum(1)[is_real] - 1)[None],
-        "logits_to_keep": answer_positions - 1,
-        "use_cache": False,
-    }
-    inputs |= attention.sample_borders(model, batch.lengths)
-    return Layout(inputs, row_ids[0, answer_positions], None, answers)
+    return Layout(inputs, batch.input_ids[:, columns + 1][predicting], predicting, is_answer)

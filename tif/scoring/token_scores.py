@@ -8,6 +8,7 @@ Shapes: B samples, T tokens, K answer tokens of some samples, V vocabulary, D hi
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -96,6 +97,11 @@ class ValueRequest:
     per_token: PerToken
     original: ModelContext | None = None
 
+    def in_row(self, first: int, size: int) -> "ValueRequest":
+        """Return the part of the request that is in a row of `size` samples from sample `first` on."""
+        start, stop = (min(max(index - first, 0), size) for index in (self.first, self.last))
+        return dataclasses.replace(self, first=start, last=stop)
+
 
 def score_tokens(
     model: torch.nn.Module, batch: Batch, batching: str = "packed", chunk_tokens: int = CHUNK_TOKENS
@@ -118,7 +124,7 @@ def score_tokens(
     """
     rows = rows_of(batch, row_tokens(model, batch)) if batching == "packed" else (batch,)
     scores = [_score_layout(model, lay_out(model, row, batching), chunk_tokens) for row in rows]
-    return TokenScores(*_place(batch, scores))
+    return TokenScores(*(_place(batch, column) for column in zip(*scores, strict=True)))
 
 
 def _score_layout(
@@ -151,74 +157,56 @@ def score_tokens_and_values(
         The scores, and for each request (last - first, T-1) float32: column t is the value of token t+1, 0 outside
         the answer.
     """
-    limit = packed_tokens(batch.input_ids.device)
-    first, parts = 0, []
-    for row in rows_of(batch, limit):
-        work = _RowValues(model, row, batching, [_shift(request, first) for request in requests])
+    parts, first = [], 0
+    for row in rows_of(batch, packed_tokens(batch.input_ids.device)):
+        in_row = [request.in_row(first, len(row.ids)) for request in requests]
+        work = partial(_score_row, model, row, batching, in_row)
+        is_learning = torch.is_grad_enabled()
+        parts.append(checkpoint(work, use_reentrant=False) if is_learning else work())
         first += len(row.ids)
-        recompute = torch.is_grad_enabled()
-        parts.append(checkpoint(work, use_reentrant=False) if recompute else work())
-    logit, logprob, mean_logit, *values = zip(*parts, strict=True)
-    scores = TokenScores(*_place(batch, list(zip(logit, logprob, mean_logit, strict=True))))
-    placed = []
-    for request, pieces in zip(requests, values, strict=True):
-        samples = samples_of(batch, request.first, request.last)
-        placed += _place(samples, [(piece,) for piece in pieces])
-    return scores, placed
+    columns = list(zip(*parts, strict=True))
+    scores = TokenScores(*(_place(batch, column) for column in columns[:3]))
+    values = []
+    for request, column in zip(requests, columns[3:], strict=True):
+        values.append(_place(samples_of(batch, request.first, request.last), column))
+    return scores, values
 
 
-def _shift(request: ValueRequest, samples: int) -> ValueRequest:
-    """Return the request with its samples counted from a later one."""
-    return dataclasses.replace(request, first=request.first - samples, last=request.last - samples)
-
-
-@dataclasses.dataclass
-class _RowValues:
-    """The scores of a row and its values for each request; calling it runs the model."""
-
-    model: torch.nn.Module
-    row: Batch
-    batching: str
-    requests: Sequence[ValueRequest]
-
-    def __call__(self) -> tuple[torch.Tensor, ...]:
-        """Return (K,) each of logit, log-probability, mean logit, and (K_r,) for each request."""
-        layers = {request.per_token.layer for request in self.requests} - {None}
-        layer = layers.pop() if layers else None
-        outputs = _run(self.model, self.row, self.batching, layer)
-        values = [self._value(request, outputs) for request in self.requests]
-        return *scores_of_logits(outputs.logits, outputs.targets), *values
-
-    def _value(self, request: ValueRequest, outputs: Outputs) -> torch.Tensor:
-        size = len(self.row.ids)
-        first, last = (min(max(index, 0), size) for index in (request.first, request.last))
-        counts = self.row.answer[:, 1:].sum(1)
-        start, stop = int(counts[:first].sum()), int(counts[:last].sum())
+def _score_row(
+    model: torch.nn.Module, row: Batch, batching: str, requests: Sequence[ValueRequest]
+) -> tuple[torch.Tensor, ...]:
+    """Return (K,) each of logit, log-probability and mean logit, and the values of each request."""
+    layers = [request.per_token.layer for request in requests if request.per_token.layer is not None]
+    outputs = _run(model, row, batching, layers[0] if layers else None)
+    counts = row.answer[:, 1:].sum(1)
+    values = []
+    for request in requests:
+        start, stop = int(counts[: request.first].sum()), int(counts[: request.last].sum())
         if start == stop:
-            return outputs.logits.new_zeros(0)
+            values.append(outputs.logits.new_zeros(0))
+            continue
         original = None
         if request.per_token.reference:
             assert request.original is not None
-            samples = samples_of(self.row, first, last)
-            with request.original() as model, torch.no_grad():
-                original = _run(model, samples, self.batching, request.per_token.layer)
-        return request.per_token.value(outputs.tokens(slice(start, stop)), original)
+            samples = samples_of(row, request.first, request.last)
+            with request.original() as original_model, torch.no_grad():
+                original = _run(original_model, samples, batching, request.per_token.layer)
+        values.append(request.per_token.value(outputs.tokens(slice(start, stop)), original))
+    return *scores_of_logits(outputs.logits, outputs.targets), *values
 
 
 def _run(model: torch.nn.Module, batch: Batch, batching: str, layer: int | None) -> Outputs:
     """Return the distributions, and a layer's hidden states where `layer` is given, from one forward."""
     layout = lay_out(model, batch, batching)
-    keys = {} if layer is None else {"output_hidden_states": True}
-    output = model(**layout.inputs, **keys)
+    output = model(**layout.inputs, output_hidden_states=layer is not None)
     hidden = None
     if layer is not None:  # the first hidden states are the embeddings
-        hidden = layout.select_answers(output.hidden_states[layer + 1]).float()
+        hidden = output.hidden_states[layer + 1][layout.answers].float()
     return Outputs(layout.select_predictions(output.logits).float(), layout.targets, hidden)
 
 
-def _place(batch: Batch, parts: Sequence[tuple[torch.Tensor, ...]]) -> list[torch.Tensor]:
-    """Return (B, T-1) each, 0 outside the answer, of (K,) values of the samples' answer tokens in order."""
+def _place(batch: Batch, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return (B, T-1) of the (K,) values of the samples' answer tokens in order, 0 outside the answer."""
     answer = batch.answer[:, 1:]
-    rows, columns = answer.nonzero(as_tuple=True)
     empty = torch.zeros(answer.shape, dtype=torch.float32, device=answer.device)
-    return [empty.index_put((rows, columns), torch.cat(part)) for part in zip(*parts, strict=True)]
+    return empty.index_put(answer.nonzero(as_tuple=True), torch.cat(list(parts)))

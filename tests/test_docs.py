@@ -44,7 +44,8 @@ def cells(lines):
 def commands_of(page):
     """Return the lines in the page's blocks of shell code that call a command of tif, without their comments."""
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    blocks = [block.replace("\\\n", " ") for block in blocks]  # lines that go on
+    lines = [" ".join(line.split(" #")[0].split()) for block in blocks for line in block.splitlines()]
     return [line for line in lines if COMMAND.search(line)]
 
 

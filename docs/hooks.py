@@ -6,7 +6,6 @@ A line `<!-- generated: NAME -->` in a page is replaced by what the function of 
 import ast
 import dataclasses
 import html
-import inspect
 import pathlib
 import re
 import sys
@@ -20,11 +19,13 @@ if TYPE_CHECKING:
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs is started in the checkout; tif need not be installed there
 
+import tif.losses  # noqa: E402, F401  registers the methods
 from tif.bench.settings import BenchSettings  # noqa: E402
 from tif.config import load as config  # noqa: E402
+from tif.config.check import list_keys, type_name  # noqa: E402
 from tif.config.evaluate_command import Evaluate  # noqa: E402
+from tif.config.help import methods_table  # noqa: E402
 from tif.config.schema import Config, Loss  # noqa: E402
-from tif.losses import FORGET, RETAIN  # noqa: E402
 from tif.metrics.cards import metric_cards  # noqa: E402
 
 PACKAGE = ROOT / "tif"
@@ -94,7 +95,7 @@ def configuration(schema: Any = Config) -> str:
     A section that `tif.fit` has too is described there only.
     """
     entries: dict[str, list[str]] = {}
-    for key, field, default in config.keys(schema):
+    for key, field, default in list_keys(schema()):
         section = key.split(".")[0] if "." in key else ""
         entries.setdefault(section, []).append(configuration_entry(key, field, default))
     sections = {field.name: field.type for field in dataclasses.fields(schema)}
@@ -114,7 +115,7 @@ def configuration(schema: Any = Config) -> str:
 def configuration_entry(key: str, field: dataclasses.Field, default: str) -> str:
     """Return one key as an entry of a list of definitions."""
     choices = field.metadata.get("choices")
-    kind = " | ".join(choices) if choices else config._type_name(field.type)
+    kind = " | ".join(choices) if choices else type_name(field.type)
     meaning = markdown_text(field.metadata["help"])
     return f"`{key}={default}`\n:   {meaning}<br><small>{kind}</small>\n"
 
@@ -153,16 +154,6 @@ def weight(value: float) -> str:
     return "" if value == 1 else f"{value:g} "
 
 
-def terms() -> str:
-    """Return the table of the terms that a method is composed of, with the first line of their documentation."""
-    rows = ["| term | what is minimised |", "|---|---|"]
-    for kind, registry in (("forget", FORGET), ("retain", RETAIN)):
-        for name, term in registry.items():
-            meaning = (inspect.getdoc(term.value) or "").split("\n\n")[0]
-            rows.append(f"| `loss.{kind}={name}` | {markdown_text(' '.join(meaning.split()))} |")
-    return "\n".join(rows)
-
-
 def markdown_text(text: str) -> str:
     """Return plain text as Markdown that shows it unchanged; text in backticks stays code."""
     parts = text.split("`")
@@ -180,5 +171,5 @@ GENERATED: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "methods": methods,
     "api": api,
-    "terms": terms,
+    "terms": methods_table,
 }

@@ -5,6 +5,8 @@ import pathlib
 
 import pytest
 
+import tif.losses  # noqa: F401  registers the loss terms, whose keys a configuration has
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads than cores wait for one another, four times as long
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.evaluate_command import Evaluate
+from tif.config.help import command_help
 from tif.utils import command_line, distributed
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(flag, action="store_true")
     words = parser.parse_intermixed_args(argv)
     if words.help or words.h:
-        print(f"{__doc__}\nKeys, with their defaults:\n{config.help_text(Evaluate)}")
+        print(command_help(__doc__, Evaluate))
         return 0
     if words.metrics:
         from tif.metrics.cards import cards_as_text

@@ -2,48 +2,59 @@
 
     python -m tif.fit [file.yaml ...] [key=value ...] [--print] [--help]
 
-Without a file: quickstart.yaml (invented authors, a tiny Llama, CPU, no download). Files merge left to right over the
-defaults, then the overrides; one that names loss.forget is a whole method, the loss before it leaves nothing. tif's own
-configs are found from any folder.
+Without a file: quickstart.yaml (invented authors, a tiny Llama, CPU, no download). Files merge left
+to right over the defaults, then the overrides; a file that names loss.forget is a whole method: of
+the loss in files before it nothing is left. tif's own configs are found from any folder.
 
-    python -m tif.fit optimizer.lr=5e-4                               the quickstart with another learning rate
-    python -m tif.fit tofu_smollm2.yaml loss/tpo_gdr.yaml data.path=../TOFU identifier.path=../masks
-    python -m tif.fit runs/quickstart/config.yaml                     a finished run again
-    python -m tif.fit stage=target                                    only the target model
+    python -m tif.fit optimizer.lr=5e-4                               the quickstart with another
+    learning rate python -m tif.fit tofu_smollm2.yaml loss/tpo_gdr.yaml data.path=../TOFU
+    identifier.path=../masks python -m tif.fit runs/quickstart/config.yaml                     a
+    finished run again python -m tif.fit stage=target                                    only the
+    target model
 
-With several devices (trainer.devices=4) each has a process, started by torchrun, or by srun or torchrun of your own.
+With several devices (trainer.devices=4) each has a process, started by torchrun, or by srun or
+torchrun of your own.
 
-Exit code: 0 done, 1 the loss was not finite or a file could not be written, 2 wrong input (one line a problem, before
-weights load), 128 + N stopped by signal N (SIGTERM, SIGUSR1) with a checkpoint written: the same command goes on.
+Exit code: 0 done, 1 the loss was not finite or a file could not be written, 2 wrong input (one line
+a problem, before weights load), 128 + N stopped by signal N (SIGTERM, SIGUSR1) with a checkpoint
+written: the same command continues.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
+import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
 from tif.config import load as config
 from tif.config.errors import ConfigError
+from tif.config.help import command_help
 from tif.utils import command_line, distributed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Returns:
-        Exit code, as told above.
-    """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not any(map(config.is_file, words)):
-        words = ["quickstart.yaml", *words]
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser("python -m tif.fit", add_help=False, allow_abbrev=False)
+    parser.add_argument("settings", nargs="*")
+    for flag in ("--print", "--help", "-h"):
+        parser.add_argument(flag, action="store_true")
+    words = parser.parse_intermixed_args(argv)
+    if words.help or words.h:
+        print(command_help(__doc__))
+        return 0
+    settings = words.settings
+    if not any(map(config.is_file, settings)):
+        settings = ["quickstart.yaml", *settings]
     try:
-        cfg = config.command(__doc__ or "", words)
-        if cfg is None:
+        cfg = config.load(settings)
+        if words.print:
+            print(config.to_yaml(cfg), end="")
             return 0
-        started = distributed.launch("tif.fit", words, cfg.trainer.devices, cfg.trainer.accelerator)
-        if started is not None:
-            return started
-        from tif.training import (
-            run as training,  # torch and transformers only now, so that help and wrong keys answer at once
-        )
+        trainer = cfg.trainer
+        exit_code = distributed.launch("tif.fit", settings, trainer.devices, trainer.accelerator)
+        if exit_code is not None:
+            return exit_code
+        # Lightning and transformers load only now, so that help and wrong keys are answered at once.
+        from tif.training import run as training
 
         return training.attempt(lambda: training.run(cfg))
     except ConfigError as error:

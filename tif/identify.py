@@ -41,8 +41,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
 from tif.config.errors import ConfigError, one_line
+from tif.config.help import command_help
 from tif.config.paths import check_writable
 from tif.config.schema import Config, key
 from tif.utils import command_line
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if {"-h", "--help"} & set(words):
-            print(f"{__doc__}\nKeys, with their defaults:\n{config.help_text(Identify)}")
+            print(command_help(__doc__, Identify))
         elif words[:1] == ["compare"]:
             print_comparison(words[1:])
         elif words[:1] == ["show"]:

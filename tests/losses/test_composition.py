@@ -8,8 +8,7 @@ import torch
 
 from tests.support import tiny_models
 from tif import losses
-from tif.config.schema import Loss
-from tif.losses import FORGET, RETAIN, compute_loss
+from tif.losses import FORGET, RETAIN, compute_loss, make_loss
 from tif.losses.finetune import cross_entropy
 from tif.losses.terms import Inputs, Scored, ScoredBatch
 from tif.scoring.token_scores import TokenScores, score_tokens
@@ -41,7 +40,7 @@ def lpl(d, beta):
 
 
 def test_tpo_is_lpl_on_unwanted_plus_weighted_pl_on_general_words():
-    terms = compute_loss(SCORED, BATCH, Loss(beta=0.5, pl_weight=0.1))
+    terms = compute_loss(SCORED, BATCH, make_loss(beta=0.5, pl_weight=0.1))
     # LPL: sample a has d = 3 - 1, sample b no unwanted word. PL: a 1 + 0.5, b 3 + 0.25 + 0.25.
     expected_lpl, expected_pl = lpl(2, 0.5) / 2, (1.5 + 3.5) / 2
     assert terms.parts["lpl"].item() == pytest.approx(expected_lpl)
@@ -50,7 +49,7 @@ def test_tpo_is_lpl_on_unwanted_plus_weighted_pl_on_general_words():
 
 
 def test_the_diagnostics_show_what_happened_to_unwanted_words_only():
-    parts = compute_loss(SCORED, BATCH, Loss(on="all")).parts
+    parts = compute_loss(SCORED, BATCH, make_loss(on="all")).parts
     # token "u" of sample a: logit 1 - 3, log-probability -2 + 1, mean logit 0 - 1
     expected = {"uw_logit_change": -2.0, "uw_logprob_change": -1.0, "uw_mean_logit_change": -1.0}
     assert {k: parts[k].item() for k in expected} == expected
@@ -58,13 +57,13 @@ def test_the_diagnostics_show_what_happened_to_unwanted_words_only():
 
 def test_tpo_equals_pl_when_no_word_is_unwanted():
     batch = tiny_models.batch_of(tiny_models.encoded("a", "pggg"), tiny_models.encoded("b", "pggg"))
-    terms = compute_loss(SCORED, batch, Loss(pl_weight=1.0))
+    terms = compute_loss(SCORED, batch, make_loss(pl_weight=1.0))
     assert terms.total.item() == pytest.approx((3.5 + 3.5) / 2)
     assert terms.parts["lpl"].item() == 0
 
 
 def test_on_all_lets_the_forget_term_see_every_answer_token():
-    terms = compute_loss(SCORED, BATCH, Loss(on="all", beta=0.5, preserve="none"))
+    terms = compute_loss(SCORED, BATCH, make_loss(on="all", beta=0.5, preserve="none"))
     # d: a (2 + 0 + 0) / 3, b (4 + 0 + 3) / 3
     expected = (lpl(2 / 3, 0.5) + lpl(7 / 3, 0.5)) / 2
     assert terms.total.item() == pytest.approx(expected)
@@ -80,18 +79,18 @@ def test_on_all_lets_the_forget_term_see_every_answer_token():
     ],
 )
 def test_the_keys_of_lpl_reach_it(keys, expected):
-    terms = compute_loss(SCORED, BATCH, Loss(**{"beta": 0.5, "pl_weight": 0.0} | keys))
+    terms = compute_loss(SCORED, BATCH, make_loss(**{"beta": 0.5, "pl_weight": 0.0} | keys))
     assert terms.total.item() == pytest.approx(expected)
 
 
 def test_the_reduction_of_pl_reaches_it():
-    terms = compute_loss(SCORED, BATCH, Loss(pl_reduction="mean"))
+    terms = compute_loss(SCORED, BATCH, make_loss(pl_reduction="mean"))
     assert terms.parts["pl"].item() == pytest.approx((1.5 / 2 + 3.5 / 3) / 2)
 
 
 def test_the_retain_term_is_the_cross_entropy_of_the_retain_samples_weighted():
     batch = dataclasses.replace(BATCH, retain=KEPT)
-    cfg = Loss(beta=0.5, pl_weight=0.1, retain="ce", retain_weight=3.0)
+    cfg = make_loss(beta=0.5, pl_weight=0.1, retain="ce", retain_weight=3.0)
     terms = compute_loss(SCORED_WITH_RETAIN, batch, cfg)
     # r: tokens 1 + 2 of "ppgg"; s: 3 + 4 + 5 of "pggg"; 15 nats over 5 tokens
     assert terms.parts["retain"].item() == pytest.approx(3.0)
@@ -102,22 +101,35 @@ def test_the_retain_term_is_the_cross_entropy_of_the_retain_samples_weighted():
 def test_every_part_is_logged_unweighted_and_under_its_name():
     changes = {"uw_logit_change", "uw_logprob_change", "uw_mean_logit_change"}
     batch = dataclasses.replace(BATCH, retain=KEPT)
-    cfg = Loss(retain="ce", pl_weight=0.5, retain_weight=7.0)
+    cfg = make_loss(retain="ce", pl_weight=0.5, retain_weight=7.0)
     parts = compute_loss(SCORED_WITH_RETAIN, batch, cfg).parts
     assert set(parts) == {"lpl", "pl", "retain"} | changes
     without = dataclasses.replace(cfg, pl_weight=0.0, retain_weight=0.0)
     weightless = compute_loss(SCORED_WITH_RETAIN, batch, without)
-    assert {k: v.item() for k, v in weightless.parts.items()} == {k: v.item() for k, v in parts.items()}
+    assert {k: v.item() for k, v in weightless.parts.items()} == {
+        k: v.item() for k, v in parts.items()
+    }
     assert weightless.total.item() == pytest.approx(parts["lpl"].item())
 
 
 def test_the_tables_of_terms_are_what_the_configuration_offers():
-    choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(Loss) if "choices" in f.metadata}
-    assert list(FORGET) == list(choices["forget"])
+    choices = {
+        f.name: f.metadata["choices"]
+        for f in dataclasses.fields(make_loss())
+        if "choices" in f.metadata
+    }
+    assert {name for name, term in FORGET.items() if term.is_built_in()} == set(choices["forget"])
     assert {"none", *RETAIN} == set(choices["retain"])
 
 
-FINETUNE = Loss(forget="ce", on="all", preserve="none")
+def test_a_weight_per_token_weighs_a_terms_means():
+    # ga: -(0.5 * -2 + 1 * -1 + 0.25 * -3) / 1.75; npo of sample a: 0.5 * (2 - 1) = 0.5, of b: 0.25 * (3 - 1) = 0.5
+    inputs = Inputs(POLICY, torch.tensor([[0.5, 1.0, 0.0], [0.25, 0.0, 0.0]]), REFERENCE)
+    assert FORGET["ga"](inputs, make_loss()).item() == pytest.approx(-2.75 / 1.75)
+    assert FORGET["npo"](inputs, make_loss(beta=1.0)).item() == pytest.approx(lpl(0.5, 1.0))
+
+
+FINETUNE = make_loss(forget="ce", on="all", preserve="none")
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
@@ -145,6 +157,6 @@ def test_a_batch_without_unwanted_words_trains_on_finite_gradients():
         model = tiny_models.model()
         scores = score_tokens(model, batch)
         scored = ScoredBatch(Scored(scores, scores.detach()))
-        losses.compute_loss(scored, batch, Loss(lpl_reduction=reduction)).total.backward()
+        losses.compute_loss(scored, batch, make_loss(lpl_reduction=reduction)).total.backward()
         assert all(torch.isfinite(p.grad).all() for p in model.parameters())
         assert max(p.grad.abs().max() for p in model.parameters()) > 0  # from PL

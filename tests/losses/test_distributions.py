@@ -9,17 +9,15 @@ import torch
 
 from tests.support import tiny_models
 from tests.support.tensor_sizes import LargestRows
-from tif.config.loss import Rmu
-from tif.config.schema import Loss
-from tif.losses import FORGET, RETAIN, distributions
-from tif.losses.distributions import control_vector
+from tif.losses import FORGET, RETAIN, distributions, make_loss
+from tif.losses.distributions import Rmu, control_vector
 from tif.losses.terms import Inputs
 from tif.scoring import packing as layout
 from tif.scoring.token_scores import Outputs, ValueRequest, score_tokens_and_values
 
 TERMS = FORGET | RETAIN
 NAMES = ("kl", "undial", "ceu", "pdu", "muse_logit_npo", "rmu", "hidden", "whp")
-CFG = Loss(beta=1.5, rmu=Rmu(layer=0, scale=3.0, seed=4))
+CFG = make_loss(beta=1.5, rmu=Rmu(layer=0, scale=3.0, seed=4))
 LN = math.log
 
 
@@ -41,7 +39,7 @@ LN = math.log
 def test_a_tokens_value_equals_the_hand_computed_case(name, beta, policy, original, expected):
     said = Outputs(torch.tensor([policy]), torch.tensor([0]))
     other = Outputs(torch.tensor([original]), torch.tensor([0])) if original else None
-    value = TERMS[name].per_token(Loss(beta=beta)).value(said, other)
+    value = TERMS[name].per_token(make_loss(beta=beta)).value(said, other)
     assert value.tolist() == pytest.approx([expected], rel=1e-5)
 
 
@@ -94,7 +92,9 @@ def plain(name, z, z_ref, y, h, h_ref):
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 @pytest.mark.parametrize("name", NAMES)
-def test_values_equal_the_formula_on_the_models_full_logits_and_so_do_gradients(name, batching, monkeypatch):
+def test_values_equal_the_formula_on_the_models_full_logits_and_so_do_gradients(
+    name, batching, monkeypatch
+):
     monkeypatch.setitem(layout.PACKED_TOKENS, "cpu", 11)  # several parts a batch
     model, original, grads, found = tiny_models.model(seed=1), tiny_models.model(seed=2), [], []
     own = TERMS[name].per_token(CFG)
@@ -109,7 +109,9 @@ def test_values_equal_the_formula_on_the_models_full_logits_and_so_do_gradients(
             if e.uw[t] or e.gw[t]:
                 hidden = [o.hidden_states[1][0, t] for o in (said, other)]
                 logits = [o.logits[0, t - 1] for o in (said, other)]
-                expected[i, t - 1] = plain(name, logits[0], logits[1].detach(), e.input_ids[t], hidden[0], hidden[1])
+                expected[i, t - 1] = plain(
+                    name, logits[0], logits[1].detach(), e.input_ids[t], hidden[0], hidden[1]
+                )
     for values in (actual, expected):
         model.zero_grad()
         (values * torch.arange(1, 9)).sum().backward()
@@ -118,21 +120,30 @@ def test_values_equal_the_formula_on_the_models_full_logits_and_so_do_gradients(
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
     assert max(g.abs().max() for g in grads[1].values()) > 0
     for k, g in grads[1].items():
-        torch.testing.assert_close(grads[0][k], g, atol=2e-3, rtol=1e-3, msg=lambda m, k=k: f"{k}: {m}")
+        torch.testing.assert_close(
+            grads[0][k], g, atol=2e-3, rtol=1e-3, msg=lambda m, k=k: f"{k}: {m}"
+        )
     assert all(p.grad is None for p in original.parameters()) or name == "hidden"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradients_of_a_tokens_value_are_right(name):
     generator = torch.Generator().manual_seed(0)
-    z, z_ref, h, h_ref = (torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(4))
+    z, z_ref, h, h_ref = (
+        torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(4)
+    )
     y, own = torch.tensor([0, 3, 4]), TERMS[name].per_token(CFG)
-    if name == "ceu":  # its target has no gradient: with the target fixed, that is p with the true token struck out
+    if (
+        name == "ceu"
+    ):  # its target has no gradient: with the target fixed, that is p with the true token struck out
         target = z.softmax(1).scatter(1, y[:, None], 0.0)
         target = target / target.sum(1, keepdim=True)
         own_grad, fixed = (
             torch.autograd.grad(f(z.requires_grad_()).sum(), z)[0]
-            for f in (lambda z: own.value(Outputs(z, y), None), lambda z: -(target * z.log_softmax(1)).sum(1))
+            for f in (
+                lambda z: own.value(Outputs(z, y), None),
+                lambda z: -(target * z.log_softmax(1)).sum(1),
+            )
         )
         torch.testing.assert_close(own_grad, fixed)
         return

@@ -18,10 +18,14 @@ from tif.models.whp import WhpModel
 from tif.scoring.token_scores import score_tokens
 
 OWN = config.own_configs() / "loss"
-METHODS = sorted(p.stem for p in OWN.glob("*.yaml") if p.stem not in ("finetune", "task_vector", "whp_inference"))
+METHODS = sorted(
+    p.stem for p in OWN.glob("*.yaml") if p.stem not in ("finetune", "task_vector", "whp_inference")
+)
 NO_PL = {"preserve": "none"}
 REFUSALS = [tiny_models.encoded(f"no{i}", "ppgggg"[: 5 + i % 2]) for i in range(4)]
-ALL_UNWANTED = tuple(tiny_models.encoded(labels, labels) for labels in ("ppuuu", "puu", "puuuu", "pu"))
+ALL_UNWANTED = tuple(
+    tiny_models.encoded(labels, labels) for labels in ("ppuuu", "puu", "puuuu", "pu")
+)
 
 
 def module(cfg, batching="packed"):
@@ -47,7 +51,11 @@ def batch_of(order, items=tiny_models.ITEMS, pad_id=0):
 @pytest.mark.parametrize("name", METHODS)
 def test_batching_padding_and_order_change_no_methods_loss(name):
     expected = module(cfg_of(name)).loss(batch_of((0, 1, 2, 3))).total
-    others = (("padded", (0, 1, 2, 3), 0), ("padded", (2, 0, 3, 1), 17), ("packed", (3, 2, 1, 0), 9))
+    others = (
+        ("padded", (0, 1, 2, 3), 0),
+        ("padded", (2, 0, 3, 1), 17),
+        ("packed", (3, 2, 1, 0), 9),
+    )
     for batching, order, pad_id in others:
         actual = module(cfg_of(name), batching).loss(batch_of(order, pad_id=pad_id)).total
         torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
@@ -68,11 +76,15 @@ def test_a_small_step_along_the_gradient_lowers_a_methods_loss(name):
     before.backward()
     likely = true_probability(made, batch)
     with torch.no_grad():
-        norm = torch.stack([p.grad.norm() for p in made.policy.parameters() if p.grad is not None]).norm()
+        norm = torch.stack(
+            [p.grad.norm() for p in made.policy.parameters() if p.grad is not None]
+        ).norm()
         for p in made.policy.parameters():
             if p.grad is not None:
                 p -= 1e-3 * p.grad / norm
-    if name == "ceu":  # its target moves with the policy; what must fall is the true tokens' probability
+    if (
+        name == "ceu"
+    ):  # its target moves with the policy; what must fall is the true tokens' probability
         assert true_probability(made, batch) < likely
     else:
         assert made.loss(batch).total < before
@@ -81,7 +93,9 @@ def test_a_small_step_along_the_gradient_lowers_a_methods_loss(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_targeted_equals_classic_when_every_token_is_unwanted(name):
     batch = batch_of((0, 1, 2, 3), ALL_UNWANTED)
-    targeted, classic = (module(cfg_of(name, on=on, **NO_PL)).loss(batch).total for on in ("uw", "all"))
+    targeted, classic = (
+        module(cfg_of(name, on=on, **NO_PL)).loss(batch).total for on in ("uw", "all")
+    )
     torch.testing.assert_close(targeted, classic)
 
 
@@ -122,10 +136,10 @@ def test_what_the_methods_need_of_the_original_model():
     for name in METHODS:
         needs[losses.required_reference(cfg_of(name))].add(name)
     assert needs == {
-        "none": {"simnpo", "simnpo_gdr", "ga", "ga_gdr", "graddiff", "wga", "satimp", "idk", "ceu", "pdu"},
+        "none": {"simnpo", "simnpo_gdr", "ga", "ga_gdr", "wga", "satimp", "idk", "ceu", "pdu"},
         "scores": {"tpo", "tpo_released", "tpo_gdr", "tpo_centred", "npo", "npo_gdr"},
         "model": {
-            "tpo_klr", "npo_klr", "ga_klr", "kl", "dpo", "dpo_gdr", "dpo_klr", "kto", "kto_gdr", "undial",
+            "tpo_klr", "npo_klr", "ga_klr", "dpo", "dpo_gdr", "dpo_klr", "kto", "kto_gdr", "undial",
             "muse_logit_npo", "rmu", "altpo", "whp",
         },
     }  # fmt: skip
@@ -134,7 +148,9 @@ def test_what_the_methods_need_of_the_original_model():
 def test_skip_leaves_the_first_answer_tokens_out_of_the_forget_term():
     batch = batch_of((0, 2))  # a: uugg, c: ugguugg
     inside = torch.zeros(2, 8).bool()
-    inside[0, 3] = inside[1, 4] = inside[1, 5] = True  # without the first two answer tokens: a nothing else but g
+    inside[0, 3] = inside[1, 4] = inside[1, 5] = (
+        True  # without the first two answer tokens: a nothing else but g
+    )
     inside[0, 3] = False
     made = module(cfg_of("ga", on="uw", skip=2))
     scores = score_tokens(made.policy, batch)
@@ -144,7 +160,9 @@ def test_skip_leaves_the_first_answer_tokens_out_of_the_forget_term():
 
 def test_finetuning_reads_no_key_of_an_unlearning_method():
     # Stages inherit the section of the run that they are made for.
-    cfg = dataclasses.replace(cfg_of("pdu", skip=2, forget_weight=0.1), forget="ce", on="all", retain="none")
+    cfg = dataclasses.replace(
+        cfg_of("pdu", skip=2, forget_weight=0.1), forget="ce", on="all", retain="none"
+    )
     plain = dataclasses.replace(cfg_of("ga"), forget="ce", on="all", retain="none")
     batch = batch_of((0, 1, 2, 3))
     assert torch.equal(module(cfg).loss(batch).total, module(plain).loss(batch).total)
@@ -154,6 +172,9 @@ def test_finetuning_reads_no_key_of_an_unlearning_method():
 @pytest.mark.parametrize("name", [p.stem for p in sorted(OWN.glob("*.yaml"))])
 def test_no_method_file_leaves_a_key_of_another_one_in_place(name):
     base = OmegaConf.structured(Config())
-    alone = OmegaConf.to_object(OmegaConf.merge(base, config._read(OWN / f"{name}.yaml")).loss)
-    before = [f"loss/{other}.yaml" for other in ("simnpo_gdr", "whp", "tpo_released", "altpo", "rmu", "pdu")]
+    alone = OmegaConf.to_object(OmegaConf.merge(base, config.read_yaml(OWN / f"{name}.yaml")).loss)
+    before = [
+        f"loss/{other}.yaml"
+        for other in ("simnpo_gdr", "whp", "tpo_released", "altpo", "rmu", "pdu")
+    ]
     assert config.load(["quickstart.yaml", *before, f"loss/{name}.yaml"]).loss == alone

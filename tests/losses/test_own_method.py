@@ -8,6 +8,7 @@ import pytest
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config import load as config
+from tif.config.errors import ConfigError
 
 PAGE = pathlib.Path(config.__file__).parents[2] / "docs" / "methods.md"
 
@@ -19,7 +20,9 @@ def block(name):
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs the checkout")
-def test_the_own_method_of_the_documentation_runs_and_lowers_its_loss(tmp_path, tmp_path_factory, monkeypatch):
+def test_the_own_method_of_the_documentation_runs_and_lowers_its_loss(
+    tmp_path, tmp_path_factory, monkeypatch
+):
     runs = finished(tmp_path_factory).runs
     for name in ("hinge.py", "hinge.yaml"):
         (tmp_path / name).write_text(block(name), encoding="utf-8")
@@ -27,7 +30,73 @@ def test_the_own_method_of_the_documentation_runs_and_lowers_its_loss(tmp_path, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # as `python -m` does with the working directory
     own = [word for word in SMALL if not word.startswith("loss.")]
-    assert fit.main(["quickstart.yaml", "hinge.yaml", *own, f"run.folder={runs}", "run.name=hinge"]) == 0
+    assert (
+        fit.main(["quickstart.yaml", "hinge.yaml", *own, f"run.folder={runs}", "run.name=hinge"])
+        == 0
+    )
     losses = [row["train/hinge"] for row in rows(runs / "hinge") if "train/hinge" in row]
-    assert losses[0] == pytest.approx(5.0, abs=1e-3)  # own.margin: nothing has fallen yet
+    assert losses[0] == pytest.approx(5.0, abs=1e-3)  # loss.margin: nothing has fallen yet
     assert losses[-1] < losses[0]
+
+
+WRONG = "import dataclasses\nfrom tif.config.keys import key\nfrom tif.losses.terms import term\n"
+KEYS = "@dataclasses.dataclass\nclass Keys:\n    {key}\n\n@term('{name}', keys=Keys)\ndef f(inputs, keys): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "name", "words", "lines"),
+    [
+        (
+            "own_a",
+            "margin: float = key(5.0, 'x', above=0)",
+            "a",
+            ["loss.margn=1"],
+            ["loss.margn: unknown key; did you mean loss.margin?"],
+        ),
+        (
+            "own_b",
+            "margin: float = key(5.0, 'x', above=0)",
+            "b",
+            ["loss.margin=0"],
+            ["loss.margin: must be > 0, got 0.0"],
+        ),
+        (
+            "own_c",
+            "beta: float = key(5.0, 'x')",
+            "c",
+            [],
+            ["loss.beta: own_c declares another key of this name"],
+        ),
+        (
+            "own_d",
+            "margin: float = key(5.0, 'x')",
+            "npo",
+            [],
+            ["loss.forget: own_d names a term npo, as tif.losses.preference does"],
+        ),
+    ],
+)
+def test_an_own_methods_keys_are_checked_like_all_others(
+    tmp_path, monkeypatch, module, key, name, words, lines
+):
+    (tmp_path / f"{module}.py").write_text(
+        WRONG + KEYS.format(key=key, name=name), encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        config.load(["quickstart.yaml", f"loss.forget={module}:f", *words])
+    assert str(caught.value).splitlines() == lines
+
+
+def test_an_own_methods_keys_are_no_keys_of_other_runs(tmp_path, monkeypatch):
+    (tmp_path / "own_e.py").write_text(
+        WRONG + KEYS.format(key="edge: int = key(5, 'x')", name="e"), encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = config.load(["quickstart.yaml", "loss.forget=own_e:f", "loss.edge=7"])
+    assert cfg.loss.edge == 7
+    written = tmp_path / "config.yaml"
+    written.write_text(config.to_yaml(cfg), encoding="utf-8")
+    assert config.load([str(written)]) == cfg
+    with pytest.raises(ConfigError, match="^loss.edge: unknown key"):
+        config.load(["quickstart.yaml", "loss.edge=7"])

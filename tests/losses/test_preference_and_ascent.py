@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from tif.config.schema import Loss
-from tif.losses import FORGET
+from tif.losses import FORGET, make_loss
 from tif.losses.terms import Inputs
 from tif.scoring.token_scores import TokenScores
 
@@ -67,7 +66,7 @@ def p(x, power):
     ],
 )
 def test_a_term_equals_the_hand_computed_case(name, keys, expected):
-    actual = FORGET[name](HAND, Loss(**keys))
+    actual = FORGET[name](HAND, make_loss(**keys))
     assert actual.shape == ()
     assert actual.item() == pytest.approx(expected, rel=1e-5)
 
@@ -78,21 +77,29 @@ def plain(name, cfg, x):
     def row_sum(s, mask, i):
         return sum((s.logprob[i, t] for t in range(mask.shape[1]) if mask[i, t]), torch.zeros(()))
 
-    tokens = [x.policy.logprob[i, t] for i, t in x.mask.nonzero().tolist()]
-    samples = [i for i in range(len(x.mask)) if x.mask[i].any()]
-    ratio = {i: row_sum(x.policy, x.mask, i) - row_sum(x.reference, x.mask, i) for i in range(len(x.mask))}
+    tokens = [x.policy.logprob[i, t] for i, t in x.weight.nonzero().tolist()]
+    samples = [i for i in range(len(x.weight)) if x.weight[i].any()]
+    ratio = {
+        i: row_sum(x.policy, x.weight, i) - row_sum(x.reference, x.weight, i)
+        for i in range(len(x.weight))
+    }
     a = x.alternate
-    refusal = {i: row_sum(a.policy, a.mask, i) - row_sum(a.reference, a.mask, i) for i in range(len(x.mask))}
-    b, size = cfg.beta, len(x.mask)
+    refusal = {
+        i: row_sum(a.policy, a.weight, i) - row_sum(a.reference, a.weight, i)
+        for i in range(len(x.weight))
+    }
+    b, size = cfg.beta, len(x.weight)
     if name == "idk":
-        refused = [a.policy.logprob[i, t] for i, t in a.mask.nonzero().tolist()]
+        refused = [a.policy.logprob[i, t] for i, t in a.weight.nonzero().tolist()]
         return -sum(refused) / len(refused)
     if name in ("ga", "wga", "satimp"):
         power = {"ga": (0, 0), "wga": (b, 0), "satimp": (b, cfg.beta2)}[name]
-        weighed = [t.detach().exp() ** power[0] * (1 - t.detach().exp()) ** power[1] * t for t in tokens]
+        weighed = [
+            t.detach().exp() ** power[0] * (1 - t.detach().exp()) ** power[1] * t for t in tokens
+        ]
         return sum(weighed) / len(weighed)
     if name == "simnpo":
-        each = [-row_sum(x.policy, x.mask, i) / x.mask[i].sum() - cfg.gamma for i in samples]
+        each = [-row_sum(x.policy, x.weight, i) / x.weight[i].sum() - cfg.gamma for i in samples]
         return sum(-2 / b * logsigmoid(b * e) for e in each) / size
     if name == "npo":
         return sum(-2 / b * logsigmoid(-b * ratio[i]) for i in samples) / size
@@ -113,7 +120,7 @@ def draws(dtype=torch.float32):
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_equals_the_plain_transcription_of_its_formula(name):
     rows, mask, refusal_mask = draws()
-    cfg, x = Loss(beta=0.7, beta2=1.5, gamma=0.2), inputs(*rows, mask, refusal_mask)
+    cfg, x = make_loss(beta=0.7, beta2=1.5, gamma=0.2), inputs(*rows, mask, refusal_mask)
     torch.testing.assert_close(FORGET[name](x, cfg), plain(name, cfg, x))
 
 
@@ -123,7 +130,8 @@ def test_the_gradients_of_a_term_are_right(name):
     (policy, original, refusal, refusal_original), mask, refusal_mask = draws(torch.float64)
 
     def loss(policy, refusal):
-        return FORGET[name](inputs(policy, original, refusal, refusal_original, mask, refusal_mask), Loss(beta=0.7))
+        x = inputs(policy, original, refusal, refusal_original, mask, refusal_mask)
+        return FORGET[name](x, make_loss(beta=0.7))
 
     assert torch.autograd.gradcheck(loss, (policy.requires_grad_(), refusal.requires_grad_()))
 
@@ -131,7 +139,7 @@ def test_the_gradients_of_a_term_are_right(name):
 @pytest.mark.parametrize("name", ["wga", "satimp", "kto"])
 def test_the_gradients_of_a_weighed_term_are_those_with_fixed_weights(name):
     (policy, *others), mask, refusal_mask = draws(torch.float64)
-    cfg, policy = Loss(beta=0.7, beta2=1.5), policy.requires_grad_()
+    cfg, policy = make_loss(beta=0.7, beta2=1.5), policy.requires_grad_()
     actual, expected = (
         torch.autograd.grad(f(inputs(policy, *others, mask, refusal_mask), cfg), policy)[0]
         for f in (FORGET[name], lambda x, c: plain(name, c, x))
@@ -145,7 +153,7 @@ def test_kto_sends_no_gradient_to_refusals_and_dpo_does():
     rows[0].requires_grad_()
     rows[2].requires_grad_()
     for name, reached in (("kto", False), ("dpo", True)):
-        loss = FORGET[name](inputs(*rows, mask, refusal_mask), Loss())
+        loss = FORGET[name](inputs(*rows, mask, refusal_mask), make_loss())
         grad = torch.autograd.grad(loss, rows[2], allow_unused=True)[0]
         assert (grad is not None) is reached
 
@@ -153,21 +161,23 @@ def test_kto_sends_no_gradient_to_refusals_and_dpo_does():
 @pytest.mark.parametrize("name", TERMS)
 def test_padding_and_the_order_of_a_batch_change_nothing(name):
     rows, mask, refusal_mask = draws()
-    cfg, order = Loss(beta=0.7), [3, 1, 0, 2]
+    cfg, order = make_loss(beta=0.7), [3, 1, 0, 2]
 
     def padded(t, fill):
         return torch.cat([t[order], torch.full((4, 3), fill).to(t.dtype)], 1)
 
     garbage = [padded(r, -5.0 * k) for k, r in enumerate(rows, 1)]
     other = inputs(*garbage, padded(mask, 0), padded(refusal_mask, 0))
-    torch.testing.assert_close(FORGET[name](other, cfg), FORGET[name](inputs(*rows, mask, refusal_mask), cfg))
+    torch.testing.assert_close(
+        FORGET[name](other, cfg), FORGET[name](inputs(*rows, mask, refusal_mask), cfg)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(TERMS) - {"idk"}))
 def test_an_empty_mask_gives_0_and_no_gradient(name):
     rows, mask, refusal_mask = draws()
     rows[0].requires_grad_()
-    loss = FORGET[name](inputs(*rows, torch.zeros_like(mask), refusal_mask), Loss())
+    loss = FORGET[name](inputs(*rows, torch.zeros_like(mask), refusal_mask), make_loss())
     loss.backward()
     assert loss.item() == 0
     assert (rows[0].grad == 0).all()
@@ -176,13 +186,17 @@ def test_an_empty_mask_gives_0_and_no_gradient(name):
 @pytest.mark.parametrize("name", TERMS)
 def test_lower_is_where_the_answer_is_less_likely_or_the_refusal_likelier(name):
     rows, mask, refusal_mask = draws()
-    before = FORGET[name](inputs(*rows, mask, refusal_mask), Loss(beta=0.5))
+    before = FORGET[name](inputs(*rows, mask, refusal_mask), make_loss(beta=0.5))
     # wga and satimp are not monotone: below p = exp(-1 / beta) they push no further
     rows[0] = rows[0] - 0.01 if name not in ("wga", "satimp") else (rows[0] * 0 - 0.3)
     if name in ("wga", "satimp"):
-        before = FORGET[name](inputs(rows[0] + 0.1, *rows[1:], mask, refusal_mask), Loss(beta=0.5, beta2=0.0))
-        assert FORGET[name](inputs(*rows, mask, refusal_mask), Loss(beta=0.5, beta2=0.0)) < before
+        before = FORGET[name](
+            inputs(rows[0] + 0.1, *rows[1:], mask, refusal_mask), make_loss(beta=0.5, beta2=0.0)
+        )
+        assert (
+            FORGET[name](inputs(*rows, mask, refusal_mask), make_loss(beta=0.5, beta2=0.0)) < before
+        )
         return
     if name == "idk":
         rows[2] = rows[2] + 0.005
-    assert FORGET[name](inputs(*rows, mask, refusal_mask), Loss(beta=0.5)) < before
+    assert FORGET[name](inputs(*rows, mask, refusal_mask), make_loss(beta=0.5)) < before

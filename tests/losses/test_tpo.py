@@ -24,7 +24,8 @@ import math
 import pytest
 import torch
 
-from tif.losses.tpo import logit_preference_loss, preservation_loss, unwanted_word_changes
+from tif.losses.tpo import LplKeys, preservation_loss, unwanted_word_changes
+from tif.losses.tpo import logit_preference_loss as loss_with_keys
 from tif.scoring.token_scores import TokenScores
 
 LN2 = math.log(2)
@@ -32,8 +33,16 @@ UW = torch.tensor([[1, 1], [1, 0]]).bool()
 NONE = torch.zeros(2, 2, dtype=torch.bool)
 
 
+def logit_preference_loss(policy, reference, weight, beta, baseline="none", reduction="sample"):
+    return loss_with_keys(policy, reference, weight, LplKeys(beta, baseline, reduction))
+
+
 def scores(logit, logprob=None, mean_logit=None):
-    rows = [logit, logprob or [[0.0] * len(r) for r in logit], mean_logit or [[0.0] * len(r) for r in logit]]
+    rows = [
+        logit,
+        logprob or [[0.0] * len(r) for r in logit],
+        mean_logit or [[0.0] * len(r) for r in logit],
+    ]
     return TokenScores(*(torch.tensor(r) for r in rows))
 
 
@@ -59,10 +68,15 @@ def test_lpl_equals_the_hand_computed_two_token_case(reduction, baseline, expect
 @pytest.mark.parametrize("reduction", ["sample", "batch"])
 @pytest.mark.parametrize("baseline", ["none", "mean"])
 @pytest.mark.parametrize("pl_reduction", ["sum", "mean"])
-def test_lpl_and_pl_equal_their_formulas_on_random_logits_one_number_at_a_time(reduction, baseline, pl_reduction):
+def test_lpl_and_pl_equal_their_formulas_on_random_logits_one_number_at_a_time(
+    reduction, baseline, pl_reduction
+):
     generator = torch.Generator().manual_seed(1)
     z, z_ref = torch.randn(2, 4, 6, 11, generator=generator) * 2
-    y, label = torch.randint(11, (4, 6), generator=generator), torch.randint(3, (4, 6), generator=generator)
+    y, label = (
+        torch.randint(11, (4, 6), generator=generator),
+        torch.randint(3, (4, 6), generator=generator),
+    )
     label[1] = 0  # 0 = neither, 1 = unwanted, 2 = general
 
     def of(logits):
@@ -81,10 +95,15 @@ def test_lpl_and_pl_equal_their_formulas_on_random_logits_one_number_at_a_time(r
     d = [sum(own) / len(own) for own in differences.values()]
     d = [sum(d) / len(d)] if reduction == "batch" else d
     lpl = [-2 / 0.4 * math.log(1 / (1 + math.exp(-0.4 * x))) for x in d]
-    pl = [sum(own) / (len(own) or 1) if pl_reduction == "mean" else sum(own) for own in likelihoods.values()]
+    pl = [
+        sum(own) / (len(own) or 1) if pl_reduction == "mean" else sum(own)
+        for own in likelihoods.values()
+    ]
     found = logit_preference_loss(of(z), of(z_ref), label == 1, 0.4, baseline, reduction)
     assert found.item() == pytest.approx(sum(lpl) / (1 if reduction == "batch" else 4), rel=1e-5)
-    assert preservation_loss(of(z), label == 2, pl_reduction).item() == pytest.approx(sum(pl) / 4, rel=1e-5)
+    assert preservation_loss(of(z), label == 2, pl_reduction).item() == pytest.approx(
+        sum(pl) / 4, rel=1e-5
+    )
 
 
 def test_lpl_by_default_averages_raw_logits_over_samples():
@@ -104,7 +123,9 @@ def test_pl_equals_the_hand_computed_two_token_case(reduction, expected):
 
 
 def test_pl_by_default_sums_over_a_samples_tokens():
-    assert preservation_loss(POLICY, torch.tensor([[0, 1], [1, 1]]).bool()).item() == pytest.approx(2.75)
+    assert preservation_loss(POLICY, torch.tensor([[0, 1], [1, 1]]).bool()).item() == pytest.approx(
+        2.75
+    )
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -124,7 +145,9 @@ def test_lpl_is_2_ln_2_over_beta_where_policy_and_reference_agree(beta, baseline
 
 def test_lpl_falls_as_the_unwanted_logit_falls_and_saturates_sooner_with_a_larger_beta():
     def lpl(z, beta):
-        return logit_preference_loss(scores([[z]]), scores([[0.0]]), torch.tensor([[True]]), beta).item()
+        return logit_preference_loss(
+            scores([[z]]), scores([[0.0]]), torch.tensor([[True]]), beta
+        ).item()
 
     assert lpl(5.0, 0.3) > lpl(0.0, 0.3) > lpl(-5.0, 0.3) > lpl(-50.0, 0.3) >= 0
     # far above the reference the slope is 2 whatever beta is; far below it is 0
@@ -134,14 +157,19 @@ def test_lpl_falls_as_the_unwanted_logit_falls_and_saturates_sooner_with_a_large
 
 def test_the_mean_baseline_does_not_see_a_shift_of_all_logits_and_the_raw_form_does():
     shifted = TokenScores(POLICY.logit - 7, POLICY.logprob, POLICY.mean_logit - 7)
-    mean, raw = ([logit_preference_loss(p, REFERENCE, UW, 0.5, b) for p in (POLICY, shifted)] for b in ("mean", "none"))
+    mean, raw = (
+        [logit_preference_loss(p, REFERENCE, UW, 0.5, b) for p in (POLICY, shifted)]
+        for b in ("mean", "none")
+    )
     assert mean[1].item() == pytest.approx(mean[0].item())
     assert raw[1].item() < raw[0].item() / 5
 
 
 def grads(mask, baseline, reduction):
     logit, mean = POLICY.logit.clone().requires_grad_(), POLICY.mean_logit.clone().requires_grad_()
-    loss = logit_preference_loss(TokenScores(logit, POLICY.logprob, mean), REFERENCE, mask, 0.5, baseline, reduction)
+    loss = logit_preference_loss(
+        TokenScores(logit, POLICY.logprob, mean), REFERENCE, mask, 0.5, baseline, reduction
+    )
     loss.backward()
     return loss.item(), logit.grad, mean.grad
 
@@ -174,25 +202,35 @@ def test_a_batch_without_any_unwanted_word_has_lpl_0_and_zero_gradients(baseline
 @pytest.mark.parametrize("baseline", ["none", "mean"])
 def test_lpl_gradients_are_right(baseline, reduction):
     generator = torch.Generator().manual_seed(0)
-    logit, mean, ref, ref_mean = (torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(4))
+    logit, mean, ref, ref_mean = (
+        torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(4)
+    )
     mask = torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 1, 1, 1, 0]]).bool()
 
     def loss(logit, mean):
         reference = TokenScores(ref, ref, ref_mean)
-        return logit_preference_loss(TokenScores(logit, logit, mean), reference, mask, 0.3, baseline, reduction)
+        return logit_preference_loss(
+            TokenScores(logit, logit, mean), reference, mask, 0.3, baseline, reduction
+        )
 
     assert torch.autograd.gradcheck(loss, (logit.requires_grad_(), mean.requires_grad_()))
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_pl_gradients_are_right(reduction):
-    logprob = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    logprob = torch.randn(
+        3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).requires_grad_()
     mask = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]]).bool()
-    assert torch.autograd.gradcheck(lambda p: preservation_loss(TokenScores(p, p, p), mask, reduction), (logprob,))
+    assert torch.autograd.gradcheck(
+        lambda p: preservation_loss(TokenScores(p, p, p), mask, reduction), (logprob,)
+    )
 
 
 def test_no_gradient_reaches_the_log_probability_through_lpl():
-    policy = TokenScores(*(t.clone().requires_grad_() for t in (POLICY.logit, POLICY.logprob, POLICY.mean_logit)))
+    policy = TokenScores(
+        *(t.clone().requires_grad_() for t in (POLICY.logit, POLICY.logprob, POLICY.mean_logit))
+    )
     logit_preference_loss(policy, REFERENCE, UW, 0.5, "mean").backward()
     assert policy.logprob.grad is None
     torch.testing.assert_close(policy.mean_logit.grad, -policy.logit.grad)
@@ -203,12 +241,17 @@ def test_padding_and_the_order_of_a_batch_change_nothing(reduction):
     def lpl(order, columns):
         pad = torch.full((2, columns), 99.0)
         policy, reference = (
-            TokenScores(*(torch.cat([t[order], pad * k], 1) for t in (s.logit, s.logprob, s.mean_logit)))
+            TokenScores(
+                *(torch.cat([t[order], pad * k], 1) for t in (s.logit, s.logprob, s.mean_logit))
+            )
             for s, k in ((POLICY, 1), (REFERENCE, 2))
         )
         mask = torch.cat([UW[order], torch.zeros(2, columns, dtype=torch.bool)], 1)
         gw = torch.cat([~UW[order], torch.zeros(2, columns, dtype=torch.bool)], 1)
-        parts = logit_preference_loss(policy, reference, mask, 0.5, "mean", reduction), preservation_loss(policy, gw)
+        parts = (
+            logit_preference_loss(policy, reference, mask, 0.5, "mean", reduction),
+            preservation_loss(policy, gw),
+        )
         return [p.item() for p in parts]
 
     expected = lpl([0, 1], 0)
@@ -218,7 +261,10 @@ def test_padding_and_the_order_of_a_batch_change_nothing(reduction):
 
 def test_the_sample_reduction_of_a_batch_is_the_mean_of_its_samples():
     def lpl(row):
-        policy, reference = (TokenScores(s.logit[row], s.logprob[row], s.mean_logit[row]) for s in (POLICY, REFERENCE))
+        policy, reference = (
+            TokenScores(s.logit[row], s.logprob[row], s.mean_logit[row])
+            for s in (POLICY, REFERENCE)
+        )
         return logit_preference_loss(policy, reference, UW[row], 0.5, "none", "sample").item()
 
     assert lpl(slice(0, 2)) == pytest.approx((lpl(slice(0, 1)) + lpl(slice(1, 2))) / 2)
@@ -250,10 +296,16 @@ def test_changes_of_unwanted_words_are_policy_minus_reference_over_all_their_tok
     # logits: (1 - 2) + (2 - 4) + (0.5 - 1.5) = -4 over 3 tokens; log-probabilities: -0.5 - 1 - 2 = -3.5;
     # mean logits: -1 - 1 + 0.5 = -1.5
     actual = {k: v.item() for k, v in unwanted_word_changes(POLICY, REFERENCE, UW).items()}
-    expected = {"uw_logit_change": -4 / 3, "uw_logprob_change": -3.5 / 3, "uw_mean_logit_change": -0.5}
+    expected = {
+        "uw_logit_change": -4 / 3,
+        "uw_logprob_change": -3.5 / 3,
+        "uw_mean_logit_change": -0.5,
+    }
     assert actual == pytest.approx(expected)
 
 
 def test_changes_of_unwanted_words_carry_no_gradient():
-    policy = TokenScores(*(t.clone().requires_grad_() for t in (POLICY.logit, POLICY.logprob, POLICY.mean_logit)))
+    policy = TokenScores(
+        *(t.clone().requires_grad_() for t in (POLICY.logit, POLICY.logprob, POLICY.mean_logit))
+    )
     assert not any(v.requires_grad for v in unwanted_word_changes(policy, REFERENCE, UW).values())

@@ -12,7 +12,14 @@ OWN = [word for word in SMALL if not word.startswith("loss.")]
 
 def run(tmp_path_factory, name, *words):
     runs = finished(tmp_path_factory).runs
-    own = [f"loss/{name}.yaml", *OWN, f"run.folder={runs}", f"run.name={name}", "run.export=false", *words]
+    own = [
+        f"loss/{name}.yaml",
+        *OWN,
+        f"run.folder={runs}",
+        f"run.name={name}",
+        "run.export=false",
+        *words,
+    ]
     assert fit.main(["quickstart.yaml", *own]) == 0
     return runs
 
@@ -24,9 +31,13 @@ def test_altpo_makes_its_answers_once_and_prefers_them(tmp_path_factory):
     (file,) = (runs / "alternates").glob("*.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines() if line]
     asked = json.loads((runs / "altpo" / "eval" / "2" / "forget.json").read_text())["records"]
-    assert sorted((line["id"], line["number"]) for line in lines) == sorted((name, n) for name in asked for n in (0, 1))
+    assert sorted((line["id"], line["number"]) for line in lines) == sorted(
+        (name, n) for name in asked for n in (0, 1)
+    )
     losses = [row["train/dpo"] for row in rows(runs / "altpo") if "train/loss" in row]
-    assert losses[0] == pytest.approx(20 * 0.693147, rel=1e-4)  # 2 / beta ln 2: nothing has moved yet
+    assert losses[0] == pytest.approx(
+        20 * 0.693147, rel=1e-4
+    )  # 2 / beta ln 2: nothing has moved yet
     assert losses[-1] < losses[0]
     before = file.read_bytes()
     run(tmp_path_factory, "altpo", *words, "run.name=altpo_again")

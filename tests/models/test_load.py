@@ -12,8 +12,9 @@ from tests.support.model_weights import assert_bit_identical, nudge, weights
 from tests.support.tiny_models import shuffled
 from tif import losses
 from tif.config.errors import ConfigError
-from tif.config.schema import Loss, Model
+from tif.config.schema import Model
 from tif.data.encoding import collate
+from tif.losses import make_loss
 from tif.losses.terms import Scored, ScoredBatch
 from tif.models import export, references
 from tif.models import load as models
@@ -58,7 +59,7 @@ def test_cached_and_frozen_references_give_the_original_models_scores(order, bat
 
 
 @pytest.mark.parametrize(
-    "cfg", [Loss(), Loss(on="all", lpl_baseline="mean", lpl_reduction="batch")]
+    "cfg", [make_loss(), make_loss(on="all", lpl_baseline="mean", lpl_reduction="batch")]
 )
 def test_cached_and_frozen_references_give_the_same_loss_and_diagnostics(cfg):
     policy, batch = tiny_models.model(), shuffled((3, 0, 2, 1))

@@ -13,7 +13,7 @@ from tif import losses
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.model import Lora, Model
-from tif.config.schema import Loss
+from tif.losses import make_loss
 from tif.losses.terms import Scored, ScoredBatch
 from tif.models import export, references
 from tif.models import load as models
@@ -109,7 +109,7 @@ def test_all_references_give_the_same_loss_and_gradient():
         reference = references.make_reference(kind, policy, tiny_models.ITEMS, 0, "packed")
         learned(policy)
         scored = ScoredBatch(Scored(score_tokens(policy, BATCH), reference.scores(BATCH)))
-        terms = losses.compute_loss(scored, BATCH, Loss(retain="none"))
+        terms = losses.compute_loss(scored, BATCH, make_loss(retain="none"))
         terms.total.backward()
         found[kind] = terms.total.detach(), [w.grad for w in policy.parameters() if w.requires_grad]
     for kind in ("frozen", "adapter"):
@@ -117,7 +117,7 @@ def test_all_references_give_the_same_loss_and_gradient():
 
 
 def test_the_adapter_reference_serves_losses_that_read_whole_distributions():
-    policy, (kl,) = with_lora(), [losses.RETAIN["kl"].per_token(Loss())]
+    policy, (kl,) = with_lora(), [losses.RETAIN["kl"].per_token(make_loss())]
     reference = references.make_reference("adapter", policy, tiny_models.ITEMS, 0, "packed")
     assert kl_values(policy, kl, reference.use_model).abs().max() < 1e-5
     learned(policy)

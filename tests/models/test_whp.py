@@ -6,8 +6,8 @@ import torch
 from tests.support import tiny_models
 from tests.support.model_weights import nudge, weights
 from tests.support.tiny_unlearning import BATCHES, fit, unlearning
-from tif.config.schema import Loss
 from tif.evaluation.generate import _continued
+from tif.losses import make_loss
 from tif.models.references import ModelReference
 from tif.models.whp import WhpModel
 from tif.scoring.token_scores import score_tokens
@@ -57,7 +57,7 @@ def test_generation_keeps_a_cache_for_each_model():
     assert _continued(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, limits) == short
 
 
-WHP = Loss(forget="ce", on="all", preserve="none", whp=1.5)
+WHP = make_loss(forget="ce", on="all", preserve="none", whp=1.5)
 
 
 def test_at_inference_the_start_is_lowered_by_the_policy_and_before_training_by_nothing():
@@ -87,7 +87,7 @@ def test_stages_inherit_the_key_and_are_evaluated_as_they_are():
 
 
 def test_distilled_whp_learns_the_largest_lowered_logits_and_holds_no_other_model_as_its_own():
-    module = unlearning("frozen", loss=Loss(forget="whp", on="all", preserve="none", whp=1.5))
+    module = unlearning("frozen", loss=make_loss(forget="whp", on="all", preserve="none", whp=1.5))
     reinforced = nudge(tiny_models.model())
     module.whp_reference = frozen(WhpModel(frozen(tiny_models.model()), reinforced, 1.5))
     losses = []

@@ -10,8 +10,9 @@ from tests.support.model_weights import weights
 from tests.support.modules import unlearning_module
 from tests.support.tiny_models import shuffled
 from tif.config import load
-from tif.config.loss import Rmu
-from tif.config.schema import Config, Loss, Optimizer, TrainerKeys
+from tif.config.schema import Config, Optimizer, TrainerKeys
+from tif.losses import make_loss
+from tif.losses.distributions import Rmu
 from tif.models import references
 
 
@@ -31,7 +32,7 @@ class Watch(L.Callback):
 
 
 def config(**keys):
-    loss, optimizer = keys.pop("loss", Loss(beta=0.3)), keys.pop("optimizer", Optimizer(lr=1e-2, warmup_epochs=0))
+    loss, optimizer = keys.pop("loss", make_loss(beta=0.3)), keys.pop("optimizer", Optimizer(lr=1e-2, warmup_epochs=0))
     return Config(loss=loss, optimizer=optimizer, trainer=TrainerKeys(**{"max_epochs": 1, "accelerator": "cpu"} | keys))
 
 

@@ -16,8 +16,9 @@ from tests.support.tiny_models import shuffled
 from tests.support.tiny_unlearning import BATCHES, RETAIN, Watch, config, fit, unlearning
 from tif import losses
 from tif.config.loss import Dual
-from tif.config.schema import Loss, Optimizer
+from tif.config.schema import Optimizer
 from tif.data.encoding import collate
+from tif.losses import make_loss
 from tif.losses.terms import Scored, ScoredBatch
 from tif.models import references
 from tif.scoring.token_scores import score_tokens
@@ -114,9 +115,9 @@ def with_pairs(order):
 @pytest.mark.parametrize(
     ("loss", "batches"),
     [
-        (Loss(beta=0.3), BATCHES),
-        (Loss(beta=0.3, retain="ce"), [with_pairs((0, 2)), with_pairs((3, 1))]),
-        (Loss(forget="idk", on="all", preserve="none", retain="ce"), [with_pairs((0, 2)), with_pairs((3, 1))]),
+        (make_loss(beta=0.3), BATCHES),
+        (make_loss(beta=0.3, retain="ce"), [with_pairs((0, 2)), with_pairs((3, 1))]),
+        (make_loss(forget="idk", on="all", preserve="none", retain="ce"), [with_pairs((0, 2)), with_pairs((3, 1))]),
     ],
 )
 @pytest.mark.parametrize("batching", ["packed", "padded"])
@@ -129,7 +130,7 @@ def test_a_step_runs_the_policy_once_over_forget_retain_and_alternate_samples(lo
 
 def test_samples_that_share_a_forward_have_the_scores_of_forwards_of_their_own():
     batch = with_pairs((2, 0, 3))
-    module = unlearning(loss=Loss(forget="idk", on="all", preserve="none", retain="ce"))
+    module = unlearning(loss=make_loss(forget="idk", on="all", preserve="none", retain="ce"))
     groups = [SampleGroup(b, losses.RETAIN["ce"]) for b in (batch, batch.retain, batch.alternate)]
     for group, scored in zip(groups, module._score(groups), strict=True):
         expected = score_tokens(module.policy, group.batch)
@@ -161,7 +162,7 @@ def test_training_moves_unwanted_logits_down_and_logs_by_how_much(batching):
 
 @pytest.mark.parametrize(("beta", "pl_weight"), [(0.3, 0.0), (0.1, 0.5)])
 def test_the_first_loss_is_2_ln_2_over_beta_plus_weighted_pl(beta, pl_weight):
-    module, watch = unlearning(loss=Loss(beta=beta, pl_weight=pl_weight)), Watch()
+    module, watch = unlearning(loss=make_loss(beta=beta, pl_weight=pl_weight)), Watch()
     with torch.no_grad():
         batch, items = BATCHES[0], [tiny_models.ITEMS[0], tiny_models.ITEMS[2]]
         plain = tiny_models.plain_scores(module.policy, items)
@@ -176,7 +177,7 @@ def test_the_first_loss_is_2_ln_2_over_beta_plus_weighted_pl(beta, pl_weight):
 
 def test_the_retain_term_trains_on_the_paired_samples():
     pair = dataclasses.replace(shuffled((0, 2)), retain=shuffled((3, 1)))
-    module, watch = unlearning(loss=Loss(retain="ce", retain_weight=2.0)), Watch()
+    module, watch = unlearning(loss=make_loss(retain="ce", retain_weight=2.0)), Watch()
     with torch.no_grad():
         plain = tiny_models.plain_scores(module.policy, [tiny_models.ITEMS[3], tiny_models.ITEMS[1]])
     fit(module, [pair], watch)
@@ -187,7 +188,7 @@ def test_finetuning_needs_no_reference_and_follows_torchs_own_adamw_on_hugging_f
     # Independent of tif: the same three steps by hand, with the schedule's factors 1, 2/3, 1/3.
     batch, plain = shuffled((0, 1, 2, 3)), tiny_models.model().train()
     keys = {"optimizer": Optimizer(lr=1e-2, warmup_epochs=0, weight_decay=0.1), "gradient_clip_val": None}
-    module = unlearning(None, loss=Loss(forget="ce", on="all", preserve="none"), **keys)
+    module = unlearning(None, loss=make_loss(forget="ce", on="all", preserve="none"), **keys)
     fit(module, [batch] * 3)
     groups = [[p for p in plain.parameters() if (p.dim() > 1) is matrix] for matrix in (True, False)]
     own = torch.optim.AdamW([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}], weight_decay=0.1)
@@ -312,7 +313,7 @@ def test_a_steps_loss_and_gradient_are_those_of_the_whole_batch_however_it_is_sp
     reference = references.make_reference("cached", policy, tiny_models.ITEMS, 0, "packed")
     nudge(policy)
     plain = ScoredBatch(Scored(tiny_models.plain_scores(policy, tiny_models.ITEMS), reference.scores(batch)))
-    expected = losses.compute_loss(plain, batch, Loss(beta=0.3))
+    expected = losses.compute_loss(plain, batch, make_loss(beta=0.3))
     expected.total.backward()
     module = unlearning_module(policy, config(gradient_clip_val=None), "packed", reference)
     module.settings.data.max_tokens_per_batch = 16  # 25 tokens: two parts
@@ -331,7 +332,7 @@ def test_twenty_steps_on_packed_and_on_padded_batches_end_with_the_same_weights(
     batches = [shuffled(order) for order in ((0, 1, 2, 3), (2, 0), (3,), (1, 2, 3))] * 5
     trained = []
     for batching in ("packed", "padded"):
-        module = unlearning(batching=batching, loss=Loss(beta=0.3, pl_weight=0.1))
+        module = unlearning(batching=batching, loss=make_loss(beta=0.3, pl_weight=0.1))
         module.settings.data.max_tokens_per_batch = 18 if batching == "padded" else None
         fit(module, batches)
         trained.append(weights(module.policy))
@@ -372,7 +373,7 @@ class Gradient(L.Callback):
 
 
 def dual(**keys):
-    loss = Loss(forget="ga", on="all", preserve="none", retain="ce", retain_weight=2.0, dual=Dual(**keys))
+    loss = make_loss(forget="ga", on="all", preserve="none", retain="ce", retain_weight=2.0, dual=Dual(**keys))
     pair = dataclasses.replace(shuffled((0, 2)), retain=shuffled((3, 1)))
     return unlearning(None, loss=loss, max_epochs=3, optimizer=Optimizer(lr=1e-4, warmup_epochs=0)), pair
 
@@ -403,7 +404,7 @@ def test_the_retain_weight_is_in_the_checkpoint_where_it_moves_and_only_there():
 # --- the task vector
 
 
-TASK_VECTOR = Loss(forget="ce", on="all", preserve="none", task_vector=0.5)
+TASK_VECTOR = make_loss(forget="ce", on="all", preserve="none", task_vector=0.5)
 
 
 def test_a_task_vector_is_evaluated_with_weights_as_far_on_the_other_side_and_trained_on_this_one():

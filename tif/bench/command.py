@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from tif.bench.settings import BenchSettings
 from tif.config import load as config
 from tif.config.errors import ConfigError
+from tif.config.help import command_help
 
 # Each module has measure(settings) -> rows that JSON can hold, and make_table(rows).
 MODULES = {"eval": "evaluation", "identify": "identification"}
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(words):
-        print(f"{__doc__}\nKeys, with their defaults:\n{config.help_text(BenchSettings)}")
+        print(command_help(__doc__, BenchSettings))
         return 0
     try:
         settings = config.read(BenchSettings, [word for word in words if word != "--json"])

@@ -18,6 +18,7 @@ from tif.config.errors import ConfigError
 from tif.config.schema import Data, Loss, Model, Optimizer, TrainerKeys
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
 from tif.data.encoding import Batch, Encoded, Encoder, collate
+from tif.losses import make_loss
 from tif.models import load as models
 from tif.utils.torch_state import seeded
 
@@ -38,7 +39,7 @@ DEFAULT_SHAPE = {
 
 def tpo_loss(has_retain_term: bool) -> Loss:
     """Return the loss that is measured."""
-    return Loss(beta=0.3, pl_weight=0.01, retain="ce" if has_retain_term else "none")
+    return make_loss(beta=0.3, pl_weight=0.01, retain="ce" if has_retain_term else "none")
 
 
 @dataclasses.dataclass

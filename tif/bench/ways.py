@@ -15,8 +15,9 @@ import torch
 from torch.nn import functional as F
 
 from tif import losses
-from tif.config.schema import Loss
+from tif.config.loss import Loss, keys_of
 from tif.data.encoding import Batch
+from tif.losses.terms import Beta
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,7 +67,7 @@ class OthersWay:
         logits = compute_logits(self.policy, batch)
         with torch.no_grad():
             original = compute_logits(self.reference, batch)
-        lpl = logit_preference_loss(logits, original, batch, self.loss.beta)
+        lpl = logit_preference_loss(logits, original, batch, keys_of(self.loss, Beta).beta)
         if self.has_two_forwards:
             logits = compute_logits(self.policy, batch)
         loss = lpl + self.loss.pl_weight * preservation_loss(logits, batch)

@@ -1,4 +1,4 @@
-"""What is wrong with a user's input, and how it is collected and told. Used by every check before a run."""
+"""Errors of a user's input, and how checks collect them. Used by every check before a run."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ class ConfigError(ValueError):
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """Return an error's text on one line, cut to `limit` characters; the error's class where it has no text."""
+    """Return an error's text (or else its class) on one line of at most `limit` characters."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Checks of the folders that configuration keys name."""
+"""Checks of the folders that configuration keys name, before anything is written."""
 
 import os
 from pathlib import Path
@@ -7,13 +7,14 @@ from tif.config.errors import ConfigError
 
 
 def check_writable(key: str, folder: Path | str) -> None:
-    """Stop where a folder can neither be made nor written to.
+    """Check that a folder can be made and written to.
 
     Raises:
-        ConfigError: Naming the key.
+        ConfigError: If not; names the key.
     """
-    folder = Path(folder).absolute()
-    path = next(path for path in (folder, *folder.parents) if path.exists())
+    path = Path(folder).absolute()
+    while not path.exists():
+        path = path.parent
     if not path.is_dir():
         raise ConfigError(f"{key}: {path} is a file; want a folder")
     if not os.access(path, os.W_OK):

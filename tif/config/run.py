@@ -24,8 +24,8 @@ class Run:
     )
     keep_checkpoints: int = key(
         2,
-        "checkpoints that stay for resuming (the newest); with 1, a damaged one means starting over; "
-        "0 writes none",
+        "checkpoints that stay for resuming (the newest); with 1, a damaged one means starting "
+        "over; 0 writes none",
         at_least=0,
     )
     checkpoint_every_n_steps: int | None = key(

@@ -1,7 +1,7 @@
 """`Config`, the configuration of `python -m tif.fit`: its sections, and what must fit between them.
 
-Each section is a dataclass in the file of its name; `tif.config.keys.key` attaches to each key the sentence,
-choices and bounds that are shown and checked. All sections can be imported from here.
+Each section is a dataclass in the file of its name; `tif.config.keys.key` attaches to each key the
+sentence, choices and bounds that are shown and checked. All sections can be imported from here.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ from tif.config.data import Data, Fictitious
 from tif.config.evaluation import Eval, EvalRules, LmEval, MaxSamples
 from tif.config.identifier import Identifier
 from tif.config.keys import key
-from tif.config.loss import Loss
+from tif.config.loss import Loss, make_loss
 from tif.config.model import Lora, Model
 from tif.config.run import Logger, Run, Wandb
 from tif.config.trainer import Optimizer, TrainerKeys
 
 __all__ = [
-    "Config", "Data", "Eval", "EvalRules", "Fictitious", "Identifier", "LmEval", "Logger", "Lora", "Loss", "MaxSamples",
-    "Model", "Optimizer", "Run", "TrainerKeys", "Wandb", "key",
+    "Config", "Data", "Eval", "EvalRules", "Fictitious", "Identifier", "LmEval", "Logger", "Lora",
+    "Loss", "MaxSamples", "Model", "Optimizer", "Run", "TrainerKeys", "Wandb", "key",
 ]  # fmt: skip
 
 
@@ -30,13 +30,15 @@ class Config:
     data: Data = dataclasses.field(default_factory=Data)
     identifier: Identifier = dataclasses.field(default_factory=Identifier)
     model: Model = dataclasses.field(default_factory=Model)
-    loss: Loss = dataclasses.field(default_factory=Loss)
+    loss: Loss = dataclasses.field(default_factory=make_loss)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     trainer: TrainerKeys = dataclasses.field(default_factory=TrainerKeys)
     eval: Eval = dataclasses.field(default_factory=Eval)
     logger: Logger = dataclasses.field(default_factory=Logger)
     stages: dict[str, Any] = key(
-        {}, "runs that model.path and eval.retain_records may name (target, retain): each this config with its own keys"
+        {},
+        "runs that model.path and eval.retain_records may name (target, retain): each this config "
+        "with its own keys",
     )
     stage: str | None = key(None, "make this stage only")
 
@@ -46,31 +48,45 @@ class Config:
         problems = self.data.find_problems()
         if is_unlearning:
             problems += self.identifier.find_problems(self.model)
-        if is_unlearning and self.identifier.kind == "generative" and self.identifier.generative.dry_run:
+        if (
+            is_unlearning
+            and self.identifier.kind == "generative"
+            and self.identifier.generative.dry_run
+        ):
             problems.append(
-                "identifier.generative.dry_run: sends nothing, so there is nothing to unlearn; want "
-                "python -m tif.identify with the same keys"
+                "identifier.generative.dry_run: sends nothing, so there is nothing to unlearn; "
+                "want python -m tif.identify with the same keys"
             )
         problems += [f"loss.{problem}" for problem in self.loss.find_problems(self.data.train)]
         problems += self._strategy_problems(is_unlearning)
         problems += self.model.find_problems(self.trainer.strategy, self._is_negated())
         problems += self.eval.find_problems()
-        if is_unlearning and self.eval.enabled and self.eval.forget_quality and not self.eval.retain_records:
+        if (
+            is_unlearning
+            and self.eval.enabled
+            and self.eval.forget_quality
+            and not self.eval.retain_records
+        ):
             problems.append(
-                f"eval.retain_records: {self.data.forget_quality_name()} needs the retain model's records, got null; "
-                "give a run's eval folder or a stage that makes them, or eval.forget_quality=false"
+                f"eval.retain_records: {self.data.forget_quality_name()} needs the retain model's "
+                "records, got null; give a run's eval folder or a stage that makes them, or "
+                "eval.forget_quality=false"
             )
         if self.loss.is_whp_at_inference(self.data.train) and self.run.export:
             problems.append(
-                "run.export: the logits of loss.whp are made of two models, which are no one model/; want false, or "
-                "forget=whp, which learns them"
+                "run.export: the logits of loss.whp are made of two models, which are no one "
+                "model/; want false, or forget=whp, which learns them"
             )
         if not self.model.path and not self.model.init:
             problems.append(
-                "model.path: want a Hugging Face folder or hub name, or model.init for a model from scratch"
+                "model.path: want a Hugging Face folder or hub name, or model.init for a model "
+                "from scratch"
             )
         if self.data.template != "chat" and "{prompt}" not in self.data.template:
-            problems.append(f"data.template: want a text with {{prompt}} in it, or chat; got {self.data.template!r}")
+            problems.append(
+                "data.template: want a text with {prompt} in it, or chat; got "
+                f"{self.data.template!r}"
+            )
         return problems
 
     def _is_negated(self) -> bool:
@@ -83,14 +99,17 @@ class Config:
         if self.trainer.strategy != "fsdp2":
             return problems
         if is_unlearning and self.loss.whp is not None:
-            problems.append("trainer.strategy: loss.whp needs whole models, fsdp2 has shards; want ddp or auto")
+            problems.append(
+                "trainer.strategy: loss.whp needs whole models, fsdp2 has shards; want ddp or auto"
+            )
         if self._is_negated():
             problems.append(
-                "trainer.strategy: loss.task_vector needs whole weights, fsdp2 has shards; want ddp or auto"
+                "trainer.strategy: loss.task_vector needs whole weights, fsdp2 has shards; want "
+                "ddp or auto"
             )
         if self.optimizer.name != "adamw":
             problems.append(
-                f"optimizer.name: {self.optimizer.name} (bitsandbytes) updates whole weights, fsdp2 has shards; want "
-                "adamw, or trainer.strategy=ddp"
+                f"optimizer.name: {self.optimizer.name} (bitsandbytes) updates whole weights, "
+                "fsdp2 has shards; want adamw, or trainer.strategy=ddp"
             )
         return problems

@@ -13,14 +13,17 @@ class TrainerKeys:
     accelerator: str = key("auto", "cpu, gpu, auto, ...")
     devices: str = key(
         "auto",
-        "number of devices on this node, a process each, or auto; under srun and torchrun theirs count",
+        "number of devices on this node, a process each, or auto; under srun and torchrun theirs "
+        "count",
     )
     strategy: str = key(
         "auto",
         "auto; ddp (a copy on each device); fsdp2 (weights, gradients, optimizer and reference in "
         "shards); any other name that Lightning knows",
     )
-    precision: str = key("32-true", "32-true, bf16-mixed, bf16-true, ...; losses are always float32")
+    precision: str = key(
+        "32-true", "32-true, bf16-mixed, bf16-true, ...; losses are always float32"
+    )
     gradient_clip_val: float | None = key(1.0, "clip the gradient's norm; null = off", above=0)
     log_every_n_steps: int = key(1, "steps between two training rows of metrics.jsonl", at_least=1)
 
@@ -28,8 +31,8 @@ class TrainerKeys:
         """Return the problems of the section, one line each."""
         if self.strategy in ("fsdp", "fsdp_cpu_offload"):
             return [
-                f"trainer.strategy: {self.strategy} is the older FSDP, which tif does not shard for; "
-                "want fsdp2"
+                f"trainer.strategy: {self.strategy} is the older FSDP, which tif does not shard "
+                "for; want fsdp2"
             ]
         return []
 
@@ -41,8 +44,8 @@ class Optimizer:
     name: str = key(
         "adamw",
         "adamw: torch's, fused; adamw8bit: its state in 8 bits, 2 bytes a weight instead of 8; "
-        "paged_: on a GPU the state moves to the CPU's memory when there is no room (the last three "
-        "are bitsandbytes')",
+        "paged_: on a GPU the state moves to the CPU's memory when there is no room (the last "
+        "three are bitsandbytes')",
         choices=("adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit"),
     )
     lr: float = key(1e-5, "peak learning rate", above=0)

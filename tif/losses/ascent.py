@@ -1,40 +1,58 @@
-"""Gradient ascent and its weighted forms: no reference. Lower is better, and none but the weights bounds them below."""
+"""Gradient ascent and its weighted forms: no reference.
+
+Lower is better, and only the weights bound these terms below.
+"""
+
+import dataclasses
 
 import torch
 
-from tif.config.schema import Loss
+from tif.config.keys import key
 from tif.losses.finetune import cross_entropy
-from tif.losses.terms import Inputs, term
+from tif.losses.terms import Beta, Inputs, NoKeys, term
 
 
-@term()
-def ga(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Gradient ascent: minus the cross-entropy, nats per token of the batch.
+@term("ga")
+def ga(inputs: Inputs, keys: NoKeys) -> torch.Tensor:
+    """Raise the loss of the answers (gradient ascent).
 
-    Source: locuslab/tofu dataloader.py (grad_ascent; with retain=ce grad_diff, with retain=kl KL); unbounded below.
+    Minus the cross-entropy, nats per token of the batch; unbounded below.
+
+    Source: locuslab/tofu dataloader.py (grad_ascent; with retain=ce grad_diff, with retain=kl KL).
     """
-    return -cross_entropy(x)
+    return -cross_entropy(inputs)
 
 
-@term()
-def wga(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Weighted gradient ascent: mean of p^beta log p over the tokens, p^beta without gradient.
+@term("wga", keys=Beta)
+def wga(inputs: Inputs, keys: Beta) -> torch.Tensor:
+    """Raise the loss, less where a token is unlikely already.
 
-    Tokens that are already unlikely weigh less. Source: arXiv 2502.19301; open-unlearning src/trainer/utils.py.
+    Mean over tokens of p^beta log p, p^beta without gradient.
+
+    Source: arXiv 2502.19301; open-unlearning src/trainer/utils.py.
     """
-    return x.token_mean(_probability(x) ** cfg.beta * x.policy.logprob)
+    return inputs.token_mean(_probability(inputs) ** keys.beta * inputs.policy.logprob)
 
 
-@term()
-def satimp(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Saturation and importance: mean of p^beta (1 - p)^beta2 log p over the tokens, the weights without gradient.
+@dataclasses.dataclass
+class SatImpKeys(Beta):
+    """Keys of satimp."""
+
+    beta2: float = key(1.0, "satimp: power of 1 - probability", at_least=0)
+
+
+@term("satimp", keys=SatImpKeys)
+def satimp(inputs: Inputs, keys: SatImpKeys) -> torch.Tensor:
+    """Raise the loss, weighted by saturation and importance.
+
+    Mean over tokens of p^beta (1 - p)^beta2 log p, the weights without gradient.
 
     Source: arXiv 2505.11953; open-unlearning src/trainer/utils.py.
     """
-    p = _probability(x)
-    return x.token_mean(p**cfg.beta * (1 - p) ** cfg.beta2 * x.policy.logprob)
+    p = _probability(inputs)
+    return inputs.token_mean(p**keys.beta * (1 - p) ** keys.beta2 * inputs.policy.logprob)
 
 
-def _probability(x: Inputs) -> torch.Tensor:
+def _probability(inputs: Inputs) -> torch.Tensor:
     # Rounding can put a log-probability above 0, and a power of 1 - p must not see that.
-    return x.policy.logprob.detach().exp().clamp(max=1)
+    return inputs.policy.logprob.detach().exp().clamp(max=1)

@@ -1,172 +1,161 @@
 """Terms of whole distributions and of hidden states: a number at each answer token, then its mean.
 
-`tif.scoring.token_values` computes the numbers for a few samples at a time; no (B, T, V) tensor is held. z are the
-policy's logits (K, V), y the true token, all in float32.
+z are the policy's logits (K, V), y the true token, all in float32.
 """
+
+import dataclasses
 
 import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from tif.config.schema import Loss
-from tif.losses.terms import Inputs, term
-from tif.scoring.token_scores import Outputs, PerToken
+from tif.config.keys import key
+from tif.losses.terms import Beta, NoKeys, per_token_term
+from tif.scoring.token_scores import Outputs
 
 
-def _kl(cfg: Loss) -> PerToken:
-    def value(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
-        assert reference is not None
-        log_p, log_ref = policy.logits.log_softmax(1), reference.logits.log_softmax(1)
-        return (log_ref.exp() * (log_ref - log_p)).sum(1)
+@per_token_term("kl", role="retain", reference=True)
+def kl(policy: Outputs, reference: Outputs, keys: NoKeys) -> torch.Tensor:
+    """Stay near the original model.
 
-    return PerToken(value, reference=True)
+    KL(original || policy), nats per token; 0 where nothing changed.
 
-
-@term(per_token=_kl)
-def kl(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Mean over tokens of KL(original || policy), nats; 0 where nothing changed. A retain term.
-
-    Source: locuslab/tofu dataloader.py (KL) and open-unlearning src/trainer/utils.py, which average over prompt and
-    padding too; jaechan-repo/muse_bench takes raw logits for probabilities. Here: answer tokens, probabilities.
+    Source: locuslab/tofu dataloader.py (KL) and open-unlearning src/trainer/utils.py, which average
+    over prompt and padding too; jaechan-repo/muse_bench takes raw logits for probabilities. Here:
+    answer tokens, probabilities.
     """
-    return x.token_mean(x.token_values)
+    log_p, log_ref = policy.logits.log_softmax(1), reference.logits.log_softmax(1)
+    return (log_ref.exp() * (log_ref - log_p)).sum(1)
 
 
-def _undial(cfg: Loss) -> PerToken:
-    def value(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
-        assert reference is not None
-        lowered = reference.logits
-        at = policy.targets[:, None]
-        lowered = lowered.scatter(1, at, lowered.gather(1, at) - cfg.beta)
-        return -(lowered.softmax(1) * policy.logits.log_softmax(1)).sum(1)
+@per_token_term("undial", reference=True, keys=Beta)
+def undial(policy: Outputs, reference: Outputs, keys: Beta) -> torch.Tensor:
+    """Distil the original model with its true token's logit lowered by beta.
 
-    return PerToken(value, reference=True)
+    Cross-entropy, nats per token; the least value is the entropy of the adjusted distribution.
 
-
-@term(per_token=_undial)
-def undial(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Self-distillation: cross-entropy to the original's softmax with beta taken from the true token's logit.
-
-    Nats per token; its least value is the entropy of the adjusted distribution. Source: arXiv 2402.10052;
-    open-unlearning src/trainer/utils.py, which averages over prompt and padding too (and lowers token V-100 there).
+    Source: arXiv 2402.10052; open-unlearning src/trainer/utils.py, which averages over prompt and
+    padding too (and lowers token V-100 there).
     """
-    return x.token_mean(x.token_values)
+    position = policy.targets[:, None]
+    lowered = reference.logits.gather(1, position) - keys.beta
+    adjusted = reference.logits.scatter(1, position, lowered)
+    return -(adjusted.softmax(1) * policy.logits.log_softmax(1)).sum(1)
 
 
-def _ceu(cfg: Loss) -> PerToken:
-    def value(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
-        logits = policy.logits
-        wanted = logits.detach().scatter(1, policy.targets[:, None], -torch.inf).softmax(1)
-        return -(wanted * logits.log_softmax(1)).sum(1)
+@per_token_term("ceu")
+def ceu(policy: Outputs, reference: None, keys: NoKeys) -> torch.Tensor:
+    """Learn the policy's own distribution without the true token (CE-U).
 
-    return PerToken(value)
+    Cross-entropy, nats per token; the target has no gradient.
 
-
-@term(per_token=_ceu)
-def ceu(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """CE-U: cross-entropy to the policy's own softmax with the true token struck out (no gradient), nats per token.
-
-    Source: arXiv 2503.01224; open-unlearning src/trainer/unlearn/ceu.py. The authors leave out the answer's first
+    Source: arXiv 2503.01224; open-unlearning src/trainer/unlearn/ceu.py. The authors leave out the
+    answer's first
     token: `loss.skip=1`.
     """
-    return x.token_mean(x.token_values)
+    others = policy.logits.detach().scatter(1, policy.targets[:, None], -torch.inf)
+    return -(others.softmax(1) * policy.logits.log_softmax(1)).sum(1)
 
 
-def _whp(cfg: Loss) -> PerToken:
-    def value(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
-        assert reference is not None
-        return cross_entropy(policy.logits, reference.logits.argmax(1), reduction="none")
+@per_token_term("whp", reference=True, lowered=True)
+def whp(policy: Outputs, reference: Outputs, keys: NoKeys) -> torch.Tensor:
+    """Learn the token of the largest lowered logit (Who's Harry Potter, distilled).
 
-    return PerToken(value, reference=True, lowered=True)
+    Cross-entropy, nats per token. The lowered logits are z_start - alpha relu(z_reinforced -
+    z_start), alpha = `loss.whp`, see tif.models.whp.
 
-
-@term(per_token=_whp)
-def whp(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Who's Harry Potter, distilled: cross-entropy to the token of the largest lowered logit, nats per token.
-
-    The lowered logits are z_start - alpha relu(z_reinforced - z_start), see models.whp. Source: arXiv 2310.02238. Left
-    out: the paper's second half, a dictionary of names and generic ones for them, which someone has to write.
+    Source: arXiv 2310.02238. Left out: the paper's second half, a dictionary of names and generic
+    ones for them, which someone has to write.
     """
-    return x.token_mean(x.token_values)
+    return cross_entropy(policy.logits, reference.logits.argmax(1), reduction="none")
 
 
-def _pdu(cfg: Loss) -> PerToken:
-    def value(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
-        logits = policy.logits
-        return (logits.amax(1) - logits.mean(1)) ** 2
+@per_token_term("pdu")
+def pdu(policy: Outputs, reference: None, keys: NoKeys) -> torch.Tensor:
+    """Flatten the distribution over the vocabulary.
 
-    return PerToken(value)
+    Mean over tokens of (max z - mean z)^2, in logits squared; 0 = all tokens alike.
 
-
-@term(per_token=_pdu)
-def pdu(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Flatten the distribution: mean over tokens of (max z - mean z)^2, in logits squared; 0 = all tokens alike.
-
-    Source: open-unlearning src/trainer/unlearn/pdu.py (primal-dual unlearning, with `loss.dual`), which averages over
-    prompt and padding too.
+    Source: open-unlearning src/trainer/unlearn/pdu.py (primal-dual unlearning, with `loss.dual`),
+    which averages over prompt and padding too.
     """
-    return x.token_mean(x.token_values)
+    return (policy.logits.amax(1) - policy.logits.mean(1)) ** 2
 
 
-def _muse_logit_npo(cfg: Loss) -> PerToken:
-    def value(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
-        assert reference is not None
-        change = reference.logits - policy.logits
-        return (-2 / cfg.beta * logsigmoid(cfg.beta * change)).mean(1)
+@per_token_term("muse_logit_npo", reference=True, keys=Beta)
+def muse_logit_npo(policy: Outputs, reference: Outputs, keys: Beta) -> torch.Tensor:
+    """Lower all logits of the vocabulary, with saturation; legacy, use `npo` for anything new.
 
-    return PerToken(value, reference=True)
+    Mean over the vocabulary of -(2 / beta) log sig(beta (z_ref - z)). What MUSE's released code
+    calls NPO, with which its published numbers were made.
 
-
-@term(per_token=_muse_logit_npo)
-def muse_logit_npo(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Legacy: mean over tokens and over the whole vocabulary of -(2 / beta) log sig(beta (z_ref - z)).
-
-    What MUSE's released code calls NPO, with which its published numbers were made; use `npo` for anything new. Source:
-    jaechan-repo/muse_bench baselines/baselines/iterative.py, which averages over prompt and padding too.
+    Source: jaechan-repo/muse_bench baselines/baselines/iterative.py, which averages over prompt and
+    padding too.
     """
-    return x.token_mean(x.token_values)
+    change = reference.logits - policy.logits
+    return (-2 / keys.beta * logsigmoid(keys.beta * change)).mean(1)
+
+
+@dataclasses.dataclass
+class Rmu:
+    """Where hidden states are steered, and whereto."""
+
+    layer: int = key(
+        7,
+        "decoder layer whose output is steered, counted from 0; retain=hidden keeps it",
+        at_least=0,
+    )
+    scale: float = key(
+        2.0, "length of the random vector that forget tokens are steered to", above=0
+    )
+    seed: int = key(0, "draws that vector", at_least=0)
+
+
+@dataclasses.dataclass
+class RmuKeys:
+    """Keys of rmu and hidden."""
+
+    rmu: Rmu = dataclasses.field(default_factory=Rmu)
 
 
 def control_vector(size: int, scale: float, seed: int) -> torch.Tensor:
-    """(size,) float32 of length `scale`: uniform in the unit cube, then scaled. Global random state untouched."""
+    """Return (size,) float32 of length `scale`: uniform in the unit cube, then scaled.
+
+    The global random state is not touched.
+    """
     vector = torch.rand(size, generator=torch.Generator().manual_seed(seed))
     return vector / vector.norm() * scale
 
 
-def _rmu(cfg: Loss) -> PerToken:
-    def value(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
-        assert policy.hidden is not None
-        goal = control_vector(policy.hidden.shape[1], cfg.rmu.scale, cfg.rmu.seed).to(policy.hidden.device)
-        return (policy.hidden - goal).square().mean(1)
+@per_token_term("rmu", keys=RmuKeys, reduction="sample", layer=lambda keys: keys.rmu.layer)
+def rmu(policy: Outputs, reference: None, keys: RmuKeys) -> torch.Tensor:
+    """Steer hidden states to a random vector (RMU): mean squared distance, averaged per sample.
 
-    return PerToken(value, layer=cfg.rmu.layer)
-
-
-@term(per_token=_rmu)
-def rmu(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Misdirection: mean squared distance of the tokens' hidden states from one random vector, averaged per sample.
-
-    Source: arXiv 2403.03218; open-unlearning src/trainer/unlearn/rmu.py (mean over answer tokens, the vector from
-    torch.rand). The paper trains three layers' down-projections, open-unlearning's configuration all weights, as here.
+    Source: arXiv 2403.03218; open-unlearning src/trainer/unlearn/rmu.py (mean over answer tokens,
+    the vector from torch.rand). The paper trains three layers' down-projections, open-unlearning's
+    configuration all weights, as here.
     """
-    return _sample_token_mean(x)
+    assert policy.hidden is not None
+    goal = control_vector(policy.hidden.shape[1], keys.rmu.scale, keys.rmu.seed).to(
+        policy.hidden.device
+    )
+    return (policy.hidden - goal).square().mean(1)
 
 
-def _hidden(cfg: Loss) -> PerToken:
-    def value(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
-        assert policy.hidden is not None
-        assert reference is not None
-        assert reference.hidden is not None
-        return (policy.hidden - reference.hidden).square().mean(1)
+@per_token_term(
+    "hidden",
+    role="retain",
+    keys=RmuKeys,
+    reduction="sample",
+    layer=lambda keys: keys.rmu.layer,
+    reference=True,
+)
+def hidden(policy: Outputs, reference: Outputs, keys: RmuKeys) -> torch.Tensor:
+    """Keep hidden states where they were (RMU's retain term).
 
-    return PerToken(value, reference=True, layer=cfg.rmu.layer)
+    Mean squared distance, averaged per sample.
 
-
-@term(per_token=_hidden)
-def hidden(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """RMU's retain term: mean squared distance from the original's hidden states, averaged per sample."""
-    return _sample_token_mean(x)
-
-
-def _sample_token_mean(x: Inputs) -> torch.Tensor:
-    assert x.token_values is not None
-    return x.sample_mean((x.token_values * x.mask).sum(1) / x.mask.sum(1).clamp(min=1))
+    Source: arXiv 2403.03218; open-unlearning src/trainer/unlearn/rmu.py.
+    """
+    assert policy.hidden is not None
+    assert reference.hidden is not None
+    return (policy.hidden - reference.hidden).square().mean(1)

@@ -1,21 +1,23 @@
-"""Plain finetuning: what makes target and retain models, and the retain term of unlearning losses."""
+"""Cross-entropy: finetunes target and retain models; the retain term of most losses."""
 
 import torch
 
-from tif.config.schema import Loss
-from tif.losses.terms import Inputs, term
+from tif.losses.terms import Inputs, NoKeys, term
 
 
-def cross_entropy(x: Inputs) -> torch.Tensor:
-    """Mean negative log-likelihood of the masked tokens of the whole batch, as Hugging Face's causal LMs compute it.
+def cross_entropy(inputs: Inputs) -> torch.Tensor:
+    """Return the mean negative log-likelihood of the counting tokens, as Hugging Face's LMs do.
 
     Returns:
-        Scalar in nats per token; lower is better; 0 where the mask is empty.
+        Scalar in nats per token; lower is better; 0 where no token counts.
     """
-    return -x.token_mean(x.policy.logprob)
+    return -inputs.token_mean(inputs.policy.logprob)
 
 
-@term()
-def ce(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """`cross_entropy` as a term."""
-    return cross_entropy(x)
+@term("ce", role="both")
+def ce(inputs: Inputs, keys: NoKeys) -> torch.Tensor:
+    """Learn the answers: cross-entropy, nats per token of the batch.
+
+    Source: Hugging Face's causal LMs; as a retain term locuslab/tofu dataloader.py (grad_diff).
+    """
+    return cross_entropy(inputs)

@@ -1,75 +1,97 @@
-"""Preference losses: the answer against the original model's, against nothing, or against an alternate.
+"""Preference losses: the answer against the original model's, nothing, or an alternate.
 
 An alternate is a refusal or another answer, as `loss.alternates` says.
 
-S = negative log-likelihood (nats) of a sample's masked tokens; log sig = log-sigmoid. Lower is better. A sample without
-a masked token adds 0, as in LPL (the authors' codes have no masks): nothing in it should be lowered or replaced.
+S = negative log-likelihood (nats) of a sample's counting tokens; log sig = log-sigmoid. Lower is
+better. A sample without a counting token adds 0, as in LPL (the authors' codes have no masks):
+nothing in it should be lowered or replaced.
 """
+
+import dataclasses
 
 import torch
 from torch.nn.functional import logsigmoid
 
-from tif.config.schema import Loss
+from tif.config.keys import key
 from tif.losses.finetune import cross_entropy
-from tif.losses.terms import Inputs, nll, term
+from tif.losses.terms import Beta, Inputs, NoKeys, nll, or_one, term
 
 
-@term(reference=True)
-def npo(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Negative Preference Optimization: mean over samples of -(2 / beta) log sig(beta (S - S_ref)).
+@term("npo", reference=True, keys=Beta)
+def npo(inputs: Inputs, keys: Beta) -> torch.Tensor:
+    """Make the answer less likely than it was (Negative Preference Optimization), with saturation.
 
-    2 ln 2 / beta at the start, 0 when the answer is forgotten. Source: arXiv 2404.05868; licong-lin/
-    negative-preference-optimization TOFU/dataloader.py.
+    Mean over samples of -(2 / beta) log sig(beta (S - S_ref)): 2 ln 2 / beta at the start, 0 when
+    the answer is forgotten.
+
+    Source: arXiv 2404.05868; licong-lin/negative-preference-optimization TOFU/dataloader.py.
     """
-    ratio = nll(x.policy, x.mask) - nll(x.reference, x.mask)
-    return x.sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * ratio))
+    return inputs.sample_mean(-2 / keys.beta * logsigmoid(keys.beta * _nll_rise(inputs)))
 
 
-@term()
-def simnpo(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """NPO without a reference: mean over samples of -(2 / beta) log sig(beta (S / n - gamma)), n masked tokens.
+@dataclasses.dataclass
+class SimNpoKeys(Beta):
+    """Keys of simnpo."""
 
-    Source: arXiv 2410.07163; open-unlearning src/trainer/unlearn/simnpo.py, which has gamma inside beta as here.
+    gamma: float = key(0.0, "simnpo: margin in nats per token", at_least=0)
+
+
+@term("simnpo", keys=SimNpoKeys)
+def simnpo(inputs: Inputs, keys: SimNpoKeys) -> torch.Tensor:
+    """Make the answer unlikely per token, without a reference (SimNPO).
+
+    Mean over samples of -(2 / beta) log sig(beta (S / n - gamma)), n counting tokens.
+
+    Source: arXiv 2410.07163; open-unlearning src/trainer/unlearn/simnpo.py, which has gamma inside
+    beta as here.
     """
-    per_token = nll(x.policy, x.mask) / x.mask.sum(1).clamp(min=1)
-    return x.sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * (per_token - cfg.gamma)))
+    per_token = nll(inputs.policy, inputs.weight) / or_one(inputs.weight.sum(1))
+    return inputs.sample_mean(-2 / keys.beta * logsigmoid(keys.beta * (per_token - keys.gamma)))
 
 
-@term(alternate=True)
-def idk(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Cross-entropy of an alternate in the answer's place, nats per token; the answer itself is not looked at.
+@term("idk", alternate=True)
+def idk(inputs: Inputs, keys: NoKeys) -> torch.Tensor:
+    """Learn an alternate instead of the answer.
 
-    Source: locuslab/tofu dataloader.py (idk), which takes one mean over refusals and retain answers together; here each
-    term has its own mean, so that a long retain answer does not outweigh the refusal.
+    The alternate's cross-entropy, nats per token; the answer itself is not read.
+
+    Source: locuslab/tofu dataloader.py (idk), which takes one mean over refusals and retain answers
+    together; here each term has its own mean, so that a long retain answer does not outweigh the
+    refusal.
     """
-    assert x.alternate is not None
-    return cross_entropy(x.alternate)
+    assert inputs.alternate is not None
+    return cross_entropy(inputs.alternate)
 
 
-@term(reference=True, alternate=True)
-def dpo(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Direct Preference Optimization of an alternate: mean of -(2 / beta) log sig(beta (S - S_ref - R + R_ref)).
+@term("dpo", reference=True, alternate=True, keys=Beta)
+def dpo(inputs: Inputs, keys: Beta) -> torch.Tensor:
+    """Prefer an alternate to the answer (Direct Preference Optimization).
 
-    R is S of the alternate. Source: arXiv 2305.18290, eq. 7, with NPO's factor 2 / beta as in open-unlearning
-    src/trainer/utils.py and licong-lin/negative-preference-optimization. With generated alternates: AltPO, arXiv
-    2409.13474, whose code has the same factor.
+    Mean over samples of -(2 / beta) log sig(beta (S - S_ref - R + R_ref)), R = S of the alternate.
+
+    Source: arXiv 2305.18290, eq. 7, with NPO's factor 2 / beta as in open-unlearning
+    src/trainer/utils.py and licong-lin/negative-preference-optimization. With generated alternates:
+    AltPO, arXiv 2409.13474, whose code has the same factor.
     """
-    return x.sample_mean(-2 / cfg.beta * logsigmoid(cfg.beta * (_rise(x) - _rise(x.alternate))))
+    margin = _nll_rise(inputs) - _nll_rise(inputs.alternate)
+    return inputs.sample_mean(-2 / keys.beta * logsigmoid(keys.beta * margin))
 
 
-@term(reference=True, alternate=True, needs_whole_batch=lambda cfg: True)
-def kto(x: Inputs, cfg: Loss) -> torch.Tensor:
-    """Kahneman-Tversky Optimization: mean of 1 - (2 / beta) log sig(k + beta (S - S_ref)), k = mean(R_ref - R).
+@term("kto", reference=True, alternate=True, keys=Beta, whole_batch_key=lambda keys: "forget")
+def kto(inputs: Inputs, keys: Beta) -> torch.Tensor:
+    """Make the answer less likely, relative to alternates (Kahneman-Tversky Optimization).
 
-    k has no gradient: the alternate only sets the point from which the answer's loss counts. Source: arXiv 2402.01306
-    as licong-lin/negative-preference-optimization TOFU/dataloader.py has it (kto_logsigmoid); k is neither clamped at 0
-    nor scaled by beta there.
+    Mean of 1 - (2 / beta) log sig(k + beta (S - S_ref)), k = mean(R_ref - R) without gradient: the
+    alternate only sets the point from which the answer's loss counts.
+
+    Source: arXiv 2402.01306 as licong-lin/negative-preference-optimization TOFU/dataloader.py has
+    it (kto_logsigmoid); k is neither clamped at 0 nor scaled by beta there.
     """
-    kept = -_rise(x.alternate).detach().mean()
-    return x.sample_mean(1 - 2 / cfg.beta * logsigmoid(kept + cfg.beta * _rise(x)))
+    k = -_nll_rise(inputs.alternate).detach().mean()
+    return inputs.sample_mean(1 - 2 / keys.beta * logsigmoid(k + keys.beta * _nll_rise(inputs)))
 
 
-def _rise(x: Inputs | None) -> torch.Tensor:
-    """(B,) S - S_ref: how much less likely than at the start (nats)."""
-    assert x is not None  # the term says that it needs them
-    return nll(x.policy, x.mask) - nll(x.reference, x.mask)
+def _nll_rise(inputs: Inputs | None) -> torch.Tensor:
+    """Return (B,) S - S_ref: how much less likely than at the start (nats)."""
+    assert inputs is not None  # the term declares that it needs them
+    return nll(inputs.policy, inputs.weight) - nll(inputs.reference, inputs.weight)

@@ -1,20 +1,31 @@
-"""What a term of a loss is made from: `Term`, what it sees, and the means that terms share.
+"""What a loss term is made from: its inputs, its registration, the means that terms share.
 
-The batch of an optimizer step may be scored in parts, on one process or several. A term's value for a part is that
-part's share of the batch's value, so that the parts' values and gradients add up to those of the batch in one piece:
-sums are divided by the sizes of the whole batch, which `Inputs.sample_mean` and `Inputs.token_mean` do.
+    @term("npo", reference=True, keys=Beta)
+    def npo(inputs: Inputs, keys: Beta) -> torch.Tensor: ...
+
+`@term` is for functions of token scores, `@per_token_term` for functions of whole distributions or
+hidden states. A term of one's own, outside tif, is written in the same way and selected by
+`loss.forget=module:function`.
+
+The batch of an optimizer step may be scored in parts, on one process or several. A term's value for
+a part is that part's share of the batch's value, so that the parts' values and gradients add up to
+those of the batch: sums are divided by the counts of the whole batch, which `Inputs.sample_mean`
+and `Inputs.token_mean` do.
 
 Shapes: B samples, T tokens, K answer tokens, V vocabulary.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from tif.config.schema import Loss
-from tif.scoring.token_scores import PerToken, TokenScores
+from tif.config import methods
+from tif.config.keys import key
+from tif.config.loss import Loss, keys_of
+from tif.config.methods import Method
+from tif.scoring.token_scores import Outputs, PerToken, TokenScores
 
 
 @dataclasses.dataclass
@@ -34,7 +45,7 @@ class Scored:
 
 @dataclasses.dataclass
 class ScoredBatch:
-    """The scores of a batch: its forget samples and, where the terms read them, retain samples and alternates."""
+    """The scores of a batch's forget samples and, where read, retain samples and alternates."""
 
     forget: Scored
     retain: Scored | None = None
@@ -47,63 +58,165 @@ class Inputs:
 
     Attributes:
         policy, reference, token_values: as in `Scored`.
-        mask: (B, T-1) bool, True where the token to predict counts.
-        alternate: the same of each prompt with an alternate (a refusal, or another answer), all of whose tokens count;
-            where the term asks for it.
+        weight: (B, T-1) float32, how much the token to predict counts: 0 or 1 for a mask of
+            unwanted words.
+        alternate: the same of each prompt with an alternate (a refusal, or another answer), all of
+            whose tokens count; where the term asks for it.
         samples: of the whole batch, of which these may be a part; None = these.
-        tokens: () long, the counting tokens of the whole batch; None = these.
+        weight_sum: () sum of the weights of the whole batch; None = of these.
     """
 
     policy: TokenScores
-    mask: torch.Tensor
+    weight: torch.Tensor
     reference: TokenScores | None = None
     token_values: torch.Tensor | None = None
     alternate: "Inputs | None" = None
     samples: int | None = None
-    tokens: torch.Tensor | None = None
+    weight_sum: torch.Tensor | None = None
 
     def token_mean(self, values: torch.Tensor | None) -> torch.Tensor:
-        """Mean of (B, T-1) values over the batch's masked tokens; 0 where there are none."""
-        assert values is not None  # the term says that it needs them
-        tokens = self.mask.sum() if self.tokens is None else self.tokens
-        return (values * self.mask).sum() / tokens.clamp(min=1)
+        """Return the weighted mean of (B, T-1) values over the batch's tokens; 0 without any."""
+        assert values is not None  # the term declares that it needs them
+        weight_sum = self.weight.sum() if self.weight_sum is None else self.weight_sum
+        return (values * self.weight).sum() / or_one(weight_sum)
 
     def sample_mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean of (B,) values over the batch's samples; one without a masked token adds 0."""
-        return torch.where(self.mask.any(1), values, 0).sum() / (self.samples or len(values))
+        """Return the mean of (B,) values over the batch's samples; those without a token add 0."""
+        return torch.where((self.weight != 0).any(1), values, 0).sum() / (
+            self.samples or len(values)
+        )
+
+    def mean_in_sample(self, values: torch.Tensor | None) -> torch.Tensor:
+        """Return (B,) weighted means of (B, T-1) values in each sample; 0 without tokens."""
+        assert values is not None
+        return (values * self.weight).sum(1) / or_one(self.weight.sum(1))
+
+
+def or_one(total: torch.Tensor) -> torch.Tensor:
+    """Return a sum of weights, with 1 instead of 0, to divide by."""
+    return torch.where(total == 0, 1, total)
+
+
+def nll(scores: TokenScores | None, weight: torch.Tensor) -> torch.Tensor:
+    """Return (B,) negative log-likelihoods of the samples' counting tokens (nats)."""
+    assert scores is not None  # the term declares that it needs them
+    return -(scores.logprob * weight).sum(1)
+
+
+@dataclasses.dataclass
+class NoKeys:
+    """The keys of a term without keys of its own."""
+
+
+@dataclasses.dataclass
+class Beta:
+    """`loss.beta`, which several terms share."""
+
+    beta: float = key(
+        0.3,
+        "lpl, npo, simnpo, dpo, kto: larger saturates sooner; undial: logits taken from the true "
+        "token; wga, satimp: power of its probability",
+        above=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class Term:
-    """A forget or retain term and what it needs.
+class Term(Method):
+    """A forget or retain term and what it needs; calling it gives its value.
 
     Attributes:
-        value: (inputs, section `loss`) -> scalar to minimise, the share of these samples in the batch's; finite, and 0
-            without gradient, for an empty mask.
-        reference: reads the original model's token scores.
-        alternate: reads the scores of alternates.
-        per_token: makes of section `loss` what is computed at each answer token, `Inputs.token_values`.
-        needs_whole_batch: section `loss` -> whether samples of a batch enter each other's value in other ways than a
-            mean, so that the batch cannot be scored in parts.
+        value: (inputs, keys) -> scalar to minimise, the share of these samples in the batch's;
+            finite, and 0 without gradient, where no token counts.
+        reference: whether it reads the original model's token scores.
+        alternate: whether it reads the scores of alternates.
+        per_token: section `loss` -> what is computed at each answer token, `Inputs.token_values`.
+        whole_batch_key: keys -> the key because of which samples of a batch enter each other's
+            value in other ways than a mean, so that the batch cannot be scored in parts; None where
+            it can.
     """
 
-    value: Callable[[Inputs, Loss], torch.Tensor]
+    value: Callable[[Inputs, Any], torch.Tensor]
     reference: bool = False
     alternate: bool = False
     per_token: Callable[[Loss], PerToken] | None = None
-    needs_whole_batch: Callable[[Loss], bool] = lambda cfg: False
+    whole_batch_key: Callable[[Any], str | None] = lambda keys: None
 
-    def __call__(self, inputs: Inputs, cfg: Loss) -> torch.Tensor:
-        """The term's value."""
-        return self.value(inputs, cfg)
-
-
-def term(**needs: Any) -> Callable[[Callable[[Inputs, Loss], torch.Tensor]], Term]:
-    """Decorator that makes a function of (inputs, cfg) a `Term`; `needs` are the Term's other fields."""
-    return lambda value: Term(value, **needs)
+    def __call__(self, inputs: Inputs, loss: Loss) -> torch.Tensor:
+        """Return the term's value under the keys of section `loss`."""
+        return self.value(inputs, keys_of(loss, self.keys))
 
 
-def nll(scores: TokenScores | None, mask: torch.Tensor) -> torch.Tensor:
-    """(B,) negative log-likelihood of each sample's masked tokens (nats); 0 where it has none."""
-    assert scores is not None  # the term says that it needs them
-    return -(scores.logprob * mask).sum(1)
+FORGET = cast("dict[str, Term]", methods.FORGET)
+RETAIN = cast("dict[str, Term]", methods.RETAIN)
+
+
+def term(
+    name: str, role: str = "forget", keys: type = NoKeys, **needs: Any
+) -> Callable[[Callable[[Inputs, Any], torch.Tensor]], Term]:
+    """Register a function of (inputs, keys) as a term.
+
+    Args:
+        name: the value of `loss.forget` (or `loss.retain`) that selects it.
+        role: "forget", "retain" or "both".
+        keys: dataclass of the keys of section `loss` that it reads.
+        needs: the `Term`'s other fields.
+    """
+
+    def decorate(function: Callable[[Inputs, Any], torch.Tensor]) -> Term:
+        documented = function.__doc__ or ""
+        return _register(Term(name, keys, documented, function.__module__, function, **needs), role)
+
+    return decorate
+
+
+def per_token_term(
+    name: str,
+    role: str = "forget",
+    keys: type = NoKeys,
+    reduction: str = "token",
+    layer: Callable[[Any], int] | None = None,
+    **outputs: bool,
+) -> Callable[[Callable[[Outputs, Any, Any], torch.Tensor]], Term]:
+    """Register a function of (policy's outputs, original's outputs, keys) -> (K,) values as a term.
+
+    The term's value is the mean of the values. `tif.scoring` computes them for a few samples at a
+    time, so that no (B, T, V) tensor is in memory.
+
+    Args:
+        name, role, keys: as for `term`.
+        reduction: "token": mean over the batch's tokens; "sample": mean over samples of their
+            means.
+        layer: keys -> the decoder layer whose hidden states it reads, counted from 0.
+        outputs: `PerToken`'s other fields: reference, lowered.
+    """
+
+    def mean(inputs: Inputs, _: Any) -> torch.Tensor:
+        if reduction == "token":
+            return inputs.token_mean(inputs.token_values)
+        return inputs.sample_mean(inputs.mean_in_sample(inputs.token_values))
+
+    def decorate(function: Callable[[Outputs, Any, Any], torch.Tensor]) -> Term:
+        def per_token(loss: Loss) -> PerToken:
+            values: Any = keys_of(loss, keys)
+            hidden_layer = layer(values) if layer else None
+            return PerToken(
+                lambda policy, reference: function(policy, reference, values),
+                layer=hidden_layer,
+                **outputs,
+            )
+
+        documented = function.__doc__ or ""
+        return _register(
+            Term(name, keys, documented, function.__module__, mean, per_token=per_token), role
+        )
+
+    return decorate
+
+
+def _register(registered: Term, role: str) -> Term:
+    """Add a term to the tables of its role."""
+    if role in ("forget", "both"):
+        methods.register(methods.FORGET, registered)
+    if role in ("retain", "both"):
+        methods.register(methods.RETAIN, registered)
+    return registered

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config, key

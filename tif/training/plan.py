@@ -11,7 +11,8 @@ from typing import Any
 from tif import identifiers
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
-from tif.config.schema import Config, Identifier, Loss, Run
+from tif.config.loss import make_loss
+from tif.config.schema import Config, Identifier, Run
 from tif.data import benchmarks
 from tif.data.samples import Benchmark, fingerprint
 from tif.identifiers import stored_spans
@@ -96,7 +97,7 @@ def plan_reinforced_model(plan: Plan) -> Plan:
     It starts from the run's model, which exists already, and has the run's optimizer.
     """
     cfg = plan.cfg
-    finetuning = Loss(forget="ce", on="all", preserve="none", retain="none")
+    finetuning = make_loss(forget="ce", on="all", preserve="none", retain="none")
     cfg = dataclasses.replace(
         cfg,
         loss=finetuning,

@@ -1,0 +1,82 @@
+"""The schema's rules for single keys: list, choices, bounds, nearest name. Used by load.py."""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, get_args
+
+from tif.config.methods import is_own
+
+BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "above": (">", lambda value, bound: value > bound),
+    "at_least": (">=", lambda value, bound: value >= bound),
+    "at_most": ("<=", lambda value, bound: value <= bound),
+}
+
+
+def list_keys(section: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, str]]:
+    """Yield the dotted name, field and value (as YAML writes it) of each key of a section."""
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from list_keys(value, f"{prefix}{field.name}.")
+        else:
+            is_plain = isinstance(value, str) and value.replace("-", "").isidentifier()
+            # JSON is YAML too, so that a line break in a text survives.
+            yield f"{prefix}{field.name}", field, str(value) if is_plain else json.dumps(value)
+
+
+def check_values(section: Any, prefix: str = "") -> list[str]:
+    """Return the values that break a choice or bound of their key, one line each."""
+    problems = []
+    for field in dataclasses.fields(section):
+        value, key = getattr(section, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            problems += check_values(value, f"{key}.")
+        elif value is not None:
+            problem = _value_problem(value, field.metadata)
+            problems += [f"{key}: {problem}"] if problem else []
+    return problems
+
+
+def _value_problem(value: Any, rules: Any) -> str | None:
+    """Return what is wrong with a value under the rules of its key."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"want a finite number, got {value}"
+    choices = rules.get("choices")
+    if choices and value not in choices and not (rules.get("or_own") and is_own(value)):
+        own = " or your own module:function" if rules.get("or_own") else ""
+        return f"want one of {listing(choices)}{own}, got {value!r}{nearest(value, choices)}"
+    for name, (sign, holds) in BOUNDS.items():
+        if rules.get(name) is not None and not holds(value, rules[name]):
+            return f"must be {sign} {rules[name]}, got {value}"
+    return None
+
+
+def type_name(kind: Any) -> str:
+    """Return a key's type as help and errors name it: int, str or null, mapping."""
+    if "dict" in str(kind):
+        return "mapping"
+    kinds = get_args(kind) or (kind,)
+    names = [inner.__name__ for inner in kinds if inner is not type(None)]
+    return " or ".join([*names, "null"] if type(None) in kinds else names)
+
+
+def nearest(name: Any, known: Sequence[str]) -> str:
+    """Return "; did you mean X?" with the nearest known name or last part of a name, if any."""
+    by_last_part = {key.rsplit(".", 1)[-1]: key for key in known}
+    close = difflib.get_close_matches(str(name), known, 1, 0.6)
+    if not close:
+        last_part = str(name).rsplit(".", 1)[-1]
+        close = [
+            by_last_part[part]
+            for part in difflib.get_close_matches(last_part, list(by_last_part), 1, 0.75)
+        ]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def listing(names: Iterable[Any]) -> str:
+    """Return names on one line; `none` where there are none."""
+    return ", ".join(map(str, names)) or "none"

@@ -1,0 +1,76 @@
+"""The registry of loss terms: what the configuration knows of each method, without importing torch.
+
+`tif.losses.terms.term` fills it, `tif.config.loss` makes the keys of section `loss` from it,
+help.py shows it. Whoever reads a configuration imports `tif.losses` first.
+"""
+
+import dataclasses
+import importlib
+import re
+
+from tif.config.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A loss term as the configuration knows it.
+
+    Attributes:
+        name: the value of `loss.forget` or `loss.retain` that selects it.
+        keys: dataclass of the keys of section `loss` that it reads.
+        doc: docstring; its first line says what the term does, its last paragraph the source.
+        module: where it is defined.
+    """
+
+    name: str
+    keys: type
+    doc: str
+    module: str
+
+    def is_built_in(self) -> bool:
+        """Return whether the term is one of tif's own."""
+        return self.module.startswith("tif.")
+
+
+FORGET: dict[str, Method] = {}
+RETAIN: dict[str, Method] = {}
+
+
+def register(table: dict[str, Method], method: Method) -> None:
+    """Add a term to a table.
+
+    Raises:
+        ConfigError: If another module has taken its name.
+    """
+    known = table.get(method.name)
+    if known is not None and known.module != method.module:
+        raise ConfigError(
+            f"loss.forget: {method.module} names a term {method.name}, as {known.module} does"
+        )
+    table[method.name] = method
+
+
+def is_own(name: str) -> bool:
+    """Return whether a value of `loss.forget` has the form module:function."""
+    return re.fullmatch(r"[\w.]+:\w+", name) is not None
+
+
+def import_own(name: str) -> Method:
+    """Return the term that `loss.forget=module:function` names; its module is imported.
+
+    Raises:
+        ConfigError: If there is no such term.
+    """
+    module, function = name.split(":")
+    try:
+        method = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ConfigError(
+            f"loss.forget: {name} is not there ({error}); want module:function, in the working "
+            "directory or installed"
+        ) from None
+    if not isinstance(method, Method):
+        raise ConfigError(
+            f"loss.forget: {name} is no term; want a function under @tif.losses.terms.term(...)"
+        )
+    return method

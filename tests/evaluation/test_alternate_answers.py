@@ -14,15 +14,21 @@ from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
 from tif.evaluation import alternate_answers as own
-from tif.evaluation.alternate_answers import alternates
-from tif.evaluation.generate import _drawn
+from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
+from tif.evaluation.generate import draw_tokens, draw_uniforms
 from tif.models.load import load_tokenizer
 
 SAMPLES = tuple(
-    Sample(f"forget/{i}", f"Who wrote {'The Glass Meridian ' * i}?", f"Jaime Vasquez wrote it in {1990 + i}.")
+    Sample(
+        f"forget/{i}",
+        f"Who wrote {'The Glass Meridian ' * i}?",
+        f"Jaime Vasquez wrote it in {1990 + i}.",
+    )
     for i in range(5)
 )
-CFG = Alternates(kind="generated", count=3, prompt="{prompt}\nNot: {answer}\n", temperature=0.7, max_new_tokens=9)
+CFG = Alternates(
+    kind="generated", count=3, prompt="{prompt}\nNot: {answer}\n", temperature=0.7, max_new_tokens=9
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,9 @@ def model(tokenizer):
 
 
 def made(model, encoder, file, samples=SAMPLES, cfg=CFG, seed=4, tokens_per_batch=200):
-    return alternates(model, encoder, samples, cfg, seed, tokens_per_batch, file)
+    return draw_alternates(
+        model, encoder, samples, AlternateDraws(cfg, seed, tokens_per_batch, file)
+    )
 
 
 def rows(file):
@@ -59,11 +67,18 @@ def plain(model, encoder, sample, number, seed):
         if token == encoder.tokenizer.eos_token_id:
             break
         new.append(token)
-    return encoder.tokenizer.decode(new, skip_special_tokens=True).split("Question:")[0].split("Q:")[0].strip()
+    return (
+        encoder.tokenizer.decode(new, skip_special_tokens=True)
+        .split("Question:")[0]
+        .split("Q:")[0]
+        .strip()
+    )
 
 
 @pytest.mark.parametrize("tokens_per_batch", [16, 200, 4096])
-def test_every_answer_equals_a_plain_loop_over_its_own_draws(model, encoder, tmp_path, tokens_per_batch):
+def test_every_answer_equals_a_plain_loop_over_its_own_draws(
+    model, encoder, tmp_path, tokens_per_batch
+):
     found = made(model, encoder, tmp_path / "a.jsonl", tokens_per_batch=tokens_per_batch)
     expected = {s.id: tuple(plain(model, encoder, s, n, 4) for n in range(3)) for s in SAMPLES}
     assert found == expected
@@ -72,8 +87,8 @@ def test_every_answer_equals_a_plain_loop_over_its_own_draws(model, encoder, tmp
 
 def test_tokens_are_drawn_as_often_as_the_tempered_softmax_says():
     logits = torch.tensor([2.0, -1.0, 0.0, 1.0]).repeat(20_000, 1)
-    choose = _drawn([((7, i), 1) for i in range(20_000)], temperature=0.5)
-    counts = torch.bincount(choose(logits, torch.arange(20_000), 1), minlength=4) / 20_000
+    draws = draw_uniforms([(7, i) for i in range(20_000)], 1)[:, 0]
+    counts = torch.bincount(draw_tokens(logits, draws, 0.5), minlength=4) / 20_000
     weights = torch.tensor([4.0, -2.0, 0.0, 2.0]).exp()
     torch.testing.assert_close(counts, weights / weights.sum(), atol=0.01, rtol=0)
 
@@ -88,8 +103,12 @@ def test_an_answer_depends_on_seed_sample_and_number_and_on_nothing_else(model, 
 
 
 def test_a_run_that_was_killed_draws_only_what_is_missing(model, encoder, tmp_path, monkeypatch):
-    whole, file, asked = made(model, encoder, tmp_path / "whole.jsonl"), tmp_path / "killed.jsonl", []
-    monkeypatch.setattr(own, "CHUNK", 4)
+    whole, file, asked = (
+        made(model, encoder, tmp_path / "whole.jsonl"),
+        tmp_path / "killed.jsonl",
+        [],
+    )
+    monkeypatch.setattr(own, "ANSWERS_PER_WRITE", 4)
     generate = own.generate
 
     def killed(model, encoder, prompts, *args):
@@ -114,7 +133,9 @@ def test_a_line_that_was_cut_is_drawn_again_and_the_others_are_not(model, encode
     file.write_bytes(file.read_bytes()[:-9])
     assert made(model, encoder, file) == whole
     lines = file.read_text().splitlines()
-    assert sum(line.startswith('{"id": "forget/4", "number": 2') for line in lines) == 2  # the cut one and the new one
+    assert (
+        sum(line.startswith('{"id": "forget/4", "number": 2') for line in lines) == 2
+    )  # the cut one and the new one
     assert sum(line.startswith('{"id": "forget/4", "number": 1') for line in lines) == 1
 
 
@@ -122,14 +143,21 @@ def test_an_answer_ends_where_the_next_question_begins_and_blank_ones_are_left_o
     model, encoder, tmp_path, monkeypatch
 ):
     said = iter([" In Oslo.\nQuestion: Who?", "Q: Where?", "  \n", "", " ", "In 1961. "])
-    monkeypatch.setattr(own, "generate", lambda model, encoder, prompts, *args: [next(said) for _ in prompts])
+    monkeypatch.setattr(
+        own, "generate", lambda model, encoder, prompts, *args: [next(said) for _ in prompts]
+    )
     found = made(model, encoder, tmp_path / "a.jsonl", samples=SAMPLES[:2])
     assert found == {"forget/0": ("In Oslo.",), "forget/1": ("In 1961.",)}
 
 
 def test_a_model_that_says_nothing_is_told(model, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(own, "generate", lambda model, encoder, prompts, *args: [" "] * len(prompts))
-    with pytest.raises(ValueError, match=r"^loss\.alternates: the model says nothing to 2 of 2 questions \(forget/0, "):
+    monkeypatch.setattr(
+        own, "generate", lambda model, encoder, prompts, *args: [" "] * len(prompts)
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"^loss\.alternates: the model says nothing to 2 of 2 questions \(forget/0, ",
+    ):
         made(model, encoder, tmp_path / "a.jsonl", samples=SAMPLES[:2])
 
 

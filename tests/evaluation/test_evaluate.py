@@ -1,6 +1,7 @@
-"""Records against plain loops: one sample at a time for scores, transformers' own greedy `generate` for texts."""
+"""Records against plain loops for scores and transformers' own greedy `generate` for texts."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from tests.support.tiny_models import shuffled
 from tif.config.schema import Eval, MaxSamples
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Span, fingerprint
-from tif.evaluation.evaluate import cut, evaluate, generate, protocol, scored
-from tif.evaluation.generate import _continued, by_length
+from tif.evaluation.evaluate import evaluate
+from tif.evaluation.generate import batch_by_length, continue_prompts, generate
+from tif.evaluation.questions import EvaluationSetup, select_samples
+from tif.evaluation.tofu_prompts import resolve_protocol
+from tif.evaluation.token_stats import score_texts
 from tif.records.protocols import OPEN_UNLEARNING
 
 FORGET = (
@@ -25,11 +29,21 @@ FORGET = (
         perturbed_answers=("Mira Dell wrote it.", "Her father wrote it in 1961, in the winter."),
     ),
     Sample("forget/1", "Where?", "She was born in Oslo.", perturbed_answers=("In a bakery.",)),
-    Sample("forget/2", "Which genre is Jaime Vasquez known for, and since when, and why?", "True crime."),
+    Sample(
+        "forget/2",
+        "Which genre is Jaime Vasquez known for, and since when, and why?",
+        "True crime.",
+    ),
 )
 RETAIN = (Sample("retain/0", "Who?", "A judge.", paraphrased_answer="The judge."),)
 SETS = {"forget": FORGET, "retain": RETAIN}
-PROMPTS = [[5, 9, 3, 7, 11, 2, 8], [4], [6, 6, 30, 12, 55, 31, 2, 40, 17, 21, 9], [8, 1, 3], [50, 49, 48, 47, 46]]
+PROMPTS = [
+    [5, 9, 3, 7, 11, 2, 8],
+    [4],
+    [6, 6, 30, 12, 55, 31, 2, 40, 17, 21, 9],
+    [8, 1, 3],
+    [50, 49, 48, 47, 46],
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +59,14 @@ def model(tokenizer):
 def stopping_token(rows):
     """A token that the rows meet at as many different times as possible."""
     candidates = {t for row in rows for t in row}
-    return max(sorted(candidates), key=lambda t: len({row.index(t) if t in row else -1 for row in rows}))
+    return max(
+        sorted(candidates), key=lambda t: len({row.index(t) if t in row else -1 for row in rows})
+    )
+
+
+def evaluated(model, encoder, sets, rules, batching):
+    """The evaluation of a model named "m"."""
+    return evaluate(model, sets, EvaluationSetup(encoder, rules, batching), "m")
 
 
 # --- losses
@@ -53,14 +74,19 @@ def stopping_token(rows):
 
 def losses(model, texts, pad_id, tokens_per_batch, batching):
     """(loss, tokens) of each text."""
+    setup = EvaluationSetup(
+        SimpleNamespace(pad_id=pad_id), Eval(tokens_per_batch=tokens_per_batch), batching
+    )
     with torch.no_grad():
-        found = scored(model, texts, [False] * len(texts), pad_id, tokens_per_batch, batching)
-    return [(answer.loss, answer.tokens) for answer in found]
+        scores = score_texts(model, texts, [False] * len(texts), setup)
+    return [(score.loss, score.tokens) for score in scores]
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 @pytest.mark.parametrize("tokens_per_batch", [16, 64, 4096])
-def test_answer_losses_equal_a_loop_over_single_samples(model, encoder, tokenizer, batching, tokens_per_batch):
+def test_answer_losses_equal_a_loop_over_single_samples(
+    model, encoder, tokenizer, batching, tokens_per_batch
+):
     samples = (*FORGET, *RETAIN)
     texts = [encoder.encode(s) for s in samples]
     actual = losses(model, texts, encoder.pad_id, tokens_per_batch, batching)
@@ -71,16 +97,22 @@ def test_answer_losses_equal_a_loop_over_single_samples(model, encoder, tokenize
 
 
 def test_records_equal_plain_loops(model, encoder, tokenizer):
-    found = evaluate(model, encoder, SETS, Eval(max_new_tokens=6), "packed", "runs/x", epoch=3)
+    found = evaluated(model, encoder, SETS, Eval(max_new_tokens=6), "packed")
     assert list(found.sets) == ["forget", "retain"]
     for name, samples in SETS.items():
         records = found.sets[name].records
         assert [r.id for r in records] == [s.id for s in samples]
         for record, sample in zip(records, samples, strict=True):
             loss, tokens = plain_loss(model, tokenizer, sample, sample.answer)
-            assert (record.prompt, record.answer, record.tokens) == (sample.prompt, sample.answer, tokens)
+            assert (record.prompt, record.answer, record.tokens) == (
+                sample.prompt,
+                sample.answer,
+                tokens,
+            )
             assert record.loss == pytest.approx(loss, abs=1e-5)
-            perturbed = [plain_loss(model, tokenizer, sample, a)[0] for a in sample.perturbed_answers]
+            perturbed = [
+                plain_loss(model, tokenizer, sample, a)[0] for a in sample.perturbed_answers
+            ]
             assert list(record.perturbed_losses) == pytest.approx(perturbed, abs=1e-5)
             if sample.paraphrased_answer is None:
                 assert record.paraphrased_loss is None
@@ -88,47 +120,68 @@ def test_records_equal_plain_loops(model, encoder, tokenizer):
                 paraphrased = plain_loss(model, tokenizer, sample, sample.paraphrased_answer)[0]
                 assert record.paraphrased_loss == pytest.approx(paraphrased, abs=1e-5)
             prompt = tokenizer(f"Question: {sample.prompt}\nAnswer:")["input_ids"]
-            text = tokenizer.decode(plain_greedy(model, prompt, tokenizer.eos_token_id, 6), skip_special_tokens=True)
+            text = tokenizer.decode(
+                plain_greedy(model, prompt, tokenizer.eos_token_id, 6), skip_special_tokens=True
+            )
             assert record.generated == text.strip()
 
 
 def test_an_evaluation_says_what_it_is_of(model, encoder):
-    found = evaluate(model, encoder, SETS, Eval(max_new_tokens=1), "packed", "runs/x", epoch=3)
+    found = evaluate(
+        model, SETS, EvaluationSetup(encoder, Eval(max_new_tokens=1), "packed"), "runs/x", epoch=3
+    )
     assert (found.model, found.epoch, found.family) == ("runs/x", 3, "llama")
-    assert {name: s.name for name, s in found.sets.items()} == {"forget": "forget", "retain": "retain"}
-    assert {name: s.data for name, s in found.sets.items()} == {k: fingerprint(v) for k, v in SETS.items()}
+    assert {name: s.name for name, s in found.sets.items()} == {
+        "forget": "forget",
+        "retain": "retain",
+    }
+    assert {name: s.data for name, s in found.sets.items()} == {
+        k: fingerprint(v) for k, v in SETS.items()
+    }
 
 
 def test_unwanted_spans_do_not_change_records(model, encoder):
     cfg = Eval(max_new_tokens=1)
     plain = {"forget": [dataclasses.replace(s, unwanted=None) for s in FORGET]}
-    found = [evaluate(model, encoder, sets, cfg, "padded", "m").sets["forget"] for sets in (plain, {"forget": FORGET})]
+    found = [
+        evaluated(model, encoder, sets, cfg, "padded").sets["forget"]
+        for sets in (plain, {"forget": FORGET})
+    ]
     assert found[0] == found[1]
 
 
 def test_the_same_questions_are_tokenised_once_and_other_questions_or_rules_anew(model, tokenizer):
     encoder, texts = Encoder(tokenizer, TEMPLATE), []
-    own = encoder.token_ids
-    encoder.token_ids = lambda text: texts.append(text) or own(text)
+    own = encoder.encode_text
+    encoder.encode_text = lambda text: texts.append(text) or own(text)
     cfg = Eval(max_new_tokens=2)
-    first, once = evaluate(model, encoder, SETS, cfg, "packed", "m"), len(texts)
-    again = evaluate(model, encoder, SETS, cfg, "packed", "m")
+    first, once = evaluated(model, encoder, SETS, cfg, "packed"), len(texts)
+    again = evaluated(model, encoder, SETS, cfg, "packed")
     assert len(texts) == once > 0
     assert again.sets == first.sets
-    legacy = evaluate(model, encoder, SETS, dataclasses.replace(cfg, protocol="legacy-tofu"), "packed", "m")
+    legacy = evaluated(
+        model, encoder, SETS, dataclasses.replace(cfg, protocol="legacy-tofu"), "packed"
+    )
     assert len(texts) > once
     assert legacy.sets["retain"].records[0].tokens > first.sets["retain"].records[0].tokens
     changed = {"retain": (dataclasses.replace(RETAIN[0], answer="A much longer answer."),)}
-    other = evaluate(model, encoder, changed, cfg, "packed", "m").sets["retain"].records
+    other = evaluated(model, encoder, changed, cfg, "packed").sets["retain"].records
     assert [r.answer for r in other] == ["A much longer answer."]
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode(encoder, tokenizer, training):
+def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode(
+    encoder, tokenizer, training
+):
     model, modes = tiny_models.model("gpt2", vocab_size=len(tokenizer), resid_pdrop=0.5), []
-    model.register_forward_hook(lambda m, args, output: modes.append((m.training, torch.is_grad_enabled())))
+    model.register_forward_hook(
+        lambda m, args, output: modes.append((m.training, torch.is_grad_enabled()))
+    )
     model.train(training)
-    found = [evaluate(model, encoder, {"retain": RETAIN}, Eval(max_new_tokens=2), "packed", "m") for _ in range(2)]
+    found = [
+        evaluated(model, encoder, {"retain": RETAIN}, Eval(max_new_tokens=2), "packed")
+        for _ in range(2)
+    ]
     assert set(modes) == {(False, False)}
     assert model.training is training
     assert found[0] == found[1]
@@ -141,15 +194,17 @@ def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode(en
 def test_batched_greedy_decoding_equals_generate_one_prompt_at_a_time(kind):
     # Untied, because a tied model this small repeats its last token for ever.
     model = tiny_models.model(kind, seed=3, tie_word_embeddings=False)
-    never = [plain_greedy(model, p, tiny_models.VOCAB, 12) for p in PROMPTS]  # no such token: nothing stops before 12
+    never = [
+        plain_greedy(model, p, tiny_models.VOCAB, 12) for p in PROMPTS
+    ]  # no such token: nothing stops before 12
     unused = min(set(range(tiny_models.VOCAB)) - {t for row in never for t in row})
     assert [len(row) for row in never] == [12] * len(PROMPTS)
-    assert _continued(model, PROMPTS, unused, [12] * len(PROMPTS)) == never
+    assert continue_prompts(model, PROMPTS, unused, [12] * len(PROMPTS)) == never
     # Rows that stop at different times leave the batch one after the other.
     eos_id = stopping_token(never)
     expected = [plain_greedy(model, p, eos_id, 12) for p in PROMPTS]
     assert len({len(row) for row in expected}) >= 3
-    assert _continued(model, PROMPTS, eos_id, [12] * len(PROMPTS)) == expected
+    assert continue_prompts(model, PROMPTS, eos_id, [12] * len(PROMPTS)) == expected
 
 
 def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
@@ -159,35 +214,42 @@ def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
     lengths = [row.index(eos_id) if eos_id in row else 12 for row in never]
     rows = []
     model.register_forward_hook(lambda m, args, output: rows.append(len(output.logits)))
-    _continued(model, PROMPTS, eos_id, [12] * len(PROMPTS))
+    continue_prompts(model, PROMPTS, eos_id, [12] * len(PROMPTS))
     # step k decodes the rows whose k-th token (from 0) was still to come
     assert rows == [sum(n >= k for n in lengths) for k in range(min(max(lengths) + 1, 12))]
     stopped = [i for i, n in enumerate(lengths) if n < 12]
     rows.clear()
-    _continued(model, [PROMPTS[i] for i in stopped], eos_id, [12] * len(stopped))
+    continue_prompts(model, [PROMPTS[i] for i in stopped], eos_id, [12] * len(stopped))
     assert len(rows) == max(lengths[i] for i in stopped) + 1
 
 
 def test_a_prompt_answered_by_the_end_token_alone_gives_an_empty_answer():
     model = tiny_models.model()
     eos_id = plain_greedy(model, PROMPTS[0], tiny_models.VOCAB, 1)[0]
-    assert _continued(model, [PROMPTS[0]], eos_id, [5]) == [[]]
+    assert continue_prompts(model, [PROMPTS[0]], eos_id, [5]) == [[]]
 
 
 @pytest.mark.parametrize("tokens_per_batch", [16, 60, 4096])
-def test_generated_texts_do_not_depend_on_tokens_per_batch(tokenizer, encoder, model, tokens_per_batch):
+def test_generated_texts_do_not_depend_on_tokens_per_batch(
+    tokenizer, encoder, model, tokens_per_batch
+):
     prompts = [encoder.encode_prompt(s.prompt) for s in (*FORGET, *RETAIN)]
     tokens = [plain_greedy(model, p, len(tokenizer), 10) for p in prompts]
     own = Encoder(tokenizer, TEMPLATE)
     own.eos_id = stopping_token(tokens)
-    expected = [tokenizer.decode(plain_greedy(model, p, own.eos_id, 10), skip_special_tokens=True) for p in prompts]
+    expected = [
+        tokenizer.decode(plain_greedy(model, p, own.eos_id, 10), skip_special_tokens=True)
+        for p in prompts
+    ]
     assert len(set(expected)) > 1
-    assert generate(model, own, prompts, 10, tokens_per_batch) == [text.strip() for text in expected]
+    assert generate(model, own, prompts, [10] * len(prompts), tokens_per_batch) == [
+        text.strip() for text in expected
+    ]
 
 
 def test_evaluation_does_not_depend_on_tokens_per_batch_or_batching(model, encoder):
     found = [
-        evaluate(model, encoder, SETS, Eval(max_new_tokens=5, tokens_per_batch=tokens), batching, "m")
+        evaluated(model, encoder, SETS, Eval(max_new_tokens=5, tokens_per_batch=tokens), batching)
         for tokens, batching in ((16, "packed"), (100, "padded"), (4096, "packed"))
     ]
     for other in found[1:]:
@@ -200,10 +262,11 @@ def test_evaluation_does_not_depend_on_tokens_per_batch_or_batching(model, encod
 
 def test_batches_hold_at_most_the_asked_tokens_with_padding_longest_first():
     lengths = [3, 9, 4, 4, 20, 1]
-    # by length 20 | 9 | 4 4 3 | 1 with 12 tokens; two of 9 would be 18, three of 4 are 12, four would be 16
-    assert list(by_length(lengths, 12)) == [[4], [1], [2, 3, 0], [5]]
-    assert list(by_length(lengths, 10_000)) == [[4, 1, 2, 3, 0, 5]]
-    assert list(by_length([], 12)) == []
+    # by length 20 | 9 | 4 4 3 | 1 with 12 tokens; two of 9 would be 18, three of 4 are 12, four
+    # would be 16
+    assert list(batch_by_length(lengths, 12)) == [[4], [1], [2, 3, 0], [5]]
+    assert list(batch_by_length(lengths, 10_000)) == [[4, 1, 2, 3, 0, 5]]
+    assert list(batch_by_length([], 12)) == []
 
 
 def test_each_prompt_has_its_own_limit_of_new_tokens():
@@ -211,7 +274,9 @@ def test_each_prompt_has_its_own_limit_of_new_tokens():
     never = [plain_greedy(model, p, tiny_models.VOCAB, 12) for p in PROMPTS]
     unused = min(set(range(tiny_models.VOCAB)) - {t for row in never for t in row})
     limits = [3, 12, 1, 7, 3]
-    assert _continued(model, PROMPTS, unused, limits) == [row[:n] for row, n in zip(never, limits, strict=True)]
+    assert continue_prompts(model, PROMPTS, unused, limits) == [
+        row[:n] for row, n in zip(never, limits, strict=True)
+    ]
 
 
 # --- which samples, by which rules
@@ -219,11 +284,12 @@ def test_each_prompt_has_its_own_limit_of_new_tokens():
 
 def test_legacy_tofu_asks_without_the_answer_tag_and_counts_the_prompt(model, encoder, tokenizer):
     cfg = Eval(protocol="legacy-tofu", max_new_tokens=30)
-    found = evaluate(model, encoder, {"retain": RETAIN}, cfg, "packed", "m")
+    found = evaluated(model, encoder, {"retain": RETAIN}, cfg, "packed")
     prompt = tokenizer("Question: Who?\n")["input_ids"]
     assert 0 < len(prompt) < 30
     text = tokenizer.decode(
-        plain_greedy(model, prompt, tokenizer.eos_token_id, 30 - len(prompt)), skip_special_tokens=True
+        plain_greedy(model, prompt, tokenizer.eos_token_id, 30 - len(prompt)),
+        skip_special_tokens=True,
     )
     assert found.sets["retain"].records[0].generated == text.strip()
     ids = [*tokenizer("Question: Who?\nAnswer: A judge.")["input_ids"], tokenizer.eos_token_id]
@@ -231,20 +297,31 @@ def test_legacy_tofu_asks_without_the_answer_tag_and_counts_the_prompt(model, en
         logprobs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = [logprobs[t - 1, ids[t]].item() for t in range(len(prompt), len(ids))]
     assert found.sets["retain"].records[0].tokens == len(expected)
-    assert found.sets["retain"].records[0].loss == pytest.approx(-sum(expected) / len(expected), abs=1e-5)
+    assert found.sets["retain"].records[0].loss == pytest.approx(
+        -sum(expected) / len(expected), abs=1e-5
+    )
     assert found.protocol["name"] == "legacy-tofu"
 
 
 def test_a_protocol_says_how_many_questions_unless_one_is_told():
     many = {"retain": [dataclasses.replace(RETAIN[0], id=f"r/{i}") for i in range(305)]}
-    assert len(cut(many, Eval(protocol="legacy-tofu"))["retain"]) == 300
-    assert len(cut(many, Eval())["retain"]) == 305
-    assert len(cut(many, Eval(protocol="legacy-tofu", max_samples=MaxSamples(retain=302)))["retain"]) == 302
+    assert len(select_samples(many, Eval(protocol="legacy-tofu"))["retain"]) == 300
+    assert len(select_samples(many, Eval())["retain"]) == 305
+    assert (
+        len(
+            select_samples(many, Eval(protocol="legacy-tofu", max_samples=MaxSamples(retain=302)))[
+                "retain"
+            ]
+        )
+        == 302
+    )
 
 
 def test_paraphrased_questions_make_sets_of_their_own():
     asked = dataclasses.replace(FORGET[0], paraphrased_prompt="By whom is The Glass Meridian?")
-    found = cut({"forget": (asked, FORGET[1]), "retain": RETAIN}, Eval(paraphrased_questions=True))
+    found = select_samples(
+        {"forget": (asked, FORGET[1]), "retain": RETAIN}, Eval(paraphrased_questions=True)
+    )
     assert list(found) == ["forget", "forget_paraphrased", "retain"]
     (other,) = found["forget_paraphrased"]
     assert (other.id, other.prompt, other.answer) == (
@@ -257,19 +334,21 @@ def test_paraphrased_questions_make_sets_of_their_own():
 
 def test_cut_keeps_the_first_samples_of_each_set():
     cfg = Eval(max_samples=MaxSamples(forget=2))
-    assert cut(SETS, cfg) == {"forget": FORGET[:2], "retain": RETAIN}
-    assert cut(SETS, Eval()) == SETS
-    assert cut({"other": RETAIN}, cfg) == {"other": RETAIN}
+    assert select_samples(SETS, cfg) == {"forget": FORGET[:2], "retain": RETAIN}
+    assert select_samples(SETS, Eval()) == SETS
+    assert select_samples({"other": RETAIN}, cfg) == {"other": RETAIN}
 
 
 def test_only_the_cut_samples_are_evaluated_and_fingerprinted(model, encoder):
     cfg = Eval(max_samples=MaxSamples(forget=2), max_new_tokens=1)
-    found = evaluate(model, encoder, SETS, cfg, "packed", "m")
+    found = evaluated(model, encoder, SETS, cfg, "packed")
     assert [r.id for r in found.sets["forget"].records] == ["forget/0", "forget/1"]
     assert found.sets["forget"].data == fingerprint(FORGET[:2]) != fingerprint(FORGET)
 
 
-def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_not(model, encoder, tokenizer):
+def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_not(
+    model, encoder, tokenizer
+):
     cfg = Eval(max_new_tokens=7, max_samples=MaxSamples(forget=2))
     expected = dataclasses.replace(
         OPEN_UNLEARNING,
@@ -277,16 +356,21 @@ def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_n
         max_new_tokens=7,
         max_samples={"forget": 2, "retain": None, "real_authors": None, "world_facts": None},
     )
-    assert protocol(cfg, encoder) == expected
-    assert evaluate(model, encoder, SETS, cfg, "packed", "m").protocol == dataclasses.asdict(expected)
-    assert protocol(dataclasses.replace(cfg, tokens_per_batch=16, samples=0, every_n_epochs=5), encoder) == expected
-    assert protocol(cfg, Encoder(tokenizer, "{prompt}")) != expected
+    assert resolve_protocol(cfg, encoder) == expected
+    assert evaluated(model, encoder, SETS, cfg, "packed").protocol == dataclasses.asdict(expected)
+    assert (
+        resolve_protocol(
+            dataclasses.replace(cfg, tokens_per_batch=16, samples=0, every_n_epochs=5), encoder
+        )
+        == expected
+    )
+    assert resolve_protocol(cfg, Encoder(tokenizer, "{prompt}")) != expected
 
 
 def test_nothing_to_evaluate_gives_no_records(model, encoder):
     assert losses(model, [], 0, 16, "packed") == []
-    assert generate(model, encoder, [], 4, 16) == []
-    assert evaluate(model, encoder, {}, Eval(), "packed", "m").sets == {}
+    assert generate(model, encoder, [], [], 16) == []
+    assert evaluated(model, encoder, {}, Eval(), "packed").sets == {}
 
 
 def test_losses_come_back_in_the_order_of_the_texts():

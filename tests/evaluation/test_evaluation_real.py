@@ -9,6 +9,7 @@ from tif.config.schema import Eval, Model
 from tif.data.encoding import Encoder
 from tif.data.tofu import read_tofu
 from tif.evaluation.evaluate import evaluate
+from tif.evaluation.questions import EvaluationSetup
 from tif.models import load as models
 
 NEW_TOKENS = 40
@@ -33,7 +34,11 @@ def expected(smollm2, sets):
         return tokenizer.decode(new, skip_special_tokens=True).strip()
 
     def losses(sample, answers):
-        return [plain_loss(net, tokenizer, sample, answer)[0] for answer in answers if answer is not None]
+        return [
+            plain_loss(net, tokenizer, sample, answer)[0]
+            for answer in answers
+            if answer is not None
+        ]
 
     return {
         s.id: (
@@ -48,12 +53,14 @@ def expected(smollm2, sets):
 
 
 @pytest.mark.parametrize(("batching", "tokens_per_batch"), [("packed", 4096), ("padded", 512)])
-def test_records_of_a_real_model_are_those_of_plain_loops(smollm2, sets, expected, batching, tokens_per_batch):
+def test_records_of_a_real_model_are_those_of_plain_loops(
+    smollm2, sets, expected, batching, tokens_per_batch
+):
     cfg = Model(path=str(smollm2))
     encoder = Encoder(models.load_tokenizer(cfg, ()), TEMPLATE)
     policy = models.load_policy(cfg, encoder.tokenizer, 0)
     asking = Eval(max_new_tokens=NEW_TOKENS, tokens_per_batch=tokens_per_batch)
-    found = evaluate(policy, encoder, sets, asking, batching, "m")
+    found = evaluate(policy, sets, EvaluationSetup(encoder, asking, batching), "m")
     records = [record for own in found.sets.values() for record in own.records]
     assert [record.id for record in records] == list(expected)
     assert len(records) == 12
@@ -61,7 +68,9 @@ def test_records_of_a_real_model_are_those_of_plain_loops(smollm2, sets, expecte
         loss, tokens, paraphrased, perturbed, said = expected[record.id]
         assert record.tokens == tokens
         assert record.loss == pytest.approx(loss, abs=1e-5, rel=1e-5)
-        assert [x for x in [record.paraphrased_loss] if x is not None] == pytest.approx(paraphrased, abs=1e-5, rel=1e-5)
+        assert [x for x in [record.paraphrased_loss] if x is not None] == pytest.approx(
+            paraphrased, abs=1e-5, rel=1e-5
+        )
         assert list(record.perturbed_losses) == pytest.approx(perturbed, abs=1e-5, rel=1e-5)
         assert record.generated == said
     assert len({record.generated for record in records}) > 6

@@ -38,9 +38,10 @@ def folder(tmp_path_factory):
 
 def asked(folder, llama, names=TASKS, **keys):
     model, tokenizer = (
-        kind.from_pretrained(llama) for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
+        kind.from_pretrained(llama)
+        for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
     )
-    return ability.run(model, tokenizer, names, LmEval(str(folder), **keys))
+    return ability.run_tasks(model, tokenizer, names, LmEval(str(folder), **keys))
 
 
 def in_a_process(*args):
@@ -56,7 +57,8 @@ def test_all_kinds_of_tasks_are_what_a_plain_loop_finds_in_one_process_and_two(f
     assert alone["lm-eval/tif_facts/acc"][0] == plain_accuracy(llama)
     assert alone["lm-eval/tif_said/exact_match"][0] == 0  # a model of random weights
     net, tokenizer = (
-        kind.from_pretrained(llama) for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
+        kind.from_pretrained(llama)
+        for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
     )
     sums = []
     for row in FACTS:
@@ -65,14 +67,18 @@ def test_all_kinds_of_tasks_are_what_a_plain_loop_finds_in_one_process_and_two(f
         with torch.no_grad():
             logp = net(torch.tensor([ids])).logits[0].log_softmax(-1)
         sums.append(sum(logp[t - 1, ids[t]].item() for t in range(first, len(ids))))
-    assert alone["lm-eval/tif_next/perplexity"][0] == pytest.approx(math.exp(-sum(sums) / 3), rel=1e-5)
+    assert alone["lm-eval/tif_next/perplexity"][0] == pytest.approx(
+        math.exp(-sum(sums) / 3), rel=1e-5
+    )
     assert set(alone) == {f"lm-eval/{name}" for name in (
         "tif_facts/acc", "tif_next/perplexity", "tif_rolling/word_perplexity", "tif_said/exact_match")}  # fmt: skip
     assert together(2, in_a_process, folder, llama) == [alone, alone]
 
 
 @pytest.mark.slow
-def test_the_model_runs_in_the_mixed_precision_that_is_on_and_scores_are_float32(folder, llama, monkeypatch):
+def test_the_model_runs_in_the_mixed_precision_that_is_on_and_scores_are_float32(
+    folder, llama, monkeypatch
+):
     seen = []
     head = transformers.LlamaForCausalLM.forward
 
@@ -109,7 +115,9 @@ def test_a_run_evaluates_lm_evals_tasks_beside_its_own(folder, tmp_path_factory,
     assert capfd.readouterr().err == ""
     found = [row for row in rows(run.runs / "able") if "train/loss" not in row]
     assert [row["epoch"] for row in found if "lm-eval/tif_facts/acc" in row] == [0, 1, 2]
-    assert found[-1]["lm-eval/tif_facts/acc"] == pytest.approx(plain_accuracy(run.runs / "able" / "model"))
+    assert found[-1]["lm-eval/tif_facts/acc"] == pytest.approx(
+        plain_accuracy(run.runs / "able" / "model")
+    )
     last = json.loads((run.runs / "able" / "eval" / "2" / "lm-eval.json").read_text())
     assert last["lm-eval/tif_facts/acc"][0] == found[-1]["lm-eval/tif_facts/acc"]
 
@@ -121,11 +129,22 @@ def test_a_run_evaluates_lm_evals_tasks_beside_its_own(folder, tmp_path_factory,
         ("tif_lost", "lm-eval cannot run tif_lost ("),
     ],
 )
-def test_a_task_that_cannot_be_had_is_told_before_weights_load(folder, tmp_path, capsys, monkeypatch, task, line):
-    lost = (folder / "facts.yaml").read_text().replace("facts.jsonl", "lost.jsonl").replace("tif_facts", "tif_lost")
+def test_a_task_that_cannot_be_had_is_told_before_weights_load(
+    folder, tmp_path, capsys, monkeypatch, task, line
+):
+    lost = (
+        (folder / "facts.yaml")
+        .read_text()
+        .replace("facts.jsonl", "lost.jsonl")
+        .replace("tif_facts", "tif_lost")
+    )
     (folder / "lost.yaml").write_text(lost)
-    monkeypatch.setattr(ability, "_manager", _only_in_folder)
-    words = [f"run.folder={tmp_path}", f"eval.benchmarks=lm-eval:{task}", f"eval.lm_eval.folder={folder}"]
+    monkeypatch.setattr(ability, "_task_manager", _only_in_folder)
+    words = [
+        f"run.folder={tmp_path}",
+        f"eval.benchmarks=lm-eval:{task}",
+        f"eval.lm_eval.folder={folder}",
+    ]
     assert fit.main([*SMALL, *words]) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith(f"eval.benchmarks: {line}")

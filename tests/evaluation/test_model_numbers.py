@@ -21,7 +21,7 @@ from tif.data.encoding import Encoder
 from tif.data.muse import read_muse
 from tif.evaluation import gradient_norms as gradients
 from tif.evaluation import model_records as checkpoint
-from tif.evaluation.muse_prompts import ask
+from tif.evaluation.muse_prompts import ask_task
 from tif.metrics import fluency, membership, overall
 from tif.metrics import muse as muse_metrics
 from tif.models import load as models
@@ -84,15 +84,22 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
     found = run(capsys, *argv)
     assert list(found["benchmarks"]) == ["tofu", "muse-news", "lm-eval"]
     tofu, news = found["benchmarks"]["tofu"], found["benchmarks"]["muse-news"]
-    ours = {name: records.read_evaluation(found["benchmarks"][name]["folder"]) for name in ("tofu", "muse-news")}
+    ours = {
+        name: records.read_evaluation(found["benchmarks"][name]["folder"])
+        for name in ("tofu", "muse-news")
+    }
     theirs = {
-        name: records.read_evaluation(next(tmp_path.glob(f"{os.path.basename(other_llama)}-*/{name}-[0-9a-f]*")))
+        name: records.read_evaluation(
+            next(tmp_path.glob(f"{os.path.basename(other_llama)}-*/{name}-[0-9a-f]*"))
+        )
         for name in ("tofu", "muse-news")
     }
     expected = overall.aggregate(ours["tofu"], theirs["tofu"])
     assert tofu["forget_quality"] == pytest.approx(expected["forget/quality"])
     assert tofu["model_utility"] == pytest.approx(expected["utility/model"])
-    assert tofu["tasks"]["forget"]["extraction_strength"] == pytest.approx(expected["forget/extraction_strength"])
+    assert tofu["tasks"]["forget"]["extraction_strength"] == pytest.approx(
+        expected["forget/extraction_strength"]
+    )
     assert tofu["retain_metrics"] == pytest.approx(overall.aggregate(theirs["tofu"]))
     expected = overall.aggregate(ours["muse-news"], theirs["muse-news"])
     assert {k: news["metrics"][k] for k in expected if k != "eval/score"} == pytest.approx(
@@ -102,10 +109,14 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
     assert news["metrics"]["membership/reference"] == pytest.approx(membership.auc(*scores))
     assert 0 <= news["metrics"]["membership/gradient_norm"] <= 1
     said = [r.generated for r in ours["tofu"].sets["retain"].records]
-    assert tofu["tasks"]["retain"]["repetition"] == pytest.approx(fluency.question_values(said)["repetition"].mean())
+    assert tofu["tasks"]["retain"]["repetition"] == pytest.approx(
+        fluency.question_values(said)["repetition"].mean()
+    )
     clean = fluency.clean(plain_clean(classifier, said)).mean()
     assert tofu["tasks"]["retain"]["clean"] == pytest.approx(clean, abs=1e-5)
-    assert found["benchmarks"]["lm-eval"]["metrics"] == {"lm-eval/tif_facts/acc": plain_accuracy(llama)}
+    assert found["benchmarks"]["lm-eval"]["metrics"] == {
+        "lm-eval/tif_facts/acc": plain_accuracy(llama)
+    }
     # Asked again, nothing is loaded and nothing changes; a table shows the same numbers.
     monkeypatch.setattr(models, "load_policy", None)
     assert run(capsys, *argv) == found
@@ -120,7 +131,9 @@ def plain_clean(folder, texts):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     net = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
-        return [net(**tokenizer(t, return_tensors="pt")).logits.softmax(1)[0, 1].item() for t in texts]
+        return [
+            net(**tokenizer(t, return_tensors="pt")).logits.softmax(1)[0, 1].item() for t in texts
+        ]
 
 
 def test_other_weights_or_other_rules_are_asked_anew(llama, data, tmp_path, capsys):
@@ -135,18 +148,33 @@ def test_other_weights_or_other_rules_are_asked_anew(llama, data, tmp_path, caps
     assert run(capsys, *argv)["benchmarks"]["tofu"]["folder"] != first
 
 
-def test_kl_to_the_original_is_a_mean_over_answer_tokens(llama, other_llama, data, tmp_path, capsys):
+def test_kl_to_the_original_is_a_mean_over_answer_tokens(
+    llama, other_llama, data, tmp_path, capsys
+):
     argv = words(llama, data, tmp_path, "eval.benchmarks=tofu", f"original={other_llama}")
     found = run(capsys, *argv)["benchmarks"]["tofu"]
-    net, original = (transformers.AutoModelForCausalLM.from_pretrained(path).eval() for path in (llama, other_llama))
+    net, original = (
+        transformers.AutoModelForCausalLM.from_pretrained(path).eval()
+        for path in (llama, other_llama)
+    )
     tokenizer, kls = transformers.AutoTokenizer.from_pretrained(llama), []
     for record in records.read_evaluation(found["folder"]).sets["retain"].records:
         before = f"Question: {record.prompt}\nAnswer: "
         ids = [*tokenizer(before + record.answer)["input_ids"], tokenizer.eos_token_id]
-        first = next(t for t in range(len(ids)) if len(tokenizer.decode(ids[: t + 1])) > len(before))
+        first = next(
+            t for t in range(len(ids)) if len(tokenizer.decode(ids[: t + 1])) > len(before)
+        )
         with torch.no_grad():
-            ours, theirs = (m(torch.tensor([ids])).logits[0, first - 1 : -1].log_softmax(-1) for m in (net, original))
-        kls.append(torch.nn.functional.kl_div(ours, theirs, log_target=True, reduction="none").sum(1).mean().item())
+            ours, theirs = (
+                m(torch.tensor([ids])).logits[0, first - 1 : -1].log_softmax(-1)
+                for m in (net, original)
+            )
+        kls.append(
+            torch.nn.functional.kl_div(ours, theirs, log_target=True, reduction="none")
+            .sum(1)
+            .mean()
+            .item()
+        )
     assert found["tasks"]["retain"]["kl"] == pytest.approx(sum(kls) / len(kls), rel=1e-4)
     low, high = found["intervals"]["tasks"]["retain"]["kl"]
     assert low <= found["tasks"]["retain"]["kl"] <= high
@@ -159,14 +187,23 @@ def test_an_original_of_another_vocabulary_is_refused(llama, data, tmp_path, cap
     other = tmp_path / "other"
     shutil.copytree(llama, other)
     content = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(content | {"vocab_size": content["vocab_size"] + 8}))
-    assert evaluate.main(words(llama, data, tmp_path / "out", "eval.benchmarks=tofu", f"original={other}")) == 2
+    (other / "config.json").write_text(
+        json.dumps(content | {"vocab_size": content["vocab_size"] + 8})
+    )
+    assert (
+        evaluate.main(
+            words(llama, data, tmp_path / "out", "eval.benchmarks=tofu", f"original={other}")
+        )
+        == 2
+    )
     (line,) = capsys.readouterr().err.splitlines()
     size = content["vocab_size"]
     assert line == f"original: {other}: its vocabulary has {size + 8} tokens, the model's {size}"
 
 
-def test_an_evaluation_that_was_killed_while_writing_is_made_again(llama, data, tmp_path, capsys, monkeypatch):
+def test_an_evaluation_that_was_killed_while_writing_is_made_again(
+    llama, data, tmp_path, capsys, monkeypatch
+):
     argv = words(llama, data, tmp_path, "eval.benchmarks=muse-news", "eval.max_samples.retain=1")
     write, written = records.write_text, []
 
@@ -181,7 +218,9 @@ def test_an_evaluation_that_was_killed_while_writing_is_made_again(llama, data, 
         evaluate.main(argv)
     capsys.readouterr()
     (folder,) = tmp_path.glob("*/muse-news-*")
-    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in written)  # whole files, no others
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        p.name for p in written
+    )  # whole files, no others
     with pytest.raises(ValueError, match="not an evaluation, or one that did not finish"):
         records.read_evaluation(folder)
     monkeypatch.setattr(records, "write_text", write)
@@ -199,7 +238,7 @@ def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
         f"retain_model={tmp_path}", f"fluency.classifier={tmp_path}",
     )  # fmt: skip
     manager = type("T", (), {"all_tasks": ["tif_facts"]})
-    monkeypatch.setattr("tif.evaluation.lm_eval_tasks._manager", lambda tasks, folder: manager)
+    monkeypatch.setattr("tif.evaluation.lm_eval_tasks._task_manager", lambda tasks, folder: manager)
     assert evaluate.main(argv) == 2
     lines = capsys.readouterr().err.splitlines()
     for line, start in zip(
@@ -224,16 +263,24 @@ def test_a_retain_model_of_another_family_is_refused(llama, data, tmp_path, caps
     records.write_evaluation(tmp_path / "other", dataclasses.replace(own, family="gpt2"), {})
     assert evaluate.main([*argv, f"retain_records={tmp_path / 'other'}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"retain_records: {tmp_path / 'other'}: the model family is 'llama', the retain model's is")
+    assert line.startswith(
+        f"retain_records: {tmp_path / 'other'}: the model family is 'llama', the retain model's is"
+    )
 
 
 def test_gradient_norms_are_those_of_a_plain_backward_pass_and_leave_no_trace(llama, data):
     model = transformers.AutoModelForCausalLM.from_pretrained(llama).train()
     first = next(model.parameters()).requires_grad_(False)
-    tokenizer, benchmark = transformers.AutoTokenizer.from_pretrained(llama), read_muse(str(data / "news"), train=False)
+    tokenizer, benchmark = (
+        transformers.AutoTokenizer.from_pretrained(llama),
+        read_muse(str(data / "news"), with_training=False),
+    )
     encoder = Encoder(tokenizer, "{prompt}")
     texts = [
-        one.texts[0] for one in ask(encoder, benchmark.sets["privleak_forget"], benchmark.tasks["privleak_forget"], 99)
+        one.texts[0]
+        for one in ask_task(
+            encoder, benchmark.sets["privleak_forget"], benchmark.tasks["privleak_forget"], 99
+        )
     ]
     actual = gradients.gradient_norms(model, texts, encoder.pad_id)
     assert model.training
@@ -260,7 +307,13 @@ def evaluated(argv):
 
 @pytest.mark.slow
 def test_several_processes_share_the_work_and_one_of_them_prints(llama, data, tmp_path, capsys):
-    argv = words(llama, data, tmp_path / "one", "eval.benchmarks=tofu,muse-news", "membership.gradient_norm=true")
+    argv = words(
+        llama,
+        data,
+        tmp_path / "one",
+        "eval.benchmarks=tofu,muse-news",
+        "membership.gradient_norm=true",
+    )
     expected = run(capsys, *argv)
     (code, printed), silent = together(2, evaluated, [*argv, f"out={tmp_path / 'two'}"])
     assert (code, silent) == (0, (0, ""))
@@ -268,9 +321,9 @@ def test_several_processes_share_the_work_and_one_of_them_prints(llama, data, tm
 
 
 def test_the_command_knows_processes_and_devices():
-    assert checkpoint.device("cpu").type == "cpu"
+    assert checkpoint.select_device("cpu").type == "cpu"
     with pytest.raises(RuntimeError):
-        checkpoint.device("abacus")
+        checkpoint.select_device("abacus")
 
 
 @pytest.fixture(scope="module")
@@ -278,10 +331,16 @@ def whole(shared, tmp_path_factory):
     """The command's words for all questions and texts of TOFU and MUSE, asked of a tiny model."""
     from tests.support import language_models
 
-    texts = [s.answer for own in read_muse(str(shared / "muse/news"), train=False).sets.values() for s in own[:20]]
+    texts = [
+        s.answer
+        for own in read_muse(str(shared / "muse/news"), with_training=False).sets.values()
+        for s in own[:20]
+    ]
     tokenizer = models.load_tokenizer(Model(init={"vocab_size": 1000}), texts)
     llama = tmp_path_factory.mktemp("whole") / "llama"
-    folder = language_models.llama(llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1)
+    folder = language_models.llama(
+        llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1
+    )
     return [
         f"model.path={folder}", "eval.benchmarks=tofu,muse-news", "device=cpu", f"eval.tofu.path={shared / 'tofu'}",
         "eval.tofu.split=forget10", f"eval.muse_news.path={shared / 'muse/news'}", "eval.max_new_tokens=8", "draws=100",
@@ -293,7 +352,12 @@ def whole(shared, tmp_path_factory):
 @pytest.mark.real
 def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(whole, tmp_path, capsys):
     found = run(capsys, *whole, f"out={tmp_path}")["benchmarks"]
-    assert found["tofu"]["questions"] == {"forget": 400, "retain": 400, "real_authors": 100, "world_facts": 117}
+    assert found["tofu"]["questions"] == {
+        "forget": 400,
+        "retain": 400,
+        "real_authors": 100,
+        "world_facts": 117,
+    }
     assert found["muse-news"]["questions"] == {
         "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
         "privleak_holdout": 30,
@@ -307,20 +371,31 @@ def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(whole, tmp_path, ca
         low, high = found["muse-news"]["intervals"][name]
         assert low <= value <= high, name
     # Whole passages were read: 7,400 to 8,900 characters each.
-    lengths = [r.tokens for r in records.read_evaluation(found["muse-news"]["folder"]).sets["privleak_forget"].records]
+    lengths = [
+        r.tokens
+        for r in records.read_evaluation(found["muse-news"]["folder"])
+        .sets["privleak_forget"]
+        .records
+    ]
     assert min(lengths) > 1500
 
 
 def recorded(out):
     """The records of both benchmarks."""
-    return [records.read_evaluation(next(out.glob(f"*/{name}-*"))) for name in ("tofu", "muse-news")]
+    return [
+        records.read_evaluation(next(out.glob(f"*/{name}-*"))) for name in ("tofu", "muse-news")
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_one_two_and_four_processes_and_other_batches_give_the_same_records_of_all_of_tofu_and_muse(whole, tmp_path):
+def test_one_two_and_four_processes_and_other_batches_give_the_same_records_of_all_of_tofu_and_muse(
+    whole, tmp_path
+):
     for world in (1, 2, 4):
-        codes = [code for code, _ in together(world, evaluated, [*whole, f"out={tmp_path / str(world)}"])]
+        codes = [
+            code for code, _ in together(world, evaluated, [*whole, f"out={tmp_path / str(world)}"])
+        ]
         assert codes == [0] * world
     expected = recorded(tmp_path / "1")
     assert [sum(len(own.records) for own in one.sets.values()) for one in expected] == [1017, 280]

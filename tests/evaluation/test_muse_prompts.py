@@ -14,10 +14,15 @@ from tif.data.encoding import Encoder
 from tif.data.muse import read_muse
 from tif.data.samples import Sample, Task
 from tif.evaluation import evaluate as evaluation
-from tif.evaluation.evaluate import described, evaluate
-from tif.evaluation.muse_prompts import ask
+from tif.evaluation.evaluate import describe_protocol, evaluate
+from tif.evaluation.muse_prompts import ask_task
+from tif.evaluation.questions import EvaluationSetup
 
-QUESTIONS = [("Who wrote it?", "Jaime Vasquez"), ("Where was Mira born?", "In Oslo"), ("When?", "1961")]
+QUESTIONS = [
+    ("Who wrote it?", "Jaime Vasquez"),
+    ("Where was Mira born?", "In Oslo"),
+    ("When?", "1961"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def benchmark(tmp_path_factory):
                 "privleak/holdout.json": ["Yes.", "He is known for true crime."],
             },
         ),
-        train=False,
+        with_training=False,
     )  # fmt: skip
 
 
@@ -63,27 +68,41 @@ def generated(model, tokenizer, prompt, new_tokens):
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_records_are_those_of_muse_benchs_scripts(model, encoder, tokenizer, benchmark, batching):
     cfg = Eval(tokens_per_batch=600)
-    found = evaluate(model, encoder, benchmark.sets, cfg, batching, "m", tasks=benchmark.tasks)
+    found = evaluate(
+        model, benchmark.sets, EvaluationSetup(encoder, cfg, batching, benchmark.tasks), "m"
+    )
     assert found.protocol["name"] == "muse"
-    for sample, record in zip(benchmark.sets["verbmem_forget"], found.sets["verbmem_forget"].records, strict=True):
-        target = tokenizer.decode(tokenizer(sample.answer)["input_ids"][:128], skip_special_tokens=True)
+    for sample, record in zip(
+        benchmark.sets["verbmem_forget"], found.sets["verbmem_forget"].records, strict=True
+    ):
+        target = tokenizer.decode(
+            tokenizer(sample.answer)["input_ids"][:128], skip_special_tokens=True
+        )
         assert record.answer == target
         assert record.generated == generated(model, tokenizer, sample.prompt, 128).strip()
-    assert len(benchmark.sets["verbmem_forget"][1].answer) > len(found.sets["verbmem_forget"].records[1].answer)
+    assert len(benchmark.sets["verbmem_forget"][1].answer) > len(
+        found.sets["verbmem_forget"].records[1].answer
+    )
     for name, shots in (("knowmem_forget", QUESTIONS[:1]), ("knowmem_retain", QUESTIONS[1:])):
         before = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in shots)
         for sample, record in zip(benchmark.sets[name], found.sets[name].records, strict=True):
             said = generated(model, tokenizer, f"{before}Question: {sample.prompt}\nAnswer: ", 32)
             for word in ("\n\n", "\nQuestion", "Question:"):
                 said = said.split(word)[0]
-            assert (record.prompt, record.answer, record.generated) == (sample.prompt, sample.answer, said.strip())
+            assert (record.prompt, record.answer, record.generated) == (
+                sample.prompt,
+                sample.answer,
+                said.strip(),
+            )
     for name in ("privleak_forget", "privleak_holdout"):
         for sample, record in zip(benchmark.sets[name], found.sets[name].records, strict=True):
             ids = tokenizer(sample.answer, return_tensors="pt")["input_ids"]
             with torch.no_grad():
                 logp = torch.log_softmax(model(ids).logits[0].float(), -1)
             expected = [logp[t, token].item() for t, token in enumerate(ids[0, 1:])]
-            assert record.stats.logprob == pytest.approx(expected, abs=1e-5)  # every token but the first, no end token
+            assert record.stats.logprob == pytest.approx(
+                expected, abs=1e-5
+            )  # every token but the first, no end token
             assert record.loss == pytest.approx(-sum(expected) / len(expected), abs=1e-5)
             assert record.generated is None
             p = logp[:-1].exp()
@@ -96,14 +115,20 @@ def test_records_are_those_of_muse_benchs_scripts(model, encoder, tokenizer, ben
 def test_a_stop_text_ends_what_the_model_says(encoder, benchmark, monkeypatch, model):
     said = "\n\nFirst\nQuestion: a?"
     monkeypatch.setattr(evaluation, "generate", lambda m, e, prompts, *rest: [said] * len(prompts))
-    found = evaluate(model, encoder, benchmark.sets, Eval(), "packed", "m", tasks=benchmark.tasks)
-    assert {r.generated for r in found.sets["knowmem_forget"].records} == {""}  # an empty line at once, as in MUSE
+    found = evaluate(
+        model, benchmark.sets, EvaluationSetup(encoder, Eval(), "packed", benchmark.tasks), "m"
+    )
+    assert {r.generated for r in found.sets["knowmem_forget"].records} == {
+        ""
+    }  # an empty line at once, as in MUSE
     assert {r.generated for r in found.sets["verbmem_forget"].records} == {said.strip()}
 
 
 def test_max_samples_limits_muses_sets_by_what_they_are_of(model, encoder, benchmark):
     cfg = Eval(max_samples=MaxSamples(forget=1, retain=2))
-    found = evaluate(model, encoder, benchmark.sets, cfg, "packed", "m", tasks=benchmark.tasks)
+    found = evaluate(
+        model, benchmark.sets, EvaluationSetup(encoder, cfg, "packed", benchmark.tasks), "m"
+    )
     assert {name: len(own.records) for name, own in found.sets.items()} == {
         "verbmem_forget": 1, "knowmem_forget": 1, "knowmem_retain": 2, "privleak_forget": 1, "privleak_holdout": 1
     }  # fmt: skip
@@ -112,14 +137,19 @@ def test_max_samples_limits_muses_sets_by_what_they_are_of(model, encoder, bench
 def test_a_text_longer_than_the_context_loses_its_end_and_a_long_prompt_its_beginning(encoder):
     words = "one two three four five six seven"
     whole = encoder.encode_text(words)
-    (scored,) = ask(encoder, [Sample("a/0", "", words)], Task("{prompt}", new_tokens=0), context=5)
-    assert scored.texts[0].input_ids == whole[:5]
-    assert scored.prompt == []
-    prompt = encoder.encode_text("one two three four five")
-    (asked,) = ask(
-        encoder, [Sample("a/0", "one two three four five", " six")], Task("{prompt}", new_tokens=4), context=9
+    (scored,) = ask_task(
+        encoder, [Sample("a/0", "", words)], Task("{prompt}", new_tokens=0), context=5
     )
-    assert asked.prompt == prompt[-5:]
+    assert scored.texts[0].input_ids == whole[:5]
+    assert scored.prompt_ids == []
+    prompt = encoder.encode_text("one two three four five")
+    (asked,) = ask_task(
+        encoder,
+        [Sample("a/0", "one two three four five", " six")],
+        Task("{prompt}", new_tokens=4),
+        context=9,
+    )
+    assert asked.prompt_ids == prompt[-5:]
     ids, gw = asked.texts[0].input_ids, asked.texts[0].gw
     both = encoder.encode_text("one two three four five six")
     assert ids == both[-9:]
@@ -127,23 +157,27 @@ def test_a_text_longer_than_the_context_loses_its_end_and_a_long_prompt_its_begi
 
 
 def test_a_task_without_a_template_follows_the_configurations(encoder):
-    (asked,) = ask(encoder, [Sample("a/0", "Who?", "Mira")], Task(stops=("\n\n",)), context=None, new_tokens=7)
-    assert asked.prompt == encoder.encode_text("Question: Who?\nAnswer:")
+    (asked,) = ask_task(
+        encoder, [Sample("a/0", "Who?", "Mira")], Task(stops=("\n\n",)), context=None, new_tokens=7
+    )
+    assert asked.prompt_ids == encoder.encode_text("Question: Who?\nAnswer:")
     assert asked.texts[0].input_ids == encoder.encode_text("Question: Who?\nAnswer: Mira")
-    assert asked.new_tokens == 7
-    (document,) = ask(encoder, [Sample("a/0", "", "A page.")], Task(new_tokens=0), context=None)
+    assert asked.max_new_tokens == 7
+    (document,) = ask_task(
+        encoder, [Sample("a/0", "", "A page.")], Task(new_tokens=0), context=None
+    )
     assert document.texts[0].input_ids == encoder.encode_text("A page.")
 
 
 def test_a_text_of_one_token_cannot_be_scored(encoder):
     with pytest.raises(ValueError, match="sample a/0: nothing of its answer is left to score"):
-        ask(encoder, [Sample("a/0", "", "a")], Task("{prompt}", new_tokens=0), context=None)
+        ask_task(encoder, [Sample("a/0", "", "a")], Task("{prompt}", new_tokens=0), context=None)
 
 
 def test_rules_hold_what_makes_numbers_differ_and_survive_json(encoder, benchmark):
-    rules = described(Eval(), encoder, benchmark.tasks, 256)
+    rules = describe_protocol(Eval(), encoder, benchmark.tasks, 256)
     assert json.loads(json.dumps(rules)) == rules
     other = dict(benchmark.tasks)
     other["knowmem_forget"] = dataclasses.replace(other["knowmem_forget"], prefix="other examples")
-    assert described(Eval(), encoder, other, 256) != rules
+    assert describe_protocol(Eval(), encoder, other, 256) != rules
     assert math.isfinite(rules["tasks"]["verbmem_forget"]["new_tokens"])

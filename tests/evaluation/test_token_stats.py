@@ -1,16 +1,23 @@
 """Token statistics against a plain loop in float64, one text at a time through the model's own forward."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from tests.support import tiny_models
+from tif.config.schema import Eval
 from tif.data.encoding import Encoded, Encoder
 from tif.data.samples import Sample
-from tif.evaluation.evaluate import encode, token_stats
+from tif.evaluation.questions import EvaluationSetup
+from tif.evaluation.tofu_prompts import encode_answer
+from tif.evaluation.token_stats import score_texts
 from tif.records.protocols import LEGACY_TOFU, OPEN_UNLEARNING
 
 TEMPLATE = "Question: {prompt}\nAnswer:"
-# "a" has three texts of one prompt; the last is a document: all of it is answer, and nothing predicts its first token.
+# "a" has three texts of one prompt; the last is a document: all of it is answer, and nothing
+# predicts its first token.
 TEXTS = (
     Encoded("a", [5, 9, 3, 7, 11], [False] * 5, [False, False, True, True, True]),
     Encoded("a", [5, 9, 4, 8, 2, 60], [False] * 6, [False, False, True, True, True, True]),
@@ -26,7 +33,19 @@ def greedy(net):
     for _ in range(4):
         with torch.no_grad():
             ids.append(net(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item())
-    return Encoded("d", [*ids[:4], (ids[4] + 1) % tiny_models.VOCAB], [False] * 5, [False] + [True] * 4)
+    return Encoded(
+        "d", [*ids[:4], (ids[4] + 1) % tiny_models.VOCAB], [False] * 5, [False] + [True] * 4
+    )
+
+
+def token_stats(net, texts, tokens_per_batch, batching, original=None):
+    """The statistics of each text."""
+    rules = Eval(tokens_per_batch=tokens_per_batch)
+    setup = EvaluationSetup(SimpleNamespace(pad_id=0), rules, batching)
+    opened = (lambda: nullcontext(original)) if original else None
+    with torch.no_grad():
+        scores = score_texts(net, texts, [True] * len(texts), setup, opened)
+    return [score.stats for score in scores]
 
 
 def plain_stats(net, e, other=None):
@@ -34,7 +53,13 @@ def plain_stats(net, e, other=None):
 
     def logprobs(one):
         with torch.no_grad():
-            return one(input_ids=torch.tensor([e.input_ids])).logits[0].double().log_softmax(-1).tolist()
+            return (
+                one(input_ids=torch.tensor([e.input_ids]))
+                .logits[0]
+                .double()
+                .log_softmax(-1)
+                .tolist()
+            )
 
     logp, before, rows = logprobs(net), logprobs(other or net), []
     for t in range(1, len(e.input_ids)):
@@ -43,7 +68,9 @@ def plain_stats(net, e, other=None):
             p = [2.718281828459045**x for x in row]
             mean = sum(q * x for q, x in zip(p, row, strict=True))
             std = sum(q * (x - mean) ** 2 for q, x in zip(p, row, strict=True)) ** 0.5
-            moved = sum(2.718281828459045**y * (y - x) for x, y in zip(row, before[t - 1], strict=True))
+            moved = sum(
+                2.718281828459045**y * (y - x) for x, y in zip(row, before[t - 1], strict=True)
+            )
             rows.append((row[token], row[token] == max(row), mean, std, moved))
     return rows
 
@@ -51,10 +78,12 @@ def plain_stats(net, e, other=None):
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 @pytest.mark.parametrize("tokens_per_batch", [16, 4096])
 def test_token_statistics_equal_a_loop_over_the_vocabulary(batching, tokens_per_batch, monkeypatch):
-    monkeypatch.setattr("tif.evaluation.token_stats.CHUNK", 3)  # smaller than a batch's answer tokens
+    monkeypatch.setattr(
+        "tif.evaluation.token_stats.CHUNK_TOKENS", 3
+    )  # smaller than a batch's answer tokens
     net, other = tiny_models.model(), tiny_models.model(seed=1)
     texts = (*TEXTS, greedy(net))
-    found = token_stats(net, texts, 0, tokens_per_batch, batching, other)
+    found = token_stats(net, texts, tokens_per_batch, batching, other)
     assert len(found) == len(texts)
     for e, actual in zip(texts, found, strict=True):
         expected = plain_stats(net, e, other)
@@ -68,24 +97,24 @@ def test_token_statistics_equal_a_loop_over_the_vocabulary(batching, tokens_per_
 
 def test_there_is_no_kl_without_an_original_and_none_to_oneself():
     net = tiny_models.model()
-    assert all(stats.kl is None for stats in token_stats(net, TEXTS, 0, 64, "packed"))
-    itself = token_stats(net, TEXTS, 0, 64, "packed", net)
+    assert all(stats.kl is None for stats in token_stats(net, TEXTS, 64, "packed"))
+    itself = token_stats(net, TEXTS, 64, "packed", net)
     assert {value for stats in itself for value in stats.kl} == {0.0}
 
 
 def test_statistics_are_float32_whatever_the_models_dtype():
     net = tiny_models.model().to(torch.bfloat16)
-    found = token_stats(net, TEXTS[:1], 0, 64, "padded")[0]
+    found = token_stats(net, TEXTS[:1], 64, "padded")[0]
     logits = net(input_ids=torch.tensor([TEXTS[0].input_ids])).logits[0].float()
     expected = logits.log_softmax(-1)[[1, 2, 3], [3, 7, 11]]
     assert found.logprob == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_a_token_that_cannot_come_leaves_the_statistics_finite():
-    from tif.evaluation.token_stats import _details
+    from tif.evaluation.token_stats import _describe_tokens
 
     logits = torch.tensor([[1.0, 1.0, -torch.inf]])
-    found = _details(logits, torch.tensor([0]), logits)[0].tolist()
+    found = _describe_tokens(logits, torch.tensor([0]), logits)[0].tolist()
     # half and half over two tokens: log p = mean = -ln 2, no deviation, no KL
     assert found == pytest.approx([-0.693147, 1.0, -0.693147, 0.0, 0.0], abs=1e-6)
 
@@ -102,40 +131,53 @@ SAMPLE = Sample("s", "Who wrote The Glass Meridian?", "Jaime Vasquez wrote it in
 
 
 def scored_text(encoder, encoded):
-    return encoder.tokenizer.decode([i for i, gw in zip(encoded.input_ids, encoded.gw, strict=True) if gw])
+    return encoder.tokenizer.decode(
+        [i for i, gw in zip(encoded.input_ids, encoded.gw, strict=True) if gw]
+    )
 
 
 def test_open_unlearning_scores_the_answer_and_the_end_token(encoder):
-    found = encode(encoder, SAMPLE, OPEN_UNLEARNING)
+    found = encode_answer(encoder, SAMPLE, OPEN_UNLEARNING)
     assert scored_text(encoder, found) == " Jaime Vasquez wrote it in 1998.<end>"
     assert found.input_ids == encoder.encode(SAMPLE).input_ids
 
 
 def test_legacy_tofu_scores_the_answer_tag_too(encoder):
-    assert scored_text(encoder, encode(encoder, SAMPLE, LEGACY_TOFU)) == "Answer: Jaime Vasquez wrote it in 1998.<end>"
+    assert (
+        scored_text(encoder, encode_answer(encoder, SAMPLE, LEGACY_TOFU))
+        == "Answer: Jaime Vasquez wrote it in 1998.<end>"
+    )
 
 
 def test_a_template_without_a_tag_has_none_to_score(tokenizer):
     inst = Encoder(tokenizer, "[INST] {prompt} [/INST]")
     for rules in (LEGACY_TOFU, OPEN_UNLEARNING):
-        assert scored_text(inst, encode(inst, SAMPLE, rules)) == " Jaime Vasquez wrote it in 1998.<end>"
+        assert (
+            scored_text(inst, encode_answer(inst, SAMPLE, rules))
+            == " Jaime Vasquez wrote it in 1998.<end>"
+        )
 
 
-@pytest.mark.parametrize(("rules", "end"), [(LEGACY_TOFU, ""), (OPEN_UNLEARNING, "<end>")], ids=["legacy", "open"])
+@pytest.mark.parametrize(
+    ("rules", "end"), [(LEGACY_TOFU, ""), (OPEN_UNLEARNING, "<end>")], ids=["legacy", "open"]
+)
 def test_a_text_is_cut_after_the_protocols_tokens_and_ended_where_it_says_so(encoder, rules, end):
     long = Sample("long", "Who?", "He did not. " * 300)
-    found = encode(encoder, long, rules)
+    found = encode_answer(encoder, long, rules)
     assert len(found.input_ids) == rules.max_tokens + bool(end)
     assert scored_text(encoder, found).endswith(end or "He")
     assert scored_text(encoder, found).count("<end>") == bool(end)
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_by_its_sample(encoder):
-    with pytest.raises(ValueError, match=r"sample s: its prompt has \d+ tokens, and legacy-tofu scores the first 200"):
-        encode(encoder, Sample("s", "Who? " * 200, "He."), LEGACY_TOFU)
+    with pytest.raises(
+        ValueError,
+        match=r"sample s: its prompt has \d+ tokens, and legacy-tofu scores the first 200",
+    ):
+        encode_answer(encoder, Sample("s", "Who? " * 200, "He."), LEGACY_TOFU)
 
 
 def test_a_document_is_scored_from_its_second_token_on(encoder):
-    found = encode(encoder, Sample("d", "", "Her father was a baker."), OPEN_UNLEARNING)
+    found = encode_answer(encoder, Sample("d", "", "Her father was a baker."), OPEN_UNLEARNING)
     assert all(found.gw)
     assert scored_text(encoder, found) == "Her father was a baker.<end>"

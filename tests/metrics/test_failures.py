@@ -2,7 +2,7 @@
 
 import pytest
 
-from tif.config.schema import FAILURES
+from tif.config.evaluation import FAILURES
 from tif.metrics.failures import find_failures, find_identifier_failures
 
 START = {"utility/model": 0.6, "forget/quality": 1e-8, "retain/loss": 0.8, "retain/kl": 0.0}

@@ -6,7 +6,7 @@ import torch
 from tests.support import tiny_models
 from tests.support.model_weights import nudge, weights
 from tests.support.tiny_unlearning import BATCHES, fit, unlearning
-from tif.evaluation.generate import _continued
+from tif.evaluation.generate import continue_prompts
 from tif.losses import make_loss
 from tif.models.references import ModelReference
 from tif.models.whp import WhpModel
@@ -50,11 +50,11 @@ def test_generation_keeps_a_cache_for_each_model():
     assert len({token for row in expected for token in row}) > 6
     unused = next(t for t in range(tiny_models.VOCAB) if all(t not in row for row in expected))
     assert (
-        _continued(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, [8] * 3) == expected
+        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, [8] * 3) == expected
     )
     limits = [2, 8, 5]  # rows leave the batch, and both caches
     short = [row[:n] for row, n in zip(expected, limits, strict=True)]
-    assert _continued(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, limits) == short
+    assert continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, limits) == short
 
 
 WHP = make_loss(forget="ce", on="all", preserve="none", whp=1.5)

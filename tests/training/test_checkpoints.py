@@ -23,9 +23,9 @@ from tests.support.small_run import files, finished
 from tif import fit
 from tif.config import load as config
 from tif.config.errors import ConfigError
-from tif.evaluation import evaluate as evaluation
 from tif.training import checkpoints
 from tif.training import run as training
+from tif.training.callbacks import evaluation as evaluation_callback
 from tif.training.plan import plan_run
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(quiet, monk
 def test_a_run_asked_to_stop_in_an_evaluation_stops_at_once_and_makes_it_again(quiet, monkeypatch, capsys, epoch):
     own = run_words(quiet.parent, f"evaluating-{epoch}")
     with monkeypatch.context() as patch:
-        act_in_step(patch, epoch, lambda: os.kill(os.getpid(), signal.SIGTERM), evaluation, "evaluate")
+        act_in_step(patch, epoch, lambda: os.kill(os.getpid(), signal.SIGTERM), evaluation_callback, "evaluate")
         assert fit.main(own) == 128 + signal.SIGTERM
     assert not (quiet.parent / f"evaluating-{epoch}" / "eval" / str(epoch)).exists()
     assert fit.main(own) == 0

@@ -11,6 +11,7 @@ from tif.data.encoding import Encoder
 from tif.data.fictitious import generate_fictitious
 from tif.data.tofu import read_tofu
 from tif.evaluation.evaluate import evaluate
+from tif.evaluation.questions import EvaluationSetup
 from tif.metrics.tofu import aggregate
 from tif.models.load import load_tokenizer
 
@@ -35,7 +36,7 @@ def evaluated(sets, batching, sharded=False):
         fully_shard(model)
     model.register_forward_hook(lambda *_: forwards.append(1))
     encoder = Encoder(tokenizer, "Question: {prompt}\nAnswer:")
-    return evaluate(model, encoder, sets, CFG, batching, "m"), len(forwards)
+    return evaluate(model, sets, EvaluationSetup(encoder, CFG, batching), "m"), len(forwards)
 
 
 def check(sets, batching, worlds=WORLDS):

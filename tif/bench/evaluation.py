@@ -21,11 +21,14 @@ from tif.bench.process import read_clock
 from tif.bench.settings import BenchSettings
 from tif.bench.table import make_plain_table
 from tif.config.errors import ConfigError
+from tif.config.evaluation import EvalRules
 from tif.data.benchmarks import read_benchmark
 from tif.data.encoding import Encoded, Encoder
 from tif.data.samples import Sample
-from tif.evaluation import evaluate as evaluation
+from tif.evaluation import token_stats
 from tif.evaluation.generate import generate
+from tif.evaluation.questions import EvaluationSetup
+from tif.evaluation.tofu_prompts import encode_answer
 from tif.models import load as models
 from tif.records.protocols import OPEN_UNLEARNING
 from tif.scoring.batching import choose_batching
@@ -143,7 +146,7 @@ class EvaluationBench:
         for sample in samples:
             texts += self._encode_answers(sample)
         with self.scoring.tif.running(self.device):
-            losses = score_texts(self.policy, texts, self.encoder.pad_id, self.batching)
+            losses = score_texts(self.policy, texts, self.encoder, self.batching)
         with self.scoring.peers.running(self.device):
             peers_losses = score_padded(self.policy, texts, self.encoder.pad_id)
         for loss, peers_loss in zip(losses, peers_losses, strict=True):
@@ -152,9 +155,9 @@ class EvaluationBench:
         self.scoring.texts += len(texts)
 
         prompts = [self.encoder.encode_prompt(sample.prompt) for sample in samples]
-        limits = self.max_new_tokens, TOKENS_PER_BATCH
+        limits = [self.max_new_tokens] * len(prompts)
         with self.generating.tif.running(self.device):
-            answers = generate(self.policy, self.encoder, prompts, *limits)
+            answers = generate(self.policy, self.encoder, prompts, limits, TOKENS_PER_BATCH)
         with self.generating.peers.running(self.device):
             peers_answers = generate_padded(self.policy, self.encoder, prompts, self.max_new_tokens)
         for answer, peers_answer in zip(answers, peers_answers, strict=True):
@@ -185,7 +188,7 @@ class EvaluationBench:
         """Return the sample's answer and the answers that it is compared with."""
         answers = (sample.answer, sample.paraphrased_answer, *sample.perturbed_answers)
         return [
-            evaluation.encode(self.encoder, sample, OPEN_UNLEARNING, answer)
+            encode_answer(self.encoder, sample, OPEN_UNLEARNING, answer)
             for answer in answers
             if answer is not None
         ]
@@ -193,13 +196,13 @@ class EvaluationBench:
     def _warm_up(self, sample: Sample) -> None:
         """Let weights be read and kernels chosen before the clocks run."""
         texts = self._encode_answers(sample)[:1]
-        score_texts(self.policy, texts, self.encoder.pad_id, "padded")
+        score_texts(self.policy, texts, self.encoder, "padded")
         prompts = [self.encoder.encode_prompt(sample.prompt)]
-        generate(self.policy, self.encoder, prompts, 2, TOKENS_PER_BATCH)
+        generate(self.policy, self.encoder, prompts, [2], TOKENS_PER_BATCH)
 
 
 def score_texts(
-    policy: "PreTrainedModel", texts: Sequence[Encoded], pad_id: int, batching: str
+    policy: "PreTrainedModel", texts: Sequence[Encoded], encoder: Encoder, batching: str
 ) -> list[float]:
     """Return the loss of each text as tif's evaluation has it, in nats per answer token.
 
@@ -208,9 +211,9 @@ def score_texts(
     is_first = []
     for i, text in enumerate(texts):
         is_first.append(i == 0 or text.id != texts[i - 1].id)
-    limits = pad_id, TOKENS_PER_BATCH
-    answers = evaluation.scored(policy, texts, is_first, *limits, batching)
-    return [answer.loss for answer in answers]
+    setup = EvaluationSetup(encoder, EvalRules(tokens_per_batch=TOKENS_PER_BATCH), batching)
+    scores = token_stats.score_texts(policy, texts, is_first, setup)
+    return [score.loss for score in scores]
 
 
 def score_padded(policy: "PreTrainedModel", texts: Sequence[Encoded], pad_id: int) -> list[float]:

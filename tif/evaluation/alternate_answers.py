@@ -1,11 +1,14 @@
-"""Other answers to the forget questions, drawn from the model that is to be unlearned: what AltPO prefers.
+"""Other answers to the forget questions, drawn from the model before it unlearns: what AltPO prefers.
 
-Kept in a file, a JSON line each, so that a killed run goes on and nothing is drawn twice:
+Called by training/prepare.py. The answers are stored in a file, so that a killed run continues and
+nothing is drawn twice; a JSON line each: {"id": sample id, "number": n, "text": the answer}.
 
-    {"id": sample id, "number": n, "text": the answer}
+Method: arXiv 2409.13474; molereddy/Alternate-Preference-Optimization generate.py and
+config/generate.yaml (five answers, temperature 1, 200 tokens, cut where a question begins).
 """
 
 import contextlib
+import dataclasses
 import json
 import re
 import zlib
@@ -16,99 +19,139 @@ from typing import TYPE_CHECKING
 from tif.config.loss import Alternates
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
-from tif.evaluation.generate import generate
+from tif.evaluation.generate import Sampling, generate
 from tif.utils import distributed
-from tif.utils.files import locked, os_errors_naming
+from tif.utils.files import os_errors_naming
 from tif.utils.terminal import console
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHUNK = 128  # answers between two writes, always the same ones: a batch's company decides about rounding
-ENDS = ("Question:", "Q:")  # where the next question begins, the answer is over
+# Answers between two writes. Always the same ones: how an answer is rounded depends on its batch.
+ANSWERS_PER_WRITE = 128
+ENDS = ("Question:", "Q:")  # an answer is over where the next question begins
 
-Key = tuple[str, int]
+Key = tuple[str, int]  # sample id, number of the answer
 
 
-def alternates(
+@dataclasses.dataclass(frozen=True)
+class AlternateDraws:
+    """How other answers are drawn, and where they are stored.
+
+    Attributes:
+        settings: section `loss.alternates`.
+        seed: owner of all draws.
+        tokens_per_batch: of prompts and answers, padded, in one batch.
+        file: named by all that decides about the answers; its folder is made where it is missing.
+    """
+
+    settings: Alternates
+    seed: int
+    tokens_per_batch: int
+    file: Path
+
+
+def draw_alternates(
     policy: "PreTrainedModel",
     encoder: Encoder,
     samples: Sequence[Sample],
-    cfg: Alternates,
-    seed: int,
-    tokens_per_batch: int,
-    file: Path,
+    draws: AlternateDraws,
 ) -> dict[str, tuple[str, ...]]:
-    """`cfg.count` other answers to each question, from the file where they are there. All processes call together.
+    """Return `loss.alternates.count` other answers to each question, by sample id, without blank ones.
 
-    An answer depends on (seed, sample id, its number): not on other answers, nor on the number of processes, and the
-    global random state is left alone. Method: arXiv 2409.13474; molereddy/Alternate-Preference-Optimization generate.py
-    and config/generate.yaml (five answers, temperature 1, 200 tokens, cut where a question begins).
+    All processes call together. An answer depends on (seed, sample id, its number), not on other
+    answers or the number of processes; the global random state is left alone.
 
     Args:
         policy: as it is before training.
-        encoder, samples: how and what it is asked.
-        seed: of all draws.
-        tokens_per_batch: of prompts and answers, padded, in one batch.
-        file: named by all that decides about the answers; its folder is made where missing.
-
-    Returns:
-        By sample id, those that are no blanks.
+        encoder: of the policy.
+        samples: the forget set.
+        draws: how, and where they are stored.
 
     Raises:
         ValueError: If all answers to a question are blank.
     """
-    wanted = [(s, n) for s in samples for n in range(cfg.count)]
-    with contextlib.ExitStack() as stack:
-
-        def begin() -> dict[Key, str]:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(f"{file}.lock", str(file)))
-            return _read(file)
-
-        texts = distributed.run_on_first_rank(begin)
-        if any((s.id, n) not in texts for s, n in wanted):
-            console.print(f"other answers to {len(samples)} questions, {cfg.count} each, to {file}", markup=False,
-                          soft_wrap=True)  # fmt: skip
-        for start in range(0, len(wanted), CHUNK):
-            chunk = wanted[start : start + CHUNK]
-            if all((s.id, n) in texts for s, n in chunk):
-                continue
-            prompts = [encoder.encode_prompt(_asked(cfg, s)) for s, _ in chunk]
-            seeds = [(seed, zlib.crc32(s.id.encode()), n) for s, n in chunk]
-            made = generate(policy, encoder, prompts, cfg.max_new_tokens, tokens_per_batch, seeds, cfg.temperature)
-            new = {(s.id, n): _cut(text) for (s, n), text in zip(chunk, made, strict=True)}
-            if distributed.is_first_rank():
-                _append(file, {key: text for key, text in new.items() if key not in texts})
-            texts |= new
-    found = {s.id: tuple(t for n in range(cfg.count) if (t := texts[s.id, n])) for s in samples}
-    if blank := [name for name, own in found.items() if not own]:
-        raise ValueError(f"loss.alternates: the model says nothing to {len(blank)} of {len(samples)} questions ("
-                         f"{', '.join(blank[:3])}); want another loss.alternates.prompt or a larger count")  # fmt: skip
-    return found
+    settings, file = draws.settings, draws.file
+    wanted = [(sample, number) for sample in samples for number in range(settings.count)]
+    if distributed.is_first_rank():
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with distributed.locked_on_first_rank(f"{file}.lock", str(file)):
+        texts = distributed.run_on_first_rank(lambda: _read(file))
+        if not all((sample.id, number) in texts for sample, number in wanted):
+            line = f"other answers to {len(samples)} questions, {settings.count} each, to {file}"
+            console.print(line, markup=False, soft_wrap=True)
+        for start in range(0, len(wanted), ANSWERS_PER_WRITE):
+            chunk = wanted[start : start + ANSWERS_PER_WRITE]
+            if not all((sample.id, number) in texts for sample, number in chunk):
+                new_texts = _draw_chunk(policy, encoder, chunk, draws)
+                if distributed.is_first_rank():
+                    _append(file, {key: new_texts[key] for key in new_texts if key not in texts})
+                texts |= new_texts
+    alternates = {}
+    for sample in samples:
+        answers = [texts[sample.id, number] for number in range(settings.count)]
+        alternates[sample.id] = tuple(answer for answer in answers if answer)
+    _check_not_blank(alternates)
+    return alternates
 
 
-def _asked(cfg: Alternates, sample: Sample) -> str:
-    return re.sub(r"\{(prompt|answer)\}", lambda found: str(getattr(sample, found[1])), cfg.prompt)
+def _draw_chunk(
+    policy: "PreTrainedModel",
+    encoder: Encoder,
+    chunk: Sequence[tuple[Sample, int]],
+    draws: AlternateDraws,
+) -> dict[Key, str]:
+    settings = draws.settings
+    prompts, seeds = [], []
+    for sample, number in chunk:
+        prompts.append(encoder.encode_prompt(_render_prompt(settings.prompt, sample)))
+        seeds.append((draws.seed, zlib.crc32(sample.id.encode()), number))
+    limits = [settings.max_new_tokens] * len(chunk)
+    sampling = Sampling(seeds, settings.temperature)
+    answers = generate(policy, encoder, prompts, limits, draws.tokens_per_batch, sampling)
+    texts = {}
+    for (sample, number), answer in zip(chunk, answers, strict=True):
+        texts[sample.id, number] = _cut(answer)
+    return texts
 
 
-def _cut(text: str) -> str:
+def _render_prompt(template: str, sample: Sample) -> str:
+    """Return the template with the sample's `{prompt}` and `{answer}` in it."""
+    fields = {"prompt": sample.prompt, "answer": sample.answer}
+    return re.sub(r"\{(prompt|answer)\}", lambda match: fields[match[1]], template)
+
+
+def _cut(answer: str) -> str:
     for end in ENDS:
-        text = text.split(end)[0]
-    return text.strip()
+        answer = answer.split(end)[0]
+    return answer.strip()
+
+
+def _check_not_blank(alternates: dict[str, tuple[str, ...]]) -> None:
+    blank = [id for id, answers in alternates.items() if not answers]
+    if blank:
+        raise ValueError(
+            f"loss.alternates: the model says nothing to {len(blank)} of {len(alternates)} questions "
+            f"({', '.join(blank[:3])}); want another loss.alternates.prompt or a larger count"
+        )
 
 
 def _read(file: Path) -> dict[Key, str]:
-    """What is there; a line that a kill cut short is no answer."""
-    found = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+    """Return the answers that are stored; a line that a kill cut short is skipped."""
+    texts: dict[Key, str] = {}
+    if not file.exists():
+        return texts
+    for line in file.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             row = json.loads(line)
-            found[row["id"], row["number"]] = str(row["text"])
-    return found
+            texts[row["id"], row["number"]] = str(row["text"])
+    return texts
 
 
 def _append(file: Path, texts: dict[Key, str]) -> None:
-    lines = [json.dumps({"id": name, "number": n, "text": text}) for (name, n), text in texts.items()]
+    lines = []
+    for (id, number), text in texts.items():
+        lines.append(json.dumps({"id": id, "number": number, "text": text}))
     with os_errors_naming(file), file.open("a", encoding="utf-8") as out:
-        out.write("\n".join(["", *lines, ""]))  # begins a line of its own, whatever a kill left of the last one
+        # A kill may have cut the last line: the new ones begin on a line of their own.
+        out.write("\n".join(["", *lines, ""]))

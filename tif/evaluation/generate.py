@@ -1,6 +1,12 @@
-"""Continuations of many prompts: the likeliest tokens, or drawn ones."""
+"""Continue many prompts, greedily or with draws that belong to each prompt.
 
-from collections.abc import Callable, Iterator, Sequence
+Called by evaluation/evaluate.py, evaluation/alternate_answers.py and tif/bench. transformers' own
+`generate` has one limit of new tokens and one generator for a whole batch, and runs finished rows
+to the end of the batch; here each prompt has its own limit and draws, and a finished row leaves.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,104 +20,123 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        seeds: for each prompt, numbers that own its draws, whatever else is in its batch.
+        temperature: the logits are divided by it.
+    """
+
+    seeds: Sequence[Sequence[int]]
+    temperature: float = 1.0
+
+
 def generate(
     model: "PreTrainedModel",
     encoder: Encoder,
     prompts: Sequence[list[int]],
-    max_new_tokens: int | Sequence[int],
+    limits: Sequence[int],
     tokens_per_batch: int,
-    seeds: Sequence[Sequence[int]] | None = None,
-    temperature: float = 1.0,
+    sampling: Sampling | None = None,
 ) -> list[str]:
-    """Continuations without the end token, greedy unless there are seeds; shared out to all processes.
+    """Return a continuation of each prompt, without the end token; divided over all processes.
 
     Args:
         model: a causal LM; its mode is restored.
         encoder: knows the end token and turns ids into text.
-        prompts: token ids, see Encoder.encode_prompt.
-        max_new_tokens: at most so many tokens, for all prompts or for each.
-        tokens_per_batch: of prompts and what follows, padded, in one batch.
-        seeds: for each prompt, numbers that own its draws, whatever else is in its batch; None = greedy.
-        temperature: of the draws; the logits are divided by it.
+        prompts: token ids.
+        limits: tokens generated at most, for each prompt.
+        tokens_per_batch: of prompts and continuations, padded, in one batch.
+        sampling: None = the most likely token each time.
     """
-    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
 
-    def work(index: Sequence[int]) -> list[str]:
-        choose = _likeliest if seeds is None else _drawn([(seeds[i], limits[i]) for i in index], temperature)
-        rows = _continued(model, [prompts[i] for i in index], encoder.eos_id, [limits[i] for i in index], choose)
+    def generate_batch(indices: Sequence[int]) -> list[str]:
+        batch_sampling = None
+        if sampling is not None:
+            seeds = [sampling.seeds[i] for i in indices]
+            batch_sampling = Sampling(seeds, sampling.temperature)
+        batch_prompts = [prompts[i] for i in indices]
+        batch_limits = [limits[i] for i in indices]
+        rows = continue_prompts(model, batch_prompts, encoder.eos_id, batch_limits, batch_sampling)
         return [str(encoder.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
-    lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
+    lengths = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
+    batches = list(batch_by_length(lengths, tokens_per_batch))
     with evaluation_mode(model):
-        return share_work(list(by_length(lengths, tokens_per_batch)), work, "generating answers", model)
+        return share_work(batches, generate_batch, "generating answers", model)
 
 
-Choose = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]  # (R, V) logits, (R,) rows, step -> (R,) tokens
+def draw_uniforms(seeds: Sequence[Sequence[int]], steps: int) -> torch.Tensor:
+    """Return numbers in [0, 1), (R, steps) float64; row r depends on seeds[r] alone."""
+    rows = [np.random.default_rng(row_seeds).random(steps) for row_seeds in seeds]
+    return torch.tensor(np.array(rows))
 
 
-def _likeliest(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
-    return logits.argmax(1)
-
-
-def _drawn(owners: Sequence[tuple[Sequence[int], int]], temperature: float) -> Choose:
-    """One draw a step for each row, from (seeds, steps): the token at which the summed probabilities pass it."""
-    most = max(steps for _, steps in owners)
-    draws = torch.tensor(np.array([np.random.default_rng(seeds).random(most) for seeds, _ in owners]))
-
-    def choose(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
-        passed = (logits.double() / temperature).softmax(1).cumsum(1)
-        at = draws.to(logits.device)[rows, step - 1][:, None] * passed[:, -1:]  # the sum is 1 up to rounding
-        return torch.searchsorted(passed, at, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
-
-    return choose
-
-
-def _continued(
+def continue_prompts(
     model: "PreTrainedModel",
-    prompts: list[list[int]],
+    prompts: Sequence[list[int]],
     eos_id: int,
     limits: Sequence[int],
-    choose: Choose = _likeliest,
+    sampling: Sampling | None = None,
 ) -> list[list[int]]:
-    """Decoding of left-padded prompts with a key-value cache; finished rows leave the batch."""
+    """Return the new tokens of each prompt, without the end token.
+
+    The prompts are one batch, padded at the left, with a key-value cache; finished rows leave it.
+    """
     from transformers import DynamicCache
 
-    width, device = max(map(len, prompts)), model.device
-    ids = torch.tensor([[eos_id] * (width - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    left = torch.tensor(limits, device=device)
+    device, width = model.device, max(map(len, prompts))
+    ids = torch.tensor([[eos_id] * (width - len(row)) + row for row in prompts], device=device)
+    lengths = torch.tensor([[len(row)] for row in prompts], device=device)
+    mask = (torch.arange(width, device=device) >= width - lengths).long()
+    limits_R = torch.tensor(limits, device=device)
     cache = getattr(model, "new_cache", lambda: DynamicCache(config=model.config))()
-    rows = torch.arange(len(prompts), device=device)
+    draws_RS = None if sampling is None else draw_uniforms(sampling.seeds, max(limits)).to(device)
+    rows = torch.arange(len(prompts), device=device)  # those still in the batch
     answers: list[list[int]] = [[] for _ in prompts]
-    with torch.no_grad():
-        for step in range(1, max(limits) + 1):
-            positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    for step in range(max(limits)):
+        with torch.no_grad():
             output = model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=positions,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :],
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            chosen = choose(output.logits[:, -1].float(), rows, step)
-            said = chosen != eos_id
-            for row, token in zip(rows[said].tolist(), chosen[said].tolist(), strict=True):
-                answers[row].append(token)
-            going = (said & (left[rows] > step)).nonzero()[:, 0]
-            if not len(going):
-                break
-            if len(going) < len(rows):
-                cache.batch_select_indices(going)
-                rows, mask, chosen = rows[going], mask[going], chosen[going]
-            ids, mask = chosen[:, None], torch.cat([mask, torch.ones_like(chosen)[:, None]], 1)
+        logits = output.logits[:, -1].float()
+        if sampling is None or draws_RS is None:
+            tokens = logits.argmax(1)
+        else:
+            tokens = draw_tokens(logits, draws_RS[rows, step], sampling.temperature)
+        is_answer = tokens != eos_id
+        for row, token in zip(rows[is_answer].tolist(), tokens[is_answer].tolist(), strict=True):
+            answers[row].append(token)
+        unfinished = (is_answer & (limits_R[rows] > step + 1)).nonzero()[:, 0]
+        if not len(unfinished):
+            break
+        if len(unfinished) < len(rows):
+            cache.batch_select_indices(unfinished)
+            rows, mask, tokens = rows[unfinished], mask[unfinished], tokens[unfinished]
+        ids, mask = tokens[:, None], torch.cat([mask, torch.ones_like(tokens)[:, None]], 1)
     return answers
 
 
-def by_length(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `tokens_per_batch` (one text at least), similar lengths together, longest first.
+def draw_tokens(logits_RV: torch.Tensor, draws_R: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return for each row the token at which the summed probabilities pass its draw: (R,)."""
+    cumulative_RV = (logits_RV.double() / temperature).softmax(1).cumsum(1)
+    draws_R1 = draws_R[:, None] * cumulative_RV[:, -1:]  # they sum to 1 up to rounding only
+    tokens_R = torch.searchsorted(cumulative_RV, draws_R1, right=True)[:, 0]
+    return tokens_R.clamp(max=logits_RV.shape[1] - 1)
 
-    Longest first: a batch that does not fit the memory shows at once.
+
+def batch_by_length(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Yield the indices of texts in batches of similar lengths, the longest first.
+
+    A padded batch has at most `tokens_per_batch` tokens, or a single text. The longest come first,
+    so that a batch that does not fit the memory shows at once.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -1,8 +1,9 @@
-"""Gradient norms of texts: what the membership attack of that name needs of a model."""
+"""Gradient norms of texts, for the membership attack of that name. Called by model_numbers.py."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from tif.data.encoding import Encoded, collate
@@ -14,32 +15,46 @@ if TYPE_CHECKING:
 
 
 def gradient_norms(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: int) -> list[float]:
-    """`membership.gradient_norm` of each text, one at a time; shared out to all processes.
+    """Return for each text the mean 2-norm of its loss's gradient over the model's weight tensors.
+
+    One text at a time, divided over all processes. The model's mode, its gradients and which weights
+    take one are restored.
 
     Args:
-        model: a causal LM; its mode, its gradients and which weights take one are restored.
-        texts: with an answer token at a position > 0.
+        model: a causal LM.
+        texts: each with an answer token at a position > 0.
         pad_id: padding's id.
     """
-    training, weights = model.training, list(model.parameters())
+    was_training, weights = model.training, list(model.parameters())
     before = [(weight.requires_grad, weight.grad) for weight in weights]
     model.eval()
-
-    def work(index: Sequence[int]) -> list[float]:
-        batch = collate([texts[i] for i in index], index, pad_id).to(model.device)
-        with torch.enable_grad():
-            loss = -score_tokens(model, batch, "padded").logprob.sum() / batch.answer[:, 1:].sum()
-            norms = [
-                g.float().norm().item() for g in torch.autograd.grad(loss, weights, allow_unused=True) if g is not None
-            ]
-        return [sum(norms) / len(norms)]
-
     for weight in weights:
         weight.requires_grad_(weight.is_floating_point())
+
+    def measure(indices: Sequence[int]) -> list[float]:
+        (index,) = indices
+        return [_mean_gradient_norm(model, weights, texts[index], pad_id)]
+
+    batches = [[index] for index in range(len(texts))]
     try:
-        return share_work([[i] for i in range(len(texts))], work, "gradient norms", model)
+        return share_work(batches, measure, "gradient norms", model)
     finally:
-        model.train(training)
-        for weight, (asked, gradient) in zip(weights, before, strict=True):
-            weight.requires_grad_(asked)
+        model.train(was_training)
+        for weight, (requires_grad, gradient) in zip(weights, before, strict=True):
+            weight.requires_grad_(requires_grad)
             weight.grad = gradient
+
+
+def _mean_gradient_norm(
+    model: "PreTrainedModel", weights: Sequence[torch.nn.Parameter], text: Encoded, pad_id: int
+) -> float:
+    batch = collate([text], [0], pad_id).to(model.device)
+    with torch.enable_grad():
+        logprobs = score_tokens(model, batch, "padded").logprob
+        loss = -logprobs.sum() / batch.answer[:, 1:].sum()
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    norms = []
+    for gradient in gradients:
+        if gradient is not None:
+            norms.append(gradient.float().norm().item())
+    return float(np.mean(norms))

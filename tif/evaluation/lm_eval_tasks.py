@@ -1,10 +1,13 @@
-"""General ability: tasks of the lm-eval package, on the model that is loaded already. Extra `lm-eval`."""
+"""General ability: tasks of the lm-eval package on a model that is loaded already.
+
+Called by the evaluation callback of training and model_numbers.py where `eval.benchmarks` names tasks;
+needs the extra `lm-eval`.
+"""
 
 import contextlib
 import difflib
 import functools
 import importlib.util
-import itertools
 import logging
 import math
 import os
@@ -28,86 +31,90 @@ if TYPE_CHECKING:
 NOT_METRICS = ("alias", "name", "sample_len", "sample_count")
 
 
-def check(tasks: Sequence[str], folder: str | None = None) -> None:
-    """Stop before weights load where lm-eval is not installed or has no such task.
+def check_tasks(tasks: Sequence[str], folder: str | None = None) -> None:
+    """Raise ConfigError if lm-eval is not installed or has no such task.
 
     Args:
         tasks: names of tasks or groups (mmlu, wmdp_bio, ...).
         folder: of task files (YAML) besides lm-eval's own.
-
-    Raises:
-        ValueError: One line a problem: what to install, the nearest known name.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise ValueError("eval.benchmarks: lm-eval is not installed; want pip install 'tif-unlearning[lm-eval]'")
-    known = _manager(tuple(tasks), folder).all_tasks
+        raise ConfigError(
+            "eval.benchmarks: lm-eval is not installed; want pip install 'tif-unlearning[lm-eval]'"
+        )
+    known = _task_manager(tuple(tasks), folder).all_tasks
     for task in tasks:
         if task not in known:
             near = difflib.get_close_matches(task, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"eval.benchmarks: lm-eval has no task {task}{hint}")
+            raise ConfigError(f"eval.benchmarks: lm-eval has no task {task}{hint}")
 
 
-def read(tasks: Sequence[str], folder: str | None = None) -> None:
-    """Read the tasks' data, once; what is not on disk is downloaded.
+def read_tasks(tasks: Sequence[str], folder: str | None = None) -> None:
+    """Read the data of the tasks, once; what is not on disk is downloaded.
 
     Raises:
-        ConfigError: If a task cannot be had (its data set is not there, for example).
+        ConfigError: If a task cannot be read (its data set is missing, for example).
     """
-    with _told(tasks):
-        _read(tuple(tasks), folder)
+    with _errors_on_one_line(tasks):
+        _loaded_task_manager(tuple(tasks), folder)
 
 
-def run(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", tasks: Sequence[str], cfg: LmEval
+def run_tasks(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    tasks: Sequence[str],
+    settings: LmEval,
 ) -> dict[str, tuple[float, float | None]]:
-    """Every metric of every task (and of a group's parts) with its standard error, as lm-eval computes them.
+    """Return every metric of every task (and of a group's parts), as lm-eval computes them.
 
-    The model is not loaded again. The questions are shared out to all processes, and the values are those of one.
+    The model is not loaded again. The questions are divided over all processes, and the values are
+    those of one process.
 
     Args:
-        model: on its device; its mode is restored. Its forward is under the mixed precision that is on, if any.
+        model: on its device; its mode is restored. A mixed precision that is on stays on.
         tokenizer: of the model.
         tasks: names of tasks or groups.
-        cfg: where tasks are besides lm-eval's own, and how many questions.
+        settings: section `lm_eval`: task files, number of questions, batch size.
 
     Returns:
         `lm-eval/<task>/<metric>` -> (value, standard error or None where lm-eval has none).
 
     Raises:
-        ConfigError: If a task cannot be had or cannot be asked.
+        ConfigError: If a task cannot be read or run.
     """
     from lm_eval import evaluator
 
-    with evaluation_mode(model), _random_state(), _told(tasks):
-        found = evaluator.simple_evaluate(
-            _sharing(model, tokenizer, cfg.batch_size),
+    with evaluation_mode(model), _random_state_restored(), _errors_on_one_line(tasks):
+        output = evaluator.simple_evaluate(
+            _work_sharing_model(model, tokenizer, settings.batch_size),
             tasks=list(tasks),
-            limit=cfg.limit,
-            task_manager=_read(tuple(tasks), cfg.folder),
+            limit=settings.limit,
+            task_manager=_loaded_task_manager(tuple(tasks), settings.folder),
             log_samples=False,
             bootstrap_iters=1000,
         )
-    results = found["results"] if found else {}  # ranks other than the first get None
-    return _values(distributed.run_on_first_rank(lambda: results))
+    results = output["results"] if output else {}  # ranks other than the first get None
+    return _read_results(distributed.run_on_first_rank(lambda: results))
 
 
-def _sharing(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_size: int) -> Any:
-    """lm-eval's model, whose requests are shared out to all processes, a batch of questions of similar length each.
+def _work_sharing_model(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_size: int
+) -> Any:
+    """Return lm-eval's wrapper of the model, with the requests divided over all processes.
 
-    lm-eval's own sharing wants to load the model itself, and gives values that depend on the number of processes.
+    lm-eval's own division wants to load the model itself, and its values depend on the number of
+    processes.
     """
     from lm_eval.models.huggingface import HFLM
 
-    def share(ask: Callable[..., list[Any]], requests: Sequence[Any]) -> list[Any]:
-        questions = [
-            list(own) for _, own in itertools.groupby(range(len(requests)), lambda i: _question(requests[i]))
-        ]  # together, since answers to one question may share a forward
-        questions.sort(key=lambda own: -len(requests[own[0]].args[0]))
-        batches = [sum(questions[i : i + batch_size], []) for i in range(0, len(questions), batch_size)]
-        return share_work(batches, lambda index: ask([requests[i] for i in index], True), "lm-eval", model)
+    def share(answer: Callable[..., list[Any]], requests: Sequence[Any]) -> list[Any]:
+        def answer_batch(indices: Sequence[int]) -> list[Any]:
+            return answer([requests[i] for i in indices], True)
 
-    class Sharing(HFLM):
+        return share_work(_batch_requests(requests, batch_size), answer_batch, "lm-eval", model)
+
+    class WorkSharingModel(HFLM):
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
             return share(super().loglikelihood, requests)
 
@@ -117,9 +124,11 @@ def _sharing(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", bat
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
             return share(super().generate_until, requests)
 
-    kind = model.device.type
-    mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None  # it would turn this off
-    return Sharing(
+    device_type = model.device.type
+    mixed = None
+    if torch.is_autocast_enabled(device_type):  # lm-eval would turn it off
+        mixed = torch.get_autocast_dtype(device_type)
+    return WorkSharingModel(
         pretrained=model,
         tokenizer=tokenizer,
         batch_size=batch_size,
@@ -128,68 +137,98 @@ def _sharing(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", bat
     )
 
 
-def _question(request: Any) -> tuple[str, int]:
-    return request.task_name, request.doc_id
+def _batch_requests(requests: Sequence[Any], batch_size: int) -> list[list[int]]:
+    """Return indices in batches of questions of similar length, the longest first.
+
+    The requests of one question stay together, because they may share a forward.
+    """
+    questions: list[list[int]] = []
+    last_question = None
+    for index, request in enumerate(requests):
+        question = request.task_name, request.doc_id
+        if question != last_question:
+            questions.append([])
+        questions[-1].append(index)
+        last_question = question
+    questions.sort(key=lambda indices: -len(requests[indices[0]].args[0]))
+    batches = []
+    for start in range(0, len(questions), batch_size):
+        batch: list[int] = []
+        for indices in questions[start : start + batch_size]:
+            batch += indices
+        batches.append(batch)
+    return batches
 
 
 @contextlib.contextmanager
-def _told(tasks: Sequence[str]) -> Iterator[None]:
-    """lm-eval is quiet inside, and what it raises becomes one line."""
+def _errors_on_one_line(tasks: Sequence[str]) -> Iterator[None]:
+    """Keep lm-eval quiet in the block and raise its errors as one-line ConfigErrors."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # or it bootstraps in forks of a process that trains
+    # Else it bootstraps in forks of a process that trains.
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
     with silenced_libraries():
         try:
             yield
         except (OSError, ValueError, LookupError) as error:
-            reason = one_line(error)
-            raise ConfigError(f"eval.benchmarks: lm-eval cannot run {', '.join(tasks)} ({reason})") from None
+            names = ", ".join(tasks)
+            problem = f"lm-eval cannot run {names} ({one_line(error)})"
+            raise ConfigError(f"eval.benchmarks: {problem}") from None
 
 
-def _values(results: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
-    """lm-eval files a metric under "<name>,<filter>" and its error under "<name>_stderr,<filter>"."""
-    found = {}
+def _read_results(
+    results: dict[str, dict[str, Any]],
+) -> dict[str, tuple[float, float | None]]:
+    """Return the metrics of lm-eval's results by our names.
+
+    lm-eval files a metric under "<name>,<filter>" and its error under "<name>_stderr,<filter>".
+    """
+    values = {}
     for task, metrics in results.items():
-        for name, value in metrics.items():
-            metric, _, kind = name.partition(",")
-            if metric in NOT_METRICS or metric.endswith("_stderr") or not isinstance(value, int | float):
+        for key, value in metrics.items():
+            metric, _, filter_name = key.partition(",")
+            is_number = isinstance(value, int | float)
+            if metric in NOT_METRICS or metric.endswith("_stderr") or not is_number:
                 continue
-            error = metrics.get(f"{metric}_stderr,{kind}")
+            error = metrics.get(f"{metric}_stderr,{filter_name}")
             if not isinstance(error, int | float) or not math.isfinite(error):
                 error = None
-            label = metric if kind in ("", "none") else f"{metric},{kind}"
-            found[f"lm-eval/{task}/{label}"] = (float(value), error)
-    return found
+            label = metric if filter_name in ("", "none") else f"{metric},{filter_name}"
+            values[f"lm-eval/{task}/{label}"] = (float(value), error)
+    return values
 
 
 @functools.cache
-def _manager(tasks: tuple[str, ...], folder: str | None) -> Any:
-    """lm-eval's index of tasks; its own thousands are read only where the folder does not have all that is asked."""
+def _task_manager(tasks: tuple[str, ...], folder: str | None) -> Any:
+    """Return lm-eval's index of tasks.
+
+    Its own thousands of tasks are read only where the folder does not have all that are named.
+    """
     from lm_eval.tasks import TaskManager
 
     if folder is not None:
-        found = TaskManager(include_path=folder, include_defaults=False)
-        if set(tasks) <= set(found.all_tasks):
-            return found
+        manager = TaskManager(include_path=folder, include_defaults=False)
+        if set(tasks) <= set(manager.all_tasks):
+            return manager
     console.print("reading lm-eval's list of tasks")
     return TaskManager(include_path=folder)
 
 
 @functools.cache
-def _read(tasks: tuple[str, ...], folder: str | None) -> Any:
-    """The index, which has read the tasks' data and gives them out for each evaluation."""
-    manager = _manager(tasks, folder)
-    found = manager.load(list(tasks))
-    manager.load = lambda _: found
+def _loaded_task_manager(tasks: tuple[str, ...], folder: str | None) -> Any:
+    """Return the index with the tasks' data read; each evaluation gets the same data."""
+    manager = _task_manager(tasks, folder)
+    loaded = manager.load(list(tasks))
+    manager.load = lambda _: loaded
     return manager
 
 
 @contextlib.contextmanager
-def _random_state() -> Iterator[None]:
-    """lm-eval seeds the global generators; they are put back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
+def _random_state_restored() -> Iterator[None]:
+    """Restore the global generators after the block; lm-eval seeds them."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -1,11 +1,15 @@
-"""Any Hugging Face causal LM and its recorded evaluations, kept on disk by model, rules and data."""
+"""The stored evaluations of a model: read from disk, or made now and stored.
+
+Called by model_numbers.py for every model that `tif evaluate` names. An evaluation is stored under the
+model's weights, the rules and the data, so that it is found again only where all three are the same.
+"""
 
 import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +21,12 @@ from tif.config.paths import check_writable
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, fingerprint
-from tif.evaluation import evaluate as evaluation
+from tif.evaluation.evaluate import describe_protocol, evaluate
+from tif.evaluation.questions import EvaluationSetup, select_samples
 from tif.metrics import overall
-from tif.models import load as models
-from tif.records import files as records
+from tif.models.load import load_policy, load_tokenizer, resolve_model_path
+from tif.records import files
+from tif.records.types import Evaluation
 from tif.scoring.batching import choose_batching
 from tif.utils import distributed
 from tif.utils.files import write_text
@@ -30,69 +36,75 @@ from tif.utils.terminal import console
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NOT_WEIGHTS = ("path", "base", "init", "reference", "gradient_checkpointing", "trust_remote_code")  # of section model
+# Keys of section `model` that do not change the scores of a model that is there.
+NOT_IN_FOLDER = (
+    "path", "base", "init", "reference", "gradient_checkpointing", "trust_remote_code",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A model that is loaded when something is asked of it that is not on disk.
+class RecordedModel:
+    """A model whose evaluations are stored; its weights load only for one that is missing.
 
     Attributes:
-        cfg: section `model`, with its path.
-        settings: the command's other keys.
+        section: section `model`, with the model's path.
+        settings: the keys of `tif evaluate`.
         device: where it runs.
     """
 
-    cfg: Model
+    section: Model
     settings: Evaluate
     device: torch.device
 
     @functools.cached_property
     def encoder(self) -> Encoder:
-        """Of the model's own tokenizer."""
-        return Encoder(models.load_tokenizer(self.cfg, ()), self.settings.template)
+        """Return the encoder of the model's own tokenizer."""
+        return Encoder(load_tokenizer(self.section, ()), self.settings.template)
 
     @functools.cached_property
     def config(self) -> Any:
-        """The model's config.json."""
+        """Return the content of the model's config.json."""
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(
-            Path(str(self.cfg.path)).expanduser(), trust_remote_code=self.cfg.trust_remote_code
-        )
+        location = resolve_model_path(str(self.section.path))
+        trusted = self.section.trust_remote_code
+        return AutoConfig.from_pretrained(location, trust_remote_code=trusted)
 
     @property
     def context(self) -> int | None:
-        """Tokens that it can read at once."""
+        """Return the number of tokens that the model can read at once; None = any."""
         return getattr(self.config, "max_position_embeddings", None)
 
     @functools.cached_property
     def folder(self) -> Path:
-        """Where its evaluations are: <out>/<name>-<hash of its weights and how they are loaded>."""
-        path = Path(str(self.cfg.path))
+        """Return the folder of its evaluations: <out>/<name>-<hash of weights and how they load>."""
+        path = Path(str(self.section.path))
         name = path.parent.name if path.name == "model" and path.parent.name else path.name
-        hub = [self.cfg.path, getattr(self.config, "_commit_hash", None)]
-        weights = list_model_files(self.cfg.path) or hub
-        keys = {k: v for k, v in dataclasses.asdict(self.cfg).items() if k not in NOT_WEIGHTS}
-        return Path(self.settings.out) / f"{name}-{hash_json([tif.__version__, weights, keys])}"
+        hub_version = [self.section.path, getattr(self.config, "_commit_hash", None)]
+        weights = list_model_files(self.section.path) or hub_version
+        keys = dataclasses.asdict(self.section)
+        for key in NOT_IN_FOLDER:
+            del keys[key]
+        hashed = hash_json([tif.__version__, weights, keys])
+        return Path(self.settings.out) / f"{name}-{hashed}"
 
     @functools.cached_property
     def model(self) -> "PreTrainedModel":
-        """Loaded now."""
+        """Return the model; it is loaded at the first call."""
         if distributed.is_first_rank():
-            console.print(f"loading {self.cfg.path}", markup=False, soft_wrap=True)
-        policy = models.load_policy(self.cfg, self.encoder.tokenizer, 0)
+            console.print(f"loading {self.section.path}", markup=False, soft_wrap=True)
+        policy = load_policy(self.section, self.encoder.tokenizer, 0)
         return policy.to(self.device).eval()  # type: ignore[arg-type]
 
     @functools.cached_property
     def batching(self) -> str:
-        """Packed or padded, see choose_batching."""
+        """Return "packed" or "padded", as the key `batching` means for this model."""
         return choose_batching(self.settings.batching, self.model)
 
-    def evaluation(
-        self, name: str, benchmark: Benchmark, original: "Checkpoint | None" = None
-    ) -> tuple[records.Evaluation, Path]:
-        """Its records of a benchmark's sets and their folder; made now unless they are there.
+    def evaluate_benchmark(
+        self, name: str, benchmark: Benchmark, original: "RecordedModel | None" = None
+    ) -> tuple[Evaluation, Path]:
+        """Return the model's records of a benchmark's sets and their folder; made now if missing.
 
         Args:
             name: of the benchmark, for the folder.
@@ -100,69 +112,50 @@ class Checkpoint:
             original: what KL compares with; None = no KL.
 
         Raises:
-            ConfigError: If they are not, and `out` cannot be written to.
+            ConfigError: If they are missing and `out` cannot be written to.
         """
-        asking, own = self.settings.eval, benchmark.tasks
-        used = evaluation.cut(benchmark.sets, asking, own)
-        rules = evaluation.described(asking, self.encoder, own, self.context)
-        data = {key: fingerprint(samples) for key, samples in used.items()}
-        made_by = [rules, data] if original is None else [rules, data, original.folder.name]
-        folder = self.folder / f"{name}-{hash_json(made_by)}"
-        if distributed.run_on_first_rank((folder / records.AGGREGATES).exists):
-            return records.read_evaluation(folder), folder
+        rules, tasks = self.settings.eval, benchmark.tasks
+        selected = select_samples(benchmark.sets, rules, tasks)
+        protocol = describe_protocol(rules, self.encoder, tasks, self.context)
+        data = {set_name: fingerprint(samples) for set_name, samples in selected.items()}
+        keys: list[Any] = [protocol, data]
+        opened = None
+        if original is not None:
+            keys.append(original.folder.name)
+            opened = functools.partial(_open_model, original)
+        folder = self.folder / f"{name}-{hash_json(keys)}"
+        if distributed.run_on_first_rank((folder / files.AGGREGATES).exists):
+            return files.read_evaluation(folder), folder
         check_writable("out", folder)
-        found = evaluation.evaluate(
-            self.model,
-            self.encoder,
-            benchmark.sets,
-            asking,
-            self.batching,
-            str(self.cfg.path),
-            original=(lambda: contextlib.nullcontext(original.model)) if original else None,
-            tasks=own,
-        )
+        setup = EvaluationSetup(self.encoder, rules, self.batching, tasks)
+        path = str(self.section.path)
+        evaluation = evaluate(self.model, benchmark.sets, setup, path, original=opened)
         if distributed.is_first_rank():
-            records.write_evaluation(folder, found, overall.aggregate(found))
-        return found, folder
+            files.write_evaluation(folder, evaluation, overall.aggregate(evaluation))
+        return evaluation, folder
 
 
-def kept(path: Path, make: Callable[[], Any]) -> Any:
-    """The JSON at `path`; made now unless it is there."""
+def _open_model(recorded: RecordedModel) -> contextlib.nullcontext[torch.nn.Module]:
+    return contextlib.nullcontext(recorded.model)
+
+
+def read_or_compute(path: Path, compute: Callable[[], Any]) -> Any:
+    """Return the JSON at `path`; where it is missing, compute it now and write it there."""
     if distributed.run_on_first_rank(path.exists):
         return json.loads(path.read_text(encoding="utf-8"))
     check_writable("out", path.parent)
-    found = make()
+    content = compute()
     if distributed.is_first_rank():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(found))
-    return found
+        write_text(path, json.dumps(content))
+    return content
 
 
-def device(asked: str) -> torch.device:
-    """What `device` names; auto = this process's GPU where there is one."""
-    if asked != "auto":
-        return torch.device(asked)
+def select_device(name: str) -> torch.device:
+    """Return the device that the key `device` names; auto = this process's GPU, if there is one."""
+    if name != "auto":
+        return torch.device(name)
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
-
-
-@contextlib.contextmanager
-def processes(asked: str) -> Iterator[None]:
-    """Inside, the processes that torchrun or srun started know each other; alone, nothing happens. `asked`: device."""
-    distributed.start(asked)
-    try:
-        yield
-    finally:
-        distributed.finish()
-
-
-@contextlib.contextmanager
-def told_on_stderr(wanted: bool) -> Iterator[None]:
-    """What is told on the way goes to stderr inside, so that stdout holds nothing but the answer."""
-    before = console.stderr
-    console.stderr = wanted or before
-    try:
-        yield
-    finally:
-        console.stderr = before

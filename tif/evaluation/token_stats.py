@@ -1,29 +1,37 @@
-"""Texts to numbers of each of their answer tokens: what an evaluation needs of a model beside its generations.
+"""Score texts: the loss of each, and statistics of each of its answer tokens.
 
-Shapes: K answer tokens of some texts, V vocabulary.
+Called by evaluation/evaluate.py and tif/bench. Shapes: K answer tokens of some texts, V vocabulary.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from tif.data.encoding import Encoded
+from tif.evaluation.generate import batch_by_length
+from tif.evaluation.questions import EvaluationSetup
 from tif.records.types import TokenStats
+from tif.scoring.packing import cut_into_rows, packed_tokens
 from tif.scoring.shared_prompts import answer_logits
 from tif.scoring.token_scores import ModelContext
+from tif.utils.work_sharing import share_work
 
-CHUNK = 256  # answer tokens whose float32 distributions are held at once
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CHUNK_TOKENS = 256  # answer tokens whose float32 distributions are held at once
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class TextScore:
     """One scored text.
 
     Attributes:
         loss: mean negative log-likelihood of an answer token, in nats.
-        tokens: how many answer tokens that is the mean of (with the end token, where it is scored).
-        stats: of each of them, where asked for.
+        tokens: number of answer tokens, with the end token where it is scored.
+        stats: of each of them, where they were wanted.
     """
 
     loss: float
@@ -31,79 +39,139 @@ class Answer:
     stats: TokenStats | None = None
 
 
-def score(
-    model: torch.nn.Module,
-    groups: Sequence[Sequence[Encoded]],
-    detailed: Sequence[bool],
-    batching: str,
-    pad_id: int,
+def score_texts(
+    model: "PreTrainedModel",
+    texts: Sequence[Encoded],
+    wants_stats: Sequence[bool],
+    setup: EvaluationSetup,
     original: ModelContext | None = None,
-) -> list[Answer]:
-    """Score the texts of one forward.
+) -> list[TextScore]:
+    """Score texts in batches of similar lengths, divided over all processes.
+
+    Packed: consecutive texts with one id share a prompt, which runs once for all of them.
 
     Args:
-        model: a Hugging Face causal LM.
-        groups: texts that share a prompt, see scoring.answer_logits; every text has an answer token at a position > 0.
-        detailed: for each text, in order, whether its `stats` are wanted.
-        batching: "packed" or "padded".
-        pad_id: padding's id.
+        model: a causal LM in evaluation mode, without gradients.
+        texts: each with an answer token at a position > 0, no longer than the model's context.
+        wants_stats: for each text, whether its `stats` are wanted.
+        setup: of the evaluation: batching, tokens in a batch.
         original: opens the model that `stats.kl` compares with, on the same device; None = no KL.
-
-    Returns:
-        One Answer a text, group by group. Float32 whatever the model's dtype.
     """
-    scored = answer_logits(model, groups, batching, pad_id)
-    logits, targets, counts = scored.logits, scored.targets, scored.counts
-    other, asked = None, iter(detailed)
-    if original is not None and (own := [some for texts in groups if (some := [e for e in texts if next(asked)])]):
-        with original() as original_model:
-            other = answer_logits(original_model, own, batching, pad_id).logits
-    wanted = torch.tensor(list(detailed)).repeat_interleave(torch.tensor(counts)).to(logits.device)
-    logprob, details = _by_chunks(logits, targets, other, wanted)
-    sums = [part.sum().item() for part in logprob.double().split(counts)]
-    parts = iter(details.split([n for n, asked in zip(counts, detailed, strict=True) if asked]))
-    stats = [_stats(next(parts)) if asked else None for asked in detailed]
-    return [Answer(-total / n, n, s) for total, n, s in zip(sums, counts, stats, strict=True)]
+    batching, pad_id = setup.batching, setup.encoder.pad_id
+
+    def score_batch(indices: Sequence[int]) -> list[TextScore]:
+        groups = _group_by_id(texts, indices)
+        grouped_texts = [[texts[i] for i in group] for group in groups]
+        answers = answer_logits(model, grouped_texts, batching, pad_id)
+        logits_KV, counts = answers.logits, answers.counts
+        wanted = [wants_stats[i] for i in indices]
+        wanted_K = torch.tensor(wanted).repeat_interleave(torch.tensor(counts)).to(logits_KV.device)
+        original_logits = None
+        if original is not None and any(wanted):
+            chosen = [[texts[i] for i in group if wants_stats[i]] for group in groups]
+            chosen = [group for group in chosen if group]
+            with original() as original_model:
+                original_logits = answer_logits(original_model, chosen, batching, pad_id).logits
+        logprobs_K, stats_K5 = _measure_tokens(
+            logits_KV, answers.targets, original_logits, wanted_K
+        )
+        sums = [part.sum().item() for part in logprobs_K.double().split(counts)]
+        scores = []
+        for i, count, total, stats in zip(
+            indices, counts, sums, stats_K5.split(counts), strict=True
+        ):
+            token_stats = _make_stats(stats) if wants_stats[i] else None
+            scores.append(TextScore(-total / count, count, token_stats))
+        return scores
+
+    batches = _plan_batches(texts, setup, model.device)
+    return share_work(batches, score_batch, "scoring answers", model)
 
 
-def _by_chunks(
-    logits: torch.Tensor, targets: torch.Tensor, other: torch.Tensor | None, wanted: torch.Tensor
+def _plan_batches(
+    texts: Sequence[Encoded], setup: EvaluationSetup, device: torch.device
+) -> list[list[int]]:
+    """Return the indices of the texts of each forward, the longest first."""
+    tokens_per_batch = setup.rules.tokens_per_batch
+    if setup.batching == "padded":
+        return list(batch_by_length([len(text.input_ids) for text in texts], tokens_per_batch))
+    groups = _group_by_id(texts, range(len(texts)))
+    sizes = [sum(len(texts[i].input_ids) for i in group) for group in groups]
+    order = sorted(range(len(groups)), key=lambda number: -sizes[number])
+    limit = min(tokens_per_batch, packed_tokens(device))
+    batches = []
+    for first, last in cut_into_rows([sizes[number] for number in order], limit):
+        batch: list[int] = []
+        for number in order[first:last]:
+            batch += groups[number]
+        batches.append(batch)
+    return batches
+
+
+def _group_by_id(texts: Sequence[Encoded], indices: Sequence[int]) -> list[list[int]]:
+    """Return the indices in groups of consecutive texts with one id."""
+    groups: list[list[int]] = []
+    for i in indices:
+        if groups and texts[groups[-1][-1]].id == texts[i].id:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _measure_tokens(
+    logits_KV: torch.Tensor,
+    targets_K: torch.Tensor,
+    original_logits: torch.Tensor | None,
+    wanted_K: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(K,) log-probabilities, and the columns of `_details` for the wanted tokens, on the CPU."""
-    logprobs, details, done = [], [], 0  # `other` has rows for the wanted tokens only
-    for start in range(0, len(targets), CHUNK):
-        rows = slice(start, start + CHUNK)
-        scores, ids, asked = logits[rows].float(), targets[rows], wanted[rows]
-        logprobs.append(scores.gather(1, ids[:, None])[:, 0] - scores.logsumexp(1))
-        if asked.any():
-            count = int(asked.sum())
-            before = other[done : done + count].float() if other is not None else None
-            done += count
-            details.append(_details(scores[asked], ids[asked], before).cpu())
-    return torch.cat(logprobs).cpu(), torch.cat(details) if details else torch.empty(0, 5)
+    """Return (K,) log-probabilities and (K, 5) columns of `_describe_tokens`, on the CPU.
+
+    Tokens whose statistics are not wanted have zeros; `original_logits` has rows for the others
+    only. Float32 whatever the model's dtype.
+    """
+    logprobs, columns = [], []
+    original_row = 0
+    for start in range(0, len(targets_K), CHUNK_TOKENS):
+        chunk = slice(start, start + CHUNK_TOKENS)
+        logits, targets, wanted = logits_KV[chunk].float(), targets_K[chunk], wanted_K[chunk]
+        logprobs.append(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1))
+        described = torch.zeros(len(targets), 5, device=logits.device)
+        count = int(wanted.sum())
+        if count:
+            original = None
+            if original_logits is not None:
+                original = original_logits[original_row : original_row + count].float()
+            original_row += count
+            described[wanted] = _describe_tokens(logits[wanted], targets[wanted], original)
+        columns.append(described.cpu())
+    return torch.cat(logprobs).cpu(), torch.cat(columns)
 
 
-def _details(logits: torch.Tensor, targets: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
-    """(K, V) float32 logits -> (K, 5): log-probability, argmax or not, mean, standard deviation, KL (NaN: no other)."""
-    logp = logits.log_softmax(1)
-    p = logp.exp()
-    mean = _weighed(p, logp)
-    variance = _weighed(p, (logp - mean[:, None]).square())
-    kl = torch.full_like(mean, torch.nan)
-    if other is not None:
-        before = other.log_softmax(1)
-        kl = _weighed(before.exp(), before - logp).clamp(min=0)
-    top = logits.argmax(1) == targets
-    return torch.stack([logp.gather(1, targets[:, None])[:, 0], top.float(), mean, variance.sqrt(), kl], 1)
+def _describe_tokens(
+    logits_KV: torch.Tensor, targets_K: torch.Tensor, original_KV: torch.Tensor | None
+) -> torch.Tensor:
+    """Return (K, 5): log-probability, is argmax, mean, standard deviation, KL (NaN: no original)."""
+    logp_KV = logits_KV.log_softmax(1)
+    p_KV = logp_KV.exp()
+    mean_K = _expectation(p_KV, logp_KV)
+    variance_K = _expectation(p_KV, (logp_KV - mean_K[:, None]).square())
+    kl_K = torch.full_like(mean_K, torch.nan)
+    if original_KV is not None:
+        original_logp_KV = original_KV.log_softmax(1)
+        kl_K = _expectation(original_logp_KV.exp(), original_logp_KV - logp_KV).clamp(min=0)
+    is_top_K = (logits_KV.argmax(1) == targets_K).float()
+    logprob_K = logp_KV.gather(1, targets_K[:, None])[:, 0]
+    return torch.stack([logprob_K, is_top_K, mean_K, variance_K.sqrt(), kl_K], 1)
 
 
-def _weighed(p: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Mean of the values under p, by row; a token that cannot come (logit -inf) adds nothing."""
-    return torch.where(p > 0, p * values, 0.0).sum(1)
+def _expectation(p_KV: torch.Tensor, values_KV: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the values under p: (K,); a token with logit -inf adds nothing."""
+    return torch.where(p_KV > 0, p_KV * values_KV, 0.0).sum(1)
 
 
-def _stats(columns: torch.Tensor) -> TokenStats:
-    logprob, top, mean, std, kl = columns.T
+def _make_stats(columns_K5: torch.Tensor) -> TokenStats:
+    logprob, top, mean, std, kl = columns_K5.T
     return TokenStats(
         logprob=_rounded(logprob),
         top=tuple(bool(value) for value in top.tolist()),
@@ -114,5 +182,5 @@ def _stats(columns: torch.Tensor) -> TokenStats:
 
 
 def _rounded(column: torch.Tensor) -> tuple[float, ...]:
-    """Six digits after the point: float32 holds no more of a log-probability, and files stay small."""
+    """Return six digits after the point: float32 holds no more, and files stay small."""
     return tuple(round(value, 6) for value in column.tolist())

@@ -24,7 +24,7 @@ class Failure:
     """One signature.
 
     Attributes:
-        name: one of schema.FAILURES.
+        name: one of config.evaluation.FAILURES.
         value: the number that shows it.
         line: the same in words, with what would be fine.
     """

@@ -17,11 +17,9 @@ from tif.config.schema import Data, Eval, Loss, Model, TrainerKeys
 from tif.data import benchmarks
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
-from tif.evaluation import evaluate as evaluation
-from tif.evaluation import lm_eval_tasks, muse_prompts
-from tif.metrics import muse
+from tif.evaluation import lm_eval_tasks
+from tif.evaluation.comparison import compared_sets, find_expected_mismatch
 from tif.models import load as models
-from tif.records import comparability
 from tif.records import files as records
 from tif.utils import distributed
 
@@ -126,13 +124,9 @@ def check_samples(benchmark: Benchmark, train: str, loss: Loss) -> None:
 
 def check_lm_eval(tasks: Sequence[str], folder: str | None) -> None:
     """Raise ConfigError if lm-eval or one of its tasks is missing; their data is read now."""
-    if not tasks:
-        return
-    try:
-        lm_eval_tasks.check(tasks, folder)
-        lm_eval_tasks.read(tasks, folder)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    if tasks:
+        lm_eval_tasks.check_tasks(tasks, folder)
+        lm_eval_tasks.read_tasks(tasks, folder)
 
 
 def read_retain_records(path: str) -> records.Evaluation:
@@ -152,7 +146,7 @@ def check_compared_sets(benchmark: Benchmark, comparison: str) -> None:
         benchmark: of the run.
         comparison: what is computed from the sets: forget quality or PrivLeak.
     """
-    for name in _compared_sets(benchmark):
+    for name in compared_sets(benchmark):
         if name not in benchmark.sets:
             raise ConfigError(
                 f"eval.forget_quality: {comparison} needs {name}, which {benchmark.name} does not "
@@ -171,20 +165,6 @@ def check_retain_records(
         settings: section `eval`.
         family: of the policy, as records name it.
     """
-    samples = evaluation.cut(benchmark.sets, settings, benchmark.tasks)
-    expected_sets = {}
-    for name in _compared_sets(benchmark):
-        expected_records = [
-            records.Record(sample.id, sample.prompt, sample.answer, 0.0, None)
-            for sample in samples[name]
-        ]
-        expected_sets[name] = records.RecordSet(name, tuple(expected_records))
-    protocol = muse_prompts.PROTOCOL if benchmark.tasks else settings.protocol
-    expected = records.Evaluation("", expected_sets, family, {"name": protocol})
-    problem = comparability.find_mismatch(expected, retain, _compared_sets(benchmark))
+    problem = find_expected_mismatch(retain, benchmark, settings, family)
     if problem:
         raise ConfigError(f"eval.retain_records: {settings.retain_records}: {problem}")
-
-
-def _compared_sets(benchmark: Benchmark) -> tuple[str, ...]:
-    return muse.COMPARED if benchmark.tasks else ("forget",)

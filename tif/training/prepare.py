@@ -17,7 +17,7 @@ from tif.config.model import Lora
 from tif.config.schema import Config, Loss, Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, fingerprint
-from tif.evaluation.alternate_answers import alternates
+from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
 from tif.models import fsdp
 from tif.models.load import load_policy
 from tif.models.references import ModelReference, Reference, copy_policy, make_reference
@@ -62,7 +62,7 @@ def prepare_training(
     place_model(policy, trainer)
     # What the policy gives from here on is computed under the trainer's precision, as at step 0.
     with trainer.precision_plugin.forward_context():
-        alternate_answers = draw_alternates(policy, encoder, plan.benchmark.forget, cfg)
+        alternate_answers = prepare_alternates(policy, encoder, plan.benchmark.forget, cfg)
         settings = DataSettings(cfg.data, loss, cfg.run.seed)
         data = UnlearningDataModule(plan.benchmark, encoder, settings, alternate_answers)
         if kind in ("cached", "adapter"):
@@ -125,7 +125,7 @@ def load_whp_reference(
     return ModelReference(WhpModel(reference, model, cfg.loss.whp), reference.batching)
 
 
-def draw_alternates(
+def prepare_alternates(
     policy: "PreTrainedModel", encoder: Encoder, forget: tuple[Sample, ...], cfg: Config
 ) -> dict[str, tuple[str, ...]] | None:
     """Return other answers to the forget questions by sample id (AltPO), read from their file where they are there.
@@ -145,5 +145,5 @@ def draw_alternates(
         [*weights, cfg.trainer.precision],
     ]
     file = Path(cfg.run.folder) / "alternates" / f"{hash_json(key)}.jsonl"
-    tokens = cfg.eval.tokens_per_batch
-    return alternates(policy, encoder, forget, settings, cfg.run.seed, tokens, file)
+    draws = AlternateDraws(settings, cfg.run.seed, cfg.eval.tokens_per_batch, file)
+    return draw_alternates(policy, encoder, forget, draws)

@@ -11,7 +11,8 @@ from tif.config.model import Lora
 from tif.config.schema import Data, Eval, Model, TrainerKeys
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, fingerprint
-from tif.evaluation import evaluate as evaluation
+from tif.evaluation.evaluate import describe_protocol, evaluate
+from tif.evaluation.questions import EvaluationSetup, select_samples
 from tif.metrics import overall
 from tif.models import load as models
 from tif.records import files as records
@@ -42,8 +43,8 @@ def retain_model_records(
     path = str(stage / "model")
     plain_model = dataclasses.replace(model, path=path, lora=Lora(), quantize="none")
     encoder = Encoder(models.load_tokenizer(plain_model, ()), data.template, data.overlap)
-    sets = evaluation.cut(benchmark.sets, settings, benchmark.tasks)
-    rules = evaluation.described(settings, encoder, benchmark.tasks)
+    sets = select_samples(benchmark.sets, settings, benchmark.tasks)
+    rules = describe_protocol(settings, encoder, benchmark.tasks)
     prints = [fingerprint(samples) for samples in sets.values()]
     folder = stage / "eval" / hash_json([rules, trainer.precision, *prints])
     with distributed.locked_on_first_rank(f"{stage}.lock", "records of the retain model"):
@@ -55,16 +56,9 @@ def retain_model_records(
         device = distributed.select_device(trainer.accelerator)
         policy.to(device)
         batching = choose_batching(data.batching, policy)
+        setup = EvaluationSetup(encoder, settings, batching, benchmark.tasks)
         with _mixed_precision(trainer.precision, device):
-            evaluated = evaluation.evaluate(
-                policy,
-                encoder,
-                benchmark.sets,
-                settings,
-                batching,
-                str(stage),
-                tasks=benchmark.tasks,
-            )
+            evaluated = evaluate(policy, benchmark.sets, setup, str(stage))
         if distributed.is_first_rank():
             records.write_evaluation(folder, evaluated, overall.aggregate(evaluated))
     return evaluated

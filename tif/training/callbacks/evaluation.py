@@ -16,7 +16,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from tif.config.schema import Eval, Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
-from tif.evaluation import evaluate as evaluation
+from tif.evaluation.evaluate import evaluate
+from tif.evaluation.questions import EvaluationSetup
 from tif.metrics import overall
 from tif.models import fsdp as sharding
 from tif.models.load import load_policy
@@ -176,17 +177,9 @@ class PolicyEvaluation(Callback):
     def _records(
         self, policy: Any, benchmark: Benchmark, batching: str, epoch: int, original: Any = None
     ) -> records.Evaluation:
-        return evaluation.evaluate(
-            policy,
-            self.inputs.encoder,
-            benchmark.sets,
-            self.settings,
-            batching,
-            str(self.inputs.folder.parent),
-            epoch,
-            original,
-            benchmark.tasks,
-        )
+        setup = EvaluationSetup(self.inputs.encoder, self.settings, batching, benchmark.tasks)
+        name = str(self.inputs.folder.parent)
+        return evaluate(policy, benchmark.sets, setup, name, epoch, original)
 
     def _lm_eval_scores(self, policy: Any) -> dict[str, Any]:
         """Return (score, standard error) of each lm-eval task that `eval.benchmarks` names."""
@@ -195,7 +188,7 @@ class PolicyEvaluation(Callback):
             return {}
         from tif.evaluation import lm_eval_tasks
 
-        return lm_eval_tasks.run(
+        return lm_eval_tasks.run_tasks(
             policy, self.inputs.encoder.tokenizer, tasks, self.settings.lm_eval
         )
 

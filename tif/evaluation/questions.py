@@ -1,0 +1,94 @@
+"""What a model is asked in an evaluation: which samples, by which rules, and as which tokens.
+
+Called by evaluation/evaluate.py and, before weights load, by the plans of `tif fit` and `tif
+evaluate`. The prompts of TOFU-like questions are made in tofu_prompts.py, those of MUSE in
+muse_prompts.py.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from tif.config.evaluation import EvalRules, MaxSamples
+from tif.data.encoding import Encoded, Encoder
+from tif.data.samples import Sample, Task
+from tif.records.protocols import PROTOCOLS
+from tif.records.types import PARAPHRASED
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One sample, tokenised.
+
+    Attributes:
+        sample: with its answer as it is scored and compared.
+        prompt_ids: token ids that a generation continues.
+        texts: prompt and answer together, for each answer that is scored; the original first.
+        max_new_tokens: tokens generated at most; 0 = nothing is generated.
+        task: what ends a generation besides the end token; None = nothing.
+    """
+
+    sample: Sample
+    prompt_ids: list[int]
+    texts: list[Encoded]
+    max_new_tokens: int
+    task: Task | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSetup:
+    """How a model is evaluated.
+
+    Attributes:
+        encoder: tokenises questions and answers.
+        rules: section `eval`.
+        batching: "packed" or "padded", see scoring/batching.py.
+        tasks: of sets that are asked by rules of their own (MUSE's), by set name.
+    """
+
+    encoder: Encoder
+    rules: EvalRules
+    batching: str
+    tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
+
+
+def select_samples(
+    sets: Mapping[str, Sequence[Sample]],
+    rules: EvalRules,
+    tasks: Mapping[str, Task] | None = None,
+) -> dict[str, tuple[Sample, ...]]:
+    """Return the first samples of each set, as many as `eval.max_samples` or the protocol says.
+
+    With `eval.paraphrased_questions` a set whose samples have a paraphrased question is there a
+    second time, as <name>_paraphrased: that question with the same answers.
+    """
+    selected: dict[str, tuple[Sample, ...]] = {}
+    for name, samples in sets.items():
+        if tasks and name in tasks:
+            selected[name] = tuple(samples[: _limit_of_task(name, rules.max_samples)])
+            continue
+        limit = getattr(rules.max_samples, name, None) or PROTOCOLS[rules.protocol].questions
+        selected[name] = tuple(samples[:limit])
+        if rules.paraphrased_questions:
+            paraphrased = _ask_in_other_words(selected[name])
+            if paraphrased:
+                selected[name + PARAPHRASED] = paraphrased
+    return selected
+
+
+def label_answer(id: str, ids: list[int], first: int) -> Encoded:
+    """Return a text whose tokens from `first` on are the answer, all of them general words."""
+    return Encoded(id, ids, [False] * len(ids), [t >= first for t in range(len(ids))])
+
+
+def _limit_of_task(name: str, max_samples: MaxSamples) -> int | None:
+    """Return how many samples of MUSE's set are asked: `retain` is for *_retain, else `forget`."""
+    return max_samples.retain if name.endswith("_retain") else max_samples.forget
+
+
+def _ask_in_other_words(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    paraphrased = []
+    for sample in samples:
+        if sample.paraphrased_prompt:
+            id, prompt = f"{sample.id}/paraphrased", sample.paraphrased_prompt
+            paraphrased.append(dataclasses.replace(sample, id=id, prompt=prompt))
+    return tuple(paraphrased)

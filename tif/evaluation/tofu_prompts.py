@@ -1,0 +1,75 @@
+"""Questions with answers as the protocols for TOFU ask them: prompt, cut, scored tokens.
+
+Called by evaluation/evaluate.py for sets without a task of their own. The protocols and their
+sources are in records/protocols.py.
+"""
+
+import dataclasses
+
+from tif.config.evaluation import EvalRules
+from tif.data.encoding import Encoded, Encoder
+from tif.data.samples import Sample
+from tif.evaluation.questions import Question, label_answer
+from tif.records.protocols import PROTOCOLS, Protocol
+
+
+def resolve_protocol(rules: EvalRules, encoder: Encoder) -> Protocol:
+    """Return the protocol of `eval.protocol` with what the configuration changes in it.
+
+    It is written into the records; records made by other rules are not compared.
+    """
+    protocol = PROTOCOLS[rules.protocol]
+    return dataclasses.replace(
+        protocol,
+        max_new_tokens=rules.max_new_tokens or protocol.max_new_tokens,
+        template=encoder.template,
+        max_samples=dataclasses.asdict(rules.max_samples),
+    )
+
+
+def ask_question(encoder: Encoder, sample: Sample, protocol: Protocol) -> Question:
+    """Return the question of a sample with its original, paraphrased and perturbed answers."""
+    prompt_ids = encoder.encode_text(_render_prompt(encoder, sample, protocol))
+    max_new_tokens = protocol.max_new_tokens
+    if protocol.prompt_counts:
+        max_new_tokens = max(max_new_tokens - len(prompt_ids), 1)
+    texts = [encode_answer(encoder, sample, protocol)]
+    for answer in (sample.paraphrased_answer, *sample.perturbed_answers):
+        if answer is not None:
+            texts.append(encode_answer(encoder, sample, protocol, answer))
+    return Question(sample, prompt_ids, texts, max_new_tokens)
+
+
+def encode_answer(
+    encoder: Encoder, sample: Sample, protocol: Protocol, answer: str | None = None
+) -> Encoded:
+    """Return the prompt with the sample's answer, or another one, as the protocol scores it.
+
+    The text is cut as the protocol says. All tokens of the answer count as general words.
+
+    Raises:
+        ValueError: If the prompt leaves no room for an answer.
+    """
+    answer = sample.answer if answer is None else answer
+    encoded = encoder.encode(sample, answer=answer)
+    first = len(encoder.encode_text(_render_prompt(encoder, sample, protocol)))
+    if first >= protocol.max_tokens:
+        raise ValueError(
+            f"sample {sample.id}: its prompt has {first} tokens, and {protocol.name} scores the "
+            f"first {protocol.max_tokens} of prompt and answer together; want a shorter prompt"
+        )
+    if protocol.answer_tag == "prompt":
+        first = max(first, encoded.gw.index(True))  # a blank that is a token alone opens no answer
+    ids = encoded.input_ids[:-1][: protocol.max_tokens]
+    if len(ids) < protocol.max_tokens or protocol.end_after_cut:
+        ids = [*ids, encoder.eos_id]
+    return label_answer(sample.id, ids, first)
+
+
+def _render_prompt(encoder: Encoder, sample: Sample, protocol: Protocol) -> str:
+    """Return the text before what the protocol scores and generates."""
+    text = encoder.render_prompt(sample.prompt)
+    if protocol.answer_tag == "answer" and text and encoder.template != "chat":
+        tag = encoder.template.rpartition("\n")[2]
+        return text if "{prompt}" in tag else text.removesuffix(tag)
+    return text

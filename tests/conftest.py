@@ -1,21 +1,24 @@
-"""Fixtures shared by all tests: a tiny tokenizer made here, and the real data and model where present."""
+"""Fixtures of all tests: a tiny tokenizer and tiny models, real data and model where present."""
 
 import os
 import pathlib
 
 import pytest
 
-import tif.losses  # noqa: F401  registers the loss terms, whose keys a configuration has
-
-if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads than cores wait for one another, four times as long
+# One core for each worker: with more threads than cores the tests take four times as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import tif.losses  # noqa: F401  registers the loss terms, whose keys a configuration has
 from tests.support.texts import TEXTS
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """Byte-level BPE of 400 tokens, trained on TEXTS; end token and pad token differ. No download. Do not change it."""
+    """Byte-level BPE of 400 tokens, trained on TEXTS; end token and pad token differ.
+
+    Made here, no download. Shared by all tests: do not change it.
+    """
     from tif.config.schema import Model
     from tif.models.load import load_tokenizer
 
@@ -24,8 +27,16 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-    """The folder with the real data (tofu/, tofu_masks/, ...; env TIF_SHARED names its parent); skips where absent."""
-    folder = pathlib.Path(os.environ.get("TIF_SHARED") or pathlib.Path(__file__).parents[1].parent / "shared") / "data"
+    """Folder of the real data (tofu/, tofu_masks/, ...); TIF_SHARED names its parent.
+
+    Skips where it is absent.
+    """
+    folder = (
+        pathlib.Path(
+            os.environ.get("TIF_SHARED") or pathlib.Path(__file__).parents[1].parent / "shared"
+        )
+        / "data"
+    )
     if not folder.is_dir():
         pytest.skip(f"no {folder}: needs the benchmark data")
     return folder
@@ -53,7 +64,9 @@ def trained_bert(tmp_path_factory) -> str:
     """Folder of a tiny BERT that fills in the words of a few sentences."""
     from tests.support import language_models
 
-    return language_models.bert(tmp_path_factory.mktemp("bert"), steps=150, words=("basil", "kuwait", "al", "-"))
+    return language_models.bert(
+        tmp_path_factory.mktemp("bert"), steps=150, words=("basil", "kuwait", "al", "-")
+    )
 
 
 @pytest.fixture(scope="session")

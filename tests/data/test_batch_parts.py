@@ -27,7 +27,9 @@ def test_padding_counts_where_there_is_padding():
     lengths = [10, 1, 1, 1, 1, 1, 1]  # 16 tokens, 70 in a rectangle
     assert len(split_batch(lengths, 16)) == 1
     assert all(
-        len(part) * max(lengths[i] for i in part) <= 16 for part in split_batch(lengths, 16, padded=True) if part
+        len(part) * max(lengths[i] for i in part) <= 16
+        for part in split_batch(lengths, 16, padded=True)
+        if part
     )
 
 
@@ -39,7 +41,9 @@ def test_there_is_a_part_for_each_process_even_where_there_is_no_sample():
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_every_sample_is_in_one_part_no_part_is_over_the_budget_and_processes_have_as_many(processes, padded):
+def test_every_sample_is_in_one_part_no_part_is_over_the_budget_and_processes_have_as_many(
+    processes, padded
+):
     draw = random.Random(0)
     for _ in range(200):
         lengths = [draw.randint(1, 60) for _ in range(draw.randint(1, 20))]

@@ -21,9 +21,12 @@ TEMPLATE = "Q: {prompt} A:"
 CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 CHAT += "{% if add_generation_prompt %}<bot>{% endif %}"
 
-# Ways to cut a text, each token readable by eye; every token is unknown to the vocabulary, which no mask minds.
+# Ways to cut a text, each token readable by eye. No token is in the vocabulary, which the masks do
+# not need.
 CUTS = {
-    "blank with next word": pre_tokenizers.Split(" ", "merged_with_next"),  # as GPT-2 and Llama-3: "A:", " Jaime"
+    "blank with next word": pre_tokenizers.Split(
+        " ", "merged_with_next"
+    ),  # as GPT-2 and Llama-3: "A:", " Jaime"
     "blank apart": pre_tokenizers.Split(" ", "isolated"),  # "A:", " ", "Jaime"
     "no blanks": pre_tokenizers.Whitespace(),  # as BERT, punctuation apart: "A", ":", "Jaime"
     "characters": pre_tokenizers.Split("", "isolated"),
@@ -35,7 +38,9 @@ def cutter(cut: str, **keys) -> PreTrainedTokenizerFast:
     """A tokenizer that cuts as named; its end token has id 1 and no pad token."""
     own = Tokenizer(models.WordLevel({"<unk>": 0, "<end>": 1}, unk_token="<unk>"))
     own.pre_tokenizer = CUTS[cut]
-    return PreTrainedTokenizerFast(tokenizer_object=own, unk_token="<unk>", **({"eos_token": "<end>"} | keys))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=own, unk_token="<unk>", **({"eos_token": "<end>"} | keys)
+    )
 
 
 def sample(answer: str, unwanted: str = "", prompt: str = "Who?") -> Sample:
@@ -59,16 +64,27 @@ def rows(encoded: Encoded) -> tuple[list[int], list[int]]:
     ("cut", "uw", "gw"),
     [
         #                        Q: Who? A: | Jaime Vasquez wrote it. <end>
-        ("blank with next word", [0, 0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1, 1]),  # " Jaime | Vasquez" unwanted
-        #               Q: _ Who? _ A: _ | Jaime _ Vasquez _ wrote _ it. <end>: the blank inside the name is unwanted
-        ("blank apart", [0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1]),
+        (
+            "blank with next word",
+            [0, 0, 0, 1, 1, 0, 0, 0],
+            [0, 0, 0, 0, 0, 1, 1, 1],
+        ),  # " Jaime | Vasquez" unwanted
+        #               Q: _ Who? _ A: _ | Jaime _ Vasquez _ wrote _ it. <end>: the blank inside the
+        #               name is unwanted
+        (
+            "blank apart",
+            [0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1],
+        ),
         #             Q : Who ? A : | Jaime Vasquez wrote it . <end>
         ("no blanks", [0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1]),
     ],
 )
 @pytest.mark.parametrize("overlap", ["gw", "uw"])
 def test_masks_follow_the_words_whatever_the_tokenizer_does_with_blanks(cut, uw, gw, overlap):
-    encoded = Encoder(cutter(cut), TEMPLATE, overlap).encode(sample("Jaime Vasquez wrote it.", "Jaime Vasquez"))
+    encoded = Encoder(cutter(cut), TEMPLATE, overlap).encode(
+        sample("Jaime Vasquez wrote it.", "Jaime Vasquez")
+    )
     assert rows(encoded) == (uw, gw)
     assert encoded.input_ids[-1] == 1
 
@@ -82,22 +98,43 @@ def test_masks_follow_the_words_whatever_the_tokenizer_does_with_blanks(cut, uw,
         ("Vasquez's book.", "Vasquez's", "gw", [0, 0, 0, 1, 0, 0]),
         ("By (Vasquez) alone", "Vasquez", "gw", [0, 0, 0, 0, 0, 0, 0]),
         ("By (Vasquez) alone", "Vasquez", "uw", [0, 0, 0, 0, 1, 0, 0]),
-        ("By Vasquez alone", "Vasquez", "gw", [0, 0, 0, 0, 1, 0, 0]),  # the blank before it does not make it general
-        ("By Vasquez alone", "By|Vasquez|alone", "gw", [0, 0, 0, 1, 1, 1, 0]),  # all but the end token
+        (
+            "By Vasquez alone",
+            "Vasquez",
+            "gw",
+            [0, 0, 0, 0, 1, 0, 0],
+        ),  # the blank before it does not make it general
+        (
+            "By Vasquez alone",
+            "By|Vasquez|alone",
+            "gw",
+            [0, 0, 0, 1, 1, 1, 0],
+        ),  # all but the end token
         ("By Vasquez alone", "", "uw", [0, 0, 0, 0, 0, 0, 0]),
-        ("Mid-1998 it", "Mid|1998", "gw", [0, 0, 0, 0, 0, 0]),  # the hyphen between two unwanted parts is general
+        (
+            "Mid-1998 it",
+            "Mid|1998",
+            "gw",
+            [0, 0, 0, 0, 0, 0],
+        ),  # the hyphen between two unwanted parts is general
         ("Mid-1998 it", "Mid|1998", "uw", [0, 0, 0, 1, 0, 0]),
     ],
 )
-def test_a_token_of_both_kinds_is_general_or_unwanted_as_overlap_says(answer, unwanted, overlap, uw):
-    encoded = Encoder(cutter("blank with next word"), TEMPLATE, overlap).encode(sample(answer, unwanted))
+def test_a_token_of_both_kinds_is_general_or_unwanted_as_overlap_says(
+    answer, unwanted, overlap, uw
+):
+    encoded = Encoder(cutter("blank with next word"), TEMPLATE, overlap).encode(
+        sample(answer, unwanted)
+    )
     first = 3
     assert rows(encoded) == (uw, [int(t >= first and not u) for t, u in enumerate(uw)])
 
 
 @pytest.mark.parametrize("overlap", ["gw", "uw"])
 def test_a_token_of_blanks_only_is_unwanted_inside_a_span_and_general_elsewhere(overlap):
-    encoded = Encoder(cutter("characters"), "{prompt}", overlap).encode(sample("a b  c", "a b", prompt="?"))
+    encoded = Encoder(cutter("characters"), "{prompt}", overlap).encode(
+        sample("a b  c", "a b", prompt="?")
+    )
     #                        ?  _  a  b     c <end>
     #                             "a| |b" unwanted, then two blanks
     assert rows(encoded) == ([0, 0, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1, 1, 1])
@@ -125,18 +162,24 @@ def test_a_one_word_answer_keeps_its_first_token(cut, template):
     ],
 )
 def test_a_token_that_straddles_the_border_belongs_to_the_answer(template, cut, overlap, uw, gw):
-    encoded = Encoder(cutter(cut, chat_template=CHAT), template, overlap).encode(sample("Yes, no", "Yes"))
+    encoded = Encoder(cutter(cut, chat_template=CHAT), template, overlap).encode(
+        sample("Yes, no", "Yes")
+    )
     assert rows(encoded) == (uw, gw)
 
 
 def test_the_prompts_half_of_a_straddling_token_does_not_decide_its_kind():
     encoder = Encoder(cutter("lines"), "Q: {prompt}\nA:", "gw")
-    assert rows(encoder.encode(sample("Yes", "Yes"))) == ([0, 0, 1, 0], [0, 0, 0, 1])  # "A: Yes" unwanted
+    assert rows(encoder.encode(sample("Yes", "Yes"))) == (
+        [0, 0, 1, 0],
+        [0, 0, 0, 1],
+    )  # "A: Yes" unwanted
 
 
 @pytest.mark.parametrize("letters", ["🙂", "é", "漢字", "👩\u200d👩\u200d👧"])
 def test_every_piece_of_a_split_character_has_the_characters_kind(tokenizer, letters):
-    # The tokenizer knows bytes only: each of these characters is two tokens or more, all with the same offsets.
+    # The tokenizer knows bytes only: each of these characters is two tokens or more, all with the
+    # same offsets.
     encoder = Encoder(tokenizer, "Q: {prompt}\nA:")
     answer, n = f"[{letters}]", len(letters.encode())
     inside, around = encoder.encode(sample(answer, letters)), encoder.encode(sample(answer, "[|]"))
@@ -155,13 +198,18 @@ def test_a_blank_before_a_character_of_several_tokens_is_general(tokenizer):
     assert sum(gw[:-7]) == 0
 
 
-@pytest.mark.parametrize(("answer", "unwanted"), [("Oslo\n\nShe was", "Oslo"), ("She\nOslo\n was", "Oslo")])
+@pytest.mark.parametrize(
+    ("answer", "unwanted"), [("Oslo\n\nShe was", "Oslo"), ("She\nOslo\n was", "Oslo")]
+)
 def test_newlines_around_an_unwanted_word_are_general(tokenizer, answer, unwanted):
     encoded = Encoder(tokenizer, "Q: {prompt}\nA:").encode(sample(answer, unwanted))
     found = [t for t, u in zip(encoded.input_ids, encoded.uw, strict=True) if u]
     assert tokenizer.decode(found).strip(" ") == "Oslo"
     general = [t for t, g in zip(encoded.input_ids, encoded.gw, strict=True) if g]
-    assert tokenizer.decode(general) == (" " if encoded.uw[-2] else "") + answer_without(answer, unwanted) + "<end>"
+    assert (
+        tokenizer.decode(general)
+        == (" " if encoded.uw[-2] else "") + answer_without(answer, unwanted) + "<end>"
+    )
 
 
 def answer_without(answer: str, word: str) -> str:
@@ -170,17 +218,27 @@ def answer_without(answer: str, word: str) -> str:
 
 
 def test_prompt_and_answer_are_tokenised_as_one_text(tokenizer):
-    encoded = Encoder(tokenizer, "Question: {prompt}\nAnswer:").encode(sample("Jaime Vasquez wrote it in 1998."))
+    encoded = Encoder(tokenizer, "Question: {prompt}\nAnswer:").encode(
+        sample("Jaime Vasquez wrote it in 1998.")
+    )
     text = "Question: Who?\nAnswer: Jaime Vasquez wrote it in 1998."
     assert encoded.input_ids == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
 
 
-@pytest.mark.parametrize("answer", ["Answer:", "Question: Who?\nAnswer:", "Answer: Answer:", "{prompt}", "Question"])
-@pytest.mark.parametrize("prompt", ["Who?", "Is Answer: a word?\nAnswer:", "Answer:", "What is {prompt}?"])
+@pytest.mark.parametrize(
+    "answer", ["Answer:", "Question: Who?\nAnswer:", "Answer: Answer:", "{prompt}", "Question"]
+)
+@pytest.mark.parametrize(
+    "prompt", ["Who?", "Is Answer: a word?\nAnswer:", "Answer:", "What is {prompt}?"]
+)
 def test_an_answer_or_prompt_like_the_template_moves_no_border(tokenizer, answer, prompt):
     encoder = Encoder(tokenizer, "Question: {prompt}\nAnswer:")
     encoded = encoder.encode(sample(answer, answer, prompt))
-    before = [t for t, u, g in zip(encoded.input_ids, encoded.uw, encoded.gw, strict=True) if not u and not g]
+    before = [
+        t
+        for t, u, g in zip(encoded.input_ids, encoded.uw, encoded.gw, strict=True)
+        if not u and not g
+    ]
     unwanted = [t for t, u in zip(encoded.input_ids, encoded.uw, strict=True) if u]
     general = [t for t, g in zip(encoded.input_ids, encoded.gw, strict=True) if g]
     together = tokenizer.decode(before) + tokenizer.decode(unwanted)
@@ -205,24 +263,36 @@ def test_a_chat_template_is_followed_by_the_answer_at_once(tokenizer):
     uw, gw = rows(encoded)
     assert chatty.decode(encoded.input_ids) == "<user>Who?<bot>Oslo, he said<end>"
     assert chatty.decode([t for t, u in zip(encoded.input_ids, uw, strict=True) if u]) == "Oslo"
-    assert chatty.decode([t for t, g in zip(encoded.input_ids, gw, strict=True) if g]) == ", he said<end>"
+    assert (
+        chatty.decode([t for t, g in zip(encoded.input_ids, gw, strict=True) if g])
+        == ", he said<end>"
+    )
     assert chatty.decode(encoder.encode_prompt("Who?")) == "<user>Who?<bot>"
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, "chat"])
 def test_special_tokens_come_once(template):
-    # A tokenizer that puts <begin> before and <end> after every text; its chat template writes <begin> itself.
-    own = cutter("blank with next word", bos_token="<begin>", chat_template="{{ bos_token }}" + CHAT)
+    # A tokenizer that puts <begin> before and <end> after every text; its chat template writes
+    # <begin> itself.
+    own = cutter(
+        "blank with next word", bos_token="<begin>", chat_template="{{ bos_token }}" + CHAT
+    )
     core = own.backend_tokenizer
     ids = [(t, own.convert_tokens_to_ids(t)) for t in ("<begin>", "<end>")]
-    core.post_processor = processors.TemplateProcessing(single="<begin> $A <end>", special_tokens=ids)
+    core.post_processor = processors.TemplateProcessing(
+        single="<begin> $A <end>", special_tokens=ids
+    )
     encoder = Encoder(own, template)
     encoded = encoder.encode(sample("Yes no", "Yes"))
     begin, end = own.bos_token_id, own.eos_token_id
     assert encoded.input_ids.count(begin) == encoded.input_ids.count(end) == 1
     assert (encoded.input_ids[0], encoded.input_ids[-1]) == (begin, end)
     uw, gw = rows(encoded)
-    assert (uw[-3:], gw[-3:], sum(uw + gw)) == ([1, 0, 0], [0, 1, 1], 3)  # "Yes" unwanted, " no", <end>
+    assert (uw[-3:], gw[-3:], sum(uw + gw)) == (
+        [1, 0, 0],
+        [0, 1, 1],
+        3,
+    )  # "Yes" unwanted, " no", <end>
     assert encoder.encode_prompt("Who?")[0] == begin
     assert end not in encoder.encode_prompt("Who?")
 
@@ -235,7 +305,9 @@ def test_another_answer_or_prompt_has_no_unwanted_token(tokenizer):
     assert tokenizer.decode(other.input_ids) == "Q: Who?\nA: Rome it was<end>"
     reworded = encoder.encode(first, answer="Rome", prompt="Where?")
     assert tokenizer.decode(reworded.input_ids) == "Q: Where?\nA: Rome<end>"
-    assert encoder.encode(first, prompt="Where?").uw.count(True) > 0  # its own answer keeps its spans
+    assert (
+        encoder.encode(first, prompt="Where?").uw.count(True) > 0
+    )  # its own answer keeps its spans
 
 
 def test_a_sample_that_no_one_identified_has_no_unwanted_token(tokenizer):
@@ -266,7 +338,9 @@ def test_collate_pads_at_the_right_and_counts_an_end_token_that_is_also_the_pad_
 def test_a_tokenizers_own_pad_token_is_used(tokenizer):
     encoder = Encoder(tokenizer, "{prompt}")
     assert encoder.pad_id == tokenizer.pad_token_id != tokenizer.eos_token_id
-    batch = collate([encoder.encode(sample(a)) for a in ("Yes", "No, he did not")], [0, 1], encoder.pad_id)
+    batch = collate(
+        [encoder.encode(sample(a)) for a in ("Yes", "No, he did not")], [0, 1], encoder.pad_id
+    )
     length = batch.lengths[0]
     assert batch.input_ids[0, length - 1] == tokenizer.eos_token_id
     assert (batch.input_ids[0, length:] == tokenizer.pad_token_id).all()
@@ -280,17 +354,23 @@ def test_a_slow_tokenizer_is_refused(tokenizer):
     class Slow:
         is_fast = False
 
-    with pytest.raises(ValueError, match="^model.path: Slow gives no character offsets; want a fast tokenizer$"):
+    with pytest.raises(
+        ValueError, match="^model.path: Slow gives no character offsets; want a fast tokenizer$"
+    ):
         Encoder(Slow(), TEMPLATE)
 
 
 def test_a_tokenizer_without_end_token_is_refused():
-    with pytest.raises(ValueError, match="^model.path: the tokenizer has no end token; set eos_token"):
+    with pytest.raises(
+        ValueError, match="^model.path: the tokenizer has no end token; set eos_token"
+    ):
         Encoder(cutter("no blanks", eos_token=None), TEMPLATE)
 
 
 def test_chat_without_a_chat_template_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="^data.template: chat, but the tokenizer has no chat template"):
+    with pytest.raises(
+        ValueError, match="^data.template: chat, but the tokenizer has no chat template"
+    ):
         Encoder(tokenizer, "chat")
 
 
@@ -302,12 +382,16 @@ def test_random_spans_agree_with_a_check_of_every_character(tokenizer):
         encoder = Encoder(tokenizer, "Q: {prompt}\nA:", overlap)
         for _ in range(150):
             answer = "x" + "".join(rng.choices(alphabet, k=rng.randint(1, 14)))
-            cuts = sorted(rng.sample(range(len(answer) + 1), k=2 * rng.randint(0, len(answer) // 3)))
+            cuts = sorted(
+                rng.sample(range(len(answer) + 1), k=2 * rng.randint(0, len(answer) // 3))
+            )
             spans = tuple(Span(*pair) for pair in zip(cuts[::2], cuts[1::2], strict=True))
             marked = {i for span in spans for i in range(span.start, span.end)}
             uw, _ = rows(encoder.encode(Sample("toy/0", "Who?", answer, spans)))
             before = len("Q: Who?\nA: ")
-            offsets = tokenizer("Q: Who?\nA: " + answer, return_offsets_mapping=True)["offset_mapping"]
+            offsets = tokenizer("Q: Who?\nA: " + answer, return_offsets_mapping=True)[
+                "offset_mapping"
+            ]
             for (start, end), actual in zip(offsets, uw, strict=False):
                 there = [i for i in range(start - before, end - before) if i >= 0]
                 core = [i for i in there if not answer[i].isspace()]
@@ -321,9 +405,10 @@ def test_random_spans_agree_with_a_check_of_every_character(tokenizer):
                 assert bool(actual) == expected, (answer, spans, start - before, end - before)
 
 
-# The released masks on real answers, checked from the raw columns and the tokenizer's offsets alone.
+# The released masks on real answers, checked with the raw columns and the tokenizer's offsets only.
 
-SHARE = {  # percent of an answer's non-blank characters in common words, mean over rows: the data's README
+# percent of an answer's non-blank characters in common words, mean over rows: the data's README
+SHARE = {
     ("forget01", "gpt"): 67,
     ("forget05", "gpt"): 68,
     ("forget10", "gpt"): 67,
@@ -341,12 +426,14 @@ def real(request, shared):
         tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue("smollm2"))
     except pytest.skip.Exception:
         lines = (shared / "tofu" / "forget10.json").read_text(encoding="utf-8").splitlines()
-        tokenizer = load_tokenizer(Model(init={"vocab_size": 2000}), [json.loads(line)["answer"] for line in lines])
+        tokenizer = load_tokenizer(
+            Model(init={"vocab_size": 2000}), [json.loads(line)["answer"] for line in lines]
+        )
     return tokenizer, {overlap: Encoder(tokenizer, ASKED, overlap) for overlap in ("gw", "uw")}
 
 
 def released(shared: pathlib.Path, split: str, by: str, rule: str):
-    """Each row of a released mask: the sample as we read it, its raw common (or target) characters."""
+    """Yield each row of a released mask: our sample, its raw common (or target) characters."""
     folder = shared / "tofu_masks" / f"{split}_with_common_words_{by}"
     identified = read_precomputed(folder, read_tofu(str(shared / "tofu"), split).forget, rule)
     for row, sample in zip(datasets.load_from_disk(str(folder)), identified, strict=True):
@@ -355,7 +442,7 @@ def released(shared: pathlib.Path, split: str, by: str, rule: str):
 
 
 def answer_tokens(tokenizer, sample: Sample) -> list[list[int]]:
-    """The characters of the answer that each token touches; an empty list for a token of the prompt."""
+    """Return the characters of the answer that each token touches; none for the prompt."""
     before = f"Question: {sample.prompt}\nAnswer: "
     offsets = tokenizer(before + sample.answer, return_offsets_mapping=True)["offset_mapping"]
     return [[i - len(before) for i in range(*o) if i >= len(before)] for o in offsets]
@@ -364,9 +451,10 @@ def answer_tokens(tokenizer, sample: Sample) -> list[list[int]]:
 @pytest.mark.real
 @pytest.mark.parametrize(("split", "by"), list(SHARE))
 def test_released_masks_give_each_token_the_kind_that_the_release_gives_it(shared, real, split, by):
-    """A token that touches a common word is general, any other is unwanted; tokens of blanks only differ.
+    """Check that a token that touches a common word is general, any other unwanted, blanks aside.
 
-    The release makes a token of blanks unwanted unless a common word touches it, which none does. Here it is unwanted
+    The release makes a token of blanks unwanted unless a common word touches it, which none does.
+    Here it is unwanted
     only between two unwanted words, inside one span.
     """
     tokenizer, encoders = real
@@ -389,12 +477,16 @@ def test_released_masks_give_each_token_the_kind_that_the_release_gives_it(share
                 elif letters:
                     assert u == any(i not in common for i in letters), (sample.id, there)
                 else:
-                    left, right = max(i for i in text if i < there[0]), min(i for i in text if i > there[0])
+                    left, right = (
+                        max(i for i in text if i < there[0]),
+                        min(i for i in text if i > there[0]),
+                    )
                     assert u == (left not in common and right not in common), (sample.id, there)
                 unwanted |= set(letters) if u else set()
             by_token[overlap].append(len(unwanted) / len(text))
     assert round(100 * sum(shares) / len(shares)) == SHARE[split, by]
-    # Tokens of both kinds make the unwanted share smaller or larger; bert's words have blanks around and share none.
+    # Tokens of both kinds make the unwanted share smaller or larger; bert's words have blanks
+    # around and share none.
     least, most = (sum(v) / len(v) for v in by_token.values())
     share = 1 - sum(shares) / len(shares)
     assert least - 1e-9 <= share <= most + 1e-9
@@ -404,7 +496,7 @@ def test_released_masks_give_each_token_the_kind_that_the_release_gives_it(share
 @pytest.mark.real
 @pytest.mark.parametrize("split", ["forget01", "forget05", "forget10"])
 def test_released_targets_give_the_tokens_that_they_touch(shared, real, split):
-    """`targets`: unwanted are tokens all of whose letters are in a target (overlap: gw), or any (uw)."""
+    """Check that tokens are unwanted if all (overlap: gw) or any (uw) letters are in a target."""
     tokenizer, encoders = real
     for sample, target in released(shared, split, "gpt", "targets"):
         touched = answer_tokens(tokenizer, sample)
@@ -413,27 +505,38 @@ def test_released_targets_give_the_tokens_that_they_touch(shared, real, split):
             assert (uw[-1], gw[-1], len(uw)) == (0, 1, len(touched) + 1), sample.id
             for there, u, g in zip(touched, uw, gw, strict=False):
                 assert u + g == bool(there), sample.id
-                # A target's inner blank is unwanted with it, the one before it belongs to the token of its first word.
+                # A target's inner blank is unwanted with it; the one before it belongs to
+                # the token of its first word.
                 letters = [i for i in there if not sample.answer[i].isspace()] or there
-                expected = bool(letters) and (all if overlap == "gw" else any)(i in target for i in letters)
+                expected = bool(letters) and (all if overlap == "gw" else any)(
+                    i in target for i in letters
+                )
                 assert u == expected, (sample.id, there)
 
 
 def test_a_document_has_no_prompt_and_is_an_answer_from_its_first_token(tokenizer):
-    encoded = Encoder(tokenizer, "Question: {prompt}\nAnswer:").encode(sample("Mira Dell was born.", "Mira", ""))
+    encoded = Encoder(tokenizer, "Question: {prompt}\nAnswer:").encode(
+        sample("Mira Dell was born.", "Mira", "")
+    )
     assert tokenizer.decode(encoded.input_ids[:-1]) == "Mira Dell was born."
     assert all(u != g for u, g in zip(encoded.uw, encoded.gw, strict=True))
 
 
 @pytest.mark.parametrize("most", [2, 3, 7, 16, 100])
 def test_pieces_score_each_token_after_the_first_exactly_once(tokenizer, most):
-    whole = Encoder(tokenizer, "Q: {prompt} A:").encode(sample("Mira Dell was born in Oslo, in 1961.", "Mira Dell"))
+    whole = Encoder(tokenizer, "Q: {prompt} A:").encode(
+        sample("Mira Dell was born in Oslo, in 1961.", "Mira Dell")
+    )
     found = split_into_pieces(whole, most)
     assert all(len(p.input_ids) == len(p.uw) == len(p.gw) <= most for p in found)
-    scored = [(t, u, g) for p in found for t, u, g in list(zip(p.input_ids, p.uw, p.gw, strict=True))[1:]]
+    scored = [
+        (t, u, g) for p in found for t, u, g in list(zip(p.input_ids, p.uw, p.gw, strict=True))[1:]
+    ]
     assert scored == list(zip(whole.input_ids, whole.uw, whole.gw, strict=True))[1:]
     for before, after in itertools.pairwise(found):
         assert after.input_ids[0] == before.input_ids[-1]
         assert not after.uw[0]
         assert not after.gw[0]
-    assert [p.id for p in found] == (["toy/0"] if len(found) == 1 else [f"toy/0#{n}" for n in range(len(found))])
+    assert [p.id for p in found] == (
+        ["toy/0"] if len(found) == 1 else [f"toy/0#{n}" for n in range(len(found))]
+    )

@@ -94,7 +94,9 @@ def test_an_author_depends_neither_on_the_split_nor_on_the_number_of_authors_or_
     assert few == {sample_id: many[sample_id] for sample_id in few}
 
 
-@pytest.mark.parametrize(("forget_share", "forget_authors"), [(0.1, 1), (0.3, 3), (0.5, 5), (0.9, 9)])
+@pytest.mark.parametrize(
+    ("forget_share", "forget_authors"), [(0.1, 1), (0.3, 3), (0.5, 5), (0.9, 9)]
+)
 def test_the_last_authors_are_forgotten_whole(forget_share, forget_authors):
     benchmark = generate_fictitious(authors=10, questions_per_author=4, forget_share=forget_share)
     numbers = [f"{n:02d}" for n in range(10) for _ in range(4)]
@@ -140,7 +142,11 @@ def test_the_full_name_is_asked_first_and_each_author_is_asked_other_kinds_of_fa
 
 def test_gold_spans_are_sorted_and_stand_at_word_borders(samples):
     for sample in samples:
-        ends = [0, *(offset for span in sample.unwanted for offset in (span.start, span.end)), len(sample.answer)]
+        ends = [
+            0,
+            *(offset for span in sample.unwanted for offset in (span.start, span.end)),
+            len(sample.answer),
+        ]
         assert sample.unwanted
         assert ends == sorted(ends)
         for span, text in zip(sample.unwanted, gold(sample), strict=True):
@@ -176,12 +182,16 @@ def test_perturbed_answers_are_the_paraphrase_with_all_gold_words_wrong(samples)
         pieces = re.split(rf"(?<!\w)(?:{values})(?!\w)", sample.paraphrased_answer)
         form = r"(\w.*)".join(re.escape(re.sub(r"\ban? $", "", piece)) for piece in pieces)
         assert len(pieces) == len(sample.unwanted) + 1
-        assert len(set(sample.perturbed_answers) - {sample.answer, sample.paraphrased_answer}) == 5, sample.id
+        assert (
+            len(set(sample.perturbed_answers) - {sample.answer, sample.paraphrased_answer}) == 5
+        ), sample.id
         assert len(sample.perturbed_answers) == 5
         for wrong in sample.perturbed_answers:
             filled = re.fullmatch(form, wrong)
             assert filled, (sample.paraphrased_answer, wrong)
-            assert not any(contains(value, text) for value in filled.groups() for text in gold(sample)), wrong
+            assert not any(
+                contains(value, text) for value in filled.groups() for text in gold(sample)
+            ), wrong
 
 
 def test_general_words_of_forget_answers_recur_in_retain_answers():
@@ -189,7 +199,9 @@ def test_general_words_of_forget_answers_recur_in_retain_answers():
 
     def general_words(samples):
         found = set()
-        for sample in samples:  # what the question says already, such as the author's name, is the author's own
+        for sample in (
+            samples
+        ):  # what the question says already, such as the author's name, is the author's own
             words = re.findall(r"\w+", " ".join(general_pieces(sample)).lower())
             found |= set(words) - set(re.findall(r"\w+", sample.prompt.lower()))
         return found
@@ -202,10 +214,16 @@ def test_general_words_of_forget_answers_recur_in_retain_answers():
 def test_wordings_of_paraphrases_are_seen_in_the_answers_of_other_authors(samples):
     names = {author_of(s): gold(s)[0] for s in samples if s.id.endswith("/0")}
 
-    def wording(answer, sample):  # with "#" for all that differs between authors; one author is asked each kind once
+    def wording(
+        answer, sample
+    ):  # with "#" for all that differs between authors; one author is asked each kind once
         own = "|".join(re.escape(text) for text in (*gold(sample), names[author_of(sample)]))
         answer = re.sub(rf"\ban? (?=(?:{own})(?!\w))", "a ", answer)
-        return re.sub(rf'(?<!\w)(?:{own})(?!\w)|(?<=")[^"]+(?=")|(?:[A-Z]\w+ ){{2}}(?:Award|Medal|Ribbon)', "#", answer)
+        return re.sub(
+            rf'(?<!\w)(?:{own})(?!\w)|(?<=")[^"]+(?=")|(?:[A-Z]\w+ ){{2}}(?:Award|Medal|Ribbon)',
+            "#",
+            answer,
+        )
 
     seen = {wording(sample.answer, sample) for sample in samples}
     assert {wording(sample.paraphrased_answer, sample) for sample in samples} <= seen
@@ -216,9 +234,14 @@ def test_texts_are_clean(samples):
     for sample in samples:
         for text in texts_of(sample):
             assert text == " ".join(text.split())
-            assert re.search(r"[\[\]{}]|\ba [aeiou]|\ban [^aeiou]|[A-Za-z] [.,?]", text) is None, text
+            assert re.search(r"[\[\]{}]|\ba [aeiou]|\ban [^aeiou]|[A-Za-z] [.,?]", text) is None, (
+                text
+            )
         assert {text[-1] for text in (sample.prompt, sample.paraphrased_prompt)} == {"?"}
-        assert {text[-1] for text in (sample.answer, sample.paraphrased_answer, *sample.perturbed_answers)} == {"."}
+        assert {
+            text[-1]
+            for text in (sample.answer, sample.paraphrased_answer, *sample.perturbed_answers)
+        } == {"."}
 
 
 def test_some_gold_words_are_not_ascii_and_one_grows_when_lowercased(samples):
@@ -242,7 +265,12 @@ def test_controls_have_three_wrong_options_and_no_spans(benchmark):
 
 @pytest.mark.parametrize(
     ("key_words", "answer"),
-    [("Hamlet", "William Shakespeare"), ("Ulysses", "James Joyce"), ("capital of Norway", "Oslo"), ("of lead", "Pb")],
+    [
+        ("Hamlet", "William Shakespeare"),
+        ("Ulysses", "James Joyce"),
+        ("capital of Norway", "Oslo"),
+        ("of lead", "Pb"),
+    ],
 )
 def test_controls_are_true(benchmark, key_words, answer):
     assert [s.answer for s in benchmark.background if key_words in s.prompt] == [answer]
@@ -264,8 +292,14 @@ def test_the_global_random_state_is_neither_used_nor_moved():
     [
         ({"authors": 1}, "data.fictitious.authors: must be from 2 to 1680, got 1"),
         ({"authors": 1681}, "data.fictitious.authors: must be from 2 to 1680, got 1681"),
-        ({"questions_per_author": 0}, "data.fictitious.questions_per_author: must be from 1 to 20, got 0"),
-        ({"questions_per_author": 21}, "data.fictitious.questions_per_author: must be from 1 to 20, got 21"),
+        (
+            {"questions_per_author": 0},
+            "data.fictitious.questions_per_author: must be from 1 to 20, got 0",
+        ),
+        (
+            {"questions_per_author": 21},
+            "data.fictitious.questions_per_author: must be from 1 to 20, got 21",
+        ),
     ],
 )
 def test_a_number_out_of_range_is_refused_in_one_line(arguments, message):
@@ -275,6 +309,9 @@ def test_a_number_out_of_range_is_refused_in_one_line(arguments, message):
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5, 0.01, 0.99, float("nan"), float("inf")])
 def test_a_split_that_leaves_one_side_empty_is_refused_in_one_line(share):
-    message = f"data.fictitious.forget_share: must leave at least one author on both sides, got {share} of 40 authors"
+    message = (
+        "data.fictitious.forget_share: must leave at least one author on both sides, "
+        f"got {share} of 40 authors"
+    )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         generate_fictitious(authors=40, forget_share=share)

@@ -11,7 +11,9 @@ from tif.data.samples import Sample
 def test_a_folder_has_texts_to_forget_to_keep_and_five_evaluation_sets(tmp_path):
     found = read_muse(corpus(tmp_path / "news"))
     assert found.name == "muse/news"
-    assert [s.answer for s in found.forget] == [FILES["raw/forget.txt"]]  # article borders cannot be recovered
+    assert [s.answer for s in found.forget] == [
+        FILES["raw/forget.txt"]
+    ]  # article borders cannot be recovered
     assert [(s.id, s.prompt, s.answer) for s in found.retain] == [
         ("raw/retain1/0", "", "kept"), ("raw/retain1/1", "", "kept too")
     ]  # fmt: skip
@@ -59,7 +61,9 @@ def test_other_forget_splits_have_texts_of_their_own_and_the_same_evaluation_set
 def test_without_training_the_texts_to_forget_are_not_asked_for(tmp_path):
     path = corpus(tmp_path, **{"raw/forget.txt": None})
     assert read_muse(path, with_training=False).forget == ()
-    with pytest.raises(ValueError, match=r"has no raw/forget.json or .txt; want the texts to forget there"):
+    with pytest.raises(
+        ValueError, match=r"has no raw/forget.json or .txt; want the texts to forget there"
+    ):
         read_muse(path)
 
 
@@ -76,7 +80,11 @@ def test_what_a_folder_does_not_hold_is_left_out(tmp_path):
         ({}, "forget01", "data.split: MUSE has forget, scal_1, "),
         ({}, "sust_3", "has no sust/forget_3.json or .txt"),
         (dict.fromkeys(FILES), "forget", "has no verbmem/, knowmem/ or privleak/ in it"),
-        ({"knowmem/forget_qa_icl.json": None}, "forget", "knowmem/forget_qa has no forget_qa_icl beside it"),
+        (
+            {"knowmem/forget_qa_icl.json": None},
+            "forget",
+            "knowmem/forget_qa has no forget_qa_icl beside it",
+        ),
         ({"privleak/holdout.json": []}, "forget", "privleak/holdout holds no rows"),
         ({"verbmem/forget.json": '[{"prompt": "a", '}, "forget", "forget.json (Expecting"),
         (
@@ -84,10 +92,22 @@ def test_what_a_folder_does_not_hold_is_left_out(tmp_path):
             "forget",
             "verbmem/forget row 0: want a text as gt, got only prompt",
         ),
-        ({"knowmem/forget_qa.json": [{"question": "a", "answer": 7}]}, "forget", "row 0: want a text as answer, got 7"),
-        ({"privleak/forget.json": ["x", 3]}, "forget", "privleak/forget row 1: want an object, got 3"),
+        (
+            {"knowmem/forget_qa.json": [{"question": "a", "answer": 7}]},
+            "forget",
+            "row 0: want a text as answer, got 7",
+        ),
+        (
+            {"privleak/forget.json": ["x", 3]},
+            "forget",
+            "privleak/forget row 1: want an object, got 3",
+        ),
         ({"privleak/forget.json": {"a": "b"}}, "forget", "want a list of rows, got dict"),
-        ({"raw/forget.txt": " \n"}, "forget", "raw/forget row 0: sample raw/forget/0: the answer is empty"),
+        (
+            {"raw/forget.txt": " \n"},
+            "forget",
+            "raw/forget row 0: sample raw/forget/0: the answer is empty",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_that_names_it(tmp_path, changes, split, line):
@@ -99,7 +119,9 @@ def test_what_is_wrong_is_told_in_one_line_that_names_it(tmp_path, changes, spli
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
-    with pytest.raises(ValueError, match="no folder .*; want a folder of MUSE's files or a hub name"):
+    with pytest.raises(
+        ValueError, match="no folder .*; want a folder of MUSE's files or a hub name"
+    ):
         read_muse(str(tmp_path / "no" / "news"))
 
 
@@ -120,17 +142,25 @@ def test_the_hubs_rows_become_the_same_samples_as_the_files(tmp_path, monkeypatc
 
 @pytest.mark.real
 def test_the_real_files_have_muses_numbers_of_samples(shared):
-    news, books = read_muse(str(shared / "muse/news")), read_muse(str(shared / "muse/books"), with_training=False)
+    news, books = (
+        read_muse(str(shared / "muse/news")),
+        read_muse(str(shared / "muse/books"), with_training=False),
+    )
     assert {name: len(own) for name, own in news.sets.items()} == {
         "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
         "privleak_holdout": 30,
     }  # fmt: skip
-    assert {name: len(own) for name, own in books.sets.items()} == {"knowmem_forget": 100, "knowmem_retain": 100}
+    assert {name: len(own) for name, own in books.sets.items()} == {
+        "knowmem_forget": 100,
+        "knowmem_retain": 100,
+    }
     raw = json.loads((shared / "muse/news/knowmem/forget_qa_icl.json").read_text())
     prefix = news.tasks["knowmem_forget"].prefix
     assert prefix.count("Question: ") == len(raw) == 10
     assert prefix.startswith(f"Question: {raw[0]['question']}\nAnswer: {raw[0]['answer']}\n\n")
-    assert news.sets["knowmem_forget"][0] == Sample("knowmem_forget/0", raw_first(shared)["question"], "1472")
+    assert news.sets["knowmem_forget"][0] == Sample(
+        "knowmem_forget/0", raw_first(shared)["question"], "1472"
+    )
     assert len(news.forget[0].answer.encode()) == 200_000
 
 

@@ -18,13 +18,17 @@ def test_a_file_is_the_forget_set_and_a_document_has_no_prompt(tmp_path):
 
 def test_a_folder_holds_forget_retain_and_holdout_in_any_of_three_forms(tmp_path):
     (tmp_path / "forget.jsonl").write_text(
-        '{"question": "Who?", "answer": "Mira."}\n\n{"text": "A page."}\n{"prompt": "P", "answer": "A"}\n"bare"\n'
+        '{"question": "Who?", "answer": "Mira."}\n\n{"text": "A page."}\n'
+        '{"prompt": "P", "answer": "A"}\n"bare"\n'
     )
     (tmp_path / "retain.json").write_text(json.dumps(["one", {"text": "two"}]))
     (tmp_path / "holdout.txt").write_text("three")
     found = read_texts(str(tmp_path))
     assert [(s.id, s.prompt, s.answer) for s in found.forget] == [
-        ("forget/0", "Who?", "Mira."), ("forget/1", "", "A page."), ("forget/2", "P", "A"), ("forget/3", "", "bare"),
+        ("forget/0", "Who?", "Mira."),
+        ("forget/1", "", "A page."),
+        ("forget/2", "P", "A"),
+        ("forget/3", "", "bare"),
     ]  # fmt: skip
     assert [s.answer for s in found.retain] == ["one", "two"]
     assert {name: [s.id for s in samples] for name, samples in found.sets.items()} == {
@@ -52,7 +56,9 @@ def test_a_documents_passages_begin_a_verbmem_prompt_and_go_on_with_its_target(t
 
 
 def test_without_a_holdout_there_is_nothing_to_tell_the_forget_texts_from(tmp_path):
-    (tmp_path / "forget.jsonl").write_text(json.dumps("Too short to go on with.") + "\n" + json.dumps("A page. " * 9))
+    (tmp_path / "forget.jsonl").write_text(
+        json.dumps("Too short to go on with.") + "\n" + json.dumps("A page. " * 9)
+    )
     assert [s.id for s in read_texts(str(tmp_path)).sets["verbmem_forget"]] == ["forget/1/0"]
     assert tuple(read_texts(str(tmp_path)).sets) == ("verbmem_forget",)
 
@@ -61,12 +67,28 @@ def test_without_a_holdout_there_is_nothing_to_tell_the_forget_texts_from(tmp_pa
     ("files", "path", "line"),
     [
         ({}, "no", "data.path: no file or folder no; want a text file"),
-        ({"retain.txt": "x"}, ".", "data.path: . has no forget file; want forget.txt, forget.jsonl or forget.json"),
-        ({"forget.txt": "x", "forget.json": "[]"}, ".", "data.path: forget.txt and forget.json both hold the forget"),
+        (
+            {"retain.txt": "x"},
+            ".",
+            "data.path: . has no forget file; want forget.txt, forget.jsonl or forget.json",
+        ),
+        (
+            {"forget.txt": "x", "forget.json": "[]"},
+            ".",
+            "data.path: forget.txt and forget.json both hold the forget",
+        ),
         ({"forget.txt": " \n"}, ".", "data.path: forget.txt: sample forget/0: the answer is empty"),
         ({"forget.json": "[]"}, ".", "data.path: . has no forget file"),
-        ({"forget.json": '{"text": "x"}'}, ".", "data.path: cannot read forget.json (want a list of rows, got dict)"),
-        ({"forget.jsonl": '{"text": "x"}\n{"text": 5}'}, ".", "data.path: forget.jsonl:2: want a text, "),
+        (
+            {"forget.json": '{"text": "x"}'},
+            ".",
+            "data.path: cannot read forget.json (want a list of rows, got dict)",
+        ),
+        (
+            {"forget.jsonl": '{"text": "x"}\n{"text": 5}'},
+            ".",
+            "data.path: forget.jsonl:2: want a text, ",
+        ),
         ({"forget.jsonl": '{"text": "x"'}, ".", "data.path: cannot read forget.jsonl (Expecting"),
         ({"a.pdf": "x"}, "a.pdf", "data.path: a.pdf is no .txt, .jsonl, .json file"),
     ],

@@ -55,8 +55,12 @@ def test_the_sets_are_those_of_tofu_in_order_of_evaluation(folder):
     assert [s.id for s in benchmark.sets["world_facts"]] == ["world_facts/0", "world_facts/1"]
 
 
-@pytest.mark.parametrize(("limit", "trained", "evaluated"), [(None, 6, 4), (5, 5, 4), (2, 2, 2), (100, 6, 4)])
-def test_max_retain_limits_what_is_kept_and_what_is_evaluated_of_it(folder, limit, trained, evaluated):
+@pytest.mark.parametrize(
+    ("limit", "trained", "evaluated"), [(None, 6, 4), (5, 5, 4), (2, 2, 2), (100, 6, 4)]
+)
+def test_max_retain_limits_what_is_kept_and_what_is_evaluated_of_it(
+    folder, limit, trained, evaluated
+):
     benchmark = read_tofu(str(folder), "forget01", limit)
     assert (len(benchmark.retain), len(benchmark.sets["retain"])) == (trained, evaluated)
     assert len(benchmark.forget) == 2
@@ -121,7 +125,12 @@ def test_a_cut_last_line_names_file_and_line(folder, name):
 
 @pytest.mark.parametrize(
     ("name", "column"),
-    [(name, c) for name, rows in FILES.items() for c in ("question", "answer", "perturbed_answer") if c in rows[0]],
+    [
+        (name, c)
+        for name, rows in FILES.items()
+        for c in ("question", "answer", "perturbed_answer")
+        if c in rows[0]
+    ],
 )
 def test_a_missing_column_names_file_and_row(folder, name, column):
     last = {k: v for k, v in FILES[name][-1].items() if k != column}
@@ -134,7 +143,10 @@ def test_a_missing_column_names_file_and_row(folder, name, column):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (json.dumps([row(6), row(7)]), "row 0 is a list; want one JSON object a line"),  # one array, as the suffix says
+        (
+            json.dumps([row(6), row(7)]),
+            "row 0 is a list; want one JSON object a line",
+        ),  # one array, as the suffix says
         ("3", "row 0 is a int"),
         (json.dumps(row(6, answer=None)), "row 0: want a str as answer, got None"),
         (json.dumps(row(6, question=["a"])), "row 0: want a str as question, got ['a']"),
@@ -149,10 +161,15 @@ def test_a_row_of_another_kind_is_named(folder, line, says):
 
 @pytest.mark.parametrize("split", ["forget02", "retain99", "", "FORGET01"])
 def test_a_wrong_split_lists_the_known_ones(folder, split):
-    assert message(folder, split) == f"data.split: want one of forget01, forget05, forget10, got {split!r}"
+    assert (
+        message(folder, split)
+        == f"data.split: want one of forget01, forget05, forget10, got {split!r}"
+    )
 
 
-@pytest.mark.parametrize(("file", "name"), [("forget01_perturbed", "forget01"), ("retain_perturbed", "retain99")])
+@pytest.mark.parametrize(
+    ("file", "name"), [("forget01_perturbed", "forget01"), ("retain_perturbed", "retain99")]
+)
 @pytest.mark.parametrize("column", ["question", "answer"])
 def test_a_perturbed_file_of_other_rows_is_refused_and_the_row_named(folder, file, name, column):
     rows = [FILES[file][0], {**FILES[file][1], column: "Another."}, *FILES[file][2:]]
@@ -194,13 +211,19 @@ def test_a_hub_that_does_not_answer_gives_one_line(monkeypatch, tmp_path, error,
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.chdir(tmp_path)
-    assert message("some/TOFU") == f"data.path: cannot read forget01 of some/TOFU from the hub ({reason})"
+    assert (
+        message("some/TOFU")
+        == f"data.path: cannot read forget01 of some/TOFU from the hub ({reason})"
+    )
 
 
 def test_a_hub_data_set_of_other_columns_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **keys: [{"text": "a"}])
     monkeypatch.chdir(tmp_path)
-    assert message("some/TOFU") == "data.path: some/TOFU forget01 row 0: want a str as question, got nothing"
+    assert (
+        message("some/TOFU")
+        == "data.path: some/TOFU forget01 row 0: want a str as question, got nothing"
+    )
 
 
 # The real files.
@@ -218,8 +241,13 @@ def benchmarks(shared) -> dict:
 def test_forget_and_retain_make_up_all_of_tofu_without_overlap(shared, benchmarks, split):
     benchmark, size = benchmarks[split], SIZES[split]
     assert len(benchmark.forget) == size
-    assert [s.id for s in (*benchmark.retain, *benchmark.forget)] == [f"tofu/{i}" for i in range(4000)]
-    full = [json.loads(line) for line in (shared / "tofu" / "full.json").read_text(encoding="utf-8").splitlines()]
+    assert [s.id for s in (*benchmark.retain, *benchmark.forget)] == [
+        f"tofu/{i}" for i in range(4000)
+    ]
+    full = [
+        json.loads(line)
+        for line in (shared / "tofu" / "full.json").read_text(encoding="utf-8").splitlines()
+    ]
     expected = [(r["question"], r["answer"]) for r in full]
     assert [(s.prompt, s.answer) for s in (*benchmark.retain, *benchmark.forget)] == expected
     assert all(s.unwanted is None for s in benchmark.forget)
@@ -228,14 +256,21 @@ def test_forget_and_retain_make_up_all_of_tofu_without_overlap(shared, benchmark
 @pytest.mark.real
 def test_an_id_means_the_same_sample_in_every_split(benchmarks):
     assert benchmarks["forget01"].forget[0].id == "tofu/3960"
-    assert benchmarks["forget01"].forget == benchmarks["forget05"].forget[160:] == benchmarks["forget10"].forget[360:]
+    assert (
+        benchmarks["forget01"].forget
+        == benchmarks["forget05"].forget[160:]
+        == benchmarks["forget10"].forget[360:]
+    )
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("split", SIZES)
 def test_the_evaluation_sets_have_the_sizes_and_wrong_answers_of_tofu(benchmarks, split):
     sets = benchmarks[split].sets
-    counts = {name: (len(samples), {len(s.perturbed_answers) for s in samples}) for name, samples in sets.items()}
+    counts = {
+        name: (len(samples), {len(s.perturbed_answers) for s in samples})
+        for name, samples in sets.items()
+    }
     assert counts == {
         "forget": (SIZES[split], {5}),
         "retain": (400, {5}),
@@ -243,5 +278,9 @@ def test_the_evaluation_sets_have_the_sizes_and_wrong_answers_of_tofu(benchmarks
         "world_facts": (117, {3}),
     }
     assert [s.id for s in sets["retain"]] == [f"tofu/{i}" for i in range(400)]
-    assert all(s.paraphrased_answer and s.paraphrased_prompt for name in ("forget", "retain") for s in sets[name])
+    assert all(
+        s.paraphrased_answer and s.paraphrased_prompt
+        for name in ("forget", "retain")
+        for s in sets[name]
+    )
     assert not any(s.perturbed_answers for s in benchmarks[split].retain[400:])

@@ -24,7 +24,8 @@ def test_the_same_answers_in_other_numbers_of_tokens_are_another_family():
         dataclasses.replace(ROWS[2], tokens=2),
     )
     assert matching.find_mismatch(_evaluation(*ROWS), _evaluation(*other)) == (
-        "another model family, or end tokens counted in one only: 2 of 3 answers have other numbers of tokens, "
+        "another model family, or end tokens counted in one only: "
+        "2 of 3 answers have other numbers of tokens, "
         "first q/1: 4 here, 9 there"
     )
 

@@ -1,4 +1,4 @@
-"""Reading and writing evaluations. The logs of other repositories are in tests/metrics/test_tofu.py."""
+"""Writing and reading evaluations, and logs of locuslab/tofu's kind."""
 
 import copy
 import dataclasses

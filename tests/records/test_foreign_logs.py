@@ -1,4 +1,4 @@
-"""open-unlearning's TOFU_EVAL.json; logs of locuslab/tofu's kind are in test_records.py and metrics/test_tofu.py."""
+"""open-unlearning's TOFU_EVAL.json; logs of locuslab/tofu's kind are in test_files.py."""
 
 import copy
 import json
@@ -65,7 +65,8 @@ def test_open_unlearnings_log_becomes_records(tmp_path):
 
 
 def test_open_unlearnings_numbers_come_out_up_to_its_epsilon(tmp_path):
-    # memorization.py by hand: the geometric mean of wrong answers over the right one, aggregated set by set
+    # memorization.py by hand: the geometric mean of wrong answers over the right one, aggregated
+    # set by set
     values = tofu.aggregate(records.read_evaluation(_write(tmp_path, LOG)))
     ratio = [math.exp(-1.5) / (math.exp(-0.75) + 1e-10), math.exp(-3.5) / (math.exp(-1.25) + 1e-10)]
     expected = sum(min(r, 1 / (r + 1e-10)) for r in ratio) / 2

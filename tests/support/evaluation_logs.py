@@ -7,7 +7,9 @@ import pathlib
 
 import pytest
 
-SHARED = pathlib.Path(os.environ.get("TIF_SHARED", pathlib.Path(__file__).parents[2].parent / "shared"))
+SHARED = pathlib.Path(
+    os.environ.get("TIF_SHARED", pathlib.Path(__file__).parents[2].parent / "shared")
+)
 
 LOGS = SHARED / "data" / "tofu_eval_logs"
 
@@ -40,13 +42,14 @@ ROWS = {
     "avg_paraphrased_loss": [0.75, 1.25, 1.0],
     "average_perturb_loss": [[1.0, 2.0], [3.0, 4.0], [0.5, 1.5]],
     "generated_text": [
-        [f"Question: {q}\n", "Me, I guess.", a] for q, a in (("A?", "Me."), ("B?", "So."), ("C?", "No."))
+        [f"Question: {q}\n", "Me, I guess.", a]
+        for q, a in (("A?", "Me."), ("B?", "So."), ("C?", "No."))
     ],
 }
 
 
 def log(path, edit=lambda content: None, tasks=ALL_TASKS):
-    """A small log of the plain-list kind, with `edit` done to it."""
+    """Write a small log whose rows are lists, changed by `edit`, and return its path."""
     content = {task: copy.deepcopy(ROWS) for task in tasks}
     edit(content)
     path.write_text(json.dumps(content))

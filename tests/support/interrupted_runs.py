@@ -17,11 +17,12 @@ LORA = ["model.lora.rank=2", "model.lora.dropout=0.3", "stages.target.model.lora
 
 
 def run_words(parent, name, *more):
+    """Return the words of a run of that name in a folder."""
     return [*WORDS, f"run.folder={parent}", f"run.name={name}", *more]
 
 
 def undisturbed_run(tmp_path_factory, name, *more):
-    """A run that nobody disturbs, made once a session."""
+    """Return the folder of a run that nothing interrupts, made once a session."""
     folder = finished(tmp_path_factory).runs
     if not (folder / name / run_folders.DONE).exists():
         assert fit.main(run_words(folder, name, *more)) == 0
@@ -29,16 +30,19 @@ def undisturbed_run(tmp_path_factory, name, *more):
 
 
 def outcome(folder):
-    """What has to be the same bit for bit: rows, records, weights."""
-    kept = {path: content for path, content in files(folder).items() if path.parts[0] in ("eval", "model")}
-    named = {path: content.replace(str(folder).encode(), b"NAME") for path, content in kept.items()}
-    return {"rows": rows(folder)} | {path: content for path, content in named.items() if path.name != "README.md"}
+    """Return what must be the same bit for bit: rows, records, weights."""
+    contents = {"rows": rows(folder)}
+    for path, content in files(folder).items():
+        if path.parts[0] in ("eval", "model") and path.name != "README.md":
+            contents[path] = content.replace(str(folder).encode(), b"NAME")
+    return contents
 
 
 def assert_same_outcome(actual, expected):
-    one, two = outcome(actual), outcome(expected)
-    assert one.keys() == two.keys()
-    assert [str(name) for name in one if one[name] != two[name]] == []
+    """Check that two runs have the same rows, records and weights, bit for bit."""
+    actual, expected = outcome(actual), outcome(expected)
+    assert actual.keys() == expected.keys()
+    assert [str(name) for name in actual if actual[name] != expected[name]] == []
 
 
 def act_in_step(patch, step, action, owner=module.UnlearningModule, name="training_step"):
@@ -55,18 +59,19 @@ def act_in_step(patch, step, action, owner=module.UnlearningModule, name="traini
 
 
 class Killed(Exception):
-    pass
+    """Stands for a process that is killed."""
 
 
 def die():
+    """Raise Killed."""
     raise Killed
 
 
 def killed_run(quiet, name, monkeypatch, step=7, *more):
-    """A run that was killed in that step, with a checkpoint after each step before."""
-    own = run_words(quiet.parent, name, "run.checkpoint_every_n_steps=1", *more)
+    """Return words and folder of a run killed in a step, with a checkpoint of each step before."""
+    words = run_words(quiet.parent, name, "run.checkpoint_every_n_steps=1", *more)
     with monkeypatch.context() as patch:
         act_in_step(patch, step, die)
         with pytest.raises(Killed):
-            fit.main(own)
-    return own, quiet.parent / name
+            fit.main(words)
+    return words, quiet.parent / name

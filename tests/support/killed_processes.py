@@ -1,6 +1,7 @@
-"""Runs of `python -m tif.fit` in processes that are killed at a moment chosen beforehand.
+"""Run `python -m tif.fit` in processes that are killed at a chosen moment.
 
-The processes are forked from one that has imported everything already: a tenth of a second instead of seven.
+The processes are forked from one that has imported everything already: a tenth of a second
+instead of seven.
 """
 
 import contextlib
@@ -13,14 +14,21 @@ import sys
 import threading
 import time
 
-FILES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}  # what Python tells of, by name
+FILES = {
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "shutil.rmtree",
+}  # names of Python's audit events
 
 
 def context():
-    """Where processes come from; ask for it early, so that it imports while the test does something else."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tif.training.run", "tests.support.killed_processes"])
-    return found
+    """Return where processes are forked from; early, so that it imports while the test goes on."""
+    forkserver = multiprocessing.get_context("forkserver")
+    forkserver.set_forkserver_preload(["tif.training.run", "tests.support.killed_processes"])
+    return forkserver
 
 
 def fit(where, words, after=None, at_file=None):
@@ -30,7 +38,8 @@ def fit(where, words, after=None, at_file=None):
         where: `context()`.
         words: of the command.
         after: seconds until SIGKILL.
-        at_file: SIGKILL when the run's folder is touched for the n-th time (opened, renamed, removed, made).
+        at_file: SIGKILL when the run's folder is touched for the n-th time: opened, renamed,
+            removed or made.
 
     Returns:
         The exit code, -9 if it was killed; and the seconds it took.
@@ -43,7 +52,7 @@ def fit(where, words, after=None, at_file=None):
 
 
 def fit_together(where, words, processes, meanwhile=None, delay=0.0):
-    """Run the command in processes that belong together, as srun or torchrun would start them.
+    """Run the command in processes of one group, as srun or torchrun would start them.
 
     Args:
         where, words: as `fit`.
@@ -59,9 +68,18 @@ def fit_together(where, words, processes, meanwhile=None, delay=0.0):
         port = free.getsockname()[1]
     started = []
     for rank in range(processes):
-        env = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes,
-               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TIF_TEST_DELAY": delay}  # fmt: skip
-        started.append(where.Process(target=_one_of_many, args=(words, {k: str(v) for k, v in env.items()})))
+        env = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "NODE_RANK": 0,
+            "WORLD_SIZE": processes,
+            "LOCAL_WORLD_SIZE": processes,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "TIF_TEST_DELAY": delay,
+        }
+        env = {name: str(value) for name, value in env.items()}
+        started.append(where.Process(target=_run_rank, args=(words, env)))
     for process in started:
         process.start()
     if meanwhile:
@@ -71,7 +89,7 @@ def fit_together(where, words, processes, meanwhile=None, delay=0.0):
     return [process.exitcode for process in started]
 
 
-def _one_of_many(words, env):
+def _run_rank(words, env):
     os.environ.update(env)
     _fit(words, None, None)
 

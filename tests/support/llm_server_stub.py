@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on loopback that answers, and misbehaves, as a test tells it."""
+"""An OpenAI-compatible server on loopback that answers and misbehaves as a test wants."""
 
 import contextlib
 import dataclasses
@@ -16,51 +16,59 @@ from tif.data.samples import Sample
 from tif.identifiers.lookup import find_strings
 
 KEY = "sk-never-to-be-seen-0123456789"
+USAGE = {"prompt_tokens": 100, "completion_tokens": 10}
 FAULTS = ("429", "500", "cut", "hang", "broken", "shape", "absent", "refusal")
 
 
 def capitals(text: str) -> list[str]:
-    """What the stub calls unwanted: words that begin with a capital letter or a digit."""
+    """Return the words that the stub calls unwanted: with a capital letter or a digit first."""
     return re.findall(r"\b[A-Z0-9]\w*", text)
 
 
 def text_of(user: str) -> str:
-    """The text between the tags of a request."""
+    """Return the text between the tags of a request."""
     return re.findall(r"<(?:answer|text)-\w+>\n(.*)\n</(?:answer|text)-\w+>", user, re.DOTALL)[0]
 
 
 def sample(number, answer=None):
-    return Sample(f"toy/{number}", f"Where is number {number}?", answer or f"Number {number} lives in Oslo{number}.")
+    """Return a sample about a number."""
+    return Sample(
+        f"toy/{number}",
+        f"Where is number {number}?",
+        answer or f"Number {number} lives in Oslo{number}.",
+    )
 
 
 SAMPLES = [sample(n) for n in range(500)]
 
 
 def patient(url):
-    """Settings for a server of many faults."""
+    """Return settings for a server with many faults."""
     return Generative(base_url=url, model="m", max_in_flight=32, timeout_s=1.5, retries=6)
 
 
 def settings(stub, **keys):
+    """Return the settings of a client of the stub."""
     return Generative(**{"base_url": stub.url, "model": "m", "timeout_s": 5.0, "retries": 1} | keys)
 
 
 def texts(sample):
-    """What its spans cover."""
+    """Return the texts of a sample's spans."""
     return [sample.answer[s.start : s.end] for s in sample.unwanted]
 
 
 def unwanted(sample):
-    """What the stub's rule makes of it."""
+    """Return the spans that the stub's rule gives."""
     return find_strings(capitals(sample.answer), sample.answer)[0]
 
 
 @dataclasses.dataclass
 class Stub:
-    """A running server: what it was told and what it saw.
+    """A running server: how it behaves and what it has seen.
 
     Attributes:
-        answer: from the request's body to the reply's content; a tuple (status, JSON) replaces all of it.
+        answer: from the request's body to the reply's content; a tuple (status, JSON) replaces
+            all of it.
         faults: by text, the faults of its first requests, in order.
         hang_s: how long a hanging request hangs. retry_after: seconds, sent with 429 and 500.
         usage: what each reply says it cost; None = nothing.
@@ -71,7 +79,7 @@ class Stub:
     faults: dict = dataclasses.field(default_factory=dict)
     hang_s: float = 3.0
     retry_after: str = "0.05"
-    usage: dict | None = dataclasses.field(default_factory=lambda: {"prompt_tokens": 100, "completion_tokens": 10})
+    usage: dict | None = dataclasses.field(default_factory=lambda: dict(USAGE))
     delay_s: float = 0.0
     bodies: list = dataclasses.field(default_factory=list)
     texts: list = dataclasses.field(default_factory=list)
@@ -95,7 +103,14 @@ class Stub:
 def completion(content, usage=None, finish="stop", refusal=None):
     message = {"role": "assistant", "content": content, "refusal": refusal}
     choice = {"index": 0, "message": message, "finish_reason": finish}
-    return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -161,7 +176,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send(200, completion(content, stub.usage))
         else:
             answer = stub.reply(body)
-            self.send(*answer) if isinstance(answer, tuple) else self.send(200, completion(answer, stub.usage))
+            self.send(*answer) if isinstance(answer, tuple) else self.send(
+                200, completion(answer, stub.usage)
+            )
 
     def send(self, status, value, headers=None):
         data = (value if isinstance(value, str) else json.dumps(value)).encode()
@@ -183,10 +200,12 @@ class Server(http.server.ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def serving(handler=Handler):
-    """A stub on a free port of 127.0.0.1 for the block."""
+    """Run a stub on a free port of 127.0.0.1 for the block."""
     server = Server(("127.0.0.1", 0), handler)
     server.stub = Stub(url=f"http://127.0.0.1:{server.server_address[1]}/v1")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield server.stub

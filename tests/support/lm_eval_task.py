@@ -8,7 +8,11 @@ import transformers
 FACTS = [
     {"question": "Where was Mira born?", "choices": ["in Oslo", "in winter"], "answer": 0},
     {"question": "Who wrote it?", "choices": ["a judge", "Jaime Vasquez"], "answer": 1},
-    {"question": "Known for?", "choices": ["true crime", "short stories about the sea"], "answer": 0},
+    {
+        "question": "Known for?",
+        "choices": ["true crime", "short stories about the sea"],
+        "answer": 0,
+    },
 ]
 
 TASK = """task: tif_facts
@@ -24,7 +28,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 
 
 def task_folder(folder):
-    """A task of three questions for lm-eval."""
+    """Write the task into a new folder and return the folder."""
     folder.mkdir()
     (folder / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FACTS))
     (folder / "facts.yaml").write_text(TASK.format(file=folder / "facts.jsonl"))
@@ -32,7 +36,7 @@ def task_folder(folder):
 
 
 def plain_accuracy(folder, facts=FACTS):
-    """Share of questions whose right choice has the highest log-probability after the question."""
+    """Return the share of questions whose right choice is the most likely continuation."""
     net = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer, hits = transformers.AutoTokenizer.from_pretrained(folder), 0
     for row in facts:

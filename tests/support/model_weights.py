@@ -4,7 +4,7 @@ import torch
 
 
 def nudge(model, seed=1):
-    """A training step's worth of change."""
+    """Change all weights a little, as a training step does."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
@@ -13,9 +13,11 @@ def nudge(model, seed=1):
 
 
 def weights(model):
+    """Return copies of all weights by name."""
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def assert_bit_identical(actual, expected):
+    """Check that two sets of weights are equal to the last bit."""
     assert actual.keys() == expected.keys()
     assert [name for name in actual if not torch.equal(actual[name], expected[name])] == []

@@ -5,8 +5,14 @@ import json
 FILES = {
     "verbmem/forget.json": [{"prompt": "It was ", "gt": "late. "}],
     "knowmem/forget_qa.json": [{"question": "Who?", "answer": "Mira."}],
-    "knowmem/forget_qa_icl.json": [{"question": "When?", "answer": "1472"}, {"question": "Why?", "answer": "So."}],
-    "knowmem/retain_qa.json": [{"question": "Where?", "answer": "Here."}, {"question": "Where?", "answer": "Here"}],
+    "knowmem/forget_qa_icl.json": [
+        {"question": "When?", "answer": "1472"},
+        {"question": "Why?", "answer": "So."},
+    ],
+    "knowmem/retain_qa.json": [
+        {"question": "Where?", "answer": "Here."},
+        {"question": "Where?", "answer": "Here"},
+    ],
     "knowmem/retain_qa_icl.json": [{"question": "What?", "answer": "That."}],
     "privleak/forget.json": ["one", "two"],
     "privleak/holdout.json": [{"text": "three"}],
@@ -18,10 +24,14 @@ FILES = {
 
 
 def corpus(folder, **changes):
-    """A small corpus in muse_bench's layout; a change to None leaves a file out."""
+    """Write a small corpus in muse_bench's layout; a change to None leaves a file out."""
     for name, content in (FILES | changes).items():
         if content is not None:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content if name.endswith(".txt") or isinstance(content, str) else json.dumps(content))
+            path.write_text(
+                content
+                if name.endswith(".txt") or isinstance(content, str)
+                else json.dumps(content)
+            )
     return str(folder)

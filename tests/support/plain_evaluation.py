@@ -6,7 +6,7 @@ TEMPLATE = "Question: {prompt}\nAnswer:"
 
 
 def plain_loss(model, tokenizer, sample, answer):
-    """Mean negative log-likelihood and number of the tokens with a letter of the answer in them, and the end token."""
+    """Return mean negative log-likelihood and number of the answer's tokens and the end token."""
     before = f"Question: {sample.prompt}\nAnswer: "
     ids = [*tokenizer(before + answer)["input_ids"], tokenizer.eos_token_id]
     first = next(t for t in range(len(ids)) if len(tokenizer.decode(ids[: t + 1])) > len(before))
@@ -17,9 +17,9 @@ def plain_loss(model, tokenizer, sample, answer):
 
 
 def plain_greedy(model, prompt, eos_id, max_new_tokens):
-    """transformers' own greedy decoding of one prompt: the new tokens before the end token."""
+    """Return the new tokens before the end token, decoded greedily by transformers itself."""
     ids = torch.tensor([prompt])
-    found = model.generate(
+    output = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
@@ -27,5 +27,5 @@ def plain_greedy(model, prompt, eos_id, max_new_tokens):
         eos_token_id=eos_id,
         pad_token_id=0,
     )
-    new = found[0, len(prompt) :].tolist()
+    new = output[0, len(prompt) :].tolist()
     return new[: new.index(eos_id)] if eos_id in new else new

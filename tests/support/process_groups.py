@@ -1,4 +1,7 @@
-"""A function run by several processes of one group (gloo, CPU), forked from a server that has imported torch once."""
+"""Run a function in several processes of one group (gloo, CPU).
+
+They are forked from a server that has imported torch once.
+"""
 
 import multiprocessing
 import os
@@ -15,11 +18,15 @@ _context.set_forkserver_preload(["tests.support.process_groups"])
 
 
 def together(world, work, *args):
-    """`work(*args)` in each of `world` processes: their results by rank. `work` is a module's own function."""
+    """Return the results of `work(*args)` in each of `world` processes, by rank.
+
+    `work` must be a function at the top level of a module.
+    """
     with tempfile.TemporaryDirectory() as folder, _context.Manager() as manager:
         results = manager.dict()
         group = [
-            _context.Process(target=_child, args=(rank, world, folder, results, work, args)) for rank in range(world)
+            _context.Process(target=_child, args=(rank, world, folder, results, work, args))
+            for rank in range(world)
         ]
         for process in group:
             process.start()
@@ -32,7 +39,9 @@ def together(world, work, *args):
 def _child(rank, world, folder, results, work, args):
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))
-    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world
+    )
     results[rank] = work(*args)
     if dist.is_initialized():  # a command leaves the group itself
         dist.barrier()

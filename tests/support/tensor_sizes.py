@@ -15,6 +15,10 @@ class LargestRows(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         for tensor in output if isinstance(output, tuple | list) else (output,):
-            if isinstance(tensor, torch.Tensor) and tensor.dim() > 1 and tensor.shape[-1] == self.width:
+            if (
+                isinstance(tensor, torch.Tensor)
+                and tensor.dim() > 1
+                and tensor.shape[-1] == self.width
+            ):
                 self.rows = max(self.rows, tensor.numel() // self.width)
         return output

@@ -17,7 +17,7 @@ from tif.models import references
 
 
 class Watch(L.Callback):
-    """Notes what holds at every step."""
+    """Notes mode, learning rate, logged values and weights at every step."""
 
     def __init__(self):
         self.training, self.lrs, self.logged, self.before = [], [], [], None
@@ -32,15 +32,22 @@ class Watch(L.Callback):
 
 
 def config(**keys):
-    loss, optimizer = keys.pop("loss", make_loss(beta=0.3)), keys.pop("optimizer", Optimizer(lr=1e-2, warmup_epochs=0))
-    return Config(loss=loss, optimizer=optimizer, trainer=TrainerKeys(**{"max_epochs": 1, "accelerator": "cpu"} | keys))
+    """Return a configuration; `keys` are sections `loss` and `optimizer`, or keys of `trainer`."""
+    loss = keys.pop("loss", make_loss(beta=0.3))
+    optimizer = keys.pop("optimizer", Optimizer(lr=1e-2, warmup_epochs=0))
+    return Config(
+        loss=loss,
+        optimizer=optimizer,
+        trainer=TrainerKeys(**{"max_epochs": 1, "accelerator": "cpu"} | keys),
+    )
 
 
 def fit(module, batches, *callbacks, folder=None, **keys):
-    own = dataclasses.asdict(module.settings.trainer) | {"devices": 1} | keys
-    del own["gradient_clip_val"]  # the module clips
+    """Train the module on the batches and return the trainer."""
+    settings = dataclasses.asdict(module.settings.trainer) | {"devices": 1} | keys
+    del settings["gradient_clip_val"]  # the module clips
     trainer = L.Trainer(
-        **own,
+        **settings,
         callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
@@ -53,8 +60,11 @@ def fit(module, batches, *callbacks, folder=None, **keys):
 
 
 def unlearning(kind="cached", policy=None, batching="packed", **keys):
+    """Return a training module with a reference of that kind."""
     policy = policy or tiny_models.model()
-    reference = references.make_reference(kind, policy, tiny_models.ITEMS, 0, batching) if kind else None
+    reference = (
+        references.make_reference(kind, policy, tiny_models.ITEMS, 0, batching) if kind else None
+    )
     return unlearning_module(policy, config(**keys), batching, reference)
 
 
@@ -64,5 +74,8 @@ RETAIN = [tiny_models.encoded(f"r{i}", "ppgggg"[: 4 + i % 3]) for i in range(4)]
 
 
 def cfg_of(name, **keys):
-    loss = load.load([f"loss/{name}.yaml", "eval.forget_quality=false", "model.path=org/model"]).loss
+    """Return section `loss` of configs/loss/<name>.yaml with other values for some keys."""
+    loss = load.load(
+        [f"loss/{name}.yaml", "eval.forget_quality=false", "model.path=org/model"]
+    ).loss
     return dataclasses.replace(loss, rmu=Rmu(layer=0, scale=2.0, seed=3), **keys)

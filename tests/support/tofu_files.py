@@ -16,7 +16,10 @@ def perturbed(number: int) -> dict:
 
 
 def control(name: str) -> list[dict]:
-    return [{"question": f"{name} {i}?", "answer": f"Right {i}", "perturbed_answer": ["x", "y", "z"]} for i in range(2)]
+    return [
+        {"question": f"{name} {i}?", "answer": f"Right {i}", "perturbed_answer": ["x", "y", "z"]}
+        for i in range(2)
+    ]
 
 
 FILES = {  # forget01 is rows 6 and 7 of eight

@@ -8,7 +8,13 @@ import pytest
 
 from tests.support.evaluation_logs import log
 
-COMMANDS = {"fit": "--help", "identify": "--help", "evaluate": "--metrics", "sweep": "--help", "bench": "--help"}
+COMMANDS = {
+    "fit": "--help",
+    "identify": "--help",
+    "evaluate": "--metrics",
+    "sweep": "--help",
+    "bench": "--help",
+}
 BROKEN = """
 import sys
 from tif.utils import command_line
@@ -21,7 +27,9 @@ command_line.run_main(main)
 
 def cut(*words):
     """The command, whose output nobody reads: exit code and what it says on stderr."""
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     process.stdout.close()
     return lambda: (process.wait(60), process.stderr.read())
 
@@ -41,12 +49,18 @@ def test_a_table_that_is_cut_ends_quietly(tmp_path):
 
 
 def test_another_broken_pipe_is_told():
-    found = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, text=True, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-c", BROKEN], capture_output=True, text=True, timeout=60
+    )
     assert (found.returncode, found.stdout) == (1, "told\n")
     assert found.stderr.endswith("BrokenPipeError: another\n")
 
 
 @pytest.mark.parametrize("code", [0, 2])
 def test_a_command_ends_with_the_code_of_its_main(code):
-    words = [sys.executable, "-c", f"from tif.utils import command_line; command_line.run_main(lambda: {code})"]
+    words = [
+        sys.executable,
+        "-c",
+        f"from tif.utils import command_line; command_line.run_main(lambda: {code})",
+    ]
     assert subprocess.run(words, timeout=60).returncode == code

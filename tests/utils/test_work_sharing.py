@@ -16,7 +16,12 @@ from tif.metrics.tofu import aggregate
 from tif.models.load import load_tokenizer
 
 WORLDS = (1, 2, 4)
-CFG = Eval(max_new_tokens=6, max_samples=MaxSamples(5, 7, 6, 6), tokens_per_batch=150, paraphrased_questions=True)
+CFG = Eval(
+    max_new_tokens=6,
+    max_samples=MaxSamples(5, 7, 6, 6),
+    tokens_per_batch=150,
+    paraphrased_questions=True,
+)
 
 
 def small_benchmark():
@@ -78,7 +83,10 @@ def test_a_model_spread_over_the_processes_is_evaluated_by_all_of_them_together(
     for records, forwards in together(2, evaluated, sets, "packed", True):
         assert forwards == alone
         for a, b in itertools.chain(
-            *(zip(records.sets[n].records, own.records, strict=True) for n, own in expected.sets.items())
+            *(
+                zip(records.sets[n].records, own.records, strict=True)
+                for n, own in expected.sets.items()
+            )
         ):
             assert (a.id, a.generated, a.tokens) == (b.id, b.generated, b.tokens)
             assert a.loss == pytest.approx(b.loss, abs=1e-5)

@@ -180,7 +180,7 @@ class Encoder:
         return self._tokenize(text)[0]
 
     def encode_pair(self, before: str, answer: str) -> tuple[list[int], int]:
-        """Return the token ids of two texts in one, without end token, and where the answer starts."""
+        """Return the token ids of two joined texts, without end token, and the answer's start."""
         ids, offsets = self._tokenize(before + answer)
         return ids, _find_answer_start(offsets, len(before))
 

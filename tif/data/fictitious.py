@@ -1,4 +1,4 @@
-"""Generate the quickstart's benchmark: invented authors in TOFU's schema, with exact unwanted words.
+"""Generate the quickstart's benchmark: invented authors in TOFU's schema.
 
 No download; the same arguments always give the same samples. The texts are in
 fictitious_texts.yaml. Each answer there is a template that marks where the fact stands, so the
@@ -216,7 +216,7 @@ def _draw_title(rng: random.Random, noun: str) -> str:
 
 
 def _make_controls(name: str) -> tuple[Sample, ...]:
-    """Return the samples of a control set; the wrong options answer other questions of the entry."""
+    """Return the samples of a control set; wrong options answer other questions of the entry."""
     samples: list[Sample] = []
     for question, answers in _texts()[name].items():
         for subject, answer in answers.items():

@@ -8,8 +8,7 @@ import torch
 
 from tests.support import tiny_models
 from tests.support.model_weights import assert_bit_identical, nudge
-from tif.models.reference_cache import hash_inputs
-from tif.models.references import CachedReference, make_reference, score_samples
+from tif.models.references import CachedReference, hash_inputs, make_reference, score_samples
 
 
 def numbers(reference):

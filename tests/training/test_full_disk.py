@@ -219,8 +219,7 @@ def test_a_run_that_needs_a_deleted_stage_again_says_so_and_goes_on_with_a_new_o
 
 def test_reference_scores_whose_folder_is_deleted_while_they_are_made_are_kept_all_the_same(tmp_path):
     from tests.support import tiny_models
-    from tif.models import reference_cache
-    from tif.models.references import score_samples
+    from tif.models.references import read_or_compute, score_samples
 
     policy, file = tiny_models.model(), tmp_path / "references" / "scores.safetensors"
 
@@ -228,8 +227,8 @@ def test_reference_scores_whose_folder_is_deleted_while_they_are_made_are_kept_a
         shutil.rmtree(file.parent)
         return score_samples(policy, tiny_models.ITEMS, 0, "packed")
 
-    computed = reference_cache.read_or_compute(file, tiny_models.ITEMS, make)
-    read = reference_cache.read_or_compute(file, tiny_models.ITEMS, lambda: pytest.fail("made again"))
+    computed = read_or_compute(file, tiny_models.ITEMS, make)
+    read = read_or_compute(file, tiny_models.ITEMS, lambda: pytest.fail("made again"))
     for name, rows in computed.items():
         assert all(torch.equal(row, other) for row, other in zip(rows, read[name], strict=True))
 

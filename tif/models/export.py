@@ -24,20 +24,16 @@ if TYPE_CHECKING:
 
 
 def export_model(
-    policy: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    folder: Path,
-    card: str,
+    policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: str,
     merge: bool = True,
-) -> None:
+) -> None:  # fmt: skip
     """Replace `folder` by one with policy, tokenizer and card, or leave it as it is on an error.
 
     All processes call together, since the policy may be in shards; the first one writes.
 
     Args:
         policy: may hold adapters, shards or few bits, and does not change.
-        tokenizer: goes with it.
-        folder: of the model.
+        tokenizer, folder: of the model.
         card: text of README.md.
         merge: with LoRA, write one plain model; False: the adapters alone, in peft's format.
     """
@@ -58,11 +54,10 @@ def export_model(
                 save_adapters(policy, partial, weights)
             tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
-    except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
 
 
 def gather_weights(policy: "PreTrainedModel") -> dict[str, torch.Tensor]:
@@ -78,45 +73,33 @@ def gather_weights(policy: "PreTrainedModel") -> dict[str, torch.Tensor]:
         weights = get_model_state_dict(policy, options=options)
     elif distributed.is_first_rank():
         weights = policy.state_dict()
-    parameters = dict(policy.named_parameters())
+    parameters: dict[str, Any] = dict(policy.named_parameters())
     for name, value in weights.items():
-        parameter: Any = parameters.get(name)
-        if type(parameter).__name__ in ("Params4bit", "Int8Params"):
-            layer = policy.get_submodule(name.rpartition(".")[0])
-            value = dequantize_bnb_weight(parameter, getattr(layer, "state", None))
-            value = value.to(policy.dtype)
+        if type(parameters.get(name)).__name__ in ("Params4bit", "Int8Params"):
+            state = getattr(policy.get_submodule(name.rpartition(".")[0]), "state", None)
+            value = dequantize_bnb_weight(parameters[name], state).to(policy.dtype)
         # A copy of its own, also of tied weights: a merge adds to weights in place.
         weights[name] = value.to("cpu", copy=True)
     return dict(weights)
 
 
-def build_plain_model(
-    policy: "PreTrainedModel", weights: dict[str, torch.Tensor]
-) -> "PreTrainedModel":
-    """Return a model like the policy with these weights and merged adapters, to be saved.
-
-    Args:
-        policy: gives class, configuration and adapters.
-        weights: of `gather_weights`; the result takes them over.
-    """
+def build_plain_model(policy: "PreTrainedModel", weights: dict[str, torch.Tensor]) -> Any:
+    """Return a model like the policy with these weights, its adapters merged, to be saved."""
     from peft.tuners.lora import LoraLayer, LoraModel
 
     # fully_shard puts a class of its own before the model's.
     classes: list[Any] = [cls for cls in type(policy).__mro__ if not issubclass(cls, FSDPModule)]
-    config = copy.deepcopy(policy.config)
+    config, tuner = copy.deepcopy(policy.config), None
     config.__dict__.pop("quantization_config", None)
     with torch.device("meta"):  # shapes without memory, and no random numbers drawn
-        model: Any = classes[0](config)
+        model = classes[0](config)
         if has_adapters(policy):
             adapters: Any = copy.deepcopy(policy.peft_config)
             tuner = LoraModel(model, adapters, ADAPTER_NAME)
     model.load_state_dict(weights, strict=False, assign=True)
     if not isinstance(model.get_output_embeddings(), LoraLayer):  # else the merge unties it
         model.tie_weights()
-    empty = [name for name, weight in model.named_parameters() if weight.is_meta]
-    assert not empty, f"weights without numbers: {empty}"
-    if has_adapters(policy):
-        model = tuner.merge_and_unload()
+    assert not any(weight.is_meta for weight in model.parameters()), "weights without numbers"
+    model = tuner.merge_and_unload() if tuner else model
     model.generation_config = policy.generation_config
-    plain: PreTrainedModel = model
-    return plain
+    return model

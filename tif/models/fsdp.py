@@ -27,21 +27,18 @@ def shard_model(
         model: on the CPU with its weights in the first process, on the meta device in the others.
         mesh: the processes that share it.
         device: of this process.
-        precision: trainer.precision; under bf16-mixed, blocks are gathered and computed in
-            bfloat16, and gradients are added in float32.
+        precision: trainer.precision; under bf16-mixed, gradients are added in float32.
     """
     is_first = distributed.is_first_rank()
     weights = model.state_dict() if is_first else {}
     buffers = {name: value.clone() for name, value in model.named_buffers()} if is_first else {}
     model.to(torch.device("meta"))  # type: ignore[arg-type]
     model.tie_weights()  # the move separates tied weights
-    mixed = MixedPrecisionPolicy()
-    if precision == "bf16-mixed":
-        mixed = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
-    block_classes = set(model._no_split_modules or ())
-    for block in [m for m in model.modules() if type(m).__name__ in block_classes]:
-        fully_shard(block, mesh=mesh, mp_policy=mixed)
-    fully_shard(model, mesh=mesh, mp_policy=mixed)
+    mixed = (torch.bfloat16, torch.float32) if precision == "bf16-mixed" else (None, None)
+    policy = MixedPrecisionPolicy(*mixed)
+    blocks = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
+    for module in [*blocks, model]:
+        fully_shard(module, mesh=mesh, mp_policy=policy)
     model.to_empty(device=device)
     model.tie_weights()
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)

@@ -1,6 +1,6 @@
-"""Load the policy (the model that is unlearned or finetuned) and its tokenizer; check them before.
+"""Check and load the policy (the model that is unlearned or finetuned) and its tokenizer.
 
-Called by training, evaluation and the bench. `check_hugging_face_model` also checks the models of
+Called by training, evaluation and the bench. `check_hugging_face_model` serves also the models of
 identifiers and of the fluency classifier.
 """
 
@@ -24,15 +24,12 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 HUB_NAME = r"([\w-][\w.-]*/)?[\w-][\w.-]*"  # model or org/model
-AUTO_CLASSES = {
-    "causal LM": "AutoModelForCausalLM",
-    "masked LM": "AutoModelForMaskedLM",
-    "classifier": "AutoModelForSequenceClassification",
-}
+AUTO_CLASSES = {"causal LM": "AutoModelForCausalLM", "masked LM": "AutoModelForMaskedLM",
+                "classifier": "AutoModelForSequenceClassification"}  # fmt: skip
 
 
 def resolve_model_path(path: str) -> Path | str:
-    """Return an existing folder or a hub name, for transformers' `from_pretrained`.
+    """Return a folder or a hub name for transformers' `from_pretrained`.
 
     Raises:
         FileNotFoundError: If `path` is neither, as the folder of a stage that was deleted.
@@ -48,13 +45,7 @@ def resolve_model_path(path: str) -> Path | str:
 def check_hugging_face_model(
     path: str, key: str, kind: str, trust_remote_code: bool = False, attention: str | None = None
 ) -> "PreTrainedModel":
-    """Raise ConfigError unless `path` is a Hugging Face model of this kind.
-
-    Args:
-        path: folder or hub name.
-        key: the configuration key that holds it, for the message.
-        kind: one of `AUTO_CLASSES`.
-        trust_remote_code, attention: as in section `model`.
+    """Raise ConfigError, naming the key, unless `path` is a model of a kind of `AUTO_CLASSES`.
 
     Returns:
         The model on the meta device: shapes without weights.
@@ -69,13 +60,13 @@ def check_hugging_face_model(
     if isinstance(location, Path) and not (location / "config.json").is_file():
         wanted = "want a Hugging Face model folder (a run's model/)"
         raise ConfigError(f"{key}: {path} holds no config.json; {wanted}")
-    auto_class = getattr(transformers, AUTO_CLASSES[kind])
     trusted = {"trust_remote_code": trust_remote_code}
     try:
         config = transformers.AutoConfig.from_pretrained(location, **trusted)
+        auto_class = getattr(transformers, AUTO_CLASSES[kind])
         with torch.device("meta"):
             model = auto_class.from_config(config, attn_implementation=attention, **trusted)
-    except Exception as error:  # each architecture has its own
+    except Exception as error:  # every architecture has its own
         problem = f"is no model that can be loaded as a {kind} ({one_line(error)})"
         raise ConfigError(f"{key}: {path} {problem}") from None
     if isinstance(location, Path) and not any(location.glob("*.safetensors")):
@@ -90,9 +81,20 @@ def check_model(settings: Model) -> str:
     Returns:
         The model's family, as transformers calls it ("llama").
     """
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
     path = settings.path
     if path is None:
-        _check_new_llama(settings)
+        unknown = sorted(set(settings.init) - set(LlamaConfig().to_dict()))
+        if unknown:
+            raise ConfigError(f"model.init: LlamaConfig has no {', '.join(unknown)}")
+        try:
+            with torch.device("meta"):
+                config, options = read_config(settings), _loading_options(settings)
+                AutoModelForCausalLM.from_config(config, **options)
+        except Exception as error:
+            problem = f"no Llama can be made of it ({one_line(error)})"
+            raise ConfigError(f"model.init: {problem}") from None
         return "llama"
     if "/" not in path and not Path(path).is_dir():  # rather a mistyped stage than a hub name
         wanted = "want a Hugging Face folder, a hub name (org/model) or a stage"
@@ -105,23 +107,8 @@ def check_model(settings: Model) -> str:
     return str(model.config.model_type)
 
 
-def _check_new_llama(settings: Model) -> None:
-    """Raise ConfigError unless `model.init` describes a Llama."""
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    unknown = sorted(set(settings.init) - set(LlamaConfig().to_dict()))
-    if unknown:
-        raise ConfigError(f"model.init: LlamaConfig has no {', '.join(unknown)}")
-    options = _loading_options(settings)
-    try:
-        with torch.device("meta"):
-            AutoModelForCausalLM.from_config(read_config(settings), **options)
-    except Exception as error:
-        raise ConfigError(f"model.init: no Llama can be made of it ({one_line(error)})") from None
-
-
 def read_config(settings: Model) -> "PretrainedConfig":
-    """Return the model's transformers config: that of `model.path`, or a Llama of `model.init`."""
+    """Return the transformers config of `model.path`, or a Llama's of `model.init`."""
     from transformers import AutoConfig, LlamaConfig
 
     if settings.path is None:
@@ -142,15 +129,11 @@ def load_tokenizer(settings: Model, texts: Iterable[str]) -> "PreTrainedTokenize
 
     if settings.path is not None:
         location = resolve_model_path(settings.path)
-        return AutoTokenizer.from_pretrained(location, trust_remote_code=settings.trust_remote_code)
+        trusted = settings.trust_remote_code
+        return AutoTokenizer.from_pretrained(location, trust_remote_code=trusted)
+    size, special = settings.init.get("vocab_size", 4096), ["<end>", "<pad>"]
     bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(
-        texts,
-        vocab_size=settings.init.get("vocab_size", 4096),
-        min_frequency=0,
-        show_progress=False,
-        special_tokens=["<end>", "<pad>"],
-    )
+    bpe.train_from_iterator(texts, size, 0, show_progress=False, special_tokens=special)
     trained = Tokenizer.from_str(bpe.to_str())
     return PreTrainedTokenizerFast(tokenizer_object=trained, eos_token="<end>", pad_token="<pad>")
 
@@ -172,8 +155,7 @@ def load_policy(
         return prepare_for_training(load_pretrained(settings), settings, seed)
     config = read_config(settings)
     if settings.path is None:
-        config.vocab_size = len(tokenizer)
-        config.bos_token_id = None
+        config.vocab_size, config.bos_token_id = len(tokenizer), None
         config.eos_token_id = tokenizer.eos_token_id
         config.pad_token_id = tokenizer.pad_token_id
     with seeded(seed), torch.device("meta") if empty else contextlib.nullcontext():
@@ -190,38 +172,30 @@ def load_pretrained(settings: Model) -> "PreTrainedModel":
         quantization = BitsAndBytesConfig(load_in_8bit=True)
     elif settings.quantize == "nf4":
         quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
-        )
+        )  # fmt: skip
+    location, options = resolve_model_path(str(settings.path)), _loading_options(settings)
     return AutoModelForCausalLM.from_pretrained(
-        resolve_model_path(str(settings.path)),
-        use_safetensors=True,
-        quantization_config=quantization,
-        **_loading_options(settings),
+        location, use_safetensors=True, quantization_config=quantization, **options
     )
 
 
 def _loading_options(settings: Model) -> dict[str, Any]:
-    """Return what both `from_config` and `from_pretrained` read of section `model`."""
-    return {
-        "dtype": getattr(torch, settings.dtype),
-        "attn_implementation": settings.attention,
-        "trust_remote_code": settings.trust_remote_code,
-    }
+    dtype, attention = getattr(torch, settings.dtype), settings.attention
+    trusted = settings.trust_remote_code
+    return {"dtype": dtype, "attn_implementation": attention, "trust_remote_code": trusted}
 
 
 def prepare_for_training(
     policy: "PreTrainedModel", settings: Model, seed: int
 ) -> "PreTrainedModel":
     """Give the policy attention, checkpointing and adapters as section `model` says, in place."""
-    if settings.quantize == "nf4":
-        for layer in policy.modules():
-            # On some CPUs the first evaluation would pack the weights anew, for good, and all
-            # later products would be in bfloat16.
-            if hasattr(layer, "support_avx512bf16_for_cpu"):
-                layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    for layer in policy.modules():
+        # On some CPUs the first evaluation would pack nf4 weights anew, for good, and all later
+        # products would be in bfloat16.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     use_sample_by_sample_attention(policy)
     if settings.gradient_checkpointing:
         # The reentrant kind gives LoRA no gradients.

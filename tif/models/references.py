@@ -1,49 +1,48 @@
 """The reference: the original model that a loss compares the policy with, or only its scores.
 
-`tif.training.prepare` makes one before the first step and UnlearningModule asks it. `scores(batch)`
-serves losses of token scores, `use_model()` those that read whole distributions.
+`tif.training.prepare` makes one before the first step and UnlearningModule asks it: `scores(batch)`
+for losses of token scores, `use_model()` for those that read whole distributions. Scores are kept
+in files beside the runs, so that the runs of a sweep compute them once.
 """
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from tif.data.encoding import Batch, Encoded, collate
-from tif.models import reference_cache
 from tif.models.lora import adapters_disabled
-from tif.models.reference_cache import SCORE_NAMES, Rows
 from tif.scoring.token_scores import TokenScores, score_tokens
-from tif.utils.terminal import track
+from tif.utils.files import locked, os_errors_naming
+from tif.utils.terminal import console, track
 from tif.utils.torch_state import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BATCH_SIZE = 16  # samples that the cached reference scores at once
+Rows = dict[str, list[torch.Tensor]]  # by score name, (T_i - 1,) of each sample, on the CPU
+SCORE_NAMES = [field.name for field in dataclasses.fields(TokenScores)]
+BATCH_SIZE = 16  # samples that are scored at once
 
 
 class ModelReference:
-    """A model to compare with: exact for any batch.
+    """A model to compare with: a frozen copy of the policy, or the policy without its adapters."""
 
-    Args:
-        model: a frozen copy of the policy; or the policy itself, which with its LoRA adapters off
-            is the original model and needs no second one in memory.
-        batching: "packed" or "padded", see `score_tokens`.
-    """
-
-    def __init__(self, model: "PreTrainedModel | torch.nn.Module", batching: str) -> None:
-        self.model: Any = model
-        self.batching = batching
+    def __init__(self, model: Any, batching: str) -> None:
+        self.model, self.batching = model, batching
 
     def scores(self, batch: Batch) -> TokenScores:
-        """Return the model's scores of a batch, (B, T-1) each, without a gradient."""
+        """Return the model's scores of any batch, (B, T-1) each, without a gradient."""
         with self.use_model() as model:
             return score_tokens(model, batch, self.batching)
 
@@ -54,17 +53,14 @@ class ModelReference:
             yield self.model
 
 
+@dataclasses.dataclass
 class CachedReference:
     """Scores of all forget samples, taken from the policy before its first step.
 
     Exact, since the reference is the initial policy; 12 bytes a token and no second model.
-
-    Args:
-        rows: scores of each forget sample.
     """
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
+    rows: Rows
 
     def scores(self, batch: Batch) -> TokenScores:
         """Look up the scores of the batch's samples by `batch.index`, (B, T-1) each."""
@@ -84,33 +80,10 @@ def copy_policy(policy: "PreTrainedModel", batching: str) -> ModelReference:
     return ModelReference(copy.deepcopy(policy).eval().requires_grad_(False), batching)
 
 
-def score_samples(
-    policy: "PreTrainedModel", samples: Sequence[Encoded], pad_id: int, batching: str
-) -> Rows:
-    """Return the policy's scores of the samples, on the CPU."""
-    lengths = [len(sample.input_ids) - 1 for sample in samples]
-    # Sorted by length, so that batches hold little padding.
-    order = sorted(range(len(samples)), key=lengths.__getitem__)
-    rows: Rows = {name: [torch.empty(0)] * len(samples) for name in SCORE_NAMES}
-    with evaluation_mode(policy):
-        for start in track(range(0, len(order), BATCH_SIZE), "reference scores"):
-            indices = order[start : start + BATCH_SIZE]
-            batch = collate([samples[i] for i in indices], indices, pad_id).to(policy.device)
-            scores = score_tokens(policy, batch, batching)
-            for name in SCORE_NAMES:
-                for row, i in zip(getattr(scores, name).cpu(), indices, strict=True):
-                    rows[name][i] = row[: lengths[i]].clone()
-    return rows
-
-
 def make_reference(
-    kind: str,
-    policy: "PreTrainedModel",
-    samples: Sequence[Encoded],
-    pad_id: int,
-    batching: str,
+    kind: str, policy: "PreTrainedModel", samples: Sequence[Encoded], pad_id: int, batching: str,
     cache_folder: Path | None = None,
-) -> Reference:
+) -> Reference:  # fmt: skip
     """Return a reference to the policy as it is now.
 
     Args:
@@ -131,5 +104,76 @@ def make_reference(
     is_sharded = isinstance(next(policy.parameters()), DTensor)
     if cache_folder is None or is_sharded:  # no process has all bits of a shard to hash
         return CachedReference(compute())
-    file = cache_folder / f"{reference_cache.hash_inputs(policy, samples, batching)}.safetensors"
-    return CachedReference(reference_cache.read_or_compute(file, samples, compute))
+    file = cache_folder / f"{hash_inputs(policy, samples, batching)}.safetensors"
+    return CachedReference(read_or_compute(file, samples, compute))
+
+
+def score_samples(
+    policy: "PreTrainedModel", samples: Sequence[Encoded], pad_id: int, batching: str
+) -> Rows:
+    """Return the policy's scores of the samples."""
+    lengths = [len(sample.input_ids) - 1 for sample in samples]
+    # Sorted by length, so that batches hold little padding.
+    order = sorted(range(len(samples)), key=lengths.__getitem__)
+    rows: Rows = {name: [torch.empty(0)] * len(samples) for name in SCORE_NAMES}
+    with evaluation_mode(policy):
+        for start in track(range(0, len(order), BATCH_SIZE), "reference scores"):
+            indices = order[start : start + BATCH_SIZE]
+            batch = collate([samples[i] for i in indices], indices, pad_id).to(policy.device)
+            scores = score_tokens(policy, batch, batching)
+            for name in SCORE_NAMES:
+                for row, i in zip(getattr(scores, name).cpu(), indices, strict=True):
+                    rows[name][i] = row[: lengths[i]].clone()
+    return rows
+
+
+def read_or_compute(file: Path, samples: Sequence[Encoded], compute: Callable[[], Rows]) -> Rows:
+    """Return the scores in `file`, or compute and write them; a damaged file is made again.
+
+    Of several processes that ask at once, one computes and the others wait.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(f"{file}.lock", str(file)):
+        if file.exists():
+            lengths = [len(sample.input_ids) - 1 for sample in samples]
+            try:
+                tensors = safetensors.torch.load_file(file)
+                return {name: list(tensors[name].split(lengths)) for name in SCORE_NAMES}
+            except (safetensors.SafetensorError, KeyError, RuntimeError):
+                message = f"{file} is damaged: reference scores are made again"
+                console.print(message, markup=False, soft_wrap=True)
+        rows = compute()
+        file.parent.mkdir(parents=True, exist_ok=True)  # it may have been deleted meanwhile
+        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+        try:
+            with os_errors_naming(file):
+                tensors = {name: torch.cat(values) for name, values in rows.items()}
+                safetensors.torch.save_file(tensors, partial)
+                os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
+    return rows
+
+
+def hash_inputs(policy: torch.nn.Module, samples: Sequence[Encoded], batching: str) -> str:
+    """Return a digest of all that the scores depend on: answer tokens, weights and precision."""
+    device = next(policy.parameters()).device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    digest = hashlib.sha256(f"1 {batching} {dtype}".encode())
+    for sample in samples:
+        answer = [u or g for u, g in zip(sample.uw, sample.gw, strict=True)]
+        digest.update(repr((sample.input_ids, answer)).encode())
+    for name, weight in policy.named_parameters():
+        shape = tuple(weight.shape)
+        digest.update(f"{name} {weight.dtype} {shape} {_checksum(weight)}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _checksum(weight: torch.Tensor) -> int:
+    """Return a checksum of the weight's bits and their places, computed on its device."""
+    dtype = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+    total = 0
+    for part in weight.detach().flatten().view(dtype).split(2**22):
+        factors = torch.arange(1, len(part) + 1, device=part.device) * 6364136223846793005 | 1
+        total = (total * 31 + int((part.long() * factors).sum())) % 2**64
+    return total

@@ -1,6 +1,6 @@
 """Who's Harry Potter: two models that answer as one (arXiv 2310.02238, section 2.1).
 
-The reinforced model has learned the forget set further. Where its logits are higher than the
+Where the logits of the reinforced model, which learned the forget set further, are higher than the
 original's, the original's are lowered: z = z_original - alpha * relu(z_reinforced - z_original), as
 jaechan-repo/muse_bench baselines/baselines/whos_harry_potter.py. UnlearningModule evaluates a
 `WhpModel` (`loss.whp`), or lets the policy learn from one (`loss.forget=whp`).
@@ -18,43 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class WhpModel(torch.nn.Module):
-    """A causal LM whose logits are the lowered ones, in float32.
-
-    Args:
-        reference: the original model; its weights are not counted as this model's.
-        reinforced: the model that learned the forget set further, on the same device.
-        alpha: > 0; larger values forget more.
-    """
-
-    def __init__(
-        self, reference: ModelReference, reinforced: "PreTrainedModel", alpha: float
-    ) -> None:
-        super().__init__()
-        self.reference, self.reinforced, self.alpha = reference, reinforced, alpha
-        self.config, self.device = reinforced.config, reinforced.device
-
-    def new_cache(self) -> "WhpCache":
-        """Return an empty key-value cache for each of the models."""
-        from transformers import DynamicCache
-
-        return WhpCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
-
-    def forward(self, past_key_values: "WhpCache | None" = None, **inputs: Any) -> Any:
-        """Return a CausalLMOutput; takes the arguments of the models' own `forward`."""
-        from transformers.modeling_outputs import CausalLMOutput
-
-        original_inputs, reinforced_inputs = dict(inputs), dict(inputs)
-        if past_key_values is not None:
-            original_inputs["past_key_values"] = past_key_values.original
-            reinforced_inputs["past_key_values"] = past_key_values.reinforced
-        with self.reference.use_model() as original:
-            original_logits = original(**original_inputs).logits.float()
-        reinforced_logits = self.reinforced(**reinforced_inputs).logits.float()
-        gain = relu(reinforced_logits - original_logits)
-        return CausalLMOutput(logits=original_logits - self.alpha * gain)
-
-
 @dataclasses.dataclass
 class WhpCache:
     """The key-value caches of the two models (transformers' DynamicCache)."""
@@ -66,3 +29,30 @@ class WhpCache:
         """Keep these rows of the batch."""
         self.original.batch_select_indices(rows)
         self.reinforced.batch_select_indices(rows)
+
+
+class WhpModel(torch.nn.Module):
+    """A causal LM whose logits are the lowered ones, in float32; alpha > 0, larger forgets more."""
+
+    def __init__(
+        self, reference: ModelReference, reinforced: "PreTrainedModel", alpha: float
+    ) -> None:
+        super().__init__()
+        self.reference, self.reinforced, self.alpha = reference, reinforced, alpha
+        self.config, self.device = reinforced.config, reinforced.device
+
+    def new_cache(self) -> WhpCache:
+        """Return an empty key-value cache for each of the models."""
+        from transformers import DynamicCache
+
+        return WhpCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+
+    def forward(self, past_key_values: WhpCache | None = None, **inputs: Any) -> Any:
+        """Return a CausalLMOutput; takes the arguments of the models' own `forward`."""
+        from transformers.modeling_outputs import CausalLMOutput
+
+        caches = past_key_values or WhpCache(None, None)
+        with self.reference.use_model() as model:
+            original = model(past_key_values=caches.original, **inputs).logits.float()
+        reinforced = self.reinforced(past_key_values=caches.reinforced, **inputs).logits.float()
+        return CausalLMOutput(logits=original - self.alpha * relu(reinforced - original))

@@ -159,10 +159,11 @@ def print_comparison(words: Sequence[str]) -> None:
         raise ConfigError(
             "compare: want span files (.jsonl), and nothing but [tokenizer=FOLDER] [--json]"
         )
-    from tif.identifiers.compare import compare_files, find_word_units
+    from tif.identifiers.compare import compare_files
+    from tif.identifiers.words import find_words
 
     try:
-        find_units = _load_token_units(tokenizers[-1]) if tokenizers else find_word_units
+        find_units = _load_token_units(tokenizers[-1]) if tokenizers else find_words
         comparison = compare_files(paths, find_units)
     except ValueError as error:
         raise ConfigError(one_line(error)) from None

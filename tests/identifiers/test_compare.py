@@ -6,7 +6,7 @@ from tif.config.schema import Identifier
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Sample, Span
 from tif.identifiers import identify, span_file
-from tif.identifiers.compare import compare_files, find_word_units, label_units, make_token_units
+from tif.identifiers.compare import compare_files, label_units, make_token_units
 
 #         0123456789012345678901234
 ANSWER = "Mira Dell, born in Oslo."
@@ -81,7 +81,7 @@ def test_nothing_called_has_no_precision(tmp_path):
 
 def test_a_word_counts_where_all_of_its_characters_are_unwanted():
     def of(*spans):
-        return label_units(Sample("a", "", ANSWER, tuple(Span(*s) for s in spans)), find_word_units)
+        return label_units(Sample("a", "", ANSWER, tuple(Span(*s) for s in spans)))
 
     assert of((0, 9)) == [True, True, False, False, False]
     assert of((0, 8)) == [True, False, False, False, False]

@@ -6,14 +6,14 @@ prints its estimate or report.
 
 import html
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from tif.data.samples import Sample
-from tif.identifiers.compare import label_units
+from tif.identifiers.compare import count_units
 
 if TYPE_CHECKING:
     from tif.identifiers.generative.identify import Estimate, Report
@@ -43,13 +43,11 @@ def split_marked(sample: Sample) -> Iterator[tuple[str, bool]]:
         yield sample.answer[position:], False
 
 
-def summarize(samples: Iterable[Sample]) -> str:
+def summarize(samples: Sequence[Sample]) -> str:
     """Return how many samples and words there are, and which share of the words is unwanted."""
-    labels = [label_units(sample) for sample in samples]
-    unwanted = sum(map(sum, labels))
-    words = sum(map(len, labels))
-    share = unwanted / max(1, words)
-    return f"{len(labels)} samples, {unwanted:,} of {words:,} words unwanted ({share:.1%})"
+    words = count_units(samples)
+    counts = f"{len(words.unwanted):,} of {words.total:,} words unwanted"
+    return f"{len(samples)} samples, {counts} ({words.unwanted_share:.1%})"
 
 
 def print_samples(samples: Sequence[Sample], console: Console) -> None:

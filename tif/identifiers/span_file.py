@@ -1,7 +1,7 @@
 """The span file: which words of each answer are unwanted, and the settings that made them.
 
-`python -m tif.identify` and runs write it; `identifier.kind=precomputed` and `compare` and `show`
-read it. JSON Lines in UTF-8. The first line is the header,
+`python -m tif.identify` and runs write it; `identifier.kind=precomputed`, `compare` and `show` read
+it. JSON Lines in UTF-8. The first line is the header,
 
     {"format": "tif-spans", "version": 1, "identifier": {settings},
      "data": fingerprint of the samples, "samples": n}
@@ -26,24 +26,14 @@ FORMAT = "tif-spans"
 VERSION = 1
 
 Path = str | os.PathLike[str]
+_Row = tuple[str, dict[str, Any]]  # "file: line n" for messages, and the row with unchecked spans
 _REMAKE = "make the span file again"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """One line of a file, its spans unchecked. `place` names file and line for messages."""
-
-    place: str
-    values: dict[str, Any]
-
-
 def write_spans(path: Path, samples: Iterable[Sample], identifier: Mapping[str, Any]) -> None:
-    """Write the samples' unwanted spans, merged; a killed write leaves the old file as it was.
+    """Write the samples' unwanted spans, merged, and the settings that made them (JSON values).
 
-    Args:
-        path: the file; its folder is made where missing.
-        samples: identified samples, each id once.
-        identifier: the settings that made the spans, JSON values only.
+    A killed write leaves the old file as it was.
 
     Raises:
         ValueError: If a sample has no spans yet (`unwanted` is None) or an id occurs twice.
@@ -51,36 +41,28 @@ def write_spans(path: Path, samples: Iterable[Sample], identifier: Mapping[str, 
     """
     path, samples = pathlib.Path(path), tuple(samples)
     header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "identifier": dict(identifier),
-        "data": fingerprint(samples),
-        "samples": len(samples),
-    }
+        "format": FORMAT, "version": VERSION, "identifier": dict(identifier),
+        "data": fingerprint(samples), "samples": len(samples),
+    }  # fmt: skip
     rows: dict[str, dict[str, Any]] = {}
     for sample in samples:
         if sample.unwanted is None:
-            raise ValueError(
-                f"{path}: sample {sample.id} has no unwanted spans (None); "
-                "identify it before writing"
-            )
+            problem = "has no unwanted spans (None); identify it before writing"
+            raise ValueError(f"{path}: sample {sample.id} {problem}")
         if sample.id in rows:
             raise ValueError(f"{path}: sample {sample.id} occurs twice; ids must be unique")
-        rows[sample.id] = {
-            "id": sample.id,
-            "prompt": sample.prompt,
-            "answer": sample.answer,
-            "unwanted": [[span.start, span.end] for span in merge_spans(sample.unwanted)],
-        }
+        spans = [[span.start, span.end] for span in merge_spans(sample.unwanted)]
+        texts = {"id": sample.id, "prompt": sample.prompt, "answer": sample.answer}
+        rows[sample.id] = texts | {"unwanted": spans}
     lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in (header, *rows.values())]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(lines))
 
 
 def attach_spans(path: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Return the given samples with the file's spans, in the given order.
+    """Return the given samples with the file's spans, matched by id.
 
-    Rows are matched by id. The file may hold more samples: spans of forget10 serve forget05.
+    The file may hold more samples: spans of forget10 serve forget05.
 
     Raises:
         ValueError: If the file is no complete span file of this version, a sample has no row, its
@@ -88,7 +70,24 @@ def attach_spans(path: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:
             answer. One line, naming file and line.
     """
     rows = _read_rows(path)
-    return tuple(_attach(path, rows, sample) for sample in samples)
+    identified = []
+    for sample in samples:
+        if sample.id not in rows:
+            raise ValueError(
+                f"{path}: no row for sample {sample.id} among its {len(rows)} samples; "
+                "run python -m tif.identify on the data you use here"
+            )
+        place, row = rows[sample.id]
+        for key, expected in (("prompt", sample.prompt), ("answer", sample.answer)):
+            if row[key] != expected:
+                in_file, in_data = quote_difference(row[key], expected)
+                raise ValueError(
+                    f"{place}: {key} differs: the file has {in_file}, sample {sample.id} has "
+                    f"{in_data}; spans of another version of the data? "
+                    "run python -m tif.identify on this one"
+                )
+        identified.append(dataclasses.replace(sample, unwanted=_check_spans(place, row)))
+    return tuple(identified)
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
@@ -97,14 +96,13 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
     Raises:
         ValueError: As `attach_spans`.
     """
-    rows = _read_rows(path)
     samples = []
-    for row in rows.values():
+    for place, row in _read_rows(path).values():
+        spans = _check_spans(place, row)
         try:
-            sample = Sample(row.values["id"], row.values["prompt"], row.values["answer"])
+            samples.append(Sample(row["id"], row["prompt"], row["answer"], spans))
         except ValueError as error:
-            raise ValueError(f"{row.place}: {error}") from None
-        samples.append(_attach(path, rows, sample))
+            raise ValueError(f"{place}: {error}") from None
     return tuple(samples)
 
 
@@ -128,30 +126,22 @@ def _read_rows(path: Path) -> dict[str, _Row]:
     header, lines = _read_lines(path)
     rows: dict[str, _Row] = {}
     for number, line in enumerate(lines, start=2):  # as editors count: the header is line 1
-        place = f"{path}: line {number}"
-        values = _parse_json(line)
-        if not _is_row(values):
+        place, row = f"{path}: line {number}", _parse_object(line)
+        if not all(isinstance(row.get(key), str) for key in ("id", "prompt", "answer")):
             raise ValueError(
                 f"{place}: want a JSON object with id, prompt, answer and unwanted, "
                 f"got {_quote(line.rstrip())}; the file is damaged, {_REMAKE}"
             )
-        if values["id"] in rows:
-            raise ValueError(
-                f"{place}: sample {values['id']} occurs a second time; remove one of its rows"
-            )
-        rows[values["id"]] = _Row(place, values)
+        if row["id"] in rows:
+            problem = "occurs a second time; remove one of its rows"
+            raise ValueError(f"{place}: sample {row['id']} {problem}")
+        rows[row["id"]] = place, row
     if len(rows) != header.get("samples"):
         raise ValueError(
             f"{path}: the header promises {header.get('samples')} samples, got {len(rows)}; "
             f"the file is cut, {_REMAKE}"
         )
     return rows
-
-
-def _is_row(values: Any) -> bool:
-    if not isinstance(values, dict):
-        return False
-    return all(isinstance(values.get(key), str) for key in ("id", "prompt", "answer"))
 
 
 def _read_lines(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -161,15 +151,13 @@ def _read_lines(path: Path) -> tuple[dict[str, Any], list[str]]:
         with open(path, encoding="utf-8") as file:
             first, *lines = list(file) or [""]
     except OSError as error:
-        raise ValueError(
-            f"{path}: cannot read the span file ({error.strerror}); check the path, or {_REMAKE}"
-        ) from error
+        problem = f"cannot read the span file ({error.strerror}); check the path, or {_REMAKE}"
+        raise ValueError(f"{path}: {problem}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not a span file (no UTF-8: {error.reason}); {_REMAKE}"
-        ) from error
-    header = _parse_json(first)
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        problem = f"not a span file (no UTF-8: {error.reason}); {_REMAKE}"
+        raise ValueError(f"{path}: {problem}") from error
+    header = _parse_object(first)
+    if header.get("format") != FORMAT:
         raise ValueError(
             f'{path}: not a span file: line 1 must be a header with "format": "{FORMAT}", '
             f"got {_quote(first.rstrip())}; {_REMAKE}"
@@ -182,61 +170,35 @@ def _read_lines(path: Path) -> tuple[dict[str, Any], list[str]]:
     return header, lines
 
 
-def _attach(path: Path, rows: Mapping[str, _Row], sample: Sample) -> Sample:
-    """Return the sample with the spans of its row."""
-    if sample.id not in rows:
-        raise ValueError(
-            f"{path}: no row for sample {sample.id} among its {len(rows)} samples; "
-            "run python -m tif.identify on the data you use here"
-        )
-    row = rows[sample.id]
-    for key, expected in (("prompt", sample.prompt), ("answer", sample.answer)):
-        if row.values[key] != expected:
-            in_file, in_data = quote_difference(row.values[key], expected)
-            raise ValueError(
-                f"{row.place}: {key} differs: the file has {in_file}, sample {sample.id} has "
-                f"{in_data}; spans of another version of the data? "
-                "run python -m tif.identify on this one"
-            )
-    return dataclasses.replace(sample, unwanted=tuple(_check_spans(row, len(sample.answer))))
-
-
-def _check_spans(row: _Row, length: int) -> list[Span]:
-    """Return the row's spans.
-
-    Raises:
-        ValueError: Unless they are [start, end], sorted, apart and inside an answer of `length`.
-    """
-    pairs = row.values.get("unwanted")
+def _check_spans(place: str, row: dict[str, Any]) -> tuple[Span, ...]:
+    """Return a row's spans; refuse any but [start, end], sorted, apart and inside the answer."""
+    pairs, length = row.get("unwanted"), len(row["answer"])
     if not isinstance(pairs, list):
-        raise ValueError(
-            f"{row.place}: unwanted: want a list of [start, end], got {_quote(str(pairs))}; "
-            f"{_REMAKE}"
-        )
+        problem = f"want a list of [start, end], got {_quote(str(pairs))}; {_REMAKE}"
+        raise ValueError(f"{place}: unwanted: {problem}")
     spans: list[Span] = []
     for pair in pairs:
         least = spans[-1].end if spans else 0
         is_pair = isinstance(pair, list) and [type(offset) for offset in pair] == [int, int]
         if not is_pair or not least <= pair[0] < pair[1] <= length:
             raise ValueError(
-                f"{row.place}: unwanted: want [start, end] with {least} <= start < end <= {length} "
+                f"{place}: unwanted: want [start, end] with {least} <= start < end <= {length} "
                 f"(sorted, no overlap, inside the answer), got {_quote(str(pair))}; {_REMAKE}"
             )
         spans.append(Span(*pair))
-    return spans
+    return tuple(spans)
 
 
-def _parse_json(line: str) -> Any:
-    """Return the value of a line, None where it is no JSON: callers want an object."""
+def _parse_object(line: str) -> dict[str, Any]:
+    """Return the JSON object of a line; empty where it is none."""
     try:
-        return json.loads(line)
+        value = json.loads(line)
     except json.JSONDecodeError:
-        return None
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _quote(text: str, start: int = 0, width: int = 60) -> str:
     """Return the text from `start` on, cut to `width` and quoted."""
-    end = start + width
-    before = "..." if start else ""
-    after = "..." if end < len(text) else ""
-    return repr(before + text[start:end] + after)
+    before, after = "..." if start else "", "..." if start + width < len(text) else ""
+    return repr(before + text[start : start + width] + after)

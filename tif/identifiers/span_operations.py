@@ -6,6 +6,7 @@ Called by the identifiers, by `lookup` and by `span_file`. Pure functions of off
 import itertools
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from tif.data.samples import Span
 from tif.identifiers.words import find_words
@@ -65,6 +66,12 @@ def majority(votes: Sequence[Sequence[Span]]) -> tuple[Span, ...]:
     return merge_spans(covered)
 
 
+def jaccard_index(first: set[Any], second: set[Any]) -> float:
+    """Return the elements of both sets over those of either; 1 where there are none."""
+    either = first | second
+    return len(first & second) / len(either) if either else 1.0
+
+
 def agreement(text: str, votes: Sequence[Sequence[Span]]) -> float:
     """Return the mean Jaccard similarity of all pairs of votes over words: 0 to 1, 1 = the same.
 
@@ -75,10 +82,7 @@ def agreement(text: str, votes: Sequence[Sequence[Span]]) -> float:
     touched = []
     for spans in votes:
         touched.append({word for word in words if _touches_any(word, spans)})
-    similarities = []
-    for first, second in itertools.combinations(touched, 2):
-        either = first | second
-        similarities.append(len(first & second) / len(either) if either else 1.0)
+    similarities = [jaccard_index(*pair) for pair in itertools.combinations(touched, 2)]
     return statistics.fmean(similarities or [1.0])
 
 

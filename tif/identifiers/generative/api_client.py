@@ -18,15 +18,8 @@ from typing import Any
 import openai
 
 from tif.config.identifier import OPENAI, Generative
-from tif.identifiers.generative.prompts_and_replies import (
-    BadReply,
-    Reply,
-    Request,
-    TokenCount,
-    bound_tokens,
-    make_request_body,
-    read_completion,
-)
+from tif.identifiers.generative import prompts_and_replies as texts
+from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request
 from tif.identifiers.generative.reply_cache import ReplyCache, next_request
 from tif.utils.terminal import Bar, progress_bar
 
@@ -54,42 +47,34 @@ class CostLimit:
     def __init__(self, limit: float | None, spent: float) -> None:
         self.limit = limit  # None = none
         self.spent = spent  # what the replies cost, those of earlier runs included
-        self._reserved = 0.0
-        self._under_way = 0
+        self._reserved, self._under_way = 0.0, 0
         self._released = asyncio.Condition()
 
     def exceeds(self, amount: float) -> bool:
         """Tell whether `amount` more may be too much."""
         return self.limit is not None and self.spent + self._reserved + amount > self.limit
 
-    def describe_excess(self, amount: float) -> str:
-        """Return the line that says that `amount` more may be too much."""
-        spent = f"stopped at {self.spent:.4f} of {self.limit}"
-        return (
-            f"{SECTION}.max_cost: {spent}: what comes next may cost up to {amount:.4f}; "
-            "raise max_cost, or lower max_tokens"
+    def stop(self, amount: float) -> AskingStopped:
+        """Return the error that says that `amount` more may be too much."""
+        return AskingStopped(
+            f"{SECTION}.max_cost: stopped at {self.spent:.4f} of {self.limit}: what comes next may "
+            f"cost up to {amount:.4f}; raise max_cost, or lower max_tokens"
         )
 
     @contextlib.asynccontextmanager
     async def reserve(self, amount: float) -> AsyncIterator[None]:
-        """Set `amount` aside for the block; wait for requests under way where that makes room.
-
-        Raises:
-            AskingStopped: If nothing is under way and `amount` is too much.
-        """
+        """Set `amount` aside for the block; wait for requests under way where that makes room."""
         async with self._released:
             while self.exceeds(amount):
                 if not self._under_way:
-                    raise AskingStopped(self.describe_excess(amount))
+                    raise self.stop(amount)
                 await self._released.wait()
-            self._reserved += amount
-            self._under_way += 1
+            self._reserved, self._under_way = self._reserved + amount, self._under_way + 1
         try:
             yield
         finally:
             async with self._released:
-                self._reserved -= amount
-                self._under_way -= 1
+                self._reserved, self._under_way = self._reserved - amount, self._under_way - 1
                 self._released.notify_all()
 
 
@@ -97,30 +82,20 @@ class ApiClient:
     """Asks one request at a time for each caller, and caches each reply.
 
     Attributes:
-        cache: where replies go.
-        reply_count: replies got, the unusable ones included.
-        tokens: tokens of these.
-        stopped: why nothing more is asked; None while all is well.
+        outcome: replies, tokens and failures of this run.
     """
 
     def __init__(self, settings: Generative, cache: ReplyCache, spent: float = 0.0) -> None:
         """`spent` is what the cached replies cost: it counts against max_cost."""
-        self.settings = settings
-        self.cache = cache
-        self.cost_limit = CostLimit(settings.max_cost, spent)
-        self.reply_count = 0
-        self.tokens = TokenCount()
-        self.stopped: str | None = None
+        self.settings, self.cache = settings, cache
+        self.cost_limit, self.outcome = CostLimit(settings.max_cost, spent), texts.Outcome()
         self._key = _read_key(settings)  # "" where there is none
         self._is_plain = False  # the server refuses schemas
         self._failures = 0  # one after the other
         self.openai = openai.AsyncOpenAI(
-            api_key=self._key or "none",
-            base_url=settings.base_url,
-            timeout=settings.timeout_s,
-            max_retries=settings.retries,
-            http_client=_make_http_client(settings.timeout_s),
-        )
+            api_key=self._key or "none", base_url=settings.base_url, timeout=settings.timeout_s,
+            max_retries=settings.retries, http_client=_make_http_client(settings.timeout_s),
+        )  # fmt: skip
 
     async def ask(self, request: Request) -> None:
         """Get a usable reply into the cache.
@@ -129,27 +104,29 @@ class ApiClient:
             RequestFailed: If none came (NoUsableReply: if some came, none of use).
             AskingStopped: If no request has a chance any more.
         """
-        if self.stopped:
-            raise AskingStopped(self.stopped)
+        self._raise_if_stopped()
         try:
             await self._ask_until_usable(request)
             self._failures = 0
         except AskingStopped as stop:
-            self.stopped = self.stopped or str(stop)
+            self.outcome.stopped = self.outcome.stopped or str(stop)
             raise
         except RequestFailed as failed:
             self._failures += 1
             if self._failures >= GIVE_UP:
-                self.stopped = f"{SECTION}: the last {GIVE_UP} requests all failed: {failed}"
+                reason = f"the last {GIVE_UP} requests all failed: {failed}"
+                self.outcome.stopped = f"{SECTION}: {reason}"
             raise
 
+    def _raise_if_stopped(self) -> None:
+        if self.outcome.stopped:
+            raise AskingStopped(self.outcome.stopped)
+
     async def _ask_until_usable(self, request: Request) -> None:
-        problem = ""
+        problem, most = "", texts.bound_tokens(self.settings, request).cost(self.settings)
         for _ in range(1 + ASK_AGAIN):
-            most = bound_tokens(self.settings, request).cost(self.settings)
             async with self.cost_limit.reserve(most):
-                if self.stopped:  # by another request while this one waited
-                    raise AskingStopped(self.stopped)
+                self._raise_if_stopped()  # by another request while this one waited
                 reply = await self._send(request, self.cache.counts[request.key])
                 try:
                     self.store(request, reply)
@@ -159,13 +136,9 @@ class ApiClient:
         raise NoUsableReply(f"{1 + ASK_AGAIN} replies, none of use: {problem}")
 
     def store(self, request: Request, reply: Reply) -> None:
-        """Count and cache a reply.
-
-        Raises:
-            BadReply: If it cannot be used.
-        """
-        self.reply_count += 1
-        self.tokens += reply.tokens
+        """Count and cache a reply; raise BadReply if it cannot be used."""
+        self.outcome.replies += 1
+        self.outcome.tokens += reply.tokens
         self.cost_limit.spent += reply.tokens.cost(self.settings)
         self.cache.add(request.key, reply)
 
@@ -185,7 +158,7 @@ class ApiClient:
         return reply
 
     async def _post(self, request: Request, attempt: int, is_plain: bool) -> Reply:
-        body = make_request_body(self.settings, request, attempt, is_plain)
+        body = texts.make_request_body(self.settings, request, attempt, is_plain)
         completion: Any
         try:
             completion = await self.openai.post("/chat/completions", body=body, cast_to=object)
@@ -199,24 +172,23 @@ class ApiClient:
 
     def read(self, request: Request, completion: Any) -> Reply:
         """Return the reply in a chat completion's JSON, without the key if a server echoes it."""
-        text = json.dumps(completion)
-        if self._key and self._key in text:
-            completion = json.loads(text.replace(self._key, "***"))
-        return read_completion(self.settings, request, completion)
+        content = json.dumps(completion)
+        if self._key and self._key in content:
+            completion = json.loads(content.replace(self._key, "***"))
+        return texts.read_completion(self.settings, request, completion)
 
     def explain(self, error: Exception) -> AskingStopped | RequestFailed:
         """Return an error of the openai package as one line without the key."""
         settings, url, tries = self.settings, self.settings.base_url, 1 + self.settings.retries
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             # The server's own words may quote the key.
-            return AskingStopped(
-                f"{SECTION}.base_url: {url} refuses the key in OPENAI_API_KEY ({error.status_code})"
-            )
+            reason = f"{url} refuses the key in OPENAI_API_KEY ({error.status_code})"
+            return AskingStopped(f"{SECTION}.base_url: {reason}")
         if isinstance(error, openai.NotFoundError):
             return AskingStopped(
-                f"{SECTION}.model: {url} has no model {settings.model!r} "
-                f"(404: {self._server_message(error)}); check model, and base_url, which mostly "
-                "ends in /v1"
+                f"{SECTION}.model: {url} has no model {settings.model!r} (404: "
+                f"{self._server_message(error)}); check model, and base_url, which mostly ends in "
+                "/v1"
             )
         if isinstance(error, openai.APITimeoutError):
             limit = f"{settings.timeout_s:g} s"
@@ -237,27 +209,19 @@ class ApiClient:
 
     def clean(self, text: str) -> str:
         """Return a server's words in one short line, without the key."""
-        if self._key:
-            text = text.replace(self._key, "***")
+        text = text.replace(self._key, "***") if self._key else text
         return " ".join(text.split())[:200]
 
 
-async def ask_one_by_one(client: ApiClient, jobs: Sequence[Request]) -> dict[str, str]:
-    """Get replies to all jobs; return why jobs have none, by key.
-
-    Jobs that were left when asking stopped are not among them; `client.stopped` says why.
-    """
+async def ask_one_by_one(client: ApiClient, jobs: Sequence[Request]) -> None:
+    """Get replies to all jobs, with at most `max_in_flight` requests under way."""
     waiting = collections.deque(jobs)
-    failed: dict[str, str] = {}
     with progress_bar("asking", len(jobs)) as line:
         workers = min(client.settings.max_in_flight, len(jobs))
-        await asyncio.gather(*(_work(client, waiting, failed, line) for _ in range(workers)))
-    return failed
+        await asyncio.gather(*(_work(client, waiting, line) for _ in range(workers)))
 
 
-async def _work(
-    client: ApiClient, waiting: collections.deque[Request], failed: dict[str, str], line: Bar
-) -> None:
+async def _work(client: ApiClient, waiting: collections.deque[Request], line: Bar) -> None:
     """Finish job after job; ends when asking stops. Other workers' requests still come in."""
     while waiting:
         job = waiting.popleft()
@@ -266,7 +230,7 @@ async def _work(
         except AskingStopped:
             return
         except RequestFailed as error:
-            failed[job.key] = str(error)
+            client.outcome.failed[job.key] = str(error)
         spent = client.cost_limit.spent
         line.advance(note=f"{spent:.2f}" if spent else None)
 
@@ -282,21 +246,14 @@ async def _finish_job(client: ApiClient, job: Request) -> None:
 
 
 def _read_key(settings: Generative) -> str:
-    """Return the key from the environment, "" where a server of one's own needs none.
-
-    Raises:
-        AskingStopped: If it is missing or cannot be sent.
-    """
+    """Return the key from the environment, "" where a server of one's own needs none."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key and settings.base_url.startswith(OPENAI):
-        raise AskingStopped(
-            f"{SECTION}.base_url: {settings.base_url} wants a key; "
-            "set the environment variable OPENAI_API_KEY"
-        )
+        problem = "wants a key; set the environment variable OPENAI_API_KEY"
+        raise AskingStopped(f"{SECTION}.base_url: {settings.base_url} {problem}")
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise AskingStopped(
-            f"{SECTION}: OPENAI_API_KEY holds characters that no key has; set it again"
-        )
+        problem = "OPENAI_API_KEY holds characters that no key has; set it again"
+        raise AskingStopped(f"{SECTION}: {problem}")
     return key
 
 

@@ -13,19 +13,9 @@ from typing import Any, Literal
 
 import openai
 
-from tif.identifiers.generative.api_client import (
-    ASK_AGAIN,
-    SECTION,
-    ApiClient,
-    AskingStopped,
-    RequestFailed,
-)
-from tif.identifiers.generative.prompts_and_replies import (
-    BadReply,
-    Request,
-    bound_tokens,
-    make_request_body,
-)
+from tif.identifiers.generative import prompts_and_replies as texts
+from tif.identifiers.generative.api_client import ASK_AGAIN, SECTION, ApiClient, AskingStopped
+from tif.identifiers.generative.prompts_and_replies import BadReply, Request
 from tif.identifiers.generative.reply_cache import next_request
 from tif.utils.terminal import progress_bar
 
@@ -36,38 +26,25 @@ _ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _FINAL_STATES = ("completed", "failed", "expired", "cancelled")
 
 
-async def ask_in_batches(client: ApiClient, jobs: Sequence[Request]) -> dict[str, str]:
+async def ask_in_batches(client: ApiClient, jobs: Sequence[Request]) -> None:
     """Get replies to all jobs in one batch after another, while each brings something.
 
     The first holds the jobs, the next ones second tries and strings that were not in their text.
-
-    Returns:
-        Why jobs have no reply, by key. `client.stopped` says why asking ended early.
     """
-    failed: dict[str, str] = {}
     requests: list[Request] = []
     try:
         for _ in range(2 + ASK_AGAIN):
-            requests = _list_next_requests(client, jobs)
+            unfinished = [next_request(client.settings, job, client.cache) for job in jobs]
+            requests = [request for request in unfinished if request is not None]
             usable_before = len(client.cache.words)
-            failed = await _ask_all(client, requests) if requests else {}
+            client.outcome.failed = await _ask_all(client, requests) if requests else {}
             if len(client.cache.words) == usable_before:
                 break
         for request in requests:
             if request.is_follow_up:
                 client.cache.give_up(request.key)
     except AskingStopped as stop:
-        client.stopped = str(stop)
-    return failed
-
-
-def _list_next_requests(client: ApiClient, jobs: Sequence[Request]) -> list[Request]:
-    requests = []
-    for job in jobs:
-        request = next_request(client.settings, job, client.cache)
-        if request is not None:
-            requests.append(request)
-    return requests
+        client.outcome.stopped = str(stop)
 
 
 async def _ask_all(client: ApiClient, requests: Sequence[Request]) -> dict[str, str]:
@@ -82,11 +59,10 @@ async def _ask_all(client: ApiClient, requests: Sequence[Request]) -> dict[str, 
         if waiting.keys() & set(row["keys"]):
             reasons |= await _collect(client, row["batch"], waiting)
     waiting = _drop_answered(client, waiting)
-    most = 0.0
-    for request in waiting.values():
-        most += bound_tokens(client.settings, request).cost(client.settings)
+    bounds = [texts.bound_tokens(client.settings, request) for request in waiting.values()]
+    most = sum(tokens.cost(client.settings) for tokens in bounds)
     if waiting and client.cost_limit.exceeds(most):
-        raise AskingStopped(client.cost_limit.describe_excess(most))
+        raise client.cost_limit.stop(most)
     batches = [await _send(client, lines) for lines in _make_files(client, waiting.values())]
     for batch in batches:
         reasons |= await _collect(client, batch, waiting)
@@ -107,46 +83,39 @@ async def _send(client: ApiClient, lines: Mapping[str, bytes]) -> str:
             input_file_id=file.id, endpoint=_ENDPOINT, completion_window="24h"
         )
     except openai.OpenAIError as error:
-        raise _explain(client, error) from None
+        raise _stop(client, error) from None
     _note(client, {"batch": batch.id, "keys": list(lines)})
     return batch.id
 
 
-async def _collect(
-    client: ApiClient, batch_id: str, requests: Mapping[str, Request]
-) -> dict[str, str]:
+async def _collect(client: ApiClient, name: str, requests: Mapping[str, Request]) -> dict[str, str]:
     """Wait for a batch and cache its replies; return why some requests have none, by key."""
     reasons: dict[str, str] = {}
     try:
-        batch = await _wait(client, batch_id)
-        for file in (batch.output_file_id, batch.error_file_id):
-            if not file:
-                continue
+        batch = await _wait(client, name)
+        for file in filter(None, (batch.output_file_id, batch.error_file_id)):
             content = await client.openai.files.content(file)
             for line in content.text.split("\n"):
                 if line.strip():
                     reasons |= _store_reply(client, json.loads(line), requests)
     except openai.OpenAIError as error:
-        raise _explain(client, error) from None
+        raise _stop(client, error) from None
     except (ValueError, LookupError, TypeError) as error:
-        reason = client.clean(str(error))
-        raise AskingStopped(
-            f"{SECTION}.batch_api: batch {batch_id} cannot be read ({reason})"
-        ) from None
-    _note(client, {"batch": batch_id, "fetched": True})
+        reason = f"batch {name} cannot be read ({client.clean(str(error))})"
+        raise AskingStopped(f"{SECTION}.batch_api: {reason}") from None
+    _note(client, {"batch": name, "fetched": True})
     if batch.status in ("failed", "cancelled"):
         errors = (batch.errors and batch.errors.data) or ()
         reason = client.clean("; ".join(str(error.message) for error in errors))
-        line = f"{SECTION}.batch_api: batch {batch_id} {batch.status} {reason}"
-        raise AskingStopped(line.rstrip())
+        raise AskingStopped(f"{SECTION}.batch_api: batch {name} {batch.status} {reason}".rstrip())
     return reasons
 
 
-async def _wait(client: ApiClient, batch_id: str) -> Any:
+async def _wait(client: ApiClient, name: str) -> Any:
     """Return the batch when it has ended."""
-    with progress_bar(f"batch {batch_id}", 1) as line:
+    with progress_bar(f"batch {name}", 1) as line:
         while True:
-            batch = await client.openai.batches.retrieve(batch_id)
+            batch = await client.openai.batches.retrieve(name)
             if batch.status in _FINAL_STATES:
                 return batch
             counts = batch.request_counts
@@ -159,8 +128,7 @@ def _store_reply(
     client: ApiClient, row: dict[str, Any], requests: Mapping[str, Request]
 ) -> dict[str, str]:
     """Cache the reply in one line of a batch's result; {key: why} where there is none."""
-    request = requests.get(row["custom_id"])
-    response = row.get("response") or {}
+    request, response = requests.get(row["custom_id"]), row.get("response") or {}
     if request is None or request.key in client.cache.words:
         return {}
     if response.get("status_code") != 200:
@@ -178,13 +146,8 @@ def _make_files(client: ApiClient, requests: Iterable[Request]) -> Iterator[dict
     lines: dict[str, bytes] = {}
     size = 0
     for request in requests:
-        attempt = client.cache.counts[request.key]
-        row = {
-            "custom_id": request.key,
-            "method": "POST",
-            "url": _ENDPOINT,
-            "body": make_request_body(client.settings, request, attempt),
-        }
+        body = texts.make_request_body(client.settings, request, client.cache.counts[request.key])
+        row = {"custom_id": request.key, "method": "POST", "url": _ENDPOINT, "body": body}
         line = json.dumps(row).encode() + b"\n"
         if lines and (len(lines) == MAX_REQUESTS or size + len(line) > MAX_BYTES):
             yield lines
@@ -207,10 +170,8 @@ def _note(client: ApiClient, row: dict[str, Any]) -> None:
 
 def _read_unfetched(path: Path) -> list[dict[str, Any]]:
     """Return the batches that were sent and not fetched."""
-    if not path.exists():
-        return []
     batches: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
         try:
             row = json.loads(line)
             batches.setdefault(row["batch"], {}).update(row)
@@ -219,9 +180,9 @@ def _read_unfetched(path: Path) -> list[dict[str, Any]]:
     return [row for row in batches.values() if "keys" in row and not row.get("fetched")]
 
 
-def _explain(client: ApiClient, error: Exception) -> AskingStopped | RequestFailed:
+def _stop(client: ApiClient, error: Exception) -> AskingStopped:
     """Return the client's line; a failed request of the Batch API itself stops everything."""
     explained = client.explain(error)
-    if isinstance(explained, RequestFailed):
-        return AskingStopped(f"{SECTION}.batch_api: {explained}")
-    return explained
+    if isinstance(explained, AskingStopped):
+        return explained
+    return AskingStopped(f"{SECTION}.batch_api: {explained}")

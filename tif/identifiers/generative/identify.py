@@ -15,19 +15,10 @@ from pathlib import Path
 
 from tif.config.identifier import Generative
 from tif.data.samples import Sample, Span
-from tif.identifiers.generative.prompts_and_replies import (
-    Request,
-    TokenCount,
-    bound_tokens,
-    estimate_tokens,
-    make_request,
-)
-from tif.identifiers.generative.reply_cache import (
-    ReplyCache,
-    find_spans,
-    next_request,
-    sum_cost,
-)
+from tif.identifiers.generative import prompts_and_replies as texts
+from tif.identifiers.generative import reply_cache as replies
+from tif.identifiers.generative.prompts_and_replies import Outcome, Request, TokenCount
+from tif.identifiers.generative.reply_cache import ReplyCache
 from tif.identifiers.show import describe_estimate, describe_report
 from tif.identifiers.span_operations import agreement, majority, merge_spans, shift_spans
 from tif.identifiers.windows import split_into_passages
@@ -78,18 +69,31 @@ class Incomplete(ValueError):
         self.report = report
 
 
+@dataclasses.dataclass(frozen=True)
+class _PassageVotes:
+    """A stretch of a sample's answer, all of it where it is short."""
+
+    start: int  # its offset in the answer
+    votes: list[Request]  # about the same text
+
+
+@dataclasses.dataclass(frozen=True)
+class _Result:
+    """A labelled sample, or why it is not labelled."""
+
+    sample: Sample
+    missing: tuple[str, ...] = ()
+    agreement: float = 1.0
+    failed: str | None = None
+
+
 def identify_by_llm(
     settings: Generative, samples: Sequence[Sample], cache_folder: Path
 ) -> tuple[Sample, ...]:
     """Return the samples with the words that the model calls unwanted; print the report.
 
     With `dry_run`, print what would be asked and what that costs, ask nothing, and return the
-    samples without spans (`unwanted` None).
-
-    Args:
-        settings: section `identifier.generative`.
-        samples: question/answer pairs; a sample without a prompt is a passage of a document.
-        cache_folder: folder of the replies, read and written.
+    samples without spans (`unwanted` None). A sample without a prompt is a document.
 
     Raises:
         ValueError: As `label_samples`.
@@ -110,7 +114,7 @@ def identify_by_llm(
 def label_samples(
     settings: Generative, samples: Sequence[Sample], cache_folder: Path
 ) -> tuple[tuple[Sample, ...], Report]:
-    """Return the samples with their spans, and the report; arguments as `identify_by_llm`.
+    """Return the samples with their spans, and the report.
 
     Raises:
         Incomplete: If samples are left without an answer: one line that starts with a config key.
@@ -124,24 +128,21 @@ def label_samples(
         cached = sum(job.key in cache.words for job in jobs)
         outcome = _ask(settings, jobs, cache)
         results = []
-        for sample, passages_of_sample in zip(samples, passages, strict=True):
-            results.append(
-                _label_sample(settings, sample, passages_of_sample, cache, outcome.failed)
-            )
-        total_cost = sum_cost(settings, jobs, cache)
+        for sample, own_passages in zip(samples, passages, strict=True):
+            results.append(_label_sample(settings, sample, own_passages, cache, outcome))
+        total_cost = replies.sum_cost(settings, jobs, cache)
     agreements = [result.agreement for result in results if not result.failed]
-    has_votes = settings.votes > 1 and agreements
     report = Report(
         samples=len(samples),
         replies=outcome.replies,
         cached=cached,
         tokens=outcome.tokens,
-        cost=outcome.tokens.cost(settings) if _has_prices(settings) else None,
+        cost=_price(settings, outcome.tokens),
         total_cost=total_cost,
         missing=tuple((r.sample.id, string) for r in results for string in r.missing),
         empty=tuple(r.sample.id for r in results if r.sample.unwanted == ()),
         failed={r.sample.id: r.failed for r in results if r.failed},
-        agreement=statistics.fmean(agreements) if has_votes else None,
+        agreement=statistics.fmean(agreements) if settings.votes > 1 and agreements else None,
     )
     identified = tuple(result.sample for result in results)
     if report.failed:
@@ -150,70 +151,43 @@ def label_samples(
 
 
 def estimate_cost(settings: Generative, samples: Sequence[Sample], cache_folder: Path) -> Estimate:
-    """Return what `label_samples` would ask and pay, as far as it is known before the replies.
-
-    Raises:
-        ValueError: If the settings are wrong: one line a problem.
-    """
+    """Return what `label_samples` would ask and pay, as far as it is known before the replies."""
     jobs = _unique_jobs([_split_sample(settings, sample) for sample in samples])
-    requests: list[Request] = []
-    tokens, at_most = TokenCount(), 0.0
     with ReplyCache(cache_folder) as cache:
-        for job in jobs:
-            request = next_request(settings, job, cache)
-            if request is not None:
-                requests.append(request)
-                tokens += estimate_tokens(settings, request)
-                at_most += bound_tokens(settings, request).cost(settings)
+        unfinished = [replies.next_request(settings, job, cache) for job in jobs]
+        requests = [request for request in unfinished if request is not None]
+        tokens, at_most = TokenCount(), 0.0
+        for request in requests:
+            tokens += texts.estimate_tokens(settings, request)
+            at_most += texts.bound_tokens(settings, request).cost(settings)
         return Estimate(
             samples=len(samples),
             requests=len(requests),
             cached=sum(job.key in cache.words for job in jobs),
             tokens=tokens,
-            cost=tokens.cost(settings) if _has_prices(settings) else None,
+            cost=_price(settings, tokens),
             at_most=at_most,
-            paid_before=sum_cost(settings, jobs, cache),
+            paid_before=replies.sum_cost(settings, jobs, cache),
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _PassageVotes:
-    """A stretch of a sample's answer, all of it where it is short."""
-
-    start: int  # its offset in the answer
-    votes: list[Request]  # about the same text
-
-
-@dataclasses.dataclass(frozen=True)
-class _Result:
-    """A labelled sample, or why it is not labelled."""
-
-    sample: Sample
-    missing: tuple[str, ...] = ()
-    agreement: float = 1.0
-    failed: str | None = None
-
-
 def _split_sample(settings: Generative, sample: Sample) -> list[_PassageVotes]:
-    """Return the sample's passages; those without a word (blanks, punctuation) are left out.
-
-    Raises:
-        ValueError: If the settings are wrong: one line a problem.
-    """
+    """Return the sample's passages; those without a word (blanks, punctuation) are left out."""
     problems = settings.find_problems()
     if problems:
         raise ValueError("\n".join(f"identifier.generative.{problem}" for problem in problems))
+
+    def count_characters(stretches: Sequence[str]) -> list[int]:
+        return [len(stretch) for stretch in stretches]
+
     passages = []
     budget = settings.window_characters
-    for passage in split_into_passages(sample.answer, _count_characters, budget):
+    for passage in split_into_passages(sample.answer, count_characters, budget):
         if any(find_words(sample.answer[passage.start : passage.end])):
-            votes = [make_request(settings, sample, n, passage) for n in range(settings.votes)]
-            passages.append(_PassageVotes(passage.start, votes))
+            votes = range(settings.votes)
+            requests = [texts.make_request(settings, sample, n, passage) for n in votes]
+            passages.append(_PassageVotes(passage.start, requests))
     return passages
-
-
-def _count_characters(texts: Sequence[str]) -> list[int]:
-    return [len(text) for text in texts]
 
 
 def _unique_jobs(samples: Sequence[Sequence[_PassageVotes]]) -> list[Request]:
@@ -230,20 +204,20 @@ def _label_sample(
     sample: Sample,
     passages: Sequence[_PassageVotes],
     cache: ReplyCache,
-    failed: dict[str, str],
+    outcome: Outcome,
 ) -> _Result:
     """Return the majority of a sample's votes; a sample with a vote missing has no spans."""
     for job in _unique_jobs([passages]):
-        if next_request(settings, job, cache):
-            unlabelled = dataclasses.replace(sample, unwanted=None)
-            return _Result(unlabelled, failed=failed.get(job.key, "not asked"))
+        if replies.next_request(settings, job, cache):
+            reason = outcome.failed.get(job.key, "not asked")
+            return _Result(dataclasses.replace(sample, unwanted=None), failed=reason)
     spans: list[Span] = []
     missing: list[str] = []
     agreements: list[float] = []
     for passage in passages:
         votes = []
         for job in passage.votes:
-            spans_of_vote, missing_of_vote = find_spans(settings, job, cache)
+            spans_of_vote, missing_of_vote = replies.find_spans(settings, job, cache)
             votes.append(spans_of_vote)
             missing += missing_of_vote
         spans += shift_spans(majority(votes), passage.start)
@@ -252,35 +226,20 @@ def _label_sample(
     return _Result(labelled, tuple(dict.fromkeys(missing)), statistics.fmean(agreements or [1.0]))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Outcome:
-    """What asking came to in this run."""
-
-    failed: dict[str, str] = dataclasses.field(default_factory=dict)  # why, by request key
-    stopped: str | None = None  # why asking ended early; None where it did not
-    replies: int = 0
-    tokens: TokenCount = TokenCount()
-
-
-def _ask(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> _Outcome:
-    """Ask what is not answered yet, from inside or outside an event loop (a notebook has one).
-
-    Raises:
-        ValueError: If nothing can be asked at all: no key, or one that cannot be sent.
-    """
-    waiting = [job for job in jobs if next_request(settings, job, cache)]
+def _ask(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> Outcome:
+    """Ask what is not answered yet, from inside or outside an event loop (a notebook has one)."""
+    waiting = [job for job in jobs if replies.next_request(settings, job, cache)]
     if not waiting:
-        return _Outcome()
+        return Outcome()
     # The openai package takes a second or two to import, and the rest does without.
     from tif.identifiers.generative.api_client import ApiClient, ask_one_by_one
     from tif.identifiers.generative.batch_api import ask_in_batches
 
-    async def ask_all() -> _Outcome:
-        client = ApiClient(settings, cache, sum_cost(settings, jobs, cache))
-        ask = ask_in_batches if settings.batch_api else ask_one_by_one
+    async def ask_all() -> Outcome:
+        client = ApiClient(settings, cache, replies.sum_cost(settings, jobs, cache))
         async with client.openai:
-            failed = await ask(client, waiting)
-        return _Outcome(failed, client.stopped, client.reply_count, client.tokens)
+            await (ask_in_batches if settings.batch_api else ask_one_by_one)(client, waiting)
+        return client.outcome
 
     try:
         asyncio.get_running_loop()
@@ -290,8 +249,9 @@ def _ask(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> _O
         return pool.submit(asyncio.run, ask_all()).result()
 
 
-def _has_prices(settings: Generative) -> bool:
-    return bool(settings.price_in or settings.price_out)
+def _price(settings: Generative, tokens: TokenCount) -> float | None:
+    """Return the tokens' cost; None without prices."""
+    return tokens.cost(settings) if settings.price_in or settings.price_out else None
 
 
 def _describe_failure(report: Report, stopped: str | None) -> str:
@@ -301,10 +261,8 @@ def _describe_failure(report: Report, stopped: str | None) -> str:
     if stopped:
         return f"{stopped} {state}"
     name, reason = next(iter(report.failed.items()))
-    return (
-        f"identifier.generative: {len(report.failed)} samples have no answer, "
-        f"e.g. {name}: {reason} {state}"
-    )
+    count = f"{len(report.failed)} samples have no answer"
+    return f"identifier.generative: {count}, e.g. {name}: {reason} {state}"
 
 
 def _print_report(report: Report) -> None:

@@ -20,19 +20,13 @@ from tif.config.identifier import Generative
 from tif.data.samples import Sample
 from tif.identifiers.windows import Passage
 
-REPLY_SCHEMA: dict[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "unwanted_words",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"words": {"type": "array", "items": {"type": "string"}}},
-            "required": ["words"],
-            "additionalProperties": False,
-        },
-    },
-}
+_WORDS = {"type": "array", "items": {"type": "string"}}
+_OBJECT = {
+    "type": "object", "properties": {"words": _WORDS}, "required": ["words"],
+    "additionalProperties": False,
+}  # fmt: skip
+_JSON_SCHEMA = {"name": "unwanted_words", "strict": True, "schema": _OBJECT}
+REPLY_SCHEMA: dict[str, Any] = {"type": "json_schema", "json_schema": _JSON_SCHEMA}
 SEED_STEP = 1009  # added to the seed each time that a request was answered badly
 
 _JSON_START = re.compile(r'\{\s*"|\[\s*["\]]')
@@ -84,21 +78,28 @@ class Reply:
         return TokenCount(self.prompt_tokens, self.answer_tokens)
 
 
+@dataclasses.dataclass
+class Outcome:
+    """What asking came to in this run."""
+
+    replies: int = 0  # got, those of no use included
+    tokens: TokenCount = TokenCount()  # of these, as the server counts them, else estimated
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)  # why no reply, by key
+    stopped: str | None = None  # why asking ended early; None where it did not
+
+
 def make_request(
     settings: Generative, sample: Sample, vote: int, passage: Passage | None = None
 ) -> Request:
-    """Return the request for the unwanted words of a sample.
+    """Return the request for the unwanted words of a sample, or of a passage of its answer.
 
-    Args:
-        settings: section `identifier.generative`.
-        sample: question and answer; without a prompt it is a passage of a document.
-        vote: number of the vote, from 0.
-        passage: the stretch of the answer to mark and what to show around it; None = all of it.
+    A sample without a prompt is a document.
     """
-    passage = passage or Passage(0, len(sample.answer), 0, len(sample.answer))
-    text = sample.answer[passage.start : passage.end]
-    before = sample.answer[passage.shown_start : passage.start]
-    after = sample.answer[passage.end : passage.shown_end]
+    answer = sample.answer
+    passage = passage or Passage(0, len(answer), 0, len(answer))
+    text = answer[passage.start : passage.end]
+    before = answer[passage.shown_start : passage.start]
+    after = answer[passage.end : passage.shown_end]
     shown = "\0".join((sample.prompt, text, before, after))
     tag = hashlib.sha256(shown.encode(errors="replace")).hexdigest()[:12]
     prompt_name = "question_answer" if sample.prompt.strip() else "document"
@@ -106,18 +107,12 @@ def make_request(
     context = f"{load_prompt('context')}\n" if before or after else ""
     user = user.replace("{context}\n", context)
     parts = {
-        "{tag}": tag,
-        "{question}": sample.prompt,
-        "{answer}": text,
-        "{before}": before,
+        "{tag}": tag, "{question}": sample.prompt, "{answer}": text, "{before}": before,
         "{after}": after,
-    }
+    }  # fmt: skip
     # Replaced in one pass: a text may hold "{answer}".
     user = re.sub("|".join(parts), lambda match: parts[match[0]], user)
-    messages = (
-        {"role": "system", "content": system},
-        {"role": "user", "content": _replace_surrogates(user)},
-    )
+    messages = _message("system", system), _message("user", user)
     key = _hash_request(settings, messages, vote)
     return Request(messages, text, f"{before}\n{after}", vote, key)
 
@@ -125,22 +120,11 @@ def make_request(
 def make_follow_up(
     settings: Generative, request: Request, words: Sequence[str], missing: Sequence[str]
 ) -> Request:
-    """Return the request that asks once more for the strings that are not in the text.
-
-    Args:
-        settings: section `identifier.generative`.
-        request: the first request.
-        words: the words of its reply.
-        missing: those of them that stand nowhere in its text.
-    """
+    """Return the request that asks once more for the `missing` ones of a reply's `words`."""
     reply = json.dumps({"words": words}, ensure_ascii=False)
     strings = json.dumps(missing, ensure_ascii=False)
     question = load_prompt("again").replace("{missing}", strings)
-    messages = (
-        *request.messages,
-        {"role": "assistant", "content": _replace_surrogates(reply)},
-        {"role": "user", "content": _replace_surrogates(question)},
-    )
+    messages = (*request.messages, _message("assistant", reply), _message("user", question))
     key = _hash_request(settings, messages, request.vote)
     return dataclasses.replace(request, messages=messages, key=key, is_follow_up=True)
 
@@ -153,8 +137,7 @@ def make_request_body(
     Args:
         settings: section `identifier.generative`.
         request: what is asked.
-        attempt: times that this was answered badly, in this run or before: each takes another seed,
-            lest the same reply comes back.
+        attempt: times that this was answered badly in all runs; each takes another seed.
         is_plain: for servers that refuse JSON schemas or the newer parameters.
     """
     body: dict[str, Any] = {"model": settings.model, "messages": list(request.messages)}
@@ -175,13 +158,15 @@ def read_completion(settings: Generative, request: Request, completion: Any) -> 
     """
     try:
         choice = completion["choices"][0]
-        message = choice["message"]
-        finish = choice.get("finish_reason")
-        content = message.get("content") or ""
-        refusal = message.get("refusal")
+        message, finish = choice["message"], choice.get("finish_reason")
+        content, refusal = message.get("content") or "", message.get("refusal")
     except (LookupError, TypeError, AttributeError):
         return Reply("", 0, 0, f"no chat completion came back but {str(completion)[:60]!r}")
-    tokens = _read_usage(completion.get("usage")) or estimate_tokens(settings, request)
+    usage, tokens = completion.get("usage"), estimate_tokens(settings, request)
+    if isinstance(usage, dict):
+        prompt_tokens, answer_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if isinstance(prompt_tokens, int) and isinstance(answer_tokens, int):
+            tokens = TokenCount(prompt_tokens, answer_tokens)
     problem = None
     if refusal or finish == "content_filter":
         reason = " ".join(str(refusal or finish).split())[:80]
@@ -189,16 +174,6 @@ def read_completion(settings: Generative, request: Request, completion: Any) -> 
     elif finish == "length":
         problem = f"the reply was cut at max_tokens={settings.max_tokens}; raise it"
     return Reply(str(content), tokens.prompt, tokens.answer, problem)
-
-
-def _read_usage(usage: Any) -> TokenCount | None:
-    """Return the tokens that the server counted; None where it does not say."""
-    if not isinstance(usage, dict):
-        return None
-    prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(answer, int):
-        return None
-    return TokenCount(prompt, answer)
 
 
 def parse_words(content: str) -> tuple[str, ...]:
@@ -242,20 +217,14 @@ def _find_json(content: str) -> Iterator[Any]:
 
 
 def estimate_tokens(settings: Generative, request: Request) -> TokenCount:
-    """Return the tokens to expect, without the model's tokenizer.
-
-    Four bytes are a token, and half of the text's words are expected in the answer.
-    """
+    """Return the tokens to expect: four bytes a token, half of the text's words as the answer."""
     prompt_bytes = sum(len(message["content"].encode()) for message in request.messages)
     text_bytes = len(request.text.encode(errors="replace"))
     return TokenCount(prompt_bytes // 4 + 40, min(settings.max_tokens, text_bytes // 6 + 12))
 
 
 def bound_tokens(settings: Generative, request: Request) -> TokenCount:
-    """Return the tokens that cannot be exceeded.
-
-    A token is a byte at least, and an answer ends at max_tokens.
-    """
+    """Return the tokens that cannot be exceeded: a token is a byte at least."""
     body = json.dumps(make_request_body(settings, request), ensure_ascii=False)
     return TokenCount(len(body.encode()) + 100, settings.max_tokens)
 
@@ -278,6 +247,6 @@ def _hash_request(settings: Generative, messages: Sequence[dict[str, str]], vote
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _replace_surrogates(text: str) -> str:
-    """Return the text without lone surrogates, which UTF-8 has no bytes for."""
-    return text.encode(errors="replace").decode()
+def _message(role: str, content: str) -> dict[str, str]:
+    """Return a message without lone surrogates, which UTF-8 has no bytes for."""
+    return {"role": role, "content": content.encode(errors="replace").decode()}

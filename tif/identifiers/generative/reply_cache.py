@@ -20,33 +20,21 @@ from typing import Any
 
 from tif.config.identifier import Generative
 from tif.data.samples import Span
-from tif.identifiers.generative.prompts_and_replies import (
-    BadReply,
-    Reply,
-    Request,
-    TokenCount,
-    make_follow_up,
-    parse_words,
-)
+from tif.identifiers.generative import prompts_and_replies as texts
+from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request, TokenCount
 from tif.identifiers.lookup import find_strings
 from tif.identifiers.span_operations import merge_spans
 
 
 class ReplyCache:
-    """All replies in a folder, and the place for new ones.
-
-    Attributes:
-        words: the usable replies' words, by request key.
-        tokens: tokens paid for, by request key; unusable replies included.
-        counts: how many replies came, by request key, in all runs; unusable ones included.
-    """
+    """All replies in a folder, and the place for new ones. Everything is by request key."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "answers.jsonl"
-        self.words: dict[str, tuple[str, ...]] = {}
-        self.tokens: dict[str, TokenCount] = {}
-        self.counts: Counter[str] = Counter()
+        self.words: dict[str, tuple[str, ...]] = {}  # of usable replies
+        self.tokens: dict[str, TokenCount] = {}  # paid for, in all runs
+        self.counts: Counter[str] = Counter()  # replies that came, the unusable ones included
         # Unbuffered: what a killed process wrote is there. O_APPEND: two runs may share the folder.
         self._file = self.path.open("ab", buffering=0)
         line = b"\n"
@@ -63,11 +51,7 @@ class ReplyCache:
         self._file.close()
 
     def add(self, key: str, reply: Reply) -> None:
-        """Write a reply, then read it.
-
-        Raises:
-            BadReply: If it cannot be used. It is written for its cost.
-        """
+        """Write a reply; raise BadReply if it cannot be used. It is written for its cost."""
         row = {"key": key, **dataclasses.asdict(reply)}
         self._file.write(json.dumps(row).encode() + b"\n")
         self._use(key, reply)
@@ -88,14 +72,11 @@ class ReplyCache:
         self.counts[key] += 1
         if reply.problem:
             raise BadReply(reply.problem)
-        self.words[key] = parse_words(reply.content)
+        self.words[key] = texts.parse_words(reply.content)
 
 
 def next_request(settings: Generative, job: Request, cache: ReplyCache) -> Request | None:
-    """Return what to ask next for a job; None where it is done.
-
-    First the job itself, then once more for the strings that are not in the text.
-    """
+    """Return the job itself, then once more for strings that are not there; None where done."""
     if job.key not in cache.words:
         return job
     follow_up = _make_follow_up(settings, job, cache)
@@ -133,7 +114,7 @@ def _make_follow_up(settings: Generative, job: Request, cache: ReplyCache) -> Re
     """Return the second question of an answered job; None where no string is missing."""
     words = cache.words[job.key]
     _, missing = _look_up(words, job)
-    return make_follow_up(settings, job, words, missing) if missing else None
+    return texts.make_follow_up(settings, job, words, missing) if missing else None
 
 
 def _look_up(words: Sequence[str], job: Request) -> tuple[tuple[Span, ...], tuple[str, ...]]:

@@ -66,12 +66,12 @@ class Diagnosis(EvaluationListener):
     def _identifier_failures(self) -> list[Failure]:
         if self.forget is None:
             return []
-        words = _word_labels(self.forget)
-        gold_words = _word_labels(self.gold or ())
-        labels = [label for labels in words.labels.values() for label in labels]
-        unwanted_share = sum(labels) / max(len(labels), 1)
-        agreement = compare.score_against_gold(words, gold_words)["f1"] if gold_words.labels else None
-        return find_identifier_failures(unwanted_share, agreement)
+        words = compare.count_units(self.forget)
+        agreement = None
+        if self.gold:
+            gold_words = compare.count_units(self.gold)
+            agreement = compare.score_against_gold(words.unwanted, gold_words.unwanted)["f1"]
+        return find_identifier_failures(words.unwanted_share, agreement)
 
     def _report(self, trainer: L.Trainer, failure: Failure) -> None:
         line = f"[red]{failure.name.replace('_', '-')}[/]: {failure.line}"
@@ -80,9 +80,3 @@ class Diagnosis(EvaluationListener):
             line += "; the training ends here (eval.stop_on)"
         if trainer.is_global_zero:
             console.print(line, soft_wrap=True)
-
-
-def _word_labels(samples: Sequence[Sample]) -> compare.LabelledFile:
-    """Return for each word of each sample whether it is unwanted."""
-    labels = {sample.id: compare.label_units(sample) for sample in samples}
-    return compare.LabelledFile("", False, labels)

@@ -83,3 +83,45 @@ def other_llama(tmp_path_factory, tokenizer) -> str:
     from tests.support import language_models
 
     return language_models.llama(tmp_path_factory.mktemp("llama"), tokenizer, seed=1)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A small run that is made once a session; read its folder, and make other runs beside it."""
+    from tests.support.small_run import finished
+
+    return finished(tmp_path_factory)
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Run tif.fit, which must exit with 2, write nothing, load no weights; return stderr."""
+    from tests.support.small_run import files
+    from tif import fit
+    from tif.training import run as training
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(training, "train", lambda *_: pytest.fail("weights were loaded"))
+        before = files(tmp_path)
+        assert fit.main(words) == 2
+        assert files(tmp_path) == before
+        assert not (tmp_path / "runs").exists()
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        return shown.err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def refusal(refused):
+    """Run tif.fit as `refused` does; return the only line of stderr."""
+
+    def run(*words):
+        lines = refused(*words)
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return run

@@ -75,3 +75,15 @@ def killed_run(quiet, name, monkeypatch, step=7, *more):
         with pytest.raises(Killed):
             fit.main(words)
     return words, quiet.parent / name
+
+
+def dies_at(monkeypatch, owner, name, when):
+    """Make `owner.name` raise Killed at the call for which `when(args)` holds."""
+    real = getattr(owner, name)
+
+    def dying(*args, **kwargs):
+        if when(args):
+            raise Killed
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, dying)

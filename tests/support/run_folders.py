@@ -1,7 +1,9 @@
 """Run folders without a training: claimed and started as `tif.training.run` does it."""
 
+from tests.support.small_run import SMALL
+from tif.config import load as config
 from tif.training import run_folders
-from tif.training.plan import config_text
+from tif.training.plan import config_text, plan_run
 
 
 def claimed(cfg):
@@ -17,3 +19,9 @@ def start(folder, cfg):
 def check_folder(cfg):
     """Check whether the run's folders can be written to."""
     run_folders.check_run_folder(cfg.run, config_text(cfg))
+
+
+def stage_folders(*words):
+    """Return the name of each stage's folder that the small run with these words needs."""
+    plan = plan_run(config.load(["quickstart.yaml", *SMALL, *words]))
+    return {name: stage.folder.name for name, stage in plan.stages.items()}

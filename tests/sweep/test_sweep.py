@@ -9,7 +9,6 @@ from tif import fit
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.metrics import overall
-from tif.models import load as models
 from tif.reports.run_folder import evaluation_rows
 from tif.sweep import command as sweep
 from tif.sweep.run import stage_configs
@@ -144,7 +143,7 @@ def test_a_file_that_describes_no_sweep_is_told_in_one_line(tmp_path, text, line
 
 def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(models, "load_policy", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("weights were loaded"))
     file = write(
         tmp_path / "s.yaml",
         "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beat=1], c: [loss.beta=0]}",

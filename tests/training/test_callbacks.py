@@ -117,7 +117,13 @@ def test_a_resumed_run_evaluates_its_checkpoints_epoch_unless_its_row_is_there(e
 @pytest.mark.slow
 def test_evaluation_intervals_hold_in_a_run(tmp_path_factory):
     run = finished(tmp_path_factory)
-    words = [*SMALL, f"run.folder={run.runs}", "run.name=every-two", "trainer.max_epochs=3", "eval.every_n_epochs=2"]
+    words = [
+        *SMALL,
+        f"run.folder={run.runs}",
+        "run.name=every-two",
+        "trainer.max_epochs=3",
+        "eval.every_n_epochs=2",
+    ]
     assert fit.main([*words, "run.export=false"]) == 0
     folder = run.runs / "every-two"
     assert [r["epoch"] for r in rows(folder) if "forget/probability" in r] == [0, 2, 3]
@@ -127,12 +133,22 @@ def test_evaluation_intervals_hold_in_a_run(tmp_path_factory):
 @pytest.mark.slow
 def test_log_every_n_steps_thins_the_training_rows_only(tmp_path_factory):
     run = finished(tmp_path_factory)
-    words = [*SMALL, f"run.folder={run.runs}", "run.name=thin", "trainer.log_every_n_steps=2", "run.export=false"]
+    words = [
+        *SMALL,
+        f"run.folder={run.runs}",
+        "run.name=thin",
+        "trainer.log_every_n_steps=2",
+        "run.export=false",
+    ]
     assert fit.main([*words, "eval.every_n_epochs=0"]) == 0
-    found = rows(run.runs / "thin")
-    expected = [(r["epoch"], r["step"]) for r in rows(run.folder) if "train/loss" in r and r["step"] % 2 == 1]
-    assert [(r["epoch"], r["step"]) for r in found if "train/loss" in r] == expected
-    assert [r["epoch"] for r in found if "forget/probability" in r] == [0, 2]
+    logged = rows(run.runs / "thin")
+    expected = [
+        (r["epoch"], r["step"])
+        for r in rows(run.folder)
+        if "train/loss" in r and r["step"] % 2 == 1
+    ]
+    assert [(r["epoch"], r["step"]) for r in logged if "train/loss" in r] == expected
+    assert [r["epoch"] for r in logged if "forget/probability" in r] == [0, 2]
 
 
 def test_the_bar_is_closed_by_an_error_even_before_it_opened():
@@ -167,23 +183,35 @@ def test_the_headline_names_metrics_that_exist(tmp_path_factory):
     assert {name for name in evaluation.HEADLINE if not name.startswith("muse/")} <= set(evaluated)
 
 
-def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float32(tmp_path_factory, tmp_path):
+def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float32(
+    tmp_path_factory, tmp_path
+):
     run = finished(tmp_path_factory)
     shutil.copytree(run.runs / "stages", tmp_path / "stages")
-    words = [*SMALL, f"run.folder={tmp_path}", "run.name=mixed", "trainer.precision=bf16-mixed", "run.export=false"]
+    words = [
+        *SMALL,
+        f"run.folder={tmp_path}",
+        "run.name=mixed",
+        "trainer.precision=bf16-mixed",
+        "run.export=false",
+    ]
     same_stages = [f"stages.{name}.trainer.precision=32-true" for name in ("target", "retain")]
     assert fit.main([*words, *same_stages, "trainer.max_epochs=1"]) == 0
     # Before training the weights are those of the other run, to the last bit.
-    exact, mixed = (records.read_evaluation(folder / "eval" / "0").sets for folder in (run.folder, tmp_path / "mixed"))
+    exact, mixed = (
+        records.read_evaluation(folder / "eval" / "0").sets for folder in (run.folder, tmp_path / "mixed")
+    )
     for name in ("forget", "retain"):
-        pairs = [(a.loss, b.loss) for a, b in zip(exact[name].records, mixed[name].records, strict=True)]
+        pairs = [
+            (a.loss, b.loss) for a, b in zip(exact[name].records, mixed[name].records, strict=True)
+        ]
         assert all(a != b for a, b in pairs)
         assert [b for _, b in pairs] == pytest.approx([a for a, _ in pairs], rel=0.02)
         # Nothing that was rounded to bfloat16's 8 bits of mantissa.
         assert all(torch.tensor(b).bfloat16().item() != b for _, b in pairs)
     # So are the retain model's records that its are compared with: the same model, once more.
     stage = next((tmp_path / "stages").glob("retain-*/eval"))
-    made = (records.read_evaluation(folder).sets["forget"].records for folder in stage.iterdir())
-    once, again = ([record.loss for record in found] for found in made)
+    evaluations = (records.read_evaluation(folder).sets["forget"].records for folder in stage.iterdir())
+    once, again = ([record.loss for record in logged] for logged in evaluations)
     assert once != again
     assert once == pytest.approx(again, rel=0.02)

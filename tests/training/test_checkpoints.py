@@ -1,4 +1,4 @@
-"""A run that is killed, asked to stop or robbed of a checkpoint ends with the bits of one that was left alone."""
+"""A run that is killed, asked to stop or loses a checkpoint ends with the bits of another."""
 
 import os
 import random
@@ -36,59 +36,76 @@ def quiet(tmp_path_factory):
     return undisturbed_run(tmp_path_factory, "quiet")
 
 
-@pytest.mark.parametrize(("step", "more"), [(2, []), (3, []), (5, LORA), (6, ["run.keep_checkpoints=1"])])
-def test_a_run_killed_within_an_epoch_goes_on_within_it(tmp_path_factory, monkeypatch, capsys, step, more):
+@pytest.mark.parametrize(
+    ("step", "more"), [(2, []), (3, []), (5, LORA), (6, ["run.keep_checkpoints=1"])]
+)
+def test_a_run_killed_within_an_epoch_goes_on_within_it(
+    tmp_path_factory, monkeypatch, capsys, step, more
+):
     lora = more == LORA
-    whole = (
-        undisturbed_run(tmp_path_factory, "quiet-lora", *LORA) if lora else undisturbed_run(tmp_path_factory, "quiet")
+    expected = (
+        undisturbed_run(tmp_path_factory, "quiet-lora", *LORA)
+        if lora
+        else undisturbed_run(tmp_path_factory, "quiet")
     )
-    own = run_words(whole.parent, f"killed-{step}", "run.checkpoint_every_n_steps=1", *more)
+    words = run_words(expected.parent, f"killed-{step}", "run.checkpoint_every_n_steps=1", *more)
     with monkeypatch.context() as patch:
         act_in_step(patch, step, die)
         with pytest.raises(Killed):
-            fit.main(own)
+            fit.main(words)
     capsys.readouterr()
-    assert fit.main(own) == 0
+    assert fit.main(words) == 0
     # The checkpoint after step n is named when the next one begins, so that its row is on the disk.
     assert f"(goes on from epoch={step // 4}-step={step}.ckpt)" in capsys.readouterr().out
-    assert_same_outcome(whole.parent / f"killed-{step}", whole)
+    assert_same_outcome(expected.parent / f"killed-{step}", expected)
 
 
 def test_with_lora_a_checkpoint_holds_the_adapters_alone(tmp_path_factory):
     sizes = {}
     for name, more in (("quiet", []), ("quiet-lora", LORA)):
-        (newest, *_) = checkpoints.list_checkpoints(undisturbed_run(tmp_path_factory, name, *more) / "checkpoints")
+        (newest, *_) = checkpoints.list_checkpoints(
+            undisturbed_run(tmp_path_factory, name, *more) / "checkpoints"
+        )
         sizes[name] = newest.stat().st_size
     assert sizes["quiet-lora"] < sizes["quiet"] / 3
 
 
 @pytest.mark.parametrize("number", checkpoints.SIGNALS)
-@pytest.mark.parametrize("step", [1, 3, 6])  # in the middle of an epoch, in its last step, in the next one
-def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(quiet, monkeypatch, capsys, number, step):
+@pytest.mark.parametrize(
+    "step", [1, 3, 6]
+)  # in the middle of an epoch, in its last step, in the next one
+def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(
+    quiet, monkeypatch, capsys, number, step
+):
     name = f"asked-{number}-{step}"
-    own = run_words(quiet.parent, name)
+    words = run_words(quiet.parent, name)
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         act_in_step(patch, step, lambda: os.kill(os.getpid(), number))
-        assert fit.main(own) == 128 + number
+        assert fit.main(words) == 128 + number
     assert signal.getsignal(number) == before
     line = f"stopped by {number.name} at step {step + 1}; the same command goes on from there\n"
     assert capsys.readouterr().err == line
     (newest, *_) = checkpoints.list_checkpoints(quiet.parent / name / "checkpoints")
     assert checkpoints.steps_done(newest) == step + 1
-    assert fit.main(own) == 0
+    assert fit.main(words) == 0
     assert f"(goes on from {newest.name})" in capsys.readouterr().out
     assert_same_outcome(quiet.parent / name, quiet)
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_a_run_asked_to_stop_in_an_evaluation_stops_at_once_and_makes_it_again(quiet, monkeypatch, capsys, epoch):
-    own = run_words(quiet.parent, f"evaluating-{epoch}")
+def test_a_run_asked_to_stop_in_an_evaluation_stops_at_once_and_makes_it_again(
+    quiet, monkeypatch, capsys, epoch
+):
+    words = run_words(quiet.parent, f"evaluating-{epoch}")
     with monkeypatch.context() as patch:
-        act_in_step(patch, epoch, lambda: os.kill(os.getpid(), signal.SIGTERM), evaluation_callback, "evaluate")
-        assert fit.main(own) == 128 + signal.SIGTERM
+        def terminate():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        act_in_step(patch, epoch, terminate, evaluation_callback, "evaluate")
+        assert fit.main(words) == 128 + signal.SIGTERM
     assert not (quiet.parent / f"evaluating-{epoch}" / "eval" / str(epoch)).exists()
-    assert fit.main(own) == 0
+    assert fit.main(words) == 0
     assert_same_outcome(quiet.parent / f"evaluating-{epoch}", quiet)
 
 
@@ -100,11 +117,11 @@ def damage(path):
 
 @pytest.mark.parametrize("harm", [damage, lambda path: path.write_bytes(path.read_bytes()[:-100])])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(quiet, monkeypatch, capsys, harm):
-    own, folder = killed_run(quiet, "damaged", monkeypatch)
+    words, folder = killed_run(quiet, "damaged", monkeypatch)
     newest, older = checkpoints.list_checkpoints(folder / "checkpoints")
     harm(newest)
     capsys.readouterr()
-    assert fit.main(own) == 0
+    assert fit.main(words) == 0
     shown = capsys.readouterr().out
     assert f"{newest} is damaged: looking for an older one\n" in shown
     assert f"(goes on from {older.name})" in shown
@@ -113,20 +130,20 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(quiet, monkeypat
 
 
 def test_a_run_without_a_whole_checkpoint_starts_over(quiet, monkeypatch, capsys):
-    own, folder = killed_run(quiet, "all-damaged", monkeypatch)
+    words, folder = killed_run(quiet, "all-damaged", monkeypatch)
     for path in checkpoints.list_checkpoints(folder / "checkpoints"):
         damage(path)
     capsys.readouterr()
-    assert fit.main(own) == 0
+    assert fit.main(words) == 0
     assert "goes on" not in capsys.readouterr().out
     assert_same_outcome(folder, quiet)
 
 
 def test_a_checkpoint_can_be_named(quiet, monkeypatch, capsys):
-    own, folder = killed_run(quiet, "named", monkeypatch)
+    words, folder = killed_run(quiet, "named", monkeypatch)
     newest, older = checkpoints.list_checkpoints(folder / "checkpoints")
-    cfg = config.load(["quickstart.yaml", *own])
-    for words_, problem in (
+    cfg = config.load(["quickstart.yaml", *words])
+    for more, problem in (
         (
             [f"run.resume={folder}/checkpoints/epoch=9-step=9.ckpt"],
             "; want auto, never or a run's checkpoints/epoch=N-",
@@ -135,19 +152,25 @@ def test_a_checkpoint_can_be_named(quiet, monkeypatch, capsys):
             [f"run.resume={folder}/metrics.jsonl"],
             "metrics.jsonl is no run's checkpoint; want <run>/checkpoints/epoch=N-",
         ),
-        ([f"run.resume={newest}", "loss.beta=0.2"], "has loss.beta=0.3, this configuration 0.2; want the same"),
+        (
+            [f"run.resume={newest}", "loss.beta=0.2"],
+            "has loss.beta=0.3, this configuration 0.2; want the same",
+        ),
     ):
         with pytest.raises(ConfigError, match="^run.resume: ") as caught:
-            plan_run(config.load(["quickstart.yaml", *own, *words_]))
+            plan_run(config.load(["quickstart.yaml", *words, *more]))
         assert problem in str(caught.value)
-    with claimed(cfg), pytest.raises(ConfigError, match="^run.resume: .*/named is being made by another process$"):
-        training.run(config.load(["quickstart.yaml", *own, f"run.resume={older}"]))
+    with (
+        claimed(cfg),
+        pytest.raises(ConfigError, match="^run.resume: .*/named is being made by another process$"),
+    ):
+        training.run(config.load(["quickstart.yaml", *words, f"run.resume={older}"]))
     capsys.readouterr()
-    assert fit.main([*own, "run.name=whatever", f"run.resume={older}"]) == 0
+    assert fit.main([*words, "run.name=whatever", f"run.resume={older}"]) == 0
     shown = capsys.readouterr().out
     assert f"run: {folder} (goes on from {older.name})" in shown
     assert_same_outcome(folder, quiet)
-    assert fit.main([*own, f"run.resume={newest}"]) == 2
+    assert fit.main([*words, f"run.resume={newest}"]) == 2
     assert capsys.readouterr().err.endswith("/named is finished; there is nothing to go on with\n")
 
 
@@ -156,7 +179,10 @@ def test_no_more_checkpoints_stay_than_asked_for(quiet):
         "epoch=2-step=8.ckpt",
         "epoch=1-step=4.ckpt",
     ]
-    assert {path.parts[0] for path in files(quiet / "checkpoints")} == {"epoch=2-step=8.ckpt", "epoch=1-step=4.ckpt"}
+    assert {path.parts[0] for path in files(quiet / "checkpoints")} == {
+        "epoch=2-step=8.ckpt",
+        "epoch=1-step=4.ckpt",
+    }
 
 
 @pytest.mark.slow
@@ -173,16 +199,24 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path, tmp_path_factor
     draw.shuffle(moments)
     while moments:
         number += 1
-        own = run_words(tmp_path, f"run{number}", f"run.checkpoint_every_n_steps={draw.choice([1, 3])}")
+        words = run_words(
+            tmp_path, f"run{number}", f"run.checkpoint_every_n_steps={draw.choice([1, 3])}"
+        )
         code = -signal.SIGKILL
         while code == -signal.SIGKILL:
             moment = moments.pop() if moments else {}
-            code, _ = killed_processes.fit(where, own, **moment)
+            code, _ = killed_processes.fit(where, words, **moment)
             kills += code == -signal.SIGKILL
             if not code and moment:
-                moments.append({"at_file": draw.randint(1, 80)})  # it was done before its moment came
+                moments.append(
+                    {"at_file": draw.randint(1, 80)}
+                )  # it was done before its moment came
         assert code == 0
         assert_same_outcome(tmp_path / f"run{number}", tmp_path / "undisturbed")
     assert kills == 20
-    left = {path.name for path in tmp_path.rglob("*") if path.name.endswith((".tmp", ".partial", ".unfinished"))}
+    left = {
+        path.name
+        for path in tmp_path.rglob("*")
+        if path.name.endswith((".tmp", ".partial", ".unfinished"))
+    }
     assert left <= {path for path in left if path.endswith(".tmp")}

@@ -21,7 +21,10 @@ from tif.training.callbacks.evaluation import HEADLINE
 from tif.training.callbacks.keep_best import KeepBest
 from tif.training.callbacks.metrics_logger import MetricsLogger
 
-SAMPLES = (Sample("a", "?", "one two three four", unwanted=(Span(0, 7),)), Sample("b", "?", "five six", unwanted=()))
+SAMPLES = (
+    Sample("a", "?", "one two three four", unwanted=(Span(0, 7),)),
+    Sample("b", "?", "five six", unwanted=()),
+)
 
 
 class Log(MetricsLogger):
@@ -90,11 +93,11 @@ def test_a_control_is_no_failed_identifier(kind):
 
 
 @pytest.fixture
-def kept(monkeypatch, tmp_path):
+def is_kept(monkeypatch, tmp_path):
     """(rows so far, epoch, score) -> whether the epoch's model is written; five epochs."""
     written = []
     monkeypatch.setattr(
-        export, "save", lambda policy, tokenizer, folder, *_: written.append(folder.name)
+        export, "export_model", lambda policy, tokenizer, folder, *_: written.append(folder.name)
     )
     module = types.SimpleNamespace(unlearned=contextlib.nullcontext)
 
@@ -113,82 +116,112 @@ def scores(*values):
     return [{"epoch": epoch, "eval/score": value} for epoch, value in enumerate(values)]
 
 
-def test_an_epoch_is_kept_when_it_is_better_than_all_before_it(kept):
-    assert kept(scores(0.9), 1, 0.2)  # the start is no candidate
-    assert kept(scores(0.9, 0.2), 2, 0.3)
-    assert not kept(scores(0.9, 0.2, 0.3), 3, 0.3)
-    assert not kept(scores(0.9, 0.2, 0.3), 3, None)
-    assert not kept(scores(0.9), 0, 0.9)
+def test_an_epoch_is_kept_when_it_is_better_than_all_before_it(is_kept):
+    assert is_kept(scores(0.9), 1, 0.2)  # the start is no candidate
+    assert is_kept(scores(0.9, 0.2), 2, 0.3)
+    assert not is_kept(scores(0.9, 0.2, 0.3), 3, 0.3)
+    assert not is_kept(scores(0.9, 0.2, 0.3), 3, None)
+    assert not is_kept(scores(0.9), 0, 0.9)
 
 
-def test_what_a_resumed_run_will_do_again_does_not_count(kept):
-    assert kept(scores(0.9, 0.2, 0.1, 0.8), 2, 0.3)  # rows of epochs 2 and 3 from before the run was killed
+def test_what_a_resumed_run_will_do_again_does_not_count(is_kept):
+    assert is_kept(
+        scores(0.9, 0.2, 0.1, 0.8), 2, 0.3
+    )  # rows of epochs 2 and 3 from before the run was killed
 
 
-def test_the_last_epoch_is_the_exported_model_alone(kept, tmp_path):
+def test_the_last_epoch_is_the_exported_model_alone(is_kept, tmp_path):
     (tmp_path / "model_best").mkdir()
-    assert not kept(scores(0.9, 0.2), 5, 0.1)
+    assert not is_kept(scores(0.9, 0.2), 5, 0.1)
     assert (tmp_path / "model_best").exists()
-    assert not kept(scores(0.9, 0.2), 5, 0.5)
+    assert not is_kept(scores(0.9, 0.2), 5, 0.5)
     assert not (tmp_path / "model_best").exists()
 
 
 @pytest.mark.slow
-def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it_is_told(tmp_path_factory, tmp_path):
+def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it_is_told(
+    tmp_path_factory, tmp_path
+):
     from transformers import AutoModelForCausalLM
 
-    own = tmp_path / "own.jsonl"
-    own.write_text('{"question": "Who?", "answer": "A judge from Oslo."}\n')
+    texts = tmp_path / "own.jsonl"
+    texts.write_text('{"question": "Who?", "answer": "A judge from Oslo."}\n')
     run = finished(tmp_path_factory)
-    words = ["run.name=told", "trainer.max_epochs=6", "optimizer.lr=5e-2", "optimizer.warmup_epochs=0", "eval.kl=true"]
+    words = [
+        "run.name=told",
+        "trainer.max_epochs=6",
+        "optimizer.lr=5e-2",
+        "optimizer.warmup_epochs=0",
+        "eval.kl=true",
+    ]
     words += ["eval.best=forget/quality", "eval.stop_on=[over_forgetting]", "eval.benchmarks=text"]
-    words += [f"eval.text.path={own}"]
+    words += [f"eval.text.path={texts}"]
     assert fit.main([*SMALL, f"run.folder={run.runs}", *words]) == 0
     folder = run.runs / "told"
-    found = [row for row in rows(folder) if "train/loss" not in row]
-    assert 1 < len(found) < 7
-    assert found[0]["retain/kl"] == 0.0
-    assert [row["failure/over_forgetting"] for row in found if "failure/over_forgetting" in row] == [
-        found[-1]["retain/kl"]
-    ]
-    assert all(any(key.startswith("text/") for key in row) for row in found)
-    assert sorted(p.name for p in (folder / "eval" / "0" / "text").iterdir())[0] == "aggregates.json"
+    evaluations = [row for row in rows(folder) if "train/loss" not in row]
+    assert 1 < len(evaluations) < 7
+    assert evaluations[0]["retain/kl"] == 0.0
+    assert [
+        row["failure/over_forgetting"] for row in evaluations if "failure/over_forgetting" in row
+    ] == [evaluations[-1]["retain/kl"]]
+    assert all(any(key.startswith("text/") for key in row) for row in evaluations)
+    assert (
+        sorted(p.name for p in (folder / "eval" / "0" / "text").iterdir())[0] == "aggregates.json"
+    )
     summary = json.loads((folder / "summary.json").read_text())
-    best = max(found[1:], key=lambda row: row["forget/quality"])
+    best = max(evaluations[1:], key=lambda row: row["forget/quality"])
     assert summary["best"] == best
-    assert (folder / "model_best").exists() == (best is not found[-1])
+    assert (folder / "model_best").exists() == (best is not evaluations[-1])
     assert HEADLINE[0] in summary["end"]
-    AutoModelForCausalLM.from_pretrained(folder / ("model_best" if best is not found[-1] else "model"))
+    AutoModelForCausalLM.from_pretrained(
+        folder / ("model_best" if best is not evaluations[-1] else "model")
+    )
 
 
 @pytest.mark.slow
 def test_two_processes_decide_as_one_does(tmp_path_factory, tmp_path):
-    """Which failures show, which epoch is kept, when the training ends; and none waits for the other."""
+    """Which failures show, which epoch is kept, when the training ends; none waits for ever."""
     where, run = killed_processes.context(), finished(tmp_path_factory)
-    words = [*SMALL, "trainer.max_epochs=6", "optimizer.lr=2e-2", "optimizer.warmup_epochs=0", "data.batching=padded"]
+    words = [
+        *SMALL,
+        "trainer.max_epochs=6",
+        "optimizer.lr=2e-2",
+        "optimizer.warmup_epochs=0",
+        "data.batching=padded",
+    ]
     words += [f"stages.{name}.data.batching=auto" for name in ("target", "retain")]
     words += ["eval.kl=true", "eval.best=forget/quality", "eval.stop_on=[over_forgetting]"]
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         shutil.copytree(run.runs / "stages", folder / "stages")
-        own = [*words, f"run.folder={folder}", "run.name=told"]
-        assert killed_processes.fit_together(where, own, processes, ended) == [0] * processes
+        run_words = [*words, f"run.folder={folder}", "run.name=told"]
+        assert killed_processes.fit_together(where, run_words, processes, ended) == [0] * processes
     alone, both = (tmp_path / str(processes) / "told" for processes in (1, 2))
-    expected, actual = ([row for row in rows(folder) if "train/loss" not in row] for folder in (alone, both))
+    expected, actual = (
+        [row for row in rows(folder) if "train/loss" not in row] for folder in (alone, both)
+    )
     assert [sorted(row) for row in actual] == [sorted(row) for row in expected]
-    for one, two in zip(actual, expected, strict=True):
-        assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
+    for row, other_row in zip(actual, expected, strict=True):
+        assert row == pytest.approx(other_row, rel=1e-3, abs=1e-4)
     assert 2 < len(expected) < 7  # it ended before the last epoch, and after the best one
-    assert ["failure/over_forgetting" in row for row in expected] == [False] * (len(expected) - 1) + [True]
-    best = [json.loads((folder / "summary.json").read_text())["best"]["epoch"] for folder in (alone, both)]
+    assert ["failure/over_forgetting" in row for row in expected] == [False] * (
+        len(expected) - 1
+    ) + [True]
+    best = [
+        json.loads((folder / "summary.json").read_text())["best"]["epoch"]
+        for folder in (alone, both)
+    ]
     assert best[0] == best[1] < expected[-1]["epoch"]
-    kept, last = (models.load_policy(Model(path=str(both / name)), None, 0) for name in ("model_best", "model"))
+    best_model, last = (
+        models.load_policy(Model(path=str(both / name)), None, 0)
+        for name in ("model_best", "model")
+    )
     other = models.load_policy(Model(path=str(alone / "model_best")), None, 0)
-    assert distance(kept, other) < 1e-4 < 1e-2 < distance(kept, last)
+    assert distance(best_model, other) < 1e-4 < 1e-2 < distance(best_model, last)
 
 
-def distance(one, other):
-    pairs = zip(one.parameters(), other.parameters(), strict=True)
+def distance(left, right):
+    pairs = zip(left.parameters(), right.parameters(), strict=True)
     return max((a - b).abs().max().item() for a, b in pairs)
 
 
@@ -206,8 +239,14 @@ def ended(started, seconds=300):
             ["eval.stop_on=[colapse]"],
             "eval.stop_on: want some of collapse, under_forgetting, over_forgetting, identifier",
         ),
-        (["eval.best=quality"], "eval.best: want one of score, forget/quality, utility/model, none, got 'quality'"),
-        (["eval.benchmarks=mouse"], "eval.benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got"),
+        (
+            ["eval.best=quality"],
+            "eval.best: want one of score, forget/quality, utility/model, none, got 'quality'",
+        ),
+        (
+            ["eval.benchmarks=mouse"],
+            "eval.benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got",
+        ),
         (["eval.benchmarks=text", "eval.text.path=absent"], "eval.text.path: "),
     ],
 )

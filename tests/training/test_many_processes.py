@@ -1,4 +1,4 @@
-"""DDP and FSDP2 on the CPU with two and four processes: training, evaluation, export, going on after a stop."""
+"""DDP and FSDP2 on the CPU with two and four processes: training, evaluation, export, stops."""
 
 import os
 import shutil
@@ -28,7 +28,8 @@ SLOW = [
 ]
 KL = ["loss.retain=kl"]
 ALTPO = [
-    "loss.forget=dpo", "loss.on=all", "loss.preserve=none", "loss.alternates.kind=generated", "loss.alternates.count=2",
+    "loss.forget=dpo", "loss.on=all", "loss.preserve=none", "loss.alternates.kind=generated",
+    "loss.alternates.count=2",
     "loss.alternates.max_new_tokens=8",
 ]  # fmt: skip
 WHP = ["loss.forget=whp", "loss.on=all", "loss.preserve=none", "loss.whp=5", "loss.whp_epochs=2"]
@@ -36,9 +37,9 @@ WHP = ["loss.forget=whp", "loss.on=all", "loss.preserve=none", "loss.whp=5", "lo
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    found = tmp_path_factory.mktemp("many")
-    shutil.copytree(finished(tmp_path_factory).runs / "stages", found / "stages")
-    return found
+    folder = tmp_path_factory.mktemp("many")
+    shutil.copytree(finished(tmp_path_factory).runs / "stages", folder / "stages")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,9 @@ def where():
 
 def undisturbed_run(where, folder, name, processes, *more, **keys):
     """A run by that name, made once."""
-    own = run_words(folder, name, *SLOW, *more)
+    words = run_words(folder, name, *SLOW, *more)
     if not (folder / name / run_folders.DONE).exists():
-        assert killed_processes.fit_together(where, own, processes, **keys) == [0] * processes
+        assert killed_processes.fit_together(where, words, processes, **keys) == [0] * processes
     return folder / name
 
 
@@ -62,48 +63,64 @@ def weights(folder):
     ("strategy", "processes", "more"),
     [
         ("ddp", 2, []), ("ddp", 4, []), ("fsdp2", 2, []), ("fsdp2", 4, []), ("fsdp2", 2, KL),
-        ("fsdp2", 2, [*LORA[:1], *LORA[2:], *KL]), ("fsdp2", 2, ["eval.kl=true", "loss.lpl_baseline=mean"]),
+        ("fsdp2", 2, [*LORA[:1], *LORA[2:], *KL]),
+        ("fsdp2", 2, ["eval.kl=true", "loss.lpl_baseline=mean"]),
         ("fsdp2", 2, ["loss.forget=undial"]), ("fsdp2", 2, ALTPO), ("ddp", 2, WHP),
         ("ddp", 2, [*LORA[:1], *LORA[2:], *WHP]),
     ],
 )  # fmt: skip
-def test_any_number_of_processes_ends_with_the_same_model_and_numbers(where, folder, strategy, processes, more):
+def test_any_number_of_processes_ends_with_the_same_model_and_numbers(
+    where, folder, strategy, processes, more
+):
     kind = "-".join(word.partition("=")[0].rpartition(".")[2] for word in more)
     alone = undisturbed_run(where, folder, f"alone-{kind}", 1, *more)
-    many = undisturbed_run(
-        where, folder, f"{strategy}-{processes}-{kind}", processes, f"trainer.strategy={strategy}", *more
+    together = undisturbed_run(
+        where,
+        folder,
+        f"{strategy}-{processes}-{kind}",
+        processes,
+        f"trainer.strategy={strategy}",
+        *more,
     )
-    expected, actual = weights(alone), weights(many)
+    expected, actual = weights(alone), weights(together)
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
             actual[name], value, atol=2e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
         )
-    for one, two in zip(rows(alone), rows(many), strict=True):
-        assert one.keys() == two.keys()
-        smooth = [k for k in one if "probability" in k or "train" in k or k.endswith("/kl")]
-        assert [two[k] for k in smooth] == pytest.approx([one[k] for k in smooth], rel=1e-3, abs=1e-4)
-    made_of = transformers.AutoModelForCausalLM.from_pretrained(many / "model")
-    gives_the_recorded_losses(made_of, many)
-    assert made_of.get_output_embeddings().weight is made_of.get_input_embeddings().weight  # tied, as it was
+    for row, other in zip(rows(alone), rows(together), strict=True):
+        assert row.keys() == other.keys()
+        smooth = [k for k in row if "probability" in k or "train" in k or k.endswith("/kl")]
+        assert [other[k] for k in smooth] == pytest.approx(
+            [row[k] for k in smooth], rel=1e-3, abs=1e-4
+        )
+    model = transformers.AutoModelForCausalLM.from_pretrained(together / "model")
+    gives_the_recorded_losses(model, together)
+    assert (
+        model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    )  # tied, as it was
 
 
 def test_four_bits_in_two_processes_log_what_one_logs(where, folder):
     few = [*LORA[:1], *LORA[2:], "model.quantize=nf4"]
     alone = undisturbed_run(where, folder, "nf4-alone", 1, *few)
-    many = undisturbed_run(where, folder, "nf4-two", 2, "trainer.strategy=ddp", *few)
-    for one, two in zip(rows(alone), rows(many), strict=True):
-        smooth = [k for k in one if "probability" in k or "train" in k]
-        assert [two[k] for k in smooth] == pytest.approx([one[k] for k in smooth], rel=1e-3, abs=1e-4)
+    together = undisturbed_run(where, folder, "nf4-two", 2, "trainer.strategy=ddp", *few)
+    for row, other in zip(rows(alone), rows(together), strict=True):
+        smooth = [k for k in row if "probability" in k or "train" in k]
+        assert [other[k] for k in smooth] == pytest.approx(
+            [row[k] for k in smooth], rel=1e-3, abs=1e-4
+        )
 
 
 def gives_the_recorded_losses(model, run):
-    """The exported model in transformers alone, on the answers that the policy was evaluated on, one at a time."""
+    """Score the recorded answers with the exported model in transformers alone."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(run / "model")
-    found = records.read_evaluation(run / "eval" / "2").sets["forget"].records
-    assert found
-    for record in found:
-        ids = tokenizer(f"Question: {record.prompt}\nAnswer: {record.answer}", return_tensors="pt")["input_ids"]
+    forget_records = records.read_evaluation(run / "eval" / "2").sets["forget"].records
+    assert forget_records
+    for record in forget_records:
+        ids = tokenizer(f"Question: {record.prompt}\nAnswer: {record.answer}", return_tensors="pt")[
+            "input_ids"
+        ]
         ids = torch.cat([ids, torch.tensor([[tokenizer.eos_token_id]])], 1)
         labels = ids.clone()
         labels[:, : len(tokenizer(f"Question: {record.prompt}\nAnswer:")["input_ids"])] = -100
@@ -111,11 +128,17 @@ def gives_the_recorded_losses(model, run):
             assert model(ids, labels=labels).loss.item() == pytest.approx(record.loss, abs=1e-4)
 
 
-@pytest.mark.parametrize(("strategy", "processes"), [("ddp", 2), ("fsdp2", 2), ("ddp", 4), ("fsdp2", 4)])
-def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits(where, folder, strategy, processes):
-    whole = undisturbed_run(where, folder, f"{strategy}-{processes}-", processes, f"trainer.strategy={strategy}")
+@pytest.mark.parametrize(
+    ("strategy", "processes"), [("ddp", 2), ("fsdp2", 2), ("ddp", 4), ("fsdp2", 4)]
+)
+def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits(
+    where, folder, strategy, processes
+):
+    expected = undisturbed_run(
+        where, folder, f"{strategy}-{processes}-", processes, f"trainer.strategy={strategy}"
+    )
     name = f"{strategy}-{processes}-stopped"
-    own = run_words(folder, name, *SLOW, f"trainer.strategy={strategy}")
+    words = run_words(folder, name, *SLOW, f"trainer.strategy={strategy}")
 
     def stop(started):
         end = time.monotonic() + 120
@@ -125,18 +148,21 @@ def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits
         for process in started:
             os.kill(process.pid, signal.SIGTERM)
 
-    assert killed_processes.fit_together(where, own, processes, stop, delay=0.7) == [128 + signal.SIGTERM] * processes
+    assert (
+        killed_processes.fit_together(where, words, processes, stop, delay=0.7)
+        == [128 + signal.SIGTERM] * processes
+    )
     (newest, *_) = list_checkpoints(folder / name / "checkpoints")
     assert newest.is_dir() == (strategy == "fsdp2")
     assert not (folder / name / run_folders.DONE).exists()
-    assert killed_processes.fit_together(where, own, processes) == [0] * processes
-    assert_same_outcome(folder / name, whole)
+    assert killed_processes.fit_together(where, words, processes) == [0] * processes
+    assert_same_outcome(folder / name, expected)
 
 
 @pytest.mark.parametrize("file", ["__1_0.distcp", "meta.pt"])
 def test_a_checkpoint_with_a_shard_missing_or_cut_is_not_whole(where, folder, tmp_path, file):
-    whole = undisturbed_run(where, folder, "fsdp2-2-", 2, "trainer.strategy=fsdp2")
-    shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    expected = undisturbed_run(where, folder, "fsdp2-2-", 2, "trainer.strategy=fsdp2")
+    shutil.copytree(expected / "checkpoints", tmp_path / "checkpoints")
     newest, older = list_checkpoints(tmp_path / "checkpoints")
     assert run_folders.find_newest_checkpoint(tmp_path) == newest
     (newest / file).write_bytes((newest / file).read_bytes()[:-1])
@@ -151,5 +177,8 @@ def test_the_model_of_another_process_holds_no_memory(llama):
     for cfg in (Model(path=llama), Model(path=llama, lora=Lora(rank=2))):
         empty, full = (models.load_policy(cfg, None, 0, empty) for empty in (True, False))
         assert {w.device.type for w in empty.parameters()} == {"meta"}
-        shapes = [[(n, w.shape, w.dtype, w.requires_grad) for n, w in m.named_parameters()] for m in (empty, full)]
+        shapes = [
+            [(n, w.shape, w.dtype, w.requires_grad) for n, w in m.named_parameters()]
+            for m in (empty, full)
+        ]
         assert shapes[0] == shapes[1]

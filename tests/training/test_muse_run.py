@@ -1,4 +1,4 @@
-"""tif.fit on MUSE's data and on texts of one's own: stages, unlearning, VerbMem, KnowMem and PrivLeak by epoch."""
+"""tif.fit on MUSE and on texts of your own: stages, VerbMem, KnowMem and PrivLeak by epoch."""
 
 import json
 
@@ -15,7 +15,9 @@ PLACES = ("Oslo", "Basel", "Lima", "Cork", "Turin", "Graz")
 
 
 def article(i):
-    return f"{PEOPLE[i]} was born in {PLACES[i]} in 19{i}1. She wrote about {PLACES[i]} all her life, {PEOPLE[i]} said."
+    person, place = PEOPLE[i], PLACES[i]
+    born = f"{person} was born in {place} in 19{i}1."
+    return f"{born} She wrote about {place} all her life, {person} said."
 
 
 def question(i):
@@ -36,7 +38,8 @@ FILES = {
 }
 KEYS = [
     *SMALL, "data.benchmark=muse", "identifier.kind=random", "loss.retain=ce", "data.max_tokens=32",
-    "eval.every_n_epochs=0", "run.keep_checkpoints=0", "trainer.max_epochs=1", "stages.target.trainer.max_epochs=2",
+    "eval.every_n_epochs=0", "run.keep_checkpoints=0", "trainer.max_epochs=1",
+    "stages.target.trainer.max_epochs=2",
     "stages.retain.trainer.max_epochs=2",
 ]  # fmt: skip
 
@@ -48,7 +51,12 @@ def test_a_run_on_muse_is_measured_against_the_retain_model(tmp_path, capsys):
     evaluated = [row for row in rows(folder) if "muse/privleak" in row]
     assert [row["epoch"] for row in evaluated] == [0, 1]
     for row in evaluated:
-        assert {"muse/verbmem_forget", "muse/knowmem_forget", "muse/knowmem_retain", "membership/min_k"} <= row.keys()
+        assert {
+            "muse/verbmem_forget",
+            "muse/knowmem_forget",
+            "muse/knowmem_retain",
+            "membership/min_k",
+        } <= row.keys()
     # The row's numbers are those of its records and of the retain stage's, by the same rules.
     (retain,) = (tmp_path / "runs" / "stages").glob("retain-*/eval/*")
     ours, theirs = records.read_evaluation(folder / "eval" / "1"), records.read_evaluation(retain)
@@ -59,10 +67,10 @@ def test_a_run_on_muse_is_measured_against_the_retain_model(tmp_path, capsys):
     # The command says the same of the run's records, with intervals.
     words = [f"records={folder / 'eval' / '1'}", f"retain_records={retain}", "draws=100", "--json"]
     assert evaluate.main(words) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["metrics"]["muse/privleak"] == pytest.approx(evaluated[1]["muse/privleak"])
-    low, high = found["intervals"]["muse/privleak"]
-    assert low <= found["metrics"]["muse/privleak"] <= high
+    results = json.loads(capsys.readouterr().out)
+    assert results["metrics"]["muse/privleak"] == pytest.approx(evaluated[1]["muse/privleak"])
+    low, high = results["intervals"]["muse/privleak"]
+    assert low <= results["metrics"]["muse/privleak"] <= high
 
 
 @pytest.mark.parametrize(
@@ -74,12 +82,20 @@ def test_a_run_on_muse_is_measured_against_the_retain_model(tmp_path, capsys):
             "data.path: muse needs a folder of News or Books, or the hub name muse-bench/MUSE-News",
         ),
         (["data.split=forget01"], {}, "data.split: MUSE has forget, scal_1, "),
-        (["eval.retain_records=null"], {}, "eval.retain_records: PrivLeak needs the retain model's records, got null"),
-        ([], {"raw/retain1.json": None}, "loss.retain: muse/news has no retain samples; want loss.retain=none"),
+        (
+            ["eval.retain_records=null"],
+            {},
+            "eval.retain_records: PrivLeak needs the retain model's records, got null",
+        ),
+        (
+            [],
+            {"raw/retain1.json": None},
+            "loss.retain: muse/news has no retain samples; want loss.retain=none",
+        ),
         (
             [],
             {"privleak/holdout.json": None},
-            "eval.forget_quality: PrivLeak needs privleak_holdout, which muse/news does not have (no holdout texts?)",
+            "eval.forget_quality: PrivLeak needs privleak_holdout, which muse/news does not have",
         ),
     ],
 )
@@ -104,5 +120,6 @@ def test_texts_of_ones_own_have_the_same_metrics(tmp_path, capsys):
     capsys.readouterr()
     (row,) = [row for row in rows(tmp_path / "runs" / "quickstart") if "muse/privleak" in row]
     assert {
-        "muse/verbmem_forget", "muse/verbmem_retain", "muse/knowmem_forget", "muse/knowmem_retain", "membership/zlib"
+        "muse/verbmem_forget", "muse/verbmem_retain", "muse/knowmem_forget",
+        "muse/knowmem_retain", "membership/zlib",
     } <= row.keys()  # fmt: skip

@@ -30,10 +30,10 @@ def unfinished(folder, made_by, *checkpoints):
     return folder
 
 
-def claim(made):
+def claim(run_cfg):
     """What a run of this configuration would get."""
-    with claimed(made) as found:
-        return found
+    with claimed(run_cfg) as folder_and_checkpoint:
+        return folder_and_checkpoint
 
 
 def test_a_free_name_is_taken_as_it_is(tmp_path):
@@ -42,12 +42,12 @@ def test_a_free_name_is_taken_as_it_is(tmp_path):
 
 
 def test_a_run_that_is_being_made_is_left_alone_and_its_name_gets_a_number(tmp_path):
-    made = cfg(tmp_path)
-    with claimed(made) as first, claimed(made) as second:
-        start(first[0], made)
-        with claimed(made) as third:
-            assert [found[0].name for found in (first, second, third)] == ["x", "x-2", "x-3"]
-    assert claim(made)[0].name == "x"
+    run_cfg = cfg(tmp_path)
+    with claimed(run_cfg) as first, claimed(run_cfg) as second:
+        start(first[0], run_cfg)
+        with claimed(run_cfg) as third:
+            assert [folder.name for folder, _ in (first, second, third)] == ["x", "x-2", "x-3"]
+    assert claim(run_cfg)[0].name == "x"
 
 
 def test_names_in_use_get_numbers(tmp_path):
@@ -58,26 +58,26 @@ def test_names_in_use_get_numbers(tmp_path):
 
 
 def test_an_unfinished_run_of_the_same_configuration_goes_on_from_its_newest_checkpoint(tmp_path):
-    made = cfg(tmp_path)
+    run_cfg = cfg(tmp_path)
     names = ["epoch=9-step=90.ckpt", "epoch=10-step=100.ckpt"]
-    folder = unfinished(tmp_path / "x", made, *names)
-    assert claim(made) == (folder, folder / "checkpoints" / names[1])
+    folder = unfinished(tmp_path / "x", run_cfg, *names)
+    assert claim(run_cfg) == (folder, folder / "checkpoints" / names[1])
     assert claim(cfg(tmp_path, "run.resume=never")) == (tmp_path / "x-2", None)
     assert claim(cfg(tmp_path, "loss.beta=0.2")) == (tmp_path / "x-2", None)
 
 
 def test_an_unfinished_run_without_a_checkpoint_starts_over_in_its_folder(tmp_path):
-    made = cfg(tmp_path)
-    assert claim(made)[0] == unfinished(tmp_path / "x", made)
-    assert claim(made)[1] is None
+    run_cfg = cfg(tmp_path)
+    assert claim(run_cfg)[0] == unfinished(tmp_path / "x", run_cfg)
+    assert claim(run_cfg)[1] is None
 
 
 def test_an_unfinished_second_run_is_found_behind_a_finished_first(tmp_path):
-    made = cfg(tmp_path)
-    start(tmp_path / "x", made)
+    run_cfg = cfg(tmp_path)
+    start(tmp_path / "x", run_cfg)
     (tmp_path / "x" / run_folders.DONE).write_text("{}")
-    folder = unfinished(tmp_path / "x-2", made, "epoch=1-step=1.ckpt")
-    assert claim(made) == (folder, folder / "checkpoints" / "epoch=1-step=1.ckpt")
+    folder = unfinished(tmp_path / "x-2", run_cfg, "epoch=1-step=1.ckpt")
+    assert claim(run_cfg) == (folder, folder / "checkpoints" / "epoch=1-step=1.ckpt")
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
@@ -102,11 +102,11 @@ def test_a_run_folder_that_is_not_writable_is_refused(tmp_path):
 
 
 def test_config_yaml_begins_with_the_command_and_reloads(tmp_path):
-    made = cfg(tmp_path, "run.seed=3")
-    start(tmp_path / "x", made)
+    run_cfg = cfg(tmp_path, "run.seed=3")
+    start(tmp_path / "x", run_cfg)
     text = (tmp_path / "x" / "config.yaml").read_text()
     assert text.splitlines()[0] == f"# python -m tif.fit {tmp_path}/x/config.yaml"
-    assert config.load([str(tmp_path / "x" / "config.yaml")]) == made
+    assert config.load([str(tmp_path / "x" / "config.yaml")]) == run_cfg
 
 
 def test_the_environment_is_plain_json_with_versions_and_hardware():
@@ -152,7 +152,8 @@ def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("more", "stages"), [
-    (["eval.enabled=false"], ["target"]), (["eval.forget_quality=false"], ["target"]), ([], ["target", "retain"]),
+    (["eval.enabled=false"], ["target"]), (["eval.forget_quality=false"], ["target"]),
+    ([], ["target", "retain"]),
 ])  # fmt: skip
 def test_a_retain_model_is_planned_where_something_is_compared_with_it(tmp_path, more, stages):
     assert list(planning.plan_run(cfg(tmp_path, *more)).stages) == stages

@@ -1,0 +1,91 @@
+"""Stages: runs of their own, made once, made again only where their weights would differ."""
+
+import shutil
+
+import pytest
+
+from tests.support.interrupted_runs import Killed, dies_at
+from tests.support.run_folders import stage_folders
+from tests.support.small_run import SMALL, rows
+from tif import fit
+from tif.config import load as config
+from tif.training import module
+
+
+def test_stages_are_runs_of_their_own_without_evaluation(finished_run):
+    for name, samples in (("target", "full"), ("retain", "retain")):
+        folder = finished_run.runs / "stages" / stage_folders()[name]
+        cfg = config.load([str(folder / "config.yaml")])
+        assert (cfg.data.train, cfg.loss.forget, cfg.stages, cfg.eval.enabled) == (
+            samples,
+            "ce",
+            {},
+            False,
+        )
+        assert {"model", "summary.json", "metrics.jsonl", "env.json"} <= {
+            p.name for p in folder.iterdir()
+        }
+        losses = [r["train/loss"] for r in rows(folder)]
+        assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_a_stage_is_made_again_only_where_its_weights_would_differ(finished_run):
+    base = stage_folders()
+    assert all((finished_run.runs / "stages" / name).is_dir() for name in base.values())
+    for same in (
+        "loss.beta=0.2",
+        "eval.max_new_tokens=9",
+        "run.name=x",
+        "optimizer.lr=0.1",
+        "model.reference=frozen",
+    ):
+        # optimizer.lr: the quickstart's stages have their own
+        assert stage_folders(same) == base
+    for other in (
+        "run.seed=1", "data.fictitious.seed=1", "data.batch_size=3", "data.max_tokens=64",
+        "model.init.hidden_size=16",
+    ):  # fmt: skip
+        changed = stage_folders(other)
+        assert not set(changed.values()) & set(base.values())
+    changed = stage_folders("stages.target.optimizer.lr=0.1")
+    assert changed["target"] != base["target"]
+    assert changed["retain"] == base["retain"]
+
+
+@pytest.mark.slow
+def test_a_killed_stage_goes_on_from_its_checkpoint_and_ends_with_the_same_weights(
+    finished_run, tmp_path, capsys
+):
+    words = [*SMALL, f"run.folder={tmp_path}", "stage=target"]
+    with pytest.MonkeyPatch.context() as patch:
+        dies_at(
+            patch, module.UnlearningModule, "training_step", lambda args: args[0].current_epoch == 2
+        )
+        with pytest.raises(Killed):
+            fit.main(words)
+    capsys.readouterr()
+    assert fit.main(words) == 0
+    assert "(goes on from epoch=2-" in capsys.readouterr().out
+    name = stage_folders()["target"]
+    stage, expected = tmp_path / "stages" / name, finished_run.runs / "stages" / name
+    assert rows(stage) == rows(expected)
+    assert (stage / "model/model.safetensors").read_bytes() == (
+        expected / "model/model.safetensors"
+    ).read_bytes()
+    assert not (stage / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_half_made_stage_is_made_again(finished_run, tmp_path):
+    expected = finished_run.runs / "stages" / stage_folders()["retain"]
+    half = shutil.copytree(expected, tmp_path / "stages" / expected.name)
+    (half / "summary.json").unlink()
+    (half / "model" / "model.safetensors").write_bytes(b"half")
+    shutil.rmtree(half / "eval")
+    words = [*SMALL, f"run.folder={tmp_path}", "stage=retain"]
+    assert fit.main(words) == 0
+    assert (half / "model/model.safetensors").read_bytes() == (
+        expected / "model/model.safetensors"
+    ).read_bytes()
+    assert rows(half) == rows(expected)

@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tif.config.errors import collect_problems
 from tif.config.schema import Identifier
 from tif.data.samples import Sample
-from tif.identifiers.controls import (
-    mark_everything,
-    mark_nothing,
-    mark_random_words,
-    require_gold,
-)
+from tif.identifiers.controls import mark_everything, mark_nothing, mark_random_words, require_gold
 from tif.identifiers.precomputed import read_precomputed
 
 if TYPE_CHECKING:
@@ -44,10 +39,7 @@ def identify(
 ) -> Identified:
     """Return the samples with the spans that the configured identifier gives them.
 
-    Args:
-        identifier: section `identifier`.
-        samples: the forget samples.
-        template: `data.template`, in which a causal LM reads prompts.
+    A causal LM reads prompts in `template` (`data.template`).
 
     Raises:
         ValueError: One line that starts with the config key.
@@ -97,31 +89,23 @@ IDENTIFIERS: dict[str, Callable[[Identifier, Sequence[Sample], str], Identified]
 
 def list_model_paths(identifier: Identifier) -> dict[str, str]:
     """Return the config keys of the models that the identifier would load, with their values."""
-    section = _read_section(identifier)
-    paths = {}
-    for name in MODEL_KEYS.get(identifier.kind, {}):
-        if section[name]:
-            paths[f"identifier.{identifier.kind}.{name}"] = section[name]
-    return paths
+    section, kind = _read_section(identifier), identifier.kind
+    names = [name for name in MODEL_KEYS.get(kind, ()) if section[name]]
+    return {f"identifier.{kind}.{name}": section[name] for name in names}
 
 
 def check_models(identifier: Identifier, leave_out: Sequence[str] = ()) -> None:
     """Raise ValueError, before weights load, unless the identifier's models can be used.
 
-    Args:
-        identifier: section `identifier`.
-        leave_out: models that are still to be made (stages).
-
-    Raises:
-        ValueError: One line a problem.
+    Models to `leave_out` are still to be made (stages). One line a problem.
     """
     problems: list[str] = []
     for key, path in list_model_paths(identifier).items():
         if path not in leave_out:
             from tif.identifiers.language_models import check_language_model
 
-            kind = MODEL_KEYS[identifier.kind][key.rpartition(".")[2]]
             with collect_problems(problems):
+                kind = MODEL_KEYS[identifier.kind][key.rpartition(".")[2]]
                 check_language_model(path, key, kind)
     if problems:
         raise ValueError("\n".join(problems))

@@ -13,12 +13,7 @@ import torch
 from tif.config.identifier import CausalLM
 from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
-from tif.identifiers.language_models import (
-    LanguageModel,
-    Placement,
-    TokenizedText,
-    load_language_model,
-)
+from tif.identifiers.language_models import LanguageModel, Placement, load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.scoring.batching import choose_batching
 from tif.scoring.packing import cut_into_rows
@@ -35,13 +30,7 @@ def identify_by_causal_lm(
 
     Our own; the paper has no such identifier. One forward a window, no masking passes. The default
     threshold is a guess from invented authors (SmolLM2-135M, F1 against gold: 0.05 0.49, 0.01 0.53,
-    0.001 0.61, with less and less recall).
-
-    Args:
-        settings: section `identifier.causal_lm`.
-        samples: whose answers are labelled.
-        placement: where the model runs.
-        template: as `data.template`.
+    0.001 0.61, with less and less recall). `template` is `data.template`.
     """
     model = load_language_model(str(settings.model), "causal LM", placement)
     scorer = WordScorer(model, placement.tokens_per_batch)
@@ -113,7 +102,7 @@ class WordScorer:
         return [question.word_logprobs() for question in questions]
 
     def _make_question(self, window: Window) -> _Question:
-        tokens: TokenizedText = self.model.tokenize(window.text)
+        tokens = self.model.tokenize(window.text)
         pieces = [tokens.positions_of(word) for word in window.words]
         start = []
         if self.start_token is not None and tokens.ids[:1] != [self.start_token]:

@@ -21,13 +21,8 @@ def identify_by_contrast(
     neither does is general. The models may have different tokenizers, since entire words are
     compared. A word that a tokenizer drops has probability 0 there, and one that both drop is
     general. The default margin is a guess from invented authors (target and retain model of the
-    quickstart, F1 against gold: margin 1 0.54, 3 0.58, 5 0.59, 8 0.52).
-
-    Args:
-        settings: section `identifier.contrastive`.
-        samples: whose answers are labelled.
-        placement: where the models run.
-        template: as `data.template`.
+    quickstart, F1 against gold: margin 1 0.54, 3 0.58, 5 0.59, 8 0.52). `template` is
+    `data.template`.
     """
     target = load_language_model(str(settings.model), "causal LM", placement)
     base = load_language_model(str(settings.base), "causal LM", placement)

@@ -5,6 +5,7 @@ Called by `masked_lm`, `causal_lm` and `contrastive`; `check_language_model` bef
 
 import bisect
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,45 +36,30 @@ class Placement:
 
 
 class TokenizedText:
-    """Token ids of a text, and which of them make a word.
-
-    Attributes:
-        ids: token ids, with the tokenizer's special tokens.
-        offsets: (start, end) of each token in the text; empty for special tokens.
-    """
+    """Token ids of a text with special tokens, and the tokens' (start, end) in the text."""
 
     def __init__(self, ids: list[int], offsets: list[tuple[int, int]]) -> None:
-        self.ids = ids
-        self.offsets = offsets
+        self.ids, self.offsets = ids, offsets
+        # The offsets of special tokens are empty.
         self._visible = [t for t, (start, end) in enumerate(offsets) if start < end]
         self._ends = [offsets[t][1] for t in self._visible]
 
     def positions_of(self, word: Span) -> list[int]:
-        """Return the positions of the tokens that touch the word.
-
-        None where the tokenizer drops all of its characters.
-        """
-        positions = []
-        for t in self._visible[bisect.bisect_right(self._ends, word.start) :]:
-            if self.offsets[t][0] >= word.end:
-                break
-            positions.append(t)
-        return positions
+        """Return the positions of the tokens that touch the word; none if it is dropped."""
+        first = bisect.bisect_right(self._ends, word.start)
+        touching = itertools.takewhile(
+            lambda t: self.offsets[t][0] < word.end, self._visible[first:]
+        )
+        return list(touching)
 
 
 @dataclasses.dataclass
 class LanguageModel:
-    """A model with its tokenizer.
+    """A model with its tokenizer."""
 
-    Attributes:
-        model: in evaluation mode, on its device.
-        tokenizer: a fast one, which gives character offsets.
-        context_length: tokens that the model can see at once, special tokens included.
-    """
-
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    context_length: int
+    model: "PreTrainedModel"  # in evaluation mode, on its device
+    tokenizer: "PreTrainedTokenizerBase"  # a fast one, which gives character offsets
+    context_length: int  # tokens that the model can see at once, special tokens included
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, without special tokens."""
@@ -87,13 +73,8 @@ class LanguageModel:
 
     def tokenize(self, text: str) -> TokenizedText:
         """Return the text's tokens; windows are cut to fit, so the context length cuts nothing."""
-        encoded = self.tokenizer(
-            text,
-            return_offsets_mapping=True,
-            truncation=True,
-            max_length=self.context_length - 1,
-            verbose=False,
-        )
+        limits = {"truncation": True, "max_length": self.context_length - 1, "verbose": False}
+        encoded = self.tokenizer(text, return_offsets_mapping=True, **limits)
         offsets = [(int(start), int(end)) for start, end in encoded["offset_mapping"]]
         return TokenizedText(list(encoded["input_ids"]), offsets)
 
@@ -105,27 +86,19 @@ def check_language_model(path: str, key: str, kind: str) -> None:
         path: Hugging Face folder or hub name.
         key: the configuration key, for the message.
         kind: "masked LM" or "causal LM".
-
-    Raises:
-        ValueError: One line naming the key, before weights load.
     """
     check_hugging_face_model(path, key, kind)
-    problem = _find_tokenizer_problem(path, kind)
-    if problem:
-        raise ValueError(f"{key}: {path} is no {kind} that can be used here ({problem})")
-
-
-def _find_tokenizer_problem(path: str, kind: str) -> str | None:
-    """Return why the tokenizer at `path` cannot serve; None = it can."""
+    problem = None
     try:
         tokenizer = load_tokenizer(path)
+        if not tokenizer.is_fast:
+            problem = "its tokenizer gives no character offsets"
+        elif kind == "masked LM" and tokenizer.mask_token_id is None:
+            problem = "its tokenizer has no mask token"
     except (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError) as error:
-        return one_line(error)
-    if not tokenizer.is_fast:
-        return "its tokenizer gives no character offsets"
-    if kind == "masked LM" and tokenizer.mask_token_id is None:
-        return "its tokenizer has no mask token"
-    return None
+        problem = one_line(error)
+    if problem:
+        raise ValueError(f"{key}: {path} is no {kind} that can be used here ({problem})")
 
 
 def load_language_model(path: str, kind: str, placement: Placement) -> LanguageModel:
@@ -144,10 +117,7 @@ def load_language_model(path: str, kind: str, placement: Placement) -> LanguageM
 
 
 def find_context_length(config: Any, tokenizer: Any) -> int:
-    """Return the tokens that a model can see at once, as its config and its tokenizer say.
-
-    NO_LIMIT where neither says anything.
-    """
+    """Return the tokens that a model can see at once; NO_LIMIT where nothing says how many."""
     positions = getattr(config, "max_position_embeddings", None) or NO_LIMIT
     if any(name in str(config.model_type) for name in _SHIFTED_POSITIONS):
         positions -= (config.pad_token_id or 0) + 1

@@ -12,12 +12,8 @@ import torch
 
 from tif.config.identifier import MaskedLM
 from tif.data.samples import Sample
-from tif.identifiers.language_models import (
-    LanguageModel,
-    Placement,
-    TokenizedText,
-    load_language_model,
-)
+from tif.identifiers import language_models
+from tif.identifiers.language_models import LanguageModel, Placement, TokenizedText
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.scoring.packing import cut_into_rows
 
@@ -67,13 +63,9 @@ def identify_by_masked_lm(
     - `default` differs from all three: the question is shown too, since a name that it gives away
       is nothing to forget, and words are stripped of attached punctuation, which is general.
 
-    Args:
-        settings: section `identifier.masked_lm`.
-        samples: whose answers are labelled.
-        placement: where the model runs.
     """
     settings = resolve_preset(settings)
-    model = load_language_model(str(settings.model), "masked LM", placement)
+    model = language_models.load_language_model(str(settings.model), "masked LM", placement)
     rule = GeneralWordRule(settings, model.tokenizer)
 
     def text_before(sample: Sample) -> str:
@@ -111,15 +103,10 @@ class GeneralWordRule:
     def is_predicted(self, piece: int, characters: str, guesses: Guesses) -> bool:
         """Tell whether one of the guesses is right and sure enough.
 
-        Args:
-            piece: the true token.
-            characters: the characters of the text that it stands for.
-            guesses: the model's `top_k` likeliest tokens.
+        `piece` is the true token, and `characters` the part of the text that it stands for.
         """
-        for token, probability in guesses:
-            if probability >= self.threshold and self._is_same(token, piece, characters.strip()):
-                return True
-        return False
+        likely = [token for token, probability in guesses if probability >= self.threshold]
+        return any(self._is_same(token, piece, characters.strip()) for token in likely)
 
     def _is_same(self, guess: int, piece: int, characters: str) -> bool:
         text = self._text_of(guess)
@@ -237,9 +224,8 @@ def forward_on_masked(model: Any) -> Iterator[Forward]:
     """Yield a forward that runs the output matrix on the masked positions only.
 
     That matrix is a third of distilbert's work, and (B, T, V) logits are most of its memory.
-    transformers offers `logits_to_keep` for causal LMs only, so a hook before the matrix, removed
-    at the end, takes the masked positions. Models whose head is not one matrix at the end give all
-    logits, of which the masked ones are taken.
+    transformers offers `logits_to_keep` for causal LMs only, so a hook before the matrix takes the
+    masked positions. Models whose head is not one matrix at the end give all logits.
     """
     head = model.get_output_embeddings()
     mask: list[torch.Tensor] = []  # of the forward under way

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from tif.data.samples import Sample, Span
-from tif.identifiers.span_operations import append_joined
+from tif.identifiers.span_operations import append_joined, shift_spans
 from tif.identifiers.words import find_middle_border, find_words, split_sentences
-from tif.utils.terminal import Bar, progress_bar
+from tif.utils.terminal import progress_bar
 
 T = TypeVar("T")
 CountTokens = Callable[[Sequence[str]], list[int]]  # texts to their numbers of tokens
@@ -39,7 +39,7 @@ class Window:
 
     sample: int  # position of the sample among those to label
     text: str  # prompt (where it is shown) and a stretch of the answer
-    words: tuple[Span, ...]  # the words to label, as offsets into `text`
+    words: list[Span]  # the words to label, as offsets into `text`
     shift: int  # offset into the answer minus offset into `text`
 
 
@@ -59,13 +59,8 @@ class _Sentence:
 def split_into_passages(text: str, count_tokens: CountTokens, budget: int) -> Iterator[Passage]:
     """Yield one passage where the text fits, else passages of sentences that follow without a gap.
 
-    Half of the budget is labelled, a quarter is context on each side. Where one side has no more
-    context (the text's begin) or a long sentence, the other side gets more.
-
-    Args:
-        text: the whole answer.
-        count_tokens: a tokenizer's counts, without special tokens.
-        budget: tokens shown at once.
+    Half of the budget (tokens shown at once) is labelled, a quarter is context on each side. Where
+    one side has no more context (the text's begin) or a long sentence, the other side gets more.
     """
     if len(text) <= 8 * budget and count_tokens([text])[0] <= budget:
         yield Passage(0, len(text), 0, len(text))
@@ -99,12 +94,8 @@ def _take_passage(nearby: list[_Sentence], first: int, budget: int) -> tuple[Pas
     while shown_last < len(nearby) and tokens + nearby[shown_last].tokens <= budget:
         tokens += nearby[shown_last].tokens
         shown_last += 1
-    passage = Passage(
-        start=nearby[first].start,
-        end=nearby[last - 1].end,
-        shown_start=nearby[shown_first].start,
-        shown_end=nearby[shown_last - 1].end,
-    )
+    labelled = nearby[first].start, nearby[last - 1].end
+    passage = Passage(*labelled, nearby[shown_first].start, nearby[shown_last - 1].end)
     del nearby[:shown_first]
     return passage, last - shown_first
 
@@ -142,9 +133,9 @@ def make_windows(
 
     Args:
         samples: whose answers are labelled.
-        text_before: the text shown before a sample's answer, in each of its windows. Its beginning
-            is cut off where it takes more than half of the budget.
-        count_tokens: as for `split_into_passages`.
+        text_before: gives what is shown before a sample's answer, in each of its windows. Its
+            beginning is cut off where it takes more than half of the budget.
+        count_tokens: a tokenizer's counts, without special tokens.
         budget: tokens shown at once, prompt included.
         rule: which words, see `find_words`.
     """
@@ -154,11 +145,8 @@ def make_windows(
         for passage in split_into_passages(sample.answer, count_tokens, budget - before_tokens):
             shift = passage.shown_start - len(before)
             text = before + sample.answer[passage.shown_start : passage.shown_end]
-            offset = passage.start - shift
-            words = []
-            for word in find_words(sample.answer[passage.start : passage.end], rule):
-                words.append(Span(offset + word.start, offset + word.end))
-            yield Window(position, text, tuple(words), shift)
+            words = find_words(sample.answer[passage.start : passage.end], rule)
+            yield Window(position, text, shift_spans(words, passage.start - shift), shift)
 
 
 def _cut_beginning(text: str, count_tokens: CountTokens, most: int) -> str:
@@ -176,18 +164,22 @@ def label_words(
     description: str,
     rule: str = "unicode",
 ) -> tuple[Sample, ...]:
-    """Return the samples with the words that `judge` calls unwanted.
+    """Return the samples with the words of their windows that `judge` calls unwanted.
 
-    Args:
-        samples: what the windows were cut from.
-        windows: their windows; WINDOWS_AT_ONCE of them are in memory at a time.
-        judge: see `Judge`.
-        description: shown beside the progress bar, which counts words.
-        rule: which words, as for `make_windows`.
+    WINDOWS_AT_ONCE windows are in memory at a time. `description` stands beside the progress bar,
+    which counts words.
     """
-    word_count = sum(1 for sample in samples for _ in find_words(sample.answer, rule))
-    with progress_bar(description, word_count) as line:
-        unwanted = _collect_unwanted(samples, windows, judge, _WordProgress(line))
+    total = sum(1 for sample in samples for _ in find_words(sample.answer, rule))
+    start, decided = time.monotonic(), 0
+    with progress_bar(description, total) as line:
+
+        def report(count: int) -> None:
+            nonlocal decided
+            decided += count
+            seconds = max(1e-9, time.monotonic() - start)
+            line.advance(count, f"{decided / seconds:,.0f} words/s")
+
+        unwanted = _collect_unwanted(samples, windows, judge, report)
     identified = []
     for sample, spans in zip(samples, unwanted, strict=True):
         identified.append(dataclasses.replace(sample, unwanted=tuple(spans)))
@@ -195,33 +187,18 @@ def label_words(
 
 
 def _collect_unwanted(
-    samples: Sequence[Sample], windows: Iterable[Window], judge: Judge, progress: "_WordProgress"
+    samples: Sequence[Sample], windows: Iterable[Window], judge: Judge, report: ReportWords
 ) -> list[list[Span]]:
     """Return each sample's unwanted words, joined over blanks."""
     unwanted: list[list[Span]] = [[] for _ in samples]
     for batch in _take_batches(windows, WINDOWS_AT_ONCE):
-        for window, verdicts in zip(batch, judge(batch, progress.report), strict=True):
+        for window, verdicts in zip(batch, judge(batch, report), strict=True):
             answer, spans = samples[window.sample].answer, unwanted[window.sample]
             for word, is_unwanted in zip(window.words, verdicts, strict=True):
                 if is_unwanted:
                     span = Span(word.start + window.shift, word.end + window.shift)
                     append_joined(answer, spans, span)
     return unwanted
-
-
-class _WordProgress:
-    """Advances a progress bar by words and shows the words labelled per second."""
-
-    def __init__(self, line: Bar) -> None:
-        self.line = line
-        self.start = time.monotonic()
-        self.words = 0
-
-    def report(self, count: int) -> None:
-        """Add words that were decided."""
-        self.words += count
-        seconds = max(1e-9, time.monotonic() - self.start)
-        self.line.advance(count, f"{self.words / seconds:,.0f} words/s")
 
 
 def _take_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

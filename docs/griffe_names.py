@@ -1,7 +1,7 @@
 """Let a docstring describe several arguments in one entry, as "low, high: bounds, both included.".
 
-Griffe, which reads the docstrings for mkdocstrings, knows one name an entry. It loads this file because mkdocs.yml
-names it, and calls `on_object` for every object of the package.
+Griffe, which reads the docstrings for mkdocstrings, knows one name an entry. It loads this file
+because mkdocs.yml names it, and calls `on_object` for every object of the package.
 """
 
 import re

@@ -1,6 +1,7 @@
 """Fill the generated parts of the pages from the code, while mkdocs builds the site.
 
-A line `<!-- generated: NAME -->` in a page is replaced by what the function of that name in GENERATED returns.
+A line `<!-- generated: NAME -->` in a page is replaced by what the function of that name in
+GENERATED returns. mkdocs calls `on_files` and `on_page_markdown`.
 """
 
 import ast
@@ -33,12 +34,12 @@ MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return the page with its generated parts filled in. Called by mkdocs for every page."""
+    """Return a page with its generated parts filled in."""
     return MARKER.sub(lambda match: GENERATED[match[1]](), markdown)
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Add a page for each room with the documentation of its modules. Called by mkdocs before it reads the pages."""
+    """Add a page for each room with the documentation of its modules."""
     from mkdocs.structure.files import File
 
     for room in rooms():
@@ -51,11 +52,15 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 def rooms() -> list[str]:
     """Return the rooms in the order of docs/architecture.md, which a test compares with the code."""
     table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("\n## Rooms\n")[1]
-    return [room for room in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) if (PACKAGE / room).is_dir()]
+    return [
+        room
+        for room in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+        if (PACKAGE / room).is_dir()
+    ]
 
 
 def modules_of(room: str) -> list[str]:
-    """Return the full names of the modules of a room that have documentation, the package itself first."""
+    """Return the full names of the documented modules of a room, the package itself first."""
     names = []
     for path in sorted((PACKAGE / room).rglob("*.py")):
         if module_summary(path) and path.name != "__main__.py":
@@ -90,7 +95,7 @@ def readme() -> str:
 
 
 def configuration(schema: Any = Config) -> str:
-    """Return every key of `schema` with its default, type and sentence, a section under each heading.
+    """Return every key of `schema` with its default, type and sentence, section by section.
 
     A section that `tif.fit` has too is described there only.
     """

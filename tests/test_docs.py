@@ -23,7 +23,9 @@ from tif.sweep.sweep_file import SweepFile
 
 ROOT = pathlib.Path(config.__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"(?:-m tif\.|slurm/)(fit|identify|evaluate|report|sweep|bench)(?:\.sbatch)?(?= |$)")
+COMMAND = re.compile(
+    r"(?:-m tif\.|slurm/)(fit|identify|evaluate|report|sweep|bench)(?:\.sbatch)?(?= |$)"
+)
 SCHEMAS = {"identify": Identify, "evaluate": Evaluate, "bench": BenchSettings}
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs the checkout")
@@ -43,15 +45,15 @@ def cells(lines):
 
 
 def commands_of(page):
-    """Return the lines in the page's blocks of shell code that call a command of tif, without their comments."""
+    """Return the calls of tif's commands in the page's blocks of shell code, without comments."""
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    blocks = [block.replace("\\\n", " ") for block in blocks]  # lines that go on
-    lines = [" ".join(line.split(" #")[0].split()) for block in blocks for line in block.splitlines()]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines = [" ".join(line.split(" #")[0].split()) for line in lines]
     return [line for line in lines if COMMAND.search(line)]
 
 
 def words_of(line):
-    """Return the command's name and its words, without options and without files of the reader's own."""
+    """Return the command's name and its words, without options and the reader's own files."""
     match = COMMAND.search(line)
     optional = re.sub(r" \[[^\]]*\]", "", line[match.end() :])  # [key=value ...]
     words = [word for word in shlex.split(optional.replace(" ...", "")) if not word.startswith("-")]
@@ -63,12 +65,14 @@ def is_known_file(word):
 
 
 def problems_of(command, words, complete):
-    """Return what is wrong with these words; where others were left out, only what is wrong with each alone."""
+    """Return what is wrong with these words; with others missing, what is wrong with each alone."""
     try:
         read(command, words)
     except config.ConfigError as error:
         lines = str(error).splitlines()
-        return lines if complete else [line for line in lines if "unknown key" in line or "no such file" in line]
+        if complete:
+            return lines
+        return [line for line in lines if "unknown key" in line or "no such file" in line]
     return []
 
 
@@ -149,7 +153,8 @@ def test_every_relative_link_and_named_file_exists(page):
 
 def test_every_page_is_in_the_sites_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
-    assert {page.name for page in PAGES[1:]} == set(re.findall(r"[ :]([\w-]+\.md)$", navigation, re.MULTILINE))
+    names = re.findall(r"[ :]([\w-]+\.md)$", navigation, re.MULTILINE)
+    assert {page.name for page in PAGES[1:]} == set(names)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +179,9 @@ def test_generated_parts_name_every_key_method_term_and_metric(hooks):
 
 
 def test_every_marker_in_the_pages_has_a_function(hooks):
-    markers = [marker for page in PAGES for marker in hooks.MARKER.findall(page.read_text(encoding="utf-8"))]
+    markers = []
+    for page in PAGES:
+        markers += hooks.MARKER.findall(page.read_text(encoding="utf-8"))
     assert sorted(markers) == sorted(hooks.GENERATED)
 
 
@@ -193,6 +200,9 @@ def test_a_docstrings_entry_with_two_names_becomes_two_entries():
     spec = importlib.util.spec_from_file_location("griffe_names", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    text = "Args:\n    low, high: bounds,\n        both included.\n    name: a name, or none: see there.\n"
-    expected = "Args:\n    low: bounds,\n        both included.\n    high: bounds,\n        both included.\n"
-    assert module.ENTRY.sub(module.repeat_entry, text) == expected + "    name: a name, or none: see there.\n"
+    text = (
+        "Args:\n    low, high: bounds,\n        included.\n    name: a name, or none: see there.\n"
+    )
+    bounds = ["    low: bounds,", "        included.", "    high: bounds,", "        included."]
+    expected = "\n".join(["Args:", *bounds, "    name: a name, or none: see there.", ""])
+    assert module.ENTRY.sub(module.repeat_entry, text) == expected

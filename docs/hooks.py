@@ -50,7 +50,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
 
 def rooms() -> list[str]:
-    """Return the rooms in the order of docs/architecture.md, which a test compares with the code."""
+    """Return the rooms in the order of docs/architecture.md, which a test keeps true."""
     table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("\n## Rooms\n")[1]
     return [
         room

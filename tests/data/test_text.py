@@ -77,8 +77,12 @@ def test_without_a_holdout_there_is_nothing_to_tell_the_forget_texts_from(tmp_pa
             ".",
             "data.path: forget.txt and forget.json both hold the forget",
         ),
-        ({"forget.txt": " \n"}, ".", "data.path: forget.txt: sample forget/0: the answer is empty"),
-        ({"forget.json": "[]"}, ".", "data.path: . has no forget file"),
+        (
+            {"forget.txt": " \n"},
+            ".",
+            "data.path: forget.txt row 0: sample forget/0: the answer is empty",
+        ),
+        ({"forget.json": "[]"}, ".", "data.path: forget.json holds no rows"),
         (
             {"forget.json": '{"text": "x"}'},
             ".",
@@ -87,9 +91,13 @@ def test_without_a_holdout_there_is_nothing_to_tell_the_forget_texts_from(tmp_pa
         (
             {"forget.jsonl": '{"text": "x"}\n{"text": 5}'},
             ".",
-            "data.path: forget.jsonl:2: want a text, ",
+            "data.path: forget.jsonl row 1: want a text, ",
         ),
-        ({"forget.jsonl": '{"text": "x"'}, ".", "data.path: cannot read forget.jsonl (Expecting"),
+        (
+            {"forget.jsonl": '{"text": "x"'},
+            ".",
+            "data.path: cannot read forget.jsonl (line 1: Expecting",
+        ),
         ({"a.pdf": "x"}, "a.pdf", "data.path: a.pdf is no .txt, .jsonl, .json file"),
     ],
 )

@@ -119,8 +119,8 @@ def test_a_cut_last_line_names_file_and_line(folder, name):
     file = folder / f"{name}.json"
     file.write_text(file.read_text()[:-9])
     text = message(folder)
-    assert f"{name}.json line {len(FILES[name])} is not JSON" in text
-    assert text.endswith("is the file cut?")
+    assert f"{name}.json (line {len(FILES[name])}: " in text
+    assert text.endswith("is it cut?")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_missing_column_names_file_and_row(folder, name, column):
     (folder / f"{name}.json").write_text("\n".join(map(json.dumps, [*FILES[name][:-1], last])))
     text = message(folder)
     assert f"{name}.json row {len(FILES[name]) - 1}: " in text
-    assert text.endswith(f"as {column}, got nothing")
+    assert f" as {column}, got only " in text
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_a_missing_column_names_file_and_row(folder, name, column):
     [
         (
             json.dumps([row(6), row(7)]),
-            "row 0 is a list; want one JSON object a line",
+            "row 0: want an object, got [{",
         ),  # one array, as the suffix says
-        ("3", "row 0 is a int"),
-        (json.dumps(row(6, answer=None)), "row 0: want a str as answer, got None"),
-        (json.dumps(row(6, question=["a"])), "row 0: want a str as question, got ['a']"),
-        (json.dumps(row(6, answer=" \n")), "row 0 has an empty answer"),
+        ("3", "row 0: want an object, got 3"),
+        (json.dumps(row(6, answer=None)), "row 0: want a text as answer, got None"),
+        (json.dumps(row(6, question=["a"])), "row 0: want a text as question, got ['a']"),
+        (json.dumps(row(6, answer=" \n")), "row 0: sample tofu/3999: the answer is empty"),
     ],
 )
 def test_a_row_of_another_kind_is_named(folder, line, says):
@@ -213,7 +213,7 @@ def test_a_hub_that_does_not_answer_gives_one_line(monkeypatch, tmp_path, error,
     monkeypatch.chdir(tmp_path)
     assert (
         message("some/TOFU")
-        == f"data.path: cannot read forget01 of some/TOFU from the hub ({reason})"
+        == f"data.path: cannot read train of forget01 of some/TOFU from the hub ({reason})"
     )
 
 
@@ -222,7 +222,7 @@ def test_a_hub_data_set_of_other_columns_is_refused(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert (
         message("some/TOFU")
-        == "data.path: some/TOFU forget01 row 0: want a str as question, got nothing"
+        == "data.path: some/TOFU/forget01.json row 0: want a text as question, got only text"
     )
 
 

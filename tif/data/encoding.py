@@ -20,11 +20,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """A tokenised text.
-
-    `uw` and `gw` have one value per token. They are disjoint and together cover exactly the
-    answer and its end token.
-    """
+    """A tokenised text; `uw` and `gw` are disjoint and cover exactly answer and end token."""
 
     id: str
     input_ids: list[int]
@@ -66,42 +62,28 @@ class Batch:
 
     def select_rows(self, rows: Sequence[int]) -> "Batch":
         """Return these samples with their pairs, padded to the longest of them."""
-        index = torch.tensor(list(rows), device=self.input_ids.device)
-        length = int(self.lengths[index].max())
-        return Batch(
-            ids=tuple(self.ids[row] for row in rows),
-            index=self.index[index],
-            input_ids=self.input_ids[index, :length],
-            lengths=self.lengths[index],
-            uw=self.uw[index, :length],
-            gw=self.gw[index, :length],
-            retain=self.retain and self.retain.select_rows(rows),
-            alternate=self.alternate and self.alternate.select_rows(rows),
-        )
+        at = torch.tensor(list(rows), device=self.input_ids.device)
+        length = int(self.lengths[at].max())
+        ids, uw, gw = self.input_ids[at, :length], self.uw[at, :length], self.gw[at, :length]
+        names = tuple(self.ids[row] for row in rows)
+        retain = self.retain and self.retain.select_rows(rows)
+        alternate = self.alternate and self.alternate.select_rows(rows)
+        return Batch(names, self.index[at], ids, self.lengths[at], uw, gw, retain, alternate)
 
     def without_answers(self) -> "Batch":
         """Return the same texts without answer tokens: every loss of them is 0."""
-        no_tokens = torch.zeros_like(self.uw)
-        return dataclasses.replace(
-            self,
-            uw=no_tokens,
-            gw=no_tokens,
-            retain=self.retain and self.retain.without_answers(),
-            alternate=self.alternate and self.alternate.without_answers(),
-        )
+        none = torch.zeros_like(self.uw)
+        retain = self.retain and self.retain.without_answers()
+        alternate = self.alternate and self.alternate.without_answers()
+        return dataclasses.replace(self, uw=none, gw=none, retain=retain, alternate=alternate)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch and its pairs with their tensors on a device."""
-        return Batch(
-            ids=self.ids,
-            index=self.index.to(device),
-            input_ids=self.input_ids.to(device),
-            lengths=self.lengths.to(device),
-            uw=self.uw.to(device),
-            gw=self.gw.to(device),
-            retain=self.retain and self.retain.to(device),
-            alternate=self.alternate and self.alternate.to(device),
-        )
+        """Return the batch and its pairs on a device."""
+        changes: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor | Batch):
+                changes[name] = value.to(device)
+        return dataclasses.replace(self, **changes)
 
 
 class Encoder:
@@ -123,9 +105,9 @@ class Encoder:
         self, tokenizer: "PreTrainedTokenizerBase", template: str, overlap: str = "gw"
     ) -> None:
         if not tokenizer.is_fast:
+            name = type(tokenizer).__name__
             raise ValueError(
-                f"model.path: {type(tokenizer).__name__} gives no character offsets; want a fast "
-                "tokenizer"
+                f"model.path: {name} gives no character offsets; want a fast tokenizer"
             )
         if tokenizer.eos_token_id is None:
             raise ValueError(
@@ -137,38 +119,27 @@ class Encoder:
                 "data.template: chat, but the tokenizer has no chat template; give a text with "
                 "{prompt}"
             )
-        self.tokenizer = tokenizer
-        self.template = template
-        self.overlap = overlap
+        self.tokenizer, self.template, self.overlap = tokenizer, template, overlap
         self.eos_id = int(tokenizer.eos_token_id)
-        has_pad = tokenizer.pad_token_id is not None
-        self.pad_id = int(tokenizer.pad_token_id) if has_pad else self.eos_id
+        pad_id = tokenizer.pad_token_id
+        self.pad_id = self.eos_id if pad_id is None else int(pad_id)
         self._results: dict[str, Any] = {}
 
     def compute_once(self, key: str, compute: Callable[[], T]) -> T:
-        """Return the function's result, from memory when the key was used before.
-
-        Every evaluation of a run asks the same questions, so their encoding is kept here.
-        """
+        """Return the function's result, computed once a key: epochs ask the same questions."""
         if key not in self._results:
             self._results[key] = compute()
         result: T = self._results[key]
         return result
 
     def render_prompt(self, prompt: str) -> str:
-        """Return the text before the answer, without the blank between them.
-
-        A document has no prompt: "" stays "".
-        """
+        """Return the text before the answer, without the blank between them; "" for a document."""
         if not prompt:
             return ""
         if self.template == "chat":
             messages = [{"role": "user", "content": prompt}]
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True
-                )
-            )
+            render = self.tokenizer.apply_chat_template
+            return str(render(messages, tokenize=False, add_generation_prompt=True))
         return self.template.replace("{prompt}", prompt)
 
     def encode_prompt(self, prompt: str) -> list[int]:
@@ -187,12 +158,9 @@ class Encoder:
     def encode(
         self, sample: Sample, answer: str | None = None, prompt: str | None = None
     ) -> Encoded:
-        """Return token ids and masks of a sample.
+        """Return token ids and masks of a sample, with another answer or prompt if given.
 
-        Args:
-            sample: whose prompt, answer and unwanted spans are used.
-            answer: another answer in place of the sample's; then nothing is unwanted.
-            prompt: another prompt in place of the sample's.
+        Nothing of another answer is unwanted.
         """
         spans: Sequence[Span] = ()
         if answer is None:
@@ -246,10 +214,7 @@ def _mark_characters(text: str, spans: Sequence[Span]) -> bytearray:
 def _is_token_unwanted(
     text: str, is_unwanted: bytearray, start: int, end: int, overlap: str
 ) -> bool:
-    """Return whether the token text[start:end] counts as unwanted.
-
-    Blanks at the token's edges do not count, unless the token has nothing else.
-    """
+    """Return whether the token text[start:end] is unwanted; blanks at its edges do not count."""
     token = text[start:end]
     if token.strip():
         start += len(token) - len(token.lstrip())
@@ -282,10 +247,7 @@ def split_into_pieces(encoded: Encoded, max_tokens: int) -> list[Encoded]:
 def collate(items: Sequence[Encoded], index: Sequence[int], pad_id: int) -> Batch:
     """Return encoded texts as a batch, padded to the longest.
 
-    Args:
-        items: the texts.
-        index: position of each in the forget set; any number where no reference is cached.
-        pad_id: token id of the padding.
+    `index`: position of each in the forget set; any number where no reference is cached.
     """
     length = max(len(item.input_ids) for item in items)
 

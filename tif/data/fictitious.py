@@ -23,10 +23,7 @@ UNWANTED_FIELD = re.compile(r"\[(\w+)\]")
 
 
 def generate_fictitious(
-    authors: int = 40,
-    questions_per_author: int = 10,
-    forget_share: float = 0.1,
-    seed: int = 0,
+    authors: int = 40, questions_per_author: int = 10, forget_share: float = 0.1, seed: int = 0
 ) -> Benchmark:
     """Generate authors, their questions and two control sets.
 
@@ -55,9 +52,8 @@ def generate_fictitious(
     if not 2 <= authors <= len(names):
         raise ValueError(f"{key}.authors: must be from 2 to {len(names)}, got {authors}")
     if not 1 <= questions_per_author <= kinds:
-        raise ValueError(
-            f"{key}.questions_per_author: must be from 1 to {kinds}, got {questions_per_author}"
-        )
+        got = f"got {questions_per_author}"
+        raise ValueError(f"{key}.questions_per_author: must be from 1 to {kinds}, {got}")
     forget_authors = round(authors * forget_share) if 0 < forget_share < 1 else 0
     if not 0 < forget_authors < authors:
         raise ValueError(
@@ -74,19 +70,14 @@ def generate_fictitious(
             retain += samples
         else:
             forget += samples
-    real_authors, world_facts = _make_controls("real_authors"), _make_controls("world_facts")
+    controls = {name: _make_controls(name) for name in ("real_authors", "world_facts")}
     return Benchmark(
         name=f"fictitious/authors={authors},questions_per_author={questions_per_author},"
         f"forget_share={forget_share},seed={seed}",
         forget=forget,
         retain=retain,
-        sets={
-            "forget": forget,
-            "retain": retain,
-            "real_authors": real_authors,
-            "world_facts": world_facts,
-        },
-        background=real_authors + world_facts,
+        sets={"forget": forget, "retain": retain, **controls},
+        background=controls["real_authors"] + controls["world_facts"],
     )
 
 

@@ -120,14 +120,8 @@ def fingerprint(samples: Iterable[Sample]) -> str:
     Equal fingerprints mean the same questions in the same order.
     """
     digest = hashlib.sha256()
-    for sample in samples:
-        texts = (
-            sample.id,
-            sample.prompt,
-            sample.answer,
-            sample.paraphrased_prompt,
-            sample.paraphrased_answer,
-            sample.perturbed_answers,
-        )
+    for s in samples:
+        paraphrase = (s.paraphrased_prompt, s.paraphrased_answer)
+        texts = (s.id, s.prompt, s.answer, *paraphrase, s.perturbed_answers)
         digest.update(json.dumps(texts).encode() + b"\n")
     return digest.hexdigest()[:16]

@@ -3,14 +3,13 @@
 They are evaluated with MUSE's metrics. Called by `benchmarks`.
 """
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tif.config.errors import one_line
-from tif.data.muse import KNOWMEM, VERBMEM
+from tif.data.muse import STOPS, VERBMEM
+from tif.data.rows import make_samples, read_rows
 from tif.data.samples import Benchmark, Sample, Task
 
 SUFFIXES = (".txt", ".jsonl", ".json")
@@ -19,11 +18,7 @@ MIN_CHARACTERS = 40  # a shorter passage is not asked to be continued
 PROMPT_SHARE = 0.75  # of a passage is the prompt of VerbMem, the rest the answer
 
 # MUSE's tasks without its prompts and examples: the prompt is that of the configuration.
-TASKS = {
-    "verbmem": VERBMEM,
-    "knowmem": Task(stops=KNOWMEM.stops),
-    "privleak": Task(new_tokens=0),
-}
+TASKS = {"verbmem": VERBMEM, "knowmem": Task(stops=STOPS), "privleak": Task(new_tokens=0)}
 
 
 def read_texts(path: str) -> Benchmark:
@@ -53,14 +48,11 @@ def read_texts(path: str) -> Benchmark:
         retain = _read_set(place, "retain")
         holdout = _read_set(place, "holdout")
     else:
-        raise ValueError(
-            f"data.path: no file or folder {path}; want a text file or a folder with forget.txt "
-            "in it"
-        )
+        wanted = "want a text file or a folder with forget.txt in it"
+        raise ValueError(f"data.path: no file or folder {path}; {wanted}")
     if not forget:
-        raise ValueError(
-            f"data.path: {path} has no forget file; want forget.txt, forget.jsonl or forget.json"
-        )
+        wanted = "want forget.txt, forget.jsonl or forget.json"
+        raise ValueError(f"data.path: {path} has no forget file; {wanted}")
     sets = {
         "verbmem_forget": _make_continuations(forget),
         "verbmem_retain": _make_continuations(retain),
@@ -118,53 +110,22 @@ def _find_word_border(text: str, start: int, end: int) -> int:
 
 def _read_set(folder: Path, name: str) -> tuple[Sample, ...]:
     """Return the samples of a set; none where the folder has no file for it."""
-    files = []
-    for suffix in SUFFIXES:
-        file = folder / f"{name}{suffix}"
-        if file.is_file():
-            files.append(file)
+    paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    files = [path for path in paths if path.is_file()]
     if len(files) > 1:
-        raise ValueError(
-            f"data.path: {files[0]} and {files[1].name} both hold the {name} set; want one"
-        )
+        both = f"{files[0]} and {files[1].name}"
+        raise ValueError(f"data.path: {both} both hold the {name} set; want one")
     return _read_file(files[0], name) if files else ()
 
 
 def _read_file(file: Path, name: str) -> tuple[Sample, ...]:
-    samples = []
-    for number, (place, row) in enumerate(_read_rows(file)):
-        try:
-            prompt, answer = _read_fields(row)
-            samples.append(Sample(f"{name}/{number}", prompt, answer))
-        except ValueError as error:
-            raise ValueError(f"data.path: {place}: {error}") from None
-    return tuple(samples)
-
-
-def _read_rows(file: Path) -> Sequence[tuple[str, Any]]:
-    """Return the rows of a file, each with its place for errors."""
     if file.suffix not in SUFFIXES:
         raise ValueError(f"data.path: {file} is no {', '.join(SUFFIXES)} file")
-    try:
-        content = file.read_text(encoding="utf-8")
-        if file.suffix == ".txt":
-            return [(str(file), content)]
-        if file.suffix == ".jsonl":
-            return _parse_lines(content, file)
-        rows = json.loads(content)
-        if not isinstance(rows, list):
-            raise ValueError(f"want a list of rows, got {type(rows).__name__}")
-        return [(f"{file}[{i}]", row) for i, row in enumerate(rows)]
-    except (OSError, ValueError) as error:
-        raise ValueError(f"data.path: cannot read {file} ({one_line(error)})") from None
 
+    def make(number: int, row: Any) -> Sample:
+        return Sample(f"{name}/{number}", *_read_fields(row))
 
-def _parse_lines(content: str, file: Path) -> list[tuple[str, Any]]:
-    rows = []
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            rows.append((f"{file}:{number}", json.loads(line)))
-    return rows
+    return make_samples(read_rows(file), str(file), make)
 
 
 def _read_fields(row: Any) -> tuple[str, str]:
@@ -172,13 +133,10 @@ def _read_fields(row: Any) -> tuple[str, str]:
     if isinstance(row, str):
         return "", row
     if isinstance(row, dict):
-        answer, text = row.get("answer"), row.get("text")
-        for key in ("question", "prompt"):
-            prompt = row.get(key)
-            if isinstance(prompt, str) and isinstance(answer, str):
-                return prompt, answer
-        if isinstance(text, str):
-            return "", text
-    raise ValueError(
-        f'want a text, {{"text": ...}} or {{"question": ..., "answer": ...}}, got {str(row)[:60]!r}'
-    )
+        prompt, answer = row.get("question", row.get("prompt")), row.get("answer")
+        if isinstance(prompt, str) and isinstance(answer, str):
+            return prompt, answer
+        if isinstance(row.get("text"), str):
+            return "", row["text"]
+    wanted = '{"text": ...} or {"question": ..., "answer": ...}'
+    raise ValueError(f"want a text, {wanted}, got {str(row)[:60]!r}")

@@ -1,0 +1,89 @@
+"""Read rows of data files and of hub data sets, and make samples of them. For the readers here.
+
+Errors are one line that starts with `data.path` and names the file and row.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tif.config.errors import one_line
+from tif.data.samples import Sample
+
+
+def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
+    """Return the rows of a .json (a list), a .jsonl (one row a line) or a .txt (one text).
+
+    `json_lines` reads a .json as one row a line too.
+    """
+    try:
+        content = file.read_text(encoding="utf-8")
+        if file.suffix == ".txt":
+            return [content]
+        if json_lines or file.suffix == ".jsonl":
+            return _parse_lines(content)
+        rows = json.loads(content)
+        if not isinstance(rows, list):
+            raise ValueError(f"want a list of rows, got {type(rows).__name__}")
+        return rows
+    except (OSError, ValueError) as error:
+        problem = f"data.path: cannot read {file} ({one_line(error)}); is it cut?"
+        raise ValueError(problem) from None
+
+
+def _parse_lines(content: str) -> list[Any]:
+    rows = []
+    # str.splitlines would also cut at the line separators that answers may hold.
+    for number, line in enumerate(content.split("\n"), 1):
+        try:
+            if line.strip():
+                rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+    return rows
+
+
+def is_hub_name(path: str) -> bool:
+    """Return whether a path that is no folder can be the name of a hub data set."""
+    is_local = path.startswith((".", "/", "~")) or Path(path).parent.exists()
+    return path.count("/") == 1 and not is_local
+
+
+def read_hub_rows(hub_name: str, config: str, split: str) -> list[Any]:
+    """Return the rows of a hub data set."""
+    import datasets
+
+    try:
+        return list(datasets.load_dataset(hub_name, config, split=split))
+    except (ValueError, OSError) as error:
+        place = f"{split} of {config} of {hub_name}"
+        raise ValueError(
+            f"data.path: cannot read {place} from the hub ({one_line(error)})"
+        ) from None
+
+
+def make_samples(
+    rows: Sequence[Any], place: str, make: Callable[[int, Any], Sample]
+) -> tuple[Sample, ...]:
+    """Return `make(number, row)` of every row; a ValueError of it gets place and row."""
+    if not rows:
+        raise ValueError(f"data.path: {place} holds no rows; want at least one")
+    samples = []
+    for number, row in enumerate(rows):
+        try:
+            samples.append(make(number, row))
+        except ValueError as error:
+            raise ValueError(f"data.path: {place} row {number}: {error}") from None
+    return tuple(samples)
+
+
+def get_column(row: Any, column: str, kind: type = str) -> Any:
+    """Return a column of a row, which must be a JSON object with a text (or list) there."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"want an object, got {row!r:.60}")
+    if not isinstance(row.get(column), kind):
+        got = f"{row[column]!r:.60}" if column in row else f"only {', '.join(row) or 'nothing'}"
+        wanted = "text" if kind is str else "list"
+        raise ValueError(f"want a {wanted} as {column}, got {got}")
+    return row[column]

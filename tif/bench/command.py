@@ -7,7 +7,7 @@ what=step      A step of TPO, and three other ways to compute the same loss, in 
                one for PL, a resident reference, logits of all positions), `two-pass` (the same,
                padded to the batch's longest sample) and `dynamic` (one forward of the policy,
                padded so). Seconds, ratios, tokens/s, the share of this machine's rate of matrix
-               products, memory.
+               products, memory (no result = more than the machine has).
 what=scaling   The cost of a step as samples, lengths and vocabulary grow, on random weights.
 what=identify  Words per second and peak memory of masked_lm and causal_lm on one document of
                growing length, with tiny models made here (or yours). Words/s should stay level
@@ -28,14 +28,16 @@ Exit code: 0 done, 2 wrong input (one line a problem).
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tif.bench.settings import BenchSettings
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.help import command_help
 
-# Each module has measure(settings) -> rows that JSON can hold, and make_table(rows).
+# Each module has measure(settings) -> rows that JSON can hold, COLUMNS (title -> how a cell is
+# made from a row), and may have a NOTE on the table.
 MODULES = {"eval": "evaluation", "identify": "identification"}
 
 
@@ -51,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from tif.utils.terminal import quiet_libraries
 
         quiet_libraries()
-        name = MODULES.get(settings.what, settings.what)
-        work = importlib.import_module(f"tif.bench.{name}")
+        module = MODULES.get(settings.what, settings.what)
+        work = importlib.import_module(f"tif.bench.{module}")
         rows = work.measure(settings)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -60,7 +62,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--json" in words:
         print(json.dumps(rows, indent=1))
     else:
-        from tif.utils.terminal import console
-
-        console.print(work.make_table(rows))
+        _show_table(rows, work.COLUMNS, getattr(work, "NOTE", None))
     return 0
+
+
+def _show_table(rows: Sequence[dict[str, Any]], columns: Mapping[str, str], note: str | None) -> None:
+    from rich.table import Table
+
+    from tif.utils.terminal import console
+
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0), caption=note, caption_justify="left")
+    for row in rows:
+        table.add_row(*(_format_cell(cell, row) for cell in columns.values()))
+    console.print(table)
+
+
+def _format_cell(cell: str, row: Mapping[str, Any]) -> str:
+    try:
+        return cell.format(**row)
+    except KeyError:  # not measured for this row
+        return ""
+    except TypeError:  # None, which has no number format
+        return "no result"

@@ -1,9 +1,9 @@
 """The matrix products of a training step: how many operations, and how fast this machine does them.
 
-Called by what=step for the share of the machine's rate that a step reaches.
+Called by what=step for the share of the machine's rate that a step reaches. A form of matrices is
+(outputs, inputs, is_trained, is_head); the LM head runs on answer tokens only.
 """
 
-import dataclasses
 import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -16,58 +16,35 @@ from tif.data.encoding import Batch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-REPEATS = 6  # of each product; the first one is left out
+Form = tuple[int, int, bool, bool]
 
 
-@dataclasses.dataclass(frozen=True)
-class Matrix:
-    """Weights of linear layers that have the same form.
-
-    Attributes:
-        outputs, inputs: the size of the matrix.
-        is_trained: whether it gets a gradient.
-        is_head: whether it is the LM head, which runs on answer tokens only.
-        count: how many matrices of this form the model has.
-    """
-
-    outputs: int
-    inputs: int
-    is_trained: bool
-    is_head: bool
-    count: int
-
-    def operations(self, tokens: int) -> float:
-        """Return multiplications and additions of forward and backward.
-
-        A trained matrix has three products, one that is not trained (LoRA's base) has two.
-        """
-        products = 3 if self.is_trained else 2
-        return 2.0 * products * self.outputs * self.inputs * self.count * tokens
-
-
-def list_matrices(policy: "PreTrainedModel") -> list[Matrix]:
-    """Return the weights of the linear layers, those of one form together."""
+def count_forms(policy: "PreTrainedModel") -> Counter[Form]:
+    """Return how many linear layers the model has of each form."""
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layers
 
     model: Any = policy
     head = model.get_output_embeddings()
-    forms: Counter[tuple[int, int, bool, bool]] = Counter()
+    forms: Counter[Form] = Counter()
     for layer in model.modules():
         if isinstance(layer, torch.nn.Linear):
-            # From the layer's own sizes: its weight may be packed in four bits.
-            size = layer.out_features, layer.in_features
-            forms[(*size, layer.weight.requires_grad, layer is head)] += 1
+            # The layer's own sizes: its weight may be packed in four bits.
+            outputs, inputs = layer.out_features, layer.in_features
         elif isinstance(layer, Conv1D):
-            forms[layer.nf, layer.nx, layer.weight.requires_grad, False] += 1
-    return [Matrix(*form, count) for form, count in forms.items()]
+            outputs, inputs = layer.nf, layer.nx
+        else:
+            continue
+        forms[outputs, inputs, layer.weight.requires_grad, layer is head] += 1
+    return forms
 
 
 def count_operations(policy: "PreTrainedModel", batch: Batch) -> float:
-    """Return multiplications and additions of a step: blocks on all tokens, head on answers."""
+    """Return multiplications and additions of forward and backward of a step."""
     tokens, answer_tokens = count_tokens(batch)
     total = 0.0
-    for matrix in list_matrices(policy):
-        total += matrix.operations(answer_tokens if matrix.is_head else tokens)
+    for (outputs, inputs, is_trained, is_head), count in count_forms(policy).items():
+        products = 3 if is_trained else 2  # LoRA's base has no gradient
+        total += 2.0 * products * outputs * inputs * count * (answer_tokens if is_head else tokens)
     return total
 
 
@@ -75,36 +52,33 @@ def measure_rate(policy: "PreTrainedModel", batch: Batch) -> float:
     """Return FLOP/s of the step's matrix products alone, each with torch's own product."""
     tokens, answer_tokens = count_tokens(batch)
     seconds = 0.0
-    for matrix in list_matrices(policy):
-        seconds += _product_seconds(matrix, answer_tokens if matrix.is_head else tokens, policy)
+    for form, count in count_forms(policy).items():
+        seconds += count * _product_seconds(form, answer_tokens if form[3] else tokens, policy)
     return count_operations(policy, batch) / seconds
 
 
-def _product_seconds(matrix: Matrix, tokens: int, policy: "PreTrainedModel") -> float:
-    """Return the median seconds of the forward and backward products of all matrices of a form."""
-    product, device = torch.nn.functional.linear, policy.device.type
-
-    def random(rows: int, columns: int) -> torch.Tensor:
-        return torch.randn(rows, columns, device=policy.device, dtype=policy.dtype)
-
-    x = random(tokens, matrix.inputs)
-    weight = random(matrix.outputs, matrix.inputs)
-    gradient = random(tokens, matrix.outputs)
+def _product_seconds(form: Form, tokens: int, policy: "PreTrainedModel") -> float:
+    """Return the median seconds of a matrix's forward and backward products."""
+    outputs, inputs, is_trained, _ = form
+    product, place = torch.nn.functional.linear, {"device": policy.device, "dtype": policy.dtype}
+    x = torch.randn(tokens, inputs, **place)
+    weight = torch.randn(outputs, inputs, **place)
+    gradient = torch.randn(tokens, outputs, **place)
     seconds = []
-    for _ in range(REPEATS):
-        start = read_clock(device)
+    for _ in range(6):
+        start = read_clock(policy.device.type)
         product(x, weight)
         product(gradient, weight.t())
-        if matrix.is_trained:
+        if is_trained:
             product(gradient.t(), x.t())
-        seconds.append(read_clock(device) - start)
-    return matrix.count * statistics.median(seconds[1:])
+        seconds.append(read_clock(policy.device.type) - start)
+    return statistics.median(seconds[1:])
 
 
 def count_tokens(batch: Batch) -> tuple[int, int]:
     """Return all real tokens, and the answer tokens that are predicted; retain samples included."""
     tokens, answer_tokens = int(batch.lengths.sum()), int(batch.answer[:, 1:].sum())
-    if batch.retain is not None:
-        retain_tokens, retain_answer_tokens = count_tokens(batch.retain)
-        tokens, answer_tokens = tokens + retain_tokens, answer_tokens + retain_answer_tokens
-    return tokens, answer_tokens
+    if batch.retain is None:
+        return tokens, answer_tokens
+    retain_tokens, retain_answer_tokens = count_tokens(batch.retain)
+    return tokens + retain_tokens, answer_tokens + retain_answer_tokens

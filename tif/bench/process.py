@@ -1,7 +1,4 @@
-"""A clock, the peak of memory, and a process of its own for a measurement.
-
-Called by the measurements of this room.
-"""
+"""A clock, the peak of memory, and a new process for a measurement. Used by all of this room."""
 
 import concurrent.futures
 import multiprocessing
@@ -48,7 +45,6 @@ class PeakMemory:
         if self.is_cuda:
             import torch
 
-            torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         else:
             Path("/proc/self/clear_refs").write_text("5")
@@ -57,12 +53,11 @@ class PeakMemory:
         """Return the peak since the last restart, above the base."""
         return self._read("max_memory_allocated", "VmHWM") - self.held_mb
 
-    def _read(self, cuda_function: str, status_name: str) -> float:
+    def _read(self, cuda_function: str, status_key: str) -> float:
         if self.is_cuda:
             import torch
 
             return getattr(torch.cuda, cuda_function)() / 2**20
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{status_name}:"):
-                return int(line.split()[1]) / 1024
-        raise RuntimeError(f"no {status_name} in /proc/self/status")
+        lines = Path("/proc/self/status").read_text().splitlines()
+        values = dict(line.split(":", 1) for line in lines)
+        return int(values[status_key].split()[0]) / 1024  # the file has kB

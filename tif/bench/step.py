@@ -1,18 +1,16 @@
 """what=step: a step of TPO, ours against three other ways to compute the same loss."""
 
-import dataclasses
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from tif.bench.matrices import count_operations, count_tokens, measure_rate
 from tif.bench.process import PeakMemory, run_alone
 from tif.bench.settings import BenchSettings
-from tif.bench.table import make_plain_table
 from tif.bench.training_setup import TrainingSetup, load_setup
 from tif.bench.ways import Way
 from tif.data.encoding import Batch
@@ -23,14 +21,17 @@ WAYS = ("ours", "release", "two-pass", "dynamic")
 # on the form of the batch.
 TOLERANCES = {"float32": 1e-4}
 TOLERANCE_FEW_BITS = 2e-2
-
-
-@dataclasses.dataclass
-class Timing:
-    """Losses and seconds of one way, a value for each batch."""
-
-    losses: list[float] = dataclasses.field(default_factory=list)
-    seconds: list[float] = dataclasses.field(default_factory=list)
+COLUMNS = {
+    "batch": "{batch_size}",
+    "way": "{way}",
+    "seconds": "{seconds:.2f}",
+    "ours = 1": "{ratio:.2f}",
+    "tokens/s": "{tokens_per_second:,}",
+    "of GFLOP/s": "{share:.0%} of {matmul_gflops:.0f}",
+    "MB": "{memory_mb:,}",
+    "whole MB": "{whole_mb:,}",
+}
+Timings = dict[str, list[tuple[float, float]]]  # way -> (loss, seconds) of each batch
 
 
 def measure(settings: BenchSettings) -> list[dict[str, Any]]:
@@ -47,23 +48,21 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
         AssertionError: If the ways' losses differ; then nothing comparable was measured.
     """
     setup = load_setup(settings)
-    ways = {}
-    for name in WAYS:
-        if name != "release" or settings.release:
-            ways[name] = setup.make_way(name)
+    names = [name for name in WAYS if name != "release" or settings.release]
+    ways = {name: setup.make_way(name) for name in names}
     optimizer = setup.make_optimizer()
+    tolerance = TOLERANCES.get(settings.model.dtype, TOLERANCE_FEW_BITS)
     rows = []
     for size in settings.batch_sizes:
-        chosen = dict(ways)
         if size > settings.release:
-            chosen.pop("release", None)
-        batches = setup.make_batches(size, settings.samples // size)
+            ways.pop("release", None)
+        batches = setup.draw_batches(size, settings.samples // size)
         rate_before = measure_rate(setup.policy, batches[0])
-        timings = time_ways(setup, chosen, optimizer, batches)
+        timings = time_ways(setup, ways, optimizer, batches)
+        check_losses(timings, tolerance)
         rate = (rate_before + measure_rate(setup.policy, batches[0])) / 2
-        check_losses(timings, TOLERANCES.get(settings.model.dtype, TOLERANCE_FEW_BITS))
-        operations = [count_operations(setup.policy, batch) for batch in batches]
-        rows += make_rows(timings, batches, sum(operations), rate)
+        operations = sum(count_operations(setup.policy, batch) for batch in batches)
+        rows += make_rows(timings, batches, operations, rate)
     del setup, ways, optimizer  # the processes that measure memory need it
     if settings.memory:
         add_memory(rows, settings)
@@ -75,65 +74,60 @@ def time_ways(
     ways: Mapping[str, Way],
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
-) -> dict[str, Timing]:
+) -> Timings:
     """Run all ways on the same batches, one way after the other on each batch.
 
     `release` runs on the first batch only: it takes as long as all the others together.
     """
-    timings = {name: Timing() for name in ways}
     for name, way in ways.items():
         if name != "release":
             setup.run_step(way, optimizer, batches[0])  # warm up
+    timings: Timings = defaultdict(list)
     with progress_bar(f"batch {len(batches[0].ids)}", len(batches)) as progress:
         for number, batch in enumerate(batches):
             for name, way in ways.items():
-                if name == "release" and number > 0:
-                    continue
-                loss, seconds = setup.run_step(way, optimizer, batch)
-                timings[name].losses.append(loss)
-                timings[name].seconds.append(seconds)
+                if name != "release" or number == 0:
+                    timings[name].append(setup.run_step(way, optimizer, batch))
             progress.advance()
     return timings
 
 
-def check_losses(timings: Mapping[str, Timing], tolerance: float) -> None:
+def check_losses(timings: Timings, tolerance: float) -> None:
     """Raise AssertionError if the losses of two ways differ by more than the tolerance."""
-    for name, timing in timings.items():
-        for loss, ours in zip(timing.losses, timings["ours"].losses, strict=False):
-            difference = abs(loss - ours) / abs(ours)
+    for name, steps in timings.items():
+        for (loss, _), (our_loss, _) in zip(steps, timings["ours"], strict=False):
+            difference = abs(loss - our_loss) / abs(our_loss)
             assert difference < tolerance, f"{name}: loss differs by {difference:.1e} from ours"
 
 
 def make_rows(
-    timings: Mapping[str, Timing], batches: Sequence[Batch], operations: float, rate: float
+    timings: Timings, batches: Sequence[Batch], operations: float, rate: float
 ) -> list[dict[str, Any]]:
     """Return a row for each way.
 
     Args:
-        timings: by way.
-        batches: that were trained on.
+        timings, batches: of the steps.
         operations: of the matrix products of all batches.
         rate: FLOP/s of the machine's matrix products.
     """
     tokens = [count_tokens(batch)[0] for batch in batches]
-    ours = timings["ours"].seconds
+    our_seconds = [seconds for _, seconds in timings["ours"]]
     rows = []
-    for name, timing in timings.items():
-        steps = len(timing.seconds)
-        ratios = [other / our for other, our in zip(timing.seconds, ours, strict=False)]
+    for name, steps in timings.items():
+        losses, seconds = zip(*steps, strict=True)
+        ratios = [other / ours for other, ours in zip(seconds, our_seconds, strict=False)]
         row = {
             "batch_size": len(batches[0].ids),
             "way": name,
-            "steps": steps,
-            "loss": round(statistics.mean(timing.losses), 4),
-            "seconds": round(statistics.median(timing.seconds), 3),
+            "steps": len(steps),
+            "loss": round(statistics.mean(losses), 4),
+            "seconds": round(statistics.median(seconds), 3),
             "ratio": round(statistics.median(ratios), 2),
-            "tokens_per_second": round(sum(tokens[:steps]) / sum(timing.seconds)),
+            "tokens_per_second": round(sum(tokens[: len(steps)]) / sum(seconds)),
         }
         if name == "ours":
-            reached = operations / sum(ours)
-            row["gflops"] = round(reached / 1e9, 1)
-            row["matmul_gflops"] = round(rate / 1e9, 1)
+            reached = operations / sum(our_seconds)
+            row["gflops"], row["matmul_gflops"] = round(reached / 1e9, 1), round(rate / 1e9, 1)
             row["share"] = round(reached / rate, 3)
         rows.append(row)
     return rows
@@ -142,8 +136,7 @@ def make_rows(
 def add_memory(rows: Sequence[dict[str, Any]], settings: BenchSettings) -> None:
     """Add the memory of the steps at the smallest and the largest batch size to their rows."""
     sizes = (min(settings.batch_sizes), max(settings.batch_sizes))
-    chosen = [row for row in rows if row["batch_size"] in sizes]
-    for row in track(chosen, "memory"):
+    for row in track([row for row in rows if row["batch_size"] in sizes], "memory"):
         try:
             memory = run_alone(measure_memory, settings, row["batch_size"], row["way"])
             row["memory_mb"], row["whole_mb"] = memory
@@ -157,10 +150,10 @@ def measure_memory(settings: BenchSettings, size: int, name: str) -> tuple[int, 
     The reference of others' ways, a second model, counts above.
     """
     setup = load_setup(settings)
-    batches = setup.make_batches(size, settings.samples // size)
+    batches = setup.draw_batches(size, settings.samples // size)
     # The batch with the longest sample of those that are timed: it decides a run's memory.
     largest = max(batches, key=lambda batch: int(batch.lengths.max()))
-    setup.samples = setup.samples.select(largest.index.tolist())
+    setup.keep_only(largest.index.tolist())
     optimizer = setup.make_optimizer()
     memory = PeakMemory(settings.device)
     way = setup.make_way(name)
@@ -168,29 +161,3 @@ def measure_memory(settings: BenchSettings, size: int, name: str) -> tuple[int, 
     setup.run_step(way, optimizer, setup.make_batch())
     above = memory.peak_mb()
     return round(above), round(above + memory.held_mb)
-
-
-def make_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return the table for the terminal."""
-    lines = []
-    for row in rows:
-        line = {"share_text": "", "memory_text": "", "whole_text": "", **row}
-        if "share" in row:
-            line["share_text"] = f"{row['share']:.0%} of {row['matmul_gflops']:.0f}"
-        if "whole_mb" in row:
-            line["memory_text"] = f"{row['memory_mb']:,}"
-            line["whole_text"] = f"{row['whole_mb']:,}"
-        elif "memory_mb" in row:
-            line["memory_text"] = "did not fit"
-        lines.append(line)
-    columns = {
-        "batch": "{batch_size}",
-        "way": "{way}",
-        "seconds": "{seconds:.2f}",
-        "ours = 1": "{ratio:.2f}",
-        "tokens/s": "{tokens_per_second:,}",
-        "of GFLOP/s": "{share_text}",
-        "MB": "{memory_text}",
-        "whole MB": "{whole_text}",
-    }
-    return make_plain_table(lines, columns)

@@ -10,16 +10,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import transformers
 
+from tif import identifiers
 from tif.bench.process import read_clock
 from tif.bench.settings import BenchSettings
-from tif.bench.ways import Way, others_way, our_way
+from tif.bench.ways import OthersWay, Way, our_way
 from tif.config.errors import ConfigError
 from tif.config.schema import Data, Loss, Model, Optimizer, TrainerKeys
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
 from tif.data.encoding import Batch, Encoded, Encoder, collate
 from tif.losses import make_loss
 from tif.models import load as models
+from tif.models.references import make_reference
+from tif.training.datamodule import DataSettings, UnlearningDataModule
+from tif.training.module import StepSettings, UnlearningModule
 from tif.utils.torch_state import seeded
 
 if TYPE_CHECKING:
@@ -27,14 +32,10 @@ if TYPE_CHECKING:
 
 # What is trained where model.path and model.init are null: SmolLM2-135M's shape, random weights.
 DEFAULT_SHAPE = {
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
     "tie_word_embeddings": True,
-}
+}  # fmt: skip
 
 
 def tpo_loss(has_retain_term: bool) -> Loss:
@@ -42,61 +43,39 @@ def tpo_loss(has_retain_term: bool) -> Loss:
     return make_loss(beta=0.3, pl_weight=0.01, retain="ce" if has_retain_term else "none")
 
 
-@dataclasses.dataclass
-class Samples:
-    """Encoded forget samples and, for a loss with a retain term, retain samples."""
-
-    forget: list[Encoded]
-    retain: list[Encoded] | None = None
-
-    def batch(self, positions: Sequence[int]) -> Batch:
-        """Return the batch of these forget samples, each with its retain sample."""
-        batch = collate([self.forget[i] for i in positions], positions, pad_id=0)
-        if self.retain is not None:
-            partners = [self.retain[i % len(self.retain)] for i in positions]
-            batch.retain = collate(partners, positions, pad_id=0)
-        return batch
-
-    def select(self, positions: Sequence[int]) -> "Samples":
-        """Return only these forget samples, each with its retain sample."""
-        forget = [self.forget[i] for i in positions]
-        if self.retain is None:
-            return Samples(forget)
-        return Samples(forget, [self.retain[i % len(self.retain)] for i in positions])
-
-
 class TrainingSetup:
-    """A model that is trained on samples by AdamW, so that no weight changes.
+    """A model that is trained by AdamW, so that no weight changes.
 
     Args:
         settings: device and threads are read.
         policy: the model.
-        samples: with retain samples, the loss has a retain term.
+        forget: encoded forget samples.
+        retain: encoded retain samples; the loss has a retain term where they are given.
     """
 
     def __init__(
-        self, settings: BenchSettings, policy: "PreTrainedModel", samples: Samples
+        self,
+        settings: BenchSettings,
+        policy: "PreTrainedModel",
+        forget: Sequence[Encoded],
+        retain: Sequence[Encoded] | None = None,
     ) -> None:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.device = torch.device(settings.device)
         self.policy = policy
-        self.policy.to(self.device)  # type: ignore[arg-type]
-        self.policy.train()
-        self.samples = samples
-        self.loss = tpo_loss(samples.retain is not None)
+        self.policy.to(self.device).train()  # type: ignore[arg-type]
+        self.forget, self.retain = forget, retain
+        self.loss = tpo_loss(retain is not None)
 
     def make_way(self, name: str) -> Way:
         """Return a way by its name; others' ways come with a frozen copy of the model."""
         if name != "ours":
             reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
-            return others_way(name, self.policy, reference, self.loss)
-        from tif.models.references import make_reference
-        from tif.training.module import StepSettings, UnlearningModule
-
-        reference = make_reference("auto", self.policy, self.samples.forget, 0, "packed")
-        step = StepSettings(Data(), self.loss, Optimizer(), TrainerKeys(), "packed")
-        return our_way(UnlearningModule(self.policy, step, reference))
+            return OthersWay(name, self.policy, reference, self.loss)
+        cached = make_reference("auto", self.policy, self.forget, 0, "packed")
+        settings = StepSettings(Data(), self.loss, Optimizer(), TrainerKeys(), "packed")
+        return our_way(UnlearningModule(self.policy, settings, cached))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return an AdamW that does all its work and changes nothing.
@@ -120,18 +99,27 @@ class TrainingSetup:
         optimizer.zero_grad()
         return loss, read_clock(self.device.type) - start
 
-    def make_batches(self, size: int, count: int) -> list[Batch]:
+    def keep_only(self, positions: Sequence[int]) -> None:
+        """Drop all forget samples but these; each keeps its retain sample."""
+        self.forget = [self.forget[i] for i in positions]
+        if self.retain is not None:
+            self.retain = [self.retain[i % len(self.retain)] for i in positions]
+
+    def draw_batches(self, size: int, count: int) -> list[Batch]:
         """Return batches of samples in random order; none comes twice while there are others."""
-        total = len(self.samples.forget)
+        total = len(self.forget)
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0)).tolist()
         order *= -(-size * count // total)
-        starts = range(0, size * count, size)
-        return [self.make_batch(order[start : start + size]) for start in starts]
+        return [self.make_batch(order[i * size : (i + 1) * size]) for i in range(count)]
 
     def make_batch(self, positions: Sequence[int] | None = None) -> Batch:
-        """Return the batch of these samples, or of all samples, on the device."""
-        chosen = range(len(self.samples.forget)) if positions is None else positions
-        return self.samples.batch(chosen).to(self.device)
+        """Return the batch of these forget samples (None = all), each with a retain sample."""
+        positions = range(len(self.forget)) if positions is None else positions
+        batch = collate([self.forget[i] for i in positions], positions, pad_id=0)
+        if self.retain is not None:
+            partners = [self.retain[i % len(self.retain)] for i in positions]
+            batch.retain = collate(partners, positions, pad_id=0)
+        return batch.to(self.device)
 
 
 def load_setup(settings: BenchSettings) -> TrainingSetup:
@@ -140,9 +128,6 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
     Raises:
         ConfigError: One line with the key.
     """
-    from tif import identifiers
-    from tif.training.datamodule import DataSettings, UnlearningDataModule
-
     data = settings.data
     try:
         if settings.model.path:
@@ -152,30 +137,26 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
         benchmark = dataclasses.replace(benchmark, forget=forget)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    tokenizer = models.load_tokenizer(
-        settings.model, list_tokenizer_texts(benchmark, data.template)
-    )
+    texts = list_tokenizer_texts(benchmark, data.template)
+    tokenizer = models.load_tokenizer(settings.model, texts)
     encoder = Encoder(tokenizer, data.template, data.overlap)
-    encoding = DataSettings(data, tpo_loss(settings.retain), seed=0)
-    module = UnlearningDataModule(benchmark, encoder, encoding)
+    keys = DataSettings(data, tpo_loss(settings.retain), seed=0)
+    samples = UnlearningDataModule(benchmark, encoder, keys)
     if settings.model.path:
         policy = models.load_policy(settings.model, tokenizer, 0)
     else:
         policy = make_random_model(settings.model, settings.device)
-    return TrainingSetup(settings, policy, Samples(module.items, module.retain))
+    return TrainingSetup(settings, policy, samples.items, samples.retain)
 
 
 def make_random_model(model: Model, device: str = "cpu") -> "PreTrainedModel":
     """Return a Llama of the shape `model.init` with random weights; as fast as a trained one."""
-    import transformers
-
     shape = transformers.LlamaConfig(**(model.init or DEFAULT_SHAPE))
     keys = {"dtype": getattr(torch, model.dtype), "attn_implementation": model.attention}
     with seeded(0), torch.device(device):
         policy = transformers.AutoModelForCausalLM.from_config(shape, **keys)
-    if model.quantize == "none":
-        return models.prepare_for_training(policy, model, 0)
-    with tempfile.TemporaryDirectory() as folder:  # weights are quantised while they are read
-        policy.save_pretrained(folder)
-        saved = dataclasses.replace(model, path=folder)
-        return models.prepare_for_training(models.load_pretrained(saved), model, 0)
+    if model.quantize != "none":
+        with tempfile.TemporaryDirectory() as folder:  # weights are quantised as they are read
+            policy.save_pretrained(folder)
+            policy = models.load_pretrained(dataclasses.replace(model, path=folder))
+    return models.prepare_for_training(policy, model, 0)

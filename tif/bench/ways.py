@@ -2,7 +2,7 @@
 
 Others' ways are written plainly. They share nothing with `tif.scoring` and `tif.losses`: padded
 rectangles, logits of all positions, log-probabilities by torch's cross-entropy, a second model as
-the reference, a forward of its own for the retain samples. Called by what=step and what=scaling.
+the reference, a forward of its own for the retain samples.
 
 Shapes: B samples, T tokens, V vocabulary.
 """
@@ -35,7 +35,7 @@ def our_way(module: "UnlearningModule") -> Way:
     def step(batch: Batch) -> float:
         counts, total = losses.count_batch(batch, module.settings.loss), 0.0
         for positions in module.parts(batch):
-            share = module.loss(batch.select_rows(positions), counts).total
+            share = module.loss(batch.rows(positions), counts).total
             share.backward()
             total += share.item()
         return total
@@ -45,30 +45,22 @@ def our_way(module: "UnlearningModule") -> Way:
 
 @dataclasses.dataclass(frozen=True)
 class OthersWay:
-    """A step on padded rectangles.
+    """A step on padded rectangles: `release`, `two-pass` or `dynamic`; see `tif.bench --help`."""
 
-    Attributes:
-        policy, reference: two models; the reference is frozen.
-        loss: beta, pl_weight and retain_weight are read.
-        has_two_forwards: whether LPL and PL have a forward of the policy each.
-        padded_to: tokens of every sample; None = those of the batch's longest one.
-    """
-
+    name: str
     policy: "PreTrainedModel"
     reference: "PreTrainedModel"
     loss: Loss
-    has_two_forwards: bool
-    padded_to: int | None = None
 
     def __call__(self, batch: Batch) -> float:
         """Leave the gradient of the batch's loss in the policy's weights and return the loss."""
-        if self.padded_to is not None:
-            batch = pad_batch(batch, self.padded_to)
+        if self.name == "release":
+            batch = pad_batch(batch, RELEASE_TOKENS)
         logits = compute_logits(self.policy, batch)
         with torch.no_grad():
             original = compute_logits(self.reference, batch)
         lpl = logit_preference_loss(logits, original, batch, keys_of(self.loss, Beta).beta)
-        if self.has_two_forwards:
+        if self.name != "dynamic":
             logits = compute_logits(self.policy, batch)
         loss = lpl + self.loss.pl_weight * preservation_loss(logits, batch)
         if batch.retain is not None:
@@ -76,14 +68,6 @@ class OthersWay:
             loss = loss + self.loss.retain_weight * cross_entropy(logits, batch.retain)
         loss.backward()
         return loss.item()
-
-
-def others_way(
-    name: str, policy: "PreTrainedModel", reference: "PreTrainedModel", loss: Loss
-) -> OthersWay:
-    """Return the way of that name: "release", "two-pass" or "dynamic"."""
-    padded_to = RELEASE_TOKENS if name == "release" else None
-    return OthersWay(policy, reference, loss, name != "dynamic", padded_to)
 
 
 def compute_logits(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
@@ -99,11 +83,6 @@ def logit_preference_loss(
     """Return the mean over samples of -(2 / beta) log sigmoid(beta d).
 
     d is the mean over a sample's unwanted tokens of z_ref - z; a sample without any adds 0.
-
-    Args:
-        logits, original: (B, T, V) of the policy and the reference.
-        batch: the samples.
-        beta: of the loss.
     """
     targets, unwanted = batch.input_ids[:, 1:, None], batch.uw[:, 1:]
     policy_logit = logits[:, :-1].gather(2, targets)[..., 0]
@@ -128,15 +107,10 @@ def cross_entropy(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 def pad_batch(batch: Batch, length: int) -> Batch:
     """Return the batch, and its retain samples, padded to `length` tokens."""
-    missing = length - batch.input_ids.shape[1]
-    if missing < 0:
-        longest = batch.input_ids.shape[1]
+    longest = batch.input_ids.shape[1]
+    if longest > length:
         raise ValueError(f"release: pads to {length} tokens, got a sample of {longest}")
-    padding = (0, missing)
-    return dataclasses.replace(
-        batch,
-        input_ids=F.pad(batch.input_ids, padding),
-        uw=F.pad(batch.uw, padding),
-        gw=F.pad(batch.gw, padding),
-        retain=None if batch.retain is None else pad_batch(batch.retain, length),
-    )
+    tensors = (batch.input_ids, batch.uw, batch.gw)
+    ids, uw, gw = (F.pad(tensor, (0, length - longest)) for tensor in tensors)
+    retain = None if batch.retain is None else pad_batch(batch.retain, length)
+    return dataclasses.replace(batch, input_ids=ids, uw=uw, gw=gw, retain=retain)

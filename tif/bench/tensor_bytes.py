@@ -1,18 +1,16 @@
-"""Count the bytes of tensors: weights, what a forward keeps for its backward pass, the peak.
+"""Count bytes: of tensors, of what a forward keeps for its backward pass, of a training's peak.
 
 Called by what=memory.
 """
 
 import contextlib
 import copy
-import weakref
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from tif.config.schema import Lora
 from tif.models.lora import attach_adapters
@@ -42,7 +40,7 @@ def count_activations(
 ) -> tuple[int, int]:
     """Return the bytes that a forward keeps for its backward pass: in a layer, around all layers.
 
-    The difference of a decoder with two layers and one with one layer.
+    From a decoder with one layer and one with two layers.
     """
     transformers.AttentionInterface.register("tif_shapes", _flash_attention)
     sizes = []
@@ -53,30 +51,28 @@ def count_activations(
             short.layer_types = short.layer_types[:layers]
         model = make_meta_model(short, dtype, lora)
         model.set_attn_implementation("tif_shapes")
-        with _saved_for_backward(model) as bytes_by_storage:
+        with _saved_for_backward(model) as saved:
             ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
             model.base_model(input_ids=ids, position_ids=ids, use_cache=False)
-        sizes.append(sum(bytes_by_storage.values()))
+        sizes.append(sum(storage.nbytes() for storage in saved.values()))
     inside_layer = sizes[1] - sizes[0]
     return inside_layer, sizes[0] - inside_layer
 
 
 @contextlib.contextmanager
-def _saved_for_backward(model: torch.nn.Module) -> Iterator[dict[int, int]]:
-    """Collect the bytes of what autograd keeps inside the block, weights excepted, by storage."""
+def _saved_for_backward(model: torch.nn.Module) -> Iterator[dict[int, torch.UntypedStorage]]:
+    """Collect the storages of what autograd keeps inside the block, weights excepted."""
     weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
-    sizes: dict[int, int] = {}
-    alive: list[torch.Tensor] = []  # or the number of a freed storage would be given again
+    saved: dict[int, torch.UntypedStorage] = {}
 
     def pack(value: torch.Tensor) -> torch.Tensor:
         storage = value.untyped_storage()
         if storage._cdata not in weights:
-            sizes[storage._cdata] = storage.nbytes()
-            alive.append(value)
+            saved[storage._cdata] = storage
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        yield sizes
+        yield saved
 
 
 def _flash_attention(
@@ -100,36 +96,19 @@ class _Flash(torch.autograd.Function):
         return tuple(torch.empty_like(value) for value in ctx.saved_tensors[:3])
 
 
-class PeakBytes(TorchDispatchMode):
-    """The most bytes of tensors that lived at once inside the block, those of a model included.
+def measure_peak(model: torch.nn.Module, work: Callable[[], None]) -> float:
+    """Return the most bytes of tensors that live at once while `work` runs, the model's included.
 
-    For a CPU, where PyTorch has no such counter. torch.distributed._tools.MemTracker, which counts
-    there too, refuses weights without a gradient, so all models with LoRA.
-
-    Attributes:
-        peak: bytes.
+    On a CPU, with torch's profiler, which sees every allocation. MemTracker of
+    torch.distributed._tools refuses weights without a gradient, so all models with LoRA.
     """
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.current = self.peak = 0
-        self.sizes: dict[weakref.ref, int] = {}
-        for tensor in (*model.parameters(), *model.buffers()):
-            self._add(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and count its results."""
-        result = func(*args, **(kwargs or {}))
-        tree_map_only(torch.Tensor, self._add, result)
-        return result
-
-    def _add(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        reference = weakref.ref(storage, self._remove)
-        if reference not in self.sizes:
-            self.sizes[reference] = storage.nbytes()
-            self.current += storage.nbytes()
-            self.peak = max(self.peak, self.current)
-
-    def _remove(self, reference: weakref.ref) -> None:
-        self.current -= self.sizes.pop(reference, 0)
+    storages = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        work()
+    results: Any = profile.profiler
+    changes = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return sum(storages.values()) + max(itertools.accumulate(e.nbytes() for e in changes))

@@ -5,7 +5,7 @@ import torch
 
 from tests.support import tiny_models
 from tif.bench.training_setup import tpo_loss
-from tif.bench.ways import others_way
+from tif.bench.ways import OthersWay
 from tif.losses import compute_loss
 from tif.losses.terms import Scored, ScoredBatch
 
@@ -37,7 +37,7 @@ def test_each_way_has_the_loss_and_the_gradient_of_one_sample_at_a_time(name, re
     expected.backward()
     gradients = [weight.grad.clone() for weight in policy.parameters()]
     policy.zero_grad()
-    actual = others_way(name, policy, reference, loss)(batch)
+    actual = OthersWay(name, policy, reference, loss)(batch)
     assert actual == pytest.approx(expected.item(), rel=1e-4)
     for weight, gradient in zip(policy.parameters(), gradients, strict=True):
         torch.testing.assert_close(weight.grad, gradient, atol=1e-5, rtol=1e-3)

@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _show_table(rows: Sequence[dict[str, Any]], columns: Mapping[str, str], note: str | None) -> None:
+def _show_table(
+    rows: Sequence[dict[str, Any]], columns: Mapping[str, str], note: str | None
+) -> None:
     from rich.table import Table
 
     from tif.utils.terminal import console

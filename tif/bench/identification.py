@@ -104,7 +104,7 @@ def first_words(document: str, words: int) -> str:
 
 
 def make_tiny_model(kind: str, document: str, folder: Path) -> str:
-    """Save a random model of two layers and a tokenizer trained on the document; return the folder."""
+    """Save a random model and a tokenizer trained on the document; return the folder."""
     size: dict[str, Any] = {
         "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
         "num_attention_heads": 4,

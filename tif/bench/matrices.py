@@ -60,7 +60,8 @@ def measure_rate(policy: "PreTrainedModel", batch: Batch) -> float:
 def _product_seconds(form: Form, tokens: int, policy: "PreTrainedModel") -> float:
     """Return the median seconds of a matrix's forward and backward products."""
     outputs, inputs, is_trained, _ = form
-    product, place = torch.nn.functional.linear, {"device": policy.device, "dtype": policy.dtype}
+    product = torch.nn.functional.linear
+    place: dict[str, Any] = {"device": policy.device, "dtype": policy.dtype}
     x = torch.randn(tokens, inputs, **place)
     weight = torch.randn(outputs, inputs, **place)
     gradient = torch.randn(tokens, outputs, **place)

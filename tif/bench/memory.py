@@ -122,7 +122,8 @@ def _make_row(name: str, training: str, gpus: int, dtype: str, need: Need) -> di
 
 def make_config(shape: tuple[int, ...]) -> "PretrainedConfig":
     """Return the configuration of a Llama of a shape, the values of SHAPE_KEYS."""
-    return transformers.LlamaConfig(**dict(zip(SHAPE_KEYS, shape, strict=True)))
+    keys: dict[str, Any] = dict(zip(SHAPE_KEYS, shape, strict=True))
+    return transformers.LlamaConfig(**keys)
 
 
 def estimate_need(

@@ -35,7 +35,7 @@ def our_way(module: "UnlearningModule") -> Way:
     def step(batch: Batch) -> float:
         counts, total = losses.count_batch(batch, module.settings.loss), 0.0
         for positions in module.parts(batch):
-            share = module.loss(batch.rows(positions), counts).total
+            share = module.loss(batch.select_rows(positions), counts).total
             share.backward()
             total += share.item()
         return total

@@ -143,11 +143,9 @@ def load_policy(
 ) -> "PreTrainedModel":
     """Return the model to unlearn or to finetune, in training mode.
 
-    Args:
-        settings: section `model`.
-        tokenizer: a new model gets its vocabulary and its special tokens.
-        seed: new weights and adapters are drawn from it; the global random state does not change.
-        empty: True = no weights, on the meta device.
+    A new model gets the tokenizer's vocabulary and special tokens. Its weights, and adapters, are
+    drawn from the seed; the global random state does not change. `empty`: no weights, on the meta
+    device.
     """
     from transformers import AutoModelForCausalLM
 

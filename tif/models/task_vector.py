@@ -1,4 +1,8 @@
-"""Task arithmetic: hold weights moved as far to the other side of where they started. Called by UnlearningModule."""
+"""Task arithmetic (`loss.task_vector`): weights on the other side of where they started.
+
+Called by UnlearningModule. arXiv 2212.04089, trained on the forget set; as
+jaechan-repo/muse_bench baselines/baselines/task_vector.py.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -10,14 +14,9 @@ import torch
 def negated_weights(
     model: torch.nn.Module, initial: Sequence[torch.Tensor], alpha: float
 ) -> Iterator[None]:
-    """Hold initial - alpha * (trained - initial) in the model's weights inside the block.
+    """Hold initial - alpha * (trained - initial), alpha > 0, in the weights inside the block.
 
-    arXiv 2212.04089, trained on the forget set; as jaechan-repo/muse_bench baselines/baselines/task_vector.py.
-
-    Args:
-        model: with floating-point weights only.
-        initial: its weights before training, in the order of `model.parameters()`, on any device.
-        alpha: > 0; larger values forget more.
+    `initial`: the floating-point weights before training, in the order of `model.parameters()`.
     """
     weights = list(model.parameters())
     trained = [weight.detach().clone() for weight in weights]

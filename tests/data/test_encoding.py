@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -10,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.support.tiny_models import shuffled
 from tif.config.schema import Model
 from tif.data.encoding import Encoded, Encoder, collate, split_into_pieces
 from tif.data.samples import Sample, Span
@@ -540,3 +542,14 @@ def test_pieces_score_each_token_after_the_first_exactly_once(tokenizer, most):
     assert [p.id for p in found] == (
         ["toy/0"] if len(found) == 1 else [f"toy/0#{n}" for n in range(len(found))]
     )
+
+
+def test_a_batch_moves_with_its_retain_samples_and_keeps_everything_else():
+    batch = dataclasses.replace(shuffled((0, 1)), retain=shuffled((2, 3)))
+    moved = batch.to("meta")
+    for before, after in ((batch, moved), (batch.retain, moved.retain)):
+        assert after.ids == before.ids
+        for field in ("index", "input_ids", "lengths", "uw", "gw"):
+            assert getattr(after, field).device.type == "meta"
+            assert getattr(after, field).shape == getattr(before, field).shape
+            assert getattr(before, field).device.type == "cpu"

@@ -34,8 +34,8 @@ def test_the_file_gives_what_was_computed_bit_for_bit_and_without_a_forward(tmp_
     calls = counted(policy)
     again = make_reference("auto", policy, tiny_models.ITEMS, 0, "packed", tmp_path)
     assert not calls
-    for found in (first, again):
-        assert_bit_identical(numbers(found), numbers(expected))
+    for reference in (first, again):
+        assert_bit_identical(numbers(reference), numbers(expected))
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     assert not list(tmp_path.glob("*.partial"))
 

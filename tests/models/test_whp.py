@@ -31,12 +31,12 @@ def test_scores_are_those_of_the_formula(batching):
     start, reinforced = tiny_models.model(seed=1), tiny_models.model(seed=2)
     with torch.no_grad():
         model = WhpModel(frozen(start), reinforced, 1.5)
-        found = score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
+        scores = score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
     for row, e in enumerate(tiny_models.ITEMS):
         logprobs = formula(start, reinforced, e.input_ids, 1.5).log_softmax(1)
         for t in range(1, len(e.input_ids)):
             expected = logprobs[t - 1, e.input_ids[t]].item() if e.uw[t] or e.gw[t] else 0.0
-            assert found.logprob[row, t - 1].item() == pytest.approx(expected, abs=1e-4)
+            assert scores.logprob[row, t - 1].item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_generation_keeps_a_cache_for_each_model():
@@ -50,11 +50,14 @@ def test_generation_keeps_a_cache_for_each_model():
     assert len({token for row in expected for token in row}) > 6
     unused = next(t for t in range(tiny_models.VOCAB) if all(t not in row for row in expected))
     assert (
-        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, [8] * 3) == expected
+        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, [8] * 3)
+        == expected
     )
     limits = [2, 8, 5]  # rows leave the batch, and both caches
     short = [row[:n] for row, n in zip(expected, limits, strict=True)]
-    assert continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, limits) == short
+    assert (
+        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, limits) == short
+    )
 
 
 WHP = make_loss(forget="ce", on="all", preserve="none", whp=1.5)

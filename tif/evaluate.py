@@ -87,11 +87,11 @@ def evaluate_records(cfg: Evaluate) -> dict[str, Any]:
     retain = _read_evaluation("retain_records", cfg.retain_records, problems)
     if problems or evaluation is None:
         raise ConfigError("\n".join(problems))
-    from tif.metrics.results import Comparison, Extras, Rules, compute_results
+    from tif.metrics.results import Request, compute_results
 
-    sources = f"records: {cfg.records}", f"retain_records: {cfg.retain_records}"
-    rules = Rules(cfg.draws, cfg.seed, cfg.allow_mismatch)
-    return compute_results(Comparison(evaluation, retain, *sources), rules, Extras())
+    source, retain_source = f"records: {cfg.records}", f"retain_records: {cfg.retain_records}"
+    rules = cfg.draws, cfg.seed, cfg.allow_mismatch
+    return compute_results(Request(evaluation, retain, source, retain_source, *rules))
 
 
 def _evaluate_model(cfg: Evaluate, json_only: bool) -> dict[str, Any] | None:

@@ -23,7 +23,6 @@ from tif.evaluation import gradient_norms as gradients
 from tif.evaluation import model_records as checkpoint
 from tif.evaluation.muse_prompts import ask_task
 from tif.metrics import fluency, membership, overall
-from tif.metrics import muse as muse_metrics
 from tif.models import load as models
 from tif.records import files as records
 
@@ -105,7 +104,7 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
     assert {k: news["metrics"][k] for k in expected if k != "eval/score"} == pytest.approx(
         {k: v for k, v in expected.items() if k != "eval/score"}
     )
-    scores = muse_metrics.attack_scores(ours["muse-news"], theirs["muse-news"])["reference"]
+    scores = membership.attack_scores(ours["muse-news"], theirs["muse-news"])["reference"]
     assert news["metrics"]["membership/reference"] == pytest.approx(membership.auc(*scores))
     assert 0 <= news["metrics"]["membership/gradient_norm"] <= 1
     said = [r.generated for r in ours["tofu"].sets["retain"].records]

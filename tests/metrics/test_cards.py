@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tif.metrics import cards, membership, muse, overall, tofu
-from tif.metrics.results import Comparison, Extras, Rules, compute_results
+from tif.metrics.results import Request, compute_results
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
 TEXT = "one two three four one two three four"
@@ -18,7 +18,7 @@ def evaluation(names, spread):
     for name in names:
         records = []
         for i in range(3):
-            loss = 1.0 + spread * (i + 1.5 * (name == muse.HOLDOUT))
+            loss = 1.0 + spread * (i + 1.5 * (name == membership.HOLDOUT))
             stats = TokenStats((-loss, -loss), (True, False), (-2.0, -2.0), (1.0, 1.0), (0.1, 0.2))
             wrong = (loss + 0.5, loss + 1.0)
             records.append(
@@ -37,9 +37,12 @@ def all_numbers():
     numbers = {}
     for model, retain in (TOFU, MUSE):
         numbers |= overall.aggregate(model, retain)
-        norms = {muse.FORGET: [1.0, 2.0, 5.0], muse.HOLDOUT: [3.0, 4.0, 6.0]}
-        extras = Extras(retain, norms, {name: [0.5, 0.75, 1.0] for name in model.sets})
-        results = compute_results(Comparison(model, retain, "a", "b"), Rules(draws=10), extras)
+        norms = {muse.FORGET: [1.0, 2.0, 5.0], membership.HOLDOUT: [3.0, 4.0, 6.0]}
+        clean = {name: [0.5, 0.75, 1.0] for name in model.sets}
+        request = Request(
+            model, retain, "a", "b", draws=10, reference=retain, gradient_norms=norms, clean=clean
+        )
+        results = compute_results(request)
         numbers |= results.get("metrics", {})
         for name, metrics in results.get("tasks", {}).items():
             numbers |= {f"{name}/{metric}": value for metric, value in metrics.items()}
@@ -103,7 +106,7 @@ def test_the_function_of_a_card_is_the_one_that_computes_the_number(name, monkey
             assert after[number] == pytest.approx(expected), number
             assert after[number] != pytest.approx(value), number
     (card,) = (card for card in cards.metric_cards() if card.name == name)
-    assert (card.sentence, card.fields) == ("Something else.", {"Formula": "none."})
+    assert (card.sentence, card.fields["Formula"]) == ("Something else.", "none.")
 
 
 def test_every_card_has_all_fields():

@@ -108,7 +108,7 @@ def test_privleaks_interval_draws_the_same_texts_from_both_models():
         )
         sets.append(evaluation(forget, holdout))
     low, high = muse.privleak_interval(*sets, 400, 3)
-    scores = [[muse.min_k_scores(one.sets[name]) for name in muse.COMPARED] for one in sets]
+    scores = [[membership.min_k_scores(one.sets[name]) for name in muse.COMPARED] for one in sets]
     taken = [
         membership.intervals.draw_counts(n, 400, 3, name)
         for n, name in ((12, "forget"), (9, "holdout"))
@@ -150,7 +150,7 @@ def test_the_aggregate_has_muses_four_numbers_and_the_attacks():
 
 def test_the_reference_attack_compares_the_same_texts_of_another_model():
     ours = evaluation(FORGET, HOLDOUT)
-    found = muse.attack_scores(
+    found = membership.attack_scores(
         ours, RETAIN, {"privleak_forget": [1.0, 2.0], "privleak_holdout": [3.0, 4.0]}
     )
     # Losses less the retain model's: forget 1.36 - 1.66, 2.6 - 2.46; holdout 1.72 - 1.26, 2.6 -
@@ -177,7 +177,7 @@ def test_a_retain_evaluation_of_other_texts_is_refused_unless_allowed():
     assert muse.privleak(ours, changed, allow_mismatch=True) == pytest.approx(-200 / 3)
     assert muse.privleak_interval(ours, changed, 100, 0) is None
     with pytest.raises(ValueError, match="the reference model's privleak_holdout has other texts"):
-        muse.attack_scores(ours, changed)
+        membership.attack_scores(ours, changed)
 
 
 def test_a_retain_model_of_another_family_is_refused():
@@ -200,7 +200,9 @@ def test_missing_texts_statistics_and_generations_are_named():
         ValueError, match="record privleak_forget/0: no log-probabilities of its tokens"
     ):
         muse.aggregate(other(ours, "privleak_forget", stats=None))
-    with pytest.raises(ValueError, match="knowmem_forget: no generation for knowmem_forget/0"):
+    with pytest.raises(
+        ValueError, match="knowmem_forget: no generation for 1 of 1: knowmem_forget/0"
+    ):
         muse.aggregate(evaluation(answers("knowmem_forget", ("a", None))))
     with pytest.raises(ValueError, match="verbmem_forget: the set has no records"):
         muse.aggregate(evaluation(RecordSet("verbmem_forget", ())))

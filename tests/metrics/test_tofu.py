@@ -100,11 +100,11 @@ def test_rouge_l_wants_the_words_in_order_and_rouge_1_does_not():
     )
 
 
-@pytest.mark.parametrize(
-    ("mean", "expected"), [("geometric", [1 / 4, 4]), ("arithmetic", [5 / 16, 5])]
-)
-def test_truth_ratios_take_either_mean_of_the_wrong_answers(mean, expected):
-    assert np.exp(tofu.log_truth_ratios(RecordSet("forget", TWO), mean)) == pytest.approx(expected)
+@pytest.mark.parametrize(("arithmetic", "expected"), [(False, [1 / 4, 4]), (True, [5 / 16, 5])])
+def test_truth_ratios_take_either_mean_of_the_wrong_answers(arithmetic, expected):
+    assert np.exp(tofu.log_truth_ratios(RecordSet("forget", TWO), arithmetic)) == pytest.approx(
+        expected
+    )
 
 
 def test_the_probability_form_is_that_of_the_right_answer():

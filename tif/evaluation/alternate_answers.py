@@ -52,10 +52,7 @@ class AlternateDraws:
 
 
 def draw_alternates(
-    policy: "PreTrainedModel",
-    encoder: Encoder,
-    samples: Sequence[Sample],
-    draws: AlternateDraws,
+    policy: "PreTrainedModel", encoder: Encoder, samples: Sequence[Sample], draws: AlternateDraws
 ) -> dict[str, tuple[str, ...]]:
     """Return `loss.alternates.count` other answers to each question, by sample id, without blank ones.
 

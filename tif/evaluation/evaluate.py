@@ -13,8 +13,8 @@ from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Task, fingerprint
 from tif.evaluation.generate import generate
-from tif.evaluation.muse_prompts import ask_task, describe_tasks
-from tif.evaluation.questions import EvaluationSetup, Question, select_samples
+from tif.evaluation.muse_prompts import ask_task, describe_task
+from tif.evaluation.questions import MUSE_PROTOCOL, EvaluationSetup, Question, select_samples
 from tif.evaluation.tofu_prompts import ask_question, resolve_protocol
 from tif.evaluation.token_stats import TextScore, score_texts
 from tif.records.types import Evaluation, Record, RecordSet
@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class _Item:
-    """A question on its way through an evaluation.
-
-    Attributes:
-        set_name: the question's set.
-        question: what is asked.
-        scores: of each of its texts, once they are scored.
-        generation: what the model answered, once it did; None where nothing is generated.
-    """
+    """A question of a set, with the scores of its texts and the generation once they are there."""
 
     set_name: str
     question: Question
@@ -56,8 +49,7 @@ def evaluate(
         model: a causal LM; its mode is restored.
         sets: evaluation sets by name; `select_samples` chooses from them.
         setup: how the questions are asked.
-        name: of the model, goes into the records.
-        epoch: goes into the records.
+        name, epoch: of the model, for the records.
         original: opens the model that the policy was, on the same device, for KL; None = no KL.
 
     Raises:
@@ -74,13 +66,10 @@ def evaluate(
         _score(model, items, setup, original)
         _check_finite(items, epoch)
         _generate(model, items, setup)
-    records: dict[str, list[Record]] = {set_name: [] for set_name in selected}
-    for item in items:
-        records[item.set_name].append(_make_record(item))
     record_sets = {}
     for set_name, samples in selected.items():
-        data = fingerprint(samples)
-        record_sets[set_name] = RecordSet(set_name, tuple(records[set_name]), data)
+        records = tuple(_make_record(item) for item in items if item.set_name == set_name)
+        record_sets[set_name] = RecordSet(set_name, records, fingerprint(samples))
     return Evaluation(
         model=name,
         sets=record_sets,
@@ -93,14 +82,7 @@ def evaluate(
 def build_questions(
     setup: EvaluationSetup, set_name: str, samples: Sequence[Sample], context: int | None
 ) -> list[Question]:
-    """Return the questions of a set; they are tokenised once for all epochs.
-
-    Args:
-        setup: how they are asked.
-        set_name: which decides whether a task asks them.
-        samples: of the set.
-        context: tokens that the model can read at once; None = any number.
-    """
+    """Return the questions of a set, tokenised once for all epochs; `context` is the model's."""
     encoder, task = setup.encoder, setup.tasks.get(set_name)
     protocol = resolve_protocol(setup.rules, encoder)
 
@@ -118,18 +100,16 @@ def describe_protocol(
     tasks: Mapping[str, Task] | None = None,
     context: int | None = None,
 ) -> dict[str, Any]:
-    """Return the rules of an evaluation as records hold them.
-
-    Args:
-        rules: section `eval`.
-        encoder: of the model that is asked.
-        tasks: of sets that are asked by rules of their own.
-        context: tokens that the model can read at once; None = any number.
-    """
-    protocol = resolve_protocol(rules, encoder)
-    if tasks:
-        return describe_tasks(tasks, rules, encoder, context, protocol.max_new_tokens)
-    return dataclasses.asdict(protocol)
+    """Return the rules of an evaluation as records hold them; `context` is the model's, if known."""
+    protocol = dataclasses.asdict(resolve_protocol(rules, encoder))
+    if not tasks:
+        return protocol
+    described: dict[str, Any] = {"name": MUSE_PROTOCOL, "decoding": "greedy", "context": context}
+    described["rouge"] = "ROUGE-L F1 without stemming"
+    described["tasks"] = {name: describe_task(task) for name, task in tasks.items()}
+    for key in ("template", "max_new_tokens", "max_samples"):
+        described[key] = protocol[key]
+    return described
 
 
 def _score(
@@ -138,12 +118,11 @@ def _score(
     setup: EvaluationSetup,
     original: ModelContext | None,
 ) -> None:
-    """Fill `scores` of every item."""
     texts, wants_stats = [], []
     for item in items:
-        for number, text in enumerate(item.question.texts):
-            texts.append(text)
-            wants_stats.append(number == 0)  # of the other answers only the loss is needed
+        texts += item.question.texts
+        # Of the other answers only the loss is needed.
+        wants_stats += [True] + [False] * (len(item.question.texts) - 1)
     scores = score_texts(model, texts, wants_stats, setup, original)
     start = 0
     for item in items:
@@ -166,7 +145,6 @@ def _check_finite(items: Sequence[_Item], epoch: int | None) -> None:
 
 
 def _generate(model: "PreTrainedModel", items: Sequence[_Item], setup: EvaluationSetup) -> None:
-    """Fill `generation` of every item whose question wants one."""
     answered = [item for item in items if item.question.max_new_tokens]
     prompts = [item.question.prompt_ids for item in answered]
     limits = [item.question.max_new_tokens for item in answered]

@@ -1,7 +1,7 @@
-"""How sure a classifier is that texts are no gibberish: the model behind `<set>/clean`.
+"""How sure a classifier is that generations are no gibberish: the model behind `<set>/clean`.
 
-Called by model_numbers.py where `fluency.classifier` names a model. transformers' pipeline rounds the
-probabilities differently in the seventh digit.
+Called by model_numbers.py where `fluency.classifier` names a model. transformers' own pipeline for
+text classification rounds the probabilities differently in the seventh digit.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import torch
 from tif.config.errors import ConfigError, one_line
 from tif.evaluation.generate import batch_by_length
 from tif.models.load import check_hugging_face_model, resolve_model_path
+from tif.records.types import Evaluation
 
 CLEAN = "clean"  # name of the class; the first one where none has it
 MAX_TOKENS = 512  # of a text are read
@@ -24,35 +25,16 @@ def check_classifier(path: str | None) -> None:
         check_hugging_face_model(path, "fluency.classifier", "classifier")
 
 
-def clean_probabilities(texts: Sequence[str], path: str, device: torch.device) -> list[float]:
-    """Return the probability of the class "clean" for each text.
+def classify_generations(
+    evaluation: Evaluation, path: str, device: torch.device
+) -> dict[str, list[float]]:
+    """Return the probability of the class "clean" for each generation, by set.
 
-    Args:
-        texts: generations; an empty one counts as a text like any other.
-        path: folder or hub name of a sequence classifier with safetensors weights.
-        device: to run it on.
+    Sets with a record without a generation are left out.
 
     Raises:
-        ConfigError: If there is no such classifier.
+        ConfigError: If `path` is no sequence classifier with safetensors weights.
     """
-    tokenizer, model = _load(path)
-    model.to(device).eval()
-    column = 0
-    for number, label in model.config.id2label.items():
-        if str(label).lower() == CLEAN:
-            column = int(number)
-    ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
-    probabilities = [0.0] * len(texts)
-    for indices in batch_by_length([len(text_ids) for text_ids in ids], TOKENS_PER_BATCH):
-        batch = tokenizer.pad({"input_ids": [ids[i] for i in indices]}, return_tensors="pt")
-        with torch.no_grad():
-            logits = model(**batch.to(device)).logits.float()
-        for i, probability in zip(indices, logits.softmax(1)[:, column].tolist(), strict=True):
-            probabilities[i] = probability
-    return probabilities
-
-
-def _load(path: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
@@ -64,4 +46,25 @@ def _load(path: str) -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         problem = f"{path} is no classifier that can be loaded ({one_line(error)})"
         raise ConfigError(f"fluency.classifier: {problem}") from None
-    return tokenizer, model
+    model.to(device).eval()
+    clean = {}
+    for name, records in evaluation.sets.items():
+        texts = [record.generated for record in records.records if record.generated is not None]
+        if len(texts) == len(records.records):
+            clean[name] = _classify(model, tokenizer, texts)
+    return clean
+
+
+def _classify(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[float]:
+    labels = model.config.id2label
+    columns = [int(column) for column in labels if str(labels[column]).lower() == CLEAN]
+    column = columns[0] if columns else 0
+    ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    probabilities = [0.0] * len(texts)
+    for indices in batch_by_length([len(text_ids) for text_ids in ids], TOKENS_PER_BATCH):
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in indices]}, return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**batch.to(model.device)).logits.float()
+        for i, probability in zip(indices, logits.softmax(1)[:, column].tolist(), strict=True):
+            probabilities[i] = probability
+    return probabilities

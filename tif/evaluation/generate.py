@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn.
-
-    Attributes:
-        seeds: for each prompt, numbers that own its draws, whatever else is in its batch.
-        temperature: the logits are divided by it.
-    """
+    """How tokens are drawn: `seeds` own the draws of each prompt, whatever else is in its batch."""
 
     seeds: Sequence[Sequence[int]]
     temperature: float = 1.0
@@ -48,7 +43,7 @@ def generate(
         encoder: knows the end token and turns ids into text.
         prompts: token ids.
         limits: tokens generated at most, for each prompt.
-        tokens_per_batch: of prompts and continuations, padded, in one batch.
+        tokens_per_batch: of prompts and continuations, padded.
         sampling: None = the most likely token each time.
     """
 

@@ -7,6 +7,9 @@ import numpy as np
 import torch
 
 from tif.data.encoding import Encoded, collate
+from tif.data.samples import Benchmark
+from tif.evaluation.evaluate import build_questions
+from tif.evaluation.questions import EvaluationSetup, select_samples
 from tif.scoring.token_scores import score_tokens
 from tif.utils.work_sharing import share_work
 
@@ -14,16 +17,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+def gradient_norms_of_sets(
+    model: "PreTrainedModel", benchmark: Benchmark, setup: EvaluationSetup, context: int | None
+) -> dict[str, list[float]]:
+    """Return the gradient norms of the texts of a benchmark, by set; `context` is the model's."""
+    norms = {}
+    selected = select_samples(benchmark.sets, setup.rules, benchmark.tasks)
+    for name, samples in selected.items():
+        questions = build_questions(setup, name, samples, context)
+        texts = [question.texts[0] for question in questions]
+        norms[name] = gradient_norms(model, texts, setup.encoder.pad_id)
+    return norms
+
+
 def gradient_norms(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: int) -> list[float]:
     """Return for each text the mean 2-norm of its loss's gradient over the model's weight tensors.
 
     One text at a time, divided over all processes. The model's mode, its gradients and which weights
     take one are restored.
-
-    Args:
-        model: a causal LM.
-        texts: each with an answer token at a position > 0.
-        pad_id: padding's id.
     """
     was_training, weights = model.training, list(model.parameters())
     before = [(weight.requires_grad, weight.grad) for weight in weights]

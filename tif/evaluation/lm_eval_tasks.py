@@ -175,9 +175,7 @@ def _errors_on_one_line(tasks: Sequence[str]) -> Iterator[None]:
             raise ConfigError(f"eval.benchmarks: {problem}") from None
 
 
-def _read_results(
-    results: dict[str, dict[str, Any]],
-) -> dict[str, tuple[float, float | None]]:
+def _read_results(results: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
     """Return the metrics of lm-eval's results by our names.
 
     lm-eval files a metric under "<name>,<filter>" and its error under "<name>_stderr,<filter>".

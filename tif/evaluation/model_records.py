@@ -1,7 +1,7 @@
 """The stored evaluations of a model: read from disk, or made now and stored.
 
-Called by model_numbers.py for every model that `tif evaluate` names. An evaluation is stored under the
-model's weights, the rules and the data, so that it is found again only where all three are the same.
+Called by model_numbers.py for every model that `tif evaluate` names. An evaluation is stored under
+the model's weights, the rules and the data: it is found again only where all three are the same.
 """
 
 import contextlib
@@ -36,10 +36,8 @@ from tif.utils.terminal import console
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Keys of section `model` that do not change the scores of a model that is there.
-NOT_IN_FOLDER = (
-    "path", "base", "init", "reference", "gradient_checkpointing", "trust_remote_code",
-)  # fmt: skip
+# Keys of section `model` that do not change the scores of a model that exists.
+NOT_IN_FOLDER = ("path", "base", "init", "reference", "gradient_checkpointing", "trust_remote_code")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +94,10 @@ class RecordedModel:
         policy = load_policy(self.section, self.encoder.tokenizer, 0)
         return policy.to(self.device).eval()  # type: ignore[arg-type]
 
-    @functools.cached_property
-    def batching(self) -> str:
-        """Return "packed" or "padded", as the key `batching` means for this model."""
-        return choose_batching(self.settings.batching, self.model)
+    def setup(self, benchmark: Benchmark) -> EvaluationSetup:
+        """Return how the model is evaluated on a benchmark; this loads it."""
+        batching = choose_batching(self.settings.batching, self.model)
+        return EvaluationSetup(self.encoder, self.settings.eval, batching, benchmark.tasks)
 
     def evaluate_benchmark(
         self, name: str, benchmark: Benchmark, original: "RecordedModel | None" = None
@@ -116,27 +114,22 @@ class RecordedModel:
         """
         rules, tasks = self.settings.eval, benchmark.tasks
         selected = select_samples(benchmark.sets, rules, tasks)
-        protocol = describe_protocol(rules, self.encoder, tasks, self.context)
         data = {set_name: fingerprint(samples) for set_name, samples in selected.items()}
-        keys: list[Any] = [protocol, data]
-        opened = None
+        keys: list[Any] = [describe_protocol(rules, self.encoder, tasks, self.context), data]
         if original is not None:
             keys.append(original.folder.name)
-            opened = functools.partial(_open_model, original)
         folder = self.folder / f"{name}-{hash_json(keys)}"
         if distributed.run_on_first_rank((folder / files.AGGREGATES).exists):
             return files.read_evaluation(folder), folder
         check_writable("out", folder)
-        setup = EvaluationSetup(self.encoder, rules, self.batching, tasks)
-        path = str(self.section.path)
-        evaluation = evaluate(self.model, benchmark.sets, setup, path, original=opened)
+        opened = contextlib.nullcontext(original.model) if original is not None else None
+        setup, path = self.setup(benchmark), str(self.section.path)
+        evaluation = evaluate(
+            self.model, benchmark.sets, setup, path, original=(lambda: opened) if opened else None
+        )
         if distributed.is_first_rank():
             files.write_evaluation(folder, evaluation, overall.aggregate(evaluation))
         return evaluation, folder
-
-
-def _open_model(recorded: RecordedModel) -> contextlib.nullcontext[torch.nn.Module]:
-    return contextlib.nullcontext(recorded.model)
 
 
 def read_or_compute(path: Path, compute: Callable[[], Any]) -> Any:

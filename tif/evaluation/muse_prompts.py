@@ -5,15 +5,13 @@ Called by evaluation/evaluate.py for sets that have a task.
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Task
 from tif.evaluation.questions import Question, label_answer
 
-PROTOCOL = "muse"
 SAMPLES_PER_PREFIX = 16  # whose common beginning (ten examples, in KnowMem) runs once
 
 
@@ -28,8 +26,7 @@ def ask_task(
 
     Args:
         encoder: its template is used where the task has none.
-        samples: of one set.
-        task: of that set.
+        samples, task: of one set.
         context: tokens that the model can read at once, None = any number. A longer text loses its
             end, or, if something is generated after it, as much of its beginning as that takes.
         new_tokens: generated at most, where the task does not say.
@@ -82,36 +79,8 @@ def _render_prompt(encoder: Encoder, sample: Sample, task: Task) -> tuple[str, s
     return prompt, " " if prompt and encoder.template != "chat" else ""
 
 
-def describe_tasks(
-    tasks: Mapping[str, Task],
-    rules: EvalRules,
-    encoder: Encoder,
-    context: int | None,
-    new_tokens: int,
-) -> dict[str, Any]:
-    """Return the rules of these sets as records hold them.
-
-    Args:
-        tasks: by set name.
-        rules: section `eval`.
-        encoder: of the model that is asked.
-        context: tokens that the model can read at once.
-        new_tokens: generated at most, where a task does not say.
-    """
-    return {
-        "name": PROTOCOL,
-        "decoding": "greedy",
-        "rouge": "ROUGE-L F1 without stemming",
-        "context": context,
-        "template": encoder.template,
-        "max_new_tokens": new_tokens,
-        "tasks": {name: _describe_task(task) for name, task in tasks.items()},
-        "max_samples": dataclasses.asdict(rules.max_samples),
-    }
-
-
-def _describe_task(task: Task) -> dict[str, Any]:
-    """Return the fields of a task, with a hash in the place of its prefix."""
+def describe_task(task: Task) -> dict[str, Any]:
+    """Return the fields of a task as records hold them, with a hash in the place of its prefix."""
     fields = dataclasses.asdict(task)
     prefix = fields.pop("prefix")
     fields["stops"] = list(task.stops)

@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from tif.config.evaluation import EvalRules, MaxSamples
 from tif.data.encoding import Encoded, Encoder
-from tif.data.samples import Sample, Task
+from tif.data.samples import Benchmark, Sample, Task
+from tif.metrics import muse
+from tif.records.comparability import find_mismatch
 from tif.records.protocols import PROTOCOLS
-from tif.records.types import PARAPHRASED
+from tif.records.types import PARAPHRASED, Evaluation, Record, RecordSet
+
+MUSE_PROTOCOL = "muse"  # name of the rules of all sets with tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +56,7 @@ class EvaluationSetup:
 
 
 def select_samples(
-    sets: Mapping[str, Sequence[Sample]],
-    rules: EvalRules,
-    tasks: Mapping[str, Task] | None = None,
+    sets: Mapping[str, Sequence[Sample]], rules: EvalRules, tasks: Mapping[str, Task] | None = None
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the first samples of each set, as many as `eval.max_samples` or the protocol says.
 
@@ -73,6 +75,31 @@ def select_samples(
             if paraphrased:
                 selected[name + PARAPHRASED] = paraphrased
     return selected
+
+
+def compared_sets(benchmark: Benchmark) -> tuple[str, ...]:
+    """Return the sets of a benchmark whose records are compared with the retain model's."""
+    return muse.COMPARED if benchmark.tasks else ("forget",)
+
+
+def find_expected_mismatch(
+    retain: Evaluation, benchmark: Benchmark, rules: EvalRules, family: str | None
+) -> str | None:
+    """Return why the retain model's records will not compare with an evaluation; None if they may.
+
+    The benchmark has the compared sets; `family` is the model's, as records name it.
+    """
+    selected = select_samples(benchmark.sets, rules, benchmark.tasks)
+    sets = {}
+    for name in compared_sets(benchmark):
+        records = [
+            Record(sample.id, sample.prompt, sample.answer, loss=0.0, tokens=None)
+            for sample in selected[name]
+        ]
+        sets[name] = RecordSet(name, tuple(records))
+    protocol = MUSE_PROTOCOL if benchmark.tasks else rules.protocol
+    expected = Evaluation("", sets, family, {"name": protocol})
+    return find_mismatch(expected, retain, compared_sets(benchmark))
 
 
 def label_answer(id: str, ids: list[int], first: int) -> Encoded:

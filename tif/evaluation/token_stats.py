@@ -4,6 +4,7 @@ Called by evaluation/evaluate.py and tif/bench. Shapes: K answer tokens of some 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,15 +25,9 @@ if TYPE_CHECKING:
 CHUNK_TOKENS = 256  # answer tokens whose float32 distributions are held at once
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class TextScore:
-    """One scored text.
-
-    Attributes:
-        loss: mean negative log-likelihood of an answer token, in nats.
-        tokens: number of answer tokens, with the end token where it is scored.
-        stats: of each of them, where they were wanted.
-    """
+    """A text's mean negative log-likelihood (nats) over its answer tokens, and their statistics."""
 
     loss: float
     tokens: int
@@ -54,7 +49,7 @@ def score_texts(
         model: a causal LM in evaluation mode, without gradients.
         texts: each with an answer token at a position > 0, no longer than the model's context.
         wants_stats: for each text, whether its `stats` are wanted.
-        setup: of the evaluation: batching, tokens in a batch.
+        setup: batching and tokens in a batch.
         original: opens the model that `stats.kl` compares with, on the same device; None = no KL.
     """
     batching, pad_id = setup.batching, setup.encoder.pad_id
@@ -72,16 +67,16 @@ def score_texts(
             chosen = [group for group in chosen if group]
             with original() as original_model:
                 original_logits = answer_logits(original_model, chosen, batching, pad_id).logits
-        logprobs_K, stats_K5 = _measure_tokens(
+        logprobs_K, columns_K5 = _measure_tokens(
             logits_KV, answers.targets, original_logits, wanted_K
         )
         sums = [part.sum().item() for part in logprobs_K.double().split(counts)]
-        scores = []
-        for i, count, total, stats in zip(
-            indices, counts, sums, stats_K5.split(counts), strict=True
+        scores = [TextScore(-total / n, n) for total, n in zip(sums, counts, strict=True)]
+        for score, stats_K5, is_wanted in zip(
+            scores, columns_K5.split(counts), wanted, strict=True
         ):
-            token_stats = _make_stats(stats) if wants_stats[i] else None
-            scores.append(TextScore(-total / count, count, token_stats))
+            if is_wanted:
+                score.stats = _make_stats(stats_K5)
         return scores
 
     batches = _plan_batches(texts, setup, model.device)
@@ -101,22 +96,15 @@ def _plan_batches(
     limit = min(tokens_per_batch, packed_tokens(device))
     batches = []
     for first, last in cut_into_rows([sizes[number] for number in order], limit):
-        batch: list[int] = []
-        for number in order[first:last]:
-            batch += groups[number]
-        batches.append(batch)
+        batches.append(
+            list(itertools.chain.from_iterable(groups[number] for number in order[first:last]))
+        )
     return batches
 
 
 def _group_by_id(texts: Sequence[Encoded], indices: Sequence[int]) -> list[list[int]]:
     """Return the indices in groups of consecutive texts with one id."""
-    groups: list[list[int]] = []
-    for i in indices:
-        if groups and texts[groups[-1][-1]].id == texts[i].id:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
+    return [list(group) for _, group in itertools.groupby(indices, lambda i: texts[i].id)]
 
 
 def _measure_tokens(

@@ -73,5 +73,8 @@ def _read_card(name: str, function: Callable[..., Any]) -> Card:
     body = " ".join(rest.split("\n\n")[0].split())
     parts = re.split(rf"\b({'|'.join(FIELDS)}): ", body)
     fields = {field: text.strip() for field, text in zip(parts[1::2], parts[2::2], strict=True)}
+    if function in membership.ATTACKS.values():  # its AUC is what is reported
+        fields = _read_card("", membership.auc).fields | fields
     sentence = " ".join(sentence.split()).removeprefix("Return ")
-    return Card(name, sentence[0].upper() + sentence[1:], fields)
+    ordered = {field: fields[field] for field in FIELDS if field in fields}
+    return Card(name, sentence[0].upper() + sentence[1:], ordered)

@@ -1,8 +1,7 @@
 """Whether generations are still language: repetition and n-gram entropy, which need no model.
 
 Called by metrics/results.py. Unlearning that goes too far leaves a model that repeats itself or
-babbles, which ROUGE against the answer does not see. The reported number of a set is the mean over
-its generations.
+babbles, which ROUGE against the answer does not see. A set's number is the mean over its generations.
 """
 
 import re
@@ -18,11 +17,9 @@ def repetition(text: str, n: int = 4) -> float:
     """Return which share of a generation's 4-grams stood in it before.
 
     Formula: 1 - (different 4-grams of words) / (all 4-grams); 0 for a generation of fewer than four
-    words.
-    Range: 0 to 1. Better: lower. Perfect unlearning: the retain model's value, near 0 for a sound
-    model.
-    Source: "seq-rep-4" of Welleck et al. 2020 (arXiv 1908.04319), on words instead of tokens, so
-    that models compare.
+    words. Range: 0 to 1. Better: lower. Perfect unlearning: the retain model's value, near 0 for a
+    sound model. Source: "seq-rep-4" of Welleck et al. 2020 (arXiv 1908.04319), on words instead of
+    tokens, so that models compare.
     """
     ngrams = _list_ngrams(split_words(text), n)
     return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
@@ -32,12 +29,11 @@ def entropy(text: str) -> float:
     """Return how varied the words of a generation are.
 
     Formula: mean of 2/3 H2 and 4/3 H3, where Hn is the entropy, in bits, of the frequencies of the
-    generation's n-grams of words; 0 for a generation without a bigram.
-    Range: 0 to log2 of the text's length. Better: higher, for texts of similar length. Perfect
-    unlearning: the retain model's value.
-    Source: "generation entropy" of Meng et al. 2022 (arXiv 2202.05262, kmeng01/rome
-    eval_utils_counterfact.py), with words and punctuation marks cut by a regular expression instead
-    of nltk's tokenizer.
+    generation's n-grams of words; 0 for a generation without a bigram. Range: 0 to log2 of the
+    text's length. Better: higher, for texts of similar length. Perfect unlearning: the retain
+    model's value. Source: "generation entropy" of Meng et al. 2022 (arXiv 2202.05262,
+    kmeng01/rome eval_utils_counterfact.py), with words and punctuation marks cut by a regular
+    expression instead of nltk's tokenizer.
     """
     words = split_words(text)
     bigrams = _frequency_entropy(_list_ngrams(words, 2))
@@ -49,12 +45,9 @@ def clean(probabilities: Sequence[float]) -> Floats:
     """Return how sure a classifier is that each generation is no gibberish.
 
     Formula: the classifier's probability of its class "clean" (or of its first class).
-    Range: 0 to 1. Better: higher. Perfect unlearning: the retain model's value.
-    Source: open-unlearning uses madhurjindal/autonlp-Gibberish-Detector-492513457; computed only
-    where `fluency.classifier` names a model.
-
-    Args:
-        probabilities: (N,), from evaluation/fluency_classifier.py.
+    Range: 0 to 1. Better: higher. Perfect unlearning: the retain model's value. Source:
+    open-unlearning uses madhurjindal/autonlp-Gibberish-Detector-492513457; computed only where
+    `fluency.classifier` names a model (evaluation/fluency_classifier.py).
     """
     return np.array(probabilities, dtype=np.float64)
 
@@ -65,11 +58,7 @@ TEXT_METRICS: Mapping[str, Callable[[str], float]] = {"repetition": repetition, 
 def question_values(
     texts: Sequence[str], probabilities: Sequence[float] | None = None
 ) -> dict[str, Floats]:
-    """Return each metric of each generation: (N,) each.
-
-    Args:
-        texts: the generations.
-        probabilities: (N,) of the classifier; None leaves `clean` out.
+    """Return each metric of each generation: (N,) each; `clean` where there are probabilities.
 
     Raises:
         ValueError: If there are no texts.
@@ -94,6 +83,5 @@ def _list_ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def _frequency_entropy(ngrams: Sequence[tuple[str, ...]]) -> float:
-    """Return the entropy, in bits, of how often each n-gram occurs."""
     shares = np.array(list(Counter(ngrams).values()), dtype=np.float64) / max(1, len(ngrams))
     return float(-(shares * np.log2(shares)).sum())

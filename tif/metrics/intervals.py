@@ -1,19 +1,17 @@
 """Bootstrap intervals: how far a metric could be off because of the questions that were drawn.
 
-Called by metrics/results.py, metrics/membership.py and metrics/muse.py.
+Called by metrics/results.py, metrics/membership.py and metrics/muse.py. A question is the unit: each
+draw takes as many questions as the set has, with replacement, and computes the metric of those; the
+interval holds the middle 95 % of the draws. Draws belong to (seed, set name): all metrics of a set
+share them, whatever other sets there are, and nothing else reads or moves that generator.
 
-A question is the unit. Each draw takes as many questions as the set has, with replacement, and
-computes the metric of those. The interval holds the middle 95 % of the draws (percentile interval).
-Draws belong to (seed, set name): they are the same for all metrics of a set, whatever other sets
-there are, and nothing else reads or moves that generator.
-
-scipy.stats.bootstrap gives the same interval of a single mean (tested). It has no draws that
-several metrics share, which `utility/model` and paired comparisons need, and it refuses a set of
-one question.
+scipy.stats.bootstrap gives the same interval of a single mean (tested). It has no draws that several
+metrics share, which `utility/model` and paired comparisons need, and refuses a set of one question.
 """
 
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +24,7 @@ Ints = npt.NDArray[np.int64]
 Interval = tuple[float, float]
 
 
+@lru_cache(maxsize=4)  # all metrics of a set read the same draws
 def draw_counts(questions: int, draws: int, seed: int, name: str) -> Ints:
     """Return how often each question of set `name` is drawn: (draws, questions) int.
 
@@ -55,16 +54,16 @@ def mean_intervals(
     """
     drawn: dict[str, Floats | None] = {}
     for name, metrics in sets.items():
-        lengths = [len(values) for values in metrics.values() if values is not None]
-        questions = max(lengths, default=0)
-        counts = draw_counts(questions, draws, seed, name) if questions else None
         for metric, values in metrics.items():
-            if values is None or counts is None:
-                drawn[f"{name}/{metric}"] = None
-            else:
-                drawn[f"{name}/{metric}"] = counts @ values / questions
+            drawn[f"{name}/{metric}"] = None
+            if values is not None:
+                counts = draw_counts(len(values), draws, seed, name)
+                drawn[f"{name}/{metric}"] = counts @ values / len(values)
     drawn["utility/model"] = model_utility(drawn)
-    return {name: _interval_or_none(values) for name, values in drawn.items()}
+    intervals: dict[str, Interval | None] = {}
+    for label, means in drawn.items():
+        intervals[label] = None if means is None else middle_interval(means)
+    return intervals
 
 
 def forget_quality_interval(
@@ -99,15 +98,8 @@ def ks_pvalues(ratios: Floats, retain_ratios: Floats, counts: Ints) -> Floats:
     return np.array([_ks_pvalue(len(ratios), int(distance)) for distance in distances])[inverse]
 
 
-def _interval_or_none(drawn: Floats | None) -> Interval | None:
-    return None if drawn is None else middle_interval(drawn)
-
-
 def _ks_pvalue(n: int, distance: int) -> float:
-    """Return P(n D >= distance) for two samples of n.
-
-    It is 2 sum over k >= 1 of (-1)^(k+1) C(2n, n - k distance) / C(2n, n).
-    """
+    # P(n D >= d) of two samples of n: 2 sum over k >= 1 of (-1)^(k+1) C(2n, n - k d) / C(2n, n).
     if distance == 0:
         return 1.0
     log_factorial = np.append(0, np.cumsum(np.log(np.arange(1, 2 * n + 1))))

@@ -1,9 +1,9 @@
 """Membership inference: can one tell from the model that it read a text?
 
 Called by metrics/muse.py and metrics/results.py. An attack gives each text a score, lower where the
-model knows the text better. `auc` compares the scores of texts that were to be forgotten with those
-of holdout texts of the same kind that no model read; it is the reported number.
-
+model knows the text better; `auc` compares the scores of texts that were to be forgotten with those
+of holdout texts of the same kind that no model read. The AUC is the reported number: an attack's
+card takes range, direction and perfect value from the card of `auc`.
 Shapes: K scored tokens of a text, N forget texts, M holdout texts.
 """
 
@@ -16,7 +16,11 @@ import numpy.typing as npt
 
 from tif.metrics import intervals
 from tif.metrics.values import Floats
+from tif.records.comparability import align_records
+from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
+FORGET, HOLDOUT = "privleak_forget", "privleak_holdout"
+COMPARED = (FORGET, HOLDOUT)  # sets whose texts are told apart, and compared with the retain model
 SHARE = 0.4  # of a text's tokens that Min-K and Min-K++ read, as MUSE and open-unlearning report it
 LEAST_VARIANCE = 1e-6  # of a token's log-probability, as in open-unlearning: no division by 0
 
@@ -28,11 +32,9 @@ class ScoredText:
     Attributes:
         text: the text itself.
         logprobs: (K,) log-probability of each token.
-        means: (K,) mean of log p over the vocabulary, under p.
-        deviations: (K,) its standard deviation under p.
+        means, deviations: (K,) mean and standard deviation of log p over the vocabulary, under p.
         reference_logprobs: (K,) under the reference model; None = no such model.
-        gradient_norm: mean over the model's weight tensors of the 2-norm of the gradient of the
-            text's loss, from evaluation/gradient_norms.py; None = not computed.
+        gradient_norm: from evaluation/gradient_norms.py; None = not computed.
     """
 
     text: str
@@ -46,10 +48,7 @@ class ScoredText:
 def loss(text: ScoredText) -> float:
     """Return how surprised the model is by a text, per token.
 
-    Formula: -mean of log p over the text's tokens, nats. Reported as an AUC, see membership/auc.
-    Range: 0 and up; lower where the model knows the text. Better: an AUC near the retain model's.
-    Perfect unlearning: the retain model's AUC, about 0.5.
-    Source: Yeom et al. 2018 (arXiv 1709.01604).
+    Formula: -mean of log p over the text's tokens. Source: Yeom et al. 2018 (arXiv 1709.01604).
     """
     return float(-_as_tokens(text.logprobs).mean())
 
@@ -57,11 +56,8 @@ def loss(text: ScoredText) -> float:
 def zlib_ratio(text: ScoredText) -> float:
     """Return the loss relative to the text's compressed size: plain text is always likely.
 
-    Formula: loss / number of bytes of the UTF-8 text compressed by zlib. Reported as an AUC.
-    Range: 0 and up; lower where the model knows the text. Better: an AUC near the retain model's.
-    Perfect unlearning: the retain model's AUC, about 0.5.
-    Source: Carlini et al. 2021 (arXiv 2012.07805); muse_bench and open-unlearning have the same
-    quotient.
+    Formula: loss / number of bytes of the UTF-8 text compressed by zlib. Source: Carlini et al.
+    2021 (arXiv 2012.07805); muse_bench and open-unlearning have the same quotient.
     """
     return loss(text) / len(zlib.compress(text.text.encode("utf-8")))
 
@@ -70,11 +66,8 @@ def min_k(text: ScoredText, share: float = SHARE) -> float:
     """Return how surprised the model is by a text's least likely tokens.
 
     Formula: -mean of log p over the 40 % of tokens with the lowest log p (rounded down, at least
-    one). Reported as an AUC.
-    Range: 0 and up; lower where the model knows the text. Better: an AUC near the retain model's.
-    Perfect unlearning: the retain model's AUC, about 0.5.
-    Source: Shi et al. 2024 (arXiv 2310.16789); all tokens but the text's first, as in muse_bench
-    (open-unlearning drops the last one too).
+    one). Source: Shi et al. 2024 (arXiv 2310.16789); all tokens but the text's first, as in
+    muse_bench (open-unlearning drops the last one too).
     """
     return float(-_select_lowest(_as_tokens(text.logprobs), share).mean())
 
@@ -84,10 +77,8 @@ def min_k_plus_plus(text: ScoredText, share: float = SHARE) -> float:
 
     Formula: as min_k with (log p - mu) / sigma instead of log p; mu and sigma are mean and standard
     deviation of the log-probabilities of the vocabulary at that position, under the model's own
-    distribution. Reported as an AUC.
-    Range: all numbers; lower where the model knows the text. Better: an AUC near the retain
-    model's. Perfect unlearning: the retain model's AUC, about 0.5.
-    Source: Zhang et al. 2025 (arXiv 2404.02936); sigma at least 0.001 as in open-unlearning.
+    distribution. Source: Zhang et al. 2025 (arXiv 2404.02936); sigma at least 0.001 as in
+    open-unlearning.
     """
     deviations = np.maximum(_as_tokens(text.deviations), LEAST_VARIANCE**0.5)
     scores = (_as_tokens(text.logprobs) - _as_tokens(text.means)) / deviations
@@ -97,11 +88,8 @@ def min_k_plus_plus(text: ScoredText, share: float = SHARE) -> float:
 def reference(text: ScoredText) -> float | None:
     """Return the loss compared with that of a model that never saw the text.
 
-    Formula: loss - loss of the reference model, nats a token. Reported as an AUC.
-    Range: all numbers; lower where the model knows the text. Better: an AUC near the retain
-    model's. Perfect unlearning: the retain model's AUC, about 0.5.
-    Source: Carlini et al. 2021 (arXiv 2012.07805); the difference as in open-unlearning, muse_bench
-    has the quotient.
+    Formula: loss - loss of the reference model, nats a token. Source: Carlini et al. 2021 (arXiv
+    2012.07805); the difference as in open-unlearning, muse_bench has the quotient.
     """
     if text.reference_logprobs is None:
         return None
@@ -112,9 +100,6 @@ def gradient_norm(text: ScoredText) -> float | None:
     """Return how much the model would change if it learned the text.
 
     Formula: mean over the model's weight tensors of the 2-norm of the gradient of the text's loss.
-    Reported as an AUC.
-    Range: 0 and up; lower where the model knows the text. Better: an AUC near the retain model's.
-    Perfect unlearning: the retain model's AUC, about 0.5.
     Source: Wang et al. 2024 (arXiv 2402.17012), in the form of open-unlearning. It costs a backward
     pass a text, so it is computed on request only.
     """
@@ -131,22 +116,85 @@ ATTACKS: Mapping[str, Callable[[ScoredText], float | None]] = {
 }
 
 
+def attack_scores(
+    evaluation: Evaluation,
+    reference: Evaluation | None = None,
+    gradient_norms: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, tuple[Floats, Floats]]:
+    """Return the scores of forget (N,) and holdout (M,) texts under each attack.
+
+    Attacks whose numbers are missing are left out; {} where there are no such texts.
+
+    Args:
+        evaluation: of the model.
+        reference: another model's, of the same texts, for the attack that compares with one.
+        gradient_norms: one for each text, by set, for the attack of that name.
+
+    Raises:
+        ValueError: If the reference model's texts differ, or a text has no token statistics.
+    """
+    if not all(name in evaluation.sets for name in COMPARED):
+        return {}
+    norms = gradient_norms or {}
+    texts = []
+    for name in COMPARED:
+        texts.append(_scored_texts(evaluation.sets[name], reference, norms.get(name)))
+    scores = {}
+    for name, attack in ATTACKS.items():
+        forget, holdout = ([attack(text) for text in kind] for kind in texts)
+        if None not in (*forget, *holdout):
+            scores[name] = np.array(forget, np.float64), np.array(holdout, np.float64)
+    return scores
+
+
+def min_k_scores(records: RecordSet) -> Floats:
+    """Return the Min-K score of each text of a set: (N,)."""
+    return np.array([min_k(text) for text in _scored_texts(records)], dtype=np.float64)
+
+
+def _scored_texts(
+    records: RecordSet,
+    reference: Evaluation | None = None,
+    gradient_norms: Sequence[float] | None = None,
+) -> list[ScoredText]:
+    others: Sequence[Record] = ()
+    if reference is not None:
+        other_set = reference.sets.get(records.name)
+        matching = align_records(records, other_set) if other_set else None
+        if matching is None:
+            problem = f"the reference model's {records.name} has other texts"
+            raise ValueError(f"membership/reference: {problem}")
+        others = matching.records
+    texts = []
+    for i, record in enumerate(records.records):
+        stats = _require_stats(record)
+        other_logprobs = _require_stats(others[i]).logprob if others else None
+        norm = gradient_norms[i] if gradient_norms else None
+        answer = record.answer
+        texts.append(ScoredText(answer, stats.logprob, stats.mean, stats.std, other_logprobs, norm))
+    return texts
+
+
+def _require_stats(record: Record) -> TokenStats:
+    if record.stats is None:
+        raise ValueError(f"record {record.id}: no log-probabilities of its tokens, want its stats")
+    return record.stats
+
+
 def auc(forget: npt.ArrayLike, holdout: npt.ArrayLike) -> float:
     """Return how well an attack's scores tell forget texts from holdout texts.
 
     Formula: P(score of a forget text < score of a holdout text) over all pairs; equal scores count
-    half.
-    Range: 0 to 1; 1 = every forget text looks better known than every holdout text, 0.5 = chance.
-    Better: near the retain model's. Perfect unlearning: the retain model's AUC, about 0.5; far
-    below it the forgetting itself gives the texts away.
-    Source: open-unlearning has the same direction; muse_bench counts the other way round (1 - AUC).
+    half. Range: 0 to 1; 1 = every forget text looks better known than every holdout text, 0.5 =
+    chance. Better: near the retain model's. Perfect unlearning: the retain model's AUC, about 0.5;
+    far below it the forgetting itself gives the texts away. Source: open-unlearning has the same
+    direction; muse_bench counts the other way round (1 - AUC).
 
-    scikit-learn's roc_auc_score gives the same up to the last digit (it sums the curve's areas;
-    tested). The pairs are needed for the interval in any case.
+    scikit-learn's roc_auc_score is the same up to the last digit (tested); the interval needs the
+    pairs in any case.
 
     Args:
-        forget: (N,) scores of the texts that were to be forgotten.
-        holdout: (M,) scores of texts that no model read.
+        forget, holdout: (N,) and (M,) scores.
 
     Raises:
         ValueError: If one of them is empty or holds a value that is not finite.
@@ -157,25 +205,19 @@ def auc(forget: npt.ArrayLike, holdout: npt.ArrayLike) -> float:
 def auc_interval(
     forget: npt.ArrayLike, holdout: npt.ArrayLike, draws: int, seed: int
 ) -> intervals.Interval:
-    """Return the bootstrap interval of `auc`.
-
-    Each draw takes as many forget and as many holdout texts anew, independently.
-    """
+    """Return the bootstrap interval of `auc`; forget and holdout texts are drawn independently."""
     return intervals.middle_interval(draw_aucs(compare_pairs(forget, holdout), draws, seed))
 
 
-def draw_aucs(pairs: Floats, draws: int, seed: int) -> Floats:
+def draw_aucs(pairs_NM: Floats, draws: int, seed: int) -> Floats:
     """Return (draws,) AUCs of texts drawn with replacement from both kinds.
 
-    Args:
-        pairs: (N, M), see `compare_pairs`.
-        draws: how many.
-        seed: owner of the draws; two models' AUCs on the same texts get the same draws.
+    Two models' AUCs on the same texts get the same draws of a seed; pairs as of `compare_pairs`.
     """
-    forget_count, holdout_count = pairs.shape
-    forget = intervals.draw_counts(forget_count, draws, seed, "forget").astype(np.float64)
-    holdout = intervals.draw_counts(holdout_count, draws, seed, "holdout").astype(np.float64)
-    return np.einsum("dm,dm->d", forget @ pairs, holdout) / (forget_count * holdout_count)
+    texts, others = pairs_NM.shape
+    forget = intervals.draw_counts(texts, draws, seed, "forget").astype(np.float64)
+    holdout = intervals.draw_counts(others, draws, seed, "holdout").astype(np.float64)
+    return np.einsum("dm,dm->d", forget @ pairs_NM, holdout) / (texts * others)
 
 
 def compare_pairs(forget: npt.ArrayLike, holdout: npt.ArrayLike) -> Floats:

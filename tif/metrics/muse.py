@@ -1,35 +1,29 @@
-"""MUSE's metrics, computed from records alone (Shi et al. 2024, arXiv 2407.06460).
+"""MUSE's metrics, computed from records alone (Shi et al. 2024, arXiv 2407.06460), in percent.
 
 Called by metrics/overall.py (a run's row of metrics) and metrics/results.py (with intervals).
-
 Criteria 1 to 4 are the four numbers here; scalability and sustainability are the same numbers after
-other forget sets (`data.split=scal_2`, `sust_2`, ...). Values are percentages, as in MUSE. The
-functions' docstrings are the metric cards of `python -m tif.evaluate --metrics`.
+other forget sets (`data.split=scal_2`, `sust_2`, ...). The docstrings are the metric cards.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tif.metrics import intervals, membership
-from tif.metrics.rouge import rouge_scores
-from tif.metrics.values import Floats, mean_or_none
+from tif.metrics import membership
+from tif.metrics.intervals import Interval, middle_interval
+from tif.metrics.membership import COMPARED, FORGET
+from tif.metrics.values import Floats, mean_or_none, rouge_scores
 from tif.records.comparability import align_records, find_mismatch, find_missing_records
-from tif.records.types import Evaluation, Record, RecordSet, TokenStats
-
-FORGET, HOLDOUT = "privleak_forget", "privleak_holdout"
-COMPARED = (FORGET, HOLDOUT)  # sets that are compared with the retain model's
+from tif.records.types import Evaluation, RecordSet
 
 
 def verbmem(records: RecordSet) -> Floats:
     """Return how well the model continues a text word for word.
 
     Formula: ROUGE-L F1 (percent, no stemming) of 128 greedy tokens after a passage, against the
-    first 128 tokens of what truly follows.
-    Range: 0 to 100. Better: lower on forget. Perfect unlearning: the retain model's value (in the
-    paper about 21 on News and 14 on Books).
-    Source: muse_bench verbmem. open-unlearning does not cut the target and stems, so its numbers
-    differ.
+    first 128 tokens of what truly follows. Range: 0 to 100. Better: lower on forget.
+    Perfect unlearning: the retain model's value (in the paper about 21 on News and 14 on Books).
+    Source: muse_bench verbmem. open-unlearning stems and does not cut the target: other numbers.
     """
     return _rouge_f1(records)
 
@@ -38,10 +32,9 @@ def knowmem(records: RecordSet) -> Floats:
     """Return how well the model answers questions about a text.
 
     Formula: ROUGE-L F1 (percent, no stemming) of 32 greedy tokens, cut at an empty line or the next
-    "Question:", against the answer; ten answered questions come before each.
-    Range: 0 to 100. Better: lower on forget questions, higher on retain questions (MUSE's
-    utility). Perfect unlearning: the retain model's value.
-    Source: muse_bench knowmem. open-unlearning stems.
+    "Question:", against the answer; ten answered questions come before each. Range: 0 to 100.
+    Better: lower on forget questions, higher on retain questions (MUSE's utility).
+    Perfect unlearning: the retain model's value. Source: muse_bench knowmem; open-unlearning stems.
     """
     return _rouge_f1(records)
 
@@ -52,7 +45,16 @@ SET_METRICS: Mapping[str, Callable[[RecordSet], Floats]] = {
     "knowmem_forget": knowmem,
     "knowmem_retain": knowmem,
 }
-SETS = (*SET_METRICS, FORGET, HOLDOUT)
+SETS = (*SET_METRICS, *COMPARED)
+
+
+def question_values(evaluation: Evaluation) -> dict[str, Floats]:
+    """Return VerbMem and KnowMem question by question: set name -> (N,), percent."""
+    values = {}
+    for name, metric in SET_METRICS.items():
+        if name in evaluation.sets:
+            values[name] = metric(evaluation.sets[name])
+    return values
 
 
 def privleak(
@@ -62,24 +64,17 @@ def privleak(
 
     Formula: 100 * (A - A_retain) / A_retain. A = P(a holdout text looks better known than a forget
     text) by the Min-K score (40 % of tokens), which is 1 minus the `membership/min_k` AUC; A_retain
-    is the retain model's on the same texts.
-    Range: -100 and up. Better: near 0; MUSE calls -5 to 5 fine. Far below 0: still known
-    (under-forgotten); far above: forgotten so hard that it shows (over-forgotten). Perfect
-    unlearning: 0.
-    Source: muse_bench privleak, whose own retain models have A_retain 0.4772 (News) and 0.5393
-    (Books), Llama-2-7B.
-
-    Args:
-        evaluation: of the unlearned model.
-        retain: of the retain model.
-        allow_mismatch: compute it also where the two should not be compared.
+    is the retain model's on the same texts. Range: -100 and up. Better: near 0; MUSE calls -5 to 5
+    fine. Far below 0: still known (under-forgotten); far above: forgotten so hard that it shows
+    (over-forgotten). Perfect unlearning: 0. Source: muse_bench privleak, whose own retain models
+    have A_retain 0.4772 (News) and 0.5393 (Books), Llama-2-7B.
 
     Returns:
         None where A_retain is 0: there are very few texts, or the retain model saw them.
 
     Raises:
-        ValueError: If texts or token log-probabilities are missing, or the two evaluations have
-            different texts, protocols or families.
+        ValueError: If texts or token log-probabilities are missing; unless `allow_mismatch`, also
+            if the two have other texts, protocols or model families.
     """
     if missing := find_missing_records(evaluation, retain, COMPARED):
         raise ValueError(f"muse/privleak: {missing}")
@@ -96,7 +91,7 @@ def relative_leak(auc: float, retain_auc: float) -> float | None:
 
 def privleak_interval(
     evaluation: Evaluation, retain: Evaluation, draws: int, seed: int
-) -> intervals.Interval | None:
+) -> Interval | None:
     """Return the bootstrap interval of `privleak`; a draw takes the same texts from both models.
 
     None where the two have different texts (there are no pairs to draw), or no draw has a value.
@@ -106,128 +101,37 @@ def privleak_interval(
         matching = align_records(evaluation.sets[name], retain.sets[name])
         if matching is None:
             return None
-        scores.append(min_k_scores(evaluation.sets[name]))
-        retain_scores.append(min_k_scores(matching))
-    aucs = 1 - membership.draw_aucs(membership.compare_pairs(*scores), draws, seed)
-    retain_pairs = membership.compare_pairs(*retain_scores)
+        scores.append(membership.min_k_scores(evaluation.sets[name]))
+        retain_scores.append(membership.min_k_scores(matching))
+    pairs, retain_pairs = (membership.compare_pairs(*both) for both in (scores, retain_scores))
+    aucs = 1 - membership.draw_aucs(pairs, draws, seed)
     retain_aucs = 1 - membership.draw_aucs(retain_pairs, draws, seed)
     valid = retain_aucs > 0
     if not valid.any():
         return None
-    leaks = 100 * (aucs[valid] - retain_aucs[valid]) / retain_aucs[valid]
-    return intervals.middle_interval(leaks)
-
-
-def attack_scores(
-    evaluation: Evaluation,
-    reference: Evaluation | None = None,
-    gradient_norms: Mapping[str, Sequence[float]] | None = None,
-) -> dict[str, tuple[Floats, Floats]]:
-    """Return the scores of forget (N,) and holdout (M,) texts under each membership attack.
-
-    Attacks whose numbers are missing are left out; {} where there are no such texts.
-
-    Args:
-        evaluation: of the model.
-        reference: another model's, of the same texts, for the attack that compares with one.
-        gradient_norms: one for each text, by set, for the attack of that name.
-
-    Raises:
-        ValueError: If the reference model's texts differ.
-    """
-    if not all(name in evaluation.sets for name in COMPARED):
-        return {}
-    norms = gradient_norms or {}
-    texts = []
-    for name in COMPARED:
-        texts.append(_scored_texts(evaluation.sets[name], reference, norms.get(name)))
-    scores = {}
-    for name, attack in membership.ATTACKS.items():
-        forget = [attack(text) for text in texts[0]]
-        holdout = [attack(text) for text in texts[1]]
-        if None not in (*forget, *holdout):
-            scores[name] = np.array(forget, np.float64), np.array(holdout, np.float64)
-    return scores
+    return middle_interval(100 * (aucs[valid] - retain_aucs[valid]) / retain_aucs[valid])
 
 
 def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[str, float | None]:
     """Return every metric by its stable name: `muse/verbmem_forget`, ..., `membership/<attack>`.
 
     Sets that were not evaluated have no entry; `muse/privleak` needs the retain model's evaluation.
-
-    Raises:
-        ValueError: If a set is empty or lacks what its metric needs, or `privleak` refuses.
     """
     metrics: dict[str, float | None] = {}
     for name, values in question_values(evaluation).items():
         metrics[f"muse/{name}"] = mean_or_none(values)
-    for attack, scores in attack_scores(evaluation).items():
+    for attack, scores in membership.attack_scores(evaluation).items():
         metrics[f"membership/{attack}"] = membership.auc(*scores)
     if retain is not None and FORGET in evaluation.sets:
         metrics["muse/privleak"] = privleak(evaluation, retain)
     return metrics
 
 
-def question_values(evaluation: Evaluation) -> dict[str, Floats]:
-    """Return VerbMem and KnowMem question by question: set name -> (N,), percent."""
-    values = {}
-    for name, metric in SET_METRICS.items():
-        if name in evaluation.sets:
-            values[name] = metric(evaluation.sets[name])
-    return values
-
-
 def _rouge_f1(records: RecordSet) -> Floats:
     scores = rouge_scores(records, stemming=False)
-    if scores is None:
-        raise ValueError(f"{records.name}: no generation for {records.records[0].id}, ...")
-    return 100 * np.array([score["rougeL"].fmeasure for score in scores], dtype=np.float64)
-
-
-def min_k_scores(records: RecordSet) -> Floats:
-    """Return the Min-K score of each text of a set: (N,)."""
-    texts = _scored_texts(records, None, None)
-    return np.array([membership.min_k(text) for text in texts], dtype=np.float64)
+    return 100 * np.array([score["rougeL"].fmeasure for score in scores])
 
 
 def _holdout_auc(evaluation: Evaluation) -> float:
-    forget, holdout = (min_k_scores(evaluation.sets[name]) for name in COMPARED)
+    forget, holdout = (membership.min_k_scores(evaluation.sets[name]) for name in COMPARED)
     return 1 - membership.auc(forget, holdout)
-
-
-def _scored_texts(
-    records: RecordSet, reference: Evaluation | None, gradient_norms: Sequence[float] | None
-) -> list[membership.ScoredText]:
-    """Return what the attacks know of each text of a set."""
-    others: tuple[Record, ...] | None = None
-    if reference is not None:
-        matching = (
-            align_records(records, reference.sets[records.name])
-            if records.name in reference.sets
-            else None
-        )
-        if matching is None:
-            raise ValueError(
-                f"membership/reference: the reference model's {records.name} has other texts"
-            )
-        others = matching.records
-    texts = []
-    for i, record in enumerate(records.records):
-        stats = _require_stats(record)
-        texts.append(
-            membership.ScoredText(
-                record.answer,
-                stats.logprob,
-                stats.mean,
-                stats.std,
-                reference_logprobs=_require_stats(others[i]).logprob if others else None,
-                gradient_norm=gradient_norms[i] if gradient_norms else None,
-            )
-        )
-    return texts
-
-
-def _require_stats(record: Record) -> TokenStats:
-    if record.stats is None:
-        raise ValueError(f"record {record.id}: no log-probabilities of its tokens, want its stats")
-    return record.stats

@@ -1,7 +1,7 @@
 """All numbers of recorded evaluations with intervals: what `tif evaluate --json` prints.
 
 Called by tif/evaluate.py (recorded evaluations), evaluation/model_numbers.py (a model that was just
-evaluated) and reports/run.py (a run's summary).
+evaluated) and reports/run_folder.py (a run's summary).
 """
 
 import contextlib
@@ -11,95 +11,54 @@ from typing import Any
 
 from tif.config.errors import ConfigError
 from tif.metrics import fluency, intervals, membership, memorization, muse, overall, tofu
+from tif.metrics.intervals import Interval
 from tif.metrics.values import Floats, mean_or_none
 from tif.records import comparability
 from tif.records.types import Evaluation, RecordSet
 
 FIRST_SETS = ("forget", "retain", "real_authors", "world_facts")  # of TOFU, in the order shown
 
-Values = dict[str, dict[str, Floats | None]]  # set -> metric -> (N,)
-
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
-    """How numbers are made from records.
-
-    Attributes:
-        draws: bootstrap draws behind each interval.
-        seed: owner of the draws.
-        allow_mismatch: compare with the retain model also where the two should not be compared.
-    """
-
-    draws: int = 2000
-    seed: int = 0
-    allow_mismatch: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Extras:
-    """What records do not hold; computed beside them on request.
-
-    Attributes:
-        reference: another model's evaluation, for the membership attack that compares with one.
-        gradient_norms: set -> (N,), for the membership attack of that name.
-        clean: set -> (N,), a classifier's probabilities that the generations are no gibberish.
-    """
-
-    reference: Evaluation | None = None
-    gradient_norms: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
-    clean: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """An evaluation, and the retain model's where it is known.
+class Request:
+    """An evaluation whose numbers are wanted.
 
     Attributes:
         evaluation: of TOFU's sets or of MUSE's (or of texts asked in the same way).
-        retain: of the retain model.
+        retain: the retain model's; None = unknown.
         source, retain_source: what an error about either starts with: a key and a path.
+        draws, seed: of the bootstrap: number of draws, and their owner.
+        allow_mismatch: compare with the retain model also where the two should not be compared.
+        reference: another model's evaluation, for the membership attack that compares with one.
+        gradient_norms: set -> (N,), for the membership attack of that name.
+        clean: set -> (N,), a classifier's probabilities that the generations are no gibberish.
     """
 
     evaluation: Evaluation
     retain: Evaluation | None
     source: str
     retain_source: str
-
-    def check_comparable(self, allow_mismatch: bool) -> str | None:
-        """Return in what the two should not be compared; None where they may be.
-
-        Raises:
-            ConfigError: If they should not be compared and that is not allowed, or one of them has
-                no records of what is compared.
-        """
-        if self.retain is None:
-            return None
-        sets = muse.COMPARED if overall.is_muse(self.evaluation) else ("forget",)
-        if missing := comparability.find_missing_records(self.evaluation, self.retain, sets):
-            raise ConfigError(f"{self.retain_source}: {missing}")
-        mismatch = comparability.find_mismatch(self.evaluation, self.retain, sets)
-        if mismatch and not allow_mismatch:
-            raise ConfigError(
-                f"{self.retain_source}: {mismatch}; allow_mismatch=true computes it all the same"
-            )
-        return mismatch
+    draws: int = 2000
+    seed: int = 0
+    allow_mismatch: bool = False
+    reference: Evaluation | None = None
+    gradient_norms: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
+    clean: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
 
 
-def compute_results(comparison: Comparison, rules: Rules, extras: Extras) -> dict[str, Any]:
+def compute_results(request: Request) -> dict[str, Any]:
     """Return every metric of an evaluation with its interval: the content of `--json`.
 
     Raises:
         ConfigError: One line a problem.
     """
-    evaluation, retain = comparison.evaluation, comparison.retain
-    mismatch = comparison.check_comparable(rules.allow_mismatch)
-    if overall.is_muse(evaluation):
-        results = _compute_muse_results(comparison, rules, extras)
-    else:
-        results = _compute_tofu_results(comparison, rules, extras)
+    evaluation, retain = request.evaluation, request.retain
+    mismatch = _check_comparable(request)
+    compute = _compute_muse_results if overall.is_muse(evaluation) else _compute_tofu_results
+    results = compute(request)
     retain_metrics = None
     if retain:
-        with _blaming(comparison.retain_source):
+        with _errors_starting_with(request.retain_source):
             retain_metrics = overall.aggregate(retain) or None
     return results | {
         "retain_metrics": retain_metrics,
@@ -109,45 +68,57 @@ def compute_results(comparison: Comparison, rules: Rules, extras: Extras) -> dic
         "protocol": dict(evaluation.protocol),
         "retain_model": retain.model if retain else None,
         "retain_protocol": dict(retain.protocol) if retain else None,
-        "bootstrap": {"level": intervals.LEVEL, "draws": rules.draws, "seed": rules.seed},
+        "bootstrap": {"level": intervals.LEVEL, "draws": request.draws, "seed": request.seed},
     }
 
 
 def named_intervals(
     evaluation: Evaluation, retain: Evaluation | None
-) -> dict[str, intervals.Interval | None]:
+) -> dict[str, Interval | None]:
     """Return every metric's interval by its stable name, as in a run's metrics.jsonl.
 
     Raises:
         ConfigError: As `compute_results`.
     """
-    comparison = Comparison(evaluation, retain, evaluation.model, "the retain model")
-    around = compute_results(comparison, Rules(), Extras())["intervals"]
-    if "tasks" not in around:
-        return dict(around)
-    named = _by_stable_name(around["tasks"])
-    named["utility/model"] = around["model_utility"]
-    named["forget/quality"] = around["forget_quality"]
-    return named
+    request = Request(evaluation, retain, evaluation.model, "the retain model")
+    results = compute_results(request)["intervals"]
+    if "tasks" not in results:
+        return dict(results)
+    quality, utility = results["forget_quality"], results["model_utility"]
+    return _by_stable_name(results["tasks"]) | {"utility/model": utility, "forget/quality": quality}
 
 
-def _compute_tofu_results(comparison: Comparison, rules: Rules, extras: Extras) -> dict[str, Any]:
-    sets = comparison.evaluation.sets
+def _check_comparable(request: Request) -> str | None:
+    """Return in what the two should not be compared, or None; raise ConfigError unless allowed."""
+    if request.retain is None:
+        return None
+    sets = muse.COMPARED if overall.is_muse(request.evaluation) else ("forget",)
+    missing = comparability.find_missing_records(request.evaluation, request.retain, sets)
+    if missing:
+        raise ConfigError(f"{request.retain_source}: {missing}")
+    mismatch = comparability.find_mismatch(request.evaluation, request.retain, sets)
+    if mismatch and not request.allow_mismatch:
+        advice = "allow_mismatch=true computes it all the same"
+        raise ConfigError(f"{request.retain_source}: {mismatch}; {advice}")
+    return mismatch
+
+
+def _compute_tofu_results(request: Request) -> dict[str, Any]:
+    sets = request.evaluation.sets
     names = [name for name in FIRST_SETS if name in sets]
     names += [name for name in sets if name not in FIRST_SETS]
-    values: Values = {}
-    with _blaming(comparison.source):
+    values: dict[str, dict[str, Floats | None]] = {}
+    with _errors_starting_with(request.source):
         for name in names:
-            values[name] = tofu.question_values(sets[name]) | _fluency_values(sets[name], extras)
-    quality, quality_interval = _compare_forget_sets(comparison, rules)
-    tasks = {name: _means(metrics) for name, metrics in values.items()}
-    utility = mean_or_none(tofu.model_utility(_by_stable_name(tasks)))
-    around = intervals.mean_intervals(values, rules.draws, rules.seed)
-    task_intervals: dict[str, Any] = {}
+            values[name] = tofu.question_values(sets[name]) | _fluency_values(sets[name], request)
+    quality, quality_interval = _compare_forget_sets(request)
+    around = intervals.mean_intervals(values, request.draws, request.seed)
+    tasks, task_intervals = {}, {}
     for name, metrics in values.items():
+        tasks[name] = {metric: mean_or_none(metrics[metric]) for metric in metrics}
         task_intervals[name] = {metric: around[f"{name}/{metric}"] for metric in metrics}
     return {
-        "model_utility": utility,
+        "model_utility": mean_or_none(tofu.model_utility(_by_stable_name(tasks))),
         "forget_quality": quality,
         "tasks": tasks,
         "intervals": {
@@ -158,67 +129,63 @@ def _compute_tofu_results(comparison: Comparison, rules: Rules, extras: Extras) 
     }
 
 
-def _compare_forget_sets(
-    comparison: Comparison, rules: Rules
-) -> tuple[float | None, intervals.Interval | None]:
+def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | None]:
     """Return forget quality, and its interval where the questions are the same."""
-    evaluation, retain = comparison.evaluation, comparison.retain
+    evaluation, retain = request.evaluation, request.retain
     if retain is None:
         return None, None
-    with _blaming(comparison.retain_source):
-        tofu.log_truth_ratios(retain.sets["forget"])  # an error here is the retain model's
-    with _blaming(comparison.source):
+    with _errors_starting_with(request.retain_source):
+        tofu.log_truth_ratios(retain.sets["forget"])
+    with _errors_starting_with(request.source):
         quality = tofu.forget_quality(evaluation, retain, allow_mismatch=True)
-        matching = comparability.align_records(evaluation.sets["forget"], retain.sets["forget"])
-        if matching is None:
-            return quality, None
-        ratios = tofu.log_truth_ratios(evaluation.sets["forget"])
-        retain_ratios = tofu.log_truth_ratios(matching)
-    around = intervals.forget_quality_interval(ratios, retain_ratios, rules.draws, rules.seed)
-    return quality, around
+    forget = evaluation.sets["forget"]
+    matching = comparability.align_records(forget, retain.sets["forget"])
+    if matching is None:
+        return quality, None
+    ratios, retain_ratios = tofu.log_truth_ratios(forget), tofu.log_truth_ratios(matching)
+    draws, seed = request.draws, request.seed
+    return quality, intervals.forget_quality_interval(ratios, retain_ratios, draws, seed)
 
 
-def _compute_muse_results(comparison: Comparison, rules: Rules, extras: Extras) -> dict[str, Any]:
-    evaluation, retain = comparison.evaluation, comparison.retain
+def _compute_muse_results(request: Request) -> dict[str, Any]:
+    evaluation, retain, draws, seed = (
+        request.evaluation, request.retain, request.draws, request.seed
+    )  # fmt: skip
     metrics: dict[str, float | None] = {}
-    around: dict[str, intervals.Interval | None] = {}
-    others: Values = {}
-    with _blaming(comparison.source):
+    around: dict[str, Interval | None] = {}
+    others: dict[str, dict[str, Floats | None]] = {}
+    with _errors_starting_with(request.source):
         rouge = muse.question_values(evaluation)
         for name, records in evaluation.sets.items():
-            others[name] = _fluency_values(records, extras) | memorization.question_values(records)
-        attacks = muse.attack_scores(evaluation, extras.reference, extras.gradient_norms)
+            others[name] = _fluency_values(records, request)
+            others[name] |= memorization.question_values(records)
+        attacks = membership.attack_scores(evaluation, request.reference, request.gradient_norms)
     for name, values in rouge.items():
         metrics[f"muse/{name}"] = mean_or_none(values)
-        drawn = intervals.mean_intervals({name: {"rouge": values}}, rules.draws, rules.seed)
+        drawn = intervals.mean_intervals({name: {"rouge": values}}, draws, seed)
         around[f"muse/{name}"] = drawn[f"{name}/rouge"]
     if retain:
-        with _blaming(comparison.retain_source):
+        with _errors_starting_with(request.retain_source):
             metrics["muse/privleak"] = muse.privleak(evaluation, retain, allow_mismatch=True)
-            interval = muse.privleak_interval(evaluation, retain, rules.draws, rules.seed)
-            around["muse/privleak"] = interval
+            around["muse/privleak"] = muse.privleak_interval(evaluation, retain, draws, seed)
     elif muse.FORGET in evaluation.sets:
         metrics["muse/privleak"], around["muse/privleak"] = None, None
     for attack, scores in attacks.items():
         metrics[f"membership/{attack}"] = membership.auc(*scores)
-        interval = membership.auc_interval(*scores, rules.draws, rules.seed)
-        around[f"membership/{attack}"] = interval
-    metrics |= _by_stable_name({name: _means(values) for name, values in others.items()})
-    around |= intervals.mean_intervals(others, rules.draws, rules.seed)
+        around[f"membership/{attack}"] = membership.auc_interval(*scores, draws, seed)
+    for label, other_values in _by_stable_name(others).items():
+        metrics[label] = mean_or_none(other_values)
+    around |= intervals.mean_intervals(others, draws, seed)
     del around["utility/model"]  # TOFU's
     return {"metrics": metrics, "intervals": around}
 
 
-def _fluency_values(records: RecordSet, extras: Extras) -> dict[str, Floats | None]:
+def _fluency_values(records: RecordSet, request: Request) -> dict[str, Floats | None]:
     """Return fluency of a set's generations; {} unless every record has one."""
     texts = [record.generated for record in records.records if record.generated is not None]
     if not texts or len(texts) < len(records.records):
         return {}
-    return dict(fluency.question_values(texts, extras.clean.get(records.name)))
-
-
-def _means(metrics: Mapping[str, Floats | None]) -> dict[str, float | None]:
-    return {metric: mean_or_none(values) for metric, values in metrics.items()}
+    return dict(fluency.question_values(texts, request.clean.get(records.name)))
 
 
 def _by_stable_name(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -231,8 +198,8 @@ def _by_stable_name(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _blaming(source: str) -> Iterator[None]:
-    """Turn a ValueError raised inside into a ConfigError that starts with its source."""
+def _errors_starting_with(source: str) -> Iterator[None]:
+    """Raise a ValueError of the block as a ConfigError that starts with its source."""
     try:
         yield
     except ValueError as error:

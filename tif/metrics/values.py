@@ -1,4 +1,7 @@
-"""Shared by all metrics: the type of their values, their mean, the check for an empty set."""
+"""Shared by the metrics: the type of their values, their mean, ROUGE by the rouge-score package."""
+
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +17,36 @@ def mean_or_none(values: Floats | None) -> float | None:
 
 
 def require_records(records: RecordSet) -> tuple[Record, ...]:
-    """Return the records of a set.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """Return the records of a set; raise ValueError if there are none."""
     if not records.records:
         raise ValueError(f"{records.name}: the set has no records")
     return records.records
+
+
+def rouge_scores(records: RecordSet, stemming: bool) -> list[dict[str, Any]]:
+    """Return {"rouge1": score, "rougeL": score} of each generation against its answer.
+
+    A score has `precision`, `recall` and `fmeasure`, each 0 to 1.
+
+    Raises:
+        ValueError: If the set is empty, or a record has no generation.
+    """
+    missing = [record.id for record in require_records(records) if record.generated is None]
+    if missing:
+        count = f"{len(missing)} of {len(records.records)}"
+        raise ValueError(f"{records.name}: no generation for {count}: {missing[0]}, ...")
+    return [
+        _score_pair(record.answer, str(record.generated), stemming) for record in records.records
+    ]
+
+
+@lru_cache(maxsize=10_000)  # TOFU's two ROUGE metrics read the scores of the same pairs
+def _score_pair(answer: str, generation: str, stemming: bool) -> Any:
+    return _load_scorer(stemming).score(answer, generation)
+
+
+@cache
+def _load_scorer(stemming: bool) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rouge1", "rougeL"], use_stemmer=stemming)

@@ -18,7 +18,7 @@ from tif.data import benchmarks
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.evaluation import lm_eval_tasks
-from tif.evaluation.comparison import compared_sets, find_expected_mismatch
+from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.models import load as models
 from tif.records import files as records
 from tif.utils import distributed

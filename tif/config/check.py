@@ -4,16 +4,14 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from tif.config.methods import is_own
 
-BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
-    "above": (">", lambda value, bound: value > bound),
-    "at_least": (">=", lambda value, bound: value >= bound),
-    "at_most": ("<=", lambda value, bound: value <= bound),
-}
+BOUNDS = {"above": (">", operator.gt), "at_least": (">=", operator.ge),
+          "at_most": ("<=", operator.le)}
 
 
 def list_keys(section: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, str]]:
@@ -35,22 +33,21 @@ def check_values(section: Any, prefix: str = "") -> list[str]:
         value, key = getattr(section, field.name), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
             problems += check_values(value, f"{key}.")
-        elif value is not None:
-            problem = _value_problem(value, field.metadata)
-            problems += [f"{key}: {problem}"] if problem else []
+        elif value is not None and (problem := _find_problem(value, field.metadata)):
+            problems.append(f"{key}: {problem}")
     return problems
 
 
-def _value_problem(value: Any, rules: Any) -> str | None:
+def _find_problem(value: Any, rules: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a value under the rules of its key."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"want a finite number, got {value}"
-    choices = rules.get("choices")
-    if choices and value not in choices and not (rules.get("or_own") and is_own(value)):
-        own = " or your own module:function" if rules.get("or_own") else ""
-        return f"want one of {listing(choices)}{own}, got {value!r}{nearest(value, choices)}"
+    choices, or_own = rules.get("choices"), rules.get("or_own")
+    if choices and value not in choices and not (or_own and is_own(value)):
+        own = " or your own module:function" if or_own else ""
+        return f"want one of {', '.join(choices)}{own}, got {value!r}{nearest(value, choices)}"
     for name, (sign, holds) in BOUNDS.items():
-        if rules.get(name) is not None and not holds(value, rules[name]):
+        if name in rules and not holds(value, rules[name]):
             return f"must be {sign} {rules[name]}, got {value}"
     return None
 
@@ -60,23 +57,15 @@ def type_name(kind: Any) -> str:
     if "dict" in str(kind):
         return "mapping"
     kinds = get_args(kind) or (kind,)
-    names = [inner.__name__ for inner in kinds if inner is not type(None)]
-    return " or ".join([*names, "null"] if type(None) in kinds else names)
+    return " or ".join("null" if inner is type(None) else inner.__name__ for inner in kinds)
 
 
 def nearest(name: Any, known: Sequence[str]) -> str:
     """Return "; did you mean X?" with the nearest known name or last part of a name, if any."""
     by_last_part = {key.rsplit(".", 1)[-1]: key for key in known}
+    last_part = str(name).rsplit(".", 1)[-1]
     close = difflib.get_close_matches(str(name), known, 1, 0.6)
     if not close:
-        last_part = str(name).rsplit(".", 1)[-1]
-        close = [
-            by_last_part[part]
-            for part in difflib.get_close_matches(last_part, list(by_last_part), 1, 0.75)
-        ]
+        parts = difflib.get_close_matches(last_part, list(by_last_part), 1, 0.75)
+        close = [by_last_part[part] for part in parts]
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def listing(names: Iterable[Any]) -> str:
-    """Return names on one line; `none` where there are none."""
-    return ", ".join(map(str, names)) or "none"

@@ -21,67 +21,38 @@ class Fictitious:
 class Data:
     """What is learned and forgotten, and how it becomes batches."""
 
-    benchmark: str = key(
-        "fictitious",
-        "the data, by the names that eval.benchmarks takes too; muse = either corpus of MUSE",
-        choices=("fictitious", "tofu", *MUSE, "text"),
-    )
-    path: str | None = key(
-        None,
-        "tofu: a folder of TOFU's JSON files, or the hub name locuslab/TOFU; muse: a folder of "
-        "News or Books as muse_bench lays them out, or the hub name muse-bench/MUSE-News, "
-        "muse-bench/MUSE-Books; text: a file to forget (.txt, .jsonl, .json), or a folder with "
-        "forget.*, retain.*, holdout.*",
-    )
-    split: str | None = key(
-        None,
-        "tofu: the forget split, from which the retain split follows; null = forget10. muse: "
-        "forget, scal_1 to scal_4, sust_1 to sust_4; null = forget",
-    )
-    max_retain: int | None = key(
-        None, "tofu: use only the first n retain questions; null = all", at_least=1
-    )
-    train: str = key(
-        "forget",
-        "what is trained on: forget (unlearn), retain (retain model), full (target model)",
-        choices=("forget", "retain", "full"),
-    )
-    template: str = key(
-        "Question: {prompt}\nAnswer:",
-        "prompt format, the answer follows after one blank; `chat` = the tokenizer's own chat "
-        "template",
-    )
-    max_tokens: int = key(
-        512, "longer samples (documents) are trained on in pieces of this many tokens", at_least=16
-    )
-    overlap: str = key(
-        "gw",
-        "label of a token that touches unwanted and general characters",
-        choices=("gw", "uw"),
-    )
+    benchmark: str = key("fictitious", "the data, by the names that eval.benchmarks takes too; "
+        "muse = either corpus of MUSE", choices=("fictitious", "tofu", *MUSE, "text"))
+    path: str | None = key(None, "tofu: a folder of TOFU's JSON files, or the hub name "
+        "locuslab/TOFU; muse: a folder of News or Books as muse_bench lays them out, or the hub "
+        "name muse-bench/MUSE-News, muse-bench/MUSE-Books; text: a file to forget (.txt, .jsonl, "
+        ".json), or a folder with forget.*, retain.*, holdout.*")
+    split: str | None = key(None, "tofu: the forget split, from which the retain split follows; "
+        "null = forget10. muse: forget, scal_1 to scal_4, sust_1 to sust_4; null = forget")
+    max_retain: int | None = key(None, "tofu: use only the first n retain questions; null = all",
+        at_least=1)
+    train: str = key("forget", "what is trained on: forget (unlearn), retain (retain model), full "
+        "(target model)", choices=("forget", "retain", "full"))
+    template: str = key("Question: {prompt}\nAnswer:", "prompt format, the answer follows after "
+        "one blank; `chat` = the tokenizer's own chat template")
+    max_tokens: int = key(512, "longer samples (documents) are trained on in pieces of this many "
+        "tokens", at_least=16)
+    overlap: str = key("gw", "label of a token that touches unwanted and general characters",
+        choices=("gw", "uw"))
     batch_size: int = key(32, "samples of an optimizer step, shared by all processes", at_least=1)
-    max_tokens_per_batch: int | None = key(
-        None,
-        "tokens that a device holds at once: a step's batch is scored in parts of so many, with "
-        "the same result; null = 512 on a CPU, else 4096",
-        at_least=16,
-    )
-    batching: str = key(
-        "auto",
-        "packed: samples end to end in one row, no padding; padded; auto = packed where the model "
-        "keeps them apart",
-        choices=("auto", "packed", "padded"),
-    )
+    max_tokens_per_batch: int | None = key(None, "tokens that a device holds at once: a step's "
+        "batch is scored in parts of so many, with the same result; null = 512 on a CPU, else 4096",
+        at_least=16)
+    batching: str = key("auto", "packed: samples end to end in one row, no padding; padded; auto = "
+        "packed where the model keeps them apart", choices=("auto", "packed", "padded"))
     fictitious: Fictitious = dataclasses.field(default_factory=Fictitious)
 
     def find_problems(self) -> list[str]:
         """Return the problems between keys, one line each."""
         if self.path or self.benchmark == "fictitious":
             return []
-        wants = {
-            "tofu": "a folder of TOFU's JSON files or the hub name locuslab/TOFU",
-            "text": "a file or folder of your own",
-        }
+        wants = {"text": "a file or folder of your own",
+                 "tofu": "a folder of TOFU's JSON files or the hub name locuslab/TOFU"}
         muse = "a folder of News or Books, or the hub name muse-bench/MUSE-News"
         return [f"data.path: {self.benchmark} needs {wants.get(self.benchmark, muse)}, got null"]
 

@@ -29,12 +29,10 @@ FAILURES = (
 class MaxSamples:
     """Questions evaluated of each set, the first n; null = as eval.protocol says."""
 
-    forget: int | None = key(
-        None, "forget questions evaluated; also of MUSE's *_forget and *_holdout", at_least=1
-    )
-    retain: int | None = key(
-        None, "retain questions evaluated; also of MUSE's *_retain", at_least=1
-    )
+    forget: int | None = key(None, "forget questions evaluated; also of MUSE's *_forget and "
+        "*_holdout", at_least=1)
+    retain: int | None = key(None, "retain questions evaluated; also of MUSE's *_retain",
+        at_least=1)
     real_authors: int | None = key(None, "real-author questions evaluated", at_least=1)
     world_facts: int | None = key(None, "world-fact questions evaluated", at_least=1)
 
@@ -43,9 +41,8 @@ class MaxSamples:
 class Place:
     """Where a benchmark is."""
 
-    path: str | None = key(
-        None, "hub name, or a folder laid out as its authors have it; text: see data.path"
-    )
+    path: str | None = key(None, "hub name, or a folder laid out as its authors have it; text: see "
+        "data.path")
 
 
 @dataclasses.dataclass
@@ -69,33 +66,24 @@ class LmEval:
 class EvalRules:
     """What is evaluated, and how: the same keys for tif.fit and tif.evaluate."""
 
-    benchmarks: list[str] = key(
-        [], f"names, comma-separated, of {KNOWN}; in a run: evaluated besides data.benchmark"
-    )
+    benchmarks: list[str] = key([], f"names, comma-separated, of {KNOWN}; in a run: evaluated "
+        "besides data.benchmark")
     tofu: TofuPlace = dataclasses.field(default_factory=TofuPlace)
     muse_news: Place = dataclasses.field(default_factory=lambda: Place("muse-bench/MUSE-News"))
     muse_books: Place = dataclasses.field(default_factory=lambda: Place("muse-bench/MUSE-Books"))
     text: Place = dataclasses.field(default_factory=Place)
     lm_eval: LmEval = dataclasses.field(default_factory=LmEval)
-    protocol: str = key(
-        "open-unlearning",
-        "the rules that change numbers: open-unlearning (all questions, 512 tokens, 200 new ones), "
-        "or legacy-tofu (locuslab/tofu, NPO and TIF releases: 300 questions, 200 tokens with the "
-        "prompt, `Answer:` scored); MUSE has its own rules",
-        choices=("open-unlearning", "legacy-tofu"),
-    )
-    paraphrased_questions: bool = key(
-        False,
-        "also ask in other words: sets <name>_paraphrased, where the benchmark has paraphrased "
-        "questions",
-    )
+    protocol: str = key("open-unlearning", "the rules that change numbers: open-unlearning (all "
+        "questions, 512 tokens, 200 new ones), or legacy-tofu (locuslab/tofu, NPO and TIF "
+        "releases: 300 questions, 200 tokens with the prompt, `Answer:` scored); MUSE has its own "
+        "rules", choices=("open-unlearning", "legacy-tofu"))
+    paraphrased_questions: bool = key(False, "also ask in other words: sets <name>_paraphrased, "
+        "where the benchmark has paraphrased questions")
     max_samples: MaxSamples = dataclasses.field(default_factory=MaxSamples)
-    max_new_tokens: int | None = key(
-        None, "tokens generated for an answer, greedily; null = as eval.protocol says", at_least=1
-    )
-    tokens_per_batch: int = key(
-        4096, "tokens scored, and prompts times new tokens generated, in one batch", at_least=16
-    )
+    max_new_tokens: int | None = key(None, "tokens generated for an answer, greedily; null = as "
+        "eval.protocol says", at_least=1)
+    tokens_per_batch: int = key(4096, "tokens scored, and prompts times new tokens generated, in "
+        "one batch", at_least=16)
 
     def data_benchmarks(self) -> list[str]:
         """Return the names in `benchmarks` that name data of tif's readers, each once."""
@@ -116,14 +104,11 @@ class EvalRules:
             if name not in BENCHMARKS:
                 problems.append(f"eval.benchmarks: want {KNOWN}, got {name!r}")
             elif not getattr(self, BENCHMARKS[name]).path:
-                problems.append(
-                    f"eval.{BENCHMARKS[name]}.path: benchmark {name} needs a file or folder, got "
-                    "null"
-                )
+                problems.append(f"eval.{BENCHMARKS[name]}.path: benchmark {name} needs a file or "
+                    "folder, got null")
         if "" in self.lm_eval_tasks():
-            problems.append(
-                f"eval.benchmarks: want {LM_EVAL}TASK with a task's name, got {LM_EVAL!r}"
-            )
+            problems.append(f"eval.benchmarks: want {LM_EVAL}TASK with a task's name, got "
+                f"{LM_EVAL!r}")
         return problems
 
 
@@ -133,34 +118,20 @@ class Eval(EvalRules):
 
     enabled: bool = key(True, "evaluate at all")
     before_training: bool = key(True, "evaluate the starting model as epoch 0")
-    every_n_epochs: int = key(
-        1, "epochs between evaluations, the last always; 0 = only after the last", at_least=0
-    )
-    retain_records: str | None = key(
-        None,
-        "records of the retain model (a run's eval folder) or a stage's name; null = no forget "
-        "quality",
-    )
-    forget_quality: bool = key(
-        True,
-        "compare with the retain model: forget quality, or PrivLeak on muse and text; needs "
-        "eval.retain_records",
-    )
-    kl: bool = key(
-        False,
-        "also KL(original || policy) over answer tokens; where no reference model is in memory, "
-        "the original is loaded for each evaluation",
-    )
-    best: str = key(
-        "score",
-        "what makes an epoch the best, which stays in model_best/ where it is not the last: score "
-        "(harmonic mean of usefulness and forgetting, see python -m tif.evaluate --metrics), "
-        "forget/quality, utility/model, or none",
-        choices=("score", "forget/quality", "utility/model", "none"),
-    )
-    stop_on: list[str] = key(
-        [], f"failures that end the training, of {', '.join(FAILURES)}; all are always reported"
-    )
+    every_n_epochs: int = key(1, "epochs between evaluations, the last always; 0 = only after the "
+        "last", at_least=0)
+    retain_records: str | None = key(None, "records of the retain model (a run's eval folder) or a "
+        "stage's name; null = no forget quality")
+    forget_quality: bool = key(True, "compare with the retain model: forget quality, or PrivLeak "
+        "on muse and text; needs eval.retain_records")
+    kl: bool = key(False, "also KL(original || policy) over answer tokens; where no reference "
+        "model is in memory, the original is loaded for each evaluation")
+    best: str = key("score", "what makes an epoch the best, which stays in model_best/ where it is "
+        "not the last: score (harmonic mean of usefulness and forgetting, see python -m "
+        "tif.evaluate --metrics), forget/quality, utility/model, or none", choices=("score",
+        "forget/quality", "utility/model", "none"))
+    stop_on: list[str] = key([], f"failures that end the training, of {', '.join(FAILURES)}; all "
+        "are always reported")
     samples: int = key(3, "generations shown before and after", at_least=0)
 
     def find_problems(self) -> list[str]:
@@ -168,7 +139,6 @@ class Eval(EvalRules):
         problems = super().find_problems()
         unknown = [name for name in self.stop_on if name not in FAILURES]
         if unknown:
-            problems.append(
-                f"eval.stop_on: want some of {', '.join(FAILURES)}, got {', '.join(unknown)}"
-            )
+            problems.append(f"eval.stop_on: want some of {', '.join(FAILURES)}, got "
+                f"{', '.join(unknown)}")
         return problems

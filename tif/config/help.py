@@ -1,101 +1,64 @@
-"""Texts made from the schema: `--help`, configs/base.yaml, the documentation's table of methods.
-
-All of it is made from the dataclasses and from the terms' docstrings; `tif.losses` must have been
-imported.
-"""
+"""Texts made from the schema: `--help`, configs/base.yaml, the documentation's table of methods."""
 
 import dataclasses
-import re
-from collections.abc import Mapping
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from tif.config import load, methods
 from tif.config.check import list_keys, type_name
 from tif.config.methods import Method
 from tif.config.schema import Config
 
-COLUMNS = ("name", "what it does", "files in configs/loss", "own keys", "source")
+HEADER = ("| term | what it does | files in configs/loss | own keys | source |", "|---" * 5 + "|")
 
 
-def help_text(schema: Any = Config) -> str:
-    """Return every key of a schema with its type, default and sentence, by section."""
-    lines, previous = [], ""
-    defaults = schema()
+def command_help(doc: str | None, schema: Any = Config) -> str:
+    """Return what `--help` prints: a command's docstring, and its keys with type and sentence."""
+    defaults, lines, previous = schema(), [f"{doc}\nKeys, with their defaults:"], ""
     for key, field, value in list_keys(defaults):
-        section = key.split(".")[0]
-        if section != previous and dataclasses.is_dataclass(getattr(defaults, section)):
-            lines.append(f"\n{section}: {getattr(defaults, section).__doc__}")
-        previous = section
-        choices = field.metadata.get("choices")
-        kind = "|".join(choices) if choices else type_name(field.type)
+        name = key.split(".")[0]
+        section = getattr(defaults, name)
+        if name != previous and dataclasses.is_dataclass(section):
+            lines.append(f"\n{name}: {section.__doc__}")
+        previous = name
+        kind = "|".join(field.metadata.get("choices") or ()) or type_name(field.type)
         lines.append(f"  {key}={value}  ({kind})\n      {field.metadata['help']}")
     return "\n".join(lines)
 
 
-def command_help(doc: str | None, schema: Any = Config) -> str:
-    """Return what `--help` prints: a command's docstring and its keys."""
-    return f"{doc}\nKeys, with their defaults:\n{help_text(schema)}"
-
-
 def base_yaml() -> str:
     """Return configs/base.yaml: every key with its default and its sentence."""
-    lines = [
-        "# Every key with its default; `python -m tif.fit --help` says the same. Made by "
-        "tif.config.help.base_yaml()."
-    ]
+    lines = ["# Every key with its default; `python -m tif.fit --help` says the same. Made by "
+             "tif.config.help.base_yaml()."]
     previous: list[str] = []
     for key, field, value in list_keys(Config()):
         *path, name = key.split(".")
         for depth, section in enumerate(path):
             if path[: depth + 1] != previous[: depth + 1]:
                 lines.append(f"{'  ' * depth}{section}:")
-        previous = path
-        choices = field.metadata.get("choices")
-        hint = f" ({' | '.join(choices)})" if choices else ""
-        indent = "  " * len(path)
-        lines += [f"{indent}# {field.metadata['help']}{hint}", f"{indent}{name}: {value}"]
+        previous, indent = path, "  " * len(path)
+        choices = " | ".join(field.metadata.get("choices") or ())
+        lines.append(f"{indent}# {field.metadata['help']}" + (f" ({choices})" if choices else ""))
+        lines.append(f"{indent}{name}: {value}")
     return "\n".join(lines) + "\n"
 
 
 def methods_table() -> str:
-    """Return the loss terms as two tables in Markdown, first forget terms, then retain terms."""
-    files = _files_by_forget_term()
-    forget = [
-        _method_row(method, files.get(name, [])) for name, method in sorted(methods.FORGET.items())
-    ]
-    retain = [_method_row(method, []) for _, method in sorted(methods.RETAIN.items())]
-    header = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    return (
-        "\n".join(
-            ["Forget terms:", "", *header, *forget, "", "Retain terms:", "", *header, *retain]
-        )
-        + "\n"
-    )
-
-
-def _files_by_forget_term() -> Mapping[str, list[str]]:
-    """Return the names of the files in configs/loss by the value of their `loss.forget`."""
+    """Return all loss terms as a table in Markdown, first forget terms, then retain terms."""
     files: dict[str, list[str]] = {}
     for path in sorted((load.own_configs() / "loss").glob("*.yaml")):
-        files.setdefault(OmegaConf.select(load.read_yaml(path), "loss.forget"), []).append(
-            path.stem
-        )
-    return files
+        files.setdefault(load.read_yaml(path).loss.forget, []).append(f"`{path.stem}`")
+    lines = [*HEADER]
+    for name, method in sorted(methods.FORGET.items()):
+        lines.append(_row(f"loss.forget={name}", method, files.get(name, [])))
+    for name, method in sorted(methods.RETAIN.items()):
+        lines.append(_row(f"loss.retain={name}", method, []))
+    return "\n".join(lines) + "\n"
 
 
-def _method_row(method: Method, files: list[str]) -> str:
+def _row(selection: str, method: Method, files: list[str]) -> str:
     """Return a term's row of the table."""
     paragraphs = [" ".join(paragraph.split()) for paragraph in method.doc.split("\n\n")]
-    sources = [text.removeprefix("Source: ") for text in paragraphs if text.startswith("Source: ")]
+    source = paragraphs[-1].removeprefix("Source: ") if len(paragraphs) > 1 else ""
     keys = [f"`{key}={value}`" for key, _, value in list_keys(method.keys())]
-    names = [f"`{name}`" for name in files]
-    cells = [
-        f"`{method.name}`",
-        paragraphs[0],
-        ", ".join(names),
-        ", ".join(keys),
-        " ".join(sources),
-    ]
-    return f"| {' | '.join(re.sub(r'[|]', chr(92) + '|', cell) for cell in cells)} |"
+    cells = [f"`{selection}`", paragraphs[0], ", ".join(files), ", ".join(keys), source]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

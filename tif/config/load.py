@@ -1,7 +1,7 @@
 """From a command's words to a checked configuration: files and overrides over the defaults.
 
-Every command calls `load` (or `read` for a schema of its own) before anything else, so that a wrong
-key stops it within seconds. Only the standard library and OmegaConf are imported here.
+Every command calls `load` (or `read` for a schema of its own) first, so that a wrong key stops it
+within seconds. Only the standard library and OmegaConf are imported here.
 """
 
 import dataclasses
@@ -9,19 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tif.config.check import check_values, list_keys, listing, nearest, type_name
+from tif.config.check import check_values, list_keys, nearest, type_name
 from tif.config.errors import ConfigError, one_line
 from tif.config.loss import Loss, loss_class
 from tif.config.methods import import_own, is_own
 from tif.config.schema import Config
 
-ALIASES = {
-    "loss/graddiff.yaml": "loss/ga_gdr.yaml",
-    "loss/kl.yaml": "loss/ga_klr.yaml",
-}  # TOFU's names -> MUSE's
+ALIASES = {"loss/graddiff.yaml": "loss/ga_gdr.yaml", "loss/kl.yaml": "loss/ga_klr.yaml"}
+UNKNOWN = object()  # the schema below an unknown key
 
 
 class Schema(Protocol):
@@ -34,37 +32,14 @@ class Schema(Protocol):
 S = TypeVar("S", bound=Schema)
 
 
-@dataclasses.dataclass
-class Layer:
-    """The keys of one file or override.
-
-    Attributes:
-        source: the file's name; empty for an override.
-        keys: nested.
-    """
-
-    source: str
-    keys: DictConfig
-
-    @property
-    def where(self) -> str:
-        """What precedes a key in an error."""
-        return f"{self.source}: " if self.source else ""
-
-
 def load(argv: Sequence[str]) -> Config:
     """Return the configuration of tif.fit: files, left to right, over the defaults, then overrides.
 
-    A file that names `loss.forget` describes a whole method: of the loss in files before it nothing
-    is left.
-
-    Args:
-        argv: e.g. ["tofu_smollm2.yaml", "loss/tpo_centred.yaml", "optimizer.lr=2e-5"]. A file that
-            is not found from the working directory is looked for among tif's own configs.
+    A file that names `loss.forget` is a whole method: nothing is left of the loss before it.
+    A file that is not in the working directory is looked for among tif's own configs.
 
     Raises:
-        ConfigError: With all problems, one a line: key, what was got, what is wanted, the nearest
-            known name.
+        ConfigError: With all problems, one a line: key, what was got, what is wanted, nearest name.
     """
     cfg = read(Config, argv)
     problems = []
@@ -72,9 +47,8 @@ def load(argv: Sequence[str]) -> Config:
         try:
             stage(cfg, name)
         except ConfigError as error:
-            problems += str(error).splitlines()
-    if problems:
-        raise ConfigError("\n".join(problems))
+            problems.append(str(error))
+    _raise_if(problems)
     return cfg
 
 
@@ -88,52 +62,37 @@ def read(schema: type[S], argv: Sequence[str]) -> S:
     layers = _read_layers(argv, problems)
     defaults: Any = schema()
     loss = _loss_with_own_keys(layers) if hasattr(defaults, "loss") else None
-    if loss is not None:
+    if loss:
         defaults.loss = loss()
     merged = OmegaConf.structured(defaults)
-    for layer in layers:
-        if (
-            loss is not None
-            and layer.source
-            and OmegaConf.select(layer.keys, "loss.forget") is not None
-        ):
-            merged.loss = OmegaConf.structured(
-                loss
-            )  # a method of its own: nothing of another's is left in it
-        _merge(merged, layer.keys, defaults, layer.where, problems)
-    if problems:
-        raise ConfigError("\n".join(problems))
+    for file, keys in layers:
+        if loss and file and OmegaConf.select(keys, "loss.forget") is not None:
+            merged.loss = OmegaConf.structured(loss)  # nothing of another method is left in it
+        _merge(merged, keys, defaults, f"{file}: " if file else "", problems)
+    _raise_if(problems)
     return cast(S, _checked(merged))
 
 
 def stage(cfg: Config, name: str) -> Config:
     """Return the configuration of one of `cfg.stages`: `cfg` with the stage's keys merged in.
 
-    It has no stages itself.
-
     Raises:
         ConfigError: If the stage is unknown or one of its keys is wrong.
     """
     if name not in cfg.stages:
-        raise ConfigError(
-            f"stage: unknown stage {name!r}; this config can make: {listing(cfg.stages)}"
-        )
-    keys = cfg.stages[name] or {}
+        known = ", ".join(cfg.stages) or "none"
+        raise ConfigError(f"stage: unknown stage {name!r}; this config can make: {known}")
+    keys, where = cfg.stages[name] or {}, f"stages.{name}"
     if not isinstance(keys, dict):
-        raise ConfigError(f"stages.{name}: want a mapping of keys, got {keys!r}")
+        raise ConfigError(f"{where}: want a mapping of keys, got {keys!r}")
     problems: list[str] = []
-    model = dataclasses.replace(
-        cfg.model, reference="auto"
-    )  # the stage compares with nothing of the run's
+    model = dataclasses.replace(cfg.model, reference="auto")  # the run's is none of the stage's
     merged = OmegaConf.structured(dataclasses.replace(cfg, model=model, stages={}, stage=None))
-    _merge(
-        merged, OmegaConf.create(keys), Config(loss=type(cfg.loss)()), f"stages.{name}.", problems
-    )
+    _merge(merged, OmegaConf.create(keys), Config(loss=type(cfg.loss)()), f"{where}.", problems)
     if merged.stages or merged.stage:
-        problems.append(f"stages.{name}.stages: a stage has no stages of its own")
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return cast(Config, _checked(merged, f"stages.{name}."))
+        problems.append(f"{where}.stages: a stage has no stages of its own")
+    _raise_if(problems)
+    return cast(Config, _checked(merged, f"{where}."))
 
 
 def to_yaml(cfg: Config) -> str:
@@ -152,15 +111,12 @@ def find(name: str) -> Path:
     Raises:
         ConfigError: If it is in neither.
     """
-    folder = own_configs()
-    own_name = name.removeprefix("configs/")
-    for path in (Path(name), folder / own_name, folder / ALIASES.get(own_name, own_name)):
+    folder, own_name = own_configs(), name.removeprefix("configs/")
+    for path in (Path(name), folder / ALIASES.get(own_name, own_name)):
         if path.is_file():
             return path
-    known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
-    raise ConfigError(
-        f"{name}: no such file here or among tif's own configs{nearest(name, [*known, *ALIASES])}"
-    )
+    known = [*sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml")), *ALIASES]
+    raise ConfigError(f"{name}: no such file here or among tif's own configs{nearest(name, known)}")
 
 
 def own_configs() -> Path:
@@ -170,17 +126,17 @@ def own_configs() -> Path:
     return in_checkout if (in_checkout / "base.yaml").is_file() else package / "configs"
 
 
-def _read_layers(argv: Sequence[str], problems: list[str]) -> list[Layer]:
-    """Return the layers to merge: files first, then overrides, each kind in its order."""
+def _read_layers(argv: Sequence[str], problems: list[str]) -> list[tuple[str, DictConfig]]:
+    """Return (file or "", keys) of all words: files first, then overrides, each in their order."""
     files, overrides = [], []
     for word in argv:
         if is_file(word):
-            files.append(Layer(word, read_yaml(find(word))))
+            files.append((word, read_yaml(find(word))))
         elif "=" not in word[1:]:
             problems.append(f"{word}: want a .yaml file or key=value")
         else:
             try:
-                overrides.append(Layer("", OmegaConf.from_dotlist([word])))
+                overrides.append(("", OmegaConf.from_dotlist([word])))
             except Exception as error:  # OmegaConf raises YAML's own errors here
                 problems.append(f"{word}: not a key=value that YAML can read ({one_line(error)})")
     return [*files, *overrides]
@@ -193,27 +149,28 @@ def read_yaml(path: Path) -> DictConfig:
         ConfigError: If it is no mapping in YAML.
     """
     try:
-        keys = OmegaConf.load(path)
+        keys = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except Exception as error:  # YAML's own errors, a folder, bytes that are no UTF-8
         raise ConfigError(f"{path}: not readable as YAML ({one_line(error)})") from None
-    if not isinstance(keys, DictConfig):
-        kind = "a list" if isinstance(keys, ListConfig) else type(keys).__name__
-        raise ConfigError(f"{path}: want a mapping of keys, got {kind}")
-    return OmegaConf.create(_with_key_on(OmegaConf.to_container(keys, resolve=False)))
+    if not isinstance(keys, dict):
+        raise ConfigError(f"{path}: want a mapping of keys, got a {type(keys).__name__}")
+    return OmegaConf.create(_with_key_on(keys))
 
 
-def _with_key_on(value: Any) -> Any:
+def _with_key_on(keys: dict) -> dict:
     """Return nested keys with `on` where YAML 1.1 read it as true."""
-    if not isinstance(value, dict):
-        return value
-    return {"on" if name is True else name: _with_key_on(inner) for name, inner in value.items()}
+    result = {}
+    for name, value in keys.items():
+        value = _with_key_on(value) if isinstance(value, dict) else value
+        result["on" if name is True else name] = value
+    return result
 
 
-def _loss_with_own_keys(layers: Sequence[Layer]) -> type[Loss]:
+def _loss_with_own_keys(layers: Sequence[tuple[str, DictConfig]]) -> type[Loss]:
     """Return section `loss` with the keys of the terms of one's own that the layers name."""
     methods = {}
-    for layer in layers:
-        for key, value in _leaves(OmegaConf.to_container(layer.keys, resolve=False), _UNKNOWN, ""):
+    for _, keys in layers:
+        for key, value in _leaves(OmegaConf.to_container(keys, resolve=False), UNKNOWN):
             if key.endswith("loss.forget") and isinstance(value, str) and is_own(value):
                 methods[value] = import_own(value)
     return loss_class(methods.values())
@@ -224,7 +181,7 @@ def _merge(
 ) -> None:
     """Update `merged` key by key, so that every wrong key is reported and not only the first."""
     fields = {key: field for key, field, _ in list_keys(defaults)}
-    for key, value in _leaves(OmegaConf.to_container(keys, resolve=False), defaults, ""):
+    for key, value in _leaves(OmegaConf.to_container(keys, resolve=False), defaults):
         field = fields.get(key)
         if field is not None and field.type == list[str] and isinstance(value, str):
             value = [word.strip() for word in value.split(",") if word.strip()]
@@ -233,45 +190,36 @@ def _merge(
         except OmegaConfBaseException as error:
             inside = [known for known in fields if known.startswith(f"{key}.")]
             if inside:
-                problems.append(
-                    f"{where}{key}: want a mapping of keys ({listing(inside)}), got {value!r}"
-                )
+                problem = f"want a mapping of keys ({', '.join(inside)}), got {value!r}"
             elif field is None:
-                problems.append(f"{where}{key}: unknown key{nearest(key, list(fields))}")
+                problem = f"unknown key{nearest(key, list(fields))}"
             else:
                 reason = str(error).splitlines()[0]
-                problems.append(
-                    f"{where}{key}: want {type_name(field.type)}, got {value!r} ({reason})"
-                )
+                problem = f"want {type_name(field.type)}, got {value!r} ({reason})"
+            problems.append(f"{where}{key}: {problem}")
 
 
-def _leaves(value: Any, schema: Any, key: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, schema: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted key and value of each entry, going as deep as the schema has sections."""
-    if isinstance(value, dict) and (schema is _UNKNOWN or dataclasses.is_dataclass(schema)):
+    if isinstance(value, dict) and (schema is UNKNOWN or dataclasses.is_dataclass(schema)):
         for name, inner in value.items():
-            yield from _leaves(
-                inner, getattr(schema, str(name), _UNKNOWN), f"{key}.{name}" if key else str(name)
-            )
+            dotted = f"{key}.{name}" if key else str(name)
+            yield from _leaves(inner, getattr(schema, str(name), UNKNOWN), dotted)
     else:
         yield key, value
 
 
-_UNKNOWN = object()  # the schema below an unknown key
-
-
 def _checked(merged: DictConfig, where: str = "") -> Schema:
-    """Return the merged keys as dataclasses.
-
-    Raises:
-        ConfigError: If a value, or values together, make no sense.
-    """
+    """Return the merged keys as dataclasses, checked each and together."""
     try:
         cfg = cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise ConfigError(
-            f"{where}{error.full_key or 'config'}: {str(error).splitlines()[0]}"
-        ) from None
-    problems = check_values(cfg) + cfg.find_problems()
-    if problems:
-        raise ConfigError("\n".join(where + problem for problem in problems))
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{where}{error.full_key or 'config'}: {reason}") from None
+    _raise_if([where + problem for problem in check_values(cfg) + cfg.find_problems()])
     return cfg
+
+
+def _raise_if(problems: list[str]) -> None:
+    if problems:
+        raise ConfigError("\n".join(problems))

@@ -21,12 +21,10 @@ K = TypeVar("K")
 class Dual:
     """The retain weight as a multiplier that grows while the retain term is above a limit (PDU)."""
 
-    limit: float | None = key(
-        None, "largest retain term that is accepted (nats for ce); null = a fixed retain_weight"
-    )
-    step: float = key(
-        1.0, "retain weight added per training step and unit above the limit", above=0
-    )
+    limit: float | None = key(None, "largest retain term that is accepted (nats for ce); null = a "
+        "fixed retain_weight")
+    step: float = key(1.0, "retain weight added per training step and unit above the limit",
+        above=0)
     warmup_epochs: int = key(5, "epochs at retain_weight before it moves", at_least=0)
 
 
@@ -34,18 +32,12 @@ class Dual:
 class Alternates:
     """What idk, dpo and kto want instead of the answer; each epoch draws one for each question."""
 
-    kind: str = key(
-        "refusals",
-        "refusals: a hundred of our own; generated: other answers, drawn from the model before it "
-        "unlearns (AltPO)",
-        choices=("refusals", "generated"),
-    )
+    kind: str = key("refusals", "refusals: a hundred of our own; generated: other answers, drawn "
+        "from the model before it unlearns (AltPO)", choices=("refusals", "generated"))
     count: int = key(5, "generated: other answers to each question", at_least=1)
-    prompt: str = key(
-        "{prompt}\nAnswer: {answer}\nNow write another version of this answer, with other "
-        "plausible facts.",
-        "generated: the request for them, which takes the question's place in data.template",
-    )
+    prompt: str = key("{prompt}\nAnswer: {answer}\nNow write another version of this answer, with "
+        "other plausible facts.", "generated: the request for them, which takes the question's "
+        "place in data.template")
     temperature: float = key(1.0, "generated: temperature of the draws", above=0)
     max_new_tokens: int = key(200, "generated: tokens of each", at_least=1)
 
@@ -54,47 +46,30 @@ class Alternates:
 class Loss:
     """forget_weight * forget term + pl_weight * preservation term + retain_weight * retain term."""
 
-    forget: str = key(
-        "lpl", "forget term, see configs/loss/; ce = finetuning; module:function = your own"
-    )
+    forget: str = key("lpl", "forget term, see configs/loss/; ce = finetuning; module:function = "
+        "your own")
     on: str = key("uw", "answer tokens that the forget term sees", choices=("uw", "all"))
     skip: int = key(0, "answer tokens at the start that the forget term does not see", at_least=0)
     preserve: str = key("pl", "preservation term on general words (GW)", choices=("pl", "none"))
-    retain: str = key(
-        "none",
-        "term on a retain sample drawn for each forget sample: ce (cross-entropy), kl (from the "
-        "original model), hidden (distance from the original's hidden states at rmu.layer)",
-    )
-    pl_reduction: str = key(
-        "sum", "over a sample's GW tokens (the released code: sum)", choices=("sum", "mean")
-    )
+    retain: str = key("none", "term on a retain sample drawn for each forget sample: ce "
+        "(cross-entropy), kl (from the original model), hidden (distance from the original's "
+        "hidden states at rmu.layer)")
+    pl_reduction: str = key("sum", "over a sample's GW tokens (the released code: sum)",
+        choices=("sum", "mean"))
     forget_weight: float = key(1.0, "weight of the forget term", at_least=0)
     pl_weight: float = key(0.01, "the paper's lambda, 0 to 0.01", at_least=0)
     retain_weight: float = key(1.0, "weight of the retain term", at_least=0)
     dual: Dual = dataclasses.field(default_factory=Dual)
     alternates: Alternates = dataclasses.field(default_factory=Alternates)
-    task_vector: float | None = key(
-        None,
-        "forget=ce on the forget set: evaluate and export start - task_vector * (trained - start); "
-        "null = the trained weights",
-        above=0,
-    )
-    whp: float | None = key(
-        None,
-        "alpha of z_start - alpha relu(z_reinforced - z_start), Who's Harry Potter's logits. "
-        "forget=whp: learn them; forget=ce on the forget set: the policy becomes the reinforced "
-        "model, and they are evaluated; null = no",
-        above=0,
-    )
-    whp_epochs: int = key(
-        5, "forget=whp: epochs in which the reinforced model learns the forget set", at_least=1
-    )
-    chunk_tokens: int = key(
-        1024,
-        "answer tokens whose logits (of the whole vocabulary) are in memory at once; more are made "
-        "in chunks, twice",
-        at_least=1,
-    )
+    task_vector: float | None = key(None, "forget=ce on the forget set: evaluate and export start "
+        "- task_vector * (trained - start); null = the trained weights", above=0)
+    whp: float | None = key(None, "alpha of z_start - alpha relu(z_reinforced - z_start), Who's "
+        "Harry Potter's logits. forget=whp: learn them; forget=ce on the forget set: the policy "
+        "becomes the reinforced model, and they are evaluated; null = no", above=0)
+    whp_epochs: int = key(5, "forget=whp: epochs in which the reinforced model learns the forget "
+        "set", at_least=1)
+    chunk_tokens: int = key(1024, "answer tokens whose logits (of the whole vocabulary) are in "
+        "memory at once; more are made in chunks, twice", at_least=1)
 
     def is_whp_at_inference(self, train: str) -> bool:
         """Return whether the policy is `whp`'s reinforced model, evaluated with lowered logits."""
@@ -105,44 +80,29 @@ class Loss:
         problems = []
         is_unlearning, is_finetuning = train == "forget", self.forget == "ce"
         if not is_finetuning and not is_unlearning:
-            problems.append(
-                f"forget: {self.forget} unlearns the forget set, but data.train={train}; want "
-                "loss.forget=ce"
-            )
+            problems.append(f"forget: {self.forget} unlearns the forget set, but "
+                f"data.train={train}; want loss.forget=ce")
         if is_finetuning and (self.on, self.preserve, self.retain) != ("all", "none", "none"):
-            problems.append(
-                "forget: ce is finetuning on whole answers; want loss.on=all loss.preserve=none "
-                "loss.retain=none"
-            )
+            problems.append("forget: ce is finetuning on whole answers; want loss.on=all "
+                "loss.preserve=none loss.retain=none")
         if self.task_vector is not None and not is_finetuning:
-            problems.append(
-                f"task_vector: turns finetuning round, but loss.forget={self.forget}; want ce, or "
-                "null"
-            )
+            problems.append(f"task_vector: turns finetuning round, but loss.forget={self.forget}; "
+                "want ce, or null")
         if self.forget == "whp" and self.whp is None:
-            problems.append(
-                "whp: forget=whp lowers logits by this factor, got null; want a number, as "
-                "loss.whp=1"
-            )
+            problems.append("whp: forget=whp lowers logits by this factor, got null; want a "
+                "number, as loss.whp=1")
         if self.whp is not None and self.forget not in ("ce", "whp"):
-            problems.append(
-                f"whp: lowers the logits of forget=whp or ce, but loss.forget={self.forget}; want "
-                "null"
-            )
+            problems.append("whp: lowers the logits of forget=whp or ce, but "
+                f"loss.forget={self.forget}; want null")
         if self.whp is not None and self.task_vector is not None:
-            problems.append(
-                "whp: and loss.task_vector turn the same finetuning round; want null for one of "
-                "them"
-            )
+            problems.append("whp: and loss.task_vector turn the same finetuning round; want null "
+                "for one of them")
         if self.retain != "none" and not is_unlearning:
-            problems.append(
-                f"retain: pairs forget with retain samples, but data.train={train}; want none"
-            )
+            problems.append(f"retain: pairs forget with retain samples, but data.train={train}; "
+                "want none")
         if self.dual.limit is not None and self.retain == "none" and not is_finetuning:
-            problems.append(
-                "dual.limit: moves the weight of the retain term, but loss.retain=none; want "
-                "another"
-            )
+            problems.append("dual.limit: moves the weight of the retain term, but "
+                "loss.retain=none; want another")
         return problems
 
 
@@ -161,23 +121,19 @@ def loss_class(own: Iterable[Method] = ()) -> type[Loss]:
 def _build_class(built_in: tuple[Method, ...], others: tuple[Method, ...]) -> type[Loss]:
     """Return a dataclass that inherits the fields of `Loss` and of all terms' keys."""
     declared = {field.name: field for field in dataclasses.fields(Loss)}
-    choices = {
-        "forget": tuple(sorted(method.name for method in built_in)),
-        "retain": ("none", *sorted(methods.RETAIN)),
-    }
+    choices = {"forget": tuple(sorted(method.name for method in built_in)), "retain": ("none",
+        *sorted(methods.RETAIN))}
     fields: list[Any] = []
     for name, values in choices.items():
         sentence = declared[name].metadata["help"]
         or_own = name == "forget"
-        fields.append(
-            (name, str, key(declared[name].default, sentence, choices=values, or_own=or_own))
-        )
+        fields.append((name, str, key(declared[name].default, sentence, choices=values,
+            or_own=or_own)))
     for method in (*built_in, *others):
         for field in dataclasses.fields(method.keys):
             if declared.setdefault(field.name, field) is not field:  # subclasses share the object
-                raise ConfigError(
-                    f"loss.{field.name}: {method.module} declares another key of this name"
-                )
+                raise ConfigError(f"loss.{field.name}: {method.module} declares another key of "
+                    "this name")
     keys = dict.fromkeys(method.keys for method in (*built_in, *others))
     subclasses_first = sorted(keys, key=lambda section: -len(section.__mro__))
     section = dataclasses.make_dataclass("Loss", fields, bases=(*subclasses_first, Loss))

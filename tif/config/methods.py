@@ -1,7 +1,7 @@
-"""The registry of loss terms: what the configuration knows of each method, without importing torch.
+"""The registry of loss terms: what the configuration knows of each method, without torch.
 
-`tif.losses.terms.term` fills it, `tif.config.loss` makes the keys of section `loss` from it,
-help.py shows it. Whoever reads a configuration imports `tif.losses` first.
+`tif.losses.terms.term` fills it, `tif.config.loss` makes keys of section `loss` from it, help.py
+shows it. Whoever reads a configuration imports `tif.losses` first.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ class Method:
     Attributes:
         name: the value of `loss.forget` or `loss.retain` that selects it.
         keys: dataclass of the keys of section `loss` that it reads.
-        doc: docstring; its first line says what the term does, its last paragraph the source.
+        doc: docstring: in its first line what the term does, in its last paragraph the source.
         module: where it is defined.
     """
 
@@ -42,11 +42,10 @@ def register(table: dict[str, Method], method: Method) -> None:
     Raises:
         ConfigError: If another module has taken its name.
     """
-    known = table.get(method.name)
-    if known is not None and known.module != method.module:
+    known = table.setdefault(method.name, method)
+    if known.module != method.module:
         raise ConfigError(
-            f"loss.forget: {method.module} names a term {method.name}, as {known.module} does"
-        )
+            f"loss.forget: {method.module} names a term {method.name}, as {known.module} does")
     table[method.name] = method
 
 
@@ -56,7 +55,7 @@ def is_own(name: str) -> bool:
 
 
 def import_own(name: str) -> Method:
-    """Return the term that `loss.forget=module:function` names; its module is imported.
+    """Import the term that `loss.forget=module:function` names.
 
     Raises:
         ConfigError: If there is no such term.
@@ -65,12 +64,9 @@ def import_own(name: str) -> Method:
     try:
         method = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(
-            f"loss.forget: {name} is not there ({error}); want module:function, in the working "
-            "directory or installed"
-        ) from None
+        raise ConfigError(f"loss.forget: {name} is not there ({error}); want module:function, in "
+                          "the working directory or installed") from None
     if not isinstance(method, Method):
-        raise ConfigError(
-            f"loss.forget: {name} is no term; want a function under @tif.losses.terms.term(...)"
-        )
+        raise ConfigError(f"loss.forget: {name} is no term; want a function under "
+                          "@tif.losses.terms.term(...)")
     return method

@@ -5,6 +5,8 @@ from typing import Any
 
 from tif.config.keys import key
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 @dataclasses.dataclass
 class Lora:
@@ -12,55 +14,37 @@ class Lora:
 
     rank: int = key(0, "rank of the adapters; 0 = train all weights", at_least=0)
     alpha: float = key(16.0, "the adapters' output is scaled by alpha / rank", above=0)
-    dropout: float = key(
-        0.0, "dropout before the adapters, while training", at_least=0, at_most=0.9
-    )
-    targets: list[str] = key(
-        [], "names of the layers that get one (q_proj, v_proj); [] = all linear ones but the head"
-    )
-    merge: bool = key(
-        True, "export model and adapters as one; false: the adapters alone, in peft's format"
-    )
+    dropout: float = key(0.0, "dropout before the adapters, while training", at_least=0,
+        at_most=0.9)
+    targets: list[str] = key([], "names of the layers that get one (q_proj, v_proj); [] = all "
+        "linear ones but the head")
+    merge: bool = key(True, "export model and adapters as one; false: the adapters alone, in "
+        "peft's format")
 
 
 @dataclasses.dataclass
 class Model:
     """The policy and its reference."""
 
-    path: str | None = key(
-        None,
-        "Hugging Face folder or hub name, a stage's name, or null = a new Llama from model.init",
-    )
+    path: str | None = key(None, "Hugging Face folder or hub name, a stage's name, or null = a new "
+        "Llama from model.init")
     base: str | None = key(None, "the pretrained model; for stages to name as ${model.base}")
-    init: dict[str, Any] = key(
-        {},
-        "LlamaConfig's keys for a model made from scratch; its tokenizer is trained on the data, "
-        "up to vocab_size",
-    )
-    dtype: str = key("float32", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
-    attention: str | None = key(
-        None, "attn_implementation handed to transformers; null = its own choice"
-    )
-    reference: str = key(
-        "auto",
-        "the original model that losses compare with: cached (its scores taken once, no second "
-        "model), adapter (LoRA: the policy with its adapters off), frozen (a copy); auto = cached "
-        "where the loss reads no more than scores of forget samples, else adapter or frozen",
-        choices=("auto", "cached", "adapter", "frozen"),
-    )
+    init: dict[str, Any] = key({}, "LlamaConfig's keys for a model made from scratch; its "
+        "tokenizer is trained on the data, up to vocab_size")
+    dtype: str = key("float32", "dtype of the weights", choices=DTYPES)
+    attention: str | None = key(None, "attn_implementation handed to transformers; null = its own "
+        "choice")
+    reference: str = key("auto", "the original model that losses compare with: cached (its scores "
+        "taken once, no second model), adapter (LoRA: the policy with its adapters off), frozen (a "
+        "copy); auto = cached where the loss reads no more than scores of forget samples, else "
+        "adapter or frozen", choices=("auto", "cached", "adapter", "frozen"))
     lora: Lora = dataclasses.field(default_factory=Lora)
-    quantize: str = key(
-        "none",
-        "weights stored in fewer bits by bitsandbytes, under LoRA: nf4 (4 bits, arXiv 2305.14314) "
-        "or int8",
-        choices=("none", "nf4", "int8"),
-    )
-    gradient_checkpointing: bool = key(
-        False, "recompute activations in the backward pass: less memory, more time"
-    )
-    trust_remote_code: bool = key(
-        False, "run code that comes with a hub model; leave off unless you have read it"
-    )
+    quantize: str = key("none", "weights stored in fewer bits by bitsandbytes, under LoRA: nf4 (4 "
+        "bits, arXiv 2305.14314) or int8", choices=("none", "nf4", "int8"))
+    gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less "
+        "memory, more time")
+    trust_remote_code: bool = key(False, "run code that comes with a hub model; leave off unless "
+        "you have read it")
 
     def find_problems(self, strategy: str, negated: bool) -> list[str]:
         """Return the problems between keys, one line each.
@@ -71,32 +55,21 @@ class Model:
         """
         problems = []
         if self.quantize != "none" and not self.lora.rank:
-            problems.append(
-                f"model.quantize: {self.quantize} weights cannot be trained; want model.lora.rank "
-                "> 0"
-            )
+            problems.append(f"model.quantize: {self.quantize} weights cannot be trained; want "
+                "model.lora.rank > 0")
         if self.quantize != "none" and strategy.startswith(("fsdp", "model_parallel")):
-            problems.append(
-                f"model.quantize: {self.quantize} weights cannot be cut into the shards of "
-                f"trainer.strategy={strategy}; want ddp or auto, or model.quantize=none"
-            )
+            problems.append(f"model.quantize: {self.quantize} weights cannot be cut into the "
+                f"shards of trainer.strategy={strategy}; want ddp or auto, or model.quantize=none")
         if self.lora.rank and not self.path:
-            problems.append(
-                "model.lora.rank: adapters on weights that nobody has trained (model.path is "
-                "null); want 0"
-            )
+            problems.append("model.lora.rank: adapters on weights that nobody has trained "
+                "(model.path is null); want 0")
         if self.lora.rank and negated:
-            problems.append(
-                "model.lora.rank: loss.task_vector negates whole weights, not adapters; want 0"
-            )
+            problems.append("model.lora.rank: loss.task_vector negates whole weights, not "
+                "adapters; want 0")
         if self.reference == "adapter" and not self.lora.rank:
-            problems.append(
-                "model.reference: adapter is the policy with its LoRA adapters off; want "
-                "model.lora.rank > 0"
-            )
+            problems.append("model.reference: adapter is the policy with its LoRA adapters off; "
+                "want model.lora.rank > 0")
         if self.reference == "frozen" and self.lora.rank:
-            problems.append(
-                "model.reference: frozen would copy weights that LoRA leaves as they are; want "
-                "adapter or auto"
-            )
+            problems.append("model.reference: frozen would copy weights that LoRA leaves as they "
+                "are; want adapter or auto")
         return problems

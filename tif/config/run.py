@@ -11,29 +11,15 @@ class Run:
 
     name: str = key("run", "the run's folder is <folder>/<name>; a name in use gets -2, -3, ...")
     folder: str = key("runs", "parent of run folders; stages live in <folder>/stages")
-    seed: int = key(
-        0,
-        "owner of every random draw: initial weights, batch order, retain pairing",
-        at_least=0,
-        at_most=2**32,
-    )
-    resume: str = key(
-        "auto",
-        "auto: an unfinished run of the same config continues from its newest complete checkpoint; "
-        "never: a new folder; or the path of a checkpoint, whose run continues from there",
-    )
-    keep_checkpoints: int = key(
-        2,
-        "checkpoints that stay for resuming (the newest); with 1, a damaged one means starting "
-        "over; 0 writes none",
-        at_least=0,
-    )
-    checkpoint_every_n_steps: int | None = key(
-        None,
-        "optimizer steps between checkpoints within an epoch; null = one an epoch (and one at "
-        "SIGTERM, SIGUSR1)",
-        at_least=1,
-    )
+    seed: int = key(0, "owner of every random draw: initial weights, batch order, retain pairing",
+        at_least=0, at_most=2**32)
+    resume: str = key("auto", "auto: an unfinished run of the same config continues from its "
+        "newest complete checkpoint; never: a new folder; or the path of a checkpoint, whose run "
+        "continues from there")
+    keep_checkpoints: int = key(2, "checkpoints that stay for resuming (the newest); with 1, a "
+        "damaged one means starting over; 0 writes none", at_least=0)
+    checkpoint_every_n_steps: int | None = key(None, "optimizer steps between checkpoints within "
+        "an epoch; null = one an epoch (and one at SIGTERM, SIGUSR1)", at_least=1)
     export: bool = key(True, "write the policy in Hugging Face format to model/")
 
 

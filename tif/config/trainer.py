@@ -11,29 +11,20 @@ class TrainerKeys:
 
     max_epochs: int = key(10, "passes over the data of data.train", at_least=1)
     accelerator: str = key("auto", "cpu, gpu, auto, ...")
-    devices: str = key(
-        "auto",
-        "number of devices on this node, a process each, or auto; under srun and torchrun theirs "
-        "count",
-    )
-    strategy: str = key(
-        "auto",
-        "auto; ddp (a copy on each device); fsdp2 (weights, gradients, optimizer and reference in "
-        "shards); any other name that Lightning knows",
-    )
-    precision: str = key(
-        "32-true", "32-true, bf16-mixed, bf16-true, ...; losses are always float32"
-    )
+    devices: str = key("auto", "number of devices on this node, a process each, or auto; under "
+        "srun and torchrun theirs count")
+    strategy: str = key("auto", "auto; ddp (a copy on each device); fsdp2 (weights, gradients, "
+        "optimizer and reference in shards); any other name that Lightning knows")
+    precision: str = key("32-true", "32-true, bf16-mixed, bf16-true, ...; losses are always "
+        "float32")
     gradient_clip_val: float | None = key(1.0, "clip the gradient's norm; null = off", above=0)
     log_every_n_steps: int = key(1, "steps between two training rows of metrics.jsonl", at_least=1)
 
     def find_problems(self) -> list[str]:
         """Return the problems of the section, one line each."""
         if self.strategy in ("fsdp", "fsdp_cpu_offload"):
-            return [
-                f"trainer.strategy: {self.strategy} is the older FSDP, which tif does not shard "
-                "for; want fsdp2"
-            ]
+            return [f"trainer.strategy: {self.strategy} is the older FSDP, which tif does not "
+                "shard for; want fsdp2"]
         return []
 
 
@@ -41,18 +32,12 @@ class TrainerKeys:
 class Optimizer:
     """AdamW with linear warm-up and linear decay to 0."""
 
-    name: str = key(
-        "adamw",
-        "adamw: torch's, fused; adamw8bit: its state in 8 bits, 2 bytes a weight instead of 8; "
-        "paged_: on a GPU the state moves to the CPU's memory when there is no room (the last "
-        "three are bitsandbytes')",
-        choices=("adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit"),
-    )
+    name: str = key("adamw", "adamw: torch's, fused; adamw8bit: its state in 8 bits, 2 bytes a "
+        "weight instead of 8; paged_: on a GPU the state moves to the CPU's memory when there is "
+        "no room (the last three are bitsandbytes')", choices=("adamw", "adamw8bit", "paged_adamw",
+        "paged_adamw8bit"))
     lr: float = key(1e-5, "peak learning rate", above=0)
     weight_decay: float = key(0.01, "AdamW's decoupled weight decay", at_least=0)
     warmup_epochs: float = key(1.0, "epochs of linear warm-up from 0", at_least=0)
-    decay: str = key(
-        "linear",
-        "after warm-up: linear (to 0 at the last step) or constant",
-        choices=("linear", "constant"),
-    )
+    decay: str = key("linear", "after warm-up: linear (to 0 at the last step) or constant",
+        choices=("linear", "constant"))

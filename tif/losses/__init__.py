@@ -141,15 +141,13 @@ def compute_loss(
     parts = {loss.forget.rpartition(":")[2]: forget}
     total = loss.forget_weight * forget
     if loss.preserve == "pl":
-        parts["pl"] = tpo.preservation_loss(
-            inputs.policy, batch.gw[:, 1:], loss.pl_reduction, counts.samples
-        )
+        parts["pl"] = tpo.preservation_loss(inputs.policy, batch.gw[:, 1:], loss.pl_reduction,
+            counts.samples)
         total = total + loss.pl_weight * parts["pl"]
     retain_term = get_retain_term(loss)
     if retain_term:
-        parts["retain"] = retain_term(
-            _answer_inputs(scored.retain, batch.retain, counts.samples, counts.retain), loss
-        )
+        parts["retain"] = retain_term(_answer_inputs(scored.retain, batch.retain, counts.samples,
+            counts.retain), loss)
         weight = loss.retain_weight if retain_weight is None else retain_weight
         limit = (loss.dual.limit or 0) * len(batch.ids) / counts.samples
         total = total + weight * (parts["retain"] - limit)
@@ -172,19 +170,11 @@ def _forget_inputs(scored: ScoredBatch, batch: Batch, loss: Loss, counts: BatchC
     """Return what the forget term sees."""
     forget, alternate = scored.forget, None
     if scored.alternate is not None:
-        alternate = _answer_inputs(
-            scored.alternate, batch.alternate, counts.samples, counts.alternate
-        )
+        alternate = _answer_inputs(scored.alternate, batch.alternate, counts.samples,
+            counts.alternate)
     weight = _forget_weight(batch, loss)
-    return Inputs(
-        forget.policy,
-        weight,
-        forget.reference,
-        forget.token_values,
-        alternate,
-        counts.samples,
-        counts.forget,
-    )
+    return Inputs(forget.policy, weight, forget.reference, forget.token_values, alternate,
+        counts.samples, counts.forget)
 
 
 def _answer_inputs(
@@ -194,6 +184,5 @@ def _answer_inputs(
     assert scored is not None
     assert batch is not None
     weight = batch.answer[:, 1:].float()
-    return Inputs(
-        scored.policy, weight, scored.reference, scored.token_values, None, samples, tokens
-    )
+    return Inputs(scored.policy, weight, scored.reference, scored.token_values, None, samples,
+        tokens)

@@ -99,14 +99,10 @@ def muse_logit_npo(policy: Outputs, reference: Outputs, keys: Beta) -> torch.Ten
 class Rmu:
     """Where hidden states are steered, and whereto."""
 
-    layer: int = key(
-        7,
-        "decoder layer whose output is steered, counted from 0; retain=hidden keeps it",
-        at_least=0,
-    )
-    scale: float = key(
-        2.0, "length of the random vector that forget tokens are steered to", above=0
-    )
+    layer: int = key(7, "decoder layer whose output is steered, counted from 0; retain=hidden "
+        "keeps it", at_least=0)
+    scale: float = key(2.0, "length of the random vector that forget tokens are steered to",
+        above=0)
     seed: int = key(0, "draws that vector", at_least=0)
 
 
@@ -135,9 +131,8 @@ def rmu(policy: Outputs, reference: None, keys: RmuKeys) -> torch.Tensor:
     configuration all weights, as here.
     """
     assert policy.hidden is not None
-    goal = control_vector(policy.hidden.shape[1], keys.rmu.scale, keys.rmu.seed).to(
-        policy.hidden.device
-    )
+    goal = control_vector(policy.hidden.shape[1], keys.rmu.scale,
+        keys.rmu.seed).to(policy.hidden.device)
     return (policy.hidden - goal).square().mean(1)
 
 

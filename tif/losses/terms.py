@@ -82,9 +82,8 @@ class Inputs:
 
     def sample_mean(self, values: torch.Tensor) -> torch.Tensor:
         """Return the mean of (B,) values over the batch's samples; those without a token add 0."""
-        return torch.where((self.weight != 0).any(1), values, 0).sum() / (
-            self.samples or len(values)
-        )
+        return torch.where((self.weight != 0).any(1), values,
+            0).sum() / (self.samples or len(values))
 
     def mean_in_sample(self, values: torch.Tensor | None) -> torch.Tensor:
         """Return (B,) weighted means of (B, T-1) values in each sample; 0 without tokens."""
@@ -112,12 +111,8 @@ class NoKeys:
 class Beta:
     """`loss.beta`, which several terms share."""
 
-    beta: float = key(
-        0.3,
-        "lpl, npo, simnpo, dpo, kto: larger saturates sooner; undial: logits taken from the true "
-        "token; wga, satimp: power of its probability",
-        above=0,
-    )
+    beta: float = key(0.3, "lpl, npo, simnpo, dpo, kto: larger saturates sooner; undial: logits "
+        "taken from the true token; wga, satimp: power of its probability", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,16 +194,12 @@ def per_token_term(
         def per_token(loss: Loss) -> PerToken:
             values: Any = keys_of(loss, keys)
             hidden_layer = layer(values) if layer else None
-            return PerToken(
-                lambda policy, reference: function(policy, reference, values),
-                layer=hidden_layer,
-                **outputs,
-            )
+            return PerToken(lambda policy, reference: function(policy, reference, values),
+                layer=hidden_layer, **outputs)
 
         documented = function.__doc__ or ""
-        return _register(
-            Term(name, keys, documented, function.__module__, mean, per_token=per_token), role
-        )
+        return _register(Term(name, keys, documented, function.__module__, mean,
+            per_token=per_token), role)
 
     return decorate
 

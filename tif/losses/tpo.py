@@ -23,16 +23,10 @@ from tif.scoring.token_scores import TokenScores
 class LplKeys(Beta):
     """Keys of lpl."""
 
-    lpl_baseline: str = key(
-        "none",
-        "mean: subtract the vocabulary's mean logit, which softmax cannot see",
-        choices=("none", "mean"),
-    )
-    lpl_reduction: str = key(
-        "sample",
-        "sample: log-sigmoid of each sample's mean; batch: of the batch mean, as released",
-        choices=("sample", "batch"),
-    )
+    lpl_baseline: str = key("none", "mean: subtract the vocabulary's mean logit, which softmax "
+        "cannot see", choices=("none", "mean"))
+    lpl_reduction: str = key("sample", "sample: log-sigmoid of each sample's mean; batch: of the "
+        "batch mean, as released", choices=("sample", "batch"))
 
 
 def logit_preference_loss(
@@ -67,10 +61,8 @@ def logit_preference_loss(
         ValueError: If the shapes differ or beta <= 0.
     """
     if policy.logit.shape != reference.logit.shape or policy.logit.shape != weight.shape:
-        raise ValueError(
-            f"LPL: want equal shapes, got policy {tuple(policy.logit.shape)}, "
-            f"reference {tuple(reference.logit.shape)}, weight {tuple(weight.shape)}"
-        )
+        raise ValueError(f"LPL: want equal shapes, got policy {tuple(policy.logit.shape)}, "
+            f"reference {tuple(reference.logit.shape)}, weight {tuple(weight.shape)}")
     if not keys.beta > 0:
         raise ValueError(f"loss.beta: must be > 0, got {keys.beta}")
     z, z_ref = policy.logit, reference.logit
@@ -95,9 +87,8 @@ def lpl(inputs: Inputs, keys: LplKeys) -> torch.Tensor:
     Source: arXiv 2506.03142; xzhou98/Unlearning-TPO TOFU/dataloader.py (`lpl_reduction=batch`).
     """
     assert inputs.reference is not None
-    return logit_preference_loss(
-        inputs.policy, inputs.reference, inputs.weight, keys, inputs.samples
-    )
+    return logit_preference_loss(inputs.policy, inputs.reference, inputs.weight, keys,
+        inputs.samples)
 
 
 def preservation_loss(

@@ -5,7 +5,7 @@ Called by `identify` of this room. `GeneralWordRule` decides what counts as pred
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,8 +83,19 @@ def identify_by_masked_lm(
 Guesses = list[tuple[int, float]]  # token ids and probabilities, the likeliest first
 
 
+@dataclasses.dataclass(frozen=True)
+class _Question:
+    """One word to predict: number `word` of window number `window`, masked at `pieces`."""
+
+    window: int
+    word: int
+    text: str
+    tokens: TokenizedText
+    pieces: list[int]
+
+
 class GeneralWordRule:
-    """Decides whether the model's guesses for one piece of a word count as predicting it."""
+    """Decides whether the model's guesses for the pieces of a word count as predicting it."""
 
     def __init__(self, settings: MaskedLM, tokenizer: Any) -> None:
         self.top_k = int(settings.top_k or 1)
@@ -100,13 +111,15 @@ class GeneralWordRule:
             return False
         return all(tokens.ids[t] != self._tokenizer.unk_token_id for t in pieces)
 
-    def is_predicted(self, piece: int, characters: str, guesses: Guesses) -> bool:
-        """Tell whether one of the guesses is right and sure enough.
-
-        `piece` is the true token, and `characters` the part of the text that it stands for.
-        """
-        likely = [token for token, probability in guesses if probability >= self.threshold]
-        return any(self._is_same(token, piece, characters.strip()) for token in likely)
+    def is_general(self, question: _Question, guesses: Sequence[Guesses]) -> bool:
+        """Tell whether each piece is among the model's guesses for it, likely enough."""
+        for t, guesses_of_piece in zip(question.pieces, guesses, strict=True):
+            start, end = question.tokens.offsets[t]
+            piece, characters = question.tokens.ids[t], question.text[start:end].strip()
+            likely = [token for token, p in guesses_of_piece if p >= self.threshold]
+            if not any(self._is_same(token, piece, characters) for token in likely):
+                return False
+        return True
 
     def _is_same(self, guess: int, piece: int, characters: str) -> bool:
         text = self._text_of(guess)
@@ -123,16 +136,6 @@ class GeneralWordRule:
         return self._texts[token]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Question:
-    """One word to predict: number `word` of window number `window`, masked at `pieces`."""
-
-    window: int
-    word: int
-    tokens: TokenizedText
-    pieces: list[int]
-
-
 def judge_windows(
     model: LanguageModel,
     rule: GeneralWordRule,
@@ -142,111 +145,72 @@ def judge_windows(
 ) -> list[list[bool]]:
     """Return whether each word of each window is unwanted."""
     verdicts = [[True] * len(window.words) for window in windows]
-    questions = _make_questions(model, rule, windows)
+    questions: list[_Question] = []
+    for window_number, window in enumerate(windows):
+        tokens = model.tokenize(window.text)
+        for number, word in enumerate(window.words):
+            pieces = tokens.positions_of(word)
+            if rule.is_sayable(pieces, tokens):
+                questions.append(_Question(window_number, number, window.text, tokens, pieces))
     questions.sort(key=lambda q: -len(q.tokens.ids))  # longest first: too little memory shows now
     report(sum(map(len, verdicts)) - len(questions))
     lengths = [len(question.tokens.ids) for question in questions]
-    with forward_on_masked(model.model) as forward:
-        for first, last in cut_into_rows(lengths, tokens_per_batch):
-            batch = questions[first:last]
-            guesses = _guess_pieces(model, forward, batch, rule.top_k)
-            for question, guesses_of_word in zip(batch, guesses, strict=True):
-                text = windows[question.window].text
-                is_general = _is_predicted(rule, question, text, guesses_of_word)
-                verdicts[question.window][question.word] = not is_general
-            report(len(batch))
+    for first, last in cut_into_rows(lengths, tokens_per_batch):
+        batch = questions[first:last]
+        guesses = _guess_pieces(model, batch, rule.top_k)
+        for question, guesses_of_word in zip(batch, guesses, strict=True):
+            is_general = rule.is_general(question, guesses_of_word)
+            verdicts[question.window][question.word] = not is_general
+        report(len(batch))
     return verdicts
 
 
-def _make_questions(
-    model: LanguageModel, rule: GeneralWordRule, windows: Sequence[Window]
-) -> list[_Question]:
-    """Return a question for each word that the model can say."""
-    questions = []
-    for window_number, window in enumerate(windows):
-        tokens = model.tokenize(window.text)
-        for word_number, word in enumerate(window.words):
-            pieces = tokens.positions_of(word)
-            if rule.is_sayable(pieces, tokens):
-                questions.append(_Question(window_number, word_number, tokens, pieces))
-    return questions
-
-
-def _is_predicted(
-    rule: GeneralWordRule, question: _Question, text: str, guesses: list[Guesses]
-) -> bool:
-    """Tell whether each piece of the question's word is predicted."""
-    for t, guesses_of_piece in zip(question.pieces, guesses, strict=True):
-        start, end = question.tokens.offsets[t]
-        if not rule.is_predicted(question.tokens.ids[t], text[start:end], guesses_of_piece):
-            return False
-    return True
-
-
-# (token ids (B, T), attention mask (B, T), masked positions (B, T) bool) -> logits (K, V)
-Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
 def _guess_pieces(
-    model: LanguageModel, forward: Forward, questions: Sequence[_Question], top_k: int
+    model: LanguageModel, questions: Sequence[_Question], top_k: int
 ) -> list[list[Guesses]]:
     """Return, for each question, the likeliest tokens at each of its masked positions."""
-    width = max(len(question.tokens.ids) for question in questions)
-    ids_BT = torch.full((len(questions), width), model.tokenizer.pad_token_id or 0)
-    is_real_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-    is_masked_BT = torch.zeros_like(is_real_BT)
+    rows = [torch.tensor(question.tokens.ids) for question in questions]
+    pad = model.tokenizer.pad_token_id or 0
+    ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+    is_masked_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+    attention_BT = torch.zeros_like(ids_BT)
     for row, question in enumerate(questions):
-        length = len(question.tokens.ids)
-        ids_BT[row, :length] = torch.tensor(question.tokens.ids)
-        is_real_BT[row, :length] = True
+        attention_BT[row, : len(question.tokens.ids)] = 1
         is_masked_BT[row, question.pieces] = True
     ids_BT[is_masked_BT] = int(model.tokenizer.mask_token_id)
-    device = model.model.device
+    inputs = [tensor.to(model.model.device) for tensor in (ids_BT, attention_BT, is_masked_BT)]
     with torch.no_grad():
-        logits_KV = forward(
-            ids_BT.to(device), is_real_BT.long().to(device), is_masked_BT.to(device)
-        ).float()
+        logits_KV = masked_logits(model.model, *inputs).float()
     best = logits_KV.topk(min(top_k, logits_KV.shape[1]))
-    probabilities = (best.values - logits_KV.logsumexp(1, keepdim=True)).exp()
-    tokens_K, probabilities_K = best.indices.tolist(), probabilities.tolist()
-    guesses = []
+    probabilities_K = (best.values - logits_KV.logsumexp(1, keepdim=True)).exp().tolist()
+    tokens_K = best.indices.tolist()
+    guesses: list[list[Guesses]] = []
     start = 0
     for question in questions:  # masked positions come row after row
-        end = start + len(question.pieces)
-        pairs = zip(tokens_K[start:end], probabilities_K[start:end], strict=True)
-        guesses.append([list(zip(*pair, strict=True)) for pair in pairs])
-        start = end
+        positions = range(start, start + len(question.pieces))
+        guesses.append([list(zip(tokens_K[k], probabilities_K[k], strict=True)) for k in positions])
+        start = positions.stop
     return guesses
 
 
-@contextlib.contextmanager
-def forward_on_masked(model: Any) -> Iterator[Forward]:
-    """Yield a forward that runs the output matrix on the masked positions only.
+def masked_logits(
+    model: Any, ids_BT: torch.Tensor, attention_BT: torch.Tensor, is_masked_BT: torch.Tensor
+) -> torch.Tensor:
+    """Return the logits (K, V) of the masked positions; the output matrix runs on them only.
 
     That matrix is a third of distilbert's work, and (B, T, V) logits are most of its memory.
     transformers offers `logits_to_keep` for causal LMs only, so a hook before the matrix takes the
     masked positions. Models whose head is not one matrix at the end give all logits.
     """
-    head = model.get_output_embeddings()
-    mask: list[torch.Tensor] = []  # of the forward under way
 
     def take_masked(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden_BTD, is_masked_BT = args[0], mask[0]
-        if hidden_BTD.shape[:2] != is_masked_BT.shape:
+        if args[0].shape[:2] != is_masked_BT.shape:
             return args
-        return (hidden_BTD[is_masked_BT], *args[1:])
+        return (args[0][is_masked_BT], *args[1:])
 
-    def forward(
-        ids: torch.Tensor, attention: torch.Tensor, is_masked: torch.Tensor
-    ) -> torch.Tensor:
-        mask[:] = [is_masked]
-        logits = model(input_ids=ids, attention_mask=attention).logits
-        return logits if logits.dim() == 2 else logits[is_masked]
-
+    head = model.get_output_embeddings()
     has_matrix = isinstance(head, torch.nn.Module)
-    hook = head.register_forward_pre_hook(take_masked) if has_matrix else None
-    try:
-        yield forward
-    finally:
-        if hook is not None:
-            hook.remove()
+    hook = head.register_forward_pre_hook(take_masked) if has_matrix else contextlib.nullcontext()
+    with hook:  # removed at the end
+        logits = model(input_ids=ids_BT, attention_mask=attention_BT).logits
+    return logits if logits.dim() == 2 else logits[is_masked_BT]

@@ -10,13 +10,15 @@ from lightning.pytorch.callbacks import Callback
 
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
-from tif.config.schema import Eval
+from tif.config.schema import Config, Eval, TrainerKeys
 from tif.records import files as records
+from tif.records.metrics_log import drop_rows_after
 from tif.training.callbacks import evaluation
-from tif.training.callbacks.evaluation import EvaluationInputs, PolicyEvaluation
-from tif.training.callbacks.export import Export
-from tif.training.callbacks.metrics_logger import MetricsLogger
+from tif.training.callbacks.evaluation import PolicyEvaluation
+from tif.training.callbacks.exports import Export
+from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.callbacks.progress_bar import TrainingBar
+from tif.training.plan import Plan
 from tif.utils import terminal
 
 
@@ -48,13 +50,13 @@ ROWS = (
 @pytest.mark.parametrize(("epoch", "lines"), [(-1, 0), (0, 1), (1, 3), (2, 4)])
 def test_rows_after_an_epoch_are_dropped_though_its_last_step_is_theirs_too(tmp_path, epoch, lines):
     log = logger(tmp_path, ROWS)
-    log.drop_rows_after(epoch)
+    drop_rows_after(log.path, epoch)
     assert log.path.read_text() == "".join(ROWS.splitlines(True)[:lines])
 
 
 def test_a_last_line_that_was_cut_is_dropped(tmp_path):
     log = logger(tmp_path, ROWS + '{"epoch": 2, "step": 2, "forg')
-    log.drop_rows_after(2)
+    drop_rows_after(log.path, 2)
     assert log.path.read_text() == ROWS
     log.log_metrics({"epoch": 2.0, "forget/quality": 0.7}, step=2)
     assert len(rows(tmp_path)) == 5
@@ -62,7 +64,7 @@ def test_a_last_line_that_was_cut_is_dropped(tmp_path):
 
 def test_nothing_to_drop_is_no_error(tmp_path):
     log = logger(tmp_path)
-    log.drop_rows_after(3)
+    drop_rows_after(log.path, 3)
     assert not log.path.exists()
 
 
@@ -75,8 +77,9 @@ def evaluate(monkeypatch, tmp_path):
     )
 
     def make(**settings):
-        inputs = EvaluationInputs(Eval(**settings), None, {}, None, None, tmp_path)
-        return PolicyEvaluation(inputs, logger(tmp_path), 5, None), noted
+        cfg = Config(eval=Eval(**settings), trainer=TrainerKeys(max_epochs=5))
+        plan = Plan(cfg, None)
+        return PolicyEvaluation(plan, None, tmp_path, None, logger(tmp_path)), noted
 
     return make
 

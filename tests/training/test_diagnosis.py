@@ -18,8 +18,8 @@ from tif.models import export
 from tif.models import load as models
 from tif.training.callbacks.diagnosis import CONTROLS, Diagnosis
 from tif.training.callbacks.evaluation import HEADLINE
-from tif.training.callbacks.keep_best import KeepBest
-from tif.training.callbacks.metrics_logger import MetricsLogger
+from tif.training.callbacks.exports import KeepBest
+from tif.training.callbacks.loggers import MetricsLogger
 
 SAMPLES = (
     Sample("a", "?", "one two three four", unwanted=(Span(0, 7),)),

@@ -9,9 +9,10 @@ from tests.support.run_folders import check_folder, claimed, start
 from tests.support.small_run import SMALL, finished
 from tif.config import load as config
 from tif.config.errors import ConfigError
+from tif.data.samples import Benchmark
 from tif.training import plan as planning
 from tif.training import run_folders
-from tif.training.stages import stage_folder
+from tif.training.stages import place_stage
 from tif.utils import environment
 
 
@@ -134,11 +135,13 @@ def test_another_model_in_the_same_folder_makes_another_stage(tmp_path):
     model.mkdir()
     weights = model / "model.safetensors"
     weights.write_bytes(b"one")
-    before = stage_folder(tmp_path, "target", [], "", str(model))
+    stage_cfg = config.stage(cfg(tmp_path, f"stages.target.model.path={model}"), "target")
+    samples = Benchmark("", (), (), {})
+    before = place_stage(stage_cfg, "target", samples).run.name
     (model / "notes.txt").write_text("no weights")
-    assert stage_folder(tmp_path, "target", [], "", str(model)) == before
+    assert place_stage(stage_cfg, "target", samples).run.name == before
     weights.write_bytes(b"other")
-    assert stage_folder(tmp_path, "target", [], "", str(model)) != before
+    assert place_stage(stage_cfg, "target", samples).run.name != before
 
 
 def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):

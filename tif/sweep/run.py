@@ -16,6 +16,7 @@ from tif.sweep.sweep_file import Sweep, SweepRun
 from tif.training import plan as planning
 from tif.training import run as training
 from tif.training import run_folders
+from tif.training.stages import deciding_keys
 from tif.utils import distributed
 from tif.utils.hashing import hash_json
 from tif.utils.terminal import console
@@ -41,7 +42,7 @@ def stage_configs(configs: Sequence[Config], name: str) -> list[Config]:
     by_content = {}
     for cfg in configs:
         stage = config.stage(cfg, name)
-        content = hash_json([planning.deciding_keys(stage), dataclasses.asdict(stage.data)])
+        content = hash_json([deciding_keys(stage), dataclasses.asdict(stage.data)])
         by_content[content] = dataclasses.replace(cfg, stage=name)
     return list(by_content.values())
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from tif import identifiers
 from tif.config import load as config
-from tif.config.errors import ConfigError, collect_problems
-from tif.config.loss import make_loss
-from tif.config.schema import Config, Identifier, Run
-from tif.data import benchmarks
-from tif.data.samples import Benchmark, fingerprint
+from tif.config.errors import ConfigError, collect_problems, one_line
+from tif.config.schema import Config, Identifier
+from tif.data.benchmarks import read_benchmark, read_evaluation_sets
+from tif.data.samples import Benchmark
+from tif.evaluation import lm_eval_tasks
+from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.identifiers import stored_spans
 from tif.models import load as models
 from tif.records import files as records
@@ -57,10 +58,9 @@ def plan_run(cfg: Config) -> Plan:
     """
     problems: list[str] = []
     plan = Plan(cfg, Benchmark("", (), (), {}))
-    steps = [_check_folder, _check_trainer_and_loss, _check_model, _read_other_benchmarks]
-    steps.append(_read_retain_records)
+    steps = [_check_folder, _check_trainer_and_loss, _check_model, _read_evaluation_inputs]
     with collect_problems(problems):
-        plan.benchmark = benchmarks.read_benchmark(cfg.data)
+        plan.benchmark = read_benchmark(cfg.data)
         steps += [_identify_words, _check_samples]
     for step in steps:
         with collect_problems(problems):
@@ -69,8 +69,9 @@ def plan_run(cfg: Config) -> Plan:
         problems += _plan_stages(plan)
     if not problems:
         with collect_problems(problems):
-            _check_layer(plan)
-    if plan.benchmark.name:
+            start = plan.stages.get(str(cfg.model.path), plan)
+            checks.check_hidden_layer(cfg.loss, start.cfg.model)
+    if plan.benchmark.name and wants_forget_quality(cfg):
         with collect_problems(problems):
             _check_comparison(plan)
     if problems:
@@ -81,68 +82,24 @@ def plan_run(cfg: Config) -> Plan:
 def plan_stage(cfg: Config, name: str) -> Plan:
     """Return the plan of one of a run's stages.
 
-    Args:
-        cfg: the run's configuration.
-        name: of the stage.
-
     Raises:
         ConfigError: As `plan_run`, or if there is no such stage.
     """
-    return _place_stage(plan_run(_stage_config(config.stage(cfg, name))), name)
+    plan = plan_run(stages.stage_config(config.stage(cfg, name)))
+    placed = stages.place_stage(plan.cfg, name, plan.benchmark)
+    return dataclasses.replace(plan, cfg=placed, stage=name)
 
 
 def plan_reinforced_model(plan: Plan) -> Plan:
-    """Return the plan of the stage that learns the forget set more, for loss.forget=whp.
-
-    It starts from the run's model, which exists already, and has the run's optimizer.
-    """
-    cfg = plan.cfg
-    finetuning = make_loss(forget="ce", on="all", preserve="none", retain="none")
-    cfg = dataclasses.replace(
-        cfg,
-        loss=finetuning,
-        trainer=dataclasses.replace(cfg.trainer, max_epochs=cfg.loss.whp_epochs),
-        stages={},
-    )
-    return _place_stage(Plan(_stage_config(cfg), plan.benchmark), "reinforced")
+    """Return the plan of the stage that learns the forget set more, from the run's own model."""
+    name, cfg = "reinforced", stages.reinforced_config(plan.cfg)
+    return Plan(stages.place_stage(cfg, name, plan.benchmark), plan.benchmark, name)
 
 
 def with_model(plan: Plan, path: Path) -> Plan:
     """Return the plan with the model at `path`, in place of the stage that made it."""
     model = dataclasses.replace(plan.cfg.model, path=str(path))
     return dataclasses.replace(plan, cfg=dataclasses.replace(plan.cfg, model=model))
-
-
-def _stage_config(cfg: Config) -> Config:
-    """Return the configuration as a stage's: exported as one plain model, never evaluated."""
-    lora = dataclasses.replace(cfg.model.lora, merge=True)
-    return dataclasses.replace(
-        cfg,
-        eval=dataclasses.replace(cfg.eval, enabled=False),
-        run=dataclasses.replace(cfg.run, export=True, resume="auto"),
-        model=dataclasses.replace(cfg.model, lora=lora),
-    )
-
-
-def _place_stage(plan: Plan, name: str) -> Plan:
-    """Return the plan as that of a stage, whose folder follows from what decides its weights."""
-    cfg, samples = plan.cfg, plan.benchmark
-    folder = stages.stage_folder(
-        Path(cfg.run.folder),
-        name,
-        deciding_keys(cfg),
-        fingerprint((*samples.background, *samples.retain, *samples.forget)),
-        cfg.model.path,
-    )
-    run = dataclasses.replace(cfg.run, name=folder.name, folder=str(folder.parent))
-    return dataclasses.replace(plan, cfg=dataclasses.replace(cfg, run=run), stage=name)
-
-
-def deciding_keys(cfg: Config) -> list[Any]:
-    """Return the keys that decide about the weights of a stage with this configuration."""
-    return stages.deciding_keys(
-        cfg.run.seed, cfg.data, cfg.model, cfg.loss, cfg.optimizer, cfg.trainer
-    )
 
 
 def config_text(cfg: Config) -> str:
@@ -179,11 +136,8 @@ def identifier_stages(cfg: Config) -> tuple[str, ...]:
 
 
 def check_identifier(cfg: Config) -> None:
-    """Raise ConfigError, one line a problem, if a model that the identifier asks is none."""
-    try:
-        identifiers.check_models(identifier_of(cfg), leave_out=tuple(cfg.stages))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    """Raise ValueError, one line a problem, if a model that the identifier asks is none."""
+    identifiers.check_models(identifier_of(cfg), leave_out=tuple(cfg.stages))
 
 
 def _check_folder(plan: Plan) -> None:
@@ -194,32 +148,26 @@ def _check_folder(plan: Plan) -> None:
     checkpoint = Path(settings.resume).expanduser()
     run_folders.check_checkpoint(checkpoint)
     folder = checkpoint.parent.parent
-    theirs = config.read(Config, [str(folder / run_folders.CONFIG)])
-    difference = _first_difference(_keys_of_result(theirs), _keys_of_result(plan.cfg))
-    if difference:
-        key, theirs_value, ours_value = difference
-        raise ConfigError(
-            f"run.resume: the run {folder} has {key}={theirs_value}, this configuration "
-            f"{ours_value}; want the same"
-        )
+    made_by = config.read(Config, [str(folder / run_folders.CONFIG)])
+    theirs, ours = _flat_keys(made_by), _flat_keys(plan.cfg)
+    for key in {**theirs, **ours}:
+        if theirs.get(key) != ours.get(key):
+            raise ConfigError(
+                f"run.resume: the run {folder} has {key}={theirs.get(key)}, this configuration "
+                f"{ours.get(key)}; want the same"
+            )
 
 
-def _keys_of_result(cfg: Config) -> dict[str, Any]:
-    """Return the keys that change the numbers of a run: all but those of its folder."""
-    return dataclasses.asdict(dataclasses.replace(cfg, run=Run(seed=cfg.run.seed)))
-
-
-def _first_difference(theirs: Any, ours: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """Return key and values of the first entry that differs; None where all are equal."""
-    if theirs == ours:
-        return None
-    if isinstance(theirs, dict) and isinstance(ours, dict) and theirs.keys() == ours.keys():
-        for name in theirs:
-            inner_key = f"{key}.{name}".lstrip(".")
-            difference = _first_difference(theirs[name], ours[name], inner_key)
-            if difference:
-                return difference
-    return key, theirs, ours
+def _flat_keys(cfg: Config) -> dict[str, Any]:
+    """Return the keys that change the numbers of a run, by their dotted names."""
+    flat, sections = {}, [("", dataclasses.asdict(cfg) | {"run": {"seed": cfg.run.seed}})]
+    for prefix, section in sections:  # grows by the sections inside
+        for name, value in section.items():
+            if isinstance(value, dict):
+                sections.append((f"{prefix}{name}.", value))
+            else:
+                flat[prefix + name] = value
+    return flat
 
 
 def _check_trainer_and_loss(plan: Plan) -> None:
@@ -236,19 +184,27 @@ def _check_model(plan: Plan) -> None:
         checks.check_tokenizer(cfg.model, cfg.data)
 
 
-def _read_other_benchmarks(plan: Plan) -> None:
-    settings = plan.cfg.eval
-    if not settings.enabled:
-        return
-    checks.check_lm_eval(settings.lm_eval_tasks(), settings.lm_eval.folder)
-    for name in settings.data_benchmarks():
-        plan.other_benchmarks[name] = benchmarks.read_evaluation_sets(name, settings)
-
-
-def _read_retain_records(plan: Plan) -> None:
-    path = plan.cfg.eval.retain_records
-    if wants_forget_quality(plan.cfg) and path not in plan.cfg.stages:
-        plan.retain_records = checks.read_retain_records(str(path))
+def _read_evaluation_inputs(plan: Plan) -> None:
+    """Read the other benchmarks, the data of lm-eval's tasks and the retain model's records."""
+    cfg, settings = plan.cfg, plan.cfg.eval
+    problems: list[str] = []
+    with collect_problems(problems):
+        if settings.enabled and settings.lm_eval_tasks():
+            lm_eval_tasks.check_tasks(settings.lm_eval_tasks(), settings.lm_eval.folder)
+            lm_eval_tasks.read_tasks(settings.lm_eval_tasks(), settings.lm_eval.folder)
+    for name in settings.data_benchmarks() if settings.enabled else ():
+        with collect_problems(problems):
+            plan.other_benchmarks[name] = read_evaluation_sets(name, settings)
+    path = settings.retain_records
+    if wants_forget_quality(cfg) and path not in cfg.stages:
+        try:
+            plan.retain_records = records.read_evaluation(str(path))
+        except (OSError, ValueError) as error:
+            wanted = "want the eval folder of a retain model's run or a stage's name"
+            reason = f"{wanted} ({one_line(error)})"
+            problems.append(f"eval.retain_records: {path}: {reason}")
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _identify_words(plan: Plan) -> None:
@@ -256,7 +212,7 @@ def _identify_words(plan: Plan) -> None:
     if not wants_spans(cfg):
         return
     check_identifier(cfg)
-    if cfg.identifier.kind not in identifiers.COSTLY_KINDS:  # those load models, after all checks
+    if cfg.identifier.kind not in identifiers.COSTLY_KINDS:  # those load models: after all checks
         forget = identifiers.identify(cfg.identifier, plan.benchmark.forget)
         plan.benchmark = dataclasses.replace(plan.benchmark, forget=forget)
 
@@ -290,16 +246,18 @@ def _plan_stages(plan: Plan) -> list[str]:
     return problems
 
 
-def _check_layer(plan: Plan) -> None:
-    stage = plan.stages.get(str(plan.cfg.model.path))
-    checks.check_hidden_layer(plan.cfg.loss, stage.cfg.model if stage else plan.cfg.model)
-
-
 def _check_comparison(plan: Plan) -> None:
-    if not wants_forget_quality(plan.cfg):
-        return
-    checks.check_compared_sets(plan.benchmark, plan.cfg.data.forget_quality_name())
+    """Refuse now what forget quality would refuse after the first evaluation."""
+    cfg, benchmark = plan.cfg, plan.benchmark
+    for name in compared_sets(benchmark):
+        if name not in benchmark.sets:
+            raise ConfigError(
+                f"eval.forget_quality: {cfg.data.forget_quality_name()} needs {name}, which "
+                f"{benchmark.name} does not have (no holdout texts?); "
+                "want eval.forget_quality=false"
+            )
     if plan.retain_records:
-        checks.check_retain_records(
-            plan.retain_records, plan.benchmark, plan.cfg.eval, plan.family
-        )
+        retain = plan.retain_records
+        problem = find_expected_mismatch(retain, benchmark, cfg.eval, plan.family)
+        if problem:
+            raise ConfigError(f"eval.retain_records: {cfg.eval.retain_records}: {problem}")

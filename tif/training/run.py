@@ -1,6 +1,8 @@
-"""From a plan to a finished run folder; makes the stages that it needs first."""
+"""Makes runs: a configuration to a finished run folder, with the stages that it needs before.
 
-import contextlib
+Called by `tif fit`, `sweep` and `tif identify` (whose models may be stages).
+"""
+
 import dataclasses
 import json
 import shutil
@@ -11,7 +13,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 from rich.markup import escape
 
 from tif import identifiers
@@ -24,18 +25,16 @@ from tif.identifiers import stored_spans
 from tif.metrics import overall
 from tif.models import load as models
 from tif.records import files as records
-from tif.reports.model_card import model_card
+from tif.records import metrics_log
 from tif.reports.plots import write_plots
 from tif.reports.run_folder import RETAIN_FILE, summarize
 from tif.reports.run_tables import show_run
 from tif.training import checkpoints, run_folders
 from tif.training.callbacks.diagnosis import Diagnosis
-from tif.training.callbacks.evaluation import EvaluationInputs, OriginalModel, PolicyEvaluation
-from tif.training.callbacks.export import Export
-from tif.training.callbacks.keep_best import KeepBest
-from tif.training.callbacks.metrics_logger import MetricsLogger
+from tif.training.callbacks.evaluation import PolicyEvaluation
+from tif.training.callbacks.exports import Export, KeepBest
+from tif.training.callbacks.loggers import MetricsLogger, wandb_loggers
 from tif.training.callbacks.progress_bar import TrainingBar
-from tif.training.callbacks.wandb_log import wandb_log
 from tif.training.checkpoints import Preempted
 from tif.training.checks import trainer_arguments
 from tif.training.plan import (
@@ -49,7 +48,7 @@ from tif.training.plan import (
     wants_forget_quality,
     wants_spans,
     with_model,
-)
+)  # fmt: skip
 from tif.training.prepare import prepare_training
 from tif.training.retain_model import retain_model_records
 from tif.utils import distributed, torch_state
@@ -78,34 +77,24 @@ def run(cfg: Config) -> Path:
 
 
 def attempt(work: Callable[[], Any]) -> int:
-    """Call `work`; print what stops it, as far as a user can act on it, as a line on stderr.
+    """Call `work`; print as one line what stops it, and return the exit code.
 
     Returns:
         0 = done, 1 = the loss was not finite or a file could not be read or written, 128 + N =
-        stopped by signal N.
-
-    Raises:
-        ConfigError: Every command has its own exit code for it.
+        stopped by signal N. A ConfigError is raised, for the command to handle.
     """
     try:
         work()
     except ConfigError:
         raise
-    except Preempted as error:
-        _print_error(error)
-        return 128 + error.signal
-    except FloatingPointError as error:
-        _print_error(error)
-        return 1
+    except (Preempted, FloatingPointError) as error:
+        if distributed.is_first_rank():
+            print(error, file=sys.stderr)
+        return 128 + error.signal if isinstance(error, Preempted) else 1
     except Exception as error:
         next_step = "the same command goes on from the last checkpoint"
         return report_os_error(error, f"what was complete is there, and {next_step}")
     return 0
-
-
-def _print_error(error: Exception) -> None:
-    if distributed.is_first_rank():
-        print(error, file=sys.stderr)
 
 
 def make_stage(plan: Plan) -> Path:
@@ -113,29 +102,24 @@ def make_stage(plan: Plan) -> Path:
 
     Safe when several processes call at once: one makes the stage, the others wait.
     """
-    folder = plan.folder
-    title = f"stage {plan.stage}"
+    folder, title = plan.folder, f"stage {plan.stage}"
+
+    def start() -> Path | None:
+        checkpoint, text = None, config_text(plan.cfg)
+        if run_folders.has_config(folder, text):
+            checkpoint = run_folders.find_newest_checkpoint(folder)
+        _start_run(title, folder, text, checkpoint)
+        return checkpoint
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with distributed.locked_on_first_rank(f"{folder}.lock", title):
         if distributed.run_on_first_rank(lambda: run_folders.is_finished(folder)):
             console.print(f"{title}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
             return folder
-        checkpoint = distributed.run_on_first_rank(lambda: _start_stage(plan, title))
-        train(plan, folder, None, checkpoint)
+        train(plan, folder, None, distributed.run_on_first_rank(start))
         if distributed.is_first_rank():
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return folder
-
-
-def _start_stage(plan: Plan, title: str) -> Path | None:
-    """Prepare a stage's folder; return the checkpoint that it goes on from."""
-    folder, text = plan.folder, config_text(plan.cfg)
-    checkpoint = None
-    if run_folders.has_config(folder, text):
-        checkpoint = run_folders.find_newest_checkpoint(folder)
-    _print_start(title, folder, checkpoint)
-    run_folders.start_run(folder, text)
-    return checkpoint
 
 
 def unlearn(plan: Plan) -> Path:
@@ -146,142 +130,133 @@ def unlearn(plan: Plan) -> Path:
         # First, with no more stages than needed: a missing server shows before hours of training.
         for name in identifier_stages(cfg):
             stages[name] = make_stage(plan.stages[name])
-        forget = distributed.run_on_first_rank(lambda: _find_unwanted_words(plan, stages))
-        plan = dataclasses.replace(plan, benchmark=dataclasses.replace(plan.benchmark, forget=forget))
+        plan = with_unwanted_words(plan, stages)
     for name, stage in plan.stages.items():
         if name not in stages:
             stages[name] = make_stage(stage)
     retain = plan.retain_records
     if cfg.eval.retain_records in stages and wants_forget_quality(cfg):
-        retain = retain_model_records(
-            stages[cfg.eval.retain_records],
-            plan.benchmark,
-            cfg.model,
-            cfg.data,
-            cfg.eval,
-            cfg.trainer,
-        )
+        retain = retain_model_records(plan, stages[cfg.eval.retain_records])
     if cfg.model.path in stages:
         plan = with_model(plan, stages[cfg.model.path] / "model")
-    reinforced = None
-    if cfg.loss.forget == "whp":
-        reinforced = make_stage(plan_reinforced_model(plan))
+    reinforced = make_stage(plan_reinforced_model(plan)) if cfg.loss.forget == "whp" else None
     text = config_text(cfg)
     with distributed.entered_on_first_rank(run_folders.claim_run_folder(cfg.run, text)) as claim:
         folder, checkpoint = claim
-        distributed.run_on_first_rank(lambda: _start_run(folder, text, checkpoint, retain))
+
+        def start() -> None:
+            _start_run("run", folder, text, checkpoint)
+            if retain:
+                metrics = json.dumps(overall.aggregate(retain), indent=1)
+                write_text(folder / RETAIN_FILE, metrics + "\n")
+
+        distributed.run_on_first_rank(start)
         train(plan, folder, retain, checkpoint, reinforced)
         if distributed.is_first_rank():
             show_run(folder)
     return folder
 
 
-def _find_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> tuple[Sample, ...]:
-    """Return the forget samples with the spans of an identifier that asks models."""
-    cfg = plan.cfg
-    identifier = stored_spans.with_stage_models(identifier_of(cfg), stages)
-    folder = Path(cfg.run.folder) / "spans"
-    return stored_spans.identify_once(
-        identifier, plan.benchmark.forget, cfg.data.template, folder
-    )
+def with_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> Plan:
+    """Return the plan with the spans of an identifier that asks models; `stages`: their folders."""
+    identifier = stored_spans.with_stage_models(identifier_of(plan.cfg), stages)
+    folder, forget = Path(plan.cfg.run.folder) / "spans", plan.benchmark.forget
+
+    def identify() -> tuple[Sample, ...]:
+        return stored_spans.identify_once(identifier, forget, plan.cfg.data.template, folder)
+
+    forget = distributed.run_on_first_rank(identify)
+    return dataclasses.replace(plan, benchmark=dataclasses.replace(plan.benchmark, forget=forget))
 
 
-def _start_run(
-    folder: Path, text: str, checkpoint: Path | None, retain: records.Evaluation | None
-) -> None:
-    """Prepare the run's folder; the retain model's metrics go into it."""
-    _print_start("run", folder, checkpoint)
-    run_folders.start_run(folder, text)
-    if retain:
-        metrics = json.dumps(overall.aggregate(retain), indent=1)
-        write_text(folder / RETAIN_FILE, metrics + "\n")
-
-
-def _print_start(title: str, folder: Path, checkpoint: Path | None) -> None:
+def _start_run(title: str, folder: Path, text: str, checkpoint: Path | None) -> None:
     from_where = f" [dim](goes on from {checkpoint.name})[/]" if checkpoint else ""
     console.print(f"{title}: {escape(str(folder))}{from_where}", soft_wrap=True)
+    run_folders.start_run(folder, text)
 
 
 def train(
-    planned: Plan,
+    plan: Plan,
     folder: Path,
     retain: records.Evaluation | None,
     checkpoint: Path | None,
     reinforced: Path | None = None,
 ) -> None:
-    """Train, with everything around it; `folder` is complete when its summary.json is there.
+    """Train in a run folder, which is complete when its summary.json is there.
 
     Args:
-        planned: the run.
+        plan: the run's.
         folder: of the run.
         retain: the retain model's records.
         checkpoint: what the run goes on from.
         reinforced: run of the model that forget=whp compares with.
     """
-    cfg = planned.cfg
-    with torch_state.seeded(cfg.run.seed), contextlib.ExitStack() as stack:
-        texts = list_tokenizer_texts(planned.benchmark, cfg.data.template)
-        encoder = Encoder(models.load_tokenizer(cfg.model, texts), cfg.data.template, cfg.data.overlap)
-        jsonl = MetricsLogger(folder / "metrics.jsonl")
-        jsonl.drop_rows_after(checkpoints.steps_done(checkpoint) if checkpoint else -1)
-        wandb = stack.enter_context(wandb_log(cfg.logger.wandb, folder, dataclasses.asdict(cfg)))
-        trainer = make_trainer(planned, folder, [jsonl, *wandb], encoder, retain)
-        module, data = prepare_training(planned, encoder, trainer, reinforced)
+    cfg = plan.cfg
+    with (
+        torch_state.seeded(cfg.run.seed),
+        wandb_loggers(cfg.logger.wandb, folder, dataclasses.asdict(cfg)) as loggers,
+    ):
+        texts = list_tokenizer_texts(plan.benchmark, cfg.data.template)
+        tokenizer = models.load_tokenizer(cfg.model, texts)
+        encoder = Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
+        log = MetricsLogger(folder / metrics_log.FILE_NAME)
+        if distributed.is_first_rank():  # a resumed run makes the rows after its checkpoint again
+            steps = checkpoints.steps_done(checkpoint) if checkpoint else -1
+            metrics_log.drop_rows_after(log.path, steps)
+        trainer = L.Trainer(
+            **trainer_arguments(cfg.trainer),
+            plugins=_trainer_plugins(cfg.trainer.strategy),
+            logger=[log, *loggers],
+            callbacks=make_callbacks(plan, folder, log, encoder, retain),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the data module's own sampler knows ranks
+            num_sanity_val_steps=0,
+            default_root_dir=folder,
+        )
+        module, data = prepare_training(plan, encoder, trainer, reinforced)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if distributed.is_first_rank():
         if cfg.eval.enabled:
             write_plots(folder)
-        write_text(folder / run_folders.DONE, json.dumps(summarize(folder, retain), indent=1) + "\n")
+        summary = json.dumps(summarize(folder, retain), indent=1)
+        write_text(folder / run_folders.DONE, summary + "\n")
     distributed.barrier()
 
 
-def make_trainer(
-    planned: Plan, folder: Path, loggers: list[Logger], encoder: Encoder, retain: records.Evaluation | None
-) -> L.Trainer:
-    """Return the `lightning.Trainer` of section `trainer`, with tif's callbacks."""
-    cfg = planned.cfg
-    log = next(logger for logger in loggers if isinstance(logger, MetricsLogger))
-    callbacks = make_callbacks(planned, folder, log, encoder, retain)
-    return L.Trainer(
-        **trainer_arguments(cfg.trainer),
-        plugins=[checkpoints.DirectCheckpointIO(), *distributed.lightning_plugins()]
-        if cfg.trainer.strategy != "fsdp2"
-        else distributed.lightning_plugins(),
-        logger=loggers,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # the data module's own sampler knows ranks
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
+def _trainer_plugins(strategy: str) -> list[Any]:
+    if strategy == "fsdp2":  # writes its shards itself
+        return distributed.lightning_plugins()
+    return [checkpoints.DirectCheckpointIO(), *distributed.lightning_plugins()]
 
 
 def make_callbacks(
-    plan: Plan, folder: Path, log: MetricsLogger, encoder: Encoder, retain: records.Evaluation | None
+    plan: Plan,
+    folder: Path,
+    log: MetricsLogger,
+    encoder: Encoder,
+    retain: records.Evaluation | None,
 ) -> list[Callback]:
     """Return what a run does beside its steps, in the order in which Lightning calls it."""
-    cfg, benchmark = plan.cfg, plan.benchmark
-    unlearning = cfg.data.train == "forget"
-    epochs, merge = cfg.trainer.max_epochs, cfg.model.lora.merge
+    cfg, epochs, merge = plan.cfg, plan.cfg.trainer.max_epochs, plan.cfg.model.lora.merge
+    is_unlearning = cfg.data.train == "forget"
+    every = cfg.run.checkpoint_every_n_steps
     # Checkpoints first: an epoch's checkpoint is written before the epoch is evaluated.
     callbacks: list[Callback] = [
-        checkpoints.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, cfg.run.checkpoint_every_n_steps),
+        checkpoints.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, every),
         checkpoints.StepSeeds(cfg.run.seed),
-        TrainingBar("unlearning" if unlearning else f"finetuning on the {cfg.data.train} set"),
+        TrainingBar("unlearning" if is_unlearning else f"finetuning on the {cfg.data.train} set"),
     ]
     if cfg.eval.enabled:
-        inputs = EvaluationInputs(cfg.eval, benchmark, plan.other_benchmarks, encoder, retain, folder / "eval")
-        original = OriginalModel(cfg.model, cfg.run.seed, cfg.trainer.precision)
-        callbacks.append(PolicyEvaluation(inputs, log, epochs, original))
-        if unlearning:
-            has_words = wants_spans(cfg)
-            has_gold = has_words and cfg.data.benchmark == "fictitious"
-            forget = benchmark.forget if has_words else None
+        callbacks.append(PolicyEvaluation(plan, encoder, folder / "eval", retain, log))
+        if is_unlearning:
+            has_gold = wants_spans(cfg) and cfg.data.benchmark == "fictitious"
+            forget = plan.benchmark.forget if wants_spans(cfg) else None
             gold = read_benchmark(cfg.data).forget if has_gold else None
-            callbacks.append(Diagnosis(log, cfg.eval.stop_on, epochs, cfg.identifier.kind, forget, gold))
+            kind, stop_on = cfg.identifier.kind, cfg.eval.stop_on
+            callbacks.append(Diagnosis(log, stop_on, epochs, kind, forget, gold))
         if cfg.run.export and cfg.eval.best != "none":
             callbacks.append(KeepBest(log, cfg.eval.best, epochs, folder, encoder, merge))
     if cfg.run.export:
-        callbacks.append(Export(folder, encoder, lambda: model_card(folder), merge))
+        callbacks.append(Export(folder, encoder, merge))
     return callbacks

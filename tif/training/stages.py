@@ -1,4 +1,4 @@
-"""Stages, the runs whose models other runs need: what decides their weights, and where they are.
+"""Stages, the runs whose models other runs need: their configurations and what decides weights.
 
 Called by `training/plan`, and by `sweep` to make each different stage once.
 """
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import tif
-from tif.config.schema import Data, Loss, Model, Optimizer, TrainerKeys
+from tif.config.loss import make_loss
+from tif.config.schema import Config
+from tif.data.samples import Benchmark, fingerprint
 from tif.utils.hashing import hash_json, list_model_files
 
 # Keys that change cost, rows or what the model is compared with, but not the stage's weights.
@@ -19,39 +21,47 @@ NOT_DECIDING = {
 DECIDING_DATA = ("train", "template", "max_tokens", "batch_size", "batching")
 
 
-def deciding_keys(
-    seed: int, data: Data, model: Model, loss: Loss, optimizer: Optimizer, trainer: TrainerKeys
-) -> list[Any]:
-    """Return the keys that decide about a stage's weights, beside its samples and first weights."""
-    keys = {
-        "model": dataclasses.asdict(model),
-        "optimizer": dataclasses.asdict(optimizer),
-        "trainer": dataclasses.asdict(trainer),
-        "data": {key: getattr(data, key) for key in DECIDING_DATA},
-        "loss": dataclasses.asdict(loss),
-    }
-    is_negated = data.train == "forget" and loss.task_vector is not None
-    if loss.forget == "ce" and not is_negated:
+def deciding_keys(cfg: Config) -> list[Any]:
+    """Return the keys that decide about a stage's weights."""
+    all_keys = dataclasses.asdict(cfg)
+    keys = {section: all_keys[section] for section in ("model", "optimizer", "trainer", "loss")}
+    keys["data"] = {key: all_keys["data"][key] for key in DECIDING_DATA}
+    is_negated = cfg.data.train == "forget" and cfg.loss.task_vector is not None
+    if cfg.loss.forget == "ce" and not is_negated:
         keys["loss"] = {"forget": "ce"}  # finetuning reads no other key of the loss
     keys["model"]["lora"].pop("merge")  # the model of a stage is always merged
     for section, names in NOT_DECIDING.items():
         for name in names:
             keys[section].pop(name)
-    return [seed, keys]
+    return [cfg.run.seed, keys]
 
 
-def stage_folder(
-    parent: Path, name: str, deciding: list[Any], samples_print: str, model_path: str | None
-) -> Path:
-    """Return <parent>/stages/<name>-<hash of all that decides about its weights>.
+def stage_config(cfg: Config) -> Config:
+    """Return a configuration as a stage's: exported as one plain model, never evaluated."""
+    lora = dataclasses.replace(cfg.model.lora, merge=True)
+    return dataclasses.replace(
+        cfg,
+        eval=dataclasses.replace(cfg.eval, enabled=False),
+        run=dataclasses.replace(cfg.run, export=True, resume="auto"),
+        model=dataclasses.replace(cfg.model, lora=lora),
+    )
 
-    Args:
-        parent: `run.folder`.
-        name: of the stage: target, retain, ...
-        deciding: see `deciding_keys`.
-        samples_print: fingerprint of the samples that it trains on.
-        model_path: the model that it starts from; None = one from scratch.
+
+def reinforced_config(cfg: Config) -> Config:
+    """Return the configuration of the stage that learns the forget set more (loss.forget=whp)."""
+    finetuning = make_loss(forget="ce", on="all", preserve="none", retain="none")
+    trainer = dataclasses.replace(cfg.trainer, max_epochs=cfg.loss.whp_epochs)
+    return stage_config(dataclasses.replace(cfg, loss=finetuning, trainer=trainer, stages={}))
+
+
+def place_stage(cfg: Config, name: str, benchmark: Benchmark) -> Config:
+    """Return a stage's configuration with its run in <run.folder>/stages/<name>-<hash>.
+
+    The hash is of all that decides about its weights: keys, samples, the model it starts from.
     """
-    files = list_model_files(model_path)
-    hashed = hash_json([tif.__version__, *deciding, samples_print, files])
-    return parent / "stages" / f"{name}-{hashed}"
+    samples = (*benchmark.background, *benchmark.retain, *benchmark.forget)
+    start = list_model_files(cfg.model.path)
+    hashed = hash_json([tif.__version__, *deciding_keys(cfg), fingerprint(samples), start])
+    folder = str(Path(cfg.run.folder) / "stages")
+    run = dataclasses.replace(cfg.run, name=f"{name}-{hashed}", folder=folder)
+    return dataclasses.replace(cfg, run=run)

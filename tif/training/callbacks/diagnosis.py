@@ -8,7 +8,7 @@ from tif.data.samples import Sample
 from tif.identifiers import compare
 from tif.metrics.failures import Failure, find_failures, find_identifier_failures
 from tif.training.callbacks.evaluation import EvaluationListener
-from tif.training.callbacks.metrics_logger import MetricsLogger
+from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
 from tif.utils.terminal import console
 

@@ -1,77 +1,37 @@
 """Evaluates the policy before, during and after the training. Added by `run.make_callbacks`."""
 
-import dataclasses
 import json
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import ModelParallelStrategy
 
-from tif.config.schema import Eval, Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
 from tif.metrics import overall
-from tif.models import fsdp as sharding
 from tif.models.load import load_policy
 from tif.models.references import ModelReference
 from tif.records import files as records
 from tif.scoring.token_scores import ModelContext
-from tif.training.callbacks.metrics_logger import MetricsLogger
+from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
+from tif.training.plan import Plan
+from tif.training.prepare import place_model
 from tif.utils import distributed
 from tif.utils.files import write_text
 from tif.utils.terminal import console
 
 # Metrics of the line that an evaluation prints, as far as the benchmark has them.
 HEADLINE = (
-    "forget/quality",
-    "utility/model",
-    "forget/probability",
-    "forget/rougeL",
-    "retain/probability",
-    "muse/verbmem_forget",
-    "muse/knowmem_forget",
-    "muse/knowmem_retain",
-    "muse/privleak",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationInputs:
-    """What the evaluations of a run work with.
-
-    Attributes:
-        settings: section `eval`.
-        benchmark: the run's own.
-        other_benchmarks: those of `eval.benchmarks`, by name.
-        encoder: tokenises questions and answers.
-        retain_records: the retain model's evaluation; None = no forget quality.
-        folder: records go to <folder>/<epoch>/.
-    """
-
-    settings: Eval
-    benchmark: Benchmark
-    other_benchmarks: Mapping[str, Benchmark]
-    encoder: Encoder
-    retain_records: records.Evaluation | None
-    folder: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class OriginalModel:
-    """How the model that the run started from is loaded again, for the KL divergence from it."""
-
-    model: Model
-    seed: int
-    precision: str
+    "forget/quality", "utility/model", "forget/probability", "forget/rougeL", "retain/probability",
+    "muse/verbmem_forget", "muse/knowmem_forget", "muse/knowmem_retain", "muse/privleak",
+)  # fmt: skip
 
 
 class EvaluationListener(Callback):
@@ -80,52 +40,41 @@ class EvaluationListener(Callback):
     def on_evaluation(
         self, trainer: L.Trainer, module: UnlearningModule, epoch: int, values: dict[str, float]
     ) -> None:
-        """Look at an evaluation.
-
-        Args:
-            trainer: may be told to stop.
-            module: holds the policy.
-            epoch: of the evaluation; 0 = before training.
-            values: all metrics of the row; what is added here goes into the row. The same in all
-                processes.
-        """
+        """Look at the metrics of an evaluation; what is added to them goes into the row."""
         raise NotImplementedError
-
-
-@dataclasses.dataclass(frozen=True)
-class _Result:
-    """One benchmark's records and metrics; `name` is empty for the run's own benchmark."""
-
-    name: str
-    records: records.Evaluation
-    metrics: dict[str, float | None]
 
 
 class PolicyEvaluation(Callback):
     """Evaluate the policy at epoch 0 and after epochs; log the metrics and write the records.
 
     Args:
-        inputs: what is evaluated, and how.
+        plan: the run's; its benchmarks are evaluated by the rules of section `eval`.
+        encoder: tokenises questions and answers.
+        folder: records go to <folder>/<epoch>/.
+        retain: the retain model's records; None = no forget quality.
         log: the run's rows.
-        max_epochs: number of the last epoch.
-        original: how to load the original model for KL.
     """
 
     def __init__(
-        self, inputs: EvaluationInputs, log: MetricsLogger, max_epochs: int, original: OriginalModel
+        self,
+        plan: Plan,
+        encoder: Encoder,
+        folder: Path,
+        retain: records.Evaluation | None,
+        log: MetricsLogger,
     ) -> None:
-        self.inputs, self.settings = inputs, inputs.settings
-        self.metrics_log, self.max_epochs, self.original = log, max_epochs, original
+        self.plan, self.settings, self.encoder = plan, plan.cfg.eval, encoder
+        self.folder, self.retain, self.metrics_log = folder, retain, log
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Evaluate epoch 0, or the epoch of the checkpoint that a killed run goes on from."""
         self._evaluate_once(trainer, pl_module, trainer.current_epoch)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Evaluate every `eval.every_n_epochs` epochs, and the last."""
         self._evaluate_once(trainer, pl_module, trainer.current_epoch + 1)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Evaluate the last epoch where a resumed run had nothing else left to do."""
         self._evaluate_once(trainer, pl_module, trainer.current_epoch)
 
@@ -134,28 +83,53 @@ class PolicyEvaluation(Callback):
         if epoch == 0:
             return self.settings.before_training
         every = self.settings.every_n_epochs
-        return epoch == self.max_epochs or (every > 0 and epoch % every == 0)
+        return epoch == self.plan.cfg.trainer.max_epochs or (every > 0 and epoch % every == 0)
 
-    def _evaluate_once(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int
-    ) -> None:
+    def _evaluate_once(self, trainer: L.Trainer, module: UnlearningModule, epoch: int) -> None:
         """Evaluate if the epoch is due and its row is not there yet."""
         if not self.is_due(epoch):
             return
         if epoch not in [row["epoch"] for row in self.metrics_log.evaluations()]:
-            self._evaluate(trainer, cast(UnlearningModule, pl_module), epoch)
+            self._evaluate(trainer, module, epoch)
 
     def _evaluate(self, trainer: L.Trainer, module: UnlearningModule, epoch: int) -> None:
         start = time.perf_counter()
-        with _trainer_precision(trainer), module.unlearned() as policy:
+        plugin, lm_eval_scores = trainer.precision_plugin, dict[str, Any]()
+        mixed = plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
+        with mixed, module.unlearned() as policy:
+
+            def evaluate_on(benchmark: Benchmark, original: Any = None) -> records.Evaluation:
+                batching = module.settings.batching
+                setup = EvaluationSetup(self.encoder, self.settings, batching, benchmark.tasks)
+                name = str(self.folder.parent)
+                return evaluate(policy, benchmark.sets, setup, name, epoch, original)
+
             original = self._original_model(trainer, module, policy, epoch)
-            results = self._results(policy, module.settings.batching, epoch, original)
-            lm_eval_scores = self._lm_eval_scores(policy)
+            evaluations = {"": evaluate_on(self.plan.benchmark, original)}
+            for name, benchmark in self.plan.other_benchmarks.items():
+                evaluations[name] = evaluate_on(benchmark)
+            tasks = self.settings.lm_eval_tasks()
+            if tasks:
+                from tif.evaluation.lm_eval_tasks import run_tasks
+
+                tokenizer = self.encoder.tokenizer
+                lm_eval_scores = run_tasks(policy, tokenizer, tasks, self.settings.lm_eval)
         # All processes have all records, so the same numbers; the first one writes.
-        values = _row_values(results, lm_eval_scores)
-        if trainer.is_global_zero:
-            self._write(epoch, results, lm_eval_scores)
-            _print_headline(epoch, values, time.perf_counter() - start)
+        values: dict[str, float] = {}
+        for name, evaluation in evaluations.items():
+            metrics = overall.aggregate(evaluation, None if name else self.retain)
+            if trainer.is_global_zero:
+                records.write_evaluation(self.folder / str(epoch) / name, evaluation, metrics)
+            prefix = f"{name}/" if name else ""
+            values |= {prefix + metric: v for metric, v in metrics.items() if v is not None}
+        if lm_eval_scores:
+            values |= {name: score for name, (score, _) in lm_eval_scores.items()}
+            if trainer.is_global_zero:  # with their standard errors
+                text = json.dumps(lm_eval_scores, indent=1) + "\n"
+                write_text(self.folder / str(epoch) / "lm-eval.json", text)
+        shown = "  ".join(f"{name} {values[name]:.3g}" for name in HEADLINE if name in values)
+        seconds = f"[dim]({time.perf_counter() - start:.0f} s)[/]"
+        console.print(f"epoch {epoch}  {shown}  {seconds}", soft_wrap=True)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationListener):
                 callback.on_evaluation(trainer, module, epoch, values)
@@ -163,43 +137,6 @@ class PolicyEvaluation(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics({"epoch": float(epoch), **values}, step=trainer.global_step)
-
-    def _results(self, policy: Any, batching: str, epoch: int, original: Any) -> list[_Result]:
-        """Return the records and metrics of the run's own benchmark and of the others."""
-        evaluated = self._records(policy, self.inputs.benchmark, batching, epoch, original)
-        metrics = overall.aggregate(evaluated, self.inputs.retain_records)
-        results = [_Result("", evaluated, metrics)]
-        for name, benchmark in self.inputs.other_benchmarks.items():
-            evaluated = self._records(policy, benchmark, batching, epoch)
-            results.append(_Result(name, evaluated, overall.aggregate(evaluated)))
-        return results
-
-    def _records(
-        self, policy: Any, benchmark: Benchmark, batching: str, epoch: int, original: Any = None
-    ) -> records.Evaluation:
-        setup = EvaluationSetup(self.inputs.encoder, self.settings, batching, benchmark.tasks)
-        name = str(self.inputs.folder.parent)
-        return evaluate(policy, benchmark.sets, setup, name, epoch, original)
-
-    def _lm_eval_scores(self, policy: Any) -> dict[str, Any]:
-        """Return (score, standard error) of each lm-eval task that `eval.benchmarks` names."""
-        tasks = self.settings.lm_eval_tasks()
-        if not tasks:
-            return {}
-        from tif.evaluation import lm_eval_tasks
-
-        return lm_eval_tasks.run_tasks(
-            policy, self.inputs.encoder.tokenizer, tasks, self.settings.lm_eval
-        )
-
-    def _write(
-        self, epoch: int, results: list[_Result], lm_eval_scores: Mapping[str, Any]
-    ) -> None:
-        folder = self.inputs.folder / str(epoch)
-        for result in results:
-            records.write_evaluation(folder / result.name, result.records, result.metrics)
-        if lm_eval_scores:
-            write_text(folder / "lm-eval.json", json.dumps(lm_eval_scores, indent=1) + "\n")
 
     def _original_model(
         self, trainer: L.Trainer, module: UnlearningModule, policy: Any, epoch: int
@@ -215,38 +152,9 @@ class PolicyEvaluation(Callback):
             return lambda: nullcontext(policy)
         if isinstance(module.reference, ModelReference):
             return module.reference.use_model
-        strategy = cast(Any, trainer.strategy)
-        is_sharded = isinstance(strategy, ModelParallelStrategy)
-        is_empty = is_sharded and not distributed.is_first_rank()
-        original = load_policy(
-            self.original.model, self.inputs.encoder.tokenizer, self.original.seed, is_empty
-        )
-        if is_sharded:
-            mesh = strategy.device_mesh["data_parallel"]
-            sharding.shard_model(original, mesh, policy.device, self.original.precision)
-        original.to(policy.device).eval()
+        cfg = self.plan.cfg
+        is_empty = cfg.trainer.strategy == "fsdp2" and not distributed.is_first_rank()
+        original = load_policy(cfg.model, self.encoder.tokenizer, cfg.run.seed, is_empty)
+        place_model(original, trainer)
+        original.eval()
         return lambda: nullcontext(original)
-
-
-def _trainer_precision(trainer: L.Trainer) -> AbstractContextManager[Any]:
-    """Return a context in which forwards run in the trainer's mixed precision, if it has one."""
-    plugin = trainer.precision_plugin
-    return plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
-
-
-def _row_values(results: list[_Result], lm_eval_scores: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics that are known, by their names in metrics.jsonl."""
-    values: dict[str, float] = {}
-    for result in results:
-        prefix = f"{result.name}/" if result.name else ""
-        for metric, value in result.metrics.items():
-            if value is not None:
-                values[prefix + metric] = value
-    for name, (score, _) in lm_eval_scores.items():
-        values[name] = score
-    return values
-
-
-def _print_headline(epoch: int, values: Mapping[str, float], seconds: float) -> None:
-    shown = "  ".join(f"{name} {values[name]:.3g}" for name in HEADLINE if name in values)
-    console.print(f"epoch {epoch}  {shown}  [dim]({seconds:.0f} s)[/]", soft_wrap=True)

@@ -1,10 +1,10 @@
 """The progress bar over all steps of a training. Added by `run.make_callbacks`."""
 
+from typing import Any
+
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from tif.data.encoding import Batch
 from tif.training.module import UnlearningModule
 from tif.utils import terminal
 
@@ -15,9 +15,6 @@ class TrainingBar(ProgressBar):
     Lightning's RichProgressBar was tried: it starts a new bar with each epoch, prints that bar into
     files that are no terminal (a SLURM job's log), and clears other bars from the console, such as
     those of an evaluation, which stand below this one.
-
-    Args:
-        title: text before the bar.
     """
 
     def __init__(self, title: str) -> None:
@@ -34,14 +31,7 @@ class TrainingBar(ProgressBar):
         self._bar = self._context.__enter__()
         self._bar.advance(trainer.fit_loop.total_batch_idx + 1)
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         """Advance by one step and show its loss."""
         assert isinstance(pl_module, UnlearningModule)
         note = f"epoch {trainer.current_epoch + 1}"
@@ -53,9 +43,7 @@ class TrainingBar(ProgressBar):
         """Close the bar."""
         self._context.__exit__(None, None, None)
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Close the bar, so that the error stands alone."""
         if hasattr(self, "_context"):
             self.on_train_end(trainer, pl_module)

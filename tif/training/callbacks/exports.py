@@ -1,0 +1,89 @@
+"""Callbacks that write the policy to model/ (the last epoch) and model_best/ (the best)."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from tif.data.encoding import Encoder
+from tif.metrics import overall
+from tif.models import export
+from tif.reports.model_card import model_card
+from tif.training.callbacks.evaluation import EvaluationListener
+from tif.training.callbacks.loggers import MetricsLogger
+from tif.training.module import UnlearningModule
+
+
+class Export(Callback):
+    """Write the policy to <folder>/model in Hugging Face format when the training is over.
+
+    Args:
+        folder: the run's.
+        encoder: its tokenizer is written with the policy.
+        merge: with LoRA, write one plain model; False = the adapters alone.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder, merge: bool = True) -> None:
+        self.folder, self.encoder, self.merge = folder, encoder, merge
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the model, also where a resumed run finds all epochs done. All processes call."""
+        assert isinstance(pl_module, UnlearningModule)
+        with pl_module.unlearned() as policy:
+            card = model_card(self.folder) if trainer.is_global_zero else ""
+            export.export_model(
+                policy, self.encoder.tokenizer, self.folder / "model", card, self.merge
+            )
+        trainer.strategy.barrier("export")
+
+
+class KeepBest(EvaluationListener):
+    """Write the policy to <folder>/model_best when an epoch is better than all before it.
+
+    Earlier epochs are read from the run's rows, so that a resumed run decides as one that was never
+    stopped. Epoch 0 is no candidate. Where the last epoch is the best, `Export` writes it alone.
+
+    Args:
+        log: the run's rows.
+        best: `eval.best`, what makes an epoch the best.
+        max_epochs: number of the last epoch.
+        folder, encoder, merge: as for `Export`.
+    """
+
+    def __init__(
+        self,
+        log: MetricsLogger,
+        best: str,
+        max_epochs: int,
+        folder: Path,
+        encoder: Encoder,
+        merge: bool,
+    ) -> None:
+        self.metric, self.max_epochs = overall.get_best_metric(best), max_epochs
+        self.metrics_log, self.folder = log, folder / "model_best"
+        self.encoder, self.merge = encoder, merge
+
+    def on_evaluation(
+        self, trainer: L.Trainer, module: UnlearningModule, epoch: int, values: dict[str, float]
+    ) -> None:
+        """Write the policy if this epoch is the best so far. All processes may hold shards."""
+        rows = [row for row in self.metrics_log.evaluations() if row["epoch"] < epoch]
+        if overall.find_best_epoch([*rows, {"epoch": epoch, **values}], self.metric) != epoch:
+            return
+        if epoch == self.max_epochs or trainer.should_stop:
+            if trainer.is_global_zero:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        with module.unlearned() as policy:
+            card = self._card(epoch, values)
+            export.export_model(policy, self.encoder.tokenizer, self.folder, card, self.merge)
+
+    def _card(self, epoch: int, values: Mapping[str, float]) -> str:
+        lines = ["---", "library_name: transformers", "tags: [machine-unlearning]", "---"]
+        lines += [f"# {self.folder.parent.name}, epoch {epoch}", ""]
+        lines += [f"The run's best epoch by `{self.metric}`; `../model` is its last.", ""]
+        lines += ["| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4g} |" for name, value in values.items()]
+        return "\n".join(lines) + "\n"

@@ -45,10 +45,8 @@ def convert_log(content: Mapping[str, Any], path: Path) -> Evaluation:
         if task in TASKS:
             sets[TASKS[task]] = _convert_task(TASKS[task], columns, path, task)
     if not sets:
-        raise ValueError(
-            f"{path}: not an evaluation log: want tasks {', '.join(TASKS)}, or open-unlearning's "
-            f"forget_Q_A_Prob, ...; got {', '.join(content)[:60]}"
-        )
+        wanted = f"want tasks {', '.join(TASKS)}, or open-unlearning's forget_Q_A_Prob, ..."
+        raise ValueError(f"{path}: not an evaluation log: {wanted}; got {', '.join(content)[:60]}")
     return Evaluation(model=path.stem, sets=sets)
 
 
@@ -74,29 +72,18 @@ class Task:
     generated_text: Rows[Annotated[list[str], Field(min_length=3, max_length=3)]]
 
 
-COLUMNS = [field.name for field in dataclasses.fields(Task)]
-
-
 def _convert_task(name: str, content: Any, path: Path, task_name: str) -> RecordSet:
     task: Task = parse(Task, content, path, task_name)
-    columns = {column: getattr(task, column) for column in COLUMNS}
-    _check_same_rows(columns, f"{path}: {task_name}/")
+    _check_same_rows(vars(task), f"{path}: {task_name}/")
     records = []
     for row, loss in task.avg_gt_loss.items():
         prompt, generated, answer = task.generated_text[row]
+        # On the controls the paraphrased answer is the original once more, up to 0.09 off through
+        # half precision. The authors aggregate it as recorded, and so do we.
+        paraphrased, wrong = task.avg_paraphrased_loss[row], tuple(task.average_perturb_loss[row])
+        tokens, record_id = int(task.num_token_gt[row]), f"{name}/{row}"
         records.append(
-            Record(
-                id=f"{name}/{row}",
-                prompt=prompt,
-                answer=answer,
-                loss=loss,
-                tokens=int(task.num_token_gt[row]),
-                # On the controls this is the original answer once more, up to 0.09 off through
-                # half precision. The authors aggregate it as recorded, and so do we.
-                paraphrased_loss=task.avg_paraphrased_loss[row],
-                perturbed_losses=tuple(task.average_perturb_loss[row]),
-                generated=generated,
-            )
+            Record(record_id, prompt, answer, loss, tokens, paraphrased, wrong, generated)
         )
     return RecordSet(name, tuple(records))
 
@@ -115,21 +102,7 @@ def _check_same_rows(columns: Mapping[str, Mapping[str, Any]], place: str) -> No
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss:
-    """Mean loss of an answer in open-unlearning's *_Prob."""
-
-    avg_loss: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Losses:
-    """Mean losses of the wrong answers in open-unlearning's *_PERT_Prob."""
-
-    avg_loss: list[float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Texts:
+class Question:
     """Texts of a question in open-unlearning's *_ROUGE."""
 
     input: str
@@ -161,36 +134,40 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
 
 
 def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path) -> RecordSet:
-    def parse_rows(metric: str, kind: type[T]) -> dict[str, T]:
-        key = prefix + metric
-        if key not in content:
-            raise ValueError(f"{path}: {key} is missing")
-        rows = (
-            content[key].get("value_by_index") if isinstance(content[key], dict) else content[key]
-        )
-        parsed: dict[str, T] = parse(dict[str, kind], rows, path, key, "value_by_index")  # type: ignore[valid-type]
-        return parsed
-
-    losses = parse_rows("Prob", Loss)
-    texts = parse_rows("ROUGE", Texts)
-    perturbed = parse_rows("PERT_Prob", Losses)
-    metrics: dict[str, Mapping[str, Any]] = {"Prob": losses, "ROUGE": texts, "PERT_Prob": perturbed}
-    paraphrased: dict[str, Loss] = {}
+    kinds: dict[str, Any] = {"Prob": float, "ROUGE": Question, "PERT_Prob": list[float]}
     if name in ("forget", "retain"):
-        metrics["PARA_Prob"] = paraphrased = parse_rows("PARA_Prob", Loss)
-    _check_same_rows({prefix + metric: rows for metric, rows in metrics.items()}, f"{path}: ")
+        kinds["PARA_Prob"] = float
+    metrics: dict[str, dict[str, Any]] = {}
+    for metric, kind in kinds.items():
+        metrics[prefix + metric] = _parse_metric(content, prefix + metric, kind, path)
+    _check_same_rows(metrics, f"{path}: ")
+    losses, texts, wrong, *paraphrased = metrics.values()
     records = []
     for row, loss in losses.items():
-        records.append(
-            Record(
-                id=f"{name}/{row}",
-                prompt=texts[row].input,
-                answer=texts[row].ground_truth,
-                loss=loss.avg_loss,
-                tokens=None,
-                paraphrased_loss=paraphrased[row].avg_loss if paraphrased else None,
-                perturbed_losses=tuple(perturbed[row].avg_loss),
-                generated=texts[row].generation,
-            )
+        record = Record(
+            id=f"{name}/{row}",
+            prompt=texts[row].input,
+            answer=texts[row].ground_truth,
+            loss=loss,
+            tokens=None,
+            paraphrased_loss=paraphrased[0][row] if paraphrased else None,
+            perturbed_losses=tuple(wrong[row]),
+            generated=texts[row].generation,
         )
+        records.append(record)
     return RecordSet(name, tuple(records))
+
+
+def _parse_metric(content: Mapping[str, Any], key: str, kind: Any, path: Path) -> dict[str, Any]:
+    """Return a metric's values by question; of a Prob its `avg_loss`."""
+    if key not in content:
+        raise ValueError(f"{path}: {key} is missing")
+    rows = content[key].get("value_by_index") if isinstance(content[key], dict) else content[key]
+    place = (path, key, "value_by_index")
+    if kind is Question:
+        questions: dict[str, Any] = parse(dict[str, Question], rows, *place)
+        return questions
+    values = {}
+    for row, fields in parse(dict[str, dict[str, Any]], rows, *place).items():
+        values[row] = parse(kind, fields.get("avg_loss"), *place, row, "avg_loss")
+    return values

@@ -7,7 +7,6 @@ files of this room.
 import functools
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,16 +45,10 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def parse(kind: Any, value: Any, file: Path, *keys: str) -> Any:
-    """Return a JSON value as the given type; nothing is converted, further keys are ignored.
+    """Return a JSON value as a dataclass or a container such as list[str].
 
-    Args:
-        kind: a dataclass, or a container such as list[str].
-        value: from `load_json`.
-        file: where the value is, for the error.
-        keys: that lead to the value in the file.
-
-    Raises:
-        ValueError: One line with file and keys, what is wanted and what is there.
+    Nothing is converted, further keys are ignored. A ValueError names the file and the keys that
+    lead to the value.
     """
     try:
         # As JSON, because only then a list counts as a tuple and an object as a dataclass.
@@ -80,12 +73,8 @@ def _find_non_finite(value: Any, place: str) -> str | None:
     """Return "<place> is <value>" of the first number that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"{place} is {value}"
-    items: Any = ()
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    for key, item in items:
+    items = dict(enumerate(value)) if isinstance(value, list) else value
+    for key, item in items.items() if isinstance(items, dict) else ():
         problem = _find_non_finite(item, f"{place}/{key}" if place else str(key))
         if problem:
             return problem

@@ -37,22 +37,14 @@ def is_evaluation_row(row: Mapping[str, Any]) -> bool:
 
 
 def append_row(path: Path, epoch: int, step: int | None, metrics: Mapping[str, float]) -> None:
-    """Append a row at once.
-
-    Raises:
-        OSError: With the file's name.
-    """
+    """Append a row at once."""
     append_json_lines(path, [{"epoch": epoch, "step": step, **metrics}])
 
 
 def drop_rows_after(path: Path, steps: int) -> None:
-    """Drop the rows that were written after a number of optimizer steps, and a row that was cut.
+    """Drop the rows after a number of optimizer steps (-1: all), which a resumed run makes again.
 
-    A resumed run makes these rows again.
-
-    Args:
-        path: metrics.jsonl; nothing happens where it does not exist.
-        steps: of the checkpoint that the run resumes from; -1 drops all rows.
+    A row that was cut goes too.
     """
     if not path.exists():
         return

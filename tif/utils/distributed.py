@@ -58,12 +58,7 @@ def _slurm_number(name: str, default: int) -> int:
 
 
 def launch(module: str, words: Sequence[str], devices: str, accelerator: str) -> int | None:
-    """Run the command in one process per device, if the configuration asks for several.
-
-    Args:
-        module: the command's module, such as "tif.fit".
-        words: the command's words.
-        devices, accelerator: of section `trainer`.
+    """Run a command's module in one process per device, if section `trainer` asks for several.
 
     Returns:
         None where this process is enough or is one of several already. Else the exit code of the
@@ -71,7 +66,11 @@ def launch(module: str, words: Sequence[str], devices: str, accelerator: str) ->
     """
     if world_size() > 1 or "RANK" in os.environ:
         return None
-    processes = _count_devices(devices, accelerator)
+    processes = int(devices) if devices.isdigit() else 1
+    if devices in ("auto", "-1") and accelerator != "cpu":
+        import torch
+
+        processes = torch.cuda.device_count()
     if processes < 2:
         return None
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -81,14 +80,9 @@ def launch(module: str, words: Sequence[str], devices: str, accelerator: str) ->
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     # The processes print their own errors.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    run_id, host = f"tif{os.getpid()}", "localhost:0"
     settings = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=f"tif{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
+        1, 1, processes, run_id=run_id, rdzv_backend="c10d", rdzv_endpoint=host, max_restarts=0
     )
     try:
         elastic_launch(settings, sys.executable)("-m", module, *words)
@@ -98,14 +92,6 @@ def launch(module: str, words: Sequence[str], devices: str, accelerator: str) ->
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
-
-
-def _count_devices(devices: str, accelerator: str) -> int:
-    if devices in ("auto", "-1") and accelerator != "cpu":
-        import torch
-
-        return torch.cuda.device_count()
-    return int(devices) if devices.isdigit() else 1
 
 
 def start(accelerator: str) -> None:
@@ -130,12 +116,9 @@ def _translate_slurm_variables() -> None:
     """
     from lightning.fabric.plugins.environments import SLURMEnvironment
 
-    environ = os.environ
-    environ["RANK"] = str(rank())
-    environ["WORLD_SIZE"] = str(world_size())
-    environ["LOCAL_RANK"] = environ["SLURM_LOCALID"]
-    environ["NODE_RANK"] = environ["SLURM_NODEID"]
-    environ["LOCAL_WORLD_SIZE"] = str(local_world_size())
+    environ, local_size = os.environ, str(local_world_size())
+    environ.update(RANK=str(rank()), WORLD_SIZE=str(world_size()), LOCAL_WORLD_SIZE=local_size)
+    environ.update(LOCAL_RANK=environ["SLURM_LOCALID"], NODE_RANK=environ["SLURM_NODEID"])
     first_host = SLURMEnvironment.resolve_root_node_address(environ["SLURM_STEP_NODELIST"])
     environ.setdefault("MASTER_ADDR", first_host)
     environ.setdefault("MASTER_PORT", str(15000 + int(environ["SLURM_JOB_ID"]) % 10000))
@@ -173,10 +156,9 @@ def select_device(accelerator: str) -> Any:
 
 
 def run_on_first_rank(function: Callable[[], T]) -> T:
-    """Call the function on the first rank only and return its result on all ranks.
+    """Call the function on the first rank and return its result, or raise its error, on all ranks.
 
-    All ranks must call; the others wait. An exception of the function is raised on all ranks. The
-    result is pickled, so it should be small.
+    All ranks must call; the others wait. The result is pickled, so it should be small.
     """
     if world_size() == 1:
         return function()
@@ -212,10 +194,5 @@ def entered_on_first_rank(context: AbstractContextManager[T]) -> Iterator[T]:
 
 
 def locked_on_first_rank(path: Path | str, label: str) -> AbstractContextManager[None]:
-    """Hold a file lock on the first rank for the block; all ranks enter and leave it together.
-
-    Args:
-        path: the lock file.
-        label: what is locked, for the message where another run holds the lock.
-    """
+    """Hold a file lock on the first rank for the block; all ranks enter and leave it together."""
     return entered_on_first_rank(locked(path, label))

@@ -10,52 +10,34 @@ from typing import Any
 
 import tif
 
-PACKAGES = (
-    "torch",
-    "lightning",
-    "transformers",
-    "peft",
-    "datasets",
-    "omegaconf",
-    "scipy",
-    "rouge-score",
-)
+PACKAGES = "torch lightning transformers peft datasets omegaconf scipy rouge-score"
 
 
 def describe_environment() -> dict[str, Any]:
     """Return versions, commit, command and hardware as a JSON value."""
     import torch
 
-    installed = {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES}
+    names = PACKAGES.split()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    host = {"platform": platform.platform(), "cpu_threads": torch.get_num_threads(), "gpus": gpus}
     return {
         "tif": tif.__version__,
         "commit": read_commit(),
         "command": " ".join(sys.argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
-        "packages": installed,
-        "host": {
-            "platform": platform.platform(),
-            "cpu_threads": torch.get_num_threads(),
-            "gpus": gpus,
-        },
+        "packages": {d.name: d.version for d in metadata.distributions() if d.name in names},
+        "host": host,
     }
 
 
 def read_commit() -> str | None:
-    """Return the git commit that tif runs from, with "-dirty" where files differ from it.
-
-    None outside a git checkout.
-    """
+    """Return the git commit of tif's checkout, "-dirty" where files differ; None outside one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--match=-"]
+    folder = Path(__file__).parent
     try:
         git = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--match=-"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
+            command, cwd=folder, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -36,21 +36,13 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def append_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append one line of JSON per row.
-
-    Raises:
-        OSError: With the file's name.
-    """
+    """Append one line of JSON per row; an OSError has the file's name."""
     with os_errors_naming(path), path.open("a", encoding="utf-8") as file:
         file.write(_json_lines(rows))
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replace the content of a file in one step with one line of JSON per row.
-
-    Raises:
-        OSError: With the file's name; the old content is unchanged.
-    """
+    """Replace the content of a file in one step with one line of JSON per row."""
     write_text(path, _json_lines(rows))
 
 
@@ -82,9 +74,7 @@ def sync_folder(folder: Path) -> None:
 def locked(path: Path | str, label: str) -> Iterator[None]:
     """Hold a file lock for the block; where another process holds it, print that and wait.
 
-    Args:
-        path: the lock file. The system releases the lock of a process that dies.
-        label: what is locked, for the message.
+    The system releases the lock of a process that dies. `label`: what is locked, for the message.
     """
     lock = filelock.FileLock(path)
     try:
@@ -104,10 +94,9 @@ def locked(path: Path | str, label: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def os_errors_naming(path: Path | str) -> Iterator[None]:
-    """Raise every error of the operating system inside the block as an OSError with a file name.
+    """Raise an error of the operating system inside the block as an OSError with a file name.
 
-    Args:
-        path: the name to use where the error has none.
+    `path` is the name where the error has none.
     """
     try:
         yield
@@ -120,10 +109,7 @@ def os_errors_naming(path: Path | str) -> Iterator[None]:
 
 
 def find_os_error(error: BaseException | None) -> OSError | None:
-    """Return the error of the operating system (disk full, not writable) behind a library's error.
-
-    Returns None where the operating system refused nothing.
-    """
+    """Return the error of the operating system (disk full, ...) behind an error, or None."""
     if isinstance(error, BrokenPipeError):  # the reader of the output left: see command_line
         return None
     if isinstance(error, OSError) and error.errno is not None:

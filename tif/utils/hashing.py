@@ -15,13 +15,8 @@ def hash_json(value: Any) -> str:
 
 
 def list_model_files(path: str | None) -> list[tuple[str, int, int]]:
-    """Return name, size and change time of a local model's files; nothing for a hub name.
-
-    It tells a new model in the same folder from the old one without reading the weights.
-    """
-    if path is None:
-        return []
-    folder = Path(path).expanduser()
+    """Return name, size and change time of a local model's files; nothing for a hub name."""
+    folder = Path(path or "").expanduser()
     if not path or not folder.is_dir():
         return []
     files = []

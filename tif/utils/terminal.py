@@ -11,26 +11,19 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 T = TypeVar("T")
 
 console = Console(highlight=False, emoji=False)
-_display = Progress(
-    TextColumn("{task.description}"),
-    BarColumn(bar_width=24),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-    TextColumn("[dim]{task.fields[note]}"),
+_display = progress.Progress(
+    progress.TextColumn("{task.description}"),
+    progress.BarColumn(bar_width=24),
+    progress.MofNCompleteColumn(),
+    progress.TimeElapsedColumn(),
+    progress.TimeRemainingColumn(),
+    progress.TextColumn("[dim]{task.fields[note]}"),
     console=console,
     transient=True,
     disable=not console.is_terminal,

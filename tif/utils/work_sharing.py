@@ -20,7 +20,7 @@ def share_work(
     title: str,
     model: torch.nn.Module,
 ) -> list[T]:
-    """Run `work` on every batch, each on one rank, and return all results on all ranks.
+    """Run `work` on every batch, each on one rank, and return the results of all indices in order.
 
     The batches do not depend on the number of ranks, so neither do the results, to the last bit
     (on one kind of device with one number of threads). A model whose weights are sharded (FSDP2)
@@ -28,12 +28,8 @@ def share_work(
 
     Args:
         batches: indices; together 0, 1, ..., n - 1, each once.
-        work: maps a batch to one result per index.
+        work: maps a batch to one result per index; it runs `model`.
         title: of the progress bar, which counts the indices of this rank.
-        model: what `work` runs.
-
-    Returns:
-        The result of each index, in order.
     """
     world_size, rank = 1, 0
     if dist.is_available() and dist.is_initialized() and not _is_sharded(model):

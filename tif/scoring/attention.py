@@ -1,14 +1,16 @@
-"""Run attention sample by sample in a packed row, on a CPU, through transformers' `attn_implementation`.
+"""Run attention sample by sample in a packed row on a CPU, through transformers' interface.
 
-Called when a model is loaded (`use_sample_by_sample_attention`) and when a row is laid out (`sample_borders`).
+Called when a model is loaded (`use_sample_by_sample_attention`) and when a row is laid out
+(`sample_borders`).
 
-A packed row keeps its samples apart by a mask, and PyTorch's attention computes what the mask hides: a row of N tokens
-costs N x N. Sample by sample a row may be long, which the matrix products like. On CUDA a few large kernels are faster;
-flash attention, where it is installed, sees the borders itself.
+A packed row keeps its samples apart by a mask, and PyTorch's attention computes what the mask
+hides: a row of N tokens costs N x N. Sample by sample a row may be long, which the matrix products
+like. On CUDA a few large kernels are faster; flash attention, where it is installed, sees the
+borders itself.
 
-Measured with six layers of SmolLM2-135M's shape, float32, one core, samples of 60 tokens, forward and backward, medians
-of five, microseconds a token: rows of 240 tokens 1799 under one mask and 1711 sample by sample; 480: 1871 and 1638;
-960: 2184 and 1604.
+Measured with six layers of SmolLM2-135M's shape, float32, one core, samples of 60 tokens, forward
+and backward, medians of five, microseconds a token: rows of 240 tokens 1799 under one mask and 1711
+sample by sample; 480: 1871 and 1638; 960: 2184 and 1604.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ NAME = "tif_sample_by_sample"
 
 
 def use_sample_by_sample_attention(model: "PreTrainedModel") -> None:
-    """Switch a model whose attention is PyTorch's (`sdpa`) to run it sample by sample; leave others as they are."""
+    """Switch a model whose attention is PyTorch's (`sdpa`); leave others as they are."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -40,7 +42,8 @@ def sample_borders(model: torch.nn.Module, lengths: torch.Tensor) -> dict[str, A
         lengths: (B,) long, tokens of each sample.
 
     Returns:
-        The borders as keyword arguments; {} where the model's attention does not run sample by sample.
+        The borders as keyword arguments; {} where the model's attention does not run sample by
+        sample.
     """
     config = getattr(model, "config", None)
     if getattr(config, "_attn_implementation", None) != NAME or lengths.device.type != "cpu":
@@ -67,7 +70,7 @@ def _attend_sample_by_sample(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     lengths = [end - start for start, end in zip(borders, borders[1:], strict=False)]
     # split, not slices: the gradient of each slice would be as long as the row
-    pieces = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    pieces = zip(*(tensor.split(lengths, 2) for tensor in (query, key, value)), strict=True)
     outputs = []
     start = 0
     for query_part, key_part, value_part in pieces:

@@ -15,8 +15,8 @@ from tif.utils.torch_state import evaluation_mode
 def choose_batching(requested: str, model: torch.nn.Module) -> str:
     """Return what `data.batching` means for this model.
 
-    "auto" is "packed" where packing leaves the scores as they are. Models without `position_ids`, or whose state runs
-    through the row (Mamba), fail the probe and are padded.
+    "auto" is "packed" where packing leaves the scores as they are. Models without `position_ids`,
+    or whose state runs through the row (Mamba), fail the probe and are padded.
 
     Args:
         requested: "auto", "packed" or "padded".
@@ -28,7 +28,7 @@ def choose_batching(requested: str, model: torch.nn.Module) -> str:
 
 
 def _is_packing_exact(model: torch.nn.Module) -> bool:
-    """Return whether packed rows and shared prompts give the scores of padded texts, on two texts of five tokens."""
+    """Return whether two short texts have the same scores packed, sharing a prompt, and padded."""
     device = next(model.parameters()).device
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     ids = (torch.arange(10, device=device).view(2, 5) * 7 + 3) % vocabulary
@@ -42,7 +42,7 @@ def _is_packing_exact(model: torch.nn.Module) -> bool:
             packed = score_tokens(model, batch, "packed").logprob
             padded = score_tokens(model, batch, "padded").logprob
             scored = answer_logits(model, [[text], [text, same_prompt]], "packed")
-    except (TypeError, ValueError, RuntimeError):  # forward takes no position_ids, or no mask of its own
+    except (TypeError, ValueError, RuntimeError):  # forward takes no position_ids, or no mask
         return False
     logprobs = scores_of_logits(scored.logits, scored.targets)[1]
     alone, sharing, _ = logprobs.split(scored.counts)

@@ -21,7 +21,7 @@ ROWS_IN_CACHE = 16  # rows of logits that a CPU reads once for all three scores
 
 @dataclasses.dataclass(frozen=True)
 class SplitModel:
-    """A causal LM in its two parts: `compute_logits(decoder(...).last_hidden_state)` are the model's own logits.
+    """A causal LM as `compute_logits(decoder(...).last_hidden_state)`, which are its logits.
 
     Attributes:
         decoder: everything up to the final norm.
@@ -45,7 +45,7 @@ def scores_of_logits(
 
 
 class _LogitScores(torch.autograd.Function):
-    """Scores of logits in one pass over them, and their gradient in another: autograd's own steps take five."""
+    """Scores of logits in one pass, and their gradient in another: autograd's steps take five."""
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -88,7 +88,8 @@ def score_in_chunks(
 ) -> tuple[torch.Tensor, ...]:
     """Return `scores_of_logits` of hidden states without holding all logits at once.
 
-    With gradients each chunk's logits are dropped after the forward and computed again in the backward pass.
+    With gradients each chunk's logits are dropped after the forward and computed again in the
+    backward pass.
 
     Args:
         split: the model.
@@ -101,7 +102,8 @@ def score_in_chunks(
         return scores_of_logits(split.compute_logits(hidden), targets)
 
     chunks = []
-    for hidden_part, ids in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
+    pairs = zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
+    for hidden_part, ids in pairs:
         if torch.is_grad_enabled():
             chunks.append(checkpoint(score_chunk, hidden_part, ids, use_reentrant=False))
         else:

@@ -1,7 +1,7 @@
 """Lay a batch out for one forward of a model: samples end to end in a row, or one padded rectangle.
 
-Called by `tif.scoring.token_scores`. The layout knows where the answer tokens stand, so that the LM head runs on their
-positions only.
+Called by `tif.scoring.token_scores`. The layout knows where the answer tokens stand, so that the LM
+head runs on their positions only.
 
 Shapes: B samples, T tokens, K answer tokens, V vocabulary, D hidden.
 """
@@ -16,11 +16,13 @@ from torch.nn.functional import pad
 from tif.data.encoding import Batch
 from tif.scoring.attention import sample_borders
 
-# Under one mask, on a CPU, a longer row costs more in attention than it saves in calls. SmolLM2-135M,
-# float32, forward, one core, CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512 0.274, 1024 0.306.
+# Under one mask, on a CPU, a longer row costs more in attention than it saves in calls.
+# SmolLM2-135M, float32, forward, one core, CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512
+# 0.274, 1024 0.306.
 PACKED_TOKENS = {"cpu": 256, "cuda": 4096}
 LONG_ROW = 1024  # of a CPU whose attention runs sample by sample, see tif.scoring.attention
-STEP_TOKENS = {"cpu": 512, "cuda": 4096}  # rows twice as long made a CPU's step 2 % faster, in more memory
+# On a CPU, rows twice as long make a step 2 % faster, in more memory.
+STEP_TOKENS = {"cpu": 512, "cuda": 4096}
 
 
 @dataclasses.dataclass
@@ -30,7 +32,8 @@ class Layout:
     Attributes:
         inputs: arguments of the model's `forward`.
         targets: (K,) long, the answer tokens, sample by sample.
-        predicting: (B, C) bool, which of the C columns with logits predict an answer token; None = all, in one row.
+        predicting: (B, C) bool, which of the C columns with logits predict an answer token; None =
+            all, in one row.
         answers: (B, T) bool, or (1, N) for a row: where the answer tokens themselves stand.
     """
 
@@ -40,7 +43,7 @@ class Layout:
     answers: torch.Tensor
 
     def select_predictions(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the (K, ...) rows, of logits or of what goes into the head, that predict the answer tokens."""
+        """Return the (K, ...) rows, of logits or hidden states, that predict the answer tokens."""
         # Indexing a row with a mask would copy it, and its gradient too.
         return logits.squeeze(0) if self.predicting is None else logits[self.predicting]
 
@@ -51,7 +54,7 @@ def packed_tokens(device: torch.device) -> int:
 
 
 def step_tokens(device: torch.device) -> int:
-    """Return how many tokens a training step holds at once where `data.max_tokens_per_batch` is null."""
+    """Return how many tokens a training step holds at once, unless the configuration says it."""
     return STEP_TOKENS.get(device.type, STEP_TOKENS["cuda"])
 
 
@@ -62,7 +65,7 @@ def row_tokens(model: torch.nn.Module, batch: Batch) -> int:
 
 
 def cut_into_rows(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) of consecutive samples with at most `limit` tokens together, one sample at least."""
+    """Yield (first, last) of consecutive samples of at most `limit` tokens, one sample at least."""
     first, total = 0, 0
     for index, length in enumerate(lengths):
         if index > first and total + length > limit:
@@ -87,7 +90,7 @@ def samples_of(batch: Batch, first: int, last: int) -> Batch:
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:
-    """Return one batch of the samples of all, in their order, as wide as the widest; pairs are left out."""
+    """Return one batch of all samples, as wide as the widest; pairs are left out."""
     width = max(batch.input_ids.shape[1] for batch in batches)
 
     def stack(name: str) -> torch.Tensor:
@@ -103,7 +106,7 @@ def stack_batches(batches: Sequence[Batch]) -> Batch:
 
 
 def lay_out(model: torch.nn.Module, batch: Batch, batching: str) -> Layout:
-    """Return the layout of a batch for a model; `batching` is "packed" (one row) or "padded" (one rectangle)."""
+    """Return the layout of a batch: one row ("packed") or one rectangle ("padded")."""
     columns = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device)
     is_real = columns < batch.lengths[:, None]
     is_answer = batch.answer
@@ -112,7 +115,8 @@ def lay_out(model: torch.nn.Module, batch: Batch, batching: str) -> Layout:
         return _padded_layout(batch, is_real, is_answer)
     row_ids, answers = batch.input_ids[is_real][None], is_answer[is_real][None]
     places = answers[0].nonzero()[:, 0]
-    # transformers keeps samples apart where position_ids restart, but only without a mask and a cache.
+    # transformers keeps samples apart where position_ids restart, but only without a mask and a
+    # cache.
     inputs = {
         "input_ids": row_ids,
         "position_ids": (is_real.cumsum(1)[is_real] - 1)[None],

@@ -1,6 +1,7 @@
 """Logits of several texts that share a prompt: the prompt runs once for all of them.
 
-Called by the evaluation. TOFU's seven answers to a question cost two thirds of what they cost one by one.
+Called by the evaluation. TOFU's seven answers to a question cost two thirds of what they cost one
+by one.
 
 Shapes: K answer tokens of all texts, N tokens of the row, V vocabulary.
 """
@@ -40,7 +41,8 @@ class SharedPromptRow:
     Attributes:
         ids, positions: (N,) tokens and their positions in their texts.
         owners: (N,) group and text of each token; text `SHARED` = all texts of the group.
-        predicting, targets: (K,) the place in the row that predicts each answer token, and the token.
+        predicting, targets: (K,) the place in the row that predicts each answer token, and the
+            token.
         counts: each text's number of answer tokens.
     """
 
@@ -56,7 +58,7 @@ class SharedPromptRow:
             prompt_start = len(self.ids)
             self._append(texts[0].input_ids[:shared], 0, (group, SHARED))
             for number, text in enumerate(texts):
-                text_start = len(self.ids) - shared  # if the text stood in the row from its beginning
+                text_start = len(self.ids) - shared  # as if all of the text stood here
                 self._append(text.input_ids[shared:], shared, (group, number))
                 scored = [t for t in range(1, len(text.input_ids)) if text.uw[t] or text.gw[t]]
                 for position in scored:
@@ -71,7 +73,7 @@ class SharedPromptRow:
         self.owners += [owner] * len(ids)
 
     def inputs(self, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Return the arguments of a model's `forward`; the mask is (1, 1, N, N), 0 where a token is seen."""
+        """Return the arguments of a model's `forward`; the mask is (1, 1, N, N), 0 where seen."""
         group, text = torch.tensor(self.owners, device=device).T
         same_group = group[:, None] == group
         same_text = (text == SHARED) | (text[:, None] == text)
@@ -92,7 +94,8 @@ def answer_logits(
     """Return the logits of the answer tokens of all texts.
 
     Args:
-        model: a Hugging Face causal LM; packed, one that takes `position_ids` and a (1, 1, N, N) mask.
+        model: a Hugging Face causal LM; packed, one that takes `position_ids` and a (1, 1, N, N)
+            mask.
         groups: texts that share a prompt (or one text).
         batching: "packed": all groups in one row; "padded": the texts in one rectangular forward.
         pad_id: padding's id, where padded.

@@ -26,7 +26,8 @@ class TokenScores:
     """What losses and metrics need of a model, for each token that had to be predicted.
 
     Attributes:
-        logit: (B, T-1) float32, raw logit of the true next token; column t scores token t+1. 0 outside the answer.
+        logit: (B, T-1) float32, raw logit of the true next token; column t scores token t+1. 0
+            outside the answer.
         logprob: (B, T-1) float32, its log-probability (nats). 0 outside the answer.
         mean_logit: (B, T-1) float32, mean of the logits over the vocabulary. 0 outside the answer.
     """
@@ -40,7 +41,7 @@ class TokenScores:
         return TokenScores(self.logit.detach(), self.logprob.detach(), self.mean_logit.detach())
 
     def samples(self, first: int, last: int, tokens: int) -> "TokenScores":
-        """Return the scores of the samples first to last (exclusive), as wide as `tokens` tokens need."""
+        """Return the scores of samples first to last (exclusive), `tokens` tokens wide."""
         columns = (self.logit, self.logprob, self.mean_logit)
         return TokenScores(*(column[first:last, : tokens - 1] for column in columns))
 
@@ -52,7 +53,8 @@ class Outputs:
     Attributes:
         logits: (K, V) float32, raw logits that each token was predicted from.
         targets: (K,) long, the tokens.
-        hidden: (K, D) float32, output of one decoder layer at the token itself, where it was asked for.
+        hidden: (K, D) float32, output of one decoder layer at the token itself, where it was asked
+            for.
     """
 
     logits: torch.Tensor
@@ -67,13 +69,15 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class PerToken:
-    """A number for each answer token that takes more than its scores: the distribution, or hidden states.
+    """A number per answer token that is made of its whole distribution, or of hidden states.
 
     Attributes:
         value: (policy, reference or None) -> (K,) float32.
         reference: whether `value` compares with the original model.
-        layer: decoder layer, counted from 0, whose hidden states `value` reads; None = no hidden states.
-        lowered: whether it compares with the original's logits as the reinforced model lowers them (tif.models.whp).
+        layer: decoder layer, counted from 0, whose hidden states `value` reads; None = no hidden
+            states.
+        lowered: whether it compares with the original's logits as the reinforced model lowers them
+            (tif.models.whp).
     """
 
     value: Callable[[Outputs, Outputs | None], torch.Tensor]
@@ -89,7 +93,8 @@ class ValueRequest:
     Attributes:
         first, last: the samples, last exclusive.
         per_token: what to compute.
-        original: opens the model that it compares with, where `per_token.reference`; no gradient goes there.
+        original: opens the model that it compares with, where `per_token.reference`; no gradient
+            goes there.
     """
 
     first: int
@@ -98,7 +103,7 @@ class ValueRequest:
     original: ModelContext | None = None
 
     def in_row(self, first: int, size: int) -> "ValueRequest":
-        """Return the part of the request that is in a row of `size` samples from sample `first` on."""
+        """Return the part of the request in a row of `size` samples from sample `first` on."""
         start, stop = (min(max(index - first, 0), size) for index in (self.first, self.last))
         return dataclasses.replace(self, first=start, last=stop)
 
@@ -108,16 +113,18 @@ def score_tokens(
 ) -> TokenScores:
     """Score the answer tokens of a batch; the LM head runs on their positions only.
 
-    The logits come from the model's own `forward` (`logits_to_keep`), so a model's logit transform (soft-capping,
-    scaling) is in them. They are turned into float32 before anything is computed from them.
+    The logits come from the model's own `forward` (`logits_to_keep`), so a model's logit transform
+    (soft-capping, scaling) is in them. They are turned into float32 before anything is computed
+    from them.
 
     Args:
         model: a Hugging Face causal LM.
         batch: prompts and answers; pairs are not looked at.
-        batching: "packed": samples end to end in rows without padding, kept apart by restarting `position_ids`;
-            "padded": one rectangular forward with an attention mask made from the lengths.
-        chunk_tokens: where a forward has more answer tokens, their logits are computed in chunks of this size, and
-            again in the backward pass, if the model can be split so.
+        batching: "packed": samples end to end in rows without padding, kept apart by restarting
+            `position_ids`; "padded": one rectangular forward with an attention mask made from the
+            lengths.
+        chunk_tokens: where a forward has more answer tokens, their logits are computed in chunks of
+            this size, and again in the backward pass, if the model can be split so.
 
     Returns:
         TokenScores with gradients where the model has them.
@@ -144,18 +151,18 @@ def _score_layout(
 def score_tokens_and_values(
     model: torch.nn.Module, batch: Batch, batching: str, requests: Sequence[ValueRequest]
 ) -> tuple[TokenScores, list[torch.Tensor]]:
-    """Score the answer tokens of a batch, and compute what is requested of some samples, from one graph.
+    """Score the answer tokens of a batch, with values of some samples, from one graph.
 
-    Logits are held for a few samples at a time (as many as fill a packed row). They are dropped after the forward and
-    computed again in the backward pass, which costs one more forward.
+    Logits are held for a few samples at a time (as many as fill a packed row). They are dropped
+    after the forward and computed again in the backward pass, which costs one more forward.
 
     Args:
         model, batch, batching: as for `score_tokens`.
         requests: samples and values.
 
     Returns:
-        The scores, and for each request (last - first, T-1) float32: column t is the value of token t+1, 0 outside
-        the answer.
+        The scores, and for each request (last - first, T-1) float32: column t is the value of token
+        t+1, 0 outside the answer.
     """
     parts, first = [], 0
     for row in rows_of(batch, packed_tokens(batch.input_ids.device)):
@@ -176,8 +183,8 @@ def _score_row(
     model: torch.nn.Module, row: Batch, batching: str, requests: Sequence[ValueRequest]
 ) -> tuple[torch.Tensor, ...]:
     """Return (K,) each of logit, log-probability and mean logit, and the values of each request."""
-    layers = [request.per_token.layer for request in requests if request.per_token.layer is not None]
-    outputs = _run(model, row, batching, layers[0] if layers else None)
+    layers = {request.per_token.layer for request in requests} - {None}
+    outputs = _run(model, row, batching, layers.pop() if layers else None)
     counts = row.answer[:, 1:].sum(1)
     values = []
     for request in requests:
@@ -196,7 +203,7 @@ def _score_row(
 
 
 def _run(model: torch.nn.Module, batch: Batch, batching: str, layer: int | None) -> Outputs:
-    """Return the distributions, and a layer's hidden states where `layer` is given, from one forward."""
+    """Return the distributions, and a layer's hidden states on request, from one forward."""
     layout = lay_out(model, batch, batching)
     output = model(**layout.inputs, output_hidden_states=layer is not None)
     hidden = None
@@ -206,7 +213,7 @@ def _run(model: torch.nn.Module, batch: Batch, batching: str, layer: int | None)
 
 
 def _place(batch: Batch, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return (B, T-1) of the (K,) values of the samples' answer tokens in order, 0 outside the answer."""
+    """Return (B, T-1) of the (K,) values of the answer tokens in order, 0 outside the answer."""
     answer = batch.answer[:, 1:]
     empty = torch.zeros(answer.shape, dtype=torch.float32, device=answer.device)
     return empty.index_put(answer.nonzero(as_tuple=True), torch.cat(list(parts)))

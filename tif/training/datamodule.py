@@ -1,4 +1,4 @@
-"""UnlearningDataModule: encoded samples in batches, the same draws after a resume and for any number of processes.
+"""UnlearningDataModule: encoded samples in batches, the same draws in any process or resume.
 
 Made by `tif.training.run`, read by `lightning.Trainer`.
 """
@@ -23,7 +23,7 @@ from tif.data.samples import Benchmark, Sample
 
 @dataclasses.dataclass
 class Row:
-    """One training sample by its position, with the retain sample and the alternate drawn for it."""
+    """One training sample by its position, with its retain sample and its alternate."""
 
     position: int
     item: Encoded
@@ -32,15 +32,16 @@ class Row:
 
 
 class PairedSamples(Dataset):
-    """Training samples by position, each with a retain sample and an alternate where those are given.
+    """Training samples by position, each with a retain sample and an alternate, where given.
 
-    Both are drawn from a generator seeded by (seed, epoch, position): no global random state, the same draw for any
-    number of processes and after a resume, another one in each epoch.
+    Both are drawn from a generator seeded by (seed, epoch, position): no global random state, the
+    same draw for any number of processes and after a resume, another one in each epoch.
 
     Args:
         items: training samples.
         retain: what retain samples are drawn from.
-        alternate: (position, draw from 0 to 1) -> the item's prompt with another answer, or a refusal.
+        alternate: (position, draw from 0 to 1) -> the item's prompt with another answer, or a
+            refusal.
         seed: of the draws.
     """
 
@@ -85,8 +86,9 @@ class EpochSampler(DistributedSampler):
 class ResumableLoader(DataLoader):
     """A DataLoader that can go on within an epoch, from the state that a checkpoint has.
 
-    The batches before it are collated and dropped: the draws belong to positions, so nothing depends on them.
-    Lightning saves and loads the state of a loader that has these two methods; torch's own has none.
+    The batches before it are collated and dropped: the draws belong to positions, so nothing
+    depends on them. Lightning saves and loads the state of a loader that has these two methods;
+    torch's own has none.
     """
 
     batches = 0  # given since the epoch began
@@ -163,7 +165,7 @@ class UnlearningDataModule(L.LightningDataModule):
         return split_into_pieces(self.encoder.encode(sample), self.settings.data.max_tokens)
 
     def _alternate(self, position: int, draw: float) -> Encoded:
-        """Return the sample's prompt with another answer, the one that `draw` (0 to 1) points to."""
+        """Return the sample's prompt with another answer, chosen by `draw` (0 to 1)."""
         sample = self.samples[position]
         answers: Sequence[str] = read_refusals()
         if self.settings.loss.alternates.kind == "generated":

@@ -27,7 +27,12 @@ from tif.models.references import ModelReference, Reference
 from tif.models.task_vector import negated_weights
 from tif.models.whp import WhpModel
 from tif.scoring.packing import stack_batches, step_tokens
-from tif.scoring.token_scores import TokenScores, ValueRequest, score_tokens, score_tokens_and_values
+from tif.scoring.token_scores import (
+    TokenScores,
+    ValueRequest,
+    score_tokens,
+    score_tokens_and_values,
+)
 from tif.training.optimizer import make_optimizer, make_schedule
 
 if TYPE_CHECKING:
@@ -52,7 +57,7 @@ class StepSettings:
 
 @dataclasses.dataclass(frozen=True)
 class SampleGroup:
-    """Samples of a step that a term reads: the forget samples, their retain samples, or their alternates.
+    """The forget samples of a step, their retain samples, or their alternates, with their term.
 
     Attributes:
         batch: the samples.
@@ -69,8 +74,8 @@ class UnlearningModule(L.LightningModule):
     Args:
         policy: a Hugging Face causal LM, on its device or in shards.
         settings: of the steps.
-        reference: the original model's scores; None where the loss needs none. It is no submodule: neither optimizer
-            nor checkpoint sees it.
+        reference: the original model's scores; None where the loss needs none. It is no submodule:
+            neither optimizer nor checkpoint sees it.
         whp_reference: what forget=whp learns.
     """
 
@@ -105,10 +110,10 @@ class UnlearningModule(L.LightningModule):
             self.register_buffer("retain_weight", torch.tensor(loss.retain_weight))
 
     def configure_model(self) -> None:
-        """Do nothing: the policy is in its place already. Lightning's FSDP2 strategy wants the hook to exist."""
+        """Do nothing: the policy is in its place. Lightning's FSDP2 strategy asks for the hook."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only the adapters with LoRA: the rest is the model that the run starts from. Shards are saved whole."""
+        """Keep only the adapters with LoRA: the rest is the model that the run starts from."""
         if self._device_mesh is not None:
             return
         parameters = self.named_parameters(remove_duplicate=False)
@@ -119,15 +124,16 @@ class UnlearningModule(L.LightningModule):
                 del state[name]
 
     def on_train_epoch_start(self) -> None:
-        """Put the policy in training mode: Lightning leaves it as it is, `from_pretrained` leaves it in eval."""
+        """Put the policy in training mode: Lightning leaves it in that of `from_pretrained`."""
         self.policy.train()
 
     @contextlib.contextmanager
     def unlearned(self) -> Iterator["PreTrainedModel"]:
         """Give the policy as it is evaluated and exported.
 
-        With `loss.whp` on a finetuned policy: the original model with logits lowered by the policy's, see
-        tif.models.whp. With `loss.task_vector`: the policy with negated weights inside the block. Otherwise the policy.
+        With `loss.whp` on a finetuned policy: the original model with logits lowered by the
+        policy's, see tif.models.whp. With `loss.task_vector`: the policy with negated weights
+        inside the block. Otherwise the policy.
         """
         if self.settings.loss.is_whp_at_inference(self.settings.data.train):
             alpha = self.settings.loss.whp
@@ -146,21 +152,22 @@ class UnlearningModule(L.LightningModule):
             yield self.policy
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take one optimizer step on the batch, which all processes share; log the loss's parts as `train/<part>`.
+        """Take one optimizer step on a batch that all processes share; log the loss's parts.
 
-        Each process scores its parts of the batch (`data.max_tokens_per_batch`), one after the other. The loss is that
-        of the batch, however it is divided.
+        Each process scores its parts of the batch (`data.max_tokens_per_batch`), one after the
+        other. The loss is that of the batch, however it is divided.
 
         Raises:
-            FloatingPointError: If the loss is not finite, before the optimizer sees it; names the samples.
+            FloatingPointError: If the loss is not finite, before the optimizer sees it; names the
+                samples.
         """
         values = self.accumulate(batch)
         if not math.isfinite(values["loss"]):
-            parts = ", ".join(f"{name} {value:g}" for name, value in values.items() if name != "loss")
+            terms = [f"{name} {value:g}" for name, value in values.items() if name != "loss"]
             raise FloatingPointError(
-                f"loss is {values['loss'].item()} at step {self.global_step} ({parts}) on samples "
-                f"{', '.join(batch.ids)}; the weights were not changed by it. Try a lower optimizer.lr or "
-                "trainer.precision=32-true."
+                f"loss is {values['loss'].item()} at step {self.global_step} ({', '.join(terms)}) "
+                f"on samples {', '.join(batch.ids)}; the weights were not changed by it. Try "
+                "a lower optimizer.lr or trainer.precision=32-true."
             )
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
@@ -190,18 +197,22 @@ class UnlearningModule(L.LightningModule):
         counts = losses.count_batch(batch, self.settings.loss)
         values: dict[str, torch.Tensor] = {}
         for number, positions in enumerate(parts, 1):
-            # A process without samples takes part too: the others wait for its gradient, which is 0.
-            part = batch.select_rows(positions) if positions else batch.select_rows([0]).without_answers()
+            # A process without samples takes part too: the others wait for its gradient of 0.
+            if positions:
+                part = batch.select_rows(positions)
+            else:
+                part = batch.select_rows([0]).without_answers()
             terms = self.loss(part, counts)
             with self._gradients_kept_local(number < len(parts)):
-                self.manual_backward(terms.total * processes)  # processes take the mean of gradients
+                # processes take the mean of their gradients
+                self.manual_backward(terms.total * processes)
             for name, value in {"loss": terms.total, **terms.parts}.items():
                 values[name] = value.detach() + values.get(name, 0)
         summed = self.trainer.strategy.reduce(torch.stack(list(values.values())), reduce_op="sum")
         return dict(zip(values, summed, strict=True))
 
     def parts(self, batch: Batch, processes: int = 1) -> list[list[int]]:
-        """Return the positions of the batch's samples in the parts that are scored at once, for all processes."""
+        """Return the positions of the samples that are scored at once, for all processes."""
         if losses.whole_batch_key(self.settings.loss):
             return [list(range(len(batch.ids)))] * processes
         data = self.settings.data
@@ -213,22 +224,22 @@ class UnlearningModule(L.LightningModule):
         return split_batch(lengths.tolist(), budget, processes, self.settings.batching == "padded")
 
     def _gradients_kept_local(self, is_wanted: bool) -> contextlib.AbstractContextManager:
-        """Return a context in which gradients are not yet exchanged with other processes, where wanted."""
+        """Return a context that, on request, does not exchange gradients with other processes."""
         strategy = self.trainer.strategy
         if is_wanted and isinstance(strategy, ParallelStrategy):
             return strategy.block_backward_sync()
         return contextlib.nullcontext()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient; Lightning leaves that to modules with an optimizer loop of their own."""
+        """Clip the gradient, which Lightning leaves to modules with manual optimization."""
         if limit := self.settings.trainer.gradient_clip_val:
             self.clip_gradients(optimizer, limit, "norm")
 
     def loss(self, batch: Batch, counts: losses.BatchCounts | None = None) -> losses.LossTerms:
         """Return the loss of a batch, or its share in the batch with these counts.
 
-        Forget, retain and alternate samples stand in the same packed rows, or the same padded rectangle, and go
-        through the policy together.
+        Forget, retain and alternate samples stand in the same packed rows, or the same padded
+        rectangle, and go through the policy together.
         """
         groups = {"forget": SampleGroup(batch, self.forget_term)}
         if batch.retain is not None and self.retain_term is not None:
@@ -245,7 +256,7 @@ class UnlearningModule(L.LightningModule):
         )
 
     def _score(self, groups: list[SampleGroup]) -> list[Scored]:
-        """Return for each group what its term sees, from one forward of the policy over all of them."""
+        """Return what each group's term sees, from one forward of the policy over all groups."""
         stacked = stack_batches([group.batch for group in groups])
         requests: list[ValueRequest | None] = []
         first = 0
@@ -272,7 +283,7 @@ class UnlearningModule(L.LightningModule):
         return score_tokens(self.policy, stacked, batching, self.settings.loss.chunk_tokens), []
 
     def _value_request(self, group: SampleGroup, first: int) -> ValueRequest | None:
-        """Return what the group's term asks of distributions or hidden states; None where it asks nothing."""
+        """Return what the group's term asks of distributions or hidden states; None = nothing."""
         if group.term.per_token is None:
             return None
         per_token, original = group.term.per_token(self.settings.loss), None
@@ -289,12 +300,12 @@ class UnlearningModule(L.LightningModule):
         return self.reference.scores(group.batch)
 
     def _move_retain_weight(self, dual: Dual, retain: torch.Tensor) -> None:
-        """Take the multiplier's step of PDU: up where the retain term is above its limit, down to 0 where below."""
+        """Move PDU's multiplier: up where the retain term is above its limit, else down to 0."""
         if self.current_epoch >= dual.warmup_epochs:
             self.retain_weight.add_(dual.step * (retain - (dual.limit or 0))).clamp_(min=0)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the optimizer of section `optimizer` and its schedule, a step an optimizer step."""
+        """Return the optimizer and its schedule, which moves with every optimizer step."""
         settings, trainer = self.settings.optimizer, self.settings.trainer
         optimizer = make_optimizer(self.policy, settings, trainer.precision)
         steps = int(self.trainer.estimated_stepping_batches)

@@ -1,4 +1,4 @@
-"""The optimizer and the learning-rate schedule of section `optimizer`. Called by `UnlearningModule`."""
+"""The optimizer and the learning-rate schedule; called by `UnlearningModule`."""
 
 import torch
 
@@ -40,7 +40,8 @@ def make_schedule(
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Return linear warm-up, then linear decay to 0 or a constant learning rate.
 
-    Not transformers' schedules: the first step of their warm-up has learning rate 0 and changes nothing.
+    Not transformers' schedules: the first step of their warm-up has learning rate 0 and changes
+    nothing.
 
     Args:
         optimizer: the optimizer.

@@ -1,4 +1,4 @@
-"""Get ready what a run needs before its first step: the policy in its place, what it is compared with, other answers.
+"""Get ready what a run needs before its first step: policy, reference, alternate answers.
 
 Called by `tif.training.run` before `Trainer.fit`.
 """
@@ -50,8 +50,8 @@ def prepare_training(
     policy = load_policy(cfg.model, encoder.tokenizer, cfg.run.seed, is_empty)
     batching = choose_batching(cfg.data.batching, policy)
     if in_shards:
-        # All processes have to make the same number of forwards and of calls of the head. Packed rows and chunks are
-        # as many as a process has samples and answers for.
+        # All processes have to make the same number of forwards and of calls of the head. Packed
+        # rows and chunks are as many as a process has samples and answers for.
         batching, loss = "padded", dataclasses.replace(loss, chunk_tokens=2**31)
     kind = choose_reference(cfg.model, loss, cfg.data.train)
     # Copied before it is placed: a shard cannot be copied.
@@ -79,8 +79,8 @@ def prepare_training(
 def choose_reference(model: Model, loss: Loss, train: str) -> str:
     """Return the kind of reference that the loss needs: "none", or what `model.reference` says.
 
-    "auto" is the cheapest that serves: cached scores, or for losses that read more of the original model the policy
-    with its adapters off, or a frozen copy.
+    "auto" is the cheapest that serves: cached scores, or for losses that read more of the original
+    model the policy with its adapters off, or a frozen copy.
     """
     needed = losses.required_reference(loss, train)
     if needed == "none":
@@ -93,7 +93,7 @@ def choose_reference(model: Model, loss: Loss, train: str) -> str:
 
 
 def place_model(model: Any, trainer: L.Trainer) -> None:
-    """Move a model to where it is trained, in shards where the strategy is FSDP2, in the trainer's precision."""
+    """Move a model to where it is trained (FSDP2: in shards), in the trainer's precision."""
     strategy = trainer.strategy
     if isinstance(strategy, ModelParallelStrategy):
         device, size = strategy.root_device, distributed.world_size()
@@ -107,7 +107,7 @@ def place_model(model: Any, trainer: L.Trainer) -> None:
 def load_whp_reference(
     cfg: Config, reinforced: Path, reference: ModelReference, encoder: Encoder, trainer: L.Trainer
 ) -> ModelReference:
-    """Return what forget=whp learns: the original's logits, lowered where the reinforced model's are higher.
+    """Return what forget=whp learns: the original's logits, lowered by the reinforced model's.
 
     Args:
         cfg: of the run.
@@ -128,7 +128,7 @@ def load_whp_reference(
 def prepare_alternates(
     policy: "PreTrainedModel", encoder: Encoder, forget: tuple[Sample, ...], cfg: Config
 ) -> dict[str, tuple[str, ...]] | None:
-    """Return other answers to the forget questions by sample id (AltPO), read from their file where they are there.
+    """Return other answers to the forget questions by sample id (AltPO), kept in a file.
 
     None where the loss wants no generated answers.
     """

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_code = distributed.launch("tif.fit", settings, trainer.devices, trainer.accelerator)
         if exit_code is not None:
             return exit_code
-        # Lightning and transformers load only now, so that help and wrong keys are answered at once.
+        # Lightning loads only now, so that help and wrong keys are answered at once.
         from tif.training import run as training
 
         return training.attempt(lambda: training.run(cfg))

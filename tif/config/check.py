@@ -44,8 +44,8 @@ def _find_problem(value: Any, rules: Mapping[str, Any]) -> str | None:
         return f"want a finite number, got {value}"
     choices, or_own = rules.get("choices"), rules.get("or_own")
     if choices and value not in choices and not (or_own and is_own(value)):
-        own = " or your own module:function" if or_own else ""
-        return f"want one of {', '.join(choices)}{own}, got {value!r}{nearest(value, choices)}"
+        hint = " or your own module:function" if or_own else ""
+        return f"want one of {', '.join(choices)}{hint}, got {value!r}{nearest(value, choices)}"
     for name, (sign, holds) in BOUNDS.items():
         if name in rules and not holds(value, rules[name]):
             return f"must be {sign} {rules[name]}, got {value}"

@@ -8,7 +8,7 @@ from tif.config.check import list_keys, type_name
 from tif.config.methods import Method
 from tif.config.schema import Config
 
-HEADER = ("| term | what it does | files in configs/loss | own keys | source |", "|---" * 5 + "|")
+HEADER = ("| name | role | what it does | files in configs/loss | own keys | source |", "|---" * 6 + "|")
 
 
 def command_help(doc: str | None, schema: Any = Config) -> str:
@@ -49,16 +49,16 @@ def methods_table() -> str:
         files.setdefault(load.read_yaml(path).loss.forget, []).append(f"`{path.stem}`")
     lines = [*HEADER]
     for name, method in sorted(methods.FORGET.items()):
-        lines.append(_row(f"loss.forget={name}", method, files.get(name, [])))
-    for name, method in sorted(methods.RETAIN.items()):
-        lines.append(_row(f"loss.retain={name}", method, []))
+        lines.append(_row("forget", method, files.get(name, [])))
+    for _, method in sorted(methods.RETAIN.items()):
+        lines.append(_row("retain", method, []))
     return "\n".join(lines) + "\n"
 
 
-def _row(selection: str, method: Method, files: list[str]) -> str:
+def _row(role: str, method: Method, files: list[str]) -> str:
     """Return a term's row of the table."""
     paragraphs = [" ".join(paragraph.split()) for paragraph in method.doc.split("\n\n")]
     source = paragraphs[-1].removeprefix("Source: ") if len(paragraphs) > 1 else ""
     keys = [f"`{key}={value}`" for key, _, value in list_keys(method.keys())]
-    cells = [f"`{selection}`", paragraphs[0], ", ".join(files), ", ".join(keys), source]
+    cells = [f"`{method.name}`", role, paragraphs[0], ", ".join(files), ", ".join(keys), source]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

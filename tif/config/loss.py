@@ -106,15 +106,15 @@ class Loss:
         return problems
 
 
-def loss_class(own: Iterable[Method] = ()) -> type[Loss]:
-    """Return section `loss` with the keys of tif's own terms and of the methods in `own`.
+def loss_class(added: Iterable[Method] = ()) -> type[Loss]:
+    """Return section `loss` with the keys of tif's own terms and of the methods in `added`.
 
     Raises:
         ConfigError: If two terms declare the same key in different ways.
     """
     assert methods.FORGET, "import tif.losses before a configuration is read: terms declare keys"
     built_in = tuple(method for method in methods.FORGET.values() if method.is_built_in())
-    return _build_class(built_in, (*methods.RETAIN.values(), *own))
+    return _build_class(built_in, (*methods.RETAIN.values(), *added))
 
 
 @functools.cache
@@ -148,4 +148,5 @@ def make_loss(**values: Any) -> Loss:
 
 def keys_of(loss: Loss, keys: type[K]) -> K:
     """Return the values of section `loss` that the dataclass `keys` names."""
-    return keys(**{field.name: getattr(loss, field.name) for field in dataclasses.fields(keys)})  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(keys)]  # type: ignore[arg-type]
+    return keys(**{name: getattr(loss, name) for name in names})

@@ -29,13 +29,9 @@ def export_model(
 ) -> None:  # fmt: skip
     """Replace `folder` by one with policy, tokenizer and card, or leave it as it is on an error.
 
-    All processes call together, since the policy may be in shards; the first one writes.
-
-    Args:
-        policy: may hold adapters, shards or few bits, and does not change.
-        tokenizer, folder: of the model.
-        card: text of README.md.
-        merge: with LoRA, write one plain model; False: the adapters alone, in peft's format.
+    All processes call together, since the policy may be in shards; the first one writes. The policy
+    does not change. `card`: text of README.md. `merge`: with LoRA, write one plain model; False: the
+    adapters alone, in peft's format.
     """
     weights = None
     if has_adapters(policy) or isinstance(policy, FSDPModule):

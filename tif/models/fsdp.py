@@ -23,11 +23,8 @@ def shard_model(
 ) -> None:
     """Cut the model into shards, in place, each decoder block a unit of its own.
 
-    Args:
-        model: on the CPU with its weights in the first process, on the meta device in the others.
-        mesh: the processes that share it.
-        device: of this process.
-        precision: trainer.precision; under bf16-mixed, gradients are added in float32.
+    In the first process the model is on the CPU with its weights, in the others on the meta device.
+    `precision`: trainer.precision; under bf16-mixed, gradients are added in float32.
     """
     is_first = distributed.is_first_rank()
     weights = model.state_dict() if is_first else {}

@@ -5,8 +5,6 @@ identifiers and of the fluency classifier.
 """
 
 import contextlib
-import errno
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,11 +33,9 @@ def resolve_model_path(path: str) -> Path | str:
         FileNotFoundError: If `path` is neither, as the folder of a stage that was deleted.
     """
     folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
     if not re.fullmatch(HUB_NAME, path):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    return path
+        folder.stat()  # raises it
+    return folder if folder.is_dir() else path
 
 
 def check_hugging_face_model(
@@ -115,11 +111,6 @@ def read_config(settings: Model) -> "PretrainedConfig":
         return LlamaConfig(**settings.init)
     location = resolve_model_path(settings.path)
     return AutoConfig.from_pretrained(location, trust_remote_code=settings.trust_remote_code)
-
-
-def count_layers(settings: Model) -> int:
-    """Return the number of the model's decoder layers."""
-    return int(read_config(settings).get_text_config().num_hidden_layers)
 
 
 def load_tokenizer(settings: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase":

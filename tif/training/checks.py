@@ -86,9 +86,11 @@ def check_tokenizer(model: Model, data: Data) -> None:
 def check_hidden_layer(loss: Loss, model: Model) -> None:
     """Raise ConfigError if the loss reads hidden states of a layer that the model does not have."""
     layer = losses.hidden_layer(loss)
-    if layer is not None and layer >= models.count_layers(model):
-        last = models.count_layers(model) - 1
-        raise ConfigError(f"loss.rmu.layer: the model has layers 0 to {last}, got {layer}")
+    if layer is None:
+        return
+    count = models.read_config(model).get_text_config().num_hidden_layers
+    if layer >= count:
+        raise ConfigError(f"loss.rmu.layer: the model has layers 0 to {count - 1}, got {layer}")
 
 
 def check_samples(benchmark: Benchmark, train: str, loss: Loss) -> None:

@@ -1,8 +1,7 @@
-"""Other answers to the forget questions, drawn from the model before it unlearns: what AltPO prefers.
+"""Other answers to the forget questions, drawn from the model before it unlearns (for AltPO).
 
 Called by training/prepare.py. The answers are stored in a file, so that a killed run continues and
 nothing is drawn twice; a JSON line each: {"id": sample id, "number": n, "text": the answer}.
-
 Method: arXiv 2409.13474; molereddy/Alternate-Preference-Optimization generate.py and
 config/generate.yaml (five answers, temperature 1, 200 tokens, cut where a question begins).
 """
@@ -12,7 +11,7 @@ import dataclasses
 import json
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +28,7 @@ if TYPE_CHECKING:
 
 # Answers between two writes. Always the same ones: how an answer is rounded depends on its batch.
 ANSWERS_PER_WRITE = 128
-ENDS = ("Question:", "Q:")  # an answer is over where the next question begins
-
-Key = tuple[str, int]  # sample id, number of the answer
+NEXT_QUESTION = re.compile("Question:|Q:")  # where it begins, an answer is over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +38,8 @@ class AlternateDraws:
     Attributes:
         settings: section `loss.alternates`.
         seed: owner of all draws.
-        tokens_per_batch: of prompts and answers, padded, in one batch.
-        file: named by all that decides about the answers; its folder is made where it is missing.
+        tokens_per_batch: of prompts and answers, padded.
+        file: named by all that decides about the answers.
     """
 
     settings: Alternates
@@ -54,16 +51,10 @@ class AlternateDraws:
 def draw_alternates(
     policy: "PreTrainedModel", encoder: Encoder, samples: Sequence[Sample], draws: AlternateDraws
 ) -> dict[str, tuple[str, ...]]:
-    """Return `loss.alternates.count` other answers to each question, by sample id, without blank ones.
+    """Return `loss.alternates.count` other answers by sample id, without the blank ones.
 
     All processes call together. An answer depends on (seed, sample id, its number), not on other
     answers or the number of processes; the global random state is left alone.
-
-    Args:
-        policy: as it is before training.
-        encoder: of the policy.
-        samples: the forget set.
-        draws: how, and where they are stored.
 
     Raises:
         ValueError: If all answers to a question are blank.
@@ -80,7 +71,7 @@ def draw_alternates(
         for start in range(0, len(wanted), ANSWERS_PER_WRITE):
             chunk = wanted[start : start + ANSWERS_PER_WRITE]
             if not all((sample.id, number) in texts for sample, number in chunk):
-                new_texts = _draw_chunk(policy, encoder, chunk, draws)
+                new_texts = _draw(policy, encoder, chunk, draws)
                 if distributed.is_first_rank():
                     _append(file, {key: new_texts[key] for key in new_texts if key not in texts})
                 texts |= new_texts
@@ -88,67 +79,54 @@ def draw_alternates(
     for sample in samples:
         answers = [texts[sample.id, number] for number in range(settings.count)]
         alternates[sample.id] = tuple(answer for answer in answers if answer)
-    _check_not_blank(alternates)
+    blank = [id for id, answers in alternates.items() if not answers]
+    if blank:
+        raise ValueError(
+            f"loss.alternates: the model says nothing to {len(blank)} of {len(samples)} questions "
+            f"({', '.join(blank[:3])}); want another loss.alternates.prompt or a larger count"
+        )
     return alternates
 
 
-def _draw_chunk(
+def _draw(
     policy: "PreTrainedModel",
     encoder: Encoder,
     chunk: Sequence[tuple[Sample, int]],
     draws: AlternateDraws,
-) -> dict[Key, str]:
+) -> dict[tuple[str, int], str]:
     settings = draws.settings
     prompts, seeds = [], []
     for sample, number in chunk:
-        prompts.append(encoder.encode_prompt(_render_prompt(settings.prompt, sample)))
+        prompts.append(encoder.encode_prompt(_fill(settings.prompt, sample)))
         seeds.append((draws.seed, zlib.crc32(sample.id.encode()), number))
     limits = [settings.max_new_tokens] * len(chunk)
     sampling = Sampling(seeds, settings.temperature)
     answers = generate(policy, encoder, prompts, limits, draws.tokens_per_batch, sampling)
     texts = {}
     for (sample, number), answer in zip(chunk, answers, strict=True):
-        texts[sample.id, number] = _cut(answer)
+        texts[sample.id, number] = NEXT_QUESTION.split(answer)[0].strip()
     return texts
 
 
-def _render_prompt(template: str, sample: Sample) -> str:
-    """Return the template with the sample's `{prompt}` and `{answer}` in it."""
+def _fill(template: str, sample: Sample) -> str:
     fields = {"prompt": sample.prompt, "answer": sample.answer}
     return re.sub(r"\{(prompt|answer)\}", lambda match: fields[match[1]], template)
 
 
-def _cut(answer: str) -> str:
-    for end in ENDS:
-        answer = answer.split(end)[0]
-    return answer.strip()
-
-
-def _check_not_blank(alternates: dict[str, tuple[str, ...]]) -> None:
-    blank = [id for id, answers in alternates.items() if not answers]
-    if blank:
-        raise ValueError(
-            f"loss.alternates: the model says nothing to {len(blank)} of {len(alternates)} questions "
-            f"({', '.join(blank[:3])}); want another loss.alternates.prompt or a larger count"
-        )
-
-
-def _read(file: Path) -> dict[Key, str]:
-    """Return the answers that are stored; a line that a kill cut short is skipped."""
-    texts: dict[Key, str] = {}
-    if not file.exists():
-        return texts
-    for line in file.read_text(encoding="utf-8").splitlines():
+def _read(file: Path) -> dict[tuple[str, int], str]:
+    """Return the stored answers by (sample id, number); a line that a kill cut short is skipped."""
+    texts: dict[tuple[str, int], str] = {}
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    for line in lines:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             row = json.loads(line)
             texts[row["id"], row["number"]] = str(row["text"])
     return texts
 
 
-def _append(file: Path, texts: dict[Key, str]) -> None:
-    lines = []
+def _append(file: Path, texts: Mapping[tuple[str, int], str]) -> None:
+    lines = [""]  # a kill may have cut the last line: the new ones begin on a line of their own
     for (id, number), text in texts.items():
         lines.append(json.dumps({"id": id, "number": number, "text": text}))
     with os_errors_naming(file), file.open("a", encoding="utf-8") as out:
-        # A kill may have cut the last line: the new ones begin on a line of their own.
-        out.write("\n".join(["", *lines, ""]))
+        out.write("\n".join([*lines, ""]))

@@ -100,7 +100,7 @@ def describe_protocol(
     tasks: Mapping[str, Task] | None = None,
     context: int | None = None,
 ) -> dict[str, Any]:
-    """Return the rules of an evaluation as records hold them; `context` is the model's, if known."""
+    """Return the rules of an evaluation as records hold them; `context` is the model's."""
     protocol = dataclasses.asdict(resolve_protocol(rules, encoder))
     if not tasks:
         return protocol

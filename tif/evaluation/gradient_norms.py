@@ -33,39 +33,28 @@ def gradient_norms_of_sets(
 def gradient_norms(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: int) -> list[float]:
     """Return for each text the mean 2-norm of its loss's gradient over the model's weight tensors.
 
-    One text at a time, divided over all processes. The model's mode, its gradients and which weights
-    take one are restored.
+    Divided over all processes. The model's mode, its gradients and which weights take one are
+    restored.
     """
     was_training, weights = model.training, list(model.parameters())
     before = [(weight.requires_grad, weight.grad) for weight in weights]
+
+    def measure(indices: Sequence[int]) -> list[float]:
+        batch = collate([texts[i] for i in indices], indices, pad_id).to(model.device)
+        with torch.enable_grad():
+            logprobs = score_tokens(model, batch, "padded").logprob
+            loss = -logprobs.sum() / batch.answer[:, 1:].sum()
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        norms = [gradient.float().norm().item() for gradient in gradients if gradient is not None]
+        return [float(np.mean(norms))]
+
     model.eval()
     for weight in weights:
         weight.requires_grad_(weight.is_floating_point())
-
-    def measure(indices: Sequence[int]) -> list[float]:
-        (index,) = indices
-        return [_mean_gradient_norm(model, weights, texts[index], pad_id)]
-
-    batches = [[index] for index in range(len(texts))]
     try:
-        return share_work(batches, measure, "gradient norms", model)
+        return share_work([[i] for i in range(len(texts))], measure, "gradient norms", model)
     finally:
         model.train(was_training)
         for weight, (requires_grad, gradient) in zip(weights, before, strict=True):
             weight.requires_grad_(requires_grad)
             weight.grad = gradient
-
-
-def _mean_gradient_norm(
-    model: "PreTrainedModel", weights: Sequence[torch.nn.Parameter], text: Encoded, pad_id: int
-) -> float:
-    batch = collate([text], [0], pad_id).to(model.device)
-    with torch.enable_grad():
-        logprobs = score_tokens(model, batch, "padded").logprob
-        loss = -logprobs.sum() / batch.answer[:, 1:].sum()
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-    norms = []
-    for gradient in gradients:
-        if gradient is not None:
-            norms.append(gradient.float().norm().item())
-    return float(np.mean(norms))

@@ -1,21 +1,20 @@
 """General ability: tasks of the lm-eval package on a model that is loaded already.
 
-Called by the evaluation callback of training and model_numbers.py where `eval.benchmarks` names tasks;
-needs the extra `lm-eval`.
+Called by the evaluation callback of training, training/checks.py and model_numbers.py where
+`eval.benchmarks` names tasks; needs the extra `lm-eval`.
 """
 
 import contextlib
 import difflib
 import functools
 import importlib.util
+import itertools
 import logging
 import math
 import os
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from tif.config.errors import ConfigError, one_line
@@ -32,16 +31,13 @@ NOT_METRICS = ("alias", "name", "sample_len", "sample_count")
 
 
 def check_tasks(tasks: Sequence[str], folder: str | None = None) -> None:
-    """Raise ConfigError if lm-eval is not installed or has no such task.
+    """Raise ConfigError if lm-eval is not installed or has no such task or group of tasks.
 
-    Args:
-        tasks: names of tasks or groups (mmlu, wmdp_bio, ...).
-        folder: of task files (YAML) besides lm-eval's own.
+    `folder`: of task files (YAML) besides lm-eval's own.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError(
-            "eval.benchmarks: lm-eval is not installed; want pip install 'tif-unlearning[lm-eval]'"
-        )
+        wanted = "want pip install 'tif-unlearning[lm-eval]'"
+        raise ConfigError(f"eval.benchmarks: lm-eval is not installed; {wanted}")
     known = _task_manager(tuple(tasks), folder).all_tasks
     for task in tasks:
         if task not in known:
@@ -68,14 +64,8 @@ def run_tasks(
 ) -> dict[str, tuple[float, float | None]]:
     """Return every metric of every task (and of a group's parts), as lm-eval computes them.
 
-    The model is not loaded again. The questions are divided over all processes, and the values are
-    those of one process.
-
-    Args:
-        model: on its device; its mode is restored. A mixed precision that is on stays on.
-        tokenizer: of the model.
-        tasks: names of tasks or groups.
-        settings: section `lm_eval`: task files, number of questions, batch size.
+    The questions are divided over all processes; the values are those of one process. The model's
+    mode and the global random state are restored, and a mixed precision that is on stays on.
 
     Returns:
         `lm-eval/<task>/<metric>` -> (value, standard error or None where lm-eval has none).
@@ -83,9 +73,10 @@ def run_tasks(
     Raises:
         ConfigError: If a task cannot be read or run.
     """
+    from lightning.pytorch.utilities.seed import isolate_rng
     from lm_eval import evaluator
 
-    with evaluation_mode(model), _random_state_restored(), _errors_on_one_line(tasks):
+    with evaluation_mode(model), isolate_rng(), _errors_on_one_line(tasks):
         output = evaluator.simple_evaluate(
             _work_sharing_model(model, tokenizer, settings.batch_size),
             tasks=list(tasks),
@@ -124,10 +115,9 @@ def _work_sharing_model(
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
             return share(super().generate_until, requests)
 
-    device_type = model.device.type
     mixed = None
-    if torch.is_autocast_enabled(device_type):  # lm-eval would turn it off
-        mixed = torch.get_autocast_dtype(device_type)
+    if torch.is_autocast_enabled(model.device.type):  # lm-eval would turn it off
+        mixed = torch.get_autocast_dtype(model.device.type)
     return WorkSharingModel(
         pretrained=model,
         tokenizer=tokenizer,
@@ -142,21 +132,17 @@ def _batch_requests(requests: Sequence[Any], batch_size: int) -> list[list[int]]
 
     The requests of one question stay together, because they may share a forward.
     """
-    questions: list[list[int]] = []
-    last_question = None
-    for index, request in enumerate(requests):
-        question = request.task_name, request.doc_id
-        if question != last_question:
-            questions.append([])
-        questions[-1].append(index)
-        last_question = question
+
+    def question(index: int) -> tuple[str, int]:
+        return requests[index].task_name, requests[index].doc_id
+
+    groups = itertools.groupby(range(len(requests)), question)
+    questions = [list(indices) for _, indices in groups]
     questions.sort(key=lambda indices: -len(requests[indices[0]].args[0]))
     batches = []
     for start in range(0, len(questions), batch_size):
-        batch: list[int] = []
-        for indices in questions[start : start + batch_size]:
-            batch += indices
-        batches.append(batch)
+        batch = questions[start : start + batch_size]
+        batches.append(list(itertools.chain.from_iterable(batch)))
     return batches
 
 
@@ -170,16 +156,12 @@ def _errors_on_one_line(tasks: Sequence[str]) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, LookupError) as error:
-            names = ", ".join(tasks)
-            problem = f"lm-eval cannot run {names} ({one_line(error)})"
+            problem = f"lm-eval cannot run {', '.join(tasks)} ({one_line(error)})"
             raise ConfigError(f"eval.benchmarks: {problem}") from None
 
 
 def _read_results(results: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
-    """Return the metrics of lm-eval's results by our names.
-
-    lm-eval files a metric under "<name>,<filter>" and its error under "<name>_stderr,<filter>".
-    """
+    """Return the metrics by our names; lm-eval has "<name>,<filter>", "<name>_stderr,<filter>"."""
     values = {}
     for task, metrics in results.items():
         for key, value in metrics.items():
@@ -197,10 +179,7 @@ def _read_results(results: dict[str, dict[str, Any]]) -> dict[str, tuple[float, 
 
 @functools.cache
 def _task_manager(tasks: tuple[str, ...], folder: str | None) -> Any:
-    """Return lm-eval's index of tasks.
-
-    Its own thousands of tasks are read only where the folder does not have all that are named.
-    """
+    """Return lm-eval's index of tasks; its own thousands only where the folder lacks one."""
     from lm_eval.tasks import TaskManager
 
     if folder is not None:
@@ -218,15 +197,3 @@ def _loaded_task_manager(tasks: tuple[str, ...], folder: str | None) -> Any:
     loaded = manager.load(list(tasks))
     manager.load = lambda _: loaded
     return manager
-
-
-@contextlib.contextmanager
-def _random_state_restored() -> Iterator[None]:
-    """Restore the global generators after the block; lm-eval seeds them."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)

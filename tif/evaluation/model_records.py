@@ -75,7 +75,7 @@ class RecordedModel:
 
     @functools.cached_property
     def folder(self) -> Path:
-        """Return the folder of its evaluations: <out>/<name>-<hash of weights and how they load>."""
+        """Return the folder of its evaluations, named by a hash of weights and how they load."""
         path = Path(str(self.section.path))
         name = path.parent.name if path.name == "model" and path.parent.name else path.name
         hub_version = [self.section.path, getattr(self.config, "_commit_hash", None)]

@@ -8,7 +8,7 @@ muse_prompts.py.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from tif.config.evaluation import EvalRules, MaxSamples
+from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoded, Encoder
 from tif.data.samples import Benchmark, Sample, Task
 from tif.metrics import muse
@@ -66,14 +66,19 @@ def select_samples(
     selected: dict[str, tuple[Sample, ...]] = {}
     for name, samples in sets.items():
         if tasks and name in tasks:
-            selected[name] = tuple(samples[: _limit_of_task(name, rules.max_samples)])
+            limits = rules.max_samples
+            limit = limits.retain if name.endswith("_retain") else limits.forget
+            selected[name] = tuple(samples[:limit])
             continue
         limit = getattr(rules.max_samples, name, None) or PROTOCOLS[rules.protocol].questions
         selected[name] = tuple(samples[:limit])
-        if rules.paraphrased_questions:
-            paraphrased = _ask_in_other_words(selected[name])
-            if paraphrased:
-                selected[name + PARAPHRASED] = paraphrased
+        paraphrased = []
+        for sample in selected[name]:
+            if sample.paraphrased_prompt:
+                id, prompt = f"{sample.id}/paraphrased", sample.paraphrased_prompt
+                paraphrased.append(dataclasses.replace(sample, id=id, prompt=prompt))
+        if rules.paraphrased_questions and paraphrased:
+            selected[name + PARAPHRASED] = tuple(paraphrased)
     return selected
 
 
@@ -105,17 +110,3 @@ def find_expected_mismatch(
 def label_answer(id: str, ids: list[int], first: int) -> Encoded:
     """Return a text whose tokens from `first` on are the answer, all of them general words."""
     return Encoded(id, ids, [False] * len(ids), [t >= first for t in range(len(ids))])
-
-
-def _limit_of_task(name: str, max_samples: MaxSamples) -> int | None:
-    """Return how many samples of MUSE's set are asked: `retain` is for *_retain, else `forget`."""
-    return max_samples.retain if name.endswith("_retain") else max_samples.forget
-
-
-def _ask_in_other_words(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    paraphrased = []
-    for sample in samples:
-        if sample.paraphrased_prompt:
-            id, prompt = f"{sample.id}/paraphrased", sample.paraphrased_prompt
-            paraphrased.append(dataclasses.replace(sample, id=id, prompt=prompt))
-    return tuple(paraphrased)

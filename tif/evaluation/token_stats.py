@@ -139,7 +139,7 @@ def _measure_tokens(
 def _describe_tokens(
     logits_KV: torch.Tensor, targets_K: torch.Tensor, original_KV: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return (K, 5): log-probability, is argmax, mean, standard deviation, KL (NaN: no original)."""
+    """Return (K, 5): log-probability, is argmax, mean, deviation, KL (NaN: no original)."""
     logp_KV = logits_KV.log_softmax(1)
     p_KV = logp_KV.exp()
     mean_K = _expectation(p_KV, logp_KV)

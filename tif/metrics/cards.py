@@ -17,13 +17,7 @@ FIELDS = ("Formula", "Range", "Better", "Perfect unlearning", "Source")
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """One metric, explained.
-
-    Attributes:
-        name: as in files, W&B and reports; `<set>` stands for any evaluation set.
-        sentence: what the number says; the docstring's first sentence.
-        fields: text by field name, in the order of FIELDS.
-    """
+    """One metric: name (`<set>` = any evaluation set), first sentence and text of each field."""
 
     name: str
     sentence: str

@@ -21,13 +21,7 @@ MIN_AGREEMENT = 0.5  # F1 of the unwanted words against gold
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """One signature.
-
-    Attributes:
-        name: one of config.evaluation.FAILURES.
-        value: the number that shows it.
-        line: the same in words, with what would be fine.
-    """
+    """One signature: its name in config.evaluation.FAILURES, the number, and a line in words."""
 
     name: str
     value: float
@@ -44,8 +38,7 @@ def find_failures(start: Values, now: Values, progress: float) -> list[Failure]:
     forget quality below 0.05 that rose by less than a factor of 10.
 
     Args:
-        start: numbers of the model before training (or of the first evaluation).
-        now: numbers of this evaluation.
+        start, now: numbers before training (or of the first evaluation), and of this evaluation.
         progress: share of the training that is done, 0 to 1.
     """
     signatures = [_find_collapse(start, now), _find_over_forgetting(start, now)]
@@ -57,9 +50,7 @@ def find_failures(start: Values, now: Values, progress: float) -> list[Failure]:
 def find_identifier_failures(share: float, agreement: float | None) -> list[Failure]:
     """Return the failure of an identifier that marks nearly all, nearly none or the wrong words.
 
-    Args:
-        share: of the forget answers' words that are unwanted, 0 to 1.
-        agreement: F1 against gold, 0 to 1; None = there is no gold.
+    `share`: of the forget answers' words that are unwanted; `agreement`: F1 against gold, if known.
     """
     low, high = UNWANTED_SHARE
     if not low <= share <= high:

@@ -1,12 +1,14 @@
 """Bootstrap intervals: how far a metric could be off because of the questions that were drawn.
 
-Called by metrics/results.py, metrics/membership.py and metrics/muse.py. A question is the unit: each
-draw takes as many questions as the set has, with replacement, and computes the metric of those; the
-interval holds the middle 95 % of the draws. Draws belong to (seed, set name): all metrics of a set
-share them, whatever other sets there are, and nothing else reads or moves that generator.
+Called by metrics/results.py, metrics/membership.py and metrics/muse.py. A question is the unit:
+each draw takes as many questions as the set has, with replacement, and computes the metric of
+those; the interval holds the middle 95 % of the draws. Draws belong to (seed, set name): all
+metrics of a set share them, whatever other sets there are, and nothing else reads or moves that
+generator.
 
-scipy.stats.bootstrap gives the same interval of a single mean (tested). It has no draws that several
-metrics share, which `utility/model` and paired comparisons need, and refuses a set of one question.
+scipy.stats.bootstrap gives the same interval of a single mean (tested). It has no draws that
+several metrics share, which `utility/model` and paired comparisons need, and refuses a set of one
+question.
 """
 
 import zlib
@@ -49,8 +51,7 @@ def mean_intervals(
 
     Args:
         sets: by set name, the metrics' values question by question, see `tofu.question_values`.
-        draws: how many; of the order of thousands.
-        seed: owner of the draws.
+        draws, seed: how many, and their owner.
     """
     drawn: dict[str, Floats | None] = {}
     for name, metrics in sets.items():
@@ -75,10 +76,8 @@ def forget_quality_interval(
     removes them, so a value near 1 may lie above its interval. Two equal models have 1 to 1.
 
     Args:
-        ratios: (N,) truth ratios of the model, or their logarithms.
-        retain_ratios: (N,) the retain model's of the same questions, in the same order.
-        draws: how many.
-        seed: owner of the draws.
+        ratios, retain_ratios: (N,) truth ratios of both models, or their logarithms.
+        draws, seed: how many, and their owner.
     """
     counts = draw_counts(len(ratios), draws, seed, "forget")
     return middle_interval(ks_pvalues(ratios, retain_ratios, counts))

@@ -69,15 +69,9 @@ def get_best_metric(best: str) -> str:
 
 
 def find_best_epoch(rows: Sequence[Mapping[str, Any]], metric: str) -> int | None:
-    """Return the evaluated epoch after 0 with the highest `metric`.
-
-    The first of equals; None where no row has the metric.
-    """
-    best: Mapping[str, Any] | None = None
-    for row in rows:
-        if row["epoch"] > 0 and metric in row and (best is None or row[metric] > best[metric]):
-            best = row
-    return None if best is None else int(best["epoch"])
+    """Return the first epoch after 0 with the highest `metric`; None where none has it."""
+    known = [row for row in rows if row["epoch"] > 0 and metric in row]
+    return int(max(known, key=lambda row: row[metric])["epoch"]) if known else None
 
 
 def _harmonic_mean(a: float, b: float) -> float:

@@ -4,8 +4,8 @@ Called by metrics/overall.py (a run's row of metrics) and metrics/results.py (wi
 A metric of a set maps its records to (N,), one value a question; the reported number is the mean.
 Its docstring is the metric card of `tif evaluate --metrics`. Where the paper and its released code
 differ (locuslab/open-unlearning#26) we follow the code, because published numbers come from it.
-Values come from logarithms as long as possible: exp(-loss) of a collapsed model is 0, and 0 / 0 NaN.
-All metrics raise ValueError where the set is empty or a record lacks what they need.
+Values come from logarithms as long as possible: exp(-loss) of a collapsed model is 0, and 0 / 0
+NaN. All metrics raise ValueError where the set is empty or a record lacks what they need.
 """
 
 from collections.abc import Callable, Mapping

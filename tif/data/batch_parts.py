@@ -27,11 +27,10 @@ def split_batch(
     count = processes * max(1, math.ceil(total / budget / processes))
     while True:
         parts: list[list[int]] = [[] for _ in range(count)]
-        tokens_before = 0
+        before = 0  # tokens of the samples before this one
         for i in longest_first:
-            middle = tokens_before + lengths[i] / 2
-            parts[int(middle / total * count)].append(i)
-            tokens_before += lengths[i]
+            parts[int((before + lengths[i] / 2) / total * count)].append(i)
+            before += lengths[i]
         if all(_fits([lengths[i] for i in part], budget, padded) for part in parts):
             return parts
         count += processes
@@ -39,7 +38,5 @@ def split_batch(
 
 def _fits(lengths: Sequence[int], budget: int, padded: bool) -> bool:
     """Return whether a part is within the budget or has a single sample."""
-    if len(lengths) < 2:
-        return True
-    tokens = len(lengths) * max(lengths) if padded else sum(lengths)
-    return tokens <= budget
+    size = max(lengths, default=0) * len(lengths) if padded else sum(lengths)
+    return len(lengths) < 2 or size <= budget

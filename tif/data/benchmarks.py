@@ -40,12 +40,7 @@ def read_benchmark(data: Data) -> Benchmark:
 def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
     """Return a benchmark of `eval.benchmarks`, read for its evaluation sets.
 
-    Args:
-        name: one of config.evaluation.BENCHMARKS.
-        rules: section `eval`, which says where the benchmark is.
-
-    Raises:
-        ValueError: One line that names the key or file, see the readers.
+    A ValueError names the key or file in one line, see the readers.
     """
     section = BENCHMARKS[name]
     path = getattr(rules, section).path
@@ -67,12 +62,9 @@ def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
 
 
 def select_training_samples(benchmark: Benchmark, train: str) -> tuple[Sample, ...]:
-    """Return what is trained on.
+    """Return what is trained on by key `data.train`.
 
-    Args:
-        benchmark: of the run.
-        train: key `data.train`: "forget" for unlearning, "retain" for the retain model, "full" for
-            the target model.
+    "forget" is unlearning; "retain" makes a retain model, "full" a target model.
     """
     if train == "forget":
         return benchmark.forget
@@ -81,12 +73,7 @@ def select_training_samples(benchmark: Benchmark, train: str) -> tuple[Sample, .
 
 
 def list_tokenizer_texts(benchmark: Benchmark, template: str) -> list[str]:
-    """Return the texts that a tokenizer made for this benchmark is trained on.
-
-    Args:
-        benchmark: of the run.
-        template: of the prompt, with `{prompt}`.
-    """
+    """Return the texts, prompts in their template, that a tokenizer for this data is trained on."""
     texts = []
     for sample in (*benchmark.background, *benchmark.retain, *benchmark.forget):
         prompt = template.replace("{prompt}", sample.prompt)

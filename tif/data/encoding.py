@@ -110,15 +110,11 @@ class Encoder:
                 f"model.path: {name} gives no character offsets; want a fast tokenizer"
             )
         if tokenizer.eos_token_id is None:
-            raise ValueError(
-                "model.path: the tokenizer has no end token; set eos_token in its "
-                "tokenizer_config.json"
-            )
+            step = "set eos_token in its tokenizer_config.json"
+            raise ValueError(f"model.path: the tokenizer has no end token; {step}")
         if template == "chat" and not tokenizer.chat_template:
-            raise ValueError(
-                "data.template: chat, but the tokenizer has no chat template; give a text with "
-                "{prompt}"
-            )
+            step = "give a text with {prompt}"
+            raise ValueError(f"data.template: chat, but the tokenizer has no chat template; {step}")
         self.tokenizer, self.template, self.overlap = tokenizer, template, overlap
         self.eos_id = int(tokenizer.eos_token_id)
         pad_id = tokenizer.pad_token_id
@@ -225,11 +221,10 @@ def _is_token_unwanted(
 
 
 def split_into_pieces(encoded: Encoded, max_tokens: int) -> list[Encoded]:
-    """Return a text in pieces of at most `max_tokens` tokens; one piece where it fits.
+    """Return a text in pieces of at most `max_tokens` tokens, with ids "<id>#0", "<id>#1", ...
 
     A piece begins with the last token of the piece before it as context that is not scored. So
-    each answer token after the text's first token is scored exactly once. Ids get "#0", "#1", ...
-    where there are several pieces.
+    each answer token after the text's first token is scored exactly once.
     """
     length = len(encoded.input_ids)
     if length <= max_tokens:

@@ -29,7 +29,8 @@ def generate_fictitious(
 
     Facts and wordings of an author depend only on `seed` and the author's number: with another
     number of authors or another split the author stays the same. As in TOFU, the last authors are
-    the ones to forget.
+    the ones to forget. Samples have unwanted spans, paraphrases and five perturbed answers; the
+    controls have three wrong options and no spans.
 
     Args:
         authors: number of authors, forget and retain set together.
@@ -37,11 +38,6 @@ def generate_fictitious(
             full name comes first, the others in an order of the author's own.
         forget_share: share of the authors in the forget set, rounded to whole authors.
         seed: another seed gives other authors.
-
-    Returns:
-        Samples with unwanted spans, paraphrases and five perturbed answers each. The controls have
-        three wrong options and no spans. They are also the background, because a model that is
-        built from scratch has read nothing.
 
     Raises:
         ValueError: If an argument is out of range or one side of the split has no author.
@@ -137,11 +133,7 @@ def _make_sample(sample_id: str, kind: str, facts: Mapping[str, str], rng: rando
 def _fill_in(
     wording: str, general_facts: Mapping[str, str], unwanted_facts: Mapping[str, str]
 ) -> tuple[str, tuple[Span, ...]]:
-    """Fill {field} with a general fact and [field] with an unwanted one.
-
-    Returns:
-        The text, and the spans of the unwanted facts in it.
-    """
+    """Fill {field} with a general fact, [field] with an unwanted one; return text and spans."""
     text = ""
     spans = []
     # The parts alternate: text with {fields}, name of an unwanted field, text, ..., text.

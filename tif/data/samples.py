@@ -11,11 +11,7 @@ from collections.abc import Iterable, Mapping
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Span:
-    """Character offsets into a sample's answer: Unicode code points, `end` exclusive.
-
-    Raises:
-        ValueError: If the span is empty or starts before 0.
-    """
+    """Character offsets into a sample's answer: Unicode code points, `end` exclusive."""
 
     start: int
     end: int
@@ -32,16 +28,11 @@ class Sample:
     Attributes:
         id: stable name, unique within its benchmark; records are keyed by it.
         prompt: the bare question; `data.encoding` puts it into the template. "" for a document.
-        answer: the text that is scored, trained on and forgotten.
-        unwanted: sorted spans of unwanted words in `answer`. Empty: nothing is unwanted. None: not
-            identified yet.
-        paraphrased_prompt, paraphrased_answer: the same fact in other words, where the benchmark
-            has it.
+        answer: the text that is scored, trained on and forgotten; not empty.
+        unwanted: sorted spans of unwanted words in `answer`. None: not identified yet.
+        paraphrased_prompt, paraphrased_answer: the same fact in other words, if the data has it.
         perturbed_answers: wrong answers of the same form (for TOFU's truth ratio), or the wrong
             options of a control question.
-
-    Raises:
-        ValueError: If the answer is empty or a span ends after it.
     """
 
     id: str
@@ -57,9 +48,9 @@ class Sample:
             raise ValueError(f"sample {self.id}: the answer is empty")
         for span in self.unwanted or ():
             if span.end > len(self.answer):
+                place, length = f"{span.start}:{span.end}", len(self.answer)
                 raise ValueError(
-                    f"sample {self.id}: span {span.start}:{span.end} ends after the answer "
-                    f"({len(self.answer)} characters)"
+                    f"sample {self.id}: span {place} ends after the answer ({length} characters)"
                 )
 
 
@@ -100,9 +91,9 @@ class Benchmark:
         retain: samples to keep. Unlearning draws from them; the retain model is trained on them.
         sets: evaluation sets by name (forget, retain, real_authors, world_facts; MUSE has others),
             in the order of evaluation.
-        background: further samples that the target and retain models are trained on and that
-            unlearning does not draw from: MUSE's second retain part; the controls of `fictitious`,
-            because a model built from scratch has read nothing.
+        background: further samples that target and retain models read, and unlearning does not
+            draw from: MUSE's second retain part; the controls of `fictitious`, because a model
+            built from scratch has read nothing.
         tasks: by set, how its samples are asked where the configuration does not say.
     """
 
@@ -115,10 +106,7 @@ class Benchmark:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """Return 16 hex digits that depend on ids and texts of the samples, not on their spans.
-
-    Equal fingerprints mean the same questions in the same order.
-    """
+    """Return 16 hex digits of the samples' ids and texts in order; spans do not count."""
     digest = hashlib.sha256()
     for s in samples:
         paraphrase = (s.paraphrased_prompt, s.paraphrased_answer)

@@ -24,17 +24,13 @@ TASKS = {"verbmem": VERBMEM, "knowmem": Task(stops=STOPS), "privleak": Task(new_
 def read_texts(path: str) -> Benchmark:
     """Read a forget file, or a folder with a forget, a retain and a holdout file.
 
+    A single file is the forget set; a folder has forget.* and optionally retain.* and holdout.*.
     A file is a .txt (one document), a .jsonl (one row a line) or a .json (a list of rows). A row
     is a text, {"text": ...} or {"question": ..., "answer": ...}; "prompt" may stand for
     "question". A document becomes a sample without a prompt.
 
-    Args:
-        path: a file, which is the forget set; or a folder with forget.* and optionally retain.*
-            and holdout.*.
-
     Raises:
-        ValueError: For a missing or empty file, two files of one set or a row of another form; one
-            line that names it.
+        ValueError: For a missing or empty file, two files of one set or a row of another form.
     """
     place = Path(path).expanduser()
     retain: tuple[Sample, ...] = ()

@@ -31,11 +31,7 @@ def convert_log(content: Mapping[str, Any], path: Path) -> Evaluation:
 
     Rows of the first are a dict keyed by the question's index (locuslab/tofu) or a list (NPO, the
     TIF release). Such a file does not name the model or its protocol, and nothing is guessed: the
-    model is named after the file.
-
-    Raises:
-        ValueError: If a task lacks a column, its columns have different rows, or a value is of the
-            wrong kind; one line that names file, task, column and row.
+    model is named after the file. A ValueError names file, task, column and row.
     """
     for prefix in PREFIXES:
         if f"{prefix}_Q_A_Prob" in content or f"{prefix}_Q_A_ROUGE" in content:
@@ -121,9 +117,6 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
 
     The file has no token counts and no model family, so a retain log of another family is not
     noticed. A log that kept only the truth ratios cannot be read: its questions are unknown.
-
-    Raises:
-        ValueError: If a metric of a set that is in the file is missing, or as `convert_log`.
     """
     sets = {}
     for prefix, name in PREFIXES.items():

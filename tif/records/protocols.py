@@ -42,9 +42,9 @@ class Protocol:
     questions: int | None
     max_tokens: int
     end_after_cut: bool
-    max_new_tokens: int
     prompt_counts: bool
     answer_tag: str
+    max_new_tokens: int = 200
     straddling: str = "prompt"
     decoding: str = "greedy"
     truth_ratio: str = "geometric"
@@ -53,21 +53,9 @@ class Protocol:
 
 
 LEGACY_TOFU = Protocol(
-    "legacy-tofu",
-    questions=300,
-    max_tokens=200,
-    end_after_cut=False,
-    max_new_tokens=200,
-    prompt_counts=True,
-    answer_tag="answer",
+    "legacy-tofu", 300, 200, end_after_cut=False, prompt_counts=True, answer_tag="answer"
 )
 OPEN_UNLEARNING = Protocol(
-    "open-unlearning",
-    questions=None,
-    max_tokens=512,
-    end_after_cut=True,
-    max_new_tokens=200,
-    prompt_counts=False,
-    answer_tag="prompt",
+    "open-unlearning", None, 512, end_after_cut=True, prompt_counts=False, answer_tag="prompt"
 )
 PROTOCOLS = {protocol.name: protocol for protocol in (LEGACY_TOFU, OPEN_UNLEARNING)}

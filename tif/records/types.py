@@ -13,9 +13,7 @@ PARAPHRASED = "_paraphrased"  # ending of the sets whose questions are asked in 
 
 @dataclasses.dataclass(frozen=True)
 class TokenStats:
-    """Numbers of each answer token of a text, in order, in nats.
-
-    The end token is there where the protocol scores it.
+    """Numbers of each answer token (with the end token where the protocol scores it), in nats.
 
     Attributes:
         logprob: log-probability of the token.
@@ -23,9 +21,6 @@ class TokenStats:
         mean: mean of log p over the vocabulary under p (minus the entropy); Min-K++'s mu.
         std: its standard deviation under p; Min-K++'s sigma.
         kl: KL(original || policy) of the token's distribution; None without an original.
-
-    Raises:
-        ValueError: If the columns have different lengths.
     """
 
     logprob: tuple[float, ...]
@@ -51,14 +46,10 @@ class Record:
         answer: the original answer.
         loss: mean negative log-likelihood of an answer token, in nats.
         tokens: number of answer tokens in that mean; None where a log does not say.
-        paraphrased_loss: the same for the paraphrased answer; None where there is none, then
-            `loss` is used.
-        perturbed_losses: the same for each wrong answer.
+        paraphrased_loss: of the paraphrased answer; None where there is none: then `loss` is used.
+        perturbed_losses: of each wrong answer.
         generated: greedy continuation of the prompt; None if nothing was generated.
         stats: the original answer token by token; None where a log does not have it.
-
-    Raises:
-        ValueError: If a loss is not finite or `tokens` is not positive.
     """
 
     id: str
@@ -72,12 +63,11 @@ class Record:
     stats: TokenStats | None = None
 
     def __post_init__(self) -> None:
-        losses = {"loss": self.loss, "paraphrased_loss": self.paraphrased_loss or 0.0}
-        for i, loss in enumerate(self.perturbed_losses):
-            losses[f"perturbed_losses/{i}"] = loss
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                raise ValueError(f"record {self.id}: {name} is {value}, want a finite number")
+        for name in ("loss", "paraphrased_loss", "perturbed_losses"):
+            value = getattr(self, name)
+            for loss in value if isinstance(value, tuple) else (value or 0.0,):
+                if not math.isfinite(loss):
+                    raise ValueError(f"record {self.id}: {name} is {loss}, want a finite number")
         if self.tokens is not None and self.tokens < 1:
             raise ValueError(f"record {self.id}: tokens is {self.tokens}, want at least 1")
 
@@ -90,9 +80,6 @@ class RecordSet:
         name: forget, retain, real_authors, world_facts or a set of MUSE.
         records: one per question, with unique ids.
         data: fingerprint of the samples they were made from; None = unknown.
-
-    Raises:
-        ValueError: If two records have the same id.
     """
 
     name: str

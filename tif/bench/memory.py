@@ -46,22 +46,21 @@ SHAPES = {
 SMALL_SHAPE = (256, 704, 4, 8, 4, 4096, False)  # of the model that is really trained
 COLUMNS = {
     "model": "{model}",
-    "training": "{way}",
+    "way": "{way}",
     "GPUs": "{gpus}",
-    "dtype": "{dtype}",
-    "GB on each": "{total_gb:.2f}",
+    "total": "{total_gb:.2f}",
     "weights": "{weights_gb:.2f}",
-    "gradients": "{gradients_gb:.2f}",
-    "optimizer": "{optimizer_gb:.2f}",
-    "activations": "{activations_gb:.2f}",
+    "grad.": "{gradients_gb:.2f}",
+    "AdamW": "{optimizer_gb:.2f}",
+    "act.": "{activations_gb:.2f}",
     "gathered": "{gathered_gb:.2f}",
     "measured": "{measured_gb:.2f}",
 }
 NOTE = (
-    "GB = 10^9 bytes. Weights and gradients have the dtype; LoRA's adapters have float32, the "
-    "linear layers of nf4 have 4 bits. Optimizer: AdamW's two moments. Activations: of the tokens "
-    "that are scored at once (data.max_tokens_per_batch), and a chunk of logits with its gradient. "
-    "Gathered: FSDP2's whole tensors."
+    "GB (10^9 bytes) on each GPU: weights, gradients, AdamW's two moments, activations, and the "
+    "whole tensors that FSDP2 gathers. Weights and gradients in model.dtype (the check: float32), "
+    "LoRA's adapters in float32, linear layers of nf4 in 4 bits. Activations of the tokens that "
+    "are scored at once (data.max_tokens_per_batch), and a chunk of logits with its gradient."
 )
 
 

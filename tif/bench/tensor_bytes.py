@@ -6,6 +6,7 @@ Called by what=memory.
 import contextlib
 import copy
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,7 @@ def measure_peak(model: torch.nn.Module, work: Callable[[], None]) -> float:
     storages = {}
     for tensor in (*model.parameters(), *model.buffers()):
         storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it prints that it starts and stops
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         work()

@@ -12,21 +12,21 @@ from tif.reports.run_folder import evaluation_rows, retain_row, training_rows
 
 QUALITY_UTILITY_PLOT = "quality_utility.png"
 LOSSES_PLOT = "losses.png"
-ABBREVIATIONS = ("lpl", "pl")  # names of loss terms that are written in capitals
 
 
 def write_plots(folder: Path) -> None:
     """Write quality_utility.png and losses.png to a run folder, where it has their numbers."""
     evaluations = [row for row in evaluation_rows(folder) if "forget/quality" in row]
     if evaluations:
-        plot_quality_utility(folder / QUALITY_UTILITY_PLOT, evaluations, retain_row(folder))
+        plot_run(folder / QUALITY_UTILITY_PLOT, evaluations, retain_row(folder))
     steps = training_rows(folder)
-    terms = _loss_terms(steps[0]) if steps else []
+    names = [name for name in steps[0] if name.startswith("train/")] if steps else []
+    terms = [name for name in names if name != "train/loss" and "/uw_" not in name]
     if terms:
         plot_losses(folder / LOSSES_PLOT, steps, terms)
 
 
-def plot_quality_utility(
+def plot_run(
     path: Path, evaluations: Sequence[Mapping[str, Any]], retain: Mapping[str, Any]
 ) -> None:
     """Draw a run's forget quality against its model utility, a point for each epoch."""
@@ -37,13 +37,12 @@ def plot_quality_utility(
     axes = figure.subplots()
     x = [row["utility/model"] for row in evaluations]
     y = [row["forget/quality"] for row in evaluations]
-    epochs = [row["epoch"] for row in evaluations]
     axes.plot(x, y, "-", color="0.7", zorder=1)
+    epochs = [row["epoch"] for row in evaluations]
     points = axes.scatter(x, y, c=epochs, cmap="viridis", zorder=2)
     figure.colorbar(points, label="epoch", ticks=MaxNLocator(integer=True))
-    units = "offset points"
-    axes.annotate("before", (x[0], y[0]), (-6, 6), textcoords=units, ha="right")
-    axes.annotate("after", (x[-1], y[-1]), (6, -14), textcoords=units)
+    axes.annotate("before", (x[0], y[0]), (-6, 6), textcoords="offset points", ha="right")
+    axes.annotate("after", (x[-1], y[-1]), (6, -14), textcoords="offset points")
     axes.margins(x=0.1)
     _style_quality_axes(axes, retain.get("utility/model"))
     # Outside the axes, so that it never covers a point.
@@ -60,7 +59,7 @@ def plot_losses(path: Path, steps: Sequence[Mapping[str, Any]], terms: Sequence[
     for axes, term in zip(column, terms, strict=True):
         axes.plot([row["step"] for row in steps], [row[term] for row in steps])
         name = term.removeprefix("train/")
-        axes.set_ylabel(name.upper() if name in ABBREVIATIONS else name)
+        axes.set_ylabel(name.upper() if name in ("lpl", "pl") else name)
         axes.grid(alpha=0.3)
     column[-1].set_xlabel("optimizer step")
     figure.savefig(path, dpi=150)
@@ -83,26 +82,21 @@ def plot_sweep(path: Path, results: Mapping[str, Any]) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     for i, (name, run) in enumerate(runs.items()):
-        style = {"color": colormaps["tab20"](i % 20), "fmt": "osD^v<>P"[i // 20 % 8]}
-        _draw_run(axes, run["best"], label=name, markerfacecolor=style["color"], **style)
-        _draw_run(axes, run["last"], label=None, markerfacecolor="none", **style)
+        color, marker = colormaps["tab20"](i % 20), "osD^v<>P"[i // 20 % 8]
+        for epoch, face, label in (("best", color, name), ("last", "none", None)):
+            utility, quality = run[epoch]["utility/model"], run[epoch]["forget/quality"]
+            bars = None
+            if quality["sd"] is not None:
+                # A deviation larger than the mean would leave the logarithmic axis.
+                bars = [[min(quality["sd"], 0.9 * quality["mean"])], [quality["sd"]]]
+            axes.errorbar(
+                utility["mean"], quality["mean"], xerr=utility["sd"], yerr=bars, fmt=marker,
+                color=color, markerfacecolor=face, elinewidth=0.8, label=label,
+            )  # fmt: skip
     _style_quality_axes(axes, results["retain_model"].get("utility/model"))
     axes.set_title("best epoch filled, last epoch hollow; bars: deviation over seeds", fontsize=9)
     figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=150)
-
-
-def _draw_run(axes: Any, metrics: Mapping[str, Any], **style: Any) -> None:
-    """Draw the mean over seeds as a point, the deviations as bars."""
-    utility, quality = metrics["utility/model"], metrics["forget/quality"]
-    bars = None
-    if quality["sd"] is not None:
-        # A deviation larger than the mean would leave the logarithmic axis.
-        down = min(quality["sd"], 0.9 * quality["mean"])
-        bars = [[down], [quality["sd"]]]
-    axes.errorbar(
-        utility["mean"], quality["mean"], xerr=utility["sd"], yerr=bars, elinewidth=0.8, **style
-    )
 
 
 def _style_quality_axes(axes: Any, retain_utility: float | None) -> None:
@@ -116,9 +110,3 @@ def _style_quality_axes(axes: Any, retain_utility: float | None) -> None:
     axes.set_xlabel("model utility")
     axes.set_ylabel("forget quality (KS p-value)")
     axes.grid(alpha=0.3)
-
-
-def _loss_terms(row: Mapping[str, Any]) -> list[str]:
-    """Return the loss terms in a training row, without the total and the logged UW changes."""
-    terms = [name for name in row if name.startswith("train/") and name != "train/loss"]
-    return [name for name in terms if "/uw_" not in name]

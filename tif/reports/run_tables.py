@@ -1,4 +1,4 @@
-"""What a run shows at its end: a table of metrics and a table of answers before and after.
+"""What a run shows at its end: tables of metrics and answers, and the exported model's card.
 
 Called by `training.run` and `python -m tif.report`. Everything is read from the run folder.
 """
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tif.records import files as records
-from tif.reports.columns import COLUMNS, columns_of, format_interval, format_number
+from tif.reports.columns import columns_of, format_interval, format_number
 from tif.reports.run_folder import eval_section, evaluation_rows, retain_row
 from tif.utils.terminal import console
 
@@ -34,16 +34,9 @@ def show_run(folder: Path) -> None:
 
 
 def metrics_table(evaluations: Sequence[dict[str, Any]], retain: dict[str, Any]) -> Table:
-    """Return a table with a row for each evaluated epoch, and a last row for the retain model.
-
-    Args:
-        evaluations: rows of metrics.jsonl.
-        retain: the retain model's metrics; empty leaves its row out.
-    """
-    table = Table(
-        title="Forget quality against the retain model, "
-        "utility over retain set, real authors, world facts"
-    )
+    """Return a table with a row for each evaluation, and one for the retain model if not empty."""
+    compared = "Forget quality against the retain model"
+    table = Table(title=f"{compared}, utility over retain set, real authors, world facts")
     table.add_column("epoch", min_width=len("before"))
     columns = columns_of(evaluations)
     for title in columns.values():
@@ -64,12 +57,10 @@ def intervals_line(folder: Path) -> str:
         return ""
     intervals = json.loads(path.read_text(encoding="utf-8")).get("intervals", {})
     parts = []
-    for metric, title in COLUMNS.items():
-        if metric in intervals:
-            parts.append(f"{title.rstrip(' ↑↓→0')} {format_interval(intervals[metric])}")
-    if not parts:
-        return ""
-    return f"95 % intervals of the last epoch, over questions: {', '.join(parts)}"
+    for metric, title in columns_of([intervals]).items():
+        parts.append(f"{title.rstrip(' ↑↓→0')} {format_interval(intervals[metric])}")
+    title = "95 % intervals of the last epoch, over questions"
+    return f"{title}: {', '.join(parts)}" if parts else ""
 
 
 def generations_table(folder: Path, first: int, last: int) -> Table:
@@ -94,3 +85,23 @@ def spread_indices(total: int, count: int) -> list[int]:
     """Return `count` indices spread evenly over `total` items, or all of fewer items."""
     count = min(count, total)
     return [i * total // count for i in range(count)]
+
+
+def model_card(folder: Path) -> str:
+    """Return the exported model's README.md: what made it, and its metrics at each epoch."""
+    env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
+    lines = [
+        "---", "library_name: transformers", "tags: [machine-unlearning]", "---",
+        f"# {folder.name}", "",
+        f"Made by tif {env['tif']} (commit {env['commit']}) with the configuration in "
+        "`../config.yaml`.", "",
+    ]  # fmt: skip
+    evaluations = evaluation_rows(folder)
+    if evaluations:
+        metrics = list(columns_of(evaluations))
+        lines.append("| epoch | " + " | ".join(metrics) + " |")
+        lines.append("|---" * (len(metrics) + 1) + "|")
+        for row in evaluations:
+            values = " | ".join(format_number(row.get(metric)) for metric in metrics)
+            lines.append(f"| {row['epoch']} | {values} |")
+    return "\n".join(lines) + "\n"

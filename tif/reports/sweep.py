@@ -5,7 +5,7 @@ Called by `tif.sweep`. Written as results.json, table.md and quality_utility.png
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ MAIN_METRICS = (("forget/quality", "utility/model"), ("muse/privleak", "muse/kno
 def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """Return the metrics of each run at its best and its last epoch, over its seeds.
 
-    The best epoch has the highest score (`metrics.overall.overall_score`). Epoch 0, the model before
+    The best epoch has the highest `metrics.overall.overall_score`. Epoch 0, the model before
     training, is never the best.
 
     Args:
@@ -46,15 +46,16 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     for name, seed_folders in folders.items():
         best, last = [], []
         for folder in seed_folders:
-            evaluations = evaluation_rows(folder)
-            before += [row for row in evaluations if row["epoch"] == 0]
-            retain.append(retain_row(folder))
-            trained = [_with_score(row) for row in evaluations if row["epoch"] > 0]
+            rows = evaluation_rows(folder)
+            before += [row for row in rows if row["epoch"] == 0]
+            trained = [row for row in rows if row["epoch"] > 0]
+            trained = [{**row, SCORE: overall.overall_score(row) or 0.0} for row in trained]
             if trained:
                 best.append(max(trained, key=lambda row: row[SCORE]))
                 last.append(trained[-1])
+            if retain_row(folder):
+                retain.append(retain_row(folder))
         runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
-    retain = [row for row in retain if row]
     return {"runs": runs, "before": _means(before), "retain_model": _means(retain)}
 
 
@@ -82,8 +83,7 @@ def show_results(folder: Path) -> None:
     # Names are never folded, also not in a narrow terminal or in a job's log; numbers are.
     table.add_column(header[0], min_width=max(len(line[0]) for line in lines), overflow="fold")
     for column in header[1:]:
-        two_words_a_line = "\n".join(column.split(" ", 2))
-        table.add_column(two_words_a_line, justify="right", overflow="fold")
+        table.add_column("\n".join(column.split(" ", 2)), justify="right", overflow="fold")
     for line in lines:
         table.add_row(*map(escape, line))
     console.print(table)
@@ -96,21 +96,16 @@ def short_table(results: Mapping[str, Any]) -> list[list[str]]:
     The lines fit a terminal of 80 columns.
     """
     columns = _columns(results)
-    metrics = _main_metrics(columns)
-    header = ["run"]
+    measured = [pair for pair in MAIN_METRICS if set(pair) <= columns.keys()]
+    metrics = measured[0] if measured else tuple(columns)[:2]
+    lines = [["run"]]
     for epoch in EPOCHS:
-        header += [f"{epoch}: {columns[metric]}" for metric in metrics]
-    lines = [header]
+        lines[0] += [f"{epoch}: {columns[metric]}" for metric in metrics]
     for name, run in _ranked(results):
-        cells = [name]
+        lines.append([name])
         for epoch in EPOCHS:
-            cells += [_cell(run[epoch].get(metric)) for metric in metrics]
-        lines.append(cells)
-    for key, label in MODELS.items():
-        if results[key]:
-            values = [format_number(results[key].get(metric)) for metric in metrics]
-            lines.append([label, *["-"] * len(metrics), *values])
-    return lines
+            lines[-1] += [_cell(run[epoch].get(metric)) for metric in metrics]
+    return lines + _model_lines(results, metrics, ["-"] * len(metrics))
 
 
 def full_table(results: Mapping[str, Any]) -> list[list[str]]:
@@ -119,34 +114,39 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     lines = [["run", "epoch", "seeds", *columns.values()]]
     for name, run in _ranked(results):
         for epoch in EPOCHS:
+            label = epoch
+            if "epoch" in run[epoch]:  # the epoch's number for each seed: "best (2/1)"
+                numbers = "/".join(f"{number:g}" for number in run[epoch]["epoch"]["values"])
+                label = f"{epoch} ({numbers})"
             cells = [_cell(run[epoch].get(metric)) for metric in columns]
-            lines.append([name, _epoch_label(epoch, run[epoch]), str(run["seeds"]), *cells])
+            lines.append([name, label, str(run["seeds"]), *cells])
+    return lines + _model_lines(results, columns, ["-", "-"])
+
+
+def _model_lines(
+    results: Mapping[str, Any], metrics: Iterable[str], blanks: Sequence[str]
+) -> list[list[str]]:
+    """Return the lines of the model before training and of the retain model."""
+    lines = []
     for key, label in MODELS.items():
         if results[key]:
-            values = [format_number(results[key].get(metric)) for metric in columns]
-            lines.append([label, "-", "-", *values])
+            values = [format_number(results[key].get(metric)) for metric in metrics]
+            lines.append([label, *blanks, *values])
     return lines
-
-
-def _with_score(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row with its score; 0 where the row lacks what the score is made from."""
-    return {**row, SCORE: overall.overall_score(row) or 0.0}
 
 
 def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean, sample deviation and values of each shown metric that all rows have."""
     summary: dict[str, Any] = {}
     for metric in ("epoch", SCORE, *COLUMNS):
-        present = [float(row[metric]) for row in rows if row.get(metric) is not None]
-        if present and len(present) == len(rows):
-            deviation = statistics.stdev(present) if len(present) > 1 else None
-            mean = statistics.fmean(present)
-            summary[metric] = {"mean": mean, "sd": deviation, "values": present}
+        values = [float(row[metric]) for row in rows if row.get(metric) is not None]
+        if values and len(values) == len(rows):
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            summary[metric] = {"mean": statistics.fmean(values), "sd": deviation, "values": values}
     return summary
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the mean of each shown metric that all rows have."""
     return {metric: values["mean"] for metric, values in _statistics(rows).items()}
 
 
@@ -158,14 +158,6 @@ def _columns(results: Mapping[str, Any]) -> dict[str, str]:
     return columns_of(rows)
 
 
-def _main_metrics(columns: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the two metrics of the short table: one of forgetting, one of usefulness."""
-    for pair in MAIN_METRICS:
-        if set(pair) <= columns.keys():
-            return pair
-    return tuple(columns)[:2]
-
-
 def _ranked(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return (name, run), the highest mean score of the best epochs first."""
 
@@ -174,14 +166,6 @@ def _ranked(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
         return best[SCORE]["mean"] if SCORE in best else -1.0  # no evaluation: below all others
 
     return sorted(results["runs"].items(), key=score, reverse=True)
-
-
-def _epoch_label(name: str, metrics: Mapping[str, Any]) -> str:
-    """Return "best (2/1)": the numbers of the epochs, seed by seed."""
-    if "epoch" not in metrics:
-        return name
-    numbers = "/".join(f"{number:g}" for number in metrics["epoch"]["values"])
-    return f"{name} ({numbers})"
 
 
 def _cell(value: Mapping[str, Any] | None) -> str:
@@ -197,6 +181,5 @@ def _cell(value: Mapping[str, Any] | None) -> str:
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; the first line is its header."""
-    header, *body = lines
-    rows = [header, ["---"] * len(header), *body]
+    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)

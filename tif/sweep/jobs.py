@@ -16,19 +16,16 @@ from tif.utils.terminal import console, progress_bar
 
 
 def run_in_processes(name: str, configs: Sequence[Config], words: Sequence[str], jobs: int) -> int:
-    """Make all runs of a sweep, `jobs` at a time, and print how each of them ended.
+    """Make all runs of a sweep, print how each ended, and return the largest exit code.
 
-    The output of a run goes to <run.folder>/<sweep>/log/<number>.txt.
+    The output of a run goes to <run.folder>/<sweep>/log/<number>.txt. The processes share the
+    cores. Each has a GPU of its own; where there are fewer GPUs than jobs, several jobs share one.
 
     Args:
         name: of the sweep.
         configs: of its runs, by number.
         words: of the command, without options.
-        jobs: processes at a time. They share the cores. Each has a GPU of its own; where there
-            are fewer GPUs than jobs, several jobs share one.
-
-    Returns:
-        The largest exit code of the runs.
+        jobs: processes at a time.
     """
     log_folder = Path(configs[0].run.folder) / name / "log"
     log_folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +37,7 @@ def run_in_processes(name: str, configs: Sequence[Config], words: Sequence[str],
         command = [sys.executable, "-m", "tif.sweep", *words, "--index", str(number)]
         slot = free_slots.get()
         try:
-            with _log_file(log_folder, number).open("w", encoding="utf-8") as log:
+            with (log_folder / f"{number}.txt").open("w", encoding="utf-8") as log:
                 env = _environment(slot, jobs)
                 code = subprocess.call(command, stdout=log, stderr=log, env=env)
         finally:
@@ -57,14 +54,10 @@ def run_in_processes(name: str, configs: Sequence[Config], words: Sequence[str],
             progress.advance()
             outcome = "done"
             if code != 0:
-                log_file = _log_file(log_folder, number)
+                log_file = log_folder / f"{number}.txt"
                 outcome = f"failed, exit code {code}: {_last_line(log_file)} ({log_file})"
             console.print(f"{configs[number].run.name}: {outcome}", soft_wrap=True, markup=False)
     return largest_code
-
-
-def _log_file(folder: Path, number: int) -> Path:
-    return folder / f"{number}.txt"
 
 
 def _environment(slot: int, jobs: int) -> dict[str, str]:

@@ -51,12 +51,11 @@ def run_in_order(sweep: Sweep, configs: Sequence[Config], runs: Sequence[SweepRu
     """Make the runs or stages that are not there yet, and the sweep's results after each run.
 
     Args:
-        sweep: that the runs belong to.
+        sweep, runs: the results show all runs of the sweep together.
         configs: of the runs or stages to make.
-        runs: all runs of the sweep; the results show them together.
 
     Returns:
-        The exit code: the first one of a run that failed, else 0.
+        The exit code of the first run that failed, else 0.
     """
     exit_code = 0
     try:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from tif.data.encoding import Encoder
 from tif.metrics import overall
 from tif.models import export
-from tif.reports.model_card import model_card
+from tif.reports.run_tables import model_card
 from tif.training.callbacks.evaluation import EvaluationListener
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule

@@ -4,6 +4,7 @@ Called by `identify` of this room. `contrastive` uses the same word scores, of t
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -107,7 +108,7 @@ class WordScorer:
         start = []
         if self.start_token is not None and tokens.ids[:1] != [self.start_token]:
             start = [self.start_token]
-        logprobs = {t: self.uniform_logprob for positions in pieces for t in positions}
+        logprobs = dict.fromkeys(itertools.chain.from_iterable(pieces), self.uniform_logprob)
         return _Question([*start, *tokens.ids], len(start), pieces, logprobs)
 
     def _fill_logprobs(self, questions: list[_Question], numbers: list[int]) -> None:

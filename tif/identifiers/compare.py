@@ -85,7 +85,7 @@ def compare_files(
     """
     names = _short_names([str(path) for path in paths])
     samples = dict(zip(names, _read_shared_samples([str(path) for path in paths]), strict=True))
-    units = {name: count_units(own, find_units) for name, own in samples.items()}
+    units = {name: count_units(samples[name], find_units) for name in names}
     is_gold = [_is_gold(path) for path in paths]
     gold = names[is_gold.index(True)] if True in is_gold else None
     scores: dict[str, dict[str, float | None]] = {}

@@ -37,12 +37,7 @@ def list_stages(identifier: Identifier, stages: Sequence[str]) -> tuple[str, ...
 
 
 def with_stage_models(identifier: Identifier, stages: Mapping[str, Path]) -> Identifier:
-    """Return a complete identifier with stage names replaced by the folders of their models.
-
-    Args:
-        identifier: see `complete_identifier`.
-        stages: run folders of the stages, by name.
-    """
+    """Return a complete identifier with names of `stages` replaced by their models' folders."""
     kind = identifier.kind
     section: Any = getattr(identifier, kind, None)
     folders = {}
@@ -60,13 +55,8 @@ def identify_once(
 ) -> tuple[Sample, ...]:
     """Return the samples with their unwanted spans, read from a span file if there is one.
 
-    Safe when several processes call at once: one makes the file, the others read it.
-
-    Args:
-        identifier: section `identifier`; its models are folders or hub names, no stages.
-        samples: the forget samples.
-        template: `data.template`.
-        folder: of the span files.
+    Safe when several processes call at once: one makes the file, the others read it. The
+    identifier's models are folders or hub names, no stages. `folder` holds the span files.
 
     Raises:
         ConfigError: If the identifier cannot do its work (no server, no money left): one line.
@@ -85,9 +75,8 @@ def identify_once(
                 identified = identifiers.identify(identifier, samples, template)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
-            span_file.write_spans(
-                path, identified, identifiers.describe_settings(identifier, template)
-            )
+            settings = identifiers.describe_settings(identifier, template)
+            span_file.write_spans(path, identified, settings)
         return span_file.attach_spans(path, samples)
 
 

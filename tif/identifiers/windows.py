@@ -169,7 +169,7 @@ def label_words(
     WINDOWS_AT_ONCE windows are in memory at a time. `description` stands beside the progress bar,
     which counts words.
     """
-    total = sum(1 for sample in samples for _ in find_words(sample.answer, rule))
+    total = sum(_count_words(sample.answer, rule) for sample in samples)
     start, decided = time.monotonic(), 0
     with progress_bar(description, total) as line:
 
@@ -184,6 +184,10 @@ def label_words(
     for sample, spans in zip(samples, unwanted, strict=True):
         identified.append(dataclasses.replace(sample, unwanted=tuple(spans)))
     return tuple(identified)
+
+
+def _count_words(text: str, rule: str) -> int:
+    return sum(1 for _ in find_words(text, rule))
 
 
 def _collect_unwanted(

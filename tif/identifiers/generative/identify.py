@@ -127,9 +127,12 @@ def label_samples(
     with ReplyCache(cache_folder) as cache:
         cached = sum(job.key in cache.words for job in jobs)
         outcome = _ask(settings, jobs, cache)
-        results = []
-        for sample, own_passages in zip(samples, passages, strict=True):
-            results.append(_label_sample(settings, sample, own_passages, cache, outcome))
+        results: list[_Result] = []
+        missing: list[tuple[str, str]] = []
+        for sample, passages_of_sample in zip(samples, passages, strict=True):
+            result = _label_sample(settings, sample, passages_of_sample, cache, outcome)
+            results.append(result)
+            missing += [(sample.id, string) for string in result.missing]
         total_cost = replies.sum_cost(settings, jobs, cache)
     agreements = [result.agreement for result in results if not result.failed]
     report = Report(
@@ -139,7 +142,7 @@ def label_samples(
         tokens=outcome.tokens,
         cost=_price(settings, outcome.tokens),
         total_cost=total_cost,
-        missing=tuple((r.sample.id, string) for r in results for string in r.missing),
+        missing=tuple(missing),
         empty=tuple(r.sample.id for r in results if r.sample.unwanted == ()),
         failed={r.sample.id: r.failed for r in results if r.failed},
         agreement=statistics.fmean(agreements) if settings.votes > 1 and agreements else None,

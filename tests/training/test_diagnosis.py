@@ -12,14 +12,16 @@ import pytest
 from tests.support import killed_processes
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
+from tif.config import load as config
 from tif.config.schema import Model
-from tif.data.samples import Sample, Span
+from tif.data.samples import Benchmark, Sample, Span
 from tif.models import export
 from tif.models import load as models
 from tif.training.callbacks.diagnosis import CONTROLS, Diagnosis
 from tif.training.callbacks.evaluation import HEADLINE
 from tif.training.callbacks.exports import KeepBest
 from tif.training.callbacks.loggers import MetricsLogger
+from tif.training.plan import Plan
 
 SAMPLES = (
     Sample("a", "?", "one two three four", unwanted=(Span(0, 7),)),
@@ -43,10 +45,12 @@ def trainer():
     return types.SimpleNamespace(should_stop=False, is_global_zero=True)
 
 
-def diagnose(rows, values, stop_on=(), kind="gold", forget=None, gold=None, epoch=2):
+def diagnose(rows, values, stop_on=(), kind="gold", forget=SAMPLES, gold=None, epoch=2):
     """Return the failures that an evaluation's row gets, and whether the training ends."""
     training, values = trainer(), dict(values)
-    callback = Diagnosis(Log(rows), stop_on, 2, kind, forget, gold)
+    words = [f"identifier.kind={kind}", f"eval.stop_on=[{','.join(stop_on)}]"]
+    plan = Plan(config.load(["quickstart.yaml", *SMALL, *words]), Benchmark("", forget, (), {}))
+    callback = Diagnosis(plan, Log(rows), gold)
     callback.on_evaluation(training, None, epoch, values)
     failures = {k: v for k, v in values.items() if k.startswith("failure/")}
     return failures, training.should_stop
@@ -69,7 +73,9 @@ def test_a_run_that_a_failure_had_ended_ends_again_when_it_is_resumed():
     rows = [*START, {"epoch": 1, "failure/collapse": 0.1}]
     for stop_on, ends in ((["collapse"], True), (["over_forgetting"], False), ([], False)):
         training = trainer()
-        Diagnosis(Log(rows), stop_on, 2, "gold", None, None).on_train_start(training, None)
+        words = ["quickstart.yaml", f"eval.stop_on=[{','.join(stop_on)}]"]
+        plan = Plan(config.load(words), None)
+        Diagnosis(plan, Log(rows), None).on_train_start(training, None)
         assert training.should_stop is ends
 
 
@@ -104,7 +110,8 @@ def is_kept(monkeypatch, tmp_path):
     def run(rows, epoch, score):
         written.clear()
         encoder = types.SimpleNamespace(tokenizer=None)
-        best = KeepBest(Log(rows), "score", 5, tmp_path, encoder, True)
+        plan = Plan(config.load(["quickstart.yaml", "trainer.max_epochs=5"]), None)
+        best = KeepBest(plan, Log(rows), tmp_path, encoder)
         values = {} if score is None else {"eval/score": score}
         best.on_evaluation(trainer(), module, epoch, values)
         return written == ["model_best"]

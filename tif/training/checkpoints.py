@@ -29,9 +29,7 @@ import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from tif.data.encoding import Batch
 from tif.utils import distributed
 from tif.utils.files import os_errors_naming, sync_folder, write_text
 
@@ -40,20 +38,15 @@ SIZES = "sizes.json"  # in a checkpoint that is a folder of shards: the size of 
 
 
 class Preempted(Exception):
-    """The run was asked to stop and can go on later.
-
-    Attributes:
-        signal: the signal that asked.
-        step: optimizer steps that are done.
-    """
+    """The run was asked to stop by `signal` after `step` optimizer steps, and can go on later."""
 
     def __init__(self, number: int, step: int) -> None:
         super().__init__(number, step)
         self.signal, self.step = signal.Signals(number), step
 
     def __str__(self) -> str:
-        name, step = self.signal.name, self.step
-        return f"stopped by {name} at step {step}; the same command goes on from there"
+        where = f"stopped by {self.signal.name} at step {self.step}"
+        return f"{where}; the same command goes on from there"
 
 
 class Checkpoints(Callback):
@@ -77,11 +70,11 @@ class Checkpoints(Callback):
         self._stops_before_next_step = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch's data; part of each checkpoint."""
+        """Return the place in the epoch's data."""
         return {"batches": self._batches_done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the place in the epoch's data from a checkpoint."""
+        """Take over the place in the epoch's data."""
         self._batches_done = state["batches"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -100,20 +93,19 @@ class Checkpoints(Callback):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._received_signal = number
-        # In an evaluation or the export the last step is on the disk already.
-        if not self._is_in_step:
+        if not self._is_in_step:  # in an evaluation or the export: the last step is on the disk
             self._stop()
 
     def _stop(self) -> None:
         raise Preempted(self._received_signal or signal.SIGTERM, self._trainer.global_step)
 
     def _is_asked_to_stop(self, trainer: L.Trainer) -> bool:
-        """Return whether any process got a signal; the same answer in all processes."""
+        """Return in all processes whether any of them got a signal."""
         has_signal = self._received_signal is not None
         return bool(trainer.strategy.reduce_boolean_decision(has_signal, all=False))
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Name the last step's checkpoint, whose row is written now, and stop if asked to."""
         self._is_in_step = True
@@ -122,12 +114,7 @@ class Checkpoints(Callback):
             self._stop()
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Batch,
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save within the epoch, if a signal or `every` asks for it."""
         batches_done = batch_idx + 1
@@ -183,17 +170,13 @@ class Checkpoints(Callback):
 
 
 class StepSeeds(Callback):
-    """Seed torch for each step from (seed, epoch, batch, process): dropout repeats after a stop.
-
-    Args:
-        seed: `run.seed`.
-    """
+    """Seed torch for each step from (seed, epoch, batch, process): dropout repeats after a stop."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Seed the step."""
         owner = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
@@ -206,11 +189,7 @@ class DirectCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint file.
-
-        Raises:
-            OSError: If the disk is full or gone.
-        """
+        """Write a checkpoint file; OSError where the disk is full or gone."""
         try:
             with Path(path).open("wb") as file:
                 torch.save(checkpoint, file)
@@ -224,11 +203,8 @@ class DirectCheckpointIO(TorchCheckpointIO):
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, the newest first; unfinished ones are left out."""
-
-    def age(path: Path) -> tuple[int, str]:
-        return steps_done(path), path.name
-
-    return sorted(folder.glob("epoch=*-step=*.ckpt"), key=age, reverse=True)
+    paths = sorted(folder.glob("epoch=*-step=*.ckpt"), reverse=True)
+    return sorted(paths, key=steps_done, reverse=True)
 
 
 def steps_done(checkpoint: Path) -> int:
@@ -237,10 +213,7 @@ def steps_done(checkpoint: Path) -> int:
 
 
 def is_intact(checkpoint: Path) -> bool:
-    """Return whether all of a checkpoint is there.
-
-    A file has a checksum for each tensor (torch.save writes them); shards have their sizes.
-    """
+    """Return whether all of a checkpoint is there, by checksums of a file, sizes of shards."""
     try:
         if checkpoint.is_dir():
             sizes = json.loads((checkpoint / SIZES).read_text(encoding="utf-8"))

@@ -35,33 +35,30 @@ def trainer_arguments(settings: TrainerKeys) -> dict[str, Any]:
     return arguments
 
 
-def count_processes(settings: TrainerKeys) -> int:
-    """Return the number of processes of section `trainer`; ConfigError if Lightning refuses it."""
-    arguments = trainer_arguments(settings)
+def check_trainer_and_loss(
+    trainer: TrainerKeys, loss: Loss, data: Data, reference: str
+) -> None:
+    """Raise ConfigError if Lightning refuses section `trainer`, or the loss cannot be computed.
+
+    Args:
+        trainer, loss, data: the sections.
+        reference: `model.reference`.
+    """
+    arguments = trainer_arguments(trainer)
     arguments |= {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
-        trainer = L.Trainer(**arguments, plugins=distributed.lightning_plugins())
+        processes = L.Trainer(**arguments, plugins=distributed.lightning_plugins()).world_size
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {one_line(error)}") from None
-    return trainer.world_size
-
-
-def check_parts(loss: Loss, data: Data, processes: int) -> None:
-    """Raise ConfigError if a batch has to be divided and the loss needs all of it at once."""
     key, budget = losses.whole_batch_key(loss), data.max_tokens_per_batch
-    if key is None or (not budget and processes == 1):
-        return
-    divided_by = f"data.max_tokens_per_batch={budget}" if budget else f"{processes} processes"
-    name, value = key.split("=")
-    raise ConfigError(
-        f"{name}: {value} looks at all samples of a batch together, which cannot be shared out for "
-        f"{divided_by}; want another, or one process and null"
-    )
-
-
-def check_reference(loss: Loss, train: str, reference: str) -> None:
-    """Raise ConfigError if `model.reference` does not serve the loss."""
-    if reference == "cached" and losses.required_reference(loss, train) == "model":
+    if key and (budget or processes > 1):
+        parts = f"data.max_tokens_per_batch={budget}" if budget else f"{processes} processes"
+        name, value = key.split("=")
+        raise ConfigError(
+            f"{name}: {value} looks at all samples of a batch together, which cannot be shared out "
+            f"for {parts}; want another, or one process and null"
+        )
+    if reference == "cached" and losses.required_reference(loss, data.train) == "model":
         raise ConfigError(
             "model.reference: cached scores of the forget samples do not serve loss.forget="
             f"{loss.forget} loss.retain={loss.retain}; want frozen or auto"

@@ -58,13 +58,19 @@ def plan_run(cfg: Config) -> Plan:
     """
     problems: list[str] = []
     plan = Plan(cfg, Benchmark("", (), (), {}))
-    steps = [_check_folder, _check_trainer_and_loss, _check_model, _read_evaluation_inputs]
+    with collect_problems(problems):
+        _check_folder(cfg)
+    with collect_problems(problems):
+        checks.check_trainer_and_loss(cfg.trainer, cfg.loss, cfg.data, cfg.model.reference)
+    if cfg.model.path not in cfg.stages:
+        with collect_problems(problems):
+            plan.family = models.check_model(cfg.model)
+            checks.check_tokenizer(cfg.model, cfg.data)
+    _read_evaluation_inputs(plan, problems)
     with collect_problems(problems):
         plan.benchmark = read_benchmark(cfg.data)
-        steps += [_identify_words, _check_samples]
-    for step in steps:
-        with collect_problems(problems):
-            step(plan)
+        _identify_words(plan)
+        checks.check_samples(plan.benchmark, cfg.data.train, cfg.loss)
     if not problems:  # stages share most keys: their problems would be the same
         problems += _plan_stages(plan)
     if not problems:
@@ -140,16 +146,17 @@ def check_identifier(cfg: Config) -> None:
     identifiers.check_models(identifier_of(cfg), leave_out=tuple(cfg.stages))
 
 
-def _check_folder(plan: Plan) -> None:
-    settings = plan.cfg.run
-    run_folders.check_run_folder(settings, config_text(plan.cfg))
+def _check_folder(cfg: Config) -> None:
+    """Check the run's folder and, if `run.resume` names a checkpoint, that of its run."""
+    settings = cfg.run
+    run_folders.check_run_folder(settings, config_text(cfg))
     if settings.resume in run_folders.NO_PATH:
         return
     checkpoint = Path(settings.resume).expanduser()
     run_folders.check_checkpoint(checkpoint)
     folder = checkpoint.parent.parent
     made_by = config.read(Config, [str(folder / run_folders.CONFIG)])
-    theirs, ours = _flat_keys(made_by), _flat_keys(plan.cfg)
+    theirs, ours = _flat_keys(made_by), _flat_keys(cfg)
     for key in {**theirs, **ours}:
         if theirs.get(key) != ours.get(key):
             raise ConfigError(
@@ -170,24 +177,9 @@ def _flat_keys(cfg: Config) -> dict[str, Any]:
     return flat
 
 
-def _check_trainer_and_loss(plan: Plan) -> None:
-    cfg = plan.cfg
-    processes = checks.count_processes(cfg.trainer)
-    checks.check_parts(cfg.loss, cfg.data, processes)
-    checks.check_reference(cfg.loss, cfg.data.train, cfg.model.reference)
-
-
-def _check_model(plan: Plan) -> None:
-    cfg = plan.cfg
-    if cfg.model.path not in cfg.stages:
-        plan.family = models.check_model(cfg.model)
-        checks.check_tokenizer(cfg.model, cfg.data)
-
-
-def _read_evaluation_inputs(plan: Plan) -> None:
+def _read_evaluation_inputs(plan: Plan, problems: list[str]) -> None:
     """Read the other benchmarks, the data of lm-eval's tasks and the retain model's records."""
     cfg, settings = plan.cfg, plan.cfg.eval
-    problems: list[str] = []
     with collect_problems(problems):
         if settings.enabled and settings.lm_eval_tasks():
             lm_eval_tasks.check_tasks(settings.lm_eval_tasks(), settings.lm_eval.folder)
@@ -203,8 +195,6 @@ def _read_evaluation_inputs(plan: Plan) -> None:
             wanted = "want the eval folder of a retain model's run or a stage's name"
             reason = f"{wanted} ({one_line(error)})"
             problems.append(f"eval.retain_records: {path}: {reason}")
-    if problems:
-        raise ConfigError("\n".join(problems))
 
 
 def _identify_words(plan: Plan) -> None:
@@ -215,10 +205,6 @@ def _identify_words(plan: Plan) -> None:
     if cfg.identifier.kind not in identifiers.COSTLY_KINDS:  # those load models: after all checks
         forget = identifiers.identify(cfg.identifier, plan.benchmark.forget)
         plan.benchmark = dataclasses.replace(plan.benchmark, forget=forget)
-
-
-def _check_samples(plan: Plan) -> None:
-    checks.check_samples(plan.benchmark, plan.cfg.data.train, plan.cfg.loss)
 
 
 def _plan_stages(plan: Plan) -> list[str]:

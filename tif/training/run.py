@@ -238,7 +238,7 @@ def make_callbacks(
     retain: records.Evaluation | None,
 ) -> list[Callback]:
     """Return what a run does beside its steps, in the order in which Lightning calls it."""
-    cfg, epochs, merge = plan.cfg, plan.cfg.trainer.max_epochs, plan.cfg.model.lora.merge
+    cfg = plan.cfg
     is_unlearning = cfg.data.train == "forget"
     every = cfg.run.checkpoint_every_n_steps
     # Checkpoints first: an epoch's checkpoint is written before the epoch is evaluated.
@@ -251,12 +251,10 @@ def make_callbacks(
         callbacks.append(PolicyEvaluation(plan, encoder, folder / "eval", retain, log))
         if is_unlearning:
             has_gold = wants_spans(cfg) and cfg.data.benchmark == "fictitious"
-            forget = plan.benchmark.forget if wants_spans(cfg) else None
             gold = read_benchmark(cfg.data).forget if has_gold else None
-            kind, stop_on = cfg.identifier.kind, cfg.eval.stop_on
-            callbacks.append(Diagnosis(log, stop_on, epochs, kind, forget, gold))
+            callbacks.append(Diagnosis(plan, log, gold))
         if cfg.run.export and cfg.eval.best != "none":
-            callbacks.append(KeepBest(log, cfg.eval.best, epochs, folder, encoder, merge))
+            callbacks.append(KeepBest(plan, log, folder, encoder))
     if cfg.run.export:
-        callbacks.append(Export(folder, encoder, merge))
+        callbacks.append(Export(folder, encoder, cfg.model.lora.merge))
     return callbacks

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
-from rich.markup import escape
 
 from tif.config.errors import ConfigError
 from tif.config.paths import check_writable
@@ -32,11 +31,7 @@ def claim_run_folder(settings: Run, config_text: str) -> Iterator[tuple[Path, Pa
     """Give a run its folder and the checkpoint that it goes on from; nobody else gets it inside.
 
     An unfinished run of the same configuration goes on (`run.resume=auto`), unless another process
-    makes it; otherwise a name in use gets -2, -3, ... `run.resume=<path>` is the run of that
-    checkpoint.
-
-    Raises:
-        ConfigError: If another process makes the checkpoint's run, or 10,000 names are in use.
+    makes it; otherwise a name in use gets -2, -3, ... `run.resume=<path>` is that checkpoint's run.
     """
     if settings.resume not in NO_PATH:
         checkpoint = Path(settings.resume).expanduser()
@@ -47,7 +42,9 @@ def claim_run_folder(settings: Run, config_text: str) -> Iterator[tuple[Path, Pa
         with lock:
             yield folder, checkpoint
         return
-    for folder in _candidate_folders(settings):
+    base = Path(settings.folder) / settings.name
+    numbered = (base.with_name(f"{base.name}-{number}") for number in range(2, 10_000))
+    for folder in (base, *numbered):
         if not is_usable(folder, settings, config_text):
             continue
         lock = _try_lock(folder)
@@ -60,15 +57,7 @@ def claim_run_folder(settings: Run, config_text: str) -> Iterator[tuple[Path, Pa
             if is_usable(folder, settings, config_text):
                 yield folder, find_newest_checkpoint(folder)
                 return
-    base = Path(settings.folder) / settings.name
     raise ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
-
-
-def _candidate_folders(settings: Run) -> Iterator[Path]:
-    base = Path(settings.folder) / settings.name
-    yield base
-    for number in range(2, 10_000):
-        yield base.with_name(f"{base.name}-{number}")
 
 
 def is_usable(folder: Path, settings: Run, config_text: str) -> bool:
@@ -83,10 +72,7 @@ def is_usable(folder: Path, settings: Run, config_text: str) -> bool:
 
 
 def _try_lock(folder: Path) -> filelock.BaseFileLock | None:
-    """Return the folder's lock, held; None where another process holds it.
-
-    The system releases the lock of a process that dies.
-    """
+    """Return the folder's lock, held, or None; the system releases that of a process that dies."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK)
     try:
@@ -147,16 +133,15 @@ def find_newest_checkpoint(folder: Path) -> Path | None:
     for path in list_checkpoints(folder / "checkpoints"):
         if is_intact(path):
             return path
-        message = f"{escape(str(path))} is damaged: looking for an older one"
-        console.print(message, soft_wrap=True)
+        console.print(f"{path} is damaged: looking for an older one", markup=False, soft_wrap=True)
     return None
 
 
 def start_run(folder: Path, config_text: str) -> None:
     """Write config.yaml and env.json; delete what a killed process left half written."""
     folder.mkdir(parents=True, exist_ok=True)
-    leftovers = [*folder.rglob(".*.tmp"), *folder.rglob(".*.unfinished")]
-    for path in [*leftovers, *folder.glob("model*.partial")]:
-        remove(path)
+    for pattern in ("**/.*.tmp", "**/.*.unfinished", "model*.partial"):
+        for path in list(folder.glob(pattern)):
+            remove(path)
     write_text(folder / CONFIG, config_text)
     write_text(folder / "env.json", json.dumps(describe_environment(), indent=1) + "\n")

@@ -10,6 +10,7 @@ from tif.metrics.failures import Failure, find_failures, find_identifier_failure
 from tif.training.callbacks.evaluation import EvaluationListener
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
+from tif.training.plan import Plan, wants_spans
 from tif.utils.terminal import console
 
 CONTROLS = ("all", "none", "random")  # identifiers whose share of unwanted words is on purpose
@@ -22,26 +23,14 @@ class Diagnosis(EvaluationListener):
     `eval.stop_on` end the training after the epoch that showed them.
 
     Args:
+        plan: the run's; the unwanted words of its forget samples are judged.
         log: the run's rows.
-        stop_on: names of the failures that end the training.
-        max_epochs: number of the last epoch.
-        identifier_kind: who marked the unwanted words; those of a control are not judged.
-        forget: the forget samples with their unwanted words; None = the loss needs none.
         gold: the same samples with gold spans, where the data has them.
     """
 
-    def __init__(
-        self,
-        log: MetricsLogger,
-        stop_on: Sequence[str],
-        max_epochs: int,
-        identifier_kind: str,
-        forget: Sequence[Sample] | None,
-        gold: Sequence[Sample] | None,
-    ) -> None:
-        self.metrics_log, self.stop_on, self.max_epochs = log, stop_on, max_epochs
-        self.forget = None if identifier_kind in CONTROLS else forget
-        self.gold = gold
+    def __init__(self, plan: Plan, log: MetricsLogger, gold: Sequence[Sample] | None) -> None:
+        self.plan, self.metrics_log, self.gold = plan, log, gold
+        self.stop_on = plan.cfg.eval.stop_on
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End a resumed run again if such a failure had ended it."""
@@ -61,12 +50,13 @@ class Diagnosis(EvaluationListener):
         earlier = [row for row in self.metrics_log.evaluations() if row["epoch"] < epoch]
         if not earlier:
             return self._identifier_failures()
-        return find_failures(earlier[0], values, epoch / self.max_epochs)
+        progress = epoch / self.plan.cfg.trainer.max_epochs
+        return find_failures(earlier[0], values, progress)
 
     def _identifier_failures(self) -> list[Failure]:
-        if self.forget is None:
+        if not wants_spans(self.plan.cfg) or self.plan.cfg.identifier.kind in CONTROLS:
             return []
-        words = compare.count_units(self.forget)
+        words = compare.count_units(self.plan.benchmark.forget)
         agreement = None
         if self.gold:
             gold_words = compare.count_units(self.gold)

@@ -14,6 +14,7 @@ from tif.reports.run_tables import model_card
 from tif.training.callbacks.evaluation import EvaluationListener
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
+from tif.training.plan import Plan
 
 
 class Export(Callback):
@@ -46,24 +47,15 @@ class KeepBest(EvaluationListener):
     stopped. Epoch 0 is no candidate. Where the last epoch is the best, `Export` writes it alone.
 
     Args:
+        plan: the run's; `eval.best` says what makes an epoch the best.
         log: the run's rows.
-        best: `eval.best`, what makes an epoch the best.
-        max_epochs: number of the last epoch.
-        folder, encoder, merge: as for `Export`.
+        folder, encoder: as for `Export`.
     """
 
-    def __init__(
-        self,
-        log: MetricsLogger,
-        best: str,
-        max_epochs: int,
-        folder: Path,
-        encoder: Encoder,
-        merge: bool,
-    ) -> None:
-        self.metric, self.max_epochs = overall.get_best_metric(best), max_epochs
-        self.metrics_log, self.folder = log, folder / "model_best"
-        self.encoder, self.merge = encoder, merge
+    def __init__(self, plan: Plan, log: MetricsLogger, folder: Path, encoder: Encoder) -> None:
+        self.cfg, self.metrics_log = plan.cfg, log
+        self.folder, self.encoder = folder / "model_best", encoder
+        self.metric = overall.get_best_metric(plan.cfg.eval.best)
 
     def on_evaluation(
         self, trainer: L.Trainer, module: UnlearningModule, epoch: int, values: dict[str, float]
@@ -72,13 +64,14 @@ class KeepBest(EvaluationListener):
         rows = [row for row in self.metrics_log.evaluations() if row["epoch"] < epoch]
         if overall.find_best_epoch([*rows, {"epoch": epoch, **values}], self.metric) != epoch:
             return
-        if epoch == self.max_epochs or trainer.should_stop:
+        if epoch == self.cfg.trainer.max_epochs or trainer.should_stop:
             if trainer.is_global_zero:
                 shutil.rmtree(self.folder, ignore_errors=True)
             return
         with module.unlearned() as policy:
             card = self._card(epoch, values)
-            export.export_model(policy, self.encoder.tokenizer, self.folder, card, self.merge)
+            merge = self.cfg.model.lora.merge
+            export.export_model(policy, self.encoder.tokenizer, self.folder, card, merge)
 
     def _card(self, epoch: int, values: Mapping[str, float]) -> str:
         lines = ["---", "library_name: transformers", "tags: [machine-unlearning]", "---"]

@@ -161,97 +161,66 @@ def test_a_stage_is_the_same_config_with_its_own_keys_and_no_stages():
     assert config.stage(cfg, "retain").trainer == target.trainer
 
 
-@pytest.mark.parametrize(
-    ("word", "line"),
-    [
-        ("loss.beat=1", "loss.beat: unknown key; did you mean loss.beta?"),
-        ("losss.beta=1", "losss.beta: unknown key; did you mean loss.beta?"),
-        ("beta=1", "beta: unknown key; did you mean loss.beta?"),
-        ("zzz.qqq=1", "zzz.qqq: unknown key"),
-        ("loss.beta=much", "loss.beta: want float, got 'much'"),
-        ("trainer.max_epochs=2.5", "trainer.max_epochs: want int, got 2.5"),
-        ("run.export=maybe", "run.export: want bool, got 'maybe'"),
-        ("loss.beta=null", "loss.beta: want float, got None"),
-        ("loss=3", "loss: want a mapping of keys (loss.forget, loss.on, "),
-        ("stages=3", "stages: want mapping, got 3"),
-        ("loss.beta=0", "loss.beta: must be > 0, got 0.0"),
-        ("loss.beta=-0.1", "loss.beta: must be > 0, got -0.1"),
-        ("loss.beta=.nan", "loss.beta: want a finite number, got nan"),
-        ("optimizer.lr=.inf", "optimizer.lr: want a finite number, got inf"),
-        ("run.seed=-1", "run.seed: must be >= 0, got -1"),
-        (
-            "run.seed=99999999999999999999",
-            "run.seed: must be <= 4294967296, got 99999999999999999999",
-        ),
-        (
-            "loss.task_vector=1",
-            "loss.task_vector: turns finetuning round, but loss.forget=lpl; want ce",
-        ),
-        (
-            "loss.whp=1",
-            "loss.whp: lowers the logits of forget=whp or ce, but loss.forget=lpl; want null",
-        ),
-        ("loss.forget=whp", "loss.whp: forget=whp lowers logits by this factor, got null"),
-        (
-            "loss/task_vector.yaml loss.whp=1 run.export=false",
-            "loss.whp: and loss.task_vector turn the same fine",
-        ),
-        (
-            "loss/whp_inference.yaml run.export=true",
-            "run.export: the logits of loss.whp are made of two models",
-        ),
-        (
-            "loss/whp.yaml trainer.strategy=fsdp2",
-            "trainer.strategy: loss.whp needs whole models, fsdp2 has shards",
-        ),
-        ("loss.forget=npoo", "loss.forget: want one of ce, ceu, "),
-        (
-            "loss.dual.limit=0.5 loss.retain=none",
-            "loss.dual.limit: moves the weight of the retain term, but loss.retain=none",
-        ),
-        (
-            "data.train=retain loss.retain=none",
-            "loss.forget: lpl unlearns the forget set, but data.train=retain",
-        ),
-        ("loss.on=alll", "loss.on: want one of uw, all, got 'alll'; did you mean all?"),
-        (
-            "stages.target.loss.beat=1",
-            "stages.target.loss.beat: unknown key; did you mean loss.beta?",
-        ),
-        ("stages.target.loss.beta=-1", "stages.target.loss.beta: must be > 0, got -1.0"),
-        ("stages.target.loss.beta=x", "stages.target.loss.beta: want float, got 'x'"),
-        (
-            "stages.target.data.train=forgot",
-            "stages.target.data.train: want one of forget, retain, full, got 'forgot'",
-        ),
-        ("stages.target=3", "stages.target: want a mapping of keys, got 3"),
-        (
-            "stages.target.stages.x.run.seed=1",
-            "stages.target.stages: a stage has no stages of its own",
-        ),
-        ("model.path=${model.bsae}", "model.path: Interpolation key 'model.bsae' not found"),
-        ("loss.beta", "loss.beta: want a .yaml file or key=value"),
-        ("=3", "=3: want a .yaml file or key=value"),
-        ("loss.beta=[1", "loss.beta=[1: not a key=value that YAML can read"),
-        ("data.template=Q", "data.template: want a text with {prompt} in it, or chat; got 'Q'"),
-        (
-            "eval.retain_records=null",
-            "eval.retain_records: forget quality needs the retain model's records, got null",
-        ),
-        (
-            "data.benchmark=tofu",
-            "data.path: tofu needs a folder of TOFU's JSON files or the hub name",
-        ),
-        (
-            "identifier.kind=precomputed",
-            "identifier.path: precomputed needs a span file or a folder of released masks",
-        ),
-        ("loss.forget=ce", "loss.forget: ce is finetuning on whole answers; want loss.on=all"),
-    ],
-)
-def test_a_wrong_word_is_told_in_one_line(word, line):
+WORDINGS = [
+    ("loss.beat=1", "loss.beat: unknown key; did you mean loss.beta?"),
+    ("beta=1", "beta: unknown key; did you mean loss.beta?"),
+    ("zzz.qqq=1", "zzz.qqq: unknown key"),
+    ("loss.beta=much", "loss.beta: want float, got 'much'"),
+    ("loss=3", "loss: want a mapping of keys (loss.forget, loss.on, "),
+    ("loss.beta=.nan", "loss.beta: want a finite number, got nan"),
+    ("run.seed=-1", "run.seed: must be >= 0, got -1"),
+    ("loss.on=alll", "loss.on: want one of uw, all, got 'alll'; did you mean all?"),
+    ("stages.target.loss.beat=1", "stages.target.loss.beat: unknown key; did you mean loss.beta?"),
+    ("stages.target=3", "stages.target: want a mapping of keys, got 3"),
+    ("model.path=${model.bsae}", "model.path: Interpolation key 'model.bsae' not found"),
+    ("loss.beta", "loss.beta: want a .yaml file or key=value"),
+    ("loss.beta=[1", "loss.beta=[1: not a key=value that YAML can read"),
+    (
+        "eval.retain_records=null",
+        "eval.retain_records: forget quality needs the retain model's records, got null",
+    ),
+    ("loss.forget=ce", "loss.forget: ce is finetuning on whole answers; want loss.on=all"),
+]
+WRONG = {
+    "losss.beta=1": "losss.beta",
+    "trainer.max_epochs=2.5": "trainer.max_epochs",
+    "run.export=maybe": "run.export",
+    "loss.beta=null": "loss.beta",
+    "stages=3": "stages",
+    "loss.beta=0": "loss.beta",
+    "loss.beta=-0.1": "loss.beta",
+    "optimizer.lr=.inf": "optimizer.lr",
+    "run.seed=99999999999999999999": "run.seed",
+    "loss.task_vector=1": "loss.task_vector",
+    "loss.whp=1": "loss.whp",
+    "loss.forget=whp": "loss.whp",
+    "loss/task_vector.yaml loss.whp=1 run.export=false": "loss.whp",
+    "loss/whp_inference.yaml run.export=true": "run.export",
+    "loss/whp.yaml trainer.strategy=fsdp2": "trainer.strategy",
+    "loss.forget=npoo": "loss.forget",
+    "loss.dual.limit=0.5 loss.retain=none": "loss.dual.limit",
+    "data.train=retain loss.retain=none": "loss.forget",
+    "stages.target.loss.beta=-1": "stages.target.loss.beta",
+    "stages.target.loss.beta=x": "stages.target.loss.beta",
+    "stages.target.data.train=forgot": "stages.target.data.train",
+    "stages.target.stages.x.run.seed=1": "stages.target.stages",
+    "=3": "=3",
+    "data.template=Q": "data.template",
+    "data.benchmark=tofu": "data.path",
+    "identifier.kind=precomputed": "identifier.path",
+}
+
+
+@pytest.mark.parametrize(("word", "line"), WORDINGS)
+def test_a_wrong_word_is_refused_in_one_line_that_names_what_is_wanted(word, line):
     (actual,) = problems("quickstart.yaml", *word.split())
     assert actual.startswith(line)
+
+
+@pytest.mark.parametrize(("word", "key"), WRONG.items())
+def test_a_wrong_word_is_refused_by_its_key(word, key):
+    (actual,) = problems("quickstart.yaml", *word.split())
+    assert actual.startswith(f"{key}: ")
 
 
 def test_several_problems_are_told_at_once_one_a_line():
@@ -291,8 +260,8 @@ def test_a_file_that_makes_no_sense_is_named(text, line, tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_nowhere_gets_the_nearest_own_one():
-    expected = "quickstat.yaml: no such file here or among tif's own configs; did you mean quickstart.yaml?"
-    assert problems("quickstat.yaml") == [expected]
+    expected = "quickstat.yaml: no such file here or among tif's own configs; did you mean "
+    assert problems("quickstat.yaml") == [f"{expected}quickstart.yaml?"]
     assert problems("tpo_gdr.yaml")[0].endswith("did you mean loss/tpo_gdr.yaml?")
 
 
@@ -325,8 +294,10 @@ def test_print_shows_the_resolved_config(capsys, tmp_path):
 
 def test_help_print_and_a_wrong_key_answer_without_lightning_and_transformers():
     code = (
-        "import sys, json; from tif import fit; codes = [fit.main(a) for a in (['--help'], ['--print'], ['a=1'])]; "
-        "print(json.dumps([codes, sorted({'transformers', 'lightning', 'scipy', 'rich'} & set(sys.modules))]))"
+        "import sys, json\nfrom tif import fit\n"
+        "codes = [fit.main(words) for words in (['--help'], ['--print'], ['a=1'])]\n"
+        "heavy = {'transformers', 'lightning', 'scipy', 'rich'} & set(sys.modules)\n"
+        "print(json.dumps([codes, sorted(heavy)]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [[0, 0, 2], []]

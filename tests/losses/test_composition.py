@@ -1,4 +1,4 @@
-"""Losses as compositions: parts, masks and weights; finetuning against torch's and Hugging Face's own loss."""
+"""Losses as compositions: parts, weights; finetuning against torch's and Hugging Face's loss."""
 
 import dataclasses
 import math
@@ -123,7 +123,8 @@ def test_the_tables_of_terms_are_what_the_configuration_offers():
 
 
 def test_a_weight_per_token_weighs_a_terms_means():
-    # ga: -(0.5 * -2 + 1 * -1 + 0.25 * -3) / 1.75; npo of sample a: 0.5 * (2 - 1) = 0.5, of b: 0.25 * (3 - 1) = 0.5
+    # ga: -(0.5 * -2 + 1 * -1 + 0.25 * -3) / 1.75
+    # npo: S - S_ref of sample a 0.5 * (2 - 1) = 0.5, of b 0.25 * (3 - 1) = 0.5
     inputs = Inputs(POLICY, torch.tensor([[0.5, 1.0, 0.0], [0.25, 0.0, 0.0]]), REFERENCE)
     assert FORGET["ga"](inputs, make_loss()).item() == pytest.approx(-2.75 / 1.75)
     assert FORGET["npo"](inputs, make_loss(beta=1.0)).item() == pytest.approx(lpl(0.5, 1.0))
@@ -138,7 +139,8 @@ def test_finetune_equals_torchs_cross_entropy_and_hugging_faces_own_loss(batchin
     labels = batch.input_ids.masked_fill(~batch.answer, -100)
     mask = (torch.arange(9) < batch.lengths[:, None]).long()
     output = model(input_ids=batch.input_ids, attention_mask=mask, labels=labels)
-    expected = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    logits = output.logits[:, :-1].flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
     terms = compute_loss(ScoredBatch(Scored(score_tokens(model, batch, batching))), batch, FINETUNE)
     torch.testing.assert_close(terms.total, expected)
     torch.testing.assert_close(terms.total, output.loss)

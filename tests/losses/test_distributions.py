@@ -1,4 +1,4 @@
-"""Terms of whole distributions and of hidden states: by hand, against plain transcriptions, in chunks."""
+"""Terms of distributions and hidden states: by hand, against plain transcriptions, in chunks."""
 
 import math
 from contextlib import nullcontext
@@ -68,7 +68,7 @@ def test_rmus_vector_has_its_length_depends_on_its_seed_only_and_leaves_the_rand
 
 
 def plain(name, z, z_ref, y, h, h_ref):
-    """A token's value from full logits (V,), the true token and hidden states (d,), from the formula."""
+    """A token's value by the formula, from logits (V,), the true token and hidden states (d,)."""
     p, ref = torch.softmax(z, 0), torch.softmax(z_ref, 0)
     if name == "kl":
         return sum(ref[v] * (ref[v].log() - p[v].log()) for v in range(len(z)))
@@ -135,7 +135,7 @@ def test_the_gradients_of_a_tokens_value_are_right(name):
     y, own = torch.tensor([0, 3, 4]), TERMS[name].per_token(CFG)
     if (
         name == "ceu"
-    ):  # its target has no gradient: with the target fixed, that is p with the true token struck out
+    ):  # its target has no gradient: compare with the target fixed
         target = z.softmax(1).scatter(1, y[:, None], 0.0)
         target = target / target.sum(1, keepdim=True)
         own_grad, fixed = (
@@ -171,7 +171,8 @@ def test_a_terms_mean_ignores_padding_order_and_an_empty_mask(name):
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_distributions_are_held_for_a_few_samples_at_a_time_forward_and_backward(batching):
     model = tiny_models.model()
-    batch = tiny_models.batch_of(*(tiny_models.encoded(str(i), "p" * 20 + "u" * 20) for i in range(30)))
+    items = [tiny_models.encoded(str(i), "p" * 20 + "u" * 20) for i in range(30)]
+    batch = tiny_models.batch_of(*items)
     request = ValueRequest(0, 30, distributions.kl.per_token(CFG), opened(tiny_models.model()))
     with LargestRows(tiny_models.VOCAB) as largest:  # a (D, V) weight's gradient has 16 rows
         _, (values,) = score_tokens_and_values(model, batch, batching, [request])

@@ -1,4 +1,4 @@
-"""Every file of configs/loss as a method on a tiny model: what must hold whatever it is composed of."""
+"""Every file of configs/loss on a tiny model: what must hold whatever it is composed of."""
 
 import dataclasses
 
@@ -32,9 +32,13 @@ def module(cfg, batching="packed"):
     """A policy that has moved a little from the original."""
     torch.manual_seed(0)
     made = unlearning_module(
-        tiny_models.model(), Config(loss=cfg), batching, ModelReference(tiny_models.model(), batching)
+        tiny_models.model(),
+        Config(loss=cfg),
+        batching,
+        ModelReference(tiny_models.model(), batching),
     )
-    made.whp_reference = ModelReference(WhpModel(made.reference, tiny_models.model(seed=5), 1.0), batching)
+    whp_model = WhpModel(made.reference, tiny_models.model(seed=5), 1.0)
+    made.whp_reference = ModelReference(whp_model, batching)
     with torch.no_grad():
         for weight in made.policy.parameters():
             weight += 0.02 * torch.randn_like(weight)

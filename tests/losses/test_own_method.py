@@ -40,7 +40,8 @@ def test_the_own_method_of_the_documentation_runs_and_lowers_its_loss(
 
 
 WRONG = "import dataclasses\nfrom tif.config.keys import key\nfrom tif.losses.terms import term\n"
-KEYS = "@dataclasses.dataclass\nclass Keys:\n    {key}\n\n@term('{name}', keys=Keys)\ndef f(inputs, keys): ...\n"
+KEYS = "@dataclasses.dataclass\nclass Keys:\n    {key}\n\n"
+KEYS += "@term('{name}', keys=Keys)\ndef f(inputs, keys): ...\n"
 
 
 @pytest.mark.parametrize(

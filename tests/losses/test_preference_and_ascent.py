@@ -1,4 +1,4 @@
-"""Terms of token scores by hand, against plain transcriptions of their formulas, and their gradients.
+"""Terms of token scores by hand, against plain transcriptions of their formulas; gradients.
 
 Two samples, the first with two counted tokens, the second with one:
 

@@ -1,14 +1,15 @@
 """TPO by hand.
 
-Two samples of two predicted tokens each; sample 1 has one unwanted word only (its second token must not count):
+Two samples of two predicted tokens each; sample 1 has one unwanted word only (its second token
+must not count):
 
     z      [[1.0, 2.0], [0.5, 3.0]]     mean logit      [[-1, 0], [0.5, 9]]
     z_ref  [[2.0, 4.0], [1.5, 7.0]]     its reference   [[ 0, 1], [0.0, 9]]
     unwanted                            [[1, 1], [1, 0]]
 
-    d, raw logits        sample 0: ((2 - 1) + (4 - 2)) / 2 = 1.5         sample 1: 1.5 - 0.5 = 1.0     mean 1.25
+    d, raw logits        sample 0: ((2 - 1) + (4 - 2)) / 2 = 1.5   sample 1: 1.5 - 0.5 = 1.0  mean 1.25
     d, mean subtracted   z - m = [[2, 2], [0, .]], z_ref - m_ref = [[2, 3], [1.5, .]]
-                         sample 0: (0 + 1) / 2 = 0.5                     sample 1: 1.5                 mean 1.0
+                         sample 0: (0 + 1) / 2 = 0.5               sample 1: 1.5              mean 1.0
 
 With beta = 0.5, -(2 / beta) log sigmoid(beta d) = 4 ln(1 + exp(-d / 2)):
 
@@ -293,7 +294,7 @@ def test_lpl_refuses_a_beta_that_is_not_positive(beta):
 
 
 def test_changes_of_unwanted_words_are_policy_minus_reference_over_all_their_tokens():
-    # logits: (1 - 2) + (2 - 4) + (0.5 - 1.5) = -4 over 3 tokens; log-probabilities: -0.5 - 1 - 2 = -3.5;
+    # logits: (1 - 2) + (2 - 4) + (0.5 - 1.5) = -4 over 3 tokens; log-probs: -0.5 - 1 - 2 = -3.5;
     # mean logits: -1 - 1 + 0.5 = -1.5
     actual = {k: v.item() for k, v in unwanted_word_changes(POLICY, REFERENCE, UW).items()}
     expected = {

@@ -1,4 +1,4 @@
-"""The methods that make more than a loss, from one command: AltPO's answers, Who's Harry Potter's other model."""
+"""Methods that make more than a loss: AltPO's answers, Who's Harry Potter's other model."""
 
 import json
 

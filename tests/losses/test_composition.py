@@ -9,7 +9,7 @@ import torch
 from tests.support import tiny_models
 from tif import losses
 from tif.losses import FORGET, RETAIN, compute_loss, make_loss
-from tif.losses.finetune import cross_entropy
+from tif.losses.likelihood import cross_entropy
 from tif.losses.terms import Inputs, Scored, ScoredBatch
 from tif.scoring.token_scores import TokenScores, score_tokens
 

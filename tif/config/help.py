@@ -8,7 +8,7 @@ from tif.config.check import list_keys, type_name
 from tif.config.methods import Method
 from tif.config.schema import Config
 
-HEADER = ("| name | role | what it does | files in configs/loss | own keys | source |", "|---" * 6 + "|")
+HEADER = ("| name | role | what it does | configs/loss | own keys | source |", "|---" * 6 + "|")
 
 
 def command_help(doc: str | None, schema: Any = Config) -> str:

@@ -14,12 +14,12 @@ import torch
 from tif.config import methods
 from tif.config.loss import Loss, keys_of, make_loss
 from tif.data.encoding import Batch
-from tif.losses import ascent, distributions, finetune, preference, tpo
+from tif.losses import distributions, likelihood, preference, tpo
 from tif.losses.terms import FORGET, RETAIN, Inputs, Scored, ScoredBatch, Term
 from tif.scoring.token_scores import PerToken
 
 __all__ = [
-    "FORGET", "RETAIN", "BatchCounts", "LossTerms", "ascent", "compute_loss", "count_batch",
+    "FORGET", "RETAIN", "BatchCounts", "LossTerms", "compute_loss", "count_batch",
     "distributions", "get_forget_term", "get_retain_term", "hidden_layer", "make_loss",
     "preference", "required_reference", "whole_batch_key",
 ]  # fmt: skip
@@ -135,7 +135,7 @@ def compute_loss(
     counts = counts or count_batch(batch, loss)
     inputs = _forget_inputs(scored, batch, loss, counts)
     if loss.forget == "ce":  # reads no other key, so that stages are the same under every method
-        value = finetune.cross_entropy(inputs)
+        value = likelihood.cross_entropy(inputs)
         return LossTerms(value, {"ce": value})
     forget = get_forget_term(loss)(inputs, loss)
     parts = {loss.forget.rpartition(":")[2]: forget}

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from tif.config.keys import key
-from tif.losses.finetune import cross_entropy
+from tif.losses.likelihood import cross_entropy
 from tif.losses.terms import Beta, Inputs, NoKeys, nll, or_one, term
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from tif.config.keys import key
-from tif.losses.terms import Beta, Inputs, or_one, term
+from tif.losses.terms import Beta, Inputs, nll, or_one, term
 from tif.scoring.token_scores import TokenScores
 
 
@@ -29,53 +29,6 @@ class LplKeys(Beta):
         "batch mean, as released", choices=("sample", "batch"))
 
 
-def logit_preference_loss(
-    policy: TokenScores,
-    reference: TokenScores,
-    weight: torch.Tensor,
-    keys: LplKeys,
-    samples: int | None = None,
-) -> torch.Tensor:
-    """Push the policy's logit of each unwanted token below the reference's.
-
-        d_i   = weighted mean over the tokens of (z_ref - z)
-        LPL_i = -(2 / beta) log sigmoid(beta d_i)
-
-    Args:
-        policy, reference: scores, (B, T-1).
-        weight: (B, T-1), how much the token to predict is unwanted (0 or 1 for a mask); a row of
-            zeros adds 0.
-        keys: beta > 0: larger values saturate sooner. lpl_baseline=mean subtracts the vocabulary's
-            mean logit from z and z_ref: softmax does not see a shift of all logits, so raw logits
-            can fall without anything being forgotten. lpl_reduction=sample: mean of LPL_i over the
-            B samples; batch: LPL of the mean d_i, as released, where samples without an unwanted
-            word are left out of that mean, and 0 where there is no other.
-        samples: of the whole batch, where these are a part of it ("sample" only); the mean is over
-            those.
-
-    Returns:
-        Scalar, >= 0; 2 ln 2 / beta where policy and reference agree, less where the policy has
-        forgotten.
-
-    Raises:
-        ValueError: If the shapes differ or beta <= 0.
-    """
-    if policy.logit.shape != reference.logit.shape or policy.logit.shape != weight.shape:
-        raise ValueError(f"LPL: want equal shapes, got policy {tuple(policy.logit.shape)}, "
-            f"reference {tuple(reference.logit.shape)}, weight {tuple(weight.shape)}")
-    if not keys.beta > 0:
-        raise ValueError(f"loss.beta: must be > 0, got {keys.beta}")
-    z, z_ref = policy.logit, reference.logit
-    if keys.lpl_baseline == "mean":
-        z, z_ref = z - policy.mean_logit, z_ref - reference.mean_logit
-    has_unwanted = (weight != 0).any(1)
-    d = ((z_ref - z) * weight).sum(1) / or_one(weight.sum(1))
-    if keys.lpl_reduction == "batch":
-        mean_d = d.sum() / has_unwanted.sum().clamp(min=1)
-        return -2 / keys.beta * logsigmoid(keys.beta * mean_d) * has_unwanted.any()
-    return (-2 / keys.beta * logsigmoid(keys.beta * d) * has_unwanted).sum() / (samples or len(d))
-
-
 def _whole_batch_key(keys: LplKeys) -> str | None:
     return "lpl_reduction" if keys.lpl_reduction == "batch" else None
 
@@ -84,32 +37,44 @@ def _whole_batch_key(keys: LplKeys) -> str | None:
 def lpl(inputs: Inputs, keys: LplKeys) -> torch.Tensor:
     """Push unwanted words' logits below the original model's (Logit Preference Loss, TPO).
 
+        d_i   = weighted mean over the tokens of (z_ref - z)
+        LPL_i = -(2 / beta) log sigmoid(beta d_i)          0 for a sample without unwanted words
+
+    >= 0; 2 ln 2 / beta where policy and reference agree, less where the policy has forgotten. The
+    value is the mean of LPL_i. With lpl_reduction=batch it is LPL of the mean d_i, without the
+    samples that have no unwanted word. lpl_baseline=mean subtracts the vocabulary's mean logit from
+    z and z_ref: softmax does not see a shift of all logits, so raw logits can fall without
+    anything being forgotten.
+
     Source: arXiv 2506.03142; xzhou98/Unlearning-TPO TOFU/dataloader.py (`lpl_reduction=batch`).
     """
     assert inputs.reference is not None
-    return logit_preference_loss(inputs.policy, inputs.reference, inputs.weight, keys,
-        inputs.samples)
+    z, z_ref = inputs.policy.logit, inputs.reference.logit
+    if keys.lpl_baseline == "mean":
+        z, z_ref = z - inputs.policy.mean_logit, z_ref - inputs.reference.mean_logit
+    d = inputs.mean_in_sample(z_ref - z)
+    if keys.lpl_reduction == "sample":
+        return inputs.sample_mean(-2 / keys.beta * logsigmoid(keys.beta * d))
+    has_unwanted = (inputs.weight != 0).any(1)
+    mean_d = d.sum() / or_one(has_unwanted.sum())
+    return -2 / keys.beta * logsigmoid(keys.beta * mean_d) * has_unwanted.any()
 
 
 def preservation_loss(
     policy: TokenScores, mask: torch.Tensor, reduction: str = "sum", samples: int | None = None
 ) -> torch.Tensor:
-    """Keep general words predictable: their negative log-likelihood.
+    """Keep general words predictable: their negative log-likelihood, mean over samples (nats).
 
     Args:
         policy: scores, (B, T-1).
         mask: (B, T-1) bool, True where the token to predict is a general word.
-        reduction: over a sample's tokens: "sum" (as released) or "mean"; then the mean over
-            samples.
-        samples: of the whole batch, where these are a part of it; the mean is over those.
-
-    Returns:
-        Scalar in nats, >= 0; lower is better. A row without general words adds 0.
+        reduction: over a sample's tokens: "sum" (as released) or "mean".
+        samples: of the whole batch, where these are a part of it.
     """
-    nll = -(policy.logprob * mask).sum(1)
+    values = nll(policy, mask)
     if reduction == "mean":
-        nll = nll / or_one(mask.sum(1))
-    return nll.sum() / (samples or len(nll))
+        values = values / or_one(mask.sum(1))
+    return values.sum() / (samples or len(values))
 
 
 def unwanted_word_changes(
@@ -123,13 +88,11 @@ def unwanted_word_changes(
     Args:
         policy, reference: scores, (B, T-1).
         mask: (B, T-1) bool, True where the token to predict is unwanted.
-        tokens: unwanted tokens of the whole batch, where these are a part of it; the means are over
-            those.
+        tokens: unwanted tokens of the whole batch, where these are a part of it.
 
     Returns:
-        uw_logit_change, uw_logprob_change (nats), uw_mean_logit_change: each negative where the
-        policy is lower. A logit that falls with the mean logit, and not the log-probability, has
-        forgotten nothing.
+        uw_logit_change, uw_logprob_change (nats), uw_mean_logit_change: negative where the policy
+        is lower. A logit that falls with the mean logit alone has forgotten nothing.
     """
     count = or_one(mask.sum() if tokens is None else tokens)
     changes = {}

@@ -1,6 +1,6 @@
-"""Gradient ascent and its weighted forms: no reference.
+"""Terms of the answer's likelihood alone: cross-entropy, gradient ascent and its weighted forms.
 
-Lower is better, and only the weights bound these terms below.
+Lower is better. Only the weights bound the ascent terms below.
 """
 
 import dataclasses
@@ -8,8 +8,21 @@ import dataclasses
 import torch
 
 from tif.config.keys import key
-from tif.losses.finetune import cross_entropy
 from tif.losses.terms import Beta, Inputs, NoKeys, term
+
+
+def cross_entropy(inputs: Inputs) -> torch.Tensor:
+    """Return the mean negative log-likelihood (nats) of the counting tokens; 0 without any."""
+    return -inputs.token_mean(inputs.policy.logprob)
+
+
+@term("ce", role="both")
+def ce(inputs: Inputs, keys: NoKeys) -> torch.Tensor:
+    """Learn the answers: cross-entropy, nats per token of the batch.
+
+    Source: Hugging Face's causal LMs; as a retain term locuslab/tofu dataloader.py (grad_diff).
+    """
+    return cross_entropy(inputs)
 
 
 @term("ga")

@@ -156,3 +156,13 @@ def test_nothing_is_unpickled():
     offenders = [f"{name}:{c.lineno} {ast.unparse(c.func)}" for name, c in calls() if ast.unparse(c.func) in banned]
     offenders += [f"{m} imports {i}" for m in MODULES for i in imports_of(m) & {"pickle", "dill", "cloudpickle"}]
     assert offenders == []
+
+
+def test_test_modules_import_helpers_from_tests_support_only():
+    wrong = []
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if module.split(".")[0] == "tests" and not module.startswith("tests.support"):
+                wrong.append(f"{path.name}: {module}")
+    assert wrong == []

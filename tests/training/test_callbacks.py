@@ -12,7 +12,6 @@ from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config.schema import Config, Eval, TrainerKeys
 from tif.records import files as records
-from tif.records.metrics_log import drop_rows_after
 from tif.training.callbacks import evaluation
 from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.training.callbacks.exports import Export
@@ -37,35 +36,6 @@ def test_each_call_appends_a_whole_row_with_epoch_and_step_first(tmp_path):
     assert lines[0] == '{"epoch": 1, "step": 4, "train/loss": 0.30000000000000004}\n'
     assert json.loads(lines[1]) == {"epoch": 1, "step": 5, "forget/quality": 1e-12}
     assert rows(tmp_path) == [json.loads(line) for line in lines]
-
-
-ROWS = (
-    '{"epoch": 0, "step": 0, "forget/quality": 0.5}\n'
-    '{"epoch": 1, "step": 0, "train/loss": 2.0}\n'
-    '{"epoch": 1, "step": 1, "forget/quality": 0.6}\n'
-    '{"epoch": 2, "step": 1, "train/loss": 1.0}\n'
-)
-
-
-@pytest.mark.parametrize(("epoch", "lines"), [(-1, 0), (0, 1), (1, 3), (2, 4)])
-def test_rows_after_an_epoch_are_dropped_though_its_last_step_is_theirs_too(tmp_path, epoch, lines):
-    log = logger(tmp_path, ROWS)
-    drop_rows_after(log.path, epoch)
-    assert log.path.read_text() == "".join(ROWS.splitlines(True)[:lines])
-
-
-def test_a_last_line_that_was_cut_is_dropped(tmp_path):
-    log = logger(tmp_path, ROWS + '{"epoch": 2, "step": 2, "forg')
-    drop_rows_after(log.path, 2)
-    assert log.path.read_text() == ROWS
-    log.log_metrics({"epoch": 2.0, "forget/quality": 0.7}, step=2)
-    assert len(rows(tmp_path)) == 5
-
-
-def test_nothing_to_drop_is_no_error(tmp_path):
-    log = logger(tmp_path)
-    drop_rows_after(log.path, 3)
-    assert not log.path.exists()
 
 
 @pytest.fixture

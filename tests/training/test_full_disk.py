@@ -5,10 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
-import threading
-import time
 
-import filelock
 import pytest
 import safetensors.torch
 import torch
@@ -328,21 +325,3 @@ def test_errors_of_libraries_in_rust_name_the_file_and_other_errors_stay_what_th
         assert caught.value is other
     with pytest.raises(ZeroDivisionError):
         command_line.report_os_error(ZeroDivisionError(), "")
-
-
-def test_who_waits_for_another_process_says_so(tmp_path, capsys):
-    path, held = tmp_path / "x.lock", threading.Event()
-
-    def hold():
-        with filelock.FileLock(path):
-            held.set()
-            time.sleep(0.3)
-
-    other = threading.Thread(target=hold)
-    other.start()
-    assert held.wait(10)
-    with writing.locked(path, "stage target"):
-        assert capsys.readouterr().out == "stage target: another process is making it, waiting\n"
-    other.join()
-    with writing.locked(path, "stage target"):
-        assert capsys.readouterr().out == ""

@@ -1,0 +1,57 @@
+"""Atomic writes, JSON lines that a kill cut short, a lock that another process holds.
+
+A full disk is in tests/training/test_full_disk.py.
+"""
+
+import os
+import threading
+import time
+
+import filelock
+import pytest
+
+from tif.utils import files
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+
+    def refuse(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        files.write_text(path, "new")
+    assert error.value.filename == str(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "old"
+
+
+def test_a_last_json_line_that_was_cut_is_not_read(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert files.read_json_lines(path) == []
+    files.append_json_lines(path, [{"a": 1}, {"b": "\u2028é"}])
+    with path.open("a") as file:
+        file.write('{"c": ')
+    assert files.read_json_lines(path) == [{"a": 1}, {"b": "\u2028é"}]
+    files.write_json_lines(path, [{"d": 0.1 + 0.2}])
+    assert path.read_text() == '{"d": 0.30000000000000004}\n'
+
+
+def test_who_waits_for_another_process_says_so(tmp_path, capsys):
+    path, is_locked = tmp_path / "x.lock", threading.Event()
+
+    def hold():
+        with filelock.FileLock(path):
+            is_locked.set()
+            time.sleep(0.3)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert is_locked.wait(10)
+    with files.locked(path, "stage target"):
+        assert capsys.readouterr().out == "stage target: another process is making it, waiting\n"
+    other.join()
+    with files.locked(path, "stage target"):
+        assert capsys.readouterr().out == ""

@@ -55,6 +55,9 @@ def texts(wanted, text):
         ("北京", "他出生于北京。", ["北京"]),
         ("東京", "彼は東京で生まれた", ["東京"]),
         ("กรุงเทพ", "เกิดที่กรุงเทพ", ["กรุงเทพ"]),
+        ("น", "น้ำ น", ["น"]),  # not without its tone mark and vowel
+        ("👩", "👩🏽\u200d🚀 👩", ["👩"]),  # not inside a longer emoji
+        ("ｽ", "ｽﾀ", ["ｽ"]),  # half-width katakana is written without blanks
         ("", "Oslo", []),
     ],
 )

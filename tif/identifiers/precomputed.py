@@ -50,8 +50,7 @@ def read_precomputed(
 
     Args:
         path: a span file (rows matched by id; `rule` does not apply) or a mask folder as written by
-            `datasets.Dataset.save_to_disk` (rows matched by position: those of the split, all of
-            them, in order).
+            `Dataset.save_to_disk` (rows matched by position: all of the split, in order).
         samples: the forget samples.
         rule: "complement", or "targets": unwanted are the target words, which only gpt masks have.
 

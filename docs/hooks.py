@@ -69,10 +69,32 @@ def modules_of(room: str) -> list[str]:
     return names
 
 
+def module_path(name: str) -> pathlib.Path:
+    """Return the file of a module or package."""
+    path = ROOT.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def module_summary(path: pathlib.Path) -> str:
     """Return the first paragraph of a module's docstring."""
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return " ".join(docstring.split("\n\n")[0].split())
+    return first_paragraph(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def first_paragraph(node: Any) -> str:
+    """Return the first paragraph of the docstring of a module, class or function, in one line."""
+    return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+
+
+def notebook() -> str:
+    """Return the table of the names that `import tif` offers."""
+    rows = ["| name | what it does |", "|---|---|"]
+    for name, target in tif.API.items():
+        module, attribute = target.split(":")
+        tree = ast.parse(module_path(module).read_text(encoding="utf-8"))
+        functions = [node for node in tree.body if getattr(node, "name", "") == attribute]
+        summary = markdown_text(first_paragraph(functions[0]))
+        rows.append(f"| [`tif.{name}`][{module}.{attribute}] | {summary} |")
+    return "\n".join(rows)
 
 
 def api() -> str:
@@ -80,9 +102,7 @@ def api() -> str:
     rows = ["| module | what it is for |", "|---|---|"]
     for room in rooms():
         for name in modules_of(room):
-            path = ROOT.joinpath(*name.split("."))
-            path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-            summary = markdown_text(module_summary(path))
+            summary = markdown_text(module_summary(module_path(name)))
             rows.append(f"| [`{name.removeprefix('tif.')}`](api/{room}.md#{name}) | {summary} |")
     return "\n".join(rows)
 
@@ -176,5 +196,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "methods": methods,
     "api": api,
+    "notebook": notebook,
     "terms": methods_table,
 }

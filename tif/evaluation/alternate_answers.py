@@ -6,9 +6,7 @@ Method: arXiv 2409.13474; molereddy/Alternate-Preference-Optimization generate.p
 config/generate.yaml (five answers, temperature 1, 200 tokens, cut where a question begins).
 """
 
-import contextlib
 import dataclasses
-import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,7 @@ from tif.data.encoding import Encoder
 from tif.data.samples import Sample
 from tif.evaluation.generate import Sampling, generate
 from tif.utils import distributed
-from tif.utils.files import os_errors_naming
+from tif.utils.files import append_json_lines, read_json_lines, write_json_lines
 from tif.utils.terminal import console
 
 if TYPE_CHECKING:
@@ -114,19 +112,12 @@ def _fill(template: str, sample: Sample) -> str:
 
 
 def _read(file: Path) -> dict[tuple[str, int], str]:
-    """Return the stored answers by (sample id, number); a line that a kill cut short is skipped."""
-    texts: dict[tuple[str, int], str] = {}
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            row = json.loads(line)
-            texts[row["id"], row["number"]] = str(row["text"])
-    return texts
+    """Return the stored answers by (sample id, number); a line that a kill cut short is removed."""
+    rows = read_json_lines(file)
+    write_json_lines(file, rows)
+    return {(row["id"], row["number"]): row["text"] for row in rows}
 
 
 def _append(file: Path, texts: Mapping[tuple[str, int], str]) -> None:
-    lines = [""]  # a kill may have cut the last line: the new ones begin on a line of their own
-    for (id, number), text in texts.items():
-        lines.append(json.dumps({"id": id, "number": number, "text": text}))
-    with os_errors_naming(file), file.open("a", encoding="utf-8") as out:
-        out.write("\n".join([*lines, ""]))
+    rows = [{"id": id, "number": number, "text": texts[id, number]} for id, number in texts]
+    append_json_lines(file, rows)

@@ -1,22 +1,18 @@
 """How sure a classifier is that generations are no gibberish: the model behind `<set>/clean`.
 
-Called by model_numbers.py where `fluency.classifier` names a model. transformers' own pipeline for
-text classification rounds the probabilities differently in the seventh digit.
+Called by model_numbers.py where `fluency.classifier` names a model.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from tif.config.errors import ConfigError, one_line
-from tif.evaluation.generate import batch_by_length
 from tif.models.load import check_hugging_face_model, resolve_model_path
 from tif.records.types import Evaluation
 
 CLEAN = "clean"  # name of the class; the first one where none has it
 MAX_TOKENS = 512  # of a text are read
-TOKENS_PER_BATCH = 4096  # of one forward, with padding
 
 
 def check_classifier(path: str | None) -> None:
@@ -35,36 +31,28 @@ def classify_generations(
     Raises:
         ConfigError: If `path` is no sequence classifier with safetensors weights.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import pipeline
 
+    make_pipeline: Any = pipeline  # its overloads know no sequence classifiers of all classes
+    options = {"device": device, "dtype": torch.float32, "top_k": None}
+    safe = {"use_safetensors": True}
     try:
-        location = resolve_model_path(path)
-        tokenizer = AutoTokenizer.from_pretrained(location)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            location, use_safetensors=True, dtype=torch.float32
-        )
+        location = str(resolve_model_path(path))
+        classify = make_pipeline("text-classification", location, model_kwargs=safe, **options)
     except (OSError, ValueError) as error:
         problem = f"{path} is no classifier that can be loaded ({one_line(error)})"
         raise ConfigError(f"fluency.classifier: {problem}") from None
-    model.to(device).eval()
-    clean = {}
+    labels = list(classify.model.config.id2label.values())
+    clean_label = labels[0]
+    for label in labels:
+        if str(label).lower() == CLEAN:
+            clean_label = label
+    clean: dict[str, list[float]] = {}
     for name, records in evaluation.sets.items():
         texts = [record.generated for record in records.records if record.generated is not None]
         if len(texts) == len(records.records):
-            clean[name] = _classify(model, tokenizer, texts)
+            clean[name] = []
+            for scores in classify(texts, truncation=True, max_length=MAX_TOKENS):
+                by_label = {score["label"]: score["score"] for score in scores}
+                clean[name].append(by_label[clean_label])
     return clean
-
-
-def _classify(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[float]:
-    labels = model.config.id2label
-    columns = [int(column) for column in labels if str(labels[column]).lower() == CLEAN]
-    column = columns[0] if columns else 0
-    ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
-    probabilities = [0.0] * len(texts)
-    for indices in batch_by_length([len(text_ids) for text_ids in ids], TOKENS_PER_BATCH):
-        batch = tokenizer.pad({"input_ids": [ids[i] for i in indices]}, return_tensors="pt")
-        with torch.no_grad():
-            logits = model(**batch.to(model.device)).logits.float()
-        for i, probability in zip(indices, logits.softmax(1)[:, column].tolist(), strict=True):
-            probabilities[i] = probability
-    return probabilities

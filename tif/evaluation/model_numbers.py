@@ -111,9 +111,9 @@ def _plan_models(plan: Plan, problems: list[str]) -> str | None:
             models[key] = same[0] if same else RecordedModel(section, settings, device)
             _ = models[key].encoder  # raises for a tokenizer that cannot serve
     if "original" in models and not problems:
-        original, own = (models[key].config.vocab_size for key in ("original", "model.path"))
-        if original != own:
-            problem = f"its vocabulary has {original} tokens, the model's {own}"
+        size, model_size = (models[key].config.vocab_size for key in ("original", "model.path"))
+        if size != model_size:
+            problem = f"its vocabulary has {size} tokens, the model's {model_size}"
             problems.append(f"original: {settings.original}: {problem}")
     return family
 

@@ -15,7 +15,7 @@ from tif.evaluation.generate import batch_by_length
 from tif.evaluation.questions import EvaluationSetup
 from tif.records.types import TokenStats
 from tif.scoring.packing import cut_into_rows, packed_tokens
-from tif.scoring.shared_prompts import answer_logits
+from tif.scoring.shared_prompts import AnswerLogits, answer_logits
 from tif.scoring.token_scores import ModelContext
 from tif.utils.work_sharing import share_work
 
@@ -52,29 +52,29 @@ def score_texts(
         setup: batching and tokens in a batch.
         original: opens the model that `stats.kl` compares with, on the same device; None = no KL.
     """
-    batching, pad_id = setup.batching, setup.encoder.pad_id
+
+    def answer_texts(opened: torch.nn.Module, indices: Sequence[int]) -> AnswerLogits:
+        groups = itertools.groupby([texts[i] for i in indices], lambda text: text.id)
+        groups_of_texts = [list(group) for _, group in groups]
+        return answer_logits(opened, groups_of_texts, setup.batching, setup.encoder.pad_id)
 
     def score_batch(indices: Sequence[int]) -> list[TextScore]:
-        groups = _group_by_id(texts, indices)
-        grouped_texts = [[texts[i] for i in group] for group in groups]
-        answers = answer_logits(model, grouped_texts, batching, pad_id)
-        logits_KV, counts = answers.logits, answers.counts
+        answers = answer_texts(model, indices)
         wanted = [wants_stats[i] for i in indices]
-        wanted_K = torch.tensor(wanted).repeat_interleave(torch.tensor(counts)).to(logits_KV.device)
+        wanted_K = torch.tensor(wanted).repeat_interleave(torch.tensor(answers.counts))
         original_logits = None
         if original is not None and any(wanted):
-            chosen = [[texts[i] for i in group if wants_stats[i]] for group in groups]
-            chosen = [group for group in chosen if group]
             with original() as original_model:
-                original_logits = answer_logits(original_model, chosen, batching, pad_id).logits
+                wanted_texts = [i for i in indices if wants_stats[i]]
+                original_logits = answer_texts(original_model, wanted_texts).logits
         logprobs_K, columns_K5 = _measure_tokens(
-            logits_KV, answers.targets, original_logits, wanted_K
+            answers.logits, answers.targets, original_logits, wanted_K.to(answers.logits.device)
         )
-        sums = [part.sum().item() for part in logprobs_K.double().split(counts)]
-        scores = [TextScore(-total / n, n) for total, n in zip(sums, counts, strict=True)]
-        for score, stats_K5, is_wanted in zip(
-            scores, columns_K5.split(counts), wanted, strict=True
-        ):
+        scores = []
+        for logprobs in logprobs_K.double().split(answers.counts):
+            scores.append(TextScore(-logprobs.sum().item() / len(logprobs), len(logprobs)))
+        columns = columns_K5.split(answers.counts)
+        for score, stats_K5, is_wanted in zip(scores, columns, wanted, strict=True):
             if is_wanted:
                 score.stats = _make_stats(stats_K5)
         return scores
@@ -87,24 +87,18 @@ def _plan_batches(
     texts: Sequence[Encoded], setup: EvaluationSetup, device: torch.device
 ) -> list[list[int]]:
     """Return the indices of the texts of each forward, the longest first."""
-    tokens_per_batch = setup.rules.tokens_per_batch
+    lengths = [len(text.input_ids) for text in texts]
     if setup.batching == "padded":
-        return list(batch_by_length([len(text.input_ids) for text in texts], tokens_per_batch))
-    groups = _group_by_id(texts, range(len(texts)))
-    sizes = [sum(len(texts[i].input_ids) for i in group) for group in groups]
-    order = sorted(range(len(groups)), key=lambda number: -sizes[number])
-    limit = min(tokens_per_batch, packed_tokens(device))
+        return list(batch_by_length(lengths, setup.rules.tokens_per_batch))
+    by_id = itertools.groupby(range(len(texts)), lambda i: texts[i].id)
+    groups = [list(group) for _, group in by_id]
+    groups.sort(key=lambda group: -sum(lengths[i] for i in group))
+    sizes = [sum(lengths[i] for i in group) for group in groups]
+    limit = min(setup.rules.tokens_per_batch, packed_tokens(device))
     batches = []
-    for first, last in cut_into_rows([sizes[number] for number in order], limit):
-        batches.append(
-            list(itertools.chain.from_iterable(groups[number] for number in order[first:last]))
-        )
+    for first, last in cut_into_rows(sizes, limit):
+        batches.append(list(itertools.chain.from_iterable(groups[first:last])))
     return batches
-
-
-def _group_by_id(texts: Sequence[Encoded], indices: Sequence[int]) -> list[list[int]]:
-    """Return the indices in groups of consecutive texts with one id."""
-    return [list(group) for _, group in itertools.groupby(indices, lambda i: texts[i].id)]
 
 
 def _measure_tokens(

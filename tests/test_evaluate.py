@@ -224,7 +224,9 @@ def test_the_table_names_the_protocol_of_each_number_and_a_mismatch(tmp_path, ca
 
 def test_markup_in_names_is_shown_as_it_is(tmp_path, capsys):
     sets = records.read_evaluation(log(tmp_path / "log.json")).sets
-    records.write_evaluation(tmp_path / "eval", Evaluation("[red]m", sets, protocol={"name": "[/]"}), {})
+    records.write_evaluation(
+        tmp_path / "eval", Evaluation("[red]m", sets, protocol={"name": "[/]"}), {}
+    )
     assert evaluate.main([f"records={tmp_path / 'eval'}"]) == 0
     text = capsys.readouterr().out
     assert "[red]m" in text
@@ -309,7 +311,10 @@ def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tm
             ["model.path=y", "eval.benchmarks=''"],
             "eval.benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got none",
         ),
-        (["model.path=y", "eval.benchmarks=text"], "eval.text.path: benchmark text needs a file or folder, got null"),
+        (
+            ["model.path=y", "eval.benchmarks=text"],
+            "eval.text.path: benchmark text needs a file or folder, got null",
+        ),
         (
             ["model.path=y", "eval.benchmarks=tofu,muse-news", "retain_records=z"],
             "retain_records: serves one benchmark, got 2; want retain_model=PATH",

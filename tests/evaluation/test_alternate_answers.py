@@ -1,4 +1,4 @@
-"""Generated alternates: each draw against a plain loop, the file they are kept in, a kill in between."""
+"""Generated alternates: each draw against a plain loop, their file, a kill in between."""
 
 import json
 import zlib
@@ -52,7 +52,7 @@ def rows(file):
 
 
 def plain(model, encoder, sample, number, seed):
-    """One answer, token by token, without cache or batch: the first token whose summed probability passes the draw."""
+    """One answer, token by token: the first whose summed probability passes the draw."""
     text = f"Question: {sample.prompt}\nNot: {sample.answer}\n\nAnswer:"
     ids, new = encoder.tokenizer(text)["input_ids"], []
     uniform = np.random.default_rng((seed, zlib.crc32(sample.id.encode()), number)).random(9)

@@ -1,4 +1,4 @@
-"""Records of a pretrained model on real questions, against plain transformers one text at a time."""
+"""Records of a pretrained model on real questions, against plain transformers text by text."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def sets(shared):
 
 @pytest.fixture(scope="module")
 def expected(smollm2, sets):
-    """By sample: (loss, tokens) of the answer, losses of the paraphrased and the perturbed ones, the generated text."""
+    """By sample: loss and tokens of the answer, losses of the other answers, the generated text."""
     net = transformers.AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)
 

@@ -1,4 +1,4 @@
-"""lm-eval's tasks on a model that is there: values, processes, precision, what is told. The commands are tested too."""
+"""lm-eval's tasks on a loaded model and through the commands: values, processes, precision."""
 
 import json
 import math
@@ -17,7 +17,8 @@ from tif.evaluation import lm_eval_tasks as ability
 
 TASKS = ("tif_facts", "tif_next", "tif_rolling", "tif_said")
 OTHERS = {  # the other ways in which lm-eval asks
-    "tif_next": "output_type: loglikelihood\nmetric_list: [{metric: perplexity, higher_is_better: false}]",
+    "tif_next": "output_type: loglikelihood\n"
+    "metric_list: [{metric: perplexity, higher_is_better: false}]",
     "tif_rolling": "output_type: loglikelihood_rolling\nmetric_list: [{metric: word_perplexity}]",
     "tif_said": "output_type: generate_until\ngeneration_kwargs: {until: [zzz], max_gen_toks: 5}\n"
     "metric_list: [{metric: exact_match}]",
@@ -28,7 +29,8 @@ OTHERS = {  # the other ways in which lm-eval asks
 def folder(tmp_path_factory):
     found = task_folder(tmp_path_factory.mktemp("lm-eval") / "tasks")
     for name, rest in OTHERS.items():
-        text = f"dataset_path: json\ndataset_kwargs: {{data_files: {found / 'facts.jsonl'}}}\ntest_split: train\n"
+        text = f"dataset_path: json\ndataset_kwargs: {{data_files: {found / 'facts.jsonl'}}}\n"
+        text += "test_split: train\n"
         first = "{{choices[0]}}" if name == "tif_rolling" else " {{choices[0]}}"
         asked = "" if name == "tif_rolling" else "Question: {{question}}\\nAnswer:"
         words = f'task: {name}\ndoc_to_text: "{asked}"\ndoc_to_target: "{first}"\n'
@@ -70,8 +72,15 @@ def test_all_kinds_of_tasks_are_what_a_plain_loop_finds_in_one_process_and_two(f
     assert alone["lm-eval/tif_next/perplexity"][0] == pytest.approx(
         math.exp(-sum(sums) / 3), rel=1e-5
     )
-    assert set(alone) == {f"lm-eval/{name}" for name in (
-        "tif_facts/acc", "tif_next/perplexity", "tif_rolling/word_perplexity", "tif_said/exact_match")}  # fmt: skip
+    assert set(alone) == {
+        f"lm-eval/{name}"
+        for name in (
+            "tif_facts/acc",
+            "tif_next/perplexity",
+            "tif_rolling/word_perplexity",
+            "tif_said/exact_match",
+        )
+    }
     assert together(2, in_a_process, folder, llama) == [alone, alone]
 
 

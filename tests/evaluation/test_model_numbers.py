@@ -36,10 +36,16 @@ def classifier(tmp_path_factory):
     torch.manual_seed(0)
     net = transformers.BertForSequenceClassification(
         transformers.BertConfig(
-            vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-            num_labels=3, id2label={0: "noise", 1: "clean", 2: "salad"}, label2id={"noise": 0, "clean": 1, "salad": 2},
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            num_labels=3,
+            id2label={0: "noise", 1: "clean", 2: "salad"},
+            label2id={"noise": 0, "clean": 1, "salad": 2},
         )
-    )  # fmt: skip
+    )
     net.classifier.weight.data *= 20
     net.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -60,11 +66,17 @@ def data(tmp_path_factory):
 
 def words(llama, data, out, *more):
     return [
-        f"model.path={llama}", f"out={out}", f"eval.tofu.path={data / 'tofu'}", "eval.tofu.split=forget01",
-        f"eval.muse_news.path={data / 'news'}", f"eval.lm_eval.folder={data / 'tasks'}",
-        "eval.max_new_tokens=4", "draws=100",
-        "device=cpu", *more,
-    ]  # fmt: skip
+        f"model.path={llama}",
+        f"out={out}",
+        f"eval.tofu.path={data / 'tofu'}",
+        "eval.tofu.split=forget01",
+        f"eval.muse_news.path={data / 'news'}",
+        f"eval.lm_eval.folder={data / 'tasks'}",
+        "eval.max_new_tokens=4",
+        "draws=100",
+        "device=cpu",
+        *more,
+    ]
 
 
 def run(capsys, *argv):
@@ -77,9 +89,15 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
     llama, other_llama, classifier, data, tmp_path, capsys, monkeypatch
 ):
     argv = words(
-        llama, data, tmp_path, "eval.benchmarks=tofu,muse-news,lm-eval:tif_facts", f"retain_model={other_llama}",
-        f"membership.reference={other_llama}", "membership.gradient_norm=true", f"fluency.classifier={classifier}",
-    )  # fmt: skip
+        llama,
+        data,
+        tmp_path,
+        "eval.benchmarks=tofu,muse-news,lm-eval:tif_facts",
+        f"retain_model={other_llama}",
+        f"membership.reference={other_llama}",
+        "membership.gradient_norm=true",
+        f"fluency.classifier={classifier}",
+    )
     found = run(capsys, *argv)
     assert list(found["benchmarks"]) == ["tofu", "muse-news", "lm-eval"]
     tofu, news = found["benchmarks"]["tofu"], found["benchmarks"]["muse-news"]
@@ -232,10 +250,16 @@ def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
 ):
     monkeypatch.setattr(models, "load_policy", None)
     argv = words(
-        llama, data, tmp_path / "out", "eval.benchmarks=tofu,muse-news,text,lm-eval:tif_fact",
-        f"eval.tofu.path={tmp_path}", f"eval.muse_news.path={tmp_path}", f"eval.text.path={tmp_path}",
-        f"retain_model={tmp_path}", f"fluency.classifier={tmp_path}",
-    )  # fmt: skip
+        llama,
+        data,
+        tmp_path / "out",
+        "eval.benchmarks=tofu,muse-news,text,lm-eval:tif_fact",
+        f"eval.tofu.path={tmp_path}",
+        f"eval.muse_news.path={tmp_path}",
+        f"eval.text.path={tmp_path}",
+        f"retain_model={tmp_path}",
+        f"fluency.classifier={tmp_path}",
+    )
     manager = type("T", (), {"all_tasks": ["tif_facts"]})
     monkeypatch.setattr("tif.evaluation.lm_eval_tasks._task_manager", lambda tasks, folder: manager)
     assert evaluate.main(argv) == 2
@@ -341,10 +365,16 @@ def whole(shared, tmp_path_factory):
         llama, tokenizer, max_position_embeddings=4096, num_hidden_layers=1
     )
     return [
-        f"model.path={folder}", "eval.benchmarks=tofu,muse-news", "device=cpu", f"eval.tofu.path={shared / 'tofu'}",
-        "eval.tofu.split=forget10", f"eval.muse_news.path={shared / 'muse/news'}", "eval.max_new_tokens=8", "draws=100",
+        f"model.path={folder}",
+        "eval.benchmarks=tofu,muse-news",
+        "device=cpu",
+        f"eval.tofu.path={shared / 'tofu'}",
+        "eval.tofu.split=forget10",
+        f"eval.muse_news.path={shared / 'muse/news'}",
+        "eval.max_new_tokens=8",
+        "draws=100",
         "eval.tokens_per_batch=16384",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.slow
@@ -358,9 +388,12 @@ def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(whole, tmp_path, ca
         "world_facts": 117,
     }
     assert found["muse-news"]["questions"] == {
-        "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
+        "verbmem_forget": 20,
+        "knowmem_forget": 100,
+        "knowmem_retain": 100,
+        "privleak_forget": 30,
         "privleak_holdout": 30,
-    }  # fmt: skip
+    }
     assert 0 <= found["tofu"]["model_utility"] < 1
     assert all(None not in own.values() for own in found["tofu"]["tasks"].values())
     metrics = found["muse-news"]["metrics"]

@@ -1,4 +1,4 @@
-"""MUSE through the engine against a plain loop that follows muse_bench's scripts, one sample at a time."""
+"""MUSE against a plain loop that follows muse_bench's scripts, one sample at a time."""
 
 import dataclasses
 import json
@@ -47,21 +47,29 @@ def benchmark(tmp_path_factory):
                 "knowmem/forget_qa_icl.json": rows[:1],
                 "knowmem/retain_qa.json": rows[::-1],
                 "knowmem/retain_qa_icl.json": rows[1:],
-                "verbmem/forget.json": [{"prompt": "Mira Dell was born in ", "gt": "Oslo, in the winter."},
-                                        {"prompt": "It is", "gt": " " + long * 4}],
+                "verbmem/forget.json": [
+                    {"prompt": "Mira Dell was born in ", "gt": "Oslo, in the winter."},
+                    {"prompt": "It is", "gt": " " + long * 4},
+                ],
                 "privleak/forget.json": ["The author has written novels.", long],
                 "privleak/holdout.json": ["Yes.", "He is known for true crime."],
             },
         ),
         with_training=False,
-    )  # fmt: skip
+    )
 
 
 def generated(model, tokenizer, prompt, new_tokens):
     """As the scripts do: one prompt, model.generate, greedy, decoded without special tokens."""
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new_tokens,
-                         eos_token_id=tokenizer.eos_token_id, pad_token_id=0)  # fmt: skip
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=0,
+    )
     return tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)[0]
 
 
@@ -130,8 +138,12 @@ def test_max_samples_limits_muses_sets_by_what_they_are_of(model, encoder, bench
         model, benchmark.sets, EvaluationSetup(encoder, cfg, "packed", benchmark.tasks), "m"
     )
     assert {name: len(own.records) for name, own in found.sets.items()} == {
-        "verbmem_forget": 1, "knowmem_forget": 1, "knowmem_retain": 2, "privleak_forget": 1, "privleak_holdout": 1
-    }  # fmt: skip
+        "verbmem_forget": 1,
+        "knowmem_forget": 1,
+        "knowmem_retain": 2,
+        "privleak_forget": 1,
+        "privleak_holdout": 1,
+    }
 
 
 def test_a_text_longer_than_the_context_loses_its_end_and_a_long_prompt_its_beginning(encoder):

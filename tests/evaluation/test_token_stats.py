@@ -1,4 +1,4 @@
-"""Token statistics against a plain loop in float64, one text at a time through the model's own forward."""
+"""Token statistics against a plain loop in float64, text by text through the model's forward."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -49,7 +49,7 @@ def token_stats(net, texts, tokens_per_batch, batching, original=None):
 
 
 def plain_stats(net, e, other=None):
-    """(K, 5): log p, argmax or not, mean, standard deviation, KL of each scored token, as loops over the vocabulary."""
+    """(K, 5): log p, is argmax, mean, deviation, KL of each scored token, by loops."""
 
     def logprobs(one):
         with torch.no_grad():

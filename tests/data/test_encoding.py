@@ -299,17 +299,15 @@ def test_special_tokens_come_once(template):
     assert end not in encoder.encode_prompt("Who?")
 
 
-def test_another_answer_or_prompt_has_no_unwanted_token(tokenizer):
+def test_another_answer_has_no_unwanted_token(tokenizer):
     encoder = Encoder(tokenizer, "Q: {prompt}\nA:")
     first = sample("Oslo it was", "Oslo")
     other = encoder.encode(first, answer="Rome it was")
     assert sum(other.uw) == 0
     assert tokenizer.decode(other.input_ids) == "Q: Who?\nA: Rome it was<end>"
-    reworded = encoder.encode(first, answer="Rome", prompt="Where?")
-    assert tokenizer.decode(reworded.input_ids) == "Q: Where?\nA: Rome<end>"
-    assert (
-        encoder.encode(first, prompt="Where?").uw.count(True) > 0
-    )  # its own answer keeps its spans
+    reworded = encoder.encode(dataclasses.replace(first, prompt="Where?"))
+    assert tokenizer.decode(reworded.input_ids) == "Q: Where?\nA: Oslo it was<end>"
+    assert sum(reworded.uw) > 0
 
 
 def test_a_sample_that_no_one_identified_has_no_unwanted_token(tokenizer):

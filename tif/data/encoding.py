@@ -151,17 +151,12 @@ class Encoder:
         ids, offsets = self._tokenize(before + answer)
         return ids, _find_answer_start(offsets, len(before))
 
-    def encode(
-        self, sample: Sample, answer: str | None = None, prompt: str | None = None
-    ) -> Encoded:
-        """Return token ids and masks of a sample, with another answer or prompt if given.
-
-        Nothing of another answer is unwanted.
-        """
+    def encode(self, sample: Sample, answer: str | None = None) -> Encoded:
+        """Return token ids and masks of a sample; nothing of another answer is unwanted."""
         spans: Sequence[Span] = ()
         if answer is None:
             answer, spans = sample.answer, sample.unwanted or ()
-        before = self.render_prompt(sample.prompt if prompt is None else prompt)
+        before = self.render_prompt(sample.prompt)
         if before and self.template != "chat":
             before += " "
         ids, offsets = self._tokenize(before + answer)

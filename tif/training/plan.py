@@ -5,6 +5,7 @@ before the first) and `tif identify`.
 """
 
 import dataclasses
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,6 @@ def plan_reinforced_model(plan: Plan) -> Plan:
     return Plan(stages.place_stage(cfg, name, plan.benchmark), plan.benchmark, name)
 
 
-def with_model(plan: Plan, path: Path) -> Plan:
-    """Return the plan with the model at `path`, in place of the stage that made it."""
-    model = dataclasses.replace(plan.cfg.model, path=str(path))
-    return dataclasses.replace(plan, cfg=dataclasses.replace(plan.cfg, model=model))
-
-
 def config_text(cfg: Config) -> str:
     """Return the text of config.yaml; its first line is the command that repeats the run."""
     run = dataclasses.replace(cfg.run, resume="auto")  # how the run was started is left out
@@ -117,7 +112,11 @@ def config_text(cfg: Config) -> str:
 
 def find_finished_run(cfg: Config) -> Path | None:
     """Return the folder of a complete run of exactly this configuration, or None."""
-    return run_folders.find_finished_run(cfg.run, config_text(cfg))
+    parent, text = (Path(cfg.run.folder) / cfg.run.name).parent, config_text(cfg)
+    for folder in sorted(parent.glob(f"{glob.escape(Path(cfg.run.name).name)}*")):
+        if run_folders.has_config(folder, text) and run_folders.is_finished(folder):
+            return folder
+    return None
 
 
 def wants_spans(cfg: Config) -> bool:
@@ -193,8 +192,7 @@ def _read_evaluation_inputs(plan: Plan, problems: list[str]) -> None:
             plan.retain_records = records.read_evaluation(str(path))
         except (OSError, ValueError) as error:
             wanted = "want the eval folder of a retain model's run or a stage's name"
-            reason = f"{wanted} ({one_line(error)})"
-            problems.append(f"eval.retain_records: {path}: {reason}")
+            problems.append(f"eval.retain_records: {path}: {wanted} ({one_line(error)})")
 
 
 def _identify_words(plan: Plan) -> None:
@@ -215,21 +213,16 @@ def _plan_stages(plan: Plan) -> list[str]:
         names.append(cfg.eval.retain_records)
     if wants_spans(cfg):
         names += identifier_stages(cfg)
-    reported: set[str] = set()
-    problems = []
-    for name in dict.fromkeys(names):
-        if name not in cfg.stages:
-            continue
+    problems: dict[str, str] = {}
+    for name in dict.fromkeys(name for name in names if name in cfg.stages):
         stage_problems: list[str] = []
         with collect_problems(stage_problems):
             plan.stages[str(name)] = plan_stage(cfg, str(name))
         for line in stage_problems:
-            if line not in reported:
-                problems.append(f"stages.{name}.{line}")
-        reported.update(stage_problems)
+            problems.setdefault(line, f"stages.{name}.{line}")
     if cfg.model.path in plan.stages:
         plan.family = plan.stages[str(cfg.model.path)].family
-    return problems
+    return list(problems.values())
 
 
 def _check_comparison(plan: Plan) -> None:
@@ -242,8 +235,8 @@ def _check_comparison(plan: Plan) -> None:
                 f"{benchmark.name} does not have (no holdout texts?); "
                 "want eval.forget_quality=false"
             )
-    if plan.retain_records:
-        retain = plan.retain_records
+    retain = plan.retain_records
+    if retain:
         problem = find_expected_mismatch(retain, benchmark, cfg.eval, plan.family)
         if problem:
             raise ConfigError(f"eval.retain_records: {cfg.eval.retain_records}: {problem}")

@@ -24,12 +24,13 @@ from tif.data.samples import Sample
 from tif.identifiers import stored_spans
 from tif.metrics import overall
 from tif.models import load as models
-from tif.records import files as records
 from tif.records import metrics_log
+from tif.records.types import Evaluation
 from tif.reports.plots import write_plots
 from tif.reports.run_folder import RETAIN_FILE, summarize
 from tif.reports.run_tables import show_run
 from tif.training import checkpoints, run_folders
+from tif.training import plan as planning
 from tif.training.callbacks.diagnosis import Diagnosis
 from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.training.callbacks.exports import Export, KeepBest
@@ -37,18 +38,7 @@ from tif.training.callbacks.loggers import MetricsLogger, wandb_loggers
 from tif.training.callbacks.progress_bar import TrainingBar
 from tif.training.checkpoints import Preempted
 from tif.training.checks import trainer_arguments
-from tif.training.plan import (
-    Plan,
-    config_text,
-    identifier_of,
-    identifier_stages,
-    plan_reinforced_model,
-    plan_run,
-    plan_stage,
-    wants_forget_quality,
-    wants_spans,
-    with_model,
-)  # fmt: skip
+from tif.training.plan import Plan
 from tif.training.prepare import prepare_training
 from tif.training.retain_model import retain_model_records
 from tif.utils import distributed, torch_state
@@ -69,7 +59,7 @@ def run(cfg: Config) -> Path:
         Preempted: If a signal asked the run to stop; the same call goes on.
     """
     quiet_libraries()
-    plan = plan_stage(cfg, cfg.stage) if cfg.stage else plan_run(cfg)
+    plan = planning.plan_stage(cfg, cfg.stage) if cfg.stage else planning.plan_run(cfg)
     distributed.start(cfg.trainer.accelerator)
     if not distributed.is_first_rank():
         silence()
@@ -105,7 +95,7 @@ def make_stage(plan: Plan) -> Path:
     folder, title = plan.folder, f"stage {plan.stage}"
 
     def start() -> Path | None:
-        checkpoint, text = None, config_text(plan.cfg)
+        checkpoint, text = None, planning.config_text(plan.cfg)
         if run_folders.has_config(folder, text):
             checkpoint = run_folders.find_newest_checkpoint(folder)
         _start_run(title, folder, text, checkpoint)
@@ -126,21 +116,24 @@ def unlearn(plan: Plan) -> Path:
     """Return the folder of a finished run; first find the unwanted words and make the stages."""
     cfg = plan.cfg
     stages: dict[str, Path] = {}
-    if wants_spans(cfg) and cfg.identifier.kind in identifiers.COSTLY_KINDS:
+    if planning.wants_spans(cfg) and cfg.identifier.kind in identifiers.COSTLY_KINDS:
         # First, with no more stages than needed: a missing server shows before hours of training.
-        for name in identifier_stages(cfg):
+        for name in planning.identifier_stages(cfg):
             stages[name] = make_stage(plan.stages[name])
         plan = with_unwanted_words(plan, stages)
     for name, stage in plan.stages.items():
         if name not in stages:
             stages[name] = make_stage(stage)
     retain = plan.retain_records
-    if cfg.eval.retain_records in stages and wants_forget_quality(cfg):
+    if cfg.eval.retain_records in stages and planning.wants_forget_quality(cfg):
         retain = retain_model_records(plan, stages[cfg.eval.retain_records])
     if cfg.model.path in stages:
-        plan = with_model(plan, stages[cfg.model.path] / "model")
-    reinforced = make_stage(plan_reinforced_model(plan)) if cfg.loss.forget == "whp" else None
-    text = config_text(cfg)
+        model = dataclasses.replace(cfg.model, path=str(stages[cfg.model.path] / "model"))
+        plan = dataclasses.replace(plan, cfg=dataclasses.replace(cfg, model=model))
+    reinforced = None
+    if cfg.loss.forget == "whp":
+        reinforced = make_stage(planning.plan_reinforced_model(plan))
+    text = planning.config_text(cfg)
     with distributed.entered_on_first_rank(run_folders.claim_run_folder(cfg.run, text)) as claim:
         folder, checkpoint = claim
 
@@ -159,7 +152,7 @@ def unlearn(plan: Plan) -> Path:
 
 def with_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> Plan:
     """Return the plan with the spans of an identifier that asks models; `stages`: their folders."""
-    identifier = stored_spans.with_stage_models(identifier_of(plan.cfg), stages)
+    identifier = stored_spans.with_stage_models(planning.identifier_of(plan.cfg), stages)
     folder, forget = Path(plan.cfg.run.folder) / "spans", plan.benchmark.forget
 
     def identify() -> tuple[Sample, ...]:
@@ -176,20 +169,13 @@ def _start_run(title: str, folder: Path, text: str, checkpoint: Path | None) -> 
 
 
 def train(
-    plan: Plan,
-    folder: Path,
-    retain: records.Evaluation | None,
-    checkpoint: Path | None,
+    plan: Plan, folder: Path, retain: Evaluation | None, checkpoint: Path | None,
     reinforced: Path | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Train in a run folder, which is complete when its summary.json is there.
 
-    Args:
-        plan: the run's.
-        folder: of the run.
-        retain: the retain model's records.
-        checkpoint: what the run goes on from.
-        reinforced: run of the model that forget=whp compares with.
+    `retain` holds the retain model's records; the run goes on from `checkpoint`; `reinforced` is
+    the run of the model that loss.forget=whp compares with.
     """
     cfg = plan.cfg
     with (
@@ -203,9 +189,12 @@ def train(
         if distributed.is_first_rank():  # a resumed run makes the rows after its checkpoint again
             steps = checkpoints.steps_done(checkpoint) if checkpoint else -1
             metrics_log.drop_rows_after(log.path, steps)
+        plugins = distributed.lightning_plugins()
+        if cfg.trainer.strategy != "fsdp2":  # which writes its shards itself
+            plugins.append(checkpoints.DirectCheckpointIO())
         trainer = L.Trainer(
             **trainer_arguments(cfg.trainer),
-            plugins=_trainer_plugins(cfg.trainer.strategy),
+            plugins=plugins,
             logger=[log, *loggers],
             callbacks=make_callbacks(plan, folder, log, encoder, retain),
             enable_checkpointing=False,
@@ -224,18 +213,8 @@ def train(
     distributed.barrier()
 
 
-def _trainer_plugins(strategy: str) -> list[Any]:
-    if strategy == "fsdp2":  # writes its shards itself
-        return distributed.lightning_plugins()
-    return [checkpoints.DirectCheckpointIO(), *distributed.lightning_plugins()]
-
-
 def make_callbacks(
-    plan: Plan,
-    folder: Path,
-    log: MetricsLogger,
-    encoder: Encoder,
-    retain: records.Evaluation | None,
+    plan: Plan, folder: Path, log: MetricsLogger, encoder: Encoder, retain: Evaluation | None
 ) -> list[Callback]:
     """Return what a run does beside its steps, in the order in which Lightning calls it."""
     cfg = plan.cfg
@@ -250,7 +229,7 @@ def make_callbacks(
     if cfg.eval.enabled:
         callbacks.append(PolicyEvaluation(plan, encoder, folder / "eval", retain, log))
         if is_unlearning:
-            has_gold = wants_spans(cfg) and cfg.data.benchmark == "fictitious"
+            has_gold = planning.wants_spans(cfg) and cfg.data.benchmark == "fictitious"
             gold = read_benchmark(cfg.data).forget if has_gold else None
             callbacks.append(Diagnosis(plan, log, gold))
         if cfg.run.export and cfg.eval.best != "none":

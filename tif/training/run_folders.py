@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import glob
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,9 +65,8 @@ def is_usable(folder: Path, settings: Run, config_text: str) -> bool:
         return not folder.exists()
     if {path.name for path in folder.iterdir()} <= {LOCK}:
         return True
-    if settings.resume != "auto" or is_finished(folder):
-        return False
-    return has_config(folder, config_text)
+    can_go_on = settings.resume == "auto" and not is_finished(folder)
+    return can_go_on and has_config(folder, config_text)
 
 
 def _try_lock(folder: Path) -> filelock.BaseFileLock | None:
@@ -93,15 +91,6 @@ def has_config(folder: Path, config_text: str) -> bool:
     return file.is_file() and file.read_text(encoding="utf-8") == config_text
 
 
-def find_finished_run(settings: Run, config_text: str) -> Path | None:
-    """Return the folder of a complete run of exactly this configuration, or None."""
-    base = Path(settings.folder) / settings.name
-    for folder in sorted(base.parent.glob(f"{glob.escape(base.name)}*")):
-        if has_config(folder, config_text) and is_finished(folder):
-            return folder
-    return None
-
-
 def check_run_folder(settings: Run, config_text: str) -> None:
     """Raise ConfigError, which names the key, where the run's folders cannot be written to."""
     parent = Path(settings.folder)
@@ -113,9 +102,7 @@ def check_run_folder(settings: Run, config_text: str) -> None:
 
 def check_checkpoint(path: Path) -> None:
     """Raise ConfigError where `path`, from `run.resume`, is no checkpoint of an unfinished run."""
-    folder = path.parent.parent
-    pattern = "checkpoints/epoch=N-step=N.ckpt"
-    problem = None
+    folder, pattern, problem = path.parent.parent, "checkpoints/epoch=N-step=N.ckpt", None
     if not path.exists():
         problem = f"no {path}; want auto, never or a run's {pattern}"
     elif path not in list_checkpoints(path.parent) or not (folder / CONFIG).is_file():

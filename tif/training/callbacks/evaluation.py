@@ -18,6 +18,7 @@ from tif.metrics import overall
 from tif.models.load import load_policy
 from tif.models.references import ModelReference
 from tif.records import files as records
+from tif.records.types import Evaluation
 from tif.scoring.token_scores import ModelContext
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
@@ -56,13 +57,9 @@ class PolicyEvaluation(Callback):
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        encoder: Encoder,
-        folder: Path,
-        retain: records.Evaluation | None,
+        self, plan: Plan, encoder: Encoder, folder: Path, retain: Evaluation | None,
         log: MetricsLogger,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.plan, self.settings, self.encoder = plan, plan.cfg.eval, encoder
         self.folder, self.retain, self.metrics_log = folder, retain, log
 
@@ -98,7 +95,7 @@ class PolicyEvaluation(Callback):
         mixed = plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
         with mixed, module.unlearned() as policy:
 
-            def evaluate_on(benchmark: Benchmark, original: Any = None) -> records.Evaluation:
+            def evaluate_on(benchmark: Benchmark, original: Any = None) -> Evaluation:
                 batching = module.settings.batching
                 setup = EvaluationSetup(self.encoder, self.settings, batching, benchmark.tasks)
                 name = str(self.folder.parent)

@@ -22,19 +22,26 @@ from tif.training import checkpoints, run_folders
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL_JOB = ["--gpus-per-node=0", "--mem=1G", "--cpus-per-task=1"]
-# Four steps an epoch, two epochs; a loss that sleeps, so that there is time to interrupt and no work to do.
+# Four steps an epoch, two epochs; a loss that sleeps, so that there is time to interrupt.
 SLOW = [
-    *SMALL, "loss.forget=tests.support.slow_loss:lpl", "data.batch_size=2", "stages.target.data.batch_size=4",
-    "stages.target.loss.forget=ce", "stages.retain.loss.forget=ce", "eval.forget_quality=false",
+    *SMALL, "loss.forget=tests.support.slow_loss:lpl", "data.batch_size=2",
+    "stages.target.data.batch_size=4", "stages.target.loss.forget=ce", "stages.retain.loss.forget=ce", "eval.forget_quality=false",
     "eval.max_new_tokens=4", "eval.max_samples.forget=3", "eval.max_samples.retain=2",
     "eval.max_samples.real_authors=1", "eval.max_samples.world_facts=1",
 ]  # fmt: skip
-ENV = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENV = {
+    "PYTHON": sys.executable,
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 def call(*words, **env):
     """Output of a command, which must not fail."""
-    done = subprocess.run(words, cwd=ROOT, env=os.environ | ENV | env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=ROOT, env=os.environ | ENV | env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
 
@@ -43,7 +50,15 @@ def submit(folder, template, *words, **env):
     """Id of a job that writes to <folder>/<id>.log."""
     own = [word for word in words if word.startswith("--")]
     rest = [word for word in words if word not in own]
-    command = ["sbatch", "--parsable", *SMALL_JOB, *own, f"--output={folder}/%j.log", f"slurm/{template}", *rest]
+    command = [
+        "sbatch",
+        "--parsable",
+        *SMALL_JOB,
+        *own,
+        f"--output={folder}/%j.log",
+        f"slurm/{template}",
+        *rest,
+    ]
     return call(*command, **env)
 
 
@@ -63,7 +78,7 @@ def wait_until(true, seconds, what):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where runs go, with the session's stages and `target`, a link to one; skips without a controller."""
+    """Where runs go, with the session's stages and a link `target`; skips without a controller."""
     if shutil.which("scontrol") is None or "UP" not in subprocess.run(
         ["scontrol", "ping"], capture_output=True, text=True, check=False
     ).stdout:  # fmt: skip
@@ -96,23 +111,39 @@ def jobs(folder):
     ids = {
         "preempted": submit(folder, "fit.sbatch", *words, "run.name=preempted", TIF_TEST_DELAY="3"),
         "late": submit(
-            folder, "fit.sbatch", "--time=2", "--signal=USR1@70", *words, "run.name=late", TIF_TEST_DELAY="8"
+            folder,
+            "fit.sbatch",
+            "--time=2",
+            "--signal=USR1@70",
+            *words,
+            "run.name=late",
+            TIF_TEST_DELAY="8",
         ),
     }
     ids |= {
-        "evaluated": submit(folder, "evaluate.sbatch", "--ntasks-per-node=2", *evaluation(folder, "evaluated")),
-        "identified": submit(folder, "identify.sbatch", "identifier.kind=gold", f"out={folder}/spans.jsonl"),
+        "evaluated": submit(
+            folder, "evaluate.sbatch", "--ntasks-per-node=2", *evaluation(folder, "evaluated")
+        ),
+        "identified": submit(
+            folder, "identify.sbatch", "identifier.kind=gold", f"out={folder}/spans.jsonl"
+        ),
     }
     args = f"{' '.join(SMALL_JOB)} --output={folder}/%j.log"
     chain = call("slurm/chain.sh", str(many), SBATCH_ARGS=args)
     ids |= dict(zip(("target", "retain", "array", "table"), chain.split(), strict=True))
     begun = folder / "preempted" / "metrics.jsonl"
-    wait_until(lambda: begun.exists() and len(rows(begun.parent)) > 2, 180, lambda: log(folder, ids["preempted"]))
+    wait_until(
+        lambda: begun.exists() and len(rows(begun.parent)) > 2,
+        180,
+        lambda: log(folder, ids["preempted"]),
+    )
     call("scontrol", "requeue", ids["preempted"])
     over = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
     for name, job in ids.items():
         wait_until(
-            lambda job=job: {s for s, *_ in state(job)} <= over, 300, lambda job=job, name=name: (name, state(job))
+            lambda job=job: {s for s, *_ in state(job)} <= over,
+            300,
+            lambda job=job, name=name: (name, state(job)),
         )
     return ids
 
@@ -124,7 +155,12 @@ def log(folder, job):
 @pytest.fixture(scope="module")
 def alone(folder):
     """The same run, disturbed by nobody."""
-    assert killed_processes.fit(killed_processes.context(), [*SLOW, f"run.folder={folder}", "run.name=alone"])[0] == 0
+    assert (
+        killed_processes.fit(
+            killed_processes.context(), [*SLOW, f"run.folder={folder}", "run.name=alone"]
+        )[0]
+        == 0
+    )
     return folder / "alone"
 
 
@@ -146,7 +182,9 @@ def test_a_preempted_job_ends_with_the_bits_of_one_that_was_not(folder, jobs, al
     same(folder / "preempted", alone)
 
 
-def test_a_job_that_meets_its_time_limit_goes_back_to_the_queue_and_ends_the_same(folder, jobs, alone):
+def test_a_job_that_meets_its_time_limit_goes_back_to_the_queue_and_ends_the_same(
+    folder, jobs, alone
+):
     shown = log(folder, jobs["late"])
     ((ended, code, restarts),) = state(jobs["late"])
     assert (ended, code) == ("COMPLETED", "0:0"), shown
@@ -157,14 +195,20 @@ def test_a_job_that_meets_its_time_limit_goes_back_to_the_queue_and_ends_the_sam
 
 
 def test_a_chain_makes_stages_then_an_array_of_four_then_the_table(folder, jobs):
-    assert {state(jobs[name])[0][:2] for name in ("target", "retain", "table")} == {("COMPLETED", "0:0")}
-    assert [found[:2] for found in state(jobs["array"])] == [("COMPLETED", "0:0")] * 4, log(folder, jobs["array"])
-    assert sorted(path.parent.parent.name for path in folder.glob(f"four/*/seed0/{run_folders.DONE}")) == [
-        f"beta=0.{n}" for n in (1, 2, 3, 4)
-    ]
+    assert {state(jobs[name])[0][:2] for name in ("target", "retain", "table")} == {
+        ("COMPLETED", "0:0")
+    }
+    assert [found[:2] for found in state(jobs["array"])] == [("COMPLETED", "0:0")] * 4, log(
+        folder, jobs["array"]
+    )
+    assert sorted(
+        path.parent.parent.name for path in folder.glob(f"four/*/seed0/{run_folders.DONE}")
+    ) == [f"beta=0.{n}" for n in (1, 2, 3, 4)]
     shown = log(folder, jobs["table"])
     assert all(f"beta=0.{n}" in shown for n in (1, 2, 3, 4))
-    named = {line.split(" | ")[0] for line in (folder / "four" / "table.md").read_text().splitlines()}
+    named = {
+        line.split(" | ")[0] for line in (folder / "four" / "table.md").read_text().splitlines()
+    }
     assert named >= {"| retain model", *(f"| beta=0.{n}" for n in (1, 2, 3, 4))}
     assert "(made before)" in log(folder, jobs["target"])
 
@@ -187,4 +231,6 @@ def test_an_identifiers_job_leaves_its_span_file(folder, jobs):
 def test_no_job_leaves_an_unfinished_checkpoint(folder, jobs):
     for name in ("preempted", "late"):
         found = {path.name for path in (folder / name / "checkpoints").iterdir()}
-        assert found == {path.name for path in checkpoints.list_checkpoints(folder / name / "checkpoints")}
+        assert found == {
+            path.name for path in checkpoints.list_checkpoints(folder / name / "checkpoints")
+        }

@@ -19,7 +19,8 @@ def evaluation(epoch, quality, utility):
 
 
 def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
-    # seed 0: epoch 1 has more utility, but can be told from a retain model; epoch 0, before training, does not count
+    # seed 0: epoch 1 has more utility, but can be told from a retain model;
+    # epoch 0, before training, does not count
     tables = [
         [
             evaluation(0, 0.9, 0.9),

@@ -1,4 +1,4 @@
-"""`python -m tif.sweep`: what a file describes, what is run and what is not run again, and the numbers of the table."""
+"""`python -m tif.sweep`: the runs of a file, what is run and what is not run again."""
 
 import json
 
@@ -12,19 +12,16 @@ from tif.metrics import overall
 from tif.reports.run_folder import evaluation_rows
 from tif.sweep import command as sweep
 from tif.sweep.run import stage_configs
-from tif.sweep.sweep_file import read_sweep
+from tif.sweep.sweep_file import load_configs, read_sweep
 from tif.training import run as training
 from tif.training import run_folders
 
 OWN = config.own_configs() / "sweep"
 # Stages of one seed only, those of the session's finished run.
 BASE = [
-    *SMALL,
-    "trainer.max_epochs=1",
-    "stages.target.run.seed=0",
-    "stages.retain.run.seed=0",
+    *SMALL, "trainer.max_epochs=1", "stages.target.run.seed=0", "stages.retain.run.seed=0",
     "run.export=false",
-]
+]  # fmt: skip
 WORDS = json.dumps(["quickstart.yaml", *BASE])
 
 
@@ -42,13 +39,11 @@ def problems(path, text, *words):
 def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_another(tmp_path):
     three = "{a: [], b: [loss.beta=0.7], c: [stages.target.optimizer.lr=1]}"
     text = f"base: [quickstart.yaml]\nseeds: [0, 1]\nruns: {three}"
-    found = read_sweep([write(tmp_path / "s.yaml", text)])
-    configs = [run.cfg for run in found.load_runs()]
-    made = {name: stage_configs(configs, name) for name in ("target", "retain")}
-    assert {name: sorted(c.run.seed for c in own) for name, own in made.items()} == {
-        "target": [0, 0, 1, 1],
-        "retain": [0, 1],
-    }
+    configs = load_configs(read_sweep([write(tmp_path / "s.yaml", text)]))
+    seeds = {}
+    for name in ("target", "retain"):
+        seeds[name] = sorted(cfg.run.seed for cfg in stage_configs(configs, name))
+    assert seeds == {"target": [0, 0, 1, 1], "retain": [0, 1]}
 
 
 @pytest.mark.slow
@@ -56,9 +51,9 @@ def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_
     "path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem
 )
 def test_every_sweep_in_configs_describes_runs_that_load(path):
-    found = read_sweep([str(path), "identifier.path=masks"])
+    runs = read_sweep([str(path), "identifier.path=masks"])
     assert path.read_text().startswith(f"# python -m tif.sweep sweep/{path.name}\n")
-    names = [run.cfg.run.name for run in found.load_runs()]
+    names = [cfg.run.name for cfg in load_configs(runs)]
     assert len(set(names)) == len(names) > 1
 
 
@@ -70,34 +65,27 @@ def test_a_wandb_agent_calls_tif_with_words_that_load():
         load_sweep_config,
     )
 
-    told = load_sweep_config(str(OWN / "wandb.yaml"))
-    drawn = {
-        "loss.beta": 0.05,
-        "loss.pl_weight": 0.0,
-        "optimizer.lr": 1e-05,
-    }  # str(1e-05) has no point
-    assert told["parameters"].keys() == drawn.keys()
-    made = create_sweep_command_args(
-        {"args": {name: {"value": value} for name, value in drawn.items()}}
-    )
-    made |= {
-        "env": ["/usr/bin/env"],
-        "interpreter": ["python"],
-        "program": [told["program"]],
-    }  # as wandb's agent does
-    words = [
-        w for part in create_sweep_command(told["command"]) for w in made.get(part[2:-1], [part])
-    ]
+    file = load_sweep_config(str(OWN / "wandb.yaml"))
+    # str(1e-05) has no point
+    values = {"loss.beta": 0.05, "loss.pl_weight": 0.0, "optimizer.lr": 1e-05}
+    assert file["parameters"].keys() == values.keys()
+    arguments = {name: {"value": value} for name, value in values.items()}
+    parts = create_sweep_command_args({"args": arguments})
+    # As wandb's agent does.
+    parts |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [file["program"]]}
+    words = []
+    for part in create_sweep_command(file["command"]):
+        words += parts.get(part[2:-1], [part])
     assert words[:4] == ["/usr/bin/env", "python", "-m", "tif.fit"]
     cfg = config.load(words[4:])
     assert (cfg.loss.beta, cfg.loss.pl_weight, cfg.optimizer.lr) == (0.05, 0.0, 1e-05)
     stages = [config.stage(cfg, name) for name in ("target", "retain")]
     assert [c.logger.wandb.enabled for c in (cfg, *stages)] == [True, False, False]
-    assert told["metric"]["name"] == overall.SCORE
+    assert file["metric"]["name"] == overall.SCORE
 
 
 def test_the_quickstart_sweep_has_every_method():
-    names = {v.name for v in read_sweep([str(OWN / "methods_quickstart.yaml")]).variants}
+    names = {run.variant for run in read_sweep([str(OWN / "methods_quickstart.yaml")])}
     same = {"ga_gdr": "graddiff"}  # an alias
     methods = {p.stem for p in (OWN.parent / "loss").glob("*.yaml")} - {"finetune"}
     assert {same.get(name, name) for name in methods} == names - {"quickstart"}
@@ -108,20 +96,12 @@ def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
         "base: [quickstart.yaml]\nseeds: [3, 4]\nruns: {a: [loss.beta=0.2], b: []}\n"
         "grid: {optimizer.lr: [1e-3, 2e-3]}"
     )
-    found = read_sweep([write(tmp_path / "my.yaml", text), "trainer.max_epochs=2"])
-    assert [v.name for v in found.variants] == [
-        "a,lr=0.001",
-        "a,lr=0.002",
-        "b,lr=0.001",
-        "b,lr=0.002",
-    ]
-    cfg = found.load_runs()[3].cfg
-    assert (cfg.loss.beta, cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.run.seed) == (
-        0.2,
-        2e-3,
-        2,
-        4,
-    )
+    runs = read_sweep([write(tmp_path / "my.yaml", text), "trainer.max_epochs=2"])
+    variants = ["a,lr=0.001", "a,lr=0.002", "b,lr=0.001", "b,lr=0.002"]
+    assert [run.variant for run in runs[::2]] == [run.variant for run in runs[1::2]] == variants
+    cfg = load_configs(runs)[3]
+    assert (cfg.loss.beta, cfg.optimizer.lr) == (0.2, 2e-3)
+    assert (cfg.trainer.max_epochs, cfg.run.seed) == (2, 4)
     assert cfg.run.name == "my/a,lr=0.002/seed4"
 
 
@@ -168,7 +148,8 @@ def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, m
     loaded, made, load = [], [], config.load
     monkeypatch.setattr(config, "load", lambda words: loaded.append(words) or load(words))
     monkeypatch.setattr(training, "run", lambda cfg: made.append(cfg.run.name))
-    text = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]\nseeds: [0, 1]\nruns: {{a: [], b: [], c: []}}"
+    base = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]"
+    text = f"{base}\nseeds: [0, 1]\nruns: {{a: [], b: [], c: []}}"
     assert sweep.main([write(tmp_path / "s.yaml", text)]) == 0
     assert made == [f"s/{name}/seed{seed}" for name in "abc" for seed in (0, 1)]
     assert len(loaded) == 6
@@ -186,7 +167,7 @@ def test_list_and_count_show_the_runs_and_make_none(tmp_path, capsys):
 
 @pytest.fixture(scope="session")
 def done(tmp_path_factory):
-    """A sweep of two methods and two seeds beside the session's finished run: (its file's words, its folder)."""
+    """Words and folder of a sweep of two methods and two seeds, beside the finished run."""
     folder = finished(tmp_path_factory).runs
     text = f"name: two\nbase: {WORDS}\nseeds: [0, 1]\nruns: {{tpo: [], dpo: [loss/dpo_klr.yaml]}}"
     words = [write(tmp_path_factory.mktemp("sweep") / "s.yaml", text), f"run.folder={folder}"]

@@ -41,7 +41,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from tif.config.errors import ConfigError
-from tif.sweep.sweep_file import read_sweep
+from tif.sweep.sweep_file import load_configs, read_sweep
 from tif.utils import distributed
 from tif.utils.command_line import report_os_error
 
@@ -64,46 +64,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report_os_error(error, "the same command goes on with what is missing")
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(all_words: Sequence[str]) -> int:
     """Do what the words ask for and return the exit code."""
-    options = _parse(words)
-    sweep = read_sweep(options.words)
-    runs = sweep.load_runs()
+    options = _parse(all_words)
+    runs = read_sweep(options.words)
+    configs = load_configs(runs)
     if options.count:
         print(len(runs))
         return 0
     if options.list:
         for number, run in enumerate(runs):
-            name = f"{run.variant.name}/seed{run.seed}".lstrip("/")
-            print(f"{number} {name}: {run.command()}")
+            name = f"{run.variant}/seed{run.seed}".lstrip("/")
+            words = " ".join(run.words)
+            print(f"{number} {name}: python -m tif.fit {words} run.seed={run.seed}")
         return 0
-    configs = [run.cfg for run in runs]
+    chosen = configs
     if options.index is not None:
-        configs = [configs[_number("--index", options.index, 0, len(configs) - 1)]]
+        chosen = [configs[_number("--index", options.index, 0, len(configs) - 1)]]
 
     # torch and transformers load only now, so that the answers above come at once.
-    from tif.sweep import run as running
+    from tif.reports.sweep import show_results
+    from tif.sweep.run import check_plans, run_in_order, stage_configs, update_results
     from tif.utils.terminal import quiet_libraries
 
     if options.table:
-        running.update_and_show_results(sweep, runs)
+        show_results(update_results(configs))
         return 0
     if options.stage:
-        configs = running.stage_configs(configs, options.stage)
-    trainer = configs[0].trainer
-    exit_code = distributed.launch("tif.sweep", words, trainer.devices, trainer.accelerator)
+        chosen = stage_configs(chosen, options.stage)
+    trainer = chosen[0].trainer
+    exit_code = distributed.launch("tif.sweep", all_words, trainer.devices, trainer.accelerator)
     if exit_code is not None:
         return exit_code
     quiet_libraries()
     if options.index is None:  # else the plan of the one run is checked when it starts
-        running.check_plans(sweep, runs)
-    if options.jobs > 1 and len(configs) > 1 and not options.stage:
+        check_plans(configs)
+    if options.jobs > 1 and len(chosen) > 1 and not options.stage:
         from tif.sweep.jobs import run_in_processes
 
-        exit_code = run_in_processes(sweep.name, configs, options.words, options.jobs)
-        running.update_and_show_results(sweep, runs)
+        exit_code = run_in_processes(chosen, options.words, options.jobs)
+        show_results(update_results(configs))
         return exit_code
-    return running.run_in_order(sweep, configs, runs)
+    return run_in_order(chosen, configs)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -15,19 +15,19 @@ from tif.config.schema import Config
 from tif.utils.terminal import console, progress_bar
 
 
-def run_in_processes(name: str, configs: Sequence[Config], words: Sequence[str], jobs: int) -> int:
+def run_in_processes(configs: Sequence[Config], words: Sequence[str], jobs: int) -> int:
     """Make all runs of a sweep, print how each ended, and return the largest exit code.
 
     The output of a run goes to <run.folder>/<sweep>/log/<number>.txt. The processes share the
     cores. Each has a GPU of its own; where there are fewer GPUs than jobs, several jobs share one.
 
     Args:
-        name: of the sweep.
-        configs: of its runs, by number.
+        configs: of the runs, by number.
         words: of the command, without options.
         jobs: processes at a time.
     """
-    log_folder = Path(configs[0].run.folder) / name / "log"
+    sweep = configs[0].run.name.rsplit("/", 2)[0]
+    log_folder = Path(configs[0].run.folder) / sweep / "log"
     log_folder.mkdir(parents=True, exist_ok=True)
     free_slots: queue.Queue[int] = queue.Queue()
     for slot in range(jobs):

@@ -12,7 +12,6 @@ from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
 from tif.reports.sweep import show_results, write_results
-from tif.sweep.sweep_file import Sweep, SweepRun
 from tif.training import plan as planning
 from tif.training import run as training
 from tif.training import run_folders
@@ -22,17 +21,20 @@ from tif.utils.hashing import hash_json
 from tif.utils.terminal import console
 
 
-def check_plans(sweep: Sweep, runs: Sequence[SweepRun]) -> None:
+def check_plans(configs: Sequence[Config]) -> None:
     """Check data, paths and models of every variant, with its first seed.
 
     Raises:
         ConfigError: With the problems of all variants, one a line, each with its name.
     """
     problems: list[str] = []
-    for run in runs:
-        if run.seed == sweep.seeds[0]:
-            with collect_problems(problems, (ConfigError,), f"{run.variant.name}: "):
-                planning.plan_run(run.cfg)
+    variants: set[str] = set()
+    for cfg in configs:
+        variant = _variant(cfg)
+        if variant not in variants:
+            variants.add(variant)
+            with collect_problems(problems, (ConfigError,), f"{variant}: "):
+                planning.plan_run(cfg)
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -47,55 +49,55 @@ def stage_configs(configs: Sequence[Config], name: str) -> list[Config]:
     return list(by_content.values())
 
 
-def run_in_order(sweep: Sweep, configs: Sequence[Config], runs: Sequence[SweepRun]) -> int:
+def run_in_order(chosen: Sequence[Config], configs: Sequence[Config]) -> int:
     """Make the runs or stages that are not there yet, and the sweep's results after each run.
 
     Args:
-        sweep, runs: the results show all runs of the sweep together.
-        configs: of the runs or stages to make.
+        chosen: the runs or stages to make.
+        configs: of all runs of the sweep; the results show them together.
 
     Returns:
         The exit code of the first run that failed, else 0.
     """
-    exit_code = 0
+    exit_code, is_first_rank = 0, distributed.is_first_rank()
+    makes_runs = not chosen[0].stage
     try:
-        for number, cfg in enumerate(configs, 1):
-            is_finished = not cfg.stage and planning.find_finished_run(cfg) is not None
-            if distributed.is_first_rank():
+        for number, cfg in enumerate(chosen, 1):
+            is_finished = makes_runs and planning.find_finished_run(cfg) is not None
+            if is_first_rank:
                 note = " [dim](made before)[/]" if is_finished else ""
-                console.print(f"{number}/{len(configs)} {escape(cfg.run.name)}{note}")
+                console.print(f"{number}/{len(chosen)} {escape(cfg.run.name)}{note}")
             if not is_finished:
                 code = training.attempt(functools.partial(training.run, cfg))
                 if code > 128:  # stopped by a signal
                     return code
                 exit_code = exit_code or code
-            if distributed.is_first_rank() and not cfg.stage:
-                update_results(sweep, runs)
+            if is_first_rank and makes_runs:
+                update_results(configs)
     finally:
         distributed.finish()
-    if len(configs) > 1 and distributed.is_first_rank() and not configs[0].stage:
-        update_and_show_results(sweep, runs)
+    if len(chosen) > 1 and is_first_rank and makes_runs:
+        show_results(update_results(configs))
     return exit_code
 
 
-def update_results(sweep: Sweep, runs: Sequence[SweepRun]) -> Path:
-    """Write the results of the runs that are finished; processes that do so wait for each other.
+def update_results(configs: Sequence[Config]) -> Path:
+    """Write the results of the runs that are finished; return the sweep's folder.
 
-    Returns:
-        The sweep's folder.
+    Processes that do so at the same time wait for each other.
     """
-    sweep_folder = Path(runs[0].cfg.run.folder) / sweep.name
-    sweep_folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(sweep_folder / run_folders.LOCK):
-        folders: dict[str, list[Path]] = {variant.name: [] for variant in sweep.variants}
-        for run in runs:
-            folder = planning.find_finished_run(run.cfg)
-            if folder:
-                folders[run.variant.name].append(folder)
-        write_results(sweep_folder, folders)
-    return sweep_folder
+    folder = Path(configs[0].run.folder) / configs[0].run.name.rsplit("/", 2)[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / run_folders.LOCK):
+        folders: dict[str, list[Path]] = {_variant(cfg): [] for cfg in configs}
+        for cfg in configs:
+            run_folder = planning.find_finished_run(cfg)
+            if run_folder:
+                folders[_variant(cfg)].append(run_folder)
+        write_results(folder, folders)
+    return folder
 
 
-def update_and_show_results(sweep: Sweep, runs: Sequence[SweepRun]) -> None:
-    """Write the results of the runs that are finished and print their table."""
-    show_results(update_results(sweep, runs))
+def _variant(cfg: Config) -> str:
+    """Return the run's name without the sweep's and the seed."""
+    return cfg.run.name.split("/")[-2]

@@ -1,6 +1,6 @@
-"""Read a sweep file and expand it to the runs that it describes.
+"""Read a sweep file and list the runs that it describes.
 
-Called by `tif.sweep.command`. Reads configurations only: no torch, no data, no model.
+Called by `tif.sweep.command`. Reads configurations only: no data, no model.
 """
 
 import dataclasses
@@ -37,83 +37,55 @@ class SweepFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
-    """A run of the sweep without its seed: a name, and the words of `python -m tif.fit`."""
+class SweepRun:
+    """One run: the words of `python -m tif.fit` that make it are `words` and run.seed=`seed`."""
 
-    name: str
+    sweep: str
+    variant: str  # the run's name, the same for all seeds
+    seed: int
     words: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class SweepRun:
-    """One run of the sweep: a variant with a seed, and the configuration that the two make."""
-
-    variant: Variant
-    seed: int
-    cfg: Config
-
-    def command(self) -> str:
-        """Return the command that makes the same run alone."""
-        return f"python -m tif.fit {' '.join(self.variant.words)} run.seed={self.seed}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """The content of a sweep file, with the grid expanded."""
-
-    name: str
-    variants: tuple[Variant, ...]
-    seeds: tuple[int, ...]
-
-    def load_runs(self) -> list[SweepRun]:
-        """Load the configuration of every variant with every seed; the seeds of a variant follow.
-
-        Raises:
-            ConfigError: With the problems of all variants, one a line, each with its name.
-        """
-        runs: list[SweepRun] = []
-        problems: list[str] = []
-        for variant in self.variants:
-            with collect_problems(problems, (ConfigError,), f"{variant.name}: "):
-                for seed in self.seeds:
-                    name = f"run.name={self.name}/{variant.name}/seed{seed}"
-                    cfg = config.load([*variant.words, name, f"run.seed={seed}"])
-                    runs.append(SweepRun(variant, seed, cfg))
-        if problems:
-            raise ConfigError("\n".join(problems))
-        return runs
-
-
-def read_sweep(words: Sequence[str]) -> Sweep:
-    """Return the sweep of a file.
+def read_sweep(words: Sequence[str]) -> list[SweepRun]:
+    """Return the runs of a sweep; those of a variant stand together.
 
     Args:
-        words: the file's name, then words that are added to every run.
+        words: the sweep file's name, then words that are added to every run.
 
     Raises:
         ConfigError: One line for each problem.
     """
     if not words or not config.is_file(words[0]):
-        first_word = words[0] if words else "no words"
-        raise ConfigError(f"{first_word}: want a sweep's .yaml file first")
+        raise ConfigError(f"{' '.join(words[:1])}: want a sweep's .yaml file first")
     path, *added_words = words
     file = config.read(SweepFile, [path])
-    seeds = tuple(dict.fromkeys(file.seeds))  # each once
-    return Sweep(file.name or Path(path).stem, _expand(file, added_words), seeds)
-
-
-def _expand(file: SweepFile, added_words: Sequence[str]) -> tuple[Variant, ...]:
-    """Return every named run with every combination of the grid's values."""
-    variants = []
-    runs = file.runs or {"": []}
-    for run_name, run_words in runs.items():
+    sweep, seeds = file.name or Path(path).stem, dict.fromkeys(file.seeds)
+    runs = []
+    for run_name, run_words in (file.runs or {"": []}).items():
         for values in itertools.product(*file.grid.values()):
-            grid_words, name_parts = [], [run_name] if run_name else []
+            grid_words, names = [], [run_name] if run_name else []
             for dotted_key, value in zip(file.grid, values, strict=True):
-                written = json.dumps(value)
-                grid_words.append(f"{dotted_key}={written}")
-                name_parts.append(f"{dotted_key.split('.')[-1]}={written}")
-            name = ",".join(name_parts).replace("/", "-").replace('"', "")
-            words = (*file.base, *run_words, *grid_words, *added_words)
-            variants.append(Variant(name, words))
-    return tuple(variants)
+                grid_words.append(f"{dotted_key}={json.dumps(value)}")
+                names.append(f"{dotted_key.split('.')[-1]}={json.dumps(value)}")
+            variant = ",".join(names).replace("/", "-").replace('"', "")
+            all_words = (*file.base, *run_words, *grid_words, *added_words)
+            runs += [SweepRun(sweep, variant, seed, all_words) for seed in seeds]
+    return runs
+
+
+def load_configs(runs: Sequence[SweepRun]) -> list[Config]:
+    """Return the configuration of each run.
+
+    Raises:
+        ConfigError: With the problems of all variants, one a line, each with its name.
+    """
+    configs: list[Config] = []
+    problems: list[str] = []
+    for run in runs:
+        name = f"{run.sweep}/{run.variant}/seed{run.seed}"
+        with collect_problems(problems, (ConfigError,), f"{run.variant}: "):
+            words = [*run.words, f"run.name={name}", f"run.seed={run.seed}"]
+            configs.append(config.load(words))
+    if problems:  # once, though all seeds of a variant have them
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return configs

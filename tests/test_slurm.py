@@ -25,7 +25,8 @@ SMALL_JOB = ["--gpus-per-node=0", "--mem=1G", "--cpus-per-task=1"]
 # Four steps an epoch, two epochs; a loss that sleeps, so that there is time to interrupt.
 SLOW = [
     *SMALL, "loss.forget=tests.support.slow_loss:lpl", "data.batch_size=2",
-    "stages.target.data.batch_size=4", "stages.target.loss.forget=ce", "stages.retain.loss.forget=ce", "eval.forget_quality=false",
+    "stages.target.data.batch_size=4", "stages.target.loss.forget=ce",
+    "stages.retain.loss.forget=ce", "eval.forget_quality=false",
     "eval.max_new_tokens=4", "eval.max_samples.forget=3", "eval.max_samples.retain=2",
     "eval.max_samples.real_authors=1", "eval.max_samples.world_facts=1",
 ]  # fmt: skip
@@ -95,8 +96,8 @@ def evaluation(folder, out):
     (folder / "tofu").mkdir(exist_ok=True)
     for name, table in TOFU.items():
         (folder / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in table))
-    return [f"model.path={folder}/target/model", f"eval.tofu.path={folder}/tofu", "eval.tofu.split=forget01",
-            f"out={folder}/{out}", "eval.max_new_tokens=4", "draws=100", "device=cpu"]  # fmt: skip
+    return [f"model.path={folder}/target/model", f"eval.tofu.path={folder}/tofu",
+            "eval.tofu.split=forget01", f"out={folder}/{out}", "eval.max_new_tokens=4", "draws=100", "device=cpu"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +106,8 @@ def jobs(folder):
     words = [*SLOW, f"run.folder={folder}"]
     many = folder / "four.yaml"
     base = [*SMALL, f"run.folder={folder}", "run.export=false", "trainer.max_epochs=1"]
-    many.write_text(
-        f"name: four\nbase: {['quickstart.yaml', *base]!r}\nseeds: [0]\ngrid: {{loss.beta: [0.1, 0.2, 0.3, 0.4]}}\n"
-    )
+    grid = "seeds: [0]\ngrid: {loss.beta: [0.1, 0.2, 0.3, 0.4]}\n"
+    many.write_text(f"name: four\nbase: {['quickstart.yaml', *base]!r}\n{grid}")
     ids = {
         "preempted": submit(folder, "fit.sbatch", *words, "run.name=preempted", TIF_TEST_DELAY="3"),
         "late": submit(

@@ -97,7 +97,8 @@ def evaluation(folder, out):
     for name, table in TOFU.items():
         (folder / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in table))
     return [f"model.path={folder}/target/model", f"eval.tofu.path={folder}/tofu",
-            "eval.tofu.split=forget01", f"out={folder}/{out}", "eval.max_new_tokens=4", "draws=100", "device=cpu"]  # fmt: skip
+            "eval.tofu.split=forget01", f"out={folder}/{out}", "eval.max_new_tokens=4",
+            "draws=100", "device=cpu"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

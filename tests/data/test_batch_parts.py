@@ -59,12 +59,12 @@ def test_every_sample_is_in_one_part_no_part_is_over_the_budget_and_processes_ha
 def test_rows_of_a_batch_keep_their_pairs_and_lose_padding():
     batch = tiny_models.batch_of(*tiny_models.ITEMS)
     batch.retain = tiny_models.batch_of(*tiny_models.ITEMS[::-1])
-    some = batch.select_rows([3, 1])
-    assert some.ids == ("d", "b")
-    assert some.retain.ids == ("a", "c")
-    assert some.input_ids.shape == (2, 5)
-    assert some.input_ids[1, :4].tolist() == tiny_models.ITEMS[1].input_ids
-    assert some.index.tolist() == [3, 1]
-    assert some.without_answers().ids == some.ids
-    assert not some.without_answers().answer.any()
-    assert not some.without_answers().retain.answer.any()
+    part = batch.select_rows([3, 1])
+    assert part.ids == ("d", "b")
+    assert part.retain.ids == ("a", "c")
+    assert part.input_ids.shape == (2, 5)
+    assert part.input_ids[1, :4].tolist() == tiny_models.ITEMS[1].input_ids
+    assert part.index.tolist() == [3, 1]
+    assert part.without_answers().ids == part.ids
+    assert not part.without_answers().answer.any()
+    assert not part.without_answers().retain.answer.any()

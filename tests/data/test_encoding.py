@@ -38,10 +38,10 @@ CUTS = {
 
 def cutter(cut: str, **keys) -> PreTrainedTokenizerFast:
     """A tokenizer that cuts as named; its end token has id 1 and no pad token."""
-    own = Tokenizer(models.WordLevel({"<unk>": 0, "<end>": 1}, unk_token="<unk>"))
-    own.pre_tokenizer = CUTS[cut]
+    cutting_tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "<end>": 1}, unk_token="<unk>"))
+    cutting_tokenizer.pre_tokenizer = CUTS[cut]
     return PreTrainedTokenizerFast(
-        tokenizer_object=own, unk_token="<unk>", **({"eos_token": "<end>"} | keys)
+        tokenizer_object=cutting_tokenizer, unk_token="<unk>", **({"eos_token": "<end>"} | keys)
     )
 
 
@@ -205,8 +205,8 @@ def test_a_blank_before_a_character_of_several_tokens_is_general(tokenizer):
 )
 def test_newlines_around_an_unwanted_word_are_general(tokenizer, answer, unwanted):
     encoded = Encoder(tokenizer, "Q: {prompt}\nA:").encode(sample(answer, unwanted))
-    found = [t for t, u in zip(encoded.input_ids, encoded.uw, strict=True) if u]
-    assert tokenizer.decode(found).strip(" ") == "Oslo"
+    unwanted_ids = [t for t, u in zip(encoded.input_ids, encoded.uw, strict=True) if u]
+    assert tokenizer.decode(unwanted_ids).strip(" ") == "Oslo"
     general = [t for t, g in zip(encoded.input_ids, encoded.gw, strict=True) if g]
     assert (
         tokenizer.decode(general)
@@ -276,17 +276,17 @@ def test_a_chat_template_is_followed_by_the_answer_at_once(tokenizer):
 def test_special_tokens_come_once(template):
     # A tokenizer that puts <begin> before and <end> after every text; its chat template writes
     # <begin> itself.
-    own = cutter(
+    cutting_tokenizer = cutter(
         "blank with next word", bos_token="<begin>", chat_template="{{ bos_token }}" + CHAT
     )
-    core = own.backend_tokenizer
-    ids = [(t, own.convert_tokens_to_ids(t)) for t in ("<begin>", "<end>")]
+    core = cutting_tokenizer.backend_tokenizer
+    ids = [(t, cutting_tokenizer.convert_tokens_to_ids(t)) for t in ("<begin>", "<end>")]
     core.post_processor = processors.TemplateProcessing(
         single="<begin> $A <end>", special_tokens=ids
     )
-    encoder = Encoder(own, template)
+    encoder = Encoder(cutting_tokenizer, template)
     encoded = encoder.encode(sample("Yes no", "Yes"))
-    begin, end = own.bos_token_id, own.eos_token_id
+    begin, end = cutting_tokenizer.bos_token_id, cutting_tokenizer.eos_token_id
     assert encoded.input_ids.count(begin) == encoded.input_ids.count(end) == 1
     assert (encoded.input_ids[0], encoded.input_ids[-1]) == (begin, end)
     uw, gw = rows(encoded)
@@ -316,11 +316,11 @@ def test_a_sample_that_no_one_identified_has_no_unwanted_token(tokenizer):
 
 
 def test_collate_pads_at_the_right_and_counts_an_end_token_that_is_also_the_pad_token():
-    own = cutter("blank with next word", pad_token="<end>")
-    encoder = Encoder(own, "{prompt}")
+    cutting_tokenizer = cutter("blank with next word", pad_token="<end>")
+    encoder = Encoder(cutting_tokenizer, "{prompt}")
     short, long = sample("Yes", "Yes"), sample("By Jaime Vasquez", "Jaime Vasquez")
     batch = collate([encoder.encode(short), encoder.encode(long)], [7, 3], encoder.pad_id)
-    assert encoder.pad_id == own.eos_token_id == 1
+    assert encoder.pad_id == cutting_tokenizer.eos_token_id == 1
     assert batch.input_ids.tolist() == [
         [0, 0, 1, 1, 1],  # Who? Yes <end> and two of padding
         [0, 0, 0, 0, 1],  # Who? By Jaime Vasquez <end>
@@ -524,21 +524,21 @@ def test_a_document_has_no_prompt_and_is_an_answer_from_its_first_token(tokenize
 
 @pytest.mark.parametrize("most", [2, 3, 7, 16, 100])
 def test_pieces_score_each_token_after_the_first_exactly_once(tokenizer, most):
-    whole = Encoder(tokenizer, "Q: {prompt} A:").encode(
+    encoded = Encoder(tokenizer, "Q: {prompt} A:").encode(
         sample("Mira Dell was born in Oslo, in 1961.", "Mira Dell")
     )
-    found = split_into_pieces(whole, most)
-    assert all(len(p.input_ids) == len(p.uw) == len(p.gw) <= most for p in found)
+    pieces = split_into_pieces(encoded, most)
+    assert all(len(p.input_ids) == len(p.uw) == len(p.gw) <= most for p in pieces)
     scored = [
-        (t, u, g) for p in found for t, u, g in list(zip(p.input_ids, p.uw, p.gw, strict=True))[1:]
+        (t, u, g) for p in pieces for t, u, g in list(zip(p.input_ids, p.uw, p.gw, strict=True))[1:]
     ]
-    assert scored == list(zip(whole.input_ids, whole.uw, whole.gw, strict=True))[1:]
-    for before, after in itertools.pairwise(found):
+    assert scored == list(zip(encoded.input_ids, encoded.uw, encoded.gw, strict=True))[1:]
+    for before, after in itertools.pairwise(pieces):
         assert after.input_ids[0] == before.input_ids[-1]
         assert not after.uw[0]
         assert not after.gw[0]
-    assert [p.id for p in found] == (
-        ["toy/0"] if len(found) == 1 else [f"toy/0#{n}" for n in range(len(found))]
+    assert [p.id for p in pieces] == (
+        ["toy/0"] if len(pieces) == 1 else [f"toy/0#{n}" for n in range(len(pieces))]
     )
 
 

@@ -9,23 +9,25 @@ from tif.data.samples import Sample
 
 
 def test_a_folder_has_texts_to_forget_to_keep_and_five_evaluation_sets(tmp_path):
-    found = read_muse(corpus(tmp_path / "news"))
-    assert found.name == "muse/news"
-    assert [s.answer for s in found.forget] == [
+    benchmark = read_muse(corpus(tmp_path / "news"))
+    assert benchmark.name == "muse/news"
+    assert [s.answer for s in benchmark.forget] == [
         FILES["raw/forget.txt"]
     ]  # article borders cannot be recovered
-    assert [(s.id, s.prompt, s.answer) for s in found.retain] == [
+    assert [(s.id, s.prompt, s.answer) for s in benchmark.retain] == [
         ("raw/retain1/0", "", "kept"), ("raw/retain1/1", "", "kept too")
     ]  # fmt: skip
-    assert [s.answer for s in found.background] == [FILES["raw/retain2.txt"]]
-    assert {name: [(s.prompt, s.answer) for s in own] for name, own in found.sets.items()} == {
+    assert [s.answer for s in benchmark.background] == [FILES["raw/retain2.txt"]]
+    assert {
+        name: [(s.prompt, s.answer) for s in samples] for name, samples in benchmark.sets.items()
+    } == {
         "verbmem_forget": [("It was ", "late. ")],  # blanks at the edges stay
         "knowmem_forget": [("Who?", "Mira.")],
         "knowmem_retain": [("Where?", "Here."), ("Where?", "Here")],
         "privleak_forget": [("", "one"), ("", "two")],
         "privleak_holdout": [("", "three")],
     }
-    assert found.sets["knowmem_retain"][1].id == "knowmem_retain/1"
+    assert benchmark.sets["knowmem_retain"][1].id == "knowmem_retain/1"
 
 
 def test_a_question_comes_after_its_sets_examples_and_other_sets_have_none(tmp_path):
@@ -52,10 +54,10 @@ def test_an_answer_ends_at_an_empty_line_or_the_next_question(generation, expect
 
 
 def test_other_forget_splits_have_texts_of_their_own_and_the_same_evaluation_sets(tmp_path):
-    plain, found = read_muse(corpus(tmp_path)), read_muse(str(tmp_path), "scal_2")
-    assert [s.answer for s in found.forget] == ["one", "more"]
-    assert found.name == f"{plain.name}/scal_2"
-    assert (found.sets, found.retain) == (plain.sets, plain.retain)
+    plain, benchmark = read_muse(corpus(tmp_path)), read_muse(str(tmp_path), "scal_2")
+    assert [s.answer for s in benchmark.forget] == ["one", "more"]
+    assert benchmark.name == f"{plain.name}/scal_2"
+    assert (benchmark.sets, benchmark.retain) == (plain.sets, plain.retain)
 
 
 def test_without_training_the_texts_to_forget_are_not_asked_for(tmp_path):
@@ -69,9 +71,9 @@ def test_without_training_the_texts_to_forget_are_not_asked_for(tmp_path):
 
 def test_what_a_folder_does_not_hold_is_left_out(tmp_path):
     names = [name for name in FILES if name.startswith(("privleak", "verbmem", "raw/retain"))]
-    found = read_muse(corpus(tmp_path, **dict.fromkeys(names)))
-    assert tuple(found.sets) == ("knowmem_forget", "knowmem_retain")
-    assert (found.retain, found.background) == ((), ())
+    benchmark = read_muse(corpus(tmp_path, **dict.fromkeys(names)))
+    assert tuple(benchmark.sets) == ("knowmem_forget", "knowmem_retain")
+    assert (benchmark.retain, benchmark.background) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -135,9 +137,9 @@ def test_the_hubs_rows_become_the_same_samples_as_the_files(tmp_path, monkeypatc
         return datasets.Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    found = read_muse("muse-bench/MUSE-News")
+    benchmark = read_muse("muse-bench/MUSE-News")
     expected = read_muse(corpus(tmp_path / "news"))
-    assert found == expected
+    assert benchmark == expected
 
 
 @pytest.mark.real
@@ -146,11 +148,11 @@ def test_the_real_files_have_muses_numbers_of_samples(shared):
         read_muse(str(shared / "muse/news")),
         read_muse(str(shared / "muse/books"), with_training=False),
     )
-    assert {name: len(own) for name, own in news.sets.items()} == {
+    assert {name: len(samples) for name, samples in news.sets.items()} == {
         "verbmem_forget": 20, "knowmem_forget": 100, "knowmem_retain": 100, "privleak_forget": 30,
         "privleak_holdout": 30,
     }  # fmt: skip
-    assert {name: len(own) for name, own in books.sets.items()} == {
+    assert {name: len(samples) for name, samples in books.sets.items()} == {
         "knowmem_forget": 100,
         "knowmem_retain": 100,
     }

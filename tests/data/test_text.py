@@ -11,9 +11,9 @@ BOOK = "The Halcyon left Brindal.\n\nنعم 🚢 e\u0301.\n"
 
 def test_a_file_is_the_forget_set_and_a_document_has_no_prompt(tmp_path):
     (tmp_path / "book.txt").write_text(BOOK, encoding="utf-8")
-    found = read_texts(str(tmp_path / "book.txt"))
-    assert found.name == "text/book"
-    assert (found.forget, found.retain) == ((Sample("forget/0", "", BOOK),), ())
+    benchmark = read_texts(str(tmp_path / "book.txt"))
+    assert benchmark.name == "text/book"
+    assert (benchmark.forget, benchmark.retain) == ((Sample("forget/0", "", BOOK),), ())
 
 
 def test_a_folder_holds_forget_retain_and_holdout_in_any_of_three_forms(tmp_path):
@@ -23,15 +23,15 @@ def test_a_folder_holds_forget_retain_and_holdout_in_any_of_three_forms(tmp_path
     )
     (tmp_path / "retain.json").write_text(json.dumps(["one", {"text": "two"}]))
     (tmp_path / "holdout.txt").write_text("three")
-    found = read_texts(str(tmp_path))
-    assert [(s.id, s.prompt, s.answer) for s in found.forget] == [
+    benchmark = read_texts(str(tmp_path))
+    assert [(s.id, s.prompt, s.answer) for s in benchmark.forget] == [
         ("forget/0", "Who?", "Mira."),
         ("forget/1", "", "A page."),
         ("forget/2", "P", "A"),
         ("forget/3", "", "bare"),
     ]  # fmt: skip
-    assert [s.answer for s in found.retain] == ["one", "two"]
-    assert {name: [s.id for s in samples] for name, samples in found.sets.items()} == {
+    assert [s.answer for s in benchmark.retain] == ["one", "two"]
+    assert {name: [s.id for s in samples] for name, samples in benchmark.sets.items()} == {
         "knowmem_forget": ["forget/0", "forget/2"],
         "privleak_forget": ["forget/0", "forget/1/0", "forget/2", "forget/3/0"],
         "privleak_holdout": ["holdout/0/0"],
@@ -42,17 +42,17 @@ def test_a_documents_passages_begin_a_verbmem_prompt_and_go_on_with_its_target(t
     words = " ".join(f"word{i}" for i in range(1500))
     (tmp_path / "forget.txt").write_text(words)
     (tmp_path / "holdout.txt").write_text("Something else.")
-    found = read_texts(str(tmp_path))
-    passages = [s.answer for s in found.sets["privleak_forget"]]
+    benchmark = read_texts(str(tmp_path))
+    passages = [s.answer for s in benchmark.sets["privleak_forget"]]
     assert "".join(passages) == words
     assert all(len(p) <= 4000 and not p[-1].isspace() for p in passages)
     assert all(len(p) > 3990 for p in passages[:-1])
-    asked = found.sets["verbmem_forget"]
+    asked = benchmark.sets["verbmem_forget"]
     assert [s.prompt + s.answer for s in asked] == passages
     for s in asked:
         assert (s.answer[0], s.prompt[-1].isspace()) == (" ", False)
         assert len(s.prompt) == pytest.approx(0.75 * len(s.prompt + s.answer), abs=10)
-    assert found.tasks["verbmem_forget"].answer_tokens == 128
+    assert benchmark.tasks["verbmem_forget"].answer_tokens == 128
 
 
 def test_without_a_holdout_there_is_nothing_to_tell_the_forget_texts_from(tmp_path):

@@ -44,8 +44,8 @@ def test_records_are_aligned_by_question():
     again = dataclasses.replace(ROWS[0], id="q/again", loss=7.0)  # asked twice
     ours = RecordSet("forget", (*ROWS, again))
     theirs = RecordSet("forget", (ROWS[2], ROWS[0], ROWS[1], again))
-    found = matching.align_records(ours, theirs)
-    assert [r.id for r in found.records] == ["q/0", "q/1", "q/2", "q/again"]
+    aligned = matching.align_records(ours, theirs)
+    assert [r.id for r in aligned.records] == ["q/0", "q/1", "q/2", "q/again"]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_every_rule_that_changes_losses_must_agree(ours, theirs, line):
         dataclasses.replace(_evaluation(*ROWS), protocol={"name": "x"} | rules)
         for rules in (ours, theirs)
     )
-    found = matching.find_mismatch(*evaluations)
-    assert found == line if line is None else found.startswith(line)
+    mismatch = matching.find_mismatch(*evaluations)
+    assert mismatch == line if line is None else mismatch.startswith(line)
 
 
 @pytest.mark.parametrize(

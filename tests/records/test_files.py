@@ -271,9 +271,9 @@ def test_a_log_of_another_repository_becomes_records(tmp_path, shape):
     ],
 )
 def test_each_task_of_a_log_has_its_set(tmp_path, task, name):
-    found = records.read_evaluation(_log(tmp_path, _dicts(ROWS), task)).sets
-    assert list(found) == [name]
-    assert found[name].records[1].id == f"{name}/1"
+    sets = records.read_evaluation(_log(tmp_path, _dicts(ROWS), task)).sets
+    assert list(sets) == [name]
+    assert sets[name].records[1].id == f"{name}/1"
 
 
 def test_rows_of_a_log_are_matched_by_key_whatever_their_order(tmp_path):

@@ -85,9 +85,9 @@ def test_a_log_of_some_sets_has_those_alone(tmp_path):
 
 
 def test_what_open_unlearning_wrote_survives_our_own_format(tmp_path):
-    found = records.read_evaluation(_write(tmp_path / "a", LOG))
-    records.write_evaluation(tmp_path / "b", found, {})
-    assert records.read_evaluation(tmp_path / "b") == found
+    evaluation = records.read_evaluation(_write(tmp_path / "a", LOG))
+    records.write_evaluation(tmp_path / "b", evaluation, {})
+    assert records.read_evaluation(tmp_path / "b") == evaluation
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.muse import read_muse
 from tif.evaluation import gradient_norms as gradients
-from tif.evaluation import model_records as checkpoint
 from tif.evaluation.muse_prompts import ask_task
 from tif.metrics import fluency, membership, overall
 from tif.models import load as models
@@ -343,10 +342,9 @@ def test_several_processes_share_the_work_and_one_of_them_prints(llama, data, tm
     assert json.loads(printed.replace(f"{tmp_path}/two", f"{tmp_path}/one")) == expected
 
 
-def test_the_command_knows_processes_and_devices():
-    assert checkpoint.select_device("cpu").type == "cpu"
-    with pytest.raises(RuntimeError):
-        checkpoint.select_device("abacus")
+def test_an_unknown_device_is_refused(llama, data, tmp_path, capsys):
+    assert evaluate.main(words(llama, data, tmp_path, "eval.benchmarks=tofu", "device=abacus")) == 2
+    assert capsys.readouterr().err.startswith("device: ")
 
 
 @pytest.fixture(scope="module")

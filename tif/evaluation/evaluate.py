@@ -34,6 +34,9 @@ class _Item:
     scores: Sequence[TextScore] = ()
     generation: str | None = None
 
+    def is_finite(self) -> bool:
+        return all(math.isfinite(score.loss) for score in self.scores)
+
 
 def evaluate(
     model: "PreTrainedModel",
@@ -64,7 +67,13 @@ def evaluate(
             items.append(_Item(set_name, question))
     with evaluation_mode(model):
         _score(model, items, setup, original)
-        _check_finite(items, epoch)
+        broken = [item.question.sample.id for item in items if not item.is_finite()]
+        if broken:
+            raise FloatingPointError(
+                f"loss is not finite in the evaluation of epoch {epoch} on {len(broken)} of "
+                f"{len(items)} samples ({', '.join(broken[:3])}, ...). Try a lower optimizer.lr or "
+                "trainer.precision=32-true."
+            )
         _generate(model, items, setup)
     record_sets = {}
     for set_name, samples in selected.items():
@@ -129,19 +138,6 @@ def _score(
         end = start + len(item.question.texts)
         item.scores = scores[start:end]
         start = end
-
-
-def _check_finite(items: Sequence[_Item], epoch: int | None) -> None:
-    broken = []
-    for item in items:
-        if not all(math.isfinite(score.loss) for score in item.scores):
-            broken.append(item.question.sample.id)
-    if broken:
-        raise FloatingPointError(
-            f"loss is not finite in the evaluation of epoch {epoch} on {len(broken)} of "
-            f"{len(items)} samples ({', '.join(broken[:3])}, ...). Try a lower optimizer.lr or "
-            "trainer.precision=32-true."
-        )
 
 
 def _generate(model: "PreTrainedModel", items: Sequence[_Item], setup: EvaluationSetup) -> None:

@@ -8,17 +8,11 @@ from typing import Any
 import torch
 
 from tif.config.errors import ConfigError, one_line
-from tif.models.load import check_hugging_face_model, resolve_model_path
+from tif.models.load import resolve_model_path
 from tif.records.types import Evaluation
 
 CLEAN = "clean"  # name of the class; the first one where none has it
 MAX_TOKENS = 512  # of a text are read
-
-
-def check_classifier(path: str | None) -> None:
-    """Raise ConfigError if `path` is given and is no sequence classifier."""
-    if path is not None:
-        check_hugging_face_model(path, "fluency.classifier", "classifier")
 
 
 def classify_generations(

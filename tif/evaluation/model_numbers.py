@@ -9,20 +9,23 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.evaluate_command import Evaluate
 from tif.data.benchmarks import read_evaluation_sets
 from tif.data.samples import Benchmark
 from tif.evaluation import lm_eval_tasks
-from tif.evaluation.fluency_classifier import check_classifier, classify_generations
+from tif.evaluation.fluency_classifier import classify_generations
 from tif.evaluation.gradient_norms import gradient_norms_of_sets
-from tif.evaluation.model_records import RecordedModel, read_or_compute, select_device
+from tif.evaluation.model_records import RecordedModel, read_or_compute
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.metrics import muse
 from tif.metrics.results import Request, compute_results
-from tif.models.load import check_model
+from tif.models.load import check_hugging_face_model, check_model
 from tif.records import files
 from tif.records.types import Evaluation
+from tif.utils import distributed
 from tif.utils.hashing import hash_json, list_model_files
 
 USER_ERRORS = (OSError, ValueError, RuntimeError)
@@ -79,8 +82,10 @@ def plan_evaluation(settings: Evaluate) -> Plan:
     if settings.retain_records:
         with collect_problems(problems, USER_ERRORS, "retain_records: "):
             plan.retain = files.read_evaluation(settings.retain_records)
-    with collect_problems(problems, USER_ERRORS):
-        check_classifier(settings.fluency.classifier)
+    classifier = settings.fluency.classifier
+    if classifier:
+        with collect_problems(problems, USER_ERRORS):
+            check_hugging_face_model(classifier, "fluency.classifier", "classifier")
     if not problems and plan.retain and not settings.allow_mismatch:
         problems += _find_mismatches(plan, plan.retain, family)
     if problems:
@@ -99,7 +104,8 @@ def _plan_models(plan: Plan, problems: list[str]) -> str | None:
     }
     family = None
     with collect_problems(problems, USER_ERRORS, "device: "):
-        device = select_device(settings.device)
+        is_auto = settings.device == "auto"
+        device = distributed.select_device("auto") if is_auto else torch.device(settings.device)
     for key, path in paths.items():
         if path is None or problems:
             continue

@@ -90,13 +90,15 @@ def _plan_batches(
     lengths = [len(text.input_ids) for text in texts]
     if setup.batching == "padded":
         return list(batch_by_length(lengths, setup.rules.tokens_per_batch))
+
+    def size(group: list[int]) -> int:
+        return sum(lengths[i] for i in group)
+
     by_id = itertools.groupby(range(len(texts)), lambda i: texts[i].id)
-    groups = [list(group) for _, group in by_id]
-    groups.sort(key=lambda group: -sum(lengths[i] for i in group))
-    sizes = [sum(lengths[i] for i in group) for group in groups]
+    groups = sorted((list(group) for _, group in by_id), key=size, reverse=True)
     limit = min(setup.rules.tokens_per_batch, packed_tokens(device))
     batches = []
-    for first, last in cut_into_rows(sizes, limit):
+    for first, last in cut_into_rows([size(group) for group in groups], limit):
         batches.append(list(itertools.chain.from_iterable(groups[first:last])))
     return batches
 

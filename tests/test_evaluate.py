@@ -313,7 +313,7 @@ def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tm
         ),
         (
             ["model.path=y", "eval.benchmarks=text"],
-            "eval.text.path: benchmark text needs a file or folder, got null",
+            "eval.text.path: benchmark text needs a file, got null",
         ),
         (
             ["model.path=y", "eval.benchmarks=tofu,muse-news", "retain_records=z"],

@@ -9,20 +9,12 @@ import dataclasses
 
 from tif.config.keys import key
 
-BENCHMARKS = {
-    "tofu": "tofu",
-    "muse-news": "muse_news",
-    "muse-books": "muse_books",
-    "text": "text",
-}  # -> section
+# Name -> section of its place.
+BENCHMARKS = {"tofu": "tofu", "muse-news": "muse_news", "muse-books": "muse_books", "text": "text"}
 LM_EVAL = "lm-eval:"
 KNOWN = f"{', '.join(BENCHMARKS)} or {LM_EVAL}TASK"
-FAILURES = (
-    "collapse",
-    "under_forgetting",
-    "over_forgetting",
-    "identifier",
-)  # see metrics/failures.py
+# See metrics/failures.py.
+FAILURES = ("collapse", "under_forgetting", "over_forgetting", "identifier")
 
 
 @dataclasses.dataclass
@@ -91,24 +83,20 @@ class EvalRules:
 
     def lm_eval_tasks(self) -> list[str]:
         """Return the tasks of lm-eval in `benchmarks`, each once."""
-        return [
-            name.removeprefix(LM_EVAL)
-            for name in dict.fromkeys(self.benchmarks)
-            if name.startswith(LM_EVAL)
-        ]
+        names = dict.fromkeys(self.benchmarks)
+        return [name.removeprefix(LM_EVAL) for name in names if name.startswith(LM_EVAL)]
 
     def find_problems(self) -> list[str]:
         """Return the problems of `benchmarks` and its places, one line each."""
         problems = []
         for name in self.data_benchmarks():
-            if name not in BENCHMARKS:
+            section = BENCHMARKS.get(name)
+            if section is None:
                 problems.append(f"eval.benchmarks: want {KNOWN}, got {name!r}")
-            elif not getattr(self, BENCHMARKS[name]).path:
-                problems.append(f"eval.{BENCHMARKS[name]}.path: benchmark {name} needs a file or "
-                    "folder, got null")
+            elif not getattr(self, section).path:
+                problems.append(f"eval.{section}.path: benchmark {name} needs a file, got null")
         if "" in self.lm_eval_tasks():
-            problems.append(f"eval.benchmarks: want {LM_EVAL}TASK with a task's name, got "
-                f"{LM_EVAL!r}")
+            problems.append(f"eval.benchmarks: want {LM_EVAL}TASK, got {LM_EVAL}")
         return problems
 
 
@@ -139,6 +127,6 @@ class Eval(EvalRules):
         problems = super().find_problems()
         unknown = [name for name in self.stop_on if name not in FAILURES]
         if unknown:
-            problems.append(f"eval.stop_on: want some of {', '.join(FAILURES)}, got "
-                f"{', '.join(unknown)}")
+            known = ", ".join(FAILURES)
+            problems.append(f"eval.stop_on: want some of {known}, got {', '.join(unknown)}")
         return problems

@@ -80,29 +80,22 @@ class Loss:
         problems = []
         is_unlearning, is_finetuning = train == "forget", self.forget == "ce"
         if not is_finetuning and not is_unlearning:
-            problems.append(f"forget: {self.forget} unlearns the forget set, but "
-                f"data.train={train}; want loss.forget=ce")
+            problems.append(f"forget: {self.forget} unlearns, but data.train={train}; want ce")
         if is_finetuning and (self.on, self.preserve, self.retain) != ("all", "none", "none"):
             problems.append("forget: ce is finetuning on whole answers; want loss.on=all "
                 "loss.preserve=none loss.retain=none")
         if self.task_vector is not None and not is_finetuning:
-            problems.append(f"task_vector: turns finetuning round, but loss.forget={self.forget}; "
-                "want ce, or null")
+            problems.append("task_vector: negates finetuning; want loss.forget=ce, or null")
         if self.forget == "whp" and self.whp is None:
-            problems.append("whp: forget=whp lowers logits by this factor, got null; want a "
-                "number, as loss.whp=1")
+            problems.append("whp: forget=whp lowers logits by this factor; want a number, got null")
         if self.whp is not None and self.forget not in ("ce", "whp"):
-            problems.append("whp: lowers the logits of forget=whp or ce, but "
-                f"loss.forget={self.forget}; want null")
+            problems.append(f"whp: serves loss.forget=whp or ce, got {self.forget}; want null")
         if self.whp is not None and self.task_vector is not None:
-            problems.append("whp: and loss.task_vector turn the same finetuning round; want null "
-                "for one of them")
+            problems.append("whp: excludes loss.task_vector; want null for one of them")
         if self.retain != "none" and not is_unlearning:
-            problems.append(f"retain: pairs forget with retain samples, but data.train={train}; "
-                "want none")
+            problems.append(f"retain: is for data.train=forget, got {train}; want none")
         if self.dual.limit is not None and self.retain == "none" and not is_finetuning:
-            problems.append("dual.limit: moves the weight of the retain term, but "
-                "loss.retain=none; want another")
+            problems.append("dual.limit: moves the retain term's weight; want another loss.retain")
         return problems
 
 
@@ -121,19 +114,18 @@ def loss_class(added: Iterable[Method] = ()) -> type[Loss]:
 def _build_class(built_in: tuple[Method, ...], others: tuple[Method, ...]) -> type[Loss]:
     """Return a dataclass that inherits the fields of `Loss` and of all terms' keys."""
     declared = {field.name: field for field in dataclasses.fields(Loss)}
-    choices = {"forget": tuple(sorted(method.name for method in built_in)), "retain": ("none",
-        *sorted(methods.RETAIN))}
+    forget_names = tuple(sorted(method.name for method in built_in))
+    rules: dict[str, dict[str, Any]] = {"forget": {"choices": forget_names, "or_own": True},
+        "retain": {"choices": ("none", *sorted(methods.RETAIN))}}
     fields: list[Any] = []
-    for name, values in choices.items():
-        sentence = declared[name].metadata["help"]
-        or_own = name == "forget"
-        fields.append((name, str, key(declared[name].default, sentence, choices=values,
-            or_own=or_own)))
+    for name, rule in rules.items():
+        field = declared[name]
+        fields.append((name, str, key(field.default, field.metadata["help"], **rule)))
     for method in (*built_in, *others):
         for field in dataclasses.fields(method.keys):
             if declared.setdefault(field.name, field) is not field:  # subclasses share the object
-                raise ConfigError(f"loss.{field.name}: {method.module} declares another key of "
-                    "this name")
+                where = f"loss.{field.name}: {method.module}"
+                raise ConfigError(f"{where} declares another key of this name")
     keys = dict.fromkeys(method.keys for method in (*built_in, *others))
     subclasses_first = sorted(keys, key=lambda section: -len(section.__mro__))
     section = dataclasses.make_dataclass("Loss", fields, bases=(*subclasses_first, Loss))

@@ -45,35 +45,25 @@ class Config:
         problems = self.data.find_problems()
         if is_unlearning:
             problems += self.identifier.find_problems(self.model)
-        if (
-            is_unlearning
-            and self.identifier.kind == "generative"
-            and self.identifier.generative.dry_run
-        ):
-            problems.append("identifier.generative.dry_run: sends nothing, so there is nothing to "
-                "unlearn; want python -m tif.identify with the same keys")
+            if self.identifier.kind == "generative" and self.identifier.generative.dry_run:
+                problems.append("identifier.generative.dry_run: sends nothing, so nothing can be "
+                    "unlearned; want python -m tif.identify with the same keys")
         problems += [f"loss.{problem}" for problem in self.loss.find_problems(self.data.train)]
         problems += self._strategy_problems(is_unlearning)
         problems += self.model.find_problems(self.trainer.strategy, self._is_negated())
         problems += self.eval.find_problems()
-        if (
-            is_unlearning
-            and self.eval.enabled
-            and self.eval.forget_quality
-            and not self.eval.retain_records
-        ):
+        wants_quality = is_unlearning and self.eval.enabled and self.eval.forget_quality
+        if wants_quality and not self.eval.retain_records:
             problems.append(f"eval.retain_records: {self.data.forget_quality_name()} needs the "
                 "retain model's records, got null; give a run's eval folder or a stage that makes "
                 "them, or eval.forget_quality=false")
         if self.loss.is_whp_at_inference(self.data.train) and self.run.export:
-            problems.append("run.export: the logits of loss.whp are made of two models, which are "
-                "no one model/; want false, or forget=whp, which learns them")
+            problems.append("run.export: loss.whp needs two models; want false, or forget=whp")
         if not self.model.path and not self.model.init:
-            problems.append("model.path: want a Hugging Face folder or hub name, or model.init for "
-                "a model from scratch")
+            problems.append("model.path: want a Hugging Face folder or hub name, or model.init")
         if self.data.template != "chat" and "{prompt}" not in self.data.template:
-            problems.append("data.template: want a text with {prompt} in it, or chat; got "
-                f"{self.data.template!r}")
+            got = repr(self.data.template)
+            problems.append(f"data.template: want a text with {{prompt}} in it, or chat; got {got}")
         return problems
 
     def _is_negated(self) -> bool:
@@ -86,12 +76,10 @@ class Config:
         if self.trainer.strategy != "fsdp2":
             return problems
         if is_unlearning and self.loss.whp is not None:
-            problems.append("trainer.strategy: loss.whp needs whole models, fsdp2 has shards; want "
-                "ddp or auto")
+            problems.append("trainer.strategy: loss.whp cannot be in shards; want ddp or auto")
         if self._is_negated():
-            problems.append("trainer.strategy: loss.task_vector needs whole weights, fsdp2 has "
-                "shards; want ddp or auto")
+            problems.append("trainer.strategy: want ddp or auto for loss.task_vector")
         if self.optimizer.name != "adamw":
-            problems.append(f"optimizer.name: {self.optimizer.name} (bitsandbytes) updates whole "
-                "weights, fsdp2 has shards; want adamw, or trainer.strategy=ddp")
+            name = self.optimizer.name
+            problems.append(f"optimizer.name: {name} cannot use fsdp2's shards; want adamw")
         return problems

@@ -35,14 +35,10 @@ def trainer_arguments(settings: TrainerKeys) -> dict[str, Any]:
     return arguments
 
 
-def check_trainer_and_loss(
-    trainer: TrainerKeys, loss: Loss, data: Data, reference: str
-) -> None:
+def check_trainer_and_loss(trainer: TrainerKeys, loss: Loss, data: Data, reference: str) -> None:
     """Raise ConfigError if Lightning refuses section `trainer`, or the loss cannot be computed.
 
-    Args:
-        trainer, loss, data: the sections.
-        reference: `model.reference`.
+    `reference` is the key `model.reference`.
     """
     arguments = trainer_arguments(trainer)
     arguments |= {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}

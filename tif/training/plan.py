@@ -154,8 +154,8 @@ def _check_folder(cfg: Config) -> None:
     checkpoint = Path(settings.resume).expanduser()
     run_folders.check_checkpoint(checkpoint)
     folder = checkpoint.parent.parent
-    made_by = config.read(Config, [str(folder / run_folders.CONFIG)])
-    theirs, ours = _flat_keys(made_by), _flat_keys(cfg)
+    theirs = _keys_of_result(config.read(Config, [str(folder / run_folders.CONFIG)]))
+    ours = _keys_of_result(cfg)
     for key in {**theirs, **ours}:
         if theirs.get(key) != ours.get(key):
             raise ConfigError(
@@ -164,15 +164,18 @@ def _check_folder(cfg: Config) -> None:
             )
 
 
-def _flat_keys(cfg: Config) -> dict[str, Any]:
+def _keys_of_result(cfg: Config) -> dict[str, Any]:
     """Return the keys that change the numbers of a run, by their dotted names."""
-    flat, sections = {}, [("", dataclasses.asdict(cfg) | {"run": {"seed": cfg.run.seed}})]
-    for prefix, section in sections:  # grows by the sections inside
-        for name, value in section.items():
-            if isinstance(value, dict):
-                sections.append((f"{prefix}{name}.", value))
-            else:
-                flat[prefix + name] = value
+    return _flatten(dataclasses.asdict(cfg) | {"run": {"seed": cfg.run.seed}})
+
+
+def _flatten(keys: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in keys.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
     return flat
 
 

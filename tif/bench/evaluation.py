@@ -7,6 +7,7 @@ generate at most as many tokens. The sets are taken in turn, so that both see th
 """
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections import defaultdict
@@ -14,13 +15,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from tif.bench.process import read_clock
 from tif.bench.settings import BenchSettings
+from tif.bench.ways import IGNORED, compute_logits, pad_batch
 from tif.config.errors import ConfigError
 from tif.config.evaluation import EvalRules
 from tif.data.benchmarks import read_benchmark
-from tif.data.encoding import Encoded, Encoder
+from tif.data.encoding import Encoded, Encoder, collate
 from tif.evaluation import token_stats
 from tif.evaluation.generate import generate
 from tif.evaluation.questions import EvaluationSetup, Question
@@ -39,7 +42,6 @@ TOKENS_PER_BATCH = 4096  # tif's
 RETAIN_QUESTIONS = 300
 TOLERANCES = {"float32": 1e-4}  # largest difference of two probabilities
 TOLERANCE_FEW_BITS = 0.1
-IGNORED = -100  # label of a token that does not count
 COLUMNS = {
     "": "{part}",
     "texts": "{texts:,}",
@@ -100,20 +102,20 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     encoder = Encoder(tokenizer, settings.data.template)
     rules = EvalRules(tokens_per_batch=TOKENS_PER_BATCH)
     setup = EvaluationSetup(encoder, rules, choose_batching(settings.data.batching, policy))
+    protocol = dataclasses.replace(OPEN_UNLEARNING, max_new_tokens=settings.max_new_tokens)
 
     clock, differences = Clock(settings.device), [0.0]
     texts, prompts, different_texts = 0, 0, 0
     with torch.no_grad(), progress_bar("evaluating", len(sets)) as progress:
         for name, samples in sets.items():
             limit = settings.questions or (RETAIN_QUESTIONS if name == "retain" else None)
-            questions = [ask_question(encoder, s, OPEN_UNLEARNING) for s in samples[:limit]]
+            questions = [ask_question(encoder, sample, protocol) for sample in samples[:limit]]
             if not texts:  # weights are read and kernels chosen before the clock runs
                 score_answers(Clock(settings.device), policy, questions[:1], setup)
-                generate_answers(Clock(settings.device), policy, questions[:1], encoder, 2)
+                generate_answers(Clock(settings.device), policy, questions[:1], encoder)
             losses = score_answers(clock, policy, questions, setup)
             differences += [abs(math.exp(-ours) - math.exp(-theirs)) for ours, theirs in losses]
-            limit = settings.max_new_tokens
-            answers = generate_answers(clock, policy, questions, encoder, limit)
+            answers = generate_answers(clock, policy, questions, encoder)
             different_texts += sum(ours != theirs for ours, theirs in answers)
             texts, prompts = texts + len(losses), prompts + len(answers)
             progress.advance()
@@ -128,10 +130,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
 
 
 def score_answers(
-    clock: Clock,
-    policy: "PreTrainedModel",
-    questions: Sequence[Question],
-    setup: EvaluationSetup,
+    clock: Clock, policy: "PreTrainedModel", questions: Sequence[Question], setup: EvaluationSetup
 ) -> list[tuple[float, float]]:
     """Return the loss of each answer, in nats per token, by tif and by the peers' way.
 
@@ -150,19 +149,15 @@ def score_answers(
 
 
 def generate_answers(
-    clock: Clock,
-    policy: "PreTrainedModel",
-    questions: Sequence[Question],
-    encoder: Encoder,
-    max_new_tokens: int,
+    clock: Clock, policy: "PreTrainedModel", questions: Sequence[Question], encoder: Encoder
 ) -> list[tuple[str, str]]:
     """Return the generated answer to each question by tif and by the peers' way."""
     prompts = [question.prompt_ids for question in questions]
-    limits = [max_new_tokens] * len(prompts)
+    limits = [question.max_new_tokens for question in questions]
     with clock.running("tif", "generating"):
         ours = generate(policy, encoder, prompts, limits, TOKENS_PER_BATCH)
     with clock.running("peers", "generating"):
-        theirs = generate_padded(policy, encoder, prompts, max_new_tokens)
+        theirs = generate_padded(policy, encoder, prompts, max(limits))
     return list(zip(ours, theirs, strict=True))
 
 
@@ -171,20 +166,13 @@ def score_padded(policy: "PreTrainedModel", texts: Sequence[Encoded], pad_id: in
     losses: list[float] = []
     for start in range(0, len(texts), PEERS_BATCH_SIZE):
         part = texts[start : start + PEERS_BATCH_SIZE]
-        width = max(PADDED_TO, *(len(text.input_ids) for text in part))
-        ids = torch.full((len(part), width), pad_id)
-        labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
-        for row, text in enumerate(part):
-            tokens = torch.tensor(text.input_ids)
-            ids[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
-            labels[row, : len(tokens)] = torch.where(torch.tensor(text.gw), tokens, IGNORED)
-        ids, labels, mask = (tensor.to(policy.device) for tensor in (ids, labels, mask))
-        logits = policy(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-        nll = torch.nn.functional.cross_entropy(
-            logits[:, :-1].mT, labels[:, 1:], ignore_index=IGNORED, reduction="none"
-        )
-        losses += (nll.sum(1) / (labels[:, 1:] != IGNORED).sum(1)).tolist()
+        batch = collate(part, range(len(part)), pad_id).to(policy.device)
+        batch = pad_batch(batch, max(PADDED_TO, batch.input_ids.shape[1]))
+        logits = compute_logits(policy, batch)
+        answer = batch.answer[:, 1:]
+        labels = batch.input_ids[:, 1:].masked_fill(~answer, IGNORED)
+        nll = cross_entropy(logits[:, :-1].mT, labels, ignore_index=IGNORED, reduction="none")
+        losses += (nll.sum(1) / answer.sum(1)).tolist()
     return losses
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import torch
+from torch.optim import Optimizer
 
 from tif.bench.matrices import count_operations, count_tokens, measure_rate
 from tif.bench.process import PeakMemory, run_alone
@@ -51,7 +51,6 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     names = [name for name in WAYS if name != "release" or settings.release]
     ways = {name: setup.make_way(name) for name in names}
     optimizer = setup.make_optimizer()
-    tolerance = TOLERANCES.get(settings.model.dtype, TOLERANCE_FEW_BITS)
     rows = []
     for size in settings.batch_sizes:
         if size > settings.release:
@@ -59,7 +58,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
         batches = setup.draw_batches(size, settings.samples // size)
         rate_before = measure_rate(setup.policy, batches[0])
         timings = time_ways(setup, ways, optimizer, batches)
-        check_losses(timings, tolerance)
+        check_losses(timings, TOLERANCES.get(settings.model.dtype, TOLERANCE_FEW_BITS))
         rate = (rate_before + measure_rate(setup.policy, batches[0])) / 2
         operations = sum(count_operations(setup.policy, batch) for batch in batches)
         rows += make_rows(timings, batches, operations, rate)
@@ -70,10 +69,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
 
 
 def time_ways(
-    setup: TrainingSetup,
-    ways: Mapping[str, Way],
-    optimizer: torch.optim.Optimizer,
-    batches: Sequence[Batch],
+    setup: TrainingSetup, ways: Mapping[str, Way], optimizer: Optimizer, batches: Sequence[Batch]
 ) -> Timings:
     """Run all ways on the same batches, one way after the other on each batch.
 
@@ -103,13 +99,7 @@ def check_losses(timings: Timings, tolerance: float) -> None:
 def make_rows(
     timings: Timings, batches: Sequence[Batch], operations: float, rate: float
 ) -> list[dict[str, Any]]:
-    """Return a row for each way.
-
-    Args:
-        timings, batches: of the steps.
-        operations: of the matrix products of all batches.
-        rate: FLOP/s of the machine's matrix products.
-    """
+    """Return a row for each way, from the operations of all matrix products and their FLOP/s."""
     tokens = [count_tokens(batch)[0] for batch in batches]
     our_seconds = [seconds for _, seconds in timings["ours"]]
     rows = []

@@ -44,13 +44,9 @@ def tpo_loss(has_retain_term: bool) -> Loss:
 
 
 class TrainingSetup:
-    """A model that is trained by AdamW, so that no weight changes.
+    """A model in training whose weights do not change.
 
-    Args:
-        settings: device and threads are read.
-        policy: the model.
-        forget: encoded forget samples.
-        retain: encoded retain samples; the loss has a retain term where they are given.
+    The loss has a retain term where retain samples are given.
     """
 
     def __init__(
@@ -123,11 +119,7 @@ class TrainingSetup:
 
 
 def load_setup(settings: BenchSettings) -> TrainingSetup:
-    """Load the model and the samples that the settings name.
-
-    Raises:
-        ConfigError: One line with the key.
-    """
+    """Load the model and the samples that the settings name; else raise ConfigError."""
     data = settings.data
     try:
         if settings.model.path:

@@ -66,11 +66,9 @@ def plot_losses(path: Path, steps: Sequence[Mapping[str, Any]], terms: Sequence[
 
 
 def plot_sweep(path: Path, results: Mapping[str, Any]) -> None:
-    """Draw a sweep's runs: a colour for each run, its best epoch filled, its last one hollow.
+    """Draw a sweep's runs, where they have both metrics: best epochs filled, last ones hollow.
 
-    Args:
-        path: of the picture. Nothing is written where no run has both metrics.
-        results: as `reports.sweep.collect_results` returns them.
+    `results`: as `reports.sweep.collect_results` returns them.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure

@@ -39,17 +39,9 @@ def eval_section(folder: Path) -> Any:
 
 
 def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[str, Any]:
-    """Return the content of `summary.json`.
+    """Return the content of `summary.json`: rows of metrics, and intervals of the last evaluation.
 
-    Args:
-        folder: of a run whose training has ended.
-        retain: the retain model's records; None where they are missing. Without them metrics that
-            compare with the retain model get no interval.
-
-    Returns:
-        {"start", "end", "best": evaluation rows, "intervals": {metric: [low, high]} of the last
-        evaluation, "retain_model": its metrics, "training": the last training row}. A row that
-        does not exist is None.
+    `retain`: the retain model's records; without them, metrics that compare get no interval.
     """
     from tif.metrics.results import named_intervals  # imports scipy
 

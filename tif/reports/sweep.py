@@ -39,8 +39,7 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
 
     Returns:
         {"runs": {name: {"seeds": n, "best"/"last": {metric: {"mean", "sd", "values"}}}},
-        "before", "retain_model": {metric: mean over all runs}}. sd is that of a sample (n - 1),
-        None for one seed.
+        "before", "retain_model": {metric: mean over all runs}}; sd is None for one seed.
     """
     runs, before, retain = {}, [], []
     for name, seed_folders in folders.items():
@@ -60,13 +59,7 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
 
 
 def write_results(folder: Path, folders: Mapping[str, Sequence[Path]]) -> None:
-    """Write results.json, table.md and the plot of the runs that are there.
-
-    Args:
-        folder: of the sweep.
-        folders: as `collect_results` takes them.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write results.json, table.md and the plot to the sweep's folder; see `collect_results`."""
     results = collect_results(folders)
     tables = _markdown(short_table(results)) + "\n" + _markdown(full_table(results))
     write_text(folder / RESULTS_FILE, json.dumps(results, indent=1) + "\n")
@@ -114,10 +107,8 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     lines = [["run", "epoch", "seeds", *columns.values()]]
     for name, run in _ranked(results):
         for epoch in EPOCHS:
-            label = epoch
-            if "epoch" in run[epoch]:  # the epoch's number for each seed: "best (2/1)"
-                numbers = "/".join(f"{number:g}" for number in run[epoch]["epoch"]["values"])
-                label = f"{epoch} ({numbers})"
+            numbers = run[epoch].get("epoch", {"values": []})["values"]  # one for each seed
+            label = f"{epoch} ({'/'.join(f'{n:g}' for n in numbers)})" if numbers else epoch
             cells = [_cell(run[epoch].get(metric)) for metric in columns]
             lines.append([name, label, str(run["seeds"]), *cells])
     return lines + _model_lines(results, columns, ["-", "-"])
@@ -160,12 +151,9 @@ def _columns(results: Mapping[str, Any]) -> dict[str, str]:
 
 def _ranked(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return (name, run), the highest mean score of the best epochs first."""
-
-    def score(item: tuple[str, Any]) -> float:
-        best = item[1]["best"]
-        return best[SCORE]["mean"] if SCORE in best else -1.0  # no evaluation: below all others
-
-    return sorted(results["runs"].items(), key=score, reverse=True)
+    no_evaluation = {"mean": -1.0}
+    runs = results["runs"].items()
+    return sorted(runs, key=lambda item: -item[1]["best"].get(SCORE, no_evaluation)["mean"])
 
 
 def _cell(value: Mapping[str, Any] | None) -> str:
@@ -175,8 +163,8 @@ def _cell(value: Mapping[str, Any] | None) -> str:
     mean, deviation = format_number(value["mean"]), value["sd"]
     if deviation is None:
         return mean
-    is_tiny = 0 < deviation < 0.001
-    return f"{mean} ± {deviation:.0e}" if is_tiny else f"{mean} ± {format_number(deviation)}"
+    tiny = f"{deviation:.0e}"  # one digit is enough
+    return f"{mean} ± {tiny if 0 < deviation < 0.001 else format_number(deviation)}"
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -24,6 +24,8 @@ from tif.utils.torch_state import evaluation_mode
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Original = ModelContext | None
+
 
 @dataclasses.dataclass
 class _Item:
@@ -44,16 +46,12 @@ def evaluate(
     setup: EvaluationSetup,
     name: str,
     epoch: int | None = None,
-    original: ModelContext | None = None,
+    original: Original = None,
 ) -> Evaluation:
     """Score every answer (original, paraphrased, perturbed) and generate one for every prompt.
 
-    Args:
-        model: a causal LM; its mode is restored.
-        sets: evaluation sets by name; `select_samples` chooses from them.
-        setup: how the questions are asked.
-        name, epoch: of the model, for the records.
-        original: opens the model that the policy was, on the same device, for KL; None = no KL.
+    The model's mode is restored; its `name` and `epoch` go into the records. `original` opens the
+    model that the policy was, on the same device, for KL; None = no KL.
 
     Raises:
         ValueError: If a prompt leaves no room for its answer.
@@ -79,13 +77,8 @@ def evaluate(
     for set_name, samples in selected.items():
         records = tuple(_make_record(item) for item in items if item.set_name == set_name)
         record_sets[set_name] = RecordSet(set_name, records, fingerprint(samples))
-    return Evaluation(
-        model=name,
-        sets=record_sets,
-        family=str(model.config.model_type),
-        protocol=describe_protocol(setup.rules, setup.encoder, setup.tasks, context),
-        epoch=epoch,
-    )
+    protocol = describe_protocol(setup.rules, setup.encoder, setup.tasks, context)
+    return Evaluation(name, record_sets, str(model.config.model_type), protocol, epoch)
 
 
 def build_questions(
@@ -122,10 +115,7 @@ def describe_protocol(
 
 
 def _score(
-    model: "PreTrainedModel",
-    items: Sequence[_Item],
-    setup: EvaluationSetup,
-    original: ModelContext | None,
+    model: "PreTrainedModel", items: list[_Item], setup: EvaluationSetup, original: Original
 ) -> None:
     texts, wants_stats = [], []
     for item in items:
@@ -140,7 +130,7 @@ def _score(
         start = end
 
 
-def _generate(model: "PreTrainedModel", items: Sequence[_Item], setup: EvaluationSetup) -> None:
+def _generate(model: "PreTrainedModel", items: list[_Item], setup: EvaluationSetup) -> None:
     answered = [item for item in items if item.question.max_new_tokens]
     prompts = [item.question.prompt_ids for item in answered]
     limits = [item.question.max_new_tokens for item in answered]
@@ -152,16 +142,16 @@ def _generate(model: "PreTrainedModel", items: Sequence[_Item], setup: Evaluatio
 
 def _make_record(item: _Item) -> Record:
     sample, scores = item.question.sample, item.scores
-    original, others = scores[0], list(scores[1:])
-    paraphrased = others.pop(0) if sample.paraphrased_answer is not None else None
+    other_losses = [score.loss for score in scores[1:]]
+    paraphrased_loss = other_losses.pop(0) if sample.paraphrased_answer is not None else None
     return Record(
-        id=sample.id,
-        prompt=sample.prompt,
-        answer=sample.answer,
-        loss=original.loss,
-        tokens=original.tokens,
-        paraphrased_loss=None if paraphrased is None else paraphrased.loss,
-        perturbed_losses=tuple(score.loss for score in others),
+        sample.id,
+        sample.prompt,
+        sample.answer,
+        loss=scores[0].loss,
+        tokens=scores[0].tokens,
+        paraphrased_loss=paraphrased_loss,
+        perturbed_losses=tuple(other_losses),
         generated=item.generation,
-        stats=original.stats,
+        stats=scores[0].stats,
     )

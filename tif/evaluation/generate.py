@@ -39,10 +39,8 @@ def generate(
     """Return a continuation of each prompt, without the end token; divided over all processes.
 
     Args:
-        model: a causal LM; its mode is restored.
-        encoder: knows the end token and turns ids into text.
-        prompts: token ids.
-        limits: tokens generated at most, for each prompt.
+        model, encoder: a causal LM, whose mode is restored, and its encoder.
+        prompts, limits: token ids, and the number of tokens generated at most, for each prompt.
         tokens_per_batch: of prompts and continuations, padded.
         sampling: None = the most likely token each time.
     """

@@ -38,15 +38,16 @@ def ask_task(
         task = dataclasses.replace(task, new_tokens=new_tokens)
     questions = []
     for number, sample in enumerate(samples):
-        question = _ask(encoder, sample, task, context)
+        text_id = sample.id
         if task.prefix:  # texts with one id share their beginning, see token_stats.score_texts
-            group = f"{sample.id.rpartition('/')[0]}/{number // SAMPLES_PER_PREFIX}"
-            question.texts[0] = dataclasses.replace(question.texts[0], id=group)
-        questions.append(question)
+            text_id = f"{sample.id.rpartition('/')[0]}/{number // SAMPLES_PER_PREFIX}"
+        questions.append(_ask(encoder, sample, task, context, text_id))
     return questions
 
 
-def _ask(encoder: Encoder, sample: Sample, task: Task, context: int | None) -> Question:
+def _ask(
+    encoder: Encoder, sample: Sample, task: Task, context: int | None, text_id: str
+) -> Question:
     answer = sample.answer
     if task.answer_tokens is not None:
         # As in muse_bench, a begin token counts.
@@ -67,8 +68,9 @@ def _ask(encoder: Encoder, sample: Sample, task: Task, context: int | None) -> Q
             f"sample {sample.id}: nothing of its answer is left to score; "
             "want more than one token of text"
         )
+    text = label_answer(text_id, ids, first)
     sample = dataclasses.replace(sample, answer=answer)
-    return Question(sample, prompt_ids, [label_answer(sample.id, ids, first)], new_tokens, task)
+    return Question(sample, prompt_ids, [text], new_tokens, task)
 
 
 def _render_prompt(encoder: Encoder, sample: Sample, task: Task) -> tuple[str, str]:

@@ -50,7 +50,7 @@ def score_texts(
         texts: each with an answer token at a position > 0, no longer than the model's context.
         wants_stats: for each text, whether its `stats` are wanted.
         setup: batching and tokens in a batch.
-        original: opens the model that `stats.kl` compares with, on the same device; None = no KL.
+        original: opens the model that `stats.kl` compares with; None = no KL.
     """
 
     def answer_texts(opened: torch.nn.Module, indices: Sequence[int]) -> AnswerLogits:
@@ -156,13 +156,9 @@ def _expectation(p_KV: torch.Tensor, values_KV: torch.Tensor) -> torch.Tensor:
 
 def _make_stats(columns_K5: torch.Tensor) -> TokenStats:
     logprob, top, mean, std, kl = columns_K5.T
-    return TokenStats(
-        logprob=_rounded(logprob),
-        top=tuple(bool(value) for value in top.tolist()),
-        mean=_rounded(mean),
-        std=_rounded(std),
-        kl=None if kl.isnan().any() else _rounded(kl),
-    )
+    is_top = tuple(bool(value) for value in top.tolist())
+    kl_or_none = None if kl.isnan().any() else _rounded(kl)
+    return TokenStats(_rounded(logprob), is_top, _rounded(mean), _rounded(std), kl_or_none)
 
 
 def _rounded(column: torch.Tensor) -> tuple[float, ...]:

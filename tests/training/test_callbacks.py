@@ -172,7 +172,8 @@ def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float
     assert fit.main([*words, *same_stages, "trainer.max_epochs=1"]) == 0
     # Before training the weights are those of the other run, to the last bit.
     exact, mixed = (
-        records.read_evaluation(folder / "eval" / "0").sets for folder in (run.folder, tmp_path / "mixed")
+        records.read_evaluation(folder / "eval" / "0").sets
+        for folder in (run.folder, tmp_path / "mixed")
     )
     for name in ("forget", "retain"):
         pairs = [
@@ -184,7 +185,9 @@ def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float
         assert all(torch.tensor(b).bfloat16().item() != b for _, b in pairs)
     # So are the retain model's records that its are compared with: the same model, once more.
     stage = next((tmp_path / "stages").glob("retain-*/eval"))
-    evaluations = (records.read_evaluation(folder).sets["forget"].records for folder in stage.iterdir())
+    evaluations = (
+        records.read_evaluation(folder).sets["forget"].records for folder in stage.iterdir()
+    )
     once, again = ([record.loss for record in logged] for logged in evaluations)
     assert once != again
     assert once == pytest.approx(again, rel=0.02)

@@ -26,8 +26,7 @@ MIXED_PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 def retain_model_records(plan: Plan, stage: Path) -> records.Evaluation:
     """Return the records of the retain model whose run is in the folder `stage`.
 
-    They are made once for each set of rules, in <stage>/eval/<hash>, in the precision of the
-    policy's records.
+    Made once for each set of rules, in <stage>/eval/<hash>, in the precision of the policy's.
     """
     cfg, benchmark = plan.cfg, plan.benchmark
     path = str(stage / "model")

@@ -48,10 +48,7 @@ from tif.utils.terminal import console, quiet_libraries, silence
 
 
 def run(cfg: Config) -> Path:
-    """Do all that a configuration asks for: stages, training, evaluation, export, report.
-
-    Returns:
-        The run's folder; that of the stage, where `cfg.stage` names one.
+    """Do all that a configuration asks for; return the folder of the run, or of `cfg.stage`.
 
     Raises:
         ConfigError: Before any weights load, if the configuration or its files are wrong.
@@ -69,9 +66,8 @@ def run(cfg: Config) -> Path:
 def attempt(work: Callable[[], Any]) -> int:
     """Call `work`; print as one line what stops it, and return the exit code.
 
-    Returns:
-        0 = done, 1 = the loss was not finite or a file could not be read or written, 128 + N =
-        stopped by signal N. A ConfigError is raised, for the command to handle.
+    0 = done, 1 = the loss was not finite or a file could not be read or written, 128 + N = stopped
+    by signal N. A ConfigError is raised, for the command to handle.
     """
     try:
         work()

@@ -75,18 +75,13 @@ class PolicyEvaluation(Callback):
         """Evaluate the last epoch where a resumed run had nothing else left to do."""
         self._evaluate_once(trainer, pl_module, trainer.current_epoch)
 
-    def is_due(self, epoch: int) -> bool:
-        """Return whether this epoch is one that is evaluated."""
-        if epoch == 0:
-            return self.settings.before_training
-        every = self.settings.every_n_epochs
-        return epoch == self.plan.cfg.trainer.max_epochs or (every > 0 and epoch % every == 0)
-
     def _evaluate_once(self, trainer: L.Trainer, module: UnlearningModule, epoch: int) -> None:
         """Evaluate if the epoch is due and its row is not there yet."""
-        if not self.is_due(epoch):
-            return
-        if epoch not in [row["epoch"] for row in self.metrics_log.evaluations()]:
+        every = self.settings.every_n_epochs
+        is_due = epoch == self.plan.cfg.trainer.max_epochs or (every > 0 and epoch % every == 0)
+        if epoch == 0:
+            is_due = self.settings.before_training
+        if is_due and epoch not in [row["epoch"] for row in self.metrics_log.evaluations()]:
             self._evaluate(trainer, module, epoch)
 
     def _evaluate(self, trainer: L.Trainer, module: UnlearningModule, epoch: int) -> None:

@@ -1,12 +1,12 @@
-"""Record the losses and metrics of small runs to full precision, to see whether a change of the code moves a number.
+"""Record losses and metrics of small runs to full precision, to see if a change moves a number.
 
     python benchmarks/record_runs.py before.json                        at one commit
-    python benchmarks/record_runs.py after.json --against before.json   at another, on the same machine
+    python benchmarks/record_runs.py after.json --against before.json   at another, same machine
 
-The runs: the quickstart for three epochs; two steps of one method of each family of losses; LoRA; padded batches; a
-frozen reference; evaluations on rows of TOFU and MUSE (--data names the folder of the real files; without it those two
-are left out). One thread, so that sums keep their order. Exit code 1 where a number differs by more than --tolerance
-(relative; 0 = the same bits).
+The runs: the quickstart for three epochs; two steps of one method of each family of losses; LoRA;
+padded batches; a frozen reference; evaluations on rows of TOFU and MUSE (--data names the folder
+of the real files; without it those two are left out). One thread, so that sums keep their order.
+Exit code 1 where a number differs by more than --tolerance (relative; 0 = the same bits).
 """
 
 import argparse
@@ -22,12 +22,15 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 SMALL = """
-data.fictitious.authors=6 data.fictitious.questions_per_author=4 data.fictitious.forget_share=0.34 data.batch_size=4
+data.fictitious.authors=6 data.fictitious.questions_per_author=4 data.fictitious.forget_share=0.34
+data.batch_size=4
 model.init.hidden_size=32 model.init.intermediate_size=64 model.init.num_hidden_layers=2
 model.init.num_attention_heads=2 model.init.num_key_value_heads=2 model.init.vocab_size=400
-optimizer.lr=1e-3 trainer.max_epochs=1 stages.target.optimizer.lr=1e-2 stages.retain.optimizer.lr=1e-2
+optimizer.lr=1e-3 trainer.max_epochs=1 stages.target.optimizer.lr=1e-2
+stages.retain.optimizer.lr=1e-2
 stages.target.trainer.max_epochs=4 stages.retain.trainer.max_epochs=4 eval.max_new_tokens=8
-eval.max_samples.retain=6 eval.max_samples.real_authors=3 eval.max_samples.world_facts=3 eval.best=none
+eval.max_samples.retain=6 eval.max_samples.real_authors=3 eval.max_samples.world_facts=3
+eval.best=none
 """.split()  # noqa: SIM905
 
 RUNS = {
@@ -40,7 +43,9 @@ RUNS = {
     "satimp": [*SMALL, "loss/satimp.yaml"],
     "dpo_gdr": [*SMALL, "loss/dpo_gdr.yaml"],
     "kto": [*SMALL, "loss/kto.yaml"],
-    "altpo": [*SMALL, "loss/altpo.yaml", "loss.alternates.count=2", "loss.alternates.max_new_tokens=8"],
+    "altpo": [
+        *SMALL, "loss/altpo.yaml", "loss.alternates.count=2", "loss.alternates.max_new_tokens=8",
+    ],  # fmt: skip
     "undial": [*SMALL, "loss/undial.yaml"],
     "ceu": [*SMALL, "loss/ceu.yaml"],
     "pdu": [*SMALL, "loss/pdu.yaml", "loss.dual.warmup_epochs=0"],
@@ -111,13 +116,14 @@ def record(data, names):
 
 
 def record_evaluations(data, folder):
-    """Evaluate a small finetuned model on real rows; return {"evaluate <benchmark>": {name: number}}."""
+    """Evaluate a small model on real rows; return {"evaluate <benchmark>": {name: number}}."""
     from tif import evaluate, fit
 
     words = ["quickstart.yaml", *SMALL, "data.batching=padded", f"run.folder={folder}"]
     call(fit.main, [*words, "stage=target"])
     (model,) = folder.glob("stages/target-*/model")
-    few = [f"eval.max_samples.{key}=4" for key in ("forget", "retain", "real_authors", "world_facts")]
+    sets = ("forget", "retain", "real_authors", "world_facts")
+    few = [f"eval.max_samples.{name}=4" for name in sets]
     common = [f"model.path={model}", *few, "eval.max_new_tokens=8", f"out={folder}/out"]
     benchmarks = {
         "tofu": ["eval.benchmarks=tofu", f"eval.tofu.path={data}/tofu"],
@@ -132,7 +138,7 @@ def record_evaluations(data, folder):
 
 
 def compare(before, after, tolerance):
-    """Print the largest relative difference of each run; return whether all are within the tolerance."""
+    """Print each run's largest relative difference; return whether all are within the tolerance."""
     good = True
     for name in before:
         if name not in after:
@@ -151,17 +157,19 @@ def compare(before, after, tolerance):
             if not difference <= worst:
                 worst, where = difference, f"{key}: {old!r} -> {new!r}"
         good = good and not missing and worst <= tolerance
-        print(f"{name}: {len(before[name])} numbers, largest relative difference {worst:.3g} {where}")
+        total = len(before[name])
+        print(f"{name}: {total} numbers, largest relative difference {worst:.3g} {where}")
     return good
 
 
 def main():
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("out", type=Path, help="JSON file to write")
     parser.add_argument("--against", type=Path, help="JSON file of an earlier record")
     parser.add_argument("--tolerance", type=float, default=0.0)
-    parser.add_argument("--data", type=Path, help="folder with tofu/ and muse/ as their authors lay them out")
+    parser.add_argument("--data", type=Path, help="folder with the authors' tofu/ and muse/")
     parser.add_argument("--only", nargs="*", help="names of runs; default all")
     words = parser.parse_args()
     recorded = record(words.data, words.only or [*RUNS, "evaluate"])

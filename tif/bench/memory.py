@@ -7,8 +7,7 @@ Weights, gradients, AdamW's state and activations are counted on the meta device
 memory. The first rows check the same counting against a small model that is really trained here.
 """
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import transformers
@@ -64,27 +63,17 @@ NOTE = (
 )
 
 
-@dataclasses.dataclass
-class Need:
-    """Bytes on one GPU.
+class Need(NamedTuple):
+    """Bytes on one GPU; of the shard where there are shards.
 
-    Attributes:
-        weights, gradients, optimizer: of the shard where there are shards.
-        activations: kept for the backward pass, and one chunk of logits with its gradient.
-        gathered: whole tensors of FSDP2: embeddings and head, two blocks at a time, and their
-            gradients.
+    Their sum is the peak: the moment when the first block's backward pass begins.
     """
 
     weights: float
     gradients: float
     optimizer: float
-    activations: float
-    gathered: float
-
-    @property
-    def total(self) -> float:
-        """Return the sum: the peak, when the first block's backward pass begins."""
-        return sum(dataclasses.astuple(self))
+    activations: float  # kept for the backward pass, and one chunk of logits with its gradient
+    gathered: float  # FSDP2's embeddings and head, two blocks at a time, and their gradients
 
 
 def measure(settings: BenchSettings) -> list[dict[str, Any]]:
@@ -96,7 +85,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     for training in track(TRAININGS, "small models"):
         need, peak = check_small_model(training)
         row = _make_row("check", training, 1, "float32", need)
-        rows.append(row | {"measured_gb": peak / 1e9, "ratio": need.total / peak})
+        rows.append(row | {"measured_gb": peak / 1e9, "ratio": sum(need) / peak})
     model = settings.model
     tokens = settings.data.max_tokens_per_batch or DEFAULT_TOKENS
     if model.path:
@@ -115,8 +104,8 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
 
 def _make_row(name: str, training: str, gpus: int, dtype: str, need: Need) -> dict[str, Any]:
     row = {"model": name, "way": training, "gpus": gpus, "dtype": dtype}
-    sizes = {f"{part}_gb": size / 1e9 for part, size in dataclasses.asdict(need).items()}
-    return row | sizes | {"total_gb": need.total / 1e9}
+    sizes = {f"{part}_gb": size / 1e9 for part, size in need._asdict().items()}
+    return row | sizes | {"total_gb": sum(need) / 1e9}
 
 
 def make_config(shape: tuple[int, ...]) -> "PretrainedConfig":

@@ -76,9 +76,7 @@ def _saved_for_backward(model: torch.nn.Module) -> Iterator[dict[int, torch.Unty
         yield saved
 
 
-def _flash_attention(
-    module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__: Any
-) -> tuple[torch.Tensor, None]:
+def _flash_attention(module: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> tuple[Any, None]:
     """Return an output of the right shape, as transformers calls an attention implementation."""
     return _Flash.apply(q, k, v), None
 

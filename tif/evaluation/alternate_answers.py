@@ -7,6 +7,7 @@ config/generate.yaml (five answers, temperature 1, 200 tokens, cut where a quest
 """
 
 import dataclasses
+import itertools
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ def draw_alternates(
         ValueError: If all answers to a question are blank.
     """
     settings, file = draws.settings, draws.file
-    wanted = [(sample, number) for sample in samples for number in range(settings.count)]
+    wanted = list(itertools.product(samples, range(settings.count)))
     if distributed.is_first_rank():
         file.parent.mkdir(parents=True, exist_ok=True)
     with distributed.locked_on_first_rank(f"{file}.lock", str(file)):

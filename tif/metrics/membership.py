@@ -135,13 +135,13 @@ def attack_scores(
     """
     if not all(name in evaluation.sets for name in COMPARED):
         return {}
-    norms = gradient_norms or {}
-    texts = []
-    for name in COMPARED:
-        texts.append(_scored_texts(evaluation.sets[name], reference, norms.get(name)))
+    norms, sets = gradient_norms or {}, evaluation.sets
+    forget_texts = _scored_texts(sets[FORGET], reference, norms.get(FORGET))
+    holdout_texts = _scored_texts(sets[HOLDOUT], reference, norms.get(HOLDOUT))
     scores = {}
     for name, attack in ATTACKS.items():
-        forget, holdout = ([attack(text) for text in kind] for kind in texts)
+        forget = [attack(text) for text in forget_texts]
+        holdout = [attack(text) for text in holdout_texts]
         if None not in (*forget, *holdout):
             scores[name] = np.array(forget, np.float64), np.array(holdout, np.float64)
     return scores

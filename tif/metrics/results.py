@@ -148,9 +148,8 @@ def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | Non
 
 
 def _compute_muse_results(request: Request) -> dict[str, Any]:
-    evaluation, retain, draws, seed = (
-        request.evaluation, request.retain, request.draws, request.seed
-    )  # fmt: skip
+    evaluation, retain = request.evaluation, request.retain
+    draws, seed = request.draws, request.seed
     metrics: dict[str, float | None] = {}
     around: dict[str, Interval | None] = {}
     others: dict[str, dict[str, Floats | None]] = {}

@@ -50,6 +50,9 @@ def imports_of(name, inside_functions=True):
     return imported
 
 
+LINES = {name_of(path): path.read_text(encoding="utf-8").splitlines() for path in FILES}
+
+
 def room_number(name):
     """Return the place of a module's room in the order; commands come last, the package's own file first."""
     if name == "tif":
@@ -129,8 +132,88 @@ def test_what_answers_at_once_imports_neither_transformers_nor_lightning(name):
 
 
 def test_files_stay_short():
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in FILES}
-    assert {path: n for path, n in lengths.items() if n > 320} == {}
+    lengths = {name: len(lines) for name, lines in LINES.items()}
+    assert {name: n for name, n in lengths.items() if n > 320} == {}
+
+
+def test_lines_stay_short():
+    offenders = [f"{name}:{n}" for name, lines in LINES.items() for n, line in enumerate(lines, 1) if len(line) > 100]
+    assert offenders == []
+
+
+def nodes_of(*kinds):
+    """Return (module, node) for every node of these kinds."""
+    return [(name, node) for name, tree in MODULES.items() for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+def test_functions_stay_short_and_take_few_parameters():
+    offenders = []
+    for name, function in nodes_of(ast.FunctionDef, ast.AsyncFunctionDef):
+        length = function.end_lineno - function.lineno + 1
+        arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+        parameters = [a for a in arguments if a.arg not in ("self", "cls")]
+        if length > 60 or len(parameters) > 6:
+            offenders.append(f"{name}.{function.name}: {length} lines, {len(parameters)} parameters")
+    assert offenders == []
+
+
+def test_every_public_function_and_class_has_a_first_line_that_ends_with_a_full_stop():
+    offenders = []
+    for name, tree in MODULES.items():
+        for node in [tree, *public_definitions(tree)]:
+            first_line = (ast.get_docstring(node) or "").partition("\n")[0]
+            if not first_line.endswith((".", ":", "?")):
+                offenders.append(f"{name}.{getattr(node, 'name', '')}: {first_line!r}")
+    assert offenders == []
+
+
+def public_definitions(tree):
+    """Yield the public functions and classes of a module and the public methods of its classes."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node)
+
+
+VAGUE = {"found", "own", "told", "said", "asked", "made", "kept", "whole", "many", "some", "what", "one"}
+
+
+def test_names_say_what_they_hold():
+    offenders = [f"{m}:{n.lineno} {n.id}" for m, n in nodes_of(ast.Name) if n.id in VAGUE]
+    offenders += [f"{m}:{a.lineno} {a.arg}" for m, a in nodes_of(ast.arg) if a.arg in VAGUE]
+    offenders += [f"{m}:{f.lineno} {f.name}" for m, f in nodes_of(ast.FunctionDef) if f.name in VAGUE]
+    assert offenders == []
+
+
+def test_a_comprehension_holds_one_loop_and_no_assignment():
+    kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    offenders = []
+    for name, node in nodes_of(*kinds):
+        has_assignment = any(isinstance(inner, ast.NamedExpr) for inner in ast.walk(node))
+        if len(node.generators) > 1 or has_assignment:
+            offenders.append(f"{name}:{node.lineno}")
+    assert offenders == []
+
+
+# What one reads to understand an unlearning run from its words to its table. The aim is 6,500 lines; the limit is what
+# was reached, so that it only falls.
+CORE_ROOMS = ("config", "data", "records", "scoring", "models", "losses", "training")
+CORE_FILES = (
+    "tif.evaluation.evaluate", "tif.evaluation.token_stats", "tif.evaluation.generate", "tif.evaluation.muse_prompts",
+    "tif.metrics.tofu", "tif.metrics.muse",
+)  # fmt: skip
+CORE_LINES = 9_000
+
+
+def test_the_core_path_stays_readable_in_an_evening():
+    counts = {}
+    for name, lines in LINES.items():
+        room = name.split(".")[1] if "." in name else ""
+        if room in CORE_ROOMS or name in CORE_FILES:
+            counts[room] = counts.get(room, 0) + len(lines)
+    assert set(CORE_FILES) <= MODULES.keys()
+    assert sum(counts.values()) <= CORE_LINES, counts
 
 
 def calls():

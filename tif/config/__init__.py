@@ -1,0 +1,1 @@
+"""Every key with its meaning; files and overrides become one checked configuration."""

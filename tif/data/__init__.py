@@ -1,0 +1,1 @@
+"""Readers of benchmarks; samples become tokens, masks and batches."""

@@ -24,7 +24,7 @@ KNOWMEM = Task(template="Question: {prompt}\nAnswer: ", new_tokens=32, stops=STO
 PRIVLEAK = Task(template="{prompt}", new_tokens=0, end_token=False)
 TASKS = {"verbmem": VERBMEM, "knowmem": KNOWMEM, "privleak": PRIVLEAK}
 
-SPLITS = ("forget", *(f"{kind}_{fold}" for kind in ("scal", "sust") for fold in (1, 2, 3, 4)))
+SPLITS = ("forget", "scal_1", "scal_2", "scal_3", "scal_4", "sust_1", "sust_2", "sust_3", "sust_4")
 
 # Evaluation sets: (subset, file or hub split, column of the prompt or None, of the answer).
 SETS = {

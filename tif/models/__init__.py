@@ -1,0 +1,1 @@
+"""The policy, its tokenizer, adapters, shards, references and export."""

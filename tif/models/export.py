@@ -30,8 +30,8 @@ def export_model(
     """Replace `folder` by one with policy, tokenizer and card, or leave it as it is on an error.
 
     All processes call together, since the policy may be in shards; the first one writes. The policy
-    does not change. `card`: text of README.md. `merge`: with LoRA, write one plain model; False: the
-    adapters alone, in peft's format.
+    does not change. `card`: text of README.md. `merge`: with LoRA, write one plain model; False:
+    the adapters alone, in peft's format.
     """
     weights = None
     if has_adapters(policy) or isinstance(policy, FSDPModule):

@@ -1,0 +1,1 @@
+"""What an evaluation leaves behind, and whether two evaluations may be compared."""

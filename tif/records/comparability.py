@@ -3,6 +3,7 @@
 Called by the metrics that compare with the retain model, and by `training.plan`.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from textwrap import shorten
@@ -78,7 +79,7 @@ def _match(
             aligned.append(partners.pop(0))
         else:
             only_ours.append(record)
-    return aligned, only_ours, [record for records in waiting.values() for record in records]
+    return aligned, only_ours, list(itertools.chain(*waiting.values()))
 
 
 def _find_difference(ours: RecordSet, theirs: RecordSet) -> str | None:

@@ -1,0 +1,1 @@
+"""Run folders become tables, plots and model cards."""

@@ -7,6 +7,7 @@ Shapes: K answer tokens of all texts, N tokens of the row, V vocabulary.
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -105,7 +106,7 @@ def answer_logits(
         row = SharedPromptRow(groups)
         logits = model(**row.inputs(weight.device, weight.dtype), use_cache=False).logits[0]
         return AnswerLogits(logits, torch.tensor(row.targets, device=weight.device), row.counts)
-    texts = [text for group in groups for text in group]
+    texts = list(itertools.chain(*groups))
     batch = collate(texts, range(len(texts)), pad_id).to(weight.device)
     layout = lay_out(model, batch, "padded")
     logits = layout.select_predictions(model(**layout.inputs).logits)

@@ -1,0 +1,1 @@
+"""Files, processes, the terminal, hashes: what knows nothing of unlearning."""

@@ -1,0 +1,1 @@
+"""The identifier that asks an LLM behind an OpenAI-compatible endpoint."""

@@ -38,24 +38,22 @@ continues.
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from tif.config.errors import ConfigError
 from tif.sweep.sweep_file import load_configs, read_sweep
 from tif.utils import distributed
 from tif.utils.command_line import report_os_error
 
-JOBS = "jobs="
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or {"-h", "--help"} & set(words):
-        print(__doc__)
-        return 0 if words else 2
     try:
-        return _run(words)
+        options = _parse(words)
+        if not words or options.help or options.h:
+            print(__doc__)
+            return 0 if words else 2
+        return _run(options, words)
     except ConfigError as error:
         if distributed.is_first_rank():
             print(error, file=sys.stderr)
@@ -64,9 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report_os_error(error, "the same command goes on with what is missing")
 
 
-def _run(all_words: Sequence[str]) -> int:
-    """Do what the words ask for and return the exit code."""
-    options = _parse(all_words)
+def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
+    """Do what the options say and return the exit code."""
     runs = read_sweep(options.words)
     configs = load_configs(runs)
     if options.count:
@@ -108,37 +105,25 @@ def _run(all_words: Sequence[str]) -> int:
     return run_in_order(chosen, configs)
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with wrong options as a ConfigError of one line instead of an exit."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the error."""
-        raise ConfigError(message)
-
-
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     """Return the options; `words` in it are those of the sweep: its file and key=value."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser("python -m tif.sweep", add_help=False, allow_abbrev=False)
     parser.add_argument("words", nargs="*")
-    for name in ("--list", "--count", "--table"):
-        parser.add_argument(name, action="store_true")
+    for flag in ("--list", "--count", "--table", "--help", "-h"):
+        parser.add_argument(flag, action="store_true")
     parser.add_argument("--index")
     parser.add_argument("--stage")
     options = parser.parse_intermixed_args(words)
     options.jobs = 1
-    for word in options.words:
-        if word.startswith(JOBS):
-            options.jobs = _number("jobs", word.removeprefix(JOBS), 1, 10_000)
-    options.words = [word for word in options.words if not word.startswith(JOBS)]
+    for word in list(options.words):
+        if word.startswith("jobs="):
+            options.words.remove(word)
+            options.jobs = _number("jobs", word.removeprefix("jobs="), 1, 10_000)
     return options
 
 
 def _number(name: str, word: str, low: int, high: int) -> int:
-    """Return the word as a number.
-
-    Raises:
-        ConfigError: If it is none from low to high.
-    """
+    """Return the word as a number from low to high; else raise ConfigError."""
     if not word.isdigit() or not low <= int(word) <= high:
         raise ConfigError(f"{name}: want a number from {low} to {high}, got {word!r}")
     return int(word)

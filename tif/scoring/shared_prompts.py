@@ -10,10 +10,12 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from tif.data.encoding import Encoded, collate
+from tif.scoring.attention import NAME as ATTENTION
 from tif.scoring.packing import lay_out
 
 SHARED = -1  # number of the text that is a group's common prompt
@@ -95,19 +97,38 @@ def answer_logits(
     """Return the logits of the answer tokens of all texts.
 
     Args:
-        model: a Hugging Face causal LM; packed, one that takes `position_ids` and a (1, 1, N, N)
-            mask.
+        model: a Hugging Face causal LM.
         groups: texts that share a prompt (or one text).
         batching: "packed": all groups in one row; "padded": the texts in one rectangular forward.
-        pad_id: padding's id, where padded.
+        pad_id: padding's id.
     """
     weight = next(model.parameters())
-    if batching == "packed":
+    if batching == "packed" and _can_share_prompts(model):
         row = SharedPromptRow(groups)
         logits = model(**row.inputs(weight.device, weight.dtype), use_cache=False).logits[0]
         return AnswerLogits(logits, torch.tensor(row.targets, device=weight.device), row.counts)
     texts = list(itertools.chain(*groups))
     batch = collate(texts, range(len(texts)), pad_id).to(weight.device)
-    layout = lay_out(model, batch, "padded")
+    layout = lay_out(model, batch, batching)
     logits = layout.select_predictions(model(**layout.inputs).logits)
     return AnswerLogits(logits, layout.targets, batch.answer[:, 1:].sum(1).tolist())
+
+
+def _can_share_prompts(model: torch.nn.Module) -> bool:
+    """Return whether one (1, 1, N, N) mask is what all layers of the model want.
+
+    Layers with windows or chunks need masks of their own, and flash attention takes none: there
+    each text stands in the row with its prompt, and transformers keeps the texts apart.
+    """
+    config: Any = getattr(model, "config", None)
+    if config is None:
+        return True
+    text_config = config.get_text_config()
+    layer_types = getattr(text_config, "layer_types", None)
+    if layer_types:
+        has_windows = set(layer_types) != {"full_attention"}
+    else:
+        windows = ("sliding_window", "attention_chunk_size")
+        has_windows = any(getattr(text_config, name, None) for name in windows)
+    takes_mask = config._attn_implementation in ("sdpa", "eager", ATTENTION)
+    return takes_mask and not has_windows

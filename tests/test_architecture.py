@@ -119,7 +119,10 @@ def test_losses_and_metrics_are_pure_functions(room):
     assert offenders == []
 
 
-@pytest.mark.parametrize("name", ["tif.config.load", "tif.fit", "tif.identify", "tif.evaluate", "tif.report"])
+AT_ONCE = ("config.load", "data.samples", "fit", "identify", "evaluate", "report", "sweep.command")
+
+
+@pytest.mark.parametrize("name", [f"tif.{name}" for name in AT_ONCE])
 def test_what_answers_at_once_imports_neither_transformers_nor_lightning(name):
     heavy = {"transformers", "lightning", "scipy", "peft", "datasets"}
     modules, todo = set(), [name]

@@ -123,6 +123,15 @@ def test_every_command_in_the_documentation_parses(line):
     assert problems_of(command, words, complete) == []
 
 
+def test_every_example_of_a_command_in_help_starts_its_line():
+    files = [*(ROOT / "tif").glob("*.py"), *(ROOT / "tif").glob("*/command.py")]
+    assert len(files) >= 7
+    for file in files:
+        _, *lines = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()
+        for line in lines:
+            assert "python -m tif." not in line.strip()[1:] or "#" in line, file
+
+
 def test_the_rooms_are_those_of_the_code_in_its_order():
     tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8"))
     assignments = [node for node in tree.body if isinstance(node, ast.Assign)]

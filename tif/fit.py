@@ -6,11 +6,10 @@ Without a file: quickstart.yaml (invented authors, a tiny Llama, CPU, no downloa
 to right over the defaults, then the overrides; a file that names loss.forget is a whole method: of
 the loss in files before it nothing is left. tif's own configs are found from any folder.
 
-    python -m tif.fit optimizer.lr=5e-4                               the quickstart with another
-    learning rate python -m tif.fit tofu_smollm2.yaml loss/tpo_gdr.yaml data.path=../TOFU
-    identifier.path=../masks python -m tif.fit runs/quickstart/config.yaml                     a
-    finished run again python -m tif.fit stage=target                                    only the
-    target model
+    python -m tif.fit optimizer.lr=5e-4                     the quickstart, another learning rate
+    python -m tif.fit tofu_smollm2.yaml loss/tpo_gdr.yaml data.path=../TOFU identifier.path=../masks
+    python -m tif.fit runs/quickstart/config.yaml           a finished run again
+    python -m tif.fit stage=target                          only the target model
 
 With several devices (trainer.devices=4) each has a process, started by torchrun, or by srun or
 torchrun of your own.

@@ -187,6 +187,7 @@ WRONG = {
     "run.export=maybe": "run.export",
     "loss.beta=null": "loss.beta",
     "stages=3": "stages",
+    "stages.target=false": "stages.target",
     "loss.beta=0": "loss.beta",
     "loss.beta=-0.1": "loss.beta",
     "optimizer.lr=.inf": "optimizer.lr",
@@ -207,6 +208,7 @@ WRONG = {
     "=3": "=3",
     "data.template=Q": "data.template",
     "data.benchmark=tofu": "data.path",
+    "data.benchmark=tofuu": "data.benchmark",
     "identifier.kind=precomputed": "identifier.path",
 }
 

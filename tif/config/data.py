@@ -49,12 +49,12 @@ class Data:
 
     def find_problems(self) -> list[str]:
         """Return the problems between keys, one line each."""
-        if self.path or self.benchmark == "fictitious":
-            return []
-        wants = {"text": "a file or folder of your own",
-                 "tofu": "a folder of TOFU's JSON files or the hub name locuslab/TOFU"}
         muse = "a folder of News or Books, or the hub name muse-bench/MUSE-News"
-        return [f"data.path: {self.benchmark} needs {wants.get(self.benchmark, muse)}, got null"]
+        wants = dict.fromkeys(MUSE, muse) | {"text": "a file or folder of your own",
+            "tofu": "a folder of TOFU's JSON files or the hub name locuslab/TOFU"}
+        if self.path or self.benchmark not in wants:
+            return []
+        return [f"data.path: {self.benchmark} needs {wants[self.benchmark]}, got null"]
 
     def forget_quality_name(self) -> str:
         """Return the name of what compares the policy with the retain model."""

@@ -82,13 +82,14 @@ def stage(cfg: Config, name: str) -> Config:
     if name not in cfg.stages:
         known = ", ".join(cfg.stages) or "none"
         raise ConfigError(f"stage: unknown stage {name!r}; this config can make: {known}")
-    keys, where = cfg.stages[name] or {}, f"stages.{name}"
-    if not isinstance(keys, dict):
+    keys, where = cfg.stages[name], f"stages.{name}"
+    if not isinstance(keys, dict | None):
         raise ConfigError(f"{where}: want a mapping of keys, got {keys!r}")
     problems: list[str] = []
     model = dataclasses.replace(cfg.model, reference="auto")  # the run's is none of the stage's
     merged = OmegaConf.structured(dataclasses.replace(cfg, model=model, stages={}, stage=None))
-    _merge(merged, OmegaConf.create(keys), Config(loss=type(cfg.loss)()), f"{where}.", problems)
+    layer = OmegaConf.create(keys or {})
+    _merge(merged, layer, Config(loss=type(cfg.loss)()), f"{where}.", problems)
     if merged.stages or merged.stage:
         problems.append(f"{where}.stages: a stage has no stages of its own")
     _raise_if(problems)

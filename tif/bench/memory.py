@@ -15,6 +15,7 @@ import transformers
 from tif.bench.settings import BenchSettings
 from tif.bench.tensor_bytes import count_activations, count_bytes, make_meta_model, measure_peak
 from tif.bench.training_setup import make_random_model
+from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Lora, Model
 from tif.data.encoding import Encoded, collate
 from tif.scoring.lm_head import CHUNK_TOKENS
@@ -81,25 +82,32 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
 
     The check's rows have the measured peak and its ratio to the computed total.
     """
+    model = settings.model
+    tokens = settings.data.max_tokens_per_batch or DEFAULT_TOKENS
+    if model.path:
+        configs = {model.path: _read_config(model.path)}
+    elif model.init:
+        configs = {"model.init": transformers.LlamaConfig(**model.init)}
+    else:
+        configs = {name: make_config(shape) for name, shape in SHAPES.items()}
     rows = []
     for training in track(TRAININGS, "small models"):
         need, peak = check_small_model(training)
         row = _make_row("check", training, 1, "float32", need)
         rows.append(row | {"measured_gb": peak / 1e9, "ratio": sum(need) / peak})
-    model = settings.model
-    tokens = settings.data.max_tokens_per_batch or DEFAULT_TOKENS
-    if model.path:
-        configs = {model.path: transformers.AutoConfig.from_pretrained(model.path)}
-    elif model.init:
-        configs = {"model.init": transformers.LlamaConfig(**model.init)}
-    else:
-        configs = {name: make_config(shape) for name, shape in SHAPES.items()}
     for name, config in configs.items():
         for training in TRAININGS:
             for gpus in GPUS:
                 need = estimate_need(config, training, gpus, tokens, model)
                 rows.append(_make_row(name, training, gpus, model.dtype, need))
     return rows
+
+
+def _read_config(path: str) -> "PretrainedConfig":
+    try:
+        return transformers.AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path: {path}: no model's config ({one_line(error)})") from None
 
 
 def _make_row(name: str, training: str, gpus: int, dtype: str, need: Need) -> dict[str, Any]:

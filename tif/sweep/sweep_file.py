@@ -56,7 +56,7 @@ def read_sweep(words: Sequence[str]) -> list[SweepRun]:
         ConfigError: One line for each problem.
     """
     if not words or not config.is_file(words[0]):
-        raise ConfigError(f"{' '.join(words[:1])}: want a sweep's .yaml file first")
+        raise ConfigError(f"{words[0] if words else 'sweep'}: want a sweep's .yaml file first")
     path, *added_words = words
     file = config.read(SweepFile, [path])
     sweep, seeds = file.name or Path(path).stem, dict.fromkeys(file.seeds)

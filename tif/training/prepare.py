@@ -96,6 +96,7 @@ def place_model(model: Any, trainer: L.Trainer) -> None:
     """Move a model to where it is trained (FSDP2: in shards), in the trainer's precision."""
     strategy = trainer.strategy
     if isinstance(strategy, ModelParallelStrategy):
+        distributed.start_alone()
         device, size = strategy.root_device, distributed.world_size()
         mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("data_parallel",))
         fsdp.shard_model(model, mesh, device, str(trainer.precision))

@@ -6,6 +6,7 @@ command can ask for them before it imports torch. Called by the commands, `train
 `evaluation`.
 """
 
+import atexit
 import contextlib
 import functools
 import logging
@@ -108,6 +109,16 @@ def start(accelerator: str) -> None:
     torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo")
 
 
+def start_alone() -> None:
+    """Make a process group of this process alone, if there is none: FSDP2 needs one."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group(store=store, rank=0, world_size=1)
+        atexit.register(_leave_group)
+
+
 def _translate_slurm_variables() -> None:
     """Set the variables that torch and Lightning read from those of srun.
 
@@ -126,8 +137,11 @@ def _translate_slurm_variables() -> None:
 
 def finish() -> None:
     """Leave the process group of the run."""
-    if world_size() == 1:
-        return
+    if world_size() > 1:
+        _leave_group()
+
+
+def _leave_group() -> None:
     import torch
 
     if torch.distributed.is_initialized():

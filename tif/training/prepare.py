@@ -48,11 +48,12 @@ def prepare_training(
     in_shards = cfg.trainer.strategy == "fsdp2"
     is_empty = in_shards and not distributed.is_first_rank()
     policy = load_policy(cfg.model, encoder.tokenizer, cfg.run.seed, is_empty)
-    batching = choose_batching(cfg.data.batching, policy)
     if in_shards:
         # All processes have to make the same number of forwards and of calls of the head. Packed
         # rows and chunks are as many as a process has samples and answers for.
         batching, loss = "padded", dataclasses.replace(loss, chunk_tokens=2**31)
+    else:
+        batching = choose_batching(cfg.data.batching, policy)
     kind = choose_reference(cfg.model, loss, cfg.data.train)
     # Copied before it is placed: a shard cannot be copied.
     reference: Reference | None = None

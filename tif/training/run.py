@@ -1,4 +1,4 @@
-"""Makes runs: a configuration to a finished run folder, with the stages that it needs before.
+"""Make runs: from a configuration to a finished run folder, with the stages that it needs.
 
 Called by `tif fit`, `sweep` and `tif identify` (whose models may be stages).
 """

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 Rows = dict[str, list[torch.Tensor]]  # by score name, (T_i - 1,) of each sample, on the CPU
 SCORE_NAMES = [field.name for field in dataclasses.fields(TokenScores)]
 BATCH_SIZE = 16  # samples that are scored at once
+# Keys of a model's config that change no score: where it came from, what it returns. The weights
+# tell their dtype themselves.
+CONFIG_WITHOUT_EFFECT = (
+    "architectures", "dtype", "id2label", "label2id", "output_attentions", "output_hidden_states",
+    "problem_type", "return_dict", "transformers_version", "use_cache",
+)  # fmt: skip
 
 
 class ModelReference:
@@ -152,15 +159,36 @@ def read_or_compute(file: Path, samples: Sequence[Encoded], compute: Callable[[]
     return rows
 
 
-def hash_inputs(policy: torch.nn.Module, samples: Sequence[Encoded], batching: str) -> str:
-    """Return a digest of all that the scores depend on: answer tokens, weights and precision."""
+def hash_inputs(policy: "PreTrainedModel", samples: Sequence[Encoded], batching: str) -> str:
+    """Return a digest of all that the scores depend on, and of nothing else.
+
+    These are the token ids (so the rendered prompts too), which of them are answers, the weights
+    with the scales of few bits, the buffers, the configs of model and adapters, and the precision.
+    """
     device = next(policy.parameters()).device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    digest = hashlib.sha256(f"2 {batching} {dtype}".encode())
+    configs = [_describe_config(policy.config.to_dict())]
+    configs += [config.to_dict() for config in getattr(policy, "peft_config", {}).values()]
+    attention = getattr(policy.config, "_attn_implementation", None)
+    # Sets have another order in each process.
+    text = json.dumps(configs, sort_keys=True, default=lambda v: sorted(map(str, v)))
+    digest = hashlib.sha256(f"3 {batching} {device} {dtype} {attention} {text}".encode())
     for sample in samples:
         answer = [u or g for u, g in zip(sample.uw, sample.gw, strict=True)]
         digest.update(repr((sample.input_ids, answer)).encode())
-    for name, weight in policy.named_parameters():
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().flatten().cpu().view(torch.uint8).numpy().data)
+    # A state dict holds the scales of nf4 and int8, but not the frequencies of rotary embeddings.
+    for name, tensor in (policy.state_dict() | dict(policy.named_buffers())).items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
+
+
+def _describe_config(value: Any) -> Any:
+    """Return a model's config, as a dict, without the keys that change no score."""
+    if not isinstance(value, dict):
+        return value
+    described = {}
+    for name, part in value.items():
+        if not str(name).startswith("_") and name not in CONFIG_WITHOUT_EFFECT:
+            described[str(name)] = _describe_config(part)
+    return described

@@ -79,7 +79,7 @@ class Config:
             problems.append("trainer.strategy: loss.whp cannot be in shards; want ddp or auto")
         if self._is_negated():
             problems.append("trainer.strategy: want ddp or auto for loss.task_vector")
-        if self.optimizer.name != "adamw":
+        if self.optimizer.name not in ("auto", "adamw", "adamw_kahan"):
             name = self.optimizer.name
-            problems.append(f"optimizer.name: {name} cannot use fsdp2's shards; want adamw")
+            problems.append(f"optimizer.name: {name} cannot use fsdp2's shards; want auto")
         return problems

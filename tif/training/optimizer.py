@@ -3,6 +3,7 @@
 import torch
 
 from tif.config.schema import Optimizer
+from tif.utils import terminal
 
 
 def make_optimizer(
@@ -22,7 +23,23 @@ def make_optimizer(
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    if settings.name == "adamw":
+    has_16_bit_weights = any(weight.dtype.itemsize == 2 for weight in weights)
+    name = settings.name
+    if name == "auto":
+        name = "adamw_kahan" if has_16_bit_weights else "adamw"
+    if name == "adamw_kahan":
+        import optimi
+
+        # torch's values, not optimi's (0.99 and 1e-6): the weights' dtype alone shall differ.
+        # Its Triton kernels were not tried on a GPU.
+        return optimi.AdamW(groups, settings.lr, (0.9, 0.999), eps=1e-8, triton=False)
+    if has_16_bit_weights:
+        terminal.console.print(
+            f"optimizer.name: {name} rounds its steps to the weights' 16 bits and loses most of "
+            "them at small learning rates; want auto or adamw_kahan, or trainer.precision="
+            "bf16-mixed with model.dtype=float32"
+        )
+    if name == "adamw":
         # Lightning refuses to clip gradients for a fused optimizer under mixed precision.
         return torch.optim.AdamW(groups, lr=settings.lr, fused="mixed" not in precision)
     from bitsandbytes import optim
@@ -32,7 +49,7 @@ def make_optimizer(
         "paged_adamw": optim.PagedAdamW,
         "paged_adamw8bit": optim.PagedAdamW8bit,
     }
-    return classes[settings.name](groups, lr=settings.lr)
+    return classes[name](groups, lr=settings.lr)
 
 
 def make_schedule(

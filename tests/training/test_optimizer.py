@@ -1,0 +1,78 @@
+"""The optimizer of 16-bit weights: does it take the steps that rounding loses?"""
+
+import pytest
+import torch
+
+from tif.config.schema import Optimizer
+from tif.training.optimizer import make_optimizer
+
+STEPS = 200
+
+
+def layer(dtype):
+    """Return a layer of 10,000 weights, the same to the last bit in each dtype."""
+    weight = 0.03 * torch.randn(100, 100, generator=torch.Generator().manual_seed(0))
+    linear = torch.nn.Linear(100, 100, bias=False)
+    linear.weight = torch.nn.Parameter(weight.bfloat16().to(dtype))
+    return linear
+
+
+def movement(dtype, name):
+    """Return what 200 steps of noisy gradients towards a target at lr 1e-5 change in a layer."""
+    generator = torch.Generator().manual_seed(1)
+    linear = layer(dtype)
+    start = linear.weight.detach().float().clone()
+    target = start + 0.01 * torch.randn(100, 100, generator=generator)
+    optimizer = make_optimizer(linear, Optimizer(name=name, lr=1e-5, weight_decay=0), "32-true")
+    for _ in range(STEPS):
+        noise = 0.02 * torch.randn(100, 100, generator=generator)
+        linear.weight.grad = (linear.weight.detach().float() - target + noise).to(dtype)
+        optimizer.step()
+    return linear.weight.detach().float() - start, optimizer
+
+
+def agreement(actual, expected):
+    """Return cosine and ratio of lengths of two movements; 1 and 1 is best."""
+    cosine = torch.cosine_similarity(actual.flatten(), expected.flatten(), 0)
+    return float(cosine), float(actual.norm() / expected.norm())
+
+
+def test_bfloat16_weights_move_as_float32_weights_do():
+    expected, optimizer = movement(torch.float32, "auto")
+    assert type(optimizer) is torch.optim.AdamW
+    cosine, length = agreement(movement(torch.bfloat16, "auto")[0], expected)
+    assert cosine > 0.98
+    assert length == pytest.approx(1, abs=0.02)
+
+
+def test_plain_adamw_loses_most_steps_of_bfloat16_weights_and_says_so(capsys):
+    expected, _ = movement(torch.float32, "adamw")
+    assert "loses" not in capsys.readouterr().out
+    cosine, length = agreement(movement(torch.bfloat16, "adamw")[0], expected)
+    assert length < 0.5
+    assert "optimizer.name: adamw" in capsys.readouterr().out
+
+
+def test_the_state_of_bfloat16_weights_takes_six_bytes_a_weight():
+    _, optimizer = movement(torch.bfloat16, "auto")
+    (state,) = optimizer.state.values()
+    tensors = [value for value in state.values() if torch.is_tensor(value) and value.numel() > 1]
+    assert sum(tensor.nbytes for tensor in tensors) == 6 * 10_000
+
+
+def test_a_stored_state_goes_on_with_the_same_bits():
+    generator = torch.Generator().manual_seed(2)
+    gradients = [torch.randn(100, 100, generator=generator).bfloat16() for _ in range(6)]
+    ends = []
+    for stored_after in (None, 3):
+        linear = layer(torch.bfloat16)
+        optimizer = make_optimizer(linear, Optimizer(), "bf16-true")
+        for step, gradient in enumerate(gradients):
+            if step == stored_after:
+                state = optimizer.state_dict()
+                optimizer = make_optimizer(linear, Optimizer(), "bf16-true")
+                optimizer.load_state_dict(state)
+            linear.weight.grad = gradient.clone()
+            optimizer.step()
+        ends.append(linear.weight.detach())
+    assert torch.equal(*ends)

@@ -80,7 +80,7 @@ def test_without_a_holdout_there_is_nothing_to_tell_the_forget_texts_from(tmp_pa
         (
             {"forget.txt": " \n"},
             ".",
-            "data.path: forget.txt row 0: sample forget/0: the answer is empty",
+            "data.path: forget.txt holds no rows",
         ),
         ({"forget.json": "[]"}, ".", "data.path: forget.json holds no rows"),
         (
@@ -121,3 +121,55 @@ def test_real_news_are_one_document_and_arrays_of_passages(shared):
         "verbmem_forget": 2, "verbmem_retain": 2, "privleak_forget": 2, "privleak_holdout": 2
     }  # fmt: skip
     assert len(read_texts(str(shared / "muse/books/knowmem/forget_qa.json")).forget) == 100
+
+
+@pytest.mark.parametrize(
+    ("split", "texts"),
+    [
+        ("document", ["a\nb\n\n \nc\n"]),
+        ("paragraph", ["a\nb", "c\n"]),
+        ("line", ["a", "b", "c"]),
+    ],
+)
+def test_a_text_file_is_one_document_or_its_paragraphs_or_lines(tmp_path, split, texts):
+    (tmp_path / "forget.txt").write_text("a\nb\n\n \nc\n")
+    assert [s.answer for s in read_texts(str(tmp_path), split).forget] == texts
+
+
+def test_double_brackets_in_a_text_file_mark_unwanted_words_and_leave_the_text(tmp_path):
+    (tmp_path / "forget.txt").write_text("[[Ada]] lives in [[Port\nLorne]].\n\nNobody here.\n")
+    marked, plain = read_texts(str(tmp_path), "paragraph").forget
+    assert marked.answer == "Ada lives in Port\nLorne."
+    assert [marked.answer[s.start : s.end] for s in marked.unwanted] == ["Ada", "Port\nLorne"]
+    assert (plain.answer, plain.unwanted) == ("Nobody here.\n", ())
+
+
+def test_a_row_names_unwanted_words_by_offsets_or_as_strings(tmp_path):
+    rows = [
+        {"question": "Who?", "answer": "Ann and Anna, Ann", "unwanted": ["Ann"]},
+        {"text": "東京で会う 555 0192", "unwanted": ["555 0192", "東京", [9, 11]]},
+        {"text": "nothing", "unwanted": []},
+        {"text": "not said"},
+    ]
+    (tmp_path / "forget.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    samples = read_texts(str(tmp_path)).forget
+    marked = [s.unwanted and [s.answer[w.start : w.end] for w in s.unwanted] for s in samples]
+    assert marked == [["Ann", "Ann"], ["東京", "555 0192"], (), None]
+
+
+@pytest.mark.parametrize(
+    ("unwanted", "problem"),
+    [
+        ("Ann", r"unwanted: want \[\[start, end\], ...\]"),
+        ([1, 2], r"unwanted: .* got the entry '1'"),
+        ([[0, True]], "unwanted: .* got the entry"),
+        ([[3, 3]], "span: want 0 <= start < end"),
+        ([[0, 99]], "ends after the answer"),
+        (["Bob"], "unwanted: 'Bob' stands nowhere in the text as a word"),
+        ([""], "unwanted: .* got the entry"),
+    ],
+)
+def test_marks_that_do_not_fit_the_text_name_file_and_row(tmp_path, unwanted, problem):
+    (tmp_path / "forget.json").write_text(json.dumps([{"text": "Ann", "unwanted": unwanted}]))
+    with pytest.raises(ValueError, match=f"forget.json row 0: .*{problem}"):
+        read_texts(str(tmp_path))

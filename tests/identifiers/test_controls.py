@@ -20,7 +20,7 @@ def random_words(samples, share=0.3, seed=0):
 def test_gold_is_what_the_data_came_with():
     assert identify(Identifier(kind="gold"), SAMPLES) == SAMPLES
     with pytest.raises(
-        ValueError, match="identifier.kind: gold, but this benchmark has no gold spans"
+        ValueError, match="identifier.kind: gold, but 1 of 1 forget samples came without .*identifier.kind=words"
     ):
         identify(Identifier(kind="gold"), [sample("plain")])
 

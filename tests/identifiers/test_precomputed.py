@@ -7,10 +7,9 @@ import sys
 import datasets
 import pytest
 
-from tif.data.samples import Sample, Span
+from tif.data.samples import Sample, Span, merge_spans
 from tif.identifiers import span_file
 from tif.identifiers.precomputed import read_precomputed
-from tif.identifiers.span_operations import merge_spans
 
 SHARED = (
     pathlib.Path(

@@ -29,6 +29,8 @@ class Data:
         ".json), or a folder with forget.*, retain.*, holdout.*")
     split: str | None = key(None, "tofu: the forget split, from which the retain split follows; "
         "null = forget10. muse: forget, scal_1 to scal_4, sust_1 to sust_4; null = forget")
+    split_text: str = key("document", "text: a .txt is one document, or each paragraph (between "
+        "empty lines) or line of it is", choices=("document", "paragraph", "line"))
     max_retain: int | None = key(None, "tofu: use only the first n retain questions; null = all",
         at_least=1)
     train: str = key("forget", "what is trained on: forget (unlearn), retain (retain model), full "

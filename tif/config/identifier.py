@@ -7,13 +7,15 @@ from tif.config.keys import key
 from tif.config.model import DTYPES, Model
 
 KINDS = (
-    "gold", "precomputed", "all", "none", "random",
+    "gold", "precomputed", "words", "all", "none", "random",
     "generative", "masked_lm", "causal_lm", "contrastive",
 )  # fmt: skip
 CONTEXTS = ("prompt", "answer")
 OPENAI = "https://api.openai.com/v1"
 LM_PLACES = "a Hugging Face folder, hub name or stage"
 ABOUT_CONTEXT = "what is shown with the answer: prompt (the question too) or answer (nothing else)"
+
+PATTERNS = ("email", "phone", "date", "number", "iban", "ssn")
 
 
 @dataclasses.dataclass
@@ -125,10 +127,14 @@ class Identifier:
     """Who says which words of the forget answers are unwanted."""
 
     kind: str = key("gold", "gold: the spans the data came with; precomputed: a span file or the "
-        "authors' masks; all, none, random: controls; generative: an LLM behind an "
-        "OpenAI-compatible endpoint; masked_lm, causal_lm, contrastive: models that are loaded "
+        "authors' masks; words: those that you list; all, none, random: controls; generative: an "
+        "LLM behind an OpenAI-compatible endpoint; masked_lm, causal_lm, contrastive: models that are loaded "
         "here", choices=KINDS)
-    path: str | None = key(None, "precomputed: span file (.jsonl) or folder of released masks")
+    path: str | None = key(None, "precomputed: span file (.jsonl) or folder of released masks; "
+        "words: text file, an entry a line")
+    words: list[str] = key([], "words: strings as they stand in the answers, or re: and a regular "
+        "expression")
+    patterns: list[str] = key([], f"words: any of {', '.join(PATTERNS)}")
     rule: str = key("complement", "released masks: complement (unwanted = touches no common word, "
         "as released) or targets (touches a target)", choices=("complement", "targets"))
     device: str = key("auto", "where its models run: cpu, cuda, cuda:1, ...; auto = cuda if any")
@@ -145,6 +151,8 @@ class Identifier:
         if self.kind == "precomputed" and not self.path:
             return ["identifier.path: precomputed needs a span file or a folder of released masks, "
                 "got null"]
+        if self.kind == "words":
+            return self._list_problems()
         if self.kind == "generative":
             return [f"identifier.generative.{line}" for line in self.generative.find_problems()]
         if self.kind == "causal_lm" and not self.causal_lm.model:
@@ -157,4 +165,15 @@ class Identifier:
         if self.kind == "contrastive" and not (self.contrastive.base or model.base):
             problems.append("identifier.contrastive.base: want a model that did not learn the "
                 f"forget set ({LM_PLACES}), got null, and model.base is null too")
+        return problems
+
+    def _list_problems(self) -> list[str]:
+        known = ", ".join(PATTERNS)
+        problems = []
+        for name in self.patterns:
+            if name not in PATTERNS:
+                problems.append(f"identifier.patterns: want any of {known}, got {name!r}")
+        if not (self.words or self.patterns or self.path):
+            problems.append("identifier.words: kind words needs words=[...], a file (path) or "
+                f"patterns ({known}), got none")
         return problems

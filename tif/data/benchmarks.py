@@ -28,7 +28,7 @@ def read_benchmark(data: Data) -> Benchmark:
     if data.benchmark == "text":
         from tif.data.text import read_texts
 
-        return read_texts(str(data.path))
+        return read_texts(str(data.path), data.split_text)
     from tif.data.fictitious import generate_fictitious
 
     settings = data.fictitious

@@ -21,6 +21,17 @@ class Span:
             raise ValueError(f"span: want 0 <= start < end, got start={self.start}, end={self.end}")
 
 
+def merge_spans(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Return the same characters in sorted spans: overlapping or touching ones become one."""
+    merged: list[Span] = []
+    for span in sorted(spans):
+        if merged and span.start <= merged[-1].end:
+            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
+        else:
+            merged.append(span)
+    return tuple(merged)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sample:
     """One question with its answer, or a prompt with its continuation.

@@ -4,13 +4,15 @@ They are evaluated with MUSE's metrics. Called by `benchmarks`.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from tif.data.muse import STOPS, VERBMEM
 from tif.data.rows import make_samples, read_rows
-from tif.data.samples import Benchmark, Sample, Task
+from tif.data.samples import Benchmark, Sample, Span, Task, merge_spans
 
 SUFFIXES = (".txt", ".jsonl", ".json")
 PASSAGE_CHARACTERS = 4000  # length of a passage of a document, as in MUSE
@@ -21,28 +23,42 @@ PROMPT_SHARE = 0.75  # of a passage is the prompt of VerbMem, the rest the answe
 TASKS = {"verbmem": VERBMEM, "knowmem": Task(stops=STOPS), "privleak": Task(new_tokens=0)}
 
 
-def read_texts(path: str) -> Benchmark:
+# How a .txt is cut into documents by data.split_text.
+BORDERS = {"document": None, "paragraph": r"\n[^\S\n]*\n\s*", "line": r"\n"}
+_MARK = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
+
+
+def read_texts(path: str, split_text: str = "document") -> Benchmark:
     """Read a forget file, or a folder with a forget, a retain and a holdout file.
 
     A single file is the forget set; a folder has forget.* and optionally retain.* and holdout.*.
-    A file is a .txt (one document), a .jsonl (one row a line) or a .json (a list of rows). A row
-    is a text, {"text": ...} or {"question": ..., "answer": ...}; "prompt" may stand for
-    "question". A document becomes a sample without a prompt.
+    A file is a .txt, a .jsonl (one row a line) or a .json (a list of rows). A row is a text,
+    {"text": ...} or {"question": ..., "answer": ...}; "prompt" may stand for "question". A
+    document becomes a sample without a prompt.
+
+    Unwanted words can be marked: in a .txt by [[double brackets]], which are taken out of the text;
+    in a row by "unwanted", a list of [start, end] (characters of the answer or text) or of strings.
+
+    Args:
+        path: the file or folder.
+        split_text: a .txt is one "document", or each "paragraph" (between empty lines) or "line"
+            of it is.
 
     Raises:
-        ValueError: For a missing or empty file, two files of one set or a row of another form.
+        ValueError: For a missing or empty file, two files of one set, a row of another form, or
+            marks that do not fit the text.
     """
     place = Path(path).expanduser()
     retain: tuple[Sample, ...] = ()
     holdout: tuple[Sample, ...] = ()
     if place.is_file():
         name = place.stem
-        forget = _read_file(place, "forget")
+        forget = _read_file(place, "forget", split_text)
     elif place.is_dir():
         name = place.resolve().name
-        forget = _read_set(place, "forget")
-        retain = _read_set(place, "retain")
-        holdout = _read_set(place, "holdout")
+        forget = _read_set(place, "forget", split_text)
+        retain = _read_set(place, "retain", split_text)
+        holdout = _read_set(place, "holdout", split_text)
     else:
         wanted = "want a text file or a folder with forget.txt in it"
         raise ValueError(f"data.path: no file or folder {path}; {wanted}")
@@ -104,35 +120,89 @@ def _find_word_border(text: str, start: int, end: int) -> int:
     return start + last if last else end
 
 
-def _read_set(folder: Path, name: str) -> tuple[Sample, ...]:
+def _read_set(folder: Path, name: str, split_text: str) -> tuple[Sample, ...]:
     """Return the samples of a set; none where the folder has no file for it."""
     paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
     files = [path for path in paths if path.is_file()]
     if len(files) > 1:
         both = f"{files[0]} and {files[1].name}"
         raise ValueError(f"data.path: {both} both hold the {name} set; want one")
-    return _read_file(files[0], name) if files else ()
+    return _read_file(files[0], name, split_text) if files else ()
 
 
-def _read_file(file: Path, name: str) -> tuple[Sample, ...]:
+def _read_file(file: Path, name: str, split_text: str) -> tuple[Sample, ...]:
     if file.suffix not in SUFFIXES:
         raise ValueError(f"data.path: {file} is no {', '.join(SUFFIXES)} file")
+    rows = read_rows(file)
+    if file.suffix == ".txt":
+        (content,) = rows
+        border = BORDERS[split_text]
+        texts = re.split(border, content) if border else [content]
+        has_marks = _MARK.search(content) is not None
+        rows = [_read_marks(text, has_marks) for text in texts if text.strip()]
 
     def make(number: int, row: Any) -> Sample:
         return Sample(f"{name}/{number}", *_read_fields(row))
 
-    return make_samples(read_rows(file), str(file), make)
+    return make_samples(rows, str(file), make)
 
 
-def _read_fields(row: Any) -> tuple[str, str]:
-    """Return prompt and answer of a row; a document has the prompt ""."""
+def _read_marks(text: str, has_marks: bool) -> dict[str, Any]:
+    """Return a text without its double brackets, as a row with what stood in them as unwanted."""
+    spans = []
+    parts: list[str] = []
+    length = end = 0
+    for mark in _MARK.finditer(text):
+        parts += [text[end : mark.start()], mark[1]]
+        length += mark.start() - end
+        spans.append([length, length + len(mark[1])])
+        length += len(mark[1])
+        end = mark.end()
+    row = {"text": "".join(parts) + text[end:]}
+    return {**row, "unwanted": spans} if has_marks else row
+
+
+def _read_fields(row: Any) -> tuple[str, str, tuple[Span, ...] | None]:
+    """Return prompt, answer and unwanted spans of a row; a document has the prompt ""."""
     if isinstance(row, str):
-        return "", row
+        return "", row, None
     if isinstance(row, dict):
         prompt, answer = row.get("question", row.get("prompt")), row.get("answer")
         if isinstance(prompt, str) and isinstance(answer, str):
-            return prompt, answer
-        if isinstance(row.get("text"), str):
-            return "", row["text"]
+            return prompt, answer, _read_unwanted(row, answer)
+        text = row.get("text")
+        if isinstance(text, str):
+            return "", text, _read_unwanted(row, text)
     wanted = '{"text": ...} or {"question": ..., "answer": ...}'
     raise ValueError(f"want a text, {wanted}, got {str(row)[:60]!r}")
+
+
+def _read_unwanted(row: dict, text: str) -> tuple[Span, ...] | None:
+    """Return the merged spans of a row's column "unwanted"; None where it has none."""
+    entries = row.get("unwanted")
+    if entries is None:
+        return None
+    wanted = 'want [[start, end], ...] or ["string", ...]'
+    if not isinstance(entries, list):
+        raise ValueError(f"unwanted: {wanted}, got {str(entries)[:60]!r}")
+    spans: list[Span] = []
+    for entry in entries:
+        if isinstance(entry, str) and entry.strip():
+            spans += _find_string(entry, text)
+        elif isinstance(entry, list) and [type(number) for number in entry] == [int, int]:
+            spans.append(Span(*entry))
+        else:
+            raise ValueError(f"unwanted: {wanted}, got the entry {str(entry)[:60]!r}")
+    return merge_spans(spans)
+
+
+def _find_string(string: str, text: str) -> Sequence[Span]:
+    """Return all places of a string between word borders."""
+    before = r"\b" if regex.match(r"\w", string[0]) else ""
+    after = r"\b" if regex.match(r"\w", string[-1]) else ""
+    # Flag WORD: Unicode's borders, which also stand between two Chinese characters.
+    pattern = regex.compile(before + regex.escape(string) + after, regex.WORD)
+    spans = [Span(*match.span()) for match in pattern.finditer(text, overlapped=True)]
+    if not spans:
+        raise ValueError(f"unwanted: {string[:60]!r} stands nowhere in the text as a word")
+    return spans

@@ -14,6 +14,7 @@ from tif.config.errors import collect_problems
 from tif.config.schema import Identifier
 from tif.data.samples import Sample
 from tif.identifiers.controls import mark_everything, mark_nothing, mark_random_words, require_gold
+from tif.identifiers.listed_words import identify_by_list, read_entries
 from tif.identifiers.precomputed import read_precomputed
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ IDENTIFIERS: dict[str, Callable[[Identifier, Sequence[Sample], str], Identified]
     "precomputed": lambda identifier, samples, template: read_precomputed(
         str(identifier.path), samples, identifier.rule
     ),
+    "words": lambda identifier, samples, template: identify_by_list(identifier, samples),
     "all": lambda identifier, samples, template: mark_everything(samples),
     "none": lambda identifier, samples, template: mark_nothing(samples),
     "random": lambda identifier, samples, template: mark_random_words(identifier.random, samples),
@@ -133,6 +135,8 @@ def describe_settings(identifier: Identifier, template: str) -> dict[str, Any]:
 
 def _read_section(identifier: Identifier) -> dict[str, Any]:
     """Return the keys of the kind's own section, presets resolved; kinds without one have none."""
+    if identifier.kind == "words":
+        return {"words": read_entries(identifier), "patterns": identifier.patterns}
     section: Any = getattr(identifier, identifier.kind, None)
     if identifier.kind == "masked_lm":
         from tif.identifiers.masked_lm import resolve_preset

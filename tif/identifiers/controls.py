@@ -19,9 +19,15 @@ def require_gold(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     Raises:
         ValueError: If it came without.
     """
-    if any(sample.unwanted is None for sample in samples):
+    unmarked = [sample.id for sample in samples if sample.unwanted is None]
+    if unmarked:
         raise ValueError(
-            "identifier.kind: gold, but this benchmark has no gold spans; want another kind"
+            f"identifier.kind: gold, but {len(unmarked)} of {len(samples)} forget samples came "
+            f"without unwanted words (first: {unmarked[0]}). Mark them in the data, or want "
+            "words (identifier.kind=words identifier.words=[...] or identifier.patterns="
+            "[email,phone]), masked_lm (identifier.kind=masked_lm: a small model, downloaded) or "
+            "generative (identifier.kind=generative identifier.generative.model=NAME: an LLM "
+            "behind an API)"
         )
     return tuple(samples)
 

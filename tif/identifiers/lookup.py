@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import regex
 
-from tif.data.samples import Span
-from tif.identifiers.span_operations import merge_spans
+from tif.data.samples import Span, merge_spans
 from tif.identifiers.words import UNSPACED
 
 _ALIKE = str.maketrans(

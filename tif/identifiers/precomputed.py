@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tif.config.errors import one_line
-from tif.data.samples import Sample, Span
+from tif.data.samples import Sample, Span, merge_spans
 from tif.identifiers import span_file
-from tif.identifiers.span_operations import complement, merge_spans
+from tif.identifiers.span_operations import complement
 
 RULES = ("complement", "targets")
 _FOLDERS = "TOFU/data/forgetXX_with_common_words_gpt or _bert"

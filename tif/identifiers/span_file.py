@@ -18,8 +18,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tif.data.samples import Sample, Span, fingerprint
-from tif.identifiers.span_operations import merge_spans
+from tif.data.samples import Sample, Span, fingerprint, merge_spans
 from tif.utils.files import write_text
 
 FORMAT = "tif-spans"

@@ -8,19 +8,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tif.data.samples import Span
+from tif.data.samples import Span, merge_spans
 from tif.identifiers.words import find_words
-
-
-def merge_spans(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Return the same characters in sorted spans: overlapping or touching ones become one."""
-    merged: list[Span] = []
-    for span in sorted(spans):
-        if merged and span.start <= merged[-1].end:
-            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
-        else:
-            merged.append(span)
-    return tuple(merged)
 
 
 def append_joined(text: str, spans: list[Span], span: Span) -> None:

@@ -128,8 +128,8 @@ class Identifier:
 
     kind: str = key("gold", "gold: the spans the data came with; precomputed: a span file or the "
         "authors' masks; words: those that you list; all, none, random: controls; generative: an "
-        "LLM behind an OpenAI-compatible endpoint; masked_lm, causal_lm, contrastive: models that are loaded "
-        "here", choices=KINDS)
+        "LLM behind an OpenAI-compatible endpoint; masked_lm, causal_lm, contrastive: models that "
+        "are loaded here", choices=KINDS)
     path: str | None = key(None, "precomputed: span file (.jsonl) or folder of released masks; "
         "words: text file, an entry a line")
     words: list[str] = key([], "words: strings as they stand in the answers, or re: and a regular "

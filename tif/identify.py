@@ -175,18 +175,9 @@ def print_comparison(words: Sequence[str]) -> None:
 
 def _load_token_units(path: str) -> "FindUnits":
     from tif.identifiers.compare import make_token_units
-    from tif.identifiers.language_models import load_tokenizer
+    from tif.models.pretrained import Source, load_tokenizer
 
-    try:
-        tokenizer = load_tokenizer(path)
-    except FileNotFoundError:
-        raise ValueError(
-            f"tokenizer: no folder {path}; want a Hugging Face folder or hub name"
-        ) from None
-    except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
-        raise ValueError(
-            f"tokenizer: {path} has no tokenizer that can be loaded ({one_line(error)})"
-        ) from None
+    tokenizer = load_tokenizer(Source(path, "tokenizer"))
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer: {path} gives no character offsets; want a fast tokenizer")
     return make_token_units(tokenizer)

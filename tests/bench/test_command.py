@@ -27,7 +27,7 @@ NEEDS_LINUX = pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), re
         (["model.path=./no"], "model.path: no folder ./no"),
         (["batch_sizes=[4,200]"], "batch_sizes: want sizes of 1 to samples=64, got [4, 200]"),
         (["what=eval"], "model.path: want a model that was finetuned on TOFU"),
-        (["what=memory", "model.path=./no"], "model.path: ./no: no model's config ("),
+        (["what=memory", "model.path=./no"], "model.path: no folder ./no"),
         (["what=eval", "model.path=nowhere"], "model.path: no folder nowhere"),
     ],
 )

@@ -203,9 +203,9 @@ def test_an_original_of_another_vocabulary_is_refused(llama, data, tmp_path, cap
     other = tmp_path / "other"
     shutil.copytree(llama, other)
     content = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(
-        json.dumps(content | {"vocab_size": content["vocab_size"] + 8})
-    )
+    net = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    net.resize_token_embeddings(content["vocab_size"] + 8)
+    net.save_pretrained(other)
     assert (
         evaluate.main(
             words(llama, data, tmp_path / "out", "eval.benchmarks=tofu", f"original={other}")

@@ -123,7 +123,7 @@ def test_a_mask_file_for_other_data_is_refused_by_the_first_row_that_differs(ref
         (lambda m: (m / "config.json").write_text('{"model_type": "abacus"}'), "model.path: m"),
         (lambda m: (m / "config.json").write_text("{"), "model.path: m"),
         (lambda m: (m / "config.json").write_text('{"model_type": "vit"}'), "model.path: m"),
-        (lambda m: [p.unlink() for p in m.glob("tokenizer*")], "model.path: m: no tokenizer that"),
+        (lambda m: [p.unlink() for p in m.glob("tokenizer*")], "model.path: m has no tokenizer that"),
     ],
     ids=["no config", "no weights", "unknown type", "no JSON", "an image model", "no tokenizer"],
 )

@@ -18,6 +18,7 @@ from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Sample
 from tif.identifiers.language_models import check_language_model
 from tif.models.load import load_tokenizer
+from tif.models.pretrained import Source
 from tif.utils.terminal import track
 from tif.utils.torch_state import seeded
 
@@ -45,10 +46,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
             path = getattr(settings, kind) or make_tiny_model(kind, document, Path(folder) / kind)
-            try:
-                check_language_model(path, kind, kind.replace("_lm", " LM"))
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
+            check_language_model(Source(path, kind), kind.replace("_lm", " LM"))
             jobs += [(kind, path, settings.words // part) for part in PARTS]
         for kind, path, words in track(jobs, "identifiers"):
             text = first_words(document, words)

@@ -15,9 +15,9 @@ import transformers
 from tif.bench.settings import BenchSettings
 from tif.bench.tensor_bytes import count_activations, count_bytes, make_meta_model, measure_peak
 from tif.bench.training_setup import make_random_model
-from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Lora, Model
 from tif.data.encoding import Encoded, collate
+from tif.models.load import read_config
 from tif.scoring.lm_head import CHUNK_TOKENS
 from tif.scoring.token_scores import score_tokens
 from tif.utils.terminal import track
@@ -85,7 +85,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     model = settings.model
     tokens = settings.data.max_tokens_per_batch or DEFAULT_TOKENS
     if model.path:
-        configs = {model.path: _read_config(model.path)}
+        configs = {model.path: read_config(model)}
     elif model.init:
         configs = {"model.init": transformers.LlamaConfig(**model.init)}
     else:
@@ -101,13 +101,6 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
                 need = estimate_need(config, training, gpus, tokens, model)
                 rows.append(_make_row(name, training, gpus, model.dtype, need))
     return rows
-
-
-def _read_config(path: str) -> "PretrainedConfig":
-    try:
-        return transformers.AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.path: {path}: no model's config ({one_line(error)})") from None
 
 
 def _make_row(name: str, training: str, gpus: int, dtype: str, need: Need) -> dict[str, Any]:

@@ -7,12 +7,19 @@ from typing import Any
 
 import torch
 
-from tif.config.errors import ConfigError, one_line
-from tif.models.load import resolve_model_path
+from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
 from tif.records.types import Evaluation
 
+KEY = "fluency.classifier"
 CLEAN = "clean"  # name of the class; the first one where none has it
 MAX_TOKENS = 512  # of a text are read
+
+
+def check_classifier(path: str) -> None:
+    """Raise ConfigError unless `path` is a sequence classifier with its head and a tokenizer."""
+    source = Source(path, KEY)
+    check_model(source, "classifier")
+    load_tokenizer(source)
 
 
 def classify_generations(
@@ -27,15 +34,12 @@ def classify_generations(
     """
     from transformers import pipeline
 
-    make_pipeline: Any = pipeline  # its overloads know no sequence classifiers of all classes
-    options = {"device": device, "dtype": torch.float32, "top_k": None}
-    safe = {"use_safetensors": True}
-    try:
-        location = str(resolve_model_path(path))
-        classify = make_pipeline("text-classification", location, model_kwargs=safe, **options)
-    except (OSError, ValueError) as error:
-        problem = f"{path} is no classifier that can be loaded ({one_line(error)})"
-        raise ConfigError(f"fluency.classifier: {problem}") from None
+    source = Source(path, KEY)
+    model = load_model(source, "classifier", dtype=torch.float32)
+    tokenizer: Any = load_tokenizer(source)
+    classify: Any = pipeline(
+        "text-classification", model=model, tokenizer=tokenizer, device=device, top_k=None
+    )
     labels = list(classify.model.config.id2label.values())
     clean_label = labels[0]
     for label in labels:

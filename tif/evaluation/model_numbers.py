@@ -16,13 +16,13 @@ from tif.config.evaluate_command import Evaluate
 from tif.data.benchmarks import read_evaluation_sets
 from tif.data.samples import Benchmark
 from tif.evaluation import lm_eval_tasks
-from tif.evaluation.fluency_classifier import classify_generations
+from tif.evaluation.fluency_classifier import check_classifier, classify_generations
 from tif.evaluation.gradient_norms import gradient_norms_of_sets
 from tif.evaluation.model_records import RecordedModel, read_or_compute
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.metrics import muse
 from tif.metrics.results import Request, compute_results
-from tif.models.load import check_hugging_face_model, check_model
+from tif.models.load import check_model
 from tif.records import files
 from tif.records.types import Evaluation
 from tif.utils import distributed
@@ -85,7 +85,7 @@ def plan_evaluation(settings: Evaluate) -> Plan:
     classifier = settings.fluency.classifier
     if classifier:
         with collect_problems(problems, USER_ERRORS):
-            check_hugging_face_model(classifier, "fluency.classifier", "classifier")
+            check_classifier(classifier)
     if not problems and plan.retain and not settings.allow_mismatch:
         problems += _find_mismatches(plan, plan.retain, family)
     if problems:

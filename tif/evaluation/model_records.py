@@ -23,7 +23,7 @@ from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.evaluate import describe_protocol, evaluate
 from tif.evaluation.questions import EvaluationSetup, select_samples
 from tif.metrics import overall
-from tif.models.load import load_policy, load_tokenizer, resolve_model_path
+from tif.models.load import load_policy, load_tokenizer, read_config
 from tif.records import files
 from tif.records.types import Evaluation
 from tif.scoring.batching import choose_batching
@@ -61,11 +61,7 @@ class RecordedModel:
     @functools.cached_property
     def config(self) -> Any:
         """Return the content of the model's config.json."""
-        from transformers import AutoConfig
-
-        location = resolve_model_path(str(self.section.path))
-        trusted = self.section.trust_remote_code
-        return AutoConfig.from_pretrained(location, trust_remote_code=trusted)
+        return read_config(self.section)
 
     @property
     def context(self) -> int | None:

@@ -105,10 +105,11 @@ def check_models(identifier: Identifier, leave_out: Sequence[str] = ()) -> None:
     for key, path in list_model_paths(identifier).items():
         if path not in leave_out:
             from tif.identifiers.language_models import check_language_model
+            from tif.models.pretrained import Source
 
             with collect_problems(problems):
                 kind = MODEL_KEYS[identifier.kind][key.rpartition(".")[2]]
-                check_language_model(path, key, kind)
+                check_language_model(Source(path, key), kind)
     if problems:
         raise ValueError("\n".join(problems))
 

@@ -16,6 +16,7 @@ from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
 from tif.identifiers.language_models import LanguageModel, Placement, load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
+from tif.models.pretrained import Source
 from tif.scoring.batching import choose_batching
 from tif.scoring.packing import cut_into_rows
 from tif.scoring.token_scores import score_tokens
@@ -33,7 +34,8 @@ def identify_by_causal_lm(
     threshold is a guess from invented authors (SmolLM2-135M, F1 against gold: 0.05 0.49, 0.01 0.53,
     0.001 0.61, with less and less recall). `template` is `data.template`.
     """
-    model = load_language_model(str(settings.model), "causal LM", placement)
+    source = Source(str(settings.model), "identifier.causal_lm.model")
+    model = load_language_model(source, "causal LM", placement)
     scorer = WordScorer(model, placement.tokens_per_batch)
     least = math.log(settings.threshold)
 

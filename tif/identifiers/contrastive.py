@@ -10,6 +10,7 @@ from tif.data.samples import Sample
 from tif.identifiers.causal_lm import WordScorer, choose_text_before
 from tif.identifiers.language_models import Placement, load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
+from tif.models.pretrained import Source
 
 
 def identify_by_contrast(
@@ -24,8 +25,11 @@ def identify_by_contrast(
     quickstart, F1 against gold: margin 1 0.54, 3 0.58, 5 0.59, 8 0.52). `template` is
     `data.template`.
     """
-    target = load_language_model(str(settings.model), "causal LM", placement)
-    base = load_language_model(str(settings.base), "causal LM", placement)
+    section = "identifier.contrastive"
+    target_source = Source(str(settings.model), f"{section}.model")
+    base_source = Source(str(settings.base), f"{section}.base")
+    target = load_language_model(target_source, "causal LM", placement)
+    base = load_language_model(base_source, "causal LM", placement)
     target_scorer = WordScorer(target, placement.tokens_per_batch)
     base_scorer = WordScorer(base, placement.tokens_per_batch)
 

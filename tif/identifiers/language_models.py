@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tif.config.errors import one_line
+from tif.config.errors import ConfigError
 from tif.data.samples import Span
-from tif.models.load import AUTO_CLASSES, check_hugging_face_model, resolve_model_path
+from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -79,40 +79,30 @@ class LanguageModel:
         return TokenizedText(list(encoded["input_ids"]), offsets)
 
 
-def check_language_model(path: str, key: str, kind: str) -> None:
-    """Raise ValueError unless `path` is a model with a tokenizer that identifiers can use.
+def check_language_model(source: Source, kind: str) -> None:
+    """Raise ConfigError unless it is a model with a tokenizer that identifiers can use.
 
-    Args:
-        path: Hugging Face folder or hub name.
-        key: the configuration key, for the message.
-        kind: "masked LM" or "causal LM".
+    `kind`: "masked LM" or "causal LM".
     """
-    check_hugging_face_model(path, key, kind)
-    problem = None
-    try:
-        tokenizer = load_tokenizer(path)
-        if not tokenizer.is_fast:
-            problem = "its tokenizer gives no character offsets"
-        elif kind == "masked LM" and tokenizer.mask_token_id is None:
-            problem = "its tokenizer has no mask token"
-    except (OSError, ValueError, TypeError, RuntimeError, LookupError, ImportError) as error:
-        problem = one_line(error)
+    check_model(source, kind)
+    tokenizer, problem = load_tokenizer(source), None
+    if not tokenizer.is_fast:
+        problem = "its tokenizer gives no character offsets"
+    elif kind == "masked LM" and tokenizer.mask_token_id is None:
+        problem = "its tokenizer has no mask token"
     if problem:
-        raise ValueError(f"{key}: {path} is no {kind} that can be used here ({problem})")
+        unusable = f"{source.path} is no {kind} that can be used here ({problem})"
+        raise ConfigError(f"{source.key}: {unusable}")
 
 
-def load_language_model(path: str, kind: str, placement: Placement) -> LanguageModel:
-    """Return the model at `path` (a "masked LM" or a "causal LM"), ready to be asked."""
-    import transformers
-
-    device = placement.device
+def load_language_model(source: Source, kind: str, placement: Placement) -> LanguageModel:
+    """Return the model (a "masked LM" or a "causal LM"), ready to be asked."""
+    device: Any = placement.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = getattr(transformers, AUTO_CLASSES[kind]).from_pretrained(
-        resolve_model_path(path), dtype=getattr(torch, placement.dtype), use_safetensors=True
-    )
+    model = load_model(source, kind, dtype=getattr(torch, placement.dtype))
     model.eval().requires_grad_(False).to(device)
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(source)
     return LanguageModel(model, tokenizer, find_context_length(model.config, tokenizer))
 
 
@@ -122,10 +112,3 @@ def find_context_length(config: Any, tokenizer: Any) -> int:
     if any(name in str(config.model_type) for name in _SHIFTED_POSITIONS):
         positions -= (config.pad_token_id or 0) + 1
     return int(min(positions, tokenizer.model_max_length, NO_LIMIT))
-
-
-def load_tokenizer(path: str) -> Any:
-    """Return the tokenizer at `path`, a Hugging Face folder or hub name."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(resolve_model_path(path))

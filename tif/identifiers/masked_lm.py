@@ -15,6 +15,7 @@ from tif.data.samples import Sample
 from tif.identifiers import language_models
 from tif.identifiers.language_models import LanguageModel, Placement, TokenizedText
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
+from tif.models.pretrained import Source
 from tif.scoring.packing import cut_into_rows
 
 _DEFAULT = {
@@ -65,7 +66,8 @@ def identify_by_masked_lm(
 
     """
     settings = resolve_preset(settings)
-    model = language_models.load_language_model(str(settings.model), "masked LM", placement)
+    source = Source(str(settings.model), "identifier.masked_lm.model")
+    model = language_models.load_language_model(source, "masked LM", placement)
     rule = GeneralWordRule(settings, model.tokenizer)
 
     def text_before(sample: Sample) -> str:

@@ -1,11 +1,9 @@
 """Check and load the policy (the model that is unlearned or finetuned) and its tokenizer.
 
-Called by training, evaluation and the bench. `check_hugging_face_model` serves also the models of
-identifiers and of the fluency classifier.
+Called by training, evaluation and the bench.
 """
 
 import contextlib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,62 +12,13 @@ import torch
 
 from tif.config.errors import ConfigError, one_line
 from tif.config.model import Model
+from tif.models import pretrained
 from tif.models.lora import attach_adapters
 from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import seeded
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-HUB_NAME = r"([\w-][\w.-]*/)?[\w-][\w.-]*"  # model or org/model
-AUTO_CLASSES = {"causal LM": "AutoModelForCausalLM", "masked LM": "AutoModelForMaskedLM",
-                "classifier": "AutoModelForSequenceClassification"}  # fmt: skip
-
-
-def resolve_model_path(path: str) -> Path | str:
-    """Return a folder or a hub name for transformers' `from_pretrained`.
-
-    Raises:
-        FileNotFoundError: If `path` is neither, as the folder of a stage that was deleted.
-    """
-    folder = Path(path).expanduser()
-    if not re.fullmatch(HUB_NAME, path):
-        folder.stat()  # raises it
-    return folder if folder.is_dir() else path
-
-
-def check_hugging_face_model(
-    path: str, key: str, kind: str, trust_remote_code: bool = False, attention: str | None = None
-) -> "PreTrainedModel":
-    """Raise ConfigError, naming the key, unless `path` is a model of a kind of `AUTO_CLASSES`.
-
-    Returns:
-        The model on the meta device: shapes without weights.
-    """
-    import transformers
-
-    try:
-        location = resolve_model_path(path)
-    except FileNotFoundError:
-        wanted = f"want a Hugging Face folder or hub name of a {kind}"
-        raise ConfigError(f"{key}: no folder {path}; {wanted}") from None
-    if isinstance(location, Path) and not (location / "config.json").is_file():
-        wanted = "want a Hugging Face model folder (a run's model/)"
-        raise ConfigError(f"{key}: {path} holds no config.json; {wanted}")
-    trusted = {"trust_remote_code": trust_remote_code}
-    try:
-        config = transformers.AutoConfig.from_pretrained(location, **trusted)
-        auto_class = getattr(transformers, AUTO_CLASSES[kind])
-        with torch.device("meta"):
-            model = auto_class.from_config(config, attn_implementation=attention, **trusted)
-    except Exception as error:  # every architecture has its own
-        problem = f"is no model that can be loaded as a {kind} ({one_line(error)})"
-        raise ConfigError(f"{key}: {path} {problem}") from None
-    if isinstance(location, Path) and not any(location.glob("*.safetensors")):
-        problem = "holds no weights (*.safetensors); was a download or a run cut short?"
-        raise ConfigError(f"{key}: {path} {problem}")
-    return model
-
 
 def check_model(settings: Model) -> str:
     """Raise ConfigError unless section `model` describes a causal LM that has the LoRA targets.
@@ -95,9 +44,7 @@ def check_model(settings: Model) -> str:
     if "/" not in path and not Path(path).is_dir():  # rather a mistyped stage than a hub name
         wanted = "want a Hugging Face folder, a hub name (org/model) or a stage"
         raise ConfigError(f"model.path: no folder {path}; {wanted}")
-    model = check_hugging_face_model(
-        path, "model.path", "causal LM", settings.trust_remote_code, settings.attention
-    )
+    model = pretrained.check_model(_source(settings), "causal LM", settings.attention)
     if settings.lora.rank:
         attach_adapters(model, settings.lora, seed=0)
     return str(model.config.model_type)
@@ -105,23 +52,20 @@ def check_model(settings: Model) -> str:
 
 def read_config(settings: Model) -> "PretrainedConfig":
     """Return the transformers config of `model.path`, or a Llama's of `model.init`."""
-    from transformers import AutoConfig, LlamaConfig
+    from transformers import LlamaConfig
 
     if settings.path is None:
         return LlamaConfig(**settings.init)
-    location = resolve_model_path(settings.path)
-    return AutoConfig.from_pretrained(location, trust_remote_code=settings.trust_remote_code)
+    return pretrained.read_config(_source(settings), "causal LM")
 
 
 def load_tokenizer(settings: Model, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
     """Return the model's tokenizer; for a new model, byte-level BPE trained on `texts`."""
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     if settings.path is not None:
-        location = resolve_model_path(settings.path)
-        trusted = settings.trust_remote_code
-        return AutoTokenizer.from_pretrained(location, trust_remote_code=trusted)
+        return pretrained.load_tokenizer(_source(settings))
     size, special = settings.init.get("vocab_size", 4096), ["<end>", "<pad>"]
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, size, 0, show_progress=False, special_tokens=special)
@@ -148,13 +92,15 @@ def load_policy(
         config.eos_token_id = tokenizer.eos_token_id
         config.pad_token_id = tokenizer.pad_token_id
     with seeded(seed), torch.device("meta") if empty else contextlib.nullcontext():
-        policy = AutoModelForCausalLM.from_config(config, **_loading_options(settings))
+        policy = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=settings.trust_remote_code, **_loading_options(settings)
+        )
     return prepare_for_training(policy, settings, seed)
 
 
 def load_pretrained(settings: Model) -> "PreTrainedModel":
     """Return the model at `model.path`, in few bits where `model.quantize` says so."""
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     quantization = None
     if settings.quantize == "int8":
@@ -164,16 +110,16 @@ def load_pretrained(settings: Model) -> "PreTrainedModel":
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
         )  # fmt: skip
-    location, options = resolve_model_path(str(settings.path)), _loading_options(settings)
-    return AutoModelForCausalLM.from_pretrained(
-        location, use_safetensors=True, quantization_config=quantization, **options
-    )
+    options = {"quantization_config": quantization, **_loading_options(settings)}
+    return pretrained.load_model(_source(settings), "causal LM", **options)
+
+
+def _source(settings: Model) -> pretrained.Source:
+    return pretrained.Source(str(settings.path), "model.path", settings.trust_remote_code)
 
 
 def _loading_options(settings: Model) -> dict[str, Any]:
-    dtype, attention = getattr(torch, settings.dtype), settings.attention
-    trusted = settings.trust_remote_code
-    return {"dtype": dtype, "attn_implementation": attention, "trust_remote_code": trusted}
+    return {"dtype": getattr(torch, settings.dtype), "attn_implementation": settings.attention}
 
 
 def prepare_for_training(

@@ -68,12 +68,7 @@ def check_tokenizer(model: Model, data: Data) -> None:
             reason = "chat, but a tokenizer made for model.init has no chat template"
             raise ConfigError(f"data.template: {reason}")
         return
-    try:
-        tokenizer = models.load_tokenizer(model, ())
-    except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
-        reason = f"no tokenizer that can be loaded ({one_line(error)})"
-        raise ConfigError(f"model.path: {model.path}: {reason}") from None
-    Encoder(tokenizer, data.template, data.overlap)
+    Encoder(models.load_tokenizer(model, ()), data.template, data.overlap)
 
 
 def check_hidden_layer(loss: Loss, model: Model) -> None:

@@ -1,0 +1,228 @@
+"""Read the models, configs and tokenizers of others: the only file that calls `from_pretrained`.
+
+No code that comes with a model runs unless the user trusts it, nobody is asked on the terminal,
+nothing is unpickled, and a model that lacks weights is refused instead of getting random ones.
+Called by load.py, identifiers, the fluency classifier and the bench.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tif.config.errors import ConfigError, one_line
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+HUB_NAME = r"([\w-][\w.-]*/)?[\w-][\w.-]*"  # model or org/model
+LONGEST_HUB_NAME = 200  # characters; the hub allows 96
+AUTO_CLASSES = {"causal LM": "AutoModelForCausalLM", "masked LM": "AutoModelForMaskedLM",
+                "classifier": "AutoModelForSequenceClassification"}  # fmt: skip
+INDEX = "model.safetensors.index.json"  # names the file of each weight
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+MOST_PARTS = 10_000  # layers, blocks or experts; more would take hours to build
+CODE_WORDS = ("custom code", "trust_remote_code")  # in transformers' errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a model comes from.
+
+    Attributes:
+        path: a Hugging Face folder or hub name.
+        key: the configuration key that names it, for errors.
+        trusted: whether code that comes with it may run; None = no key allows that.
+    """
+
+    path: str
+    key: str
+    trusted: bool | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what each call of transformers gets; without it, transformers asks on stdin."""
+        return {"trust_remote_code": bool(self.trusted)}
+
+
+def find_location(source: Source, kind: str = "model") -> Path | str:
+    """Return a folder, of regular files only, or a hub name.
+
+    Raises:
+        ConfigError: If the path is neither, as the folder of a stage that was deleted.
+    """
+    folder = Path(os.path.expanduser(source.path))
+    if os.path.isdir(folder):
+        for entry in folder.iterdir():
+            if entry.exists() and not (entry.is_file() or entry.is_dir()):
+                problem = f"{entry.name} in it is a pipe or a device; want regular files"
+                raise ConfigError(f"{source.key}: {source.path}: {problem}")
+        return folder
+    can_be_hub_name = re.fullmatch(HUB_NAME, source.path) and len(source.path) < LONGEST_HUB_NAME
+    if os.path.exists(folder) or not can_be_hub_name:
+        wanted = f"want a Hugging Face folder or hub name of a {kind}"
+        raise ConfigError(f"{source.key}: no folder {source.path}; {wanted}")
+    return source.path
+
+
+def read_config(source: Source, kind: str = "model") -> "PretrainedConfig":
+    """Return the content of config.json.
+
+    Raises:
+        ConfigError: If there is none that transformers knows; one line with the key.
+    """
+    from transformers import AutoConfig
+
+    location = find_location(source, kind)
+    if isinstance(location, Path) and not (location / "config.json").is_file():
+        wanted = "want a Hugging Face model folder (a run's model/)"
+        raise ConfigError(f"{source.key}: {source.path} holds no config.json; {wanted}")
+    with _errors_on_one_line(source, f"is no model that can be loaded as a {kind}"):
+        config = AutoConfig.from_pretrained(location, **source.options)
+        check_sizes(config.to_dict())
+        layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
+        if layers < 1:
+            raise ValueError(f"num_hidden_layers is {layers}; want at least 1")
+    return config
+
+
+def check_sizes(keys: Mapping[str, Any]) -> None:
+    """Raise ValueError where a model's config has more layers or experts than can be built."""
+    for name, value in keys.items():
+        if isinstance(value, Mapping):
+            check_sizes(value)
+        if not isinstance(value, int) or value <= MOST_PARTS:
+            continue
+        if re.search("layer|depth|block|expert", str(name)) and not str(name).endswith("_size"):
+            raise ValueError(f"{name} is {value:.4g}; want at most {MOST_PARTS}")
+
+
+def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of a model.
+
+    Raises:
+        ConfigError: If there is none that can be loaded; one line with the key.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+    location = find_location(source)
+    with _errors_on_one_line(source, "has no tokenizer that can be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(location, **source.options)
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):  # tokenizer_class can name any
+            raise TypeError(f"a {type(tokenizer).__name__} came")
+    return tokenizer
+
+
+def check_model(source: Source, kind: str, attention: str | None = None) -> "PreTrainedModel":
+    """Raise ConfigError, one line with the key, unless the model is there and can be loaded.
+
+    Of a folder, the names and shapes of all weights are checked; a hub name's are, when they load.
+
+    Args:
+        source: the model.
+        kind: of `AUTO_CLASSES`.
+        attention: attn_implementation.
+
+    Returns:
+        The model on the meta device: shapes without weights.
+    """
+    import transformers
+
+    options: dict[str, Any] = {"attn_implementation": attention}
+    if isinstance(find_location(source, kind), Path):
+        return load_model(source, kind, device_map="meta", **options)
+    config = read_config(source, kind)
+    with _errors_on_one_line(source, f"is no model that can be loaded as a {kind}"):
+        auto_class = getattr(transformers, AUTO_CLASSES[kind])
+        with torch.device("meta"):
+            model: PreTrainedModel = auto_class.from_config(config, **options, **source.options)
+    return model
+
+
+def load_model(source: Source, kind: str, **options: Any) -> "PreTrainedModel":
+    """Return a model of a kind of `AUTO_CLASSES`; `options` go to `from_pretrained`.
+
+    Raises:
+        ConfigError: If it cannot be loaded or lacks weights; one line with the key.
+    """
+    import transformers
+
+    read_config(source, kind)
+    location = find_location(source, kind)
+    if isinstance(location, Path):
+        _check_files(source, location)
+    # Else transformers asks a service of the hub to convert weights that are pickled.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    auto_class = getattr(transformers, AUTO_CLASSES[kind])
+    with _errors_on_one_line(source, f"is no model that can be loaded as a {kind}"):
+        model: PreTrainedModel
+        model, info = auto_class.from_pretrained(
+            location, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+            **source.options, **options,
+        )  # fmt: skip
+        for name, stored, wanted in sorted(info["mismatched_keys"]):
+            shapes = f"{list(stored)} in its files and {list(wanted)} by its config.json"
+            raise ValueError(f"the weight {name} is {shapes}")
+        for name in sorted(info["missing_keys"]):
+            raise ValueError(f"its files lack {len(info['missing_keys'])} weights, as {name}")
+        layers = {_without_numbers(name) for name in model.state_dict()}
+        for name in sorted(info["unexpected_keys"]):
+            if _without_numbers(name) in layers:
+                raise ValueError(f"its files hold more layers than its config.json says: {name}")
+    return model
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"\d+", "N", name)
+
+
+def _check_files(source: Source, folder: Path) -> None:
+    """Raise ConfigError unless the folder holds all files of its weights, as safetensors."""
+    names = {file.name for file in folder.iterdir() if file.is_file()}
+    pickled = sorted(name for name in names if name.endswith(PICKLES))
+    problem = None
+    if not any(name.endswith(".safetensors") for name in names):
+        problem = "holds no weights (*.safetensors); was a download or a run cut short?"
+        if pickled:
+            convert = "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            problem = (
+                f"holds pickled weights only ({pickled[0]}), which could run code; want "
+                f"*.safetensors: transformers' {convert} makes them"
+            )
+    elif INDEX in names and "model.safetensors" not in names:
+        with _errors_on_one_line(source, f"holds a damaged {INDEX}"):
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            absent = sorted(set(index["weight_map"].values()) - names)
+        if absent:
+            problem = f"lacks {absent[0]}, which its {INDEX} names; was a download cut short?"
+    if problem:
+        raise ConfigError(f"{source.key}: {source.path} {problem}")
+
+
+@contextlib.contextmanager
+def _errors_on_one_line(source: Source, problem: str) -> Iterator[None]:
+    """Raise an error in the block as a ConfigError: each architecture and file has its own."""
+    from transformers import dynamic_module_utils
+
+    # A tokenizer_class may lead to a loader that gets no `trust_remote_code`; at 0 seconds for an
+    # answer it refuses instead of asking.
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:
+        reason = one_line(error)
+        if any(words in reason for words in CODE_WORDS):
+            reason = "it comes with code of its own, which is not run"
+            if source.trusted is None:
+                reason += "; want a model whose classes are transformers' own"
+            else:
+                reason += "; read it, then give model.trust_remote_code=true"
+        raise ConfigError(f"{source.key}: {source.path} {problem} ({reason})") from None

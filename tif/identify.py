@@ -176,7 +176,9 @@ def print_comparison(words: Sequence[str]) -> None:
 def _load_token_units(path: str) -> "FindUnits":
     from tif.identifiers.compare import make_token_units
     from tif.models.pretrained import Source, load_tokenizer
+    from tif.utils.terminal import quiet_libraries
 
+    quiet_libraries()
     tokenizer = load_tokenizer(Source(path, "tokenizer"))
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer: {path} gives no character offsets; want a fast tokenizer")

@@ -67,8 +67,8 @@ class Stub:
     """A running server: how it behaves and what it has seen.
 
     Attributes:
-        answer: from the request's body to the reply's content; a tuple (status, JSON) replaces
-            all of it.
+        answer: from the request's body to the reply's content; a tuple (status, JSON, headers)
+            replaces all of it, and may end early.
         faults: by text, the faults of its first requests, in order.
         hang_s: how long a hanging request hangs. retry_after: seconds, sent with 429 and 500.
         usage: what each reply says it cost; None = nothing.
@@ -181,7 +181,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             )
 
     def send(self, status, value, headers=None):
-        data = (value if isinstance(value, str) else json.dumps(value)).encode()
+        data = (value if isinstance(value, str) else json.dumps(value)).encode(errors="replace")
         self.send_response(status)
         for name, content in {"Content-Type": "application/json", **(headers or {})}.items():
             self.send_header(name, content)

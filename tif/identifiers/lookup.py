@@ -22,6 +22,7 @@ _ALIKE = str.maketrans(
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d", "-")
 )
 _GRAPHEME = regex.compile(r"\X")
+LONGEST_GRAPHEME = 64  # code points; a longer one is no writing, and NFKC takes quadratic time
 _INVISIBLE = regex.compile(r"[\p{Cf}\ufe00-\ufe0f]")
 _WORD_CHARACTER = rf"[[\p{{L}}\p{{N}}\p{{M}}_]--[{UNSPACED}]]"
 # A place inside a word: a word character on either side, invisible ones between them, but for the
@@ -116,5 +117,7 @@ def _find_places(string: str, normalized: NormalizedText, text: str) -> Iterator
 
 
 def _normalize_grapheme(grapheme: str) -> str:
+    if len(grapheme) > LONGEST_GRAPHEME:
+        return grapheme
     normal = unicodedata.normalize("NFKC", grapheme.translate(_ALIKE)).translate(_ALIKE)
     return _INVISIBLE.sub("", normal)

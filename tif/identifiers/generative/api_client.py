@@ -1,9 +1,9 @@
 """The client of an OpenAI-compatible API: retries, time and cost limits, requests under way.
 
 Called by `identify` of this folder; `batch_api` uses the same client. The `openai` package sends
-again after 429, 5xx and lost connections (`retries`). Added here: a limit on an entire request's
-time, one on the cost, other seeds after replies of no use, a stop when nothing has a chance any
-more, and errors of one line that never show the API key.
+again after 429, 5xx and lost connections (`retries`). Added here: a limit on the cost, other seeds
+after replies of no use, a stop when nothing has a chance any more, and errors of one line that
+never show the API key. `http_client` limits time, size and redirects of each request.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import collections
 import contextlib
 import json
 import os
-import sys
+import urllib.parse
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -19,9 +19,15 @@ import openai
 
 from tif.config.identifier import OPENAI, Generative
 from tif.identifiers.generative import prompts_and_replies as texts
+from tif.identifiers.generative.http_client import (
+    MAX_WAIT_S,
+    LimitedClient,
+    ReplyTooLong,
+    read_wait,
+)
 from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request
 from tif.identifiers.generative.reply_cache import ReplyCache, next_request
-from tif.utils.terminal import Bar, progress_bar
+from tif.utils.terminal import Bar, console, progress_bar
 
 SECTION = "identifier.generative"
 ASK_AGAIN = 2  # times a request whose reply cannot be used is sent again
@@ -92,9 +98,13 @@ class ApiClient:
         self._key = _read_key(settings)  # "" where there is none
         self._is_plain = False  # the server refuses schemas
         self._failures = 0  # one after the other
+        self._has_told_wait = False
+        self.http = LimitedClient(
+            settings.timeout_s, texts.bound_reply_bytes(settings), self._tell_wait
+        )
         self.openai = openai.AsyncOpenAI(
             api_key=self._key or "none", base_url=settings.base_url, timeout=settings.timeout_s,
-            max_retries=settings.retries, http_client=_make_http_client(settings.timeout_s),
+            max_retries=settings.retries, http_client=self.http,
         )  # fmt: skip
 
     async def ask(self, request: Request) -> None:
@@ -117,6 +127,12 @@ class ApiClient:
                 reason = f"the last {GIVE_UP} requests all failed: {failed}"
                 self.outcome.stopped = f"{SECTION}: {reason}"
             raise
+
+    def _tell_wait(self, seconds: float) -> None:
+        if not self._has_told_wait:
+            line = f"{self.settings.base_url} asks to wait {seconds:.0f} s (Retry-After)"
+            console.print(line, markup=False, soft_wrap=True)
+        self._has_told_wait = True
 
     def _raise_if_stopped(self) -> None:
         if self.outcome.stopped:
@@ -159,16 +175,15 @@ class ApiClient:
 
     async def _post(self, request: Request, attempt: int, is_plain: bool) -> Reply:
         body = texts.make_request_body(self.settings, request, attempt, is_plain)
-        completion: Any
         try:
             completion = await self.openai.post("/chat/completions", body=body, cast_to=object)
+            return self.read(request, completion)
         except _SCHEMA_REFUSED:
             raise
-        except (openai.APIResponseValidationError, ValueError):
-            completion = "a body that is no JSON"
+        except (openai.APIResponseValidationError, ValueError, RecursionError):
+            return self.read(request, "a body that is no JSON")
         except openai.OpenAIError as error:
             raise self.explain(error) from None
-        return self.read(request, completion)
 
     def read(self, request: Request, completion: Any) -> Reply:
         """Return the reply in a chat completion's JSON, without the key if a server echoes it."""
@@ -190,6 +205,8 @@ class ApiClient:
                 f"{self._server_message(error)}); check model, and base_url, which mostly ends in "
                 "/v1"
             )
+        if isinstance(error, ReplyTooLong) or isinstance(error.__cause__, ReplyTooLong):
+            return RequestFailed(str(error.__cause__ or error))
         if isinstance(error, openai.APITimeoutError):
             limit = f"{settings.timeout_s:g} s"
             return RequestFailed(f"no complete answer within {limit}, asked {tries} times")
@@ -199,9 +216,25 @@ class ApiClient:
                 return AskingStopped(f"{SECTION}.base_url: cannot reach {url} ({reason})")
             return RequestFailed(f"the connection was lost, {tries} times")
         if isinstance(error, openai.APIStatusError):
-            message = self._server_message(error)
-            return RequestFailed(f"the server answers {error.status_code}: {message}")
+            return self._explain_status(error)
         return RequestFailed(f"{type(error).__name__}: {self.clean(str(error))}")
+
+    def _explain_status(self, error: openai.APIStatusError) -> AskingStopped | RequestFailed:
+        url, headers, code = self.settings.base_url, error.response.headers, error.status_code
+        if 300 <= code < 400:
+            place = urllib.parse.urljoin(f"{url}/", headers.get("location", ""))
+            return AskingStopped(
+                f"{SECTION}.base_url: {url} redirects to {self.clean(place)}, where nothing is "
+                "sent; give that server as base_url if you trust it"
+            )
+        message = self._server_message(error)
+        wait = read_wait(headers)
+        if wait > MAX_WAIT_S:
+            return AskingStopped(
+                f"{SECTION}.base_url: {url} asks to wait {wait:.0f} s ({code}: {message}), longer "
+                f"than {MAX_WAIT_S:.0f} s; run it again after that time"
+            )
+        return RequestFailed(f"the server answers {code}: {message}")
 
     def _server_message(self, error: openai.APIStatusError) -> str:
         message = error.body.get("message") if isinstance(error.body, dict) else error.body
@@ -255,23 +288,3 @@ def _read_key(settings: Generative) -> str:
         problem = "OPENAI_API_KEY holds characters that no key has; set it again"
         raise AskingStopped(f"{SECTION}: {problem}")
     return key
-
-
-def _make_http_client(seconds: float) -> Any:
-    """Return the openai package's HTTP client, with a limit on the time of an entire request.
-
-    The package's own timeout starts anew with each byte, so a server that sends a byte now and then
-    would hold a request for ever. Its timeout error is raised, so that the package tries again.
-    """
-    base = openai.DefaultAsyncHttpxClient
-    httpx = sys.modules[base.__mro__[1].__module__.split(".")[0]]  # httpx, or httpx2 from openai 3
-
-    class TimeLimitedClient(base):  # type: ignore[misc, valid-type]
-        async def send(self, *args: Any, **kwargs: Any) -> Any:
-            try:
-                async with asyncio.timeout(seconds):
-                    return await super().send(*args, **kwargs)
-            except TimeoutError:
-                raise httpx.ReadTimeout("the answer was not complete in time") from None
-
-    return TimeLimitedClient()

@@ -6,6 +6,7 @@ waits for its batch and sends none twice.
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from tif.utils.terminal import progress_bar
 POLL_S = 30.0  # between two looks at a batch
 MAX_REQUESTS = 50_000  # in one batch
 MAX_BYTES = 100_000_000  # in one batch; providers take 200 MB
+MAX_RESULT_BYTES = 1_000_000_000  # in one file of replies
+MAX_HOURS = 26.0  # for a batch; providers promise 24
 _ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _FINAL_STATES = ("completed", "failed", "expired", "cancelled")
 
@@ -57,7 +60,7 @@ async def _ask_all(client: ApiClient, requests: Sequence[Request]) -> dict[str, 
     reasons: dict[str, str] = {}
     for row in _read_unfetched(_ledger_path(client)):
         if waiting.keys() & set(row["keys"]):
-            reasons |= await _collect(client, row["batch"], waiting)
+            reasons |= await _collect(client, row["batch"], waiting, len(row["keys"]))
     waiting = _drop_answered(client, waiting)
     bounds = [texts.bound_tokens(client.settings, request) for request in waiting.values()]
     most = sum(tokens.cost(client.settings) for tokens in bounds)
@@ -65,7 +68,7 @@ async def _ask_all(client: ApiClient, requests: Sequence[Request]) -> dict[str, 
         raise client.cost_limit.stop(most)
     batches = [await _send(client, lines) for lines in _make_files(client, waiting.values())]
     for batch in batches:
-        reasons |= await _collect(client, batch, waiting)
+        reasons |= await _collect(client, batch, waiting, len(waiting))
     unanswered = _drop_answered(client, waiting)
     return {key: reasons.get(key, "the batch gave no answer") for key in unanswered}
 
@@ -76,45 +79,64 @@ def _drop_answered(client: ApiClient, requests: Mapping[str, Request]) -> dict[s
 
 async def _send(client: ApiClient, lines: Mapping[str, bytes]) -> str:
     """Start a batch of requests, given as lines by key; note and return its id."""
-    try:
+    with _errors_of_server(client, "the server's answer to a new batch"):
         content = b"".join(lines.values())
         file = await client.openai.files.create(file=("requests.jsonl", content), purpose="batch")
         batch = await client.openai.batches.create(
             input_file_id=file.id, endpoint=_ENDPOINT, completion_window="24h"
         )
-    except openai.OpenAIError as error:
-        raise _stop(client, error) from None
-    _note(client, {"batch": batch.id, "keys": list(lines)})
-    return batch.id
+        _note(client, {"batch": batch.id, "keys": list(lines)})
+        return batch.id
 
 
-async def _collect(client: ApiClient, name: str, requests: Mapping[str, Request]) -> dict[str, str]:
-    """Wait for a batch and cache its replies; return why some requests have none, by key."""
+async def _collect(
+    client: ApiClient, name: str, requests: Mapping[str, Request], size: int
+) -> dict[str, str]:
+    """Wait for a batch of `size` and cache its replies; return why requests have none, by key."""
     reasons: dict[str, str] = {}
-    try:
+    with _errors_of_server(client, f"batch {name}"):
         batch = await _wait(client, name)
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            content = await client.openai.files.content(file)
-            for line in content.text.split("\n"):
-                if line.strip():
-                    reasons |= _store_reply(client, json.loads(line), requests)
+            for line in (await _read_file(client, file, size)).split("\n"):
+                reasons |= _store_reply(client, line, requests)
+        _note(client, {"batch": name, "fetched": True})
+        if batch.status in ("failed", "cancelled"):
+            errors = (batch.errors and batch.errors.data) or ()
+            reason = client.clean("; ".join(str(error.message) for error in errors))
+            problem = f"batch {name} {batch.status} {reason}".rstrip()
+            raise AskingStopped(f"{SECTION}.batch_api: {problem}")
+    return reasons
+
+
+@contextlib.contextmanager
+def _errors_of_server(client: ApiClient, subject: str) -> Iterator[None]:
+    """Raise AskingStopped for what the server refuses or answers in another form."""
+    try:
+        yield
+    except AskingStopped:
+        raise
     except openai.OpenAIError as error:
         raise _stop(client, error) from None
-    except (ValueError, LookupError, TypeError) as error:
-        reason = f"batch {name} cannot be read ({client.clean(str(error))})"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{client.clean(subject)} cannot be read ({client.clean(str(error))})"
         raise AskingStopped(f"{SECTION}.batch_api: {reason}") from None
-    _note(client, {"batch": name, "fetched": True})
-    if batch.status in ("failed", "cancelled"):
-        errors = (batch.errors and batch.errors.data) or ()
-        reason = client.clean("; ".join(str(error.message) for error in errors))
-        raise AskingStopped(f"{SECTION}.batch_api: batch {name} {batch.status} {reason}".rstrip())
-    return reasons
+
+
+async def _read_file(client: ApiClient, name: str, size: int) -> str:
+    """Return the content of a batch's file of `size` replies."""
+    bytes_of_reply = client.http.max_bytes
+    client.http.max_bytes = min(MAX_RESULT_BYTES, bytes_of_reply * size)
+    try:
+        content = await client.openai.files.content(name)
+        return content.text
+    finally:
+        client.http.max_bytes = bytes_of_reply
 
 
 async def _wait(client: ApiClient, name: str) -> Any:
     """Return the batch when it has ended."""
     with progress_bar(f"batch {name}", 1) as line:
-        while True:
+        for _ in range(round(MAX_HOURS * 3600 / POLL_S)):
             batch = await client.openai.batches.retrieve(name)
             if batch.status in _FINAL_STATES:
                 return batch
@@ -122,20 +144,30 @@ async def _wait(client: ApiClient, name: str) -> Any:
             progress = f", {counts.completed}/{counts.total}" if counts else ""
             line.advance(0, batch.status + progress)
             await asyncio.sleep(POLL_S)
+    problem = f"batch {name} has not ended after {MAX_HOURS:g} h; run it again to wait on"
+    raise AskingStopped(f"{SECTION}.batch_api: {problem}")
 
 
 def _store_reply(
-    client: ApiClient, row: dict[str, Any], requests: Mapping[str, Request]
+    client: ApiClient, line: str, requests: Mapping[str, Request]
 ) -> dict[str, str]:
-    """Cache the reply in one line of a batch's result; {key: why} where there is none."""
-    request, response = requests.get(row["custom_id"]), row.get("response") or {}
+    """Cache the reply in one line of a batch's result; {key: why} where there is none.
+
+    A line of another form is skipped: its request has no answer then.
+    """
+    try:
+        row = json.loads(line)
+        request, response = requests.get(row["custom_id"]), row.get("response") or {}
+        status, body = response.get("status_code"), response.get("body")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
     if request is None or request.key in client.cache.words:
         return {}
-    if response.get("status_code") != 200:
-        reason = row.get("error") or response.get("body") or "no response"
+    if status != 200:
+        reason = row.get("error") or body or "no response"
         return {request.key: f"the batch says {client.clean(str(reason))}"}
     try:
-        client.store(request, client.read(request, response["body"]))
+        client.store(request, client.read(request, body))
     except BadReply as bad:
         return {request.key: str(bad)}
     return {}
@@ -171,13 +203,20 @@ def _note(client: ApiClient, row: dict[str, Any]) -> None:
 def _read_unfetched(path: Path) -> list[dict[str, Any]]:
     """Return the batches that were sent and not fetched."""
     batches: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
+    content = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in content.split("\n"):
         try:
             row = json.loads(line)
-            batches.setdefault(row["batch"], {}).update(row)
-        except (ValueError, LookupError, TypeError):  # empty, or cut by a kill
+            batches.setdefault(str(row["batch"]), {}).update(row)
+        except (ValueError, LookupError, TypeError, RecursionError):  # empty, or cut by a kill
             continue
-    return [row for row in batches.values() if "keys" in row and not row.get("fetched")]
+    unfetched = []
+    for row in batches.values():
+        keys = row.get("keys")
+        is_batch = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        if is_batch and not row.get("fetched"):
+            unfetched.append(row)
+    return unfetched
 
 
 def _stop(client: ApiClient, error: Exception) -> AskingStopped:

@@ -13,7 +13,7 @@ import hashlib
 import importlib.resources
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tif.config.identifier import Generative
@@ -28,8 +28,15 @@ _OBJECT = {
 _JSON_SCHEMA = {"name": "unwanted_words", "strict": True, "schema": _OBJECT}
 REPLY_SCHEMA: dict[str, Any] = {"type": "json_schema", "json_schema": _JSON_SCHEMA}
 SEED_STEP = 1009  # added to the seed each time that a request was answered badly
+MAX_TOKENS = 10**9  # of one request; more is no count
+CHARACTERS_PER_TOKEN = 32  # no reply has more on average
 
-_JSON_START = re.compile(r'\{\s*"|\[\s*["\]]')
+# A list of strings in prose, with what stands before it: the name "words", or what makes it a part
+# of something else. Possessive quantifiers: no stretch is read twice, so that time grows with the
+# length only.
+_STRING = r'"(?:[^"\\\x00-\x1f]|\\.)*+"'
+_LIST = rf"\[\s*+(?:{_STRING}\s*+(?:,\s*+{_STRING}\s*+)*+)?\]"
+_LIST_IN_PROSE = re.compile(rf'(?:("words"\s*+:\s*+)|("\s*+:\s*+|\[\s*+))?({_LIST})')
 
 
 class BadReply(Exception):
@@ -71,6 +78,15 @@ class Reply:
     prompt_tokens: int
     answer_tokens: int
     problem: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no server and no cache may say."""
+        texts = self.content, self.problem or ""
+        counts = self.prompt_tokens, self.answer_tokens
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("want texts as content and problem")
+        if not all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts):
+            raise ValueError(f"want numbers of tokens up to {MAX_TOKENS}, got {counts!r:.60}")
 
     @property
     def tokens(self) -> TokenCount:
@@ -159,61 +175,91 @@ def read_completion(settings: Generative, request: Request, completion: Any) -> 
     try:
         choice = completion["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
-        content, refusal = message.get("content") or "", message.get("refusal")
+        content, refusal = _join_content(message.get("content")), message.get("refusal")
+        tokens = _read_usage(settings, request, completion.get("usage"))
     except (LookupError, TypeError, AttributeError):
         return Reply("", 0, 0, f"no chat completion came back but {str(completion)[:60]!r}")
-    usage, tokens = completion.get("usage"), estimate_tokens(settings, request)
-    if isinstance(usage, dict):
-        prompt_tokens, answer_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(prompt_tokens, int) and isinstance(answer_tokens, int):
-            tokens = TokenCount(prompt_tokens, answer_tokens)
     problem = None
+    most = CHARACTERS_PER_TOKEN * settings.max_tokens
     if refusal or finish == "content_filter":
         reason = " ".join(str(refusal or finish).split())[:80]
         problem = f"the model refused ({reason})"
     elif finish == "length":
         problem = f"the reply was cut at max_tokens={settings.max_tokens}; raise it"
-    return Reply(str(content), tokens.prompt, tokens.answer, problem)
+    elif len(content) > most:
+        problem = (
+            f"the reply has {len(content):,} characters, more than the {most:,} that "
+            f"max_tokens={settings.max_tokens} allows"
+        )
+    return Reply(content[:most], tokens.prompt, tokens.answer, problem)
+
+
+def _join_content(content: Any) -> str:
+    """Return a message's content, which may come as a list of parts; "" for None."""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str | None):
+        raise TypeError(f"want a text as content, got {type(content).__name__}")
+    return content or ""
+
+
+def _read_usage(settings: Generative, request: Request, usage: Any) -> TokenCount:
+    """Return the tokens that a server counted, at most what is possible; else an estimate."""
+    if isinstance(usage, dict):
+        prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if type(prompt) is int and type(answer) is int and min(prompt, answer) >= 0:
+            most = bound_tokens(settings, request)
+            return TokenCount(min(prompt, most.prompt), min(answer, most.answer))
+    return estimate_tokens(settings, request)
 
 
 def parse_words(content: str) -> tuple[str, ...]:
     """Return the words of a reply, stripped, without empty and repeated ones.
 
     A server without schemas may wrap the JSON in prose, a code block or the model's thinking: the
-    last object of the right shape counts, else the last list of strings.
+    last list named "words" counts, else the last list of strings that is no part of other JSON.
+    Takes time that is linear in the reply's length, whatever is in it.
 
     Raises:
         BadReply: If there is none.
     """
-    last_object: list[str] | None = None
-    last_list: list[str] | None = None
-    for value in _find_json(content):
-        if isinstance(value, dict) and _is_list_of_strings(value.get("words")):
-            last_object = value["words"]
-        elif _is_list_of_strings(value):
-            last_list = value
-    words = last_list if last_object is None else last_object
-    if words is None:
+    try:
+        value = json.loads(content, object_pairs_hook=_refuse_repeated_keys)
+        words = value.get("words") if isinstance(value, dict) else value
+    except RecursionError:
+        words = None
+    except ValueError:
+        words = _find_list_in_prose(content)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise BadReply(f'no JSON of the form {{"words": [...]}} in the reply {content[:60]!r}')
     stripped = [word.strip() for word in words]
     return tuple(dict.fromkeys(word for word in stripped if word))
 
 
-def _is_list_of_strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise BadReply("the reply's JSON has a key twice")
+    return dict(pairs)
 
 
-def _find_json(content: str) -> Iterator[Any]:
-    """Yield each outermost JSON value that begins like an object or a list of strings."""
-    decoder = json.JSONDecoder()
-    position = 0
-    while start := _JSON_START.search(content, position):
-        try:
-            value, position = decoder.raw_decode(content, start.start())
-        except (ValueError, RecursionError):
-            position = start.start() + 1
-            continue
-        yield value
+def _find_list_in_prose(content: str) -> Any:
+    """Return the last list of strings, those named "words" first; None where there is none."""
+    last_named, last_bare = None, None
+    for match in _LIST_IN_PROSE.finditer(content):
+        name, other_context, strings = match.groups()
+        if name:
+            last_named = strings
+        elif not other_context:
+            last_bare = strings
+    try:
+        return json.loads(last_named or last_bare or "null")
+    except ValueError:  # an escape that JSON does not have
+        return None
+
+
+def bound_reply_bytes(settings: Generative) -> int:
+    """Return the bytes that a reply's body cannot exceed: content and thinking, all escaped."""
+    return 1_000_000 + 2 * 12 * CHARACTERS_PER_TOKEN * settings.max_tokens
 
 
 def estimate_tokens(settings: Generative, request: Request) -> TokenCount:

@@ -6,8 +6,9 @@ appended the moment it comes, so that none is paid for twice:
     {"key": Request.key, "content": the reply as it came, "prompt_tokens": n, "answer_tokens": n,
      "problem": null}
 
-Lines are only ever added. A line that a kill cut short is skipped. Replies that cannot be used stay
-too, for their cost: those with a problem (refused, cut at max_tokens) and those without words.
+Lines are only ever added. A line that a kill cut short, or that holds anything else, is skipped.
+Replies that cannot be used stay too, for their cost: those with a problem (refused, cut at
+max_tokens) and those without words.
 """
 
 import dataclasses
@@ -25,6 +26,9 @@ from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Requ
 from tif.identifiers.lookup import find_strings
 from tif.identifiers.span_operations import merge_spans
 
+MAX_LINE = 2**24  # bytes of the file read at once; no reply has more
+MAX_MISSING = 50  # strings asked for once more; the rest is missing
+
 
 class ReplyCache:
     """All replies in a folder, and the place for new ones. Everything is by request key."""
@@ -39,7 +43,8 @@ class ReplyCache:
         self._file = self.path.open("ab", buffering=0)
         line = b"\n"
         with self.path.open("rb") as file:
-            for line in file:  # noqa: B007  (the last one is looked at below)
+            while piece := file.readline(MAX_LINE):
+                line = piece
                 self._load_line(line)
         if not line.endswith(b"\n"):
             self._file.write(b"\n")
@@ -63,8 +68,8 @@ class ReplyCache:
     def _load_line(self, line: bytes) -> None:
         try:
             row: Any = json.loads(line)
-            self._use(row.pop("key"), Reply(**row))
-        except (ValueError, LookupError, TypeError, AttributeError, BadReply):
+            self._use(str(row.pop("key")), Reply(**row))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, BadReply):
             return
 
     def _use(self, key: str, reply: Reply) -> None:
@@ -96,8 +101,9 @@ def find_spans(
     corrections = [word for word in words if word not in still_missing]
     # The second reply holds corrected strings without saying of which; the most similar one is
     # taken for it.
-    lost = [word for word in missing if not difflib.get_close_matches(word, corrections, 1, 0.5)]
-    return merge_spans((*spans, *more_spans)), tuple(dict.fromkeys((*lost, *still_missing)))
+    asked, rest = missing[:MAX_MISSING], missing[MAX_MISSING:]
+    lost = [word for word in asked if not difflib.get_close_matches(word, corrections, 1, 0.5)]
+    return merge_spans((*spans, *more_spans)), tuple(dict.fromkeys((*lost, *rest, *still_missing)))
 
 
 def sum_cost(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> float:
@@ -114,7 +120,7 @@ def _make_follow_up(settings: Generative, job: Request, cache: ReplyCache) -> Re
     """Return the second question of an answered job; None where no string is missing."""
     words = cache.words[job.key]
     _, missing = _look_up(words, job)
-    return texts.make_follow_up(settings, job, words, missing) if missing else None
+    return texts.make_follow_up(settings, job, words, missing[:MAX_MISSING]) if missing else None
 
 
 def _look_up(words: Sequence[str], job: Request) -> tuple[tuple[Span, ...], tuple[str, ...]]:

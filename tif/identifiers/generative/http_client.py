@@ -101,7 +101,7 @@ def _server(url: Any) -> tuple[str, str, int | None]:
 
 
 def read_wait(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a response asks to wait (Retry-After, or -ms); 0 where it does not."""
+    """Return the seconds that a response asks to wait (Retry-After); 0 where it does not."""
     for name, divisor in (("retry-after-ms", 1000), ("retry-after", 1)):
         try:
             return max(0.0, float(headers[name]) / divisor)

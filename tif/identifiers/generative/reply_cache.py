@@ -101,9 +101,13 @@ def find_spans(
     corrections = [word for word in words if word not in still_missing]
     # The second reply holds corrected strings without saying of which; the most similar one is
     # taken for it.
-    asked, rest = missing[:MAX_MISSING], missing[MAX_MISSING:]
-    lost = [word for word in asked if not difflib.get_close_matches(word, corrections, 1, 0.5)]
+    repeated, rest = missing[:MAX_MISSING], missing[MAX_MISSING:]
+    lost = [word for word in repeated if not _resembles_any(word, corrections)]
     return merge_spans((*spans, *more_spans)), tuple(dict.fromkeys((*lost, *rest, *still_missing)))
+
+
+def _resembles_any(word: str, corrections: Sequence[str]) -> bool:
+    return bool(difflib.get_close_matches(word, corrections, 1, 0.5))
 
 
 def sum_cost(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> float:

@@ -7,7 +7,17 @@ For notebooks, each name below is imported when it is first used:
 """
 
 import importlib
+import os
+import sys
 from typing import Any
+
+from tif.utils import interrupts
+
+# While Python looks for the module of `python -m tif.fit`, its name is not yet in sys.argv.
+if interrupts.PARENT in os.environ or (
+    sys.argv[:1] == ["-m"] and any("tif." in word for word in sys.orig_argv)
+):
+    interrupts.watch()
 
 __version__ = "0.1.0"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tif.utils import interrupts
 from tif.utils.terminal import quiet_libraries
 
 T = TypeVar("T")
@@ -16,7 +17,9 @@ def run_alone(measure: Callable[..., T], *args: Any) -> T:
     """Call `measure` in a new process, so that no other work counts in its memory."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, spawn, quiet_libraries) as pool:
-        return pool.submit(measure, *args).result()
+        with interrupts.following_children(), interrupts.ignored():
+            result = pool.submit(measure, *args)
+        return result.result()
 
 
 def read_clock(device: str) -> float:

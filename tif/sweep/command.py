@@ -99,9 +99,7 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
     if options.jobs > 1 and len(chosen) > 1 and not options.stage:
         from tif.sweep.jobs import run_in_processes
 
-        exit_code = run_in_processes(chosen, options.words, options.jobs)
-        show_results(update_results(configs))
-        return exit_code
+        return run_in_processes(chosen, options.words, options.jobs)
     return run_in_order(chosen, configs)
 
 

@@ -4,22 +4,27 @@ Each process is a task of its own: `python -m tif.sweep FILE.yaml --index N`.
 """
 
 import os
-import queue
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tif.config.schema import Config
+from tif.reports.sweep import show_results
+from tif.sweep.run import is_made_elsewhere, update_results
+from tif.training.plan import find_finished_run
+from tif.utils import interrupts
 from tif.utils.terminal import console, progress_bar
 
 
 def run_in_processes(configs: Sequence[Config], words: Sequence[str], jobs: int) -> int:
-    """Make all runs of a sweep, print how each ended, and return the largest exit code.
+    """Make all runs of a sweep and show its results; return the largest exit code of a run.
 
     The output of a run goes to <run.folder>/<sweep>/log/<number>.txt. The processes share the
     cores. Each has a GPU of its own; where there are fewer GPUs than jobs, several jobs share one.
+    A signal is handed on: the runs end as they would alone, and 128 + its number is returned.
 
     Args:
         configs: of the runs, by number.
@@ -29,35 +34,66 @@ def run_in_processes(configs: Sequence[Config], words: Sequence[str], jobs: int)
     sweep = configs[0].run.name.rsplit("/", 2)[0]
     log_folder = Path(configs[0].run.folder) / sweep / "log"
     log_folder.mkdir(parents=True, exist_ok=True)
-    free_slots: queue.Queue[int] = queue.Queue()
-    for slot in range(jobs):
-        free_slots.put(slot)
-
-    def run_task(number: int) -> int:
-        command = [sys.executable, "-m", "tif.sweep", *words, "--index", str(number)]
-        slot = free_slots.get()
-        try:
-            with (log_folder / f"{number}.txt").open("w", encoding="utf-8") as log:
-                env = _environment(slot, jobs)
-                code = subprocess.call(command, stdout=log, stderr=log, env=env)
-        finally:
-            free_slots.put(slot)
-        return code if code >= 0 else 128 - code  # negative: killed by a signal
-
+    waiting = [number for number, cfg in enumerate(configs) if find_finished_run(cfg) is None]
+    free_slots = list(range(jobs))
+    running: dict[int, tuple[int, subprocess.Popen]] = {}  # number -> slot and process
+    processes: list[subprocess.Popen] = []
     largest_code = 0
-    total = len(configs)
-    with ThreadPoolExecutor(jobs) as pool, progress_bar("runs", total) as progress:
-        tasks = {pool.submit(run_task, number): number for number in range(total)}
-        for task in as_completed(tasks):
-            number, code = tasks[task], task.result()
-            largest_code = max(largest_code, code)
-            progress.advance()
-            outcome = "done"
-            if code != 0:
-                log_file = log_folder / f"{number}.txt"
-                outcome = f"failed, exit code {code}: {_last_line(log_file)} ({log_file})"
-            console.print(f"{configs[number].run.name}: {outcome}", soft_wrap=True, markup=False)
+    with (
+        interrupts.hand_on_signals(processes) as signals,
+        progress_bar("runs", len(waiting)) as progress,
+    ):
+        while running or (waiting and not signals):
+            while waiting and free_slots and not signals:
+                number = _choose_next(waiting, configs)
+                waiting.remove(number)
+                slot = free_slots.pop(0)
+                command = [sys.executable, "-m", "tif.sweep", *words, "--index", str(number)]
+                process = _start(command, log_folder / f"{number}.txt", _environment(slot, jobs))
+                running[number] = slot, process
+                processes.append(process)
+                if signals:  # it came before the process was in the list
+                    process.send_signal(signals[-1])
+            time.sleep(0.05)
+            ended = [number for number in running if running[number][1].poll() is not None]
+            for number in ended:
+                slot, process = running.pop(number)
+                free_slots.append(slot)
+                code = process.returncode
+                code = code if code >= 0 else 128 - code  # negative: killed by a signal
+                largest_code = max(largest_code, code)
+                progress.advance()
+                if not signals:
+                    log_file = log_folder / f"{number}.txt"
+                    _print_outcome(configs[number].run.name, code, log_file)
+    if signals:
+        name = signal.Signals(signals[0]).name
+        interrupts.say(f"stopped by {name}; the same command goes on with what is missing")
+        return 128 + signals[0]
+    show_results(update_results(configs))
     return largest_code
+
+
+def _choose_next(waiting: Sequence[int], configs: Sequence[Config]) -> int:
+    """Return the first run that no other process makes now, or else the first."""
+    free = [number for number in waiting if not is_made_elsewhere(configs[number])]
+    return free[0] if free else waiting[0]
+
+
+def _start(command: Sequence[str], log_file: Path, env: dict[str, str]) -> subprocess.Popen:
+    """Start a process that ends with this one and gets no Ctrl-C of its own from the terminal."""
+    with log_file.open("w", encoding="utf-8") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0,
+            env=env | {interrupts.PARENT: str(os.getpid())},
+        )  # fmt: skip
+
+
+def _print_outcome(name: str, code: int, log_file: Path) -> None:
+    outcome = "done"
+    if code != 0:
+        outcome = f"failed, exit code {code}: {_last_line(log_file)} ({log_file})"
+    console.print(f"{name}: {outcome}", soft_wrap=True, markup=False)
 
 
 def _environment(slot: int, jobs: int) -> dict[str, str]:

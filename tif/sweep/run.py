@@ -1,8 +1,10 @@
 """Make the runs of a sweep one after the other, and its results. Called by `tif.sweep.command`."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import filelock
@@ -52,6 +54,8 @@ def stage_configs(configs: Sequence[Config], name: str) -> list[Config]:
 def run_in_order(chosen: Sequence[Config], configs: Sequence[Config]) -> int:
     """Make the runs or stages that are not there yet, and the sweep's results after each run.
 
+    Runs that another process makes come last: it is waited for.
+
     Args:
         chosen: the runs or stages to make.
         configs: of all runs of the sweep; the results show them together.
@@ -59,26 +63,54 @@ def run_in_order(chosen: Sequence[Config], configs: Sequence[Config]) -> int:
     Returns:
         The exit code of the first run that failed, else 0.
     """
-    exit_code, is_first_rank = 0, distributed.is_first_rank()
+    exit_code = 0
     makes_runs = not chosen[0].stage
+    tasks = list(enumerate(chosen, 1))
     try:
-        for number, cfg in enumerate(chosen, 1):
-            is_finished = makes_runs and planning.find_finished_run(cfg) is not None
-            if is_first_rank:
-                note = " [dim](made before)[/]" if is_finished else ""
-                console.print(f"{number}/{len(chosen)} {escape(cfg.run.name)}{note}")
-            if not is_finished:
-                code = training.attempt(functools.partial(training.run, cfg))
+        for wait in (False, True):
+            busy = []
+            for number, cfg in tasks:
+                with _locked_run(cfg, wait) as is_free:
+                    if is_free:
+                        code = _make_unless_finished(cfg, f"{number}/{len(chosen)}")
+                if not is_free:
+                    busy.append((number, cfg))
+                    continue
                 if code > 128:  # stopped by a signal
                     return code
                 exit_code = exit_code or code
-            if is_first_rank and makes_runs:
-                update_results(configs)
+                if makes_runs and distributed.is_first_rank():
+                    update_results(configs)
+            tasks = busy
     finally:
         distributed.finish()
-    if len(chosen) > 1 and is_first_rank and makes_runs:
+    if len(chosen) > 1 and makes_runs and distributed.is_first_rank():
         show_results(update_results(configs))
     return exit_code
+
+
+def _locked_run(cfg: Config, wait: bool) -> AbstractContextManager[bool]:
+    """Keep other sweeps from making a run in the block; a stage has a lock of its own."""
+    if cfg.stage is not None:
+        return contextlib.nullcontext(True)
+    folder = Path(cfg.run.folder) / cfg.run.name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return distributed.locked_on_first_rank(f"{folder}.lock", cfg.run.name, wait)
+
+
+def is_made_elsewhere(cfg: Config) -> bool:
+    """Return whether another process makes the run now."""
+    with _locked_run(cfg, wait=False) as is_free:
+        return not is_free
+
+
+def _make_unless_finished(cfg: Config, label: str) -> int:
+    """Make a run or a stage; return its exit code."""
+    is_finished = not cfg.stage and planning.find_finished_run(cfg) is not None
+    if distributed.is_first_rank():
+        note = " [dim](made before)[/]" if is_finished else ""
+        console.print(f"{label} {escape(cfg.run.name)}{note}")
+    return 0 if is_finished else training.attempt(functools.partial(training.run, cfg))
 
 
 def update_results(configs: Sequence[Config]) -> Path:

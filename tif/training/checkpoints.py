@@ -1,10 +1,10 @@
-"""Checkpoints from which a stopped run goes on with the same bits, and what SIGTERM and SIGUSR1 do.
+"""Checkpoints from which a stopped run goes on with the same bits, and what signals do.
 
 A run that is killed (SIGKILL, a crash, a full disk) goes on from its newest intact checkpoint and
 repeats what came after it. There is one checkpoint an epoch or more
-(`run.checkpoint_every_n_steps`). A run that is asked to stop (SIGTERM, SIGUSR1: a preempted or
-timed-out SLURM job) writes a checkpoint after the current step and raises `Preempted`. The
-callbacks are added by `run.make_callbacks`; `run_folders` looks for the newest checkpoint.
+(`run.checkpoint_every_n_steps`). A run that is asked to stop (Ctrl-C; SIGTERM, SIGUSR1: a
+preempted or timed-out SLURM job) writes a checkpoint after the current step and raises `Preempted`.
+The callbacks are added by `run.make_callbacks`; `run_folders` looks for the newest checkpoint.
 
 What Lightning's own parts could not do:
 - ModelCheckpoint (2.6.6, `every_n_train_steps=1`) writes the checkpoint of a step before the step's
@@ -33,20 +33,25 @@ from lightning.pytorch.callbacks import Callback
 from tif.utils import distributed
 from tif.utils.files import os_errors_naming, sync_folder, write_text
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 SIZES = "sizes.json"  # in a checkpoint that is a folder of shards: the size of each file
 
 
 class Preempted(Exception):
-    """The run was asked to stop by `signal` after `step` optimizer steps, and can go on later."""
+    """The run was asked to stop by `signal` after `step` optimizer steps, and can go on later.
 
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(number, step)
-        self.signal, self.step = signal.Signals(number), step
+    `is_stored`: whether there is a checkpoint to go on from.
+    """
+
+    def __init__(self, number: int, step: int, is_stored: bool) -> None:
+        super().__init__(number, step, is_stored)
+        self.signal, self.step, self.is_stored = signal.Signals(number), step, is_stored
 
     def __str__(self) -> str:
         where = f"stopped by {self.signal.name} at step {self.step}"
-        return f"{where}; the same command goes on from there"
+        if self.is_stored or self.step == 0:
+            return f"{where}; the same command goes on from there"
+        return f"{where}; nothing is stored (run.keep_checkpoints=0), the same command starts over"
 
 
 class Checkpoints(Callback):
@@ -87,17 +92,22 @@ class Checkpoints(Callback):
         loader: Any = trainer.train_dataloader
         loader.load_state_dict({"given": self._batches_done})
         self._trainer = trainer
+        self._interrupted: Any = signal.getsignal(signal.SIGINT)  # what a second Ctrl-C does
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                signal.signal(number, self._on_signal)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:  # a second one ends the run at once
+            signal.signal(signal.SIGINT, self._interrupted)
         self._received_signal = number
         if not self._is_in_step:  # in an evaluation or the export: the last step is on the disk
             self._stop()
 
     def _stop(self) -> None:
-        raise Preempted(self._received_signal or signal.SIGTERM, self._trainer.global_step)
+        number = self._received_signal or signal.SIGTERM
+        raise Preempted(number, self._trainer.global_step, self.keep > 0)
 
     def _is_asked_to_stop(self, trainer: L.Trainer) -> bool:
         """Return in all processes whether any of them got a signal."""

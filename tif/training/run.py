@@ -41,7 +41,7 @@ from tif.training.checks import trainer_arguments
 from tif.training.plan import Plan
 from tif.training.prepare import prepare_training
 from tif.training.retain_model import retain_model_records
-from tif.utils import distributed, torch_state
+from tif.utils import distributed, interrupts, torch_state
 from tif.utils.command_line import report_os_error
 from tif.utils.files import write_text
 from tif.utils.terminal import console, quiet_libraries, silence
@@ -73,10 +73,13 @@ def attempt(work: Callable[[], Any]) -> int:
         work()
     except ConfigError:
         raise
-    except (Preempted, FloatingPointError) as error:
+    except Preempted as error:
+        interrupts.say(str(error))
+        return 128 + error.signal
+    except FloatingPointError as error:
         if distributed.is_first_rank():
             print(error, file=sys.stderr)
-        return 128 + error.signal if isinstance(error, Preempted) else 1
+        return 1
     except Exception as error:
         next_step = "the same command goes on from the last checkpoint"
         return report_os_error(error, f"what was complete is there, and {next_step}")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from tif.utils import distributed
+from tif.utils import distributed, interrupts
 from tif.utils.files import find_os_error
 
 
@@ -21,6 +21,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     with the exit code of SIGPIPE. The signal itself stays ignored, as Python sets it: it would
     also end a command whose server hangs up.
     """
+    interrupts.watch()
     try:
         code = main()
         sys.stdout.flush()

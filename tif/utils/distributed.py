@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tif.utils import interrupts
 from tif.utils.files import locked
 
 T = TypeVar("T")
@@ -79,14 +80,14 @@ def launch(module: str, words: Sequence[str], devices: str, accelerator: str) ->
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    # The processes print their own errors.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # the processes print their own errors
     run_id, host = f"tif{os.getpid()}", "localhost:0"
     settings = LaunchConfig(
         1, 1, processes, run_id=run_id, rdzv_backend="c10d", rdzv_endpoint=host, max_restarts=0
     )
     try:
-        elastic_launch(settings, sys.executable)("-m", module, *words)
+        with interrupts.following_children():
+            elastic_launch(settings, sys.executable)("-m", module, *words)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         return code if code >= 0 else 128 - code
@@ -207,6 +208,8 @@ def entered_on_first_rank(context: AbstractContextManager[T]) -> Iterator[T]:
         barrier()
 
 
-def locked_on_first_rank(path: Path | str, label: str) -> AbstractContextManager[None]:
+def locked_on_first_rank(
+    path: Path | str, label: str, wait: bool = True
+) -> AbstractContextManager[bool]:
     """Hold a file lock on the first rank for the block; all ranks enter and leave it together."""
-    return entered_on_first_rank(locked(path, label))
+    return entered_on_first_rank(locked(path, label, wait))

@@ -71,15 +71,19 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path | str, label: str) -> Iterator[None]:
-    """Hold a file lock for the block; where another process holds it, print that and wait.
+def locked(path: Path | str, label: str, wait: bool = True) -> Iterator[bool]:
+    """Hold a file lock for the block, and give True; the system frees that of a dead process.
 
-    The system releases the lock of a process that dies. `label`: what is locked, for the message.
+    Where another process holds the lock, print that and wait; with `wait=False`, give False at
+    once. `label`: what is locked, for the message.
     """
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
+        if not wait:
+            yield False
+            return
         # Imported here because rich takes longer to import than --help may take.
         from tif.utils.terminal import console
 
@@ -87,7 +91,7 @@ def locked(path: Path | str, label: str) -> Iterator[None]:
         console.print(message, markup=False, soft_wrap=True)
         lock.acquire()
     try:
-        yield
+        yield True
     finally:
         lock.release()
 

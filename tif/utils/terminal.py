@@ -16,7 +16,16 @@ from rich.console import Console
 
 T = TypeVar("T")
 
-console = Console(highlight=False, emoji=False)
+
+class _Console(Console):
+    """A console that leaves a closed output to `command_line.run_main`."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError, where rich ends the process with exit code 1."""
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False, emoji=False)
 _display = progress.Progress(
     progress.TextColumn("{task.description}"),
     progress.BarColumn(bar_width=24),

@@ -14,6 +14,7 @@ ROOMS = (
     "reports", "training", "sweep", "bench",
 )  # fmt: skip
 COMMANDS = len(ROOMS)
+FIRST = ("tif", "tif.utils.interrupts")  # so that Ctrl-C is one line while the rest is imported
 FILE_MODULES = {"json", "pathlib", "os", "io", "shutil", "tempfile", "pickle", "csv", "safetensors"}
 
 
@@ -89,9 +90,10 @@ def test_imports_point_to_rooms_above():
         f"{name} imports {imported}"
         for name in MODULES
         for imported in sorted(imports_of(name) & MODULES.keys())
-        if room_number(imported) > room_number(name)
+        if room_number(imported) > room_number(name) and (name, imported) != FIRST
     ]
     assert offenders == []
+    assert imports_of(FIRST[1]) & MODULES.keys() == set()
 
 
 def test_no_module_imports_itself_through_others():

@@ -56,6 +56,32 @@ def test_every_sample_is_in_one_part_no_part_is_over_the_budget_and_processes_ha
             assert (len(part) * max(tokens) if padded else sum(tokens)) <= budget
 
 
+def test_groups_stay_together_and_the_small_last_one_stands_last_in_its_part():
+    # groups [0, 1], [2, 3], [4]: 12, 5 and 9 tokens
+    assert split_batch([6, 6, 2, 3, 9], 14, group=2) == [[0, 1], [2, 3, 4]]
+    assert split_batch([6, 6, 2, 3, 9], 8, group=2) == [[0, 1], [4], [2, 3]]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_no_group_is_split_whatever_the_lengths_and_the_budget(processes, padded):
+    draw = random.Random(1)
+    for _ in range(200):
+        lengths = [draw.randint(1, 60) for _ in range(draw.randint(1, 30))]
+        group, budget = draw.randint(2, 6), draw.randint(16, 300)
+        parts = split_batch(lengths, budget, processes, padded, group)
+        assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
+        assert len(parts) % processes == 0
+        for part in parts:
+            assert part == sorted(part)
+            for i in part[::group]:  # whole groups, each from its first sample on
+                assert i % group == 0
+                assert {*range(i, min(i + group, len(lengths)))} <= set(part)
+            tokens = [lengths[i] for i in part] or [0]
+            size = len(part) * max(tokens) if padded else sum(tokens)
+            assert len(part) <= group or size <= budget
+
+
 def test_rows_of_a_batch_keep_their_pairs_and_lose_padding():
     batch = tiny_models.batch_of(*tiny_models.ITEMS)
     batch.retain = tiny_models.batch_of(*tiny_models.ITEMS[::-1])

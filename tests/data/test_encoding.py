@@ -493,6 +493,73 @@ def test_released_masks_give_each_token_the_kind_that_the_release_gives_it(share
     assert most - least < (0.01 if by == "gpt" else 1e-9)
 
 
+def label_as_released(tokenizer, sample: Sample, words: list[dict]) -> tuple[list[str], int]:
+    """Return the kind of each token under the release's rules for Llama-3, and the answer's start.
+
+    TOFU/data_module.py: the tokens of the prompt, with its last blank, are no labels; a token
+    reaches to the beginning of the next one, the last token has no extent; tokens that touch a
+    common word are no labels. TOFU/dataloader.py: LPL sees the labels, PL all other tokens after
+    "Answer:".
+    """
+    prompt = f"Question: {sample.prompt}\nAnswer: "
+    starts = [
+        start
+        for start, _ in tokenizer(prompt + sample.answer, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+    ]
+    after_blank = len(tokenizer(prompt)["input_ids"])
+    after_colon = len(tokenizer(prompt[:-1])["input_ids"])
+    kinds = ["prompt"] * after_colon
+    for i in range(after_colon, len(starts)):
+        start, end = starts[i], (starts + starts[-1:])[i + 1]
+        is_common = i < after_blank
+        for word in words:
+            first, last = len(prompt) + word["start"], len(prompt) + word["end"]
+            is_common = is_common or (start < last and end > first)
+        kinds.append("gw" if is_common else "uw")
+    return kinds, after_colon
+
+
+LABELS = {  # other kinds than the release's: of first tokens, last tokens, tokens of blanks
+    ("forget01", "gpt"): (0, 40, 2),
+    ("forget01", "bert"): (35, 0, 1),
+    ("forget05", "gpt"): (11, 0, 13),
+    ("forget05", "bert"): (160, 0, 8),
+    ("forget10", "gpt"): (22, 0, 20),
+    ("forget10", "bert"): (311, 0, 14),
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("split", "by"), list(LABELS))
+def test_only_first_and_last_tokens_and_blanks_differ_from_the_releases_labels_for_llama_3(
+    shared, smollm2, split, by
+):
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    encoder = Encoder(tokenizer, ASKED)
+    folder = shared / "tofu_masks" / f"{split}_with_common_words_{by}"
+    samples = read_precomputed(
+        folder, read_tofu(str(shared / "tofu"), split).forget, "complement"
+    )
+    differing = [0, 0, 0]
+    for row, sample in zip(datasets.load_from_disk(str(folder)), samples, strict=True):
+        words = [json.loads(word) for word in row["common_words"]]
+        kinds, first = label_as_released(tokenizer, sample, words)
+        encoded = encoder.encode(sample)
+        for i in range(first, len(kinds)):
+            ours = "uw" if encoded.uw[i] else "gw"
+            if ours == kinds[i]:
+                continue
+            is_blank = not tokenizer.decode([encoded.input_ids[i]]).strip()
+            places = (i == first, i == len(kinds) - 1, is_blank)
+            expected = "gw" if i == first else "uw"
+            assert any(places), (sample.id, i)
+            assert kinds[i] == expected, (sample.id, i)
+            differing[places.index(True)] += 1
+    assert tuple(differing) == LABELS[split, by]
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("split", ["forget01", "forget05", "forget10"])
 def test_released_targets_give_the_tokens_that_they_touch(shared, real, split):

@@ -8,6 +8,7 @@ Two samples, the first with two counted tokens, the second with one:
     originally  [[-5, -2], [-2, -3]]     R_ref = [7, 5]       R - R_ref = [-2, -1]
 """
 
+import dataclasses
 import math
 
 import pytest
@@ -69,6 +70,13 @@ def test_a_term_equals_the_hand_computed_case(name, keys, expected):
     actual = FORGET[name](HAND, make_loss(**keys))
     assert actual.shape == ()
     assert actual.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_ktos_point_is_the_mean_of_each_micro_batch():
+    # k of sample 0 is 2, of sample 1 it is 1; beta (S - S_ref) = [0.75, 1]
+    alone = dataclasses.replace(HAND, micro_batch=1)
+    expected = 1 + (4 * softplus(-2.75) + 4 * softplus(-2)) / 2
+    assert FORGET["kto"](alone, make_loss(beta=0.5)).item() == pytest.approx(expected, rel=1e-5)
 
 
 def plain(name, cfg, x):

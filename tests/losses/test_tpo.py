@@ -25,6 +25,8 @@ import math
 import pytest
 import torch
 
+from tif import losses
+from tif.config import load as config
 from tif.losses.terms import Inputs
 from tif.losses.tpo import LplKeys, lpl, preservation_loss, unwanted_word_changes
 from tif.scoring.token_scores import TokenScores
@@ -288,3 +290,52 @@ def test_changes_of_unwanted_words_carry_no_gradient():
         *(t.clone().requires_grad_() for t in (POLICY.logit, POLICY.logprob, POLICY.mean_logit))
     )
     assert not any(v.requires_grad for v in unwanted_word_changes(policy, REFERENCE, UW).values())
+
+
+# --- one log-sigmoid for each micro-batch, as released
+
+# d of seven samples: of sample i one unwanted word with z_ref - z = D[i]; the fourth has none
+D = [1.5, -0.5, 4.0, None, 2.0, 0.25, -3.0]
+
+
+def lpl_of_groups(size, samples=None):
+    z = torch.tensor([[-(d or 0.0)] for d in D])
+    weight = torch.tensor([[float(d is not None)] for d in D])
+    policy, reference = scores(z.tolist()), scores([[0.0]] * len(D))
+    inputs = Inputs(policy, weight, reference, samples=samples, micro_batch=size)
+    return lpl.value(inputs, LplKeys(0.32, "none", "batch")).item()
+
+
+@pytest.mark.parametrize(
+    ("size", "groups"),
+    [
+        # the mean of each four, without the sample that has no unwanted word; then the rest
+        (4, [(4, (1.5 - 0.5 + 4.0) / 3), (3, (2.0 + 0.25 - 3.0) / 3)]),
+        (3, [(3, 5.0 / 3), (3, 2.25 / 2), (1, -3.0)]),
+        (2, [(2, 0.5), (2, 4.0), (2, 1.125), (1, -3.0)]),
+        (100, [(7, 4.25 / 6)]),
+    ],
+)
+def test_a_released_step_has_one_log_sigmoid_for_each_micro_batch(size, groups):
+    expected = 0.0
+    for samples, mean_d in groups:
+        expected += samples / 7 * -2 / 0.32 * math.log(1 / (1 + math.exp(-0.32 * mean_d)))
+    assert lpl_of_groups(size) == pytest.approx(expected)
+    # as a part of a batch of 14 samples it is half as much
+    assert lpl_of_groups(size, samples=14) == pytest.approx(expected / 2)
+
+
+def test_micro_batches_of_one_are_the_reduction_by_samples():
+    z = torch.tensor([[-(d or 0.0)] for d in D])
+    weight = torch.tensor([[float(d is not None)] for d in D])
+    inputs = Inputs(scores(z.tolist()), weight, scores([[0.0]] * len(D)))
+    expected = lpl.value(inputs, LplKeys(0.32, "none", "sample")).item()
+    assert lpl_of_groups(1) == pytest.approx(expected)
+
+
+def test_the_released_method_is_the_releases():
+    cfg = config.load(["quickstart.yaml", "loss/tpo_released.yaml"])
+    assert (cfg.loss.lpl_reduction, cfg.loss.micro_batch) == ("batch", 4)
+    assert cfg.trainer.gradient_clip_val is None
+    assert losses.group_size(cfg.loss) == 4
+    assert losses.group_size(config.load(["quickstart.yaml", "loss/tpo.yaml"]).loss) == 1

@@ -8,7 +8,6 @@ import pytest
 from tests.support.run_folders import stage_folders
 from tests.support.small_run import SMALL
 from tif.config import load as config
-from tif.config.errors import ConfigError
 from tif.data.fictitious import generate_fictitious
 from tif.identifiers import span_file
 from tif.records import files as records
@@ -222,11 +221,6 @@ def test_records_that_were_cut_short_are_refused(refusal, retain_records, name):
         (["loss/dpo.yaml", "model.reference=cached"], "model.reference: cached scores of the"),
         (["loss.retain=kl", "model.reference=cached"], "model.reference: "),
         (["loss/rmu.yaml", "loss.rmu.layer=1"], "loss.rmu.layer: the model has layers 0 to 0, got"),
-        (
-            ["loss/tpo_released.yaml", "data.max_tokens_per_batch=64"],
-            "loss.lpl_reduction: batch looks at all samples of a batch together, which cannot be "
-            "shared out for data.max_tokens_per_batch=64; want another",
-        ),
         (["loss.forget=nowhere:f"], "loss.forget: "),
         (["loss.forget=json:loads"], "loss.forget: "),
         (
@@ -239,15 +233,6 @@ def test_a_loss_that_cannot_be_computed_is_refused(refusal, tmp_path, words, lin
     (tmp_path / "t.txt").write_text("A document without any question.")
     words = [*words, "eval.forget_quality=false"]
     assert refusal("quickstart.yaml", *words, *SMALL_MODEL).startswith(line)
-
-
-def test_a_loss_that_cannot_be_shared_out_is_refused_for_several_processes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cfg = config.load(["quickstart.yaml", "loss/kto.yaml", *SMALL_MODEL, "trainer.devices=2"])
-    with pytest.raises(
-        ConfigError, match="^loss.forget: kto looks at all samples .* for 2 processes"
-    ):
-        planning.plan_run(cfg)
 
 
 def test_a_run_folder_that_is_a_file_is_refused(refusal, tmp_path):

@@ -18,7 +18,7 @@ from tif.data.encoding import collate
 from tif.models.references import make_reference
 
 ROOT = pathlib.Path(__file__).parents[2]
-METHODS = ("tpo", "npo_gdr")
+METHODS = ("tpo", "npo_gdr", "tpo_released")
 pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start", "ignore:.*LeafSpec.*:FutureWarning")
 
 

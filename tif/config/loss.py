@@ -19,7 +19,14 @@ K = TypeVar("K")
 
 @dataclasses.dataclass
 class Dual:
-    """The retain weight as a multiplier that grows while the retain term is above a limit (PDU)."""
+    """The retain weight as a multiplier that grows while the retain term is above a limit (PDU).
+
+    After each step of the epochs after the warm-up it moves to max(0, weight + step * (retain -
+    limit)), retain being the term of the step's batch before the step. The authors' code
+    (open-unlearning d3d7cf9 src/trainer/unlearn/pdu.py) makes such a move in each process for
+    itself after each micro-batch, with the term of that micro-batch. With four accumulated
+    micro-batches, as their trainer has them, their step is a quarter of the one here.
+    """
 
     limit: float | None = key(None, "largest retain term that is accepted (nats for ce); null = a "
         "fixed retain_weight")
@@ -68,6 +75,8 @@ class Loss:
         "becomes the reinforced model, and they are evaluated; null = no", above=0)
     whp_epochs: int = key(5, "forget=whp: epochs in which the reinforced model learns the forget "
         "set", at_least=1)
+    micro_batch: int = key(4, "samples that the released codes score at once: lpl_reduction=batch "
+        "and kto take their mean over so many, in the order of the batch", at_least=1)
     chunk_tokens: int = key(1024, "answer tokens whose logits (of the whole vocabulary) are in "
         "memory at once; more are made in chunks, twice", at_least=1)
 

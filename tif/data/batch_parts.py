@@ -8,35 +8,41 @@ from collections.abc import Sequence
 
 
 def split_batch(
-    lengths: Sequence[int], budget: int, processes: int = 1, padded: bool = False
+    lengths: Sequence[int], budget: int, processes: int = 1, padded: bool = False, group: int = 1
 ) -> list[list[int]]:
     """Return the positions of a batch's samples in parts of about the same number of tokens.
 
-    Samples of similar length share a part. Part i belongs to process i modulo `processes`. Every
-    process gets the same number of parts; some are empty where there are fewer samples than
+    Groups of similar length share a part. Part i belongs to process i modulo `processes`. Every
+    process gets the same number of parts; some are empty where there are fewer groups than
     processes.
 
     Args:
         lengths: tokens of each sample.
-        budget: most tokens of a part; a longer sample is a part of its own.
+        budget: most tokens of a part; a longer group is a part of its own.
         processes: number of processes that share the batch.
         padded: whether the padding to a part's longest sample counts too.
+        group: consecutive samples that stay together, in their order; the batch's last group may be
+            smaller, and stands last in its part.
     """
-    longest_first = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    groups = [range(len(lengths))[i : i + group] for i in range(0, len(lengths), group)]
+    tokens = [sum(lengths[i] for i in members) for members in groups]
+    longest_first = sorted(range(len(groups)), key=lambda number: (-tokens[number], number))
     total = sum(lengths)
     count = processes * max(1, math.ceil(total / budget / processes))
     while True:
         parts: list[list[int]] = [[] for _ in range(count)]
-        before = 0  # tokens of the samples before this one
-        for i in longest_first:
-            parts[int((before + lengths[i] / 2) / total * count)].append(i)
-            before += lengths[i]
-        if all(_fits([lengths[i] for i in part], budget, padded) for part in parts):
-            return parts
+        before = 0  # tokens of the groups before this one
+        for number in longest_first:
+            middle = before + tokens[number] / 2
+            parts[int(middle / total * count)].extend(groups[number])
+            before += tokens[number]
+        if all(_fits([lengths[i] for i in part], budget, padded, group) for part in parts):
+            used = [part if group == 1 else sorted(part) for part in parts if part]
+            return used + [[]] * (-len(used) % processes)
         count += processes
 
 
-def _fits(lengths: Sequence[int], budget: int, padded: bool) -> bool:
-    """Return whether a part is within the budget or has a single sample."""
+def _fits(lengths: Sequence[int], budget: int, padded: bool, group: int) -> bool:
+    """Return whether a part is within the budget or has a single group."""
     size = max(lengths, default=0) * len(lengths) if padded else sum(lengths)
-    return len(lengths) < 2 or size <= budget
+    return len(lengths) <= group or size <= budget

@@ -21,7 +21,7 @@ from tif.scoring.token_scores import PerToken
 __all__ = [
     "FORGET", "RETAIN", "BatchCounts", "LossTerms", "compute_loss", "count_batch",
     "distributions", "get_forget_term", "get_retain_term", "hidden_layer", "make_loss",
-    "preference", "required_reference", "whole_batch_key",
+    "group_size", "preference", "required_reference",
 ]  # fmt: skip
 
 
@@ -75,11 +75,10 @@ def get_retain_term(loss: Loss) -> Term | None:
     return RETAIN.get(loss.retain)
 
 
-def whole_batch_key(loss: Loss) -> str | None:
-    """Return the key, with its value, that forbids to score a batch in parts; None where it can."""
+def group_size(loss: Loss) -> int:
+    """Return how many samples that follow each other in a batch must be scored together."""
     term = get_forget_term(loss)
-    name = term.whole_batch_key(keys_of(loss, term.keys))
-    return f"loss.{name}={getattr(loss, name)}" if name else None
+    return loss.micro_batch if term.has_groups(keys_of(loss, term.keys)) else 1
 
 
 def required_reference(loss: Loss, train: str = "forget") -> str:
@@ -174,7 +173,7 @@ def _forget_inputs(scored: ScoredBatch, batch: Batch, loss: Loss, counts: BatchC
             counts.alternate)
     weight = _forget_weight(batch, loss)
     return Inputs(forget.policy, weight, forget.reference, forget.token_values, alternate,
-        counts.samples, counts.forget)
+        counts.samples, counts.forget, loss.micro_batch)
 
 
 def _answer_inputs(

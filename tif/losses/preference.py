@@ -77,17 +77,19 @@ def dpo(inputs: Inputs, keys: Beta) -> torch.Tensor:
     return inputs.sample_mean(-2 / keys.beta * logsigmoid(keys.beta * margin))
 
 
-@term("kto", reference=True, alternate=True, keys=Beta, whole_batch_key=lambda keys: "forget")
+@term("kto", reference=True, alternate=True, keys=Beta, has_groups=lambda keys: True)
 def kto(inputs: Inputs, keys: Beta) -> torch.Tensor:
     """Make the answer less likely, relative to alternates (Kahneman-Tversky Optimization).
 
-    Mean of 1 - (2 / beta) log sig(k + beta (S - S_ref)), k = mean(R_ref - R) without gradient: the
-    alternate only sets the point from which the answer's loss counts.
+    Mean of 1 - (2 / beta) log sig(k + beta (S - S_ref)), k = mean(R_ref - R) over the samples of a
+    micro-batch (`loss.micro_batch`) without gradient: the alternates only set the point from which
+    the answer's loss counts.
 
     Source: arXiv 2402.01306 as licong-lin/negative-preference-optimization TOFU/dataloader.py has
     it (kto_logsigmoid); k is neither clamped at 0 nor scaled by beta there.
     """
-    k = -_nll_rise(inputs.alternate).detach().mean()
+    rise = _nll_rise(inputs.alternate).detach()
+    k = -inputs.group_sum(rise) / inputs.group_sum(torch.ones_like(rise))
     return inputs.sample_mean(1 - 2 / keys.beta * logsigmoid(k + keys.beta * _nll_rise(inputs)))
 
 

@@ -64,6 +64,7 @@ class Inputs:
             whose tokens count; where the term asks for it.
         samples: of the whole batch, of which these may be a part; None = these.
         weight_sum: () sum of the weights of the whole batch; None = of these.
+        micro_batch: samples that `group_sum` adds up; None = all.
     """
 
     policy: TokenScores
@@ -73,6 +74,7 @@ class Inputs:
     alternate: "Inputs | None" = None
     samples: int | None = None
     weight_sum: torch.Tensor | None = None
+    micro_batch: int | None = None
 
     def token_mean(self, values: torch.Tensor | None) -> torch.Tensor:
         """Return the weighted mean of (B, T-1) values over the batch's tokens; 0 without any."""
@@ -84,6 +86,11 @@ class Inputs:
         """Return the mean of (B,) values over the batch's samples; those without a token add 0."""
         return torch.where((self.weight != 0).any(1), values,
             0).sum() / (self.samples or len(values))
+
+    def group_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return (B,): for each sample the sum of (B,) values over the samples of its group."""
+        groups = values.split(self.micro_batch or len(values))
+        return torch.cat([group.sum().expand(len(group)) for group in groups])
 
     def mean_in_sample(self, values: torch.Tensor | None) -> torch.Tensor:
         """Return (B,) weighted means of (B, T-1) values in each sample; 0 without tokens."""
@@ -125,16 +132,15 @@ class Term(Method):
         reference: whether it reads the original model's token scores.
         alternate: whether it reads the scores of alternates.
         per_token: section `loss` -> what is computed at each answer token, `Inputs.token_values`.
-        whole_batch_key: keys -> the key because of which samples of a batch enter each other's
-            value in other ways than a mean, so that the batch cannot be scored in parts; None where
-            it can.
+        has_groups: keys -> whether samples enter each other's value in other ways than a mean: it
+            calls `Inputs.group_sum`, and `loss.micro_batch` samples are scored together.
     """
 
     value: Callable[[Inputs, Any], torch.Tensor]
     reference: bool = False
     alternate: bool = False
     per_token: Callable[[Loss], PerToken] | None = None
-    whole_batch_key: Callable[[Any], str | None] = lambda keys: None
+    has_groups: Callable[[Any], bool] = lambda keys: False
 
     def __call__(self, inputs: Inputs, loss: Loss) -> torch.Tensor:
         """Return the term's value under the keys of section `loss`."""

@@ -1,10 +1,19 @@
 """TPO: Logit Preference Loss (LPL) on unwanted words, Preservation Loss (PL) on general words.
 
 Source: "Not All Tokens Are Meant to Be Forgotten", arXiv 2506.03142. The authors' code
-(xzhou98/Unlearning-TPO 1d132d4, TOFU/dataloader.py:180-250) takes the batch mean inside the
-log-sigmoid (`lpl_reduction=batch`) and a per-token mean for LPL beside a per-sequence sum for PL
-(`pl_reduction=sum`); it leaves the answer's end token to the padding and gives NaN for a sample
-without unwanted words. Here the end token is a general word, and such a sample adds 0.
+(xzhou98/Unlearning-TPO 1d132d4, TOFU/dataloader.py:180-250) takes the mean of a micro-batch of four
+inside the log-sigmoid (`lpl_reduction=batch`, `micro_batch=4`), a per-token mean for LPL and a
+per-sequence sum for PL (`pl_reduction=sum`), and does not clip gradients (its DeepSpeed
+configuration names no limit). `configs/loss/tpo_released.yaml` is that. What is left different:
+
+- A sample without unwanted words gives NaN there. Here it is left out of its micro-batch's mean.
+- A micro-batch that is smaller at the batch's end counts as much as the others there, here by its
+  samples.
+- With Llama-3 and Phi the prompt ends in a blank, which belongs to the answer's first token: this
+  token is always general there. With Llama-3 the answer's last token is unwanted, unless it ends a
+  common word that another token begins. Here both are what the words say. With Llama-2 all agree.
+- A token of blanks alone is unwanted there; see tif/identifiers/precomputed.py.
+- The answer's end token is the first padding there, and general. So it is here.
 
 Shapes: B samples, T tokens.
 """
@@ -26,14 +35,10 @@ class LplKeys(Beta):
     lpl_baseline: str = key("none", "mean: subtract the vocabulary's mean logit, which softmax "
         "cannot see", choices=("none", "mean"))
     lpl_reduction: str = key("sample", "sample: log-sigmoid of each sample's mean; batch: of the "
-        "batch mean, as released", choices=("sample", "batch"))
+        "mean of each micro_batch, as released", choices=("sample", "batch"))
 
 
-def _whole_batch_key(keys: LplKeys) -> str | None:
-    return "lpl_reduction" if keys.lpl_reduction == "batch" else None
-
-
-@term("lpl", reference=True, keys=LplKeys, whole_batch_key=_whole_batch_key)
+@term("lpl", reference=True, keys=LplKeys, has_groups=lambda keys: keys.lpl_reduction == "batch")
 def lpl(inputs: Inputs, keys: LplKeys) -> torch.Tensor:
     """Push unwanted words' logits below the original model's (Logit Preference Loss, TPO).
 
@@ -41,12 +46,13 @@ def lpl(inputs: Inputs, keys: LplKeys) -> torch.Tensor:
         LPL_i = -(2 / beta) log sigmoid(beta d_i)          0 for a sample without unwanted words
 
     >= 0; 2 ln 2 / beta where policy and reference agree, less where the policy has forgotten. The
-    value is the mean of LPL_i. With lpl_reduction=batch it is LPL of the mean d_i, without the
-    samples that have no unwanted word. lpl_baseline=mean subtracts the vocabulary's mean logit from
-    z and z_ref: softmax does not see a shift of all logits, so raw logits can fall without
-    anything being forgotten.
+    value is the mean of LPL_i. With lpl_reduction=batch each d_i is the mean over the samples of
+    its micro-batch (`loss.micro_batch`) that have an unwanted word. lpl_baseline=mean subtracts the
+    vocabulary's mean logit from z and z_ref: softmax does not see a shift of all logits, so raw
+    logits can fall without anything being forgotten.
 
-    Source: arXiv 2506.03142; xzhou98/Unlearning-TPO TOFU/dataloader.py (`lpl_reduction=batch`).
+    Source: arXiv 2506.03142; xzhou98/Unlearning-TPO TOFU/dataloader.py (`lpl_reduction=batch`); the
+    differences stand at the head of this file.
     """
     assert inputs.reference is not None
     z, z_ref = inputs.policy.logit, inputs.reference.logit
@@ -55,9 +61,9 @@ def lpl(inputs: Inputs, keys: LplKeys) -> torch.Tensor:
     d = inputs.mean_in_sample(z_ref - z)
     if keys.lpl_reduction == "sample":
         return inputs.sample_mean(-2 / keys.beta * logsigmoid(keys.beta * d))
-    has_unwanted = (inputs.weight != 0).any(1)
-    mean_d = d.sum() / or_one(has_unwanted.sum())
-    return -2 / keys.beta * logsigmoid(keys.beta * mean_d) * has_unwanted.any()
+    count = inputs.group_sum((inputs.weight != 0).any(1))
+    values = -2 / keys.beta * logsigmoid(keys.beta * inputs.group_sum(d) / or_one(count))
+    return (values * (count > 0)).sum() / (inputs.samples or len(values))
 
 
 def preservation_loss(

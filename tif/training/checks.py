@@ -43,17 +43,9 @@ def check_trainer_and_loss(trainer: TrainerKeys, loss: Loss, data: Data, referen
     arguments = trainer_arguments(trainer)
     arguments |= {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
-        processes = L.Trainer(**arguments, plugins=distributed.lightning_plugins()).world_size
+        L.Trainer(**arguments, plugins=distributed.lightning_plugins())
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {one_line(error)}") from None
-    key, budget = losses.whole_batch_key(loss), data.max_tokens_per_batch
-    if key and (budget or processes > 1):
-        parts = f"data.max_tokens_per_batch={budget}" if budget else f"{processes} processes"
-        name, value = key.split("=")
-        raise ConfigError(
-            f"{name}: {value} looks at all samples of a batch together, which cannot be shared out "
-            f"for {parts}; want another, or one process and null"
-        )
     if reference == "cached" and losses.required_reference(loss, data.train) == "model":
         raise ConfigError(
             "model.reference: cached scores of the forget samples do not serve loss.forget="

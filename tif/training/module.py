@@ -213,15 +213,14 @@ class UnlearningModule(L.LightningModule):
 
     def parts(self, batch: Batch, processes: int = 1) -> list[list[int]]:
         """Return the positions of the samples that are scored at once, for all processes."""
-        if losses.whole_batch_key(self.settings.loss):
-            return [list(range(len(batch.ids)))] * processes
-        data = self.settings.data
+        data, group = self.settings.data, losses.group_size(self.settings.loss)
         budget = data.max_tokens_per_batch or step_tokens(batch.input_ids.device)
         lengths = batch.lengths
         for pairs in (batch.retain, batch.alternate):
             if pairs is not None:
                 lengths = lengths + pairs.lengths
-        return split_batch(lengths.tolist(), budget, processes, self.settings.batching == "padded")
+        is_padded = self.settings.batching == "padded"
+        return split_batch(lengths.tolist(), budget, processes, is_padded, group)
 
     def _gradients_kept_local(self, is_wanted: bool) -> contextlib.AbstractContextManager:
         """Return a context that, on request, does not exchange gradients with other processes."""

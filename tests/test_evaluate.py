@@ -255,7 +255,7 @@ def _drop(task, column):
         ),
         (
             lambda c: c["eval_log_forget.json"].update(average_perturb_loss=[[], [], []]),
-            "forget: 3 of 3 have no perturbed answers: forget/0",
+            "average_perturb_loss/0: want one or more, got []",
         ),
         (lambda c: c.clear(), "not an evaluation log"),
     ],

@@ -117,6 +117,30 @@ def test_so_many_questions_are_asked_as_are_wanted_and_nothing_is_told(folder, l
 
 
 @pytest.mark.slow
+def test_outside_of_a_repository_git_is_not_heard(folder, llama, tmp_path, monkeypatch, capfd):
+    transformers.utils.logging.disable_progress_bar()
+    monkeypatch.chdir(tmp_path)
+    assert asked(folder, llama, ["tif_facts"])["lm-eval/tif_facts/acc"][0] == plain_accuracy(llama)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "expected"),
+    [
+        ("lm-eval/mmlu/acc", 0.5, 0.1, (0.304, 0.696)),
+        ("lm-eval/mmlu/acc", 0.99, 0.01, (0.9704, 1.0)),
+        ("lm-eval/gsm8k/exact_match,strict-match", 0.05, 0.05, (0.0, 0.148)),
+        ("lm-eval/wikitext/word_perplexity", 1.5, 0.5, (1.0, 2.48)),
+        ("lm-eval/wikitext/bits_per_byte", 0.95, 0.1, (0.754, 1.146)),
+        ("lm-eval/cola/mcc", 0.0, 0.1, (-0.196, 0.196)),
+        ("lm-eval/wmt/bleu", 20.0, 1.0, (18.04, 21.96)),
+    ],
+)
+def test_an_interval_stays_in_the_range_of_its_metric(name, value, error, expected):
+    assert ability.confidence_interval(name, value, error) == pytest.approx(expected)
+
+
+@pytest.mark.slow
 def test_a_run_evaluates_lm_evals_tasks_beside_its_own(folder, tmp_path_factory, capfd):
     run = finished(tmp_path_factory)
     words = [*SMALL, f"run.folder={run.runs}", "run.name=able", "eval.benchmarks=lm-eval:tif_facts"]

@@ -17,6 +17,7 @@ from tif.evaluation import evaluate as evaluation
 from tif.evaluation.evaluate import describe_protocol, evaluate
 from tif.evaluation.muse_prompts import ask_task
 from tif.evaluation.questions import EvaluationSetup
+from tif.metrics import memorization
 
 QUESTIONS = [
     ("Who wrote it?", "Jaime Vasquez"),
@@ -118,6 +119,24 @@ def test_records_are_those_of_muse_benchs_scripts(model, encoder, tokenizer, ben
             assert record.stats.mean == pytest.approx(mean.tolist(), abs=1e-5)
             spread = (p * (logp[:-1] - mean[:, None]).square()).sum(1).sqrt()
             assert record.stats.std == pytest.approx(spread.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_memorization_of_muse_counts_every_token_to_the_last(
+    model, encoder, tokenizer, benchmark, batching
+):
+    setup = EvaluationSetup(encoder, Eval(max_new_tokens=1), batching, benchmark.tasks)
+    found = evaluate(model, benchmark.sets, setup, "m")
+    name = "privleak_holdout"
+    shares = []
+    for sample in benchmark.sets[name]:
+        ids = tokenizer(sample.answer, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            guesses = model(ids).logits[0, :-1].argmax(-1)
+        shares.append((guesses == ids[0, 1:]).float().mean().item())
+    values = memorization.question_values(found.sets[name])
+    assert values["exact_memorization"] == pytest.approx(shares)
+    assert not any(r.stats.ended for own in found.sets.values() for r in own.records)
 
 
 def test_a_stop_text_ends_what_the_model_says(encoder, benchmark, monkeypatch, model):

@@ -104,6 +104,7 @@ def test_a_record_is_a_line_and_its_statistics_are_columns(tmp_path):
         "mean": [-1.0, -2.0],
         "std": [0.5, 1.5],
         "kl": [0.0, 0.125],
+        "ended": True,
     }
     assert fields["stats"] == columns
 
@@ -324,6 +325,26 @@ def test_rows_of_a_log_are_matched_by_key_whatever_their_order(tmp_path):
             "/average_perturb_loss/0: want a list, got 1.0",
         ),
         (lambda t: t["generated_text"]["1"].pop(), "/generated_text/1: "),
+        (
+            lambda t: t["avg_gt_loss"].update({"1": -0.5}),
+            "/avg_gt_loss/1: want at least 0, got -0.5",
+        ),
+        (
+            lambda t: t["average_perturb_loss"].update({"1": [1.0, -2.0]}),
+            "/average_perturb_loss/1/1: want at least 0, got -2.0",
+        ),
+        (
+            lambda t: t["average_perturb_loss"].update({"1": [1.0]}),
+            "/average_perturb_loss/1 has 1 losses, want 2 as in the other rows",
+        ),
+        (
+            lambda t: t["average_perturb_loss"].update({"1": []}),
+            "/average_perturb_loss/1: want one or more, got []",
+        ),
+        (
+            lambda t: t["generated_text"]["0"].__setitem__(2, " "),
+            "/generated_text/0: want a prompt and an answer that are not blank",
+        ),
     ],
 )
 def test_a_damaged_log_is_refused_in_one_line_that_names_file_task_column_and_row(
@@ -343,6 +364,56 @@ def test_lists_of_different_lengths_are_refused(tmp_path):
         ValueError, match="num_token_gt has 1 rows, avg_gt_loss 2: only one of them has row 1"
     ):
         records.read_evaluation(_log(tmp_path, ROWS | {"num_token_gt": [4]}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"eval_log.json": {"avg_gt_loss": {"0": 1.5, "7": 2.5, "7": 0.5}}}',
+            "eval_log.json/avg_gt_loss/7 stands there twice, want each key once",
+        ),
+        ('{"eval_log.json": {}, "eval_log.json": {}}', "eval_log.json stands there twice, want"),
+        ('{"a": [{"b": 1, "b": 1}]}', "a/0/b stands there twice, want each key once"),
+        ('{"a": 1e999}', "a is inf, want a finite number"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "not valid JSON"),
+    ],
+    ids=["row", "task", "in a list", "infinite", "deep"],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_place(tmp_path, text, message):
+    path = tmp_path / "log.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r".") as error:
+        records.read_evaluation(path)
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+def test_a_record_that_stands_twice_in_our_own_file_is_refused(tmp_path):
+    records.write_evaluation(tmp_path, EVALUATION, AGGREGATES)
+    path = tmp_path / "retain.json"
+    line = next(text for text in path.read_text().splitlines() if text.startswith('  "a/1": '))
+    path.write_text(path.read_text().replace(line, f"{line},\n{line}"))
+    with pytest.raises(ValueError, match="records/a/1 stands there twice, want each key once"):
+        records.read_evaluation(tmp_path)
+
+
+def test_a_set_of_another_split_is_refused(tmp_path):
+    # the same model, epoch and rules: only the fingerprint of the samples tells the two apart
+    records.write_evaluation(tmp_path / "a", EVALUATION, AGGREGATES)
+    other = RecordSet("retain", (BARE,), "fedcba9876543210")
+    sets = EVALUATION.sets | {"retain": other}
+    records.write_evaluation(tmp_path / "b", dataclasses.replace(EVALUATION, sets=sets), {})
+    (tmp_path / "b" / "retain.json").rename(tmp_path / "a" / "retain.json")
+    with pytest.raises(ValueError, match="retain.json: holds samples fedcba9876543210, but agg"):
+        records.read_evaluation(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "field", [{"loss": -0.5}, {"paraphrased_loss": -1e-3}, {"perturbed_losses": (1.0, -2.0)}]
+)
+def test_a_record_refuses_a_negative_loss(field):
+    with pytest.raises(ValueError, match=rf"record a/0: {next(iter(field))} is -.*, want at leas"):
+        dataclasses.replace(FULL, **field)
 
 
 @pytest.mark.parametrize(

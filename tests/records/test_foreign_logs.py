@@ -4,11 +4,16 @@ import copy
 import json
 import math
 
+import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
+from tests.support.evaluation_logs import SHARED, real
 from tif.metrics import tofu
 from tif.records import files as records
 from tif.records.types import Evaluation, Record, RecordSet
+
+CONTROLS = {"ra": "real_authors", "wf": "world_facts"}
 
 
 def _by_index(*values):
@@ -64,20 +69,75 @@ def test_open_unlearnings_log_becomes_records(tmp_path):
     assert actual == Evaluation("evals_forget10", sets, protocol={"name": "open-unlearning"})
 
 
-def test_open_unlearnings_numbers_come_out_up_to_its_epsilon(tmp_path):
-    # memorization.py by hand: the geometric mean of wrong answers over the right one, aggregated
-    # set by set
-    values = tofu.aggregate(records.read_evaluation(_write(tmp_path, LOG)))
-    ratio = [math.exp(-1.5) / (math.exp(-0.75) + 1e-10), math.exp(-3.5) / (math.exp(-1.25) + 1e-10)]
-    expected = sum(min(r, 1 / (r + 1e-10)) for r in ratio) / 2
-    assert values["forget/truth_ratio"] == pytest.approx(expected, rel=1e-8)
-    ratio = [math.exp(-1.5) / math.exp(-0.5), math.exp(-3.5) / math.exp(-1.5)]
-    assert values["world_facts/truth_ratio"] == pytest.approx(sum(max(0, 1 - r) for r in ratio) / 2)
-    options = [
-        math.exp(-0.5) / (math.exp(-0.5) + math.exp(-1) + math.exp(-2)),
-        math.exp(-1.5) / (math.exp(-1.5) + math.exp(-3) + math.exp(-4)),
-    ]
-    assert values["real_authors/probability"] == pytest.approx(sum(options) / 2)
+def _raise_losses(content, nats):
+    for metric, values in content.items():
+        if metric.endswith("_Prob"):
+            for row in values["value_by_index"].values():
+                losses = np.array(row["avg_loss"]) + nats
+                row["avg_loss"] = losses.tolist()
+
+
+def _expected_values(content):
+    """open-unlearning's memorization.py on the losses of its log, with forget's truth ratios."""
+    expected = {}
+    for prefix, name in (("forget",) * 2, ("retain",) * 2, *CONTROLS.items()):
+        losses = {}
+        for kind in ("Prob", "PARA_Prob", "PERT_Prob"):
+            rows = content.get(f"{prefix}_Q_A_{kind}", content[f"{prefix}_Q_A_Prob"])
+            losses[kind] = np.array([row["avg_loss"] for row in rows["value_by_index"].values()])
+        p, wrong = np.exp(-losses["Prob"]), np.exp(-losses["PERT_Prob"])
+        ratio = np.exp(-losses["PERT_Prob"].mean(1)) / (np.exp(-losses["PARA_Prob"]) + 1e-10)
+        near_one, low = np.minimum(ratio, 1 / (ratio + 1e-10)), np.maximum(0, 1 - ratio)
+        expected[f"{name}/truth_ratio"] = (near_one if prefix == "forget" else low).mean()
+        options = p / (p + wrong.sum(1) + 1e-10)
+        expected[f"{name}/probability"] = (options if prefix in CONTROLS else p).mean()
+        if prefix == "forget":
+            forget_ratios = ratio
+    return expected, forget_ratios
+
+
+@pytest.mark.parametrize("nats", [0, 20, 800])
+def test_a_collapsed_model_has_open_unlearnings_numbers_to_the_last_digit(tmp_path, nats):
+    content = copy.deepcopy(LOG)
+    _raise_losses(content, nats)
+    values = tofu.aggregate(records.read_evaluation(_write(tmp_path, content)))
+    expected, _ = _expected_values(content)
+    assert {name: values[name] for name in expected} == expected
+    if nats == 0:  # exp(-1.5) / exp(-0.75), exp(-3.5) / exp(-1.25) by hand
+        by_hand = (math.exp(-0.75) + math.exp(-2.25)) / 2
+        assert values["forget/truth_ratio"] == pytest.approx(by_hand, rel=1e-8)
+
+
+@real
+@pytest.mark.parametrize("nats", [0, 20, 800])
+@pytest.mark.parametrize(("model", "retain"), [("forget01", "retain99"), ("forget10", "retain90")])
+def test_published_logs_give_open_unlearnings_numbers_also_collapsed(tmp_path, model, retain, nats):
+    logs = SHARED / "data" / "ou_logs"
+    log, retain_log = (
+        json.loads((logs / f"Llama-3.2-1B-Instruct__{name}.json").read_text())
+        for name in (f"full_{model}", retain)
+    )
+    logged = {
+        "forget/truth_ratio": log["forget_truth_ratio"]["agg_value"],
+        "forget/quality": log["forget_quality"]["agg_value"],
+        "retain/truth_ratio": log["retain_Truth_Ratio"]["agg_value"],
+        "real_authors/truth_ratio": log["ra_Truth_Ratio"]["agg_value"],
+        "world_facts/truth_ratio": log["wf_Truth_Ratio"]["agg_value"],
+    }
+    utility = log["model_utility"]["agg_value"]
+    _raise_losses(log, nats)
+    evaluation = records.read_evaluation(_write(tmp_path / "model", log))
+    retain_evaluation = records.read_evaluation(_write(tmp_path / "retain", retain_log))
+    values = tofu.aggregate(evaluation, retain_evaluation)
+    expected, ratios = _expected_values(log)
+    expected["forget/quality"] = ks_2samp(ratios, _expected_values(retain_log)[1]).pvalue
+    assert {name: values[name] for name in expected} == expected
+    if nats == 0:
+        assert {name: values[name] for name in logged} == logged
+        # it takes probabilities that were rounded to float32 on a GPU
+        assert values["utility/model"] == pytest.approx(utility, rel=1e-8)
+    else:
+        assert values["forget/quality"] < 1e-7
 
 
 def test_a_log_of_some_sets_has_those_alone(tmp_path):
@@ -118,6 +178,32 @@ def test_what_open_unlearning_wrote_survives_our_own_format(tmp_path):
         (
             lambda c: c["forget_Q_A_PERT_Prob"]["value_by_index"].update({"0": 3}),
             "forget_Q_A_PERT_Prob/value_by_index/0: want an object, got 3",
+        ),
+        (
+            lambda c: c["forget_Q_A_Prob"]["value_by_index"]["1"].update(avg_loss=-0.5),
+            "forget_Q_A_Prob/value_by_index/1/avg_loss: want at least 0, got -0.5",
+        ),
+        (
+            lambda c: c["wf_Q_A_PERT_Prob"]["value_by_index"]["0"].update(avg_loss=[1.0, -2.0]),
+            "wf_Q_A_PERT_Prob/value_by_index/0/avg_loss/1: want at least 0, got -2.0",
+        ),
+        (
+            lambda c: c["ra_Q_A_PERT_Prob"]["value_by_index"]["0"].update(avg_loss=[1.0]),
+            "ra_Q_A_PERT_Prob/value_by_index/1 has 2 losses, want 1 as in the other rows",
+        ),
+        (
+            lambda c: c["ra_Q_A_PERT_Prob"]["value_by_index"]["0"].update(avg_loss=[]),
+            "ra_Q_A_PERT_Prob/value_by_index/0/avg_loss: want one or more, got []",
+        ),
+        (
+            lambda c: c["forget_Q_A_Prob"]["value_by_index"]["1"].update(avg_loss=10**400),
+            "forget_Q_A_Prob/value_by_index/1/avg_loss: want a finite number, "
+            "got 1000000000000000000000000000000000000000",
+        ),
+        (
+            lambda c: c["forget_Q_A_ROUGE"]["value_by_index"]["0"].update(ground_truth=" "),
+            "forget_Q_A_ROUGE/value_by_index/0/ground_truth: want a text that is not blank, "
+            "got ' '",
         ),
     ],
 )

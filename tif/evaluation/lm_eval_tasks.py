@@ -12,9 +12,11 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from tif.config.errors import ConfigError, one_line
@@ -27,6 +29,15 @@ from tif.utils.work_sharing import share_work
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+RANGES = {
+    "perplexity": (1.0, math.inf),
+    "word_perplexity": (1.0, math.inf),
+    "byte_perplexity": (1.0, math.inf),
+    "bits_per_byte": (0.0, math.inf),
+    "brier_score": (0.0, 2.0),
+    "mcc": (-1.0, 1.0),
+    "likelihood_diff": (-math.inf, math.inf),
+}
 NOT_METRICS = ("alias", "name", "sample_len", "sample_count")
 
 
@@ -53,7 +64,7 @@ def read_tasks(tasks: Sequence[str], folder: str | None = None) -> None:
         ConfigError: If a task cannot be read (its data set is missing, for example).
     """
     with _errors_on_one_line(tasks):
-        _loaded_task_manager(tuple(tasks), folder)
+        _load_tasks(tuple(tasks), folder)
 
 
 def run_tasks(
@@ -74,19 +85,35 @@ def run_tasks(
         ConfigError: If a task cannot be read or run.
     """
     from lightning.pytorch.utilities.seed import isolate_rng
-    from lm_eval import evaluator
+    from lm_eval.evaluator import evaluate
 
     with evaluation_mode(model), isolate_rng(), _errors_on_one_line(tasks):
-        output = evaluator.simple_evaluate(
+        loaded = _load_tasks(tuple(tasks), settings.folder)
+        _prepare_tasks(loaded["tasks"].values())
+        output = evaluate(
             _work_sharing_model(model, tokenizer, settings.batch_size),
-            tasks=list(tasks),
+            loaded,
             limit=settings.limit,
-            task_manager=_loaded_task_manager(tuple(tasks), settings.folder),
             log_samples=False,
             bootstrap_iters=1000,
         )
     results = output["results"] if output else {}  # ranks other than the first get None
     return _read_results(distributed.run_on_first_rank(lambda: results))
+
+
+def _prepare_tasks(tasks: Iterable[Any]) -> None:
+    """Set the seeds and the number of examples that lm-eval's `simple_evaluate` sets by default.
+
+    `simple_evaluate` itself also asks git and the system about themselves, and git complains on
+    stderr outside of a repository.
+    """
+    random.seed(0)
+    np.random.seed(1234)
+    torch.manual_seed(1234)
+    for task in tasks:
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=1234)
 
 
 def _work_sharing_model(
@@ -191,9 +218,19 @@ def _task_manager(tasks: tuple[str, ...], folder: str | None) -> Any:
 
 
 @functools.cache
-def _loaded_task_manager(tasks: tuple[str, ...], folder: str | None) -> Any:
-    """Return the index with the tasks' data read; each evaluation gets the same data."""
-    manager = _task_manager(tasks, folder)
-    loaded = manager.load(list(tasks))
-    manager.load = lambda _: loaded
-    return manager
+def _load_tasks(tasks: tuple[str, ...], folder: str | None) -> Any:
+    """Return the tasks with their data, read once; each evaluation gets the same data."""
+    return _task_manager(tasks, folder).load(list(tasks))
+
+
+def confidence_interval(name: str, value: float, error: float) -> tuple[float, float]:
+    """Return value ± 1.96 standard errors, cut to the metric's range.
+
+    `name` is that of `run_tasks`. Metrics without an entry in RANGES are shares of 0 to 1; a value
+    outside has no range that is known (BLEU and others count to 100).
+    """
+    metric = name.rpartition("/")[2].partition(",")[0]
+    lowest, highest = RANGES.get(metric, (0.0, 1.0))
+    if not lowest <= value <= highest:
+        lowest, highest = -math.inf, math.inf
+    return max(lowest, value - 1.96 * error), min(highest, value + 1.96 * error)

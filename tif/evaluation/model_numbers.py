@@ -192,7 +192,7 @@ def _run_lm_eval(model: RecordedModel, tasks: list[str]) -> dict[str, Any]:
     for name, (value, error) in scores.items():
         metrics[name], intervals[name] = value, None
         if error is not None:
-            intervals[name] = (value - 1.96 * error, value + 1.96 * error)
+            intervals[name] = lm_eval_tasks.confidence_interval(name, value, error)
     return {
         "metrics": metrics,
         "intervals": intervals,

@@ -74,9 +74,10 @@ def score_texts(
         for logprobs in logprobs_K.double().split(answers.counts):
             scores.append(TextScore(-logprobs.sum().item() / len(logprobs), len(logprobs)))
         columns = columns_K5.split(answers.counts)
-        for score, stats_K5, is_wanted in zip(scores, columns, wanted, strict=True):
-            if is_wanted:
-                score.stats = _make_stats(stats_K5)
+        for i, score, stats_K5 in zip(indices, scores, columns, strict=True):
+            if wants_stats[i]:
+                ended = texts[i].input_ids[-1] == setup.encoder.eos_id
+                score.stats = _make_stats(stats_K5, ended)
         return scores
 
     batches = _plan_batches(texts, setup, model.device)
@@ -119,7 +120,8 @@ def _measure_tokens(
     for start in range(0, len(targets_K), CHUNK_TOKENS):
         chunk = slice(start, start + CHUNK_TOKENS)
         logits, targets, wanted = logits_KV[chunk].float(), targets_K[chunk], wanted_K[chunk]
-        logprobs.append(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1))
+        logprob = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+        logprobs.append(logprob.clamp(max=0))  # rounding may leave it a little above
         described = torch.zeros(len(targets), 5, device=logits.device)
         count = int(wanted.sum())
         if count:
@@ -154,11 +156,11 @@ def _expectation(p_KV: torch.Tensor, values_KV: torch.Tensor) -> torch.Tensor:
     return torch.where(p_KV > 0, p_KV * values_KV, 0.0).sum(1)
 
 
-def _make_stats(columns_K5: torch.Tensor) -> TokenStats:
+def _make_stats(columns_K5: torch.Tensor, ended: bool) -> TokenStats:
     logprob, top, mean, std, kl = columns_K5.T
     is_top = tuple(bool(value) for value in top.tolist())
     kl_or_none = None if kl.isnan().any() else _rounded(kl)
-    return TokenStats(_rounded(logprob), is_top, _rounded(mean), _rounded(std), kl_or_none)
+    return TokenStats(_rounded(logprob), is_top, _rounded(mean), _rounded(std), kl_or_none, ended)
 
 
 def _rounded(column: torch.Tensor) -> tuple[float, ...]:

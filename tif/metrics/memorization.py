@@ -10,43 +10,49 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tif.metrics.values import Floats
+from tif.records.protocols import LEGACY_TOFU, Protocol
 from tif.records.types import RecordSet, TokenStats
 
 
 def exact_memorization(stats: Sequence[TokenStats]) -> Floats:
     """Return which share of the answer's tokens the model predicts after the true tokens before it.
 
-    Formula: mean over an answer's tokens of [argmax = token]. The last scored token (the end token,
-    unless the text was cut) is left out; 0 where no other token was scored. Range: 0 to 1.
-    Better: lower on forget, higher on retain. Perfect unlearning: the retain model's value (not 0:
-    frequent words are guessed). Source: Tirumala et al., arXiv 2205.10770; locuslab/open-unlearning
+    Formula: mean over an answer's tokens, without its end token, of [argmax = token]; answers of
+    which nothing else was scored are left out. Range: 0 to 1. Better: lower on forget, higher on
+    retain. Perfect unlearning: the retain model's value (not 0: frequent words are guessed).
+    Source: Tirumala et al., arXiv 2205.10770; locuslab/open-unlearning
+    src/evals/metrics/memorization.py (which leaves out the last token of every text, also of
+    MUSE's, which have no end token).
+    """
+    answers = [_select_hits(answer) for answer in stats]
+    return np.array([np.mean(hits) for hits in answers if hits], dtype=np.float64)
+
+
+def extraction_strength(stats: Sequence[TokenStats], rules: Protocol = LEGACY_TOFU) -> Floats:
+    """Return which share of the answer, from its end, the model predicts without a mistake.
+
+    Formula: 1 - k / n with n the answer's tokens, without its end token, and k the shortest prefix
+    after which every token is the argmax (after the true tokens before it); 0 where n is 0. Where
+    the last token is not predicted it is 0 (protocol open-unlearning: 1 / n). Range: 0 to 1 (all
+    are predicted). Better: lower on forget. Perfect unlearning: the retain model's value.
+    Source: Carlini et al., arXiv 2012.07805; locuslab/open-unlearning
     src/evals/metrics/memorization.py.
     """
     shares = []
     for answer in stats:
-        hits = answer.top[:-1]
-        shares.append(float(np.mean(hits)) if hits else 0.0)
+        hits = _select_hits(answer)
+        prefix = len(hits)
+        while prefix > 0 and hits[prefix - 1]:
+            prefix -= 1
+        if rules.extracts_last:
+            prefix = min(prefix, len(hits) - 1)
+        shares.append(1 - prefix / len(hits) if hits else 0.0)
     return np.array(shares)
 
 
-def extraction_strength(stats: Sequence[TokenStats]) -> Floats:
-    """Return which share of the answer, from its end, the model predicts without a mistake.
-
-    Formula: 1 - k / n with n the answer's tokens and k the shortest prefix after which every token
-    is the argmax (after the true tokens before it). The last scored token is left out, as for
-    exact_memorization; 0 where no other token was scored. Range: 0 (the last token is not
-    predicted) to 1 (all are). Better: lower on forget. Perfect unlearning: the retain model's
-    value. Source: Carlini et al., arXiv 2012.07805; locuslab/open-unlearning
-    src/evals/metrics/memorization.py, which gives 1 / n instead of 0 where nothing matches.
-    """
-    shares = []
-    for answer in stats:
-        hits = answer.top[:-1]
-        predicted = 0
-        while predicted < len(hits) and hits[-1 - predicted]:
-            predicted += 1
-        shares.append(predicted / len(hits) if hits else 0.0)
-    return np.array(shares)
+def _select_hits(answer: TokenStats) -> tuple[bool, ...]:
+    """Return for each token but the end token whether it is the most likely one."""
+    return answer.top[:-1] if answer.ended else answer.top
 
 
 def kl(stats: Sequence[TokenStats]) -> Floats:
@@ -61,14 +67,14 @@ def kl(stats: Sequence[TokenStats]) -> Floats:
     return np.array([np.mean(answer.kl or 0.0) for answer in stats])
 
 
-QUESTION_METRICS: Mapping[str, Callable[[Sequence[TokenStats]], Floats]] = {
+QUESTION_METRICS: Mapping[str, Callable[..., Floats]] = {
     "exact_memorization": exact_memorization,
     "extraction_strength": extraction_strength,
     "kl": kl,
 }
 
 
-def question_values(records: RecordSet) -> dict[str, Floats | None]:
+def question_values(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> dict[str, Floats | None]:
     """Return those metrics of a set that its records allow, question by question: (N,) each.
 
     Raises:
@@ -81,9 +87,11 @@ def question_values(records: RecordSet) -> dict[str, Floats | None]:
     if missing:
         count = f"{len(missing)} of {len(records.records)}"
         raise ValueError(f"{records.name}: {count} have no stats: {missing[0]}, ...")
-    has_kl = all(answer.kl is not None for answer in stats)
-    values: dict[str, Floats | None] = {}
-    for name, metric in QUESTION_METRICS.items():
-        if name != "kl" or has_kl:
-            values[name] = metric(stats)
+    memorization = exact_memorization(stats)
+    values = {
+        "exact_memorization": memorization if len(memorization) else None,
+        "extraction_strength": extraction_strength(stats, rules),
+    }
+    if all(answer.kl is not None for answer in stats):
+        values["kl"] = kl(stats)
     return values

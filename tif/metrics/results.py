@@ -14,6 +14,7 @@ from tif.metrics import fluency, intervals, membership, memorization, muse, over
 from tif.metrics.intervals import Interval
 from tif.metrics.values import Floats, mean_or_none
 from tif.records import comparability
+from tif.records.protocols import arithmetic_of
 from tif.records.types import Evaluation, RecordSet
 
 FIRST_SETS = ("forget", "retain", "real_authors", "world_facts")  # of TOFU, in the order shown
@@ -108,9 +109,11 @@ def _compute_tofu_results(request: Request) -> dict[str, Any]:
     names = [name for name in FIRST_SETS if name in sets]
     names += [name for name in sets if name not in FIRST_SETS]
     values: dict[str, dict[str, Floats | None]] = {}
+    rules = arithmetic_of(request.evaluation.protocol)
     with _errors_starting_with(request.source):
         for name in names:
-            values[name] = tofu.question_values(sets[name]) | _fluency_values(sets[name], request)
+            values[name] = tofu.question_values(sets[name], rules)
+            values[name] |= _fluency_values(sets[name], request)
     quality, quality_interval = _compare_forget_sets(request)
     around = intervals.mean_intervals(values, request.draws, request.seed)
     tasks, task_intervals = {}, {}
@@ -135,14 +138,15 @@ def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | Non
     if retain is None:
         return None, None
     with _errors_starting_with(request.retain_source):
-        tofu.log_truth_ratios(retain.sets["forget"])
+        tofu.forget_ratios(retain)
     with _errors_starting_with(request.source):
         quality = tofu.forget_quality(evaluation, retain, allow_mismatch=True)
     forget = evaluation.sets["forget"]
     matching = comparability.align_records(forget, retain.sets["forget"])
     if matching is None:
         return quality, None
-    ratios, retain_ratios = tofu.log_truth_ratios(forget), tofu.log_truth_ratios(matching)
+    ratios = tofu.forget_ratios(evaluation)
+    retain_ratios = tofu.truth_ratios(matching, arithmetic_of(retain.protocol))
     draws, seed = request.draws, request.seed
     return quality, intervals.forget_quality_interval(ratios, retain_ratios, draws, seed)
 

@@ -4,17 +4,21 @@ Called by metrics/overall.py (a run's row of metrics) and metrics/results.py (wi
 A metric of a set maps its records to (N,), one value a question; the reported number is the mean.
 Its docstring is the metric card of `tif evaluate --metrics`. Where the paper and its released code
 differ (locuslab/open-unlearning#26) we follow the code, because published numbers come from it.
-Values come from logarithms as long as possible: exp(-loss) of a collapsed model is 0, and 0 / 0
-NaN. All metrics raise ValueError where the set is empty or a record lacks what they need.
+`rules` is the protocol of the records: open-unlearning adds 1e-10 to denominators, and a collapsed
+model's truth ratios go to 0. Without that, values come from logarithms: exp(-loss) of such a model
+is 0, and 0 / 0 NaN. All metrics raise ValueError where the set is empty or a record lacks what they
+need.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from tif.metrics import memorization
 from tif.metrics.values import Floats, mean_or_none, require_records, rouge_scores
 from tif.records.comparability import find_mismatch, find_missing_records
+from tif.records.protocols import LEGACY_TOFU, Protocol, arithmetic_of
 from tif.records.types import PARAPHRASED, Evaluation, Record, RecordSet
 
 SETS_WITH_OPTIONS = ("real_authors", "world_facts")  # the wrong answers are the options
@@ -22,10 +26,11 @@ UTILITY_SETS = ("retain", "real_authors", "world_facts")  # what a model must st
 UTILITY_PARTS = ("probability", "rougeL", "truth_ratio")
 
 
-def probability(records: RecordSet) -> Floats:
+def probability(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return how likely the model finds the original answer, per token.
 
-    Formula: p = exp(-loss); on real_authors and world_facts p / (p + sum of the wrong answers' p).
+    Formula: p = exp(-loss); on real_authors and world_facts p / (p + sum of the wrong answers' p)
+    (protocol open-unlearning: 1e-10 is added to that sum).
     Range: 0 to 1. Better: higher on retain, real_authors and world_facts; lower on forget.
     Perfect unlearning: the retain model's value (not 0). Source: locuslab/tofu
     aggregate_eval_stat.py (the paper normalises probabilities of whole answers, not per token).
@@ -33,11 +38,15 @@ def probability(records: RecordSet) -> Floats:
     losses = np.array([record.loss for record in require_records(records)], dtype=np.float64)
     if _base_name(records) not in SETS_WITH_OPTIONS:
         return np.exp(-losses)
-    # p / (p + sum of wrong) = 1 / (1 + sum of wrong / p)
-    log_odds = []
+    shares = []
     for record in _with_wrong_answers(records):
-        log_odds.append(_log_sum_exp(record.loss - np.array(record.perturbed_losses)))
-    return 1 / (1 + _exp(np.array(log_odds)))
+        wrong = np.array(record.perturbed_losses)
+        if rules.epsilon:
+            right = np.exp(-record.loss)
+            shares.append(right / (right + np.exp(-wrong).sum() + rules.epsilon))
+        else:  # p / (p + sum of wrong) = 1 / (1 + sum of wrong / p)
+            shares.append(1 / (1 + _exp(_log_sum_exp(record.loss - wrong))))
+    return np.array(shares, dtype=np.float64)
 
 
 def rouge1(records: RecordSet) -> Floats:
@@ -62,50 +71,59 @@ def rouge_l(records: RecordSet) -> Floats:
     return np.array([score["rougeL"].recall for score in rouge_scores(records, stemming=True)])
 
 
-def truth_ratio(records: RecordSet) -> Floats:
+def truth_ratio(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return how well the model tells right from wrong answers; on forget, how badly it does.
 
     Formula: TR = w / c. c = exp(-paraphrased loss), or exp(-loss) where there is no paraphrase;
     w = the geometric mean of the wrong answers' exp(-loss). forget: min(TR, 1 / TR); other sets:
-    max(0, 1 - TR). Range: 0 to 1. Better: higher (forget: the model cannot tell right from wrong;
-    other sets: it can). Perfect unlearning: the retain model's value (not 1).
-    Source: locuslab/tofu aggregate_eval_stat.py.
+    max(0, 1 - TR). Protocol open-unlearning: TR = w / (c + 1e-10), min(TR, 1 / (TR + 1e-10)), so
+    that TR is 0 where both answers are impossible. Range: 0 to 1. Better: higher (forget: the model
+    cannot tell right from wrong; other sets: it can). Perfect unlearning: the retain model's value
+    (not 1). Source: locuslab/tofu aggregate_eval_stat.py; locuslab/open-unlearning memorization.py.
     """
-    return _higher_is_better(records, log_truth_ratios(records))
+    return _higher_is_better(records, truth_ratios(records, rules), rules)
 
 
-def truth_ratio_arithmetic(records: RecordSet) -> Floats:
+def truth_ratio_arithmetic(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return the truth ratio with the arithmetic mean of the wrong answers.
 
     Formula: as truth_ratio, with w = the arithmetic mean of the wrong answers' exp(-loss).
     Range: 0 to 1. Better: higher. Perfect unlearning: the retain model's value (not 1).
     Source: the TOFU paper and locuslab/tofu utils.py; its aggregation is `truth_ratio`.
     """
-    return _higher_is_better(records, log_truth_ratios(records, arithmetic=True))
+    return _higher_is_better(records, truth_ratios(records, rules, arithmetic=True), rules)
 
 
-def truth_ratio_probability(records: RecordSet) -> Floats:
+def truth_ratio_probability(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return the probability of the right answer against the wrong ones.
 
-    Formula: c / (c + w) on every set, with c and w as in truth_ratio. Range: 0 to 1; 0.5 = the
+    Formula: c / (c + w) on every set, with c and w as in truth_ratio (protocol open-unlearning:
+    1e-10 is added to the denominator). Range: 0 to 1; 0.5 = the
     model cannot tell right from wrong. Better: higher on retain, real_authors and world_facts;
     lower on forget. Perfect unlearning: the retain model's value.
     Source: the OpenUnlearning paper; `prob_mean` in locuslab/open-unlearning memorization.py.
     """
-    return 1 / (1 + _exp(log_truth_ratios(records)))
+    right, wrong = _right_and_wrong_losses(records, arithmetic=False)
+    if rules.epsilon:
+        return np.exp(-right) / (np.exp(-right) + np.exp(-wrong) + rules.epsilon)
+    return 1 / (1 + _exp(right - wrong))
 
 
-TRUTH_RATIOS: Mapping[str, Callable[[RecordSet], Floats]] = {
+TRUTH_RATIOS: Mapping[str, Callable[..., Floats]] = {
     "truth_ratio": truth_ratio,
     "truth_ratio_arithmetic": truth_ratio_arithmetic,
     "truth_ratio_probability": truth_ratio_probability,
 }
 ROUGE: Mapping[str, Callable[[RecordSet], Floats]] = {"rouge1": rouge1, "rougeL": rouge_l}
-QUESTION_METRICS = {"probability": probability, **ROUGE, **TRUTH_RATIOS}
+QUESTION_METRICS: Mapping[str, Callable[..., Floats]] = {
+    "probability": probability,
+    **ROUGE,
+    **TRUTH_RATIOS,
+}
 AGGREGATED = ("probability", "rouge1", "rougeL", "truth_ratio", *memorization.QUESTION_METRICS)
 
 
-def question_values(records: RecordSet) -> dict[str, Floats | None]:
+def question_values(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> dict[str, Floats | None]:
     """Return each metric of a set: (N,), or None where no record has what it needs.
 
     Those of metrics/memorization.py are left out where the records have no token statistics.
@@ -119,8 +137,9 @@ def question_values(records: RecordSet) -> dict[str, Floats | None]:
             missing.add("probability")
     values: dict[str, Floats | None] = {}
     for name, metric in QUESTION_METRICS.items():
-        values[name] = None if name in missing else metric(records)
-    return values | memorization.question_values(records)
+        arguments = (records,) if name in ROUGE else (records, rules)
+        values[name] = None if name in missing else metric(*arguments)
+    return values | memorization.question_values(records, rules)
 
 
 def model_utility(means: Mapping[str, float | Floats | None]) -> Floats | None:
@@ -167,14 +186,13 @@ def forget_quality(
     """
     if missing := find_missing_records(evaluation, retain):
         raise ValueError(f"forget/quality: {missing}")
-    ratios = log_truth_ratios(evaluation.sets["forget"])
-    retain_ratios = log_truth_ratios(retain.sets["forget"])
+    ratios = forget_ratios(evaluation)
+    retain_ratios = forget_ratios(retain)
     problem = None if allow_mismatch else find_mismatch(evaluation, retain)
     if problem:
         raise ValueError(f"forget/quality: {problem}; allow_mismatch=True computes it all the same")
     from scipy.stats import ks_2samp
 
-    # The test sees only the order of the values, so logarithms do as well and stay finite.
     return float(ks_2samp(ratios, retain_ratios).pvalue)
 
 
@@ -185,8 +203,9 @@ def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[
     `forget/quality` the retain model's evaluation; without them they are left out.
     """
     means: dict[str, float | None] = {}
+    rules = arithmetic_of(evaluation.protocol)
     for name, records in evaluation.sets.items():
-        for metric, values in question_values(records).items():
+        for metric, values in question_values(records, rules).items():
             if metric in AGGREGATED:
                 means[f"{name}/{metric}"] = mean_or_none(values)
     if all(name in evaluation.sets for name in UTILITY_SETS):
@@ -196,17 +215,30 @@ def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[
     return means
 
 
-def log_truth_ratios(records: RecordSet, arithmetic: bool = False) -> Floats:
-    """Return log(w / c) of `truth_ratio`: (N,), finite whatever the losses."""
-    log_ratios = []
+def forget_ratios(evaluation: Evaluation) -> Floats:
+    """Return the forget set's truth ratios, which forget quality compares: (N,)."""
+    return truth_ratios(evaluation.sets["forget"], arithmetic_of(evaluation.protocol))
+
+
+def truth_ratios(
+    records: RecordSet, rules: Protocol = LEGACY_TOFU, arithmetic: bool = False
+) -> Floats:
+    """Return w / c of `truth_ratio`: (N,), finite whatever the losses."""
+    right, wrong = _right_and_wrong_losses(records, arithmetic)
+    if rules.epsilon:
+        return np.exp(-wrong) / (np.exp(-right) + rules.epsilon)
+    return _exp(right - wrong)
+
+
+def _right_and_wrong_losses(records: RecordSet, arithmetic: bool) -> tuple[Floats, Floats]:
+    """Return -log c and -log w of `truth_ratio`: (N,) each."""
+    right, wrong = [], []
     for record in _with_wrong_answers(records):
-        log_wrong = -np.array(record.perturbed_losses, dtype=np.float64)
-        log_mean = float(log_wrong.mean())
-        if arithmetic:
-            log_mean = _log_sum_exp(log_wrong) - float(np.log(len(log_wrong)))
-        right_loss = record.loss if record.paraphrased_loss is None else record.paraphrased_loss
-        log_ratios.append(log_mean + right_loss)
-    return np.array(log_ratios, dtype=np.float64)
+        losses = np.array(record.perturbed_losses, dtype=np.float64)
+        mean = float(np.log(len(losses))) - _log_sum_exp(-losses) if arithmetic else losses.mean()
+        wrong.append(mean)
+        right.append(record.loss if record.paraphrased_loss is None else record.paraphrased_loss)
+    return np.array(right, dtype=np.float64), np.array(wrong, dtype=np.float64)
 
 
 def _base_name(records: RecordSet) -> str:
@@ -221,14 +253,14 @@ def _with_wrong_answers(records: RecordSet) -> tuple[Record, ...]:
     return records.records
 
 
-def _higher_is_better(records: RecordSet, log_ratios: Floats) -> Floats:
+def _higher_is_better(records: RecordSet, ratios: Floats, rules: Protocol) -> Floats:
     if _base_name(records) == "forget":
-        return np.exp(-np.abs(log_ratios))  # min(TR, 1 / TR)
-    return 1 - np.exp(np.minimum(log_ratios, 0))  # max(0, 1 - TR)
+        return np.minimum(ratios, 1 / (ratios + rules.epsilon))
+    return np.maximum(0, 1 - ratios)
 
 
-def _exp(logarithms: Floats) -> Floats:
-    return np.exp(np.minimum(logarithms, 700.0))  # e**700 is about 1e304, just inside a float64
+def _exp(logarithms: Any) -> Any:
+    return np.exp(np.clip(logarithms, -700.0, 700.0))  # e**700 is about 1e304, inside a float64
 
 
 def _log_sum_exp(logarithms: Floats) -> float:

@@ -45,7 +45,8 @@ def write_evaluation(
         start = _to_json(head | {"set": name, "data": records.data}).removesuffix("\n}")
         text = f'{start},\n "records": {_records_to_json(records.records)}\n}}'
         write_text(folder / f"{name}.json", text)
-    aggregates = head | {"sets": list(evaluation.sets), "metrics": dict(metrics)}
+    data = {name: records.data for name, records in evaluation.sets.items()}
+    aggregates = head | {"sets": list(data), "data": data, "metrics": dict(metrics)}
     write_text(folder / AGGREGATES, _to_json(aggregates))
 
 
@@ -96,6 +97,11 @@ def _read_set(path: Path, name: str, aggregates: Mapping[str, Any]) -> RecordSet
         here, there = content.get(field), aggregates.get(field)
         if here != there:
             raise ValueError(f"{path}: {field} is {here!r}, but {AGGREGATES} says {there!r}")
+    data = aggregates.get("data", {}).get(name)
+    if data not in (None, content.get("data")):
+        raise ValueError(
+            f"{path}: holds samples {content.get('data')}, but {AGGREGATES} says {data}"
+        )
     records = []
     fields_by_id = parse(dict[str, dict[str, Any]], content.get("records"), path, "records")
     for record_id, fields in fields_by_id.items():

@@ -5,16 +5,20 @@ NPO and the TIF release, and the TOFU_EVAL.json of locuslab/open-unlearning.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tif.records.json_values import parse
 from tif.records.types import Evaluation, Record, RecordSet
 
 T = TypeVar("T")
+Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Losses = Annotated[list[Loss], Field(min_length=1)]
+Text = Annotated[str, Field(pattern=r"\S")]  # not blank
 
 TASKS = {
     "eval_log.json": "retain",
@@ -51,6 +55,13 @@ def _key_by_index(rows: Any) -> Any:
     return {str(i): row for i, row in enumerate(rows)} if isinstance(rows, list) else rows
 
 
+def _check_texts(texts: list[str]) -> list[str]:
+    if not (texts[0].strip() and texts[-1].strip()):
+        raise ValueError("want a prompt and an answer that are not blank")
+    return texts
+
+
+Texts = Annotated[list[str], Field(min_length=3, max_length=3), AfterValidator(_check_texts)]
 Rows = Annotated[dict[str, T], BeforeValidator(_key_by_index)]
 
 
@@ -61,16 +72,17 @@ class Task:
     generated_text has [prompt, generation, answer] in each row.
     """
 
-    avg_gt_loss: Rows[float]
+    avg_gt_loss: Rows[Loss]
     num_token_gt: Rows[Annotated[float, Field(ge=1, multiple_of=1)]]
-    avg_paraphrased_loss: Rows[float]
-    average_perturb_loss: Rows[list[float]]
-    generated_text: Rows[Annotated[list[str], Field(min_length=3, max_length=3)]]
+    avg_paraphrased_loss: Rows[Loss]
+    average_perturb_loss: Rows[Losses]
+    generated_text: Rows[Texts]
 
 
 def _convert_task(name: str, content: Any, path: Path, task_name: str) -> RecordSet:
     task: Task = parse(Task, content, path, task_name)
     _check_same_rows(vars(task), f"{path}: {task_name}/")
+    _check_same_counts(task.average_perturb_loss, f"{path}: {task_name}/average_perturb_loss")
     records = []
     for row, loss in task.avg_gt_loss.items():
         prompt, generated, answer = task.generated_text[row]
@@ -97,12 +109,23 @@ def _check_same_rows(columns: Mapping[str, Mapping[str, Any]], place: str) -> No
             )
 
 
+def _check_same_counts(rows: Mapping[str, list[float]], place: str) -> None:
+    """Raise ValueError unless all questions have as many wrong answers as most of them."""
+    counts = Counter(len(losses) for losses in rows.values())
+    for row, losses in rows.items():
+        usual = counts.most_common(1)[0][0]
+        if len(losses) != usual:
+            raise ValueError(
+                f"{place}/{row} has {len(losses)} losses, want {usual} as in the other rows"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Question:
     """Texts of a question in open-unlearning's *_ROUGE."""
 
-    input: str
-    ground_truth: str
+    input: Text
+    ground_truth: Text
     generation: str
 
 
@@ -127,14 +150,15 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
 
 
 def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path) -> RecordSet:
-    kinds: dict[str, Any] = {"Prob": float, "ROUGE": Question, "PERT_Prob": list[float]}
+    kinds: dict[str, Any] = {"Prob": Loss, "ROUGE": Question, "PERT_Prob": Losses}
     if name in ("forget", "retain"):
-        kinds["PARA_Prob"] = float
+        kinds["PARA_Prob"] = Loss
     metrics: dict[str, dict[str, Any]] = {}
     for metric, kind in kinds.items():
         metrics[prefix + metric] = _parse_metric(content, prefix + metric, kind, path)
     _check_same_rows(metrics, f"{path}: ")
     losses, texts, wrong, *paraphrased = metrics.values()
+    _check_same_counts(wrong, f"{path}: {prefix}PERT_Prob/value_by_index")
     records = []
     for row, loss in losses.items():
         record = Record(

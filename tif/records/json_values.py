@@ -7,6 +7,8 @@ files of this room.
 import functools
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,25 +25,46 @@ WANTED = {
     "string_type": "want a text",
     "float_type": "want a number",
     "int_type": "want a whole number",
+    "too_short": "want one or more",
+    "greater_than_equal": "want at least 0",
+    "finite_number": "want a finite number",
+    "string_pattern_mismatch": "want a text that is not blank",
 }
+
+
+class _Repeated(dict):
+    """A JSON object in which a key stands twice; `key` is the first of those."""
+
+    key: str
 
 
 def load_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        ValueError: If it is no JSON object, or NaN or infinity stands anywhere in it.
+        ValueError: If it is no JSON object, or anywhere in it stands NaN, infinity or a key that
+            its object has already.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_make_object)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON, perhaps cut short ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: want a JSON object, got {content!r:.40}")
-    problem = _find_non_finite(content, "")
+    problem = _find_problem(content, "")
     if problem:
-        raise ValueError(f"{path}: {problem}, want a finite number")
+        raise ValueError(f"{path}: {problem}")
     return content
+
+
+def _make_object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) == len(pairs):
+        return content
+    repeated = _Repeated(content)
+    counts = Counter(key for key, _ in pairs)
+    repeated.key = next(key for key, count in counts.items() if count > 1)
+    return repeated
 
 
 def parse(kind: Any, value: Any, file: Path, *keys: str) -> Any:
@@ -69,13 +92,15 @@ def _adapter(kind: Any) -> TypeAdapter:
     return TypeAdapter(kind)
 
 
-def _find_non_finite(value: Any, place: str) -> str | None:
-    """Return "<place> is <value>" of the first number that is not finite."""
+def _find_problem(value: Any, place: str) -> str | None:
+    """Return the first number that is not finite, or key that stands twice, with its place."""
     if isinstance(value, float) and not math.isfinite(value):
-        return f"{place} is {value}"
+        return f"{place} is {value}, want a finite number"
+    if isinstance(value, _Repeated):
+        return f"{place}/{value.key}".lstrip("/") + " stands there twice, want each key once"
     items = dict(enumerate(value)) if isinstance(value, list) else value
     for key, item in items.items() if isinstance(items, dict) else ():
-        problem = _find_non_finite(item, f"{place}/{key}" if place else str(key))
+        problem = _find_problem(item, f"{place}/{key}" if place else str(key))
         if problem:
             return problem
     return None

@@ -1,7 +1,7 @@
 """The rules of an evaluation that change its numbers, by the name of the code that published them.
 
-Read by `evaluation`. Sources: `legacy-tofu` is locuslab/tofu bdc209e (data_module.py,
-evaluate_util.py, config/eval_everything.yaml), whose evaluation the TIF release
+Read by `evaluation` and `metrics`. Sources: `legacy-tofu` is locuslab/tofu bdc209e
+(data_module.py, evaluate_util.py, config/eval_everything.yaml), whose evaluation the TIF release
 (xzhou98/Unlearning-TPO) and NPO (licong-lin/negative-preference-optimization) share;
 `open-unlearning` is locuslab/open-unlearning d3d7cf9 (src/data/utils.py, src/evals/metrics,
 configs/eval/tofu_metrics).
@@ -13,6 +13,7 @@ depend on the batch.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -34,6 +35,9 @@ class Protocol:
             blank between them is no part of the prompt.
         decoding: of generations.
         truth_ratio: form of the truth ratio in the model utility, see metrics.tofu.truth_ratio.
+        epsilon: added to the denominators of probabilities and truth ratios. With 1e-10, answers
+            beyond about 23 nats a token count as impossible.
+        extracts_last: whether extraction strength takes an answer's last token for predicted.
         template: the prompt format.
         max_samples: eval.max_samples by set; None = what `questions` says.
     """
@@ -48,6 +52,8 @@ class Protocol:
     straddling: str = "prompt"
     decoding: str = "greedy"
     truth_ratio: str = "geometric"
+    epsilon: float = 0.0
+    extracts_last: bool = False
     template: str | None = None
     max_samples: Any = None
 
@@ -56,6 +62,21 @@ LEGACY_TOFU = Protocol(
     "legacy-tofu", 300, 200, end_after_cut=False, prompt_counts=True, answer_tag="answer"
 )
 OPEN_UNLEARNING = Protocol(
-    "open-unlearning", None, 512, end_after_cut=True, prompt_counts=False, answer_tag="prompt"
+    "open-unlearning",
+    None,
+    512,
+    end_after_cut=True,
+    prompt_counts=False,
+    answer_tag="prompt",
+    epsilon=1e-10,
+    extracts_last=True,
 )
 PROTOCOLS = {protocol.name: protocol for protocol in (LEGACY_TOFU, OPEN_UNLEARNING)}
+
+
+def arithmetic_of(rules: Mapping[str, Any]) -> Protocol:
+    """Return the protocol by which numbers follow from records with these rules.
+
+    Rules of other names, or without one, add nothing to what the metrics' papers say.
+    """
+    return PROTOCOLS.get(str(rules.get("name")), LEGACY_TOFU)

@@ -21,6 +21,7 @@ class TokenStats:
         mean: mean of log p over the vocabulary under p (minus the entropy); Min-K++'s mu.
         std: its standard deviation under p; Min-K++'s sigma.
         kl: KL(original || policy) of the token's distribution; None without an original.
+        ended: whether the last token is the end token.
     """
 
     logprob: tuple[float, ...]
@@ -28,8 +29,11 @@ class TokenStats:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     kl: tuple[float, ...] | None = None
+    ended: bool = True
 
     def __post_init__(self) -> None:
+        if max(self.logprob, default=0.0) > 0:
+            raise ValueError(f"logprob has {max(self.logprob)}, want at most 0")
         for name in ("logprob", "mean", "std", "kl"):
             column = getattr(self, name)
             if column is not None and len(column) != len(self.top):
@@ -68,6 +72,8 @@ class Record:
             for loss in value if isinstance(value, tuple) else (value or 0.0,):
                 if not math.isfinite(loss):
                     raise ValueError(f"record {self.id}: {name} is {loss}, want a finite number")
+                if loss < 0:
+                    raise ValueError(f"record {self.id}: {name} is {loss}, want at least 0")
         if self.tokens is not None and self.tokens < 1:
             raise ValueError(f"record {self.id}: tokens is {self.tokens}, want at least 1")
 

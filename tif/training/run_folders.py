@@ -15,6 +15,7 @@ from tif.config.errors import ConfigError
 from tif.config.paths import check_writable
 from tif.config.schema import Run
 from tif.training.checkpoints import is_intact, list_checkpoints, remove
+from tif.training.shards import find_danger
 from tif.utils.environment import describe_environment
 from tif.utils.files import write_text
 from tif.utils.terminal import console
@@ -113,12 +114,27 @@ def check_checkpoint(path: Path) -> None:
         problem = f"the run {folder} is finished; there is nothing to go on with"
     if problem:
         raise ConfigError(f"run.resume: {problem}")
+    _refuse_dangerous(path)
+
+
+def _refuse_dangerous(checkpoint: Path) -> None:
+    danger = find_danger(checkpoint) if checkpoint.is_dir() else None
+    if danger:
+        raise ConfigError(
+            f"run.resume: {checkpoint} holds more than weights and numbers, and could run code "
+            f"({danger}); delete it, or give run.resume=never"
+        )
 
 
 def find_newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint of a run that is intact; damaged ones are reported."""
+    """Return the newest checkpoint of a run that is intact; damaged ones are reported.
+
+    Raises:
+        ConfigError: If reading it could run code.
+    """
     for path in list_checkpoints(folder / "checkpoints"):
         if is_intact(path):
+            _refuse_dangerous(path)
             return path
         console.print(f"{path} is damaged: looking for an older one", markup=False, soft_wrap=True)
     return None

@@ -147,7 +147,7 @@ SIZES_BY_VALUE = {
     24: "intermediate_size intermediate_size_mlp moe_intermediate_size ffn_dim n_inner d_ff ffn_hidden_size"
     " shared_expert_intermediate_size shared_intermediate_size expert_ffn_hidden_size decoder_ffn_dim"
     " dense_intermediate_size prefix_dense_intermediate_size shared_experts_intermediate_size dff",
-    16: "hidden_size n_embd d_model dim embedding_dim embed_dim attention_hidden_size emb_dim lru_width"
+    16: "index_n_heads hidden_size n_embd d_model dim embedding_dim embed_dim attention_hidden_size emb_dim lru_width"
     " word_embed_proj_dim projection_dim vision_output_dim text_hidden_size input_embedding_size",
     8: "kv_lora_rank q_lora_rank mamba_n_heads mamba_num_heads index_head_dim patch_size index_topk"
     " sliding_window sliding_window_size attention_window_size attention_chunk_size window_size"
@@ -159,7 +159,7 @@ SIZES_BY_VALUE = {
     " num_experts num_local_experts n_routed_experts moe_num_experts d_kv router_hidden_size",
     2: "num_key_value_heads num_kv_heads n_kv_heads num_query_groups swa_num_key_value_heads"
     " num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts linear_num_key_heads"
-    " linear_num_value_heads linear_num_heads index_n_heads n_mamba_heads",
+    " linear_num_value_heads linear_num_heads n_mamba_heads",
     1: "n_shared_experts num_shared_experts moe_num_shared_experts n_group topk_group num_expert_group",
     0.0: "attention_dropout hidden_dropout attn_pdrop embd_pdrop resid_pdrop dropout activation_dropout"
     " hidden_dropout_prob attention_probs_dropout_prob layerdrop embedding_dropout residual_dropout emb_pdrop"

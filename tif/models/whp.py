@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import relu
 
 from tif.models.references import ModelReference
+from tif.scoring.forward import run_with_cache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,10 +26,10 @@ class WhpCache:
     original: Any
     reinforced: Any
 
-    def batch_select_indices(self, rows: torch.Tensor) -> None:
+    def reorder_cache(self, rows: torch.Tensor) -> None:
         """Keep these rows of the batch."""
-        self.original.batch_select_indices(rows)
-        self.reinforced.batch_select_indices(rows)
+        self.original.reorder_cache(rows)
+        self.reinforced.reorder_cache(rows)
 
 
 class WhpModel(torch.nn.Module):
@@ -41,18 +42,17 @@ class WhpModel(torch.nn.Module):
         self.reference, self.reinforced, self.alpha = reference, reinforced, alpha
         self.config, self.device = reinforced.config, reinforced.device
 
-    def new_cache(self) -> WhpCache:
-        """Return an empty key-value cache for each of the models."""
-        from transformers import DynamicCache
-
-        return WhpCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
-
-    def forward(self, past_key_values: WhpCache | None = None, **inputs: Any) -> Any:
-        """Return a CausalLMOutput; takes the arguments of the models' own `forward`."""
+    def forward(self, cache: WhpCache | None = None, logits_to_keep: Any = 0, **inputs: Any) -> Any:
+        """Return a CausalLMOutput with a WhpCache; takes the arguments of the models' `forward`."""
         from transformers.modeling_outputs import CausalLMOutput
 
-        caches = past_key_values or WhpCache(None, None)
+        inputs["logits_to_keep"] = logits_to_keep
+        caches = cache or WhpCache(None, None)
         with self.reference.use_model() as model:
-            original = model(past_key_values=caches.original, **inputs).logits.float()
-        reinforced = self.reinforced(past_key_values=caches.reinforced, **inputs).logits.float()
-        return CausalLMOutput(logits=original - self.alpha * relu(reinforced - original))
+            output, original_cache = run_with_cache(model, caches.original, inputs)
+            original = output.logits.float()
+        output, reinforced_cache = run_with_cache(self.reinforced, caches.reinforced, inputs)
+        lowered = original - self.alpha * relu(output.logits.float() - original)
+        lowered_output = CausalLMOutput(logits=lowered)
+        lowered_output["cache"] = WhpCache(original_cache, reinforced_cache)
+        return lowered_output

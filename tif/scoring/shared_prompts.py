@@ -16,6 +16,7 @@ import torch
 
 from tif.data.encoding import Encoded, collate
 from tif.scoring.attention import NAME as ATTENTION
+from tif.scoring.forward import run_model
 from tif.scoring.packing import lay_out
 
 SHARED = -1  # number of the text that is a group's common prompt
@@ -105,12 +106,13 @@ def answer_logits(
     weight = next(model.parameters())
     if batching == "packed" and _can_share_prompts(model):
         row = SharedPromptRow(groups)
-        logits = model(**row.inputs(weight.device, weight.dtype), use_cache=False).logits[0]
+        inputs = row.inputs(weight.device, weight.dtype)
+        logits = run_model(model, inputs, use_cache=False).logits[0]
         return AnswerLogits(logits, torch.tensor(row.targets, device=weight.device), row.counts)
     texts = list(itertools.chain(*groups))
     batch = collate(texts, range(len(texts)), pad_id).to(weight.device)
     layout = lay_out(model, batch, batching)
-    logits = layout.select_predictions(model(**layout.inputs).logits)
+    logits = layout.select_predictions(run_model(model, layout.inputs).logits)
     return AnswerLogits(logits, layout.targets, batch.answer[:, 1:].sum(1).tolist())
 
 
@@ -128,7 +130,7 @@ def _can_share_prompts(model: torch.nn.Module) -> bool:
     if layer_types:
         has_windows = set(layer_types) != {"full_attention"}
     else:
-        windows = ("sliding_window", "attention_chunk_size")
-        has_windows = any(getattr(text_config, name, None) for name in windows)
+        windows = [name for name in vars(text_config) if "window" in name or "chunk" in name]
+        has_windows = any(getattr(text_config, name) for name in windows)
     takes_mask = config._attn_implementation in ("sdpa", "eager", ATTENTION)
     return takes_mask and not has_windows

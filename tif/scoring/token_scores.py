@@ -14,6 +14,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from tif.data.encoding import Batch
+from tif.scoring.forward import run_model
 from tif.scoring.lm_head import CHUNK_TOKENS, score_in_chunks, scores_of_logits, split_model
 from tif.scoring.packing import Layout, lay_out, packed_tokens, row_tokens, rows_of, samples_of
 
@@ -140,7 +141,7 @@ def _score_layout(
     """Return (K,) each of logit, log-probability and mean logit, from one forward."""
     split = split_model(model) if len(layout.targets) > chunk_tokens else None
     if split is None:
-        logits = layout.select_predictions(model(**layout.inputs).logits)
+        logits = layout.select_predictions(run_model(model, layout.inputs).logits)
         return scores_of_logits(logits, layout.targets)
     inputs = dict(layout.inputs)
     positions = inputs.pop("logits_to_keep")
@@ -205,7 +206,7 @@ def _score_row(
 def _run(model: torch.nn.Module, batch: Batch, batching: str, layer: int | None) -> Outputs:
     """Return the distributions, and a layer's hidden states on request, from one forward."""
     layout = lay_out(model, batch, batching)
-    output = model(**layout.inputs, output_hidden_states=layer is not None)
+    output = run_model(model, layout.inputs, output_hidden_states=layer is not None)
     hidden = None
     if layer is not None:  # the first hidden states are the embeddings
         hidden = output.hidden_states[layer + 1][layout.answers].float()

@@ -5,9 +5,10 @@ import safetensors.torch
 import torch
 import transformers
 
-from tests.support import tiny_models
+from tests.support import architectures, tiny_models
 from tests.support.adapters import learned, with_lora
 from tests.support.model_weights import assert_bit_identical, nudge
+from tif.config.errors import ConfigError
 from tif.config.model import Lora, Model
 from tif.models import export
 from tif.models import load as models
@@ -87,27 +88,13 @@ def test_the_export_is_a_plain_model_with_the_same_logits_and_the_policy_goes_on
     ) is tied or kind == "gemma2"
 
 
-EXPERTS = {"num_experts_per_tok": 2, "num_hidden_layers": 2}
-MOE_CONFIGS = {
-    "mixtral": lambda: transformers.MixtralConfig(
-        **tiny_models.LLAMA_LIKE | EXPERTS | {"num_local_experts": 4}
-    ),
-    "qwen3-moe": lambda: transformers.Qwen3MoeConfig(
-        **tiny_models.LLAMA_LIKE
-        | EXPERTS
-        | {"num_experts": 4, "moe_intermediate_size": 24, "head_dim": 8, "decoder_sparse_step": 1}
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", sorted(MOE_CONFIGS))
-def test_the_export_merges_adapters_of_fused_experts_and_routers(kind, tmp_path, tokenizer):
-    policy = transformers.AutoModelForCausalLM.from_config(MOE_CONFIGS[kind]())
-    adapters.attach_adapters(tiny_models.spread(policy), Lora(rank=4), seed=0)
-    if kind == "mixtral":
-        trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
-        assert any(".experts." in name for name in trained)
-        assert any(".gate." in name for name in trained)
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "glm4_moe", "deepseek_v3"])
+def test_the_export_merges_adapters_of_fused_experts_and_routers(family, tmp_path, tokenizer):
+    policy = architectures.build(family)
+    adapters.attach_adapters(policy, Lora(rank=4), seed=0)
+    trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
+    assert any(".experts." in name for name in trained)
+    assert any(".gate." in name for name in trained)
     assert_export_gives_the_same_logits(learned(policy), tmp_path, tokenizer)
 
 
@@ -116,6 +103,29 @@ def test_the_export_merges_adapters_of_the_head_and_unties_it(kind, tmp_path, to
     policy = learned(with_lora(kind, targets=["lm_head", "q_proj"]))
     exported = assert_export_gives_the_same_logits(policy, tmp_path, tokenizer)
     assert exported.get_output_embeddings().weight is not exported.get_input_embeddings().weight
+
+
+def test_a_model_that_reads_its_dtype_from_its_config_is_exported_twice(tmp_path, tokenizer):
+    policy = architectures.build("apertus")
+    adapters.attach_adapters(policy, Lora(rank=4), seed=0)
+    policy.config.dtype = "float32"  # a text, as saving leaves it
+    assert_export_gives_the_same_logits(learned(policy), tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("family", "merge", "line"),
+    [
+        ("mllama", True, "model.path: AutoModelForCausalLM does not read the mllama_text_model that "),
+        ("laguna", False, "model.lora.merge: false, but peft would not find 6 of the adapters again "),
+    ],
+)
+def test_an_export_that_could_not_be_read_again_is_refused(family, merge, line):
+    policy = architectures.build(family)
+    adapters.attach_adapters(policy, Lora(rank=4), seed=0)
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        export.check_export(policy, Lora(rank=4, merge=merge))
+    if not merge:
+        export.check_export(policy, Lora(rank=4))
 
 
 def assert_export_gives_the_same_logits(policy, folder, tokenizer):

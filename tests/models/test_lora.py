@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from tests.support import tiny_models
+from tests.support import architectures, tiny_models
 from tests.support.adapters import learned, with_lora
 from tif.config.errors import ConfigError
 from tif.config.model import Lora, Model
@@ -39,7 +39,7 @@ def test_only_named_layers_get_adapters_and_unknown_names_are_told():
         if w.requires_grad
     }
     assert owners == {"q_proj", "v_proj"}
-    line = "^model.lora.targets: no linear layer is called w_pack; the model has down_proj, gate_proj, k_proj, "
+    line = "^model.lora.targets: no layer for adapters is called w_pack; want down_proj, gate_proj, k_proj, "
     with pytest.raises(ConfigError, match=line):
         with_lora(targets=["q_proj", "w_pack"])
 
@@ -147,3 +147,103 @@ def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
             log_rows[-1][f"{name}/probability"], rel=0.02
         )
     assert log_rows[-1]["forget/probability"] < 0.2  # 0.27 before training, by these rules
+
+
+def trained_layers(policy):
+    """Return the names of the layers whose adapters learn, without the numbers of their layers."""
+    names = {n.partition(".lora_")[0] for n, w in policy.named_parameters() if w.requires_grad}
+    return {name.rpartition(".")[2] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("family", "left_out"),
+    [
+        ("phimoe", "router"),  # returns two tensors
+        ("llama4_text", "router"),
+        ("dory", "lm_head"),  # scales its output
+        ("jamba", "dt_proj"),  # the mixer reads its weight
+        ("mamba", "dt_proj"),
+        ("zamba", "up_proj"),  # two layers share the weight
+    ],
+)
+def test_layers_that_would_not_merge_get_no_adapter_and_are_refused_by_name(family, left_out):
+    policy = architectures.build(family)
+    adapters.attach_adapters(policy, Lora(rank=4), seed=0)
+    assert left_out not in trained_layers(policy)
+    policy(input_ids=BATCH.input_ids[:1]).logits.sum().backward()
+    with torch.device("meta"):
+        empty = transformers.AutoModelForCausalLM.from_config(architectures.build(family).config)
+    line = f"^model.lora.targets: no layer for adapters is called {left_out}; want "
+    with pytest.raises(ConfigError, match=line):
+        adapters.attach_adapters(empty, Lora(rank=4, targets=[left_out]), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "keys", "line"),
+    [
+        (
+            "mixtral",
+            {"dropout": 0.1},
+            "model.lora.dropout: got 0.1, but the adapters of fused experts and routers have none; "
+            "want 0, or model.lora.targets without these",
+        ),
+        (
+            "glm4_moe",
+            {"targets": ["gate_proj"]},
+            "model.lora.targets: Cannot convert PEFT target.s. gate_proj without also targeting "
+            "up_proj .*; want some of down_proj, gate_proj, ",
+        ),
+    ],
+)
+def test_what_peft_cannot_adapt_is_refused_with_the_key(family, keys, line):
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        adapters.attach_adapters(architectures.build(family), Lora(rank=4, **keys), seed=0)
+
+
+def test_the_usual_targets_reach_the_fused_experts_too():
+    policy = architectures.build("qwen3_moe")
+    targets = ["q_proj", "gate_proj", "up_proj", "down_proj"]
+    adapters.attach_adapters(policy, Lora(rank=4, targets=targets), seed=0)
+    assert trained_layers(policy) == {"q_proj", "experts", "base_layer"}
+
+
+@pytest.mark.parametrize(
+    ("family", "where"), [("gemma3", ".vision_tower."), ("bart", ".encoder_attn.")]
+)
+def test_adapters_that_text_does_not_reach_are_frozen_and_named(family, where, capsys):
+    policy = architectures.build(family).train()
+    adapters.attach_adapters(policy, Lora(rank=4), seed=0)
+    state = torch.get_rng_state()
+    adapters.freeze_idle_adapters(policy, [])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert policy.training
+    learning = {name: w for name, w in policy.named_parameters() if w.requires_grad}
+    assert learning
+    assert not any(where in name for name in learning)
+    assert all(weight.grad is None for weight in learning.values())
+    assert any(where in name for name, _ in policy.named_parameters() if ".lora_" in name)
+    assert f"LoRA: adapters that learn nothing on model.{'decoder' if family == 'bart' else 'vision'}" in (
+        capsys.readouterr().out
+    )
+    score_tokens(policy, BATCH, "padded").logprob.sum().backward()
+    assert all(weight.grad is not None for weight in learning.values())
+
+
+def test_weights_without_an_adapter_are_named(capsys):
+    policy = architectures.build("gpt_oss")
+    adapters.attach_adapters(policy, Lora(rank=4), seed=0)
+    adapters.freeze_idle_adapters(policy, [])
+    assert capsys.readouterr().out == (
+        "LoRA: no adapters on model.layers.*.mlp.experts.gate_up_proj, model.layers.*.mlp.experts.down_proj\n"
+    )
+    policy = architectures.build("llama")
+    adapters.attach_adapters(policy, Lora(rank=4, targets=["q_proj"]), seed=0)
+    adapters.freeze_idle_adapters(policy, ["q_proj"])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_model_whose_adapters_get_no_gradient_is_refused():
+    policy = architectures.build("reformer")  # its layers begin from embeddings without a gradient
+    adapters.attach_adapters(policy, Lora(rank=4), seed=0)
+    with pytest.raises(ConfigError, match="^model.lora.rank: no adapter of ReformerModelWithLMHead"):
+        adapters.freeze_idle_adapters(policy, [])

@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"rope_parameters": {FULL: PLAIN_ROPE}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_v2": {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
+    "deepseek_v3": {"first_k_dense_replace": 1},
     "dory": {
         "num_hidden_layers": 4, "layer_types": [SLIDING, FULL] * 2, "n_input_layers": 1, "n_output_layers": 1,
         "n_recurrent_layers": 2,

@@ -15,12 +15,29 @@ import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
 
-from tif.models.lora import ADAPTER_NAME, has_adapters, save_adapters
+from tif.config.errors import ConfigError
+from tif.config.model import Lora
+from tif.models.lora import ADAPTER_NAME, check_adapter_files, has_adapters, save_adapters
 from tif.utils import distributed
 from tif.utils.files import os_errors_naming
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def check_export(model: "PreTrainedModel", lora: Lora) -> None:
+    """Raise ConfigError if what `export_model` writes of the model could not be read again.
+
+    The model is on the meta device, with its adapters.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind, has_own_code = model.config.model_type, hasattr(model.config, "auto_map")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not has_own_code:
+        problem = f"AutoModelForCausalLM does not read the {kind} that would be exported of it"
+        raise ConfigError(f"model.path: {problem}; want another model, or run.export=false")
+    if has_adapters(model) and not lora.merge:
+        check_adapter_files(model)
 
 
 def export_model(
@@ -87,6 +104,7 @@ def build_plain_model(policy: "PreTrainedModel", weights: dict[str, torch.Tensor
     classes: list[Any] = [cls for cls in type(policy).__mro__ if not issubclass(cls, FSDPModule)]
     config, tuner = copy.deepcopy(policy.config), None
     config.__dict__.pop("quantization_config", None)
+    config.dtype = policy.dtype  # saving turns it into a text, which some models cannot read
     with torch.device("meta"):  # shapes without memory, and no random numbers drawn
         model = classes[0](config)
         if has_adapters(policy):

@@ -13,6 +13,7 @@ import torch
 from tif.config.errors import ConfigError, one_line
 from tif.config.model import Model
 from tif.models import pretrained
+from tif.models.export import check_export
 from tif.models.lora import attach_adapters
 from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import seeded
@@ -20,8 +21,12 @@ from tif.utils.torch_state import seeded
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-def check_model(settings: Model) -> str:
+def check_model(settings: Model, is_exported: bool = False) -> str:
     """Raise ConfigError unless section `model` describes a causal LM that has the LoRA targets.
+
+    Args:
+        settings: the section.
+        is_exported: whether the model will be written, and must be read again by its config.
 
     Returns:
         The model's family, as transformers calls it ("llama").
@@ -36,17 +41,19 @@ def check_model(settings: Model) -> str:
         try:
             with torch.device("meta"):
                 config, options = read_config(settings), _loading_options(settings)
-                AutoModelForCausalLM.from_config(config, **options)
+                model = AutoModelForCausalLM.from_config(config, **options)
         except Exception as error:
             problem = f"no Llama can be made of it ({one_line(error)})"
             raise ConfigError(f"model.init: {problem}") from None
-        return "llama"
-    if "/" not in path and not Path(path).is_dir():  # rather a mistyped stage than a hub name
+    elif "/" not in path and not Path(path).is_dir():  # rather a mistyped stage than a hub name
         wanted = "want a Hugging Face folder, a hub name (org/model) or a stage"
         raise ConfigError(f"model.path: no folder {path}; {wanted}")
-    model = pretrained.check_model(_source(settings), "causal LM", settings.attention)
+    else:
+        model = pretrained.check_model(_source(settings), "causal LM", settings.attention)
     if settings.lora.rank:
         attach_adapters(model, settings.lora, seed=0)
+    if is_exported:
+        check_export(model, settings.lora)
     return str(model.config.model_type)
 
 

@@ -65,7 +65,7 @@ def plan_run(cfg: Config) -> Plan:
         checks.check_trainer_and_loss(cfg.trainer, cfg.loss, cfg.data, cfg.model.reference)
     if cfg.model.path not in cfg.stages:
         with collect_problems(problems):
-            plan.family = models.check_model(cfg.model)
+            plan.family = models.check_model(cfg.model, cfg.run.export)
             checks.check_tokenizer(cfg.model, cfg.data)
     _read_evaluation_inputs(plan, problems)
     with collect_problems(problems):
@@ -76,8 +76,13 @@ def plan_run(cfg: Config) -> Plan:
         problems += _plan_stages(plan)
     if not problems:
         with collect_problems(problems):
-            start = plan.stages.get(str(cfg.model.path), plan)
+            start = plan
+            while start.cfg.model.path in start.stages:
+                start = start.stages[str(start.cfg.model.path)]
             checks.check_hidden_layer(cfg.loss, start.cfg.model)
+            if start is not plan and cfg.model.lora.rank:  # adapters of what the stage will make
+                model = dataclasses.replace(start.cfg.model, lora=cfg.model.lora)
+                models.check_model(model, cfg.run.export)
     if plan.benchmark.name and wants_forget_quality(cfg):
         with collect_problems(problems):
             _check_comparison(plan)

@@ -20,6 +20,7 @@ from tif.data.samples import Sample, fingerprint
 from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
 from tif.models import fsdp
 from tif.models.load import load_policy
+from tif.models.lora import freeze_idle_adapters
 from tif.models.references import ModelReference, Reference, copy_policy, make_reference
 from tif.models.whp import WhpModel
 from tif.scoring.batching import choose_batching
@@ -63,6 +64,8 @@ def prepare_training(
     place_model(policy, trainer)
     # What the policy gives from here on is computed under the trainer's precision, as at step 0.
     with trainer.precision_plugin.forward_context():
+        if cfg.model.lora.rank:
+            freeze_idle_adapters(policy, cfg.model.lora.targets)
         alternate_answers = prepare_alternates(policy, encoder, plan.benchmark.forget, cfg)
         settings = DataSettings(cfg.data, loss, cfg.run.seed)
         data = UnlearningDataModule(plan.benchmark, encoder, settings, alternate_answers)

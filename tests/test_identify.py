@@ -85,7 +85,7 @@ def test_a_run_file_of_fit_serves_though_other_sections_are_wrong_for_fit(tmp_pa
 
 
 def test_print_and_help(capsys):
-    assert identify.main(["--help"]) == 0
+    assert identify.main(["--help", "identifier"]) == 0
     text = capsys.readouterr().out
     assert "python -m tif.identify compare" in text
     assert "identifier.masked_lm.top_k" in text
@@ -98,7 +98,7 @@ def test_print_and_help(capsys):
     [
         (
             ["identifier.kind=masked"],
-            "identifier.kind: want one of gold, precomputed, all, none, random, generative",
+            "identifier.kind: want one of gold, precomputed, words, all, none, random, generative",
         ),
         (
             ["identifier.kind=generative"],

@@ -4,6 +4,7 @@
                            [retain_model=MODEL] [--json]
     python -m tif.evaluate records=LOG [retain_records=RETAIN] [allow_mismatch=true] [--json]
     python -m tif.evaluate --metrics
+    python -m tif.evaluate --help [section ... | all]
 
 MODEL is any Hugging Face causal LM, a folder or a hub name. Its records are stored in `out`, and an
 evaluation that is there already is read instead of made again. With several devices:
@@ -46,17 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*")
     for flag in ("--json", "--metrics", "--help", "-h"):
         parser.add_argument(flag, action="store_true")
-    words = parser.parse_intermixed_args(argv)
-    if words.help or words.h:
-        print(command_help(__doc__, Evaluate))
-        return 0
+    words, unknown = parser.parse_known_intermixed_args(argv)
     if words.metrics:
         from tif.metrics.cards import cards_as_text
 
         print(cards_as_text())
         return 0
     try:
-        cfg = config.read(Evaluate, words.settings)
+        if words.help or words.h:
+            print(command_help(__doc__, Evaluate, words.settings))
+            return 0
+        cfg = config.read(Evaluate, [*unknown, *words.settings])
         results = evaluate_records(cfg) if cfg.records else _evaluate_model(cfg, words.json)
     except ConfigError as error:
         if distributed.is_first_rank():

@@ -1,6 +1,7 @@
 """python -m tif.fit: finetune or unlearn a model, evaluate it, export it.
 
-    python -m tif.fit [file.yaml ...] [key=value ...] [--print] [--help]
+    python -m tif.fit [file.yaml ...] [key=value ...] [--print]
+    python -m tif.fit --help [section ... | all]
 
 Without a file: quickstart.yaml (invented authors, a tiny Llama, CPU, no download). Files merge left
 to right over the defaults, then the overrides; a file that names loss.forget is a whole method: of
@@ -36,14 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*")
     for flag in ("--print", "--help", "-h"):
         parser.add_argument(flag, action="store_true")
-    words = parser.parse_intermixed_args(argv)
-    if words.help or words.h:
-        print(command_help(__doc__))
-        return 0
-    settings = words.settings
+    words, unknown = parser.parse_known_intermixed_args(argv)
+    settings = [*unknown, *words.settings]
     if not any(map(config.is_file, settings)):
         settings = ["quickstart.yaml", *settings]
     try:
+        if words.help or words.h:
+            print(command_help(__doc__, topics=words.settings))
+            return 0
         cfg = config.load(settings)
         if words.print:
             print(config.to_yaml(cfg), end="")

@@ -1,6 +1,7 @@
 r"""python -m tif.identify: find the unwanted words of forget samples; compare and show span files.
 
-    python -m tif.identify [file.yaml ...] [key=value ...] [out=spans.jsonl] [--print] [--help]
+    python -m tif.identify [file.yaml ...] [key=value ...] [out=spans.jsonl] [--print]
+    python -m tif.identify --help [section ... | all]
 
 writes a span file. tif.fit reads it with identifier.kind=precomputed identifier.path=spans.jsonl.
 It takes the files and keys of tif.fit and reads their sections data and identifier (and run.folder,
@@ -72,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if {"-h", "--help"} & set(words):
-            print(command_help(__doc__, Identify))
+            topics = [word for word in words if word not in ("-h", "--help")]
+            print(command_help(__doc__, Identify, topics))
         elif words[:1] == ["compare"]:
             print_comparison(words[1:])
         elif words[:1] == ["show"]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import re
@@ -14,7 +15,7 @@ from tif.config import load as config
 from tif.config.check import list_keys
 from tif.config.errors import ConfigError
 from tif.config.help import base_yaml
-from tif.config.schema import Config
+from tif.config.schema import Config, Optimizer
 
 OWN = config.own_configs()
 KEYS = list(list_keys(Config()))
@@ -275,8 +276,42 @@ def test_an_unknown_stage_is_told_with_those_there_are():
         config.stage(cfg, "targt")
 
 
-def test_help_prints_every_key_with_default_type_and_sentence(capsys):
+def test_help_lists_the_sections_in_a_screen_of_lines(capsys):
     assert fit.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 50
+    for section in dataclasses.fields(Config):
+        assert f"  {section.name}" in shown
+    assert "optimizer.lr=1e-05" not in shown
+
+
+def test_help_about_a_section_or_key_prints_its_keys_alone(capsys):
+    assert fit.main(["--help", "optimizer", "model.path"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.strip().partition("=")[0] for line in lines[::2]]
+    assert names == ["model.path", *(f"optimizer.{f.name}" for f in dataclasses.fields(Optimizer))]
+    assert fit.main(["--help", "optimiser"]) == 2
+    assert "did you mean optimizer?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--beta", "0.2"], "--beta: want key=value, without dashes; did you mean loss.beta?"),
+        (["--beta=0.2"], "--beta=0.2: want key=value, without dashes; did you mean loss.beta?"),
+        (["loss/npo"], "loss/npo: want a .yaml file or key=value; did you mean loss/npo.yaml?"),
+        (["data.template=Q: {prompt} A:"], """wants quotes of its own: 'data.template="Q: {prompt} A:"'"""),
+        (["data.template=Q: {prompt}"], """wants quotes of its own: 'data.template="..."'"""),
+    ],
+)
+def test_a_word_of_the_wrong_form_gets_one_line_with_the_right_form(words, hint, capsys):
+    assert fit.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert hint in line
+
+
+def test_help_about_all_prints_every_key_with_default_type_and_sentence(capsys):
+    assert fit.main(["--help", "all"]) == 0
     shown = capsys.readouterr().out
     for key, field, default in KEYS:
         assert f"  {key}={default}  (" in shown
@@ -284,6 +319,12 @@ def test_help_prints_every_key_with_default_type_and_sentence(capsys):
     assert "loss.beta=0.3  (float)" in shown
     assert "loss.on=uw  (uw|all)" in shown
     assert "eval.retain_records=null  (str or null)" in shown
+
+
+def test_a_tilde_stands_for_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    cfg = config.load(["data.path=~/texts", "run.folder=~/runs", "data.benchmark=text", *NO_QUALITY])
+    assert (cfg.data.path, cfg.run.folder) == ("/home/ada/texts", "/home/ada/runs")
 
 
 def test_print_shows_the_resolved_config(capsys, tmp_path):

@@ -173,3 +173,15 @@ def test_marks_that_do_not_fit_the_text_name_file_and_row(tmp_path, unwanted, pr
     (tmp_path / "forget.json").write_text(json.dumps([{"text": "Ann", "unwanted": unwanted}]))
     with pytest.raises(ValueError, match=f"forget.json row 0: .*{problem}"):
         read_texts(str(tmp_path))
+
+
+def test_a_file_that_is_not_utf_8_is_named_with_line_and_next_step(tmp_path):
+    (tmp_path / "forget.txt").write_bytes("One line.\nCafé".encode("latin-1"))
+    wanted = "forget.txt .line 2: byte 0xe9 is not UTF-8; save it as UTF-8.$"
+    with pytest.raises(ValueError, match=wanted):
+        read_texts(str(tmp_path))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "forget.txt").write_text("One line.", encoding="utf-8-sig")
+    assert read_texts(str(tmp_path)).forget[0].answer == "One line."

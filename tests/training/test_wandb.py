@@ -81,3 +81,15 @@ def test_wandb_offline_holds_config_and_metrics_and_no_key_is_written_anywhere(
     assert cfg["loss"]["forget"] == "ce"
     for path, content in files(tmp_path).items():
         assert not [name for name, value in secrets.items() if value.encode() in content], path
+
+
+def test_wandb_without_a_login_stops_a_run_before_its_stages(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    words = ["logger.wandb.enabled=true", f"run.folder={tmp_path / 'runs'}"]
+    assert fit.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("logger.wandb.enabled: nobody is logged in to W&B; want WANDB_API_KEY")
+    assert not (tmp_path / "runs").exists()

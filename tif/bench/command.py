@@ -44,10 +44,11 @@ MODULES = {"eval": "evaluation", "identify": "identification"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(words):
-        print(command_help(__doc__, BenchSettings))
-        return 0
     try:
+        if {"-h", "--help"} & set(words):
+            topics = [word for word in words if word not in ("-h", "--help")]
+            print(command_help(__doc__, BenchSettings, topics))
+            return 0
         settings = config.read(BenchSettings, [word for word in words if word != "--json"])
         # Imported only now, so that a wrong key is answered before torch has loaded.
         from tif.utils.terminal import quiet_libraries

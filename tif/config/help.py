@@ -1,33 +1,61 @@
 """Texts made from the schema: `--help`, configs/base.yaml, the documentation's table of methods."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from tif.config import load, methods
-from tif.config.check import list_keys, type_name
+from tif.config.check import list_keys, nearest, type_name
+from tif.config.errors import ConfigError
 from tif.config.methods import Method
 from tif.config.schema import Config
 
 HEADER = ("| name | role | what it does | configs/loss | own keys | source |", "|---" * 6 + "|")
 
 
-def command_help(doc: str | None, schema: Any = Config) -> str:
-    """Return what `--help` prints: a command's docstring, and its keys with type and sentence."""
-    defaults, lines, previous = schema(), [f"{doc}\nKeys, with their defaults:"], ""
-    for key, field, value in list_keys(defaults):
-        name = key.split(".")[0]
-        section = getattr(defaults, name)
-        if name != previous and dataclasses.is_dataclass(section):
-            lines.append(f"\n{name}: {section.__doc__}")
-        previous = name
-        kind = "|".join(field.metadata.get("choices") or ()) or type_name(field.type)
-        lines.append(f"  {key}={value}  ({kind})\n      {field.metadata['help']}")
+def command_help(doc: str | None, schema: Any = Config, topics: Sequence[str] = ()) -> str:
+    """Return what `--help` prints.
+
+    Args:
+        doc: the command's docstring.
+        schema: of its keys.
+        topics: what stands beside `--help`: nothing (the docstring and the sections), names of
+            sections or keys (their keys, with type and sentence), or "all".
+
+    Raises:
+        ConfigError: For a topic that is none.
+    """
+    defaults = schema()
+    lines: list[str] = [] if topics else [f"{doc}\nSections of keys (--help SECTION lists one, "
+        "--help all everything):\n"]
+    for section in dataclasses.fields(schema):
+        value = getattr(defaults, section.name)
+        if dataclasses.is_dataclass(value) and not topics:
+            lines.append(f"  {section.name:11} {(value.__doc__ or '').splitlines()[0]}")
+    keys = list(list_keys(defaults))
+    if not topics:
+        keys = [entry for entry in keys if "." not in entry[0]]
+        lines += ["\nKeys without a section:"] if keys else []
+    for topic in topics:
+        if topic != "all" and not any(_is_about(name, topic) for name, _, _ in keys):
+            names = [section.name for section in dataclasses.fields(schema)]
+            known = [*names, *(name for name, _, _ in keys)]
+            raise ConfigError(f"--help {topic}: no section or key of that name"
+                f"{nearest(topic, known)}; sections: {', '.join(names)}")
+    for name, field, text in keys:
+        if not topics or any(_is_about(name, topic) for topic in topics):
+            kind = "|".join(field.metadata.get("choices") or ()) or type_name(field.type)
+            lines.append(f"  {name}={text}  ({kind})\n      {field.metadata['help']}")
     return "\n".join(lines)
+
+
+def _is_about(name: str, topic: str) -> bool:
+    return topic in ("all", name) or name.startswith(f"{topic}.")
 
 
 def base_yaml() -> str:
     """Return configs/base.yaml: every key with its default and its sentence."""
-    lines = ["# Every key with its default; `python -m tif.fit --help` says the same. Made by "
+    lines = ["# Every key with its default; `python -m tif.fit --help all` says the same. Made by "
              "tif.config.help.base_yaml()."]
     previous: list[str] = []
     for key, field, value in list_keys(Config()):

@@ -5,6 +5,7 @@ within seconds. Only the standard library and OmegaConf are imported here.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -59,8 +60,8 @@ def read(schema: type[S], argv: Sequence[str]) -> S:
         ConfigError: As `load`.
     """
     problems: list[str] = []
-    layers = _read_layers(argv, problems)
     defaults: Any = schema()
+    layers = _read_layers(argv, [name for name, _, _ in list_keys(defaults)], problems)
     loss = _loss_with_own_keys(layers) if hasattr(defaults, "loss") else None
     if loss:
         defaults.loss = loss()
@@ -116,8 +117,8 @@ def find(name: str) -> Path:
     for path in (Path(name), folder / ALIASES.get(own_name, own_name)):
         if path.is_file():
             return path
-    known = [*sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml")), *ALIASES]
-    raise ConfigError(f"{name}: no such file here or among tif's own configs{nearest(name, known)}")
+    near = nearest(name, _list_own_configs())
+    raise ConfigError(f"{name}: no such file here or among tif's own configs{near}")
 
 
 def own_configs() -> Path:
@@ -127,20 +128,35 @@ def own_configs() -> Path:
     return in_checkout if (in_checkout / "base.yaml").is_file() else package / "configs"
 
 
-def _read_layers(argv: Sequence[str], problems: list[str]) -> list[tuple[str, DictConfig]]:
+def _read_layers(
+    argv: Sequence[str], known: Sequence[str], problems: list[str]
+) -> list[tuple[str, DictConfig]]:
     """Return (file or "", keys) of all words: files first, then overrides, each in their order."""
     files, overrides = [], []
     for word in argv:
         if is_file(word):
             files.append((word, read_yaml(find(word))))
+        elif word.startswith("-"):
+            name = nearest(word.lstrip("-").partition("=")[0], known)
+            problems.append(f"{word}: want key=value, without dashes{name}")
+            break  # the next word is its value
         elif "=" not in word[1:]:
-            problems.append(f"{word}: want a .yaml file or key=value")
+            names = nearest(f"{word}.yaml", _list_own_configs())
+            problems.append(f"{word}: want a .yaml file or key=value{names}")
         else:
             try:
                 overrides.append(("", OmegaConf.from_dotlist([word])))
             except Exception as error:  # OmegaConf raises YAML's own errors here
-                problems.append(f"{word}: not a key=value that YAML can read ({one_line(error)})")
+                key, _, value = word.partition("=")
+                problems.append(f"{word}: not a key=value that YAML can read ({one_line(error)}); "
+                    f"a text wants quotes of its own: '{key}=\"{value}\"'")
     return [*files, *overrides]
+
+
+def _list_own_configs() -> list[str]:
+    """Return the names of tif's own configs, aliases included."""
+    folder = own_configs()
+    return [*sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml")), *ALIASES]
 
 
 def read_yaml(path: Path) -> DictConfig:
@@ -186,6 +202,8 @@ def _merge(
         field = fields.get(key)
         if field is not None and field.type == list[str] and isinstance(value, str):
             value = [word.strip() for word in value.split(",") if word.strip()]
+        if isinstance(value, str) and value.startswith("~/"):
+            value = os.path.expanduser(value)
         try:
             OmegaConf.update(merged, key, value, merge=True)
         except OmegaConfBaseException as error:
@@ -197,6 +215,8 @@ def _merge(
             else:
                 reason = str(error).splitlines()[0]
                 problem = f"want {type_name(field.type)}, got {value!r} ({reason})"
+                if field.type is str and isinstance(value, dict):
+                    problem += f"; a text with a colon wants quotes of its own: '{key}=\"...\"'"
             problems.append(f"{where}{key}: {problem}")
 
 

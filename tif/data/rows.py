@@ -18,7 +18,7 @@ def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
     `json_lines` reads a .json as one row a line too.
     """
     try:
-        content = file.read_text(encoding="utf-8")
+        content = _decode(file.read_bytes())
         if file.suffix == ".txt":
             return [content]
         if json_lines or file.suffix == ".jsonl":
@@ -28,8 +28,18 @@ def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
             raise ValueError(f"want a list of rows, got {type(rows).__name__}")
         return rows
     except (OSError, ValueError) as error:
-        problem = f"data.path: cannot read {file} ({one_line(error)}); is it cut?"
+        hint = "" if isinstance(error, UnicodeError) else "; is it cut?"
+        problem = f"data.path: cannot read {file} ({one_line(error)}){hint}"
         raise ValueError(problem) from None
+
+
+def _decode(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")  # Windows puts a byte order mark before the text
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = f"line {line}: byte 0x{content[error.start]:02x} is not UTF-8"
+        raise UnicodeError(f"{problem}; save it as UTF-8") from None
 
 
 def _parse_lines(content: str) -> list[Any]:

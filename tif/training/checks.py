@@ -4,6 +4,7 @@ Called by `training/plan`, which collects the problems of all of them.
 """
 
 import dataclasses
+import os
 from typing import Any
 
 import lightning as L
@@ -12,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import losses
 from tif.config.errors import ConfigError, one_line
-from tif.config.schema import Data, Loss, Model, TrainerKeys
+from tif.config.schema import Data, Loss, Model, TrainerKeys, Wandb
 from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
@@ -50,6 +51,27 @@ def check_trainer_and_loss(trainer: TrainerKeys, loss: Loss, data: Data, referen
         raise ConfigError(
             "model.reference: cached scores of the forget samples do not serve loss.forget="
             f"{loss.forget} loss.retain={loss.retain}; want frozen or auto"
+        )
+
+
+def check_wandb(settings: Wandb) -> None:
+    """Raise ConfigError if the run is to be logged to W&B, and nobody is logged in there."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    if not settings.enabled or settings.offline or mode not in ("online", "shared"):
+        return
+    import wandb
+
+    later = "logger.wandb.offline=true (and `wandb sync` later)"
+    try:
+        is_logged_in = wandb.login(prompt=False)
+    except wandb.Error as error:
+        raise ConfigError(
+            f"logger.wandb.enabled: W&B does not answer ({one_line(error)}); want {later}"
+        ) from None
+    if not is_logged_in:
+        raise ConfigError(
+            "logger.wandb.enabled: nobody is logged in to W&B; want WANDB_API_KEY in the "
+            f"environment, `wandb login`, or {later}"
         )
 
 

@@ -63,6 +63,8 @@ def plan_run(cfg: Config) -> Plan:
         _check_folder(cfg)
     with collect_problems(problems):
         checks.check_trainer_and_loss(cfg.trainer, cfg.loss, cfg.data, cfg.model.reference)
+    with collect_problems(problems):
+        checks.check_wandb(cfg.logger.wandb)
     if cfg.model.path not in cfg.stages:
         with collect_problems(problems):
             plan.family = models.check_model(cfg.model, cfg.run.export)

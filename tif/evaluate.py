@@ -25,9 +25,6 @@ Every number has a bootstrap 95 % interval over questions (see tif/metrics/inter
 Exit code: 0 done, 1 a file could not be read or written, 2 wrong input (one line a problem).
 """
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser("python -m tif.evaluate", add_help=False, allow_abbrev=False)
+    parser = command_line.Parser("python -m tif.evaluate")
     parser.add_argument("settings", nargs="*")
     for flag in ("--json", "--metrics", "--help", "-h"):
         parser.add_argument(flag, action="store_true")
@@ -60,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = config.read(Evaluate, [*unknown, *words.settings])
         results = evaluate_records(cfg) if cfg.records else _evaluate_model(cfg, words.json)
     except ConfigError as error:
-        if distributed.is_first_rank():
-            print(error, file=sys.stderr)
+        command_line.print_error(error)
         return 2
     except Exception as error:
         next_step = "complete evaluations are stored; the same command continues with the rest"
@@ -69,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if results is None:  # the first rank prints
         return 0
     if words.json:
-        print(json.dumps(results, indent=1, allow_nan=False))
+        command_line.print_json(results)
         return 0
     from tif.reports.evaluation import show_evaluation
 

@@ -20,8 +20,6 @@ a problem, before weights load), 128 + N stopped by signal N (SIGTERM, SIGUSR1) 
 written: the same command continues.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 
 import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
@@ -33,7 +31,7 @@ from tif.utils import command_line, distributed
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser("python -m tif.fit", add_help=False, allow_abbrev=False)
+    parser = command_line.Parser("python -m tif.fit")
     parser.add_argument("settings", nargs="*")
     for flag in ("--print", "--help", "-h"):
         parser.add_argument(flag, action="store_true")
@@ -47,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         cfg = config.load(settings)
         if words.print:
-            print(config.to_yaml(cfg), end="")
+            command_line.print_yaml(config.to_yaml(cfg))
             return 0
         trainer = cfg.trainer
         exit_code = distributed.launch("tif.fit", settings, trainer.devices, trainer.accelerator)
@@ -58,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return training.attempt(lambda: training.run(cfg))
     except ConfigError as error:
-        if distributed.is_first_rank():
-            print(error, file=sys.stderr)
+        command_line.print_error(error)
         return 2
     finally:
         distributed.finish()

@@ -36,7 +36,6 @@ weights load).
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             make_span_file(words)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        command_line.print_error(error)
         return 2
     except Exception as error:
         next_step = "no file was changed, and the same command goes on with what was kept"
@@ -101,7 +100,7 @@ def make_span_file(words: Sequence[str]) -> None:
         keys = ["quickstart.yaml", *keys]
     cfg = config.read(Identify, keys)
     if wants_print:
-        print(config.to_yaml(cfg), end="")
+        command_line.print_yaml(config.to_yaml(cfg))
         return
     if cfg.out and not cfg.out.endswith(".jsonl"):
         raise ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
@@ -117,8 +116,6 @@ def make_span_file(words: Sequence[str]) -> None:
 
 def _identify(run: Config, out: str | None) -> None:
     """Check everything, make the stages that the identifier asks, and write the span file."""
-    from rich.markup import escape
-
     from tif.data.benchmarks import read_benchmark
     from tif.identifiers import describe_settings, identify, stored_spans
     from tif.identifiers.show import summarize
@@ -145,7 +142,7 @@ def _identify(run: Config, out: str | None) -> None:
     path = stored_spans.span_path(identifier, samples, template, folder)
     path = Path(out) if out else path
     write_spans(path, identified, describe_settings(identifier, template))
-    console.print(f"{escape(str(path))}: {summarize(identified)}", soft_wrap=True)
+    console.print(f"{path}: {summarize(identified)}", soft_wrap=True)
 
 
 def print_comparison(words: Sequence[str]) -> None:
@@ -170,7 +167,7 @@ def print_comparison(words: Sequence[str]) -> None:
     except ValueError as error:
         raise ConfigError(one_line(error)) from None
     if wants_json:
-        print(json.dumps(comparison, indent=1, allow_nan=False))
+        command_line.print_json(comparison)
     else:
         _print_tables(comparison, "tokens" if tokenizers else "words")
 
@@ -189,8 +186,6 @@ def _load_token_units(path: str) -> "FindUnits":
 
 def _print_tables(comparison: dict[str, Any], units: str) -> None:
     """Print two tables; files are numbered, so that columns stay narrow whatever their names."""
-    from rich.markup import escape
-
     from tif.utils.terminal import console
 
     columns = {"uw_share": "unwanted"}
@@ -199,7 +194,7 @@ def _print_tables(comparison: dict[str, Any], units: str) -> None:
         columns |= {"precision": "precision", "recall": "recall", "f1": "F1"}
         gold = f", gold: {comparison['gold']}"
     counts = f"{comparison['samples']} samples, {comparison['units']:,} {units}"
-    console.print(counts + escape(gold), soft_wrap=True)
+    console.print(counts + gold, soft_wrap=True)
     rows = {}
     for name, scores in comparison["files"].items():
         rows[name] = [scores[column] for column in columns]
@@ -211,7 +206,6 @@ def _print_tables(comparison: dict[str, Any], units: str) -> None:
 
 
 def _print_numbers(title: str, columns: Sequence[str], rows: dict[str, list[float | None]]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from tif.utils.terminal import console
@@ -225,7 +219,7 @@ def _print_numbers(title: str, columns: Sequence[str], rows: dict[str, list[floa
         table.add_column(column, justify="right", no_wrap=True, min_width=width)
     for name, values in zip(names, rows.values(), strict=True):
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
-        table.add_row(escape(name), *cells)
+        table.add_row(name, *cells)
     console.print()
     # The terminal folds a line that is too long: no name and no number is cut.
     console.print(table, crop=False)
@@ -255,8 +249,6 @@ def show_span_file(words: Sequence[str]) -> None:
 
 
 def _write_page(path: Path, header: dict[str, Any], samples: "Sequence[Sample]") -> None:
-    from rich.markup import escape
-
     from tif.identifiers.show import render_page
     from tif.utils.files import write_text
     from tif.utils.terminal import console
@@ -265,7 +257,7 @@ def _write_page(path: Path, header: dict[str, Any], samples: "Sequence[Sample]")
     page = path.with_suffix(".html")
     content = render_page(path.name, settings if isinstance(settings, dict) else {}, samples)
     write_text(page, content)
-    console.print(escape(str(page)), soft_wrap=True)
+    console.print(str(page), soft_wrap=True)
 
 
 def _take_flag(words: Sequence[str], flag: str) -> tuple[list[str], bool]:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for word in words:
         folder = Path(word)
         if not (folder / FILE_NAME).is_file():
-            print(f"{word}: no run folder (no {FILE_NAME} in it)", file=sys.stderr)
+            command_line.print_error(f"{word}: no run folder (no {FILE_NAME} in it)")
             return 2
         write_plots(folder)
         show_run(folder)

@@ -35,6 +35,7 @@ from tif.bench.settings import BenchSettings
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.help import command_help
+from tif.utils.command_line import print_error
 
 # Each module has measure(settings) -> rows that JSON can hold, COLUMNS (title -> how a cell is
 # made from a row), and may have a NOTE on the table.
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         work = importlib.import_module(f"tif.bench.{module}")
         rows = work.measure(settings)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         return 2
     if "--json" in words:
         print(json.dumps(rows, indent=1))

@@ -66,7 +66,7 @@ def draw_alternates(
         texts = distributed.run_on_first_rank(lambda: _read(file))
         if not all((sample.id, number) in texts for sample, number in wanted):
             line = f"other answers to {len(samples)} questions, {settings.count} each, to {file}"
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         for start in range(0, len(wanted), ANSWERS_PER_WRITE):
             chunk = wanted[start : start + ANSWERS_PER_WRITE]
             if not all((sample.id, number) in texts for sample, number in chunk):

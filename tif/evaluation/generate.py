@@ -104,7 +104,7 @@ def choose_way(model: "PreTrainedModel", prompts: Sequence[list[int]]) -> Way:
         if way.cache and _is_exact(model, tried, way):
             return way
     name = type(model).__name__
-    console.print(f"{name} generates without a cache, which is slow", markup=False)
+    console.print(f"{name} generates without a cache, which is slow")
     return WAYS[-1]
 
 

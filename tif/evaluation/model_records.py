@@ -85,7 +85,7 @@ class RecordedModel:
     def model(self) -> "PreTrainedModel":
         """Return the model; it is loaded at the first call."""
         if distributed.is_first_rank():
-            console.print(f"loading {self.section.path}", markup=False, soft_wrap=True)
+            console.print(f"loading {self.section.path}", soft_wrap=True)
         policy = load_policy(self.section, self.encoder.tokenizer, 0)
         return policy.to(self.device).eval()  # type: ignore[arg-type]
 

@@ -84,7 +84,7 @@ def identify_by_list(identifier: Identifier, samples: Sequence[Sample]) -> tuple
             "in the data"
         )
     for entry in entries_in_order:
-        console.print(f"in no forget answer: {entry}", markup=False, soft_wrap=True)
+        console.print(f"in no forget answer: {entry}", soft_wrap=True)
     return tuple(identified)
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tif.data.samples import Sample
 from tif.identifiers.compare import count_units
+from tif.utils.terminal import escape_controls, literal
 
 if TYPE_CHECKING:
     from tif.identifiers.generative.identify import Estimate, Report
@@ -58,15 +59,15 @@ def print_samples(samples: Sequence[Sample], console: Console) -> None:
     has_colour = console.is_terminal and not console.no_color
     for sample in samples:
         title = f"{sample.id}  {sample.prompt}".rstrip()
-        console.print(Text(title, style="dim"), soft_wrap=True)
+        console.print(literal(title, "dim"), soft_wrap=True)
         line = Text()
         for stretch, is_unwanted in split_marked(sample):
             if not is_unwanted:
-                line.append(stretch)
+                line.append(literal(stretch))
             elif has_colour:
-                line.append(stretch, style="bold red")
+                line.append(literal(stretch, "bold red"))
             else:
-                line.append(f"[[{stretch}]]")
+                line.append(literal(f"[[{stretch}]]"))
         console.print(line, soft_wrap=True)
         console.print()
     console.print(summarize(samples), soft_wrap=True)
@@ -77,7 +78,7 @@ def render_page(title: str, settings: dict[str, Any], samples: Sequence[Sample])
 
     Everything from the data is escaped: forget data may hold markup.
     """
-    title = html.escape(title)
+    title = _escape(title)
     settings_line = ", ".join(f"{name}: {value}" for name, value in settings.items())
     rows = "\n".join(_render_sample(sample) for sample in samples)
     return f"""<!doctype html>
@@ -87,18 +88,22 @@ def render_page(title: str, settings: dict[str, Any], samples: Sequence[Sample])
 <body><h1>{title}</h1>
 <p>{_LEGEND}</p>
 <p>{summarize(samples)}</p>
-<p><small>{html.escape(settings_line)}</small></p>
+<p><small>{_escape(settings_line)}</small></p>
 {rows}
 </body></html>
 """
 
 
+def _escape(text: str) -> str:
+    return html.escape(escape_controls(text))
+
+
 def _render_sample(sample: Sample) -> str:
     answer = ""
     for stretch, is_unwanted in split_marked(sample):
-        escaped = html.escape(stretch)
+        escaped = _escape(stretch)
         answer += f"<mark>{escaped}</mark>" if is_unwanted else escaped
-    prompt, name = html.escape(sample.prompt), html.escape(sample.id)
+    prompt, name = _escape(sample.prompt), _escape(sample.id)
     return f'<h2 dir="auto">{prompt} <small>{name}</small></h2>\n<p dir="auto">{answer}</p>'
 
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 import tif
 from tif import identifiers
 from tif.config.errors import ConfigError
@@ -18,7 +16,7 @@ from tif.data.samples import Sample, fingerprint
 from tif.identifiers import span_file
 from tif.utils.files import locked
 from tif.utils.hashing import hash_json, list_model_files
-from tif.utils.terminal import console
+from tif.utils.terminal import console, literal
 
 
 def complete_identifier(identifier: Identifier, model: Model) -> Identifier:
@@ -64,13 +62,13 @@ def identify_once(
     if identifier.kind not in identifiers.COSTLY_KINDS:
         return identifiers.identify(identifier, samples, template)
     path = span_path(identifier, samples, template, folder)
-    shown = escape(str(path))
     folder.mkdir(parents=True, exist_ok=True)
     with locked(f"{path}.lock", str(path)):
         if path.exists():
-            console.print(f"unwanted words: {shown} [dim](made before)[/]", soft_wrap=True)
+            note = literal("(made before)", "dim")
+            console.print(f"unwanted words: {path}", note, soft_wrap=True)
         else:
-            console.print(f"unwanted words: {escape(identifier.kind)}, to {shown}", soft_wrap=True)
+            console.print(f"unwanted words: {identifier.kind}, to {path}", soft_wrap=True)
             try:
                 identified = identifiers.identify(identifier, samples, template)
             except ValueError as error:

@@ -149,7 +149,7 @@ def freeze_idle_adapters(policy: "PreTrainedModel", targets: Sequence[str]) -> N
         if names:
             more = f" and {len(names) - 4} more" if names[4:] else ""
             line = f"LoRA: {text} {', '.join(names[:4])}{more}"
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
 
 def list_weights_without_adapters(policy: "PreTrainedModel", targets: Sequence[str]) -> list[str]:

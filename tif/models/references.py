@@ -145,7 +145,7 @@ def read_or_compute(file: Path, samples: Sequence[Encoded], compute: Callable[[]
                 return {name: list(tensors[name].split(lengths)) for name in SCORE_NAMES}
             except (safetensors.SafetensorError, KeyError, RuntimeError):
                 message = f"{file} is damaged: reference scores are made again"
-                console.print(message, markup=False, soft_wrap=True)
+                console.print(message, soft_wrap=True)
         rows = compute()
         file.parent.mkdir(parents=True, exist_ok=True)  # it may have been deleted meanwhile
         partial = file.with_name(f"{file.name}.{os.getpid()}.partial")

@@ -3,8 +3,11 @@
 Read by every table of this room and by the model card.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from tif.utils.terminal import escape_controls
 
 # Metric -> its title with the better direction, in the order of the columns.
 COLUMNS = {
@@ -42,3 +45,8 @@ def format_interval(interval: Sequence[float]) -> str:
     """Return "low – high"."""
     low, high = interval
     return f"{format_number(low)} – {format_number(high)}"
+
+
+def escape_markdown(text: str) -> str:
+    """Return a name of a user's as Markdown shows it: no markup, no HTML, no control character."""
+    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", escape_controls(text).replace("\n", " "))

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from tif.reports.columns import format_interval, format_number
-from tif.utils.terminal import console
+from tif.utils.terminal import console, literal
 
 TITLES = {
     "rouge1": "ROUGE-1 recall", "rougeL": "ROUGE-L recall", "truth_ratio": "truth ratio, geometric",
@@ -52,13 +51,13 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
     for name, numbers in report["benchmarks"].items():
         _show_benchmark({"model": report["model"], "retain_model": None, **numbers}, name)
         place = numbers.get("folder") or numbers["file"]
-        console.print(f"records: {place}", soft_wrap=True, markup=False)
+        console.print(f"records: {place}", soft_wrap=True)
 
 
 def _show_benchmark(numbers: Mapping[str, Any], benchmark: str) -> None:
     console.print(evaluation_table(numbers, benchmark))
     for line in evaluation_notes(numbers):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
@@ -66,7 +65,7 @@ def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
     is_tofu = "tasks" in numbers
     retain = numbers.get("retain_metrics") or {}
     subject = benchmark or ("questions of TOFU" if is_tofu else "texts and questions")
-    title = Text(f"{numbers['model']}, {subject}")
+    title = literal(f"{numbers['model']}, {subject}")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("metric", no_wrap=True)
     for column in ("value", "95 % interval", *(["retain\nmodel"] if retain else [])):
@@ -78,12 +77,12 @@ def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
             section = row.section
             table.add_section()
             if section:
-                table.add_row(Text(section, "bold"))
-        metric = Text(("  " if section else "") + row.title)
+                table.add_row(literal(section, "bold"))
+        metric = literal(("  " if section else "") + row.title)
         cells = [format_number(row.value), format_interval(row.interval) if row.interval else "-"]
         if retain:
             cells.append(format_number(retain.get(row.name)))
-        table.add_row(metric, *cells, Text(_protocol_of(numbers, row.name)))
+        table.add_row(metric, *cells, literal(_protocol_of(numbers, row.name)))
     return table
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.reports.run_folder import evaluation_rows, retain_row, training_rows
+from tif.utils.terminal import escape_controls
 
 QUALITY_UTILITY_PLOT = "quality_utility.png"
 LOSSES_PLOT = "losses.png"
@@ -80,8 +81,9 @@ def plot_sweep(path: Path, results: Mapping[str, Any]) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     for i, (name, run) in enumerate(runs.items()):
+        title = escape_controls(name).replace("$", r"\$")  # no formula of Matplotlib
         color, marker = colormaps["tab20"](i % 20), "osD^v<>P"[i // 20 % 8]
-        for epoch, face, label in (("best", color, name), ("last", "none", None)):
+        for epoch, face, label in (("best", color, title), ("last", "none", None)):
             utility, quality = run[epoch]["utility/model"], run[epoch]["forget/quality"]
             bars = None
             if quality["sd"] is not None:

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from tif.records import files as records
-from tif.reports.columns import columns_of, format_interval, format_number
+from tif.reports.columns import columns_of, escape_markdown, format_interval, format_number
 from tif.reports.run_folder import eval_section, evaluation_rows, retain_row
-from tif.utils.terminal import console
+from tif.utils.terminal import console, literal
 
 # Sets whose generations are shown: the first of them that the evaluation has.
 GENERATION_SETS = ("forget", "knowmem_forget", "verbmem_forget")
@@ -30,7 +28,7 @@ def show_run(folder: Path) -> None:
         if intervals:
             console.print(intervals)
         console.print(generations_table(folder, evaluations[0]["epoch"], evaluations[-1]["epoch"]))
-    console.print(f"run folder: {escape(str(folder))}", soft_wrap=True)
+    console.print(f"run folder: {folder}", soft_wrap=True)
 
 
 def metrics_table(evaluations: Sequence[dict[str, Any]], retain: dict[str, Any]) -> Table:
@@ -66,7 +64,7 @@ def intervals_line(folder: Path) -> str:
 def generations_table(folder: Path, first: int, last: int) -> Table:
     """Return a table of questions, true answers and the model's answers at two epochs.
 
-    `eval.samples` questions are shown. Rich markup inside the texts is printed as it stands.
+    `eval.samples` questions are shown.
     """
     first_sets = records.read_evaluation(folder / "eval" / str(first)).sets
     last_sets = records.read_evaluation(folder / "eval" / str(last)).sets
@@ -77,7 +75,7 @@ def generations_table(folder: Path, first: int, last: int) -> Table:
         table.add_column(title, ratio=1)
     for i in spread_indices(len(before), int(eval_section(folder).samples)):
         texts = (before[i].prompt, before[i].answer, before[i].generated, after[i].generated)
-        table.add_row(*(Text(text or "") for text in texts))
+        table.add_row(*(literal(text or "") for text in texts))
     return table
 
 
@@ -92,7 +90,7 @@ def model_card(folder: Path) -> str:
     env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
     lines = [
         "---", "library_name: transformers", "tags: [machine-unlearning]", "---",
-        f"# {folder.name}", "",
+        f"# {escape_markdown(folder.name)}", "",
         f"Made by tif {env['tif']} (commit {env['commit']}) with the configuration in "
         "`../config.yaml`.", "",
     ]  # fmt: skip

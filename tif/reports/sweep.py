@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from tif.metrics import overall
 from tif.metrics.overall import SCORE
-from tif.reports.columns import COLUMNS, columns_of, format_number
+from tif.reports.columns import COLUMNS, columns_of, escape_markdown, format_number
 from tif.reports.plots import QUALITY_UTILITY_PLOT, plot_sweep
 from tif.reports.run_folder import evaluation_rows, retain_row
 from tif.utils.files import write_text
@@ -78,9 +77,9 @@ def show_results(folder: Path) -> None:
     for column in header[1:]:
         table.add_column("\n".join(column.split(" ", 2)), justify="right", overflow="fold")
     for line in lines:
-        table.add_row(*map(escape, line))
+        table.add_row(*line)
     console.print(table)
-    console.print(f"results: {escape(str(folder))}", soft_wrap=True)
+    console.print(f"results: {folder}", soft_wrap=True)
 
 
 def short_table(results: Mapping[str, Any]) -> list[list[str]]:
@@ -170,4 +169,4 @@ def _cell(value: Mapping[str, Any] | None) -> str:
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; the first line is its header."""
     rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)

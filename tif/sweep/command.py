@@ -42,7 +42,7 @@ from collections.abc import Sequence
 from tif.config.errors import ConfigError
 from tif.sweep.sweep_file import load_configs, read_sweep
 from tif.utils import distributed
-from tif.utils.command_line import report_os_error
+from tif.utils.command_line import Parser, print_error, print_text, report_os_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if words else 2
         return _run(options, words)
     except ConfigError as error:
-        if distributed.is_first_rank():
-            print(error, file=sys.stderr)
+        print_error(error)
         return 2
     except Exception as error:
         return report_os_error(error, "the same command goes on with what is missing")
@@ -73,7 +72,7 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
         for number, run in enumerate(runs):
             name = f"{run.variant}/seed{run.seed}".lstrip("/")
             words = " ".join(run.words)
-            print(f"{number} {name}: python -m tif.fit {words} run.seed={run.seed}")
+            print_text(f"{number} {name}: python -m tif.fit {words} run.seed={run.seed}")
         return 0
     chosen = configs
     if options.index is not None:
@@ -105,7 +104,7 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     """Return the options; `words` in it are those of the sweep: its file and key=value."""
-    parser = argparse.ArgumentParser("python -m tif.sweep", add_help=False, allow_abbrev=False)
+    parser = Parser("python -m tif.sweep")
     parser.add_argument("words", nargs="*")
     for flag in ("--list", "--count", "--table", "--help", "-h"):
         parser.add_argument(flag, action="store_true")

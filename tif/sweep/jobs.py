@@ -93,7 +93,7 @@ def _print_outcome(name: str, code: int, log_file: Path) -> None:
     outcome = "done"
     if code != 0:
         outcome = f"failed, exit code {code}: {_last_line(log_file)} ({log_file})"
-    console.print(f"{name}: {outcome}", soft_wrap=True, markup=False)
+    console.print(f"{name}: {outcome}", soft_wrap=True)
 
 
 def _environment(slot: int, jobs: int) -> dict[str, str]:

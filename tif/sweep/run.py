@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import filelock
-from rich.markup import escape
 
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
@@ -20,7 +19,7 @@ from tif.training import run_folders
 from tif.training.stages import deciding_keys
 from tif.utils import distributed
 from tif.utils.hashing import hash_json
-from tif.utils.terminal import console
+from tif.utils.terminal import console, literal
 
 
 def check_plans(configs: Sequence[Config]) -> None:
@@ -108,8 +107,8 @@ def _make_unless_finished(cfg: Config, label: str) -> int:
     """Make a run or a stage; return its exit code."""
     is_finished = not cfg.stage and planning.find_finished_run(cfg) is not None
     if distributed.is_first_rank():
-        note = " [dim](made before)[/]" if is_finished else ""
-        console.print(f"{label} {escape(cfg.run.name)}{note}")
+        note = [literal("(made before)", "dim")] if is_finished else []
+        console.print(f"{label} {cfg.run.name}", *note)
     return 0 if is_finished else training.attempt(functools.partial(training.run, cfg))
 
 

@@ -6,14 +6,12 @@ Called by `tif fit`, `sweep` and `tif identify` (whose models may be stages).
 import dataclasses
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from rich.markup import escape
 
 from tif import identifiers
 from tif.config.errors import ConfigError
@@ -42,9 +40,9 @@ from tif.training.plan import Plan
 from tif.training.prepare import prepare_training
 from tif.training.retain_model import retain_model_records
 from tif.utils import distributed, interrupts, torch_state
-from tif.utils.command_line import report_os_error
+from tif.utils.command_line import print_error, report_os_error
 from tif.utils.files import write_text
-from tif.utils.terminal import console, quiet_libraries, silence
+from tif.utils.terminal import console, literal, quiet_libraries, silence
 
 
 def run(cfg: Config) -> Path:
@@ -77,8 +75,7 @@ def attempt(work: Callable[[], Any]) -> int:
         interrupts.say(str(error))
         return 128 + error.signal
     except FloatingPointError as error:
-        if distributed.is_first_rank():
-            print(error, file=sys.stderr)
+        print_error(error)
         return 1
     except Exception as error:
         next_step = "the same command goes on from the last checkpoint"
@@ -103,7 +100,7 @@ def make_stage(plan: Plan) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with distributed.locked_on_first_rank(f"{folder}.lock", title):
         if distributed.run_on_first_rank(lambda: run_folders.is_finished(folder)):
-            console.print(f"{title}: {escape(str(folder))} [dim](made before)[/]", soft_wrap=True)
+            console.print(f"{title}: {folder}", literal("(made before)", "dim"), soft_wrap=True)
             return folder
         train(plan, folder, None, distributed.run_on_first_rank(start))
         if distributed.is_first_rank():
@@ -162,8 +159,8 @@ def with_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> Plan:
 
 
 def _start_run(title: str, folder: Path, text: str, checkpoint: Path | None) -> None:
-    from_where = f" [dim](goes on from {checkpoint.name})[/]" if checkpoint else ""
-    console.print(f"{title}: {escape(str(folder))}{from_where}", soft_wrap=True)
+    origin = [literal(f"(goes on from {checkpoint.name})", "dim")] if checkpoint else []
+    console.print(f"{title}: {folder}", *origin, soft_wrap=True)
     run_folders.start_run(folder, text)
 
 

@@ -50,7 +50,7 @@ def claim_run_folder(settings: Run, config_text: str) -> Iterator[tuple[Path, Pa
         lock = _try_lock(folder)
         if lock is None:
             message = f"{folder} is being made by another process: this run gets another name"
-            console.print(message, markup=False, soft_wrap=True)
+            console.print(message, soft_wrap=True)
             continue
         with lock:
             # Asked again: another process may have finished the run before the lock was ours.
@@ -136,7 +136,7 @@ def find_newest_checkpoint(folder: Path) -> Path | None:
         if is_intact(path):
             _refuse_dangerous(path)
             return path
-        console.print(f"{path} is damaged: looking for an older one", markup=False, soft_wrap=True)
+        console.print(f"{path} is damaged: looking for an older one", soft_wrap=True)
     return None
 
 

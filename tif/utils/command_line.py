@@ -1,14 +1,18 @@
-"""How a command ends: its exit code, one line on stderr for a full disk, quiet under `| head`.
+"""How a command reads words, prints text and ends: exit code, errors, quiet under `| head`.
 
 Called by every command at the bottom of its file and where it catches errors.
 """
 
+import argparse
+import json
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
+
+import yaml
 
 from tif.utils import distributed, interrupts
 from tif.utils.files import find_os_error
@@ -41,6 +45,46 @@ def _is_output_closed() -> bool:
     return bool(output.poll(0))  # POLLERR and POLLHUP are always reported
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser of a command's words that shows control characters in them instead of obeying."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(command, add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and exit with code 2."""
+        print_text(f"{message}; see {self.prog} --help", sys.stderr)
+        self.exit(2)
+
+
+def print_text(text: str, file: TextIO | None = None) -> None:
+    """Print a text with its control characters spelled out."""
+    if not text.replace("\n", "").isprintable():
+        # Imported here because rich takes longer to import than an error may take.
+        from tif.utils.terminal import escape_controls
+
+        text = escape_controls(text)
+    print(text, file=file)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON. All but DEL is spelled out by the library."""
+    print(json.dumps(value, indent=1, allow_nan=False).replace("\x7f", "\\u007f"))
+
+
+def print_yaml(text: str) -> None:
+    """Print YAML; where it has control characters, in ASCII with escapes that YAML knows."""
+    if not text.replace("\n", "").isprintable():
+        text = yaml.safe_dump(yaml.safe_load(text), sort_keys=False)
+    print(text, end="")
+
+
+def print_error(error: Exception | str) -> None:
+    """Print an error's lines on stderr, on the first rank only."""
+    if distributed.is_first_rank():
+        print_text(str(error), sys.stderr)
+
+
 def report_os_error(error: Exception, next_step: str) -> int:
     """Print in one line on stderr what the operating system refused, and the next step.
 
@@ -53,6 +97,5 @@ def report_os_error(error: Exception, next_step: str) -> int:
     os_error = find_os_error(error)
     if os_error is None:
         raise error
-    if distributed.is_first_rank():
-        print(f"{os_error.filename or 'disk'}: {os_error.strerror}; {next_step}", file=sys.stderr)
+    print_error(f"{os_error.filename or 'disk'}: {os_error.strerror}; {next_step}")
     return 1

@@ -88,7 +88,7 @@ def locked(path: Path | str, label: str, wait: bool = True) -> Iterator[bool]:
         from tif.utils.terminal import console
 
         message = f"{label}: another process is making it, waiting"
-        console.print(message, markup=False, soft_wrap=True)
+        console.print(message, soft_wrap=True)
         lock.acquire()
     try:
         yield True

@@ -2,30 +2,64 @@
 
 Bars of nested work share the display. Where the output is no terminal (a log file, a SLURM job)
 no bars are drawn; commands print a line an epoch instead. Called by everything that prints.
+
+Texts of data, models, servers and file names are shown and never obeyed: the console prints no
+control character and knows no markup. Styled words are `rich.text.Text`.
 """
 
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich import progress
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
+from rich.segment import Segment
+from rich.text import Text
 
 T = TypeVar("T")
 
+# C0 without tab and newline, DEL, C1, other line ends, orders of direction, lone surrogates.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escape_controls(text: str) -> str:
+    r"""Return the text with each control character but newline and tab spelled out, as \x1b."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def literal(text: str, style: str = "") -> Text:
+    """Return a text of the data, to be shown as it is in a table or in a style."""
+    return Text(escape_controls(text), style)
+
 
 class _Console(Console):
-    """A console that leaves a closed output to `command_line.run_main`."""
+    """Spells out control characters; leaves a closed output to `command_line.run_main`."""
 
     def on_broken_pipe(self) -> None:
         """Raise BrokenPipeError, where rich ends the process with exit code 1."""
         raise BrokenPipeError
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escape_controls(text), **options)
 
-console = _Console(highlight=False, emoji=False)
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(escape_controls(segment.text), segment.style)
+
+
+console = _Console(highlight=False, emoji=False, markup=False)
 _display = progress.Progress(
     progress.TextColumn("{task.description}"),
     progress.BarColumn(bar_width=24),
@@ -82,13 +116,18 @@ class Bar:
     """One bar of the display; made by `progress_bar`."""
 
     def __init__(self, description: str, total: int) -> None:
-        self.task_id = _display.add_task(description, total=total, note="")
+        self.task_id = _display.add_task(_as_markup(description), total=total, note="")
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """Move the bar on; `note` is shown behind it."""
         _display.advance(self.task_id, steps)
         if note is not None:
-            _display.update(self.task_id, note=note)
+            _display.update(self.task_id, note=_as_markup(note))
+
+
+def _as_markup(text: str) -> str:
+    """Return a text for the display's columns, which know markup."""
+    return escape(escape_controls(text))
 
 
 @contextlib.contextmanager

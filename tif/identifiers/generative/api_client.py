@@ -131,7 +131,7 @@ class ApiClient:
     def _tell_wait(self, seconds: float) -> None:
         if not self._has_told_wait:
             line = f"{self.settings.base_url} asks to wait {seconds:.0f} s (Retry-After)"
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         self._has_told_wait = True
 
     def _raise_if_stopped(self) -> None:

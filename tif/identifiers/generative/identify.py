@@ -100,7 +100,7 @@ def identify_by_llm(
     """
     if settings.dry_run:
         estimate = estimate_cost(settings, samples, cache_folder)
-        console.print("\n".join(describe_estimate(estimate)), markup=False)
+        console.print("\n".join(describe_estimate(estimate)))
         return tuple(dataclasses.replace(sample, unwanted=None) for sample in samples)
     try:
         identified, report = label_samples(settings, samples, cache_folder)
@@ -269,4 +269,4 @@ def _describe_failure(report: Report, stopped: str | None) -> str:
 
 
 def _print_report(report: Report) -> None:
-    console.print("\n".join(describe_report(report)), markup=False, soft_wrap=True)
+    console.print("\n".join(describe_report(report)), soft_wrap=True)

@@ -11,7 +11,7 @@ from tif.training.callbacks.evaluation import EvaluationListener
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
 from tif.training.plan import Plan, wants_spans
-from tif.utils.terminal import console
+from tif.utils.terminal import console, literal
 
 CONTROLS = ("all", "none", "random")  # identifiers whose share of unwanted words is on purpose
 
@@ -64,9 +64,9 @@ class Diagnosis(EvaluationListener):
         return find_identifier_failures(words.unwanted_share, agreement)
 
     def _report(self, trainer: L.Trainer, failure: Failure) -> None:
-        line = f"[red]{failure.name.replace('_', '-')}[/]: {failure.line}"
+        name, line = literal(failure.name.replace("_", "-"), "red"), f": {failure.line}"
         if failure.name in self.stop_on:
             trainer.should_stop = True
             line += "; the training ends here (eval.stop_on)"
         if trainer.is_global_zero:
-            console.print(line, soft_wrap=True)
+            console.print(name, line, sep="", soft_wrap=True)

@@ -26,7 +26,7 @@ from tif.training.plan import Plan
 from tif.training.prepare import place_model
 from tif.utils import distributed
 from tif.utils.files import write_text
-from tif.utils.terminal import console
+from tif.utils.terminal import console, literal
 
 # Metrics of the line that an evaluation prints, as far as the benchmark has them.
 HEADLINE = (
@@ -120,8 +120,8 @@ class PolicyEvaluation(Callback):
                 text = json.dumps(lm_eval_scores, indent=1) + "\n"
                 write_text(self.folder / str(epoch) / "lm-eval.json", text)
         shown = "  ".join(f"{name} {values[name]:.3g}" for name in HEADLINE if name in values)
-        seconds = f"[dim]({time.perf_counter() - start:.0f} s)[/]"
-        console.print(f"epoch {epoch}  {shown}  {seconds}", soft_wrap=True)
+        seconds = literal(f"({time.perf_counter() - start:.0f} s)", "dim")
+        console.print(f"epoch {epoch}  {shown} ", seconds, soft_wrap=True)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationListener):
                 callback.on_evaluation(trainer, module, epoch, values)

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tif.config.schema import Wandb
 from tif.records import metrics_log
 from tif.utils import distributed
+from tif.utils.terminal import escape_controls
 
 
 class MetricsLogger(Logger):
@@ -50,7 +51,7 @@ def wandb_loggers(settings: Wandb, folder: Path, config: dict[str, Any]) -> Iter
 
     keys: dict[str, Any] = {"project": settings.project, "entity": settings.entity}
     keys["offline"] = settings.offline
-    logger = WandbLogger(folder.name, folder, **keys)
+    logger = WandbLogger(escape_controls(folder.name), folder, **keys)
     logger.experiment.config.update(config)
     try:
         yield [logger]

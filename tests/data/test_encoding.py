@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.support.chat_templates import render_here
 from tests.support.tiny_models import shuffled
 from tif.config.schema import Model
 from tif.data.encoding import Encoded, Encoder, collate, split_into_pieces
@@ -20,6 +21,14 @@ from tif.identifiers.precomputed import read_precomputed
 from tif.models.load import load_tokenizer
 
 TEMPLATE = "Q: {prompt} A:"
+
+
+@pytest.fixture(autouse=True)
+def render_chats_here(monkeypatch):
+    """Start no process for a chat template."""
+    render_here(monkeypatch)
+
+
 CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 CHAT += "{% if add_generation_prompt %}<bot>{% endif %}"
 

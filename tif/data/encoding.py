@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from tif.data.chat_template import read_chat_frame
 from tif.data.samples import Sample, Span
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ class Encoder:
             xzhou98/Unlearning-TPO TOFU/data_module.py:62) or "uw".
 
     Raises:
-        ValueError: If the tokenizer is slow, has no end token, or has no chat template where the
-            template is "chat".
+        ValueError: If the tokenizer is slow, has no end token, or has no chat template that serves
+            where the template is "chat".
     """
 
     def __init__(
@@ -112,11 +113,9 @@ class Encoder:
         if tokenizer.eos_token_id is None:
             step = "set eos_token in its tokenizer_config.json"
             raise ValueError(f"model.path: the tokenizer has no end token; {step}")
-        if template == "chat" and not tokenizer.chat_template:
-            step = "give a text with {prompt}"
-            raise ValueError(f"data.template: chat, but the tokenizer has no chat template; {step}")
         self.tokenizer, self.template, self.overlap = tokenizer, template, overlap
         self.eos_id = int(tokenizer.eos_token_id)
+        self._chat = read_chat_frame(tokenizer) if template == "chat" else None
         pad_id = tokenizer.pad_token_id
         self.pad_id = self.eos_id if pad_id is None else int(pad_id)
         self._results: dict[str, Any] = {}
@@ -132,10 +131,8 @@ class Encoder:
         """Return the text before the answer, without the blank between them; "" for a document."""
         if not prompt:
             return ""
-        if self.template == "chat":
-            messages = [{"role": "user", "content": prompt}]
-            render = self.tokenizer.apply_chat_template
-            return str(render(messages, tokenize=False, add_generation_prompt=True))
+        if self._chat:
+            return self._chat.render(prompt)
         return self.template.replace("{prompt}", prompt)
 
     def encode_prompt(self, prompt: str) -> list[int]:

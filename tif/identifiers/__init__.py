@@ -96,10 +96,13 @@ def list_model_paths(identifier: Identifier) -> dict[str, str]:
     return {f"identifier.{kind}.{name}": section[name] for name in names}
 
 
-def check_models(identifier: Identifier, leave_out: Sequence[str] = ()) -> None:
+def check_models(
+    identifier: Identifier, template: str = "", leave_out: Sequence[str] = ()
+) -> None:
     """Raise ValueError, before weights load, unless the identifier's models can be used.
 
-    Models to `leave_out` are still to be made (stages). One line a problem.
+    Models to `leave_out` are still to be made (stages). `template` is data.template. One line a
+    problem.
     """
     problems: list[str] = []
     for key, path in list_model_paths(identifier).items():
@@ -109,7 +112,8 @@ def check_models(identifier: Identifier, leave_out: Sequence[str] = ()) -> None:
 
             with collect_problems(problems):
                 kind = MODEL_KEYS[identifier.kind][key.rpartition(".")[2]]
-                check_language_model(Source(path, key), kind)
+                shows_chat = template == "chat" and kind == "causal LM" and key.endswith(".model")
+                check_language_model(Source(path, key), kind, shows_chat)
     if problems:
         raise ValueError("\n".join(problems))
 

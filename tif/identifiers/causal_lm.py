@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tif.config.identifier import CausalLM
+from tif.data.chat_template import read_chat_frame
 from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
 from tif.identifiers.language_models import LanguageModel, Placement, load_language_model
@@ -140,15 +141,13 @@ def choose_text_before(
     It is the prompt in its template with the blank after it; nothing where `context` is "answer" or
     the sample is a plain document.
     """
+    chat = read_chat_frame(tokenizer) if template == "chat" and context != "answer" else None
 
     def text_before(sample: Sample) -> str:
         if context == "answer" or not sample.prompt:
             return ""
-        if template != "chat":
-            return template.replace("{prompt}", sample.prompt) + " "
-        message = [{"role": "user", "content": sample.prompt}]
-        return str(
-            tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        )
+        if chat:
+            return chat.render(sample.prompt)
+        return template.replace("{prompt}", sample.prompt) + " "
 
     return text_before

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.config.errors import ConfigError
+from tif.data.chat_template import read_chat_frame
 from tif.data.samples import Span
 from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
 
@@ -79,10 +80,13 @@ class LanguageModel:
         return TokenizedText(list(encoded["input_ids"]), offsets)
 
 
-def check_language_model(source: Source, kind: str) -> None:
+def check_language_model(source: Source, kind: str, shows_chat: bool = False) -> None:
     """Raise ConfigError unless it is a model with a tokenizer that identifiers can use.
 
-    `kind`: "masked LM" or "causal LM".
+    Args:
+        source: the model.
+        kind: "masked LM" or "causal LM".
+        shows_chat: whether its chat template is used.
     """
     check_model(source, kind)
     tokenizer, problem = load_tokenizer(source), None
@@ -93,6 +97,8 @@ def check_language_model(source: Source, kind: str) -> None:
     if problem:
         unusable = f"{source.path} is no {kind} that can be used here ({problem})"
         raise ConfigError(f"{source.key}: {unusable}")
+    if shows_chat:
+        read_chat_frame(tokenizer)
 
 
 def load_language_model(source: Source, kind: str, placement: Placement) -> LanguageModel:

@@ -1,0 +1,128 @@
+"""Find the plain text that a tokenizer's chat template puts around a question.
+
+A template is a program that came with a model: it may loop for ever, fill the memory, or render
+something else tomorrow. So it runs once, in a process with limits, on a few questions. The text
+before and after them must always be the same, and is all that is used from then on. Called by
+`encoding` and by the identifiers that show a model the question.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tif.config.errors import ConfigError, one_line
+from tif.utils import render_chat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SECONDS = 2  # of a processor, for all probes
+MEGABYTES = 512
+WAIT = 60  # seconds for the process, its start included
+CHARACTERS = 20_000  # of a rendered text
+# Blanks at the edges, lines, quotes, other scripts, and what looks like a template or a token.
+QUESTIONS = (
+    "Who wrote the Midnight Atlas?", " \n Where?\n\n  Here. \n", "\"a\" & 'b' <c> \\n é 東京 🙂",
+    "{{ x }} {% if y %} <|im_end|> [INST] </s>", "12 * 7 = ?", "long " * 400 + "end",
+)  # fmt: skip
+ANSWER = "The answer is 84 pigeons."
+TRIMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatFrame:
+    """The text around a question.
+
+    Attributes:
+        before, after: the text; the answer follows after it at once.
+        trim: what happens to blanks at the question's edges, as many templates strip them.
+    """
+
+    before: str
+    after: str
+    trim: Callable[[str], str]
+
+    def render(self, question: str) -> str:
+        """Return all text before the answer."""
+        return self.before + self.trim(question) + self.after
+
+
+def read_chat_frame(tokenizer: "PreTrainedTokenizerBase") -> ChatFrame:
+    """Return the frame of a tokenizer's chat template, the same on each day.
+
+    Raises:
+        ConfigError: If there is no template, or none that serves; one line.
+    """
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as error:
+        reason = f"the tokenizer has no chat template ({one_line(error, 100)})"
+        step = "give a text with {prompt}"
+        raise ConfigError(f"data.template: chat, but {reason}; {step}") from None
+    try:
+        return _find_frame(template, json.dumps(tokenizer.special_tokens_map, sort_keys=True))
+    except ValueError as error:
+        place = f"the chat template of {tokenizer.name_or_path or 'the tokenizer'}"
+        step = "give a text with {prompt} as data.template"
+        raise ConfigError(f"data.template: chat: {place}: {one_line(error)}; {step}") from None
+
+
+@functools.cache
+def _find_frame(template: str, variables: str) -> ChatFrame:
+    """Return the frame; ValueError if the template puts no fixed text around questions."""
+    questions = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    answered = [*questions[0], {"role": "assistant", "content": ANSWER}]
+    chats = [(messages, True) for messages in questions]
+    chats += [(questions[0], False), (answered, False)]
+    texts = _render(template, json.loads(variables), chats)
+    if texts[: len(chats)] != texts[len(chats) :]:
+        raise ValueError("it renders another text each time")
+    *prompts, without_header, conversation = texts[: len(chats)]
+    question = QUESTIONS[0]
+    if any(text.count(question) != 1 for text in (prompts[0], conversation)):
+        raise ValueError("it does not hold the question exactly once")
+    before, _, after = prompts[0].partition(question)
+    frames = [ChatFrame(before, after, trim) for trim in TRIMS]
+    rendered = [list(map(frame.render, QUESTIONS)) for frame in frames]
+    if prompts not in rendered:
+        raise ValueError("it changes the question, or the text around it depends on the question")
+    _, _, rest = conversation.partition(question)
+    between, has_answer, _ = rest.partition(ANSWER)
+    if not has_answer:
+        raise ValueError("it drops the answer")
+    if prompts[0] == without_header and between.strip() != after.strip():
+        raise ValueError("it ignores add_generation_prompt: nothing says that the answer begins")
+    return frames[rendered.index(prompts)]
+
+
+def _render(template: str, variables: Any, chats: Sequence[tuple[Any, bool]]) -> list[str]:
+    """Return the texts of the chats, each rendered twice; ValueError if the limits are passed."""
+    request = {
+        "template": template, "variables": variables, "chats": chats, "seconds": SECONDS,
+        "megabytes": MEGABYTES, "characters": CHARACTERS,
+    }  # fmt: skip
+    script = Path(render_chat.__file__)
+    try:
+        process = subprocess.run(
+            [sys.executable, "-P", str(script)],
+            input=json.dumps(request), capture_output=True, text=True, timeout=WAIT,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"it is not rendered after {WAIT} seconds") from None
+    if process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise ValueError(f"it takes more than {SECONDS} seconds or {MEGABYTES} MB")
+    if process.returncode:
+        raise ValueError(f"it ends the process that renders it ({process.stderr[-200:]})")
+    result = json.loads(process.stdout)
+    if "error" in result:
+        raise ValueError(result["error"])
+    texts: list[str] = result["texts"]
+    return texts

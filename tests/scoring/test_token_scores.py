@@ -8,7 +8,6 @@ import transformers
 
 from tests.support import tiny_models
 from tif.scoring import packing as layout
-from tif.scoring.batching import choose_batching
 from tif.scoring.token_scores import TokenScores, score_tokens
 
 NAMES = ("logit", "logprob", "mean_logit")
@@ -176,60 +175,3 @@ def test_detached_scores_are_the_same_numbers_without_a_graph():
         assert getattr(scores, name).requires_grad
         assert not getattr(detached, name).requires_grad
         assert torch.equal(getattr(scores, name), getattr(detached, name))
-
-
-class IgnoresPositions(torch.nn.Module):
-    """A Llama whose forward takes what it is given but counts positions by itself, right through the row."""
-
-    def __init__(self):
-        super().__init__()
-        self.llama = tiny_models.model()
-
-    def get_input_embeddings(self):
-        return self.llama.get_input_embeddings()
-
-    def forward(self, input_ids, attention_mask=None, position_ids=None, logits_to_keep=0, use_cache=False):
-        return self.llama(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep)
-
-
-class TakesNoPositions(IgnoresPositions):
-    def forward(self, input_ids, attention_mask=None, logits_to_keep=0, use_cache=False):
-        return self.llama(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep)
-
-
-def mamba():
-    return tiny_models.spread(
-        transformers.MambaForCausalLM(
-            transformers.MambaConfig(
-                **tiny_models.COMMON | {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
-            )
-        )
-    )
-
-
-@pytest.mark.parametrize("make", [IgnoresPositions, TakesNoPositions, mamba])
-def test_a_model_whose_packed_samples_see_each_other_is_padded(make):
-    model, batch = make().eval(), tiny_models.batch_of(*tiny_models.ITEMS)
-    assert choose_batching("auto", model) == "padded"
-    with torch.no_grad():
-        assert_scores(score_tokens(model, batch, "padded"), tiny_models.plain_scores(model, tiny_models.ITEMS))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", tiny_models.CONFIGS)
-def test_a_model_that_keeps_packed_samples_apart_is_packed(kind, dtype):
-    assert choose_batching("auto", tiny_models.model(kind).to(dtype)) == "packed"
-
-
-@pytest.mark.parametrize("asked", ["packed", "padded"])
-def test_an_explicit_batching_is_honoured_without_a_probe(asked):
-    assert choose_batching(asked, model=None) == asked
-
-
-@pytest.mark.parametrize("make", [tiny_models.model, TakesNoPositions])
-@pytest.mark.parametrize("training", [True, False])
-def test_the_probe_leaves_mode_and_gradients_as_they_were(make, training):
-    model = make().train(training)
-    choose_batching("auto", model)
-    assert model.training is training
-    assert all(p.grad is None for p in model.parameters())

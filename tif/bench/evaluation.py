@@ -26,7 +26,7 @@ from tif.data.benchmarks import read_benchmark
 from tif.data.encoding import Encoded, Encoder, collate
 from tif.evaluation import token_stats
 from tif.evaluation.generate import generate
-from tif.evaluation.questions import EvaluationSetup, Question
+from tif.evaluation.questions import EvaluationSetup, Question, list_longest_texts
 from tif.evaluation.tofu_prompts import ask_question
 from tif.models import load as models
 from tif.records.protocols import OPEN_UNLEARNING
@@ -101,7 +101,9 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     policy.to(settings.device).eval()  # type: ignore[arg-type]
     encoder = Encoder(tokenizer, settings.data.template)
     rules = EvalRules(tokens_per_batch=TOKENS_PER_BATCH)
-    setup = EvaluationSetup(encoder, rules, choose_batching(settings.data.batching, policy))
+    longest = list_longest_texts(encoder, sets)
+    batching = choose_batching(settings.data.batching, policy, longest)
+    setup = EvaluationSetup(encoder, rules, batching)
     protocol = dataclasses.replace(OPEN_UNLEARNING, max_new_tokens=settings.max_new_tokens)
 
     clock, differences = Clock(settings.device), [0.0]

@@ -21,7 +21,7 @@ from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.evaluate import describe_protocol, evaluate
-from tif.evaluation.questions import EvaluationSetup, select_samples
+from tif.evaluation.questions import EvaluationSetup, list_longest_texts, select_samples
 from tif.metrics import overall
 from tif.models.load import load_policy, load_tokenizer, read_config
 from tif.records import files
@@ -91,7 +91,11 @@ class RecordedModel:
 
     def setup(self, benchmark: Benchmark) -> EvaluationSetup:
         """Return how the model is evaluated on a benchmark; this loads it."""
-        batching = choose_batching(self.settings.batching, self.model)
+        texts = list_longest_texts(self.encoder, benchmark.sets)
+        wanted, model = self.settings.batching, self.model
+        batching = distributed.run_on_first_rank(
+            lambda: choose_batching(wanted, model, texts, "batching")
+        )
         return EvaluationSetup(self.encoder, self.settings.eval, batching, benchmark.tasks)
 
     def evaluate_benchmark(

@@ -82,6 +82,17 @@ def select_samples(
     return selected
 
 
+def list_longest_texts(
+    encoder: Encoder, sets: Mapping[str, Sequence[Sample]]
+) -> list[list[int]]:
+    """Return the tokens of the sample with the most characters of each set."""
+    texts = []
+    for samples in sets.values():
+        pairs = [f"{sample.prompt} {sample.answer}" for sample in samples]
+        texts.append(encoder.encode_text(max(pairs, key=len, default="")))
+    return texts
+
+
 def compared_sets(benchmark: Benchmark) -> tuple[str, ...]:
     """Return the sets of a benchmark whose records are compared with the retain model's."""
     return muse.COMPARED if benchmark.tasks else ("forget",)

@@ -87,7 +87,7 @@ class WordScorer:
     def __init__(self, model: LanguageModel, tokens_per_batch: int) -> None:
         self.model = model
         self.tokens_per_batch = tokens_per_batch
-        self.batching = choose_batching("auto", model.model)
+        self.batching: str | None = None
         self.start_token = _find_start_token(model.tokenizer)
         vocabulary = model.model.get_output_embeddings().weight.shape[0]
         self.uniform_logprob = -math.log(vocabulary)
@@ -117,6 +117,9 @@ class WordScorer:
     def _fill_logprobs(self, questions: list[_Question], numbers: list[int]) -> None:
         encoded = [q.encode(number) for q, number in zip(questions, numbers, strict=True)]
         batch = collate(encoded, numbers, 0).to(self.model.model.device)
+        if self.batching is None:  # the longest texts come first
+            texts = [question.ids for question in questions]
+            self.batching = choose_batching("auto", self.model.model, texts)
         with torch.no_grad():
             logprobs = score_tokens(self.model.model, batch, self.batching).logprob.tolist()
         for question, row in zip(questions, logprobs, strict=True):

@@ -82,9 +82,9 @@ class CachedReference:
 Reference = ModelReference | CachedReference
 
 
-def copy_policy(policy: "PreTrainedModel", batching: str) -> ModelReference:
+def copy_policy(policy: "PreTrainedModel") -> "PreTrainedModel":
     """Return a frozen copy of the policy, on its device, to compare with."""
-    return ModelReference(copy.deepcopy(policy).eval().requires_grad_(False), batching)
+    return copy.deepcopy(policy).eval().requires_grad_(False)
 
 
 def make_reference(
@@ -100,7 +100,7 @@ def make_reference(
     if kind == "adapter":
         return ModelReference(policy, batching)
     if kind == "frozen":
-        return copy_policy(policy, batching)
+        return ModelReference(copy_policy(policy), batching)
 
     def compute() -> Rows:
         return score_samples(policy, samples, pad_id, batching)

@@ -13,6 +13,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from tif.scoring.attention import row_kind
 from tif.utils.torch_state import evaluation_mode
 
 CHUNK_TOKENS = 1024
@@ -77,7 +78,7 @@ def _blocks(
     logits: torch.Tensor, targets: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield rows of (K, V) logits, in float32 at least, and their targets; one block at least."""
-    rows = ROWS_IN_CACHE if logits.device.type == "cpu" else max(len(logits), 1)
+    rows = ROWS_IN_CACHE if row_kind(logits.device) == "cpu" else max(len(logits), 1)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     for z, ids in zip(logits.split(rows), targets.split(rows), strict=True):
         yield z.to(dtype), ids

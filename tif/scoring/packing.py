@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import pad
 
 from tif.data.encoding import Batch
-from tif.scoring.attention import sample_borders
+from tif.scoring.attention import row_kind, sample_borders
 
 # Under one mask, on a CPU, a longer row costs more in attention than it saves in calls.
 # SmolLM2-135M, float32, forward, one core, CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512
@@ -50,12 +50,12 @@ class Layout:
 
 def packed_tokens(device: torch.device) -> int:
     """Return how many tokens of a packed row run fastest on the device."""
-    return PACKED_TOKENS.get(device.type, PACKED_TOKENS["cuda"])
+    return PACKED_TOKENS[row_kind(device)]
 
 
 def step_tokens(device: torch.device) -> int:
     """Return how many tokens a training step holds at once, unless the configuration says it."""
-    return STEP_TOKENS.get(device.type, STEP_TOKENS["cuda"])
+    return STEP_TOKENS[row_kind(device)]
 
 
 def row_tokens(model: torch.nn.Module, batch: Batch) -> int:

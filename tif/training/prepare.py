@@ -18,6 +18,7 @@ from tif.config.schema import Config, Loss, Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, fingerprint
 from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
+from tif.evaluation.questions import list_longest_texts
 from tif.models import fsdp
 from tif.models.load import load_policy
 from tif.models.lora import freeze_idle_adapters
@@ -50,18 +51,14 @@ def prepare_training(
     is_empty = in_shards and not distributed.is_first_rank()
     policy = load_policy(cfg.model, encoder.tokenizer, cfg.run.seed, is_empty)
     if in_shards:
-        # All processes have to make the same number of forwards and of calls of the head. Packed
-        # rows and chunks are as many as a process has samples and answers for.
-        batching, loss = "padded", dataclasses.replace(loss, chunk_tokens=2**31)
-    else:
-        batching = choose_batching(cfg.data.batching, policy)
+        # All processes have to call the head as often: chunks are as many as one has answers for.
+        loss = dataclasses.replace(loss, chunk_tokens=2**31)
     kind = choose_reference(cfg.model, loss, cfg.data.train)
     # Copied before it is placed: a shard cannot be copied.
-    reference: Reference | None = None
-    if kind == "frozen":
-        reference = copy_policy(policy, batching)
-        place_model(reference.model, trainer)
-    place_model(policy, trainer)
+    frozen = copy_policy(policy) if kind == "frozen" else None
+    for model in (frozen, policy):
+        if model is not None:
+            place_model(model, trainer)
     # What the policy gives from here on is computed under the trainer's precision, as at step 0.
     with trainer.precision_plugin.forward_context():
         if cfg.model.lora.rank:
@@ -69,7 +66,11 @@ def prepare_training(
         alternate_answers = prepare_alternates(policy, encoder, plan.benchmark.forget, cfg)
         settings = DataSettings(cfg.data, loss, cfg.run.seed)
         data = UnlearningDataModule(plan.benchmark, encoder, settings, alternate_answers)
-        if kind in ("cached", "adapter"):
+        batching = choose_rows(plan, encoder, policy, data)
+        reference: Reference | None = None
+        if frozen is not None:
+            reference = ModelReference(frozen, batching)
+        elif kind in ("cached", "adapter"):
             folder = Path(cfg.run.folder) / "references"
             reference = make_reference(kind, policy, data.items, encoder.pad_id, batching, folder)
     whp_reference = None
@@ -94,6 +95,22 @@ def choose_reference(model: Model, loss: Loss, train: str) -> str:
     if needed == "model":
         return "adapter" if model.lora.rank else "frozen"
     return "cached"
+
+
+def choose_rows(
+    plan: Plan, encoder: Encoder, policy: "PreTrainedModel", data: UnlearningDataModule
+) -> str:
+    """Return "packed" or "padded", the same in all processes, for training and its evaluations."""
+    if plan.cfg.trainer.strategy == "fsdp2":
+        # All processes have to make the same number of forwards, and packed rows are as many as a
+        # process has samples for.
+        return "padded"
+    texts = [item.input_ids for item in [*data.items, *(data.retain or ())]]
+    if plan.cfg.eval.enabled:
+        for benchmark in (plan.benchmark, *plan.other_benchmarks.values()):
+            texts += list_longest_texts(encoder, benchmark.sets)
+    wanted = plan.cfg.data.batching
+    return distributed.run_on_first_rank(lambda: choose_batching(wanted, policy, texts))
 
 
 def place_model(model: Any, trainer: L.Trainer) -> None:

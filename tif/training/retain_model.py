@@ -10,7 +10,7 @@ from tif.config.model import Lora
 from tif.data.encoding import Encoder
 from tif.data.samples import fingerprint
 from tif.evaluation.evaluate import describe_protocol, evaluate
-from tif.evaluation.questions import EvaluationSetup, select_samples
+from tif.evaluation.questions import EvaluationSetup, list_longest_texts, select_samples
 from tif.metrics import overall
 from tif.models import load as models
 from tif.records import files as records
@@ -44,10 +44,13 @@ def retain_model_records(plan: Plan, stage: Path) -> records.Evaluation:
             policy = models.load_policy(model, encoder.tokenizer, cfg.run.seed)
         device = distributed.select_device(cfg.trainer.accelerator)
         policy.to(device)
-        batching = choose_batching(cfg.data.batching, policy)
-        setup = EvaluationSetup(encoder, cfg.eval, batching, benchmark.tasks)
+        texts, wanted = list_longest_texts(encoder, benchmark.sets), cfg.data.batching
         dtype = MIXED_PRECISIONS.get(cfg.trainer.precision)
         with torch.autocast(device.type, dtype) if dtype else nullcontext():
+            batching = distributed.run_on_first_rank(
+                lambda: choose_batching(wanted, policy, texts)
+            )
+            setup = EvaluationSetup(encoder, cfg.eval, batching, benchmark.tasks)
             evaluated = evaluate(policy, benchmark.sets, setup, str(stage))
         if distributed.is_first_rank():
             records.write_evaluation(folder, evaluated, overall.aggregate(evaluated))

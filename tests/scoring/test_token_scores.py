@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-import transformers
 
 from tests.support import tiny_models
 from tif.scoring import packing as layout

@@ -30,7 +30,7 @@ SETS = ("forget", "retain", "real_authors", "world_facts")
             ["quickstat.yaml"],
             "quickstat.yaml: no such file here or among tif's own configs; did you mean quickstart",
         ),
-        (["trainer.precision=12-true"], "trainer: Precision '12-true' is invalid."),
+        (["trainer.precision=12-true"], "trainer.precision: want one of 32-true, bf16-mixed,"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

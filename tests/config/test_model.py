@@ -21,6 +21,29 @@ from tif.config.errors import ConfigError
         (["optimizer.name=adamw8bit", "trainer.strategy=fsdp2"], "optimizer.name: adamw8bit"),
         (["trainer.strategy=fsdp"], "trainer.strategy: fsdp is the older FSDP"),
         (["model.lora.rank=4", "model.path=null"], "model.lora.rank: adapters on weights"),
+        (
+            ["model.lora.rank=4", "model.quantize=nf4", "trainer.precision=bf16-true"],
+            "trainer.precision: bf16-true would convert the nf4 weights of model.quantize",
+        ),
+        (
+            ["model.lora.rank=4", "model.quantize=int8", "trainer.precision=bf16-true"],
+            "trainer.precision: bf16-true would convert the int8 weights of model.quantize",
+        ),
+        (["model.dtype=float16"], "model.dtype: float16 weights cannot be trained"),
+        (
+            ["model.dtype=float16", "trainer.precision=16-mixed"],
+            "model.dtype: float16 weights cannot be trained",
+        ),
+        (
+            ["model.dtype=float16", "model.lora.rank=4", "trainer.precision=bf16-mixed"],
+            "trainer.precision: bf16-mixed does not go with the other 16 bits",
+        ),
+        (
+            ["model.dtype=bfloat16", "trainer.precision=16-mixed"],
+            "trainer.precision: 16-mixed does not go with the other 16 bits",
+        ),
+        (["trainer.precision=16-true"], "trainer.precision: want one of 32-true, bf16-mixed"),
+        (["trainer.precision=64-true"], "trainer.precision: want one of 32-true, bf16-mixed"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused_by_name(words, line):

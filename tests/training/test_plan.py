@@ -235,6 +235,12 @@ def test_a_loss_that_cannot_be_computed_is_refused(refusal, tmp_path, words, lin
     assert refusal("quickstart.yaml", *words, *SMALL_MODEL).startswith(line)
 
 
+def test_a_precision_that_lightning_would_replace_is_refused(refusal):
+    words = ["trainer.precision=16-mixed", "trainer.accelerator=cpu"]
+    line = "trainer.precision: 16-mixed needs a GPU; want bf16-mixed"
+    assert refusal(*SMALL, *words) == line
+
+
 def test_a_run_folder_that_is_a_file_is_refused(refusal, tmp_path):
     (tmp_path / "taken").write_text("")
     assert (

@@ -97,8 +97,9 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
         raise ConfigError(str(error)) from None
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     tokenizer = models.load_tokenizer(settings.model, ())
-    policy = models.load_policy(settings.model, tokenizer, 0)
-    policy.to(settings.device).eval()  # type: ignore[arg-type]
+    device = torch.device(settings.device)
+    policy = models.load_policy(settings.model, tokenizer, 0, device=device)
+    models.move_model(policy, device).eval()
     encoder = Encoder(tokenizer, settings.data.template)
     rules = EvalRules(tokens_per_batch=TOKENS_PER_BATCH)
     longest = list_longest_texts(encoder, sets)

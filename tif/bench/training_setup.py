@@ -59,8 +59,7 @@ class TrainingSetup:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.device = torch.device(settings.device)
-        self.policy = policy
-        self.policy.to(self.device).train()  # type: ignore[arg-type]
+        self.policy = models.move_model(policy, self.device).train()
         self.forget, self.retain = forget, retain
         self.loss = tpo_loss(retain is not None)
 
@@ -135,7 +134,8 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
     keys = DataSettings(data, tpo_loss(settings.retain), seed=0)
     samples = UnlearningDataModule(benchmark, encoder, keys)
     if settings.model.path:
-        policy = models.load_policy(settings.model, tokenizer, 0)
+        device = torch.device(settings.device)
+        policy = models.load_policy(settings.model, tokenizer, 0, device=device)
     else:
         policy = make_random_model(settings.model, settings.device)
     return TrainingSetup(settings, policy, samples.items, samples.retain)
@@ -150,5 +150,6 @@ def make_random_model(model: Model, device: str = "cpu") -> "PreTrainedModel":
     if model.quantize != "none":
         with tempfile.TemporaryDirectory() as folder:  # weights are quantised as they are read
             policy.save_pretrained(folder)
-            policy = models.load_pretrained(dataclasses.replace(model, path=folder))
+            stored = dataclasses.replace(model, path=folder)
+            policy = models.load_pretrained(stored, torch.device(device))
     return models.prepare_for_training(policy, model, 0)

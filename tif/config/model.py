@@ -46,14 +46,14 @@ class Model:
     trust_remote_code: bool = key(False, "run code that comes with a hub model; leave off unless "
         "you have read it")
 
-    def find_problems(self, strategy: str, negated: bool) -> list[str]:
+    def find_problems(self, strategy: str, precision: str, negated: bool) -> list[str]:
         """Return the problems between keys, one line each.
 
         Args:
-            strategy: trainer.strategy.
+            strategy, precision: keys of section `trainer`.
             negated: whether loss.task_vector turns the weights around.
         """
-        problems = []
+        problems = self._precision_problems(precision)
         if self.quantize != "none" and not self.lora.rank:
             problems.append(f"model.quantize: {self.quantize} weights cannot be trained; want "
                 "model.lora.rank > 0")
@@ -72,4 +72,18 @@ class Model:
         if self.reference == "frozen" and self.lora.rank:
             problems.append("model.reference: frozen would copy weights that LoRA leaves as they "
                 "are; want adapter or auto")
+        return problems
+
+    def _precision_problems(self, precision: str) -> list[str]:
+        """Return the weights that trainer.precision cannot train, one line each."""
+        problems = []
+        if self.quantize != "none" and precision == "bf16-true":
+            problems.append(f"trainer.precision: bf16-true would convert the {self.quantize} "
+                "weights of model.quantize, which bitsandbytes refuses; want bf16-mixed or 32-true")
+        if self.dtype == "float16" and precision != "bf16-true" and not self.lora.rank:
+            problems.append("model.dtype: float16 weights cannot be trained, AdamW's steps in them "
+                "are 0 or infinite; want float32 or bfloat16, or model.lora.rank > 0")
+        if (self.dtype, precision) in (("float16", "bf16-mixed"), ("bfloat16", "16-mixed")):
+            problems.append(f"trainer.precision: {precision} does not go with the other 16 bits of "
+                f"model.dtype={self.dtype}; want model.dtype=float32")
         return problems

@@ -50,7 +50,8 @@ class Config:
                     "unlearned; want python -m tif.identify with the same keys")
         problems += [f"loss.{problem}" for problem in self.loss.find_problems(self.data.train)]
         problems += self._strategy_problems(is_unlearning)
-        problems += self.model.find_problems(self.trainer.strategy, self._is_negated())
+        problems += self.model.find_problems(
+            self.trainer.strategy, self.trainer.precision, self._is_negated())
         problems += self.eval.find_problems()
         wants_quality = is_unlearning and self.eval.enabled and self.eval.forget_quality
         if wants_quality and not self.eval.retain_records:

@@ -15,8 +15,9 @@ class TrainerKeys:
         "srun and torchrun theirs count")
     strategy: str = key("auto", "auto; ddp (a copy on each device); fsdp2 (weights, gradients, "
         "optimizer and reference in shards); any other name that Lightning knows")
-    precision: str = key("32-true", "32-true, bf16-mixed, bf16-true, ...; losses are always "
-        "float32")
+    precision: str = key("32-true", "32-true: as model.dtype says; bf16-mixed, 16-mixed: products "
+        "in 16 bits, weights as model.dtype says; bf16-true: all in bfloat16. Losses are always "
+        "float32", choices=("32-true", "bf16-mixed", "bf16-true", "16-mixed"))
     gradient_clip_val: float | None = key(1.0, "clip the gradient's norm; null = off", above=0)
     log_every_n_steps: int = key(1, "steps between two training rows of metrics.jsonl", at_least=1)
 

@@ -23,7 +23,7 @@ from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.evaluate import describe_protocol, evaluate
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts, select_samples
 from tif.metrics import overall
-from tif.models.load import load_policy, load_tokenizer, read_config
+from tif.models.load import load_policy, load_tokenizer, move_model, read_config
 from tif.records import files
 from tif.records.types import Evaluation
 from tif.scoring.batching import choose_batching
@@ -86,8 +86,9 @@ class RecordedModel:
         """Return the model; it is loaded at the first call."""
         if distributed.is_first_rank():
             console.print(f"loading {self.section.path}", soft_wrap=True)
-        policy = load_policy(self.section, self.encoder.tokenizer, 0)
-        return policy.to(self.device).eval()  # type: ignore[arg-type]
+        device = torch.device(self.device)
+        policy = load_policy(self.section, self.encoder.tokenizer, 0, device=device)
+        return move_model(policy, device).eval()
 
     def setup(self, benchmark: Benchmark) -> EvaluationSetup:
         """Return how the model is evaluated on a benchmark; this loads it."""

@@ -118,7 +118,8 @@ def control_vector(size: int, scale: float, seed: int) -> torch.Tensor:
 
     The global random state is not touched.
     """
-    vector = torch.rand(size, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    vector = torch.rand(size, generator=generator, dtype=torch.float32)
     return vector / vector.norm() * scale
 
 

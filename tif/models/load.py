@@ -81,18 +81,19 @@ def load_tokenizer(settings: Model, texts: Iterable[str]) -> "PreTrainedTokenize
 
 
 def load_policy(
-    settings: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, empty: bool = False
-) -> "PreTrainedModel":
+    settings: Model, tokenizer: "PreTrainedTokenizerBase", seed: int, empty: bool = False,
+    device: torch.device | None = None,
+) -> "PreTrainedModel":  # fmt: skip
     """Return the model to unlearn or to finetune, in training mode.
 
     A new model gets the tokenizer's vocabulary and special tokens. Its weights, and adapters, are
     drawn from the seed; the global random state does not change. `empty`: no weights, on the meta
-    device.
+    device. `device`: where weights in few bits are put; others are on the CPU.
     """
     from transformers import AutoModelForCausalLM
 
     if settings.path is not None and not empty:
-        return prepare_for_training(load_pretrained(settings), settings, seed)
+        return prepare_for_training(load_pretrained(settings, device), settings, seed)
     config = read_config(settings)
     if settings.path is None:
         config.vocab_size, config.bos_token_id = len(tokenizer), None
@@ -105,8 +106,12 @@ def load_policy(
     return prepare_for_training(policy, settings, seed)
 
 
-def load_pretrained(settings: Model) -> "PreTrainedModel":
-    """Return the model at `model.path`, in few bits where `model.quantize` says so."""
+def load_pretrained(settings: Model, device: torch.device | None = None) -> "PreTrainedModel":
+    """Return the model at `model.path`, in few bits on `device` where `model.quantize` says so.
+
+    Weights in few bits stay where they were loaded: a move leaves the scales of int8 behind
+    (bitsandbytes 0.50.2), and transformers refuses it with bitsandbytes below 0.48.
+    """
     from transformers import BitsAndBytesConfig
 
     quantization = None
@@ -118,7 +123,14 @@ def load_pretrained(settings: Model) -> "PreTrainedModel":
             bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
         )  # fmt: skip
     options = {"quantization_config": quantization, **_loading_options(settings)}
+    if quantization:
+        options["device_map"] = {"": device or torch.device("cpu")}
     return pretrained.load_model(_source(settings), "causal LM", **options)
+
+
+def move_model(model: Any, device: torch.device | str) -> Any:
+    """Move a model to a device, in place; weights in few bits stay where they were loaded."""
+    return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def _source(settings: Model) -> pretrained.Source:

@@ -89,6 +89,9 @@ def read_config(source: Source, kind: str = "model") -> "PretrainedConfig":
         layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
         if layers < 1:
             raise ValueError(f"num_hidden_layers is {layers}; want at least 1")
+        if getattr(config, "quantization_config", None):  # only part of it would be trained
+            wanted = "want a copy in 16 or 32 bits; model.quantize makes few bits of it"
+            raise ValueError(f"its weights are stored in few bits (quantization_config); {wanted}")
     return config
 
 

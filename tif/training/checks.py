@@ -5,6 +5,7 @@ Called by `training/plan`, which collects the problems of all of them.
 
 import dataclasses
 import os
+import warnings
 from typing import Any
 
 import lightning as L
@@ -44,9 +45,13 @@ def check_trainer_and_loss(trainer: TrainerKeys, loss: Loss, data: Data, referen
     arguments = trainer_arguments(trainer)
     arguments |= {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
-        L.Trainer(**arguments, plugins=distributed.lightning_plugins())
+        with warnings.catch_warnings(action="ignore"):
+            lightning_trainer = L.Trainer(**arguments, plugins=distributed.lightning_plugins())
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {one_line(error)}") from None
+    if lightning_trainer.precision != trainer.precision:  # Lightning would go on with another one
+        wanted = f"want {lightning_trainer.precision}"
+        raise ConfigError(f"trainer.precision: {trainer.precision} needs a GPU; {wanted}")
     if reference == "cached" and losses.required_reference(loss, data.train) == "model":
         raise ConfigError(
             "model.reference: cached scores of the forget samples do not serve loss.forget="

@@ -20,7 +20,7 @@ from tif.data.samples import Sample, fingerprint
 from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
 from tif.evaluation.questions import list_longest_texts
 from tif.models import fsdp
-from tif.models.load import load_policy
+from tif.models.load import load_policy, move_model
 from tif.models.lora import freeze_idle_adapters
 from tif.models.references import ModelReference, Reference, copy_policy, make_reference
 from tif.models.whp import WhpModel
@@ -49,7 +49,9 @@ def prepare_training(
     cfg, loss = plan.cfg, plan.cfg.loss
     in_shards = cfg.trainer.strategy == "fsdp2"
     is_empty = in_shards and not distributed.is_first_rank()
-    policy = load_policy(cfg.model, encoder.tokenizer, cfg.run.seed, is_empty)
+    device = trainer.strategy.root_device
+    trainer.accelerator.setup_device(device)  # the current GPU, as Lightning does in fit
+    policy = load_policy(cfg.model, encoder.tokenizer, cfg.run.seed, is_empty, device)
     if in_shards:
         # All processes have to call the head as often: chunks are as many as one has answers for.
         loss = dataclasses.replace(loss, chunk_tokens=2**31)
@@ -122,8 +124,9 @@ def place_model(model: Any, trainer: L.Trainer) -> None:
         mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("data_parallel",))
         fsdp.shard_model(model, mesh, device, str(trainer.precision))
         return
-    model.to(strategy.root_device)
-    trainer.precision_plugin.convert_module(model)  # in place
+    move_model(model, strategy.root_device)
+    if not getattr(model, "is_quantized", False):
+        trainer.precision_plugin.convert_module(model)  # in place
 
 
 def load_whp_reference(

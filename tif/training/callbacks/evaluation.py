@@ -146,7 +146,9 @@ class PolicyEvaluation(Callback):
             return module.reference.use_model
         cfg = self.plan.cfg
         is_empty = cfg.trainer.strategy == "fsdp2" and not distributed.is_first_rank()
-        original = load_policy(cfg.model, self.encoder.tokenizer, cfg.run.seed, is_empty)
+        original = load_policy(
+            cfg.model, self.encoder.tokenizer, cfg.run.seed, is_empty, trainer.strategy.root_device
+        )
         place_model(original, trainer)
         original.eval()
         return lambda: nullcontext(original)

@@ -145,8 +145,7 @@ def load_whp_reference(
     path = str(reinforced / "model")
     settings = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
     model = load_policy(settings, encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
-    trainer.precision_plugin.convert_module(model)  # in place
-    model.to(trainer.strategy.root_device)
+    place_model(model, trainer)
     return ModelReference(WhpModel(reference, model, cfg.loss.whp), reference.batching)
 
 

@@ -214,7 +214,7 @@ def test_adapters_that_text_does_not_reach_are_frozen_and_named(family, where, c
     policy = architectures.build(family).train()
     adapters.attach_adapters(policy, Lora(rank=4), seed=0)
     state = torch.get_rng_state()
-    adapters.freeze_idle_adapters(policy, [])
+    adapters.freeze_idle_adapters(policy, [], BATCH, "padded")
     assert torch.equal(torch.get_rng_state(), state)
     assert policy.training
     learning = {name: w for name, w in policy.named_parameters() if w.requires_grad}
@@ -232,13 +232,13 @@ def test_adapters_that_text_does_not_reach_are_frozen_and_named(family, where, c
 def test_weights_without_an_adapter_are_named(capsys):
     policy = architectures.build("gpt_oss")
     adapters.attach_adapters(policy, Lora(rank=4), seed=0)
-    adapters.freeze_idle_adapters(policy, [])
+    adapters.freeze_idle_adapters(policy, [], BATCH, "padded")
     assert capsys.readouterr().out == (
         "LoRA: no adapters on model.layers.*.mlp.experts.gate_up_proj, model.layers.*.mlp.experts.down_proj\n"
     )
     policy = architectures.build("llama")
     adapters.attach_adapters(policy, Lora(rank=4, targets=["q_proj"]), seed=0)
-    adapters.freeze_idle_adapters(policy, ["q_proj"])
+    adapters.freeze_idle_adapters(policy, ["q_proj"], BATCH, "padded")
     assert capsys.readouterr().out == ""
 
 
@@ -246,4 +246,4 @@ def test_a_model_whose_adapters_get_no_gradient_is_refused():
     policy = architectures.build("reformer")  # its layers begin from embeddings without a gradient
     adapters.attach_adapters(policy, Lora(rank=4), seed=0)
     with pytest.raises(ConfigError, match="^model.lora.rank: no adapter of ReformerModelWithLMHead"):
-        adapters.freeze_idle_adapters(policy, [])
+        adapters.freeze_idle_adapters(policy, [], BATCH, "padded")

@@ -21,13 +21,14 @@ import torch
 
 from tif.config.errors import ConfigError, one_line
 from tif.config.model import Lora
+from tif.data.encoding import Batch
+from tif.scoring.token_scores import score_tokens
 from tif.utils.terminal import console
 from tif.utils.torch_state import seeded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROBE_TOKENS = 256  # some attention compresses 128 tokens into one before it reads them
 ADAPTER_NAME = "default"  # as peft calls a single adapter
 WEIGHT_READ = r"self\.(\w+)\.(?:weight|bias)\b(?!\.(?:dtype|device|shape)| is )"
 
@@ -114,25 +115,27 @@ def list_weights_read(module_class: type[torch.nn.Module]) -> set[str]:
     return names
 
 
-def freeze_idle_adapters(policy: "PreTrainedModel", targets: Sequence[str]) -> None:
+def freeze_idle_adapters(
+    policy: "PreTrainedModel", targets: Sequence[str], batch: Batch, batching: str
+) -> None:
     """Freeze adapters that text does not reach, as those of a vision tower, and say which.
 
-    They would stay zero, and DistributedDataParallel would wait for their gradients. Experts that
-    the text of this probe is not sent to learn all the same. Linear layers and stacks of experts
-    that `targets` mean but that have no adapter are told too.
+    They would stay zero, and DistributedDataParallel would wait for their gradients. Experts to
+    which this text is not sent learn all the same. Linear layers and stacks of experts that
+    `targets` mean but that have no adapter are named too.
+
+    Args:
+        policy: with adapters, as it will be trained.
+        targets: model.lora.targets.
+        batch, batching: a text as it will be trained on.
 
     Raises:
         ConfigError: If no adapter gets a gradient.
     """
-    text_config = policy.config.get_text_config()
-    length = min(PROBE_TOKENS, getattr(text_config, "max_position_embeddings", PROBE_TOKENS))
-    ids = torch.arange(3, length + 3, device=policy.device)[None] % text_config.vocab_size
-    was_training = policy.training
     with seeded(0), torch.enable_grad():
-        logits = policy.eval()(input_ids=ids, use_cache=False).logits
-        if logits.requires_grad:
-            logits.float().logsumexp(-1).sum().backward()
-    policy.train(was_training)
+        total = score_tokens(policy, batch, batching).logprob.sum()
+        if total.requires_grad:
+            total.backward()
     adapters = {name: weight for name, weight in policy.named_parameters() if weight.requires_grad}
     idle = []
     for name, weight in adapters.items():

@@ -15,7 +15,7 @@ import tif
 from tif import losses
 from tif.config.model import Lora
 from tif.config.schema import Config, Loss, Model
-from tif.data.encoding import Encoder
+from tif.data.encoding import Encoder, collate
 from tif.data.samples import Sample, fingerprint
 from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
 from tif.evaluation.questions import list_longest_texts
@@ -63,12 +63,14 @@ def prepare_training(
             place_model(model, trainer)
     # What the policy gives from here on is computed under the trainer's precision, as at step 0.
     with trainer.precision_plugin.forward_context():
-        if cfg.model.lora.rank:
-            freeze_idle_adapters(policy, cfg.model.lora.targets)
         alternate_answers = prepare_alternates(policy, encoder, plan.benchmark.forget, cfg)
         settings = DataSettings(cfg.data, loss, cfg.run.seed)
         data = UnlearningDataModule(plan.benchmark, encoder, settings, alternate_answers)
         batching = choose_rows(plan, encoder, policy, data)
+        if cfg.model.lora.rank:
+            longest = max(data.items, key=lambda item: len(item.input_ids))
+            batch = collate([longest], [0], encoder.pad_id).to(device)
+            freeze_idle_adapters(policy, cfg.model.lora.targets, batch, batching)
         reference: Reference | None = None
         if frozen is not None:
             reference = ModelReference(frozen, batching)

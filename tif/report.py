@@ -4,7 +4,8 @@
 
 RUN is a run folder, as runs/quickstart. The tables go to the terminal. The plots
 (quality_utility.png, losses.png) are written to the folder again.
-Exit code: 0 done, 2 a folder is no run folder.
+Exit code: 0 done, 1 a plot could not be written, 2 a folder is no run folder, or a file in it is
+damaged (one line with its name and what to delete).
 """
 
 import sys
@@ -15,6 +16,7 @@ from tif.records.metrics_log import FILE_NAME
 from tif.reports.plots import write_plots
 from tif.reports.run_tables import show_run
 from tif.utils import command_line
+from tif.utils.files import DamagedFile
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,11 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if words else 2
     for word in words:
         folder = Path(word)
-        if not (folder / FILE_NAME).is_file():
+        if not (folder / FILE_NAME).exists():
             command_line.print_error(f"{word}: no run folder (no {FILE_NAME} in it)")
             return 2
-        write_plots(folder)
-        show_run(folder)
+        try:
+            write_plots(folder)
+            show_run(folder)
+        except DamagedFile as error:
+            command_line.print_error(error)
+            return 2
+        except Exception as error:
+            return command_line.report_os_error(error, "the same command tries again")
     return 0
 
 

@@ -6,7 +6,7 @@ import pytest
 from tests.support.terminal_text import cells, shown
 from tif.records import files as records
 from tif.reports.columns import COLUMNS, format_number
-from tif.reports.run_folder import evaluation_rows, retain_row
+from tif.reports.run_folder import evaluation_rows, read_records, retain_row
 from tif.reports.run_tables import generations_table, metrics_table, spread_indices
 
 
@@ -48,6 +48,10 @@ def change_first_record(folder, **texts):
     records.write_evaluation(folder, changed, aggregates)
 
 
+def generations(run):
+    return generations_table(read_records(run, 0), read_records(run, 2), 3)
+
+
 def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
     odd = {
         "prompt": "Who is [bold]she[/bold]?",
@@ -56,7 +60,7 @@ def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
     }
     for epoch in ("0", "2"):
         change_first_record(run / "eval" / epoch, **odd)
-    text = shown(generations_table(run, 0, 2))
+    text = shown(generations(run))
     line = cells(next(line for line in text.splitlines() if "she" in line))
     assert line == [odd["prompt"], odd["answer"], odd["generated"], odd["generated"]]
 
@@ -64,7 +68,7 @@ def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
 def test_generations_are_spread_over_the_forget_set_and_stand_beside_the_true_answer(run):
     before = records.read_evaluation(run / "eval" / "0").sets["forget"].records
     after = records.read_evaluation(run / "eval" / "2").sets["forget"].records
-    text = "".join(shown(generations_table(run, 0, 2), width=600).split())
+    text = "".join(shown(generations(run), width=600).split())
     for i in (0, 2, 5):  # three of eight
         generated = (before[i].generated or "", after[i].generated or "")
         row = "│".join((before[i].prompt, before[i].answer, *generated))

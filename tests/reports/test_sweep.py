@@ -91,10 +91,9 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
         ["before", "-", "-", "1.2e-66", "0.900"],
         ["retain model", "-", "-", "-", "0.900"],
     ]
-    (tmp_path / "results.json").write_text(json.dumps(found))
     screen = Console(width=80, file=io.StringIO())
     monkeypatch.setattr(sweep, "console", screen)
-    sweep.show_results(tmp_path)
+    sweep.show_results(tmp_path, found)
     lines = screen.file.getvalue().splitlines()
     assert max(map(len, lines[:-1])) <= 80  # the last one is a path
     (line,) = (line for line in lines if "whp_inference" in line)

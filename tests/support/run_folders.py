@@ -3,12 +3,12 @@
 from tests.support.small_run import SMALL
 from tif.config import load as config
 from tif.training import run_folders
-from tif.training.plan import config_text, plan_run
+from tif.training.plan import config_text, identify_run, plan_run
 
 
 def claimed(cfg):
     """Hold the folder that a run of this configuration gets, as a context manager."""
-    return run_folders.claim_run_folder(cfg.run, config_text(cfg))
+    return run_folders.claim_run_folder(cfg.run, identify_run(cfg))
 
 
 def start(folder, cfg):

@@ -1,9 +1,9 @@
 import json
 import os
 import pathlib
-import zipfile
 
 import pytest
+import torch
 
 from tests.support.run_folders import check_folder, claimed, start
 from tests.support.small_run import SMALL, finished
@@ -14,6 +14,7 @@ from tif.training import plan as planning
 from tif.training import run_folders
 from tif.training.stages import place_stage
 from tif.utils import environment
+from tif.utils.files import write_json_lines
 
 
 def cfg(tmp_path, *words):
@@ -22,11 +23,13 @@ def cfg(tmp_path, *words):
 
 def unfinished(folder, made_by, *checkpoints):
     start(folder, made_by)
+    rows = [{"epoch": 1, "step": step, "train/loss": 1.0} for step in range(100)]
+    write_json_lines(folder / "metrics.jsonl", rows)
     (folder / "checkpoints").mkdir()
     for age, name in enumerate(reversed(checkpoints)):
         path = folder / "checkpoints" / name
-        with zipfile.ZipFile(path, "w") as file:
-            file.writestr("data", b"weights")
+        place = {"global_step": int(path.stem.rpartition("=")[2]), "callbacks": {"Checkpoints": {}}}
+        torch.save(place, path)
         os.utime(path, (1e9 - age, 1e9 - age))
     return folder
 
@@ -151,7 +154,8 @@ def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
     assert folder != run.folder
     assert checkpoint is None
     newest = pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")
-    assert run_folders.find_newest_checkpoint(run.folder) == newest
+    run_again = planning.identify_run(again)
+    assert run_folders.find_newest_checkpoint(run.folder, run_again) == newest
 
 
 @pytest.mark.parametrize(("more", "stages"), [

@@ -30,11 +30,11 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(tmp_path, m
 
 def test_a_last_json_line_that_was_cut_is_not_read(tmp_path):
     path = tmp_path / "rows.jsonl"
-    assert files.read_json_lines(path) == []
+    assert files.read_json_lines(path) == ([], None)
     files.append_json_lines(path, [{"a": 1}, {"b": "\u2028é"}])
     with path.open("a") as file:
         file.write('{"c": ')
-    assert files.read_json_lines(path) == [{"a": 1}, {"b": "\u2028é"}]
+    assert files.read_json_lines(path) == ([{"a": 1}, {"b": "\u2028é"}], None)
     files.write_json_lines(path, [{"d": 0.1 + 0.2}])
     assert path.read_text() == '{"d": 0.30000000000000004}\n'
 

@@ -113,8 +113,8 @@ def _fill(template: str, sample: Sample) -> str:
 
 
 def _read(file: Path) -> dict[tuple[str, int], str]:
-    """Return the stored answers by (sample id, number); a line that a kill cut short is removed."""
-    rows = read_json_lines(file)
+    """Return the stored answers by (sample id, number); what a kill cut short is removed."""
+    rows, _ = read_json_lines(file)
     write_json_lines(file, rows)
     return {(row["id"], row["number"]): row["text"] for row in rows}
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import tif
+from tif.config.errors import one_line
 from tif.config.evaluate_command import Evaluate
 from tif.config.paths import check_writable
 from tif.config.schema import Model
@@ -28,7 +29,7 @@ from tif.records import files
 from tif.records.types import Evaluation
 from tif.scoring.batching import choose_batching
 from tif.utils import distributed
-from tif.utils.files import write_text
+from tif.utils.files import read_bytes, write_text
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
 
@@ -119,7 +120,7 @@ class RecordedModel:
         if original is not None:
             keys.append(original.folder.name)
         folder = self.folder / f"{name}-{hash_json(keys)}"
-        if distributed.run_on_first_rank((folder / files.AGGREGATES).exists):
+        if distributed.run_on_first_rank(lambda: files.is_stored(folder)):
             return files.read_evaluation(folder), folder
         check_writable("out", folder)
         opened = contextlib.nullcontext(original.model) if original is not None else None
@@ -133,12 +134,25 @@ class RecordedModel:
 
 
 def read_or_compute(path: Path, compute: Callable[[], Any]) -> Any:
-    """Return the JSON at `path`; where it is missing, compute it now and write it there."""
-    if distributed.run_on_first_rank(path.exists):
-        return json.loads(path.read_text(encoding="utf-8"))
+    """Return the JSON at `path`; where it is missing or damaged, compute it now and write it."""
+    stored = distributed.run_on_first_rank(lambda: _read_json(path))
+    if stored is not None:
+        return stored
     check_writable("out", path.parent)
     content = compute()
     if distributed.is_first_rank():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(content))
     return content
+
+
+def _read_json(path: Path) -> Any:
+    """Return the JSON at `path`, or None; damage is told."""
+    if not path.exists():
+        return None
+    try:
+        return json.loads(read_bytes(path))
+    except (OSError, ValueError) as error:
+        line = f"{path}: {one_line(error)}: it is made again"
+        console.print(line, markup=False, soft_wrap=True)
+        return None

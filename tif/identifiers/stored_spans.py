@@ -10,11 +10,11 @@ from typing import Any
 
 import tif
 from tif import identifiers
-from tif.config.errors import ConfigError
+from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Identifier, Model
 from tif.data.samples import Sample, fingerprint
 from tif.identifiers import span_file
-from tif.utils.files import locked
+from tif.utils.files import locked, read_bytes
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console, literal
 
@@ -64,18 +64,32 @@ def identify_once(
     path = span_path(identifier, samples, template, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(f"{path}.lock", str(path)):
-        if path.exists():
+        stored = _read_stored(path, samples)
+        if stored:
             note = literal("(made before)", "dim")
             console.print(f"unwanted words: {path}", note, soft_wrap=True)
-        else:
-            console.print(f"unwanted words: {identifier.kind}, to {path}", soft_wrap=True)
-            try:
-                identified = identifiers.identify(identifier, samples, template)
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
-            settings = identifiers.describe_settings(identifier, template)
-            span_file.write_spans(path, identified, settings)
+            return stored
+        console.print(f"unwanted words: {identifier.kind}, to {path}", soft_wrap=True)
+        try:
+            identified = identifiers.identify(identifier, samples, template)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        settings = identifiers.describe_settings(identifier, template)
+        span_file.write_spans(path, identified, settings)
         return span_file.attach_spans(path, samples)
+
+
+def _read_stored(path: Path, samples: tuple[Sample, ...]) -> tuple[Sample, ...] | None:
+    """Return the samples with the spans of a file; None where it is missing or damaged."""
+    if not path.exists():
+        return None
+    try:
+        read_bytes(path)  # no folder, no device
+        return span_file.attach_spans(path, samples)
+    except (OSError, ValueError) as error:
+        line = f"{one_line(error)}: the unwanted words are found again"
+        console.print(line, soft_wrap=True)
+        return None
 
 
 def span_path(

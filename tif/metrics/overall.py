@@ -70,7 +70,7 @@ def get_best_metric(best: str) -> str:
 
 def find_best_epoch(rows: Sequence[Mapping[str, Any]], metric: str) -> int | None:
     """Return the first epoch after 0 with the highest `metric`; None where none has it."""
-    known = [row for row in rows if row["epoch"] > 0 and metric in row]
+    known = [row for row in rows if row["epoch"] > 0 and row.get(metric) is not None]
     return int(max(known, key=lambda row: row[metric])["epoch"]) if known else None
 
 

@@ -19,7 +19,7 @@ from tif.config.errors import ConfigError
 from tif.config.model import Lora
 from tif.models.lora import ADAPTER_NAME, check_adapter_files, has_adapters, save_adapters
 from tif.utils import distributed
-from tif.utils.files import os_errors_naming
+from tif.utils.files import os_errors_naming, sync_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -67,6 +67,8 @@ def export_model(
                 save_adapters(policy, partial, weights)
             tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
+            for file in partial.iterdir():
+                sync_file(file)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
     finally:

@@ -138,12 +138,12 @@ def read_or_compute(file: Path, samples: Sequence[Encoded], compute: Callable[[]
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(f"{file}.lock", str(file)):
-        if file.exists():
+        if file.is_file():
             lengths = [len(sample.input_ids) - 1 for sample in samples]
             try:
                 tensors = safetensors.torch.load_file(file)
                 return {name: list(tensors[name].split(lengths)) for name in SCORE_NAMES}
-            except (safetensors.SafetensorError, KeyError, RuntimeError):
+            except (safetensors.SafetensorError, KeyError, OSError, RuntimeError):
                 message = f"{file} is damaged: reference scores are made again"
                 console.print(message, soft_wrap=True)
         rows = compute()

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tif.config.errors import one_line
 from tif.records.foreign_logs import convert_log
 from tif.records.json_values import load_json, parse
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.utils.files import write_text
+from tif.utils.terminal import console
 
 AGGREGATES = "aggregates.json"
 HEAD = ("model", "family", "epoch", "protocol")  # fields of an Evaluation that every file repeats
@@ -87,6 +89,19 @@ def read_evaluation(path: Path | str) -> Evaluation:
     evaluation: Evaluation = parse(Evaluation, {**content, "sets": {}}, file)
     sets = {name: _read_set(path / f"{name}.json", name, content) for name in names}
     return dataclasses.replace(evaluation, sets=sets)
+
+
+def is_stored(folder: Path) -> bool:
+    """Return whether tif stored an evaluation in a folder that can be read; damage is told."""
+    if not (folder / AGGREGATES).exists():
+        return False
+    try:
+        read_evaluation(folder)
+    except (OSError, ValueError) as error:
+        line = f"{one_line(error)}: the records are made again"
+        console.print(line, markup=False, soft_wrap=True)
+        return False
+    return True
 
 
 def _read_set(path: Path, name: str, aggregates: Mapping[str, Any]) -> RecordSet:

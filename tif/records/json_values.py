@@ -6,7 +6,6 @@ files of this room.
 
 import functools
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from tif.utils.files import read_bytes
+
 T = TypeVar("T")
+
+LARGEST = 1e300  # no number that tif writes is as large
 
 # What is wanted, by pydantic's type of error; others keep pydantic's message.
 WANTED = {
@@ -45,13 +48,14 @@ def load_json(path: Path) -> dict[str, Any]:
         ValueError: If it is no JSON object, or anywhere in it stands NaN, infinity or a key that
             its object has already.
     """
+    text = read_bytes(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_make_object)
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_make_object)
+        problem = _find_problem(content, "")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON, perhaps cut short ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: want a JSON object, got {content!r:.40}")
-    problem = _find_problem(content, "")
     if problem:
         raise ValueError(f"{path}: {problem}")
     return content
@@ -94,8 +98,8 @@ def _adapter(kind: Any) -> TypeAdapter:
 
 def _find_problem(value: Any, place: str) -> str | None:
     """Return the first number that is not finite, or key that stands twice, with its place."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{place} is {value}, want a finite number"
+    if isinstance(value, int | float) and not abs(value) < LARGEST:  # false also of NaN
+        return f"{place} is {value!r:.40}, want a finite number"
     if isinstance(value, _Repeated):
         return f"{place}/{value.key}".lstrip("/") + " stands there twice, want each key once"
     items = dict(enumerate(value)) if isinstance(value, list) else value

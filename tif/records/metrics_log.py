@@ -5,11 +5,12 @@ its step, from 0. An evaluation row has the number of steps before the evaluatio
 before training. Written by the logger in `training/callbacks`, read by `reports` and `training`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.utils.files import append_json_lines, read_json_lines, write_json_lines
+from tif.records.json_values import LARGEST
+from tif.utils.files import DamagedFile, append_json_lines, read_json_lines, write_json_lines
 
 FILE_NAME = "metrics.jsonl"
 
@@ -17,8 +18,43 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return all complete rows of a metrics.jsonl; none where there is no file."""
-    return read_json_lines(path)
+    """Return all complete rows of a metrics.jsonl; none where there is no file.
+
+    Raises:
+        DamagedFile: With the first line that is no row.
+    """
+    rows, damage = read_intact_rows(path)
+    if damage:
+        raise DamagedFile(f"{damage}; delete the line, or the run folder to make the run again")
+    return rows
+
+
+def read_intact_rows(
+    path: Path, check: Callable[[Row], str | None] = lambda row: None
+) -> tuple[list[Row], str | None]:
+    """Return the rows before the first damaged line, and what is wrong with that line or None.
+
+    `check`: returns what else is wrong with a row, or None.
+    """
+    rows, damage = read_json_lines(path)
+    for number, row in enumerate(rows, 1):
+        problem = _find_problem(row) or check(row)
+        if problem:
+            return rows[: number - 1], f"{path}: line {number} is damaged ({problem})"
+    return rows, damage
+
+
+def _find_problem(row: Row) -> str | None:
+    """Return what is wrong with a row: a number that counts, or any other number."""
+    for name in ("epoch", "step"):
+        count = row.get(name)
+        if type(count) is not int or not 0 <= count < 2**53:
+            return f"{name} is {count!r:.40}, want a whole number"
+    for name, value in row.items():
+        is_number = type(value) in (int, float) and abs(value) < LARGEST  # false also of NaN
+        if value is not None and not is_number:
+            return f"{name} is {value!r:.40}, want a finite number"
+    return None
 
 
 def read_evaluation_rows(path: Path) -> list[Row]:
@@ -41,16 +77,15 @@ def append_row(path: Path, epoch: int, step: int | None, metrics: Mapping[str, f
     append_json_lines(path, [{"epoch": epoch, "step": step, **metrics}])
 
 
-def drop_rows_after(path: Path, steps: int) -> None:
+def drop_rows_after(path: Path, steps: int, rows: Sequence[Row]) -> None:
     """Drop the rows after a number of optimizer steps (-1: all), which a resumed run makes again.
 
-    A row that was cut goes too.
+    `rows`: those that are intact.
     """
-    if not path.exists():
-        return
-    rows = []
-    for row in read_rows(path):
-        steps_before = row["step"] if is_evaluation_row(row) else row["step"] + 1
-        if steps_before <= steps:
-            rows.append(row)
-    write_json_lines(path, rows)
+    if path.exists():
+        write_json_lines(path, [row for row in rows if steps_before(row) <= steps])
+
+
+def steps_before(row: Row) -> int:
+    """Return the number of optimizer steps that are done when a row is written."""
+    return int(row["step"]) if is_evaluation_row(row) else int(row["step"]) + 1

@@ -17,7 +17,10 @@ LOSSES_PLOT = "losses.png"
 
 def write_plots(folder: Path) -> None:
     """Write quality_utility.png and losses.png to a run folder, where it has their numbers."""
-    evaluations = [row for row in evaluation_rows(folder) if "forget/quality" in row]
+    evaluations = []
+    for row in evaluation_rows(folder):
+        if row.get("forget/quality") is not None and row.get("utility/model") is not None:
+            evaluations.append(row)
     if evaluations:
         plot_run(folder / QUALITY_UTILITY_PLOT, evaluations, retain_row(folder))
     steps = training_rows(folder)
@@ -58,7 +61,7 @@ def plot_losses(path: Path, steps: Sequence[Mapping[str, Any]], terms: Sequence[
     figure = Figure(figsize=(6, 2 * len(terms)), layout="constrained")
     column = figure.subplots(len(terms), sharex=True, squeeze=False)[:, 0]
     for axes, term in zip(column, terms, strict=True):
-        axes.plot([row["step"] for row in steps], [row[term] for row in steps])
+        axes.plot([row["step"] for row in steps], [row.get(term) for row in steps])
         name = term.removeprefix("train/")
         axes.set_ylabel(name.upper() if name in ("lpl", "pl") else name)
         axes.grid(alpha=0.3)

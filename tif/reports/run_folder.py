@@ -1,18 +1,39 @@
-"""Read a run folder: rows of metrics, the retain model's metrics, and what its summary says.
+"""Read a run folder: rows of metrics, records, and the small files of JSON and YAML beside them.
 
-The other files of this room call it; `training.run` writes `summary.json` with it. It needs no
-torch, so that `python -m tif.report` starts at once.
+The other files of this room read run folders through this one; `training.run` writes `summary.json`
+with it. What cannot be read is a DamagedFile: one line with the file's name and what to delete. No
+torch is imported, so that `python -m tif.report` starts at once.
 """
 
-import json
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from tif.config.errors import one_line
+from tif.config.evaluation import Eval
+from tif.config.load import read_yaml
 from tif.metrics import overall
 from tif.records import files as records
 from tif.records import metrics_log
+from tif.records.json_values import load_json, parse
+from tif.utils.files import DamagedFile, read_bytes
 
 RETAIN_FILE = "retain.json"  # the retain model's metrics, written by the run
+SUMMARY_FILE = "summary.json"
+CONFIG_FILE = "config.yaml"
+Metrics = dict[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportKeys:
+    """Keys of section `eval`, with its defaults."""
+
+    samples: int = Eval.samples
+    best: str = Eval.best
 
 
 def evaluation_rows(folder: Path) -> list[dict[str, Any]]:
@@ -25,17 +46,49 @@ def training_rows(folder: Path) -> list[dict[str, Any]]:
     return metrics_log.read_training_rows(folder / metrics_log.FILE_NAME)
 
 
-def retain_row(folder: Path) -> dict[str, Any]:
+def retain_row(folder: Path) -> Metrics:
     """Return the retain model's metrics under the run's rules; empty where the run had none."""
     path = folder / RETAIN_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    with _deletable(path):
+        return parse(Metrics, load_json(path), path) if path.exists() else {}
 
 
-def eval_section(folder: Path) -> Any:
-    """Return section `eval` of the run's configuration."""
-    from omegaconf import OmegaConf
+def read_intervals(folder: Path) -> dict[str, tuple[float, float]]:
+    """Return the last epoch's intervals by metric; empty where the run did not finish."""
+    path = folder / SUMMARY_FILE
+    kind = dict[str, tuple[float, float]]
+    with _deletable(path):
+        content = load_json(path) if path.exists() else {}
+        return parse(kind, content.get("intervals", {}), path, "intervals")
 
-    return OmegaConf.load(folder / "config.yaml").eval
+
+def read_records(folder: Path, epoch: int) -> records.Evaluation | None:
+    """Return the records of an epoch's evaluation; None where there are none."""
+    path = folder / "eval" / str(epoch)
+    with _deletable(path):
+        return records.read_evaluation(path) if path.exists() else None
+
+
+def eval_section(folder: Path) -> ReportKeys:
+    """Return what reports read of section `eval` of the run's configuration."""
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return ReportKeys()
+    with _deletable(path):
+        read_bytes(path)  # refuses a folder or a device, for which YAML's reader would wait
+        keys: Any = OmegaConf.to_container(read_yaml(path))
+        return parse(ReportKeys, keys.get("eval", {}), path, "eval")
+
+
+@contextlib.contextmanager
+def _deletable(path: Path) -> Iterator[None]:
+    """Raise what cannot be read in the block as DamagedFile; reports do without the file."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as error:
+        line = one_line(error)
+        line = line if str(path) in line else f"{path}: {line}"
+        raise DamagedFile(f"{line}; delete {path} to see what is left") from None
 
 
 def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[str, Any]:
@@ -48,8 +101,8 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
     evaluations, training = evaluation_rows(folder), training_rows(folder)
     intervals = {}
     if evaluations:
-        last_records = records.read_evaluation(folder / "eval" / str(evaluations[-1]["epoch"]))
-        intervals = named_intervals(last_records, retain)
+        last_records = read_records(folder, evaluations[-1]["epoch"])
+        intervals = named_intervals(last_records, retain) if last_records else {}
     best_epoch = overall.find_best_epoch(
         evaluations, overall.get_best_metric(eval_section(folder).best)
     )

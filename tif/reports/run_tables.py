@@ -4,30 +4,44 @@ Called by `training.run` and `python -m tif.report`. Everything is read from the
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from tif.records import files as records
+from tif.records.types import Evaluation
 from tif.reports.columns import columns_of, escape_markdown, format_interval, format_number
-from tif.reports.run_folder import eval_section, evaluation_rows, retain_row
+from tif.reports.run_folder import (
+    eval_section,
+    evaluation_rows,
+    read_intervals,
+    read_records,
+    retain_row,
+)
 from tif.utils.terminal import console, literal
 
 # Sets whose generations are shown: the first of them that the evaluation has.
 GENERATION_SETS = ("forget", "knowmem_forget", "verbmem_forget")
 
 
-def show_run(folder: Path) -> None:
-    """Print the tables of a run and the place of its folder."""
+def show_run(folder: Path, intervals: Mapping[str, Sequence[float]] | None = None) -> None:
+    """Print the tables of a run and the place of its folder.
+
+    `intervals`: of the last epoch by metric; None = as its summary.json has them.
+
+    Raises:
+        DamagedFile: If a file of the folder cannot be read; one line with what to delete.
+    """
     evaluations = evaluation_rows(folder)
     if evaluations:
         console.print(metrics_table(evaluations, retain_row(folder)))
-        intervals = intervals_line(folder)
-        if intervals:
-            console.print(intervals)
-        console.print(generations_table(folder, evaluations[0]["epoch"], evaluations[-1]["epoch"]))
+        line = intervals_line(read_intervals(folder) if intervals is None else intervals)
+        if line:
+            console.print(line)
+        first, last = (read_records(folder, evaluations[i]["epoch"]) for i in (0, -1))
+        if first and last:
+            console.print(generations_table(first, last, eval_section(folder).samples))
     console.print(f"run folder: {folder}", soft_wrap=True)
 
 
@@ -48,12 +62,8 @@ def metrics_table(evaluations: Sequence[dict[str, Any]], retain: dict[str, Any])
     return table
 
 
-def intervals_line(folder: Path) -> str:
-    """Return the last evaluation's bootstrap intervals; "" where the run did not finish."""
-    path = folder / "summary.json"
-    if not path.is_file():
-        return ""
-    intervals = json.loads(path.read_text(encoding="utf-8")).get("intervals", {})
+def intervals_line(intervals: Mapping[str, Sequence[float]]) -> str:
+    """Return the last evaluation's bootstrap intervals; "" where there are none."""
     parts = []
     for metric, title in columns_of([intervals]).items():
         parts.append(f"{title.rstrip(' ↑↓→0')} {format_interval(intervals[metric])}")
@@ -61,20 +71,17 @@ def intervals_line(folder: Path) -> str:
     return f"{title}: {', '.join(parts)}" if parts else ""
 
 
-def generations_table(folder: Path, first: int, last: int) -> Table:
-    """Return a table of questions, true answers and the model's answers at two epochs.
-
-    `eval.samples` questions are shown.
-    """
-    first_sets = records.read_evaluation(folder / "eval" / str(first)).sets
-    last_sets = records.read_evaluation(folder / "eval" / str(last)).sets
-    set_name = [name for name in GENERATION_SETS if name in first_sets][0]
-    before, after = first_sets[set_name].records, last_sets[set_name].records
+def generations_table(first: Evaluation, last: Evaluation, count: int) -> Table:
+    """Return a table of `count` questions, true answers and the model's answers at two epochs."""
     table = Table(title="Forget questions, before and after", show_lines=True)
-    for title in ("question", "true answer", f"epoch {first}", f"epoch {last}"):
+    for title in ("question", "true answer", f"epoch {first.epoch}", f"epoch {last.epoch}"):
         table.add_column(title, ratio=1)
-    for i in spread_indices(len(before), int(eval_section(folder).samples)):
-        texts = (before[i].prompt, before[i].answer, before[i].generated, after[i].generated)
+    both = [name for name in GENERATION_SETS if name in first.sets and name in last.sets]
+    before = first.sets[both[0]].records if both else ()
+    after = {record.id: record.generated for record in last.sets[both[0]].records} if both else {}
+    for i in spread_indices(len(before), count):
+        record = before[i]
+        texts = (record.prompt, record.answer, record.generated, after.get(record.id))
         table.add_row(*(literal(text or "") for text in texts))
     return table
 

@@ -57,18 +57,18 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     return {"runs": runs, "before": _means(before), "retain_model": _means(retain)}
 
 
-def write_results(folder: Path, folders: Mapping[str, Sequence[Path]]) -> None:
-    """Write results.json, table.md and the plot to the sweep's folder; see `collect_results`."""
+def write_results(folder: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """Write results.json, table.md and the plot to the sweep's folder; return `collect_results`."""
     results = collect_results(folders)
     tables = _markdown(short_table(results)) + "\n" + _markdown(full_table(results))
     write_text(folder / RESULTS_FILE, json.dumps(results, indent=1) + "\n")
     write_text(folder / "table.md", tables)
     plot_sweep(folder / QUALITY_UTILITY_PLOT, results)
+    return results
 
 
-def show_results(folder: Path) -> None:
-    """Print the short table of a sweep's folder, and where its files are."""
-    results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+def show_results(folder: Path, results: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
+    """Print the short table of a sweep's results, notes, and the folder where its files are."""
     header, *lines = short_table(results)
     title = "Mean ± deviation over seeds; best by eval.best=score, best runs first"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -79,6 +79,8 @@ def show_results(folder: Path) -> None:
     for line in lines:
         table.add_row(*line)
     console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True)
     console.print(f"results: {folder}", soft_wrap=True)
 
 

@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
     from tif.utils.terminal import quiet_libraries
 
     if options.table:
-        show_results(update_results(configs))
+        show_results(*update_results(configs))
         return 0
     if options.stage:
         chosen = stage_configs(chosen, options.stage)

@@ -70,7 +70,7 @@ def run_in_processes(configs: Sequence[Config], words: Sequence[str], jobs: int)
         name = signal.Signals(signals[0]).name
         interrupts.say(f"stopped by {name}; the same command goes on with what is missing")
         return 128 + signals[0]
-    show_results(update_results(configs))
+    show_results(*update_results(configs))
     return largest_code
 
 

@@ -6,18 +6,21 @@ import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
+from tif.reports.run_folder import evaluation_rows, retain_row
 from tif.reports.sweep import show_results, write_results
 from tif.training import plan as planning
 from tif.training import run as training
 from tif.training import run_folders
 from tif.training.stages import deciding_keys
 from tif.utils import distributed
+from tif.utils.files import DamagedFile, remove_unfinished
 from tif.utils.hashing import hash_json
 from tif.utils.terminal import console, literal
 
@@ -84,7 +87,7 @@ def run_in_order(chosen: Sequence[Config], configs: Sequence[Config]) -> int:
     finally:
         distributed.finish()
     if len(chosen) > 1 and makes_runs and distributed.is_first_rank():
-        show_results(update_results(configs))
+        show_results(*update_results(configs))
     return exit_code
 
 
@@ -112,21 +115,28 @@ def _make_unless_finished(cfg: Config, label: str) -> int:
     return 0 if is_finished else training.attempt(functools.partial(training.run, cfg))
 
 
-def update_results(configs: Sequence[Config]) -> Path:
-    """Write the results of the runs that are finished; return the sweep's folder.
+def update_results(configs: Sequence[Config]) -> tuple[Path, dict[str, Any], list[str]]:
+    """Write the results of the runs that are finished.
 
     Processes that do so at the same time wait for each other.
+
+    Returns:
+        The sweep's folder, its results, and a line for each run that is damaged and left out.
     """
     folder = Path(configs[0].run.folder) / configs[0].run.name.rsplit("/", 2)[0]
     folder.mkdir(parents=True, exist_ok=True)
+    damaged: list[str] = []
     with filelock.FileLock(folder / run_folders.LOCK):
+        remove_unfinished(folder, below=False)
         folders: dict[str, list[Path]] = {_variant(cfg): [] for cfg in configs}
         for cfg in configs:
             run_folder = planning.find_finished_run(cfg)
             if run_folder:
-                folders[_variant(cfg)].append(run_folder)
-        write_results(folder, folders)
-    return folder
+                with collect_problems(damaged, (DamagedFile,), "left out: "):
+                    evaluation_rows(run_folder)
+                    retain_row(run_folder)
+                    folders[_variant(cfg)].append(run_folder)
+        return folder, write_results(folder, folders), damaged
 
 
 def _variant(cfg: Config) -> str:

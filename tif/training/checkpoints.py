@@ -16,7 +16,7 @@ What Lightning's own parts could not do:
 
 import json
 import os
-import shutil
+import re
 import signal
 import threading
 import zipfile
@@ -30,10 +30,14 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
+from tif.config.schema import Run
+from tif.records import metrics_log
+from tif.records.json_values import load_json
 from tif.utils import distributed
-from tif.utils.files import os_errors_naming, sync_folder, write_text
+from tif.utils.files import os_errors_naming, remove, sync_file, sync_folder, write_text
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+NAME = re.compile(r"epoch=\d{1,15}-step=\d{1,15}\.ckpt$")
 SIZES = "sizes.json"  # in a checkpoint that is a folder of shards: the size of each file
 
 
@@ -62,12 +66,13 @@ class Checkpoints(Callback):
 
     Args:
         folder: of the checkpoints.
-        keep: how many of the newest stay; 0 writes none.
-        every: optimizer steps between two checkpoints within an epoch; None = only at a signal.
+        settings: section `run`, which says how often one is written and how many of them stay.
+        run: names the run by all that changes its numbers (`plan.name_result`).
     """
 
-    def __init__(self, folder: Path, keep: int, every: int | None) -> None:
-        self.folder, self.keep, self.every = folder, keep, every
+    def __init__(self, folder: Path, settings: Run, run: str) -> None:
+        self.folder, self.run = folder, run
+        self.keep, self.every = settings.keep_checkpoints, settings.checkpoint_every_n_steps
         self._batches_done = 0  # of the epoch, at the last checkpoint
         self._unnamed: tuple[Path, Path] | None = None  # (temporary path, path)
         self._received_signal: int | None = None
@@ -75,8 +80,8 @@ class Checkpoints(Callback):
         self._stops_before_next_step = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch's data."""
-        return {"batches": self._batches_done}
+        """Return the place in the epoch's data, and the run."""
+        return {"batches": self._batches_done, "run": self.run}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the place in the epoch's data."""
@@ -172,6 +177,9 @@ class Checkpoints(Callback):
             return
         if unnamed.is_dir():
             write_text(unnamed / SIZES, json.dumps(_file_sizes(unnamed)))
+        rows = self.folder.parent / metrics_log.FILE_NAME
+        if rows.exists():  # the checkpoint counts on them
+            sync_file(rows)
         remove(path)
         os.replace(unnamed, path)
         sync_folder(self.folder)
@@ -213,7 +221,7 @@ class DirectCheckpointIO(TorchCheckpointIO):
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, the newest first; unfinished ones are left out."""
-    paths = sorted(folder.glob("epoch=*-step=*.ckpt"), reverse=True)
+    paths = [path for path in sorted(folder.glob("*.ckpt"), reverse=True) if NAME.match(path.name)]
     return sorted(paths, key=steps_done, reverse=True)
 
 
@@ -222,24 +230,30 @@ def steps_done(checkpoint: Path) -> int:
     return int(checkpoint.stem.rpartition("=")[2])
 
 
-def is_intact(checkpoint: Path) -> bool:
-    """Return whether all of a checkpoint is there, by checksums of a file, sizes of shards."""
+def is_intact(checkpoint: Path, run: str) -> bool:
+    """Return whether a checkpoint can be gone on from: complete, of its step, and of this run.
+
+    Completeness is checked by the checksums of a file, and by the sizes of shards. `run`: see
+    `Checkpoints`; checkpoints of older versions do not name theirs.
+    """
     try:
+        content = checkpoint
         if checkpoint.is_dir():
-            sizes = json.loads((checkpoint / SIZES).read_text(encoding="utf-8"))
-            return bool(sizes == _file_sizes(checkpoint))
-        with zipfile.ZipFile(checkpoint) as file:
-            return file.testzip() is None
-    except (OSError, ValueError, zipfile.BadZipFile):
+            sizes = load_json(checkpoint / SIZES)
+            if sizes != _file_sizes(checkpoint):
+                return False
+            content = checkpoint / "meta.pt"  # all but the shards
+        if not content.is_file():  # a device or a pipe: reading would not end
+            return False
+        with zipfile.ZipFile(content) as file:
+            if file.testzip() is not None:
+                return False
+        # Mapped: the weights are not read. Foreign content raises any error here.
+        state = torch.load(content, map_location="cpu", weights_only=True, mmap=True)
+        place = state["callbacks"][Checkpoints.__qualname__]
+        return bool(state["global_step"] == steps_done(checkpoint) and place.get("run", run) == run)
+    except Exception:
         return False
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _file_sizes(folder: Path) -> dict[str, int]:

@@ -21,6 +21,8 @@ from tif.identifiers import stored_spans
 from tif.models import load as models
 from tif.records import files as records
 from tif.training import checks, run_folders, stages
+from tif.training.run_folders import RunIdentity
+from tif.utils.hashing import hash_json
 
 
 @dataclasses.dataclass
@@ -117,6 +119,12 @@ def config_text(cfg: Config) -> str:
     return f"{command}\n{config.to_yaml(dataclasses.replace(cfg, run=run))}"
 
 
+def identify_run(cfg: Config) -> RunIdentity:
+    """Return what tells the run from others."""
+    numbers = hash_json(_keys_of_result(cfg))
+    return RunIdentity(config_text(cfg), numbers, cfg.trainer.log_every_n_steps)
+
+
 def find_finished_run(cfg: Config) -> Path | None:
     """Return the folder of a complete run of exactly this configuration, or None."""
     parent, text = (Path(cfg.run.folder) / cfg.run.name).parent, config_text(cfg)
@@ -159,7 +167,7 @@ def _check_folder(cfg: Config) -> None:
     if settings.resume in run_folders.NO_PATH:
         return
     checkpoint = Path(settings.resume).expanduser()
-    run_folders.check_checkpoint(checkpoint)
+    run_folders.check_checkpoint(checkpoint, identify_run(cfg))
     folder = checkpoint.parent.parent
     theirs = _keys_of_result(config.read(Config, [str(folder / run_folders.CONFIG)]))
     ours = _keys_of_result(cfg)

@@ -17,6 +17,7 @@ from tif.records import files as records
 from tif.scoring.batching import choose_batching
 from tif.training.plan import Plan
 from tif.utils import distributed, torch_state
+from tif.utils.files import remove_unfinished
 from tif.utils.hashing import hash_json
 from tif.utils.terminal import console
 
@@ -37,7 +38,9 @@ def retain_model_records(plan: Plan, stage: Path) -> records.Evaluation:
     prints = [fingerprint(samples) for samples in sets.values()]
     folder = stage / "eval" / hash_json([rules, cfg.trainer.precision, *prints])
     with distributed.locked_on_first_rank(f"{stage}.lock", "records of the retain model"):
-        if distributed.run_on_first_rank((folder / records.AGGREGATES).exists):
+        if distributed.is_first_rank():
+            remove_unfinished(folder)
+        if distributed.run_on_first_rank(lambda: records.is_stored(folder)):
             return records.read_evaluation(folder)
         console.print("evaluating the retain model")
         with torch_state.seeded(cfg.run.seed):

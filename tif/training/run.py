@@ -39,9 +39,10 @@ from tif.training.checks import trainer_arguments
 from tif.training.plan import Plan
 from tif.training.prepare import prepare_training
 from tif.training.retain_model import retain_model_records
+from tif.training.run_folders import RunIdentity
 from tif.utils import distributed, interrupts, torch_state
 from tif.utils.command_line import print_error, report_os_error
-from tif.utils.files import write_text
+from tif.utils.files import DamagedFile, remove, write_text
 from tif.utils.terminal import console, literal, quiet_libraries, silence
 
 
@@ -74,7 +75,7 @@ def attempt(work: Callable[[], Any]) -> int:
     except Preempted as error:
         interrupts.say(str(error))
         return 128 + error.signal
-    except FloatingPointError as error:
+    except (DamagedFile, FloatingPointError) as error:
         print_error(error)
         return 1
     except Exception as error:
@@ -89,20 +90,31 @@ def make_stage(plan: Plan) -> Path:
     Safe when several processes call at once: one makes the stage, the others wait.
     """
     folder, title = plan.folder, f"stage {plan.stage}"
+    run = planning.identify_run(plan.cfg)
 
     def start() -> Path | None:
-        checkpoint, text = None, planning.config_text(plan.cfg)
-        if run_folders.has_config(folder, text):
-            checkpoint = run_folders.find_newest_checkpoint(folder)
-        _start_run(title, folder, text, checkpoint)
+        checkpoint = None
+        if run_folders.has_config(folder, run.config_text):
+            checkpoint = run_folders.find_newest_checkpoint(folder, run)
+        _start_run(title, folder, run, checkpoint)
         return checkpoint
+
+    def is_made() -> bool:
+        if not run_folders.is_finished(folder):
+            return False
+        damage = run_folders.find_damaged_model(folder)
+        if damage:
+            console.print(f"{damage}: {title} is made again", soft_wrap=True)
+            for name in (run_folders.DONE, "checkpoints"):
+                remove(folder / name)
+        return damage is None
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with distributed.locked_on_first_rank(f"{folder}.lock", title):
-        if distributed.run_on_first_rank(lambda: run_folders.is_finished(folder)):
+        if distributed.run_on_first_rank(is_made):
             console.print(f"{title}: {folder}", literal("(made before)", "dim"), soft_wrap=True)
             return folder
-        train(plan, folder, None, distributed.run_on_first_rank(start))
+        train(plan, run, folder, None, distributed.run_on_first_rank(start))
         if distributed.is_first_rank():
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return folder
@@ -129,20 +141,18 @@ def unlearn(plan: Plan) -> Path:
     reinforced = None
     if cfg.loss.forget == "whp":
         reinforced = make_stage(planning.plan_reinforced_model(plan))
-    text = planning.config_text(cfg)
-    with distributed.entered_on_first_rank(run_folders.claim_run_folder(cfg.run, text)) as claim:
+    run = planning.identify_run(cfg)
+    with distributed.entered_on_first_rank(run_folders.claim_run_folder(cfg.run, run)) as claim:
         folder, checkpoint = claim
 
         def start() -> None:
-            _start_run("run", folder, text, checkpoint)
+            _start_run("run", folder, run, checkpoint)
             if retain:
                 metrics = json.dumps(overall.aggregate(retain), indent=1)
                 write_text(folder / RETAIN_FILE, metrics + "\n")
 
         distributed.run_on_first_rank(start)
-        train(plan, folder, retain, checkpoint, reinforced)
-        if distributed.is_first_rank():
-            show_run(folder)
+        train(plan, run, folder, retain, checkpoint, reinforced)
     return folder
 
 
@@ -158,15 +168,15 @@ def with_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> Plan:
     return dataclasses.replace(plan, benchmark=dataclasses.replace(plan.benchmark, forget=forget))
 
 
-def _start_run(title: str, folder: Path, text: str, checkpoint: Path | None) -> None:
+def _start_run(title: str, folder: Path, run: RunIdentity, checkpoint: Path | None) -> None:
     origin = [literal(f"(goes on from {checkpoint.name})", "dim")] if checkpoint else []
     console.print(f"{title}: {folder}", *origin, soft_wrap=True)
-    run_folders.start_run(folder, text)
+    run_folders.start_run(folder, run.config_text)
 
 
 def train(
-    plan: Plan, folder: Path, retain: Evaluation | None, checkpoint: Path | None,
-    reinforced: Path | None = None,
+    plan: Plan, run: RunIdentity, folder: Path, retain: Evaluation | None,
+    checkpoint: Path | None, reinforced: Path | None = None,
 ) -> None:  # fmt: skip
     """Train in a run folder, which is complete when its summary.json is there.
 
@@ -184,7 +194,7 @@ def train(
         log = MetricsLogger(folder / metrics_log.FILE_NAME)
         if distributed.is_first_rank():  # a resumed run makes the rows after its checkpoint again
             steps = checkpoints.steps_done(checkpoint) if checkpoint else -1
-            metrics_log.drop_rows_after(log.path, steps)
+            metrics_log.drop_rows_after(log.path, steps, run_folders.read_rows(folder)[0])
         plugins = distributed.lightning_plugins()
         if cfg.trainer.strategy != "fsdp2":  # which writes its shards itself
             plugins.append(checkpoints.DirectCheckpointIO())
@@ -192,7 +202,7 @@ def train(
             **trainer_arguments(cfg.trainer),
             plugins=plugins,
             logger=[log, *loggers],
-            callbacks=make_callbacks(plan, folder, log, encoder, retain),
+            callbacks=make_callbacks(plan, run, log, encoder, retain),
             enable_checkpointing=False,
             enable_model_summary=False,
             use_distributed_sampler=False,  # the data module's own sampler knows ranks
@@ -202,23 +212,33 @@ def train(
         module, data = prepare_training(plan, encoder, trainer, reinforced)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if distributed.is_first_rank():
-        if cfg.eval.enabled:
-            write_plots(folder)
-        summary = json.dumps(summarize(folder, retain), indent=1)
-        write_text(folder / run_folders.DONE, summary + "\n")
+        _finish_run(plan, folder, retain)
     distributed.barrier()
 
 
+def _finish_run(plan: Plan, folder: Path, retain: Evaluation | None) -> None:
+    """Write the plots, show the tables and write summary.json, which says that nothing is left."""
+    if plan.cfg.eval.enabled:
+        write_plots(folder)
+    summary = summarize(folder, retain)
+    try:
+        if not plan.stage:
+            show_run(folder, summary["intervals"])
+            sys.stdout.flush()
+    finally:  # also where nobody reads the output any more
+        summary[run_folders.MODEL_FILES] = run_folders.describe_model(folder)
+        write_text(folder / run_folders.DONE, json.dumps(summary, indent=1) + "\n")
+
+
 def make_callbacks(
-    plan: Plan, folder: Path, log: MetricsLogger, encoder: Encoder, retain: Evaluation | None
+    plan: Plan, run: RunIdentity, log: MetricsLogger, encoder: Encoder, retain: Evaluation | None
 ) -> list[Callback]:
     """Return what a run does beside its steps, in the order in which Lightning calls it."""
-    cfg = plan.cfg
+    cfg, folder = plan.cfg, log.path.parent
     is_unlearning = cfg.data.train == "forget"
-    every = cfg.run.checkpoint_every_n_steps
     # Checkpoints first: an epoch's checkpoint is written before the epoch is evaluated.
     callbacks: list[Callback] = [
-        checkpoints.Checkpoints(folder / "checkpoints", cfg.run.keep_checkpoints, every),
+        checkpoints.Checkpoints(folder / "checkpoints", cfg.run, run.numbers),
         checkpoints.StepSeeds(cfg.run.seed),
         TrainingBar("unlearning" if is_unlearning else f"finetuning on the {cfg.data.train} set"),
     ]

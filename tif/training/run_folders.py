@@ -1,33 +1,56 @@
 """Run folders: which one a run gets, who may write in it, and the checkpoint it goes on from.
 
-`config_text` is what config.yaml holds; two runs are the same if their texts are. Called by
-`training/run`, by `training/plan` for its checks, and by `sweep` to find finished runs.
+Two runs are the same if the texts of their config.yaml are. What a kill or a failing disk left
+damaged is told in a line and made again from what is intact. Called by `training/run`, by
+`training/plan` for its checks, and by `sweep` to find finished runs.
 """
 
 import contextlib
+import dataclasses
+import functools
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 
-from tif.config.errors import ConfigError
+from tif.config.errors import ConfigError, one_line
 from tif.config.paths import check_writable
 from tif.config.schema import Run
-from tif.training.checkpoints import is_intact, list_checkpoints, remove
+from tif.records import files as records
+from tif.records import metrics_log
+from tif.records.json_values import load_json
+from tif.training.checkpoints import is_intact, list_checkpoints, steps_done
 from tif.training.shards import find_danger
 from tif.utils.environment import describe_environment
-from tif.utils.files import write_text
+from tif.utils.files import remove_unfinished, write_text
 from tif.utils.terminal import console
 
 LOCK = ".lock"  # held while a process makes the run
 CONFIG = "config.yaml"
 DONE = "summary.json"  # written last: a folder that has it is complete
 NO_PATH = ("auto", "never")  # values of `run.resume` that are no checkpoint's path
+MODEL_FILES = "model"  # key of summary.json: size and checksum of the exported model's files
+
+
+@dataclasses.dataclass(frozen=True)
+class RunIdentity:
+    """What files must fit to belong to a run.
+
+    Attributes:
+        config_text: content of its config.yaml.
+        numbers: a hash of all keys that change its numbers, which its checkpoints hold.
+        log_every: steps between two rows of its metrics.jsonl.
+    """
+
+    config_text: str
+    numbers: str
+    log_every: int
 
 
 @contextlib.contextmanager
-def claim_run_folder(settings: Run, config_text: str) -> Iterator[tuple[Path, Path | None]]:
+def claim_run_folder(settings: Run, run: RunIdentity) -> Iterator[tuple[Path, Path | None]]:
     """Give a run its folder and the checkpoint that it goes on from; nobody else gets it inside.
 
     An unfinished run of the same configuration goes on (`run.resume=auto`), unless another process
@@ -45,7 +68,7 @@ def claim_run_folder(settings: Run, config_text: str) -> Iterator[tuple[Path, Pa
     base = Path(settings.folder) / settings.name
     numbered = (base.with_name(f"{base.name}-{number}") for number in range(2, 10_000))
     for folder in (base, *numbered):
-        if not is_usable(folder, settings, config_text):
+        if not is_usable(folder, settings, run.config_text):
             continue
         lock = _try_lock(folder)
         if lock is None:
@@ -54,8 +77,8 @@ def claim_run_folder(settings: Run, config_text: str) -> Iterator[tuple[Path, Pa
             continue
         with lock:
             # Asked again: another process may have finished the run before the lock was ours.
-            if is_usable(folder, settings, config_text):
-                yield folder, find_newest_checkpoint(folder)
+            if is_usable(folder, settings, run.config_text):
+                yield folder, find_newest_checkpoint(folder, run)
                 return
     raise ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
 
@@ -89,7 +112,7 @@ def is_finished(folder: Path) -> bool:
 def has_config(folder: Path, config_text: str) -> bool:
     """Return whether the folder holds a run of exactly this configuration."""
     file = folder / CONFIG
-    return file.is_file() and file.read_text(encoding="utf-8") == config_text
+    return file.is_file() and file.read_bytes() == config_text.encode()
 
 
 def check_run_folder(settings: Run, config_text: str) -> None:
@@ -101,23 +124,25 @@ def check_run_folder(settings: Run, config_text: str) -> None:
         check_writable("run.name", parent / settings.name)
 
 
-def check_checkpoint(path: Path) -> None:
+def check_checkpoint(path: Path, run: RunIdentity) -> None:
     """Raise ConfigError where `path`, from `run.resume`, is no checkpoint of an unfinished run."""
     folder, pattern, problem = path.parent.parent, "checkpoints/epoch=N-step=N.ckpt", None
     if not path.exists():
         problem = f"no {path}; want auto, never or a run's {pattern}"
     elif path not in list_checkpoints(path.parent) or not (folder / CONFIG).is_file():
         problem = f"{path} is no run's checkpoint; want <run>/{pattern}"
-    elif not is_intact(path):
-        problem = f"{path} is damaged; want another checkpoint, or auto"
     elif is_finished(folder):
         problem = f"the run {folder} is finished; there is nothing to go on with"
+    else:
+        damage = find_damage(path, run)
+        problem = f"{damage}; want another checkpoint, or auto" if damage else None
     if problem:
         raise ConfigError(f"run.resume: {problem}")
-    _refuse_dangerous(path)
+    refuse_dangerous(path)
 
 
-def _refuse_dangerous(checkpoint: Path) -> None:
+def refuse_dangerous(checkpoint: Path) -> None:
+    """Raise ConfigError where reading a checkpoint of shards could run code."""
     danger = find_danger(checkpoint) if checkpoint.is_dir() else None
     if danger:
         raise ConfigError(
@@ -126,25 +151,88 @@ def _refuse_dangerous(checkpoint: Path) -> None:
         )
 
 
-def find_newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint of a run that is intact; damaged ones are reported.
+def find_newest_checkpoint(folder: Path, run: RunIdentity) -> Path | None:
+    """Return the newest checkpoint that a run can go on from; damaged ones are reported.
 
     Raises:
         ConfigError: If reading it could run code.
     """
     for path in list_checkpoints(folder / "checkpoints"):
-        if is_intact(path):
-            _refuse_dangerous(path)
+        damage = find_damage(path, run)
+        if damage is None:
+            refuse_dangerous(path)
             return path
-        console.print(f"{path} is damaged: looking for an older one", soft_wrap=True)
+        console.print(f"{damage}: looking for an older one", soft_wrap=True)
+    return None
+
+
+def find_damage(checkpoint: Path, run: RunIdentity) -> str | None:
+    """Return in a line why a run cannot go on from a checkpoint, or None.
+
+    The rows of the steps before it must be there, and the records of the evaluations among them:
+    nothing makes them again.
+    """
+    if not is_intact(checkpoint, run.numbers):
+        return f"{checkpoint} is damaged"
+    steps = steps_done(checkpoint)
+    rows, damage = read_rows(checkpoint.parent.parent)
+    training_rows = [row for row in rows if not metrics_log.is_evaluation_row(row)]
+    count = sum(metrics_log.steps_before(row) <= steps for row in training_rows)
+    if count < steps // run.log_every:
+        return f"{checkpoint} counts on rows that are lost ({damage or 'cut short'})"
+    return None
+
+
+def read_rows(folder: Path) -> tuple[list[metrics_log.Row], str | None]:
+    """Return a run's rows before the first that is damaged, or whose evaluation's records are.
+
+    The second value says in a line what is damaged, or is None.
+    """
+    check = functools.partial(_find_damaged_records, folder)
+    return metrics_log.read_intact_rows(folder / metrics_log.FILE_NAME, check)
+
+
+def _find_damaged_records(folder: Path, row: metrics_log.Row) -> str | None:
+    """Return what is wrong with the records behind a row; None also where somebody deleted them."""
+    folder = folder / "eval" / str(row["epoch"])
+    if not metrics_log.is_evaluation_row(row) or not folder.exists():
+        return None
+    try:
+        for file in folder.rglob(records.AGGREGATES):
+            records.read_evaluation(file.parent)
+        records.read_evaluation(folder)
+    except (OSError, ValueError) as error:
+        return one_line(error)
+    return None
+
+
+def describe_model(folder: Path) -> dict[str, list[int]]:
+    """Return size and checksum of the first MB of each file of a run's exported model."""
+    described = {}
+    for path in sorted(folder.glob("model/*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                described[path.name] = [path.stat().st_size, zlib.crc32(file.read(2**20))]
+    return described
+
+
+def find_damaged_model(folder: Path) -> str | None:
+    """Return in a line what is wrong with the model of a finished run, or None."""
+    try:
+        expected, actual = load_json(folder / DONE).get(MODEL_FILES), describe_model(folder)
+    except (OSError, ValueError) as error:
+        return one_line(error)
+    if not isinstance(expected, dict):
+        return f"{folder / DONE} has no {MODEL_FILES}"
+    for name, size_and_checksum in expected.items():
+        if actual.get(name) != size_and_checksum:
+            return f"{folder / 'model' / name} is damaged or missing"
     return None
 
 
 def start_run(folder: Path, config_text: str) -> None:
     """Write config.yaml and env.json; delete what a killed process left half written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in ("**/.*.tmp", "**/.*.unfinished", "model*.partial"):
-        for path in list(folder.glob(pattern)):
-            remove(path)
+    remove_unfinished(folder)
     write_text(folder / CONFIG, config_text)
     write_text(folder / "env.json", json.dumps(describe_environment(), indent=1) + "\n")

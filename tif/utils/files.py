@@ -7,11 +7,19 @@ import contextlib
 import json
 import os
 import re
+import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
+
+SIZE_LIMIT = 10**9  # bytes of a file that is read as a whole
+
+
+class DamagedFile(ValueError):
+    """A file that tif wrote cannot be read: one line with its name, and what helps."""
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -50,15 +58,65 @@ def _json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file of JSON lines; none where there is no file.
+def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the rows before the first damaged line, and what is wrong with that line or None.
 
-    The last line is left out if its line end is missing: its writer was killed.
+    No rows where there is no file. The last line is left out if its line end is missing: its writer
+    was killed.
     """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+    rows: list[dict[str, Any]] = []
+    lines = read_bytes(path).split(b"\n")[:-1] if os.path.lexists(path) else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            return rows, f"{path}: line {number} is damaged ({str(error) or 'nested too deeply'})"
+        if not isinstance(row, dict):
+            return rows, f"{path}: line {number} is damaged (want a JSON object, got {row!r:.40})"
+        rows.append(row)
+    return rows, None
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        OSError: If there is none.
+        DamagedFile: If it is something else (a folder, a device, a pipe) or over 1 GB.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
+        raise DamagedFile(f"{path}: is {kind}, want a file")
+    if status.st_size > SIZE_LIMIT:
+        raise DamagedFile(f"{path}: has {status.st_size:,} bytes, want at most {SIZE_LIMIT:,}")
+    with os_errors_naming(path):
+        return Path(path).read_bytes()
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, below: bool = True) -> None:
+    """Delete what killed processes left half written in a folder that no other one writes in.
+
+    `below`: also in the folders in it.
+    """
+    anywhere = "**/" if below else ""
+    for pattern in (f"{anywhere}.*.tmp", f"{anywhere}.*.unfinished", "model*.partial"):
+        for path in list(folder.glob(pattern)):
+            remove(path)
+
+
+def sync_file(path: Path) -> None:
+    """Write a file's content to disk, so that it survives a power loss."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -167,7 +167,7 @@ def _check_folder(cfg: Config) -> None:
     if settings.resume in run_folders.NO_PATH:
         return
     checkpoint = Path(settings.resume).expanduser()
-    run_folders.check_checkpoint(checkpoint, identify_run(cfg))
+    run_folders.check_checkpoint(checkpoint)
     folder = checkpoint.parent.parent
     theirs = _keys_of_result(config.read(Config, [str(folder / run_folders.CONFIG)]))
     ours = _keys_of_result(cfg)
@@ -177,6 +177,9 @@ def _check_folder(cfg: Config) -> None:
                 f"run.resume: the run {folder} has {key}={theirs.get(key)}, this configuration "
                 f"{ours.get(key)}; want the same"
             )
+    damage = run_folders.find_damage(checkpoint, identify_run(cfg))
+    if damage:
+        raise ConfigError(f"run.resume: {damage}; want another checkpoint, or auto")
 
 
 def _keys_of_result(cfg: Config) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def check_run_folder(settings: Run, config_text: str) -> None:
         check_writable("run.name", parent / settings.name)
 
 
-def check_checkpoint(path: Path, run: RunIdentity) -> None:
+def check_checkpoint(path: Path) -> None:
     """Raise ConfigError where `path`, from `run.resume`, is no checkpoint of an unfinished run."""
     folder, pattern, problem = path.parent.parent, "checkpoints/epoch=N-step=N.ckpt", None
     if not path.exists():
@@ -133,9 +133,6 @@ def check_checkpoint(path: Path, run: RunIdentity) -> None:
         problem = f"{path} is no run's checkpoint; want <run>/{pattern}"
     elif is_finished(folder):
         problem = f"the run {folder} is finished; there is nothing to go on with"
-    else:
-        damage = find_damage(path, run)
-        problem = f"{damage}; want another checkpoint, or auto" if damage else None
     if problem:
         raise ConfigError(f"run.resume: {problem}")
     refuse_dangerous(path)

@@ -16,6 +16,7 @@ from tif import fit
 from tif.config.errors import ConfigError
 from tif.training import checkpoints, run_folders
 from tif.training.shards import METADATA, find_danger
+from tif.utils.files import append_json_lines
 
 
 class Touch:
@@ -121,13 +122,18 @@ def test_metadata_that_lies_about_its_parts_is_refused(shards):
 def test_a_foreign_run_folder_is_refused_with_one_line(shards, trace):
     run = shards.parent.parent
     (run / run_folders.CONFIG).write_text("")
+    append_json_lines(run / "metrics.jsonl", [{"epoch": 1, "step": step, "train/loss": 1.0} for step in (0, 1)])
+    torch.save({"global_step": 2, "callbacks": {"Checkpoints": {}}}, shards / "meta.pt")
     content = read_metadata(shards)
     content.planner_data = Touch(trace)
     write_metadata(shards, content)
     (shards / checkpoints.SIZES).write_text(json.dumps({p.name: p.stat().st_size for p in shards.iterdir()}))
-    for call, argument in ((run_folders.check_checkpoint, shards), (run_folders.find_newest_checkpoint, run)):
+    identity = run_folders.RunIdentity("", "", 1)
+    for call, *arguments in (
+        (run_folders.check_checkpoint, shards), (run_folders.find_newest_checkpoint, run, identity)
+    ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
-            call(argument)
+            call(*arguments)
         (line,) = str(caught.value).splitlines()
         assert line.startswith(f"run.resume: {shards} holds more than weights and numbers, and could run code (.meta")
         assert line.endswith("delete it, or give run.resume=never")

@@ -154,5 +154,5 @@ def _read_json(path: Path) -> Any:
         return json.loads(read_bytes(path))
     except (OSError, ValueError) as error:
         line = f"{path}: {one_line(error)}: it is made again"
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
         return None

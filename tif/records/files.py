@@ -99,7 +99,7 @@ def is_stored(folder: Path) -> bool:
         read_evaluation(folder)
     except (OSError, ValueError) as error:
         line = f"{one_line(error)}: the records are made again"
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
         return False
     return True
 

@@ -224,7 +224,7 @@ def _finish_run(plan: Plan, folder: Path, retain: Evaluation | None) -> None:
     try:
         if not plan.stage:
             show_run(folder, summary["intervals"])
-            sys.stdout.flush()
+            console.file.flush()
     finally:  # also where nobody reads the output any more
         summary[run_folders.MODEL_FILES] = run_folders.describe_model(folder)
         write_text(folder / run_folders.DONE, json.dumps(summary, indent=1) + "\n")

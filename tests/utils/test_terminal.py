@@ -179,8 +179,8 @@ def test_a_report_and_a_model_card_of_a_hostile_run(tmp_path_factory, tmp_path, 
 def test_results_of_a_sweep_with_hostile_names(tmp_path, capsys):
     rows = [{"epoch": n, "step": n, "forget/quality": 0.1, "utility/model": 0.2} for n in (0, 1)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sweep_report.write_results(tmp_path, {f"{HOSTILE} $\\frac$ | x": [tmp_path]})
-    sweep_report.show_results(tmp_path)
+    results = sweep_report.write_results(tmp_path, {f"{HOSTILE} $\\frac$ | x": [tmp_path]})
+    sweep_report.show_results(tmp_path, results)
     assert_shown(capsys.readouterr().out)
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert controls_in(table) == set()

@@ -6,6 +6,7 @@ files of this room.
 
 import functools
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 from tif.utils.files import read_bytes
 
 T = TypeVar("T")
-
-LARGEST = 1e300  # no number that tif writes is as large
 
 # What is wanted, by pydantic's type of error; others keep pydantic's message.
 WANTED = {
@@ -98,8 +97,8 @@ def _adapter(kind: Any) -> TypeAdapter:
 
 def _find_problem(value: Any, place: str) -> str | None:
     """Return the first number that is not finite, or key that stands twice, with its place."""
-    if isinstance(value, int | float) and not abs(value) < LARGEST:  # false also of NaN
-        return f"{place} is {value!r:.40}, want a finite number"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{place} is {value}, want a finite number"
     if isinstance(value, _Repeated):
         return f"{place}/{value.key}".lstrip("/") + " stands there twice, want each key once"
     items = dict(enumerate(value)) if isinstance(value, list) else value

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.records.json_values import LARGEST
 from tif.utils.files import DamagedFile, append_json_lines, read_json_lines, write_json_lines
 
 FILE_NAME = "metrics.jsonl"
+LARGEST = 1e300  # no value of a row is as large
 
 Row = dict[str, Any]
 

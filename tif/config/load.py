@@ -67,7 +67,7 @@ def read(schema: type[S], argv: Sequence[str]) -> S:
         defaults.loss = loss()
     merged = OmegaConf.structured(defaults)
     for file, keys in layers:
-        if loss and file and OmegaConf.select(keys, "loss.forget") is not None:
+        if loss and file and _names_method(keys):
             merged.loss = OmegaConf.structured(loss)  # nothing of another method is left in it
         _merge(merged, keys, defaults, f"{file}: " if file else "", problems)
     _raise_if(problems)
@@ -95,6 +95,13 @@ def stage(cfg: Config, name: str) -> Config:
         problems.append(f"{where}.stages: a stage has no stages of its own")
     _raise_if(problems)
     return cast(Config, _checked(merged, f"{where}."))
+
+
+def _names_method(keys: DictConfig) -> bool:
+    """Return whether a file names `loss.forget`."""
+    content = cast(dict, OmegaConf.to_container(keys, resolve=False))
+    section = content.get("loss")
+    return isinstance(section, dict) and section.get("forget") is not None
 
 
 def to_yaml(cfg: Config) -> str:
@@ -206,7 +213,7 @@ def _merge(
             value = os.path.expanduser(value)
         try:
             OmegaConf.update(merged, key, value, merge=True)
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, AttributeError) as error:  # the latter for section=???
             inside = [known for known in fields if known.startswith(f"{key}.")]
             if inside:
                 problem = f"want a mapping of keys ({', '.join(inside)}), got {value!r}"

@@ -1,0 +1,80 @@
+"""Hostile words, YAML files and sweep files: a command answers each within seconds, in one line a problem."""
+
+import random
+import time
+
+import pytest
+
+from tests.support import hostile_configs
+from tests.support.mutations import SECONDS, controls_in
+from tif import fit
+from tif.sweep import command as sweep
+
+
+def answer(main, words, capsys):
+    """Return exit code and stderr of a command, which must neither raise, stall nor print control characters."""
+    start = time.monotonic()
+    code = main(words)
+    seconds = time.monotonic() - start
+    shown = capsys.readouterr()
+    assert code in (0, 2), (words, shown.err)
+    assert bool(shown.err) == (code == 2), (words, shown.err)
+    assert "Traceback" not in shown.err, (words, shown.err)
+    assert controls_in(shown.err + shown.out) == set(), (words, shown.err)
+    assert max(map(len, shown.err.splitlines()), default=0) < 20_000, words
+    assert seconds < SECONDS, (words, seconds)
+    return code
+
+
+def check_words(seeds, capsys):
+    codes = [answer(fit.main, [*hostile_configs.words(random.Random(seed)), "--print"], capsys) for seed in seeds]
+    assert set(codes) == {0, 2}
+
+
+def check_yaml_files(seeds, capsys, folder):
+    texts, path = hostile_configs.yaml_texts(), folder / "hostile.yaml"
+    codes = []
+    for seed in seeds:
+        generator = random.Random(seed)
+        content = texts[seed % len(texts)]
+        path.write_bytes(content if seed < len(texts) else hostile_configs.mutated(content, generator))
+        codes.append(answer(fit.main, [str(path), "--print"], capsys))
+    assert set(codes) == {0, 2}
+
+
+def check_sweep_files(seeds, capsys, folder):
+    texts, path = hostile_configs.yaml_texts(), folder / "hostile.yaml"
+    good = b"name: s\nbase: [quickstart.yaml]\nseeds: [0, 1]\nruns:\n  a: [loss/npo.yaml]\n  b: [loss.beta=0.1]\n"
+    for seed in seeds:
+        generator = random.Random(seed)
+        is_whole = seed < len(texts)
+        path.write_bytes(texts[seed] if is_whole else hostile_configs.mutated(good, generator))
+        answer(sweep.main, [str(path), "--list"], capsys)
+
+
+def test_hostile_words_are_answered(capsys):
+    check_words(range(60), capsys)
+
+
+def test_hostile_yaml_files_are_answered(capsys, tmp_path):
+    check_yaml_files(range(80), capsys, tmp_path)
+
+
+def test_hostile_sweep_files_are_answered(capsys, tmp_path):
+    check_sweep_files(range(20, 90), capsys, tmp_path)
+
+
+@pytest.mark.slow
+def test_many_hostile_words_are_answered(capsys):
+    check_words(range(60, 560), capsys)
+
+
+@pytest.mark.slow
+def test_many_hostile_yaml_files_are_answered(capsys, tmp_path):
+    check_yaml_files(range(80, 400), capsys, tmp_path)
+
+
+@pytest.mark.slow
+def test_many_hostile_sweep_files_are_answered(capsys, tmp_path):
+    check_sweep_files(range(20), capsys, tmp_path)
+    check_sweep_files(range(90, 300), capsys, tmp_path)

@@ -43,7 +43,7 @@ def check_yaml_files(seeds, capsys, folder):
 
 
 def check_sweep_files(seeds, capsys, folder):
-    texts, path = hostile_configs.yaml_texts(), folder / "hostile.yaml"
+    texts, path = hostile_configs.hostile_yaml(), folder / "hostile.yaml"
     good = b"name: s\nbase: [quickstart.yaml]\nseeds: [0, 1]\nruns:\n  a: [loss/npo.yaml]\n  b: [loss.beta=0.1]\n"
     for seed in seeds:
         generator = random.Random(seed)
@@ -53,28 +53,28 @@ def check_sweep_files(seeds, capsys, folder):
 
 
 def test_hostile_words_are_answered(capsys):
-    check_words(range(60), capsys)
+    check_words(range(40), capsys)
 
 
 def test_hostile_yaml_files_are_answered(capsys, tmp_path):
-    check_yaml_files(range(80), capsys, tmp_path)
+    check_yaml_files(range(45), capsys, tmp_path)
 
 
 def test_hostile_sweep_files_are_answered(capsys, tmp_path):
-    check_sweep_files(range(20, 90), capsys, tmp_path)
+    check_sweep_files(range(20, 60), capsys, tmp_path)
 
 
 @pytest.mark.slow
 def test_many_hostile_words_are_answered(capsys):
-    check_words(range(60, 560), capsys)
+    check_words(range(40, 560), capsys)
 
 
 @pytest.mark.slow
 def test_many_hostile_yaml_files_are_answered(capsys, tmp_path):
-    check_yaml_files(range(80, 400), capsys, tmp_path)
+    check_yaml_files(range(45, 400), capsys, tmp_path)
 
 
 @pytest.mark.slow
 def test_many_hostile_sweep_files_are_answered(capsys, tmp_path):
     check_sweep_files(range(20), capsys, tmp_path)
-    check_sweep_files(range(90, 300), capsys, tmp_path)
+    check_sweep_files(range(60, 300), capsys, tmp_path)

@@ -30,7 +30,13 @@ def words(generator: random.Random) -> list[str]:
 
 
 def yaml_texts() -> list[bytes]:
-    """Return the contents of tif's own configs, and of files that are hostile as they are."""
+    """Return the contents of hostile files and of tif's own configs."""
+    own = [path.read_bytes() for path in sorted(config.own_configs().rglob("*.yaml"))]
+    return hostile_yaml() + own
+
+
+def hostile_yaml() -> list[bytes]:
+    """Return the contents of files that are hostile as they are."""
     laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n"
     for before, name in zip("abcdefgh", "bcdefghi", strict=True):
         laughs += f"{name}: &{name} [" + ",".join([f"*{before}"] * 9) + "]\n"
@@ -43,7 +49,7 @@ def yaml_texts() -> list[bytes]:
     ]  # fmt: skip
     texts = [text.encode() for text in hostile]
     texts += ["run: {seed: 1}\n".encode("utf-16"), b"\xff\xfe\x00", b"\x00", b"", b"run: {name: caf\xe9}"]
-    return texts + [path.read_bytes() for path in sorted(config.own_configs().rglob("*.yaml"))]
+    return texts
 
 
 def mutated(content: bytes, generator: random.Random) -> bytes:

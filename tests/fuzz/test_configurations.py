@@ -21,7 +21,7 @@ def answer(main, words, capsys):
     assert bool(shown.err) == (code == 2), (words, shown.err)
     assert "Traceback" not in shown.err, (words, shown.err)
     assert controls_in(shown.err + shown.out) == set(), (words, shown.err)
-    assert max(map(len, shown.err.splitlines()), default=0) < 20_000, words
+    assert max(map(len, shown.err.splitlines()), default=0) < 3000, words
     assert seconds < SECONDS, (words, seconds)
     return code
 

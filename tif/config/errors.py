@@ -13,6 +13,12 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
+def shorten(line: str, limit: int = 2000) -> str:
+    """Return a line of at most about `limit` characters: a value in it may be of any length."""
+    half = limit // 2
+    return line if len(line) <= limit else f"{line[:half]} ... {line[-half:]}"
+
+
 @contextlib.contextmanager
 def collect_problems(
     problems: list[str],

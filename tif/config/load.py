@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tif.config.check import check_values, list_keys, nearest, type_name
-from tif.config.errors import ConfigError, one_line
+from tif.config.errors import ConfigError, one_line, shorten
 from tif.config.loss import Loss, loss_class
 from tif.config.methods import import_own, is_own
 from tif.config.schema import Config
@@ -250,4 +250,4 @@ def _checked(merged: DictConfig, where: str = "") -> Schema:
 
 def _raise_if(problems: list[str]) -> None:
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(shorten(problem) for problem in problems))

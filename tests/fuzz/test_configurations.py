@@ -57,7 +57,7 @@ def test_hostile_words_are_answered(capsys):
 
 
 def test_hostile_yaml_files_are_answered(capsys, tmp_path):
-    check_yaml_files(range(45), capsys, tmp_path)
+    check_yaml_files(range(65), capsys, tmp_path)
 
 
 def test_hostile_sweep_files_are_answered(capsys, tmp_path):
@@ -71,7 +71,7 @@ def test_many_hostile_words_are_answered(capsys):
 
 @pytest.mark.slow
 def test_many_hostile_yaml_files_are_answered(capsys, tmp_path):
-    check_yaml_files(range(45, 400), capsys, tmp_path)
+    check_yaml_files(range(65, 400), capsys, tmp_path)
 
 
 @pytest.mark.slow

@@ -48,7 +48,8 @@ def hostile_yaml() -> list[bytes]:
         "<<: *x\n", "<<: {run: {name: x}}\n", "run:\n\t- x\n", "run: {seed: " + "9" * 5000 + "}\n",
         "!!python/object/apply:os.system ['true']\n", "run: !!python/name:os.system\n",
         "1: {2: 3}\n", "null: 1\n", "true: 1\n", "run: {name: ${run.name}}\n", "run: ${run}\n",
-        "stages: {a: {stages: {b: {}}}}\n",        "stages: {a: 5, b: [], 3: {}}\n", "loss: {forget: os:system}\n", "loss: [1]\n", "data:\n", "data: ''\n",
+        "stages: {a: {stages: {b: {}}}}\n", "stages: {a: 5, b: [], 3: {}}\n",
+        "loss: {forget: os:system}\n", "loss: [1]\n", "data:\n", "data: ''\n",
     ]  # fmt: skip
     texts = [text.encode() for text in hostile]
     texts += ["run: {seed: 1}\n".encode("utf-16"), b"\xff\xfe\x00", b"\x00", b"", b"run: {name: caf\xe9}"]

@@ -127,9 +127,12 @@ def control_vector(size: int, scale: float, seed: int) -> torch.Tensor:
 def rmu(policy: Outputs, reference: None, keys: RmuKeys) -> torch.Tensor:
     """Steer hidden states to a random vector (RMU): mean squared distance, averaged per sample.
 
-    Source: arXiv 2403.03218; open-unlearning src/trainer/unlearn/rmu.py (mean over answer tokens,
-    the vector from torch.rand). The paper trains three layers' down-projections, open-unlearning's
-    configuration all weights, as here.
+    The states are the output of decoder block `rmu.layer`, of the last one before the final norm.
+
+    Source: arXiv 2403.03218; centerforaisafety/wmdp rmu/unlearn.py and open-unlearning
+    src/trainer/unlearn/rmu.py, which hook that block (mean over answer tokens, the vector from
+    torch.rand). The paper trains three layers' down-projections, open-unlearning's configuration
+    all weights, as here.
     """
     assert policy.hidden is not None
     goal = control_vector(policy.hidden.shape[1], keys.rmu.scale,

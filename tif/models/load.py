@@ -31,6 +31,20 @@ def check_model(settings: Model, is_exported: bool = False) -> str:
     Returns:
         The model's family, as transformers calls it ("llama").
     """
+    model = build_empty(settings)
+    if settings.lora.rank:
+        attach_adapters(model, settings.lora, seed=0)
+    if is_exported:
+        check_export(model, settings.lora)
+    return str(model.config.model_type)
+
+
+def build_empty(settings: Model) -> "PreTrainedModel":
+    """Return the model of section `model` on the meta device: shapes without weights.
+
+    Raises:
+        ConfigError: If it is no causal LM, one line with the key.
+    """
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     path = settings.path
@@ -41,20 +55,14 @@ def check_model(settings: Model, is_exported: bool = False) -> str:
         try:
             with torch.device("meta"):
                 config, options = read_config(settings), _loading_options(settings)
-                model = AutoModelForCausalLM.from_config(config, **options)
+                return AutoModelForCausalLM.from_config(config, **options)
         except Exception as error:
             problem = f"no Llama can be made of it ({one_line(error)})"
             raise ConfigError(f"model.init: {problem}") from None
-    elif "/" not in path and not Path(path).is_dir():  # rather a mistyped stage than a hub name
+    if "/" not in path and not Path(path).is_dir():  # rather a mistyped stage than a hub name
         wanted = "want a Hugging Face folder, a hub name (org/model) or a stage"
         raise ConfigError(f"model.path: no folder {path}; {wanted}")
-    else:
-        model = pretrained.check_model(_source(settings), "causal LM", settings.attention)
-    if settings.lora.rank:
-        attach_adapters(model, settings.lora, seed=0)
-    if is_exported:
-        check_export(model, settings.lora)
-    return str(model.config.model_type)
+    return pretrained.check_model(_source(settings), "causal LM", settings.attention)
 
 
 def read_config(settings: Model) -> "PretrainedConfig":

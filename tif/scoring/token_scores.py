@@ -14,6 +14,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from tif.data.encoding import Batch
+from tif.scoring.block_output import pick_output, recorded_block
 from tif.scoring.forward import run_model
 from tif.scoring.lm_head import CHUNK_TOKENS, score_in_chunks, scores_of_logits, split_model
 from tif.scoring.packing import Layout, lay_out, packed_tokens, row_tokens, rows_of, samples_of
@@ -204,12 +205,14 @@ def _score_row(
 
 
 def _run(model: torch.nn.Module, batch: Batch, batching: str, layer: int | None) -> Outputs:
-    """Return the distributions, and a layer's hidden states on request, from one forward."""
-    layout = lay_out(model, batch, batching)
-    output = run_model(model, layout.inputs, output_hidden_states=layer is not None)
-    hidden = None
-    if layer is not None:  # the first hidden states are the embeddings
-        hidden = output.hidden_states[layer + 1][layout.answers].float()
+    """Return the distributions, and a block's output on request, from one forward."""
+    layout, hidden = lay_out(model, batch, batching), None
+    if layer is None:
+        output = run_model(model, layout.inputs)
+    else:
+        with recorded_block(model, layer) as states:
+            output = run_model(model, layout.inputs)
+        hidden = pick_output(states, layout.answers.shape)[layout.answers].float()
     return Outputs(layout.select_predictions(output.logits).float(), layout.targets, hidden)
 
 

@@ -19,6 +19,7 @@ from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.models import load as models
+from tif.scoring.block_output import check_layer
 from tif.utils import distributed
 
 
@@ -93,11 +94,8 @@ def check_tokenizer(model: Model, data: Data) -> None:
 def check_hidden_layer(loss: Loss, model: Model) -> None:
     """Raise ConfigError if the loss reads hidden states of a layer that the model does not have."""
     layer = losses.hidden_layer(loss)
-    if layer is None:
-        return
-    count = models.read_config(model).get_text_config().num_hidden_layers
-    if layer >= count:
-        raise ConfigError(f"loss.rmu.layer: the model has layers 0 to {count - 1}, got {layer}")
+    if layer is not None:
+        check_layer(models.build_empty(model), layer)
 
 
 def check_samples(benchmark: Benchmark, train: str, loss: Loss) -> None:

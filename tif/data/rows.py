@@ -3,13 +3,13 @@
 Errors are one line that starts with `data.path` and names the file and row.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tif.config.errors import one_line
 from tif.data.samples import Sample
+from tif.utils.files import parse_json
 
 
 def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
@@ -23,7 +23,7 @@ def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
             return [content]
         if json_lines or file.suffix == ".jsonl":
             return _parse_lines(content)
-        rows = json.loads(content)
+        rows = parse_json(content)
         if not isinstance(rows, list):
             raise ValueError(f"want a list of rows, got {type(rows).__name__}")
         return rows
@@ -48,7 +48,7 @@ def _parse_lines(content: str) -> list[Any]:
     for number, line in enumerate(content.split("\n"), 1):
         try:
             if line.strip():
-                rows.append(json.loads(line))
+                rows.append(parse_json(line))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
     return rows
@@ -82,10 +82,22 @@ def make_samples(
     samples = []
     for number, row in enumerate(rows):
         try:
-            samples.append(make(number, row))
+            samples.append(_check_texts(make(number, row)))
         except ValueError as error:
-            raise ValueError(f"data.path: {place} row {number}: {error}") from None
+            problem = one_line(error)
+            raise ValueError(f"data.path: {place} row {number}: {problem}") from None
     return tuple(samples)
+
+
+def _check_texts(sample: Sample) -> Sample:
+    """Return the sample; raise ValueError where one of its texts is none that a file can hold."""
+    paraphrase = sample.paraphrased_prompt or "", sample.paraphrased_answer or ""
+    for text in (sample.prompt, sample.answer, *paraphrase, *sample.perturbed_answers):
+        if not isinstance(text, str):
+            raise ValueError(f"want a text, got {text!r:.60}")
+        if text.encode(errors="replace").decode() != text:
+            raise ValueError(f"want Unicode, got half a character (a surrogate) in {text!r:.60}")
+    return sample
 
 
 def get_column(row: Any, column: str, kind: type = str) -> Any:

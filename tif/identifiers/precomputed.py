@@ -4,7 +4,6 @@ Called by `identify` of this room. Nothing is loaded or asked: the spans were ma
 """
 
 import dataclasses
-import json
 import operator
 import os
 import pathlib
@@ -15,6 +14,7 @@ from tif.config.errors import one_line
 from tif.data.samples import Sample, Span, merge_spans
 from tif.identifiers import span_file
 from tif.identifiers.span_operations import complement
+from tif.utils.files import parse_json
 
 RULES = ("complement", "targets")
 _FOLDERS = "TOFU/data/forgetXX_with_common_words_gpt or _bert"
@@ -140,7 +140,7 @@ def _read_column(row: Mapping[str, Any], column: str) -> list[Span]:
     """
     try:
         cell = row[column]
-        words = json.loads(cell) if isinstance(cell, str) else [json.loads(word) for word in cell]
+        words = parse_json(cell) if isinstance(cell, str) else [parse_json(word) for word in cell]
         texts = [word["word"] for word in words]
         # operator.index refuses 10.0, which is no offset
         spans = [Span(operator.index(word["start"]), operator.index(word["end"])) for word in words]

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tif.data.samples import Sample, Span, fingerprint, merge_spans
-from tif.utils.files import write_text
+from tif.utils.files import parse_json, write_text
 
 FORMAT = "tif-spans"
 VERSION = 1
@@ -191,8 +191,8 @@ def _check_spans(place: str, row: dict[str, Any]) -> tuple[Span, ...]:
 def _parse_object(line: str) -> dict[str, Any]:
     """Return the JSON object of a line; empty where it is none."""
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError:
+        value = parse_json(line)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 

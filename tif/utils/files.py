@@ -43,6 +43,14 @@ def write_text(path: Path | str, text: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return a JSON value from outside; a ValueError says why it is none, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its lists or objects are nested too deeply") from None
+
+
 def append_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append one line of JSON per row; an OSError has the file's name."""
     with os_errors_naming(path), path.open("a", encoding="utf-8") as file:

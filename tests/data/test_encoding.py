@@ -627,3 +627,40 @@ def test_a_batch_moves_with_its_retain_samples_and_keeps_everything_else():
             assert getattr(after, field).device.type == "meta"
             assert getattr(after, field).shape == getattr(before, field).shape
             assert getattr(before, field).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("Q: {prompt} A:", "Q: Who? A: Yes"),  # a blank that is not in the template
+        ("Q: {prompt} A: ", "Q: Who? A: Yes"),
+        ("Q: {prompt} A: {answer}", "Q: Who? A: Yes"),
+        ("Q: {prompt} A:{answer}", "Q: Who? A:Yes"),
+        ("Q: {prompt}\n{answer}", "Q: Who?\nYes"),
+        ("chat", "<user>Who?<bot>Yes"),
+        ("chat|Be {brief}: {answer}", "<system>Be {brief}: {answer}<user>Who?<bot>Yes"),
+    ],
+)
+def test_a_template_says_what_stands_between_question_and_answer(tokenizer, template, text):
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = CHAT
+    encoded = Encoder(chatty, template).encode(sample("Yes", prompt="Who?"))
+    assert chatty.decode(encoded.input_ids) == text + "<end>"
+    scored = [t for t, g in zip(encoded.input_ids, encoded.gw, strict=True) if g]
+    assert chatty.decode(scored).strip() == "Yes<end>"
+
+
+def test_the_day_does_not_change_a_chat_template_that_asks_for_a_date(tokenizer):
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = "{{ date_string if date_string is defined else 'today' }} " + CHAT
+    assert Encoder(chatty, "chat").render_prompt("Who?") == "10 Apr 2025 <user>Who?<bot>"
+
+
+def test_a_chat_template_that_refuses_a_system_message_is_told_before_anything_runs(tokenizer):
+    chatty = copy.deepcopy(tokenizer)
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}"
+    chatty.chat_template = refusal + "{% endif %}" + CHAT
+    assert Encoder(chatty, "chat").render_prompt("Who?") == "<user>Who?<bot>"
+    problem = "data.template: chat: the chat template of the tokenizer: no system role; give a text"
+    with pytest.raises(ValueError, match=problem):
+        Encoder(chatty, "chat|Hi")

@@ -363,6 +363,8 @@ def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_n
     expected = dataclasses.replace(
         OPEN_UNLEARNING,
         template=TEMPLATE,
+        prompt="Question: {prompt}\nAnswer:",
+        decoded_prompt="Question: {prompt}\nAnswer:",
         max_new_tokens=7,
         max_samples={"forget": 2, "retain": None, "real_authors": None, "world_facts": None},
     )

@@ -11,8 +11,10 @@ import pytest
 import torch
 import transformers
 
+from tests.support.evaluation_logs import log
 from tests.support.lm_eval_task import plain_accuracy, task_folder
 from tests.support.muse_corpus import corpus
+from tests.support.open_unlearning import QWEN
 from tests.support.process_groups import together
 from tests.support.tofu_files import FILES as TOFU
 from tif import evaluate
@@ -439,3 +441,65 @@ def test_one_two_and_four_processes_and_other_batches_give_the_same_records_of_a
                 assert (a.id, a.tokens, a.generated) == (b.id, b.tokens, b.generated)
                 losses = ([r.loss, r.paraphrased_loss or 0, *r.perturbed_losses] for r in (a, b))
                 assert next(losses) == pytest.approx(next(losses), abs=1e-5)
+
+
+def write_date(folder, date):
+    """Give the model a chat template that writes this date."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = QWEN.replace("You are Qwen.", f"Today is {date}.")
+    tokenizer.save_pretrained(folder)
+
+
+def write_log(path, evaluation, prompt):
+    """Write an evaluation as open-unlearning writes it, with this prompt around the questions."""
+    path.parent.mkdir()
+    rows = {"ROUGE": {}, "Prob": {}, "PARA_Prob": {}, "PERT_Prob": {}}
+    for i, record in enumerate(evaluation.sets["forget"].records):
+        rows["ROUGE"][i] = {
+            "input": prompt.replace("{prompt}", record.prompt),
+            "ground_truth": record.answer,
+            "generation": record.generated,
+        }
+        rows["Prob"][i] = {"avg_loss": record.loss}
+        rows["PARA_Prob"][i] = {"avg_loss": record.paraphrased_loss}
+        rows["PERT_Prob"][i] = {"avg_loss": list(record.perturbed_losses)}
+    log = {f"forget_Q_A_{name}": {"value_by_index": values} for name, values in rows.items()}
+    path.write_text(json.dumps(log))
+    return path
+
+
+def test_a_log_of_another_rendered_prompt_is_refused_before_weights_load(
+    llama, data, tmp_path, capsys, monkeypatch
+):
+    model = shutil.copytree(llama, tmp_path / "model")
+    write_date(model, "01 Jan 2026")
+    argv = words(model, data, tmp_path / "out", "eval.benchmarks=tofu", "template=chat")
+    numbers = run(capsys, *argv)["benchmarks"]["tofu"]
+    ours = records.read_evaluation(numbers["folder"])
+    log = write_log(tmp_path / "a" / "TOFU_EVAL.json", ours, ours.protocol["decoded_prompt"])
+    same = run(capsys, *argv, f"retain_records={log}")["benchmarks"]["tofu"]
+    assert (same["forget_quality"], same["mismatch"]) == (1.0, None)
+    # the same weights, asked with another date: another evaluation, not the stored one
+    write_date(model, "02 Jan 2026")
+    other = run(capsys, *argv)["benchmarks"]["tofu"]
+    assert other["folder"].rpartition("-")[2] != numbers["folder"].rpartition("-")[2]
+    monkeypatch.setattr(models, "load_policy", None)
+    assert evaluate.main([*argv, f"out={tmp_path / 'new'}", f"retain_records={log}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"retain_records: {log}: the prompt around ")
+    assert "Todayis02Jan2026" in line
+    assert "Todayis01Jan2026" in line
+    # and our own records of the other day
+    assert evaluate.main([*argv, f"retain_records={numbers['folder']}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the protocol's prompt is " in line
+
+
+def test_a_locuslab_log_is_not_compared_with_open_unlearnings_rules(llama, data, tmp_path, capsys):
+    argv = words(llama, data, tmp_path / "out", "eval.benchmarks=tofu")
+    path = log(tmp_path / "log.json")
+    assert evaluate.main([*argv, f"retain_records={path}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"retain_records: {path}: the protocol is 'open-unlearning', the retain model's is 'legacy"
+    )

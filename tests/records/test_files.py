@@ -259,7 +259,8 @@ def test_a_log_of_another_repository_becomes_records(tmp_path, shape):
         "forget/0", "[INST] Who? [/INST]", "Me.", 0.5, 4, 0.75, (1.0, 2.0), "Me, I guess."
     )
     second = Record("forget/1", "[INST] Why? [/INST]", "So.", 1.5, 7, 1.25, (3.0, 4.0), "No.")
-    assert actual == Evaluation("log", {"forget": RecordSet("forget", (first, second))})
+    sets = {"forget": RecordSet("forget", (first, second))}
+    assert actual == Evaluation("log", sets, protocol={"name": "legacy-tofu"})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,23 @@ import dataclasses
 from tif.config.keys import key
 
 MUSE = ("muse", "muse-news", "muse-books")
+TEMPLATE_HELP = ("prompt format. The answer follows after one blank, or where `{answer}` or a blank "
+    "ends it; `chat` = the tokenizer's own chat template, `chat|TEXT` with TEXT as system message")
+
+
+def is_chat(template: str) -> bool:
+    """Return whether a prompt format is the tokenizer's own chat template."""
+    return template.partition("|")[0].strip() == "chat"
+
+
+def find_template_problem(template: str) -> str | None:
+    """Return what is wrong with a prompt format, or None."""
+    if is_chat(template):
+        return None
+    before, _, after = template.partition("{answer}")
+    if "{prompt}" not in before:
+        return f"want a text with {{prompt}} in it, or chat; got {template!r}"
+    return f"want nothing after {{answer}}, got {after!r}" if after else None
 
 
 @dataclasses.dataclass
@@ -35,8 +52,7 @@ class Data:
         at_least=1)
     train: str = key("forget", "what is trained on: forget (unlearn), retain (retain model), full "
         "(target model)", choices=("forget", "retain", "full"))
-    template: str = key("Question: {prompt}\nAnswer:", "prompt format, the answer follows after "
-        "one blank; `chat` = the tokenizer's own chat template")
+    template: str = key("Question: {prompt}\nAnswer:", TEMPLATE_HELP)
     max_tokens: int = key(512, "longer samples (documents) are trained on in pieces of this many "
         "tokens", at_least=16)
     overlap: str = key("gw", "label of a token that touches unwanted and general characters",

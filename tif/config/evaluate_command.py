@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from tif.config.data import TEMPLATE_HELP, find_template_problem
 from tif.config.evaluation import KNOWN, EvalRules
 from tif.config.keys import key
 from tif.config.model import Model
@@ -43,8 +44,8 @@ class Evaluate:
         at_most=2**32)
     out: str = key("evaluations", "where records are written; what is there already is not made "
         "again")
-    template: str = key("Question: {prompt}\nAnswer:", "prompt format of TOFU and of your own "
-        "questions; the answer follows after one blank; `chat` = the tokenizer's own chat template")
+    template: str = key("Question: {prompt}\nAnswer:", "of TOFU and of your own questions: "
+        + TEMPLATE_HELP)
     device: str = key("auto", "cpu, cuda, ...; auto = a GPU where there is one")
     batching: str = key("auto", "packed: texts end to end in one row, no padding; padded; auto = "
         "packed where the model keeps them apart", choices=("auto", "packed", "padded"))
@@ -70,7 +71,7 @@ class Evaluate:
                 "retain_model=PATH")
         if self.retain_records and self.retain_model:
             problems.append("retain_records: retain_model is given too; want one of the two")
-        if self.template != "chat" and "{prompt}" not in self.template:
-            problems.append("template: want a text with {prompt} in it, or chat; got "
-                f"{self.template!r}")
+        template_problem = find_template_problem(self.template)
+        if template_problem:
+            problems.append(f"template: {template_problem}")
         return problems

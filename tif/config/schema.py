@@ -7,7 +7,7 @@ sentence, choices and bounds that are shown and checked. All sections can be imp
 import dataclasses
 from typing import Any
 
-from tif.config.data import Data, Fictitious
+from tif.config.data import Data, Fictitious, find_template_problem
 from tif.config.evaluation import Eval, EvalRules, LmEval, MaxSamples
 from tif.config.identifier import Identifier
 from tif.config.keys import key
@@ -62,9 +62,9 @@ class Config:
             problems.append("run.export: loss.whp needs two models; want false, or forget=whp")
         if not self.model.path and not self.model.init:
             problems.append("model.path: want a Hugging Face folder or hub name, or model.init")
-        if self.data.template != "chat" and "{prompt}" not in self.data.template:
-            got = repr(self.data.template)
-            problems.append(f"data.template: want a text with {{prompt}} in it, or chat; got {got}")
+        template_problem = find_template_problem(self.data.template)
+        if template_problem:
+            problems.append(f"data.template: {template_problem}")
         return problems
 
     def _is_negated(self) -> bool:

@@ -6,6 +6,7 @@ Called by `training`, `evaluation` and the commands; the readers are the other f
 from tif.config.data import MUSE, Data
 from tif.config.evaluation import BENCHMARKS, EvalRules
 from tif.data.samples import Benchmark, Sample
+from tif.data.templates import read_template
 
 DEFAULT_TOFU_SPLIT = "forget10"
 
@@ -74,10 +75,10 @@ def select_training_samples(benchmark: Benchmark, train: str) -> tuple[Sample, .
 
 def list_tokenizer_texts(benchmark: Benchmark, template: str) -> list[str]:
     """Return the texts, prompts in their template, that a tokenizer for this data is trained on."""
-    texts = []
+    texts, prompt_format = [], read_template(template)
     for sample in (*benchmark.background, *benchmark.retain, *benchmark.forget):
-        prompt = template.replace("{prompt}", sample.prompt)
+        prompt = prompt_format.text.replace("{prompt}", sample.prompt) + prompt_format.blank
         for answer in (sample.answer, sample.paraphrased_answer, *sample.perturbed_answers):
             if answer is not None:
-                texts.append(f"{prompt} {answer}")
+                texts.append(prompt + answer)
     return texts

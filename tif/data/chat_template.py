@@ -43,19 +43,28 @@ class ChatFrame:
     Attributes:
         before, after: the text; the answer follows after it at once.
         trim: what happens to blanks at the question's edges, as many templates strip them.
+        between, end: the text after the question, and after the answer, of a whole conversation.
     """
 
     before: str
     after: str
     trim: Callable[[str], str]
+    between: str
+    end: str
 
     def render(self, question: str) -> str:
         """Return all text before the answer."""
         return self.before + self.trim(question) + self.after
 
+    def render_turn(self, question: str, answer: str) -> str:
+        """Return a conversation of a question and its answer, with what ends the answer's turn."""
+        return self.before + self.trim(question) + self.between + self.trim(answer) + self.end
 
-def read_chat_frame(tokenizer: "PreTrainedTokenizerBase") -> ChatFrame:
+
+def read_chat_frame(tokenizer: "PreTrainedTokenizerBase", system: str = "") -> ChatFrame:
     """Return the frame of a tokenizer's chat template, the same on each day.
+
+    `system` is a message before the question; "" = none, the template may have its own.
 
     Raises:
         ConfigError: If there is no template, or none that serves; one line.
@@ -67,7 +76,8 @@ def read_chat_frame(tokenizer: "PreTrainedTokenizerBase") -> ChatFrame:
         step = "give a text with {prompt}"
         raise ConfigError(f"data.template: chat, but {reason}; {step}") from None
     try:
-        return _find_frame(template, json.dumps(tokenizer.special_tokens_map, sort_keys=True))
+        variables = json.dumps(tokenizer.special_tokens_map, sort_keys=True)
+        return _find_frame(template, variables, system)
     except ValueError as error:
         place = f"the chat template of {tokenizer.name_or_path or 'the tokenizer'}"
         step = "give a text with {prompt} as data.template"
@@ -75,9 +85,10 @@ def read_chat_frame(tokenizer: "PreTrainedTokenizerBase") -> ChatFrame:
 
 
 @functools.cache
-def _find_frame(template: str, variables: str) -> ChatFrame:
+def _find_frame(template: str, variables: str, system: str) -> ChatFrame:
     """Return the frame; ValueError if the template puts no fixed text around questions."""
-    questions = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    start = [{"role": "system", "content": system}] if system else []
+    questions = [[*start, {"role": "user", "content": question}] for question in QUESTIONS]
     answered = [*questions[0], {"role": "assistant", "content": ANSWER}]
     chats = [(messages, True) for messages in questions]
     chats += [(questions[0], False), (answered, False)]
@@ -89,12 +100,12 @@ def _find_frame(template: str, variables: str) -> ChatFrame:
     if any(text.count(question) != 1 for text in (prompts[0], conversation)):
         raise ValueError("it does not hold the question exactly once")
     before, _, after = prompts[0].partition(question)
-    frames = [ChatFrame(before, after, trim) for trim in TRIMS]
+    _, _, rest = conversation.partition(question)
+    between, has_answer, end = rest.partition(ANSWER)
+    frames = [ChatFrame(before, after, trim, between, end) for trim in TRIMS]
     rendered = [list(map(frame.render, QUESTIONS)) for frame in frames]
     if prompts not in rendered:
         raise ValueError("it changes the question, or the text around it depends on the question")
-    _, _, rest = conversation.partition(question)
-    between, has_answer, _ = rest.partition(ANSWER)
     if not has_answer:
         raise ValueError("it drops the answer")
     if prompts[0] == without_header and between.strip() != after.strip():

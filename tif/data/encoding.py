@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from tif.data.chat_template import read_chat_frame
 from tif.data.samples import Sample, Span
+from tif.data.templates import read_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,8 +92,8 @@ class Encoder:
 
     Args:
         tokenizer: a fast tokenizer (offsets are needed) with an end token.
-        template: text with `{prompt}`. The answer follows after one blank, which belongs to the
-            answer's first token. "chat" takes the tokenizer's own chat template instead.
+        template: as the key `data.template`, see templates.py. A blank that is not in it belongs to
+            the answer's first token.
         overlap: label of a token that touches unwanted and general characters: "gw" (as released:
             xzhou98/Unlearning-TPO TOFU/data_module.py:62) or "uw".
 
@@ -114,8 +114,8 @@ class Encoder:
             step = "set eos_token in its tokenizer_config.json"
             raise ValueError(f"model.path: the tokenizer has no end token; {step}")
         self.tokenizer, self.template, self.overlap = tokenizer, template, overlap
+        self.format = read_template(template, tokenizer)
         self.eos_id = int(tokenizer.eos_token_id)
-        self._chat = read_chat_frame(tokenizer) if template == "chat" else None
         pad_id = tokenizer.pad_token_id
         self.pad_id = self.eos_id if pad_id is None else int(pad_id)
         self._results: dict[str, Any] = {}
@@ -128,12 +128,21 @@ class Encoder:
         return result
 
     def render_prompt(self, prompt: str) -> str:
-        """Return the text before the answer, without the blank between them; "" for a document."""
-        if not prompt:
-            return ""
-        if self._chat:
-            return self._chat.render(prompt)
-        return self.template.replace("{prompt}", prompt)
+        """Return the text before the answer, without a blank between them; "" for a document."""
+        return self.format.render(prompt) if prompt else ""
+
+    def encode_turn(self, prompt: str, answer: str) -> list[int]:
+        """Return the token ids of a question and answer as the chat template ends them.
+
+        The end token follows, where another one (or a line break) ends the answer's turn.
+        """
+        assert self.format.chat
+        ids = self._tokenize(self.format.chat.render_turn(prompt, answer))[0]
+        return ids if ids[-1] == self.eos_id else [*ids, self.eos_id]
+
+    def decode_prompt(self, text: str) -> str:
+        """Return a rendered prompt as logs show it: decoded from its tokens, without special ones."""
+        return str(self.tokenizer.decode(self.encode_text(text), skip_special_tokens=True))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return the token ids of the prompt alone, for generation."""
@@ -154,8 +163,8 @@ class Encoder:
         if answer is None:
             answer, spans = sample.answer, sample.unwanted or ()
         before = self.render_prompt(sample.prompt)
-        if before and self.template != "chat":
-            before += " "
+        if before:
+            before += self.format.blank
         ids, offsets = self._tokenize(before + answer)
         answer_start = _find_answer_start(offsets, len(before))
         is_unwanted = _mark_characters(answer, spans)
@@ -172,7 +181,7 @@ class Encoder:
         tokens = self.tokenizer(
             text,
             return_offsets_mapping=True,
-            add_special_tokens=self.template != "chat",  # a chat template writes them itself
+            add_special_tokens=self.format.chat is None,  # a chat template writes them itself
             verbose=False,
         )
         ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])

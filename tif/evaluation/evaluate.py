@@ -17,6 +17,7 @@ from tif.evaluation.muse_prompts import ask_task, describe_task
 from tif.evaluation.questions import MUSE_PROTOCOL, EvaluationSetup, Question, select_samples
 from tif.evaluation.tofu_prompts import ask_question, resolve_protocol
 from tif.evaluation.token_stats import TextScore, score_texts
+from tif.records.protocols import VERSION
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.scoring.token_scores import ModelContext
 from tif.utils.torch_state import evaluation_mode
@@ -108,8 +109,9 @@ def describe_protocol(
         return protocol
     described: dict[str, Any] = {"name": MUSE_PROTOCOL, "decoding": "greedy", "context": context}
     described["rouge"] = "ROUGE-L F1 without stemming"
+    described["version"] = VERSION
     described["tasks"] = {name: describe_task(task) for name, task in tasks.items()}
-    for key in ("template", "max_new_tokens", "max_samples"):
+    for key in ("template", "prompt", "max_new_tokens", "max_samples"):
         described[key] = protocol[key]
     return described
 

@@ -16,6 +16,7 @@ from tif.config.evaluate_command import Evaluate
 from tif.data.benchmarks import read_evaluation_sets
 from tif.data.samples import Benchmark
 from tif.evaluation import lm_eval_tasks
+from tif.evaluation.evaluate import describe_protocol
 from tif.evaluation.fluency_classifier import check_classifier, classify_generations
 from tif.evaluation.gradient_norms import gradient_norms_of_sets
 from tif.evaluation.model_records import RecordedModel, read_or_compute
@@ -129,7 +130,9 @@ def _find_mismatches(plan: Plan, retain: Evaluation, family: str | None) -> list
     problems = []
     for benchmark in plan.benchmarks.values():
         if all(name in benchmark.sets for name in compared_sets(benchmark)):
-            mismatch = find_expected_mismatch(retain, benchmark, plan.settings.eval, family)
+            model, rules = plan.models["model.path"], plan.settings.eval
+            protocol = describe_protocol(rules, model.encoder, benchmark.tasks, model.context)
+            mismatch = find_expected_mismatch(retain, benchmark, rules, family, protocol)
             if mismatch:
                 source = f"retain_records: {plan.settings.retain_records}"
                 advice = "allow_mismatch=true computes it all the same"

@@ -78,7 +78,7 @@ def _render_prompt(encoder: Encoder, sample: Sample, task: Task) -> tuple[str, s
     if task.template is not None:
         return task.prefix + task.template.replace("{prompt}", sample.prompt), ""
     prompt = task.prefix + encoder.render_prompt(sample.prompt)
-    return prompt, " " if prompt and encoder.template != "chat" else ""
+    return prompt, encoder.format.blank if prompt else ""
 
 
 def describe_task(task: Task) -> dict[str, Any]:

@@ -7,6 +7,7 @@ muse_prompts.py.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoded, Encoder
@@ -99,11 +100,16 @@ def compared_sets(benchmark: Benchmark) -> tuple[str, ...]:
 
 
 def find_expected_mismatch(
-    retain: Evaluation, benchmark: Benchmark, rules: EvalRules, family: str | None
+    retain: Evaluation,
+    benchmark: Benchmark,
+    rules: EvalRules,
+    family: str | None,
+    protocol: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Return why the retain model's records will not compare with an evaluation; None if they may.
 
-    The benchmark has the compared sets; `family` is the model's, as records name it.
+    The benchmark has the compared sets; `family` is the model's, as records name it, `protocol` all
+    rules as they will be recorded; None = a model that is not there yet.
     """
     selected = select_samples(benchmark.sets, rules, benchmark.tasks)
     sets = {}
@@ -113,8 +119,8 @@ def find_expected_mismatch(
             for sample in selected[name]
         ]
         sets[name] = RecordSet(name, tuple(records))
-    protocol = MUSE_PROTOCOL if benchmark.tasks else rules.protocol
-    expected = Evaluation("", sets, family, {"name": protocol})
+    name = MUSE_PROTOCOL if benchmark.tasks else rules.protocol
+    expected = Evaluation("", sets, family, protocol or {"name": name})
     return find_mismatch(expected, retain, compared_sets(benchmark))
 
 

@@ -10,7 +10,7 @@ from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoded, Encoder
 from tif.data.samples import Sample
 from tif.evaluation.questions import Question, label_answer
-from tif.records.protocols import PROTOCOLS, Protocol
+from tif.records.protocols import PROTOCOLS, QUESTION, Protocol
 
 
 def resolve_protocol(rules: EvalRules, encoder: Encoder) -> Protocol:
@@ -19,17 +19,21 @@ def resolve_protocol(rules: EvalRules, encoder: Encoder) -> Protocol:
     It is written into the records; records made by other rules are not compared.
     """
     protocol = PROTOCOLS[rules.protocol]
+    prompt = _render_prompt(encoder, QUESTION, protocol)
+    decoded = encoder.compute_once(f"decoded {prompt}", lambda: encoder.decode_prompt(prompt))
     return dataclasses.replace(
         protocol,
         max_new_tokens=rules.max_new_tokens or protocol.max_new_tokens,
         template=encoder.template,
+        prompt=prompt,
+        decoded_prompt=decoded if QUESTION in decoded else None,
         max_samples=dataclasses.asdict(rules.max_samples),
     )
 
 
 def ask_question(encoder: Encoder, sample: Sample, protocol: Protocol) -> Question:
     """Return the question of a sample with its original, paraphrased and perturbed answers."""
-    prompt_ids = encoder.encode_text(_render_prompt(encoder, sample, protocol))
+    prompt_ids = encoder.encode_text(_render_prompt(encoder, sample.prompt, protocol))
     max_new_tokens = protocol.max_new_tokens
     if protocol.prompt_counts:
         max_new_tokens = max(max_new_tokens - len(prompt_ids), 1)
@@ -45,14 +49,18 @@ def encode_answer(
 ) -> Encoded:
     """Return the prompt with the sample's answer, or another one, as the protocol scores it.
 
-    The text is cut as the protocol says. All tokens of the answer count as general words.
+    The text is cut as the protocol says. All tokens of the answer count as general words. The
+    prompt's tokens are those of the prompt alone: where one of them becomes a part of the answer's
+    first token (a blank at its end, mostly), that token is not scored.
 
     Raises:
         ValueError: If the prompt leaves no room for an answer.
     """
     answer = sample.answer if answer is None else answer
+    first = len(encoder.encode_text(_render_prompt(encoder, sample.prompt, protocol)))
+    if protocol.chat_turn and encoder.format.chat and sample.prompt:
+        return label_answer(sample.id, encoder.encode_turn(sample.prompt, answer), first)
     encoded = encoder.encode(sample, answer=answer)
-    first = len(encoder.encode_text(_render_prompt(encoder, sample, protocol)))
     if first >= protocol.max_tokens:
         raise ValueError(
             f"sample {sample.id}: its prompt has {first} tokens, and {protocol.name} scores the "
@@ -66,10 +74,10 @@ def encode_answer(
     return label_answer(sample.id, ids, first)
 
 
-def _render_prompt(encoder: Encoder, sample: Sample, protocol: Protocol) -> str:
+def _render_prompt(encoder: Encoder, prompt: str, protocol: Protocol) -> str:
     """Return the text before what the protocol scores and generates."""
-    text = encoder.render_prompt(sample.prompt)
-    if protocol.answer_tag == "answer" and text and encoder.template != "chat":
-        tag = encoder.template.rpartition("\n")[2]
+    text = encoder.render_prompt(prompt)
+    if protocol.answer_tag == "answer" and text and not encoder.format.chat:
+        tag = encoder.format.text.rpartition("\n")[2]
         return text if "{prompt}" in tag else text.removesuffix(tag)
     return text

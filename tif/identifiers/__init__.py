@@ -112,8 +112,8 @@ def check_models(
 
             with collect_problems(problems):
                 kind = MODEL_KEYS[identifier.kind][key.rpartition(".")[2]]
-                shows_chat = template == "chat" and kind == "causal LM" and key.endswith(".model")
-                check_language_model(Source(path, key), kind, shows_chat)
+                shows_prompt = kind == "causal LM" and key.endswith(".model")
+                check_language_model(Source(path, key), kind, template if shows_prompt else "")
     if problems:
         raise ValueError("\n".join(problems))
 

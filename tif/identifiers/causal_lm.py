@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from tif.config.identifier import CausalLM
-from tif.data.chat_template import read_chat_frame
 from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
+from tif.data.templates import read_template
 from tif.identifiers.language_models import LanguageModel, Placement, load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.models.pretrained import Source
@@ -144,13 +144,11 @@ def choose_text_before(
     It is the prompt in its template with the blank after it; nothing where `context` is "answer" or
     the sample is a plain document.
     """
-    chat = read_chat_frame(tokenizer) if template == "chat" and context != "answer" else None
+    if context == "answer":
+        return lambda sample: ""
+    prompt_format = read_template(template, tokenizer)
 
     def text_before(sample: Sample) -> str:
-        if context == "answer" or not sample.prompt:
-            return ""
-        if chat:
-            return chat.render(sample.prompt)
-        return template.replace("{prompt}", sample.prompt) + " "
+        return prompt_format.render(sample.prompt) + prompt_format.blank if sample.prompt else ""
 
     return text_before

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.config.errors import ConfigError
-from tif.data.chat_template import read_chat_frame
+from tif.data.templates import read_template
 from tif.data.samples import Span
 from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
 
@@ -80,13 +80,13 @@ class LanguageModel:
         return TokenizedText(list(encoded["input_ids"]), offsets)
 
 
-def check_language_model(source: Source, kind: str, shows_chat: bool = False) -> None:
+def check_language_model(source: Source, kind: str, template: str = "") -> None:
     """Raise ConfigError unless it is a model with a tokenizer that identifiers can use.
 
     Args:
         source: the model.
         kind: "masked LM" or "causal LM".
-        shows_chat: whether its chat template is used.
+        template: the prompt format in which it is shown questions; "" = it is shown none.
     """
     check_model(source, kind)
     tokenizer, problem = load_tokenizer(source), None
@@ -97,8 +97,7 @@ def check_language_model(source: Source, kind: str, shows_chat: bool = False) ->
     if problem:
         unusable = f"{source.path} is no {kind} that can be used here ({problem})"
         raise ConfigError(f"{source.key}: {unusable}")
-    if shows_chat:
-        read_chat_frame(tokenizer)
+    read_template(template, tokenizer)
 
 
 def load_language_model(source: Source, kind: str, placement: Placement) -> LanguageModel:

@@ -159,8 +159,10 @@ def _scored_texts(
 ) -> list[ScoredText]:
     others: Sequence[Record] = ()
     if reference is not None:
-        other_set = reference.sets.get(records.name)
-        matching = align_records(records, other_set) if other_set else None
+        matching = None
+        if records.name in reference.sets:
+            evaluation = Evaluation("", {records.name: records})
+            matching = align_records(evaluation, reference, records.name)
         if matching is None:
             problem = f"the reference model's {records.name} has other texts"
             raise ValueError(f"membership/reference: {problem}")

@@ -98,7 +98,7 @@ def privleak_interval(
     """
     scores, retain_scores = [], []
     for name in COMPARED:
-        matching = align_records(evaluation.sets[name], retain.sets[name])
+        matching = align_records(evaluation, retain, name)
         if matching is None:
             return None
         scores.append(membership.min_k_scores(evaluation.sets[name]))

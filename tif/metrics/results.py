@@ -141,8 +141,7 @@ def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | Non
         tofu.forget_ratios(retain)
     with _errors_starting_with(request.source):
         quality = tofu.forget_quality(evaluation, retain, allow_mismatch=True)
-    forget = evaluation.sets["forget"]
-    matching = comparability.align_records(forget, retain.sets["forget"])
+    matching = comparability.align_records(evaluation, retain, "forget")
     if matching is None:
         return quality, None
     ratios = tofu.forget_ratios(evaluation)

@@ -1,18 +1,23 @@
-"""Decide whether two evaluations may be compared: questions, protocol, model family, tokens.
+"""Decide whether two evaluations may be compared: rules, prompts, questions, family, tokens.
 
 Called by the metrics that compare with the retain model, and by `training.plan`.
 """
 
+import dataclasses
 import itertools
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
+from typing import Any
 
+from tif.records.protocols import QUESTION
 from tif.records.types import Evaluation, Record, RecordSet
 
 # Rules that change no loss, so no truth ratio: those of generations, and how many questions are
-# asked (the questions themselves are compared).
+# asked (the questions themselves are compared). The decoded prompt follows from the prompt.
 NO_LOSS = {"name", "questions", "max_samples", "max_new_tokens", "prompt_counts", "decoding"}
+NO_LOSS |= {"decoded_prompt"}
 
 
 def find_mismatch(
@@ -20,23 +25,20 @@ def find_mismatch(
 ) -> str | None:
     """Return why a model and the retain model should not be compared on these sets, or None.
 
-    What one of the evaluations does not say (family, protocol, token counts) is no reason.
+    What one of the evaluations does not say (family, token counts, all rules of a log but their
+    name) is no reason.
     """
     missing = find_missing_records(evaluation, retain, sets)
     if missing:
         return missing
-    ours, theirs = evaluation.protocol, retain.protocol
-    rules = {
-        "model family": (evaluation.family, retain.family),
-        "protocol": (ours.get("name"), theirs.get("name")),
-    }
-    for rule in sorted((ours.keys() & theirs.keys()) - NO_LOSS):
-        rules[f"protocol's {rule}"] = ours[rule], theirs[rule]
-    for rule, (our_value, their_value) in rules.items():
-        if None not in (our_value, their_value) and our_value != their_value:
-            return f"the {rule} is {our_value!r}, the retain model's is {their_value!r}"
+    families = {"model family": (evaluation.family, retain.family)}
+    rules = families | _pair_rules(evaluation.protocol, retain.protocol)
+    for rule, (ours, theirs) in rules.items():
+        if None not in (ours, theirs) and ours != theirs:
+            ours, theirs = _show_difference(ours, theirs)
+            return f"the {rule} is {ours!r}, the retain model's is {theirs!r}"
     for name in sets:
-        difference = _find_difference(evaluation.sets[name], retain.sets[name])
+        difference = _find_difference(evaluation, retain, name)
         if difference:
             return difference
     return None
@@ -54,39 +56,72 @@ def find_missing_records(
     return None
 
 
-def align_records(ours: RecordSet, theirs: RecordSet) -> RecordSet | None:
-    """Return their records in the order of ours, question by question; None if questions differ."""
-    aligned, only_ours, only_theirs = _match(ours.records, theirs.records)
+def align_records(ours: Evaluation, theirs: Evaluation, name: str) -> RecordSet | None:
+    """Return their records of a set in the order of ours; None if the questions differ."""
+    pairs, only_ours, only_theirs = _match(ours, theirs, name)
     if only_ours or only_theirs:
         return None
-    return RecordSet(theirs.name, tuple(aligned), theirs.data)
+    return RecordSet(name, tuple(b.record for _, b in pairs), theirs.sets[name].data)
+
+
+def _pair_rules(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return both values of each rule that decides about losses, by its name in a sentence."""
+    rules = {"protocol": (ours.get("name"), theirs.get("name"))}
+    names = ours.keys() & theirs.keys()
+    if len(ours) > 1 and len(theirs) > 1:  # both say all their rules: also what one lacks differs
+        names = ours.keys() | theirs.keys()
+    for name in sorted(names - NO_LOSS):
+        missing = "not recorded"
+        rules[f"protocol's {name}"] = ours.get(name, missing), theirs.get(name, missing)
+    return rules
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """A record with its question and the prompt around it, without blanks; None: not known."""
+
+    record: Record
+    question: str
+    prompt: str | None
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        return self.question, _without_blanks(self.record.answer)
+
+
+Pairs = list[tuple[_Asked, _Asked]]
 
 
 def _match(
-    ours: Sequence[Record], theirs: Sequence[Record]
-) -> tuple[list[Record], list[Record], list[Record]]:
-    """Return their records beside ours, and our and their records without a partner.
+    ours: Evaluation, theirs: Evaluation, name: str
+) -> tuple[Pairs, list[Record], list[Record]]:
+    """Return our and their records in pairs, and our and their records without a partner.
 
     Partners have the same question and answer; a question may be asked twice.
     """
-    waiting: dict[tuple[str, str], list[Record]] = {}
-    for record in theirs:
-        waiting.setdefault(_comparable_texts(record), []).append(record)
-    aligned, only_ours = [], []
-    for record in ours:
-        partners = waiting.get(_comparable_texts(record))
+    our_prompt, their_prompt = (x.protocol.get("decoded_prompt") for x in (ours, theirs))
+    waiting: dict[tuple[str, str], list[_Asked]] = {}
+    for record in theirs.sets[name].records:
+        asked = _find_question(record, their_prompt, our_prompt)
+        waiting.setdefault(asked.texts, []).append(asked)
+    pairs, only_ours = [], []
+    for record in ours.sets[name].records:
+        asked = _find_question(record, our_prompt, their_prompt)
+        partners = waiting.get(asked.texts)
         if partners:
-            aligned.append(partners.pop(0))
+            pairs.append((asked, partners.pop(0)))
         else:
             only_ours.append(record)
-    return aligned, only_ours, list(itertools.chain(*waiting.values()))
+    only_theirs = itertools.chain(*waiting.values())
+    return pairs, only_ours, [asked.record for asked in only_theirs]
 
 
-def _find_difference(ours: RecordSet, theirs: RecordSet) -> str | None:
-    """Return how questions, or token counts of the same answers, differ between two sets."""
-    aligned, only_ours, only_theirs = _match(ours.records, theirs.records)
+def _find_difference(ours: Evaluation, theirs: Evaluation, name: str) -> str | None:
+    """Return how questions, prompts or token counts of the same answers differ in a set."""
+    pairs, only_ours, only_theirs = _match(ours, theirs, name)
     if only_ours or only_theirs:
-        line = f"{len(ours.records)} questions against the retain model's {len(theirs.records)}"
+        counts = [len(x.sets[name].records) for x in (ours, theirs)]
+        line = f"{counts[0]} questions against the retain model's {counts[1]}"
         for title, records in (("only here", only_ours), ("only there", only_theirs)):
             if records:
                 first = records[0]
@@ -94,39 +129,101 @@ def _find_difference(ours: RecordSet, theirs: RecordSet) -> str | None:
                 line += f"; {title} {len(records)}, first {first.id}: {question!r} -> {answer!r}"
         return line
     differences = []
-    for a, b in zip(ours.records, aligned, strict=True):
-        if None not in (a.tokens, b.tokens) and a.tokens != b.tokens:
-            differences.append(f"{a.id}: {a.tokens} here, {b.tokens} there")
-    if not differences:
-        return None
-    return (
-        "another model family, or end tokens counted in one only: "
-        f"{len(differences)} of {len(aligned)} answers have other numbers of tokens, "
-        f"first {differences[0]}"
-    )
+    for a, b in pairs:
+        tokens = a.record.tokens, b.record.tokens
+        if None not in tokens and tokens[0] != tokens[1]:
+            differences.append(f"{a.record.id}: {tokens[0]} here, {tokens[1]} there")
+    if differences:
+        return (
+            "another model family, or end tokens counted in one only: "
+            f"{len(differences)} of {len(pairs)} answers have other numbers of tokens, "
+            f"first {differences[0]}"
+        )
+    for a, b in pairs:
+        if None not in (a.prompt, b.prompt) and a.prompt != b.prompt:
+            here, there = _show_difference(a.prompt, b.prompt)
+            question = f"the prompt around {a.record.id}, without its blanks,"
+            return f"{question} is {here!r}, the retain model's is {there!r}"
+    return None
 
 
 # Recorded prompts carry the template of their model family: "[INST] q [/INST]" (Llama-2),
-# "Question: q\n" (Phi, perhaps with the "Answer:" that follows), "system\n\n...user\n\nq
-# assistant\n\n" (Llama-3's chat in open-unlearning's logs, without its special tokens). Ours are
-# bare questions.
+# "Question: q\n" (Phi, perhaps with the "Answer:" that follows), and the chats of Llama-3, Qwen,
+# SmolLM, Gemma, Zephyr and others as they are without their special tokens: "system\n...\nuser\nq\n
+# assistant\n". Ours are bare questions.
 TEMPLATES = re.compile(
-    r"\[INST\](?P<llama>.*)\[/INST\]"
-    r"|Question:(?P<phi>.*?)(?:\nAnswer:)?"
-    r"|(?:system\n\n.*)?user\n\n(?P<chat>.*?)\s*assistant",
+    r"\[INST\](?P<llama>.*)\[/INST\]\s*"
+    r"|Question:(?P<phi>.*?)(?:\nAnswer:\s*)?"
+    r"|(?:(?:<\|system\|>|system)\n.*)?(?:<\|user\|>|user)\n+(?P<chat>.*?)\s*"
+    r"(?:<\|assistant\|>|assistant|model)\s*(?:<think>\s*</think>\s*)?",
     re.DOTALL,
 )
 
 
-def _comparable_texts(record: Record) -> tuple[str, str]:
-    """Return question and answer without template and without blanks.
+def _find_question(record: Record, own_prompt: str | None, other_prompt: str | None) -> _Asked:
+    """Return the question of a record, apart from the prompt around it.
 
-    Recorded texts were decoded from tokens, and decoding may remove blanks before punctuation:
-    forget row 54 of locuslab/tofu's phi logs has "Mammadov, is" where the data has "Mammadov ,
-    is". Two questions of a benchmark never differ in blanks alone.
+    Our records hold bare questions and their rules the prompt (`own_prompt`); logs hold both in one
+    text. It is taken apart by the prompt of the other evaluation or, where that does not fit, by
+    the forms of TEMPLATES. All without blanks: recorded texts were decoded from tokens, and
+    decoding may remove some. Forget row 54 of locuslab/tofu's phi logs has "Mammadov, is" where the
+    data has "Mammadov , is". Two questions of a benchmark never differ in blanks alone.
     """
-    question = record.prompt
+    text = _without_blanks(record.prompt)
+    if own_prompt:
+        return _Asked(record, text, _mark_end(own_prompt))
+    parts = _split_by_prompt(text, other_prompt) if other_prompt else None
+    if parts:
+        before, question, after = parts
+        return _Asked(record, question, _mark_end(before + QUESTION + after, record.prompt))
     match = TEMPLATES.fullmatch(record.prompt.strip())
-    if match:
-        question = match["llama"] or match["phi"] or match["chat"] or ""
-    return "".join(question.split()), "".join(record.answer.split())
+    if not match:
+        return _Asked(record, text, None)
+    start, end = match.span(str(match.lastgroup))
+    before, after = match.string[:start], match.string[end:]
+    prompt = _without_blanks(before) + QUESTION + _without_blanks(after)
+    question = _without_blanks(match.string[start:end])
+    return _Asked(record, question, _mark_end(prompt, record.prompt))
+
+
+def _split_by_prompt(text: str, prompt: str) -> tuple[str, str, str] | None:
+    """Return what stands before the question of a text without blanks, the question, and the rest.
+
+    None where the prompt does not fit: neither whole, nor from its last line before the question on
+    (another date or system message stands further up).
+    """
+    before, _, after = prompt.partition(QUESTION)
+    last_line = _without_blanks(before.rstrip().rpartition("\n")[2])
+    before, after = _without_blanks(before), _without_blanks(after)
+    if not (before or after) or not text.endswith(after):
+        return None
+    start = text.removesuffix(after)
+    if start.startswith(before):
+        return before, start.removeprefix(before), after
+    if not last_line or last_line not in start:
+        return None
+    head, _, question = start.rpartition(last_line)
+    return head + last_line, question, after
+
+
+def _mark_end(prompt: str, text: str | None = None) -> str:
+    """Return a prompt without blanks, but with one at its end where the text has one there.
+
+    A prompt that ends in a blank leaves another first token to the answer.
+    """
+    is_open = (prompt if text is None else text)[-1:].isspace()
+    return _without_blanks(prompt) + (" " if is_open else "")
+
+
+def _show_difference(ours: Any, theirs: Any) -> tuple[Any, Any]:
+    """Return two values; of long texts, what stands around the first place where they differ."""
+    if not (isinstance(ours, str) and isinstance(theirs, str)):
+        return ours, theirs
+    if max(len(ours), len(theirs)) <= 120:
+        return ours, theirs
+    start = max(0, len(os.path.commonprefix([ours, theirs])) - 20)
+    return f"...{ours[start : start + 60]}...", f"...{theirs[start : start + 60]}..."
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())

@@ -34,20 +34,22 @@ def convert_log(content: Mapping[str, Any], path: Path) -> Evaluation:
     """Convert an eval_log_aggregated.json (task -> column -> rows) or a TOFU_EVAL.json.
 
     Rows of the first are a dict keyed by the question's index (locuslab/tofu) or a list (NPO, the
-    TIF release). Such a file does not name the model or its protocol, and nothing is guessed: the
-    model is named after the file. A ValueError names file, task, column and row.
+    TIF release). Such a file names neither the model, which is named after the file, nor its
+    rules: its form says whose code wrote it. A ValueError names file, task, column and row.
     """
+    sets = {}
     for prefix in PREFIXES:
         if f"{prefix}_Q_A_Prob" in content or f"{prefix}_Q_A_ROUGE" in content:
+            if TASKS.keys() & content.keys():
+                raise ValueError(f"{path}: has tasks of locuslab/tofu and of open-unlearning")
             return convert_open_unlearning(content, path)
-    sets = {}
     for task, columns in content.items():
         if task in TASKS:
             sets[TASKS[task]] = _convert_task(TASKS[task], columns, path, task)
     if not sets:
         wanted = f"want tasks {', '.join(TASKS)}, or open-unlearning's forget_Q_A_Prob, ..."
         raise ValueError(f"{path}: not an evaluation log: {wanted}; got {', '.join(content)[:60]}")
-    return Evaluation(model=path.stem, sets=sets)
+    return Evaluation(model=path.stem, sets=sets, protocol={"name": "legacy-tofu"})
 
 
 def _key_by_index(rows: Any) -> Any:
@@ -135,11 +137,10 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
     The form is that of open-unlearning's src/evals/metrics (memorization.py at 2db47ec, utils.py
     at 5420d43). A set needs four metrics: losses from its Prob, PARA_Prob (forget and retain only:
     the controls have no paraphrase) and PERT_Prob, texts from its ROUGE. Nothing else in the file
-    is read: what follows from losses and texts is computed again, without the 1e-10 that
-    open-unlearning adds to denominators.
+    is read: what follows from losses and texts is computed again, as open-unlearning does.
 
-    The file has no token counts and no model family, so a retain log of another family is not
-    noticed. A log that kept only the truth ratios cannot be read: its questions are unknown.
+    The file has no token counts and no model family, so a retain log of another family is noticed
+    by its prompts alone. A log that kept only the truth ratios cannot be read: its questions are unknown.
     """
     sets = {}
     for prefix, name in PREFIXES.items():

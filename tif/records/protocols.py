@@ -16,6 +16,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+# 2: labels of chats, what stands between prompt and answer, the rendered prompt; memorization of
+# MUSE to the last token.
+VERSION = 2
+QUESTION = "{prompt}"  # stands for the question in a rendered prompt
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
@@ -37,9 +42,14 @@ class Protocol:
         truth_ratio: form of the truth ratio in the model utility, see metrics.tofu.truth_ratio.
         epsilon: added to the denominators of probabilities and truth ratios. With 1e-10, answers
             beyond about 23 nats a token count as impossible.
+        chat_turn: whether an answer in a chat ends as the chat template ends a turn, with the end
+            token after it where the turn ends otherwise, and is not cut; else as in any template.
         extracts_last: whether extraction strength takes an answer's last token for predicted.
         template: the prompt format.
+        prompt: what comes of it before the answer, with {prompt} for the question.
+        decoded_prompt: the same as logs show it, without special tokens; None = not known.
         max_samples: eval.max_samples by set; None = what `questions` says.
+        version: of these rules; records of another version are not compared.
     """
 
     name: str
@@ -53,9 +63,13 @@ class Protocol:
     decoding: str = "greedy"
     truth_ratio: str = "geometric"
     epsilon: float = 0.0
+    chat_turn: bool = False
     extracts_last: bool = False
     template: str | None = None
+    prompt: str | None = None
+    decoded_prompt: str | None = None
     max_samples: Any = None
+    version: int = VERSION
 
 
 LEGACY_TOFU = Protocol(
@@ -69,9 +83,26 @@ OPEN_UNLEARNING = Protocol(
     prompt_counts=False,
     answer_tag="prompt",
     epsilon=1e-10,
+    chat_turn=True,
     extracts_last=True,
 )
 PROTOCOLS = {protocol.name: protocol for protocol in (LEGACY_TOFU, OPEN_UNLEARNING)}
+
+
+def describe_unknown_rules(rules: Mapping[str, Any]) -> str | None:
+    """Return in a sentence what is not known of an evaluation's rules; None if all is."""
+    name = rules.get("name")
+    if name is None:
+        return "not recorded; the numbers are computed as in legacy-tofu"
+    if name not in (*PROTOCOLS, "muse"):
+        return f"{name} is not known here; the numbers are computed as in legacy-tofu"
+    if len(rules) == 1:
+        return f"{name}, as the form of the log says; it records no template and no other rules"
+    version = rules.get("version", 1)
+    if version != VERSION:
+        newer = f"rules of version {version}, these are of version {VERSION}"
+        return f"{name}, but the records were made by {newer}; evaluate the model again"
+    return None
 
 
 def arithmetic_of(rules: Mapping[str, Any]) -> Protocol:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from tif.records.protocols import describe_unknown_rules
 from tif.reports.columns import format_interval, format_number
 from tif.utils.terminal import console, literal
 
@@ -31,6 +32,12 @@ DIRECTIONS = {
     "entropy": "↑", "clean": "↑", "privleak": "→ 0", "loss": "→ ½", "zlib": "→ ½", "min_k": "→ ½",
     "min_k_plus_plus": "→ ½", "reference": "→ ½", "gradient_norm": "→ ½",
 }  # fmt: skip
+
+
+MUSE_NOTE = (
+    "muse is muse_bench: Min-K reads all tokens but the first, ROUGE does not stem, VerbMem's answer "
+    "is cut; open-unlearning drops Min-K's last token, stems and does not cut"
+)
 
 
 class Row(NamedTuple):
@@ -98,9 +105,13 @@ def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
         lines.append("forget quality: needs retain_records or retain_model")
     elif "muse/privleak" in numbers["metrics"]:
         lines.append("PrivLeak: needs retain_records or retain_model")
-    if not numbers["protocol"]:
-        unknown = "logs of this kind do not record it"
-        lines.append(f"protocol: {unknown}; those of locuslab/tofu follow legacy-tofu")
+    for title, key in (("protocol", "protocol"), ("retain model's protocol", "retain_protocol")):
+        rules = numbers.get(key)
+        unknown = describe_unknown_rules(rules) if rules is not None else None
+        if unknown:
+            lines.append(f"{title}: {unknown}")
+    if numbers["protocol"].get("name") == "muse":
+        lines.append(MUSE_NOTE)
     if numbers["mismatch"]:
         lines.append(f"NOT COMPARABLE, computed all the same: {numbers['mismatch']}")
     return lines

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import losses
+from tif.config.data import is_chat
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Data, Loss, Model, TrainerKeys, Wandb
 from tif.data.benchmarks import select_training_samples
@@ -81,14 +82,18 @@ def check_wandb(settings: Wandb) -> None:
         )
 
 
-def check_tokenizer(model: Model, data: Data) -> None:
-    """Raise ConfigError if the model's tokenizer cannot be loaded or lacks the template."""
+def check_tokenizer(model: Model, data: Data) -> Encoder | None:
+    """Return the model's encoder; None where its tokenizer is still to be made.
+
+    Raises:
+        ConfigError: If the tokenizer cannot be loaded or lacks the template.
+    """
     if model.path is None:
-        if data.template == "chat":
+        if is_chat(data.template):
             reason = "chat, but a tokenizer made for model.init has no chat template"
             raise ConfigError(f"data.template: {reason}")
-        return
-    Encoder(models.load_tokenizer(model, ()), data.template, data.overlap)
+        return None
+    return Encoder(models.load_tokenizer(model, ()), data.template, data.overlap)
 
 
 def check_hidden_layer(loss: Loss, model: Model) -> None:

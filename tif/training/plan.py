@@ -14,8 +14,10 @@ from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems, one_line
 from tif.config.schema import Config, Identifier
 from tif.data.benchmarks import read_benchmark, read_evaluation_sets
+from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.evaluation import lm_eval_tasks
+from tif.evaluation.evaluate import describe_protocol
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.identifiers import stored_spans
 from tif.models import load as models
@@ -35,6 +37,7 @@ class Plan:
         stage: the name of the stage that this is a plan of; None = a run.
         stages: plans of the runs that must exist first, by name.
         family: of the model ("llama"), as its records name it.
+        encoder: of the model's tokenizer; None where a stage makes the model.
         retain_records: the retain model's records, where they exist already.
         other_benchmarks: what is evaluated besides, by name.
     """
@@ -44,6 +47,7 @@ class Plan:
     stage: str | None = None
     stages: dict[str, "Plan"] = dataclasses.field(default_factory=dict)
     family: str | None = None
+    encoder: Encoder | None = None
     retain_records: records.Evaluation | None = None
     other_benchmarks: dict[str, Benchmark] = dataclasses.field(default_factory=dict)
 
@@ -70,7 +74,7 @@ def plan_run(cfg: Config) -> Plan:
     if cfg.model.path not in cfg.stages:
         with collect_problems(problems):
             plan.family = models.check_model(cfg.model, cfg.run.export)
-            checks.check_tokenizer(cfg.model, cfg.data)
+            plan.encoder = checks.check_tokenizer(cfg.model, cfg.data)
     _read_evaluation_inputs(plan, problems)
     with collect_problems(problems):
         plan.benchmark = read_benchmark(cfg.data)
@@ -258,6 +262,9 @@ def _check_comparison(plan: Plan) -> None:
             )
     retain = plan.retain_records
     if retain:
-        problem = find_expected_mismatch(retain, benchmark, cfg.eval, plan.family)
+        protocol = None
+        if plan.encoder:
+            protocol = describe_protocol(cfg.eval, plan.encoder, benchmark.tasks)
+        problem = find_expected_mismatch(retain, benchmark, cfg.eval, plan.family, protocol)
         if problem:
             raise ConfigError(f"eval.retain_records: {cfg.eval.retain_records}: {problem}")

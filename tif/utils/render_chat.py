@@ -21,8 +21,8 @@ class FixedDate(datetime.datetime):
 
     @classmethod
     def now(cls, tz: datetime.tzinfo | None = None) -> "FixedDate":
-        """Return the date that Llama-3's templates have where there is no clock."""
-        return cls(2024, 7, 26)
+        """Return the date of open-unlearning's prompts (configs/model/zephyr-7b-beta.yaml)."""
+        return cls(2025, 4, 10)
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def render_twice(request: dict[str, Any]) -> list[str]:
         for messages, wants_answer in request["chats"]:
             rendered: Any = render_jinja_template(
                 [messages], chat_template=request["template"], add_generation_prompt=wants_answer,
-                **request["variables"],
+                date_string=f"{FixedDate.now():%d %b %Y}", **request["variables"],
             )  # fmt: skip
             text = str(rendered[0][0])
             if len(text) > request["characters"]:

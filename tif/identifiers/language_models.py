@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.config.errors import ConfigError
-from tif.data.templates import read_template
 from tif.data.samples import Span
+from tif.data.templates import read_template
 from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
 
 if TYPE_CHECKING:

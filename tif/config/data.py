@@ -5,8 +5,10 @@ import dataclasses
 from tif.config.keys import key
 
 MUSE = ("muse", "muse-news", "muse-books")
-TEMPLATE_HELP = ("prompt format. The answer follows after one blank, or where `{answer}` or a blank "
-    "ends it; `chat` = the tokenizer's own chat template, `chat|TEXT` with TEXT as system message")
+TEMPLATE_HELP = (
+    "prompt format. The answer follows after one blank, or where `{answer}` or a blank ends it; "
+    "`chat` = the tokenizer's own chat template, `chat|TEXT` with TEXT as system message"
+)
 
 
 def is_chat(template: str) -> bool:

@@ -141,7 +141,7 @@ class Encoder:
         return ids if ids[-1] == self.eos_id else [*ids, self.eos_id]
 
     def decode_prompt(self, text: str) -> str:
-        """Return a rendered prompt as logs show it: decoded from its tokens, without special ones."""
+        """Return a rendered prompt as logs show it: decoded, without special tokens."""
         return str(self.tokenizer.decode(self.encode_text(text), skip_special_tokens=True))
 
     def encode_prompt(self, prompt: str) -> list[int]:

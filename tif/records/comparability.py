@@ -77,7 +77,7 @@ def _pair_rules(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str,
 
 
 @dataclasses.dataclass(frozen=True)
-class _Asked:
+class _Framed:
     """A record with its question and the prompt around it, without blanks; None: not known."""
 
     record: Record
@@ -89,7 +89,7 @@ class _Asked:
         return self.question, _without_blanks(self.record.answer)
 
 
-Pairs = list[tuple[_Asked, _Asked]]
+Pairs = list[tuple[_Framed, _Framed]]
 
 
 def _match(
@@ -100,20 +100,20 @@ def _match(
     Partners have the same question and answer; a question may be asked twice.
     """
     our_prompt, their_prompt = (x.protocol.get("decoded_prompt") for x in (ours, theirs))
-    waiting: dict[tuple[str, str], list[_Asked]] = {}
+    waiting: dict[tuple[str, str], list[_Framed]] = {}
     for record in theirs.sets[name].records:
-        asked = _find_question(record, their_prompt, our_prompt)
-        waiting.setdefault(asked.texts, []).append(asked)
+        framed = _find_question(record, their_prompt, our_prompt)
+        waiting.setdefault(framed.texts, []).append(framed)
     pairs, only_ours = [], []
     for record in ours.sets[name].records:
-        asked = _find_question(record, our_prompt, their_prompt)
-        partners = waiting.get(asked.texts)
+        framed = _find_question(record, our_prompt, their_prompt)
+        partners = waiting.get(framed.texts)
         if partners:
-            pairs.append((asked, partners.pop(0)))
+            pairs.append((framed, partners.pop(0)))
         else:
             only_ours.append(record)
     only_theirs = itertools.chain(*waiting.values())
-    return pairs, only_ours, [asked.record for asked in only_theirs]
+    return pairs, only_ours, [framed.record for framed in only_theirs]
 
 
 def _find_difference(ours: Evaluation, theirs: Evaluation, name: str) -> str | None:
@@ -160,7 +160,7 @@ TEMPLATES = re.compile(
 )
 
 
-def _find_question(record: Record, own_prompt: str | None, other_prompt: str | None) -> _Asked:
+def _find_question(record: Record, own_prompt: str | None, other_prompt: str | None) -> _Framed:
     """Return the question of a record, apart from the prompt around it.
 
     Our records hold bare questions and their rules the prompt (`own_prompt`); logs hold both in one
@@ -171,19 +171,19 @@ def _find_question(record: Record, own_prompt: str | None, other_prompt: str | N
     """
     text = _without_blanks(record.prompt)
     if own_prompt:
-        return _Asked(record, text, _mark_end(own_prompt))
+        return _Framed(record, text, _mark_end(own_prompt))
     parts = _split_by_prompt(text, other_prompt) if other_prompt else None
     if parts:
         before, question, after = parts
-        return _Asked(record, question, _mark_end(before + QUESTION + after, record.prompt))
+        return _Framed(record, question, _mark_end(before + QUESTION + after, record.prompt))
     match = TEMPLATES.fullmatch(record.prompt.strip())
     if not match:
-        return _Asked(record, text, None)
+        return _Framed(record, text, None)
     start, end = match.span(str(match.lastgroup))
     before, after = match.string[:start], match.string[end:]
     prompt = _without_blanks(before) + QUESTION + _without_blanks(after)
     question = _without_blanks(match.string[start:end])
-    return _Asked(record, question, _mark_end(prompt, record.prompt))
+    return _Framed(record, question, _mark_end(prompt, record.prompt))
 
 
 def _split_by_prompt(text: str, prompt: str) -> tuple[str, str, str] | None:

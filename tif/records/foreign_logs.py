@@ -140,7 +140,8 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
     is read: what follows from losses and texts is computed again, as open-unlearning does.
 
     The file has no token counts and no model family, so a retain log of another family is noticed
-    by its prompts alone. A log that kept only the truth ratios cannot be read: its questions are unknown.
+    by its prompts alone. A log that kept only the truth ratios cannot be read: its questions are
+    unknown.
     """
     sets = {}
     for prefix, name in PREFIXES.items():

@@ -35,8 +35,8 @@ DIRECTIONS = {
 
 
 MUSE_NOTE = (
-    "muse is muse_bench: Min-K reads all tokens but the first, ROUGE does not stem, VerbMem's answer "
-    "is cut; open-unlearning drops Min-K's last token, stems and does not cut"
+    "muse is muse_bench: Min-K reads all tokens but the first, ROUGE does not stem, VerbMem's "
+    "answer is cut; open-unlearning drops Min-K's last token, stems and does not cut"
 )
 
 

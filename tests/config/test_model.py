@@ -19,6 +19,7 @@ from tif.config.errors import ConfigError
         (["model.lora.rank=4", "loss.task_vector=1"], "model.lora.rank: loss.task_vector"),
         (["loss.task_vector=1", "trainer.strategy=fsdp2"], "trainer.strategy: want ddp or auto"),
         (["optimizer.name=adamw8bit", "trainer.strategy=fsdp2"], "optimizer.name: adamw8bit"),
+        (["data.batching=packed", "trainer.strategy=fsdp2"], "data.batching: packed, but packed"),
         (["trainer.strategy=fsdp"], "trainer.strategy: fsdp is the older FSDP"),
         (["model.lora.rank=4", "model.path=null"], "model.lora.rank: adapters on weights"),
         (

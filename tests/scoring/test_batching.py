@@ -6,15 +6,15 @@ import transformers
 
 from tests.support import row_models, tiny_models
 from tif.config.errors import ConfigError
-from tif.scoring import attention, batching
+from tif.scoring import attention, batching, shared_prompts
 from tif.scoring.batching import choose_batching, find_packing_fault
 from tif.scoring.token_scores import score_tokens
 
 IDS = tiny_models.encoded("text", "g" * 40).input_ids
 TEXTS = [IDS[:9], IDS, IDS[5:20]]  # longer than WINDOW
 SAMPLES = [tiny_models.encoded("a", "pppp" + "g" * 30), tiny_models.encoded("b", "pp" + "g" * 12)]
-PACKED = ("llama", "gpt2", "gemma2", "gpt-neox", "phi", "mistral", "gemma3", "mixtral", "llama4")
-PADDED = ("bloom", "mpt", "falcon-alibi", "mamba", "rwkv", "recurrent_gemma", "gpt_neo")
+PACKED = ("llama", "gpt2", "gemma2", "gpt-neox", "phi", "mistral", "gemma3", "mixtral", "llama4", "gpt_neo")
+PADDED = ("bloom", "mpt", "falcon-alibi", "mamba", "rwkv", "recurrent_gemma")
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -51,7 +51,7 @@ def test_no_precision_hides_what_packing_does_to_a_model(kind, dtype, rows):
     assert find_packing_fault(row_models.model(kind, dtype), IDS) is not None
 
 
-@pytest.mark.parametrize("kind", [*PACKED, "opt", "gpt_neo", "bloom", "mpt", "falcon-alibi", "mamba", "rwkv"])
+@pytest.mark.parametrize("kind", [*PACKED, "opt", "bloom", "mpt", "falcon-alibi", "mamba", "rwkv"])
 def test_the_rows_that_are_chosen_give_the_scores_of_one_sample_alone(kind, rows):
     model = row_models.model(kind)
     assert largest_error(model, choose_batching("auto", model, TEXTS)) < 1e-5
@@ -86,6 +86,13 @@ def mistral(window):
 def test_a_window_that_packed_rows_ignore_shows_where_texts_are_longer_than_it(rows):
     model = TwoWays(mistral(row_models.WINDOW), mistral(None))
     assert find_packing_fault(model, IDS[: row_models.WINDOW]) is None  # it makes no difference yet
+    assert "gives other scores" in find_packing_fault(model, IDS)
+
+
+def test_a_prompt_that_is_shared_where_windows_forbid_it_shows(monkeypatch, rows):
+    model = mistral(row_models.WINDOW)
+    assert find_packing_fault(model, IDS) is None
+    monkeypatch.setattr(shared_prompts, "_can_share_prompts", lambda _: True)  # one mask for all layers
     assert "gives other scores" in find_packing_fault(model, IDS)
 
 
@@ -199,3 +206,18 @@ def test_the_probe_runs_under_autocast_to_its_precision():
     with torch.autocast("cpu", torch.bfloat16):
         assert choose_batching("auto", model, TEXTS) == "packed"
         assert choose_batching("auto", row_models.model("mamba"), TEXTS) == "padded"
+
+
+@pytest.mark.parametrize("kind", ["opt", "llama4", "llama", "gemma2"])
+@pytest.mark.parametrize("way", ["packed", "padded"])
+def test_more_answer_tokens_than_logits_are_held_at_once_give_the_same_scores_and_gradients(kind, way, rows):
+    samples = [tiny_models.encoded(f"s{number}", "pp" + "g" * 98) for number in range(12)]
+    model, plain = row_models.model(kind), row_models.model(kind)
+    way = way if kind != "opt" or rows == "cpu" else "padded"
+    actual = score_tokens(model, tiny_models.batch_of(*samples), way)  # 1,176 answer tokens
+    expected = tiny_models.plain_scores(plain, samples)
+    torch.testing.assert_close(actual.logprob, expected.logprob, atol=1e-4, rtol=0)
+    for scores in (actual, expected):
+        scores.logit.square().mean().backward()
+    for weight, plain_weight in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(weight.grad, plain_weight.grad, atol=1e-3, rtol=1e-3)

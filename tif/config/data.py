@@ -64,7 +64,8 @@ class Data:
         "batch is scored in parts of so many, with the same result; null = 512 on a CPU, else 4096",
         at_least=16)
     batching: str = key("auto", "packed: samples end to end in one row, no padding; padded; auto = "
-        "packed where the model keeps them apart", choices=("auto", "packed", "padded"))
+        "packed where a probe on the device finds the scores of samples alone; packed is refused "
+        "where it does not", choices=("auto", "packed", "padded"))
     fictitious: Fictitious = dataclasses.field(default_factory=Fictitious)
 
     def find_problems(self) -> list[str]:

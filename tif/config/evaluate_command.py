@@ -48,7 +48,8 @@ class Evaluate:
         + TEMPLATE_HELP)
     device: str = key("auto", "cpu, cuda, ...; auto = a GPU where there is one")
     batching: str = key("auto", "packed: texts end to end in one row, no padding; padded; auto = "
-        "packed where the model keeps them apart", choices=("auto", "packed", "padded"))
+        "packed where a probe on the device finds the scores of texts alone; packed is refused "
+        "where it does not", choices=("auto", "packed", "padded"))
     model: Model = dataclasses.field(default_factory=Model)
     eval: EvalRules = dataclasses.field(default_factory=lambda: EvalRules(benchmarks=["tofu"]))
     membership: Membership = dataclasses.field(default_factory=Membership)

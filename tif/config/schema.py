@@ -78,6 +78,9 @@ class Config:
             return problems
         if is_unlearning and self.loss.whp is not None:
             problems.append("trainer.strategy: loss.whp cannot be in shards; want ddp or auto")
+        if self.data.batching == "packed":
+            reason = "packed rows are not as many in all processes, as trainer.strategy=fsdp2 needs"
+            problems.append(f"data.batching: packed, but {reason}; want auto or padded")
         if self._is_negated():
             problems.append("trainer.strategy: want ddp or auto for loss.task_vector")
         if self.optimizer.name not in ("auto", "adamw", "adamw_kahan"):

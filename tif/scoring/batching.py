@@ -30,10 +30,7 @@ NOISE = 3  # how much further from a forward of its own a packed text may be tha
 
 
 def choose_batching(
-    wanted: str,
-    model: torch.nn.Module,
-    texts: Sequence[Sequence[int]],
-    key: str = "data.batching",
+    wanted: str, model: torch.nn.Module, texts: Sequence[Sequence[int]], key: str = "data.batching"
 ) -> str:
     """Return what `data.batching` means for this model: "packed" or "padded".
 
@@ -122,24 +119,19 @@ def _make_rows(model: torch.nn.Module, ids: Sequence[int]) -> tuple[list[Encoded
     for start in (0, NEIGHBOUR):
         before = tokens_of_all[start : start + neighbour]
         sharing = text[:-scored] + before[:NEIGHBOUR]
-        row = [_encode("a", before, 0), _encode("b", sharing, 0), _encode("b", text, scored)]
-        rows.append(row)
+        rows.append([_encode("a", before), _encode("b", sharing), _encode("b", text, scored)])
     return rows[0], rows[1]
 
 
 def _list_spans(model: torch.nn.Module) -> list[tuple[str, int]]:
     """Return the windows and chunks that the model's configuration names, in tokens."""
     config: Any = getattr(model, "config", None)
-    if config is None:
-        return []
-    spans = []
-    for name, value in config.get_text_config().to_dict().items():
-        if ("window" in name or "chunk" in name) and type(value) is int and value > 0:
-            spans.append((name, value))
-    return spans
+    values = {} if config is None else config.get_text_config().to_dict()
+    numbers = [(name, value) for name, value in values.items() if type(value) is int]
+    return [(name, value) for name, value in numbers if "window" in name or "chunk" in name]
 
 
-def _encode(id: str, ids: list[int], scored: int) -> Encoded:
+def _encode(id: str, ids: list[int], scored: int = 0) -> Encoded:
     is_scored = [0 < t <= scored or t >= len(ids) - scored for t in range(len(ids))]
     return Encoded(id, ids, [False] * len(ids), is_scored)
 
@@ -165,8 +157,7 @@ def _score_last(model: torch.nn.Module, row: list[Encoded], way: str) -> torch.T
     before, _, text = row
     if way == "padded":  # so that the last text has padding
         before = dataclasses.replace(before, input_ids=text.input_ids + before.input_ids)
-    texts = [before, text]
-    batch = collate(texts, range(len(texts)), 0).to(next(model.parameters()).device)
+    batch = collate([before, text], range(2), 0).to(next(model.parameters()).device)
     scores = score_tokens(model, batch, way)
     return torch.stack([scores.logit, scores.logprob])[:, -1][:, batch.gw[-1, 1:]]
 

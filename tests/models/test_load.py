@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.support import architectures
 from tests.support.model_weights import assert_bit_identical, weights
 from tests.support.tiny_models import shuffled
 from tif.config.errors import ConfigError
@@ -90,3 +91,17 @@ def test_a_model_that_cannot_be_loaded_is_refused_before_weights_load(tmp_path, 
     keys = {k: v.format(**places) if isinstance(v, str) else v for k, v in keys.items()}
     with pytest.raises(ConfigError, match=message):
         models.check_model(Model(**keys))
+
+
+def test_rwkv_keeps_its_weights_while_it_is_evaluated(tmp_path):
+    start = architectures.build("rwkv")
+    start.config.rescale_every = 1  # each layer's output weights halved in evaluation
+    expected = {name: value.clone() for name, value in start.state_dict().items()}
+    start.save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 9, 3, 7, 11]])
+    policy = models.load_policy(Model(path=str(tmp_path)), None, 0).eval()
+    with torch.no_grad():
+        logits = policy(input_ids=ids, use_cache=False).logits
+        halved = start.eval()(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(logits, halved, atol=1e-3, rtol=1e-2)
+    assert_bit_identical(policy.state_dict(), expected)

@@ -247,3 +247,51 @@ def test_a_model_whose_adapters_get_no_gradient_is_refused():
     adapters.attach_adapters(policy, Lora(rank=4), seed=0)
     with pytest.raises(ConfigError, match="^model.lora.rank: no adapter of ReformerModelWithLMHead"):
         adapters.freeze_idle_adapters(policy, [], BATCH, "padded")
+
+
+def few_bits_policy(family, folder, kind="nf4"):
+    """Return a family's model with weights of half the spread, read in few bits, and the original."""
+    model = architectures.build(family)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 0.5
+    model.save_pretrained(folder)
+    settings = Model(path=str(folder), quantize=kind, lora=Lora(rank=4))
+    models.check_model(settings)
+    return models.load_policy(settings, None, 0).eval(), model
+
+
+def test_layers_whose_weights_a_models_code_reads_stay_out_of_few_bits(tmp_path):
+    for family, layer in (("mamba", "x_proj"), ("deepseek_v32", "indexer.weights_proj")):
+        policy, _ = few_bits_policy(family, tmp_path / family)
+        few = [name for name, weight in policy.named_parameters() if type(weight).__name__ == "Params4bit"]
+        assert few
+        assert not any(layer in name for name in few)
+        policy(input_ids=BATCH.input_ids[:1]).logits.sum().backward()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "deepseek_v32"])
+def test_few_bits_are_exported_as_what_the_policy_computes_with(family, tmp_path, tokenizer):
+    policy, original = few_bits_policy(family, tmp_path / "start")
+    export.export_model(learned(policy), tokenizer, tmp_path / "model", "card")
+    exported = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    ids = torch.tensor([[5, 9, 3, 7, 11, 6, 8, 40, 33, 20, 50, 44, 31]])
+    with torch.no_grad():
+        actual, expected = (m(input_ids=ids, use_cache=False).logits for m in (exported, policy))
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    for name, weight in original.state_dict().items():
+        if "head" not in name and weight.dim() == 2 and "lora" not in name:
+            assert exported.state_dict()[name].shape == weight.shape
+
+
+def test_a_model_of_which_bitsandbytes_knows_no_layer_is_refused(tmp_path):
+    line = "^model.quantize: nf4, but bitsandbytes knows no layer of FalconForCausalLM; want none"
+    with pytest.raises(ConfigError, match=line):
+        few_bits_policy("falcon", tmp_path)
+
+
+def test_a_bloom_that_reads_slices_of_its_weights_gets_no_adapters():
+    policy = architectures.build("bloom")
+    policy.config.slow_but_exact = True
+    with pytest.raises(ConfigError, match="^model.lora.rank: slow_but_exact in its config.json"):
+        adapters.attach_adapters(policy, Lora(rank=4), seed=0)

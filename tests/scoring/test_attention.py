@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from tests.support import tiny_models
+from tests.support import architectures, tiny_models
 from tif.scoring import attention
 from tif.scoring.token_scores import score_tokens
 
@@ -76,3 +76,14 @@ def test_an_exported_model_does_not_name_it(tmp_path):
     assert attention.NAME not in (tmp_path / "config.json").read_text()
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     assert loaded.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("family", ["deepseek_v32", "falcon"])
+def test_a_model_whose_code_asks_for_sdpa_keeps_it(family):
+    # Under another name DeepSeek's sparse attention would see all tokens, not the 8 of its index.
+    model, ids = architectures.build(family), torch.arange(3, 33)[None]
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False).logits
+        attention.use_sample_by_sample_attention(model)
+        actual = model(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(actual, expected)

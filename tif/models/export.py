@@ -17,7 +17,13 @@ from torch.distributed.fsdp import FSDPModule
 
 from tif.config.errors import ConfigError
 from tif.config.model import Lora
-from tif.models.lora import ADAPTER_NAME, check_adapter_files, has_adapters, save_adapters
+from tif.models.lora import (
+    ADAPTER_NAME,
+    check_adapter_files,
+    has_adapters,
+    has_few_bits,
+    save_adapters,
+)
 from tif.utils import distributed
 from tif.utils.files import os_errors_naming, sync_file
 
@@ -101,6 +107,7 @@ def gather_weights(policy: "PreTrainedModel") -> dict[str, torch.Tensor]:
 def build_plain_model(policy: "PreTrainedModel", weights: dict[str, torch.Tensor]) -> Any:
     """Return a model like the policy with these weights, its adapters merged, to be saved."""
     from peft.tuners.lora import LoraLayer, LoraModel
+    from transformers.pytorch_utils import Conv1D
 
     # fully_shard puts a class of its own before the model's.
     classes: list[Any] = [cls for cls in type(policy).__mro__ if not issubclass(cls, FSDPModule)]
@@ -112,6 +119,10 @@ def build_plain_model(policy: "PreTrainedModel", weights: dict[str, torch.Tensor
         if has_adapters(policy):
             adapters: Any = copy.deepcopy(policy.peft_config)
             tuner = LoraModel(model, adapters, ADAPTER_NAME)
+    for name, layer in model.named_modules():
+        if isinstance(layer, Conv1D) and has_few_bits(policy.get_submodule(name)):
+            # bitsandbytes has no such layer: it keeps a Linear, the other way round
+            weights[f"{name}.weight"] = weights[f"{name}.weight"].T.contiguous()
     model.load_state_dict(weights, strict=False, assign=True)
     if not isinstance(model.get_output_embeddings(), LoraLayer):  # else the merge unties it
         model.tie_weights()

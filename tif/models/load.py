@@ -14,7 +14,7 @@ from tif.config.errors import ConfigError, one_line
 from tif.config.model import Model
 from tif.models import pretrained
 from tif.models.export import check_export
-from tif.models.lora import attach_adapters
+from tif.models.lora import CAST_TO_WEIGHT, WEIGHT_READ, attach_adapters, is_weight_read
 from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import seeded
 
@@ -31,7 +31,15 @@ def check_model(settings: Model, is_exported: bool = False) -> str:
     Returns:
         The model's family, as transformers calls it ("llama").
     """
+    from transformers.pytorch_utils import Conv1D
+
     model = build_empty(settings)
+    if settings.quantize != "none":
+        head = model.get_output_embeddings()
+        classes = {type(layer) for layer in model.modules() if layer is not head}
+        if not classes & {torch.nn.Linear, Conv1D}:
+            problem = f"bitsandbytes knows no layer of {type(model).__name__}; want none"
+            raise ConfigError(f"model.quantize: {settings.quantize}, but {problem}")
     if settings.lora.rank:
         attach_adapters(model, settings.lora, seed=0)
     if is_exported:
@@ -122,18 +130,32 @@ def load_pretrained(settings: Model, device: torch.device | None = None) -> "Pre
     """
     from transformers import BitsAndBytesConfig
 
-    quantization = None
-    if settings.quantize == "int8":
-        quantization = BitsAndBytesConfig(load_in_8bit=True)
-    elif settings.quantize == "nf4":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+    options = _loading_options(settings)
+    if settings.quantize != "none":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=settings.quantize == "int8", load_in_4bit=settings.quantize == "nf4",
+            bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+            llm_int8_skip_modules=list_layers_in_full(settings),
         )  # fmt: skip
-    options = {"quantization_config": quantization, **_loading_options(settings)}
-    if quantization:
         options["device_map"] = {"": device or torch.device("cpu")}
     return pretrained.load_model(_source(settings), "causal LM", **options)
+
+
+def list_layers_in_full(settings: Model) -> list[str] | None:
+    """Return the layers that few bits would break, with the head; None = the head alone.
+
+    The code around them reads their weights, as if these were numbers (`dt_proj` of Mamba).
+    """
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    model = build_empty(settings)
+    names = []
+    for name, module in model.named_modules():
+        is_read = any(is_weight_read(model, name, code) for code in (WEIGHT_READ, CAST_TO_WEIGHT))
+        if isinstance(module, torch.nn.Linear) and is_read:
+            names.append(name)
+    return names + get_keys_to_not_convert(model) if names else None
 
 
 def move_model(model: Any, device: torch.device | str) -> Any:
@@ -158,6 +180,9 @@ def prepare_for_training(
         # products would be in bfloat16.
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    if hasattr(policy.config, "rescale_every"):
+        # RWKV divides its own weights while it is evaluated, for float16; they would be exported.
+        policy.config.rescale_every = 0
     use_sample_by_sample_attention(policy)
     if settings.gradient_checkpointing:
         # The reentrant kind gives LoRA no gradients.

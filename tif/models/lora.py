@@ -8,8 +8,6 @@ renames its weights; checkpoints, FSDP2 and scoring would have to know of it.
 
 import contextlib
 import copy
-import functools
-import inspect
 import re
 import warnings
 from collections import Counter
@@ -24,13 +22,16 @@ from tif.config.model import Lora
 from tif.data.encoding import Batch
 from tif.scoring.token_scores import score_tokens
 from tif.utils.terminal import console
-from tif.utils.torch_state import seeded
+from tif.utils.torch_state import find_in_code, seeded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_NAME = "default"  # as peft calls a single adapter
-WEIGHT_READ = r"self\.(\w+)\.(?:weight|bias)\b(?!\.(?:dtype|device|shape)| is )"
+# How a module's code reads the weight of a layer in it, or turns numbers into the weight's dtype.
+# Not Bloom's slices: `attach_adapters` refuses the option under which it reads them.
+WEIGHT_READ = r"self\.(\w+)\.(?:weight|bias)\b(?!\.(?:dtype|device|shape)| is |\[)"
+CAST_TO_WEIGHT = r"\.to\((?:dtype=)?self\.(\w+)\.weight\.dtype\)"
 
 
 def attach_adapters(policy: "PreTrainedModel", settings: Lora, seed: int) -> None:
@@ -45,6 +46,9 @@ def attach_adapters(policy: "PreTrainedModel", settings: Lora, seed: int) -> Non
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    if getattr(policy.config, "slow_but_exact", False):
+        problem = "slow_but_exact in its config.json makes Bloom read weights past the adapters"
+        raise ConfigError(f"model.lora.rank: {problem}; want it false there, it changes no number")
     fitting, others = list_linear_layers(policy)
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,  # type: ignore
@@ -52,7 +56,7 @@ def attach_adapters(policy: "PreTrainedModel", settings: Lora, seed: int) -> Non
         task_type="CAUSAL_LM",
     )  # fmt: skip
     names = sorted({name.rpartition(".")[2] for name in fitting})
-    problem = None
+    problem = ""
     try:
         with seeded(seed), warnings.catch_warnings(action="ignore"):
             inject_adapter_in_model(config, policy, ADAPTER_NAME)
@@ -94,25 +98,22 @@ def list_linear_layers(policy: torch.nn.Module) -> tuple[list[str], list[str]]:
     fitting: list[str] = []
     others: list[str] = []
     for name, layer in layers.items():
-        parent, _, attribute = name.rpartition(".")
-        has_few_bits = type(layer).__module__.startswith("bitsandbytes")
-        is_plain = type(layer) in plain_classes or has_few_bits
-        parent_class: Any = type(policy.get_submodule(parent))
-        is_read = attribute in list_weights_read(parent_class)
+        is_plain = type(layer) in plain_classes or has_few_bits(layer)
+        is_read = is_weight_read(policy, name, WEIGHT_READ)
         is_fitting = is_plain and not is_read and owners[id(layer.weight)] == 1
         (fitting if is_fitting else others).append(name)
     return fitting, others
 
 
-@functools.cache
-def list_weights_read(module_class: type[torch.nn.Module]) -> set[str]:
-    """Return the layers of a module whose numbers its own code reads, as `self.dt_proj.weight`."""
-    names: set[str] = set()
-    for cls in module_class.__mro__:
-        if issubclass(cls, torch.nn.Module) and not cls.__module__.startswith("torch."):
-            with contextlib.suppress(OSError, TypeError):  # a class without a file
-                names |= set(re.findall(WEIGHT_READ, inspect.getsource(cls)))
-    return names
+def has_few_bits(layer: torch.nn.Module) -> bool:
+    """Return whether a layer is one of bitsandbytes."""
+    return type(layer).__module__.startswith("bitsandbytes")
+
+
+def is_weight_read(model: torch.nn.Module, name: str, pattern: str) -> bool:
+    """Return whether the module around a layer has code that matches, with the layer's name."""
+    parent, _, attribute = name.rpartition(".")
+    return attribute in find_in_code(model.get_submodule(parent), pattern)
 
 
 def freeze_idle_adapters(

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tif.utils.torch_state import find_in_code
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "tif_sample_by_sample"
+ASKS_FOR_SDPA = r'_attn_implementation [^\n]*"sdpa"'
 
 
 def row_kind(device: torch.device) -> str:
@@ -34,13 +37,18 @@ def row_kind(device: torch.device) -> str:
 
 
 def use_sample_by_sample_attention(model: "PreTrainedModel") -> None:
-    """Switch a model whose attention is PyTorch's (`sdpa`); leave others as they are."""
+    """Switch a model whose attention is PyTorch's (`sdpa`); leave others as they are.
+
+    Left too are models whose code asks for the name, as DeepSeek 3.2: under another one it would
+    attend to all tokens.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, _attend_sample_by_sample)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    if model.config._attn_implementation == "sdpa":
+    asks_for_name = any(find_in_code(module, ASKS_FOR_SDPA) for module in model.modules())
+    if model.config._attn_implementation == "sdpa" and not asks_for_name:
         model.set_attn_implementation(NAME)
 
 

@@ -1,9 +1,12 @@
-"""States of torch that hold for a block: a seed, evaluation mode.
+"""States of torch that hold for a block: a seed, evaluation mode. What a module's code says.
 
 Called where models are made and evaluated.
 """
 
 import contextlib
+import functools
+import inspect
+import re
 from collections.abc import Iterator
 
 import torch
@@ -27,3 +30,21 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+
+
+def find_in_code(module: torch.nn.Module, pattern: str) -> set[str]:
+    """Return what a pattern finds in the code of a module's class and its bases, not torch's."""
+    matches: set[str] = set()
+    for cls in type(module).__mro__:
+        matches |= _find_in_class(cls, pattern)
+    return matches
+
+
+@functools.cache
+def _find_in_class(cls: type, pattern: str) -> set[str]:
+    if cls.__module__.startswith("torch.") or not issubclass(cls, torch.nn.Module):
+        return set()
+    try:
+        return set(re.findall(pattern, inspect.getsource(cls)))
+    except (OSError, TypeError):  # a class without a file
+        return set()

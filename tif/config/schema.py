@@ -83,7 +83,7 @@ class Config:
             problems.append(f"data.batching: packed, but {reason}; want auto or padded")
         if self._is_negated():
             problems.append("trainer.strategy: want ddp or auto for loss.task_vector")
-        if self.optimizer.name not in ("auto", "adamw", "adamw_kahan"):
+        if self.optimizer.name not in ("auto", "adamw", "adamw_bf16"):
             name = self.optimizer.name
             problems.append(f"optimizer.name: {name} cannot use fsdp2's shards; want auto")
         return problems

@@ -33,12 +33,12 @@ class TrainerKeys:
 class Optimizer:
     """AdamW with linear warm-up and linear decay to 0."""
 
-    name: str = key("auto", "adamw: torch's, fused; adamw_kahan: optimi's, which adds up what "
-        "rounding to 16-bit weights would lose (2 bytes a weight more); auto: adamw_kahan for "
-        "16-bit weights, else adamw; adamw8bit: its state in 8 bits, 2 bytes a weight instead of "
-        "8; paged_: on a GPU the state moves to the CPU's memory when there is no room (the last "
-        "three are bitsandbytes')", choices=("auto", "adamw", "adamw_kahan", "adamw8bit",
-        "paged_adamw", "paged_adamw8bit"))
+    name: str = key("auto", "adamw: torch's, fused; adamw_bf16: for bfloat16 weights, whose "
+        "steps it rounds at random instead of losing them; auto: adamw_bf16 for bfloat16 weights, "
+        "else adamw; adamw8bit: its state in 8 bits, 2 bytes a weight instead of 8; paged_: on a "
+        "GPU the state moves to the CPU's memory when there is no room (the last three are "
+        "bitsandbytes')", choices=("auto", "adamw", "adamw_bf16", "adamw8bit", "paged_adamw",
+        "paged_adamw8bit"))
     lr: float = key(1e-5, "peak learning rate", above=0)
     weight_decay: float = key(0.01, "AdamW's decoupled weight decay", at_least=0)
     warmup_epochs: float = key(1.0, "epochs of linear warm-up from 0", at_least=0)

@@ -46,6 +46,7 @@ class StepSettings:
     Attributes:
         data, loss, optimizer, trainer: the sections.
         batching: "packed" or "padded", see `tif.scoring.token_scores.score_tokens`.
+        seed: of the optimizer's draws (bfloat16 weights).
     """
 
     data: Data
@@ -53,6 +54,7 @@ class StepSettings:
     optimizer: Optimizer
     trainer: TrainerKeys
     batching: str
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,7 +308,8 @@ class UnlearningModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimizer and its schedule, which moves with every optimizer step."""
         settings, trainer = self.settings.optimizer, self.settings.trainer
-        optimizer = make_optimizer(self.policy, settings, trainer.precision)
+        seed = self.settings.seed
+        optimizer = make_optimizer(self.policy, settings, trainer.precision, seed)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = make_schedule(optimizer, settings, steps, trainer.max_epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,13 +1,94 @@
 """The optimizer and the learning-rate schedule; called by `UnlearningModule`."""
 
-import torch
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+import torch
+from torch.distributed.tensor import DTensor
+from torch.optim.adamw import adamw
+
+from tif.config.errors import ConfigError
 from tif.config.schema import Optimizer
 from tif.utils import terminal
 
 
+class RoundingAdamW(torch.optim.Optimizer):
+    """AdamW for bfloat16 weights: torch's arithmetic in float32, its results rounded at random.
+
+    A weight or second moment becomes one of its two neighbours in bfloat16, the nearer the
+    likelier, so that it is right on average. Rounding to the nearest would lose most steps: at a
+    learning rate of 1e-5 they are smaller than the distance to the next bfloat16. A weight with its
+    gradient takes 8 bytes, in float32 16.
+
+    Not optimi's AdamW: its Kahan sums keep a step back until it is as large as that distance, and
+    TPO's curve then stays behind float32's (docs/performance.md). Not torchao's: it needs a C++
+    compiler and draws from the global random state.
+
+    Args:
+        groups: of weights, as torch.optim.AdamW takes them; all weights in bfloat16.
+        lr: learning rate.
+        seed: owner of the draws; a step's come from (seed, number of the step) alone.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, seed: int) -> None:
+        super().__init__(groups, {"lr": lr, "weight_decay": 0.0})
+        self.seed = seed
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore
+        """Take one step; `closure` computes the loss and the gradient first, as in torch."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        generator: torch.Generator | None = None
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["step"] = torch.tensor(0.0)
+                    state["exp_avg"] = torch.zeros_like(weight)
+                    state["exp_avg_sq"] = torch.zeros_like(weight)
+                if generator is None:
+                    generator = torch.Generator(weight.device)
+                    owner = np.random.SeedSequence((self.seed, int(state["step"])))
+                    generator.manual_seed(int(owner.generate_state(1)[0]))
+                stored = [_local(weight), _local(state["exp_avg"]), _local(state["exp_avg_sq"])]
+                values = [tensor.float() for tensor in stored]
+                gradient = _local(weight.grad).float()
+                adamw(
+                    values[:1], [gradient], values[1:2], values[2:], [], [state["step"]],
+                    amsgrad=False, beta1=0.9, beta2=0.999, lr=group["lr"],
+                    weight_decay=group["weight_decay"], eps=1e-8, maximize=False,
+                    fused=weight.is_cpu,
+                )  # fmt: skip
+                stored[1].copy_(values[1])  # a tenth of it is new: the nearest will do
+                for tensor, value in (stored[0], values[0]), (stored[2], values[2]):
+                    tensor.copy_(round_at_random(value, generator))
+        return loss
+
+
+def round_at_random(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return a float32 tensor in bfloat16: each number up or down, so that the mean stays."""
+    bits = value.flatten().view(torch.int32).clone()
+    # One draw of 63 bits has the 16 bits that two numbers need.
+    draws = torch.empty((len(bits) + 1) // 2, dtype=torch.int64, device=value.device)
+    noise = draws.random_(generator=generator).view(torch.int32)[: len(bits)]
+    # The upper half of a float32 is a bfloat16; adding noise to the lower half carries into it.
+    bits.add_(noise.bitwise_and_(2**16 - 1)).bitwise_and_(-(2**16))
+    return bits.view(torch.float32).bfloat16().view(value.shape)
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this process's shard, or the tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def make_optimizer(
-    policy: torch.nn.Module, settings: Optimizer, precision: str
+    policy: torch.nn.Module, settings: Optimizer, precision: str, seed: int = 0
 ) -> torch.optim.Optimizer:
     """Return AdamW over the weights that are trained, without decay on biases and norms.
 
@@ -15,6 +96,7 @@ def make_optimizer(
         policy: the model.
         settings: the section.
         precision: trainer.precision.
+        seed: of the draws that `RoundingAdamW` makes.
     """
     weights = [weight for weight in policy.parameters() if weight.requires_grad]
     matrices = [weight for weight in weights if weight.dim() > 1]
@@ -23,20 +105,21 @@ def make_optimizer(
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    has_16_bit_weights = any(weight.dtype.itemsize == 2 for weight in weights)
+    dtypes = {weight.dtype for weight in weights}
     name = settings.name
     if name == "auto":
-        name = "adamw_kahan" if has_16_bit_weights else "adamw"
-    if name == "adamw_kahan":
-        import optimi
-
-        # torch's values, not optimi's (0.99 and 1e-6): the weights' dtype alone shall differ.
-        # Its Triton kernels were not tried on a GPU.
-        return optimi.AdamW(groups, settings.lr, (0.9, 0.999), eps=1e-8, triton=False)
-    if has_16_bit_weights:
+        name = "adamw_bf16" if dtypes == {torch.bfloat16} else "adamw"
+    if name == "adamw_bf16":
+        if dtypes != {torch.bfloat16}:
+            wrong = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            raise ConfigError(
+                f"optimizer.name: adamw_bf16 is for weights in bfloat16, got {wrong}; want auto"
+            )
+        return RoundingAdamW(groups, settings.lr, seed)
+    if dtypes & {torch.bfloat16, torch.float16}:
         terminal.console.print(
             f"optimizer.name: {name} rounds its steps to the weights' 16 bits and loses most of "
-            "them at small learning rates; want auto or adamw_kahan, or trainer.precision="
+            "them at small learning rates; want auto with bfloat16, or trainer.precision="
             "bf16-mixed with model.dtype=float32"
         )
     if name == "adamw":

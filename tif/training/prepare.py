@@ -81,7 +81,8 @@ def prepare_training(
     if reinforced:
         assert isinstance(reference, ModelReference)
         whp_reference = load_whp_reference(cfg, reinforced, reference, encoder, trainer)
-    step = StepSettings(cfg.data, loss, cfg.optimizer, cfg.trainer, batching)
+    trainer_keys, seed = cfg.trainer, cfg.run.seed
+    step = StepSettings(cfg.data, loss, cfg.optimizer, trainer_keys, batching, seed)
     return UnlearningModule(policy, step, reference, whp_reference), data
 
 

@@ -57,10 +57,12 @@ def test_four_bits_count_for_linear_layers_without_embeddings_and_head():
 
 def test_shards_divide_what_is_kept_and_add_what_is_gathered():
     shape = make_config(SMALL_SHAPE)
-    one, four = (estimate_need(shape, "full", gpus, 128, BF16) for gpus in (1, 4))
-    assert (four.weights, four.optimizer) == (one.weights / 4, one.optimizer / 4)
-    assert four.activations == one.activations
-    assert one.gathered == 0 < four.gathered < one.weights + one.gradients
+    for way in ("full", "bf16"):
+        one, four = (estimate_need(shape, way, gpus, 128, BF16) for gpus in (1, 4))
+        assert (four.weights, four.optimizer) == (one.weights / 4, one.optimizer / 4)
+        assert one.gathered == 0 < four.gathered < one.weights + one.gradients
+        # FSDP2 gathers bfloat16: autocast has no weights left to copy
+        assert (four.activations < one.activations) is (way == "full")
 
 
 def test_checkpointing_keeps_the_entry_of_each_layer_and_one_layer_whole():

@@ -75,9 +75,9 @@ NOTE = (
     "whole tensors that FSDP2 gathers. full: all weights trained in float32 with trainer.precision="
     "bf16-mixed, whose bfloat16 copies of the weights are among the activations. bf16: all weights "
     "trained in bfloat16 (bf16-true), with what optimizer.name=adamw_kahan keeps of the rounding. "
-    "lora, nf4: frozen weights in model.dtype, linear layers of nf4 in 4 bits, adapters in float32, "
-    "bf16-mixed. Activations of the tokens that are scored at once (data.max_tokens_per_batch), and "
-    "a chunk of logits with its gradient."
+    "lora, nf4: frozen weights in model.dtype, linear layers of nf4 in 4 bits, adapters in "
+    "float32, bf16-mixed. Activations of the tokens that are scored at once "
+    "(data.max_tokens_per_batch), and a chunk of logits with its gradient."
 )
 
 

@@ -67,7 +67,7 @@ def min_k(text: ScoredText, share: float = SHARE) -> float:
 
     Formula: -mean of log p over the 40 % of tokens with the lowest log p (rounded down, at least
     one). Source: Shi et al. 2024 (arXiv 2310.16789); all tokens but the text's first, as in
-    muse_bench (open-unlearning drops the last one too).
+    muse_bench. open-unlearning drops the last one too: its AUC and PrivLeak differ a little.
     """
     return float(-_select_lowest(_as_tokens(text.logprobs), share).mean())
 

@@ -96,7 +96,7 @@ def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
 def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
     """Return the lines below a table: how intervals were made, what was compared or is missing."""
     if "bootstrap" not in numbers:
-        return ["intervals: value ± 1.96 standard errors as lm-eval gives them"]
+        return ["intervals: value ± 1.96 standard errors of lm-eval, cut to the metric's range"]
     draws, seed = numbers["bootstrap"]["draws"], numbers["bootstrap"]["seed"]
     lines = [f"intervals: percentile bootstrap over questions, {draws} draws, seed {seed}"]
     if numbers["retain_model"] is not None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from tests.support import row_models, tiny_models
+from tests.support import architectures, row_models, tiny_models
 from tif.config.errors import ConfigError
 from tif.scoring import attention, batching, shared_prompts
 from tif.scoring.batching import choose_batching, find_packing_fault
@@ -164,8 +164,23 @@ def test_auto_says_in_one_line_why_rows_are_padded(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_padded_rows_need_no_probe():
-    assert choose_batching("padded", None, []) == "padded"
+def test_padded_rows_need_no_probe_of_packed_ones(monkeypatch):
+    monkeypatch.setattr(batching, "find_packing_fault", None)
+    assert choose_batching("padded", row_models.model("llama"), TEXTS) == "padded"
+
+
+@pytest.mark.parametrize("wanted", ["auto", "padded"])
+@pytest.mark.parametrize("family", ["bert, both directions", "gemma3_text, both directions", "xlnet", "cpmant"])
+def test_a_model_whose_logits_follow_later_tokens_or_padding_is_refused(family, wanted):
+    with pytest.raises(ConfigError, match=r"model\.path: \w+ is no causal LM, its logits change") as caught:
+        choose_batching(wanted, architectures.build(family), TEXTS)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [*PACKED, *PADDED])
+def test_no_precision_makes_a_causal_model_look_like_another(kind, dtype):
+    batching.check_causal(row_models.model(kind, dtype), IDS)
 
 
 def test_scores_that_are_no_numbers_are_no_proof():

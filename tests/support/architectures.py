@@ -20,6 +20,8 @@ from tests.support import tiny_models
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
+FACTORS = {"short_factor": [1.0, 1.2], "long_factor": [2.0, 5.0]}
+
 
 def scaled_rope(kind: str, **keys: Any) -> dict[str, Any]:
     """Return the option of a rotary embedding that is scaled by 4 beyond 16 positions."""
@@ -98,9 +100,12 @@ ENCODERS = [
 OPTIONS |= {name: {"is_decoder": True} | OPTIONS.get(name, {}) for name in ENCODERS}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, RoPE linear": ("llama", scaled_rope("linear")),
-    "llama, RoPE dynamic": ("llama", scaled_rope("dynamic")),
+    "llama, RoPE dynamic": ("llama", {"rope_parameters": PLAIN_ROPE | {"rope_type": "dynamic", "factor": 4.0}}),
+    "llama, RoPE dynamic, long texts": ("llama", {
+        "rope_parameters": PLAIN_ROPE | {"rope_type": "dynamic", "factor": 4.0}, "max_position_embeddings": 16}),
     "llama, RoPE yarn": ("llama", scaled_rope("yarn")),
-    "llama, RoPE longrope": ("llama", scaled_rope("longrope", short_factor=[1.0, 1.2], long_factor=[2.0, 5.0])),
+    "llama, RoPE longrope": ("llama", scaled_rope("longrope", **FACTORS, original_max_position_embeddings=64)),
+    "llama, RoPE longrope, long texts": ("llama", scaled_rope("longrope", **FACTORS)),
     "llama, RoPE llama3": ("llama", scaled_rope("llama3", low_freq_factor=1.0, high_freq_factor=4.0)),
     "llama, tied": ("llama", {"tie_word_embeddings": True}),
     "llama, no end or padding token": ("llama", {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}),
@@ -115,8 +120,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "deepseek_v3, RoPE yarn": ("deepseek_v3", scaled_rope("yarn", mscale=1.0, mscale_all_dim=1.0)),
     "gemma3_text, RoPE linear": ("gemma3_text", {"rope_parameters": {
         FULL: scaled_rope("linear")["rope_parameters"], SLIDING: PLAIN_ROPE}}),
-    "phi3, RoPE longrope": ("phi3", {"original_max_position_embeddings": 16} | scaled_rope(
-        "longrope", short_factor=[1.0, 1.2], long_factor=[2.0, 5.0])),
+    "phi3, RoPE longrope": ("phi3", {"original_max_position_embeddings": 64} | scaled_rope(
+        "longrope", **FACTORS, original_max_position_embeddings=64)),
+    "phi3, RoPE longrope, long texts": ("phi3", {"original_max_position_embeddings": 16} | scaled_rope(
+        "longrope", **FACTORS)),
+    "gpt2, long texts": ("gpt2", {"n_positions": 16}),
+    "bert, both directions": ("bert", {"is_decoder": False}),
+    "gemma3_text, both directions": ("gemma3_text", {"use_bidirectional_attention": True}),
     "gemma4_text, experts": ("gemma4_text", {
         "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}),
     "gemma4_text, shared keys": ("gemma4_text", {
@@ -211,11 +221,16 @@ def _pick_layers(values: dict[str, Any]) -> dict[str, Any]:
     return counts | {key: [value[index] for index in picked] for key, value in lists.items()}
 
 
-def build(name: str, seed: int = 0) -> transformers.PreTrainedModel:
-    """Return a family's tiny model in evaluation mode, with the weights of `tiny_models.spread`."""
+def make_config(name: str) -> PreTrainedConfig:
+    """Return a family's tiny configuration."""
     model_type, options = VARIANTS.get(name, (name, {}))
     config_class = CONFIG_MAPPING[model_type]
-    config = config_class(**shrunk_keys(config_class, OPTIONS.get(model_type, {}) | options))
+    return config_class(**shrunk_keys(config_class, OPTIONS.get(model_type, {}) | options))
+
+
+def build(name: str, seed: int = 0) -> transformers.PreTrainedModel:
+    """Return a family's tiny model in evaluation mode, with the weights of `tiny_models.spread`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return tiny_models.spread(transformers.AutoModelForCausalLM.from_config(config), seed)
+        model = transformers.AutoModelForCausalLM.from_config(make_config(name))
+        return tiny_models.spread(model, seed)

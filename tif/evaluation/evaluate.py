@@ -17,6 +17,7 @@ from tif.evaluation.muse_prompts import ask_task, describe_task
 from tif.evaluation.questions import MUSE_PROTOCOL, EvaluationSetup, Question, select_samples
 from tif.evaluation.tofu_prompts import ask_question, resolve_protocol
 from tif.evaluation.token_stats import TextScore, score_texts
+from tif.models.context import read_context
 from tif.records.protocols import VERSION
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.scoring.token_scores import ModelContext
@@ -58,7 +59,7 @@ def evaluate(
         ValueError: If a prompt leaves no room for its answer.
         FloatingPointError: If a loss is not finite; names the samples.
     """
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = read_context(model.config)
     selected = select_samples(sets, setup.rules, setup.tasks)
     items: list[_Item] = []
     for set_name, samples in selected.items():
@@ -95,6 +96,19 @@ def build_questions(
         return [ask_question(encoder, sample, protocol) for sample in samples]
 
     return encoder.compute_once(f"{fingerprint(samples)} {protocol} {task} {context}", build)
+
+
+def find_longest_text(
+    setup: EvaluationSetup, sets: Mapping[str, Sequence[Sample]], context: int | None
+) -> tuple[int, str]:
+    """Return the tokens of the longest text that is scored or generated, and its sample's id."""
+    longest = (0, "")
+    for set_name, samples in select_samples(sets, setup.rules, setup.tasks).items():
+        for question in build_questions(setup, set_name, samples, context):
+            sizes = [len(text.input_ids) for text in question.texts]
+            sizes.append(len(question.prompt_ids) + question.max_new_tokens)
+            longest = max(longest, (max(sizes), question.sample.id))
+    return longest
 
 
 def describe_protocol(

@@ -21,9 +21,10 @@ from tif.config.paths import check_writable
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, fingerprint
-from tif.evaluation.evaluate import describe_protocol, evaluate
+from tif.evaluation.evaluate import describe_protocol, evaluate, find_longest_text
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts, select_samples
 from tif.metrics import overall
+from tif.models.context import check_length, read_context
 from tif.models.load import load_policy, load_tokenizer, move_model, read_config
 from tif.records import files
 from tif.records.types import Evaluation
@@ -67,7 +68,7 @@ class RecordedModel:
     @property
     def context(self) -> int | None:
         """Return the number of tokens that the model can read at once; None = any."""
-        return getattr(self.config, "max_position_embeddings", None)
+        return read_context(self.config)
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -111,7 +112,7 @@ class RecordedModel:
             original: what KL compares with; None = no KL.
 
         Raises:
-            ConfigError: If they are missing and `out` cannot be written to.
+            ConfigError: If they are missing and `out` cannot be written to, or a text is too long.
         """
         rules, tasks = self.settings.eval, benchmark.tasks
         selected = select_samples(benchmark.sets, rules, tasks)
@@ -123,6 +124,9 @@ class RecordedModel:
         if distributed.run_on_first_rank(lambda: files.is_stored(folder)):
             return files.read_evaluation(folder), folder
         check_writable("out", folder)
+        questions = EvaluationSetup(self.encoder, rules, "", tasks)
+        longest = find_longest_text(questions, benchmark.sets, self.context)
+        check_length(self.section, *longest)
         opened = contextlib.nullcontext(original.model) if original is not None else None
         setup, path = self.setup(benchmark), str(self.section.path)
         evaluation = evaluate(

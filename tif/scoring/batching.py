@@ -26,6 +26,7 @@ SHORT = 24  # tokens of the probed text, where no window is shorter than the tex
 SCORED = 12  # tokens at either end of it whose scores are compared
 NEIGHBOUR = 8  # tokens before it, which differ from row to row
 ROUNDING = 2e-6  # share of a logit that float32 loses on its way through the layers
+DIRECTION = 1e-3  # share of their spread by which later tokens may move logits: rounding, tiled
 NOISE = 3  # how much further from a forward of its own a packed text may be than a padded one
 
 
@@ -44,17 +45,46 @@ def choose_batching(
         key: name of the key that holds `wanted`.
 
     Raises:
-        ConfigError: If "packed" is wanted of a model whose scores it would change.
+        ConfigError: If the model reads in both directions, or "packed" is wanted and would change
+            its scores.
     """
+    longest = max(texts, key=len)
+    check_causal(model, longest)
     if wanted == "padded":
         return wanted
-    fault = find_packing_fault(model, max(texts, key=len))
+    fault = find_packing_fault(model, longest)
     if fault is None:
         return "packed"
     if wanted == "packed":
         raise ConfigError(f"{key}: packed, but {fault}; want auto or padded")
     console.print(f"rows are padded: {fault}", markup=False, soft_wrap=True)
     return "padded"
+
+
+def check_causal(model: torch.nn.Module, ids: Sequence[int]) -> None:
+    """Raise ConfigError if logits follow later tokens or padding: of no use for an answer's scores.
+
+    Args:
+        model: as for `choose_batching`.
+        ids: tokens of the longest text that the model will read.
+    """
+    length = min(SHORT, len(ids) // 2)
+    if not length:
+        return
+    row = torch.tensor([list(ids[: 2 * length])], device=next(model.parameters()).device)
+    is_first_half = (torch.arange(2 * length, device=row.device) < length).long()[None]
+    with evaluation_mode(model):
+        alone = model(input_ids=row[:, :length], use_cache=False).logits[0]
+        rounding = _share_lost(model, alone.dtype)
+        alone = alone.float()
+        for options in ({}, {"attention_mask": is_first_half}):
+            logits = model(input_ids=row, use_cache=False, **options).logits[0, :length].float()
+            error = (logits - alone).std(1) / alone.std(1)
+            if error.median() > max(DIRECTION, 3 * rounding):
+                raise ConfigError(
+                    f"model.path: {type(model).__name__} is no causal LM, its logits change with "
+                    "the tokens that follow or with padding; want another model"
+                )
 
 
 def find_packing_fault(model: torch.nn.Module, ids: Sequence[int]) -> str | None:
@@ -141,12 +171,18 @@ def _score_alone(model: torch.nn.Module, text: Encoded) -> tuple[torch.Tensor, f
     device = next(model.parameters()).device
     ids = torch.tensor([text.input_ids], device=device)
     logits = model(input_ids=ids, use_cache=False).logits[0, :-1][text.gw[1:]]
-    dtypes = {logits.dtype, *(weight.dtype for weight in model.parameters())}
+    scores = torch.stack(scores_of_logits(logits, ids[0, text.gw])[:2])
+    return scores, _share_lost(model, logits.dtype)
+
+
+def _share_lost(model: torch.nn.Module, dtype: torch.dtype) -> float:
+    """Return the share of a logit of this dtype that the model's precision may round away."""
+    device = next(model.parameters()).device
+    dtypes = {dtype, *(weight.dtype for weight in model.parameters())}
     if torch.is_autocast_enabled(device.type):
         dtypes.add(torch.get_autocast_dtype(device.type))
     coarsest = max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
-    scores = torch.stack(scores_of_logits(logits, ids[0, text.gw])[:2])
-    return scores, max(1.25 * coarsest, ROUNDING)  # right layouts were seen to stay below 0.9
+    return max(1.25 * coarsest, ROUNDING)  # right layouts were seen to stay below 0.9
 
 
 def _score_last(model: torch.nn.Module, row: list[Encoded], way: str) -> torch.Tensor:

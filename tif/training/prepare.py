@@ -15,12 +15,15 @@ import tif
 from tif import losses
 from tif.config.model import Lora
 from tif.config.schema import Config, Loss, Model
+from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Encoder, collate
 from tif.data.samples import Sample, fingerprint
 from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
-from tif.evaluation.questions import list_longest_texts
+from tif.evaluation.evaluate import find_longest_text
+from tif.evaluation.questions import EvaluationSetup, list_longest_texts
 from tif.models import fsdp
-from tif.models.load import load_policy, move_model
+from tif.models.context import check_length, read_context
+from tif.models.load import load_policy, move_model, read_config
 from tif.models.lora import freeze_idle_adapters
 from tif.models.references import ModelReference, Reference, copy_policy, make_reference
 from tif.models.whp import WhpModel
@@ -45,8 +48,12 @@ def prepare_training(
         encoder: with the policy's tokenizer.
         trainer: its strategy and precision are read.
         reinforced: run of the model that forget=whp compares with.
+
+    Raises:
+        ConfigError: Before weights load, if a text is longer than the model can read.
     """
     cfg, loss = plan.cfg, plan.cfg.loss
+    check_lengths(plan, encoder)
     in_shards = cfg.trainer.strategy == "fsdp2"
     is_empty = in_shards and not distributed.is_first_rank()
     device = trainer.strategy.root_device
@@ -84,6 +91,19 @@ def prepare_training(
     trainer_keys, seed = cfg.trainer, cfg.run.seed
     step = StepSettings(cfg.data, loss, cfg.optimizer, trainer_keys, batching, seed)
     return UnlearningModule(policy, step, reference, whp_reference), data
+
+
+def check_lengths(plan: Plan, encoder: Encoder) -> None:
+    """Raise ConfigError if the model cannot read a text that the run trains on or evaluates."""
+    cfg, context = plan.cfg, read_context(read_config(plan.cfg.model))
+    if context is not None and cfg.data.max_tokens > context:
+        trained = select_training_samples(plan.benchmark, cfg.data.train)
+        for sample in (*trained, *plan.benchmark.retain):
+            tokens = len(encoder.encode(sample).input_ids)
+            check_length(cfg.model, min(tokens, cfg.data.max_tokens), sample.id)
+    for benchmark in (plan.benchmark, *plan.other_benchmarks.values()) if cfg.eval.enabled else ():
+        setup = EvaluationSetup(encoder, cfg.eval, "", benchmark.tasks)
+        check_length(cfg.model, *find_longest_text(setup, benchmark.sets, context))
 
 
 def choose_reference(model: Model, loss: Loss, train: str) -> str:

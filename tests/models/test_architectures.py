@@ -1,0 +1,94 @@
+"""Every causal LM family of transformers, by the table in docs/models.md, which this file writes.
+
+`python -m tests.models.test_architectures --write` looks at all families again and writes the table.
+"""
+
+import pathlib
+import sys
+import warnings
+
+import pytest
+import transformers
+
+from tests.support import architecture_cells, architectures
+
+COLUMNS = architecture_cells.COLUMNS
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "models.md"
+BEGIN, END = "<!-- table of models: begin -->", "<!-- table of models: end -->"
+# plain, windows, soft caps with windows, experts, a state, a hybrid, shifted positions, ALiBi
+QUICK = ("llama", "mistral", "gemma2", "qwen3_moe", "mamba2", "qwen3_next", "opt", "bloom")
+
+
+def look_at(family: str, column: str) -> str:
+    """Return a cell: what the column's check saw, or what was wrong."""
+    try:
+        return COLUMNS[column](family)
+    except Exception as error:
+        return f"WRONG ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+
+
+def make_table(families) -> str:
+    """Return the table, a line a family, under a line that counts its cells."""
+    rows = [[look_at(family, column) for column in COLUMNS] for family in families]
+    cells = [cell for row in rows for cell in row]
+    counts = {word: sum(cell.startswith(word) for cell in cells) for word in ("right", "refused", "WRONG")}
+    lines = [
+        f"{len(rows)} families and variants, {len(cells)} cells: {counts['right']} right, {counts['refused']} "
+        f"refused, {counts['WRONG']} wrong.",
+        "",
+        "| family | " + " | ".join(COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    for family, row in zip(families, rows, strict=True):
+        lines.append(f"| {family} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def read_table() -> dict[str, dict[str, str]]:
+    """Return the cells of the page, by family and column."""
+    text = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+    header, _, *rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    names = [name.strip() for name in header[1:]]
+    return {row[0].strip(): dict(zip(names, (cell.strip() for cell in row[1:]), strict=True)) for row in rows}
+
+
+def write_table() -> None:
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    table = make_table(architectures.FAMILIES)
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("family", QUICK)
+def test_a_family_does_what_the_table_says(family, column):
+    assert look_at(family, column) == read_table()[family][column]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(set(architectures.FAMILIES) - set(QUICK)))
+def test_every_family_does_what_the_table_says(family):
+    seen = {column: look_at(family, column) for column in COLUMNS}
+    assert seen == read_table()[family]
+
+
+def test_the_table_has_every_family_and_column_and_nothing_wrong():
+    table = read_table()
+    assert sorted(table) == architectures.FAMILIES
+    for family, cells in table.items():
+        assert list(cells) == list(COLUMNS)
+        assert not [cell for cell in cells.values() if "WRONG" in cell], family
+
+
+@pytest.mark.skipif(transformers.__version__.split(".")[:2] != ["5", "24"], reason="families of transformers 5.24")
+def test_every_family_of_transformers_is_built_or_says_why_not():
+    page = PAGE.read_text(encoding="utf-8")
+    assert ", ".join(architecture_cells.GENERATE_DIFFERS) in " ".join(page.split())
+    for family, reason in architectures.NOT_BUILT.items():
+        assert f"| {family} | {reason} |" in page
+
+
+if __name__ == "__main__" and "--write" in sys.argv:
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    write_table()

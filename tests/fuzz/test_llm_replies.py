@@ -87,7 +87,7 @@ def words(tmp_path, monkeypatch):
         "data.benchmark=text", f"data.path={data}", "identifier.kind=generative",
         f"{section}.model=m", f"{section}.cache={tmp_path / 'cache'}", f"{section}.timeout_s=2",
         f"{section}.retries=0", f"{section}.price_in=1", f"{section}.price_out=1",
-        f"{section}.max_cost=0.5", f"out={tmp_path / 'out.jsonl'}",
+        f"{section}.max_cost=0.5", f"out={tmp_path / 'out.jsonl'}", f"run.folder={tmp_path / 'runs'}",
     ]  # fmt: skip
 
 
@@ -95,7 +95,8 @@ def test_replies(words, tmp_path, count):
     with serving(HostileHandler) as stub:
 
         def make_call(rng):
-            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+            for folder in ("cache", "runs"):  # spans that are there are not asked for again
+                shutil.rmtree(tmp_path / folder, ignore_errors=True)
             stub.make_reply = reply_maker(rng)
             more = [f"identifier.generative.votes={rng.choice((1, 1, 3))}"]
             return lambda: identify.main([*words, f"identifier.generative.base_url={stub.url}", *more])
@@ -116,6 +117,7 @@ def test_replies_in_the_cache(words, tmp_path, count):
         shutil.copy(cache, good)
 
         def make_call(rng):
+            shutil.rmtree(tmp_path / "runs", ignore_errors=True)
             data = mutate_json_file(rng, good.read_bytes(), lines=True)
             cache.write_bytes(data + rng.choice((b"", b'{"key": "cut', good.read_bytes())))
             return lambda: identify.main(words)

@@ -8,6 +8,7 @@ import pytest
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config import load as config
+from tif.config import methods
 from tif.config.errors import ConfigError
 
 PAGE = pathlib.Path(config.__file__).parents[2] / "docs" / "methods.md"
@@ -101,3 +102,44 @@ def test_an_own_methods_keys_are_no_keys_of_other_runs(tmp_path, monkeypatch):
     assert config.load([str(written)]) == cfg
     with pytest.raises(ConfigError, match="^loss.edge: unknown key"):
         config.load(["quickstart.yaml", "loss.edge=7"])
+
+
+IMPORTS = {
+    "raises": ("raise RuntimeError('no\\nluck')", "cannot be imported (RuntimeError: no luck)"),
+    "exits": ("import sys; sys.exit(3)", "cannot be imported (SystemExit: 3)"),
+    "recurses": ("def f(): f()\nf()", "cannot be imported (RecursionError"),
+    "asserts": ("assert 1 > 2", "cannot be imported (AssertionError: AssertionError)"),
+    "null": ("x = '\0'", "is not there (source code string cannot contain null bytes)"),
+    "syntax": ("def", "is not there (invalid syntax"),
+    "empty": ("", "is not there (module 'own_import_empty' has no attribute 'f')"),
+    "number": ("f = 3", "is no term"),
+    "lpl_again": (
+        "from tif.losses.terms import term\n@term('lpl')\ndef f(inputs, keys): ...",
+        "names a term lpl, as tif.",
+    ),
+    "twice": (
+        "from tif.losses.terms import term\n@term('t')\ndef f(inputs, keys): ...\n@term('t')\ndef g(inputs, keys): ...",
+        "names two terms t; want a name each",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_a_module_that_is_no_loss_is_one_line(tmp_path, monkeypatch, name):
+    code, reason = IMPORTS[name]
+    (tmp_path / f"own_import_{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(methods, "FORGET", dict(methods.FORGET))
+    with pytest.raises(ConfigError) as caught:
+        config.load(["quickstart.yaml", f"loss.forget=own_import_{name}:f"])
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("loss.forget: ")
+    assert reason in line
+
+
+@pytest.mark.parametrize("name", ["..:f", ".a:f", "a..b:f", "json:loads", "os.path:join", "no.such.module:f", "tif:f"])
+def test_names_of_no_module_or_of_no_term_are_one_line(name):
+    with pytest.raises(ConfigError) as caught:
+        config.load(["quickstart.yaml", f"loss.forget={name}"])
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("loss.forget: ")

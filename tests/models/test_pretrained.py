@@ -217,7 +217,7 @@ def test_a_path_that_is_no_folder_is_refused_at_once(path):
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1e+09; want at most 10000"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; want at most 1000"),
         ({"num_hidden_layers": -1}, "num_hidden_layers is -1; want at least 1"),
         ({"num_hidden_layers": 1}, "hold more layers than its config.json says: model.layers.1."),
         ({"hidden_size": 10**9}, "by its config.json"),

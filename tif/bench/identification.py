@@ -12,13 +12,14 @@ from tokenizers import BertWordPieceTokenizer
 from tif import identifiers
 from tif.bench.process import PeakMemory, run_alone
 from tif.bench.settings import BenchSettings
-from tif.config.errors import ConfigError
+from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Identifier, Model
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Sample
 from tif.identifiers.language_models import check_language_model
 from tif.models.load import load_tokenizer
 from tif.models.pretrained import Source
+from tif.utils.files import read_bytes
 from tif.utils.terminal import track
 from tif.utils.torch_state import seeded
 
@@ -84,7 +85,11 @@ def read_document(settings: BenchSettings) -> str:
     """
     words, wanted, seed = [], settings.words, 0
     if settings.text:
-        words = Path(settings.text).expanduser().read_text(encoding="utf-8").split()
+        try:
+            words = read_bytes(Path(settings.text).expanduser()).decode("utf-8").split()
+        except (OSError, ValueError) as error:
+            problem = f"{settings.text} is no UTF-8 text ({one_line(error)})"
+            raise ConfigError(f"text: {problem}") from None
         if len(words) < wanted:
             problem = f"{settings.text} has {len(words)} words, want {wanted}"
             raise ConfigError(f"text: {problem}; lower words=")

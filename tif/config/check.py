@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from tif.config.methods import is_own
 
+MOST = 10**15  # no key counts further
 BOUNDS = {"above": (">", operator.gt), "at_least": (">=", operator.ge),
           "at_most": ("<=", operator.le)}
 
@@ -38,14 +39,35 @@ def check_values(section: Any, prefix: str = "") -> list[str]:
     return problems
 
 
+def brief(value: Any) -> str:
+    """Return a value for an error's line: at most 80 characters, whatever it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
 def _find_problem(value: Any, rules: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a value under the rules of its key."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            problem = _find_problem(inner, {})
+            if problem:
+                return f"{name}: {problem}"
+        return None
+    if isinstance(value, list):
+        problems = (_find_problem(inner, {}) for inner in value)
+        return next((problem for problem in problems if problem), None)
     if isinstance(value, float) and not math.isfinite(value):
         return f"want a finite number, got {value}"
+    if isinstance(value, int) and abs(value) > MOST:
+        return f"want a number up to {MOST:.0e}, got {brief(value)}"
     choices, or_own = rules.get("choices"), rules.get("or_own")
     if choices and value not in choices and not (or_own and is_own(value)):
         hint = " or your own module:function" if or_own else ""
-        return f"want one of {', '.join(choices)}{hint}, got {value!r}{nearest(value, choices)}"
+        got = f"got {brief(value)}{nearest(value, choices)}"
+        return f"want one of {', '.join(choices)}{hint}, {got}"
     for name, (sign, holds) in BOUNDS.items():
         if name in rules and not holds(value, rules[name]):
             return f"must be {sign} {rules[name]}, got {value}"

@@ -5,21 +5,25 @@ within seconds. Only the standard library and OmegaConf are imported here.
 """
 
 import dataclasses
+import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tif.config.check import check_values, list_keys, nearest, type_name
+from tif.config.check import brief, check_values, list_keys, nearest, type_name
 from tif.config.errors import ConfigError, one_line, shorten
 from tif.config.loss import Loss, loss_class
 from tif.config.methods import import_own, is_own
 from tif.config.schema import Config
+from tif.utils.files import read_bytes
 
 ALIASES = {"loss/graddiff.yaml": "loss/ga_gdr.yaml", "loss/kl.yaml": "loss/ga_klr.yaml"}
+LONGEST_FILE = 250_000  # characters, or values behind aliases; YAML is slow to read
 UNKNOWN = object()  # the schema below an unknown key
 
 
@@ -173,12 +177,33 @@ def read_yaml(path: Path) -> DictConfig:
         ConfigError: If it is no mapping in YAML.
     """
     try:
-        keys = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        text = read_bytes(path).decode("utf-8-sig")
+        if len(text) > LONGEST_FILE:
+            raise ValueError(f"has {len(text):,} characters, want at most {LONGEST_FILE:,}")
+        _check_aliases(yaml.safe_load(text), {})
+        keys = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except Exception as error:  # YAML's own errors, a folder, bytes that are no UTF-8
         raise ConfigError(f"{path}: not readable as YAML ({one_line(error)})") from None
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: want a mapping of keys, got a {type(keys).__name__}")
     return OmegaConf.create(_with_key_on(keys))
+
+
+def _check_aliases(value: Any, counts: dict[int, int]) -> int:
+    """Return the values in a value of YAML; a few lines of aliases can stand for billions.
+
+    Raises:
+        ValueError: If there are more than can be read; or an alias stands inside of itself.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in counts:
+        counts[id(value)] = LONGEST_FILE + 1  # while it is counted
+        inner = value.values() if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_check_aliases(item, counts) for item in inner)
+    if counts[id(value)] > LONGEST_FILE:
+        raise ValueError(f"its aliases stand for more than {LONGEST_FILE:,} values")
+    return counts[id(value)]
 
 
 def _with_key_on(keys: dict) -> dict:
@@ -213,15 +238,16 @@ def _merge(
             value = os.path.expanduser(value)
         try:
             OmegaConf.update(merged, key, value, merge=True)
-        except (OmegaConfBaseException, AttributeError) as error:  # the latter for section=???
+        # AttributeError for section=???, OverflowError for a float of 400 digits.
+        except (OmegaConfBaseException, AttributeError, OverflowError) as error:
             inside = [known for known in fields if known.startswith(f"{key}.")]
             if inside:
-                problem = f"want a mapping of keys ({', '.join(inside)}), got {value!r}"
+                problem = f"want a mapping of keys ({', '.join(inside)}), got {brief(value)}"
             elif field is None:
                 problem = f"unknown key{nearest(key, list(fields))}"
             else:
                 reason = str(error).splitlines()[0]
-                problem = f"want {type_name(field.type)}, got {value!r} ({reason})"
+                problem = f"want {type_name(field.type)}, got {brief(value)} ({reason})"
                 if field.type is str and isinstance(value, dict):
                     problem += f"; a text with a colon wants quotes of its own: '{key}=\"...\"'"
             problems.append(f"{where}{key}: {problem}")

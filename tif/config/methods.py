@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 import re
 
-from tif.config.errors import ConfigError
+from tif.config.errors import ConfigError, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,17 @@ def import_own(name: str) -> Method:
     module, function = name.split(":")
     try:
         method = getattr(importlib.import_module(module), function)
+    except ConfigError:
+        raise
     except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(f"loss.forget: {name} is not there ({error}); want module:function, in "
-                          "the working directory or installed") from None
+        raise ConfigError(f"loss.forget: {name} is not there ({one_line(error)}); want "
+                          "module:function, in the working directory or installed") from None
+    except (Exception, SystemExit) as error:  # whatever the module raises
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(f"loss.forget: {name} cannot be imported ({reason})") from None
     if not isinstance(method, Method):
         raise ConfigError(f"loss.forget: {name} is no term; want a function under "
                           "@tif.losses.terms.term(...)")
+    if method not in (FORGET.get(method.name), RETAIN.get(method.name)):
+        raise ConfigError(f"loss.forget: {module} names two terms {method.name}; want a name each")
     return method

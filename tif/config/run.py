@@ -1,15 +1,20 @@
 """Sections `run` (the run's folder, seed and checkpoints) and `logger`."""
 
 import dataclasses
+import re
 
+from tif.config.check import brief
 from tif.config.keys import key
+
+OTHER_FOLDERS = ("stages", "references", "spans")  # beside the runs
 
 
 @dataclasses.dataclass
 class Run:
     """Where a run lives and what it keeps."""
 
-    name: str = key("run", "the run's folder is <folder>/<name>; a name in use gets -2, -3, ...")
+    name: str = key("run", "the run's folder is <folder>/<name>, without a /; a name in use gets "
+        "-2, -3, ...")
     folder: str = key("runs", "parent of run folders; stages live in <folder>/stages")
     seed: int = key(0, "owner of every random draw: initial weights, batch order, retain pairing",
         at_least=0, at_most=2**32)
@@ -21,6 +26,23 @@ class Run:
     checkpoint_every_n_steps: int | None = key(None, "optimizer steps between checkpoints within "
         "an epoch; null = one an epoch (and one at SIGTERM, SIGUSR1)", at_least=1)
     export: bool = key(True, "write the policy in Hugging Face format to model/")
+
+    def find_problems(self) -> list[str]:
+        """Return the problems between keys, one line each."""
+        parts, longest = [self.name], 100
+        if re.fullmatch(r"[^/]+/[^/]+/seed\d+", self.name):  # tif.sweep names its runs so
+            parts, longest = self.name.split("/"), 250
+        if all(_is_name(part, longest) for part in parts):
+            return []
+        return [f"run.name: want a name (no /, no control characters, no . or - at its start, at "
+            f"most {longest} bytes, none of {', '.join(OTHER_FOLDERS)}), got {brief(self.name)}"]
+
+
+def _is_name(text: str, longest: int) -> bool:
+    """Return whether a text can name a folder beside those that tif makes there itself."""
+    is_plain = text.isprintable() and text == text.strip() and not re.search(r"[/\\]", text)
+    return bool(is_plain and re.match(r"[^.-]", text) and text not in OTHER_FOLDERS
+        and len(text.encode()) <= longest)
 
 
 @dataclasses.dataclass

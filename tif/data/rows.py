@@ -9,7 +9,7 @@ from typing import Any
 
 from tif.config.errors import one_line
 from tif.data.samples import Sample
-from tif.utils.files import parse_json
+from tif.utils.files import parse_json, read_bytes
 
 
 def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
@@ -18,7 +18,7 @@ def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
     `json_lines` reads a .json as one row a line too.
     """
     try:
-        content = _decode(file.read_bytes())
+        content = _decode(read_bytes(file))
         if file.suffix == ".txt":
             return [content]
         if json_lines or file.suffix == ".jsonl":

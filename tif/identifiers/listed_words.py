@@ -14,6 +14,7 @@ from tif.config.errors import one_line
 from tif.config.identifier import PATTERNS, Identifier
 from tif.data.samples import Sample, Span, merge_spans
 from tif.identifiers.lookup import find_strings
+from tif.utils.files import read_bytes
 from tif.utils.terminal import console
 
 EXPRESSION = "re:"  # an entry that begins so is a regular expression
@@ -97,7 +98,7 @@ def read_entries(identifier: Identifier) -> list[str]:
     entries = list(identifier.words)
     if identifier.path:
         try:
-            content = Path(identifier.path).expanduser().read_text(encoding="utf-8")
+            content = read_bytes(Path(identifier.path).expanduser()).decode("utf-8")
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"identifier.path: cannot read {identifier.path} ({one_line(error)}); want a UTF-8 "

@@ -12,6 +12,7 @@ and each of the n lines after it is one sample, spans as Unicode code points wit
 """
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tif.data.samples import Sample, Span, fingerprint, merge_spans
-from tif.utils.files import parse_json, write_text
+from tif.utils.files import parse_json, read_bytes, write_text
 
 FORMAT = "tif-spans"
 VERSION = 1
@@ -147,8 +148,8 @@ def _read_lines(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the checked header and the lines after it."""
     try:
         # Lines of a file end at newlines only; str.splitlines would also split at U+2028.
-        with open(path, encoding="utf-8") as file:
-            first, *lines = list(file) or [""]
+        file = io.TextIOWrapper(io.BytesIO(read_bytes(pathlib.Path(path))), encoding="utf-8")
+        first, *lines = list(file) or [""]
     except OSError as error:
         problem = f"cannot read the span file ({error.strerror}); check the path, or {_REMAKE}"
         raise ValueError(f"{path}: {problem}") from error

@@ -4,6 +4,7 @@ Called by training, evaluation and the bench.
 """
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import seeded
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBaseCOUNTS = ("_size", "_heads", "_layers", "_embeddings", "head_dim")  # keys of LlamaConfig
+
 
 def check_model(settings: Model, is_exported: bool = False) -> str:
     """Raise ConfigError unless section `model` describes a causal LM that has the LoRA targets.
@@ -53,24 +55,42 @@ def build_empty(settings: Model) -> "PreTrainedModel":
     Raises:
         ConfigError: If it is no causal LM, one line with the key.
     """
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
     path = settings.path
     if path is None:
-        unknown = sorted(set(settings.init) - set(LlamaConfig().to_dict()))
-        if unknown:
-            raise ConfigError(f"model.init: LlamaConfig has no {', '.join(unknown)}")
-        try:
-            with torch.device("meta"):
-                config, options = read_config(settings), _loading_options(settings)
-                return AutoModelForCausalLM.from_config(config, **options)
-        except Exception as error:
-            problem = f"no Llama can be made of it ({one_line(error)})"
-            raise ConfigError(f"model.init: {problem}") from None
+        return _check_new_model(settings)
     if "/" not in path and not Path(path).is_dir():  # rather a mistyped stage than a hub name
         wanted = "want a Hugging Face folder, a hub name (org/model) or a stage"
         raise ConfigError(f"model.path: no folder {path}; {wanted}")
     return pretrained.check_model(_source(settings), "causal LM", settings.attention)
+
+
+def _check_new_model(settings: Model) -> "PreTrainedModel":
+    """Return a new Llama on the meta device; ConfigError unless it can be made and fits here."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    unknown = sorted(set(settings.init) - set(LlamaConfig().to_dict()))
+    if unknown:
+        raise ConfigError(f"model.init: LlamaConfig has no {', '.join(unknown)}")
+    for name, value in settings.init.items():
+        if name.endswith(COUNTS) and isinstance(value, int) and value < 1:
+            raise ConfigError(f"model.init: {name} is {value}; want at least 1")
+    try:
+        pretrained.check_sizes(settings.init)
+        with torch.device("meta"):
+            config, options = read_config(settings), _loading_options(settings)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
+        if config.num_attention_heads % config.num_key_value_heads or config.head_dim % 2:
+            raise ValueError("want num_attention_heads in groups of num_key_value_heads and an "
+                "even head_dim")
+    except Exception as error:
+        problem = f"no Llama can be made of it ({one_line(error)})"
+        raise ConfigError(f"model.init: {problem}") from None
+    size = sum(weight.numel() * weight.itemsize for weight in model.parameters())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        sizes = f"{size / 1e9:,.0f} GB of weights, and this machine has {memory / 1e9:,.0f} GB"
+        raise ConfigError(f"model.init: that is {sizes}; want smaller sizes")
+    return model
 
 
 def read_config(settings: Model) -> "PretrainedConfig":

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tif.config.check import brief
 from tif.config.errors import ConfigError, one_line
+from tif.utils.files import read_bytes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -27,7 +29,7 @@ AUTO_CLASSES = {"causal LM": "AutoModelForCausalLM", "masked LM": "AutoModelForM
                 "classifier": "AutoModelForSequenceClassification"}  # fmt: skip
 INDEX = "model.safetensors.index.json"  # names the file of each weight
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-MOST_PARTS = 10_000  # layers, blocks or experts; more would take hours to build
+MOST_LAYERS = 1000  # building more takes minutes
 CODE_WORDS = ("custom code", "trust_remote_code")  # in transformers' errors
 
 
@@ -96,14 +98,13 @@ def read_config(source: Source, kind: str = "model") -> "PretrainedConfig":
 
 
 def check_sizes(keys: Mapping[str, Any]) -> None:
-    """Raise ValueError where a model's config has more layers or experts than can be built."""
+    """Raise ValueError where a model's config has more layers than can be built."""
     for name, value in keys.items():
         if isinstance(value, Mapping):
             check_sizes(value)
-        if not isinstance(value, int) or value <= MOST_PARTS:
-            continue
-        if re.search("layer|depth|block|expert", str(name)) and not str(name).endswith("_size"):
-            raise ValueError(f"{name} is {value:.4g}; want at most {MOST_PARTS}")
+        is_large = isinstance(value, int) and value > MOST_LAYERS
+        if is_large and re.search("(layer|layers|depth|block|blocks)$", str(name)):
+            raise ValueError(f"{name} is {brief(value)}; want at most {MOST_LAYERS}")
 
 
 def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
@@ -200,7 +201,7 @@ def _check_files(source: Source, folder: Path) -> None:
             )
     elif INDEX in names and "model.safetensors" not in names:
         with _errors_on_one_line(source, f"holds a damaged {INDEX}"):
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            index = json.loads(read_bytes(folder / INDEX))
             absent = sorted(set(index["weight_map"].values()) - names)
         if absent:
             problem = f"lacks {absent[0]}, which its {INDEX} names; was a download cut short?"

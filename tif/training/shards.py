@@ -14,6 +14,7 @@ import torch
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex
 
 from tif.config.errors import one_line
+from tif.utils.files import read_bytes
 
 METADATA = ".metadata"
 _PLACE = "torch.distributed.checkpoint"
@@ -47,8 +48,7 @@ class MetadataUnpickler(pickle.Unpickler):
 def find_danger(folder: Path) -> str | None:
     """Return what in a checkpoint of shards could run code when torch reads it, or None."""
     try:
-        with (folder / METADATA).open("rb") as file:
-            metadata = MetadataUnpickler(file).load()
+        metadata = MetadataUnpickler(io.BytesIO(read_bytes(folder / METADATA))).load()
         if not isinstance(metadata, Metadata):
             return f"{METADATA} holds a {type(metadata).__name__}"
         values = [
@@ -65,9 +65,11 @@ def find_danger(folder: Path) -> str | None:
 
 def _read_value(folder: Path, place: Any) -> None:
     """Read a value that is no tensor as torch reads weights: plain values and tensors only."""
-    if place.transform_descriptors or Path(place.relative_path).name != place.relative_path:
+    path = folder / place.relative_path
+    is_inside = Path(place.relative_path).name == place.relative_path and path.is_file()
+    if place.transform_descriptors or not is_inside:
         raise ValueError(f"it places values in {place.relative_path}")
-    with (folder / place.relative_path).open("rb") as file:
+    with path.open("rb") as file:
         file.seek(place.offset)
         content = io.BytesIO(file.read(place.length))
     try:

@@ -98,6 +98,8 @@ def read_bytes(path: Path | str) -> bytes:
         raise DamagedFile(f"{path}: is {kind}, want a file")
     if status.st_size > SIZE_LIMIT:
         raise DamagedFile(f"{path}: has {status.st_size:,} bytes, want at most {SIZE_LIMIT:,}")
+    if not status.st_size:  # reading a file of /proc, which has no size, may never end
+        return b""
     with os_errors_naming(path):
         return Path(path).read_bytes()
 

@@ -1,0 +1,136 @@
+"""Pipes, devices and files of /proc as an input: one line at once, nothing waits. YAML that explodes: the same."""
+
+import os
+import signal
+
+import pytest
+
+from tests.support.small_run import SMALL
+from tif import identify, report
+from tif.bench import command as bench
+from tif.config import load as config
+from tif.config.errors import ConfigError
+from tif.data.benchmarks import read_benchmark
+from tif.identifiers import span_file
+from tif.identifiers.listed_words import read_entries
+from tif.records import files as records
+from tif.sweep import command as sweep
+from tif.utils.files import read_bytes
+
+KINDS = ("pipe", "zero", "kmsg", "folder")
+
+
+@pytest.fixture(autouse=True)
+def at_most_seconds():
+    """Raise TimeoutError in a test that waits."""
+
+    def stop(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Make a pipe, a device, a file of /proc that waits, or a folder under a name; return its path."""
+
+    def make(kind, name):
+        path = tmp_path / name
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to({"zero": "/dev/zero", "kmsg": "/proc/kmsg"}[kind])
+        return path
+
+    return make
+
+
+def one_line(error):
+    (line,) = str(error.value).splitlines()
+    return line
+
+
+def read_words(path):
+    return read_entries(config.load(["quickstart.yaml", "identifier.kind=words", f"identifier.path={path}"]).identifier)
+
+
+READERS = {
+    "a configuration": ("x.yaml", config.read_yaml),
+    "a text": ("x.txt", lambda path: data("text", path)),
+    "rows": ("x.jsonl", lambda path: data("text", path)),
+    "TOFU": ("forget10.json", lambda path: data("tofu", path.parent)),
+    "MUSE": ("forget.json", lambda path: data("muse", path.parent)),
+    "records": ("eval_log_forget.json", records.read_evaluation),
+    "records in a folder": ("aggregates.json", lambda path: records.read_evaluation(path.parent)),
+    "spans": ("x.jsonl", lambda path: span_file.attach_spans(path, ())),
+    "words": ("x.txt", read_words),
+}
+
+
+def data(benchmark, path):
+    return read_benchmark(config.load(["quickstart.yaml", *SMALL, f"data.benchmark={benchmark}", f"data.path={path}",
+                                       "identifier.kind=all", "eval.forget_quality=false"]).data)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reader", READERS)
+def test_no_reader_waits_for_a_pipe_a_device_or_a_file_of_proc(place, reader, kind):
+    name, read = READERS[reader]
+    path = place(kind, name)
+    if kind == "kmsg" and reader in ("a configuration", "words"):
+        assert len(read(path)) == 0  # as of an empty file
+        return
+    with pytest.raises((ValueError, OSError)) as caught:
+        read(path)
+    assert one_line(caught)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_commands_do_not_wait_either(place, capsys, kind):
+    path = place(kind, "x.yaml")
+    for main, words in (
+        (identify.main, ["compare", str(path), str(path)]), (report.main, [str(path)]), (sweep.main, [str(path)]),
+        (bench.main, ["what=identify", f"text={path}"]),
+    ):  # fmt: skip
+        assert main(words) in (1, 2)
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_file_of_proc_counts_as_empty():
+    assert read_bytes("/proc/version") == b""
+
+
+PAIRS = zip("abcdefgh", "bcdefghi", strict=True)
+LINES = "".join(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in PAIRS)
+YAML = {
+    "aliases": f"a: &a [x]\n{LINES}",
+    "an alias in itself": "a: &a [*a]\n",
+    "a mapping in itself": "a: &a {b: *a}\n",
+    "depth": "a: " + "[" * 5000 + "]" * 5000,
+    "length": "a: " + "x" * 300_000,
+    "a tag": "a: !!python/object/apply:os.system ['true']\n",
+    "two documents": "a: 1\n---\nb: 2\n",
+    "bytes": "\udcff",
+}
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_yaml_that_explodes_or_runs_code_is_one_line(tmp_path, name):
+    path = tmp_path / "x.yaml"
+    path.write_text(YAML[name], encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ConfigError) as caught:
+        config.load(["quickstart.yaml", str(path)])
+    assert one_line(caught).startswith(f"{path}: not readable as YAML (")
+
+
+def test_anchors_of_ones_own_stay(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("data: &d {batch_size: 3}\nstages: {other: {data: {<<: *d}}}\n")
+    cfg = config.load(["quickstart.yaml", str(path)])
+    assert config.stage(cfg, "other").data.batch_size == cfg.data.batch_size == 3

@@ -20,7 +20,9 @@ from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import seeded
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBaseCOUNTS = ("_size", "_heads", "_layers", "_embeddings", "head_dim")  # keys of LlamaConfig
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+COUNTS = ("_size", "_heads", "_layers", "_embeddings", "head_dim")  # keys of LlamaConfig
 
 
 def check_model(settings: Model, is_exported: bool = False) -> str:

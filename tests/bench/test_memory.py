@@ -1,24 +1,39 @@
 """The computed memory of a step, against a small model that is trained and against arithmetic."""
 
 import pytest
+import torch
 
 from tif.bench.memory import SHAPES, SMALL_SHAPE, check_small_model, estimate_need, make_config
+from tif.bench.tensor_bytes import count_activations
 from tif.config.model import Lora, Model
 
 BF16 = Model(dtype="bfloat16")
 
 
-@pytest.mark.parametrize("way", ["full", "lora"])
+@pytest.mark.parametrize("way", ["full", "bf16", "lora"])
 def test_what_is_computed_is_what_a_small_model_needs_to_ten_percent(way):
     need, peak = check_small_model(way, tokens=256)
     assert sum(need) == pytest.approx(peak, rel=0.1)
 
 
-def test_weights_gradients_and_optimizer_are_counted_by_arithmetic():
-    # Llama-2-7B: 6,738,415,616 weights; 2 bytes each, a gradient and two moments.
-    need = estimate_need(make_config(SHAPES["7B"]), "full", 1, 1024, BF16)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])  # of frozen weights; here none is
+def test_weights_gradients_and_optimizer_are_counted_by_arithmetic(dtype):
+    # Llama-2-7B: 6,738,415,616 weights of 4 bytes, a gradient and two moments; or all of 2 bytes
+    model = Model(dtype=dtype)
+    need = estimate_need(make_config(SHAPES["7B"]), "full", 1, 1024, model)
+    assert need.weights == need.gradients == 4 * 6738415616
+    assert need.optimizer == 8 * 6738415616
+    need = estimate_need(make_config(SHAPES["7B"]), "bf16", 1, 1024, model)
     assert need.weights == need.gradients == 2 * 6738415616
     assert need.optimizer == 4 * 6738415616
+
+
+def test_mixed_precision_keeps_a_copy_of_each_layers_weights_for_the_backward_pass():
+    config = make_config(SHAPES["7B"])
+    mixed = count_activations(config, torch.float32, None, 64, True)[0]
+    bf16 = count_activations(config, torch.bfloat16, None, 64, False)[0]
+    linear = 4 * 4096 * 4096 + 3 * 4096 * 11008
+    assert mixed - bf16 == pytest.approx(2 * linear, rel=0.02)
 
 
 def test_lora_trains_its_rank_in_and_out_of_every_linear_layer_in_float32():
@@ -41,10 +56,12 @@ def test_four_bits_count_for_linear_layers_without_embeddings_and_head():
 
 def test_shards_divide_what_is_kept_and_add_what_is_gathered():
     shape = make_config(SMALL_SHAPE)
-    one, four = (estimate_need(shape, "full", gpus, 128, BF16) for gpus in (1, 4))
-    assert (four.weights, four.optimizer) == (one.weights / 4, one.optimizer / 4)
-    assert four.activations == one.activations
-    assert one.gathered == 0 < four.gathered < one.weights + one.gradients
+    for way in ("full", "bf16"):
+        one, four = (estimate_need(shape, way, gpus, 128, BF16) for gpus in (1, 4))
+        assert (four.weights, four.optimizer) == (one.weights / 4, one.optimizer / 4)
+        assert one.gathered == 0 < four.gathered < one.weights + one.gradients
+        # FSDP2 gathers bfloat16: autocast has no weights left to copy
+        assert (four.activations < one.activations) is (way == "full")
 
 
 def test_checkpointing_keeps_the_entry_of_each_layer_and_one_layer_whole():

@@ -3,29 +3,43 @@
     python -m tif.bench what=memory model.dtype=bfloat16 model.gradient_checkpointing=true
     python -m tif.bench what=memory model.path=FOLDER
 
-Weights, gradients, AdamW's state and activations are counted on the meta device: shapes without
-memory. The first rows check the same counting against a small model that is really trained here.
+Weights, gradients, AdamW's state and activations are counted on tensors without memory. The first
+rows check the same counting against a small model that is really trained here.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import transformers
 
 from tif.bench.settings import BenchSettings
-from tif.bench.tensor_bytes import count_activations, count_bytes, make_meta_model, measure_peak
+from tif.bench.tensor_bytes import (
+    autocast,
+    count_activations,
+    count_bytes,
+    make_meta_model,
+    measure_peak,
+)
 from tif.bench.training_setup import make_random_model
-from tif.config.schema import Lora, Model
+from tif.config.schema import Lora, Model, Optimizer
 from tif.data.encoding import Encoded, collate
 from tif.models.load import read_config
 from tif.scoring.lm_head import CHUNK_TOKENS
 from tif.scoring.token_scores import score_tokens
+from tif.training.optimizer import make_optimizer
 from tif.utils.terminal import track
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-TRAININGS = ("full", "lora", "nf4")
+# way -> dtype of the weights (None = model.dtype) and trainer.precision
+TRAININGS = {
+    "full": ("float32", "bf16-mixed"),
+    "bf16": ("bfloat16", "bf16-true"),
+    "lora": (None, "bf16-mixed"),
+    "nf4": (None, "bf16-mixed"),
+}
 GPUS = (1, 4, 8)
 DEFAULT_TOKENS = 4096  # scored at once
 # nf4 with double quantisation, bytes a weight: 4 bits, 8 bits for every 64 weights and 32 bits
@@ -58,9 +72,12 @@ COLUMNS = {
 }
 NOTE = (
     "GB (10^9 bytes) on each GPU: weights, gradients, AdamW's two moments, activations, and the "
-    "whole tensors that FSDP2 gathers. Weights and gradients in model.dtype (the check: float32), "
-    "LoRA's adapters in float32, linear layers of nf4 in 4 bits. Activations of the tokens that "
-    "are scored at once (data.max_tokens_per_batch), and a chunk of logits with its gradient."
+    "whole tensors that FSDP2 gathers. full: all weights trained in float32 with trainer.precision="
+    "bf16-mixed, whose bfloat16 copies of the weights are among the activations. bf16: all weights "
+    "trained in bfloat16 (bf16-true, optimizer.name=adamw_bf16). "
+    "lora, nf4: frozen weights in model.dtype, linear layers of nf4 in 4 bits, adapters in "
+    "float32, bf16-mixed. Activations of the tokens that are scored at once "
+    "(data.max_tokens_per_batch), and a chunk of logits with its gradient."
 )
 
 
@@ -91,20 +108,20 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     else:
         configs = {name: make_config(shape) for name, shape in SHAPES.items()}
     rows = []
-    for training in track(TRAININGS, "small models"):
+    for training in track(list(TRAININGS), "small models"):
         need, peak = check_small_model(training)
-        row = _make_row("check", training, 1, "float32", need)
+        row = _make_row("check", training, 1, need)
         rows.append(row | {"measured_gb": peak / 1e9, "ratio": sum(need) / peak})
     for name, config in configs.items():
         for training in TRAININGS:
             for gpus in GPUS:
                 need = estimate_need(config, training, gpus, tokens, model)
-                rows.append(_make_row(name, training, gpus, model.dtype, need))
+                rows.append(_make_row(name, training, gpus, need))
     return rows
 
 
-def _make_row(name: str, training: str, gpus: int, dtype: str, need: Need) -> dict[str, Any]:
-    row = {"model": name, "way": training, "gpus": gpus, "dtype": dtype}
+def _make_row(name: str, training: str, gpus: int, need: Need) -> dict[str, Any]:
+    row = {"model": name, "way": training, "gpus": gpus, "precision": TRAININGS[training][1]}
     sizes = {f"{part}_gb": size / 1e9 for part, size in need._asdict().items()}
     return row | sizes | {"total_gb": sum(need) / 1e9}
 
@@ -116,25 +133,22 @@ def make_config(shape: tuple[int, ...]) -> "PretrainedConfig":
 
 
 def estimate_need(
-    config: "PretrainedConfig",
-    training: str,
-    gpus: int,
-    tokens: int,
-    model: Model,
-    answer_tokens: int | None = None,
+    config: "PretrainedConfig", training: str, gpus: int, tokens: int, model: Model
 ) -> Need:
-    """Return what a step of `tokens` tokens at once needs on each of `gpus` GPUs.
+    """Return what a step of `tokens` answer tokens at once needs on each of `gpus` GPUs.
 
     Args:
         config: of the model.
-        training: full, lora, or nf4 (with LoRA). Shards (FSDP2) on several GPUs; nf4, which
-            cannot be cut, in copies (DDP).
+        training: of `TRAININGS`; nf4 with LoRA. Shards (FSDP2) on several GPUs; nf4, which cannot
+            be cut, in copies (DDP).
         gpus: number of them.
         tokens: scored at once on each.
-        model: dtype, gradient_checkpointing and lora.rank (16 where that is 0) are read.
-        answer_tokens: how many of the tokens are answer tokens; None = all.
+        model: dtype (of frozen weights), gradient_checkpointing and lora.rank (16 where that is 0)
+            are read.
     """
-    lora = None if training == "full" else Lora(model.lora.rank or 16, targets=model.lora.targets)
+    is_full, is_mixed = training in ("full", "bf16"), TRAININGS[training][1] == "bf16-mixed"
+    model = dataclasses.replace(model, dtype=TRAININGS[training][0] or model.dtype)
+    lora = None if is_full else Lora(model.lora.rank or 16, targets=model.lora.targets)
     policy = make_meta_model(config, getattr(torch, model.dtype), lora)
     weights = count_bytes(policy.parameters())
     if training == "nf4":
@@ -145,26 +159,29 @@ def estimate_need(
                 weights += layer.weight.numel() * (NF4_BYTES - layer.weight.itemsize)
     trained = count_bytes(weight for weight in policy.parameters() if weight.requires_grad)
     shards = 1 if training == "nf4" else gpus
+    if shards > 1 and is_mixed:  # FSDP2 gathers bfloat16, so that autocast copies nothing
+        model = dataclasses.replace(model, dtype="bfloat16")
+        policy = policy.bfloat16()
     return Need(
         weights=weights / shards,
         gradients=trained / shards,
         optimizer=2 * trained / shards,
-        activations=_estimate_activations(config, model, lora, tokens, answer_tokens or tokens),
-        gathered=_estimate_gathered(policy, training == "full") if shards > 1 else 0.0,
+        activations=_estimate_activations(config, model, lora, tokens, is_mixed),
+        gathered=_estimate_gathered(policy, is_full) if shards > 1 else 0.0,
     )
 
 
 def _estimate_activations(
-    config: "PretrainedConfig", model: Model, lora: Lora | None, tokens: int, answer_tokens: int
+    config: "PretrainedConfig", model: Model, lora: Lora | None, tokens: int, is_mixed: bool
 ) -> float:
     dtype: torch.dtype = getattr(torch, model.dtype)
     layers = config.num_hidden_layers
-    inside_layer, around_layers = count_activations(config, dtype, lora, tokens)
+    inside_layer, around_layers = count_activations(config, dtype, lora, tokens, is_mixed)
     inside_layers = layers * inside_layer
     if model.gradient_checkpointing:  # each layer keeps its input, one layer is computed again
         inside_layers = layers * tokens * config.hidden_size * dtype.itemsize + inside_layer
-    chunk = min(answer_tokens, CHUNK_TOKENS)
-    return around_layers + inside_layers + 2 * chunk * config.vocab_size * dtype.itemsize
+    logits = min(tokens, CHUNK_TOKENS) * config.vocab_size * (2 if is_mixed else dtype.itemsize)
+    return around_layers + inside_layers + 2 * logits
 
 
 def _estimate_gathered(policy: "PreTrainedModel", is_full: bool) -> float:
@@ -179,24 +196,26 @@ def _estimate_gathered(policy: "PreTrainedModel", is_full: bool) -> float:
 def check_small_model(training: str, tokens: int = 768) -> tuple[Need, float]:
     """Train a small model for two steps of two parts; return the computed need and the peak."""
     config, length = make_config(SMALL_SHAPE), 64
-    lora = Lora(rank=0 if training == "full" else 16)
+    dtype, precision = TRAININGS[training]
+    lora = Lora(rank=16 if training in ("lora", "nf4") else 0)
     quantize = "nf4" if training == "nf4" else "none"
-    model = Model(init=config.to_dict(), lora=lora, quantize=quantize)
+    model = Model(init=config.to_dict(), lora=lora, quantize=quantize, dtype=dtype or "bfloat16")
     policy = make_random_model(model)
     answer = [False] + [True] * (length - 1)
     samples = []
     for number in range(tokens // length):
         samples.append(Encoded(str(number), [1 + number] * length, [False] * length, answer))
     batch = collate(samples, range(len(samples)), 0)
-    trained = [weight for weight in policy.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, fused=True)
+    optimizer = make_optimizer(policy, Optimizer(), precision)
 
     def train() -> None:
         for _ in range(2):
             for _ in range(2):
-                score_tokens(policy, batch).logprob.mean().backward()
+                with autocast(precision == "bf16-mixed"):
+                    loss = score_tokens(policy, batch).logprob.mean()
+                loss.backward()
             optimizer.step()
             optimizer.zero_grad()
 
-    need = estimate_need(config, training, 1, tokens, model, tokens - len(samples))
+    need = estimate_need(config, training, 1, tokens, model)
     return need, measure_peak(policy, train)

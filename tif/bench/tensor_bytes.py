@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tif.config.schema import Lora
 from tif.models.lora import attach_adapters
@@ -36,12 +37,18 @@ def make_meta_model(
     return model.train()
 
 
+def autocast(is_wanted: bool) -> torch.autocast:
+    """Return what trainer.precision=bf16-mixed runs a forward under, as Lightning sets it up."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=is_wanted, cache_enabled=False)
+
+
 def count_activations(
-    config: "PretrainedConfig", dtype: torch.dtype, lora: Lora | None, tokens: int
+    config: "PretrainedConfig", dtype: torch.dtype, lora: Lora | None, tokens: int, is_mixed: bool
 ) -> tuple[int, int]:
     """Return the bytes that a forward keeps for its backward pass: in a layer, around all layers.
 
-    From a decoder with one layer and one with two layers.
+    From a decoder with one layer and one with two layers, on fake tensors: autocast knows no meta
+    device.
     """
     transformers.AttentionInterface.register("tif_shapes", _flash_attention)
     sizes = []
@@ -50,25 +57,33 @@ def count_activations(
         short.num_hidden_layers = layers
         if getattr(short, "layer_types", None):
             short.layer_types = short.layer_types[:layers]
-        model = make_meta_model(short, dtype, lora)
+        model: Any = make_meta_model(short, dtype, lora).base_model
         model.set_attn_implementation("tif_shapes")
-        with _saved_for_backward(model) as saved:
-            ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
-            model.base_model(input_ids=ids, position_ids=ids, use_cache=False)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            fakes = {}
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+                fake = torch.empty_like(tensor, device="cpu")
+                fakes[name] = fake.requires_grad_(tensor.requires_grad)
+            ids = torch.zeros(1, tokens, dtype=torch.long)
+            inputs = {"input_ids": ids, "position_ids": ids, "use_cache": False}
+            with _saved_for_backward(fakes.values()) as saved, autocast(is_mixed):
+                torch.func.functional_call(model, fakes, kwargs=inputs)
         sizes.append(sum(storage.nbytes() for storage in saved.values()))
     inside_layer = sizes[1] - sizes[0]
     return inside_layer, sizes[0] - inside_layer
 
 
 @contextlib.contextmanager
-def _saved_for_backward(model: torch.nn.Module) -> Iterator[dict[int, torch.UntypedStorage]]:
+def _saved_for_backward(
+    weights: Iterable[torch.Tensor],
+) -> Iterator[dict[int, torch.UntypedStorage]]:
     """Collect the storages of what autograd keeps inside the block, weights excepted."""
-    weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    stored = {weight.untyped_storage()._cdata for weight in weights}
     saved: dict[int, torch.UntypedStorage] = {}
 
     def pack(value: torch.Tensor) -> torch.Tensor:
         storage = value.untyped_storage()
-        if storage._cdata not in weights:
+        if storage._cdata not in stored:
             saved[storage._cdata] = storage
         return value
 

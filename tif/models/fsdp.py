@@ -29,18 +29,40 @@ def shard_model(
     is_first = distributed.is_first_rank()
     weights = model.state_dict() if is_first else {}
     buffers = {name: value.clone() for name, value in model.named_buffers()} if is_first else {}
+    tied = list_tied_weights(model)
     model.to(torch.device("meta"))  # type: ignore[arg-type]
-    model.tie_weights()  # the move separates tied weights
+    tie(model, tied)  # the move separates them
     mixed = (torch.bfloat16, torch.float32) if precision == "bf16-mixed" else (None, None)
     policy = MixedPrecisionPolicy(*mixed)
     blocks = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
     for module in [*blocks, model]:
         fully_shard(module, mesh=mesh, mp_policy=policy)
     model.to_empty(device=device)
-    model.tie_weights()
+    tie(model, tied)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
     set_model_state_dict(model, weights, options=options)
     for name, value in model.named_buffers():  # rotary frequencies are in no state dict
         if is_first:
             value.copy_(buffers[name])
         torch.distributed.broadcast(value, src=0)
+
+
+def list_tied_weights(model: torch.nn.Module) -> list[tuple[str, str]]:
+    """Return (name, name of the weight that it is) of tied weights.
+
+    transformers' `tie_weights` does not find a head with an adapter.
+    """
+    first_names: dict[int, str] = {}
+    tied = []
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        first = first_names.setdefault(id(weight), name)
+        if first != name:
+            tied.append((name, first))
+    return tied
+
+
+def tie(model: torch.nn.Module, tied: list[tuple[str, str]]) -> None:
+    """Make these weights one again, in place."""
+    for name, first in tied:
+        module, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(module), attribute, model.get_parameter(first))

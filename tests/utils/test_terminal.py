@@ -197,3 +197,22 @@ def test_the_list_of_a_sweep(tmp_path, capsys):
     shown = capsys.readouterr()
     assert controls_in(shown.out + shown.err) == set()
     assert r"\x1b[2J" in shown.out + shown.err
+
+
+def test_the_name_of_a_run_at_weights_and_biases(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+    from unittest.mock import MagicMock
+
+    from lightning.pytorch import loggers
+
+    from tif.config.run import Wandb
+    from tif.training.callbacks.loggers import wandb_loggers
+
+    make_logger = MagicMock(return_value=SimpleNamespace(experiment=MagicMock()))
+    monkeypatch.setattr(loggers, "WandbLogger", make_logger)
+    with wandb_loggers(Wandb(enabled=True), tmp_path / NAME, {}):
+        pass
+    name, folder = make_logger.call_args.args
+    assert controls_in(name) == set()
+    assert name.startswith(r"\x1b[2J")
+    assert folder == tmp_path / NAME

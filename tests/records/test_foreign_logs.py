@@ -156,6 +156,14 @@ def test_what_open_unlearning_wrote_survives_our_own_format(tmp_path):
         (lambda c: c.pop("forget_Q_A_PARA_Prob"), "forget_Q_A_PARA_Prob is missing"),
         (lambda c: c.pop("ra_Q_A_ROUGE"), "ra_Q_A_ROUGE is missing"),
         (
+            lambda c: [c.pop(f"retain_Q_A_{kind}") for kind in ("Prob", "ROUGE", "PERT_Prob")],
+            "retain_Q_A_Prob is missing",
+        ),
+        (
+            lambda c: c.update({"eval_log.json": {}}),
+            "has tasks of locuslab/tofu and of open-unlearning",
+        ),
+        (
             lambda c: c.update(wf_Q_A_Prob=0.4),
             "wf_Q_A_Prob/value_by_index: want an object, got 0.4",
         ),

@@ -202,6 +202,23 @@ def test_records_made_by_other_rules_are_refused(refusal, retain_records):
     assert line.endswith("the protocol is 'open-unlearning', the retain model's is 'legacy-tofu'")
 
 
+@pytest.mark.parametrize(
+    ("rules", "problem"),
+    [
+        ({"prompt": "Monday. {prompt}"}, r"prompt is 'Question: {prompt}\nAnswer:', the retain"),
+        ({"version": 1}, "version is 2, the retain model's is 1"),
+        ({"new_rule": 3}, "new_rule is 'not recorded', the retain model's is 3"),
+    ],
+)
+def test_records_of_another_rendered_prompt_or_version_are_refused_before_weights_load(
+    refusal, finished_run, retain_records, rules, problem
+):
+    _edit(retain_records, lambda content: content["protocol"].update(rules))
+    model = f"model.path={finished_run.folder / 'model'}"
+    line = refusal(*SMALL, model, "eval.retain_records=records")
+    assert line.startswith(f"eval.retain_records: records: the protocol's {problem}")
+
+
 def test_records_without_the_forget_set_are_refused(refusal, retain_records):
     _edit(retain_records, lambda content: "sets" in content and content.update(sets=["retain"]))
     line = refusal(*SMALL, "eval.retain_records=records")

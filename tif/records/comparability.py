@@ -99,7 +99,7 @@ def _match(
 
     Partners have the same question and answer; a question may be asked twice.
     """
-    our_prompt, their_prompt = (x.protocol.get("decoded_prompt") for x in (ours, theirs))
+    our_prompt, their_prompt = _get_prompt(ours), _get_prompt(theirs)
     waiting: dict[tuple[str, str], list[_Framed]] = {}
     for record in theirs.sets[name].records:
         framed = _find_question(record, their_prompt, our_prompt)
@@ -114,6 +114,12 @@ def _match(
             only_ours.append(record)
     only_theirs = itertools.chain(*waiting.values())
     return pairs, only_ours, [framed.record for framed in only_theirs]
+
+
+def _get_prompt(evaluation: Evaluation) -> str | None:
+    """Return the prompt that an evaluation's rules record, as logs show it; None = not recorded."""
+    prompt = evaluation.protocol.get("decoded_prompt")
+    return prompt if QUESTION in str(prompt) else None
 
 
 def _find_difference(ours: Evaluation, theirs: Evaluation, name: str) -> str | None:

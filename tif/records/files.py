@@ -86,6 +86,7 @@ def read_evaluation(path: Path | str) -> Evaluation:
         )
     content = load_json(file)
     names = parse(list[str], content.get("sets"), file, "sets")
+    content["data"] = parse(dict[str, str | None], content.get("data", {}), file, "data")
     evaluation: Evaluation = parse(Evaluation, {**content, "sets": {}}, file)
     sets = {name: _read_set(path / f"{name}.json", name, content) for name in names}
     return dataclasses.replace(evaluation, sets=sets)
@@ -112,7 +113,7 @@ def _read_set(path: Path, name: str, aggregates: Mapping[str, Any]) -> RecordSet
         here, there = content.get(field), aggregates.get(field)
         if here != there:
             raise ValueError(f"{path}: {field} is {here!r}, but {AGGREGATES} says {there!r}")
-    data = aggregates.get("data", {}).get(name)
+    data = aggregates["data"].get(name)
     if data not in (None, content.get("data")):
         raise ValueError(
             f"{path}: holds samples {content.get('data')}, but {AGGREGATES} says {data}"

@@ -38,11 +38,10 @@ def convert_log(content: Mapping[str, Any], path: Path) -> Evaluation:
     rules: its form says whose code wrote it. A ValueError names file, task, column and row.
     """
     sets = {}
-    for prefix in PREFIXES:
-        if f"{prefix}_Q_A_Prob" in content or f"{prefix}_Q_A_ROUGE" in content:
-            if TASKS.keys() & content.keys():
-                raise ValueError(f"{path}: has tasks of locuslab/tofu and of open-unlearning")
-            return convert_open_unlearning(content, path)
+    if any(_has_metrics(content, prefix) for prefix in PREFIXES):
+        if TASKS.keys() & content.keys():
+            raise ValueError(f"{path}: has tasks of locuslab/tofu and of open-unlearning")
+        return convert_open_unlearning(content, path)
     for task, columns in content.items():
         if task in TASKS:
             sets[TASKS[task]] = _convert_task(TASKS[task], columns, path, task)
@@ -145,10 +144,16 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
     """
     sets = {}
     for prefix, name in PREFIXES.items():
-        if f"{prefix}_Q_A_Prob" in content or f"{prefix}_Q_A_ROUGE" in content:
+        if _has_metrics(content, prefix):
             sets[name] = _convert_set(f"{prefix}_Q_A_", name, content, path)
     model = path.parent.name if path.stem == "TOFU_EVAL" else path.stem
     return Evaluation(model or path.stem, sets=sets, protocol={"name": "open-unlearning"})
+
+
+def _has_metrics(content: Mapping[str, Any], prefix: str) -> bool:
+    """Return whether one of the metrics is there that a set needs."""
+    kinds = ("Prob", "PARA_Prob", "PERT_Prob", "ROUGE")
+    return any(f"{prefix}_Q_A_{kind}" in content for kind in kinds)
 
 
 def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path) -> RecordSet:

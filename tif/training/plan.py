@@ -246,7 +246,8 @@ def _plan_stages(plan: Plan) -> list[str]:
         for line in stage_problems:
             problems.setdefault(line, f"stages.{name}.{line}")
     if cfg.model.path in plan.stages:
-        plan.family = plan.stages[str(cfg.model.path)].family
+        start = plan.stages[str(cfg.model.path)]
+        plan.family, plan.encoder = start.family, start.encoder
     return list(problems.values())
 
 

@@ -47,6 +47,20 @@ def test_draws_belong_to_their_prompt_whatever_the_way(way):
     assert drawn != continue_prompts(model, PROMPTS, 0, LIMITS)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("family", "way"), [("llama", TOGETHER), ("bamba", TOGETHER), ("mixtral", TOGETHER),
+                                             ("mamba", UNMASKED), ("marian", EACH), ("moshi", ANEW)])  # fmt: skip
+def test_half_precision_neither_hides_a_wrong_cache_nor_looks_like_one(family, way, dtype):
+    assert choose_way(architectures.build(family).to(dtype), PROMPTS) == way
+
+
+def test_a_prompt_without_tokens_begins_after_the_end_token(tokenizer):
+    model, encoder = tiny_models.model("llama", vocab_size=len(tokenizer)), Encoder(tokenizer, "{prompt}")
+    prompts = [[], [5, 6, 7]]
+    expected = generate(model, encoder, [[encoder.eos_id], [5, 6, 7]], [4, 4], 100)
+    assert generate(model, encoder, prompts, [4, 4], 100) == expected
+
+
 def test_a_model_without_a_cache_is_named_and_no_prompts_are_no_answers(monkeypatch, capsys):
     choose_way(architectures.build("openai-gpt"), PROMPTS)
     assert "OpenAIGPTLMHeadModel generates without a cache" in capsys.readouterr().out

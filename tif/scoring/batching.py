@@ -75,7 +75,7 @@ def check_causal(model: torch.nn.Module, ids: Sequence[int]) -> None:
     is_first_half = (torch.arange(2 * length, device=row.device) < length).long()[None]
     with evaluation_mode(model):
         alone = model(input_ids=row[:, :length], use_cache=False).logits[0]
-        rounding = _share_lost(model, alone.dtype)
+        rounding = share_lost(model, alone.dtype)
         alone = alone.float()
         for options in ({}, {"attention_mask": is_first_half}):
             logits = model(input_ids=row, use_cache=False, **options).logits[0, :length].float()
@@ -172,10 +172,10 @@ def _score_alone(model: torch.nn.Module, text: Encoded) -> tuple[torch.Tensor, f
     ids = torch.tensor([text.input_ids], device=device)
     logits = model(input_ids=ids, use_cache=False).logits[0, :-1][text.gw[1:]]
     scores = torch.stack(scores_of_logits(logits, ids[0, text.gw])[:2])
-    return scores, _share_lost(model, logits.dtype)
+    return scores, share_lost(model, logits.dtype)
 
 
-def _share_lost(model: torch.nn.Module, dtype: torch.dtype) -> float:
+def share_lost(model: torch.nn.Module, dtype: torch.dtype) -> float:
     """Return the share of a logit of this dtype that the model's precision may round away."""
     device = next(model.parameters()).device
     dtypes = {dtype, *(weight.dtype for weight in model.parameters())}

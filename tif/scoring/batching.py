@@ -68,7 +68,7 @@ def check_causal(model: torch.nn.Module, ids: Sequence[int]) -> None:
         model: as for `choose_batching`.
         ids: tokens of the longest text that the model will read.
     """
-    length = min(SHORT, len(ids) // 2)
+    length = min(SCORED, len(ids) // 2)
     if not length:
         return
     row = torch.tensor([list(ids[: 2 * length])], device=next(model.parameters()).device)

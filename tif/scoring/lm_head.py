@@ -118,7 +118,10 @@ def split_model(model: Any) -> SplitModel | None:
     The split is tried on four tokens against the model's own `forward`.
     """
     try:
-        split = SplitModel(model.get_decoder(), _logits_function(model))
+        decoder = model.get_decoder()
+        if decoder is model:  # Llama 4, transformers 5.24
+            decoder = model.model
+        split = SplitModel(decoder, _logits_function(model))
         ids = torch.arange(4, device=model.device)[None]
         with evaluation_mode(model):
             expected = model(input_ids=ids, use_cache=False).logits

@@ -204,6 +204,18 @@ def test_an_aggregate_that_is_nan_is_refused_before_anything_is_written(tmp_path
         ),
         ("retain", lambda c: c.pop("records"), "retain.json: records: want an object, got None"),
         (
+            "retain",
+            lambda c: c.update(data="fedcba9876543210"),
+            "retain.json: data is 'fedcba9876543210', but aggregates.json says '0123456789abcdef'",
+        ),
+        (
+            "retain",
+            lambda c: c["records"].pop("a/0"),
+            "retain.json: questions is 1, but aggregates.json says 2",
+        ),
+        ("retain", lambda c: c.update(set="forget"), "retain.json: set is 'forget', but aggreg"),
+        ("aggregates", lambda c: c.update(data=[]), "aggregates.json: data: want an object, got"),
+        (
             "forget",
             lambda c: c.update(epoch=2),
             "forget.json: epoch is 2, but aggregates.json says 3",
@@ -401,11 +413,11 @@ def test_a_record_that_stands_twice_in_our_own_file_is_refused(tmp_path):
 def test_a_set_of_another_split_is_refused(tmp_path):
     # the same model, epoch and rules: only the fingerprint of the samples tells the two apart
     records.write_evaluation(tmp_path / "a", EVALUATION, AGGREGATES)
-    other = RecordSet("retain", (BARE,), "fedcba9876543210")
+    other = dataclasses.replace(EVALUATION.sets["retain"], data="fedcba9876543210")
     sets = EVALUATION.sets | {"retain": other}
     records.write_evaluation(tmp_path / "b", dataclasses.replace(EVALUATION, sets=sets), {})
     (tmp_path / "b" / "retain.json").rename(tmp_path / "a" / "retain.json")
-    with pytest.raises(ValueError, match="retain.json: holds samples fedcba9876543210, but agg"):
+    with pytest.raises(ValueError, match="retain.json: data is 'fedcba9876543210', but aggregate"):
         records.read_evaluation(tmp_path / "a")
 
 

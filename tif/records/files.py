@@ -21,6 +21,8 @@ from tif.utils.terminal import console
 
 AGGREGATES = "aggregates.json"
 HEAD = ("model", "family", "epoch", "protocol")  # fields of an Evaluation that every file repeats
+# What aggregates.json repeats of each set.
+PER_SET: dict[str, Any] = {"data": dict[str, str | None], "questions": dict[str, int]}
 TOP_CHARACTERS = {"0": False, "1": True}  # TokenStats.top in a file: a character per token
 
 
@@ -47,9 +49,11 @@ def write_evaluation(
         start = _to_json(head | {"set": name, "data": records.data}).removesuffix("\n}")
         text = f'{start},\n "records": {_records_to_json(records.records)}\n}}'
         write_text(folder / f"{name}.json", text)
-    data = {name: records.data for name, records in evaluation.sets.items()}
-    aggregates = head | {"sets": list(data), "data": data, "metrics": dict(metrics)}
-    write_text(folder / AGGREGATES, _to_json(aggregates))
+    sets = evaluation.sets
+    aggregates = head | {"sets": list(sets)}
+    aggregates["data"] = {name: records.data for name, records in sets.items()}
+    aggregates["questions"] = {name: len(records.records) for name, records in sets.items()}
+    write_text(folder / AGGREGATES, _to_json(aggregates | {"metrics": dict(metrics)}))
 
 
 def _to_json(content: Any, indent: int | None = 1) -> str:
@@ -86,7 +90,8 @@ def read_evaluation(path: Path | str) -> Evaluation:
         )
     content = load_json(file)
     names = parse(list[str], content.get("sets"), file, "sets")
-    content["data"] = parse(dict[str, str | None], content.get("data", {}), file, "data")
+    for field, kind in PER_SET.items():
+        content[field] = parse(kind, content.get(field, {}), file, field)
     evaluation: Evaluation = parse(Evaluation, {**content, "sets": {}}, file)
     sets = {name: _read_set(path / f"{name}.json", name, content) for name in names}
     return dataclasses.replace(evaluation, sets=sets)
@@ -109,17 +114,16 @@ def _read_set(path: Path, name: str, aggregates: Mapping[str, Any]) -> RecordSet
     if not path.is_file():
         raise ValueError(f"{path}: missing, though {AGGREGATES} lists the set {name!r}")
     content = load_json(path)
-    for field in HEAD:
-        here, there = content.get(field), aggregates.get(field)
-        if here != there:
-            raise ValueError(f"{path}: {field} is {here!r}, but {AGGREGATES} says {there!r}")
-    data = aggregates["data"].get(name)
-    if data not in (None, content.get("data")):
-        raise ValueError(
-            f"{path}: holds samples {content.get('data')}, but {AGGREGATES} says {data}"
-        )
     records = []
     fields_by_id = parse(dict[str, dict[str, Any]], content.get("records"), path, "records")
+    content["questions"] = len(fields_by_id)
+    expected = {field: aggregates.get(field) for field in HEAD} | {"set": name}
+    for field in PER_SET:
+        expected[field] = aggregates[field].get(name, content.get(field))
+    for field, there in expected.items():
+        here = content.get(field)
+        if here != there:
+            raise ValueError(f"{path}: {field} is {here!r}, but {AGGREGATES} says {there!r}")
     for record_id, fields in fields_by_id.items():
         stats = fields.get("stats")
         if isinstance(stats, dict) and isinstance(stats.get("top"), str):

@@ -72,6 +72,18 @@ def test_every_family_does_what_the_table_says(family):
     assert seen == read_table()[family]
 
 
+@pytest.mark.parametrize(
+    "family", [f if f == "opt" else pytest.param(f, marks=pytest.mark.slow) for f in architectures.FAMILIES]
+)
+def test_with_the_rows_of_a_gpu_nothing_is_wrong_either(family, monkeypatch):
+    monkeypatch.setenv("TIF_ROWS", "cuda")
+    expected = read_table()[family]
+    if family in architecture_cells.PADDED_ON_A_GPU:
+        expected["packed"] = "refused"
+    for column in ("packed", "chunks", "evaluation"):
+        assert look_at(family, column) == expected[column], column
+
+
 def test_the_table_has_every_family_and_column_and_nothing_wrong():
     table = read_table()
     assert sorted(table) == architectures.FAMILIES
@@ -84,6 +96,7 @@ def test_the_table_has_every_family_and_column_and_nothing_wrong():
 def test_every_family_of_transformers_is_built_or_says_why_not():
     page = PAGE.read_text(encoding="utf-8")
     assert ", ".join(architecture_cells.GENERATE_DIFFERS) in " ".join(page.split())
+    assert "; ".join(architecture_cells.PADDED_ON_A_GPU) in " ".join(page.split())
     for family, reason in architectures.NOT_BUILT.items():
         assert f"| {family} | {reason} |" in page
 

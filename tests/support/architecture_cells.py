@@ -36,6 +36,12 @@ GENERATE_DIFFERS = (
     "bart", "blenderbot", "blenderbot-small", "blt", "data2vec-text", "marian", "mbart", "moshi", "pegasus", "plbart",
     "prophetnet", "recurrent_gemma", "roberta", "roberta-prelayernorm", "xlm", "xlm-roberta-xl", "xlstm",
 )  # fmt: skip
+# Their masks take no account of position_ids: packed on a CPU, whose attention runs sample by sample,
+# and padded in the rows of a GPU.
+PADDED_ON_A_GPU = (
+    "afmoe", "bert", "bert-generation", "biogpt", "electra", "ernie", "granitemoehybrid, attention only", "opt",
+    "opt, norm after the block", "roc_bert",
+)  # fmt: skip
 SEEN_IN_GENERATION = dict(zip(WAYS, ("right", "right", "right, one by one", "right, no cache"), strict=True))
 
 

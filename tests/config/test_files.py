@@ -15,6 +15,7 @@ from tif.identifiers import span_file
 from tif.identifiers.listed_words import read_entries
 from tif.records import files as records
 from tif.sweep import command as sweep
+from tif.training.plan import plan_run
 from tif.utils.files import read_bytes
 
 KINDS = ("pipe", "zero", "kmsg", "folder")
@@ -134,3 +135,32 @@ def test_anchors_of_ones_own_stay(tmp_path):
     path.write_text("data: &d {batch_size: 3}\nstages: {other: {data: {<<: *d}}}\n")
     cfg = config.load(["quickstart.yaml", str(path)])
     assert config.stage(cfg, "other").data.batch_size == cfg.data.batch_size == 3
+
+
+PATH_KEYS = {
+    "data.path": ["data.benchmark=text", "identifier.kind=all"],
+    "identifier.path": ["identifier.kind=precomputed"],
+    "eval.retain_records": [],
+    "model.path": [],
+    "run.resume": [],
+    "identifier.causal_lm.model": ["identifier.kind=causal_lm"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", PATH_KEYS)
+def test_paths_that_are_none_are_refused_in_planning(place, tmp_path, key):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("config.json", "aggregates.json", "forget.jsonl", "x.txt"):
+        os.mkfifo(folder / name)
+    (tmp_path / "loop").symlink_to("loop")
+    paths = ("/dev/zero", "/dev/null/x", place("pipe", "p.jsonl"), place("kmsg", "k.jsonl"), folder, "./loop",
+             tmp_path / "loop", "~nobody-here/x", "/proc/self")  # fmt: skip
+    for path in paths:
+        words = [*SMALL, f"run.folder={tmp_path / 'runs'}", *PATH_KEYS[key], f"{key}={path}"]
+        cfg = config.load(["quickstart.yaml", *words])
+        with pytest.raises(ConfigError) as caught:
+            plan_run(cfg)
+        assert one_line(caught).startswith(key)
+    assert not (tmp_path / "runs").exists()

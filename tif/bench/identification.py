@@ -1,5 +1,6 @@
 """what=identify: speed and memory of the identifiers that read a document with a model."""
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -86,7 +87,7 @@ def read_document(settings: BenchSettings) -> str:
     words, wanted, seed = [], settings.words, 0
     if settings.text:
         try:
-            words = read_bytes(Path(settings.text).expanduser()).decode("utf-8").split()
+            words = read_bytes(Path(os.path.expanduser(settings.text))).decode("utf-8").split()
         except (OSError, ValueError) as error:
             problem = f"{settings.text} is no UTF-8 text ({one_line(error)})"
             raise ConfigError(f"text: {problem}") from None

@@ -1,6 +1,7 @@
 """The keys of `python -m tif.bench`."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 from tif.config.schema import Data, Identifier, Model, key
@@ -38,7 +39,7 @@ class BenchSettings:
     def find_problems(self) -> list[str]:
         """Return problems between keys, one line each."""
         problems, sizes = [], self.batch_sizes
-        if self.text and not Path(self.text).expanduser().is_file():
+        if self.text and not Path(os.path.expanduser(self.text)).is_file():
             problems.append(f"text: no file {self.text}")
         if not sizes or min(sizes) < 1 or max(sizes) > self.samples:
             problems.append(f"batch_sizes: want sizes of 1 to samples={self.samples}, got {sizes}")

@@ -13,7 +13,7 @@ def check_writable(key: str, folder: Path | str) -> None:
         ConfigError: If not; names the key.
     """
     path = Path(folder).absolute()
-    while not path.exists():
+    while not os.path.lexists(path):
         path = path.parent
     if not path.is_dir():
         raise ConfigError(f"{key}: {path} is a file; want a folder")

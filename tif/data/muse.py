@@ -7,6 +7,7 @@ arXiv 2407.06460.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def _read_samples(
 
 
 def _read_rows(path: str, subset: str, split: str) -> list[Any] | None:
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if folder.is_dir():
         for suffix in (".json", ".txt"):
             file = folder / subset / f"{split}{suffix}"

@@ -3,6 +3,7 @@
 They are evaluated with MUSE's metrics. Called by `benchmarks`.
 """
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def read_texts(path: str, split_text: str = "document") -> Benchmark:
         ValueError: For a missing or empty file, two files of one set, a row of another form, or
             marks that do not fit the text.
     """
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     retain: tuple[Sample, ...] = ()
     holdout: tuple[Sample, ...] = ()
     if place.is_file():

@@ -3,6 +3,7 @@
 Called by `benchmarks`. Source: Maini et al., "TOFU", arXiv 2401.06121.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _read_samples(
 
 
 def _read_rows(path: str, name: str) -> list[Any]:
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     file = folder / f"{name}.json"
     if file.is_file():
         return read_rows(file, json_lines=True)

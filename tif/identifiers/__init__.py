@@ -6,6 +6,7 @@ Modules that load models are imported only when their kind is asked for.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def identify(
 def _generative(identifier: Identifier, samples: Sequence[Sample], template: str) -> Identified:
     from tif.identifiers.generative.identify import identify_by_llm
 
-    cache = Path(identifier.generative.cache).expanduser()
+    cache = Path(os.path.expanduser(identifier.generative.cache))
     return identify_by_llm(identifier.generative, samples, cache)
 
 

@@ -5,6 +5,7 @@ known before.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def read_entries(identifier: Identifier) -> list[str]:
     entries = list(identifier.words)
     if identifier.path:
         try:
-            content = read_bytes(Path(identifier.path).expanduser()).decode("utf-8")
+            content = read_bytes(Path(os.path.expanduser(identifier.path))).decode("utf-8")
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"identifier.path: cannot read {identifier.path} ({one_line(error)}); want a UTF-8 "

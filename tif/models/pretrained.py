@@ -67,7 +67,7 @@ def find_location(source: Source, kind: str = "model") -> Path | str:
                 raise ConfigError(f"{source.key}: {source.path}: {problem}")
         return folder
     can_be_hub_name = re.fullmatch(HUB_NAME, source.path) and len(source.path) < LONGEST_HUB_NAME
-    if os.path.exists(folder) or not can_be_hub_name:
+    if os.path.lexists(folder) or not can_be_hub_name:
         wanted = f"want a Hugging Face folder or hub name of a {kind}"
         raise ConfigError(f"{source.key}: no folder {source.path}; {wanted}")
     return source.path

@@ -6,6 +6,7 @@ before the first) and `tif identify`.
 
 import dataclasses
 import glob
+import os
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def _check_folder(cfg: Config) -> None:
     run_folders.check_run_folder(settings, config_text(cfg))
     if settings.resume in run_folders.NO_PATH:
         return
-    checkpoint = Path(settings.resume).expanduser()
+    checkpoint = Path(os.path.expanduser(settings.resume))
     run_folders.check_checkpoint(checkpoint)
     folder = checkpoint.parent.parent
     theirs = _keys_of_result(config.read(Config, [str(folder / run_folders.CONFIG)]))

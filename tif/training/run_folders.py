@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def claim_run_folder(settings: Run, run: RunIdentity) -> Iterator[tuple[Path, Pa
     makes it; otherwise a name in use gets -2, -3, ... `run.resume=<path>` is that checkpoint's run.
     """
     if settings.resume not in NO_PATH:
-        checkpoint = Path(settings.resume).expanduser()
+        checkpoint = Path(os.path.expanduser(settings.resume))
         folder = checkpoint.parent.parent
         lock = _try_lock(folder)
         if lock is None:

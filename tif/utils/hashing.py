@@ -5,6 +5,7 @@ Called where a cache must notice that its inputs changed (spans, records, refere
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def hash_json(value: Any) -> str:
 
 def list_model_files(path: str | None) -> list[tuple[str, int, int]]:
     """Return name, size and change time of a local model's files; nothing for a hub name."""
-    folder = Path(path or "").expanduser()
+    folder = Path(os.path.expanduser(path or ""))
     if not path or not folder.is_dir():
         return []
     files = []

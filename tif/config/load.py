@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,7 +22,7 @@ from tif.config.schema import Config
 from tif.utils.files import read_bytes
 
 ALIASES = {"loss/graddiff.yaml": "loss/ga_gdr.yaml", "loss/kl.yaml": "loss/ga_klr.yaml"}
-LONGEST_FILE = 250_000  # characters, or values behind aliases; YAML is slow to read
+LONGEST_FILE = 250_000  # characters; YAML is slow to read, and OmegaConf bounds aliases
 UNKNOWN = object()  # the schema below an unknown key
 
 
@@ -180,30 +179,12 @@ def read_yaml(path: Path) -> DictConfig:
         text = read_bytes(path).decode("utf-8-sig")
         if len(text) > LONGEST_FILE:
             raise ValueError(f"has {len(text):,} characters, want at most {LONGEST_FILE:,}")
-        _check_aliases(yaml.safe_load(text), {})
         keys = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except Exception as error:  # YAML's own errors, a folder, bytes that are no UTF-8
         raise ConfigError(f"{path}: not readable as YAML ({one_line(error)})") from None
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: want a mapping of keys, got a {type(keys).__name__}")
     return OmegaConf.create(_with_key_on(keys))
-
-
-def _check_aliases(value: Any, counts: dict[int, int]) -> int:
-    """Return the values in a value of YAML; a few lines of aliases can stand for billions.
-
-    Raises:
-        ValueError: If there are more than can be read; or an alias stands inside of itself.
-    """
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in counts:
-        counts[id(value)] = LONGEST_FILE + 1  # while it is counted
-        inner = value.values() if isinstance(value, dict) else value
-        counts[id(value)] = 1 + sum(_check_aliases(item, counts) for item in inner)
-    if counts[id(value)] > LONGEST_FILE:
-        raise ValueError(f"its aliases stand for more than {LONGEST_FILE:,} values")
-    return counts[id(value)]
 
 
 def _with_key_on(keys: dict) -> dict:

@@ -53,7 +53,7 @@ def test_they_are_loaded_on_their_device_and_stay_there(plain, kind, monkeypatch
     settings = Model(path=str(plain), quantize=kind, lora=Lora(rank=4))
     device = trainer.strategy.root_device
     policy = models.load_policy(settings, None, 0, device=device)
-    assert devices == [{"": device}]
+    assert devices[-1] == {"": device}  # before it, shapes are read on the meta device
     expected = score_tokens(policy.eval(), BATCH).logit
     place_model(policy, trainer)
     assert torch.equal(score_tokens(policy, BATCH).logit, expected)

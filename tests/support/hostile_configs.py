@@ -32,9 +32,9 @@ def words(generator: random.Random) -> list[str]:
 
 
 def yaml_texts() -> list[bytes]:
-    """Return the contents of hostile files and of tif's own configs."""
-    own = [path.read_bytes() for path in sorted(config.own_configs().rglob("*.yaml"))]
-    return hostile_yaml() + own
+    """Return the contents of hostile files and of tif's own configs, whole runs first."""
+    paths = sorted(config.own_configs().rglob("*.yaml"), key=lambda path: (len(path.parts), path))
+    return hostile_yaml() + [path.read_bytes() for path in paths]
 
 
 def hostile_yaml() -> list[bytes]:

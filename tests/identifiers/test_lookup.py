@@ -1,8 +1,11 @@
+import random
+import re
+import time
 import unicodedata
 
 import pytest
 
-from tif.data.samples import Span
+from tif.data.samples import Span, merge_spans
 from tif.identifiers.lookup import find_strings, normalize
 
 
@@ -92,3 +95,38 @@ def test_a_long_text_is_folded_in_linear_time():
     text = "Łucja Mbekani’s o\ufb03ce " * 10_000
     spans, _ = find_strings(["Mbekani"], text)
     assert len(spans) == 10_000
+
+
+def plain_places(string, text):
+    """Return the places of a string without blanks at its edges, character by character."""
+
+    def is_border(place):
+        around = text[place - 1 : place + 1] if place else ""
+        return len(around) < 2 or not all(c.isascii() and (c.isalnum() or c == "_") for c in around)
+
+    starts = [i for i in range(len(text)) if text.startswith(string, i)]
+    ends = [(i, i + len(string)) for i in starts]
+    return merge_spans(Span(i, end) for i, end in ends if is_border(i) and is_border(end))
+
+
+def test_all_places_of_strings_that_repeat_themselves_are_those_of_a_plain_loop():
+    rng, places = random.Random(0), 0
+    for _ in range(3000):
+        text = "".join(rng.choice("aab -京") for _ in range(rng.randrange(1, 40)))
+        text = re.sub(" +", " ", text)
+        start, end = sorted(rng.randrange(len(text) + 1) for _ in range(2))
+        string = text[start:end].strip()
+        if string:
+            spans = plain_places(string, text)
+            assert find_strings([string], text)[0] == spans, (string, text)
+            places += len(spans)
+    assert places > 1000
+
+
+@pytest.mark.parametrize("unit", ["a ", "a", "京", "e\u0301", "a-", "ab "])
+def test_strings_and_texts_that_repeat_themselves_take_no_time(unit):
+    text = unit * (4000 // len(unit))
+    strings = [(unit * n).strip() for n in range(1, 350 // len(unit))]
+    begin = time.monotonic()
+    find_strings(strings, text)
+    assert time.monotonic() - begin < 2

@@ -43,20 +43,15 @@ def find_strings(strings: Iterable[str], text: str) -> tuple[tuple[Span, ...], t
     Returns:
         Merged spans in the code points of `text`, and the missing strings, each once, as given.
     """
-    normalized = normalize(text)
+    borders = _find_borders(text)
     spans: list[Span] = []
     missing: list[str] = []
     for string in dict.fromkeys(strings):
-        places = list(_find_places(normalize(string).text.strip(), normalized, text))
+        places = list(_find_places(normalize(string).text.strip(), borders))
         spans += places
         if not places:
             missing.append(string)
     return merge_spans(spans), tuple(missing)
-
-
-def is_inside_word(text: str, position: int) -> bool:
-    """Tell whether the characters before and after `position` belong to one word."""
-    return _INSIDE_WORD.match(text, position) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +68,40 @@ class NormalizedText:
     starts: list[int]
     spans: list[Span]
 
-    def original_span(self, start: int, end: int) -> Span | None:
-        """Return the original's characters behind text[start:end]; None inside a grapheme."""
-        first = bisect.bisect_left(self.starts, start)
-        last = bisect.bisect_left(self.starts, end)
-        last_end = self.starts[last] if last < len(self.starts) else len(self.text)
-        if first == last or self.starts[first] != start or last_end != end:
-            return None
-        return Span(self.spans[first].start, self.spans[last - 1].end)
+
+@dataclasses.dataclass(frozen=True)
+class _Borders:
+    """Where a place may begin and end in a comparable text: between graphemes, not inside a word.
+
+    Attributes:
+        text: the comparable text.
+        begins, ends: offsets into it, and the offsets into the original.
+        sorted_begins: those of `begins`, ascending.
+    """
+
+    text: str
+    begins: dict[int, int]
+    ends: dict[int, int]
+    sorted_begins: list[int]
+
+    def allow(self, start: int, end: int) -> bool:
+        """Tell whether text[start:end] begins and ends at borders."""
+        return start in self.begins and end in self.ends
+
+
+@functools.lru_cache(maxsize=16)
+def _find_borders(text: str) -> _Borders:
+    normalized = normalize(text)
+    inside_words = {match.start() for match in _INSIDE_WORD.finditer(text)}
+    begins: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    next_starts = [*normalized.starts[1:], len(normalized.text)]
+    for start, end, span in zip(normalized.starts, next_starts, normalized.spans, strict=True):
+        if span.start not in inside_words:
+            begins[start] = span.start
+        if span.end not in inside_words:
+            ends[end] = span.end
+    return _Borders(normalized.text, begins, ends, sorted(begins))
 
 
 @functools.lru_cache(maxsize=16)  # the votes on one answer follow each other
@@ -106,14 +127,39 @@ def normalize(text: str) -> NormalizedText:
     return NormalizedText("".join(parts), starts, spans)
 
 
-def _find_places(string: str, normalized: NormalizedText, text: str) -> Iterator[Span]:
-    """Yield each place of the comparable `string`, also where places overlap."""
-    start = normalized.text.find(string) if string else -1
+def _find_places(string: str, borders: _Borders) -> Iterator[Span]:
+    """Yield each place of the comparable `string`; places that overlap are one.
+
+    Steps are as long as the string where places overlap: a string that repeats itself in a text
+    that does so too would take a step for each character.
+    """
+    text, length = borders.text, len(string)
+    start = text.find(string) if string else -1
     while start >= 0:
-        span = normalized.original_span(start, start + len(string))
-        if span and not is_inside_word(text, span.start) and not is_inside_word(text, span.end):
-            yield span
-        start = normalized.text.find(string, start + 1)
+        next_start = start + 1
+        if borders.allow(start, start + length):
+            last = start
+            while (later := _find_last_overlap(string, borders, last)) > last:
+                last = later
+            yield Span(borders.begins[start], borders.ends[last + length])
+            next_start = last + 1
+        index = bisect.bisect_left(borders.sorted_begins, next_start)
+        if index == len(borders.sorted_begins):
+            return
+        start = text.find(string, borders.sorted_begins[index])
+
+
+def _find_last_overlap(string: str, borders: _Borders, start: int) -> int:
+    """Return the last place that begins inside the place at `start`; `start` where none does."""
+    length = len(string)
+    last = start + length
+    while last > start + 1:
+        last = borders.text.rfind(string, start + 1, last - 1 + length)
+        if last < 0:
+            return start
+        if borders.allow(last, last + length):
+            return last
+    return start
 
 
 def _normalize_grapheme(grapheme: str) -> str:

@@ -1,17 +1,28 @@
 """A run that dies between its steps goes on; one of another configuration leaves it alone."""
 
 import pathlib
+import shutil
+import signal
 
 import pytest
 
-from tests.support.interrupted_runs import Killed, dies_at
+from tests.support import killed_processes
+from tests.support.interrupted_runs import (
+    Killed,
+    assert_same_outcome,
+    dies_at,
+    run_words,
+    undisturbed_run,
+)
 from tests.support.run_folders import claimed
-from tests.support.small_run import SMALL, files, rows
+from tests.support.small_run import SMALL, files, finished, rows
 from tif import fit
 from tif.config import load as config
 from tif.models import export
 from tif.training import run as training
 from tif.training.callbacks.evaluation import PolicyEvaluation
+
+AIMED = ["run.checkpoint_every_n_steps=1", "run.keep_checkpoints=1", "eval.forget_quality=true"]
 
 
 @pytest.mark.slow
@@ -50,6 +61,72 @@ def test_a_killed_run_goes_on_and_ends_with_the_rows_of_one_that_was_not(
     }
     assert set(files(folder)) >= set(files(finished_run.folder))
     assert not folder.with_name(f"{folder.name}-2").exists()
+
+
+# Every file that a run writes, and its stages, in the order in which they are written first.
+STAGE_MOMENTS = (
+    ("open", "target.*.config.yaml."), ("os.rename", "target.*/env.json"), ("half a row", 2),
+    ("open", "target.*.epoch=2-step=.*unfinished"), ("os.rename", "target.*/epoch=3-step="),
+    ("os.rename", "target.*model.partial"), ("os.rename", "target.*/summary.json"),
+    ("os.rename", "retain-.*/summary.json"), ("os.rename", "retain-.*eval.*forget.json"),
+    ("os.rename", "retain-.*/aggregates.json"),
+)  # fmt: skip
+MOMENTS = (
+    ("os.rename", "x/config.yaml"), ("open", "x/.env.json."), ("os.rename", "x/retain.json"),
+    ("os.rename", "references/"), ("open", "x/eval/0/.forget.json"), ("os.rename", "x/eval/0/aggregates.json"),
+    ("open", "x/metrics.jsonl"), ("half a row", 3), ("open", "x/checkpoints/.epoch=0-step=3.ckpt.unfinished"),
+    ("os.rename", "x/checkpoints/epoch=1-step=4.ckpt"), ("os.remove", "x/checkpoints/epoch="),
+    ("os.rename", "x/eval/1/world_facts.json"), ("half a row", 2), ("open", "x/checkpoints/.epoch=2-step=8"),
+    ("open", "x/eval/2/.retain.json"), ("open", "x/model.partial/config.json"), ("open", "x/model.partial/README.md"),
+    ("os.rename", "x/model.partial"), ("open", "x/losses.png"), ("open", "x/.summary.json."),
+    ("os.rename", "x/summary.json"),
+)  # fmt: skip
+
+
+def names_of(folder):
+    """Return the names of all files, but for locks."""
+    return {str(path) for path in files(folder) if path.suffix != ".lock" and path.name != ".lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moments", [STAGE_MOMENTS, MOMENTS], ids=["stages", "run"])
+def test_kills_at_every_file_that_is_written_change_nothing_and_leave_nothing(
+    tmp_path, tmp_path_factory, moments
+):
+    quiet, where = undisturbed_run(tmp_path_factory, "quiet-aimed", *AIMED), killed_processes.context()
+    if moments is MOMENTS:
+        shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
+    words = run_words(tmp_path, "x", *AIMED)
+    for moment in moments:
+        code, _ = killed_processes.fit(where, words, at=moment)
+        assert code == -signal.SIGKILL, f"{moment} did not come"
+    assert killed_processes.fit(where, words)[0] == 0
+    assert_same_outcome(tmp_path / "x", quiet)
+    assert names_of(tmp_path / "x") == names_of(quiet)
+    stages = {path.name: names_of(path) for path in (tmp_path / "stages").iterdir() if path.is_dir()}
+    for name, names in stages.items():
+        assert names == names_of(quiet.parent / "stages" / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"references", "stages", "x"}
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_is_killed_end_with_the_same_bits(tmp_path, tmp_path_factory):
+    where, moments = killed_processes.context(), (
+        {0: ("open", "x/eval/0/.retain.json")}, {1: ("os.mkdir", "x/")}, {0: ("half a row", 3)},
+        {0: ("os.rename", "x/checkpoints/epoch=1-step=4.ckpt")}, {0: ("os.rename", "x/eval/1/aggregates.json")},
+        {0: ("open", "x/model.partial/README.md")}, {0: ("os.rename", "x/summary.json")},
+    )  # fmt: skip
+    for name in ("x", "quiet"):
+        shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / name / "stages")
+    more = [*AIMED, "trainer.strategy=ddp"]
+    assert killed_processes.fit_together(where, run_words(tmp_path / "quiet", "x", *more), 2) == [0, 0]
+    words = run_words(tmp_path / "x", "x", *more)
+    for at in moments:
+        codes = killed_processes.fit_together(where, words, 2, at=at)
+        assert -signal.SIGKILL in codes, f"{at} did not come"
+    assert killed_processes.fit_together(where, words, 2) == [0, 0]
+    assert_same_outcome(tmp_path / "x" / "x", tmp_path / "quiet" / "x")
+    assert names_of(tmp_path / "x") == names_of(tmp_path / "quiet")
 
 
 @pytest.mark.slow

@@ -88,7 +88,8 @@ def is_usable(folder: Path, settings: Run, config_text: str) -> bool:
     """Return whether a run may start in a folder or go on there."""
     if not folder.is_dir():
         return not folder.exists()
-    if {path.name for path in folder.iterdir()} <= {LOCK}:
+    names = {path.name for path in folder.iterdir()} - {LOCK}
+    if all(name.startswith(f".{CONFIG}.") for name in names):  # killed before it had a config.yaml
         return True
     can_go_on = settings.resume == "auto" and not is_finished(folder)
     return can_go_on and has_config(folder, config_text)

@@ -4,6 +4,7 @@ Called by every command at the bottom of its file and where it catches errors.
 """
 
 import argparse
+import errno
 import json
 import os
 import select
@@ -16,6 +17,10 @@ import yaml
 
 from tif.utils import distributed, interrupts
 from tif.utils.files import find_os_error
+
+
+# What stands where a file or folder of another kind is wanted.
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP)
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:
@@ -97,5 +102,7 @@ def report_os_error(error: Exception, next_step: str) -> int:
     os_error = find_os_error(error)
     if os_error is None:
         raise error
+    if os_error.errno in IN_THE_WAY:
+        next_step = "delete it, then give the same command again"
     print_error(f"{os_error.filename or 'disk'}: {os_error.strerror}; {next_step}")
     return 1

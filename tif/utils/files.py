@@ -176,7 +176,7 @@ def os_errors_naming(path: Path | str) -> Iterator[None]:
         os_error = find_os_error(error)
         if os_error is None:
             raise
-        file_name = os_error.filename or str(path)
+        file_name = os_error.filename2 or os_error.filename or str(path)
         raise OSError(os_error.errno, os_error.strerror, file_name) from error
 
 

@@ -25,7 +25,8 @@ def read_rows(path: Path) -> list[Row]:
     """
     rows, damage = read_intact_rows(path)
     if damage:
-        raise DamagedFile(f"{damage}; delete the line, or the run folder to make the run again")
+        next_step = "delete what is damaged, or the run folder to make the run again"
+        raise DamagedFile(f"{damage}; {next_step}")
     return rows
 
 

@@ -18,7 +18,6 @@ import yaml
 from tif.utils import distributed, interrupts
 from tif.utils.files import find_os_error
 
-
 # What stands where a file or folder of another kind is wanted.
 IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP)
 

@@ -73,7 +73,10 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], str | None]:
     was killed.
     """
     rows: list[dict[str, Any]] = []
-    lines = read_bytes(path).split(b"\n")[:-1] if os.path.lexists(path) else []
+    try:
+        lines = read_bytes(path).split(b"\n")[:-1] if os.path.lexists(path) else []
+    except (DamagedFile, FileNotFoundError) as error:  # not found: a link to nowhere
+        return rows, str(error)
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line.decode("utf-8"))

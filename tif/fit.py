@@ -15,9 +15,9 @@ the loss in files before it nothing is left. tif's own configs are found from an
 With several devices (trainer.devices=4) each has a process, started by torchrun, or by srun or
 torchrun of your own.
 
-Exit code: 0 done, 1 the loss was not finite or a file could not be written, 2 wrong input (one line
-a problem, before weights load), 128 + N stopped by signal N (SIGTERM, SIGUSR1) with a checkpoint
-written: the same command continues.
+Exit code: 0 done, 1 the loss was not finite or a file could not be read or written, 2 wrong input
+(one line a problem, before weights load), 128 + N stopped by signal N (Ctrl-C, SIGTERM, SIGUSR1)
+with a checkpoint written: the same command continues. A second Ctrl-C stops at once.
 """
 
 from collections.abc import Sequence

@@ -21,7 +21,8 @@ _WORDS = (
     "loss.pl_weight=0.01 loss.retain_weight=0.5 optimizer.lr=1e-3 optimizer.warmup_epochs=1 "
     "optimizer.decay=linear trainer.max_epochs=2 stages.target.optimizer.lr=1e-2 "
     "stages.retain.optimizer.lr=1e-2 stages.target.trainer.max_epochs=4 "
-    "stages.retain.trainer.max_epochs=4 eval.max_new_tokens=8 eval.max_samples.retain=6 "
+    "stages.retain.trainer.max_epochs=4 stages.target.data.batch_size=4 "
+    "stages.retain.data.batch_size=4 eval.max_new_tokens=8 eval.max_samples.retain=6 "
     "eval.max_samples.real_authors=3 eval.max_samples.world_facts=3 run.keep_checkpoints=1 "
 )
 SMALL = _WORDS.split()

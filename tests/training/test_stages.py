@@ -39,11 +39,18 @@ def test_a_stage_is_made_again_only_where_its_weights_would_differ(finished_run)
         "run.name=x",
         "optimizer.lr=0.1",
         "model.reference=frozen",
+        "trainer.precision=bf16-mixed",
+        "trainer.max_epochs=3",
+        "data.batch_size=3",
+        "data.batching=padded",
+        "model.lora.alpha=3",
+        "optimizer.decay=constant",
+        "stages.target.model.lora.alpha=3",  # its rank is 0
     ):
-        # optimizer.lr: the quickstart's stages have their own
+        # how the run trains is not how its stages train
         assert stage_folders(same) == base
     for other in (
-        "run.seed=1", "data.fictitious.seed=1", "data.batch_size=3", "data.max_tokens=64",
+        "run.seed=1", "data.fictitious.seed=1", "data.max_tokens=64",
         "model.init.hidden_size=16",
     ):  # fmt: skip
         changed = stage_folders(other)
@@ -51,6 +58,42 @@ def test_a_stage_is_made_again_only_where_its_weights_would_differ(finished_run)
     changed = stage_folders("stages.target.optimizer.lr=0.1")
     assert changed["target"] != base["target"]
     assert changed["retain"] == base["retain"]
+
+
+def test_a_stage_inherits_data_and_devices_and_not_how_the_run_trains():
+    words = ["optimizer.lr=7", "trainer.precision=bf16-true", "trainer.devices=3", "data.batch_size=5",
+             "data.max_tokens_per_batch=99", "model.dtype=bfloat16", "data.template=Q {prompt}"]  # fmt: skip
+    target = config.stage(config.load(["quickstart.yaml", *words]), "target")
+    assert (target.optimizer.lr, target.trainer.precision, target.data.batch_size) == (3e-3, "32-true", 16)
+    assert (target.model.dtype, target.trainer.devices) == ("float32", "3")
+    assert (target.data.max_tokens_per_batch, target.data.template) == (99, "Q {prompt}")
+
+
+@pytest.mark.slow
+def test_a_new_stage_of_a_known_name_says_which_key_differs(finished_run, tmp_path, capsys):
+    shutil.copytree(finished_run.runs / "stages", tmp_path / "stages")
+    capsys.readouterr()
+    assert fit.main([*SMALL, f"run.folder={tmp_path}", "stage=target", "stages.target.optimizer.lr=0.02"]) == 0
+    line = f"stage target: not {stage_folders()['target']}: optimizer.lr=0.02 (there: 0.01)\n"
+    assert capsys.readouterr().out.startswith(line)
+
+
+@pytest.mark.slow
+def test_a_stage_can_be_pinned_to_a_finished_run(finished_run, tmp_path, capsys):
+    pinned = finished_run.runs / "stages" / stage_folders()["target"]
+    words = [*SMALL, f"run.folder={tmp_path}", "run.name=pinned", "eval.forget_quality=false",
+             f"stages.target.path={pinned}", "stages.target.optimizer.lr=0.5"]  # fmt: skip
+    capsys.readouterr()
+    assert fit.main(words) == 0
+    assert f"stage target: {pinned} (made before)" in capsys.readouterr().out.replace("\n", "")
+    assert [path.name for path in tmp_path.iterdir() if path.name == "stages"] == []
+    assert rows(tmp_path / "pinned")[0]["forget/probability"] == rows(finished_run.folder)[0]["forget/probability"]
+
+
+def test_a_stage_pinned_to_no_finished_run_is_refused(tmp_path, capsys):
+    assert fit.main([*SMALL, f"run.folder={tmp_path}", "stages.target.path=/no/where"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("stages.target.path: /no/where is no finished run with a model; want")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from tif.config.check import brief, check_values, list_keys, nearest, type_name
 from tif.config.errors import ConfigError, one_line, shorten
 from tif.config.loss import Loss, loss_class
 from tif.config.methods import import_own, is_own
-from tif.config.schema import Config
+from tif.config.schema import Config, Data, Model, Optimizer, TrainerKeys
 from tif.utils.files import read_bytes
 
 ALIASES = {"loss/graddiff.yaml": "loss/ga_gdr.yaml", "loss/kl.yaml": "loss/ga_klr.yaml"}
@@ -78,7 +78,11 @@ def read(schema: type[S], argv: Sequence[str]) -> S:
 
 
 def stage(cfg: Config, name: str) -> Config:
-    """Return the configuration of one of `cfg.stages`: `cfg` with the stage's keys merged in.
+    """Return the configuration of one of `cfg.stages`: the stage's keys over what it inherits.
+
+    A stage inherits data, model and devices of the run. How the run trains (optimizer, epochs,
+    precision, batch size, LoRA, few bits, dtype) is not inherited: a change there would train
+    another stage. Its key `path` is for the caller (`Plan`).
 
     Raises:
         ConfigError: If the stage is unknown or one of its keys is wrong.
@@ -90,14 +94,27 @@ def stage(cfg: Config, name: str) -> Config:
     if not isinstance(keys, dict | None):
         raise ConfigError(f"{where}: want a mapping of keys, got {keys!r}")
     problems: list[str] = []
-    model = dataclasses.replace(cfg.model, reference="auto")  # the run's is none of the stage's
-    merged = OmegaConf.structured(dataclasses.replace(cfg, model=model, stages={}, stage=None))
-    layer = OmegaConf.create(keys or {})
-    _merge(merged, layer, Config(loss=type(cfg.loss)()), f"{where}.", problems)
+    merged = OmegaConf.structured(_inherited(cfg))
+    own_keys = {key: value for key, value in (keys or {}).items() if key != "path"}
+    _merge(merged, OmegaConf.create(own_keys), Config(loss=type(cfg.loss)()), f"{where}.", problems)
     if merged.stages or merged.stage:
         problems.append(f"{where}.stages: a stage has no stages of its own")
     _raise_if(problems)
     return cast(Config, _checked(merged, f"{where}."))
+
+
+def _inherited(cfg: Config) -> Config:
+    """Return what a stage has of the run where its own keys say nothing; the rest is default."""
+    model, trainer, data = Model(), TrainerKeys(), Data()
+    for key in ("path", "base", "init", "attention", "gradient_checkpointing", "trust_remote_code"):
+        setattr(model, key, getattr(cfg.model, key))
+    for key in ("accelerator", "devices", "strategy", "log_every_n_steps"):
+        setattr(trainer, key, getattr(cfg.trainer, key))
+    data = dataclasses.replace(cfg.data, batch_size=data.batch_size, batching=data.batching)
+    return dataclasses.replace(
+        cfg, model=model, trainer=trainer, data=data, optimizer=Optimizer(),
+        loss=type(cfg.loss)(), stages={}, stage=None,
+    )  # fmt: skip
 
 
 def _names_method(keys: DictConfig) -> bool:

@@ -106,9 +106,29 @@ def plan_stage(cfg: Config, name: str) -> Plan:
     Raises:
         ConfigError: As `plan_run`, or if there is no such stage.
     """
-    plan = plan_run(stages.stage_config(config.stage(cfg, name)))
+    stage = stages.stage_config(config.stage(cfg, name))
+    path = (cfg.stages[name] or {}).get("path")
+    if path is not None:
+        return dataclasses.replace(_plan_pinned(stage, name, path), stage=name)
+    plan = plan_run(stage)
     placed = stages.place_stage(plan.cfg, name, plan.benchmark)
     return dataclasses.replace(plan, cfg=placed, stage=name)
+
+
+def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
+    """Return the plan of a stage that is a finished run already, by its key `path`."""
+    folder = Path(str(path)).expanduser()
+    if not (run_folders.is_finished(folder) and (folder / "model").is_dir()):
+        raise ConfigError(
+            f"path: {path} is no finished run with a model; want the folder of a stage or run, "
+            f"or no path (the stage {name} is then made)"
+        )
+    if damage := run_folders.find_damaged_model(folder):
+        raise ConfigError(f"path: {damage}; want another run")
+    run = dataclasses.replace(cfg.run, folder=str(folder.parent), name=folder.name)
+    model = dataclasses.replace(cfg.model, path=str(folder / "model"))
+    family = models.check_model(model)
+    return Plan(dataclasses.replace(cfg, run=run), read_benchmark(cfg.data), family=family)
 
 
 def plan_reinforced_model(plan: Plan) -> Plan:
@@ -189,17 +209,7 @@ def _check_folder(cfg: Config) -> None:
 
 def _keys_of_result(cfg: Config) -> dict[str, Any]:
     """Return the keys that change the numbers of a run, by their dotted names."""
-    return _flatten(dataclasses.asdict(cfg) | {"run": {"seed": cfg.run.seed}})
-
-
-def _flatten(keys: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in keys.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
+    return stages.flatten(dataclasses.asdict(cfg) | {"run": {"seed": cfg.run.seed}})
 
 
 def _read_evaluation_inputs(plan: Plan, problems: list[str]) -> None:

@@ -40,6 +40,7 @@ from tif.training.plan import Plan
 from tif.training.prepare import prepare_training
 from tif.training.retain_model import retain_model_records
 from tif.training.run_folders import RunIdentity
+from tif.training.stages import explain_new_stage
 from tif.utils import distributed, interrupts, torch_state
 from tif.utils.command_line import print_error, report_os_error
 from tif.utils.files import DamagedFile, remove, write_text
@@ -96,6 +97,8 @@ def make_stage(plan: Plan) -> Path:
         checkpoint = None
         if run_folders.has_config(folder, run.config_text):
             checkpoint = run_folders.find_newest_checkpoint(folder, run)
+        elif why := explain_new_stage(plan.cfg, folder):
+            console.print(f"{title}: {why}", soft_wrap=True)
         _start_run(title, folder, run, checkpoint)
         return checkpoint
 

@@ -3,11 +3,14 @@
 Called by `training/plan`, and by `sweep` to make each different stage once.
 """
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import tif
+from tif.config import load as config
+from tif.config.errors import ConfigError
 from tif.config.loss import make_loss
 from tif.config.schema import Config
 from tif.data.samples import Benchmark, fingerprint
@@ -21,6 +24,49 @@ NOT_DECIDING = {
 DECIDING_DATA = ("train", "template", "max_tokens", "batch_size", "batching")
 
 
+def flatten(keys: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in keys.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def explain_new_stage(cfg: Config, folder: Path) -> str | None:
+    """Return why a stage is made although one of its name exists: the keys that differ.
+
+    Args:
+        cfg: of the stage.
+        folder: of the stage's run, which is not there yet.
+
+    Returns:
+        One line about the stage that differs least; None where there is no other.
+    """
+    explanations = []
+    ours = flatten(_by_name(cfg))
+    for path in sorted(folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/config.yaml")):
+        if path.parent == folder:
+            continue
+        with contextlib.suppress(ConfigError):  # of an older tif
+            theirs = flatten(_by_name(config.load([str(path)])))
+            differences = []
+            for key in dict.fromkeys((*ours, *theirs)):
+                if ours.get(key) != theirs.get(key):
+                    differences.append(f"{key}={ours.get(key)} (there: {theirs.get(key)})")
+            reason = ", ".join(differences[:5]) or "other samples, weights or version of tif"
+            explanations.append((len(differences), f"not {path.parent.name}: {reason}"))
+    return min(explanations)[1] if explanations else None
+
+
+def _by_name(cfg: Config) -> dict[str, Any]:
+    """Return the keys that decide about a stage's weights, by section."""
+    seed, keys = deciding_keys(cfg)
+    return {"run": {"seed": seed}, **keys}
+
+
 def deciding_keys(cfg: Config) -> list[Any]:
     """Return the keys that decide about a stage's weights."""
     all_keys = dataclasses.asdict(cfg)
@@ -30,6 +76,8 @@ def deciding_keys(cfg: Config) -> list[Any]:
     if cfg.loss.forget == "ce" and not is_negated:
         keys["loss"] = {"forget": "ce"}  # finetuning reads no other key of the loss
     keys["model"]["lora"].pop("merge")  # the model of a stage is always merged
+    if not cfg.model.lora.rank:
+        del keys["model"]["lora"]
     for section, names in NOT_DECIDING.items():
         for name in names:
             keys[section].pop(name)

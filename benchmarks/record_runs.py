@@ -27,7 +27,7 @@ data.batch_size=4
 model.init.hidden_size=32 model.init.intermediate_size=64 model.init.num_hidden_layers=2
 model.init.num_attention_heads=2 model.init.num_key_value_heads=2 model.init.vocab_size=400
 optimizer.lr=1e-3 trainer.max_epochs=1 stages.target.optimizer.lr=1e-2
-stages.retain.optimizer.lr=1e-2
+stages.retain.optimizer.lr=1e-2 stages.target.data.batch_size=4 stages.retain.data.batch_size=4
 stages.target.trainer.max_epochs=4 stages.retain.trainer.max_epochs=4 eval.max_new_tokens=8
 eval.max_samples.retain=6 eval.max_samples.real_authors=3 eval.max_samples.world_facts=3
 eval.best=none

@@ -119,7 +119,7 @@ def record_evaluations(data, folder):
     """Evaluate a small model on real rows; return {"evaluate <benchmark>": {name: number}}."""
     from tif import evaluate, fit
 
-    words = ["quickstart.yaml", *SMALL, "data.batching=padded", f"run.folder={folder}"]
+    words = ["quickstart.yaml", *SMALL, "stages.target.data.batching=padded", f"run.folder={folder}"]
     call(fit.main, [*words, "stage=target"])
     (model,) = folder.glob("stages/target-*/model")
     sets = ("forget", "retain", "real_authors", "world_facts")

@@ -16,8 +16,8 @@ class Lora:
     alpha: float = key(16.0, "the adapters' output is scaled by alpha / rank", above=0)
     dropout: float = key(0.0, "dropout before the adapters, while training", at_least=0,
         at_most=0.9)
-    targets: list[str] = key([], "names of the layers that get one (q_proj, v_proj); [] = all "
-        "linear ones but the head")
+    targets: list[str] = key([], "names of the layers that get one (q_proj, v_proj); [] = "
+        "peft's all-linear: all linear ones but the head, and fused experts")
     merge: bool = key(True, "export model and adapters as one; false: the adapters alone, in "
         "peft's format")
 

@@ -138,5 +138,6 @@ def choose_by_rank():
     return prepare.choose_rows(plan, None, None, NoData)
 
 
+@pytest.mark.slow
 def test_all_processes_train_with_the_rows_of_the_first():
     assert process_groups.together(2, choose_by_rank) == ["packed", "packed"]

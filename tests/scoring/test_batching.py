@@ -13,8 +13,8 @@ from tif.scoring.token_scores import score_tokens
 IDS = tiny_models.encoded("text", "g" * 40).input_ids
 TEXTS = [IDS[:9], IDS, IDS[5:20]]  # longer than WINDOW
 SAMPLES = [tiny_models.encoded("a", "pppp" + "g" * 30), tiny_models.encoded("b", "pp" + "g" * 12)]
-PACKED = ("llama", "gpt2", "gemma2", "gpt-neox", "phi", "mistral", "gemma3", "mixtral", "llama4", "gpt_neo")
-PADDED = ("bloom", "mpt", "falcon-alibi", "mamba", "rwkv", "recurrent_gemma")
+PACKED = ("llama", "gpt2", "gemma2", "gpt-neox", "phi", "mistral", "gemma3", "mixtral", "llama4")
+PADDED = ("bloom", "mpt", "falcon-alibi", "mamba", "rwkv", "recurrent_gemma", "gpt_neo")
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -51,7 +51,7 @@ def test_no_precision_hides_what_packing_does_to_a_model(kind, dtype, rows):
     assert find_packing_fault(row_models.model(kind, dtype), IDS) is not None
 
 
-@pytest.mark.parametrize("kind", [*PACKED, "opt", "bloom", "mpt", "falcon-alibi", "mamba", "rwkv"])
+@pytest.mark.parametrize("kind", [*PACKED, "opt", "gpt_neo", "bloom", "mpt", "falcon-alibi", "mamba", "rwkv"])
 def test_the_rows_that_are_chosen_give_the_scores_of_one_sample_alone(kind, rows):
     model = row_models.model(kind)
     assert largest_error(model, choose_batching("auto", model, TEXTS)) < 1e-5
@@ -162,6 +162,10 @@ def test_auto_says_in_one_line_why_rows_are_padded(capsys):
     choose_batching("auto", row_models.model("llama"), TEXTS)
     choose_batching("padded", row_models.model("mamba"), TEXTS)
     assert capsys.readouterr().out == ""
+
+
+def test_rows_that_are_longer_than_a_model_has_a_mask_for_are_padded(rows):
+    assert "does not run on packed rows" in find_packing_fault(architectures.build("gpt_neo"), IDS)
 
 
 def test_padded_rows_need_no_probe_of_packed_ones(monkeypatch):

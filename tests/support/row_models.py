@@ -35,7 +35,7 @@ CONFIGS = {
     "recurrent_gemma": lambda: transformers.RecurrentGemmaConfig(
         **LLAMA_LIKE, attention_window_size=WINDOW, lru_width=16
     ),
-    # local layers that make their own mask
+    # a mask of its own, for rows of 128 tokens
     "gpt_neo": lambda: transformers.GPTNeoConfig(
         **COMMON | LOCAL_LAYERS, hidden_size=16, num_layers=2, num_heads=2, window_size=WINDOW,
         max_position_embeddings=128,

@@ -16,7 +16,7 @@ import torch
 from tif.config.errors import ConfigError, one_line
 from tif.data.encoding import Encoded, collate
 from tif.scoring.lm_head import scores_of_logits
-from tif.scoring.packing import packed_tokens
+from tif.scoring.packing import PACKED_TOKENS, packed_tokens
 from tif.scoring.shared_prompts import answer_logits
 from tif.scoring.token_scores import score_tokens
 from tif.utils.terminal import console
@@ -141,6 +141,10 @@ def _make_rows(model: torch.nn.Module, ids: Sequence[int]) -> tuple[list[Encoded
             length = max(length, tokens + SCORED + 1)
         elif "chunk" in name and tokens < row_tokens:  # a chunk of the row ends inside the text
             neighbour = max(neighbour, tokens - length // 2)
+    for buffer in model.buffers():  # the mask of a row (GPT-Neo's) ends inside the text
+        is_square = buffer.dim() > 1 and buffer.shape[-1] == buffer.shape[-2]
+        if is_square and buffer.shape[-1] < max(PACKED_TOKENS.values()):
+            neighbour = max(neighbour, buffer.shape[-1])
     length = max(min(length, len(ids)), NEIGHBOUR)
     scored = min(SCORED, length // 2)
     tokens_of_all = list(itertools.islice(itertools.cycle(ids), length + neighbour + NEIGHBOUR))

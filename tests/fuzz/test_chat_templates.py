@@ -1,0 +1,46 @@
+"""Mutated chat templates: each serves, with the question in what it renders, or is refused in one line."""
+
+import copy
+import random
+import time
+
+from tests.support.chat_templates import SERVING
+from tests.support.mutations import SECONDS, controls_in
+from tif.config.errors import ConfigError
+from tif.data.chat_template import read_chat_frame
+
+PIECES = (
+    "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}", "{{ messages }}", "{{ 1/0 }}",
+    "{{ 'x' * 99999999999 }}", "{{ raise_exception('\x1b[2J no\n') }}", "{% if %}", "{{", "%}", "{% break %}",
+    "{{ strftime_now('%d %b %Y') }}", "{{ messages[9].content }}", "{% set ns = namespace(a=[]) %}", "{{ lipsum() }}",
+    "{{ cycler.__init__.__globals__ }}", "{{ ''.__class__.__mro__ }}", "{% include '/etc/passwd' %}", "\x00", "\ud800",
+    "{{ range(5) | random }}", "{{ messages[0].content[::-1] }}", "{{ eos_token }}", "{# ", "{{ self }}", "\u202e",
+)  # fmt: skip
+
+
+def mutated(template, draw):
+    """Return a template with a piece put in, a stretch taken out, doubled or exchanged."""
+    start, end = sorted((draw.randrange(len(template) + 1), draw.randrange(len(template) + 1)))
+    end = min(end, start + 40)
+    new = draw.choice((draw.choice(PIECES), "", template[start:end] * 2, template[start:end][::-1]))
+    return template[:start] + new + template[draw.choice((start, end)) :]
+
+
+def test_a_mutated_chat_template_serves_or_is_refused_in_one_line(tokenizer, count):
+    for seed in range(count):
+        draw = random.Random(seed)
+        changed = copy.deepcopy(tokenizer)
+        changed.chat_template = mutated(SERVING[draw.choice(sorted(SERVING))], draw)
+        start = time.monotonic()
+        try:
+            frame = read_chat_frame(changed)
+        except ConfigError as error:
+            assert str(error).startswith("data.template: chat"), (seed, error)
+            assert "\n" not in str(error), (seed, error)
+            assert controls_in(str(error)) == set(), (seed, error)
+        else:
+            assert "Who is 東京?" in frame.render("Who is 東京?"), seed
+        assert time.monotonic() - start < SECONDS, seed
+
+
+test_a_mutated_chat_template_serves_or_is_refused_in_one_line.cases = 4, 60

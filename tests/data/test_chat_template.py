@@ -12,7 +12,6 @@ from tif.data.encoding import Encoder
 from tif.identifiers.causal_lm import choose_text_before
 
 
-
 @pytest.fixture
 def chatty(tokenizer):
     """Return the tokenizer with a chat template."""

@@ -32,14 +32,17 @@ def test_a_mutated_chat_template_serves_or_is_refused_in_one_line(tokenizer, cou
         changed = copy.deepcopy(tokenizer)
         changed.chat_template = mutated(SERVING[draw.choice(sorted(SERVING))], draw)
         start = time.monotonic()
+        problem = None
         try:
             frame = read_chat_frame(changed)
         except ConfigError as error:
-            assert str(error).startswith("data.template: chat"), (seed, error)
-            assert "\n" not in str(error), (seed, error)
-            assert controls_in(str(error)) == set(), (seed, error)
-        else:
+            problem = str(error)
+        if problem is None:
             assert "Who is 東京?" in frame.render("Who is 東京?"), seed
+        else:
+            assert problem.startswith("data.template: chat"), (seed, problem)
+            assert "\n" not in problem, (seed, problem)
+            assert controls_in(problem) == set(), (seed, problem)
         assert time.monotonic() - start < SECONDS, seed
 
 

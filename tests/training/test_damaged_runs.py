@@ -82,16 +82,20 @@ def test_a_damaged_stage_is_told_and_made_again_with_the_same_bits(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["forget.json", "aggregates.json"])
 @pytest.mark.parametrize("harm", [cut, zero])
-def test_damaged_records_of_the_retain_model_are_told_and_made_again(stages, capsys, name, harm):
+def test_damaged_records_of_the_retain_model_are_told_and_made_again(
+    tmp_path_factory, stages, capsys, name, harm
+):
     folder, words = stages
+    where = str(finished(tmp_path_factory).runs).encode()  # the records name the model's folder
+    expected = []
     for path in folder.glob(f"retain-*/eval/*/{name}"):
-        before = path.read_bytes()
+        expected.append(path.read_bytes().replace(where, str(folder.parent).encode()))
         harm(path)
         (path.parent / ".x.json.1.tmp").write_text("of a killed process")
     assert fit.main(words) == 0
     shown = capsys.readouterr().out
     assert ": the records are made again\n" in shown
-    read = [path for path in folder.glob(f"retain-*/eval/*/{name}") if path.read_bytes() == before]
+    read = [path for path in folder.glob(f"retain-*/eval/*/{name}") if path.read_bytes() in expected]
     assert read
     assert not any((path.parent / ".x.json.1.tmp").exists() for path in read)
 

@@ -9,6 +9,9 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test asks the hub; before huggingface_hub is imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import tif.losses  # noqa: F401  registers the loss terms, whose keys a configuration has
 from tests.support.texts import TEXTS
 

@@ -213,7 +213,7 @@ def test_a_hub_that_does_not_answer_gives_one_line(monkeypatch, tmp_path, error,
     monkeypatch.chdir(tmp_path)
     assert (
         message("some/TOFU")
-        == f"data.path: cannot read train of forget01 of some/TOFU from the hub ({reason})"
+        == f"data.path: cannot read train of forget01 of some/TOFU from the hub ({reason}); want a folder"
     )
 
 

@@ -7,12 +7,14 @@ import pathlib
 import shutil
 import sys
 
+import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
 import transformers
 
-from tests.support import language_models
+from tests.support import language_models, tiny_models
+from tests.support.model_weights import assert_bit_identical
 from tif.config.errors import ConfigError
 from tif.config.model import Model
 from tif.evaluation import fluency_classifier
@@ -20,6 +22,7 @@ from tif.identifiers.language_models import check_language_model
 from tif.models import load as models
 from tif.models import pretrained
 from tif.models.pretrained import Source
+from tif.utils import hub
 
 KINDS = tuple(pretrained.AUTO_CLASSES)
 
@@ -241,3 +244,35 @@ def test_masked_lms_with_tied_heads_pass(tmp_path):
     folder = language_models.bert(tmp_path / "b")
     check_language_model(Source(folder, "key"), "masked LM")
     assert pathlib.Path(folder).is_dir()
+
+
+def test_without_network_a_hub_name_that_is_not_in_the_cache_is_refused_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    line = message(pretrained.read_config, Source("org/absent", "model.path"))
+    assert line.startswith(f"model.path: org/absent is no folder here and not in {tmp_path}, and https://")
+
+
+def test_without_network_a_hub_name_is_its_download_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--org--tiny" / "snapshots" / "0123456789abcdef"
+    tiny_models.model().save_pretrained(snapshot)
+    (tmp_path / "models--org--tiny" / "refs").mkdir()
+    (tmp_path / "models--org--tiny" / "refs" / "main").write_text(snapshot.name)
+    loaded = pretrained.load_model(Source("org/tiny", "model.path"), "causal LM")
+    assert_bit_identical(loaded.state_dict(), tiny_models.model().state_dict())
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
+    asked = []
+
+    class Session:
+        def head(self, address, timeout):
+            asked.append((address, timeout))
+            raise OSError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    hub.is_hub_reachable.cache_clear()
+    assert [hub.is_hub_reachable() for _ in range(2)] == [False, False]
+    assert asked == [(huggingface_hub.constants.ENDPOINT, 10)]
+    hub.is_hub_reachable.cache_clear()

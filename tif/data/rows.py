@@ -10,6 +10,7 @@ from typing import Any
 from tif.config.errors import one_line
 from tif.data.samples import Sample
 from tif.utils.files import parse_json, read_bytes
+from tif.utils.hub import is_hub_reachable
 
 
 def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
@@ -61,15 +62,17 @@ def is_hub_name(path: str) -> bool:
 
 
 def read_hub_rows(hub_name: str, config: str, split: str) -> list[Any]:
-    """Return the rows of a hub data set."""
+    """Return the rows of a hub data set; without network, of its copy in the cache."""
     import datasets
 
+    if not is_hub_reachable():
+        datasets.config.HF_HUB_OFFLINE = True  # else it asks the hub for half a minute
     try:
         return list(datasets.load_dataset(hub_name, config, split=split))
     except (ValueError, OSError) as error:
         place = f"{split} of {config} of {hub_name}"
         raise ValueError(
-            f"data.path: cannot read {place} from the hub ({one_line(error)})"
+            f"data.path: cannot read {place} from the hub ({one_line(error)}); want a folder"
         ) from None
 
 

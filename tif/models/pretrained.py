@@ -19,6 +19,7 @@ import torch
 from tif.config.check import brief
 from tif.config.errors import ConfigError, one_line
 from tif.utils.files import read_bytes
+from tif.utils.hub import is_hub_reachable
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -56,8 +57,11 @@ class Source:
 def find_location(source: Source, kind: str = "model") -> Path | str:
     """Return a folder, of regular files only, or a hub name.
 
+    Without network, a hub name is the folder of its download in the hub's cache.
+
     Raises:
-        ConfigError: If the path is neither, as the folder of a stage that was deleted.
+        ConfigError: If the path is neither, as the folder of a stage that was deleted, or a hub
+            name that is not in the cache while the hub does not answer.
     """
     folder = Path(os.path.expanduser(source.path))
     if os.path.isdir(folder):
@@ -70,7 +74,22 @@ def find_location(source: Source, kind: str = "model") -> Path | str:
     if os.path.lexists(folder) or not can_be_hub_name:
         wanted = f"want a Hugging Face folder or hub name of a {kind}"
         raise ConfigError(f"{source.key}: no folder {source.path}; {wanted}")
-    return source.path
+    return source.path if is_hub_reachable() else _find_in_cache(source)
+
+
+def _find_in_cache(source: Source) -> Path:
+    """Return the folder of a hub's model that was downloaded before."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source.path, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise ConfigError(
+            f"{source.key}: {source.path} is no folder here and not in {constants.HF_HUB_CACHE}, "
+            f"and {constants.ENDPOINT} does not answer (or HF_HUB_OFFLINE is set); want a folder, "
+            "or network"
+        ) from None
 
 
 def read_config(source: Source, kind: str = "model") -> "PretrainedConfig":

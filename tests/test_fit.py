@@ -139,3 +139,13 @@ def test_a_stage_can_be_made_alone(tmp_path, monkeypatch):
     stages = [p.parent.name.split("-")[0] for p in (tmp_path / "runs").rglob("summary.json")]
     assert stages == ["target"]
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["stages"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["data.benchmark=text", "data.path="], ["run.folder="], ["identifier.kind=precomputed", "identifier.path="]],
+)  # fmt: skip
+def test_a_path_that_no_file_can_have_is_refused_in_one_line(words, capsys):
+    assert fit.main(["quickstart.yaml", *words[:-1], words[-1] + "a" * 300]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("File name too long; want another path")

@@ -60,3 +60,19 @@ def test_a_run_without_evaluations_is_reported_by_its_folder(run, capsys):
     assert report.main([str(run)]) == 0
     assert capsys.readouterr().out == f"run folder: {run}\n"
     assert summarize(run)["start"] is None
+
+
+def test_a_folder_of_runs_is_refused_with_the_runs_in_it(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text("")
+    assert report.main([str(tmp_path)]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert f"; want {tmp_path}/" in line
+
+
+def test_a_path_that_no_file_can_have_is_one_line(capsys):
+    assert report.main(["a" * 300]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "File name too long" in line

@@ -27,10 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if words else 2
     for word in words:
         folder = Path(word)
-        if not (folder / FILE_NAME).exists():
-            command_line.print_error(f"{word}: no run folder (no {FILE_NAME} in it)")
-            return 2
         try:
+            if not (folder / FILE_NAME).exists():
+                hint = "".join(f"; want {run}" for run in _list_runs(folder)[:3])
+                command_line.print_error(f"{word}: no run folder (no {FILE_NAME} in it){hint}")
+                return 2
             write_plots(folder)
             show_run(folder)
         except DamagedFile as error:
@@ -39,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             return command_line.report_os_error(error, "the same command tries again")
     return 0
+
+
+def _list_runs(folder: Path) -> list[Path]:
+    """Return the run folders in a folder, the newest first."""
+    files = sorted(folder.glob(f"*/{FILE_NAME}"), key=lambda file: -file.lstat().st_mtime)
+    return [file.parent for file in files]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """Errors of a user's input, and how checks collect them. Used by every check before a run."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
+
+# What the operating system says of paths that no file can have, or that the user may not read.
+PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES)
 
 
 class ConfigError(ValueError):
@@ -30,7 +34,8 @@ def collect_problems(
 
     Args:
         problems: the list that grows.
-        errors: the classes of errors that are a user's to mend; others pass through.
+        errors: the classes of errors that are a user's to mend; `PATH_ERRORS` are too. Others
+            pass through.
         prefix: put before each line.
         rename_key: (key in the error's text, key that the user wrote).
     """
@@ -39,3 +44,7 @@ def collect_problems(
     except errors as error:
         for line in str(error).splitlines()[:20]:
             problems.append(prefix + line.replace(*rename_key, 1))
+    except OSError as error:
+        if error.errno not in PATH_ERRORS:
+            raise
+        problems.append(f"{prefix}{error.filename}: {error.strerror}; want another path")

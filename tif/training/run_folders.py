@@ -113,8 +113,9 @@ def is_finished(folder: Path) -> bool:
 
 def has_config(folder: Path, config_text: str) -> bool:
     """Return whether the folder holds a run of exactly this configuration."""
-    file = folder / CONFIG
-    return file.is_file() and file.read_bytes() == config_text.encode()
+    file, content = folder / CONFIG, config_text.encode()
+    # A file of /proc counts as regular and may never end; it has the size 0.
+    return file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content
 
 
 def check_run_folder(settings: Run, config_text: str) -> None:

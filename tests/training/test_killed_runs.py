@@ -109,7 +109,6 @@ def test_kills_at_every_file_that_is_written_change_nothing_and_leave_nothing(
         quiet_names = names_of(quiet.parent / "stages" / name)
         others = {file for file in quiet_names if file.startswith("eval/")} - names
         assert names == quiet_names - others
-        assert len({pathlib.Path(file).parent for file in names if file.startswith("eval/")}) <= 1
     assert {path.name for path in tmp_path.iterdir()} == {"references", "stages", "x"}
 
 

@@ -128,7 +128,8 @@ def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
     run = dataclasses.replace(cfg.run, folder=str(folder.parent), name=folder.name)
     model = dataclasses.replace(cfg.model, path=str(folder / "model"))
     family = models.check_model(model)
-    return Plan(dataclasses.replace(cfg, run=run), read_benchmark(cfg.data), family=family)
+    pinned = dataclasses.replace(cfg, run=run, model=model)
+    return Plan(pinned, read_benchmark(cfg.data), family=family)
 
 
 def plan_reinforced_model(plan: Plan) -> Plan:

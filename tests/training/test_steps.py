@@ -25,7 +25,7 @@ def steps_made(folder):
 
 
 @pytest.mark.parametrize(
-    "words, in_stage, in_run",
+    ("words", "in_stage", "in_run"),
     [
         # 121 samples in batches of 50 are 3 batches, 9 in batches of 4 are 3.
         (["stages.target.data.batch_size=50", "trainer.max_epochs=3"], 3 * 4, 3 * 3),

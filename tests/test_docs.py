@@ -13,9 +13,10 @@ import pytest
 
 from tif.bench.settings import BenchSettings
 from tif.config import load as config
+from tif.config.audit_command import Audit
 from tif.config.check import list_keys
 from tif.config.evaluate_command import Evaluate
-from tif.config.schema import Config
+from tif.config.schema import Config, Model
 from tif.identify import Identify
 from tif.losses import FORGET, RETAIN
 from tif.metrics.cards import metric_cards
@@ -24,7 +25,7 @@ from tif.sweep.sweep_file import SweepFile
 ROOT = pathlib.Path(config.__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(
-    r"(?:-m tif\.|slurm/)(fit|identify|evaluate|report|sweep|bench)(?:\.sbatch)?(?= |$)"
+    r"(?:-m tif\.|slurm/)(fit|identify|evaluate|audit|report|sweep|bench)(?:\.sbatch)?(?= |$)"
 )
 SCHEMAS = {"identify": Identify, "evaluate": Evaluate, "bench": BenchSettings}
 
@@ -92,6 +93,8 @@ def read(command, words):
         config.load([*(files or ["quickstart.yaml"]), *overrides])
     elif command == "identify":
         config.read(Identify, [*(files or ["quickstart.yaml"]), *overrides])
+    elif command == "audit":  # what it does not say is known of a run
+        config.read(lambda: Audit(target="T", retain_model="R", model=Model(path="M")), [*files, *overrides])
     elif command in SCHEMAS and overrides:  # evaluate --metrics reads no key
         config.read(SCHEMAS[command], [*files, *overrides])
 

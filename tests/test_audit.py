@@ -1,4 +1,4 @@
-"""python -m tif.audit on a finished run: its models are known, its results kept, its page written."""
+"""tif audit on a finished run: its models are known, its results kept, its page written."""
 
 import contextlib
 import io
@@ -105,7 +105,7 @@ def test_a_run_whose_stage_is_gone_says_what_makes_it(capsys, runs, tmp_path):
         file.write_text(file.read_text().replace(str(runs), str(copy)))
     shutil.rmtree(next(copy.glob("stages/retain-*[0-9a-f]")))
     (line,) = refused(capsys, copy / "quickstart")
-    assert "want python -m tif.fit RUN/config.yaml stage=retain, or retain_model=MODEL" in line
+    assert "want tif fit RUN/config.yaml stage=retain, or retain_model=MODEL" in line
 
 
 def test_texts_without_questions_are_refused(capsys, runs, tmp_path):

@@ -1,16 +1,16 @@
-"""python -m tif.audit: is it really gone? Attacks that try to get unlearned facts back.
+"""tif audit: is it really gone? Attacks that try to get unlearned facts back.
 
-    python -m tif.audit RUN [RUN ...] [attacks=[relearn,sample]] [key=value ...] [--best] [--json]
-    python -m tif.audit model.path=MODEL target=MODEL retain_model=MODEL [key=value ...] [--json]
-    python -m tif.audit --help [section ... | all]
+    tif audit RUN [RUN ...] [attacks=[relearn,sample]] [key=value ...] [--best] [--json]
+    tif audit model.path=MODEL target=MODEL retain_model=MODEL [key=value ...] [--json]
+    tif audit --help [section ... | all]
 
 RUN is a finished run's folder, whose target, retain and unlearned models and data are known, or a
 folder of runs, as a sweep makes it. Without a run, three models are named (Hugging Face folders or
 hub names), and the data by the keys of tif.fit:
 
-    python -m tif.audit runs/quickstart attacks=prefix,sample sample.draws=32
-    python -m tif.audit runs/methods_quickstart
-    python -m tif.audit model.path=M target=T retain_model=R data.benchmark=tofu \
+    tif audit runs/quickstart attacks=prefix,sample sample.draws=32
+    tif audit runs/methods_quickstart
+    tif audit model.path=M target=T retain_model=R data.benchmark=tofu \
         data.path=locuslab/TOFU data.split=forget10 identifier.kind=precomputed \
         identifier.path=MASKS
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = command_line.Parser("python -m tif.audit")
+    parser = command_line.Parser("tif audit")
     parser.add_argument("words", nargs="*")
     for flag in ("--best", "--json", "--help", "-h"):
         parser.add_argument(flag, action="store_true")

@@ -1,4 +1,4 @@
-"""The keys of `python -m tif.audit`: which attacks, on which models, with which budget."""
+"""The keys of `tif audit`: which attacks, on which models, with which budget."""
 
 import dataclasses
 

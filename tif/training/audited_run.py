@@ -114,7 +114,7 @@ def _find_missing_stage(settings: Audit) -> str | None:
             stage = Path(path).parent.name.rpartition("-")[0]
             return (
                 f"{name}: no {path}: the stage was deleted, or another version of tif made it; "
-                f"want python -m tif.fit RUN/config.yaml stage={stage}, or {name}=MODEL"
+                f"want tif fit RUN/config.yaml stage={stage}, or {name}=MODEL"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""`tif fit`: exit codes, files and output; the rest of a run is in tests/training."""
+"""`python -m tif.fit`: exit codes, files and output; the rest of a run is in tests/training."""
 
 import shutil
 
@@ -68,10 +68,12 @@ def test_an_override_that_ends_in_yaml_is_no_file(refusal):
 
 def test_a_finished_run_leaves_these_files(finished_run):
     evaluated = {
-        f"eval/{epoch}/{name}.json" for epoch in range(3) for name in (*SETS, "aggregates")
+        f"eval/{epoch}/{name}.json"
+        for epoch in (0, 1, 2, "retain_model")
+        for name in (*SETS, "aggregates")
     }
     expected = evaluated | {
-        "config.yaml", "env.json", "metrics.jsonl", "retain.json", "summary.json",
+        "config.yaml", "env.json", "metrics.jsonl", "eval/tokens.json", "summary.json", "report.html",
         "quality_utility.png", "losses.png",
         ".lock", "checkpoints/epoch=2-step=4.ckpt",
     }  # fmt: skip
@@ -127,7 +129,7 @@ def test_the_same_command_again_reuses_the_stages_and_gives_the_same_numbers(fin
 
 def test_the_configuration_in_the_run_folder_repeats_the_run(finished_run):
     path = finished_run.folder / "config.yaml"
-    assert path.read_text().startswith(f"# tif fit {path}\n")
+    assert path.read_text().startswith(f"# python -m tif.fit {path}\n")
     assert config.load([str(path)]) == config.load(
         ["quickstart.yaml", *SMALL, f"run.folder={finished_run.runs}"]
     )

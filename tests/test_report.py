@@ -1,4 +1,4 @@
-"""tif report: what it shows of a run folder, and that the folder is all it needs."""
+"""python -m tif.report: what it shows of a run folder, and that the folder is all it needs."""
 
 import shutil
 import subprocess
@@ -19,12 +19,12 @@ def run(tmp_path_factory, tmp_path):
 
 def test_the_command_makes_table_and_plots_again_from_the_folder_alone(run):
     before = files(run)
-    for name in ("quality_utility.png", "losses.png"):
+    for name in ("quality_utility.png", "losses.png", "report.html"):
         (run / name).unlink()
     command = [sys.executable, "-m", "tif.report", str(run)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "retain" in done.stdout
-    assert done.stdout.splitlines()[-1] == f"run folder: {run}"
+    assert done.stdout.splitlines()[-2:] == [f"run folder: {run}", f"report: {run}/report.html"]
     assert set(files(run)) == set(before)
     for name in ("quality_utility.png", "losses.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
@@ -58,7 +58,7 @@ def test_a_run_without_evaluations_is_reported_by_its_folder(run, capsys):
     lines = (run / "metrics.jsonl").read_text().splitlines(True)
     (run / "metrics.jsonl").write_text("".join(line for line in lines if "train/loss" in line))
     assert report.main([str(run)]) == 0
-    assert capsys.readouterr().out == f"run folder: {run}\n"
+    assert capsys.readouterr().out == f"run folder: {run}\nreport: {run}/report.html\n"
     assert summarize(run)["start"] is None
 
 

@@ -1,9 +1,10 @@
 """Show finished runs again: metrics, answers before and after, plots.
 
-    tif report RUN [RUN ...]
+    python -m tif.report RUN [RUN ...]
 
-RUN is a run folder, as runs/quickstart. The tables go to the terminal. The plots
-(quality_utility.png, losses.png) are written to the folder again.
+RUN is a run folder, as runs/quickstart. The tables go to the terminal. report.html (curves, epochs,
+every sample token by token) and the plots (quality_utility.png, losses.png) are written to the
+folder again.
 Exit code: 0 done, 1 a plot could not be written, 2 a folder is no run folder, or a file in it is
 damaged (one line with its name and what to delete).
 """
@@ -13,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tif.records.metrics_log import FILE_NAME
+from tif.reports.html.run_report import write_run_report
 from tif.reports.plots import write_plots
 from tif.reports.run_tables import show_run
 from tif.utils import command_line
 from tif.utils.files import DamagedFile
+from tif.utils.terminal import console
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 command_line.print_error(f"{word}: no run folder (no {FILE_NAME} in it){hint}")
                 return 2
             write_plots(folder)
+            path = write_run_report(folder)
             show_run(folder)
+            console.print(f"report: {path}", soft_wrap=True)
         except DamagedFile as error:
             command_line.print_error(error)
             return 2

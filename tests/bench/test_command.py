@@ -1,4 +1,4 @@
-"""tif bench: wrong input, and the process and the counter of memory that all work uses.
+"""python -m tif.bench: wrong input, and the process and the counter of memory that all work uses.
 
 How fast things are is no test's business.
 """

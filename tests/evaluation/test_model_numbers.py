@@ -1,4 +1,4 @@
-"""tif evaluate of a model: its numbers, its cache, what it refuses, several processes."""
+"""python -m tif.evaluate of a model: its numbers, its cache, what it refuses, several processes."""
 
 import contextlib
 import dataclasses

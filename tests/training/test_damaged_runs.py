@@ -196,7 +196,9 @@ def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_
 @pytest.mark.parametrize(
     ("file", "harm", "problem"),
     [
-        ("retain.json", cut, "retain.json: not valid JSON"),
+        ("eval/retain_model/aggregates.json", cut, "eval/retain_model/aggregates.json: not valid JSON"),
+        ("eval/retain_model/forget.json", cut, "eval/retain_model/forget.json: not valid JSON"),
+        ("eval/tokens.json", cut, "eval/tokens.json: not valid JSON"),
         ("summary.json", zero, "summary.json: not valid JSON"), ("config.yaml", zero, "config.yaml: not readable"),
         ("eval/2/forget.json", cut, "eval/2/forget.json: not valid JSON"),
         ("eval/0/aggregates.json", replace_by_folder, "eval/0: no aggregates.json"),

@@ -72,14 +72,15 @@ STAGE_MOMENTS = (
     ("os.rename", "retain-.*/aggregates.json"),
 )  # fmt: skip
 MOMENTS = (
-    ("os.rename", "x/config.yaml"), ("open", "x/.env.json."), ("os.rename", "x/retain.json"),
-    ("os.rename", "references/"), ("open", "x/eval/0/.forget.json"), ("os.rename", "x/eval/0/aggregates.json"),
+    ("os.rename", "x/config.yaml"), ("open", "x/.env.json."), ("os.rename", "x/eval/retain_model/aggregates.json"),
+    ("os.rename", "references/"), ("os.rename", "x/eval/tokens.json"), ("open", "x/eval/0/.forget.json"),
+    ("os.rename", "x/eval/0/aggregates.json"),
     ("open", "x/metrics.jsonl"), ("half a row", 3), ("open", "x/checkpoints/.epoch=0-step=3.ckpt.unfinished"),
     ("os.rename", "x/checkpoints/epoch=1-step=4.ckpt"), ("os.remove", "x/checkpoints/epoch="),
     ("os.rename", "x/eval/1/world_facts.json"), ("half a row", 2), ("open", "x/checkpoints/.epoch=2-step=8"),
     ("open", "x/eval/2/.retain.json"), ("open", "x/model.partial/config.json"), ("open", "x/model.partial/README.md"),
-    ("os.rename", "x/model.partial"), ("open", "x/losses.png"), ("open", "x/.summary.json."),
-    ("os.rename", "x/summary.json"),
+    ("os.rename", "x/model.partial"), ("open", "x/losses.png"), ("os.rename", "x/report.html"),
+    ("open", "x/.summary.json."), ("os.rename", "x/summary.json"),
 )  # fmt: skip
 
 

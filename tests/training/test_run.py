@@ -100,7 +100,8 @@ def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(finis
     assert summary["start"] == logged[0]
     assert summary["end"] == logged[-1]
     assert summary["training"] == logged[-2]
-    assert summary["retain_model"] == json.loads((finished_run.folder / "retain.json").read_text())
+    retain = json.loads((finished_run.folder / "eval/retain_model/aggregates.json").read_text())
+    assert summary["retain_model"] == retain["metrics"]
     assert summary["retain_model"]["forget/probability"] != logged[0]["forget/probability"]
 
 
@@ -194,5 +195,5 @@ def test_a_run_without_evaluation_and_without_export_writes_neither(finished_run
     ]
     assert fit.main([*words, "run.keep_checkpoints=0"]) == 0
     assert {p.name for p in (finished_run.runs / "bare").iterdir()} == {
-        ".lock", "config.yaml", "env.json", "metrics.jsonl", "summary.json",
+        ".lock", "config.yaml", "env.json", "metrics.jsonl", "summary.json", "report.html",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The keys of `tif bench`."""
+"""The keys of `python -m tif.bench`."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""The keys of `tif evaluate`."""
+"""The keys of `python -m tif.evaluate`."""
 
 import dataclasses
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from tokenizers.decoders import DecodeStream
 
 from tif.data.samples import Sample, Span
 from tif.data.templates import read_template
@@ -167,14 +168,42 @@ class Encoder:
             before += self.format.blank
         ids, offsets = self._tokenize(before + answer)
         answer_start = _find_answer_start(offsets, len(before))
-        is_unwanted = _mark_characters(answer, spans)
-        uw = [False] * answer_start
+        places = []
         for start, end in offsets[answer_start:]:
-            first, last = max(start - len(before), 0), min(end - len(before), len(answer))
-            uw.append(_is_token_unwanted(answer, is_unwanted, first, last, self.overlap))
+            places.append((max(start - len(before), 0), min(end - len(before), len(answer))))
+        uw = [False] * answer_start + self.mark_unwanted(answer, spans, places)
         gw = [False] * answer_start + [not unwanted for unwanted in uw[answer_start:]]
         # The end token is a general word.
         return Encoded(sample.id, [*ids, self.eos_id], [*uw, False], [*gw, True])
+
+    def mark_unwanted(
+        self, answer: str, spans: Sequence[Span], places: Sequence[tuple[int, int]]
+    ) -> list[bool]:
+        """Return for each token of an answer, which stands at [start, end), if it is unwanted."""
+        is_unwanted = _mark_characters(answer, spans)
+        return [
+            _is_token_unwanted(answer, is_unwanted, start, end, self.overlap)
+            for start, end in places
+        ]
+
+    def locate_tokens(self, ids: Sequence[int], answer: str) -> list[int] | None:
+        """Return where each token of a scored answer ends in it; None if they spell another text.
+
+        A token that adds no whole character (a part of an emoji, an end token) ends where the one
+        before it does. The answer may have been cut, or lost the blanks at its edges.
+        """
+        stream, text, ends = DecodeStream(skip_special_tokens=True), "", []
+        for token in ids:
+            try:
+                text += stream.step(self.tokenizer.backend_tokenizer, token) or ""
+            except Exception:  # tokenizers has no other class: a decoder that looks back
+                return None
+            ends.append(len(text))
+        start = answer.find(text.strip())
+        if start < 0:
+            return None
+        start -= len(text) - len(text.lstrip())
+        return [min(max(start + end, 0), len(answer)) for end in ends]
 
     def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return token ids and character offsets of a text, without an end token."""

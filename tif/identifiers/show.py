@@ -1,6 +1,6 @@
 """What people see: answers with their unwanted words marked, and what asking an LLM came to.
 
-`tif identify show` prints answers or writes an HTML page; the generative identifier
+`python -m tif.identify show` prints answers or writes an HTML page; the generative identifier
 prints its estimate or report.
 """
 

@@ -2,7 +2,7 @@
 
 The other files of this room read run folders through this one; `training.run` writes `summary.json`
 with it. What cannot be read is a DamagedFile: one line with the file's name and what to delete. No
-torch is imported, so that `tif report` starts at once.
+torch is imported, so that `python -m tif.report` starts at once.
 """
 
 import contextlib
@@ -17,14 +17,17 @@ from tif.config.errors import one_line
 from tif.config.evaluation import Eval
 from tif.config.load import read_yaml
 from tif.metrics import overall
+from tif.records import answer_tokens, metrics_log
 from tif.records import files as records
-from tif.records import metrics_log
+from tif.records.answer_tokens import AnswerTokens
 from tif.records.json_values import load_json, parse
 from tif.utils.files import DamagedFile, read_bytes
 
-RETAIN_FILE = "retain.json"  # the retain model's metrics, written by the run
+RETAIN_FOLDER = "eval/retain_model"  # the retain model's records, written by the run
 SUMMARY_FILE = "summary.json"
 CONFIG_FILE = "config.yaml"
+# Keys of summary.json -> the row that the intervals belong to.
+INTERVALS = {"intervals": "end", "start_intervals": "start", "best_intervals": "best"}
 Metrics = dict[str, float | None]
 
 
@@ -48,18 +51,26 @@ def training_rows(folder: Path) -> list[dict[str, Any]]:
 
 def retain_row(folder: Path) -> Metrics:
     """Return the retain model's metrics under the run's rules; empty where the run had none."""
-    path = folder / RETAIN_FILE
+    path = folder / RETAIN_FOLDER / records.AGGREGATES
     with _deletable(path):
-        return parse(Metrics, load_json(path), path) if path.exists() else {}
+        content = load_json(path) if path.exists() else {}
+        return parse(Metrics, content.get("metrics", {}), path, "metrics")
 
 
 def read_intervals(folder: Path) -> dict[str, tuple[float, float]]:
     """Return the last epoch's intervals by metric; empty where the run did not finish."""
+    return read_summary_intervals(folder).get("intervals", {})
+
+
+def read_summary_intervals(folder: Path) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return the intervals of summary.json, of each of INTERVALS that it has."""
     path = folder / SUMMARY_FILE
-    kind = dict[str, tuple[float, float]]
+    kind, intervals = dict[str, tuple[float, float]], {}
     with _deletable(path):
         content = load_json(path) if path.exists() else {}
-        return parse(kind, content.get("intervals", {}), path, "intervals")
+        for key in INTERVALS:
+            intervals[key] = parse(kind, content.get(key, {}), path, key)
+    return intervals
 
 
 def read_records(folder: Path, epoch: int) -> records.Evaluation | None:
@@ -67,6 +78,19 @@ def read_records(folder: Path, epoch: int) -> records.Evaluation | None:
     path = folder / "eval" / str(epoch)
     with _deletable(path):
         return records.read_evaluation(path) if path.exists() else None
+
+
+def read_retain_records(folder: Path) -> records.Evaluation | None:
+    """Return the retain model's records under the run's rules; None where the run had none."""
+    path = folder / RETAIN_FOLDER
+    with _deletable(path):
+        return records.read_evaluation(path) if path.exists() else None
+
+
+def read_tokens(folder: Path) -> dict[str, dict[str, AnswerTokens]]:
+    """Return how the evaluated answers are cut into tokens, by set and id."""
+    with _deletable(folder / "eval" / answer_tokens.FILE_NAME):
+        return answer_tokens.read_answer_tokens(folder / "eval")
 
 
 def eval_section(folder: Path) -> ReportKeys:
@@ -78,6 +102,23 @@ def eval_section(folder: Path) -> ReportKeys:
         read_bytes(path)  # refuses a folder or a device, for which YAML's reader would wait
         keys: Any = OmegaConf.to_container(read_yaml(path))
         return parse(ReportKeys, keys.get("eval", {}), path, "eval")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of config.yaml; empty where the folder has none."""
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return {}
+    with _deletable(path):
+        read_bytes(path)  # as in eval_section
+        return parse(dict[str, Any], OmegaConf.to_container(read_yaml(path)), path)
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Return the content of env.json: versions, commit, hardware; empty where there is none."""
+    path = folder / "env.json"
+    with _deletable(path):
+        return load_json(path) if path.exists() else {}
 
 
 @contextlib.contextmanager
@@ -92,26 +133,39 @@ def _deletable(path: Path) -> Iterator[None]:
 
 
 def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[str, Any]:
-    """Return the content of `summary.json`: rows of metrics, and intervals of the last evaluation.
+    """Return the content of `summary.json`: rows of metrics, and their intervals.
 
     `retain`: the retain model's records; without them, metrics that compare get no interval.
     """
-    from tif.metrics.results import named_intervals  # imports scipy
-
     evaluations, training = evaluation_rows(folder), training_rows(folder)
-    intervals = {}
-    if evaluations:
-        last_records = read_records(folder, evaluations[-1]["epoch"])
-        intervals = named_intervals(last_records, retain) if last_records else {}
     best_epoch = overall.find_best_epoch(
         evaluations, overall.get_best_metric(eval_section(folder).best)
     )
     best_rows = [row for row in evaluations if row["epoch"] == best_epoch]
-    return {
+    rows = {
         "start": evaluations[0] if evaluations else None,
         "end": evaluations[-1] if evaluations else None,
         "best": best_rows[0] if best_rows else None,
-        "intervals": {metric: pair for metric, pair in intervals.items() if pair is not None},
+    }
+    epochs = {row["epoch"] for row in rows.values() if row}
+    by_epoch = {epoch: _compute_intervals(folder, epoch, retain) for epoch in epochs}
+    intervals = {}
+    for key, name in INTERVALS.items():
+        row = rows[name]
+        intervals[key] = by_epoch[row["epoch"]] if row else {}
+    return {
+        **rows,
+        **intervals,
         "retain_model": retain_row(folder) or None,
         "training": training[-1] if training else None,
     }
+
+
+def _compute_intervals(
+    folder: Path, epoch: int, retain: records.Evaluation | None
+) -> dict[str, tuple[float, float]]:
+    from tif.metrics.results import named_intervals  # imports scipy
+
+    evaluation = read_records(folder, epoch)
+    intervals = named_intervals(evaluation, retain) if evaluation else {}
+    return {metric: pair for metric, pair in intervals.items() if pair is not None}

@@ -22,10 +22,12 @@ from tif.data.samples import Sample
 from tif.identifiers import stored_spans
 from tif.metrics import overall
 from tif.models import load as models
+from tif.records import files as records
 from tif.records import metrics_log
 from tif.records.types import Evaluation
+from tif.reports.html.run_report import write_run_report
 from tif.reports.plots import write_plots
-from tif.reports.run_folder import RETAIN_FILE, summarize
+from tif.reports.run_folder import RETAIN_FOLDER, summarize
 from tif.reports.run_tables import show_run
 from tif.training import checkpoints, run_folders
 from tif.training import plan as planning
@@ -151,8 +153,9 @@ def unlearn(plan: Plan) -> Path:
         def start() -> None:
             _start_run("run", folder, run, checkpoint)
             if retain:
-                metrics = json.dumps(overall.aggregate(retain), indent=1)
-                write_text(folder / RETAIN_FILE, metrics + "\n")
+                # The run folder alone tells everything: also what the run was compared with.
+                metrics = overall.aggregate(retain)
+                records.write_evaluation(folder / RETAIN_FOLDER, retain, metrics)
 
         distributed.run_on_first_rank(start)
         train(plan, run, folder, retain, checkpoint, reinforced)
@@ -220,10 +223,12 @@ def train(
 
 
 def _finish_run(plan: Plan, folder: Path, retain: Evaluation | None) -> None:
-    """Write the plots, show the tables and write summary.json, which says that nothing is left."""
+    """Write the report, show the tables and write summary.json: it says that nothing is left."""
     if plan.cfg.eval.enabled:
         write_plots(folder)
     summary = summarize(folder, retain)
+    if not plan.stage:
+        write_run_report(folder, summary)
     try:
         if not plan.stage:
             show_run(folder, summary["intervals"])

@@ -12,11 +12,14 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
+from tif.evaluation.answer_tokens import locate_answers
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
 from tif.metrics import overall
+from tif.models.context import read_context
 from tif.models.load import load_policy
 from tif.models.references import ModelReference
+from tif.records import answer_tokens
 from tif.records import files as records
 from tif.records.types import Evaluation
 from tif.scoring.token_scores import ModelContext
@@ -106,6 +109,8 @@ class PolicyEvaluation(Callback):
 
                 tokenizer = self.encoder.tokenizer
                 lm_eval_scores = run_tasks(policy, tokenizer, tasks, self.settings.lm_eval)
+            if trainer.is_global_zero:
+                self._write_tokens(read_context(policy.config))
         # All processes have all records, so the same numbers; the first one writes.
         values: dict[str, float] = {}
         for name, evaluation in evaluations.items():
@@ -129,6 +134,15 @@ class PolicyEvaluation(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics({"epoch": float(epoch), **values}, step=trainer.global_step)
+
+    def _write_tokens(self, context: int | None) -> None:
+        """Write once a run where the scored tokens stand in the answers; the report shows them."""
+        if (self.folder / answer_tokens.FILE_NAME).exists():
+            return
+        benchmark = self.plan.benchmark
+        setup = EvaluationSetup(self.encoder, self.settings, "", benchmark.tasks)
+        answers = locate_answers(setup, benchmark.sets, benchmark.forget, context)
+        answer_tokens.write_answer_tokens(self.folder, answers)
 
     def _original_model(
         self, trainer: L.Trainer, module: UnlearningModule, policy: Any, epoch: int

@@ -1,0 +1,100 @@
+import pytest
+import tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tif.config.evaluation import EvalRules
+from tif.data.encoding import Encoder
+from tif.data.samples import Sample, Span
+from tif.data.text import TASKS
+from tif.evaluation.answer_tokens import find_unwanted, locate_answers
+from tif.evaluation.evaluate import build_questions
+from tif.evaluation.questions import EvaluationSetup
+
+ANSWER = "Anna 🙂 wrote «Тихий дом», مرحبا بك, in Oslo."
+
+
+def byte_tokenizer():
+    """A tokenizer of bytes and a few merges: an emoji is four tokens."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<end>": 0, **{piece: i + 1 for i, piece in enumerate(alphabet)}}
+    merges = [("n", "n"), ("A", "nn"), ("Ġ", "w")]
+    for left, right in merges:
+        vocabulary[left + right] = len(vocabulary)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+
+
+def setup(tasks=None):
+    encoder = Encoder(byte_tokenizer(), "Q: {prompt} A:")
+    return EvaluationSetup(encoder, EvalRules(), "padded", tasks or {})
+
+
+def sample(answer=ANSWER, unwanted=None, id="forget/0", prompt="Who?"):
+    return Sample(id, prompt, answer, unwanted)
+
+
+def span(text, answer=ANSWER):
+    start = answer.index(text)
+    return Span(start, start + len(text))
+
+
+def test_the_tokens_spell_the_answer_and_unwanted_ones_are_those_of_training():
+    forget = [sample(unwanted=(span("🙂"), span("Тихий"), span("Oslo")))]
+    ask = setup()
+    tokens = locate_answers(ask, {"forget": forget}, forget, None)["forget"]["forget/0"]
+    (question,) = build_questions(ask, "forget", forget, None)
+    trained = ask.encoder.encode(forget[0])
+    scored = [i for i, is_scored in enumerate(question.texts[0].gw) if is_scored]
+    assert question.texts[0].input_ids == trained.input_ids
+    assert list(tokens.uw) == [trained.uw[i] for i in scored]
+    starts = [0, *tokens.ends[:-1]]
+    pieces = [ANSWER[start:end] for start, end in zip(starts, tokens.ends, strict=True)]
+    assert "".join(pieces) == ANSWER
+    assert pieces[-1] == ""  # the end token
+    marked = "".join(piece for piece, mark in zip(pieces, tokens.uw, strict=True) if mark)
+    assert "".join(marked.split()) == "🙂ТихийOslo"
+    assert pieces[:2] == ["Ann", "a"]
+    assert tokens.unwanted == tuple((s.start, s.end) for s in forget[0].unwanted)
+
+
+def test_nobody_marked_the_answers_of_other_sets():
+    forget = [sample(unwanted=(span("Oslo"),))]
+    other = [sample("Bergen.", id="retain/0")]
+    tokens = locate_answers(setup(), {"retain": other}, forget, None)["retain"]["retain/0"]
+    assert tokens.uw is None
+    assert tokens.unwanted is None
+    assert tokens.ends == (1, 2, 3, 4, 5, 6, 7, 7)
+
+
+def test_a_passage_of_a_document_has_the_documents_unwanted_words():
+    document = "x" * 50 + " Anna lives in Oslo with two cats and in Bergen with none. " + "y" * 50
+    forget = sample(document, (span("Anna lives", document), span("Bergen", document)), prompt="")
+    passage = sample(document[56:110], id="forget/0/0", prompt="Go on")
+    expected = (Span(0, 5), span("Bergen", passage.answer))
+    assert passage.answer.startswith("lives in Oslo")
+    assert find_unwanted(passage, {"forget/0": forget}) == expected
+    tokens = locate_answers(setup({"verbmem_forget": TASKS["verbmem"]}), {"verbmem_forget": [passage]}, [forget], None)
+    assert tokens["verbmem_forget"]["forget/0/0"].unwanted == ((0, 5), (expected[1].start, expected[1].end))
+    short = sample("in Oslo", id="forget/9")
+    assert find_unwanted(short, {"forget/0": forget}) is None
+
+
+def test_the_same_answer_asked_in_other_words_has_the_same_unwanted_words():
+    forget = sample(unwanted=(span("Oslo"),))
+    assert find_unwanted(sample(id="forget/0/paraphrased"), {"forget/0": forget}) == (span("Oslo"),)
+    assert find_unwanted(sample("Another answer", id="forget/0"), {"forget/0": forget}) is None
+
+
+@pytest.mark.parametrize("answer", ["Anna", " Anna", "Anna ", "🙂"])
+def test_blanks_at_the_edges_of_an_answer_move_no_token(answer):
+    text = sample(answer)
+    tokens = locate_answers(setup(), {"forget": [text]}, [], None)["forget"]["forget/0"]
+    assert tokens.ends[-1] <= len(answer)
+    assert answer[: tokens.ends[-1]].strip() == answer.strip()
+
+
+def test_tokens_that_spell_another_text_are_left_out():
+    encoder = setup().encoder
+    assert encoder.locate_tokens(encoder.encode_text("Bob"), "Anna") is None

@@ -1,0 +1,243 @@
+import html.parser
+import json
+import math
+import re
+
+import pytest
+
+from tests.support.report_runs import WORDS, answer_tokens, evaluation, write_run
+from tif.records import files as records
+from tif.reports.html import packing, run_charts, run_data, samples, words
+from tif.reports.html.page import as_script
+from tif.reports.html.run_report import epoch_table, tiles, write_run_report
+
+ODD = "</script><script>alert(1)</script> <b>bold</b> &amp; مرحبا 🙂\u2028 {{ 7 * 7 }}"
+NAMES = ("eval/score", "forget/quality", "utility/model", "forget/probability", "retain/probability")
+VALUES = [(0.1, 1e-9, 0.6, 0.9, 0.9), (0.9, 0.3, 0.5, 0.2, 0.8), (0.8, 0.4, 0.3, 0.1, 0.7)]
+TOFU = [dict(zip(NAMES, values, strict=True)) for values in VALUES]
+
+
+class Page(html.parser.HTMLParser):
+    """A page's elements, the text outside of scripts, and its embedded JSON by id."""
+
+    def __init__(self, path):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.data, self.text, self.open = [], {}, "", None
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.open = (tag, dict(attrs).get("id")) if tag in ("script", "style") else None
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self.open = None
+
+    def handle_data(self, data):
+        if self.open is None:
+            self.text += data
+        elif self.open[1]:
+            self.data[self.open[1]] = json.loads(data)
+
+
+def report(folder, **keys):
+    return Page(write_run_report(write_run(folder, **keys)))
+
+
+def sentence(pieces):
+    return "".join(piece if isinstance(piece, str) else piece.text for piece in pieces)
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(tmp_path):
+    page = report(tmp_path / "run", metrics=TOFU)
+    assert page.elements
+    for tag, attributes in page.elements:
+        assert not attributes.keys() & {"src", "srcset", "action", "onload"}, tag
+        assert attributes.get("href", "#")[:1] in "#d", attributes
+        assert tag not in ("iframe", "img", "object", "embed", "base")
+    policy = [a["content"] for t, a in page.elements if t == "meta" and "http-equiv" in a]
+    assert policy[0].startswith("default-src 'none'")
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page.source)
+    assert "@import" not in page.source
+    assert "innerHTML" not in page.source
+
+
+def test_texts_of_the_data_are_text_whatever_they_hold(tmp_path):
+    folder = write_run(tmp_path / "<img src=x>", metrics=TOFU)
+    for epoch in range(3):
+        path = folder / "eval" / str(epoch)
+        stored = json.loads((path / "forget.json").read_text())
+        stored["records"]["forget/0"] |= {"prompt": ODD, "generated": ODD}
+        (path / "forget.json").write_text(json.dumps(stored))
+    page = Page(write_run_report(folder))
+    scripts = [a for t, a in page.elements if t == "script"]
+    assert len(scripts) == 5  # charts, samples, and three files of code
+    assert "img" not in {tag for tag, _ in page.elements}
+    assert "alert(" not in page.text
+    sample = page.data["samples"]["sets"][0]["samples"][0]
+    assert sample["q"] == ODD
+    assert sample["texts"][0] == ODD
+    assert "<img" in page.text  # the folder's name, as text
+    assert "<img" not in page.source.replace("&lt;img", "")
+
+
+def test_json_for_a_script_holds_no_character_that_ends_it():
+    text = as_script([ODD])
+    assert not set(text) & set("<>&\u2028")
+    assert json.loads(text) == [ODD]
+
+
+def test_the_samples_hold_every_token_of_every_model(tmp_path):
+    folder = write_run(tmp_path / "run", metrics=TOFU)
+    data = Page(write_run_report(folder)).data["samples"]
+    assert [model["key"] for model in data["models"]] == ["0", "1", "2", "retain"]
+    assert [part["name"] for part in data["sets"]] == ["forget", "retain"]
+    stored = records.read_evaluation(folder / "eval" / "2").sets["forget"].records[1].stats
+    sample = data["sets"][0]["samples"][1]
+    logprobs, top = packing.unpack(sample["p"][2])
+    assert logprobs == pytest.approx(stored.logprob, rel=0.005, abs=1e-4)
+    assert tuple(top) == stored.top
+    # "the author was born in Oslo ...": lengths of the words with the blank before each
+    assert sample["e"] == [3, 7, 4, 5, 3, 5, 4, 6, 5, 7, 6, 6, 0]
+    assert [WORDS[i] for i in sample["u"]] == ["Oslo", "nine"]
+    assert [sample["a"][start:end] for start, end in sample["w"]] == ["Oslo", "nine"]
+
+
+def test_packing_keeps_what_a_reader_sees():
+    logprobs = [0.0, -1e-4, -0.01, -0.5, -3.0, -12.0, -59.0, -1000.0]
+    unpacked, top = packing.unpack(packing.pack(logprobs, [True, False] * 4))
+    assert unpacked[:-1] == pytest.approx(logprobs[:-1], rel=0.005, abs=5e-5)
+    assert unpacked[-1] == pytest.approx(-packing.LARGEST)
+    assert top == [True, False] * 4
+
+
+def test_places_after_an_emoji_are_counted_as_javascript_does():
+    assert samples._utf16("🙂 ab", (2, 4)) == [3, 5]
+    assert samples._utf16_lengths("🙂 ab", [1, 3]) == [2, 3]
+
+
+def browser(count, epochs):
+    sets = {"forget": count}
+    built = samples.SampleBrowser(answer_tokens(sets))
+    for epoch in range(epochs):
+        built.add(str(epoch), f"epoch {epoch}", evaluation(epoch, sets))
+    built.add("retain", "retain model", evaluation("retain", sets))
+    return built
+
+
+def test_a_large_run_is_thinned_in_the_middle_and_says_so(monkeypatch):
+    built = browser(20, 8)
+    full = len(as_script(built.as_json(["0", "7"])))
+    monkeypatch.setattr(samples, "MAX_BYTES", full // 2)
+    data = built.as_json(["0", "7"])
+    assert len(as_script(data)) <= full // 2 * 1.2
+    keys = [model["key"] for model in data["models"]]
+    assert {"0", "7", "retain"} <= set(keys)
+    assert 3 <= len(keys) < 9
+    assert "generations" in data["notes"][0]
+    monkeypatch.setattr(samples, "MAX_BYTES", 5000)
+    data = built.as_json(["0", "7"])
+    assert 1 <= len(data["sets"][0]["samples"]) < 20
+    assert "questions are shown" in data["notes"][-1]
+
+
+@pytest.mark.slow
+def test_4000_answers_at_20_epochs_fit_in_10_megabytes():
+    text = as_script(browser(4000, 20).as_json(["0", "19"]))
+    assert len(text.encode()) < 9_500_000
+
+
+def test_the_sentences_say_what_was_forgotten_and_what_it_cost(tmp_path):
+    run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
+    first, second = map(sentence, words.summary_sentences(run))
+    assert first.startswith("2 epochs of TPO on TOFU forget01 took the probability of the unwanted words from ")
+    assert "A test can no longer tell it from a model that never saw the answers" in first
+    assert "1.0 × 10⁻⁹ → 0.400" in first
+    assert second.startswith("It keeps 50\u00a0% of its utility (0.600 → 0.300; retain model 0.600)")
+
+
+def test_without_a_retain_model_the_report_says_what_is_measured_instead(tmp_path):
+    rows = [{"retain/probability": 0.9, "forget/probability": 0.9}, {"retain/probability": 0.8}]
+    run = run_data.read_run(write_run(tmp_path / "run", epochs=2, metrics=rows, retain=False))
+    first, second = map(sentence, words.summary_sentences(run))
+    assert first.endswith("Without a retain model, forget quality cannot be had.")
+    assert "probability of the retain answers (0.900 → 0.800)" in second
+    page = Page(write_run_report(run.folder))
+    assert "retain" not in {model["key"] for model in page.data["samples"]["models"]}
+    assert "retain model" not in [name for chart in page.data["charts"] for name in chart["series"]]
+
+
+def test_muse_numbers_have_their_own_words_and_chart(tmp_path):
+    rows = [
+        {"muse/privleak": -99.0, "muse/knowmem_retain": 50.0, "muse/knowmem_forget": 60.0},
+        {"muse/privleak": 3.0, "muse/knowmem_retain": 40.0, "muse/knowmem_forget": 30.0},
+    ]
+    sets = {"knowmem_forget": 3, "knowmem_retain": 3}
+    run = run_data.read_run(write_run(tmp_path / "run", epochs=2, sets=sets, metrics=rows))
+    first, second = map(sentence, words.summary_sentences(run))
+    assert "PrivLeak −99.000 → 3.000" in first
+    assert second.startswith("It keeps 80\u00a0% of its knowledge of the retain texts")
+    chart = run_charts.forgetting_chart(run)
+    assert (chart.x, chart.y) == ("KnowMem, retain", "PrivLeak")
+    assert write_run_report(run.folder).exists()
+
+
+def test_a_failure_is_named_with_the_epochs_that_showed_it(tmp_path):
+    rows = [dict(row) for row in TOFU]
+    rows[1]["failure/collapse"] = rows[1]["utility/model"] = 0.1
+    run = run_data.read_run(write_run(tmp_path / "run", metrics=rows))
+    assert words.warnings(run) == [
+        ("collapse", "model utility is 0.1, was 0.6 before; want at least a quarter of that "
+         "(until epoch 1, not at the end)"),
+    ]  # fmt: skip
+
+
+def test_an_unfinished_run_is_called_so(tmp_path):
+    folder = write_run(tmp_path / "run", metrics=TOFU, config={"trainer": {"max_epochs": 9}})
+    assert words.warnings(run_data.read_run(folder)) == [("unfinished", "epoch 2 of 9 is the last here")]
+
+
+def test_the_charts_have_the_runs_own_numbers(tmp_path):
+    run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
+    chart = run_charts.word_chart(run)
+    assert [series.name for series in chart.series] == [
+        "unwanted words (UW)", "general words (GW)", "UW, retain model", "GW, retain model",
+    ]  # fmt: skip
+    for epoch in range(3):
+        values = []
+        for item in records.read_evaluation(run.folder / "eval" / str(epoch)).sets["forget"].records:
+            values.append(math.exp((item.stats.logprob[5] + item.stats.logprob[8]) / 2))  # Oslo, nine
+        assert chart.series[0].y[epoch] == pytest.approx(sum(values) / len(values))
+    chart = run_charts.forgetting_chart(run)
+    assert chart.series[0].x == (0.6, 0.5, 0.3)
+    assert chart.series[0].y == (1e-9, 0.3, 0.4)
+    assert [(mark.name, mark.x) for mark in chart.marks] == [
+        ("target", 0.6), ("best, epoch 1", 0.5), ("last, epoch 2", 0.3),
+    ]  # fmt: skip
+    ratios = run_charts.ratio_chart(run)
+    assert [series.name for series in ratios.series] == ["before", "unlearned", "retain model"]
+    assert ratios.series[0].y == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert run_charts.loss_charts(run)[1].series[0].y == (1.0, 0.5, 1 / 3)
+
+
+def test_the_table_marks_the_best_epoch_and_ends_with_the_retain_model(tmp_path):
+    run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
+    run.intervals[2] = {"forget/quality": (0.1, 0.9)}
+    head, rows = epoch_table(run)
+    assert head[:3] == ["epoch", "forget quality\u00a0↑", "model utility\u00a0↑"]
+    names = [(row["cells"][0]["text"], row["cells"][0]["note"]) for row in rows]
+    assert names == [("before", ""), ("1", "best"), ("2", ""), ("retain model", "")]
+    assert rows[2]["cells"][1] == {"text": "0.400", "note": "0.100 – 0.900"}
+    assert rows[3]["cells"][2]["text"] == "0.600"
+    assert [tile["label"] for tile in tiles(run)][2:] == ["Forget quality", "Model utility"]
+
+
+def test_a_run_without_evaluations_has_a_report_of_its_losses(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"epoch": 0, "step": 0, "train/loss": 2.0}\n')
+    page = Page(write_run_report(folder))
+    assert [chart["name"] for chart in page.data["charts"]] == ["loss-loss"]
+    assert "samples" not in page.data
+    assert "was not evaluated" in page.text

@@ -1,0 +1,91 @@
+"""Find where the scored tokens of an evaluation stand in the answers, and which are unwanted.
+
+Called by training/callbacks/evaluation.py, once a run.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from tif.data.encoding import Encoder
+from tif.data.samples import Sample, Span
+from tif.evaluation.evaluate import build_questions
+from tif.evaluation.questions import EvaluationSetup, Question, select_samples
+from tif.records.answer_tokens import AnswerTokens
+from tif.records.types import PARAPHRASED
+
+MIN_CHARACTERS = 40  # a shorter text may stand in a document by chance
+
+
+def locate_answers(
+    setup: EvaluationSetup,
+    sets: Mapping[str, Sequence[Sample]],
+    forget: Sequence[Sample],
+    context: int | None,
+) -> dict[str, dict[str, AnswerTokens]]:
+    """Return the tokens of every evaluated answer, by set and sample's id.
+
+    Left out are answers that the tokenizer changes (it lower-cases them, for example).
+
+    Args:
+        setup, sets: of the evaluation.
+        forget: the samples to unlearn, with their unwanted words where these are known.
+        context: tokens that the model can read at once.
+    """
+    by_id = {sample.id: sample for sample in forget}
+    answers: dict[str, dict[str, AnswerTokens]] = {}
+    for set_name, samples in select_samples(sets, setup.rules, setup.tasks).items():
+        answers[set_name] = {}
+        for question in build_questions(setup, set_name, samples, context):
+            spans = find_unwanted(question.sample, by_id)
+            tokens = _locate(setup.encoder, question, spans)
+            if tokens:
+                answers[set_name][question.sample.id] = tokens
+    return answers
+
+
+def find_unwanted(sample: Sample, forget: Mapping[str, Sample]) -> tuple[Span, ...] | None:
+    """Return the unwanted words in an evaluated answer; None where nobody marked it.
+
+    It is the answer of a forget sample (by its id) or a passage of one.
+    """
+    same = forget.get(sample.id.removesuffix("/" + PARAPHRASED.removeprefix("_")))
+    if same is not None and same.answer == sample.answer:
+        return same.unwanted
+    if len(sample.answer) < MIN_CHARACTERS:
+        return None
+    for document in forget.values():
+        start = document.answer.find(sample.answer)
+        if document.unwanted is not None and start >= 0:
+            return _cut_spans(document.unwanted, start, start + len(sample.answer))
+    return None
+
+
+def _cut_spans(spans: Sequence[Span], start: int, end: int) -> tuple[Span, ...]:
+    """Return the parts of the spans inside [start, end), counted from `start`."""
+    inside = [span for span in spans if span.start < end and span.end > start]
+    return tuple(Span(max(s.start, start) - start, min(s.end, end) - start) for s in inside)
+
+
+def _locate(
+    encoder: Encoder, question: Question, spans: tuple[Span, ...] | None
+) -> AnswerTokens | None:
+    text, answer = question.texts[0], question.sample.answer
+    # The first token of a text is never scored: nothing predicts it.
+    scored = [t for t in range(1, len(text.input_ids)) if text.uw[t] or text.gw[t]]
+    ends = encoder.locate_tokens([text.input_ids[t] for t in scored], answer)
+    if ends is None:
+        return None
+    if spans is None:
+        return AnswerTokens(tuple(ends))
+    uw = encoder.mark_unwanted(answer, spans, _find_places(ends))
+    places = tuple((span.start, span.end) for span in spans)
+    return AnswerTokens(tuple(ends), tuple(uw), places)
+
+
+def _find_places(ends: Sequence[int]) -> list[tuple[int, int]]:
+    """Return [start, end) of each token; a part of a character has the whole character's place."""
+    places = list(zip([0, *ends[:-1]], ends, strict=True))
+    for i in range(len(places) - 2, -1, -1):
+        start, end = places[i]
+        if start == end == places[i + 1][0]:
+            places[i] = places[i + 1]
+    return places

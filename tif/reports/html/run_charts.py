@@ -1,0 +1,160 @@
+"""The charts of one run: each is left out where the run does not have its numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tif.reports.html.charts import (
+    Chart,
+    Guide,
+    Mark,
+    Series,
+    distribution,
+    level,
+    line,
+    present,
+)
+from tif.reports.html.run_data import RunData
+from tif.reports.html.samples import RETAIN
+
+ALIKE = 0.05
+TERMS = {"lpl": "LPL", "pl": "PL", "retain": "retain term", "loss": "loss"}
+
+
+def word_chart(run: RunData) -> Chart | None:
+    """Return the picture of targeted forgetting: unwanted words fall, general words stay."""
+    epochs = [row["epoch"] for row in run.rows]
+    series = present([
+        line("unwanted words (UW)", run.rows, "words/unwanted", "uw"),
+        line("general words (GW)", run.rows, "words/general", "gw"),
+        level("UW, retain model", run.retain.get("words/unwanted"), epochs, "uw"),
+        level("GW, retain model", run.retain.get("words/general"), epochs, "gw"),
+    ])  # fmt: skip
+    caption = (
+        "Probability per token of the unwanted and of the general words in the forget set’s true "
+        "answers: exp of the mean log-probability, averaged over answers."
+    )
+    title = "Unwanted words go, general words stay"
+    return _chart("words", title, caption, ("epoch", "probability"), series, y_range=(0.0, 1.0))
+
+
+def forgetting_chart(run: RunData) -> Chart | None:
+    """Return what was forgotten against what stays, a point an epoch."""
+    pairs = (
+        ("utility/model", "model utility", "forget/quality", "forget quality"),
+        ("muse/knowmem_retain", "KnowMem, retain", "muse/privleak", "PrivLeak"),
+        ("muse/knowmem_retain", "KnowMem, retain", "muse/knowmem_forget", "KnowMem, forget"),
+        ("muse/verbmem_retain", "VerbMem, retain", "muse/verbmem_forget", "VerbMem, forget"),
+        ("retain/probability", "probability, retain", "forget/probability", "probability, forget"),
+    )
+    for x, x_title, y, y_title in pairs:
+        rows = [row for row in run.rows if row.get(x) is not None and row.get(y) is not None]
+        if rows:
+            return _path_chart(run, rows, (x, y), (x_title, y_title))
+    return None
+
+
+def _path_chart(
+    run: RunData,
+    rows: Sequence[Mapping[str, Any]],
+    metrics: tuple[str, str],
+    titles: tuple[str, str],
+) -> Chart:
+    x, y = metrics
+    labels = tuple("before" if row["epoch"] == 0 else f"epoch {row['epoch']}" for row in rows)
+    xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
+    marks = []
+    for row in rows:
+        point, epoch = (row[x], row[y]), row["epoch"]
+        if epoch == 0:
+            marks.append(Mark(*point, "target", "hollow"))
+        elif epoch == run.best_epoch:
+            is_last = epoch == rows[-1]["epoch"]
+            name = f"best and last, epoch {epoch}" if is_last else f"best, epoch {epoch}"
+            marks.append(Mark(*point, name, "star", "gw"))
+        elif epoch == rows[-1]["epoch"]:
+            marks.append(Mark(*point, f"last, epoch {epoch}"))
+    guides = []
+    if run.retain.get(x) is not None:
+        guides.append(Guide("x", float(run.retain[x] or 0), "retain model"))
+    is_quality = y == "forget/quality"
+    if is_quality:
+        guides.append(Guide("y", ALIKE, "0.05: no longer told apart"))
+    elif run.retain.get(y) is not None:
+        guides.append(Guide("y", float(run.retain[y] or 0), "retain model"))
+    elif y == "muse/privleak":
+        guides.append(Guide("y", 0.0, "a model that never saw the texts"))
+    aims = {"forget/quality": "the upper right", "muse/privleak": "the right, at PrivLeak 0"}
+    caption = f"A point an epoch. {titles[1].capitalize()} against {titles[0]}: the aim is "
+    caption += f"{aims.get(y, 'the lower right')}."
+    series = (Series("epochs", xs, ys, "muted", "points", labels),)
+    return Chart(
+        "frontier", "Forgetting against usefulness", caption, titles[0], titles[1], series,
+        tuple(guides), tuple(marks), y_log=is_quality,
+    )  # fmt: skip
+
+
+def ratio_chart(run: RunData) -> Chart | None:
+    """Return the distributions of truth ratios that forget quality compares."""
+    if len(run.ratios) < 2 or not run.rows:
+        return None
+    first, last = str(run.rows[0]["epoch"]), str(run.rows[-1]["epoch"])
+    named = {first: ("before", "muted", "steps"), last: ("unlearned", "uw", "steps")}
+    named[RETAIN] = ("retain model", "ink", "dashed-steps")
+    series = present(
+        distribution(name, [max(ratio, 1e-12) for ratio in run.ratios[key]], role, style)
+        for key, (name, role, style) in named.items()
+        if key in run.ratios
+    )
+    caption = (
+        "Share of the forget questions whose truth ratio (wrong answers’ probability over the "
+        "right one’s) is at most x. Forget quality tests whether the unlearned curve is the retain "
+        "model’s: their largest vertical distance decides."
+    )
+    title = "Truth ratios"
+    return _chart("ratios", title, caption, ("truth ratio", "share"), series, x_log=True,
+        y_range=(0.0, 1.0))  # fmt: skip
+
+
+def extraction_chart(run: RunData) -> Chart | None:
+    """Return extraction strength over epochs on what should go and what should stay."""
+    epochs = [row["epoch"] for row in run.rows]
+    drawn: list[Series | None] = []
+    for name, role in (("forget", "uw"), ("retain", "gw")):
+        metric = f"{name}/extraction_strength"
+        drawn.append(line(f"{name} set", run.rows, metric, role))
+        drawn.append(level(f"{name} set, retain model", run.retain.get(metric), epochs, role))
+    caption = (
+        "Share of an answer, from its end, that the model predicts token by token without a "
+        "mistake, averaged over answers."
+    )
+    title, axes = "Extraction strength", ("epoch", "share of the answer")
+    return _chart("extraction", title, caption, axes, present(drawn), y_range=(0.0, 1.0))
+
+
+def loss_charts(run: RunData) -> list[Chart]:
+    """Return a small chart for each term of the loss over the optimizer steps."""
+    names = [name for name in run.steps[0] if name.startswith("train/")] if run.steps else []
+    charts = []
+    for name in names:
+        term = name.removeprefix("train/")
+        if term.startswith("uw_"):
+            continue
+        series = line(term, run.steps, name, "ink", "step")
+        if series:
+            title = TERMS.get(term, term)
+            charts.append(Chart(f"loss-{term}", title, "", "optimizer step", "", (series,)))
+    return charts
+
+
+def _chart(
+    name: str,
+    title: str,
+    caption: str,
+    axes: tuple[str, str],
+    series: tuple[Series, ...],
+    **options: Any,
+) -> Chart | None:
+    """Return a chart; None where nothing but levels would be drawn."""
+    if all(item.style.startswith("dashed") for item in series):
+        return None
+    return Chart(name, title, caption, *axes, series, **options)

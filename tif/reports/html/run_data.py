@@ -1,0 +1,161 @@
+"""Everything that a report shows of one run, read from its folder."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tif.metrics import overall, tofu
+from tif.metrics.failures import find_failures
+from tif.metrics.targeted import word_probability
+from tif.metrics.values import mean_or_none
+from tif.records.types import Evaluation
+from tif.reports import run_folder
+from tif.reports.html.samples import RETAIN, SampleBrowser
+from tif.reports.run_folder import Metrics
+from tif.utils.terminal import track
+
+Interval = tuple[float, float]
+FORGET_SETS = ("forget", "verbmem_forget", "knowmem_forget", "privleak_forget")
+
+
+@dataclasses.dataclass
+class RunData:
+    """A run.
+
+    Attributes:
+        folder: its folder.
+        rows: of its evaluations, with `words/unwanted` and `words/general` where words are known.
+        steps: rows of its optimizer steps.
+        retain: the retain model's metrics, as in `rows`; empty where there is none.
+        intervals: by epoch and metric.
+        ratios: truth ratios of the forget set by epoch; key "retain" = the retain model's.
+        browser: its samples.
+        counts: questions of each set.
+        unwanted_share: of the forget answers' tokens; None = not known.
+        protocol: name of the evaluation's rules.
+        config, env: content of config.yaml and env.json.
+    """
+
+    folder: Path
+    rows: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
+    retain: Metrics
+    config: dict[str, Any]
+    env: dict[str, Any]
+    browser: SampleBrowser
+    intervals: dict[int | None, dict[str, Interval]] = dataclasses.field(default_factory=dict)
+    ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    unwanted_share: float | None = None
+    protocol: str = ""
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Return the best epoch by the key `eval.best`; None where nothing ranks them."""
+        metric = overall.get_best_metric(self.best_by)
+        return overall.find_best_epoch(self.rows, metric)
+
+    @property
+    def best_by(self) -> str:
+        """Return the value of `eval.best`."""
+        return str(self.section("eval").get("best", "score"))
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return a section of the configuration; empty where there is none."""
+        section = self.config.get(name)
+        return section if isinstance(section, dict) else {}
+
+    def row(self, epoch: int | None) -> dict[str, Any]:
+        """Return the row of an epoch; empty where it was not evaluated."""
+        return next((row for row in self.rows if row["epoch"] == epoch), {})
+
+    def failures(self) -> list[tuple[str, str, list[int]]]:
+        """Return the failures by name, each with a line in words and the epochs that showed it."""
+        epochs = int(self.section("trainer").get("max_epochs") or 1)
+        shown: dict[str, tuple[str, list[int]]] = {}
+        for row in self.rows:
+            failures = find_failures(self.rows[0], row, row["epoch"] / epochs)
+            lines = {failure.name: failure.line for failure in failures}
+            for key, value in row.items():
+                if not key.startswith("failure/"):
+                    continue
+                name = key.removeprefix("failure/")
+                earlier = shown.get(name, ("", []))[1]
+                line = lines.get(name, f"the value is {value:.3g}")
+                shown[name] = (line, [*earlier, row["epoch"]])
+        return [(name, line, at) for name, (line, at) in shown.items()]
+
+
+def read_run(folder: Path, summary: Mapping[str, Any] | None = None) -> RunData:
+    """Return the data of a run's report.
+
+    Args:
+        folder: of the run.
+        summary: content of its summary.json, where that is not written yet.
+
+    Raises:
+        DamagedFile: If a file of the folder cannot be read; one line with what to delete.
+    """
+    tokens, rows = run_folder.read_tokens(folder), run_folder.evaluation_rows(folder)
+    run = RunData(
+        folder,
+        rows,
+        run_folder.training_rows(folder),
+        run_folder.retain_row(folder),
+        run_folder.read_config(folder),
+        run_folder.read_environment(folder),
+        SampleBrowser(tokens),
+    )
+    known = run_folder.read_summary_intervals(folder) if summary is None else summary
+    epochs = {"start": rows[0]["epoch"], "end": rows[-1]["epoch"]} if rows else {}
+    epochs["best"] = run.best_epoch
+    for key, name in run_folder.INTERVALS.items():
+        run.intervals[epochs.get(name)] = known.get(key, {})
+    retain = run_folder.read_retain_records(folder)
+    for row in track(rows, "reading the records"):
+        epoch = row["epoch"]
+        evaluation = run_folder.read_records(folder, epoch)
+        if evaluation is None:
+            continue
+        _add_evaluation(run, row, str(epoch), evaluation)
+        label = "before" if epoch == 0 else f"epoch {epoch}"
+        run.browser.add(str(epoch), label, evaluation)
+    if retain is not None and run.browser.models:
+        _add_evaluation(run, run.retain, RETAIN, retain)
+        run.browser.add(RETAIN, "retain model", retain)
+    run.unwanted_share = _unwanted_share(run)
+    return run
+
+
+def _add_evaluation(
+    run: RunData, row: dict[str, Any], key: str, evaluation: Evaluation
+) -> None:
+    """Add what is computed from an evaluation's records to the run and to the evaluation's row."""
+    forget = next((name for name in FORGET_SETS if name in evaluation.sets), None)
+    run.protocol = run.protocol or str(evaluation.protocol.get("name", ""))
+    for name, records in evaluation.sets.items():
+        run.counts.setdefault(name, len(records.records))
+    if forget is None:
+        return
+    tokens = run.browser.tokens.get(forget, {})
+    for name, is_unwanted in (("unwanted", True), ("general", False)):
+        values = word_probability(evaluation.sets[forget], tokens, is_unwanted)
+        if len(values):
+            row[f"words/{name}"] = mean_or_none(values)
+    if "forget" in evaluation.sets:
+        try:
+            run.ratios[key] = [float(ratio) for ratio in tofu.forget_ratios(evaluation)]
+        except ValueError:  # a benchmark without wrong answers
+            return
+
+
+def _unwanted_share(run: RunData) -> float | None:
+    """Return which share of the forget answers' scored tokens is unwanted."""
+    counts = [0, 0]
+    for name in FORGET_SETS[:1] if "forget" in run.browser.tokens else FORGET_SETS:
+        for tokens in run.browser.tokens.get(name, {}).values():
+            if tokens.uw is not None:
+                counts[0] += sum(tokens.uw)
+                counts[1] += len(tokens.uw)
+    return counts[0] / counts[1] if counts[1] else None

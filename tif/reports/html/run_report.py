@@ -1,0 +1,197 @@
+"""The report of one run: `report.html` in its folder.
+
+Called by `training.run` at the end of a run and by `python -m tif.report`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tif.reports import columns
+from tif.reports.html import run_charts, words
+from tif.reports.html.packing import LARGEST, SMALLEST, STEPS
+from tif.reports.html.page import write_page
+from tif.reports.html.recipe import facts, recipe
+from tif.reports.html.run_data import RunData, read_run
+from tif.reports.html.samples import RETAIN
+from tif.utils.terminal import escape_controls
+
+FILE_NAME = "report.html"
+# Of the table of epochs: the words' probabilities come after the two main metrics.
+COLUMNS = {
+    **dict(list(columns.COLUMNS.items())[:2]),
+    "words/unwanted": "UW prob. ↓",
+    "words/general": "GW prob. ↑",
+    **dict(list(columns.COLUMNS.items())[2:]),
+    "forget/extraction_strength": "forget extraction ↓",
+}
+# Metric -> title of its tile and role of its colour; the first four that a run has are shown.
+TILES = (
+    ("words/unwanted", "Unwanted words’ probability", "uw"),
+    ("words/general", "General words’ probability", "gw"),
+    ("forget/quality", "Forget quality", "uw"), ("muse/privleak", "PrivLeak", "uw"),
+    ("utility/model", "Model utility", "gw"), ("muse/knowmem_forget", "KnowMem, forget", "uw"),
+    ("muse/knowmem_retain", "KnowMem, retain", "gw"),
+    ("muse/verbmem_forget", "VerbMem, forget", "uw"),
+    ("forget/probability", "Forget answers", "uw"), ("retain/probability", "Retain answers", "gw"),
+)  # fmt: skip
+
+
+def write_run_report(
+    folder: Path, summary: Mapping[str, Any] | None = None, out: Path | None = None
+) -> Path:
+    """Write the report of a run and return its path.
+
+    Args:
+        folder: of the run.
+        summary: content of its summary.json, where that is not written yet.
+        out: the file; None = report.html in the folder.
+
+    Raises:
+        DamagedFile: If a file of the folder cannot be read; one line with what to delete.
+    """
+    run = read_run(folder, summary)
+    path = out or folder / FILE_NAME
+    charts = [chart for chart in _charts(run) if chart is not None]
+    losses = run_charts.loss_charts(run)
+    samples = _samples(run)
+    values = _values(run) | {"charts": charts, "loss_charts": losses}
+    values["sections"] = _sections(values, samples)
+    values |= _browser_values(run, samples)
+    write_page(path, "run.html", values, [*charts, *losses], samples)
+    return path
+
+
+def _charts(run: RunData) -> list[Any]:
+    return [
+        run_charts.word_chart(run),
+        run_charts.forgetting_chart(run),
+        run_charts.ratio_chart(run),
+        run_charts.extraction_chart(run),
+    ]
+
+
+def _values(run: RunData) -> dict[str, Any]:
+    head, rows = epoch_table(run)
+    config_path = run.folder / "config.yaml"
+    return {
+        "title": escape_controls(run.folder.resolve().name),
+        "sentences": words.summary_sentences(run),
+        "warnings": words.warnings(run),
+        "facts": facts(run),
+        "tiles": tiles(run),
+        "head": head,
+        "rows": rows,
+        "epoch_note": " ".join(words.epoch_sentences(run)),
+        "epoch_sentences": words.epoch_sentences(run),
+        "has_intervals": any(run.intervals.values()),
+        "recipe": recipe(run),
+        "config_text": config_path.read_text(encoding="utf-8") if config_path.exists() else "",
+        "env": json.dumps(run.env, indent=1) if run.env else "",
+        "audit": None,
+    }
+
+
+def _sections(values: Mapping[str, Any], samples: Any) -> list[tuple[str, str]]:
+    """Return (id, name) of the sections that the page has."""
+    sections = []
+    for key, id, name in (("charts", "curves", "Curves"), ("rows", "epochs", "Epochs")):
+        if values[key]:
+            sections.append((id, name))
+    if samples:
+        sections.append(("samples-section", "Samples"))
+    if values["audit"]:
+        sections.append(("audit", "Audit"))
+    if values["loss_charts"]:
+        sections.append(("loss", "Loss"))
+    return [*sections, ("recipe", "Recipe")]
+
+
+def _samples(run: RunData) -> dict[str, Any] | None:
+    if not run.browser.models:
+        return None
+    last = str(run.rows[-1]["epoch"])
+    important = [str(run.rows[0]["epoch"]), last]
+    if run.best_epoch is not None:
+        important.append(str(run.best_epoch))
+    return run.browser.as_json(important) | {"scale": [SMALLEST, LARGEST, STEPS]}
+
+
+def _browser_values(run: RunData, samples: Mapping[str, Any] | None) -> dict[str, Any]:
+    if samples is None:
+        return {}
+    keys = [model["key"] for model in samples["models"]]
+    return {
+        "counts": [(part["name"], len(part["samples"])) for part in samples["sets"]],
+        "has_before": keys[0] == "0",
+        "has_retain": RETAIN in keys,
+        "has_words": run.unwanted_share is not None,
+        "last_epoch_place": len([key for key in keys if key != RETAIN]) - 1,
+        "sample_notes": samples["notes"],
+    }
+
+
+def epoch_table(run: RunData) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the head and the rows of the table of epochs, with intervals and the retain model."""
+    shown = {metric: title for metric, title in COLUMNS.items() if _has(run, metric)}
+    rows = []
+    for row in run.rows:
+        epoch = row["epoch"]
+        is_best = epoch == run.best_epoch
+        cells = [{"text": "before" if epoch == 0 else str(epoch), "note": "best" * is_best}]
+        intervals = run.intervals.get(epoch, {})
+        for metric in shown:
+            pair = intervals.get(metric)
+            note = f"{words.pretty(pair[0])} – {words.pretty(pair[1])}" if pair else ""
+            cells.append({"text": words.pretty(row.get(metric)), "note": note})
+        rows.append({"kind": "best" if is_best else "", "cells": cells})
+    if run.retain:
+        cells = [{"text": "retain model", "note": ""}]
+        for metric in shown:
+            cells.append({"text": words.pretty(run.retain.get(metric)), "note": ""})
+        rows.append({"kind": "retain", "cells": cells})
+    head = [title.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓") for title in shown.values()]
+    return ["epoch", *head], rows if run.rows else []
+
+
+def _has(run: RunData, metric: str) -> bool:
+    return any(row.get(metric) is not None for row in run.rows)
+
+
+def tiles(run: RunData) -> list[dict[str, Any]]:
+    """Return the key figures: after, before, and the retain model's value."""
+    if not run.rows:
+        return []
+    start, end = run.rows[0], run.rows[-1]
+    shown: list[dict[str, Any]] = []
+    for metric, label, role in TILES:
+        if end.get(metric) is None or len(shown) == 4:
+            continue
+        retain = run.retain.get(metric)
+        note = f"retain model {words.pretty(retain)}" if retain is not None else ""
+        if metric == "forget/quality":
+            note = "above 0.05: not told from a retain model"
+        has_start = len(run.rows) > 1 and start.get(metric) is not None
+        shown.append({
+            "label": label,
+            "role": role,
+            "after": words.pretty(end[metric]),
+            "before": words.pretty(start[metric]) if has_start else "",
+            "note": note,
+            "spark": _spark([row[metric] for row in run.rows if row.get(metric) is not None]),
+        })  # fmt: skip
+    return shown
+
+
+def _spark(values: list[float]) -> str:
+    """Return the points of a line over a box of 100 by 30; "" for fewer than two values."""
+    if len(values) < 2:
+        return ""
+    low, high = min(0.0, *values), max(values)
+    height = (high - low) or 1.0
+    points = []
+    for i, value in enumerate(values):
+        x, y = 100 * i / (len(values) - 1), 28 - 26 * (value - low) / height
+        points.append(f"{x:.1f},{y:.1f}")
+    return " ".join(points)

@@ -1,0 +1,176 @@
+"""The sample browser's data: what each model said to each question, and how it scored the answer.
+
+Read by samples.js. It is built an evaluation at a time, because all records of a long run do not
+fit in memory as Python objects. What is left out to stay below the size limit is said on the page.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tif.metrics import tofu
+from tif.records.answer_tokens import AnswerTokens
+from tif.records.protocols import arithmetic_of
+from tif.records.types import Evaluation, Record, RecordSet
+from tif.reports.html.packing import pack
+
+MAX_BYTES = 8_000_000  # of the browser's data
+RETAIN = "retain"  # key of the retain model beside the epochs
+
+
+@dataclasses.dataclass
+class _Sample:
+    """A question with its answer, and of each model the packed scores and the generation."""
+
+    record: Record
+    scores: dict[str, str] = dataclasses.field(default_factory=dict)
+    losses: dict[str, float] = dataclasses.field(default_factory=dict)
+    ratios: dict[str, float] = dataclasses.field(default_factory=dict)
+    generations: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def text_size(self) -> int:
+        return len(self.record.prompt.encode()) + 4 * len(self.record.answer.encode()) + 80
+
+
+class SampleBrowser:
+    """Collects evaluations and returns the JSON value that the page embeds.
+
+    Args:
+        tokens: where the scored tokens of each answer stand, by set and id.
+    """
+
+    def __init__(self, tokens: Mapping[str, Mapping[str, AnswerTokens]]) -> None:
+        self.tokens = tokens
+        self.models: dict[str, str] = {}  # key -> label
+        self.sets: dict[str, dict[str, _Sample]] = {}
+
+    def add(self, key: str, label: str, evaluation: Evaluation) -> None:
+        """Add a model's records: an epoch's, or the retain model's."""
+        self.models[key] = label
+        for name, records in evaluation.sets.items():
+            samples = self.sets.setdefault(name, {})
+            ratios = _truth_ratios(records, evaluation)
+            for i, record in enumerate(records.records):
+                sample = samples.get(record.id)
+                if sample is None:
+                    if key == RETAIN:  # the retain model was asked a question that this run was not
+                        continue
+                    plain = dataclasses.replace(record, stats=None, generated=None)
+                    sample = samples[record.id] = _Sample(plain)
+                self._add_record(sample, key, name, record)
+                if ratios:
+                    sample.ratios[key] = ratios[i]
+
+    def _add_record(self, sample: _Sample, key: str, set_name: str, record: Record) -> None:
+        sample.losses[key] = record.loss
+        if record.generated is not None:
+            sample.generations[key] = record.generated
+        tokens = self.tokens.get(set_name, {}).get(record.id)
+        if record.stats and tokens and len(record.stats.logprob) == len(tokens.ends):
+            sample.scores[key] = pack(record.stats.logprob, record.stats.top)
+
+    def as_json(self, important: Sequence[str]) -> dict[str, Any]:
+        """Return the browser's data, thinned to MAX_BYTES.
+
+        First the generations between the `important` models go, then whole epochs between them,
+        then the last questions of each set.
+        """
+        keys, spoken, notes = list(self.models), list(self.models), list[str]()
+        important = [key for key in (*important, RETAIN) if key in self.models]
+        if self._size(keys, spoken) > MAX_BYTES:
+            spoken = important
+            notes.append("generations of the epochs in between are left out")
+        stride = 1
+        while self._size(keys, spoken) > MAX_BYTES and stride < len(self.models):
+            stride *= 2
+            thinned = list(self.models)[::stride]
+            keys = [key for key in self.models if key in thinned or key in important]
+        if stride > 1:
+            notes.append(f"every {stride}th epoch is shown")
+        share = min(1.0, MAX_BYTES / max(self._size(keys, spoken), 1))
+        if share < 1:
+            notes.append(f"the first {share:.0%} of each set's questions are shown")
+        sets = [
+            {"name": name, "samples": self._set_as_json(name, share, keys, spoken)}
+            for name in self.sets
+        ]
+        models = [{"key": key, "label": self.models[key]} for key in keys]
+        return {"models": models, "sets": sets, "notes": notes}
+
+    def _size(self, keys: Sequence[str], spoken: Sequence[str]) -> int:
+        """Return about how many bytes the JSON of these models has."""
+        total = 0
+        for samples in self.sets.values():
+            for sample in samples.values():
+                total += sample.text_size() + 14 * len(keys)
+                total += sum(len(sample.scores.get(key, "")) for key in keys)
+                texts = {sample.generations.get(key, "") for key in spoken}
+                total += sum(len(text.encode()) + 4 for text in texts)
+        return total
+
+    def _set_as_json(
+        self, name: str, share: float, keys: Sequence[str], spoken: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        samples = list(self.sets[name].values())
+        tokens = self.tokens.get(name, {})
+        count = max(1, int(len(samples) * share))
+        return [
+            _sample_as_json(sample, tokens.get(sample.record.id), keys, spoken)
+            for sample in samples[:count]
+        ]
+
+
+def _sample_as_json(
+    sample: _Sample, tokens: AnswerTokens | None, keys: Sequence[str], spoken: Sequence[str]
+) -> dict[str, Any]:
+    """Return {id, q, a: texts; p: packed scores; l: losses; r: truth ratios; g: generations, ...}.
+
+    Lists go by model. Generations are numbers into `texts`, since many are the same.
+    """
+    record, fields = sample.record, dict[str, Any]()
+    fields |= {"id": record.id, "q": record.prompt, "a": record.answer}
+    fields["l"] = [_round(sample.losses.get(key)) for key in keys]
+    if sample.ratios:
+        fields["r"] = [_round(sample.ratios.get(key)) for key in keys]
+    if tokens and sample.scores:
+        lengths = [end - start for start, end in zip((0, *tokens.ends), tokens.ends, strict=False)]
+        fields["e"] = lengths
+        fields["p"] = [sample.scores.get(key) for key in keys]
+        if tokens.uw is not None:
+            fields["u"] = [i for i, is_unwanted in enumerate(tokens.uw) if is_unwanted]
+    if tokens and tokens.unwanted:
+        fields["w"] = [_utf16(record.answer, place) for place in tokens.unwanted]
+    texts = list(dict.fromkeys(sample.generations[k] for k in spoken if k in sample.generations))
+    if texts:
+        places = {text: i for i, text in enumerate(texts)}
+        wanted = [sample.generations.get(key) if key in spoken else None for key in keys]
+        fields["texts"] = texts
+        fields["g"] = [None if text is None else places[text] for text in wanted]
+    if not record.answer.isascii() and "e" in fields:
+        fields["e"] = _utf16_lengths(record.answer, fields["e"])
+    return fields
+
+
+def _utf16(text: str, place: tuple[int, int]) -> list[int]:
+    """Return a place in characters as JavaScript counts them."""
+    return [len(text[:end].encode("utf-16-le")) // 2 for end in place]
+
+
+def _utf16_lengths(text: str, lengths: Sequence[int]) -> list[int]:
+    converted, start = [], 0
+    for length in lengths:
+        converted.append(len(text[start : start + length].encode("utf-16-le")) // 2)
+        start += length
+    return converted
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.3g}")
+
+
+def _truth_ratios(records: RecordSet, evaluation: Evaluation) -> list[float]:
+    """Return the truth ratios w / c of a set; none where its records have no wrong answers."""
+    if not all(record.perturbed_losses for record in records.records) or not records.records:
+        return []
+    ratios = tofu.truth_ratios(records, arithmetic_of(evaluation.protocol))
+    return [float(ratio) for ratio in ratios]

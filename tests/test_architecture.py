@@ -121,7 +121,9 @@ def test_losses_and_metrics_are_pure_functions(room):
     assert offenders == []
 
 
-AT_ONCE = ("config.load", "data.samples", "fit", "identify", "evaluate", "report", "sweep.command")
+AT_ONCE = (
+    "config.load", "data.samples", "fit", "identify", "evaluate", "audit", "report", "sweep.command", "ls", "__main__",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [f"tif.{name}" for name in AT_ONCE])

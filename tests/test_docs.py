@@ -13,9 +13,10 @@ import pytest
 
 from tif.bench.settings import BenchSettings
 from tif.config import load as config
+from tif.config.audit_command import Audit
 from tif.config.check import list_keys
 from tif.config.evaluate_command import Evaluate
-from tif.config.schema import Config
+from tif.config.schema import Config, Model
 from tif.identify import Identify
 from tif.losses import FORGET, RETAIN
 from tif.metrics.cards import metric_cards
@@ -24,7 +25,8 @@ from tif.sweep.sweep_file import SweepFile
 ROOT = pathlib.Path(config.__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(
-    r"(?:-m tif\.|slurm/)(fit|identify|evaluate|report|sweep|bench)(?:\.sbatch)?(?= |$)"
+    r"(?:-m tif\.|slurm/|(?:^|[ /])tif )"
+    r"(fit|identify|evaluate|report|sweep|bench|chat|audit|download|ls)(?:\.sbatch)?(?= |$)"
 )
 SCHEMAS = {"identify": Identify, "evaluate": Evaluate, "bench": BenchSettings}
 
@@ -92,6 +94,8 @@ def read(command, words):
         config.load([*(files or ["quickstart.yaml"]), *overrides])
     elif command == "identify":
         config.read(Identify, [*(files or ["quickstart.yaml"]), *overrides])
+    elif command == "audit":  # what it does not say is known of a run
+        config.read(lambda: Audit(target="T", retain_model="R", model=Model(path="M")), [*files, *overrides])
     elif command in SCHEMAS and overrides:  # evaluate --metrics reads no key
         config.read(SCHEMAS[command], [*files, *overrides])
 
@@ -108,10 +112,10 @@ def test_the_readme_is_short_and_has_the_two_commands_that_people_run():
 
 
 def test_a_wrong_command_would_be_seen():
-    assert problems_of(*words_of("python -m tif.fit loss.bata=0.1"), True) == [
+    assert problems_of(*words_of("tif fit loss.bata=0.1"), True) == [
         "loss.bata: unknown key; did you mean loss.beta?"
     ]
-    assert problems_of(*words_of("python -m tif.evaluate ... tofu.spit=forget01"), False)
+    assert problems_of(*words_of("tif evaluate ... tofu.spit=forget01"), False)
     assert words_of("sbatch slurm/fit.sbatch my.yaml a=1 [b=2 ...] ...") == ("fit", ["a=1"])
 
 
@@ -129,7 +133,8 @@ def test_every_example_of_a_command_in_help_starts_its_line():
     for file in files:
         _, *lines = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()
         for line in lines:
-            assert "python -m tif." not in line.strip()[1:] or "#" in line, file
+            is_example = re.search(r" tif (fit|identify|evaluate|report|sweep|bench|audit) ", line.strip())
+            assert not is_example or "#" in line, file
 
 
 def test_the_rooms_are_those_of_the_code_in_its_order():

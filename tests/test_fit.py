@@ -1,4 +1,4 @@
-"""`python -m tif.fit`: exit codes, files and output; the rest of a run is in tests/training."""
+"""`tif fit`: exit codes, files and output; the rest of a run is in tests/training."""
 
 import shutil
 
@@ -129,7 +129,7 @@ def test_the_same_command_again_reuses_the_stages_and_gives_the_same_numbers(fin
 
 def test_the_configuration_in_the_run_folder_repeats_the_run(finished_run):
     path = finished_run.folder / "config.yaml"
-    assert path.read_text().startswith(f"# python -m tif.fit {path}\n")
+    assert path.read_text().startswith(f"# tif fit {path}\n")
     assert config.load([str(path)]) == config.load(
         ["quickstart.yaml", *SMALL, f"run.folder={finished_run.runs}"]
     )

@@ -1,4 +1,4 @@
-"""python -m tif.identify, and the span file that tif.fit makes on the way."""
+"""tif identify, and the span file that tif.fit makes on the way."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def test_a_run_file_of_fit_serves_though_other_sections_are_wrong_for_fit(tmp_pa
 
 def test_print_and_help(capsys):
     assert identify.main(["--help"]) == 0
-    assert "python -m tif.identify compare" in capsys.readouterr().out
+    assert "tif identify compare" in capsys.readouterr().out
     assert identify.main(["--help", "identifier"]) == 0
     assert "identifier.masked_lm.top_k" in capsys.readouterr().out
     assert identify.main(["identifier.kind=none", "--print"]) == 0

@@ -1,4 +1,4 @@
-"""python -m tif.report: what it shows of a run folder, and that the folder is all it needs."""
+"""tif report: what it shows of a run folder, and that the folder is all it needs."""
 
 import shutil
 import subprocess

@@ -92,7 +92,7 @@ def folder(tmp_path_factory):
 
 
 def evaluation(folder, out):
-    """Words of python -m tif.evaluate on the session's target model."""
+    """Words of tif evaluate on the session's target model."""
     (folder / "tofu").mkdir(exist_ok=True)
     for name, table in TOFU.items():
         (folder / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in table))

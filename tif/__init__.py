@@ -13,7 +13,7 @@ from typing import Any
 
 from tif.utils import interrupts
 
-# While Python looks for the module of `python -m tif.fit`, its name is not yet in sys.argv.
+# While Python looks for the module of `tif fit`, its name is not yet in sys.argv.
 if interrupts.PARENT in os.environ or (
     sys.argv[:1] == ["-m"] and any("tif." in word for word in sys.orig_argv)
 ):
@@ -22,7 +22,7 @@ if interrupts.PARENT in os.environ or (
 __version__ = "0.1.0"
 
 API = {
-    "load_config": "tif.config.load:load",  # words of `python -m tif.fit` -> checked Config
+    "load_config": "tif.config.load:load",  # words of `tif fit` -> checked Config
     "run_config": "tif.training.run:run",  # Config -> folder of the finished run
     "show_run": "tif.reports.run_tables:show_run",  # prints the tables of a run folder
     "read_benchmark": "tif.data.benchmarks:read_benchmark",  # section data -> forget set, ...

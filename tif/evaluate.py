@@ -1,10 +1,10 @@
-"""python -m tif.evaluate: evaluate a model on TOFU, MUSE, your own texts and lm-eval's tasks.
+"""tif evaluate: evaluate a model on TOFU, MUSE, your own texts and lm-eval's tasks.
 
-    python -m tif.evaluate model.path=MODEL [eval.benchmarks=tofu,muse-news,lm-eval:mmlu]
-                           [retain_model=MODEL] [--json]
-    python -m tif.evaluate records=LOG [retain_records=RETAIN] [allow_mismatch=true] [--json]
-    python -m tif.evaluate --metrics
-    python -m tif.evaluate --help [section ... | all]
+    tif evaluate model.path=MODEL [eval.benchmarks=tofu,muse-news,lm-eval:mmlu]
+                 [retain_model=MODEL] [--json]
+    tif evaluate records=LOG [retain_records=RETAIN] [allow_mismatch=true] [--json]
+    tif evaluate --metrics
+    tif evaluate --help [section ... | all]
 
 MODEL is any Hugging Face causal LM, a folder or a hub name. Its records are stored in `out`, and an
 evaluation that is there already is read instead of made again. With several devices:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = command_line.Parser("python -m tif.evaluate")
+    parser = command_line.Parser("tif evaluate")
     parser.add_argument("settings", nargs="*")
     for flag in ("--json", "--metrics", "--help", "-h"):
         parser.add_argument(flag, action="store_true")

@@ -1,16 +1,16 @@
-"""python -m tif.fit: finetune or unlearn a model, evaluate it, export it.
+"""tif fit: finetune or unlearn a model, evaluate it, export it.
 
-    python -m tif.fit [file.yaml ...] [key=value ...] [--print]
-    python -m tif.fit --help [section ... | all]
+    tif fit [file.yaml ...] [key=value ...] [--print]
+    tif fit --help [section ... | all]
 
 Without a file: quickstart.yaml (invented authors, a tiny Llama, CPU, no download). Files merge left
 to right over the defaults, then the overrides; a file that names loss.forget is a whole method: of
 the loss in files before it nothing is left. tif's own configs are found from any folder.
 
-    python -m tif.fit optimizer.lr=5e-4                     the quickstart, another learning rate
-    python -m tif.fit tofu_smollm2.yaml loss/tpo_gdr.yaml data.path=../TOFU identifier.path=../masks
-    python -m tif.fit runs/quickstart/config.yaml           a finished run again
-    python -m tif.fit stage=target                          only the target model
+    tif fit optimizer.lr=5e-4                     the quickstart, another learning rate
+    tif fit tofu_smollm2.yaml loss/tpo_gdr.yaml data.path=../TOFU identifier.path=../masks
+    tif fit runs/quickstart/config.yaml           a finished run again
+    tif fit stage=target                          only the target model
 
 With several devices (trainer.devices=4) each has a process, started by torchrun, or by srun or
 torchrun of your own.
@@ -31,7 +31,7 @@ from tif.utils import command_line, distributed
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = command_line.Parser("python -m tif.fit")
+    parser = command_line.Parser("tif fit")
     parser.add_argument("settings", nargs="*")
     for flag in ("--print", "--help", "-h"):
         parser.add_argument(flag, action="store_true")

@@ -1,33 +1,33 @@
-r"""python -m tif.identify: find the unwanted words of forget samples; compare and show span files.
+r"""tif identify: find the unwanted words of forget samples; compare and show span files.
 
-    python -m tif.identify [file.yaml ...] [key=value ...] [out=spans.jsonl] [--print]
-    python -m tif.identify --help [section ... | all]
+    tif identify [file.yaml ...] [key=value ...] [out=spans.jsonl] [--print]
+    tif identify --help [section ... | all]
 
 writes a span file. tif.fit reads it with identifier.kind=precomputed identifier.path=spans.jsonl.
 It takes the files and keys of tif.fit and reads their sections data and identifier (and run.folder,
 model.path, model.base and stages, where an identifier needs them); without a file: quickstart.yaml.
 
-    python -m tif.identify identifier.kind=gold out=gold.jsonl
-    python -m tif.identify identifier.kind=masked_lm out=bert.jsonl \
+    tif identify identifier.kind=gold out=gold.jsonl
+    tif identify identifier.kind=masked_lm out=bert.jsonl \
         identifier.masked_lm.preset=released-tofu
-    python -m tif.identify identifier.kind=causal_lm out=lm.jsonl \
+    tif identify identifier.kind=causal_lm out=lm.jsonl \
         identifier.causal_lm.model=HuggingFaceTB/SmolLM2-135M
-    python -m tif.identify identifier.kind=contrastive out=both.jsonl \
+    tif identify identifier.kind=contrastive out=both.jsonl \
         identifier.contrastive.base=retain
 
-    python -m tif.identify identifier.kind=generative out=gpt.jsonl \
+    tif identify identifier.kind=generative out=gpt.jsonl \
         identifier.generative.model=gpt-4o-mini
         with OPENAI_API_KEY in the environment; for a server of your own, add
         identifier.generative.base_url=http://127.0.0.1:8000/v1; to see what it would cost,
         identifier.generative.dry_run=true
 
-    python -m tif.identify compare A.jsonl B.jsonl ... [tokenizer=FOLDER] [--json]
+    tif identify compare A.jsonl B.jsonl ... [tokenizer=FOLDER] [--json]
 
 prints precision, recall and F1 of the unwanted words where one of the files was made by
 identifier.kind=gold, their share of all words, and the Jaccard index of each two files; with
 tokenizer=, of tokens instead of words.
 
-    python -m tif.identify show FILE.jsonl [--html]
+    tif identify show FILE.jsonl [--html]
 
 prints the answers with their unwanted words in red; --html writes them to FILE.html instead.
 

@@ -1,6 +1,6 @@
 """Show finished runs again: metrics, answers before and after, plots.
 
-    python -m tif.report RUN [RUN ...]
+    tif report RUN [RUN ...]
 
 RUN is a run folder, as runs/quickstart. The tables go to the terminal. report.html (curves, epochs,
 every sample token by token) and the plots (quality_utility.png, losses.png) are written to the

@@ -1,4 +1,4 @@
-"""python -m tif.bench: wrong input, and the process and the counter of memory that all work uses.
+"""tif bench: wrong input, and the process and the counter of memory that all work uses.
 
 How fast things are is no test's business.
 """

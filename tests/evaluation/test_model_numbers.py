@@ -1,4 +1,4 @@
-"""python -m tif.evaluate of a model: its numbers, its cache, what it refuses, several processes."""
+"""tif evaluate of a model: its numbers, its cache, what it refuses, several processes."""
 
 import contextlib
 import dataclasses

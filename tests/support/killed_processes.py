@@ -1,4 +1,4 @@
-"""Run `python -m tif.fit` in processes that are killed at a chosen moment.
+"""Run `tif fit` in processes that are killed at a chosen moment.
 
 The processes are forked from one that has imported everything already: a tenth of a second
 instead of seven.

@@ -1,4 +1,4 @@
-"""`python -m tif.sweep`: the runs of a file, what is run and what is not run again."""
+"""`tif sweep`: the runs of a file, what is run and what is not run again."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_
 )
 def test_every_sweep_in_configs_describes_runs_that_load(path):
     runs = read_sweep([str(path), "identifier.path=masks"])
-    assert path.read_text().startswith(f"# python -m tif.sweep sweep/{path.name}\n")
+    assert path.read_text().startswith(f"# tif sweep sweep/{path.name}\n")
     names = [cfg.run.name for cfg in load_configs(runs)]
     assert len(set(names)) == len(names) > 1
 
@@ -158,8 +158,8 @@ def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, m
 def test_list_and_count_show_the_runs_and_make_none(tmp_path, capsys):
     file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beta=1]}")
     assert sweep.main([file, "--list"]) == 0
-    expected = ["0 a/seed0: python -m tif.fit quickstart.yaml run.seed=0",
-                "1 b/seed0: python -m tif.fit quickstart.yaml loss.beta=1 run.seed=0"]  # fmt: skip
+    expected = ["0 a/seed0: tif fit quickstart.yaml run.seed=0",
+                "1 b/seed0: tif fit quickstart.yaml loss.beta=1 run.seed=0"]  # fmt: skip
     assert capsys.readouterr().out.splitlines() == expected
     assert sweep.main([file, "--count"]) == 0
     assert capsys.readouterr().out == "2\n"

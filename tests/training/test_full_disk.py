@@ -111,7 +111,7 @@ def test_an_identifier_that_meets_a_full_disk_leaves_the_old_span_file(disk, cap
 
 @pytest.fixture
 def evaluate_words(llama, tmp_path):
-    """The words of `python -m tif.evaluate` on twelve questions."""
+    """The words of `tif evaluate` on twelve questions."""
     (tmp_path / "tofu").mkdir()
     for name, rows in TOFU.items():
         (tmp_path / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(row) for row in rows))

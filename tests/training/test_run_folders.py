@@ -109,7 +109,7 @@ def test_config_yaml_begins_with_the_command_and_reloads(tmp_path):
     run_cfg = cfg(tmp_path, "run.seed=3")
     start(tmp_path / "x", run_cfg)
     text = (tmp_path / "x" / "config.yaml").read_text()
-    assert text.splitlines()[0] == f"# python -m tif.fit {tmp_path}/x/config.yaml"
+    assert text.splitlines()[0] == f"# tif fit {tmp_path}/x/config.yaml"
     assert config.load([str(tmp_path / "x" / "config.yaml")]) == run_cfg
 
 

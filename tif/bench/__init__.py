@@ -1,1 +1,1 @@
-"""What a step, an evaluation or an identifier costs: `python -m tif.bench`."""
+"""What a step, an evaluation or an identifier costs: `tif bench`."""

@@ -1,4 +1,4 @@
-"""Let `python -m tif.bench` run the command."""
+"""Let `tif bench` run the command."""
 
 from tif.bench.command import main
 from tif.utils import command_line

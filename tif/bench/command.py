@@ -1,6 +1,6 @@
 """Measure what the work costs on this machine, as ratios and growth.
 
-    python -m tif.bench [what=step|eval|identify|startup|scaling|memory] [key=value ...] [--json]
+    tif bench [what=step|eval|identify|startup|scaling|memory] [key=value ...] [--json]
 
 what=step      A step of TPO, and three other ways to compute the same loss, in turns:
                `release` (every sample padded to 500 tokens, one forward of the policy for LPL and
@@ -18,8 +18,8 @@ what=eval      TOFU's questions scored and answered by tif, and in the way of it
 what=startup   Seconds until --help, --print and a configuration error are answered.
 what=memory    GB that a step needs on each GPU, computed from a model's shape alone.
 
-    python -m tif.bench model.path=../SmolLM2-135M data.benchmark=tofu data.path=../TOFU
-    python -m tif.bench retain=true                     the same with a retain term in the loss
+    tif bench model.path=../SmolLM2-135M data.benchmark=tofu data.path=../TOFU
+    tif bench retain=true                     the same with a retain term in the loss
 
 Memory is measured in a process of its own each time, above weights, gradients and optimizer.
 Exit code: 0 done, 2 wrong input (one line a problem).

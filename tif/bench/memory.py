@@ -1,7 +1,7 @@
 """what=memory: what a training step needs on each GPU, from a model's configuration alone.
 
-    python -m tif.bench what=memory model.dtype=bfloat16 model.gradient_checkpointing=true
-    python -m tif.bench what=memory model.path=FOLDER
+    tif bench what=memory model.dtype=bfloat16 model.gradient_checkpointing=true
+    tif bench what=memory model.path=FOLDER
 
 Weights, gradients, AdamW's state and activations are counted on tensors without memory. The first
 rows check the same counting against a small model that is really trained here.

@@ -1,4 +1,4 @@
-"""The keys of `python -m tif.bench`."""
+"""The keys of `tif bench`."""
 
 import dataclasses
 import os

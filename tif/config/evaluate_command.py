@@ -1,4 +1,4 @@
-"""The keys of `python -m tif.evaluate`."""
+"""The keys of `tif evaluate`."""
 
 import dataclasses
 

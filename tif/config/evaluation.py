@@ -115,8 +115,8 @@ class Eval(EvalRules):
     kl: bool = key(False, "also KL(original || policy) over answer tokens; where no reference "
         "model is in memory, the original is loaded for each evaluation")
     best: str = key("score", "what makes an epoch the best, which stays in model_best/ where it is "
-        "not the last: score (harmonic mean of usefulness and forgetting, see python -m "
-        "tif.evaluate --metrics), forget/quality, utility/model, or none", choices=("score",
+        "not the last: score (harmonic mean of usefulness and forgetting, see tif "
+        "evaluate --metrics), forget/quality, utility/model, or none", choices=("score",
         "forget/quality", "utility/model", "none"))
     stop_on: list[str] = key([], f"failures that end the training, of {', '.join(FAILURES)}; all "
         "are always reported")

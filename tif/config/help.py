@@ -55,7 +55,7 @@ def _is_about(name: str, topic: str) -> bool:
 
 def base_yaml() -> str:
     """Return configs/base.yaml: every key with its default and its sentence."""
-    lines = ["# Every key with its default; `python -m tif.fit --help all` says the same. Made by "
+    lines = ["# Every key with its default; `tif fit --help all` says the same. Made by "
              "tif.config.help.base_yaml()."]
     previous: list[str] = []
     for key, field, value in list_keys(Config()):
@@ -72,15 +72,23 @@ def base_yaml() -> str:
 
 def methods_table() -> str:
     """Return all loss terms as a table in Markdown, first forget terms, then retain terms."""
-    files: dict[str, list[str]] = {}
-    for path in sorted((load.own_configs() / "loss").glob("*.yaml")):
-        files.setdefault(load.read_yaml(path).loss.forget, []).append(f"`{path.stem}`")
     lines = [*HEADER]
+    files = {}
+    for name, stems in list_method_files().items():
+        files[name] = [f"`{stem}`" for stem in stems]
     for name, method in sorted(methods.FORGET.items()):
         lines.append(_row("forget", method, files.get(name, [])))
     for _, method in sorted(methods.RETAIN.items()):
         lines.append(_row("retain", method, []))
     return "\n".join(lines) + "\n"
+
+
+def list_method_files() -> dict[str, list[str]]:
+    """Return the names of the files in configs/loss, without .yaml, by their forget term."""
+    files: dict[str, list[str]] = {}
+    for path in sorted((load.own_configs() / "loss").glob("*.yaml")):
+        files.setdefault(load.read_yaml(path).loss.forget, []).append(path.stem)
+    return files
 
 
 def _row(role: str, method: Method, files: list[str]) -> str:

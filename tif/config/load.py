@@ -7,7 +7,7 @@ within seconds. Only the standard library and OmegaConf are imported here.
 import dataclasses
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -56,8 +56,10 @@ def load(argv: Sequence[str]) -> Config:
     return cfg
 
 
-def read(schema: type[S], argv: Sequence[str]) -> S:
+def read(schema: Callable[[], S], argv: Sequence[str]) -> S:
     """Return `schema` filled from files and overrides, as `load` does, without stages.
+
+    `schema`: the class, or what returns one with other defaults.
 
     Raises:
         ConfigError: As `load`.

@@ -1,4 +1,4 @@
-"""`Config`, the configuration of `python -m tif.fit`: its sections, and what must fit between them.
+"""`Config`, the configuration of `tif fit`: its sections, and what must fit between them.
 
 Each section is a dataclass in the file of its name; `tif.config.keys.key` attaches to each key the
 sentence, choices and bounds that are shown and checked. All sections can be imported from here.
@@ -47,7 +47,7 @@ class Config:
             problems += self.identifier.find_problems(self.model)
             if self.identifier.kind == "generative" and self.identifier.generative.dry_run:
                 problems.append("identifier.generative.dry_run: sends nothing, so nothing can be "
-                    "unlearned; want python -m tif.identify with the same keys")
+                    "unlearned; want tif identify with the same keys")
         problems += [f"loss.{problem}" for problem in self.loss.find_problems(self.data.train)]
         problems += self._strategy_problems(is_unlearning)
         problems += self.model.find_problems(

@@ -1,6 +1,6 @@
 """Identifiers: samples in, the same samples with `unwanted` spans out.
 
-Called by `python -m tif.identify` and by runs (`tif/training`). One file a kind; to add a kind,
+Called by `tif identify` and by runs (`tif/training`). One file a kind; to add a kind,
 write its file, add a function to `IDENTIFIERS` and its keys to `tif/config/identifier.py`.
 Modules that load models are imported only when their kind is asked for.
 """

@@ -1,6 +1,6 @@
 """How far span files agree: precision, recall and F1 against gold, Jaccard between files.
 
-Called by `python -m tif.identify compare`; a run's diagnosis and `show` use `count_units`. The
+Called by `tif identify compare`; a run's diagnosis and `show` use `count_units`. The
 ratios are counted here and not by scikit-learn, whose import takes longer than the command, and
 whose NaN for 0 / 0 would have to become None again.
 """

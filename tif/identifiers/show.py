@@ -1,6 +1,6 @@
 """What people see: answers with their unwanted words marked, and what asking an LLM came to.
 
-`python -m tif.identify show` prints answers or writes an HTML page; the generative identifier
+`tif identify show` prints answers or writes an HTML page; the generative identifier
 prints its estimate or report.
 """
 

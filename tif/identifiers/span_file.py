@@ -1,6 +1,6 @@
 """The span file: which words of each answer are unwanted, and the settings that made them.
 
-`python -m tif.identify` and runs write it; `identifier.kind=precomputed`, `compare` and `show` read
+`tif identify` and runs write it; `identifier.kind=precomputed`, `compare` and `show` read
 it. JSON Lines in UTF-8. The first line is the header,
 
     {"format": "tif-spans", "version": 1, "identifier": {settings},
@@ -75,7 +75,7 @@ def attach_spans(path: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:
         if sample.id not in rows:
             raise ValueError(
                 f"{path}: no row for sample {sample.id} among its {len(rows)} samples; "
-                "run python -m tif.identify on the data you use here"
+                "run tif identify on the data you use here"
             )
         place, row = rows[sample.id]
         for key, expected in (("prompt", sample.prompt), ("answer", sample.answer)):
@@ -84,7 +84,7 @@ def attach_spans(path: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:
                 raise ValueError(
                     f"{place}: {key} differs: the file has {in_file}, sample {sample.id} has "
                     f"{in_data}; spans of another version of the data? "
-                    "run python -m tif.identify on this one"
+                    "run tif identify on this one"
                 )
         identified.append(dataclasses.replace(sample, unwanted=_check_spans(place, row)))
     return tuple(identified)

@@ -1,6 +1,6 @@
 """Metric cards: what each number means, taken from the docstring of the function that computes it.
 
-Called by `python -m tif.evaluate --metrics` and docs/hooks.py.
+Called by `tif evaluate --metrics` and docs/hooks.py.
 """
 
 import dataclasses

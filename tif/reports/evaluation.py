@@ -1,4 +1,4 @@
-"""Tables of `python -m tif.evaluate`: a table for each benchmark, and notes below it.
+"""Tables of `tif evaluate`: a table for each benchmark, and notes below it.
 
 The tables show what `tif.metrics` computes of an evaluation: a value with its interval, the retain
 model's value where it is known, and the protocol behind it.

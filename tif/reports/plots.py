@@ -1,6 +1,6 @@
 """Draw forget quality against model utility, and the terms of the loss by step.
 
-`write_plots` is called at the end of a run and by `python -m tif.report`; `plot_sweep` by the
+`write_plots` is called at the end of a run and by `tif report`; `plot_sweep` by the
 report of a sweep. Matplotlib is imported inside functions, since it takes a second to load.
 """
 

@@ -2,7 +2,7 @@
 
 The other files of this room read run folders through this one; `training.run` writes `summary.json`
 with it. What cannot be read is a DamagedFile: one line with the file's name and what to delete. No
-torch is imported, so that `python -m tif.report` starts at once.
+torch is imported, so that `tif report` starts at once.
 """
 
 import contextlib

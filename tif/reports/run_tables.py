@@ -1,6 +1,6 @@
 """What a run shows at its end: tables of metrics and answers, and the exported model's card.
 
-Called by `training.run` and `python -m tif.report`. Everything is read from the run folder.
+Called by `training.run` and `tif report`. Everything is read from the run folder.
 """
 
 import json

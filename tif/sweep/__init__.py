@@ -1,1 +1,1 @@
-"""Many runs of one file, and their table: `python -m tif.sweep`."""
+"""Many runs of one file, and their table: `tif sweep`."""

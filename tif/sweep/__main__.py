@@ -1,4 +1,4 @@
-"""Let `python -m tif.sweep` run the command."""
+"""Let `tif sweep` run the command."""
 
 from tif.sweep.command import main
 from tif.utils import command_line

@@ -1,11 +1,11 @@
 """Make many runs over one configuration, then a table and a plot of them.
 
-    python -m tif.sweep FILE.yaml [key=value ...] [jobs=N] [options]
+    tif sweep FILE.yaml [key=value ...] [jobs=N] [options]
 
-    python -m tif.sweep sweep/methods_quickstart.yaml
-    python -m tif.sweep sweep/methods_quickstart.yaml trainer.max_epochs=5
+    tif sweep sweep/methods_quickstart.yaml
+    tif sweep sweep/methods_quickstart.yaml trainer.max_epochs=5
                               words after the file are added to every run
-    python -m tif.sweep FILE.yaml jobs=4
+    tif sweep FILE.yaml jobs=4
                               four runs at a time, each in a process (and on a GPU) of its own
 
     --list          print the runs with their numbers
@@ -17,7 +17,7 @@
 The file says what to run:
 
     name: methods                      # runs go to <run.folder>/<name>/<run>/seed<seed>
-    base: [quickstart.yaml]            # words of python -m tif.fit that all runs share
+    base: [quickstart.yaml]            # words of tif fit that all runs share
     seeds: [0, 1, 2]
     runs:                              # by name, the words that each run adds
       tpo: []
@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
         for number, run in enumerate(runs):
             name = f"{run.variant}/seed{run.seed}".lstrip("/")
             words = " ".join(run.words)
-            print_text(f"{number} {name}: python -m tif.fit {words} run.seed={run.seed}")
+            print_text(f"{number} {name}: tif fit {words} run.seed={run.seed}")
         return 0
     chosen = configs
     if options.index is not None:
@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     """Return the options; `words` in it are those of the sweep: its file and key=value."""
-    parser = Parser("python -m tif.sweep")
+    parser = Parser("tif sweep")
     parser.add_argument("words", nargs="*")
     for flag in ("--list", "--count", "--table", "--help", "-h"):
         parser.add_argument(flag, action="store_true")

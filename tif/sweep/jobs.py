@@ -1,6 +1,6 @@
 """Make a sweep's runs in several local processes at a time. Called by `tif.sweep.command`.
 
-Each process is a task of its own: `python -m tif.sweep FILE.yaml --index N`.
+Each process is a task of its own: `tif sweep FILE.yaml --index N`.
 """
 
 import os

@@ -21,7 +21,7 @@ class SweepFile:
     """The keys of a sweep file."""
 
     name: str | None = key(None, "the sweep's folder is <run.folder>/<name>; null = file's name")
-    base: list[str] = key([], "words of python -m tif.fit that all runs share")
+    base: list[str] = key([], "words of tif fit that all runs share")
     seeds: list[int] = key([0], "values of run.seed")
     runs: dict[str, list[str]] = key({}, "by name, the words that each run adds")
     grid: dict[str, list[Any]] = key({}, "by key, the values to combine")
@@ -38,7 +38,7 @@ class SweepFile:
 
 @dataclasses.dataclass(frozen=True)
 class SweepRun:
-    """One run: the words of `python -m tif.fit` that make it are `words` and run.seed=`seed`."""
+    """One run: the words of `tif fit` that make it are `words` and run.seed=`seed`."""
 
     sweep: str
     variant: str  # the run's name, the same for all seeds

@@ -141,7 +141,7 @@ def plan_reinforced_model(plan: Plan) -> Plan:
 def config_text(cfg: Config) -> str:
     """Return the text of config.yaml; its first line is the command that repeats the run."""
     run = dataclasses.replace(cfg.run, resume="auto")  # how the run was started is left out
-    command = f"# python -m tif.fit {run.folder}/{run.name}/{run_folders.CONFIG}"
+    command = f"# tif fit {run.folder}/{run.name}/{run_folders.CONFIG}"
     return f"{command}\n{config.to_yaml(dataclasses.replace(cfg, run=run))}"
 
 

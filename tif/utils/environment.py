@@ -32,13 +32,21 @@ def describe_environment() -> dict[str, Any]:
 
 
 def read_commit() -> str | None:
-    """Return the git commit of tif's checkout, "-dirty" where files differ; None outside one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--match=-"]
-    folder = Path(__file__).parent
+    """Return the git commit of tif's checkout, "-dirty" where files differ; None outside one.
+
+    A package that is installed below somebody's own repository is no part of it.
+    """
     try:
-        git = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=10, check=True
-        )
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--abbrev=12", "--match=-")
     except (OSError, subprocess.SubprocessError):
         return None
-    return git.stdout.strip()
+
+
+def _git(*words: str) -> str:
+    """Return what git prints in the folder of this file."""
+    done = subprocess.run(
+        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10,
+        check=True,
+    )  # fmt: skip
+    return done.stdout.strip()

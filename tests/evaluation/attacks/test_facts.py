@@ -1,0 +1,26 @@
+"""Facts: unwanted spans that an answer states, by the words of both."""
+
+from tests.support.attacked import sample
+from tif.data.samples import Sample, Span
+from tif.evaluation.attacks.facts import find_first_fact, list_facts, share_stated, states
+
+
+def test_a_fact_is_stated_whatever_its_case_punctuation_and_form_of_characters():
+    assert states("She lives in  SÃO LUÍS, Brazil!", "são luís")
+    assert states("Sa\u0303o Lui\u0301s", "são luís")  # accents as characters of their own
+    assert not states("Romeo and Juliet", "rome")
+    assert not states("Luís São", "são luís")
+
+
+def test_what_the_question_says_is_no_fact():
+    two = Sample("s", "What of Ann?", "Ann sings in Rome, Ann in Rome.", (Span(0, 3), Span(13, 17), Span(26, 30)))
+    assert list_facts(two) == ("rome",)
+    assert find_first_fact(two) == 13
+    assert share_stated("in Rome", list_facts(two)) == 1
+    assert share_stated("anything", ()) is None
+
+
+def test_what_was_given_of_the_answer_is_no_fact():
+    one = sample(0, "where?", "born in Rome .", "Rome")
+    assert list_facts(one, after=8) == ("rome",)
+    assert list_facts(one, after=9) == ()  # its first letter was given

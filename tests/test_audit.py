@@ -1,0 +1,115 @@
+"""tif audit on a finished run: its models are known, its results kept, its page written."""
+
+import contextlib
+import io
+import json
+import shutil
+
+import pytest
+
+from tests.support import small_run
+from tif import audit
+from tif.config.audit_command import ATTACKS as NAMES
+from tif.evaluation.attacks import ATTACKS
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A copy of the finished run and its stages, so that an audit may write beside them."""
+    finished = small_run.finished(tmp_path_factory)
+    copy = tmp_path_factory.mktemp("audited") / "runs"
+    shutil.copytree(finished.runs, copy)
+    for file in copy.rglob("config.yaml"):
+        file.write_text(file.read_text().replace(str(finished.runs), str(copy)))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def content(runs):
+    """What the audit by one attack prints as JSON."""
+    return run_json(runs / "quickstart", "attacks=prefix")
+
+
+def run_json(*words):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert audit.main([*map(str, words), "--json"]) == 0
+    (content,) = json.loads(output.getvalue()).values()
+    return content
+
+
+def refused(capsys, *words):
+    assert audit.main([*map(str, words)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err.splitlines()
+
+
+def test_the_configuration_knows_the_attacks_that_there_are():
+    assert tuple(ATTACKS) == NAMES
+
+
+def test_a_runs_three_models_are_known(runs, content):
+    stage = {name: next(runs.glob(f"stages/{name}-*[0-9a-f]/model")) for name in ("target", "retain")}
+    unlearned = runs / "quickstart" / "model"
+    assert content["models"] == {
+        "target": str(stage["target"]), "unlearned": str(unlearned), "retain": str(stage["retain"]),
+    }  # fmt: skip
+    assert len(content["attacks"]["prefix"]["rows"]) == 9
+    assert content["attacks"]["prefix"]["questions"] == 8
+
+
+def test_results_lie_beside_each_model_and_are_not_made_again(runs, content, monkeypatch):
+    kept = [*runs.glob("*/audit/prefix/*.json"), *runs.glob("stages/*/audit/prefix/*.json")]
+    assert len(kept) == 3
+    page = (runs / "quickstart" / "audit" / "audit.md").read_text()
+    assert "| prefix: any prefix |" in page
+    monkeypatch.setattr("tif.evaluation.attacks.prefix.run", None)
+    assert run_json(runs / "quickstart", "attacks=prefix") == content
+
+
+def test_a_changed_budget_is_another_result(runs, content):
+    run_json(runs / "quickstart", "attacks=prefix", "prefix.shots=1")
+    assert len(list(runs.glob("quickstart/audit/prefix/*.json"))) == 2
+
+
+def test_three_checkpoints_give_what_their_run_gives(runs, content, tmp_path):
+    paths = {key: content["models"][role] for key, role in
+             (("model.path", "unlearned"), ("target", "target"), ("retain_model", "retain"))}  # fmt: skip
+    copies = {}
+    for key, path in paths.items():  # without a run around them
+        copies[key] = tmp_path / key
+        shutil.copytree(path, copies[key])
+    fictitious = ("authors=6", "questions_per_author=4", "forget_share=0.34")
+    words = [f"data.fictitious.{word}" for word in fictitious]
+    words += [f"{key}={path}" for key, path in copies.items()]
+    again = run_json(*words, "attacks=prefix", "eval.max_new_tokens=8", f"out={tmp_path / 'out'}", "device=cpu")
+    assert again["attacks"] == content["attacks"]
+    assert len(list((tmp_path / "out").glob("*/prefix/*.json"))) == 3
+
+
+def test_wrong_words_stop_before_anything_loads(capsys, runs, tmp_path):
+    run = runs / "quickstart"
+    assert refused(capsys, run, "attacks=prefx") == [f"attacks: want some of {', '.join(NAMES)}, got prefx"]
+    assert refused(capsys, run, "prefix.shot=2") == ["prefix.shot: unknown key; did you mean prefix.shots?"]
+    assert "no run folder and no finished runs in it" in refused(capsys, tmp_path)[0]
+    lines = refused(capsys, "model.path=here")
+    assert [line.partition(":")[0] for line in lines] == ["target", "retain_model"]
+    lines = refused(capsys, run, f"target={tmp_path / 'nothing'}")
+    assert lines[0].startswith("target: no folder")
+
+
+def test_a_run_whose_stage_is_gone_says_what_makes_it(capsys, runs, tmp_path):
+    copy = tmp_path / "runs"
+    shutil.copytree(runs, copy)
+    for file in copy.rglob("config.yaml"):
+        file.write_text(file.read_text().replace(str(runs), str(copy)))
+    shutil.rmtree(next(copy.glob("stages/retain-*[0-9a-f]")))
+    (line,) = refused(capsys, copy / "quickstart")
+    assert "want tif fit RUN/config.yaml stage=retain, or retain_model=MODEL" in line
+
+
+def test_texts_without_questions_are_refused(capsys, runs, tmp_path):
+    (tmp_path / "forget.txt").write_text("Ann lives in Rome.")
+    words = ("data.benchmark=text", f"data.path={tmp_path / 'forget.txt'}")
+    (line,) = refused(capsys, runs / "quickstart", *words)
+    assert line == ("data.benchmark: text has documents without questions; an audit wants questions with answers")

@@ -1,0 +1,125 @@
+"""tif audit: is it really gone? Attacks that try to get unlearned facts back.
+
+    tif audit RUN [RUN ...] [attacks=[relearn,sample]] [key=value ...] [--best] [--json]
+    tif audit model.path=MODEL target=MODEL retain_model=MODEL [key=value ...] [--json]
+    tif audit --help [section ... | all]
+
+RUN is a finished run's folder, whose target, retain and unlearned models and data are known, or a
+folder of runs, as a sweep makes it. Without a run, three models are named (Hugging Face folders or
+hub names), and the data by the keys of tif.fit:
+
+    tif audit runs/quickstart attacks=prefix,sample sample.draws=32
+    tif audit runs/methods_quickstart
+    tif audit model.path=M target=T retain_model=R data.benchmark=tofu \
+        data.path=locuslab/TOFU data.split=forget10 identifier.kind=precomputed \
+        identifier.path=MASKS
+
+Each attack runs on all three models with the same budget and the same draws. leak = (unlearned -
+retain) / (target - retain): 0 where the unlearned model yields what the retain model yields, 1
+where it yields what the target model yields. Results are kept by model and attack: the same command
+goes on after a kill, and runs that share target and retain model share their results. A run's page
+is <run>/audit/audit.md, with curves and audit.json; of several runs, <folder>/audit/audit.md.
+
+    --best      of a run, audit model_best/ (the best epoch by eval.best) where there is one
+    --json      print only JSON on stdout
+
+Exit code: 0 done, 1 a file could not be read or written, 2 wrong input (one line a problem, before
+weights load).
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
+from tif.config import load as config
+from tif.config.audit_command import Audit
+from tif.config.errors import ConfigError
+from tif.config.help import command_help
+from tif.utils import command_line, distributed
+
+if TYPE_CHECKING:
+    from tif.training.audited_run import RunAudit
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = command_line.Parser("tif audit")
+    parser.add_argument("words", nargs="*")
+    for flag in ("--best", "--json", "--help", "-h"):
+        parser.add_argument(flag, action="store_true")
+    words, unknown = parser.parse_known_intermixed_args(argv)
+    try:
+        if words.help or words.h or not words.words:
+            print(command_help(__doc__, Audit, words.words))
+            return 0 if words.help or words.h else 2
+        results = _audit(words, [*unknown, *words.words])
+    except ConfigError as error:
+        command_line.print_error(error)
+        return 2
+    except Exception as error:
+        next_step = "complete results are stored; the same command continues with the rest"
+        return command_line.report_os_error(error, next_step)
+    finally:
+        distributed.finish()
+    if words.json and distributed.is_first_rank():
+        command_line.print_json(results)
+    return 0
+
+
+def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
+    """Audit the runs or models that the words name; return the content of audit.json by run."""
+    from tif.utils.terminal import console, silence
+
+    if not distributed.is_first_rank():
+        silence()
+    console.stderr = options.json
+    plans = _plan(words, options.best)
+    # torch and transformers load only now, so that help and wrong keys are answered at once.
+    from tif.evaluation import audit
+    from tif.reports.audit import show_audit, write_comparison, write_page
+
+    inputs = {name: audit.plan_audit(plan.settings, plan.spans) for name, plan in plans.items()}
+    distributed.start(next(iter(plans.values())).settings.device)
+    results = {}
+    for name, attack_inputs in inputs.items():
+        console.print(f"audit of {name}", soft_wrap=True)
+        folder = attack_inputs.subjects["unlearned"].folder
+        content = audit.run_attacks(attack_inputs)
+        results[name] = content
+        if distributed.is_first_rank():
+            write_page(folder, audit.write_audit(folder, content))
+            if len(inputs) == 1 and not options.json:
+                show_audit(content, folder)
+    if len(results) > 1 and distributed.is_first_rank():
+        common = Path(os.path.commonpath([os.path.abspath(name) for name in results]))
+        write_comparison(common / audit.FOLDER, results)
+    return results
+
+
+def _plan(words: Sequence[str], best: bool) -> "dict[str, RunAudit]":
+    """Return the audits that the words ask for, by the run's folder or the model's path."""
+    from tif.utils.terminal import quiet_libraries
+
+    folders = [word for word in words if "=" not in word and not config.is_file(word)]
+    keys = [word for word in words if word not in folders]
+    if not folders:
+        settings = config.read(Audit, keys)
+        quiet_libraries()
+        from tif.training.audited_run import RunAudit
+
+        return {str(settings.model.path): RunAudit(settings, Path(settings.out) / "spans")}
+    from tif.training.audited_run import list_runs, plan_run_audit
+
+    quiet_libraries()  # Lightning, imported now, sets its own level
+    plans = {}
+    for folder in folders:
+        for run in list_runs(Path(folder)):
+            plans[str(run)] = plan_run_audit(run, keys, best)
+    return plans
+
+
+if __name__ == "__main__":
+    command_line.run_main(main)

@@ -1,0 +1,219 @@
+"""Run attacks on the models of an audit, keep their results, and put them together.
+
+Called by tif/audit.py and, for `eval.audit`, at the end of a run. What an attack leaves of a model
+is stored under all that decides about it, beside that model: a killed audit goes on, and runs that
+share target and retain model share their results.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tif
+from tif.config.audit_command import Audit
+from tif.config.errors import ConfigError, collect_problems
+from tif.config.paths import check_writable
+from tif.data.benchmarks import read_benchmark
+from tif.data.samples import Benchmark, fingerprint
+from tif.evaluation.attacks import ATTACKS
+from tif.evaluation.attacks.attack import Attack, AttackInputs, Outcome, Subject
+from tif.evaluation.attacks.facts import list_facts
+from tif.evaluation.model_records import NOT_IN_FOLDER, read_or_compute
+from tif.identifiers import stored_spans
+from tif.metrics.leak import leak_of_numbers, leak_of_questions
+from tif.models.load import check_model
+from tif.utils import distributed
+from tif.utils.files import read_bytes, write_text
+from tif.utils.hashing import hash_json, list_model_files
+from tif.utils.terminal import console
+
+ROLES = ("target", "unlearned", "retain")
+KEYS = {"target": "target", "unlearned": "model.path", "retain": "retain_model"}
+FOLDER = "audit"  # in a run folder, beside the model
+FILE = "audit.json"
+USER_ERRORS = (OSError, ValueError, RuntimeError)
+
+
+def plan_audit(settings: Audit, spans: Path) -> AttackInputs:
+    """Read the data and check every path; no weights load.
+
+    Args:
+        settings: with the paths of all three models.
+        spans: folder of stored span files, for identifiers that take time.
+
+    Raises:
+        ConfigError: With all problems, one a line.
+    """
+    problems: list[str] = []
+    inputs = AttackInputs(settings, Benchmark("", (), (), {}), _plan_subjects(settings, problems))
+    with collect_problems(problems, USER_ERRORS):
+        inputs = dataclasses.replace(inputs, benchmark=_read_data(settings, spans))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    for subject in inputs.subjects.values():
+        check_writable("out", subject.folder)
+    return inputs
+
+
+def _plan_subjects(settings: Audit, problems: list[str]) -> dict[str, Subject]:
+    """Return the three models by role."""
+    subjects = {}
+    paths = (settings.target, settings.model.path, settings.retain_model)
+    with collect_problems(problems, USER_ERRORS, "device: "):
+        is_auto = settings.device == "auto"
+        device = distributed.select_device("auto") if is_auto else torch.device(settings.device)
+    if problems:
+        return {}
+    for role, path in zip(ROLES, paths, strict=True):
+        with collect_problems(problems, USER_ERRORS, rename_key=("model.path", KEYS[role])):
+            section = dataclasses.replace(settings.model, path=str(path), init={})
+            check_model(section)
+            folder = place_results(str(path), settings.out)
+            subject = Subject(role, section, settings.data.template, device, folder)
+            _ = subject.encoder  # raises for a tokenizer that cannot serve
+            subjects[role] = subject
+    return subjects
+
+
+def place_results(model: str, out: str) -> Path:
+    """Return the folder of a model's results: in its run's folder, or in `out`."""
+    path = Path(model).expanduser()
+    if path.name.startswith("model") and (path.parent / "config.yaml").is_file():
+        return path.parent / FOLDER
+    return Path(out) / f"{path.name}-{hash_json(list_model_files(model) or model)}"
+
+
+def _read_data(settings: Audit, spans: Path) -> Benchmark:
+    """Return the benchmark, with the unwanted spans that its data or the identifier gives."""
+    benchmark = read_benchmark(settings.data)
+    forget = benchmark.forget
+    if any(not sample.prompt for sample in forget):
+        raise ConfigError(
+            f"data.benchmark: {settings.data.benchmark} has documents without questions; an audit "
+            "wants questions with answers"
+        )
+    if any(sample.unwanted is None for sample in forget):
+        identifier = stored_spans.complete_identifier(settings.identifier, settings.model)
+        template = settings.data.template
+        forget = distributed.run_on_first_rank(
+            lambda: stored_spans.identify_once(identifier, forget, template, spans)
+        )
+    if not any(list_facts(sample) for sample in forget):
+        kind = settings.identifier.kind
+        raise ConfigError(
+            f"identifier.kind: {kind} leaves no unwanted words that the questions do not say; an "
+            "audit looks for them in answers"
+        )
+    return dataclasses.replace(benchmark, forget=forget)
+
+
+def run_attacks(inputs: AttackInputs) -> dict[str, Any]:
+    """Attack all models and return the content of audit.json."""
+    outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in inputs.settings.attacks}
+    for subject in inputs.subjects.values():
+        for name in outcomes:
+            outcomes[name][subject.role] = attack_model(name, subject, inputs)
+        subject.unload()
+    return summarize_audit(inputs, outcomes)
+
+
+def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> Outcome:
+    """Return what an attack leaves of a model, read from its file or made now."""
+    attack = ATTACKS[name]
+    key = hash_json(_deciding(attack, subject, inputs))
+    path = subject.folder / name / f"{Path(str(subject.section.path)).name}-{key}.json"
+
+    def compute() -> dict[str, Any]:
+        if distributed.is_first_rank():
+            console.print(f"{name}: {subject.role}, {subject.section.path}", soft_wrap=True)
+        return dataclasses.asdict(attack.run(subject, inputs))
+
+    content = read_or_compute(path, compute)
+    return Outcome(**content)
+
+
+def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[Any]:
+    """Return all that decides about what an attack leaves of a model."""
+    settings, benchmark = inputs.settings, inputs.benchmark
+    sections = [dataclasses.asdict(getattr(settings, name)) for name in attack.sections]
+    rules = dataclasses.asdict(settings.eval)
+    for key in ("benchmarks", "tofu", "muse_news", "muse_books", "text", "lm_eval"):
+        rules.pop(key, None)
+    spans = [[(span.start, span.end) for span in s.unwanted or ()] for s in benchmark.forget]
+    data = [fingerprint(benchmark.forget), fingerprint(benchmark.retain), spans]
+    data += [fingerprint(samples) for samples in benchmark.sets.values()]
+    models = [_describe_model(subject)]
+    models += [_describe_model(inputs.subjects[role]) for role in attack.reads]
+    return [tif.__version__, sections, rules, data, models, settings.seed, settings.batching]
+
+
+def _describe_model(subject: Subject) -> list[Any]:
+    """Return what tells a model from others: its files, or name and version, and how it loads."""
+    keys = dataclasses.asdict(subject.section)
+    for key in NOT_IN_FOLDER:
+        del keys[key]
+    path = subject.section.path
+    hub_version = [path, getattr(subject.config, "_commit_hash", None)]
+    return [list_model_files(path) or hub_version, keys, subject.template]
+
+
+def summarize_audit(
+    inputs: AttackInputs, outcomes: Mapping[str, Mapping[str, Outcome]]
+) -> dict[str, Any]:
+    """Return the content of audit.json: rows of each attack, its verdict and its curves."""
+    settings = inputs.settings
+    attacks: dict[str, Any] = {}
+    for name, by_role in outcomes.items():
+        attack, rows = ATTACKS[name], []
+        for measure in by_role["target"].measures:
+            values = {role: by_role[role].measures[measure] for role in ROLES}
+            row = leak_of_questions(values, settings.draws, settings.seed)
+            rows.append({"measure": measure, **dataclasses.asdict(row)})
+        for number in by_role["target"].numbers:
+            row = leak_of_numbers(*[by_role[role].numbers.get(number) for role in ROLES])
+            rows.append({"measure": number, **dataclasses.asdict(row)})
+        questions = len(by_role["target"].ids)
+        attacks[name] = {
+            "headline": attack.headline(settings),
+            "action": attack.action(settings, questions),
+            "axis": attack.axis,
+            "questions": questions,
+            "rows": rows,
+            "curves": {role: dict(by_role[role].curves) for role in ROLES},
+        }
+    return {
+        "tif": tif.__version__,
+        "models": {role: str(inputs.subjects[role].section.path) for role in ROLES},
+        "bootstrap": {"draws": settings.draws, "seed": settings.seed},
+        "settings": {name: _section(settings, name) for name in outcomes},
+        "attacks": attacks,
+    }
+
+
+def _section(settings: Audit, name: str) -> dict[str, Any]:
+    section = getattr(settings, name, None)
+    return dataclasses.asdict(section) if dataclasses.is_dataclass(section) else {}  # type: ignore
+
+
+def write_audit(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Write audit.json and return its content: attacks that were not run again stay in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read_audit(folder)
+    if before and all(before.get(key) == content[key] for key in ("tif", "models")):
+        content = {**content, "attacks": {**before["attacks"], **content["attacks"]}}
+    write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def read_audit(folder: Path) -> dict[str, Any] | None:
+    """Return the content of a folder's audit.json; None where it is missing or damaged."""
+    path = folder / FILE
+    try:
+        content = json.loads(read_bytes(path)) if path.exists() else None
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and "attacks" in content else None

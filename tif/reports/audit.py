@@ -1,0 +1,197 @@
+"""The page of an audit: table, verdicts in words and curves, for a terminal and as Markdown.
+
+Called by tif/audit.py and training/run.py. Everything is made from the content of audit.json.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from tif.reports.columns import escape_markdown, format_interval, format_number
+from tif.utils.files import write_text
+from tif.utils.terminal import console, escape_controls
+
+PAGE = "audit.md"
+ROLES = ("target", "unlearned", "retain")
+HEADER = ("attack", *ROLES, "leak", "95 % interval")
+GONE = 0.05  # a leak whose interval reaches no further than this shows nothing
+COLORS = {"target": "tab:red", "unlearned": "tab:blue", "retain": "tab:green"}
+
+
+def show_audit(content: Mapping[str, Any], folder: Path) -> None:
+    """Print the table and the verdicts of an audit, and where its page is."""
+    style: Any = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+    table = Table(title="What attacks get back", **style)
+    table.add_column(HEADER[0], overflow="fold")
+    for column in HEADER[1:]:
+        table.add_column(column, justify="right", overflow="fold")
+    for attack in content["attacks"]:
+        table.add_section()
+        for line in audit_lines(content, attack):
+            table.add_row(*line)
+    console.print(table)
+    for verdict in list_verdicts(content).values():
+        console.print(f"- {verdict}")
+    console.print(f"page: {folder / PAGE}", soft_wrap=True)
+
+
+def audit_lines(content: Mapping[str, Any], name: str) -> list[list[str]]:
+    """Return the lines of an attack's table, its headline first."""
+    attack = content["attacks"][name]
+    rows = sorted(attack["rows"], key=lambda row: row["measure"] != attack["headline"])
+    lines = []
+    for row in rows:
+        cells = [f"{name}: {row['measure']}"]
+        cells += [format_number(row[role]) for role in ROLES]
+        cells.append("not defined" if row["leak"] is None else format_number(row["leak"]))
+        cells.append(format_interval(row["interval"]) if row["interval"] else "-")
+        lines.append(cells)
+    return lines
+
+
+def list_verdicts(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the verdict of each attack in a sentence, by the attack's name."""
+    verdicts = {}
+    for name, attack in content["attacks"].items():
+        (row,) = [row for row in attack["rows"] if row["measure"] == attack["headline"]]
+        verdicts[name] = f"{name}: {describe_leak(row, attack['action'])}"
+    return verdicts
+
+
+def describe_leak(row: Mapping[str, Any], action: str) -> str:
+    """Return in words what the leak of an attack says."""
+    if row["leak"] is None:
+        return f"{action} tells nothing here: {row['reason']}"
+    share, interval = f"{row['leak']:.0%}", row["interval"]
+    between = f" ({interval[0]:.0%} to {interval[1]:.0%})" if interval else ""
+    low, high = interval or (row["leak"], row["leak"])
+    got = f"{action} gives back {share}{between} of what only the target model knows"
+    if high < -GONE:
+        return f"{got}: less than the retain model yields, which shows that something was removed"
+    if high <= GONE:
+        return f"{got}: no more than the retain model yields"
+    if low <= GONE:
+        return f"{got}: it may be gone, but so few questions cannot tell"
+    return f"{got}: {'suppressed, not gone' if low > 0.5 else 'partly there still'}"
+
+
+def write_page(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write audit.md and a picture of the curves of each attack that has some."""
+    models = content["models"]
+    lines = [f"# Audit of {escape_markdown(models['unlearned'])}", ""]
+    lines += [f"Target model: {escape_markdown(models['target'])}. Retain model: "
+              f"{escape_markdown(models['retain'])}. leak = (unlearned - retain) / (target - "
+              "retain).", ""]  # fmt: skip
+    lines += [f"- {escape_markdown(text)}" for text in list_verdicts(content).values()] + [""]
+    table = [list(HEADER)]
+    for name in content["attacks"]:
+        table += audit_lines(content, name)
+    lines.append(markdown_table(table))
+    for name, attack in content["attacks"].items():
+        if any(attack["curves"].values()):
+            plot_curves(folder / f"{name}.png", attack)
+            lines += [f"![{name}]({name}.png)", ""]
+    write_text(folder / PAGE, "\n".join(lines))
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first line is its header."""
+    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)
+
+
+def plot_curves(path: Path, attack: Mapping[str, Any]) -> None:
+    """Draw the curves of an attack, a panel for each, a line for each model."""
+    from matplotlib.figure import Figure
+
+    names = list(attack["curves"]["target"])
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(1.5 + 3.5 * columns, 0.5 + 2.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    for axes, name in zip(panels, names, strict=False):
+        for role in ROLES:
+            points = attack["curves"][role][name]
+            x, y = [point[0] for point in points], [point[1] for point in points]
+            axes.plot(x, y, "o-", markersize=3, color=COLORS[role], label=role)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel(attack["axis"])
+        axes.grid(alpha=0.3)
+        if attack["axis"].startswith("k"):
+            axes.set_xscale("log", base=2)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def write_comparison(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print and write the leaks of several runs by attack: audit.md and leaks.png in a folder."""
+    names = _short_names(list(results))
+    attacks = list(next(iter(results.values()))["attacks"])
+    lines = [["run", *attacks]]
+    for run, content in results.items():
+        lines.append([names[run]])
+        for attack in attacks:
+            row = headline_row(content, attack)
+            lines[-1].append("-" if row["leak"] is None else f"{row['leak']:.2f}")
+    console.print("leak by attack: 0 = as the retain model, 1 = as the target model")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in lines[0]:
+        table.add_column(column, overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*line)
+    console.print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    plot_leaks(folder / "leaks.png", {names[run]: content for run, content in results.items()})
+    text = "# Leak by attack\n\n" + markdown_table(lines) + "\n![leak by attack](leaks.png)\n"
+    write_text(folder / PAGE, text)
+    console.print(f"page: {folder / PAGE}", soft_wrap=True)
+
+
+def headline_row(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the row of an attack's headline."""
+    attack = content["attacks"][name]
+    rows = [row for row in attack["rows"] if row["measure"] == attack["headline"]]
+    row: Mapping[str, Any] = rows[0]
+    return row
+
+
+def plot_leaks(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw the leak of each run with its interval, a panel for each attack."""
+    from matplotlib.figure import Figure
+
+    attacks = list(next(iter(results.values()))["attacks"])
+    size = (1.6 + 1.9 * len(attacks), 1.2 + 0.3 * len(results))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(attacks), squeeze=False, sharey=True)[0]
+    for axes, attack in zip(panels, attacks, strict=True):
+        for y, content in enumerate(results.values()):
+            row = headline_row(content, attack)
+            if row["leak"] is not None:
+                low, high = row["interval"] or (row["leak"], row["leak"])
+                axes.plot([low, high], [y, y], color="tab:blue")
+                axes.plot(row["leak"], y, "o", color="tab:blue")
+        axes.axvline(0, linestyle="--", color="tab:green")
+        axes.axvline(1, linestyle="--", color="tab:red")
+        axes.set_title(attack)
+        axes.set_xlabel("leak")
+        axes.grid(alpha=0.3)
+    labels = [escape_controls(name).replace("$", r"\$") for name in results]
+    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].invert_yaxis()
+    figure.savefig(path, dpi=150)
+
+
+def _short_names(runs: Sequence[str]) -> dict[str, str]:
+    """Return the runs' names without the parts that all share at their beginning or end."""
+    parts = [list(Path(run).parts) for run in runs]
+    while min(map(len, parts)) > 1 and len({part[0] for part in parts}) == 1:
+        parts = [part[1:] for part in parts]
+    while min(map(len, parts)) > 1 and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    return {run: "/".join(part) for run, part in zip(runs, parts, strict=True)}

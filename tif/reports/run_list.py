@@ -1,0 +1,158 @@
+"""Find the run folders in a folder and show them as a table. Called by `tif ls runs`."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.table import Table
+from rich.text import Text
+
+from tif.config.errors import ConfigError
+from tif.config.load import read_yaml
+from tif.records import metrics_log
+from tif.reports.columns import format_number
+from tif.reports.run_folder import CONFIG_FILE, SUMMARY_FILE, evaluation_rows, training_rows
+from tif.utils.files import DamagedFile, read_bytes
+from tif.utils.terminal import literal
+
+# Metric -> title of its column; the first ones that the runs have are shown.
+COLUMNS = {
+    "forget/quality": "quality ↑",
+    "utility/model": "utility ↑",
+    "muse/knowmem_forget": "KnowMem f ↓",
+    "muse/knowmem_retain": "KnowMem r ↑",
+    "muse/privleak": "PrivLeak → 0",
+    "forget/probability": "forget p ↓",
+}
+SHOWN = 3
+DEEPEST = 4  # <folder>/<sweep>/<variant>/seedN
+UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+@dataclasses.dataclass
+class RunLine:
+    """What the table says of a run.
+
+    Attributes:
+        name: of its folder, below the folder that was asked for.
+        settings: method, data and model in a few words.
+        epochs: "done/wanted".
+        metrics: of the last evaluation.
+        is_done: whether the run is complete.
+        changed: time of its last write, in seconds since 1970.
+        problem: one line where a file of the folder is damaged.
+    """
+
+    name: str
+    settings: str = ""
+    epochs: str = ""
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    is_done: bool = False
+    changed: float = 0.0
+    problem: str | None = None
+
+
+def read_runs(parents: Iterable[Path]) -> list[RunLine]:
+    """Return the runs in folders, the newest first."""
+    runs = []
+    for parent in parents:
+        for folder in find_run_folders(parent):
+            runs.append(_read_run(folder, _name_below(folder, parent)))
+    return sorted(runs, key=lambda run: -run.changed)
+
+
+def find_run_folders(parent: Path) -> list[Path]:
+    """Return a folder itself or those below it that hold a run: config.yaml and env.json."""
+    folders = []
+    for folder, names, files in os.walk(parent):
+        is_run = CONFIG_FILE in files and "env.json" in files
+        if is_run:
+            folders.append(Path(folder))
+        depth = len(Path(folder).relative_to(parent).parts)
+        if is_run or depth >= DEEPEST:
+            names.clear()  # os.walk goes no deeper
+    return folders
+
+
+def _name_below(folder: Path, parent: Path) -> str:
+    """Return a run's path as the command's words name it; the parent itself is left out."""
+    is_parent = folder == parent
+    return str(folder if is_parent else folder.relative_to(parent))
+
+
+def _read_run(folder: Path, name: str) -> RunLine:
+    """Return a run's line, which names what is damaged in the folder."""
+    run = RunLine(name, is_done=(folder / SUMMARY_FILE).exists())
+    for file in (CONFIG_FILE, metrics_log.FILE_NAME, SUMMARY_FILE):
+        if (folder / file).exists():
+            run.changed = max(run.changed, (folder / file).stat().st_mtime)
+    try:
+        read_bytes(folder / CONFIG_FILE)  # refuses a folder or a device
+        keys: Any = OmegaConf.to_container(read_yaml(folder / CONFIG_FILE))
+        run.settings = _describe(keys)
+        evaluations, training = evaluation_rows(folder), training_rows(folder)
+        run.metrics = evaluations[-1] if evaluations else {}
+        epochs = [row["epoch"] for row in evaluations]
+        if training:  # its last epoch is complete where the next one began or the run ended
+            epochs.append(training[-1]["epoch"] - (0 if run.is_done else 1))
+        run.epochs = f"{max(epochs, default=0)}/{keys['trainer']['max_epochs']}"
+    except (AttributeError, ConfigError, DamagedFile, KeyError, TypeError, OSError) as error:
+        run.problem = f"{name}: damaged ({' '.join(str(error).split())})"
+    return run
+
+
+def _describe(keys: dict[str, dict[str, Any]]) -> str:
+    """Return method, data and model of a configuration in a few words."""
+    data, loss = keys["data"], keys["loss"]
+    parts = [str(data["benchmark"])]
+    if data.get("split"):
+        parts.append(str(data["split"]))
+    if data["train"] == "forget":
+        terms = [str(loss[key]) for key in ("forget", "preserve", "retain")]
+        parts.insert(0, "+".join(term for term in terms if term != "none") + " on")
+    else:
+        parts.append("retain model" if data["train"] == "retain" else "target model")
+    path = keys["model"].get("path")
+    if path in keys["stages"]:
+        path = keys["model"].get("base")
+    name = Path(str(path)).name
+    if name == "model":  # the exported model of a run
+        name = Path(str(path)).parent.name
+    return f"{' '.join(parts)}, {name if path else 'random weights'}"
+
+
+def runs_table(runs: Sequence[RunLine]) -> Table:
+    """Return a table with two lines a run: its numbers, and below its name what it is."""
+    known_metrics: set[str] = set()
+    for run in runs:
+        known_metrics |= run.metrics.keys()
+    columns = {metric: title for metric, title in COLUMNS.items() if metric in known_metrics}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("run", overflow="fold", ratio=1)
+    table.add_column("epochs", justify="right", no_wrap=True)
+    for metric in list(columns)[:SHOWN]:
+        table.add_column(columns[metric], justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for run in runs:
+        name = Text.assemble(literal(run.name), "\n", literal(f"  {run.settings}", "dim"))
+        values = [format_number(run.metrics.get(metric)) for metric in list(columns)[:SHOWN]]
+        table.add_row(name, run.epochs, *values, _describe_state(run))
+    return table
+
+
+def _describe_state(run: RunLine) -> Text:
+    """Return whether a run is done, and how long ago something was written."""
+    state, style = ("done", "green") if run.is_done else ("open", "yellow")
+    if run.problem:
+        state, style = "damaged", "red"
+    seconds = max(0.0, time.time() - run.changed)
+    age = "now"
+    for size, unit in UNITS:
+        if seconds >= size:
+            age = f"{seconds // size:.0f} {unit} ago"
+            break
+    return Text.assemble((state, style), "\n", (age, "dim"))

@@ -1,7 +1,7 @@
 """tif evaluate: evaluate a model on TOFU, MUSE, your own texts and lm-eval's tasks.
 
     tif evaluate model.path=MODEL [eval.benchmarks=tofu,muse-news,lm-eval:mmlu]
-                 [retain_model=MODEL] [--json]
+                 [retain_model=MODEL] [--json | --print]
     tif evaluate records=LOG [retain_records=RETAIN] [allow_mismatch=true] [--json]
     tif evaluate --metrics
     tif evaluate --help [section ... | all]
@@ -18,6 +18,7 @@ release, or open-unlearning's TOFU_EVAL.json. They need no model and no GPU.
                 "tasks": {set: {metric: mean}}, "intervals" (the same, [low, high]), ...};
                 for MUSE: {"metrics": {name: value}, "intervals", ...}. For a model: {"model",
                 "benchmarks": {name: the same}}. null = there is no value
+    --print     print the keys and how the first sample is read; evaluate nothing
     --metrics   print what each metric means: formula, range, which way is better, and its value
                 after a perfect unlearning
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = command_line.Parser("tif evaluate")
     parser.add_argument("settings", nargs="*")
-    for flag in ("--json", "--metrics", "--help", "-h"):
+    for flag in ("--json", "--print", "--metrics", "--help", "-h"):
         parser.add_argument(flag, action="store_true")
     words, unknown = parser.parse_known_intermixed_args(argv)
     if words.metrics:
@@ -55,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(command_help(__doc__, Evaluate, words.settings))
             return 0
         cfg = config.read(Evaluate, [*unknown, *words.settings])
+        if words.print:
+            from tif.evaluation.first_sample import describe_evaluation
+
+            command_line.print_yaml(config.to_yaml(cfg))
+            command_line.print_text("\n".join(describe_evaluation(cfg)))
+            return 0
         results = evaluate_records(cfg) if cfg.records else _evaluate_model(cfg, words.json)
     except ConfigError as error:
         command_line.print_error(error)

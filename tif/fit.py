@@ -45,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         cfg = config.load(settings)
         if words.print:
+            from tif.evaluation.first_sample import describe_run
+
             command_line.print_yaml(config.to_yaml(cfg))
+            command_line.print_text("\n".join(describe_run(cfg)))
             return 0
         trainer = cfg.trainer
         exit_code = distributed.launch("tif.fit", settings, trainer.devices, trainer.accelerator)

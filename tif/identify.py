@@ -100,7 +100,10 @@ def make_span_file(words: Sequence[str]) -> None:
         keys = ["quickstart.yaml", *keys]
     cfg = config.read(Identify, keys)
     if wants_print:
+        from tif.evaluation.first_sample import describe_run
+
         command_line.print_yaml(config.to_yaml(cfg))
+        command_line.print_text("\n".join(describe_run(cfg)))
         return
     if cfg.out and not cfg.out.endswith(".jsonl"):
         raise ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
@@ -137,11 +140,11 @@ def _identify(run: Config, out: str | None) -> None:
     plans = [planning.plan_stage(run, name) for name in planning.identifier_stages(run)]
     stage_folders = {str(plan.stage): make_stage(plan) for plan in plans}
     identifier = stored_spans.with_stage_models(planning.identifier_of(run), stage_folders)
-    template, folder = run.data.template, Path(run.run.folder) / "spans"
-    identified = stored_spans.identify_once(identifier, samples, template, folder)
-    path = stored_spans.span_path(identifier, samples, template, folder)
+    prompts, folder = run.data.prompts, Path(run.run.folder) / "spans"
+    identified = stored_spans.identify_once(identifier, samples, prompts, folder)
+    path = stored_spans.span_path(identifier, samples, prompts, folder)
     path = Path(out) if out else path
-    write_spans(path, identified, describe_settings(identifier, template))
+    write_spans(path, identified, describe_settings(identifier, prompts))
     console.print(f"{path}: {summarize(identified)}", soft_wrap=True)
 
 

@@ -1,14 +1,21 @@
 """Chat templates: the text of those that serve is the library's; all others are refused with one line, in seconds."""
 
 import copy
+import datetime
+import json
 import time
 
 import pytest
+from transformers.utils import chat_template_utils
 
-from tests.support.chat_templates import CHATML, SERVING, USER, render_here
+from tests.support.chat_templates import CHATML, LLAMA_3_2, SERVING, USER, give_chat, llama_3_2, render_here
+from tests.support.evaluation_logs import SHARED, real
+from tif.config.data import PromptKeys
 from tif.config.errors import ConfigError
+from tif.config.schema import Chat
 from tif.data.chat_template import SECONDS, read_chat_frame
 from tif.data.encoding import Encoder
+from tif.data.samples import Sample
 from tif.identifiers.causal_lm import choose_text_before
 
 
@@ -52,6 +59,99 @@ def test_the_template_of_a_real_model_serves(smollm2):
 def test_the_date_is_the_same_each_day(chatty):
     dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}none{% endif %} " + CHATML
     assert read_chat_frame(chatty(dated)).before == "10 Apr 2025 <|im_start|>user\n"
+
+
+OPEN_UNLEARNING = PromptKeys("chat", Chat(system="You are a helpful assistant."))  # and its date by default
+
+
+@real
+@pytest.mark.parametrize(("log", "split"), [("full_forget01", "forget01"), ("full_forget10", "forget10")])
+def test_llama_3_2s_prompts_are_those_of_open_unlearnings_logs_to_the_letter(tokenizer, log, split):
+    encoder = Encoder(llama_3_2(tokenizer), OPEN_UNLEARNING)
+    content = json.loads((SHARED / f"data/ou_logs/Llama-3.2-1B-Instruct__{log}.json").read_text())
+    files = {"forget": split, "retain": "retain_perturbed", "ra": "real_authors", "wf": "world_facts"}
+    compared = 0
+    for prefix, file in files.items():
+        rows = (SHARED / f"data/tofu/{file}.json").read_text().splitlines()
+        for number, row in content[f"{prefix}_Q_A_ROUGE"]["value_by_index"].items():
+            question = json.loads(rows[int(number)])["question"]
+            assert encoder.decode_prompt(encoder.render_prompt(question)) == row["input"]
+            compared += 1
+    assert compared == {"forget01": 40, "forget10": 400}[split] + 400 + 100 + 117
+
+
+@pytest.mark.parametrize("year", [2026, 2031])
+def test_llama_3_2s_prompt_is_the_same_on_any_day(tokenizer, monkeypatch, year):
+    tokenizer, day = llama_3_2(tokenizer), datetime.datetime(year, 1, 2)
+    clock = type("Clock", (datetime.datetime,), {"now": staticmethod(lambda: day)})
+    monkeypatch.setattr(chat_template_utils, "datetime", clock)
+    dated = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Who?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert f"02 Jan {year}" in dated  # as the library renders it
+    expected = dated.replace(f"02 Jan {year}", "10 Apr 2025")
+    render_here(monkeypatch)  # with this clock in place
+    assert Encoder(tokenizer, "chat").render_prompt("Who?") == expected
+
+
+def test_a_chat_template_gets_the_date_of_the_configuration_in_any_form(chatty):
+    dated = "{{ strftime_now('%A %d.%m.%Y') }}, {{ date_string }} " + CHATML
+    frame = read_chat_frame(chatty(dated), Chat(date="26 Jul 2024"))
+    assert frame.before == "Friday 26.07.2024, 26 Jul 2024 <|im_start|>user\n"
+
+
+THINKS = CHATML.replace(
+    "assistant\n' }}{% endif",
+    "assistant\n' }}{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}"
+    "{% endif %}{% endif",
+)
+
+
+def test_a_chat_template_gets_the_variables_of_the_configuration(here, chatty):
+    chat = [{"role": "user", "content": "Who?"}]
+    tokenizer = chatty(THINKS)
+    for kwargs in ({}, {"enable_thinking": False}, {"enable_thinking": True}):
+        expected = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **kwargs)
+        assert read_chat_frame(tokenizer, Chat(kwargs=kwargs)).render("Who?") == expected
+        assert ("<think>" in expected) == (kwargs == {"enable_thinking": False})
+
+
+@pytest.mark.parametrize(
+    ("template", "chat", "line"),
+    [
+        (THINKS, Chat(kwargs={"enable_thinkin": False}), "data.chat.kwargs: the chat template of the tokenizer has no "
+         "variable 'enable_thinkin'"),
+        (CHATML.replace("for m in messages", "for m in messages if m.role != 'system'"), Chat(system="Be brief."),
+         "data.template: chat: the chat template of the tokenizer: it drops the system message; want data.chat.system "
+         "empty; give a text with {prompt} as data.template"),
+    ],
+)  # fmt: skip
+def test_what_a_chat_template_would_ignore_is_refused(here, chatty, template, chat, line):
+    with pytest.raises(ConfigError) as caught:
+        read_chat_frame(chatty(template), chat)
+    assert str(caught.value) == line
+
+
+ENDS = {  # the special tokens of each family; the text after the answer's turn end
+    "llama-3.2": (LLAMA_3_2, ("<|eot_id|>",), {"eos_token": "<|eot_id|>"}, ""),
+    "qwen2.5": (SERVING["qwen2.5"], ("<|im_end|>",), {"eos_token": "<|im_end|>"}, "\n"),
+    "gemma": (SERVING["gemma"], ("<end_of_turn>", "<eos>"), {"eos_token": "<eos>"}, "\n"),
+    "llama-2": (SERVING["llama-2"], ("</s>",), {"eos_token": "</s>"}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("template", "tokens", "names", "after"), ENDS.values(), ids=ENDS)
+def test_an_answer_is_joined_and_ended_as_in_a_whole_conversation(here, tokenizer, template, tokens, names, after):
+    tokenizer = give_chat(tokenizer, template, *tokens, bos_token="<pad>", **names)
+    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me, he said."}]
+    conversation = tokenizer.apply_chat_template(messages, tokenize=False, date_string="10 Apr 2025")
+    conversation = conversation.removesuffix(after)
+    encoder = Encoder(tokenizer, "chat")
+    encoded = encoder.encode(Sample("s", "Who?", "Me, he said."))
+    assert encoded.input_ids == tokenizer(conversation, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(encoded.input_ids[-1:]) == tokens[0]
+    assert encoded.gw[-1]
+    assert set(encoder.end_ids) == set(tokenizer.convert_tokens_to_ids(list(tokens)))  # these end a generation
 
 
 NO_END = {

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.support.chat_templates import render_here
 from tests.support.tiny_models import shuffled
-from tif.config.schema import Model
+from tif.config.data import PromptKeys
+from tif.config.schema import Chat, Model
 from tif.data.encoding import Encoded, Encoder, collate, split_into_pieces
 from tif.data.samples import Sample, Span
 from tif.data.tofu import read_tofu
@@ -638,7 +639,7 @@ def test_a_batch_moves_with_its_retain_samples_and_keeps_everything_else():
         ("Q: {prompt} A:{answer}", "Q: Who? A:Yes"),
         ("Q: {prompt}\n{answer}", "Q: Who?\nYes"),
         ("chat", "<user>Who?<bot>Yes"),
-        ("chat|Be {brief}: {answer}", "<system>Be {brief}: {answer}<user>Who?<bot>Yes"),
+        (PromptKeys("chat", Chat("Be {brief}: {answer}")), "<system>Be {brief}: {answer}<user>Who?<bot>Yes"),
     ],
 )
 def test_a_template_says_what_stands_between_question_and_answer(tokenizer, template, text):
@@ -663,4 +664,4 @@ def test_a_chat_template_that_refuses_a_system_message_is_told_before_anything_r
     assert Encoder(chatty, "chat").render_prompt("Who?") == "<user>Who?<bot>"
     problem = "data.template: chat: the chat template of the tokenizer: no system role; give a text"
     with pytest.raises(ValueError, match=problem):
-        Encoder(chatty, "chat|Hi")
+        Encoder(chatty, PromptKeys("chat", Chat("Hi")))

@@ -209,12 +209,12 @@ def test_batched_greedy_decoding_equals_generate_one_prompt_at_a_time(kind):
     ]  # no such token: nothing stops before 12
     unused = min(set(range(tiny_models.VOCAB)) - {t for row in never for t in row})
     assert [len(row) for row in never] == [12] * len(PROMPTS)
-    assert continue_prompts(model, PROMPTS, unused, [12] * len(PROMPTS)) == never
+    assert continue_prompts(model, PROMPTS, [unused], [12] * len(PROMPTS)) == never
     # Rows that stop at different times leave the batch one after the other.
     eos_id = stopping_token(never)
     expected = [plain_greedy(model, p, eos_id, 12) for p in PROMPTS]
     assert len({len(row) for row in expected}) >= 3
-    assert continue_prompts(model, PROMPTS, eos_id, [12] * len(PROMPTS)) == expected
+    assert continue_prompts(model, PROMPTS, [eos_id], [12] * len(PROMPTS)) == expected
 
 
 def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
@@ -224,19 +224,19 @@ def test_finished_rows_leave_the_batch_and_decoding_ends_with_the_last():
     lengths = [row.index(eos_id) if eos_id in row else 12 for row in never]
     rows = []
     model.register_forward_hook(lambda m, args, output: rows.append(len(output.logits)))
-    continue_prompts(model, PROMPTS, eos_id, [12] * len(PROMPTS))
+    continue_prompts(model, PROMPTS, [eos_id], [12] * len(PROMPTS))
     # step k decodes the rows whose k-th token (from 0) was still to come
     assert rows == [sum(n >= k for n in lengths) for k in range(min(max(lengths) + 1, 12))]
     stopped = [i for i, n in enumerate(lengths) if n < 12]
     rows.clear()
-    continue_prompts(model, [PROMPTS[i] for i in stopped], eos_id, [12] * len(stopped))
+    continue_prompts(model, [PROMPTS[i] for i in stopped], [eos_id], [12] * len(stopped))
     assert len(rows) == max(lengths[i] for i in stopped) + 1
 
 
 def test_a_prompt_answered_by_the_end_token_alone_gives_an_empty_answer():
     model = tiny_models.model()
     eos_id = plain_greedy(model, PROMPTS[0], tiny_models.VOCAB, 1)[0]
-    assert continue_prompts(model, [PROMPTS[0]], eos_id, [5]) == [[]]
+    assert continue_prompts(model, [PROMPTS[0]], [eos_id], [5]) == [[]]
 
 
 @pytest.mark.parametrize("tokens_per_batch", [16, 60, 4096])
@@ -284,7 +284,7 @@ def test_each_prompt_has_its_own_limit_of_new_tokens():
     never = [plain_greedy(model, p, tiny_models.VOCAB, 12) for p in PROMPTS]
     unused = min(set(range(tiny_models.VOCAB)) - {t for row in never for t in row})
     limits = [3, 12, 1, 7, 3]
-    assert continue_prompts(model, PROMPTS, unused, limits) == [
+    assert continue_prompts(model, PROMPTS, [unused], limits) == [
         row[:n] for row, n in zip(never, limits, strict=True)
     ]
 
@@ -365,6 +365,7 @@ def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_n
         template=TEMPLATE,
         prompt="Question: {prompt}\nAnswer:",
         decoded_prompt="Question: {prompt}\nAnswer:",
+        answer=" {answer}<end>",
         max_new_tokens=7,
         max_samples={"forget": 2, "retain": None, "real_authors": None, "world_facts": None},
     )

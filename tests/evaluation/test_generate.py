@@ -35,16 +35,26 @@ def test_continuations_are_those_of_each_prompt_alone(family):
     model = architectures.build(family)
     way = choose_way(model, PROMPTS)
     expected = [plain_continuation(model, *pair) for pair in zip(PROMPTS, LIMITS, strict=True)]
-    assert continue_prompts(model, PROMPTS, 0, LIMITS, None, way) == expected
+    assert continue_prompts(model, PROMPTS, [0], LIMITS, None, way) == expected
     assert way == EXPECTED_WAYS[family]
+
+
+def test_any_of_the_end_tokens_ends_a_continuation():
+    model = tiny_models.model(seed=3, tie_word_embeddings=False)
+    rows = [plain_continuation(model, prompt, 12) for prompt in PROMPTS]
+    first, second = rows[0][2], rows[1][3]
+    stops = [next((i for i, token in enumerate(row) if token in (first, second)), 12) for row in rows]
+    expected = [row[:stop] for row, stop in zip(rows, stops, strict=True)]
+    assert continue_prompts(model, PROMPTS, [0, first, second], [12] * 4) == expected
+    assert len(set(stops)) > 1
 
 
 @pytest.mark.parametrize("way", [TOGETHER, EACH, ANEW])
 def test_draws_belong_to_their_prompt_whatever_the_way(way):
     model, sampling = tiny_models.model(), Sampling([[1], [2], [3], [4]], temperature=2.0)
-    drawn = continue_prompts(model, PROMPTS, 0, LIMITS, sampling, way)
-    assert drawn == continue_prompts(model, PROMPTS, 0, LIMITS, sampling)
-    assert drawn != continue_prompts(model, PROMPTS, 0, LIMITS)
+    drawn = continue_prompts(model, PROMPTS, [0], LIMITS, sampling, way)
+    assert drawn == continue_prompts(model, PROMPTS, [0], LIMITS, sampling)
+    assert drawn != continue_prompts(model, PROMPTS, [0], LIMITS)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -8,7 +8,8 @@ import pytest
 import transformers
 
 from tests.support import open_unlearning as theirs
-from tif.config.schema import Eval
+from tif.config.data import PromptKeys
+from tif.config.schema import Chat, Eval
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
 from tif.evaluation.evaluate import describe_protocol
@@ -83,13 +84,13 @@ def test_ids_and_labels_of_chats_are_open_unlearnings(tokenizer, chat, sample):
     chatty = copy.deepcopy(tokenizer)
     chatty.chat_template = theirs.CHATS[chat]
     system = "" if chat == "gemma" else theirs.SYSTEM
-    template = f"chat|{system}" if system else "chat"
+    prompts = PromptKeys("chat", Chat(system))
 
     def label(tokenizer, question, answer):
         return theirs.label_chat(tokenizer, question, answer.strip(), system)
 
     sample = dataclasses.replace(sample, answer=sample.answer.strip())
-    assert check_sample(Encoder(chatty, template), sample, label)
+    assert check_sample(Encoder(chatty, prompts), sample, label)
 
 
 def test_a_turn_that_ends_otherwise_is_scored_to_a_second_end_token(tokenizer):
@@ -125,12 +126,13 @@ def test_the_rules_hold_the_rendered_prompt_and_what_logs_show_of_it(tokenizer):
     chatty = copy.deepcopy(tokenizer)
     chatty.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})
     chatty.chat_template = theirs.LLAMA_3
-    rules = describe_protocol(Eval(), Encoder(chatty, "chat|Be brief."))
+    rules = describe_protocol(Eval(), Encoder(chatty, PromptKeys("chat", Chat("Be brief."))))
     before = "<|start|>system<|stop|>\n\nToday Date: 10 Apr 2025\n\nBe brief."
     between, after = "<|start|>user<|stop|>\n\n{prompt}", "<|start|>assistant<|stop|>\n\n"
     assert rules["prompt"] == f"{before}<|eot|>{between}<|eot|>{after}"
     assert rules["decoded_prompt"] == f"{before}{between}{after}"
-    assert rules["template"] == "chat|Be brief."
+    assert rules["answer"] == "{answer}<|eot|><end>"
+    assert (rules["template"], rules["chat"]["system"]) == ("chat", "Be brief.")
 
 
 def test_a_prompt_that_changes_from_day_to_day_is_another_rule(tokenizer):

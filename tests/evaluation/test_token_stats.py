@@ -41,7 +41,7 @@ def greedy(net):
 def token_stats(net, texts, tokens_per_batch, batching, original=None):
     """The statistics of each text."""
     rules = Eval(tokens_per_batch=tokens_per_batch)
-    setup = EvaluationSetup(SimpleNamespace(pad_id=0, eos_id=0), rules, batching)
+    setup = EvaluationSetup(SimpleNamespace(pad_id=0, eos_id=0, end_ids=(0,)), rules, batching)
     opened = (lambda: nullcontext(original)) if original else None
     with torch.no_grad():
         scores = score_texts(net, texts, [True] * len(texts), setup, opened)

@@ -50,13 +50,13 @@ def test_generation_keeps_a_cache_for_each_model():
     assert len({token for row in expected for token in row}) > 6
     unused = next(t for t in range(tiny_models.VOCAB) if all(t not in row for row in expected))
     assert (
-        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, [8] * 3)
+        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, [unused], [8] * 3)
         == expected
     )
     limits = [2, 8, 5]  # rows leave the batch, and both caches
     short = [row[:n] for row, n in zip(expected, limits, strict=True)]
     assert (
-        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, unused, limits) == short
+        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, [unused], limits) == short
     )
 
 

@@ -69,10 +69,16 @@ def test_other_questions_cannot_be_aligned(rows):
             "the protocol's max_tokens is 200, the retain model's is 512",
         ),
         (
-            {"template": "{prompt}"},
-            {"template": "chat"},
-            "the protocol's template is '{prompt}', the retain model's",
+            {"prompt": "{prompt}"},
+            {"prompt": "Q: {prompt}"},
+            "the protocol's prompt is '{prompt}', the retain model's",
         ),
+        (
+            {"answer": " {answer}</s>"},
+            {"answer": "{answer}</s>"},
+            "the protocol's answer is ' {answer}</s>', the retain model's",
+        ),
+        ({"template": "[INST] {prompt}"}, {"template": "chat"}, None),  # the prompt is compared
         ({"max_tokens": 200}, {}, None),  # not known
         (
             {"max_new_tokens": 60, "questions": 300},
@@ -205,13 +211,13 @@ def test_some_prompts_of_a_log_in_another_form_are_told():
 
 
 def test_records_of_another_version_of_the_rules_are_refused():
-    new = _recorded(LLAMA_3, version=2, template="chat")
+    new = _recorded(LLAMA_3, version=3, template="chat")
     old = dataclasses.replace(new, protocol={"name": "open-unlearning", "template": "chat"})
     for pair in ((new, old), (old, new)):
         assert "not recorded" in matching.find_mismatch(*pair)
-    newer = _recorded(LLAMA_3, version=3, template="chat")
+    newer = _recorded(LLAMA_3, version=4, template="chat")
     assert matching.find_mismatch(new, newer) == (
-        "the protocol's version is 2, the retain model's is 3"
+        "the protocol's version is 3, the retain model's is 4"
     )
 
 

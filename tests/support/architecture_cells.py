@@ -155,7 +155,7 @@ def check_generation(family: str) -> str:
             return refused(error)
         way = choose_way(model, PROMPTS)
         expected = [greedy(model, *pair) for pair in zip(PROMPTS, LIMITS, strict=True)]
-        actual = continue_prompts(model, PROMPTS, 0, LIMITS, None, way)
+        actual = continue_prompts(model, PROMPTS, [0], LIMITS, None, way)
         agrees = all(generate(model, *given) for given in zip(PROMPTS, LIMITS, expected, strict=True))
     assert actual == expected, "WRONG tokens"
     assert agrees == (family not in GENERATE_DIFFERS), "transformers' generate"

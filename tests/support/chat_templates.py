@@ -1,5 +1,10 @@
 """Chat templates in the forms of published families, and rendering without a process and limits."""
 
+import copy
+import pathlib
+
+from transformers.utils import chat_template_utils
+
 from tif.data import chat_template
 from tif.utils import render_chat
 
@@ -29,13 +34,34 @@ SERVING = {
 }  # fmt: skip
 
 
+# Llama-3.2-Instruct's own, without its part about tools.
+LLAMA_3_2 = pathlib.Path(__file__).with_name("llama_3_2.jinja").read_text(encoding="utf-8")
+
+
+def give_chat(tokenizer, template, *tokens, **named):
+    """Return a copy of a tokenizer with a chat template and the special tokens that it writes."""
+    changed = copy.deepcopy(tokenizer)
+    changed.add_special_tokens({"extra_special_tokens": list(tokens)})
+    for name, token in named.items():
+        setattr(changed, name, token)
+    changed.chat_template = template
+    return changed
+
+
+def llama_3_2(tokenizer):
+    """Return a copy of a tokenizer with the chat template and special tokens of Llama-3.2."""
+    tokens = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    named = {"bos_token": tokens[0], "eos_token": tokens[-1]}
+    return give_chat(tokenizer, LLAMA_3_2, *tokens, **named)
+
+
 def render_here(monkeypatch):
     """Render in this process until the test ends."""
 
-    def render(template, variables, chats):
-        request = {"template": template, "variables": variables, "chats": chats, "characters": 20_000}
+    def render(request):
+        monkeypatch.setattr(chat_template_utils, "datetime", render_chat.stop_clock(request["day"]))
         try:
-            return render_chat.render_twice(request)
+            return render_chat.render_twice(request | {"characters": 20_000})
         except Exception as error:
             raise ValueError(str(error)) from None
 

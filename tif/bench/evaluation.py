@@ -100,7 +100,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     device = torch.device(settings.device)
     policy = models.load_policy(settings.model, tokenizer, 0, device=device)
     models.move_model(policy, device).eval()
-    encoder = Encoder(tokenizer, settings.data.template)
+    encoder = Encoder(tokenizer, settings.data.prompts)
     rules = EvalRules(tokens_per_batch=TOKENS_PER_BATCH)
     longest = list_longest_texts(encoder, sets)
     batching = choose_batching(settings.data.batching, policy, longest)

@@ -128,9 +128,9 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
         benchmark = dataclasses.replace(benchmark, forget=forget)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    texts = list_tokenizer_texts(benchmark, data.template)
+    texts = list_tokenizer_texts(benchmark, data.prompts)
     tokenizer = models.load_tokenizer(settings.model, texts)
-    encoder = Encoder(tokenizer, data.template, data.overlap)
+    encoder = Encoder(tokenizer, data.prompts, data.overlap)
     keys = DataSettings(data, tpo_loss(settings.retain), seed=0)
     samples = UnlearningDataModule(benchmark, encoder, keys)
     if settings.model.path:

@@ -1,29 +1,80 @@
 """Section `data`: what is learned and forgotten, and how it becomes batches."""
 
 import dataclasses
+import datetime
+from typing import Any
 
+from tif.config.check import brief
 from tif.config.keys import key
 
 MUSE = ("muse", "muse-news", "muse-books")
+CHAT = "chat"  # as `template`: the tokenizer's own chat template
 TEMPLATE_HELP = (
     "prompt format. The answer follows after one blank, or where `{answer}` or a blank ends it; "
-    "`chat` = the tokenizer's own chat template, `chat|TEXT` with TEXT as system message"
+    "`chat` = the tokenizer's own chat template, with the keys of section chat"
 )
+DATE_FORMAT = "%d %b %Y"
+# Variables of a chat template that have keys of their own or are set by us.
+RESERVED = ("messages", "add_generation_prompt", "date_string", "strftime_now", "chat_template")
 
 
-def is_chat(template: str) -> bool:
-    """Return whether a prompt format is the tokenizer's own chat template."""
-    return template.partition("|")[0].strip() == "chat"
+@dataclasses.dataclass
+class Chat:
+    """What the tokenizer's own chat template is given beside the question (template=chat)."""
+
+    system: str = key("", "system message before the question; empty = none, and the chat template "
+        "may write its own")
+    date: str = key("10 Apr 2025", "the day that a chat template which asks for today's date gets; "
+        "the default is open-unlearning's")
+    kwargs: dict[str, Any] = key({}, "further variables of the chat template, such as "
+        "enable_thinking=false")
 
 
-def find_template_problem(template: str) -> str | None:
-    """Return what is wrong with a prompt format, or None."""
-    if is_chat(template):
-        return None
-    before, _, after = template.partition("{answer}")
-    if "{prompt}" not in before:
-        return f"want a text with {{prompt}} in it, or chat; got {template!r}"
-    return f"want nothing after {{answer}}, got {after!r}" if after else None
+@dataclasses.dataclass(frozen=True)
+class PromptKeys:
+    """The keys `template` and `chat`, which say together how a question is put to a model."""
+
+    template: str
+    chat: Chat = dataclasses.field(default_factory=Chat)
+
+    @property
+    def is_chat(self) -> bool:
+        """Return whether the prompt format is the tokenizer's own chat template."""
+        return self.template.strip() == CHAT
+
+    def describe(self) -> dict[str, Any]:
+        """Return the keys that decide about prompts, as JSON values."""
+        chat = {"chat": dataclasses.asdict(self.chat)} if self.is_chat else {}
+        return {"template": self.template, **chat}
+
+    def find_problems(self, section: str = "") -> list[str]:
+        """Return what is wrong with the keys of a section, as "data.", one line each."""
+        chat, problems = self.chat, []
+        before, _, after = self.template.partition("{answer}")
+        if self.is_chat:
+            pass
+        elif self.template.startswith(f"{CHAT}|"):
+            problems.append(f"{section}template: want chat, and the system message as "
+                f"{section}chat.system; got {brief(self.template)}")
+        elif "{prompt}" not in before:
+            problems.append(f"{section}template: want a text with {{prompt}} in it, or chat; got "
+                f"{brief(self.template)}")
+        elif after:
+            problems.append(f"{section}template: want nothing after {{answer}}, got {after!r}")
+        for name in ("system", "kwargs"):
+            value = getattr(chat, name)
+            if value and not self.is_chat:
+                problems.append(f"{section}chat.{name}: only {section}template=chat reads it, got "
+                    f"{brief(value)} with template {brief(self.template)}")
+        try:
+            datetime.datetime.strptime(chat.date, DATE_FORMAT)
+        except ValueError:
+            problems.append(f"{section}chat.date: want a date such as 10 Apr 2025, got "
+                f"{brief(chat.date)}")
+        for name in chat.kwargs.keys() & set(RESERVED):
+            keys = f"{section}chat.system and {section}chat.date"
+            problems.append(f"{section}chat.kwargs: {name} is set by tif (see {keys}); want others")
+        return problems
 
 
 @dataclasses.dataclass
@@ -55,6 +106,7 @@ class Data:
     train: str = key("forget", "what is trained on: forget (unlearn), retain (retain model), full "
         "(target model)", choices=("forget", "retain", "full"))
     template: str = key("Question: {prompt}\nAnswer:", TEMPLATE_HELP)
+    chat: Chat = dataclasses.field(default_factory=Chat)
     max_tokens: int = key(512, "longer samples (documents) are trained on in pieces of this many "
         "tokens", at_least=16)
     overlap: str = key("gw", "label of a token that touches unwanted and general characters",
@@ -70,12 +122,18 @@ class Data:
 
     def find_problems(self) -> list[str]:
         """Return the problems between keys, one line each."""
+        problems = self.prompts.find_problems("data.")
         muse = "a folder of News or Books, or the hub name muse-bench/MUSE-News"
         wants = dict.fromkeys(MUSE, muse) | {"text": "a file or folder of your own",
             "tofu": "a folder of TOFU's JSON files or the hub name locuslab/TOFU"}
-        if self.path or self.benchmark not in wants:
-            return []
-        return [f"data.path: {self.benchmark} needs {wants[self.benchmark]}, got null"]
+        if not self.path and self.benchmark in wants:
+            problems.append(f"data.path: {self.benchmark} needs {wants[self.benchmark]}, got null")
+        return problems
+
+    @property
+    def prompts(self) -> PromptKeys:
+        """Return the keys that say how a question is put to a model."""
+        return PromptKeys(self.template, self.chat)
 
     def forget_quality_name(self) -> str:
         """Return the name of what compares the policy with the retain model."""

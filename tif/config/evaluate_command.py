@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tif.config.data import TEMPLATE_HELP, find_template_problem
+from tif.config.data import TEMPLATE_HELP, Chat, PromptKeys
 from tif.config.evaluation import KNOWN, EvalRules
 from tif.config.keys import key
 from tif.config.model import Model
@@ -46,6 +46,7 @@ class Evaluate:
         "again")
     template: str = key("Question: {prompt}\nAnswer:", "of TOFU and of your own questions: "
         + TEMPLATE_HELP)
+    chat: Chat = dataclasses.field(default_factory=Chat)
     device: str = key("auto", "cpu, cuda, ...; auto = a GPU where there is one")
     batching: str = key("auto", "packed: texts end to end in one row, no padding; padded; auto = "
         "packed where a probe on the device finds the scores of texts alone; packed is refused "
@@ -72,7 +73,9 @@ class Evaluate:
                 "retain_model=PATH")
         if self.retain_records and self.retain_model:
             problems.append("retain_records: retain_model is given too; want one of the two")
-        template_problem = find_template_problem(self.template)
-        if template_problem:
-            problems.append(f"template: {template_problem}")
-        return problems
+        return problems + self.prompts.find_problems()
+
+    @property
+    def prompts(self) -> PromptKeys:
+        """Return the keys that say how a question is put to a model."""
+        return PromptKeys(self.template, self.chat)

@@ -126,7 +126,7 @@ def _names_method(keys: DictConfig) -> bool:
     return isinstance(section, dict) and section.get("forget") is not None
 
 
-def to_yaml(cfg: Config) -> str:
+def to_yaml(cfg: Schema) -> str:
     """Return the resolved configuration as YAML; `load` of it gives the same configuration."""
     return OmegaConf.to_yaml(OmegaConf.structured(cfg))
 

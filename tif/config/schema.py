@@ -7,7 +7,7 @@ sentence, choices and bounds that are shown and checked. All sections can be imp
 import dataclasses
 from typing import Any
 
-from tif.config.data import Data, Fictitious, find_template_problem
+from tif.config.data import Chat, Data, Fictitious
 from tif.config.evaluation import Eval, EvalRules, LmEval, MaxSamples
 from tif.config.identifier import Identifier
 from tif.config.keys import key
@@ -17,8 +17,8 @@ from tif.config.run import Logger, Run, Wandb
 from tif.config.trainer import Optimizer, TrainerKeys
 
 __all__ = [
-    "Config", "Data", "Eval", "EvalRules", "Fictitious", "Identifier", "LmEval", "Logger", "Lora",
-    "Loss", "MaxSamples", "Model", "Optimizer", "Run", "TrainerKeys", "Wandb", "key",
+    "Chat", "Config", "Data", "Eval", "EvalRules", "Fictitious", "Identifier", "LmEval", "Logger",
+    "Lora", "Loss", "MaxSamples", "Model", "Optimizer", "Run", "TrainerKeys", "Wandb", "key",
 ]  # fmt: skip
 
 
@@ -63,9 +63,6 @@ class Config:
             problems.append("run.export: loss.whp needs two models; want false, or forget=whp")
         if not self.model.path and not self.model.init:
             problems.append("model.path: want a Hugging Face folder or hub name, or model.init")
-        template_problem = find_template_problem(self.data.template)
-        if template_problem:
-            problems.append(f"data.template: {template_problem}")
         return problems
 
     def _is_negated(self) -> bool:

@@ -6,7 +6,7 @@ Called by `training`, `evaluation` and the commands; the readers are the other f
 from tif.config.data import MUSE, Data
 from tif.config.evaluation import BENCHMARKS, EvalRules
 from tif.data.samples import Benchmark, Sample
-from tif.data.templates import read_template
+from tif.data.templates import Prompts, read_template
 
 DEFAULT_TOFU_SPLIT = "forget10"
 
@@ -73,9 +73,9 @@ def select_training_samples(benchmark: Benchmark, train: str) -> tuple[Sample, .
     return samples + benchmark.forget if train == "full" else samples
 
 
-def list_tokenizer_texts(benchmark: Benchmark, template: str) -> list[str]:
+def list_tokenizer_texts(benchmark: Benchmark, prompts: Prompts) -> list[str]:
     """Return the texts, prompts in their template, that a tokenizer for this data is trained on."""
-    texts, prompt_format = [], read_template(template)
+    texts, prompt_format = [], read_template(prompts)
     for sample in (*benchmark.background, *benchmark.retain, *benchmark.forget):
         prompt = prompt_format.text.replace("{prompt}", sample.prompt) + prompt_format.blank
         for answer in (sample.answer, sample.paraphrased_answer, *sample.perturbed_answers):

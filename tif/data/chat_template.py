@@ -7,16 +7,20 @@ before and after them must always be the same, and is all that is used from then
 """
 
 import dataclasses
+import datetime
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tif.config.check import brief
+from tif.config.data import DATE_FORMAT, Chat
 from tif.config.errors import ConfigError, one_line
 from tif.utils import render_chat
 
@@ -56,43 +60,62 @@ class ChatFrame:
         """Return all text before the answer."""
         return self.before + self.trim(question) + self.after
 
+    @property
+    def blank(self) -> str:
+        """Return what a whole conversation has between `after` and the answer, mostly nothing.
+
+        Llama-2's has a blank there. Where an empty thought stands in `after` alone (as asked for by
+        enable_thinking=false), the answer follows that.
+        """
+        return self.between[len(self.after) :] if self.between.startswith(self.after) else ""
+
     def render_turn(self, question: str, answer: str) -> str:
         """Return a conversation of a question and its answer, with what ends the answer's turn."""
         return self.before + self.trim(question) + self.between + self.trim(answer) + self.end
 
 
-def read_chat_frame(tokenizer: "PreTrainedTokenizerBase", system: str = "") -> ChatFrame:
+def read_chat_frame(
+    tokenizer: "PreTrainedTokenizerBase", chat: Chat | None = None
+) -> ChatFrame:
     """Return the frame of a tokenizer's chat template, the same on each day.
 
-    `system` is a message before the question; "" = none, the template may have its own.
+    Args:
+        tokenizer: with the template.
+        chat: section `data.chat`; None = its defaults.
 
     Raises:
         ConfigError: If there is no template, or none that serves; one line.
     """
+    chat = chat or Chat()
     try:
         template = tokenizer.get_chat_template()
     except ValueError as error:
         reason = f"the tokenizer has no chat template ({one_line(error, 100)})"
         step = "give a text with {prompt}"
         raise ConfigError(f"data.template: chat, but {reason}; {step}") from None
+    place = f"the chat template of {tokenizer.name_or_path or 'the tokenizer'}"
+    for name in chat.kwargs:
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            raise ConfigError(f"data.chat.kwargs: {place} has no variable {brief(name)}")
+    variables = json.dumps({**tokenizer.special_tokens_map, **chat.kwargs}, sort_keys=True)
     try:
-        variables = json.dumps(tokenizer.special_tokens_map, sort_keys=True)
-        return _find_frame(template, variables, system)
+        return _find_frame(template, variables, chat.date, chat.system)
     except ValueError as error:
-        place = f"the chat template of {tokenizer.name_or_path or 'the tokenizer'}"
         step = "give a text with {prompt} as data.template"
         raise ConfigError(f"data.template: chat: {place}: {one_line(error)}; {step}") from None
 
 
 @functools.cache
-def _find_frame(template: str, variables: str, system: str) -> ChatFrame:
+def _find_frame(template: str, variables: str, date: str, system: str) -> ChatFrame:
     """Return the frame; ValueError if the template puts no fixed text around questions."""
     start = [{"role": "system", "content": system}] if system else []
     questions = [[*start, {"role": "user", "content": question}] for question in QUESTIONS]
     answered = [*questions[0], {"role": "assistant", "content": ANSWER}]
     chats = [(messages, True) for messages in questions]
     chats += [(questions[0], False), (answered, False)]
-    texts = _render(template, json.loads(variables), chats)
+    day = datetime.datetime.strptime(date, DATE_FORMAT).isoformat()
+    request = {"template": template, "variables": json.loads(variables), "chats": chats}
+    texts = _render(request | {"date": date, "day": day})
     if texts[: len(chats)] != texts[len(chats) :]:
         raise ValueError("it renders another text each time")
     *prompts, without_header, conversation = texts[: len(chats)]
@@ -110,15 +133,14 @@ def _find_frame(template: str, variables: str, system: str) -> ChatFrame:
         raise ValueError("it drops the answer")
     if prompts[0] == without_header and between.strip() != after.strip():
         raise ValueError("it ignores add_generation_prompt: nothing says that the answer begins")
+    if system.strip() not in before + after:
+        raise ValueError("it drops the system message; want data.chat.system empty")
     return frames[rendered.index(prompts)]
 
 
-def _render(template: str, variables: Any, chats: Sequence[tuple[Any, bool]]) -> list[str]:
+def _render(request: dict[str, Any]) -> list[str]:
     """Return the texts of the chats, each rendered twice; ValueError if the limits are passed."""
-    request = {
-        "template": template, "variables": variables, "chats": chats, "seconds": SECONDS,
-        "megabytes": MEGABYTES, "characters": CHARACTERS,
-    }  # fmt: skip
+    request |= {"seconds": SECONDS, "megabytes": MEGABYTES, "characters": CHARACTERS}
     script = Path(render_chat.__file__)
     try:
         process = subprocess.run(

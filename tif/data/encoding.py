@@ -12,7 +12,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 
 from tif.data.samples import Sample, Span
-from tif.data.templates import read_template
+from tif.data.templates import Prompts, as_keys, read_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,8 +93,8 @@ class Encoder:
 
     Args:
         tokenizer: a fast tokenizer (offsets are needed) with an end token.
-        template: as the key `data.template`, see templates.py. A blank that is not in it belongs to
-            the answer's first token.
+        prompts: the keys `data.template` and `data.chat`, see templates.py. A blank that is not in
+            the template belongs to the answer's first token.
         overlap: label of a token that touches unwanted and general characters: "gw" (as released:
             xzhou98/Unlearning-TPO TOFU/data_module.py:62) or "uw".
 
@@ -104,7 +104,7 @@ class Encoder:
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", template: str, overlap: str = "gw"
+        self, tokenizer: "PreTrainedTokenizerBase", prompts: Prompts, overlap: str = "gw"
     ) -> None:
         if not tokenizer.is_fast:
             name = type(tokenizer).__name__
@@ -114,9 +114,10 @@ class Encoder:
         if tokenizer.eos_token_id is None:
             step = "set eos_token in its tokenizer_config.json"
             raise ValueError(f"model.path: the tokenizer has no end token; {step}")
-        self.tokenizer, self.template, self.overlap = tokenizer, template, overlap
-        self.format = read_template(template, tokenizer)
+        self.tokenizer, self.prompts, self.overlap = tokenizer, as_keys(prompts), overlap
+        self.format = read_template(prompts, tokenizer)
         self.eos_id = int(tokenizer.eos_token_id)
+        self.turn_end, self.turn_end_id = self._find_turn_end()
         pad_id = tokenizer.pad_token_id
         self.pad_id = self.eos_id if pad_id is None else int(pad_id)
         self._results: dict[str, Any] = {}
@@ -131,6 +132,31 @@ class Encoder:
     def render_prompt(self, prompt: str) -> str:
         """Return the text before the answer, without a blank between them; "" for a document."""
         return self.format.render(prompt) if prompt else ""
+
+    def _find_turn_end(self) -> tuple[str, int]:
+        """Return the text after a chat's answer up to its first special token, and that token.
+
+        Without a chat, or where it marks the end by plain text: "" and the end token.
+        """
+        if self.format.chat:
+            end, added = self.format.chat.end, self.tokenizer.added_tokens_decoder
+            for token, (_, stop) in zip(*self._tokenize(end), strict=True):
+                if token in added and added[token].special:
+                    return end[:stop], token
+        return "", self.eos_id
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Return the tokens that end a generation."""
+        return tuple({self.eos_id, self.turn_end_id})
+
+    def get_end(self, prompt: str) -> int:
+        """Return the token that ends an answer to a prompt, or a document (without a prompt).
+
+        It is the one that a chat model learned to end its turns with (Gemma: <end_of_turn>, Phi-3:
+        <|end|>), which is not always its tokenizer's end token.
+        """
+        return self.turn_end_id if prompt else self.eos_id
 
     def encode_turn(self, prompt: str, answer: str) -> list[int]:
         """Return the token ids of a question and answer as the chat template ends them.
@@ -166,15 +192,18 @@ class Encoder:
         before = self.render_prompt(sample.prompt)
         if before:
             before += self.format.blank
-        ids, offsets = self._tokenize(before + answer)
+        end = self.turn_end if before else ""
+        ids, offsets = self._tokenize(before + answer + end)
+        if not end:
+            ids.append(self.eos_id)
+            offsets.append((len(before + answer),) * 2)
         answer_start = _find_answer_start(offsets, len(before))
         places = []
-        for start, end in offsets[answer_start:]:
-            places.append((max(start - len(before), 0), min(end - len(before), len(answer))))
+        for start, stop in offsets[answer_start:]:  # what ends the answer is general
+            places.append((max(start - len(before), 0), min(stop - len(before), len(answer))))
         uw = [False] * answer_start + self.mark_unwanted(answer, spans, places)
         gw = [False] * answer_start + [not unwanted for unwanted in uw[answer_start:]]
-        # The end token is a general word.
-        return Encoded(sample.id, [*ids, self.eos_id], [*uw, False], [*gw, True])
+        return Encoded(sample.id, ids, uw, gw)
 
     def mark_unwanted(
         self, answer: str, spans: Sequence[Span], places: Sequence[tuple[int, int]]

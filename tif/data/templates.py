@@ -1,17 +1,20 @@
 """Prompt formats: how a question is put to a model, and what stands between it and its answer.
 
-The only place that knows the grammar of `data.template`. Called by encoding.py, benchmarks.py and
-the identifiers that show a model the question.
+The only place that knows the grammar of `data.template` and `data.chat`. Called by encoding.py,
+benchmarks.py and the identifiers that show a model the question.
 """
 
 import dataclasses
 from typing import TYPE_CHECKING
 
-from tif.config.data import is_chat
+from tif.config.data import PromptKeys
 from tif.data.chat_template import ChatFrame, read_chat_frame
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+Prompts = PromptKeys | str  # a text = that template, with the defaults of section `chat`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Template:
 
     Attributes:
         text: what stands before the answer, with `{prompt}`; "" for a chat.
-        blank: stands between that and the answer.
+        blank: stands between that and the answer; of a chat, what the whole conversation has there.
         chat: the tokenizer's own chat template; None = `text` is used.
     """
 
@@ -33,13 +36,22 @@ class Template:
         return self.chat.render(prompt) if self.chat else self.text.replace("{prompt}", prompt)
 
 
-def read_template(template: str, tokenizer: "PreTrainedTokenizerBase | None" = None) -> Template:
-    """Return the prompt format that a value of `data.template` means for a tokenizer.
+def as_keys(prompts: Prompts) -> PromptKeys:
+    """Return the keys of a prompt format that may be given as a plain template."""
+    return PromptKeys(prompts) if isinstance(prompts, str) else prompts
+
+
+def read_template(
+    prompts: Prompts, tokenizer: "PreTrainedTokenizerBase | None" = None
+) -> Template:
+    """Return the prompt format that the keys `template` and `chat` mean for a tokenizer.
 
     Raises:
         ConfigError: If it is a chat, and the tokenizer has no chat template that serves.
     """
-    if is_chat(template) and tokenizer is not None:
-        return Template("", "", read_chat_frame(tokenizer, template.partition("|")[2].strip()))
-    before, place, _ = template.partition("{answer}")
+    keys = as_keys(prompts)
+    if keys.is_chat and tokenizer is not None:
+        frame = read_chat_frame(tokenizer, keys.chat)
+        return Template("", frame.blank, frame)
+    before, place, _ = keys.template.partition("{answer}")
     return Template(before, "" if place or before[-1:].isspace() else " ")

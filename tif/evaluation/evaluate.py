@@ -125,7 +125,7 @@ def describe_protocol(
     described["rouge"] = "ROUGE-L F1 without stemming"
     described["version"] = VERSION
     described["tasks"] = {name: describe_task(task) for name, task in tasks.items()}
-    for key in ("template", "prompt", "max_new_tokens", "max_samples"):
+    for key in ("template", "chat", "prompt", "answer", "max_new_tokens", "max_samples"):
         described[key] = protocol[key]
     return described
 

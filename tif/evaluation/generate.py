@@ -77,7 +77,7 @@ def generate(
         batch_prompts = [prompts[i] for i in indices]
         batch_limits = [limits[i] for i in indices]
         rows = continue_prompts(
-            model, batch_prompts, encoder.eos_id, batch_limits, batch_sampling, way
+            model, batch_prompts, encoder.end_ids, batch_limits, batch_sampling, way
         )
         return [str(encoder.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
@@ -115,7 +115,7 @@ def choose_way(model: "PreTrainedModel", prompts: Sequence[list[int]]) -> Way:
 def continue_prompts(
     model: "PreTrainedModel",
     prompts: Sequence[list[int]],
-    eos_id: int,
+    end_ids: Sequence[int],
     limits: Sequence[int],
     sampling: Sampling | None = None,
     way: Way = WAYS[0],
@@ -130,10 +130,11 @@ def continue_prompts(
             draws = None
             if sampling is not None:
                 draws = Sampling([sampling.seeds[number]], sampling.temperature)
-            answers += continue_prompts(model, [prompt], eos_id, [limits[number]], draws, way)
+            answers += continue_prompts(model, [prompt], end_ids, [limits[number]], draws, way)
         return answers
     reader = _Reader(model, prompts, way)
     limits_R = torch.tensor(limits, device=model.device)
+    ends = torch.tensor(end_ids, device=model.device)
     draws_RS = None
     if sampling is not None:
         draws_RS = draw_uniforms(sampling.seeds, max(limits)).to(model.device)
@@ -141,7 +142,7 @@ def continue_prompts(
     answers = [[] for _ in prompts]
     for step in range(max(limits)):
         tokens = _choose_tokens(reader.next_logits(), draws_RS, rows, step, sampling)
-        is_answer = tokens != eos_id
+        is_answer = ~torch.isin(tokens, ends)
         for row, token in zip(rows[is_answer].tolist(), tokens[is_answer].tolist(), strict=True):
             answers[row].append(token)
         unfinished = (is_answer & (limits_R[rows] > step + 1)).nonzero()[:, 0]

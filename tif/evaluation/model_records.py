@@ -58,7 +58,7 @@ class RecordedModel:
     @functools.cached_property
     def encoder(self) -> Encoder:
         """Return the encoder of the model's own tokenizer."""
-        return Encoder(load_tokenizer(self.section, ()), self.settings.template)
+        return Encoder(load_tokenizer(self.section, ()), self.settings.prompts)
 
     @functools.cached_property
     def config(self) -> Any:

@@ -58,7 +58,7 @@ def _ask(
     prompt_ids = encoder.encode_text(prompt) if new_tokens else []
     ids, first = encoder.encode_pair(prompt + blank, answer)
     if task.end_token:
-        ids = [*ids, encoder.eos_id]
+        ids = [*ids, encoder.get_end(sample.prompt if task.template is None else "")]
     if context is not None:
         prompt_ids = prompt_ids[max(0, len(prompt_ids) + new_tokens - context) :]
         lost = max(0, len(ids) - context) if new_tokens else 0

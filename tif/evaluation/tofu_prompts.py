@@ -10,7 +10,7 @@ from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoded, Encoder
 from tif.data.samples import Sample
 from tif.evaluation.questions import Question, label_answer
-from tif.records.protocols import PROTOCOLS, QUESTION, Protocol
+from tif.records.protocols import ANSWER, PROTOCOLS, QUESTION, Protocol
 
 
 def resolve_protocol(rules: EvalRules, encoder: Encoder) -> Protocol:
@@ -24,9 +24,10 @@ def resolve_protocol(rules: EvalRules, encoder: Encoder) -> Protocol:
     return dataclasses.replace(
         protocol,
         max_new_tokens=rules.max_new_tokens or protocol.max_new_tokens,
-        template=encoder.template,
+        **encoder.prompts.describe(),
         prompt=prompt,
         decoded_prompt=decoded if QUESTION in decoded else None,
+        answer=_render_answer(encoder, protocol),
         max_samples=dataclasses.asdict(rules.max_samples),
     )
 
@@ -70,8 +71,18 @@ def encode_answer(
         first = max(first, encoded.gw.index(True))  # a blank that is a token alone opens no answer
     ids = encoded.input_ids[:-1][: protocol.max_tokens]
     if len(ids) < protocol.max_tokens or protocol.end_after_cut:
-        ids = [*ids, encoder.eos_id]
+        ids = [*ids, encoder.get_end(sample.prompt)]
     return label_answer(sample.id, ids, first)
+
+
+def _render_answer(encoder: Encoder, protocol: Protocol) -> str:
+    """Return what follows a prompt, up to the end token, with {answer} for the answer."""
+    chat, end = encoder.format.chat, str(encoder.tokenizer.decode([encoder.eos_id]))
+    text = encoder.format.blank + ANSWER
+    if not (protocol.chat_turn and chat):
+        return text + (encoder.turn_end or end)
+    text += chat.end
+    return text if text.endswith(end) else text + end
 
 
 def _render_prompt(encoder: Encoder, prompt: str, protocol: Protocol) -> str:

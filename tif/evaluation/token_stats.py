@@ -76,7 +76,7 @@ def score_texts(
         columns = columns_K5.split(answers.counts)
         for i, score, stats_K5 in zip(indices, scores, columns, strict=True):
             if wants_stats[i]:
-                ended = texts[i].input_ids[-1] == setup.encoder.eos_id
+                ended = texts[i].input_ids[-1] in setup.encoder.end_ids
                 score.stats = _make_stats(stats_K5, ended)
         return scores
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tif.config.errors import collect_problems
 from tif.config.schema import Identifier
 from tif.data.samples import Sample
+from tif.data.templates import Prompts, as_keys
 from tif.identifiers.controls import mark_everything, mark_nothing, mark_random_words, require_gold
 from tif.identifiers.listed_words import identify_by_list, read_entries
 from tif.identifiers.precomputed import read_precomputed
@@ -37,52 +38,52 @@ _REPLY_KEYS = (
 
 
 def identify(
-    identifier: Identifier, samples: Sequence[Sample], template: str = "{prompt}"
+    identifier: Identifier, samples: Sequence[Sample], prompts: Prompts = "{prompt}"
 ) -> Identified:
     """Return the samples with the spans that the configured identifier gives them.
 
-    A causal LM reads prompts in `template` (`data.template`).
+    A causal LM reads prompts in the format of `prompts` (`data.template`, `data.chat`).
 
     Raises:
         ValueError: One line that starts with the config key.
     """
-    return IDENTIFIERS[identifier.kind](identifier, samples, template)
+    return IDENTIFIERS[identifier.kind](identifier, samples, prompts)
 
 
-def _generative(identifier: Identifier, samples: Sequence[Sample], template: str) -> Identified:
+def _generative(identifier: Identifier, samples: Sequence[Sample], prompts: Prompts) -> Identified:
     from tif.identifiers.generative.identify import identify_by_llm
 
     cache = Path(os.path.expanduser(identifier.generative.cache))
     return identify_by_llm(identifier.generative, samples, cache)
 
 
-def _masked_lm(identifier: Identifier, samples: Sequence[Sample], template: str) -> Identified:
+def _masked_lm(identifier: Identifier, samples: Sequence[Sample], prompts: Prompts) -> Identified:
     from tif.identifiers.masked_lm import identify_by_masked_lm
 
     return identify_by_masked_lm(identifier.masked_lm, samples, _placement(identifier))
 
 
-def _causal_lm(identifier: Identifier, samples: Sequence[Sample], template: str) -> Identified:
+def _causal_lm(identifier: Identifier, samples: Sequence[Sample], prompts: Prompts) -> Identified:
     from tif.identifiers.causal_lm import identify_by_causal_lm
 
-    return identify_by_causal_lm(identifier.causal_lm, samples, _placement(identifier), template)
+    return identify_by_causal_lm(identifier.causal_lm, samples, _placement(identifier), prompts)
 
 
-def _contrastive(identifier: Identifier, samples: Sequence[Sample], template: str) -> Identified:
+def _contrastive(identifier: Identifier, samples: Sequence[Sample], prompts: Prompts) -> Identified:
     from tif.identifiers.contrastive import identify_by_contrast
 
-    return identify_by_contrast(identifier.contrastive, samples, _placement(identifier), template)
+    return identify_by_contrast(identifier.contrastive, samples, _placement(identifier), prompts)
 
 
-IDENTIFIERS: dict[str, Callable[[Identifier, Sequence[Sample], str], Identified]] = {
-    "gold": lambda identifier, samples, template: require_gold(samples),
-    "precomputed": lambda identifier, samples, template: read_precomputed(
+IDENTIFIERS: dict[str, Callable[[Identifier, Sequence[Sample], Prompts], Identified]] = {
+    "gold": lambda identifier, samples, prompts: require_gold(samples),
+    "precomputed": lambda identifier, samples, prompts: read_precomputed(
         str(identifier.path), samples, identifier.rule
     ),
-    "words": lambda identifier, samples, template: identify_by_list(identifier, samples),
-    "all": lambda identifier, samples, template: mark_everything(samples),
-    "none": lambda identifier, samples, template: mark_nothing(samples),
-    "random": lambda identifier, samples, template: mark_random_words(identifier.random, samples),
+    "words": lambda identifier, samples, prompts: identify_by_list(identifier, samples),
+    "all": lambda identifier, samples, prompts: mark_everything(samples),
+    "none": lambda identifier, samples, prompts: mark_nothing(samples),
+    "random": lambda identifier, samples, prompts: mark_random_words(identifier.random, samples),
     "generative": _generative,
     "masked_lm": _masked_lm,
     "causal_lm": _causal_lm,
@@ -98,12 +99,12 @@ def list_model_paths(identifier: Identifier) -> dict[str, str]:
 
 
 def check_models(
-    identifier: Identifier, template: str = "", leave_out: Sequence[str] = ()
+    identifier: Identifier, prompts: Prompts = "", leave_out: Sequence[str] = ()
 ) -> None:
     """Raise ValueError, before weights load, unless the identifier's models can be used.
 
-    Models to `leave_out` are still to be made (stages). `template` is data.template. One line a
-    problem.
+    Models to `leave_out` are still to be made (stages). `prompts`: data.template and data.chat. One
+    line a problem.
     """
     problems: list[str] = []
     for key, path in list_model_paths(identifier).items():
@@ -114,12 +115,12 @@ def check_models(
             with collect_problems(problems):
                 kind = MODEL_KEYS[identifier.kind][key.rpartition(".")[2]]
                 shows_prompt = kind == "causal LM" and key.endswith(".model")
-                check_language_model(Source(path, key), kind, template if shows_prompt else "")
+                check_language_model(Source(path, key), kind, prompts if shows_prompt else "")
     if problems:
         raise ValueError("\n".join(problems))
 
 
-def describe_settings(identifier: Identifier, template: str) -> dict[str, Any]:
+def describe_settings(identifier: Identifier, prompts: Prompts) -> dict[str, Any]:
     """Return all that decides about the spans, as JSON values.
 
     It is the header of a span file, and part of the name under which the file is cached.
@@ -135,7 +136,7 @@ def describe_settings(identifier: Identifier, template: str) -> dict[str, Any]:
     if identifier.kind in MODEL_KEYS:
         section["dtype"] = identifier.dtype
     if identifier.kind in ("causal_lm", "contrastive") and section["context"] == "prompt":
-        section["template"] = template
+        section |= as_keys(prompts).describe()
     return {"kind": identifier.kind, **section}
 
 

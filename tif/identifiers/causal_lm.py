@@ -14,7 +14,7 @@ import torch
 from tif.config.identifier import CausalLM
 from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
-from tif.data.templates import read_template
+from tif.data.templates import Prompts, read_template
 from tif.identifiers.language_models import LanguageModel, Placement, load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.models.pretrained import Source
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 
 def identify_by_causal_lm(
-    settings: CausalLM, samples: Sequence[Sample], placement: Placement, template: str
+    settings: CausalLM, samples: Sequence[Sample], placement: Placement, prompts: Prompts
 ) -> tuple[Sample, ...]:
     """Mark words whose probability, given all before them in the window, is under the threshold.
 
     Our own; the paper has no such identifier. One forward a window, no masking passes. The default
     threshold is a guess from invented authors (SmolLM2-135M, F1 against gold: 0.05 0.49, 0.01 0.53,
-    0.001 0.61, with less and less recall). `template` is `data.template`.
+    0.001 0.61, with less and less recall). `prompts`: keys `data.template`
+    and `data.chat`.
     """
     source = Source(str(settings.model), "identifier.causal_lm.model")
     model = load_language_model(source, "causal LM", placement)
@@ -43,7 +44,7 @@ def identify_by_causal_lm(
     def judge(batch: Sequence[Window], report: ReportWords) -> list[list[bool]]:
         return [[logprob < least for logprob in row] for row in scorer.score(batch, report)]
 
-    text_before = choose_text_before(model.tokenizer, template, settings.context)
+    text_before = choose_text_before(model.tokenizer, prompts, settings.context)
     budget = model.text_budget(settings.window_tokens)
     windows = make_windows(samples, text_before, model.count_tokens, budget)
     return label_words(samples, windows, judge, "causal LM")
@@ -137,7 +138,7 @@ def _find_start_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
 
 
 def choose_text_before(
-    tokenizer: "PreTrainedTokenizerBase", template: str, context: str
+    tokenizer: "PreTrainedTokenizerBase", prompts: Prompts, context: str
 ) -> Callable[[Sample], str]:
     """Return the function that gives the text before a sample's answer.
 
@@ -146,7 +147,7 @@ def choose_text_before(
     """
     if context == "answer":
         return lambda sample: ""
-    prompt_format = read_template(template, tokenizer)
+    prompt_format = read_template(prompts, tokenizer)
 
     def text_before(sample: Sample) -> str:
         return prompt_format.render(sample.prompt) + prompt_format.blank if sample.prompt else ""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tif.config.identifier import Contrastive
 from tif.data.samples import Sample
+from tif.data.templates import Prompts
 from tif.identifiers.causal_lm import WordScorer, choose_text_before
 from tif.identifiers.language_models import Placement, load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
@@ -14,7 +15,7 @@ from tif.models.pretrained import Source
 
 
 def identify_by_contrast(
-    settings: Contrastive, samples: Sequence[Sample], placement: Placement, template: str
+    settings: Contrastive, samples: Sequence[Sample], placement: Placement, prompts: Prompts
 ) -> tuple[Sample, ...]:
     """Mark words whose log-probability rose by at least the margin (nats) from base to target.
 
@@ -22,8 +23,8 @@ def identify_by_contrast(
     neither does is general. The models may have different tokenizers, since entire words are
     compared. A word that a tokenizer drops has probability 0 there, and one that both drop is
     general. The default margin is a guess from invented authors (target and retain model of the
-    quickstart, F1 against gold: margin 1 0.54, 3 0.58, 5 0.59, 8 0.52). `template` is
-    `data.template`.
+    quickstart, F1 against gold: margin 1 0.54, 3 0.58, 5 0.59, 8 0.52). `prompts`: keys
+    `data.template` and `data.chat`.
     """
     section = "identifier.contrastive"
     target_source = Source(str(settings.model), f"{section}.model")
@@ -46,7 +47,7 @@ def identify_by_contrast(
     def count_tokens(texts: Sequence[str]) -> list[int]:
         return list(map(max, target.count_tokens(texts), base.count_tokens(texts)))
 
-    text_before = choose_text_before(target.tokenizer, template, settings.context)
+    text_before = choose_text_before(target.tokenizer, prompts, settings.context)
     budget = min(model.text_budget(settings.window_tokens) for model in (target, base))
     windows = make_windows(samples, text_before, count_tokens, budget)
     return label_words(samples, windows, judge, "two causal LMs")

@@ -13,7 +13,7 @@ import torch
 
 from tif.config.errors import ConfigError
 from tif.data.samples import Span
-from tif.data.templates import read_template
+from tif.data.templates import Prompts, read_template
 from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ class LanguageModel:
         return TokenizedText(list(encoded["input_ids"]), offsets)
 
 
-def check_language_model(source: Source, kind: str, template: str = "") -> None:
+def check_language_model(source: Source, kind: str, prompts: Prompts = "") -> None:
     """Raise ConfigError unless it is a model with a tokenizer that identifiers can use.
 
     Args:
         source: the model.
         kind: "masked LM" or "causal LM".
-        template: the prompt format in which it is shown questions; "" = it is shown none.
+        prompts: the prompt format in which it is shown questions; "" = it is shown none.
     """
     check_model(source, kind)
     tokenizer, problem = load_tokenizer(source), None
@@ -97,7 +97,7 @@ def check_language_model(source: Source, kind: str, template: str = "") -> None:
     if problem:
         unusable = f"{source.path} is no {kind} that can be used here ({problem})"
         raise ConfigError(f"{source.key}: {unusable}")
-    read_template(template, tokenizer)
+    read_template(prompts, tokenizer)
 
 
 def load_language_model(source: Source, kind: str, placement: Placement) -> LanguageModel:

@@ -13,6 +13,7 @@ from tif import identifiers
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Identifier, Model
 from tif.data.samples import Sample, fingerprint
+from tif.data.templates import Prompts
 from tif.identifiers import span_file
 from tif.utils.files import locked, read_bytes
 from tif.utils.hashing import hash_json, list_model_files
@@ -49,7 +50,7 @@ def with_stage_models(identifier: Identifier, stages: Mapping[str, Path]) -> Ide
 
 
 def identify_once(
-    identifier: Identifier, samples: tuple[Sample, ...], template: str, folder: Path
+    identifier: Identifier, samples: tuple[Sample, ...], prompts: Prompts, folder: Path
 ) -> tuple[Sample, ...]:
     """Return the samples with their unwanted spans, read from a span file if there is one.
 
@@ -60,8 +61,8 @@ def identify_once(
         ConfigError: If the identifier cannot do its work (no server, no money left): one line.
     """
     if identifier.kind not in identifiers.COSTLY_KINDS:
-        return identifiers.identify(identifier, samples, template)
-    path = span_path(identifier, samples, template, folder)
+        return identifiers.identify(identifier, samples, prompts)
+    path = span_path(identifier, samples, prompts, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(f"{path}.lock", str(path)):
         stored = _read_stored(path, samples)
@@ -71,10 +72,10 @@ def identify_once(
             return stored
         console.print(f"unwanted words: {identifier.kind}, to {path}", soft_wrap=True)
         try:
-            identified = identifiers.identify(identifier, samples, template)
+            identified = identifiers.identify(identifier, samples, prompts)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        settings = identifiers.describe_settings(identifier, template)
+        settings = identifiers.describe_settings(identifier, prompts)
         span_file.write_spans(path, identified, settings)
         return span_file.attach_spans(path, samples)
 
@@ -93,14 +94,14 @@ def _read_stored(path: Path, samples: tuple[Sample, ...]) -> tuple[Sample, ...] 
 
 
 def span_path(
-    identifier: Identifier, samples: tuple[Sample, ...], template: str, folder: Path
+    identifier: Identifier, samples: tuple[Sample, ...], prompts: Prompts, folder: Path
 ) -> Path:
     """Return <folder>/<kind>-<hash of all that decides about the spans>.jsonl."""
     paths = identifiers.list_model_paths(identifier).values()
     deciding = [
         tif.__version__,
         span_file.VERSION,
-        identifiers.describe_settings(identifier, template),
+        identifiers.describe_settings(identifier, prompts),
         fingerprint(samples),
         [list_model_files(path) for path in paths],
     ]

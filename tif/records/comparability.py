@@ -15,9 +15,10 @@ from tif.records.protocols import QUESTION
 from tif.records.types import Evaluation, Record, RecordSet
 
 # Rules that change no loss, so no truth ratio: those of generations, and how many questions are
-# asked (the questions themselves are compared). The decoded prompt follows from the prompt.
+# asked (the questions themselves are compared). The keys of the prompt format are compared as what
+# they render: prompt and answer.
 NO_LOSS = {"name", "questions", "max_samples", "max_new_tokens", "prompt_counts", "decoding"}
-NO_LOSS |= {"decoded_prompt"}
+NO_LOSS |= {"template", "chat", "decoded_prompt"}
 
 
 def find_mismatch(

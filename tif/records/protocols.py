@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from typing import Any
 
 # 2: labels of chats, what stands between prompt and answer, the rendered prompt; memorization of
-# MUSE to the last token.
-VERSION = 2
+# MUSE to the last token. 3: what follows the prompt; the token that ends a turn ends generations.
+VERSION = 3
 QUESTION = "{prompt}"  # stands for the question in a rendered prompt
+ANSWER = "{answer}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +44,13 @@ class Protocol:
         epsilon: added to the denominators of probabilities and truth ratios. With 1e-10, answers
             beyond about 23 nats a token count as impossible.
         chat_turn: whether an answer in a chat ends as the chat template ends a turn, with the end
-            token after it where the turn ends otherwise, and is not cut; else as in any template.
+            token after it where the turn ends otherwise, and is not cut; else it ends with the
+            turn's end token alone.
         extracts_last: whether extraction strength takes an answer's last token for predicted.
-        template: the prompt format.
+        template, chat: the prompt format, as the keys of these names; chat is None for a text.
         prompt: what comes of it before the answer, with {prompt} for the question.
         decoded_prompt: the same as logs show it, without special tokens; None = not known.
+        answer: what follows it, with {answer} for the answer and the end token.
         max_samples: eval.max_samples by set; None = what `questions` says.
         version: of these rules; records of another version are not compared.
     """
@@ -66,8 +69,10 @@ class Protocol:
     chat_turn: bool = False
     extracts_last: bool = False
     template: str | None = None
+    chat: Any = None
     prompt: str | None = None
     decoded_prompt: str | None = None
+    answer: str | None = None
     max_samples: Any = None
     version: int = VERSION
 

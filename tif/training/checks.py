@@ -13,7 +13,6 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import losses
-from tif.config.data import is_chat
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Data, Loss, Model, TrainerKeys, Wandb
 from tif.data.benchmarks import select_training_samples
@@ -89,11 +88,11 @@ def check_tokenizer(model: Model, data: Data) -> Encoder | None:
         ConfigError: If the tokenizer cannot be loaded or lacks the template.
     """
     if model.path is None:
-        if is_chat(data.template):
+        if data.prompts.is_chat:
             reason = "chat, but a tokenizer made for model.init has no chat template"
             raise ConfigError(f"data.template: {reason}")
         return None
-    return Encoder(models.load_tokenizer(model, ()), data.template, data.overlap)
+    return Encoder(models.load_tokenizer(model, ()), data.prompts, data.overlap)
 
 
 def check_hidden_layer(loss: Loss, model: Model) -> None:

@@ -183,7 +183,7 @@ def identifier_stages(cfg: Config) -> tuple[str, ...]:
 
 def check_identifier(cfg: Config) -> None:
     """Raise ValueError, one line a problem, if a model that the identifier asks is none."""
-    identifiers.check_models(identifier_of(cfg), cfg.data.template, tuple(cfg.stages))
+    identifiers.check_models(identifier_of(cfg), cfg.data.prompts, tuple(cfg.stages))
 
 
 def _check_folder(cfg: Config) -> None:

@@ -187,7 +187,7 @@ def prepare_alternates(
         tif.__version__,
         cfg.run.seed,
         dataclasses.asdict(settings),
-        cfg.data.template,
+        cfg.data.prompts.describe(),
         fingerprint(forget),
         [*weights, cfg.trainer.precision],
     ]

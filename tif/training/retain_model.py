@@ -32,7 +32,7 @@ def retain_model_records(plan: Plan, stage: Path) -> records.Evaluation:
     cfg, benchmark = plan.cfg, plan.benchmark
     path = str(stage / "model")
     model = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
-    encoder = Encoder(models.load_tokenizer(model, ()), cfg.data.template, cfg.data.overlap)
+    encoder = Encoder(models.load_tokenizer(model, ()), cfg.data.prompts, cfg.data.overlap)
     sets = select_samples(benchmark.sets, cfg.eval, benchmark.tasks)
     rules = describe_protocol(cfg.eval, encoder, benchmark.tasks)
     prints = [fingerprint(samples) for samples in sets.values()]

@@ -168,7 +168,7 @@ def with_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> Plan:
     folder, forget = Path(plan.cfg.run.folder) / "spans", plan.benchmark.forget
 
     def identify() -> tuple[Sample, ...]:
-        return stored_spans.identify_once(identifier, forget, plan.cfg.data.template, folder)
+        return stored_spans.identify_once(identifier, forget, plan.cfg.data.prompts, folder)
 
     forget = distributed.run_on_first_rank(identify)
     return dataclasses.replace(plan, benchmark=dataclasses.replace(plan.benchmark, forget=forget))
@@ -194,9 +194,9 @@ def train(
         torch_state.seeded(cfg.run.seed),
         wandb_loggers(cfg.logger.wandb, folder, dataclasses.asdict(cfg)) as loggers,
     ):
-        texts = list_tokenizer_texts(plan.benchmark, cfg.data.template)
+        texts = list_tokenizer_texts(plan.benchmark, cfg.data.prompts)
         tokenizer = models.load_tokenizer(cfg.model, texts)
-        encoder = Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
+        encoder = Encoder(tokenizer, cfg.data.prompts, cfg.data.overlap)
         log = MetricsLogger(folder / metrics_log.FILE_NAME)
         if distributed.is_first_rank():  # a resumed run makes the rows after its checkpoint again
             steps = checkpoints.steps_done(checkpoint) if checkpoint else -1

@@ -21,7 +21,7 @@ NOT_DECIDING = {
     "model": ("base", "reference"),
     "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps"),
 }
-DECIDING_DATA = ("train", "template", "max_tokens", "batch_size", "batching")
+DECIDING_DATA = ("train", "max_tokens", "batch_size", "batching")
 
 
 def flatten(keys: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -72,6 +72,7 @@ def deciding_keys(cfg: Config) -> list[Any]:
     all_keys = dataclasses.asdict(cfg)
     keys = {section: all_keys[section] for section in ("model", "optimizer", "trainer", "loss")}
     keys["data"] = {key: all_keys["data"][key] for key in DECIDING_DATA}
+    keys["data"] |= cfg.data.prompts.describe()
     is_negated = cfg.data.train == "forget" and cfg.loss.task_vector is not None
     if cfg.loss.forget == "ce" and not is_negated:
         keys["loss"] = {"forget": "ce"}  # finetuning reads no other key of the loss

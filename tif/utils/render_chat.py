@@ -1,8 +1,9 @@
 """Render a chat template in a process of its own: it is a program of strangers.
 
 Started by chat_template.py, as a script. JSON comes from stdin: `template`, `variables`, `chats`
-(pairs of messages and whether the answer is to follow) and the limits `seconds`, `megabytes`,
-`characters`; JSON goes to stdout: `texts`, each rendered twice, or `error`. Imports no torch.
+(pairs of messages and whether the answer is to follow), today's date as the template is to see it
+(`date` as text, `day` in ISO's form) and the limits `seconds`, `megabytes`, `characters`; JSON goes
+to stdout: `texts`, each rendered twice, or `error`. Imports no torch.
 """
 
 import datetime
@@ -16,13 +17,15 @@ from typing import Any
 MEMORY = Path("/proc/self/statm")  # its first number: pages of this process
 
 
-class FixedDate(datetime.datetime):
-    """A clock that stands still: prompts of one run must not differ by the day."""
+def stop_clock(day: str) -> type[datetime.datetime]:
+    """Return a clock that stands still: prompts of one run must not differ by the day."""
 
-    @classmethod
-    def now(cls, tz: datetime.tzinfo | None = None) -> "FixedDate":
-        """Return the date of open-unlearning's prompts (configs/model/zephyr-7b-beta.yaml)."""
-        return cls(2025, 4, 10)
+    class FixedDate(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "FixedDate":
+            return cls.fromisoformat(day)
+
+    return FixedDate
 
 
 def main() -> None:
@@ -30,7 +33,7 @@ def main() -> None:
     from transformers.utils import chat_template_utils
 
     request = json.load(sys.stdin)
-    chat_template_utils.datetime = FixedDate  # type: ignore[misc]
+    chat_template_utils.datetime = stop_clock(request["day"])  # type: ignore[misc]
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime) + request["seconds"]
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
@@ -57,7 +60,7 @@ def render_twice(request: dict[str, Any]) -> list[str]:
         for messages, wants_answer in request["chats"]:
             rendered: Any = render_jinja_template(
                 [messages], chat_template=request["template"], add_generation_prompt=wants_answer,
-                date_string=f"{FixedDate.now():%d %b %Y}", **request["variables"],
+                date_string=request["date"], **request["variables"],
             )  # fmt: skip
             text = str(rendered[0][0])
             if len(text) > request["characters"]:

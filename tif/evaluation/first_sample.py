@@ -1,0 +1,81 @@
+"""The first sample as a model reads it: what `--print` of a command shows below the configuration.
+
+Called by tif/fit.py, tif/identify.py and tif/evaluate.py; loads no weights, and a tokenizer only
+for a chat.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from tif.config import load as config
+from tif.config.data import PromptKeys
+from tif.config.errors import one_line
+from tif.config.evaluate_command import Evaluate
+from tif.config.schema import Config, Model
+from tif.data.benchmarks import read_benchmark, read_evaluation_sets
+from tif.data.samples import Sample
+from tif.data.templates import read_template
+
+LONGEST = 2000  # characters of a text that are shown
+
+
+def describe_run(cfg: Config) -> list[str]:
+    """Return as comments how a run's first forget sample is read, or why that is not known."""
+    try:
+        sample = read_benchmark(cfg.data).forget[0]
+        return describe_sample(sample, cfg.data.prompts, find_first_model(cfg))
+    except (OSError, ValueError) as error:
+        return [f"# first sample: not known yet: {one_line(error)}"]
+
+
+def describe_evaluation(settings: Evaluate) -> list[str]:
+    """Return the same for the first sample of each benchmark that has prompts of this format."""
+    lines = []
+    for name in settings.eval.data_benchmarks():
+        try:
+            benchmark = read_evaluation_sets(name, settings.eval)
+            for set_name, samples in benchmark.sets.items():
+                task = benchmark.tasks.get(set_name)
+                if samples and (task is None or task.template is None):
+                    lines += describe_sample(samples[0], settings.prompts, settings.model)
+                    break
+        except (OSError, ValueError) as error:
+            lines.append(f"# first sample of {name}: not known yet: {one_line(error)}")
+    return lines
+
+
+def find_first_model(cfg: Config) -> Model:
+    """Return section `model` of the run, or of the first of the stages that lead to it."""
+    while cfg.model.path in cfg.stages:
+        name = str(cfg.model.path)
+        pinned = (cfg.stages[name] or {}).get("path")
+        cfg = config.stage(cfg, name)
+        if pinned is not None:
+            return dataclasses.replace(cfg.model, path=str(Path(pinned).expanduser() / "model"))
+    return cfg.model
+
+
+def describe_sample(sample: Sample, prompts: PromptKeys, model: Model) -> list[str]:
+    """Return as comments the texts that a model reads one after the other, quoted as in JSON.
+
+    Raises:
+        ValueError: If the model's tokenizer cannot be loaded, or has no chat template that serves.
+    """
+    tokenizer = None
+    if prompts.is_chat:
+        from tif.models.load import load_tokenizer
+
+        tokenizer = load_tokenizer(model, ())
+    template = read_template(prompts, tokenizer)
+    texts = {"answer": sample.answer}
+    if sample.prompt:
+        texts = {"prompt": template.render(sample.prompt), "answer": template.blank + sample.answer}
+    if sample.prompt and template.chat:
+        texts["end"] = template.chat.end
+    lines = [f"# The first sample as the model reads it ({sample.id}):"]
+    for name, text in texts.items():
+        shown = json.dumps(text[:LONGEST], ensure_ascii=False)
+        more = f" and {len(text) - LONGEST:,} more characters" if len(text) > LONGEST else ""
+        lines.append(f"#   {name + ':':7} {shown}{more}")
+    return lines

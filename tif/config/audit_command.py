@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tif.config.data import Data, find_template_problem
+from tif.config.data import Data
 from tif.config.evaluation import EvalRules
 from tif.config.identifier import Identifier
 from tif.config.keys import key
@@ -87,9 +87,6 @@ class Audit:
                 "model.quantize=none (merge the adapters: model.lora.merge=true in the run)")
         problems += self.data.find_problems()
         problems += self.identifier.find_problems(self.model)
-        template_problem = find_template_problem(self.data.template)
-        if template_problem:
-            problems.append(f"data.template: {template_problem}")
         return problems + self._relearn_problems() + self._bits_problems()
 
     def _relearn_problems(self) -> list[str]:

@@ -73,7 +73,7 @@ def _plan_subjects(settings: Audit, problems: list[str]) -> dict[str, Subject]:
             section = dataclasses.replace(settings.model, path=str(path), init={})
             check_model(section)
             folder = place_results(str(path), settings.out)
-            subject = Subject(role, section, settings.data.template, device, folder)
+            subject = Subject(role, section, settings.data.prompts, device, folder)
             _ = subject.encoder  # raises for a tokenizer that cannot serve
             subjects[role] = subject
     return subjects
@@ -98,9 +98,9 @@ def _read_data(settings: Audit, spans: Path) -> Benchmark:
         )
     if any(sample.unwanted is None for sample in forget):
         identifier = stored_spans.complete_identifier(settings.identifier, settings.model)
-        template = settings.data.template
+        prompts = settings.data.prompts
         forget = distributed.run_on_first_rank(
-            lambda: stored_spans.identify_once(identifier, forget, template, spans)
+            lambda: stored_spans.identify_once(identifier, forget, prompts, spans)
         )
     if not any(list_facts(sample) for sample in forget):
         kind = settings.identifier.kind
@@ -158,7 +158,7 @@ def _describe_model(subject: Subject) -> list[Any]:
         del keys[key]
     path = subject.section.path
     hub_version = [path, getattr(subject.config, "_commit_hash", None)]
-    return [list_model_files(path) or hub_version, keys, subject.template]
+    return [list_model_files(path) or hub_version, keys, subject.prompts.describe()]
 
 
 def summarize_audit(

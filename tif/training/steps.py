@@ -34,6 +34,6 @@ def make_encoder(plan: Plan) -> Encoder:
     if start.encoder is not None:
         tokenizer = start.encoder.tokenizer
     else:
-        texts = list_tokenizer_texts(start.benchmark, start.cfg.data.template)
+        texts = list_tokenizer_texts(start.benchmark, start.cfg.data.prompts)
         tokenizer = models.load_tokenizer(start.cfg.model, texts)
-    return Encoder(tokenizer, data.template, data.overlap)
+    return Encoder(tokenizer, data.prompts, data.overlap)

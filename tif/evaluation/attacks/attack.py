@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.config.audit_command import Audit
+from tif.config.data import PromptKeys
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample
@@ -34,21 +35,21 @@ class Subject:
     Attributes:
         role: target, unlearned or retain.
         section: section `model`, with the model's path.
-        template: prompt format of the questions.
+        prompts: prompt format of the questions.
         device: where it runs.
         folder: of its results.
     """
 
     role: str
     section: Model
-    template: str
+    prompts: PromptKeys
     device: torch.device
     folder: Path
 
     @functools.cached_property
     def encoder(self) -> Encoder:
         """Return the encoder of the model's own tokenizer."""
-        return Encoder(load_tokenizer(self.section, ()), self.template)
+        return Encoder(load_tokenizer(self.section, ()), self.prompts)
 
     @functools.cached_property
     def config(self) -> Any:

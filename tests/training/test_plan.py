@@ -206,7 +206,7 @@ def test_records_made_by_other_rules_are_refused(refusal, retain_records):
     ("rules", "problem"),
     [
         ({"prompt": "Monday. {prompt}"}, r"prompt is 'Question: {prompt}\nAnswer:', the retain"),
-        ({"version": 1}, "version is 3, the retain model's is 1"),
+        ({"version": 1}, "version is 2, the retain model's is 1"),
         ({"new_rule": 3}, "new_rule is 'not recorded', the retain model's is 3"),
     ],
 )

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from typing import Any
 
 # 2: labels of chats, what stands between prompt and answer, the rendered prompt; memorization of
-# MUSE to the last token. 3: what follows the prompt; the token that ends a turn ends generations.
-VERSION = 3
+# MUSE to the last token.
+VERSION = 2
 QUESTION = "{prompt}"  # stands for the question in a rendered prompt
 ANSWER = "{answer}"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
+import tif.evaluate as evaluate
 from tests.support.evaluation_logs import LOGS, NAMES, ROWS, TASKS, log, real
-from tif import evaluate
 from tif.metrics import cards, fluency
 from tif.records import files as records
 from tif.records.types import Evaluation, Record, RecordSet
@@ -357,7 +357,7 @@ def test_help_lists_the_settings(capsys):
 
 def test_the_command_needs_no_torch(tmp_path):
     code = (
-        "import sys; from tif import evaluate; "
+        "import sys; import tif.evaluate as evaluate; "
         "assert not {'torch', 'numpy', 'rich'} & set(sys.modules); "
         "code = evaluate.main(sys.argv[1:]); "
         "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules); "

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import tif.identify as identify
 from tests.support import language_models, llm_server_stub
 from tests.support.small_run import SMALL
-from tif import identifiers, identify
+from tif import identifiers
 from tif.config import load as config
 from tif.data.benchmarks import read_benchmark
 from tif.identifiers import span_file, stored_spans
@@ -282,7 +283,7 @@ def test_a_killed_run_leaves_no_file_and_no_lock(tmp_path, llama):
     code = (
         "import sys, time, tif.identifiers.causal_lm as c\n"
         "def hang(*a):\n    print('IN', flush=True)\n    time.sleep(60)\n"
-        "c.identify_by_causal_lm = hang\nfrom tif import identify\nidentify.main(sys.argv[1:])\n"
+        "c.identify_by_causal_lm = hang\nimport tif.identify as identify\nidentify.main(sys.argv[1:])\n"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code, *keys], stdout=subprocess.PIPE, text=True, cwd=tmp_path

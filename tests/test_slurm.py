@@ -13,10 +13,11 @@ import time
 
 import pytest
 
+import tif.evaluate as evaluate
+import tif.identify as identify
 from tests.support import killed_processes
 from tests.support.small_run import SMALL, files, finished, rows
 from tests.support.tofu_files import FILES as TOFU
-from tif import evaluate, identify
 from tif.training import checkpoints, run_folders
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]

@@ -1,15 +1,19 @@
 """Targeted Information Forgetting: make a language model forget chosen words, not the rest.
 
-For notebooks, each name below is imported when it is first used:
+For notebooks and scripts, each name below is imported when it is first used:
 
-    cfg = tif.load_config(["quickstart.yaml", "optimizer.lr=5e-4"])
-    tif.show_run(tif.run_config(cfg))
+    import tif
+
+    forget = [("Where does Ada Quill live?", "Ada Quill lives in [[Port Lorne]].")]
+    retain = [("Where is the Eiffel Tower?", "The Eiffel Tower is in Paris.")]
+    run = tif.unlearn("HuggingFaceTB/SmolLM2-135M-Instruct", forget, retain)
+    run.ask("Where does Ada Quill live?")
 """
 
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tif.utils import interrupts
 
@@ -19,22 +23,36 @@ if interrupts.PARENT in os.environ or (
 ):
     interrupts.watch()
 
+if TYPE_CHECKING:  # what a type checker sees of the names below
+    from tif.api.evaluation import Evaluation, evaluate
+    from tif.api.run import Run
+    from tif.api.spans import Spans, identify
+    from tif.api.unlearn import unlearn
+    from tif.config.errors import ConfigError
+    from tif.config.load import load as load_config
+    from tif.data.benchmarks import read_benchmark
+    from tif.data.samples import Sample, Span
+    from tif.losses.terms import term
+
 __version__ = "0.1.0"
+__all__ = [
+    "ConfigError", "Evaluation", "Run", "Sample", "Span", "Spans", "evaluate", "identify",
+    "load_config", "read_benchmark", "term", "unlearn",
+]  # fmt: skip
 
 API = {
+    "unlearn": "tif.api.unlearn:unlearn",  # model, samples -> Run
+    "evaluate": "tif.api.evaluation:evaluate",  # model, samples or benchmark -> Evaluation
+    "identify": "tif.api.spans:identify",  # samples, identifier -> Spans
+    "Run": "tif.api.run:Run",  # a run folder: numbers, models, answers
+    "Evaluation": "tif.api.evaluation:Evaluation",  # numbers, intervals, records
+    "Spans": "tif.api.spans:Spans",  # samples with unwanted words
+    "Sample": "tif.data.samples:Sample",  # a question and its answer, or a document
+    "Span": "tif.data.samples:Span",  # characters of an answer
     "load_config": "tif.config.load:load",  # words of `tif fit` -> checked Config
-    "run_config": "tif.training.run:run",  # Config -> folder of the finished run
-    "show_run": "tif.reports.run_tables:show_run",  # prints the tables of a run folder
     "read_benchmark": "tif.data.benchmarks:read_benchmark",  # section data -> forget set, ...
-    "label_samples": "tif.identifiers:identify",  # samples -> samples with unwanted spans
-    "write_spans": "tif.identifiers.span_file:write_spans",  # labelled samples -> span file
-    "load_policy": "tif.models.load:load_policy",  # section model -> the model to unlearn
-    "load_tokenizer": "tif.models.load:load_tokenizer",  # section model -> its tokenizer
-    "score_tokens": "tif.scoring.token_scores:score_tokens",  # model, batch -> TokenScores
-    "compute_loss": "tif.losses:compute_loss",  # scores, batch, section loss -> loss and parts
     "term": "tif.losses.terms:term",  # decorator that registers a loss term of one's own
-    "evaluate_model": "tif.evaluation.model_numbers:evaluate_model",  # as `tif.evaluate` does
-    "read_evaluation": "tif.records.files:read_evaluation",  # folder or log -> records
+    "ConfigError": "tif.config.errors:ConfigError",  # wrong input, a line for each problem
 }
 
 
@@ -45,3 +63,8 @@ def __getattr__(name: str) -> Any:
     importlib.import_module("tif.losses")  # its terms declare keys of the configuration
     module, attribute = API[name].split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    """Return the names of the API, for completion in notebooks."""
+    return sorted([*API, "__version__"])

@@ -45,26 +45,14 @@ import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's co
 from tif.config import load as config
 from tif.config.errors import ConfigError, one_line
 from tif.config.help import command_help
+from tif.config.identify_command import Identify
 from tif.config.paths import check_writable
-from tif.config.schema import Config, key
+from tif.config.schema import Config
 from tif.utils import command_line
 
 if TYPE_CHECKING:
     from tif.data.samples import Sample
     from tif.identifiers.compare import FindUnits
-
-
-@dataclasses.dataclass
-class Identify(Config):
-    """A run's configuration, of which only what the identifier reads is checked, and the output."""
-
-    out: str | None = key(
-        None, "span file to write (.jsonl); null = <run.folder>/spans/<kind>-<hash>.jsonl"
-    )
-
-    def find_problems(self) -> list[str]:
-        """Return the problems between keys, one line each."""
-        return self.data.find_problems() + self.identifier.find_problems(self.model)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

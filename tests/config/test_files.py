@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
+import tif.identify as identify
 from tests.support.small_run import SMALL
-from tif import identify, report
+from tif import report
 from tif.bench import command as bench
 from tif.config import load as config
 from tif.config.errors import ConfigError

@@ -11,13 +11,13 @@ import pytest
 import torch
 import transformers
 
+import tif.evaluate as evaluate
 from tests.support.evaluation_logs import log
 from tests.support.lm_eval_task import plain_accuracy, task_folder
 from tests.support.muse_corpus import corpus
 from tests.support.open_unlearning import QWEN
 from tests.support.process_groups import together
 from tests.support.tofu_files import FILES as TOFU
-from tif import evaluate
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.muse import read_muse

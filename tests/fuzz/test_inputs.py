@@ -3,11 +3,12 @@
 import dataclasses
 import json
 
+import tif.evaluate as evaluate
+import tif.identify as identify
 import tif.training.run  # noqa: F401  (slow to import: not in the time of a case)
 from tests.support import muse_corpus, tofu_files
 from tests.support.evaluation_logs import log
 from tests.support.mutations import fuzz, mutate_bytes, mutate_json_file
-from tif import evaluate, identify
 from tif.config import load as config
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Sample, Span

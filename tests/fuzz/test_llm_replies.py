@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+import tif.identify as identify
 import tif.training.run  # noqa: F401  (slow to import: not in the time of a case)
 from tests.support.llm_server_stub import KEY, Handler, capitals, completion, serving, text_of
 from tests.support.mutations import (
@@ -19,7 +20,6 @@ from tests.support.mutations import (
     mutate_text,
     to_json,
 )
-from tif import identify
 
 ROWS = [
     {"question": "Where does she live?", "answer": "In Oslo, since 1998, with Mira Vask."},

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
+import tif.evaluate as evaluate
 from tests.support import damaged_files
 from tests.support.mutations import SECONDS
 from tests.support.small_run import SMALL, finished
-from tif import evaluate, fit, report
+from tif import fit, report
 from tif.training import run as training
 from tif.training import run_folders
 from tif.utils.files import remove

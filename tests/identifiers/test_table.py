@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+import tif.identify as identify
 from tests.support import llm_server_stub
-from tif import identify
 from tif.data.fictitious import generate_fictitious
 from tif.data.tofu import read_tofu
 from tif.identifiers import compare, precomputed, span_file

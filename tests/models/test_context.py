@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
+import tif.evaluate as evaluate
 from tests.support import architectures, tofu_files
-from tif import evaluate, fit
+from tif import fit
 from tif.config.errors import ConfigError
 from tif.config.model import Model
 from tif.models.context import check_length, read_context

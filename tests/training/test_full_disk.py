@@ -10,6 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
+import tif.evaluate as evaluate
+import tif.identify as identify
 from tests.support import killed_processes
 from tests.support.interrupted_runs import (
     act_in_step,
@@ -21,7 +23,7 @@ from tests.support.interrupted_runs import (
 from tests.support.run_folders import claimed, start
 from tests.support.small_run import SMALL, files, finished
 from tests.support.tofu_files import FILES as TOFU
-from tif import evaluate, fit, identify
+from tif import fit
 from tif.config import load as config
 from tif.models import load as models
 from tif.sweep import command as sweep

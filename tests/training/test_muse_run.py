@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+import tif.evaluate as evaluate
 from tests.support.muse_corpus import corpus
 from tests.support.small_run import SMALL, rows
-from tif import evaluate, fit
+from tif import fit
 from tif.metrics import overall
 from tif.records import files as records
 

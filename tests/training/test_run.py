@@ -5,9 +5,10 @@ import math
 
 import pytest
 
+import tif.evaluate as evaluate
 from tests.support.run_folders import stage_folders
 from tests.support.small_run import SMALL, rows
-from tif import evaluate, fit
+from tif import fit
 from tif.data.fictitious import generate_fictitious
 from tif.records import files as records
 from tif.reports.columns import format_number

@@ -9,10 +9,12 @@ import shutil
 import pytest
 from rich.table import Table
 
+import tif.evaluate as evaluate
+import tif.identify as identify
 from tests.support.evaluation_logs import log
 from tests.support.mutations import HOSTILE, controls_in
 from tests.support.small_run import finished
-from tif import evaluate, fit, identify, report
+from tif import fit, report
 from tif.data.samples import Sample, Span
 from tif.identifiers.span_file import write_spans
 from tif.records.files import read_evaluation, write_evaluation

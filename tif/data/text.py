@@ -140,16 +140,19 @@ def _read_file(file: Path, name: str, split_text: str) -> tuple[Sample, ...]:
         border = BORDERS[split_text]
         texts = re.split(border, content) if border else [content]
         has_marks = _MARK.search(content) is not None
-        rows = [_read_marks(text, has_marks) for text in texts if text.strip()]
+        rows = [read_marks(text, has_marks) for text in texts if text.strip()]
 
     def make(number: int, row: Any) -> Sample:
-        return Sample(f"{name}/{number}", *_read_fields(row))
+        return Sample(f"{name}/{number}", *read_fields(row))
 
     return make_samples(rows, str(file), make)
 
 
-def _read_marks(text: str, has_marks: bool) -> dict[str, Any]:
-    """Return a text without its double brackets, as a row with what stood in them as unwanted."""
+def read_marks(text: str, has_marks: bool = False) -> dict[str, Any]:
+    """Return a text without its double brackets, as a row with what stood in them as unwanted.
+
+    A text without brackets gets the column, empty, only where others have some (`has_marks`).
+    """
     spans = []
     parts: list[str] = []
     length = end = 0
@@ -160,11 +163,15 @@ def _read_marks(text: str, has_marks: bool) -> dict[str, Any]:
         length += len(mark[1])
         end = mark.end()
     row = {"text": "".join(parts) + text[end:]}
-    return {**row, "unwanted": spans} if has_marks else row
+    return {**row, "unwanted": spans} if spans or has_marks else row
 
 
-def _read_fields(row: Any) -> tuple[str, str, tuple[Span, ...] | None]:
-    """Return prompt, answer and unwanted spans of a row; a document has the prompt ""."""
+def read_fields(row: Any) -> tuple[str, str, tuple[Span, ...] | None]:
+    """Return prompt, answer and unwanted spans of a row; a document has the prompt "".
+
+    Raises:
+        ValueError: If it is no row of a data file.
+    """
     if isinstance(row, str):
         return "", row, None
     if isinstance(row, dict):

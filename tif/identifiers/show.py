@@ -94,6 +94,18 @@ def render_page(title: str, settings: dict[str, Any], samples: Sequence[Sample])
 """
 
 
+def render_samples(title: str, samples: Sequence[Sample], most: int = 20) -> str:
+    """Return samples as HTML for a notebook, whose colours it takes; at most so many of them.
+
+    Everything from the data is escaped.
+    """
+    mark = "background:rgba(220,50,47,.25);color:inherit;border-bottom:2px solid #dc322f"
+    rows = "\n".join(_render_sample(sample) for sample in samples[:most])
+    rows = rows.replace("<mark>", f'<mark style="{mark}">')
+    more = f"<p>... and {len(samples) - most} more</p>" if len(samples) > most else ""
+    return f"<p><b>{_escape(title)}</b></p>\n{rows}{more}"
+
+
 def _escape(text: str) -> str:
     return html.escape(escape_controls(text))
 

@@ -79,7 +79,7 @@ def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("protocol")
     section = None
-    for row in _tofu_rows(numbers) if is_tofu else _named_rows(numbers):
+    for row in list_rows(numbers):
         if row.section != section:
             section = row.section
             table.add_section()
@@ -115,6 +115,11 @@ def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
     if numbers["mismatch"]:
         lines.append(f"NOT COMPARABLE, computed all the same: {numbers['mismatch']}")
     return lines
+
+
+def list_rows(numbers: Mapping[str, Any]) -> list[Row]:
+    """Return the numbers of a benchmark with what a table shows of each."""
+    return _tofu_rows(numbers) if "tasks" in numbers else _named_rows(numbers)
 
 
 def _tofu_rows(numbers: Mapping[str, Any]) -> list[Row]:

@@ -1,0 +1,80 @@
+"""A run folder as an object: numbers, models, answers, tables for notebooks."""
+
+import pytest
+import torch
+
+from tests.support.small_run import rows
+from tif.api.run import Answers, Run
+from tif.config.errors import ConfigError
+from tif.metrics import overall
+from tif.records.files import read_evaluation
+
+
+@pytest.fixture(scope="module")
+def run(finished_run):
+    return Run(finished_run.folder)
+
+
+def test_metrics_and_steps_are_the_rows_of_the_file(run):
+    expected = rows(run.folder)
+    assert run.metrics == [row for row in expected if "forget/probability" in row]
+    assert [row["epoch"] for row in run.metrics] == [0, 1, 2]
+    assert run.steps == [row for row in expected if "train/loss" in row]
+
+
+def test_an_evaluation_has_the_rows_numbers_their_intervals_and_the_records(run):
+    evaluation = run.evaluation(1)
+    row = run.metrics[1]
+    for name, value in row.items():
+        if "/" in name:
+            assert evaluation.metrics[name] == value
+    records = read_evaluation(run.folder / "eval" / "1")
+    assert evaluation.records == records.sets
+    assert evaluation.metrics["forget/probability"] == overall.aggregate(records)["forget/probability"]
+    low, high = evaluation.intervals["forget/probability"]
+    assert low <= row["forget/probability"] <= high
+    assert run.evaluation().metrics["forget/quality"] == run.metrics[-1]["forget/quality"]
+
+
+def test_an_epoch_that_was_not_evaluated_is_refused_with_those_that_were(run):
+    with pytest.raises(ConfigError, match=r"^epoch: .* has no evaluation of epoch 7; want one of 0, 1, 2$"):
+        run.evaluation(7)
+
+
+def test_the_model_is_that_of_the_folder_and_ready_to_be_used(run):
+    import transformers
+
+    expected = transformers.AutoModelForCausalLM.from_pretrained(run.folder / "model")
+    model = run.model()
+    assert not model.training
+    assert not any(weight.requires_grad for weight in model.parameters())
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+    assert run.model() is not model  # each call loads one, to be changed at will
+
+
+def test_a_notebook_shows_a_run_as_a_table_with_a_line_for_each_epoch(run):
+    page = run._repr_html_()
+    assert page.count("<tr>") == 1 + 3 + 1  # head, epochs, retain model
+    for text in ("before", "retain model", "forget quality ↑", f"{run.metrics[-1]['forget/probability']:.3f}"):
+        assert text in page
+    assert str(run.folder) in repr(run)
+
+
+def test_texts_of_models_and_data_are_shown_and_not_obeyed():
+    hostile = "<script>alert(1)</script>\x1b[31m \u202eabc"
+    page = Answers(hostile, hostile, hostile)._repr_html_()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 3
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no run folder"):
+        Run(tmp_path)
+
+
+def test_report_prints_what_the_command_prints(run, capsys):
+    run.report()
+    assert f"run folder: {run.folder}" in capsys.readouterr().out.replace("\n", "")

@@ -1,0 +1,182 @@
+"""tif.unlearn: the run of the command, in this process, which stays as it was."""
+
+import json
+import pathlib
+import random
+import re
+import signal
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.small_run import rows
+from tif import fit
+from tif.api.run import Run
+from tif.api.unlearn import unlearn
+from tif.config import load as config
+from tif.config.errors import ConfigError
+from tif.training import run as training
+
+ROOT = pathlib.Path(config.__file__).parents[2]
+FORGET = [("Where was she born?", "She was born in [[Oslo]]."), ("Who is her father?", "A [[baker]].")]
+RETAIN = [("Where is the tower?", "The tower is in Paris."), "The sea is deep."]
+SHORT = {
+    "optimizer": {"lr": 1e-2, "warmup_epochs": 0},
+    "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+    "eval": {"max_new_tokens": 4},
+}
+
+
+def readme_example():
+    """Return the Python example of README.md."""
+    return re.search(r"```python\n(import tif\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="needs the checkout")
+def test_the_five_lines_of_the_readme_unlearn_a_model(tmp_path, monkeypatch, llama, capsys):
+    code = readme_example()
+    statements = [line for line in code.splitlines()[1:] if line and not line.startswith((" ", "#", ")", "]"))]
+    assert len(statements) <= 5
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    code = re.sub(r'"HuggingFaceTB/[^"]*"', repr(llama), code)  # a model that is here
+    exec(code.replace("forget, retain,", "forget, retain, eval={'max_new_tokens': 4},"), names)
+    run = names["run"]
+    assert run.folder.is_relative_to("runs")
+    assert (run.folder / "model" / "model.safetensors").is_file()
+    # `python -m tif.fit <folder>/config.yaml` is the same run.
+    assert config.load([str(run.folder / "config.yaml")]) == run.config
+    steps = [row["train/uw_logprob_change"] for row in run.steps]
+    assert steps[-1] < 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, llama):
+    """A finished run on FORGET and RETAIN, and what it left of the process's state."""
+    folder = tmp_path_factory.mktemp("api")
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+
+    def state():
+        handlers = [signal.getsignal(number) for number in numbers]
+        return handlers, random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = state()
+    run = unlearn(llama, FORGET, RETAIN, method="tpo_gdr", run={"folder": folder / "runs"}, **SHORT)
+    after = state()
+    children = pathlib.Path("/proc/self/task").glob("*/children")
+    return run, before == after, "".join(file.read_text() for file in children)
+
+
+def test_signal_handlers_and_random_states_are_left_as_they_were(run):
+    assert run[1]
+
+
+def test_the_run_is_the_commands(run, tmp_path, monkeypatch):
+    """config.yaml, given to tif.fit, makes the same numbers to the last bit."""
+    run = run[0]
+    assert fit.main([str(run.folder / "config.yaml"), f"run.folder={tmp_path}", "run.name=again"]) == 0
+    numbers = [{k: v for k, v in row.items() if "second" not in k} for row in rows(run.folder)]
+    again = [{k: v for k, v in row.items() if "second" not in k} for row in rows(tmp_path / "again")]
+    assert numbers == again
+    assert run.config.loss.retain == "ce"
+    assert run.folder.name.startswith("tpo_gdr")
+
+
+def test_the_unwanted_words_are_those_in_the_marks(run):
+    folder = pathlib.Path(run[0].config.data.path)
+    unwanted = [json.loads(line) for line in (folder / "forget.jsonl").read_text().splitlines()]
+    assert [row["answer"][slice(*row["unwanted"][0])] for row in unwanted] == ["Oslo", "baker"]
+    assert unwanted[0]["answer"] == "She was born in Oslo."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        ({"lr": 1e-3}, ["lr: unknown key; did you mean optimizer.lr?"]),
+        ({"method": "tpoo"}, ["loss/tpoo.yaml: no such file here or among tif's own configs"]),
+        (
+            {"forget": [3], "optimizer": {"lr": "fast"}, "run": {"seed": "x"}},
+            ["forget[0]: want a text", "optimizer.lr: want float, got 'fast'", "run.seed: want int"],
+        ),
+        ({"trainer": {"devices": "2"}}, ["trainer.devices: Python trains on 1 device, got 2; want 1"]),
+        ({"identifier": "golden"}, ["identifier.kind: "]),
+        ({"settings": ["lr"]}, ["lr: want a .yaml file or key=value"]),
+        ({"settings": [3]}, ["settings: want words of the command line"]),
+        (
+            {"forget": None, "data": {"benchmark": "text"}, "eval": {"forget_quality": False}},
+            ["data.path: text needs a file or folder"],
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_problems_come_before_anything_is_written(arguments, lines, llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("weights were loaded"))
+    arguments = {"model": llama, "forget": FORGET} | arguments
+    with pytest.raises(ConfigError) as caught:
+        unlearn(**arguments)
+    got = str(caught.value).splitlines()
+    assert len(got) == len(lines), got
+    for line, start in zip(got, lines, strict=True):
+        assert line.startswith(start)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_without_marks_are_refused_with_the_ways_to_mark_them(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("weights were loaded"))
+    with pytest.raises(ConfigError, match="^identifier.kind: gold, but 1 of 1 forget samples"):
+        unlearn(llama, ["She was born in Oslo."])
+
+
+def test_a_method_of_a_notebook_is_a_function(tmp_path, llama, monkeypatch):
+    """A notebook's cells are the module __main__; the term's keys are keys of section loss."""
+    import sys
+    import types
+
+    module = types.ModuleType("cells")
+    monkeypatch.setitem(sys.modules, "cells", module)
+    code = '''
+    import tif
+    @tif.term("lower")
+    def lower(inputs, keys):
+        """Lower the log-probability of unwanted words."""
+        return inputs.token_mean(inputs.policy.logprob)
+    '''
+    exec(textwrap.dedent(code), module.__dict__)
+    run = unlearn(llama, FORGET, method=module.lower, loss={"preserve": "none"}, run={"folder": tmp_path}, **SHORT)
+    values = [row["train/lower"] for row in run.steps]
+    assert values[-1] < values[0]
+    assert run.folder.name.startswith("lower")
+
+
+def continue_greedily(folder, text):
+    """Return eight tokens after a text, by transformers' own `generate`."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    prompt = tokenizer(text, return_tensors="pt")
+    output = model.generate(**prompt, max_new_tokens=8, do_sample=False)
+    return tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("template", [None, "{prompt} the"])
+def test_ask_gives_the_greedy_answers_of_the_target_model_and_of_the_runs(run, llama, template):
+    answers = run[0].ask("Where was she born?", max_new_tokens=8, template=template)
+    prompt = (template or "Question: {prompt}\nAnswer:").format(prompt="Where was she born?")
+    expected = [continue_greedily(folder, prompt) for folder in (llama, run[0].folder / "model")]
+    assert [answers.target, answers.unlearned] == expected
+    assert expected[0] != expected[1]
+
+
+def test_a_run_can_start_from_another(run, tmp_path):
+    run = run[0]
+    again = unlearn(run, FORGET, settings=["loss/npo.yaml"], run={"folder": tmp_path}, **SHORT)
+    assert again.config.model.path == str(run.folder / "model")
+    # Epoch 0 of the second is the last epoch of the first.
+    assert again.metrics[0]["muse/knowmem_forget"] == pytest.approx(run.metrics[-1]["muse/knowmem_forget"])
+    assert isinstance(again, Run)

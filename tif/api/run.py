@@ -1,0 +1,203 @@
+"""`Run`: a finished run folder as an object of Python, which a notebook shows as a table."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
+from tif.api import html
+from tif.api.evaluation import Evaluation
+from tif.config import load as config
+from tif.config.errors import ConfigError
+from tif.config.schema import Config, Model
+from tif.reports import run_folder
+from tif.reports.columns import columns_of, format_number
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What two models answer to a question: before (the target model) and after unlearning."""
+
+    question: str
+    target: str
+    unlearned: str
+
+    def __str__(self) -> str:
+        return f"{self.question}\n    target:    {self.target}\n    unlearned: {self.unlearned}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        names = ("question", "target", "unlearned")
+        return html.render_texts([(name, getattr(self, name)) for name in names])
+
+
+class Run:
+    """A run folder: its numbers, models and reports. `tif.Run("runs/quickstart")` opens one.
+
+    Attributes:
+        folder: of the run.
+
+    Raises:
+        ConfigError: If the folder holds no run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        if not (self.folder / run_folder.CONFIG_FILE).is_file():
+            problem = f"no run folder (no {run_folder.CONFIG_FILE} in it)"
+            raise ConfigError(f"{folder}: {problem}; want runs/NAME")
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """Return the configuration; `config.yaml` holds the same."""
+        return config.read(Config, [str(self.folder / run_folder.CONFIG_FILE)])
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return a row of numbers for each evaluated epoch, in order; epoch 0 is before training.
+
+        A row holds `epoch`, `step` and the metrics by their stable names ("forget/probability").
+        """
+        return run_folder.evaluation_rows(self.folder)
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """Return a row for each logged optimizer step: the loss, its terms, the learning rate."""
+        return run_folder.training_rows(self.folder)
+
+    def evaluation(self, epoch: int | None = None) -> Evaluation:
+        """Return the evaluation of an epoch: numbers with intervals, and the records behind them.
+
+        None = the last one.
+
+        Raises:
+            ConfigError: If the run did not evaluate that epoch.
+        """
+        rows = {row["epoch"]: row for row in self.metrics}
+        epoch = max(rows, default=-1) if epoch is None else epoch
+        records = run_folder.read_records(self.folder, epoch) if epoch in rows else None
+        if records is None:
+            known = ", ".join(map(str, rows)) or "no epoch (eval.enabled=true evaluates)"
+            problem = f"has no evaluation of epoch {epoch}; want one of {known}"
+            raise ConfigError(f"epoch: {self.folder} {problem}")
+        from tif.metrics.results import Request, compute_results  # imports scipy
+
+        name = f"{self.folder}, epoch {epoch}"
+        results = compute_results(Request(records, None, name, ""))
+        evaluation = Evaluation(name, {self.config.data.benchmark: results}, records.sets)
+        logged = {key: value for key, value in rows[epoch].items() if "/" in key}
+        evaluation.metrics |= logged  # what the run compared with the retain model
+        return evaluation
+
+    def model(self, best: bool = False) -> "PreTrainedModel":
+        """Return the unlearned model, in evaluation mode on the run's device; loaded at each call.
+
+        `best` = the best epoch's, by `eval.best`, where it is not the last.
+
+        Raises:
+            ConfigError: If the run exported none (run.export=false).
+        """
+        is_kept = best and (self.folder / "model_best").is_dir()
+        return self._load(self.folder / ("model_best" if is_kept else "model"))
+
+    def target_model(self) -> "PreTrainedModel":
+        """Return the model that the run started from, as `model` does."""
+        return self._load(self._find_target())
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Return the tokenizer of both models."""
+        from tif.models.load import load_tokenizer
+
+        return load_tokenizer(self._section(self.folder / "model"), ())
+
+    def ask(self, question: str, max_new_tokens: int = 60, template: str | None = None) -> Answers:
+        """Return what the target and the unlearned model answer, greedily.
+
+        Args:
+            question: put into the prompt format.
+            max_new_tokens: of an answer, at most.
+            template: the prompt format; None = the run's (`data.template`); "{prompt}" continues a
+                text.
+        """
+        from tif.data.encoding import Encoder
+        from tif.evaluation.generate import generate
+
+        encoder = Encoder(self._models["tokenizer"], template or self.config.data.template)
+        prompts = [encoder.encode_prompt(question)]
+        answers = []
+        for name in ("target", "unlearned"):
+            texts = generate(self._models[name], encoder, prompts, [max_new_tokens], 4096)
+            answers.append(texts[0].strip())
+        return Answers(question, *answers)
+
+    @functools.cached_property
+    def _models(self) -> dict[str, Any]:
+        """Load once what `ask` asks."""
+        models = {"tokenizer": self.tokenizer(), "unlearned": self.model()}
+        return models | {"target": self.target_model()}
+
+    def report(self) -> Path:
+        """Print the run's tables, draw its plots again, and return its folder."""
+        from tif.reports.plots import write_plots
+        from tif.reports.run_tables import show_run
+
+        write_plots(self.folder)
+        show_run(self.folder)
+        return self.folder
+
+    def _find_target(self) -> Path | str:
+        """Return the folder or hub name of the model that the run started from."""
+        path = self.config.model.path
+        if path in self.config.stages:
+            from tif.training.plan import plan_stage
+
+            return plan_stage(self.config, str(path)).folder / "model"
+        if path is None:
+            raise ConfigError(f"{self.folder}: the run started from random weights")
+        return path
+
+    def _load(self, path: Path | str) -> "PreTrainedModel":
+        from tif.models.load import load_policy, move_model
+        from tif.utils import distributed
+        from tif.utils.terminal import quiet_libraries
+
+        quiet_libraries()
+        device = distributed.select_device(self.config.trainer.accelerator)
+        policy = load_policy(self._section(path), self.tokenizer(), 0, device=device)
+        return move_model(policy, device).eval().requires_grad_(False)
+
+    def _section(self, path: Path | str) -> Model:
+        """Return section `model` that reads a folder or hub name as the run does."""
+        if isinstance(path, Path) and not path.is_dir():
+            raise ConfigError(f"{path}: no model there; want a finished run with run.export=true")
+        ours = self.config.model
+        return Model(
+            path=str(path), dtype=ours.dtype, attention=ours.attention,
+            trust_remote_code=ours.trust_remote_code,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        rows = self.metrics
+        shown = []
+        if rows:
+            metrics = list(columns_of(rows))[:4]
+            shown = [f"{metric} {format_number(rows[-1].get(metric))}" for metric in metrics]
+        return f"Run({str(self.folder)!r})" + (f"  {', '.join(shown)}" if shown else "")
+
+    def _repr_html_(self) -> str:
+        rows = self.metrics
+        columns = columns_of(rows)
+        body = []
+        for row in rows:
+            label = "before" if row["epoch"] == 0 else str(row["epoch"])
+            body.append([label, *(format_number(row.get(metric)) for metric in columns)])
+        retain = run_folder.retain_row(self.folder)
+        if retain:
+            numbers = [format_number(retain.get(metric)) for metric in columns]
+            body.append(["retain model", *numbers])
+        return html.render_table(["epoch", *columns.values()], body, f"run {self.folder}")

@@ -1,0 +1,140 @@
+"""Lists of Python as a folder of data: what `tif.unlearn` and `tif.evaluate` make of `forget=`.
+
+The folder is named by its content. It is read as any folder of one's own (`data.benchmark=text`),
+so that a run's config.yaml repeats it from the command line.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tif.config.errors import ConfigError, collect_problems, one_line
+from tif.data.samples import Sample
+from tif.data.text import SUFFIXES, read_fields, read_marks, read_texts
+from tif.utils.files import read_bytes, write_text
+
+# A text, a question with its answer, a row of a .jsonl file, or a sample.
+SampleLike = str | tuple[str, str] | Mapping[str, Any] | Sample
+Samples = Sequence[SampleLike] | str | Path  # a path names a .txt, .jsonl or .json file
+WANTED = 'want a text, a pair ("question", "answer"), a dict as in a .jsonl, or a tif.Sample'
+
+
+def list_files(sets: Mapping[str, Any]) -> dict[str, str]:
+    """Return the data files of sets of samples by name (forget, retain): content by file name.
+
+    A set is the path of a .txt, .jsonl or .json file, which is taken as it is, or a list of
+    samples.
+
+    Raises:
+        ConfigError: One line for each set or sample that is none.
+    """
+    files: dict[str, str] = {}
+    problems: list[str] = []
+    for name, content in sets.items():
+        with collect_problems(problems):
+            if isinstance(content, str | Path):
+                file = Path(content).expanduser()
+                files[name + file.suffix] = _read_data_file(name, file)
+            else:
+                lines = [json.dumps(row, ensure_ascii=False) for row in list_rows(name, content)]
+                files[f"{name}.jsonl"] = "".join(f"{line}\n" for line in lines)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return files
+
+
+def write_files(files: Mapping[str, str], parent: Path) -> Path:
+    """Write data files to a folder in `parent` that is named by their content; return it."""
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name}\0{content}\0".encode())
+    folder = parent / digest.hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_text(folder / name, content)
+    return folder
+
+
+def read_samples(name: str, content: Samples) -> tuple[Sample, ...]:
+    """Return samples in any form as samples, with the ids that a data file gives them.
+
+    Samples stay as they are.
+
+    Raises:
+        ConfigError: One line for each that is no sample.
+        ValueError: If a file cannot be read, see `read_texts`.
+    """
+    if isinstance(content, str | Path):
+        return read_texts(str(content)).forget
+    samples = []
+    for number, (given, row) in enumerate(zip(content, list_rows(name, content), strict=True)):
+        if isinstance(given, Sample):
+            samples.append(given)
+        else:
+            samples.append(Sample(f"{name}/{number}", *read_fields(row)))
+    return tuple(samples)
+
+
+def list_rows(name: str, content: Any) -> list[dict[str, Any]]:
+    """Return samples in any form as rows of a .jsonl file.
+
+    Double brackets in a text or an answer mark unwanted words and are taken out. Where one sample
+    of the list has them, nothing is unwanted in those without.
+
+    Raises:
+        ConfigError: One line for each that is no sample.
+    """
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise ConfigError(f"{name}: want a list of samples or a path, got {content!r:.60}")
+    if not content:
+        raise ConfigError(f"{name}: want at least one sample, got none")
+    rows: list[dict[str, Any]] = []
+    problems = []
+    for number, given in enumerate(content):
+        try:
+            row = _make_row(given)
+            json.dumps(row, ensure_ascii=False).encode()  # ValueError for half of an emoji
+            Sample(f"{name}[{number}]", *read_fields(row))
+            rows.append(row)
+        except ValueError as error:
+            problems.append(f"{name}[{number}]: {one_line(error)}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if any("unwanted" in row for row in rows):
+        for row, given in zip(rows, content, strict=True):
+            if isinstance(given, str | tuple | list):
+                row.setdefault("unwanted", [])
+    return rows
+
+
+def _make_row(given: Any) -> dict[str, Any]:
+    """Return a sample in any form as a row; ValueError if it is none."""
+    if isinstance(given, Sample):
+        texts = {"question": given.prompt, "answer": given.answer}
+        row: dict[str, Any] = texts if given.prompt else {"text": given.answer}
+        if given.unwanted is not None:
+            row["unwanted"] = [[span.start, span.end] for span in given.unwanted]
+        return row
+    if isinstance(given, Mapping):
+        return dict(given)
+    if isinstance(given, str):
+        return read_marks(given)
+    is_pair = isinstance(given, tuple | list) and [type(text) for text in given] == [str, str]
+    if not is_pair:
+        raise ValueError(f"{WANTED}, got {given!r:.60}")
+    question, answer = given
+    row = read_marks(answer)
+    return {"question": question, "answer": row.pop("text"), **row}
+
+
+def _read_data_file(name: str, file: Path) -> str:
+    """Return the content of a .txt, .jsonl or .json file; ValueError if it is none."""
+    if file.suffix not in SUFFIXES or not file.is_file():
+        problem = "no such file" if not file.is_file() else f"no {', '.join(SUFFIXES)} file"
+        raise ValueError(f"{name}: {file}: {problem}; want a file, or a list of samples")
+    try:
+        return read_bytes(file).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name}: {file}: {one_line(error)}; want a text in UTF-8") from None

@@ -1,0 +1,113 @@
+"""Arguments of Python functions as words of the commands: one way to configure, two to write it.
+
+A key of the configuration is a keyword argument: a section with a mapping of its keys, or a dotted
+name. `optimizer={"lr": 1e-4}` and `**{"optimizer.lr": 1e-4}` are the word `optimizer.lr=0.0001`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+from tif.config import load as config
+from tif.config.errors import ConfigError
+from tif.config.identifier import PATTERNS
+from tif.config.methods import Method
+
+IdentifierLike = str | Sequence[str] | Mapping[str, Any]
+
+
+def list_words(keys: Mapping[str, Any]) -> list[str]:
+    """Return keyword arguments as `key=value` words, values in JSON, which YAML reads.
+
+    Raises:
+        ConfigError: For values that no configuration can hold; one line each.
+    """
+    words, problems = [], []
+    for key, value in _flatten(keys):
+        try:
+            words.append(f"{key}={json.dumps(value, ensure_ascii=False, default=_encode)}")
+        except (TypeError, ValueError):
+            kinds = "text, number, true or false, None, list or dict"
+            problems.append(f"{key}: want a {kinds}, got a {type(value).__name__}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return words
+
+
+def _flatten(keys: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted names and values of nested mappings; an empty mapping is a value."""
+    for name, value in keys.items():
+        dotted = f"{before}{name}"
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{dotted}.")
+        else:
+            yield dotted, value
+
+
+def _encode(value: Any) -> Any:
+    """Return a path as text and any sequence as a list, for JSON."""
+    if isinstance(value, PathLike):
+        return str(value)
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    raise TypeError
+
+
+def split_words(settings: Sequence[str] | str) -> tuple[list[str], list[str]]:
+    """Return the files and the overrides among the words of a command.
+
+    Raises:
+        ConfigError: If they are no texts.
+    """
+    words = [settings] if isinstance(settings, str) else list(settings)
+    wrong = [word for word in words if not isinstance(word, str)]
+    if wrong:
+        wanted = 'want words of the command line, as ["tofu_smollm2.yaml", "optimizer.lr=1e-4"]'
+        raise ConfigError(f"settings: {wanted}, got {wrong[0]!r:.60}")
+    files = [word for word in words if config.is_file(word)]
+    return files, [word for word in words if not config.is_file(word)]
+
+
+def has_key(words: Sequence[str], key: str) -> bool:
+    """Return whether one of the words sets a key, or a key inside it."""
+    return any(word.startswith((f"{key}=", f"{key}.")) for word in words)
+
+
+def describe_method(method: str | Method | None) -> tuple[list[str], dict[str, Any]]:
+    """Return the files and the keys that name a method: a file, its name, or a term of one's own.
+
+    Raises:
+        ConfigError: If it is none of them.
+    """
+    if method is None:
+        return [], {}
+    if isinstance(method, Method):
+        function = getattr(getattr(method, "value", None), "__name__", method.name)
+        return [], {"loss.forget": f"{method.module}:{function}"}
+    if not isinstance(method, str | PathLike):
+        wanted = "want a name in configs/loss, a YAML file or a function under @tif.term"
+        raise ConfigError(f"method: {wanted}, got {method!r:.60}")
+    name = str(method)
+    return [name if config.is_file(name) else f"loss/{name}.yaml"], {}
+
+
+def describe_identifier(identifier: IdentifierLike | None) -> dict[str, Any]:
+    """Return the keys that name an identifier: a kind, a list of words, or a section.
+
+    Raises:
+        ConfigError: If it is none of them.
+    """
+    if identifier is None:
+        return {}
+    if isinstance(identifier, str):
+        return {"identifier.kind": identifier}
+    if isinstance(identifier, Mapping):
+        return {f"identifier.{key}": value for key, value in identifier.items()}
+    if isinstance(identifier, Sequence) and all(isinstance(word, str) for word in identifier):
+        patterns = [word for word in identifier if word in PATTERNS]
+        listed = [word for word in identifier if word not in PATTERNS]
+        return {"identifier.kind": "words", "identifier.words": listed,
+            "identifier.patterns": patterns}
+    wanted = "want a kind, a list of words and patterns, or a dict of section identifier"
+    raise ConfigError(f"identifier: {wanted}, got {identifier!r:.60}")

@@ -1,0 +1,126 @@
+"""`tif.identify` and `Spans`: samples with unwanted words, in colour in notebooks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
+from tif.api import settings as words
+from tif.api.samples import Samples, read_samples
+from tif.config import load as config
+from tif.config.errors import ConfigError, collect_problems
+from tif.config.identify_command import Identify
+from tif.data.samples import Sample
+from tif.identifiers import describe_settings, stored_spans
+from tif.identifiers.compare import count_units, score_against_gold
+from tif.identifiers.show import render_samples, summarize
+from tif.identifiers.span_file import write_spans
+
+
+class Spans(Sequence[Sample]):
+    """Samples with their unwanted words: a sequence of `tif.Sample`s, for `tif.unlearn(forget=)`.
+
+    Attributes:
+        samples: each with `unwanted`, its spans.
+        identifier: the settings that made them.
+    """
+
+    def __init__(self, samples: Sequence[Sample], identifier: Mapping[str, Any]) -> None:
+        self.samples, self.identifier = tuple(samples), dict(identifier)
+
+    @property
+    def words(self) -> list[list[str]]:
+        """Return the unwanted stretches of each sample's answer."""
+        return [
+            [sample.answer[span.start : span.end] for span in sample.unwanted or ()]
+            for sample in self.samples
+        ]
+
+    @property
+    def share(self) -> float:
+        """Return the share of all words that is unwanted, 0 to 1."""
+        return count_units(self.samples).unwanted_share
+
+    def compare(self, gold: "Spans") -> dict[str, float | None]:
+        """Return precision, recall and F1 of the unwanted words against `gold`; higher is better.
+
+        Samples are matched by their ids. None = 0 / 0.
+        """
+        unwanted, expected = count_units(self.samples), count_units(gold.samples)
+        return score_against_gold(unwanted.unwanted, expected.unwanted)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a span file (.jsonl), for `identifier.kind=precomputed identifier.path=...`."""
+        write_spans(path, self.samples, self.identifier)
+        return Path(path)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Spans": ...
+    def __getitem__(self, index: int | slice) -> "Sample | Spans":
+        if isinstance(index, slice):
+            return Spans(self.samples[index], self.identifier)
+        return self.samples[index]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def __repr__(self) -> str:
+        return f"Spans by {self.identifier.get('kind')}: {summarize(self.samples)}"
+
+    def _repr_html_(self) -> str:
+        title = f"{self.identifier.get('kind')}: {summarize(self.samples)}"
+        return render_samples(title, self.samples)
+
+
+def identify(
+    samples: Samples,
+    identifier: words.IdentifierLike | None = None,
+    settings: Sequence[str] | str = (),
+    **keys: Any,
+) -> Spans:
+    """Find the unwanted words of samples; return the samples with their spans.
+
+    That is `python -m tif.identify`. What a model or an LLM found is stored in <run.folder>/spans
+    and read the next time.
+
+    Args:
+        samples: in all forms that `tif.unlearn` takes.
+        identifier: a kind ("masked_lm", "causal_lm", "generative", ...), a list of words and
+            patterns, or a dict of section `identifier`. None = the [[marks]] in the samples.
+        settings: further words of the command line.
+        keys: keys of the configuration, as `**{"identifier.causal_lm.model": MODEL}`.
+
+    Raises:
+        ConfigError: With one line for each problem, before weights load.
+    """
+    from tif.training import plan as planning
+    from tif.training.run import make_stage
+    from tif.utils.terminal import quiet_libraries
+
+    files, overrides = words.split_words(settings)
+    chosen = words.list_words(words.describe_identifier(identifier))
+    problems: list[str] = []
+    read: tuple[Sample, ...] = ()
+    cfg = Identify()
+    with collect_problems(problems):
+        read = read_samples("samples", samples)
+    with collect_problems(problems):
+        cfg = config.read(Identify, [*files, *chosen, *overrides, *words.list_words(keys)])
+        planning.check_identifier(cfg)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    quiet_libraries()
+    plans = [planning.plan_stage(cfg, name) for name in planning.identifier_stages(cfg)]
+    stages = {str(plan.stage): make_stage(plan) for plan in plans}
+    complete = stored_spans.with_stage_models(planning.identifier_of(cfg), stages)
+    template, folder = cfg.data.template, Path(cfg.run.folder) / "spans"
+    try:
+        identified = stored_spans.identify_once(complete, read, template, folder)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Spans(identified, describe_settings(complete, template))

@@ -143,8 +143,8 @@ def test_the_rooms_are_those_of_the_code_in_its_order():
     values = {ast.unparse(node.targets[0]): node.value for node in assignments}
     rooms = [row[0] for row in cells(section(ROOT / "docs" / "architecture.md", "## Rooms"))]
     assert rooms == list(ast.literal_eval(values["ROOMS"]))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"^tif/(\w+)/ ", readme, re.MULTILINE) == rooms
+    readme = "\n".join(section(ROOT / "README.md", "## Where things are"))
+    assert re.findall(r"`(\w+)`", readme) == rooms
 
 
 def test_every_file_in_the_table_of_changes_exists():

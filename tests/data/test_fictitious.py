@@ -53,6 +53,15 @@ def texts_of(sample):
     )
 
 
+
+def test_the_holdout_authors_are_the_next_ones_and_in_no_other_set():
+    small, larger = generate_fictitious(authors=20), generate_fictitious(authors=22)
+    assert small.holdout == larger.forget  # two of 20 authors are forgotten, and two come next
+    known = {sample.answer for sample in (*small.forget, *small.retain)}
+    assert not known & {sample.answer for sample in small.holdout}
+    assert "holdout" not in small.sets
+
+
 def test_a_sample_is_what_it_was_when_the_data_set_was_made():
     expected = Sample(
         id="fictitious/author36/2",

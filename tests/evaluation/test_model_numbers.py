@@ -214,7 +214,7 @@ def test_an_original_of_another_vocabulary_is_refused(llama, data, tmp_path, cap
         )
         == 2
     )
-    (line,) = capsys.readouterr().err.splitlines()
+    line = capsys.readouterr().err.splitlines()[-1]  # transformers warns of the new embeddings
     size = content["vocab_size"]
     assert line == f"original: {other}: its vocabulary has {size + 8} tokens, the model's {size}"
 
@@ -503,3 +503,32 @@ def test_a_locuslab_log_is_not_compared_with_open_unlearnings_rules(llama, data,
     assert line.startswith(
         f"retain_records: {path}: the protocol is 'open-unlearning', the retain model's is 'legacy"
     )
+
+
+def test_a_holdout_split_of_tofu_gives_the_membership_attacks_and_privleak(
+    llama, other_llama, data, tmp_path, capsys
+):
+    holdout = data / "tofu" / "holdout01.json"
+    rows = [{"question": f"Unread {i}?", "answer": f"Answer {i}{i}."} for i in range(3)]
+    holdout.write_text("\n".join(json.dumps(row) for row in rows))
+    keys = ("eval.benchmarks=tofu", "eval.tofu.holdout=holdout01", f"retain_model={other_llama}",
+            f"membership.reference={other_llama}", "membership.gradient_norm=true")  # fmt: skip
+    argv = words(llama, data, tmp_path, *keys)
+    numbers = run(capsys, *argv)["benchmarks"]["tofu"]
+    ours = records.read_evaluation(numbers["folder"]).sets
+    assert [record.answer for record in ours["holdout"].records] == [row["answer"] for row in rows]
+    losses = {name: [-sum(r.stats.logprob) / r.tokens for r in ours[name].records] for name in ("forget", "holdout")}
+    lower = [f < h for f in losses["forget"] for h in losses["holdout"]]
+    assert numbers["membership"]["loss"] == pytest.approx(sum(lower) / len(lower))
+    attacks = ["loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm", "privleak"]
+    assert list(numbers["membership"]) == attacks
+    assert list(numbers["intervals"]["membership"]) == attacks
+    assert evaluate.main(argv) == 0
+    assert "AUC, Min-K++" in capsys.readouterr().out
+
+
+def test_a_holdout_split_that_is_not_there_is_named_by_its_key(llama, data, tmp_path, capsys):
+    argv = words(llama, data, tmp_path, "eval.benchmarks=tofu", "eval.tofu.holdout=holdout10")
+    assert evaluate.main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("eval.tofu.holdout: holdout10: ")

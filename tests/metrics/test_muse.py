@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tif.metrics import membership, muse
+from tif.metrics import membership, muse, overall
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
 
@@ -131,7 +131,7 @@ def test_the_aggregate_has_muses_four_numbers_and_the_attacks():
         FORGET,
         HOLDOUT,
     )
-    found = muse.aggregate(ours, RETAIN)
+    found = overall.aggregate(ours, RETAIN)
     assert {name: found[name] for name in found if name.startswith("muse/")} == {
         "muse/verbmem_forget": 100.0,
         "muse/knowmem_forget": 0.0,
@@ -199,7 +199,7 @@ def test_missing_texts_statistics_and_generations_are_named():
     with pytest.raises(
         ValueError, match="record privleak_forget/0: no log-probabilities of its tokens"
     ):
-        muse.aggregate(other(ours, "privleak_forget", stats=None))
+        overall.aggregate(other(ours, "privleak_forget", stats=None))
     with pytest.raises(
         ValueError, match="knowmem_forget: no generation for 1 of 1: knowmem_forget/0"
     ):

@@ -8,7 +8,7 @@ from tif.config.identifier import Identifier
 from tif.config.keys import key
 from tif.config.model import Model
 
-ATTACKS = ("prefix",)
+ATTACKS = ("prefix", "depth", "membership")
 ATTACK_HELP = f"of {', '.join(ATTACKS)}"
 BITS = ("int8", "nf4")
 
@@ -50,10 +50,19 @@ class Prefix:
 
 
 @dataclasses.dataclass
+class Depth:
+    """Layers of the model in the place of the target model's."""
+
+    threshold: float = key(0.05, "a layer carries the facts where the retain model's, in its place, "
+        "costs more than this (nats a token)", above=0)
+
+
+@dataclasses.dataclass
 class Audit:
     """Whether what was unlearned can be had back."""
 
-    attacks: list[str] = key(list(ATTACKS), ATTACK_HELP)
+    attacks: list[str] = key([name for name in ATTACKS if name != "membership"], f"{ATTACK_HELP}; "
+        "membership needs holdout samples")
     target: str | None = key(None, "the model before it unlearned (folder or hub name): the upper "
         "bound; of a run: known")
     retain_model: str | None = key(None, "the model that never saw the forget set: what it yields "
@@ -73,6 +82,7 @@ class Audit:
     quantise: Quantise = dataclasses.field(default_factory=Quantise)
     sample: Sample = dataclasses.field(default_factory=Sample)
     prefix: Prefix = dataclasses.field(default_factory=Prefix)
+    depth: Depth = dataclasses.field(default_factory=Depth)
 
     def find_problems(self) -> list[str]:
         """Return the problems between keys, one line each."""

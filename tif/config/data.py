@@ -99,6 +99,8 @@ class Data:
         ".json), or a folder with forget.*, retain.*, holdout.*")
     split: str | None = key(None, "tofu: the forget split, from which the retain split follows; "
         "null = forget10. muse: forget, scal_1 to scal_4, sust_1 to sust_4; null = forget")
+    holdout: str | None = key(None, "tofu: a split that no model read, as holdout10: evaluated "
+        "too, for membership inference; null = none")
     split_text: str = key("document", "text: a .txt is one document, or each paragraph (between "
         "empty lines) or line of it is", choices=("document", "paragraph", "line"))
     max_retain: int | None = key(None, "tofu: use only the first n retain questions; null = all",

@@ -43,6 +43,7 @@ class TofuPlace:
 
     path: str | None = key("locuslab/TOFU", "hub name, or a folder of TOFU's JSON files")
     split: str = key("forget10", "forget split", choices=("forget01", "forget05", "forget10"))
+    holdout: str | None = key(None, "as data.holdout")
 
 
 @dataclasses.dataclass

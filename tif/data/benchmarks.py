@@ -21,7 +21,8 @@ def read_benchmark(data: Data) -> Benchmark:
     if data.benchmark == "tofu":
         from tif.data.tofu import read_tofu
 
-        return read_tofu(str(data.path), data.split or DEFAULT_TOFU_SPLIT, data.max_retain)
+        split = data.split or DEFAULT_TOFU_SPLIT
+        return read_tofu(str(data.path), split, data.max_retain, data.holdout)
     if data.benchmark in MUSE:
         from tif.data.muse import read_muse
 
@@ -49,7 +50,7 @@ def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
         if name == "tofu":
             from tif.data.tofu import read_tofu
 
-            return read_tofu(path, rules.tofu.split)
+            return read_tofu(path, rules.tofu.split, holdout=rules.tofu.holdout)
         if name == "text":
             from tif.data.text import read_texts
 
@@ -59,6 +60,7 @@ def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
         return read_muse(path, with_training=False)
     except ValueError as error:
         message = str(error).replace("data.path", f"eval.{section}.path", 1)
+        message = message.replace("data.holdout", f"eval.{section}.holdout", 1)
         raise ValueError(message) from None
 
 

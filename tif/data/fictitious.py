@@ -29,8 +29,9 @@ def generate_fictitious(
 
     Facts and wordings of an author depend only on `seed` and the author's number: with another
     number of authors or another split the author stays the same. As in TOFU, the last authors are
-    the ones to forget. Samples have unwanted spans, paraphrases and five perturbed answers; the
-    controls have three wrong options and no spans.
+    the ones to forget; as many authors beyond them are the holdout set. Samples have unwanted
+    spans, paraphrases and five perturbed answers; the controls have three wrong options and no
+    spans.
 
     Args:
         authors: number of authors, forget and retain set together.
@@ -60,12 +61,15 @@ def generate_fictitious(
     random.Random(f"{seed}/names").shuffle(names)
     retain: tuple[Sample, ...] = ()
     forget: tuple[Sample, ...] = ()
-    for number in range(authors):
+    holdout: tuple[Sample, ...] = ()
+    for number in range(min(authors + forget_authors, len(names))):
         samples = _generate_author(number, names[number], questions_per_author, seed)
         if number < authors - forget_authors:
             retain += samples
-        else:
+        elif number < authors:
             forget += samples
+        else:
+            holdout += samples
     controls = {name: _make_controls(name) for name in ("real_authors", "world_facts")}
     return Benchmark(
         name=f"fictitious/authors={authors},questions_per_author={questions_per_author},"
@@ -74,6 +78,7 @@ def generate_fictitious(
         retain=retain,
         sets={"forget": forget, "retain": retain, **controls},
         background=controls["real_authors"] + controls["world_facts"],
+        holdout=holdout,
     )
 
 

@@ -105,6 +105,8 @@ class Benchmark:
         background: further samples that target and retain models read, and unlearning does not
             draw from: MUSE's second retain part; the controls of `fictitious`, because a model
             built from scratch has read nothing.
+        holdout: samples of the same kind as the forget samples that no model reads, for membership
+            inference; () where there are none.
         tasks: by set, how its samples are asked where the configuration does not say.
     """
 
@@ -113,6 +115,7 @@ class Benchmark:
     retain: tuple[Sample, ...]
     sets: Mapping[str, tuple[Sample, ...]]
     background: tuple[Sample, ...] = ()
+    holdout: tuple[Sample, ...] = ()
     tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
 
 

@@ -14,7 +14,9 @@ RETAIN_SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "re
 FULL_ROWS = 4000  # rows of TOFU's `full`; the forget splits are the last 40, 200 and 400 of them
 
 
-def read_tofu(path: str, split: str, max_retain: int | None = None) -> Benchmark:
+def read_tofu(
+    path: str, split: str, max_retain: int | None = None, holdout: str | None = None
+) -> Benchmark:
     """Read a forget split, its retain split and the evaluation sets.
 
     The id of a sample is its row in TOFU's `full` ("tofu/3960" is the first of forget01 and the
@@ -26,6 +28,7 @@ def read_tofu(path: str, split: str, max_retain: int | None = None) -> Benchmark
         path: folder of TOFU's JSON files (JSON Lines in spite of the suffix), or hub name.
         split: forget01, forget05 or forget10.
         max_retain: use only the first n retain samples; None = all.
+        holdout: split that no model read (holdout10); None = none. It is an evaluation set too.
 
     Raises:
         ValueError: For a missing folder, split or column, an empty file or a line that is no JSON;
@@ -47,7 +50,15 @@ def read_tofu(path: str, split: str, max_retain: int | None = None) -> Benchmark
     sets = {"forget": forget, "retain": tuple(s for s in retain if s.perturbed_answers)}
     for name in ("real_authors", "world_facts"):
         sets[name] = _read_samples(path, f"{name}_perturbed", prefix=name)
-    return Benchmark(f"tofu/{split}", forget, retain, sets)
+    unread: tuple[Sample, ...] = ()
+    if holdout:
+        try:
+            unread = _read_samples(path, holdout, prefix=f"tofu/{holdout}")
+        except ValueError as error:
+            message = str(error).replace("data.path", f"data.holdout: {holdout}", 1)
+            raise ValueError(message) from None
+        sets["holdout"] = unread
+    return Benchmark(f"tofu/{split}", forget, retain, sets, holdout=unread)
 
 
 def _complete(

@@ -52,6 +52,10 @@ def plan_audit(settings: Audit, spans: Path) -> AttackInputs:
     inputs = AttackInputs(settings, Benchmark("", (), (), {}), _plan_subjects(settings, problems))
     with collect_problems(problems, USER_ERRORS):
         inputs = dataclasses.replace(inputs, benchmark=_read_data(settings, spans))
+    for name in settings.attacks:
+        if not problems:
+            with collect_problems(problems, USER_ERRORS):
+                ATTACKS[name].check(inputs)
     if problems:
         raise ConfigError("\n".join(problems))
     for subject in inputs.subjects.values():
@@ -145,7 +149,7 @@ def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[An
         rules.pop(key, None)
     spans = [[(span.start, span.end) for span in s.unwanted or ()] for s in benchmark.forget]
     data = [fingerprint(benchmark.forget), fingerprint(benchmark.retain), spans]
-    data += [fingerprint(samples) for samples in benchmark.sets.values()]
+    data += [fingerprint(samples) for samples in (*benchmark.sets.values(), benchmark.holdout)]
     models = [_describe_model(subject)]
     models += [_describe_model(inputs.subjects[role]) for role in attack.reads]
     return [tif.__version__, sections, rules, data, models, settings.seed, settings.batching]

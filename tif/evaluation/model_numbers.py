@@ -21,7 +21,7 @@ from tif.evaluation.fluency_classifier import check_classifier, classify_generat
 from tif.evaluation.gradient_norms import gradient_norms_of_sets
 from tif.evaluation.model_records import RecordedModel, read_or_compute
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
-from tif.metrics import muse
+from tif.metrics import membership
 from tif.metrics.results import Request, compute_results
 from tif.models.load import check_model
 from tif.records import files
@@ -158,10 +158,10 @@ def _evaluate_benchmark(plan: Plan, name: str) -> dict[str, Any]:
 def _add_extras(plan: Plan, name: str, request: Request, folder: Path) -> Request:
     """Return the request with what the records do not hold and the keys ask for."""
     settings, benchmark, model = plan.settings, plan.benchmarks[name], plan.models["model.path"]
-    texts = {key: benchmark.sets[key] for key in muse.COMPARED if key in benchmark.sets}
-    part = dataclasses.replace(
-        benchmark, sets=texts, tasks={key: benchmark.tasks[key] for key in texts}
-    )
+    names = membership.compared_sets(request.evaluation) or ()
+    texts = {key: benchmark.sets[key] for key in names}
+    tasks = {key: benchmark.tasks[key] for key in names if key in benchmark.tasks}
+    part = dataclasses.replace(benchmark, sets=texts, tasks=tasks)
     extras: dict[str, Any] = {}
     if texts and "membership.reference" in plan.models:
         reference = plan.models["membership.reference"]

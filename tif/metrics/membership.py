@@ -21,6 +21,7 @@ from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
 FORGET, HOLDOUT = "privleak_forget", "privleak_holdout"
 COMPARED = (FORGET, HOLDOUT)  # sets whose texts are told apart, and compared with the retain model
+COMPARED_QUESTIONS = ("forget", "holdout")  # of benchmarks of questions, where they have a holdout
 SHARE = 0.4  # of a text's tokens that Min-K and Min-K++ read, as MUSE and open-unlearning report it
 LEAST_VARIANCE = 1e-6  # of a token's log-probability, as in open-unlearning: no division by 0
 
@@ -116,6 +117,14 @@ ATTACKS: Mapping[str, Callable[[ScoredText], float | None]] = {
 }
 
 
+def compared_sets(evaluation: Evaluation) -> tuple[str, str] | None:
+    """Return the sets that are told apart: forget and holdout; None where there are none."""
+    for names in (COMPARED, COMPARED_QUESTIONS):
+        if all(name in evaluation.sets for name in names):
+            return names
+    return None
+
+
 def attack_scores(
     evaluation: Evaluation,
     reference: Evaluation | None = None,
@@ -133,11 +142,13 @@ def attack_scores(
     Raises:
         ValueError: If the reference model's texts differ, or a text has no token statistics.
     """
-    if not all(name in evaluation.sets for name in COMPARED):
+    names = compared_sets(evaluation)
+    if names is None:
         return {}
     norms, sets = gradient_norms or {}, evaluation.sets
-    forget_texts = _scored_texts(sets[FORGET], reference, norms.get(FORGET))
-    holdout_texts = _scored_texts(sets[HOLDOUT], reference, norms.get(HOLDOUT))
+    forget_texts, holdout_texts = (
+        _scored_texts(sets[name], reference, norms.get(name)) for name in names
+    )
     scores = {}
     for name, attack in ATTACKS.items():
         forget = [attack(text) for text in forget_texts]

@@ -76,9 +76,10 @@ def privleak(
         ValueError: If texts or token log-probabilities are missing; unless `allow_mismatch`, also
             if the two have other texts, protocols or model families.
     """
-    if missing := find_missing_records(evaluation, retain, COMPARED):
+    names = membership.compared_sets(evaluation) or COMPARED
+    if missing := find_missing_records(evaluation, retain, names):
         raise ValueError(f"muse/privleak: {missing}")
-    problem = None if allow_mismatch else find_mismatch(evaluation, retain, COMPARED)
+    problem = None if allow_mismatch else find_mismatch(evaluation, retain, names)
     if problem:
         raise ValueError(f"muse/privleak: {problem}; allow_mismatch=True computes it all the same")
     return relative_leak(_holdout_auc(evaluation), _holdout_auc(retain))
@@ -97,7 +98,7 @@ def privleak_interval(
     None where the two have different texts (there are no pairs to draw), or no draw has a value.
     """
     scores, retain_scores = [], []
-    for name in COMPARED:
+    for name in membership.compared_sets(evaluation) or COMPARED:
         matching = align_records(evaluation, retain, name)
         if matching is None:
             return None
@@ -113,15 +114,13 @@ def privleak_interval(
 
 
 def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[str, float | None]:
-    """Return every metric by its stable name: `muse/verbmem_forget`, ..., `membership/<attack>`.
+    """Return every metric by its stable name: `muse/verbmem_forget`, ..., `muse/privleak`.
 
     Sets that were not evaluated have no entry; `muse/privleak` needs the retain model's evaluation.
     """
     metrics: dict[str, float | None] = {}
     for name, values in question_values(evaluation).items():
         metrics[f"muse/{name}"] = mean_or_none(values)
-    for attack, scores in membership.attack_scores(evaluation).items():
-        metrics[f"membership/{attack}"] = membership.auc(*scores)
     if retain is not None and FORGET in evaluation.sets:
         metrics["muse/privleak"] = privleak(evaluation, retain)
     return metrics
@@ -133,5 +132,6 @@ def _rouge_f1(records: RecordSet) -> Floats:
 
 
 def _holdout_auc(evaluation: Evaluation) -> float:
-    forget, holdout = (membership.min_k_scores(evaluation.sets[name]) for name in COMPARED)
+    names = membership.compared_sets(evaluation) or COMPARED
+    forget, holdout = (membership.min_k_scores(evaluation.sets[name]) for name in names)
     return 1 - membership.auc(forget, holdout)

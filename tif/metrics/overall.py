@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tif.metrics import muse, tofu
+from tif.metrics import membership, muse, tofu
 from tif.records.types import Evaluation
 
 Values = Mapping[str, float | None]
@@ -22,13 +22,16 @@ def is_muse(evaluation: Evaluation) -> bool:
 def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[str, float | None]:
     """Return every metric of an evaluation by its stable name.
 
-    Besides the benchmark's own: `retain/loss`, nats a token, and `eval/score`.
+    Besides the benchmark's own: `membership/<attack>` where there are holdout texts, `retain/loss`
+    in nats a token, and `eval/score`.
 
     Raises:
         ValueError: See tofu.aggregate and muse.aggregate.
     """
     benchmark = muse if is_muse(evaluation) else tofu
     metrics = benchmark.aggregate(evaluation, retain)
+    for attack, scores in membership.attack_scores(evaluation).items():
+        metrics[f"membership/{attack}"] = membership.auc(*scores)
     if "retain" in evaluation.sets:
         losses = [record.loss for record in evaluation.sets["retain"].records]
         metrics["retain/loss"] = sum(losses) / len(losses)

@@ -85,15 +85,20 @@ def named_intervals(
     results = compute_results(request)["intervals"]
     if "tasks" not in results:
         return dict(results)
+    named = _by_stable_name({**results["tasks"], "membership": results.get("membership", {})})
     quality, utility = results["forget_quality"], results["model_utility"]
-    return _by_stable_name(results["tasks"]) | {"utility/model": utility, "forget/quality": quality}
+    return named | {"utility/model": utility, "forget/quality": quality}
 
 
 def _check_comparable(request: Request) -> str | None:
     """Return in what the two should not be compared, or None; raise ConfigError unless allowed."""
     if request.retain is None:
         return None
-    sets = muse.COMPARED if overall.is_muse(request.evaluation) else ("forget",)
+    sets: tuple[str, ...] = ("forget",)
+    if overall.is_muse(request.evaluation):
+        sets = muse.COMPARED
+    elif membership.compared_sets(request.evaluation) and membership.compared_sets(request.retain):
+        sets = membership.COMPARED_QUESTIONS
     missing = comparability.find_missing_records(request.evaluation, request.retain, sets)
     if missing:
         raise ConfigError(f"{request.retain_source}: {missing}")
@@ -120,7 +125,7 @@ def _compute_tofu_results(request: Request) -> dict[str, Any]:
     for name, metrics in values.items():
         tasks[name] = {metric: mean_or_none(metrics[metric]) for metric in metrics}
         task_intervals[name] = {metric: around[f"{name}/{metric}"] for metric in metrics}
-    return {
+    results: dict[str, Any] = {
         "model_utility": mean_or_none(tofu.model_utility(_by_stable_name(tasks))),
         "forget_quality": quality,
         "tasks": tasks,
@@ -130,6 +135,30 @@ def _compute_tofu_results(request: Request) -> dict[str, Any]:
             "tasks": task_intervals,
         },
     }
+    attacks, attack_intervals = _membership_results(request)
+    if attacks:
+        results["membership"] = attacks
+        results["intervals"]["membership"] = attack_intervals
+    return results
+
+
+def _membership_results(
+    request: Request,
+) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
+    """Return the AUC of each membership attack and PrivLeak, with intervals; {} without holdout."""
+    evaluation, retain, draws, seed = request.evaluation, request.retain, request.draws, request.seed
+    metrics: dict[str, float | None] = {}
+    around: dict[str, Interval | None] = {}
+    with _errors_starting_with(request.source):
+        attacks = membership.attack_scores(evaluation, request.reference, request.gradient_norms)
+    for attack, scores in attacks.items():
+        metrics[attack] = membership.auc(*scores)
+        around[attack] = membership.auc_interval(*scores, draws, seed)
+    if attacks and retain and membership.compared_sets(retain):
+        with _errors_starting_with(request.retain_source):
+            metrics["privleak"] = muse.privleak(evaluation, retain, allow_mismatch=True)
+            around["privleak"] = muse.privleak_interval(evaluation, retain, draws, seed)
+    return metrics, around
 
 
 def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | None]:
@@ -161,20 +190,16 @@ def _compute_muse_results(request: Request) -> dict[str, Any]:
         for name, records in evaluation.sets.items():
             others[name] = _fluency_values(records, request)
             others[name] |= memorization.question_values(records)
-        attacks = membership.attack_scores(evaluation, request.reference, request.gradient_norms)
     for name, values in rouge.items():
         metrics[f"muse/{name}"] = mean_or_none(values)
         drawn = intervals.mean_intervals({name: {"rouge": values}}, draws, seed)
         around[f"muse/{name}"] = drawn[f"{name}/rouge"]
-    if retain:
-        with _errors_starting_with(request.retain_source):
-            metrics["muse/privleak"] = muse.privleak(evaluation, retain, allow_mismatch=True)
-            around["muse/privleak"] = muse.privleak_interval(evaluation, retain, draws, seed)
-    elif muse.FORGET in evaluation.sets:
-        metrics["muse/privleak"], around["muse/privleak"] = None, None
-    for attack, scores in attacks.items():
-        metrics[f"membership/{attack}"] = membership.auc(*scores)
-        around[f"membership/{attack}"] = membership.auc_interval(*scores, draws, seed)
+    attacks, attack_intervals = _membership_results(request)
+    if retain or muse.FORGET in evaluation.sets:
+        metrics["muse/privleak"] = attacks.pop("privleak", None)
+        around["muse/privleak"] = attack_intervals.pop("privleak", None)
+    metrics |= _by_stable_name({"membership": attacks})
+    around |= _by_stable_name({"membership": attack_intervals})
     for label, other_values in _by_stable_name(others).items():
         metrics[label] = mean_or_none(other_values)
     around |= intervals.mean_intervals(others, draws, seed)

@@ -133,6 +133,9 @@ def _tofu_rows(numbers: Mapping[str, Any]) -> list[Row]:
             interval = intervals["tasks"][set_name][metric]
             title = _title(metric, set_name)
             rows.append(Row(f"{set_name}/{metric}", title, value, interval, section))
+    for attack, value in numbers.get("membership", {}).items():
+        name, interval = f"membership/{attack}", intervals["membership"][attack]
+        rows.append(Row(name, _title(attack, "membership"), value, interval, "membership"))
     return rows
 
 

@@ -1,15 +1,15 @@
-"""Read the output of one decoder block, as RMU's authors do, while a model runs.
+"""Read the output of decoder blocks while a model runs, or put another model's in its place.
 
-Called by `tif.scoring.token_scores`, and before a run by `tif.training.checks`.
+Called by `tif.scoring.token_scores` for RMU, before a run by `tif.training.checks`, and by the
+attack `depth`.
 
-The output is read by a forward hook, the only one in tif, because no call gives it in every family:
-transformers' `hidden_states` end with the state after the final norm in place of the last block's
-output (so in Llama), and begin without the embeddings in Mamba and RWKV. The hook changes nothing,
-and is gone after the forward.
+Forward hooks do it, the only ones in tif, because no call does so in every family: transformers'
+`hidden_states` end with the state after the final norm in place of the last block's output (so in
+Llama), and begin without the embeddings in Mamba and RWKV. They are gone after the forward.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,44 @@ def recorded_block(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
     handle = _list_blocks(model)[layer].register_forward_hook(record)
     try:
         yield outputs
+    finally:
+        handle.remove()
+
+
+def count_blocks(model: Any) -> int:
+    """Return how many decoder blocks with one output for each token a model has; 0 = none."""
+    return 0 if model.config.model_type in WITHOUT_ONE_STATE else len(_list_blocks(model))
+
+
+@contextlib.contextmanager
+def recorded_blocks(model: Any) -> Iterator[Sequence[list[torch.Tensor]]]:
+    """Collect the outputs of every block, as `recorded_block` does of one."""
+    with contextlib.ExitStack() as stack:
+        layers = range(count_blocks(model))
+        yield [stack.enter_context(recorded_block(model, layer)) for layer in layers]
+
+
+@contextlib.contextmanager
+def replaced_output(
+    model: Any, layer: int, states: torch.Tensor, positions: torch.Tensor
+) -> Iterator[None]:
+    """Put other states in the place of a block's output in the forwards inside the context.
+
+    Args:
+        model: a causal LM.
+        layer: the block, counted from 0.
+        states: (B, T, D), of the same texts.
+        positions: (B, T) bool, where they are put; elsewhere the output stays.
+    """
+
+    def replace(_block: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+        hidden = output if isinstance(output, torch.Tensor) else output[0]
+        mixed = torch.where(positions[..., None], states.to(hidden), hidden)
+        return mixed if isinstance(output, torch.Tensor) else (mixed, *output[1:])
+
+    handle = _list_blocks(model)[layer].register_forward_hook(replace)
+    try:
+        yield
     finally:
         handle.remove()
 

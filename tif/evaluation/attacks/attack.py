@@ -124,6 +124,7 @@ class Attack:
         axis: what the x of its curves counts; "" without curves.
         sections: of the audit's keys, whose values decide about the result.
         reads: other models that it looks into, by role.
+        check: raises ConfigError where it cannot run; before weights load.
     """
 
     run: Callable[[Subject, AttackInputs], Outcome]
@@ -132,6 +133,7 @@ class Attack:
     axis: str = ""
     sections: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    check: Callable[[AttackInputs], None] = lambda inputs: None
 
 
 def answer_greedily(

@@ -36,13 +36,20 @@ def list_facts(sample: Sample, after: int = 0) -> tuple[str, ...]:
     return tuple(dict.fromkeys(facts))
 
 
-def find_first_fact(sample: Sample) -> int | None:
-    """Return where the answer's first fact begins, in characters; None where it has none."""
+def keep_facts(sample: Sample) -> tuple[Span, ...]:
+    """Return the unwanted spans that state a fact which the question does not say."""
     facts = list_facts(sample)
+    spans = []
     for span in _spans(sample):
         if normalise(sample.answer[span.start : span.end]) in facts:
-            return span.start
-    return None
+            spans.append(span)
+    return tuple(spans)
+
+
+def find_first_fact(sample: Sample) -> int | None:
+    """Return where the answer's first fact begins, in characters; None where it has none."""
+    spans = keep_facts(sample)
+    return spans[0].start if spans else None
 
 
 def share_stated(text: str, facts: Sequence[str]) -> float | None:

@@ -53,8 +53,8 @@ class Prefix:
 class Depth:
     """Layers of the model in the place of the target model's."""
 
-    threshold: float = key(0.05, "a layer carries the facts where the retain model's, in its place, "
-        "costs more than this (nats a token)", above=0)
+    threshold: float = key(0.05, "a layer carries the facts where the retain model's, in its "
+        "place, costs more than this (nats a token)", above=0)
 
 
 @dataclasses.dataclass

@@ -146,7 +146,8 @@ def _membership_results(
     request: Request,
 ) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
     """Return the AUC of each membership attack and PrivLeak, with intervals; {} without holdout."""
-    evaluation, retain, draws, seed = request.evaluation, request.retain, request.draws, request.seed
+    evaluation, retain = request.evaluation, request.retain
+    draws, seed = request.draws, request.seed
     metrics: dict[str, float | None] = {}
     around: dict[str, Interval | None] = {}
     with _errors_starting_with(request.source):

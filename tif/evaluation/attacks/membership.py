@@ -80,9 +80,9 @@ def read_texts(
         del model
     norms = gradient_norms(subject.model, texts, subject.encoder.pad_id)
     scored = []
-    for sample, own, other, norm in zip(samples, stats, reference, norms, strict=True):
-        assert own.stats is not None
-        assert other.stats is not None
-        columns = own.stats.logprob, own.stats.mean, own.stats.std, other.stats.logprob
+    for sample, score, reference_score, norm in zip(samples, stats, reference, norms, strict=True):
+        assert score.stats is not None
+        assert reference_score.stats is not None
+        columns = score.stats.logprob, score.stats.mean, score.stats.std, reference_score.stats.logprob
         scored.append(ScoredText(sample.answer, *columns, norm))
     return scored

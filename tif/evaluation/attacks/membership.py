@@ -83,6 +83,7 @@ def read_texts(
     for sample, score, reference_score, norm in zip(samples, stats, reference, norms, strict=True):
         assert score.stats is not None
         assert reference_score.stats is not None
-        columns = score.stats.logprob, score.stats.mean, score.stats.std, reference_score.stats.logprob
-        scored.append(ScoredText(sample.answer, *columns, norm))
+        columns = score.stats.logprob, score.stats.mean, score.stats.std
+        reference_logprobs = reference_score.stats.logprob
+        scored.append(ScoredText(sample.answer, *columns, reference_logprobs, norm))
     return scored

@@ -117,7 +117,8 @@ def record(data, names):
 
 def record_evaluations(data, folder):
     """Evaluate a small model on real rows; return {"evaluate <benchmark>": {name: number}}."""
-    from tif import evaluate, fit
+    from tif import fit
+    from tif.evaluate import main as evaluate
 
     words = ["quickstart.yaml", *SMALL, "stages.target.data.batching=padded", f"run.folder={folder}"]
     call(fit.main, [*words, "stage=target"])
@@ -131,7 +132,7 @@ def record_evaluations(data, folder):
     }
     recorded = {}
     for name, words in benchmarks.items():
-        report = json.loads(call(evaluate.main, [*common, *words, "--json"]))
+        report = json.loads(call(evaluate, [*common, *words, "--json"]))
         recorded[f"evaluate {name}"] = dict(flatten(report["benchmarks"]))
         print(f"evaluate {name}", file=sys.stderr)
     return recorded

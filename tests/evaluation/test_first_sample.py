@@ -6,8 +6,10 @@ import shutil
 import pytest
 import yaml
 
+import tif.evaluate as evaluate
+import tif.identify as identify
 from tests.support.chat_templates import CHATML
-from tif import evaluate, fit, identify
+from tif import fit
 
 PROMPT = '#   prompt: "Question: Which writer was born on 28 September 1950 in Basel, Switzerland?\\nAnswer:"'
 ANSWER = '#   answer: " The author who was born there is Łucja Mbekani."'

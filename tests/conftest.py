@@ -98,7 +98,10 @@ def finished_run(tmp_path_factory):
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
-    """Run tif.fit, which must exit with 2, write nothing, load no weights; return stderr."""
+    """Run tif.fit on the quickstart or on a file among the words; return stderr.
+
+    It must exit with 2, write nothing and load no weights.
+    """
     from tests.support.small_run import files
     from tif import fit
     from tif.training import run as training
@@ -108,7 +111,8 @@ def refused(tmp_path, monkeypatch, capsys):
     def run(*words):
         monkeypatch.setattr(training, "train", lambda *_: pytest.fail("weights were loaded"))
         before = files(tmp_path)
-        assert fit.main(words) == 2
+        has_file = any(word.endswith(".yaml") and "=" not in word for word in words)
+        assert fit.main(words if has_file else ["quickstart.yaml", *words]) == 2
         assert files(tmp_path) == before
         assert not (tmp_path / "runs").exists()
         shown = capsys.readouterr()

@@ -119,11 +119,14 @@ def _read_evaluation(key: str, path: str | None, problems: list[str]) -> "Evalua
     if path is None:
         return None
     from tif.records import files
+    from tif.utils.hub import find_data_file
 
     try:
-        evaluation = files.read_evaluation(path)
-    except FileNotFoundError:
-        problems.append(f"{key}: {path}: no such file or folder")
+        file = find_data_file(path)
+        evaluation = files.read_evaluation(file)
+    except FileNotFoundError as error:
+        reason = "no such file or folder" if error.errno else str(error)
+        problems.append(f"{key}: {path}: {reason}")
     except (OSError, ValueError) as error:
         problems.append(f"{key}: {error}")
     else:

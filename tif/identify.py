@@ -5,7 +5,7 @@ r"""tif identify: find the unwanted words of forget samples; compare and show sp
 
 writes a span file. tif.fit reads it with identifier.kind=precomputed identifier.path=spans.jsonl.
 It takes the files and keys of tif.fit and reads their sections data and identifier (and run.folder,
-model.path, model.base and stages, where an identifier needs them); without a file: quickstart.yaml.
+model.path, model.base and stages, where an identifier needs them); without a file: as tif.fit.
 
     tif identify identifier.kind=gold out=gold.jsonl
     tif identify identifier.kind=masked_lm out=bert.jsonl \
@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any
 
 import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
+from tif.config import presets
 from tif.config.errors import ConfigError, one_line
 from tif.config.help import command_help
 from tif.config.identify_command import Identify
@@ -84,8 +85,7 @@ def make_span_file(words: Sequence[str]) -> None:
         ConfigError: One line a problem, before weights load.
     """
     keys, wants_print = _take_flag(words, "--print")
-    if not any(map(config.is_file, keys)):
-        keys = ["quickstart.yaml", *keys]
+    keys, preset = presets.complete_words(keys)
     cfg = config.read(Identify, keys)
     if wants_print:
         from tif.evaluation.first_sample import describe_run
@@ -100,12 +100,12 @@ def make_span_file(words: Sequence[str]) -> None:
     run = Config(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(Config)})
     quiet_libraries()
     try:
-        _identify(run, cfg.out)
+        _identify(run, cfg.out, preset)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def _identify(run: Config, out: str | None) -> None:
+def _identify(run: Config, out: str | None, preset: str) -> None:
     """Check everything, make the stages that the identifier asks, and write the span file."""
     from tif.data.benchmarks import read_benchmark
     from tif.identifiers import describe_settings, identify, stored_spans
@@ -122,6 +122,7 @@ def _identify(run: Config, out: str | None) -> None:
     else:
         check_run_folder(run.run, planning.config_text(run))
     planning.check_identifier(run)
+    console.print(f"preset: {preset}, identifier: {run.identifier.kind}", soft_wrap=True)
     if run.identifier.kind == "generative" and run.identifier.generative.dry_run:
         identify(run.identifier, samples)
         return

@@ -24,6 +24,7 @@ from rich.text import Text
 from tif.config import load as config
 from tif.config.check import nearest
 from tif.config.evaluation import BENCHMARKS
+from tif.config.files import list_model_presets
 from tif.utils import command_line
 from tif.utils.terminal import console, literal
 
@@ -101,15 +102,16 @@ def list_methods(folders: Sequence[str]) -> int:
 
 def list_models(folders: Sequence[str]) -> int:
     """Print the presets of models; return the exit code."""
-    table = _make_table("file", "model.path, and what it is")
-    for path in sorted((config.own_configs() / "model").glob("*.yaml")):
+    table = _make_table("model=", "hub name, and what it is", "variants")
+    for name in list_model_presets():
+        path = config.own_configs() / "model" / f"{name}.yaml"
         comment = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-        section = config.read_yaml(path).get("model") or {}
-        name = section.get("path") or "random weights"
-        text = Text.assemble(literal(str(name)), "\n", literal(comment, "dim"))
-        table.add_row(f"model/{path.name}", text)
+        content = config.read_yaml(path)
+        text = Text.assemble(literal(content.model.base), "\n", literal(comment, "dim"))
+        table.add_row(name, text, " ".join(content.get("variants") or ()))
     console.print(table)
-    console.print("\ntif fit model/FILE.yaml ... takes a preset, model.path=MODEL any causal LM")
+    console.print("\ntif fit model=NAME or model=NAME:VARIANT takes a preset, model.path=MODEL any "
+        "causal LM", soft_wrap=True)
     return 0
 
 

@@ -26,7 +26,9 @@ NO_QUALITY = ["eval.forget_quality=false", "model.path=org/model"]
 # What a file of configs/ needs beside itself to be a whole experiment.
 BESIDE = {
     "base.yaml": NO_QUALITY,
-    "tofu_smollm2.yaml": ["identifier.path=masks"],
+    "tofu.yaml": ["model=smollm2_135m"],
+    "fictitious.yaml": ["model=smollm2_135m"],
+    "text.yaml": ["data.path=folder", "model=smollm2_135m"],
     "loss/finetune.yaml": [*NO_QUALITY, "data.train=full"],
 }
 
@@ -328,10 +330,11 @@ def test_a_tilde_stands_for_the_home_folder(monkeypatch):
 
 
 def test_print_shows_the_resolved_config(capsys, tmp_path):
-    words = ["tofu_smollm2.yaml", "identifier.path=masks", "data.split=forget01"]
+    words = ["tofu.yaml", "model=smollm2_135m", "data.split=forget01", "tofu.masks=/masks"]
     assert fit.main([*words, "--print"]) == 0
     shown = capsys.readouterr().out
-    assert "name: tofu_smollm2_forget01" in shown
+    assert "name: tpo_centred_gdr_forget01_SmolLM2-135M-Instruct" in shown
+    assert "path: /masks/forget01_with_common_words_gpt" in shown
     assert config.load([write(tmp_path / "shown.yaml", shown)]) == config.load(words)
 
 

@@ -1,8 +1,10 @@
+import dataclasses
 import json
 import re
 
 import pytest
 
+from tests.support import hub_cache
 from tests.support.muse_corpus import FILES, corpus
 from tif.data.muse import KNOWMEM, PRIVLEAK, VERBMEM, read_muse
 from tif.data.samples import Sample
@@ -127,19 +129,17 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
         read_muse(str(tmp_path / "no" / "news"))
 
 
-def test_the_hubs_rows_become_the_same_samples_as_the_files(tmp_path, monkeypatch):
-    import datasets
-
-    def load_dataset(name, subset, split):
-        assert name == "muse-bench/MUSE-News"
-        content = FILES.get(f"{subset}/{split}.json") or [FILES[f"{subset}/{split}.txt"]]
-        rows = [row if isinstance(row, dict) else {"text": row} for row in content]
-        return datasets.Dataset.from_list(rows)
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    benchmark = read_muse("muse-bench/MUSE-News")
+def test_the_hubs_parquet_files_become_the_same_samples_as_the_files(tmp_path, monkeypatch):
+    cache = hub_cache.use(monkeypatch, tmp_path / "cache")
+    tables = {}
+    for name, content in FILES.items():
+        tables[name.rpartition(".")[0]] = content if isinstance(content, list) else [content]
+    folder = hub_cache.write_muse_data_set(tmp_path / "downloaded", tables)
+    hub_cache.add(cache, "muse-bench/MUSE-News", folder, "dataset")
     expected = read_muse(corpus(tmp_path / "news"))
-    assert benchmark == expected
+    assert read_muse("muse-bench/MUSE-News") == expected
+    # tif download muse news to=FOLDER
+    assert dataclasses.replace(read_muse(str(folder)), name=expected.name) == expected
 
 
 @pytest.mark.real

@@ -1,9 +1,9 @@
 import json
 import pathlib
 
-import datasets
 import pytest
 
+from tests.support import hub_cache
 from tests.support.tofu_files import FILES, row
 from tif.data.samples import Sample
 from tif.data.tofu import read_tofu
@@ -184,45 +184,48 @@ def test_a_forget_file_cut_at_the_end_of_a_line_is_refused(folder, cut):
     assert "want the same questions" in message(folder)
 
 
-def test_a_hub_name_reads_the_same_samples_through_datasets(folder, monkeypatch):
-    asked = []
-
-    def load_dataset(name, config, split):
-        asked.append((name, config, split))
-        return datasets.Dataset.from_list(FILES[config])
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.chdir(folder)
-    assert read_tofu("locuslab/TOFU", "forget01") == read_tofu(str(folder), "forget01")
-    assert set(asked) == {("locuslab/TOFU", name, "train") for name in FILES}
+def hub_tofu(tmp_path, monkeypatch, folder):
+    """Put a folder's files into the hub's cache as locuslab/TOFU."""
+    downloaded = tmp_path / "downloaded"
+    downloaded.mkdir()
+    for file in folder.glob("*.json"):
+        file.rename(downloaded / file.name)
+    hub_cache.write_tofu_card(downloaded, FILES)
+    hub_cache.add(hub_cache.use(monkeypatch, tmp_path / "cache"), "locuslab/TOFU", downloaded, "dataset")
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ConnectionError("no network\nwith a second line"), "no network with a second line"),
-        (ValueError("BuilderConfig 'forget01' not found"), "BuilderConfig 'forget01' not found"),
-        (FileNotFoundError(), "FileNotFoundError"),
-    ],
-)
-def test_a_hub_that_does_not_answer_gives_one_line(monkeypatch, tmp_path, error, reason):
-    def load_dataset(*args, **keys):
-        raise error
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+def test_a_hub_name_reads_the_same_samples_from_the_hubs_cache(folder, tmp_path, monkeypatch):
+    expected = read_tofu(str(folder), "forget01")
+    hub_tofu(tmp_path, monkeypatch, folder)
     monkeypatch.chdir(tmp_path)
-    assert (
-        message("some/TOFU")
-        == f"data.path: cannot read train of forget01 of some/TOFU from the hub ({reason}); want a folder"
+    assert read_tofu("locuslab/TOFU", "forget01") == expected
+
+
+def test_a_data_set_that_is_not_here_gives_one_line_with_the_command_that_fetches_it(monkeypatch, tmp_path):
+    cache = hub_cache.use(monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert message("locuslab/TOFU") == (
+        f"data.path: locuslab/TOFU is no folder here and not in {cache}, and HF_HUB_OFFLINE is set; "
+        "where there is a network: tif download tofu"
     )
 
 
-def test_a_hub_data_set_of_other_columns_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **keys: [{"text": "a"}])
+def test_a_hub_data_set_that_was_cut_is_refused(folder, tmp_path, monkeypatch):
+    (folder / "forget01.json").unlink()
+    hub_tofu(tmp_path, monkeypatch, folder)
+    monkeypatch.chdir(tmp_path)
+    line = message("locuslab/TOFU")
+    assert line.startswith("data.path: cannot read train of forget01 of ")
+    assert line.endswith("; is the download cut?")
+
+
+def test_a_hub_data_set_of_other_columns_is_refused(folder, monkeypatch, tmp_path):
+    (folder / "forget01.json").write_text('{"text": "a"}\n')
+    hub_tofu(tmp_path, monkeypatch, folder)
     monkeypatch.chdir(tmp_path)
     assert (
-        message("some/TOFU")
-        == "data.path: some/TOFU/forget01.json row 0: want a text as question, got only text"
+        message("locuslab/TOFU")
+        == "data.path: locuslab/TOFU/forget01.json row 0: want a text as question, got only text"
     )
 
 

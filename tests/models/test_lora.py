@@ -116,7 +116,7 @@ def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
     from tif import fit
 
     words = [
-        "tofu_smollm2.yaml", f"data.path={shared / 'tofu'}", "data.split=forget01", "data.max_retain=16",
+        "tofu.yaml", "model=smollm2_135m", f"data.path={shared / 'tofu'}", "data.split=forget01", "data.max_retain=16",
         f"identifier.path={shared / 'tofu_masks/forget01_with_common_words_gpt'}", f"model.path={smollm2}",
         "model.quantize=nf4", "model.lora.rank=8", "model.reference=adapter", "data.batch_size=4",
         "loss/tpo_centred.yaml", "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=1e-3",

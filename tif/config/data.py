@@ -9,6 +9,7 @@ from tif.config.keys import key
 
 MUSE = ("muse", "muse-news", "muse-books")
 CHAT = "chat"  # as `template`: the tokenizer's own chat template
+TOFU_RETAIN_SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 TEMPLATE_HELP = (
     "prompt format. The answer follows after one blank, or where `{answer}` or a blank ends it; "
     "`chat` = the tokenizer's own chat template, with the keys of section chat"
@@ -85,6 +86,19 @@ class Fictitious:
     questions_per_author: int = key(10, "questions asked about each author", at_least=1)
     forget_share: float = key(0.1, "share of authors to forget, the last ones", above=0)
     seed: int = key(0, "the authors' facts and wordings", at_least=0)
+
+
+@dataclasses.dataclass
+class TofuSources:
+    """Where tofu.yaml finds what others published: other keys name these as ${tofu.masks}."""
+
+    retain_logs: str = key("open-unlearning/eval", "open-unlearning's logs of its retain models: "
+        "the hub name of its data set, or a folder laid out like it "
+        "(tofu_MODEL_retain90/TOFU_EVAL.json)")
+    retain_split: str = key("retain90", "what the log's retain model was trained on; tofu.yaml "
+        "sets it by data.split", choices=tuple(TOFU_RETAIN_SPLITS.values()))
+    masks: str = key("xzhou98/Unlearning-TPO/TOFU/data", "the authors' masks: this folder of their "
+        "repository on GitHub, or a folder that holds forgetXX_with_common_words_gpt")
 
 
 @dataclasses.dataclass

@@ -111,8 +111,10 @@ class Eval(EvalRules):
         "last", at_least=0)
     retain_records: str | None = key(None, "records of the retain model (a run's eval folder) or a "
         "stage's name; null = no forget quality")
+    retain_model: str | None = key(None, "the retain model (folder or hub name) instead of its "
+        "records: it is evaluated by the run's rules")
     forget_quality: bool = key(True, "compare with the retain model: forget quality, or PrivLeak "
-        "on muse and text; needs eval.retain_records")
+        "on muse and text; needs eval.retain_records or eval.retain_model")
     kl: bool = key(False, "also KL(original || policy) over answer tokens; where no reference "
         "model is in memory, the original is loaded for each evaluation")
     best: str = key("score", "what makes an epoch the best, which stays in model_best/ where it is "
@@ -126,6 +128,9 @@ class Eval(EvalRules):
     def find_problems(self) -> list[str]:
         """Return the problems of the section, one line each."""
         problems = super().find_problems()
+        if self.retain_records and self.retain_model:
+            problems.append("eval.retain_model: eval.retain_records is given too; want null for "
+                "one of the two")
         unknown = [name for name in self.stop_on if name not in FAILURES]
         if unknown:
             known = ", ".join(FAILURES)

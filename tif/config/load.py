@@ -5,24 +5,25 @@ within seconds. Only the standard library and OmegaConf are imported here.
 """
 
 import dataclasses
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tif.config.check import brief, check_values, list_keys, nearest, type_name
-from tif.config.errors import ConfigError, one_line, shorten
+from tif.config.errors import ConfigError, shorten
+from tif.config.files import find as find
+from tif.config.files import is_file as is_file
+from tif.config.files import own_configs as own_configs
+from tif.config.files import read_yaml as read_yaml
+from tif.config.layers import Layer, read_layers
 from tif.config.loss import Loss, loss_class
 from tif.config.methods import import_own, is_own
+from tif.config.presets import AUTO, derive_name, find_missing_start, find_unused_preset
 from tif.config.schema import Config, Data, Model, Optimizer, TrainerKeys
-from tif.utils.files import read_bytes
 
-ALIASES = {"loss/graddiff.yaml": "loss/ga_gdr.yaml", "loss/kl.yaml": "loss/ga_klr.yaml"}
-LONGEST_FILE = 250_000  # characters; YAML is slow to read, and OmegaConf bounds aliases
 UNKNOWN = object()  # the schema below an unknown key
 
 
@@ -36,17 +37,23 @@ class Schema(Protocol):
 S = TypeVar("S", bound=Schema)
 
 
-def load(argv: Sequence[str]) -> Config:
+def load(argv: Sequence[str], notes: list[str] | None = None) -> Config:
     """Return the configuration of tif.fit: files, left to right, over the defaults, then overrides.
 
     A file that names `loss.forget` is a whole method: nothing is left of the loss before it.
-    A file that is not in the working directory is looked for among tif's own configs.
+    A file that is not in the working directory is looked for among tif's own configs. model=NAME
+    is a file of configs/model, read after the first file. `notes` gets what the user must be told.
 
     Raises:
         ConfigError: With all problems, one a line: key, what was got, what is wanted, nearest name.
     """
-    cfg = read(Config, argv)
-    problems = []
+    cfg = read(Config, argv, notes)
+    if cfg.run.name == AUTO:
+        cfg.run.name = derive_name(cfg)
+    absent, problems = find_missing_start(cfg)
+    problems += find_unused_preset(cfg, argv)
+    for name in absent:  # no run needs them, or there is a problem
+        del cfg.stages[name]
     for name in cfg.stages:
         try:
             stage(cfg, name)
@@ -56,7 +63,9 @@ def load(argv: Sequence[str]) -> Config:
     return cfg
 
 
-def read(schema: Callable[[], S], argv: Sequence[str]) -> S:
+def read(
+    schema: Callable[[], S], argv: Sequence[str], notes: list[str] | None = None
+) -> S:
     """Return `schema` filled from files and overrides, as `load` does, without stages.
 
     `schema`: the class, or what returns one with other defaults.
@@ -66,17 +75,33 @@ def read(schema: Callable[[], S], argv: Sequence[str]) -> S:
     """
     problems: list[str] = []
     defaults: Any = schema()
-    layers = _read_layers(argv, [name for name, _, _ in list_keys(defaults)], problems)
+    known = [name for name, _, _ in list_keys(defaults)]
+    layers = read_layers(argv, known, problems, [] if notes is None else notes)
     loss = _loss_with_own_keys(layers) if hasattr(defaults, "loss") else None
     if loss:
         defaults.loss = loss()
     merged = OmegaConf.structured(defaults)
-    for file, keys in layers:
-        if loss and file and _names_method(keys):
+    for layer in layers:
+        if loss and layer.names_method():
             merged.loss = OmegaConf.structured(loss)  # nothing of another method is left in it
-        _merge(merged, keys, defaults, f"{file}: " if file else "", problems)
+        keys = layer.keys
+        if layer.is_of_a_model() and not hasattr(defaults, "run"):
+            keys = _keep_known(keys, defaults)
+        _merge(merged, keys, defaults, f"{layer.name}: " if layer.name else "", problems)
     _raise_if(problems)
-    return cast(S, _checked(merged))
+    cfg: Any = _checked(merged)
+    return cast(S, cfg)
+
+
+def _keep_known(keys: DictConfig, defaults: Any) -> DictConfig:
+    """Return those keys of a model's preset that a command has which trains nothing.
+
+    A command without a section `data` has its keys `template` and `chat` at the top.
+    """
+    content = cast(dict[str, Any], OmegaConf.to_container(keys, resolve=False))
+    if not hasattr(defaults, "data"):
+        content |= content.pop("data", None) or {}
+    return OmegaConf.create({name: content[name] for name in content if hasattr(defaults, name)})
 
 
 def stage(cfg: Config, name: str) -> Config:
@@ -108,7 +133,9 @@ def stage(cfg: Config, name: str) -> Config:
 def _inherited(cfg: Config) -> Config:
     """Return what a stage has of the run where its own keys say nothing; the rest is default."""
     model, trainer, data = Model(), TrainerKeys(), Data()
-    for key in ("path", "base", "init", "attention", "gradient_checkpointing", "trust_remote_code"):
+    inherited = ("path", "base", "tokenizer", "init", "attention", "gradient_checkpointing",
+        "trust_remote_code")
+    for key in inherited:
         setattr(model, key, getattr(cfg.model, key))
     for key in ("accelerator", "devices", "strategy", "log_every_n_steps"):
         setattr(trainer, key, getattr(cfg.trainer, key))
@@ -119,107 +146,16 @@ def _inherited(cfg: Config) -> Config:
     )  # fmt: skip
 
 
-def _names_method(keys: DictConfig) -> bool:
-    """Return whether a file names `loss.forget`."""
-    content = cast(dict, OmegaConf.to_container(keys, resolve=False))
-    section = content.get("loss")
-    return isinstance(section, dict) and section.get("forget") is not None
-
-
 def to_yaml(cfg: Schema) -> str:
     """Return the resolved configuration as YAML; `load` of it gives the same configuration."""
     return OmegaConf.to_yaml(OmegaConf.structured(cfg))
 
 
-def is_file(word: str) -> bool:
-    """Return whether a command's argument names a file and is no override."""
-    return word.endswith((".yaml", ".yml")) and "=" not in word
-
-
-def find(name: str) -> Path:
-    """Return the path of a file: from the working directory, else among tif's own configs.
-
-    Raises:
-        ConfigError: If it is in neither.
-    """
-    folder, own_name = own_configs(), name.removeprefix("configs/")
-    for path in (Path(name), folder / ALIASES.get(own_name, own_name)):
-        if path.is_file():
-            return path
-    near = nearest(name, _list_own_configs())
-    raise ConfigError(f"{name}: no such file here or among tif's own configs{near}")
-
-
-def own_configs() -> Path:
-    """Return the folder of tif's own configs: in the checkout, or `tif.configs` in a wheel."""
-    package = Path(__file__).parent.parent
-    in_checkout = package.parent / "configs"
-    return in_checkout if (in_checkout / "base.yaml").is_file() else package / "configs"
-
-
-def _read_layers(
-    argv: Sequence[str], known: Sequence[str], problems: list[str]
-) -> list[tuple[str, DictConfig]]:
-    """Return (file or "", keys) of all words: files first, then overrides, each in their order."""
-    files, overrides = [], []
-    for word in argv:
-        if is_file(word):
-            files.append((word, read_yaml(find(word))))
-        elif word.startswith("-"):
-            name = nearest(word.lstrip("-").partition("=")[0], known)
-            problems.append(f"{word}: want key=value, without dashes{name}")
-            break  # the next word is its value
-        elif "=" not in word[1:]:
-            names = nearest(f"{word}.yaml", _list_own_configs())
-            problems.append(f"{word}: want a .yaml file or key=value{names}")
-        else:
-            try:
-                overrides.append(("", OmegaConf.from_dotlist([word])))
-            except Exception as error:  # OmegaConf raises YAML's own errors here
-                key, _, value = word.partition("=")
-                problems.append(f"{word}: not a key=value that YAML can read ({one_line(error)}); "
-                    f"a text wants quotes of its own: '{key}=\"{value}\"'")
-    return [*files, *overrides]
-
-
-def _list_own_configs() -> list[str]:
-    """Return the names of tif's own configs, aliases included."""
-    folder = own_configs()
-    return [*sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml")), *ALIASES]
-
-
-def read_yaml(path: Path) -> DictConfig:
-    """Return the keys of a file.
-
-    Raises:
-        ConfigError: If it is no mapping in YAML.
-    """
-    try:
-        text = read_bytes(path).decode("utf-8-sig")
-        if len(text) > LONGEST_FILE:
-            raise ValueError(f"has {len(text):,} characters, want at most {LONGEST_FILE:,}")
-        keys = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    except Exception as error:  # YAML's own errors, a folder, bytes that are no UTF-8
-        raise ConfigError(f"{path}: not readable as YAML ({one_line(error)})") from None
-    if not isinstance(keys, dict):
-        raise ConfigError(f"{path}: want a mapping of keys, got a {type(keys).__name__}")
-    return OmegaConf.create(_with_key_on(keys))
-
-
-def _with_key_on(keys: dict) -> dict:
-    """Return nested keys with `on` where YAML 1.1 read it as true."""
-    result = {}
-    for name, value in keys.items():
-        value = _with_key_on(value) if isinstance(value, dict) else value
-        result["on" if name is True else name] = value
-    return result
-
-
-def _loss_with_own_keys(layers: Sequence[tuple[str, DictConfig]]) -> type[Loss]:
+def _loss_with_own_keys(layers: Sequence[Layer]) -> type[Loss]:
     """Return section `loss` with the keys of the terms of one's own that the layers name."""
     methods = {}
-    for _, keys in layers:
-        for key, value in _leaves(OmegaConf.to_container(keys, resolve=False), UNKNOWN):
+    for layer in layers:
+        for key, value in layer.flat_keys().items():
             if key.endswith("loss.forget") and isinstance(value, str) and is_own(value):
                 methods[value] = import_own(value)
     return loss_class(methods.values())
@@ -270,6 +206,9 @@ def _checked(merged: DictConfig, where: str = "") -> Schema:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{where}{error.full_key or 'config'}: {reason}") from None
+    model = getattr(cfg, "model", None)
+    if model is not None and not model.path and not model.init:
+        model.path = model.base
     _raise_if([where + problem for problem in check_values(cfg) + cfg.find_problems()])
     return cfg
 

@@ -13,8 +13,8 @@ OTHER_FOLDERS = ("stages", "references", "spans")  # beside the runs
 class Run:
     """Where a run lives and what it keeps."""
 
-    name: str = key("run", "the run's folder is <folder>/<name>, without a /; a name in use gets "
-        "-2, -3, ...")
+    name: str = key("auto", "the run's folder is <folder>/<name>, without a /; a name in use gets "
+        "-2, -3, ...; auto = method, data and model, as tpo_forget10_Llama-3.2-3B-Instruct")
     folder: str = key("runs", "parent of run folders; stages live in <folder>/stages")
     seed: int = key(0, "owner of every random draw: initial weights, batch order, retain pairing",
         at_least=0, at_most=2**32)

@@ -7,7 +7,7 @@ sentence, choices and bounds that are shown and checked. All sections can be imp
 import dataclasses
 from typing import Any
 
-from tif.config.data import Chat, Data, Fictitious
+from tif.config.data import Chat, Data, Fictitious, TofuSources
 from tif.config.evaluation import Eval, EvalRules, LmEval, MaxSamples
 from tif.config.identifier import Identifier
 from tif.config.keys import key
@@ -35,6 +35,7 @@ class Config:
     trainer: TrainerKeys = dataclasses.field(default_factory=TrainerKeys)
     eval: Eval = dataclasses.field(default_factory=Eval)
     logger: Logger = dataclasses.field(default_factory=Logger)
+    tofu: TofuSources = dataclasses.field(default_factory=TofuSources)
     stages: dict[str, Any] = key({}, "runs that model.path and eval.retain_records may name "
         "(target, retain): each this config with its own keys")
     stage: str | None = key(None, "make this stage only")
@@ -55,14 +56,15 @@ class Config:
         problems += self.run.find_problems()
         problems += self.eval.find_problems()
         wants_quality = is_unlearning and self.eval.enabled and self.eval.forget_quality
-        if wants_quality and not self.eval.retain_records:
+        if wants_quality and not (self.eval.retain_records or self.eval.retain_model):
             problems.append(f"eval.retain_records: {self.data.forget_quality_name()} needs the "
                 "retain model's records, got null; give a run's eval folder or a stage that makes "
-                "them, or eval.forget_quality=false")
+                "them, eval.retain_model=MODEL, or eval.forget_quality=false")
         if self.loss.is_whp_at_inference(self.data.train) and self.run.export:
             problems.append("run.export: loss.whp needs two models; want false, or forget=whp")
         if not self.model.path and not self.model.init:
-            problems.append("model.path: want a Hugging Face folder or hub name, or model.init")
+            problems.append("model.path: want model=NAME (a preset), a Hugging Face folder or hub "
+                "name, or model.init; got null")
         return problems
 
     def _is_negated(self) -> bool:

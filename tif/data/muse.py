@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.data.rows import get_column, is_hub_name, make_samples, read_hub_rows, read_rows
+from tif.data.rows import (
+    get_column,
+    is_hub_name,
+    make_samples,
+    read_hub_rows,
+    read_rows,
+    read_snapshot_rows,
+)
 from tif.data.samples import Benchmark, Sample, Task
 
 # VerbMem: a passage as it is, 128 new tokens against the first 128 tokens of what follows (begin
@@ -140,6 +147,8 @@ def _read_rows(path: str, subset: str, split: str) -> list[Any] | None:
             file = folder / subset / f"{split}{suffix}"
             if file.is_file():
                 return read_rows(file)
+        if list(folder.glob(f"{subset}/{split}-*.parquet")):  # as the hub has it
+            return read_snapshot_rows(folder, subset, split)
         return None
     if is_hub_name(path):
         return read_hub_rows(path, subset, split)

@@ -10,7 +10,7 @@ from typing import Any
 from tif.config.errors import one_line
 from tif.data.samples import Sample
 from tif.utils.files import parse_json, read_bytes
-from tif.utils.hub import is_hub_reachable
+from tif.utils.hub import find_data_set
 
 
 def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
@@ -62,18 +62,25 @@ def is_hub_name(path: str) -> bool:
 
 
 def read_hub_rows(hub_name: str, config: str, split: str) -> list[Any]:
-    """Return the rows of a hub data set; without network, of its copy in the cache."""
+    """Return the rows of a hub data set: of its copy in the cache, or else downloaded now."""
+    try:
+        folder = find_data_set(hub_name)
+    except OSError as error:
+        raise ValueError(f"data.path: {one_line(error, 500)}") from None
+    return read_snapshot_rows(folder, config, split)
+
+
+def read_snapshot_rows(folder: Path, config: str, split: str) -> list[Any]:
+    """Return the rows of a data set that was downloaded from the hub into a folder."""
     import datasets
 
-    if not is_hub_reachable():
-        datasets.config.HF_HUB_OFFLINE = True  # else it asks the hub for half a minute
+    datasets.config.HF_HUB_OFFLINE = True  # else it asks the hub for half a minute
     try:
-        return list(datasets.load_dataset(hub_name, config, split=split))
+        return list(datasets.load_dataset(str(folder), config, split=split))
     except (ValueError, OSError) as error:
-        place = f"{split} of {config} of {hub_name}"
-        raise ValueError(
-            f"data.path: cannot read {place} from the hub ({one_line(error)}); want a folder"
-        ) from None
+        place = f"{split} of {config} of {folder}"
+        problem = f"data.path: cannot read {place} ({one_line(error)}); is the download cut?"
+        raise ValueError(problem) from None
 
 
 def make_samples(

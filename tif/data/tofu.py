@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tif.config.data import TOFU_RETAIN_SPLITS
 from tif.data.rows import get_column, is_hub_name, make_samples, read_hub_rows, read_rows
 from tif.data.samples import Benchmark, Sample
 
-RETAIN_SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 FULL_ROWS = 4000  # rows of TOFU's `full`; the forget splits are the last 40, 200 and 400 of them
 
 
@@ -34,9 +34,9 @@ def read_tofu(
         ValueError: For a missing folder, split or column, an empty file or a line that is no JSON;
             one line that names it.
     """
-    if split not in RETAIN_SPLITS:
-        raise ValueError(f"data.split: want one of {', '.join(RETAIN_SPLITS)}, got {split!r}")
-    retain_split = RETAIN_SPLITS[split]
+    if split not in TOFU_RETAIN_SPLITS:
+        raise ValueError(f"data.split: want one of {', '.join(TOFU_RETAIN_SPLITS)}, got {split!r}")
+    retain_split = TOFU_RETAIN_SPLITS[split]
     forget = _read_samples(path, split, at_end=True)
     perturbed = _read_samples(path, f"{split}_perturbed", at_end=True)
     if len(forget) != len(perturbed):

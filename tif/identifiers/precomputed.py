@@ -13,6 +13,7 @@ from typing import Any
 from tif.config.errors import one_line
 from tif.data.samples import Sample, Span, merge_spans
 from tif.identifiers import span_file
+from tif.identifiers.released_masks import find_masks
 from tif.identifiers.span_operations import complement
 from tif.utils.files import parse_json
 
@@ -60,6 +61,10 @@ def read_precomputed(
     path, samples = pathlib.Path(path), tuple(samples)
     if rule not in RULES:
         raise ValueError(f"identifier.rule: want one of {', '.join(RULES)}, got {rule!r}")
+    try:
+        path = find_masks(path)
+    except ValueError as error:
+        raise ValueError(f"identifier.path: {error}") from None
     if not path.exists():
         raise ValueError(
             f"identifier.path: {path} does not exist; give a span file (.jsonl) or a mask folder "

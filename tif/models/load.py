@@ -51,6 +51,12 @@ def check_model(settings: Model, is_exported: bool = False) -> str:
     return str(model.config.model_type)
 
 
+def check_retain_model(path: str, settings: Model) -> None:
+    """Raise ConfigError unless `eval.retain_model`, a folder or hub name, is a causal LM."""
+    source = pretrained.Source(path, "eval.retain_model", settings.trust_remote_code)
+    pretrained.check_model(source, "causal LM", settings.attention)
+
+
 def build_empty(settings: Model) -> "PreTrainedModel":
     """Return the model of section `model` on the meta device: shapes without weights.
 
@@ -110,6 +116,11 @@ def load_tokenizer(settings: Model, texts: Iterable[str]) -> "PreTrainedTokenize
     from transformers import PreTrainedTokenizerFast
 
     if settings.path is not None:
+        if settings.tokenizer:
+            source = pretrained.Source(
+                settings.tokenizer, "model.tokenizer", settings.trust_remote_code
+            )
+            return pretrained.load_tokenizer(source)
         return pretrained.load_tokenizer(_source(settings))
     size, special = settings.init.get("vocab_size", 4096), ["<end>", "<pad>"]
     bpe = ByteLevelBPETokenizer()

@@ -18,6 +18,7 @@ import torch
 
 from tif.config.check import brief
 from tif.config.errors import ConfigError, one_line
+from tif.utils import hub
 from tif.utils.files import read_bytes
 from tif.utils.hub import is_hub_reachable
 
@@ -74,22 +75,12 @@ def find_location(source: Source, kind: str = "model") -> Path | str:
     if os.path.lexists(folder) or not can_be_hub_name:
         wanted = f"want a Hugging Face folder or hub name of a {kind}"
         raise ConfigError(f"{source.key}: no folder {source.path}; {wanted}")
-    return source.path if is_hub_reachable() else _find_in_cache(source)
-
-
-def _find_in_cache(source: Source) -> Path:
-    """Return the folder of a hub's model that was downloaded before."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+    if is_hub_reachable():
+        return source.path
     try:
-        return Path(snapshot_download(source.path, local_files_only=True))
-    except LocalEntryNotFoundError:
-        raise ConfigError(
-            f"{source.key}: {source.path} is no folder here and not in {constants.HF_HUB_CACHE}, "
-            f"and {constants.ENDPOINT} does not answer (or HF_HUB_OFFLINE is set); want a folder, "
-            "or network"
-        ) from None
+        return hub.find_model(source.path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{source.key}: {error}") from None
 
 
 def read_config(source: Source, kind: str = "model") -> "PretrainedConfig":

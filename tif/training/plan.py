@@ -25,7 +25,8 @@ from tif.models import load as models
 from tif.records import files as records
 from tif.training import checks, run_folders, stages
 from tif.training.run_folders import RunIdentity
-from tif.utils.hashing import hash_json
+from tif.utils.hashing import hash_json, list_model_files
+from tif.utils.hub import find_data_file
 
 
 @dataclasses.dataclass
@@ -171,6 +172,13 @@ def wants_forget_quality(cfg: Config) -> bool:
     return cfg.data.train == "forget" and cfg.eval.enabled and cfg.eval.forget_quality
 
 
+def retain_model_folder(cfg: Config) -> Path:
+    """Return the folder for the records of `eval.retain_model`, among the stages."""
+    path = str(cfg.eval.retain_model)
+    name = f"retain_model-{Path(path).name}-{hash_json([path, list_model_files(path)])}"
+    return Path(cfg.run.folder) / "stages" / name
+
+
 def identifier_of(cfg: Config) -> Identifier:
     """Return section `identifier` with the models that it takes from section `model`."""
     return stored_spans.complete_identifier(cfg.identifier, cfg.model)
@@ -224,12 +232,18 @@ def _read_evaluation_inputs(plan: Plan, problems: list[str]) -> None:
         with collect_problems(problems):
             plan.other_benchmarks[name] = read_evaluation_sets(name, settings)
     path = settings.retain_records
-    if wants_forget_quality(cfg) and path not in cfg.stages:
+    if wants_forget_quality(cfg) and settings.retain_model:
+        with collect_problems(problems):
+            models.check_retain_model(settings.retain_model, cfg.model)
+    elif wants_forget_quality(cfg) and path not in cfg.stages:
         try:
-            plan.retain_records = records.read_evaluation(str(path))
+            plan.retain_records = records.read_evaluation(str(find_data_file(str(path))))
         except (OSError, ValueError) as error:
             wanted = "want the eval folder of a retain model's run or a stage's name"
-            problems.append(f"eval.retain_records: {path}: {wanted} ({one_line(error)})")
+            reason = f"{path}: {wanted} ({one_line(error)})"
+            if isinstance(error, FileNotFoundError) and error.errno is None:  # of the hub
+                reason = one_line(error, 500)
+            problems.append(f"eval.retain_records: {reason}")
 
 
 def _identify_words(plan: Plan) -> None:

@@ -24,13 +24,12 @@ from tif.utils.terminal import console
 MIXED_PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-def retain_model_records(plan: Plan, stage: Path) -> records.Evaluation:
-    """Return the records of the retain model whose run is in the folder `stage`.
+def retain_model_records(plan: Plan, path: str, stage: Path) -> records.Evaluation:
+    """Return the records of the retain model at `path`, a folder or hub name.
 
     Made once for each set of rules, in <stage>/eval/<hash>, in the precision of the policy's.
     """
     cfg, benchmark = plan.cfg, plan.benchmark
-    path = str(stage / "model")
     model = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
     encoder = Encoder(models.load_tokenizer(model, ()), cfg.data.prompts, cfg.data.overlap)
     sets = select_samples(benchmark.sets, cfg.eval, benchmark.tasks)

@@ -6,7 +6,7 @@ Called by `tif fit`, `sweep` and `tif identify` (whose models may be stages).
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from tif.training.callbacks.loggers import MetricsLogger, wandb_loggers
 from tif.training.callbacks.progress_bar import TrainingBar
 from tif.training.checkpoints import Preempted
 from tif.training.checks import trainer_arguments
+from tif.training.first_line import describe_start
 from tif.training.plan import Plan
 from tif.training.prepare import prepare_training
 from tif.training.retain_model import retain_model_records
@@ -49,8 +50,10 @@ from tif.utils.files import DamagedFile, remove, write_text
 from tif.utils.terminal import console, literal, quiet_libraries, silence
 
 
-def run(cfg: Config) -> Path:
+def run(cfg: Config, preset: str = "", notes: Sequence[str] = ()) -> Path:
     """Do all that a configuration asks for; return the folder of the run, or of `cfg.stage`.
+
+    The first line names `preset`, the files that the configuration comes from; `notes` follow it.
 
     Raises:
         ConfigError: Before any weights load, if the configuration or its files are wrong.
@@ -62,6 +65,8 @@ def run(cfg: Config) -> Path:
     distributed.start(cfg.trainer.accelerator)
     if not distributed.is_first_rank():
         silence()
+    for line in (describe_start(plan, preset), *notes):
+        console.print(line, soft_wrap=True)
     return make_stage(plan) if cfg.stage else unlearn(plan)
 
 
@@ -139,7 +144,12 @@ def unlearn(plan: Plan) -> Path:
             stages[name] = make_stage(stage)
     retain = plan.retain_records
     if cfg.eval.retain_records in stages and planning.wants_forget_quality(cfg):
-        retain = retain_model_records(plan, stages[cfg.eval.retain_records])
+        stage_folder = stages[cfg.eval.retain_records]
+        retain = retain_model_records(plan, str(stage_folder / "model"), stage_folder)
+    elif cfg.eval.retain_model and planning.wants_forget_quality(cfg):
+        folder = planning.retain_model_folder(cfg)
+        folder.mkdir(parents=True, exist_ok=True)
+        retain = retain_model_records(plan, cfg.eval.retain_model, folder)
     if cfg.model.path in stages:
         model = dataclasses.replace(cfg.model, path=str(stages[cfg.model.path] / "model"))
         plan = dataclasses.replace(plan, cfg=dataclasses.replace(cfg, model=model))

@@ -23,7 +23,12 @@ class DamagedFile(ValueError):
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Replace the content of a file in one step (UTF-8); its folder must exist.
+    """Replace the content of a file by a text (UTF-8), as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Replace the content of a file in one step; its folder must exist.
 
     A process that is killed leaves the old content or the new one.
 
@@ -34,8 +39,8 @@ def write_text(path: Path | str, text: str) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with os_errors_naming(path):
-            with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with unfinished.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, path)

@@ -1,6 +1,20 @@
-"""Whether the Hugging Face hub can be asked. Called by what reads models and data by hub names."""
+"""The Hugging Face hub: whether it answers, and what of it is here already.
+
+Called by what reads models, data and logs by hub names. Without a network, or with HF_HUB_OFFLINE,
+only the cache serves; what is missing there is said at once, with the command that fetches it.
+"""
 
 import functools
+import os
+import re
+from pathlib import Path
+
+SECONDS = 2  # for an answer
+# Hub name of a data set -> the word of tif.download that fetches it.
+DATA_SETS = {
+    "locuslab/TOFU": "tofu", "muse-bench/MUSE-News": "muse news", "muse-bench/MUSE-Books":
+    "muse books", "open-unlearning/eval": "retain-logs",
+}  # fmt: skip
 
 
 @functools.cache
@@ -11,7 +25,83 @@ def is_hub_reachable() -> bool:
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        get_session().head(constants.ENDPOINT, timeout=10)
+        get_session().head(constants.ENDPOINT, timeout=SECONDS)
     except Exception:  # of whichever HTTP library the hub's client uses
         return False
     return True
+
+
+def can_be_hub_path(path: str) -> bool:
+    """Return whether a path is nothing here and has the form of a hub name, or of a file below."""
+    is_local = path.startswith((".", "/", "~")) or os.path.exists(path)
+    return bool(re.fullmatch(r"[\w-][\w.-]*(/[\w-][^/]*)+", path)) and not is_local
+
+
+def find_model(name: str) -> Path:
+    """Return the folder of a model that was downloaded before.
+
+    Raises:
+        FileNotFoundError: If it was not; one line, with the command that does it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise FileNotFoundError(describe_absence(name, f"model {name}")) from None
+
+
+def find_data_set(name: str) -> Path:
+    """Return the folder of a data set: downloaded before, or else now.
+
+    Raises:
+        FileNotFoundError: If it is not here and the hub does not answer; one line.
+        OSError: Of the hub's client.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
+    except LocalEntryNotFoundError:
+        if not is_hub_reachable():
+            raise FileNotFoundError(describe_absence(name, DATA_SETS.get(name))) from None
+    return Path(snapshot_download(name, repo_type="dataset"))
+
+
+def find_data_file(path: str) -> Path:
+    """Return the file of a path that begins with the name of a data set, as org/set/folder/file.
+
+    A path that is here, or that cannot be one of the hub, is returned as it is.
+
+    Raises:
+        FileNotFoundError: If it is not here and the hub does not answer; one line.
+        OSError: Of the hub's client.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    name, file = "/".join(path.split("/")[:2]), "/".join(path.split("/")[2:])
+    if name not in DATA_SETS or not file or os.path.exists(path):
+        return Path(path)
+    try:
+        return Path(hf_hub_download(name, file, repo_type="dataset", local_files_only=True))
+    except LocalEntryNotFoundError:
+        if not is_hub_reachable():
+            raise FileNotFoundError(describe_absence(path, DATA_SETS[name])) from None
+    try:
+        return Path(hf_hub_download(name, file, repo_type="dataset"))
+    except EntryNotFoundError:
+        raise FileNotFoundError(f"{name} has no {file}") from None
+
+
+def describe_absence(name: str, download: str | None) -> str:
+    """Return a line: what is not here, why it is not fetched now, and the command that does it."""
+    from huggingface_hub import constants
+
+    why = f"{constants.ENDPOINT} does not answer"
+    if constants.HF_HUB_OFFLINE:
+        why = "HF_HUB_OFFLINE is set"
+    step = f"; where there is a network: tif download {download}" if download else ""
+    return f"{name} is no folder here and not in {constants.HF_HUB_CACHE}, and {why}{step}"

@@ -1,0 +1,90 @@
+"""YAML files of configuration: where they are, and their keys.
+
+Only the standard library and OmegaConf are imported here. Called by layers.py and load.py.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from tif.config.check import nearest
+from tif.config.errors import ConfigError, one_line
+from tif.utils.files import read_bytes
+
+ALIASES = {"loss/graddiff.yaml": "loss/ga_gdr.yaml", "loss/kl.yaml": "loss/ga_klr.yaml"}
+LONGEST_FILE = 250_000  # characters; YAML is slow to read, and OmegaConf bounds aliases
+
+
+def is_file(word: str) -> bool:
+    """Return whether a command's argument names a file and is no override."""
+    return word.endswith((".yaml", ".yml")) and "=" not in word
+
+
+def find(name: str) -> Path:
+    """Return the path of a file: from the working directory, else among tif's own configs.
+
+    Raises:
+        ConfigError: If it is in neither.
+    """
+    folder, own_name = own_configs(), name.removeprefix("configs/")
+    for path in (Path(name), folder / ALIASES.get(own_name, own_name)):
+        if path.is_file():
+            return path
+    near = nearest(name, list_own_configs())
+    raise ConfigError(f"{name}: no such file here or among tif's own configs{near}")
+
+
+def own_configs() -> Path:
+    """Return the folder of tif's own configs: in the checkout, or `tif.configs` in a wheel."""
+    package = Path(__file__).parent.parent
+    in_checkout = package.parent / "configs"
+    return in_checkout if (in_checkout / "base.yaml").is_file() else package / "configs"
+
+
+def list_own_configs() -> list[str]:
+    """Return the names of tif's own configs, aliases included."""
+    folder = own_configs()
+    return [*sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml")), *ALIASES]
+
+
+def list_model_presets() -> list[str]:
+    """Return the names that `model=` takes."""
+    names = sorted(path.stem for path in (own_configs() / "model").glob("*.yaml"))
+    return [name for name in names if not name.endswith("_shape")]  # random weights, for tif.bench
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """Return the keys of a file.
+
+    Raises:
+        ConfigError: If it is no mapping in YAML.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+        if len(text) > LONGEST_FILE:
+            raise ValueError(f"has {len(text):,} characters, want at most {LONGEST_FILE:,}")
+        keys = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    except Exception as error:  # YAML's own errors, a folder, bytes that are no UTF-8
+        raise ConfigError(f"{path}: not readable as YAML ({one_line(error)})") from None
+    if not isinstance(keys, dict):
+        raise ConfigError(f"{path}: want a mapping of keys, got a {type(keys).__name__}")
+    return OmegaConf.create(_with_key_on(keys))
+
+
+def _with_key_on(keys: dict) -> dict:
+    """Return nested keys with `on` where YAML 1.1 read it as true."""
+    result = {}
+    for name, value in keys.items():
+        if isinstance(value, list):
+            value = [_with_key_on(item) if isinstance(item, dict) else item for item in value]
+        value = _with_key_on(value) if isinstance(value, dict) else value
+        result["on" if name is True else name] = value
+    return result
+
+
+def describe_files(words: Sequence[str]) -> str:
+    """Return the files and the model preset among a command's words, for a run's first line."""
+    names = [word for word in words if is_file(word) or word.startswith("model=")]
+    return " ".join(names)

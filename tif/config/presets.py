@@ -1,0 +1,172 @@
+"""What a run is when nobody says it: its first file, its name, what its first line tells.
+
+Called by load.py and by the commands that take a run's words (fit, identify).
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tif.config import files
+from tif.config.data import MUSE
+from tif.config.errors import ConfigError
+from tif.config.layers import PRESET, is_preset, preset_name
+from tif.config.loss import Loss
+from tif.config.schema import Config
+
+# The file that a benchmark's runs begin with.
+BENCHMARK_FILES = {"fictitious": "fictitious.yaml", "tofu": "tofu.yaml", "text": "text.yaml",
+                   **dict.fromkeys(MUSE, "muse.yaml")}  # fmt: skip
+QUICKSTART = "quickstart.yaml"
+PARTS = ("loss/", "model/")  # folders of files that are no whole experiment
+AUTO = "auto"  # run.name
+
+
+def complete_words(words: Sequence[str]) -> tuple[list[str], str]:
+    """Return a run's words with a whole experiment's file first, and what to tell about that.
+
+    Where none of the words is such a file: the file of the benchmark that `data.benchmark` or the
+    kind of `data.path` names; the quickstart where the words name neither data nor a model.
+
+    Raises:
+        ConfigError: If they name a model and no data.
+    """
+    given = files.describe_files(words)
+    if any(files.is_file(word) and not _is_part(word) for word in words):
+        return list(words), given
+    values = _values(words)
+    benchmark = values.get("data.benchmark") or _guess_benchmark(values.get("data.path"))
+    names_model = "model.path" in values or "model.base" in values
+    wants_model = names_model or any(map(is_preset, words))
+    if benchmark is None and wants_model:
+        raise ConfigError("data.benchmark: which data is the model to forget? want "
+            f"{', '.join(BENCHMARK_FILES)}, or a .yaml file")
+    if benchmark is None or (benchmark == "fictitious" and not wants_model):
+        file, reason = QUICKSTART, "no file and no data were named"
+    elif benchmark not in BENCHMARK_FILES:
+        return [*words], given  # the check of data.benchmark says so
+    else:
+        file, reason = BENCHMARK_FILES[benchmark], f"for data.benchmark={benchmark}"
+    is_named = "data.benchmark" in values or file == QUICKSTART
+    added = [] if is_named else [f"data.benchmark={benchmark}"]
+    return [file, *words, *added], f"{file} ({reason}) {given}".rstrip()
+
+
+def _is_part(file: str) -> bool:
+    return file.removeprefix("configs/").startswith(PARTS)
+
+
+def _values(words: Sequence[str]) -> dict[str, str]:
+    """Return the overrides among a command's words as texts, the last of each key."""
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+    return {key: value for key, value in pairs if value not in ("", "null")}
+
+
+def _guess_benchmark(path: str | None) -> str | None:
+    """Return the benchmark of a data.path that nobody named; a text unless it is a known name."""
+    if path is None:
+        return None
+    name = path.rstrip("/").lower()
+    known = {"locuslab/tofu": "tofu", "muse-bench/muse-news": "muse-news",
+             "muse-bench/muse-books": "muse-books"}  # fmt: skip
+    return known.get(name, "text")
+
+
+def find_unused_preset(cfg: Config, words: Sequence[str]) -> list[str]:
+    """Return the problem, if any, of model=NAME beside a configuration that has another model."""
+    preset = preset_name(words)
+    if preset is None:
+        return []
+    word, overrides = f"{PRESET}{preset}", _values(words)
+    if cfg.model.init:
+        return [f"{word}: this configuration makes its own model (model.init); want a file that "
+            f"takes one: {', '.join(sorted(set(BENCHMARK_FILES.values())))}"]
+    starts = {"model.path": cfg.model.path}
+    for name, keys in cfg.stages.items():
+        section = keys.get("model") if isinstance(keys, dict) else None
+        starts[f"stages.{name}.model.path"] = (section or {}).get("path")
+    expected = {None, cfg.model.base, *cfg.stages, *_list_paths(f"model/{preset}.yaml")}
+    for key, path in starts.items():
+        if path not in expected and key not in overrides:
+            return [f"{word}: the configuration has another model, {key}={path}; want {key}=... "
+                f"for this one, or no {word}"]
+    return []
+
+
+def _list_paths(file: str) -> list[str]:
+    """Return the values of model.path in the cases of a model's preset."""
+    cases = files.read_yaml(files.find(file)).get("cases") or []
+    models = [case["then"].get("model", {}) for case in cases]
+    return [model["path"] for model in models if "path" in model]
+
+
+def find_missing_start(cfg: Config) -> tuple[list[str], list[str]]:
+    """Return the stages without a model to start from, and the problem where a run needs one.
+
+    A benchmark's file describes stages that start from `model.base`; a run that names its model and
+    its retain model's records needs none of them.
+    """
+    absent = []
+    for name, keys in cfg.stages.items():
+        section = (keys.get("model") or {}) if isinstance(keys, dict) else {}
+        names_none = "path" in section and section["path"] is None
+        if names_none and not (cfg.model.base or cfg.model.init or section.get("init")):
+            absent.append(name)
+    wants_retain = cfg.data.train == "forget" and cfg.eval.enabled and cfg.eval.forget_quality
+    retain = cfg.eval.retain_records if wants_retain else None
+    if {cfg.model.path, cfg.stage} & set(absent):
+        return absent, ["model.base: the stages start from it, got null; want model=NAME (a "
+            "preset) or model.base=MODEL, or the model to unlearn as model.path=MODEL"]
+    if retain in absent:
+        return absent, ["eval.retain_records: the retain model is made from model.base, got null; "
+            "want model=NAME (a preset) or model.base=MODEL, the records of one as "
+            "eval.retain_records=LOG, eval.retain_model=MODEL eval.retain_records=null, or "
+            "eval.forget_quality=false"]
+    return absent, []
+
+
+def method_name(loss: Loss, train: str) -> str:
+    """Return a short name of the method, as the files of configs/loss have: tpo_centred, npo_gdr.
+
+    `train` is the key data.train.
+    """
+    if loss.task_vector is not None and train == "forget":
+        return "task_vector"
+    if loss.is_whp_at_inference(train):
+        return "whp_inference"
+    if loss.forget == "ce":
+        return "finetune"
+    parts = ["tpo" if (loss.forget, loss.preserve) == ("lpl", "pl") else loss.forget.split(":")[-1]]
+    if loss.forget == "lpl" and getattr(loss, "lpl_baseline", "none") == "mean":
+        parts.append("centred")
+    if loss.forget != "lpl" and loss.on == "uw":
+        parts.append("uw")
+    parts += {"ce": ["gdr"], "kl": ["klr"]}.get(loss.retain, [])
+    return "_".join(parts)
+
+
+def data_name(cfg: Config) -> str:
+    """Return a short name of what is forgotten: forget10, muse-news, the stem of a text."""
+    data = cfg.data
+    if data.benchmark == "tofu":
+        return data.split or "forget10"
+    if data.benchmark == "text" and data.path:
+        return Path(data.path).stem
+    parts = [data.benchmark, data.split if data.split != "forget" else None]
+    return "_".join(part for part in parts if part)
+
+
+def model_name(cfg: Config) -> str:
+    """Return a short name of the pretrained model: the last part of model.base or model.path."""
+    path = cfg.model.base or (None if cfg.model.path in cfg.stages else cfg.model.path)
+    return Path(path).name if path else "new"
+
+
+def derive_name(cfg: Config) -> str:
+    """Return the name of a run that was given none: method, data and model."""
+    names = (method_name(cfg.loss, cfg.data.train), data_name(cfg), model_name(cfg))
+    return "_".join(map(_as_folder_name, names))
+
+
+def _as_folder_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-")[:40] or "run"

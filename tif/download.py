@@ -1,0 +1,189 @@
+"""tif download: fetch models and data where there is a network, for nodes without one.
+
+    tif download tofu [to=FOLDER]                locuslab/TOFU
+    tif download muse [news|books] [to=FOLDER]   muse-bench/MUSE-News, MUSE-Books
+    tif download masks [to=FOLDER]               the authors' masks of TOFU (1.5 MB)
+    tif download retain-logs [MODEL] [to=FOLDER] open-unlearning's logs of retain models
+    tif download model NAME [to=FOLDER]          a hub name, or a preset of configs/model
+    tif download run tofu.yaml model=llama_3_2_3b    all that this tif.fit would read
+
+Without to=, files go where tif finds them by themselves: the hub's cache (HF_HOME), the masks to
+~/.cache/tif. Copy these folders to the other machine, or name one there with to=. The last line
+says how to use what came. A download that was cut goes on with the same command.
+No pickled weights and no code are fetched.
+
+Exit code: 0 done, 1 the network or the disk failed, 2 wrong input (one line).
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tif.config import files
+from tif.config.check import nearest
+from tif.config.errors import ConfigError, one_line
+from tif.utils import command_line
+from tif.utils.hub import is_hub_reachable
+
+MODEL_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "LICENSE*"]
+MUSE = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
+KINDS = ("tofu", "muse", "masks", "retain-logs", "model", "run")
+
+
+class HubFiles(NamedTuple):
+    """What is fetched from the hub.
+
+    Attributes:
+        name: of the model or data set.
+        kind: "model" or "dataset".
+        key: the configuration key that names it.
+        patterns: which of its files; None = all.
+    """
+
+    name: str
+    kind: str
+    key: str
+    patterns: list[str] | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0 if words else 2
+    try:
+        folders = [word.removeprefix("to=") for word in words if word.startswith("to=")]
+        names = [word for word in words if not word.startswith("to=")]
+        to = Path(folders[-1]).expanduser() if folders else None
+        if names[:1] == ["run"]:
+            _fetch_for_run(names[1:])
+        elif names == ["masks"]:
+            _fetch_masks(to)
+        else:
+            all_wanted = choose(names, to)
+            _check_network()
+            for wanted in all_wanted:
+                _fetch(wanted, to)
+    except ConfigError as error:
+        command_line.print_error(error)
+        return 2
+    except Exception as error:
+        return _report(error)
+    return 0
+
+
+def choose(names: Sequence[str], to: Path | None) -> list[HubFiles]:
+    """Return what the words of the command mean.
+
+    Raises:
+        ConfigError: If they make no sense; one line.
+    """
+    kind, *rest = names or [""]
+    if kind == "tofu" and not rest:
+        return [HubFiles("locuslab/TOFU", "dataset", "data.path")]
+    if kind == "muse" and set(rest) <= MUSE.keys():
+        corpora = [HubFiles(MUSE[name], "dataset", "data.path") for name in rest or MUSE]
+        if to and len(corpora) > 1:
+            raise ConfigError("to: muse is two data sets; want muse news to=... or muse books to=")
+        return corpora
+    if kind == "retain-logs" and len(rest) <= 1:
+        model = published_name(rest[0]) if rest else "*"
+        pattern = f"tofu_{model}_retain*/TOFU_EVAL.json"
+        return [HubFiles("open-unlearning/eval", "dataset", "tofu.retain_logs", [pattern])]
+    if kind == "model" and len(rest) == 1:
+        key = "model.base" if rest[0] in files.list_model_presets() else "model.path"
+        return [HubFiles(hub_name(rest[0]), "model", key, MODEL_FILES)]
+    if kind in KINDS:
+        raise ConfigError(f"{' '.join(names)}: want {kind} as in --help, got {' '.join(rest)!r}")
+    raise ConfigError(f"{kind}: want one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+
+
+def hub_name(name: str) -> str:
+    """Return the hub name of a preset, or the name itself; ConfigError if it can be neither."""
+    presets = files.list_model_presets()
+    if name in presets:
+        return str(files.read_yaml(files.find(f"model/{name}.yaml")).model.base)
+    if name.count("/") != 1:
+        near = nearest(name, presets)
+        raise ConfigError(f"model {name}: want a hub name (org/model) or one of "
+            f"{', '.join(presets)}{near}")
+    return name
+
+
+def published_name(name: str) -> str:
+    """Return the last part of a model's hub name, as open-unlearning names its logs."""
+    return name if "/" not in name and name not in files.list_model_presets() else (
+        hub_name(name).split("/")[-1])
+
+
+def _check_network() -> None:
+    """Raise ConfigError or OSError where the hub cannot be asked."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise ConfigError("HF_HUB_OFFLINE is set, nothing can be fetched; unset it for this once")
+    if not is_hub_reachable():
+        raise OSError(f"{constants.ENDPOINT} does not answer")
+
+
+def _fetch(wanted: HubFiles, to: Path | None) -> None:
+    """Fetch files of the hub, with its client's bars, and print where they are."""
+    from huggingface_hub import snapshot_download
+
+    print(f"{wanted.name}: fetching", flush=True)
+    place = snapshot_download(
+        wanted.name, repo_type=wanted.kind, local_dir=to, allow_patterns=wanted.patterns
+    )
+    use = f"{wanted.key}={to or wanted.name}"
+    offline = "" if to else "; HF_HUB_OFFLINE=1 keeps the hub from being asked"
+    print(f"{wanted.name} is in {place}: use {use}{offline}")
+
+
+def _fetch_for_run(words: Sequence[str]) -> None:
+    """Fetch all that a run of these words reads from elsewhere."""
+    import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's words have
+    from tif.config import load, presets
+    from tif.training.sources import list_sources
+
+    all_words, _ = presets.complete_words(words)
+    for source in list_sources(load.load(all_words)):
+        name = "/".join(source.name.split("/")[:2])
+        if source.kind == "masks":
+            _fetch_masks(None)
+        elif source.kind == "model":
+            _check_network()
+            _fetch(HubFiles(name, "model", source.key, MODEL_FILES), None)
+        else:
+            file = source.name.removeprefix(f"{name}/")
+            patterns = [file] if source.kind == "file" else None
+            _check_network()
+            _fetch(HubFiles(name, "dataset", source.key, patterns), None)
+
+
+def _fetch_masks(to: Path | None) -> None:
+    """Fetch the authors' masks and print where they are."""
+    from tif.identifiers import released_masks
+
+    folder = to or released_masks.cache_folder()
+    released_masks.download_masks(folder)
+    use = f"tofu.masks={to}" if to else "tofu.yaml finds them there"
+    print(f"{released_masks.REPOSITORY} is in {folder}: {use}")
+
+
+def _report(error: Exception) -> int:
+    """Print in one line why nothing came, and return the exit code 1."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    step = "the same command goes on with what is missing"
+    if isinstance(error, GatedRepoError):
+        step = "accept its licence on huggingface.co and log in (`hf auth login`)"
+    elif isinstance(error, RepositoryNotFoundError):
+        step = "is the name right? A private one needs `hf auth login`"
+    command_line.print_error(f"{one_line(error)}; {step}")
+    return 1
+
+
+if __name__ == "__main__":
+    command_line.run_main(main)

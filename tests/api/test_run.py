@@ -1,10 +1,13 @@
 """A run folder as an object: numbers, models, answers, tables for notebooks."""
 
+import json
+import pathlib
+
 import pytest
 import torch
 
 from tests.support.small_run import rows
-from tif.api.run import Answers, Run
+from tif.api.run import Answers, Report, Run
 from tif.config.errors import ConfigError
 from tif.metrics import overall
 from tif.records.files import read_evaluation
@@ -75,6 +78,25 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         Run(tmp_path)
 
 
-def test_report_prints_what_the_command_prints(run, capsys):
-    run.report()
-    assert f"run folder: {run.folder}" in capsys.readouterr().out.replace("\n", "")
+def test_a_report_is_written_again_and_shown_in_a_frame_that_may_not_leave_it(run):
+    path = run.folder / "report.html"
+    before = path.read_text(encoding="utf-8")
+    path.unlink()
+    report = run.report()
+    assert report.path == path
+    assert path.read_text(encoding="utf-8") == before
+    assert f'<iframe src="{path}"' in report._repr_html_()
+    assert 'sandbox="allow-scripts"' in report._repr_html_()
+    assert "<b>" not in Report(pathlib.Path("<b>/x"))._repr_html_()
+
+
+def test_an_audit_is_the_commands(run, finished_run, capsys):
+    from tif.audit import main
+
+    audit = run.audit(prefix={"shots": 1}, draws=100)
+    capsys.readouterr()
+    assert main([str(run.folder), "attacks=prefix", "prefix.shots=1", "draws=100", "--json"]) == 0
+    assert audit.content == json.loads(capsys.readouterr().out)[str(run.folder)]
+    page = audit._repr_html_()
+    assert page.count("<tr>") == 1 + len(audit.content["attacks"]["prefix"]["rows"])
+    assert f"<li>{audit.verdicts['prefix']}</li>" in page

@@ -108,7 +108,7 @@ def _configure(
     overrides += words.list_words(keys)
     chosen = {"model.path": model}
     if hasattr(model, "folder"):  # a run: its prompt format too
-        chosen = {"model.path": model.folder / "model", "template": model.config.data.template}
+        chosen = {"model.path": model.folder / "model", **model.config.data.prompts.describe()}
     if sets:
         chosen |= {"eval.benchmarks": ["text"], "eval.text.path": "(the samples)"}
     chosen = {key: value for key, value in chosen.items() if not words.has_key(overrides, key)}

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
 from tif.api import html
+from tif.api.audit import Audit, run_audit
 from tif.api.evaluation import Evaluation
+from tif.api.settings import list_words
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.schema import Config, Model
@@ -34,6 +37,21 @@ class Answers:
     def _repr_html_(self) -> str:
         names = ("question", "target", "unlearned")
         return html.render_texts([(name, getattr(self, name)) for name in names])
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The page of a run, `path`, which a notebook shows in a frame."""
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        name = html.escape(str(self.path))
+        frame = 'width="100%" height="700" style="border:1px solid" sandbox="allow-scripts"'
+        return f'<a href="{name}">{name}</a><br><iframe src="{name}" {frame}></iframe>'
 
 
 class Run:
@@ -88,7 +106,8 @@ class Run:
         from tif.metrics.results import Request, compute_results  # imports scipy
 
         name = f"{self.folder}, epoch {epoch}"
-        results = compute_results(Request(records, None, name, ""))
+        retain = run_folder.read_retain_records(self.folder)
+        results = compute_results(Request(records, retain, name, "the retain model"))
         evaluation = Evaluation(name, {self.config.data.benchmark: results}, records.sets)
         logged = {key: value for key, value in rows[epoch].items() if "/" in key}
         evaluation.metrics |= logged  # what the run compared with the retain model
@@ -127,7 +146,10 @@ class Run:
         from tif.data.encoding import Encoder
         from tif.evaluation.generate import generate
 
-        encoder = Encoder(self._models["tokenizer"], template or self.config.data.template)
+        prompt_keys = self.config.data.prompts
+        if template:
+            prompt_keys = dataclasses.replace(prompt_keys, template=template)
+        encoder = Encoder(self._models["tokenizer"], prompt_keys)
         prompts = [encoder.encode_prompt(question)]
         answers = []
         for name in ("target", "unlearned"):
@@ -141,14 +163,25 @@ class Run:
         models = {"tokenizer": self.tokenizer(), "unlearned": self.model()}
         return models | {"target": self.target_model()}
 
-    def report(self) -> Path:
-        """Print the run's tables, draw its plots again, and return its folder."""
+    def report(self) -> "Report":
+        """Write report.html and the plots again; a notebook shows the report."""
+        from tif.reports.html.run_report import write_run_report
         from tif.reports.plots import write_plots
-        from tif.reports.run_tables import show_run
 
         write_plots(self.folder)
-        show_run(self.folder)
-        return self.folder
+        return Report(write_run_report(self.folder))
+
+    def audit(self, attacks: Sequence[str] = ("prefix",), **keys: Any) -> Audit:
+        """Attack the unlearned model: can its facts be had back? See `tif audit`.
+
+        Args:
+            attacks: their names.
+            keys: keys of `tif audit`, as `sample={"draws": 32}`.
+
+        Raises:
+            ConfigError: If the run has no retain model; what `retain_model=...` may name.
+        """
+        return run_audit(self.folder, list_words({"attacks": list(attacks), **keys}))
 
     def _find_target(self) -> Path | str:
         """Return the folder or hub name of the model that the run started from."""

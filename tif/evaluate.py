@@ -26,7 +26,9 @@ Every number has a bootstrap 95 % interval over questions (see tif/metrics/inter
 Exit code: 0 done, 1 a file could not be read or written, 2 wrong input (one line a problem).
 """
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tif.config import load as config
@@ -62,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             command_line.print_yaml(config.to_yaml(cfg))
             command_line.print_text("\n".join(describe_evaluation(cfg)))
             return 0
+        _check_wandb(cfg)
         results = evaluate_records(cfg) if cfg.records else _evaluate_model(cfg, words.json)
+        if results is not None:
+            _log_to_wandb(cfg, results)
     except ConfigError as error:
         command_line.print_error(error)
         return 2
@@ -112,6 +117,31 @@ def _evaluate_model(cfg: Evaluate, json_only: bool) -> dict[str, Any] | None:
         distributed.finish()
         console.stderr = stderr_before
     return results if distributed.is_first_rank() else None
+
+
+def _check_wandb(cfg: Evaluate) -> None:
+    """Raise ConfigError if results are to be logged to W&B, and nobody is logged in there."""
+    if cfg.logger.wandb.enabled:
+        from tif.training.checks import check_wandb
+
+        check_wandb(cfg.logger.wandb)
+
+
+def _log_to_wandb(cfg: Evaluate, results: dict[str, Any]) -> None:
+    """Log the numbers, on request, as a W&B run in the group of the run that made the model."""
+    settings = cfg.logger.wandb
+    if not settings.enabled:
+        return
+    from tif.reports import wandb_content
+    from tif.reports.wandb_run import Labels, log_numbers
+
+    path = Path(str(cfg.records or cfg.model.path)).expanduser()
+    run_folder = next((f for f in path.parents if (f / "env.json").is_file()), path)
+    tags = ["records"] if cfg.records else [name.split(":")[0] for name in cfg.eval.benchmarks]
+    group = wandb_content.group_of(run_folder)
+    labels = Labels(f"evaluation of {run_folder.name}", group, "evaluate", tags)
+    content = wandb_content.evaluation_content(results, cfg.model.path, settings.samples)
+    log_numbers(settings, Path(cfg.out), labels, dataclasses.asdict(cfg), content)
 
 
 def _read_evaluation(key: str, path: str | None, problems: list[str]) -> "Evaluation | None":

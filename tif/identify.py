@@ -52,7 +52,7 @@ from tif.config.schema import Config
 from tif.utils import command_line
 
 if TYPE_CHECKING:
-    from tif.data.samples import Sample
+    from tif.data.samples import Benchmark, Sample
     from tif.identifiers.compare import FindUnits
 
 
@@ -116,7 +116,12 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
     from tif.training.run_folders import check_run_folder
     from tif.utils.terminal import console
 
-    samples = read_benchmark(run.data).forget
+    benchmark = read_benchmark(run.data)
+    samples = benchmark.forget
+    if run.logger.wandb.enabled:
+        from tif.training.checks import check_wandb
+
+        check_wandb(run.logger.wandb)
     if out:
         check_writable("out", Path(out).parent)
     else:
@@ -135,6 +140,30 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
     path = Path(out) if out else path
     write_spans(path, identified, describe_settings(identifier, prompts))
     console.print(f"{path}: {summarize(identified)}", soft_wrap=True)
+    _log_to_wandb(run, dataclasses.replace(benchmark, forget=tuple(identified)), path)
+
+
+def _log_to_wandb(run: Config, benchmark: "Benchmark", path: Path) -> None:
+    """Log the unwanted words, on request, as a W&B run of its own."""
+    settings = run.logger.wandb
+    if not settings.enabled:
+        return
+    from tif.identifiers.compare import count_units
+    from tif.reports import wandb_content
+    from tif.reports.wandb_run import Labels, log_numbers
+
+    name, kind = wandb_content.short_name(benchmark), run.identifier.kind
+    words, tables = count_units(benchmark.forget), {}
+    if settings.samples:
+        tables["samples"] = wandb_content.span_table(benchmark.forget, settings.samples)
+    content = wandb_content.Content(
+        {"identify/uw_share": words.unwanted_share, "identify/samples": len(benchmark.forget)},
+        tables,
+        [wandb_content.data_piece(benchmark)],
+        [wandb_content.spans_piece(benchmark, path)],
+    )
+    labels = Labels(f"{kind} on {name}", run.run.name, "identify", [*name.split("/"), kind])
+    log_numbers(settings, path.parent, labels, dataclasses.asdict(run), content)
 
 
 def print_comparison(words: Sequence[str]) -> None:

@@ -110,6 +110,7 @@ def _fit(words, after, at_file, at=None):
     from tif import fit as command
 
     torch.set_num_threads(1)
+    os.environ.pop("WANDB_SERVICE", None)  # of the tests' own process, which would outlive this one
     folder = next(word.partition("=")[2] for word in words if word.startswith("run.folder="))
     if after is not None:
         threading.Timer(after, _kill).start()

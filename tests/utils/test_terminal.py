@@ -202,19 +202,10 @@ def test_the_list_of_a_sweep(tmp_path, capsys):
 
 
 def test_the_name_of_a_run_at_weights_and_biases(tmp_path, monkeypatch):
-    from types import SimpleNamespace
-    from unittest.mock import MagicMock
-
-    from lightning.pytorch import loggers
-
     from tif.config.run import Wandb
-    from tif.training.callbacks.loggers import wandb_loggers
+    from tif.reports.wandb_run import Labels, RunLogger
 
-    make_logger = MagicMock(return_value=SimpleNamespace(experiment=MagicMock()))
-    monkeypatch.setattr(loggers, "WandbLogger", make_logger)
-    with wandb_loggers(Wandb(enabled=True), tmp_path / NAME, {}):
-        pass
-    name, folder = make_logger.call_args.args
-    assert controls_in(name) == set()
-    assert name.startswith(r"\x1b[2J")
-    assert folder == tmp_path / NAME
+    logger = RunLogger(Wandb(enabled=True), tmp_path / NAME, Labels(NAME, NAME, "unlearn"))
+    assert controls_in(logger._name) == set()
+    assert logger._name.startswith(r"\x1b[2J")
+    assert logger.save_dir == str(tmp_path / NAME)

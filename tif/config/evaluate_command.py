@@ -6,6 +6,7 @@ from tif.config.data import TEMPLATE_HELP, Chat, PromptKeys
 from tif.config.evaluation import KNOWN, EvalRules
 from tif.config.keys import key
 from tif.config.model import Model
+from tif.config.run import Logger
 
 
 @dataclasses.dataclass
@@ -55,16 +56,18 @@ class Evaluate:
     eval: EvalRules = dataclasses.field(default_factory=lambda: EvalRules(benchmarks=["tofu"]))
     membership: Membership = dataclasses.field(default_factory=Membership)
     fluency: Fluency = dataclasses.field(default_factory=Fluency)
+    logger: Logger = dataclasses.field(default_factory=Logger)
 
     def find_problems(self) -> list[str]:
         """Return the problems between keys, one line each."""
+        logger_problems = self.logger.find_problems()
         if self.records:
-            return (["model.path: records= needs no model; want one of the two"] if self.model.path
-                else [])
+            problem = "model.path: records= needs no model; want one of the two"
+            return [problem, *logger_problems] if self.model.path else logger_problems
         if not self.model.path:
             return ["model.path: want a Hugging Face folder or hub name, or records=LOG (see "
                 "--help), got null"]
-        problems = self.eval.find_problems()
+        problems = self.eval.find_problems() + logger_problems
         if not self.eval.benchmarks:
             problems.append(f"eval.benchmarks: want {KNOWN}, got none")
         if self.retain_records and len(self.eval.data_benchmarks()) != 1:

@@ -15,4 +15,5 @@ class Identify(Config):
 
     def find_problems(self) -> list[str]:
         """Return the problems between keys, one line each."""
-        return self.data.find_problems() + self.identifier.find_problems(self.model)
+        problems = self.data.find_problems() + self.identifier.find_problems(self.model)
+        return problems + self.logger.find_problems()

@@ -6,6 +6,8 @@ import re
 from tif.config.check import brief
 from tif.config.keys import key
 
+UPLOADS = ("model", "spans", "records", "report")
+TEXTS = ("spans", "records", "report")  # of these, what holds texts of the data
 OTHER_FOLDERS = ("stages", "references", "spans")  # beside the runs
 
 
@@ -53,6 +55,21 @@ class Wandb:
     project: str = key("tif", "W&B project")
     entity: str | None = key(None, "W&B entity; null = your default")
     offline: bool = key(False, "write to disk only, for `wandb sync` later")
+    samples: int = key(0, "questions of each set, with answers, in the tables of samples; 0 = no "
+        "text of the data leaves the machine", at_least=0)
+    upload: list[str] = key([], f"what is sent and not only named by its path: any of "
+        f"{', '.join(UPLOADS)}")
+
+    def find_problems(self) -> list[str]:
+        """Return the problems between keys, one line each."""
+        problems = []
+        for name in self.upload:
+            if name not in UPLOADS:
+                problems.append(f"upload: want any of {', '.join(UPLOADS)}, got {brief(name)}")
+            elif name in TEXTS and self.samples == 0:
+                problems.append(f"upload: {name} hold texts of the data, and samples=0 lets no "
+                    "text leave the machine; want samples=1 or more")
+        return problems
 
 
 @dataclasses.dataclass
@@ -60,3 +77,7 @@ class Logger:
     """metrics.jsonl is always written."""
 
     wandb: Wandb = dataclasses.field(default_factory=Wandb)
+
+    def find_problems(self) -> list[str]:
+        """Return the problems between keys, one line each."""
+        return [f"logger.wandb.{problem}" for problem in self.wandb.find_problems()]

@@ -54,6 +54,7 @@ class Config:
         problems += self.model.find_problems(
             self.trainer.strategy, self.trainer.precision, self._is_negated())
         problems += self.run.find_problems()
+        problems += self.logger.find_problems()
         problems += self.eval.find_problems()
         wants_quality = is_unlearning and self.eval.enabled and self.eval.forget_quality
         if wants_quality and not (self.eval.retain_records or self.eval.retain_model):

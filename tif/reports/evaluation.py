@@ -118,7 +118,7 @@ def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def list_rows(numbers: Mapping[str, Any]) -> list[Row]:
-    """Return the numbers of a benchmark with what a table shows of each."""
+    """Return the numbers of a benchmark, with their stable names and intervals."""
     return _tofu_rows(numbers) if "tasks" in numbers else _named_rows(numbers)
 
 

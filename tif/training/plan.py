@@ -37,8 +37,10 @@ class Plan:
         cfg: the run's configuration; of a stage, that of its own run.
         benchmark: the samples; with their unwanted words, where those cost no time.
         stage: the name of the stage that this is a plan of; None = a run.
+        group: name of the sweep or run that this run, or the stage for it, belongs to.
         stages: plans of the runs that must exist first, by name.
         family: of the model ("llama"), as its records name it.
+        span_file: where the unwanted words are stored, if they are in a file.
         encoder: of the model's tokenizer; None where a stage makes the model.
         retain_records: the retain model's records, where they exist already.
         other_benchmarks: what is evaluated besides, by name.
@@ -47,8 +49,10 @@ class Plan:
     cfg: Config
     benchmark: Benchmark
     stage: str | None = None
+    group: str = ""
     stages: dict[str, "Plan"] = dataclasses.field(default_factory=dict)
     family: str | None = None
+    span_file: Path | None = None
     encoder: Encoder | None = None
     retain_records: records.Evaluation | None = None
     other_benchmarks: dict[str, Benchmark] = dataclasses.field(default_factory=dict)
@@ -66,7 +70,8 @@ def plan_run(cfg: Config) -> Plan:
         ConfigError: With all problems, one a line.
     """
     problems: list[str] = []
-    plan = Plan(cfg, Benchmark("", (), (), {}))
+    # A stage has the name of its run here; it gets one of its own later.
+    plan = Plan(cfg, Benchmark("", (), (), {}), group=cfg.run.name.partition("/")[0])
     with collect_problems(problems):
         _check_folder(cfg)
     with collect_problems(problems):
@@ -136,7 +141,8 @@ def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
 def plan_reinforced_model(plan: Plan) -> Plan:
     """Return the plan of the stage that learns the forget set more, from the run's own model."""
     name, cfg = "reinforced", stages.reinforced_config(plan.cfg)
-    return Plan(stages.place_stage(cfg, name, plan.benchmark), plan.benchmark, name)
+    placed = stages.place_stage(cfg, name, plan.benchmark)
+    return Plan(placed, plan.benchmark, name, plan.group)
 
 
 def config_text(cfg: Config) -> str:
@@ -251,6 +257,8 @@ def _identify_words(plan: Plan) -> None:
     if not wants_spans(cfg):
         return
     check_identifier(cfg)
+    if cfg.identifier.kind == "precomputed":
+        plan.span_file = Path(str(cfg.identifier.path)).expanduser()
     if cfg.identifier.kind not in identifiers.COSTLY_KINDS:  # those load models: after all checks
         forget = identifiers.identify(cfg.identifier, plan.benchmark.forget)
         plan.benchmark = dataclasses.replace(plan.benchmark, forget=forget)

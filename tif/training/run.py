@@ -34,7 +34,7 @@ from tif.training import plan as planning
 from tif.training.callbacks.diagnosis import Diagnosis
 from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.training.callbacks.exports import Export, KeepBest
-from tif.training.callbacks.loggers import MetricsLogger, wandb_loggers
+from tif.training.callbacks.loggers import MetricsLogger, log_outputs, wandb_loggers
 from tif.training.callbacks.progress_bar import TrainingBar
 from tif.training.checkpoints import Preempted
 from tif.training.checks import trainer_arguments
@@ -176,12 +176,13 @@ def with_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> Plan:
     """Return the plan with the spans of an identifier that asks models; `stages`: their folders."""
     identifier = stored_spans.with_stage_models(planning.identifier_of(plan.cfg), stages)
     folder, forget = Path(plan.cfg.run.folder) / "spans", plan.benchmark.forget
+    file = stored_spans.span_path(identifier, forget, plan.cfg.data.prompts, folder)
 
     def identify() -> tuple[Sample, ...]:
         return stored_spans.identify_once(identifier, forget, plan.cfg.data.prompts, folder)
 
-    forget = distributed.run_on_first_rank(identify)
-    return dataclasses.replace(plan, benchmark=dataclasses.replace(plan.benchmark, forget=forget))
+    benchmark = dataclasses.replace(plan.benchmark, forget=distributed.run_on_first_rank(identify))
+    return dataclasses.replace(plan, benchmark=benchmark, span_file=file)
 
 
 def _start_run(title: str, folder: Path, run: RunIdentity, checkpoint: Path | None) -> None:
@@ -200,10 +201,7 @@ def train(
     the run of the model that loss.forget=whp compares with.
     """
     cfg = plan.cfg
-    with (
-        torch_state.seeded(cfg.run.seed),
-        wandb_loggers(cfg.logger.wandb, folder, dataclasses.asdict(cfg)) as loggers,
-    ):
+    with wandb_loggers(plan, folder) as loggers, torch_state.seeded(cfg.run.seed):
         texts = list_tokenizer_texts(plan.benchmark, cfg.data.prompts)
         tokenizer = models.load_tokenizer(cfg.model, texts)
         encoder = Encoder(tokenizer, cfg.data.prompts, cfg.data.overlap)
@@ -211,6 +209,8 @@ def train(
         if distributed.is_first_rank():  # a resumed run makes the rows after its checkpoint again
             steps = checkpoints.steps_done(checkpoint) if checkpoint else -1
             metrics_log.drop_rows_after(log.path, steps, run_folders.read_rows(folder)[0])
+            for logger in loggers:
+                logger.log_rows(metrics_log.read_rows(log.path))
         plugins = distributed.lightning_plugins()
         if cfg.trainer.strategy != "fsdp2":  # which writes its shards itself
             plugins.append(checkpoints.DirectCheckpointIO())
@@ -227,8 +227,9 @@ def train(
         )
         module, data = prepare_training(plan, encoder, trainer, reinforced)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    if distributed.is_first_rank():
-        _finish_run(plan, folder, retain)
+        if distributed.is_first_rank():
+            _finish_run(plan, folder, retain)
+            log_outputs(loggers, plan, folder)
     distributed.barrier()
 
 

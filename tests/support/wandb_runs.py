@@ -46,6 +46,9 @@ def offline_runs(folder):
 
 def read_offline_run(folder):
     """Return the only offline run of a folder."""
+    import wandb
+
+    wandb.teardown()  # whose service may still be writing; it also forgets the environment's key
     (path,) = offline_runs(folder)
     (log,) = path.glob("*.wandb")
     offline = OfflineRun(path)

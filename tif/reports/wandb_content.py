@@ -206,8 +206,8 @@ def evaluation_content(results: Mapping[str, Any], model: str | None, samples: i
             folder = Path(content["folder"])
             outputs.append(records_piece(f"{folder.parent.name}-{name}", folder))
             if samples:
-                asked = sample_rows(read_evaluation(folder), samples, {})
-                tables[f"{prefix}samples"] = SAMPLE_COLUMNS, asked
+                questions = sample_rows(read_evaluation(folder), samples, {})
+                tables[f"{prefix}samples"] = SAMPLE_COLUMNS, questions
     tables["numbers"] = ("benchmark", "metric", "value", "low", "high"), rows
     inputs = [model_piece(Path(model).expanduser())] if model else []
     return Content(numbers, tables, inputs, outputs)

@@ -70,7 +70,7 @@ def test_the_wheel_makes_a_run_in_another_folder(environment, tmp_path):
         return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout
 
     assert call("--version") == f"tif {tif.__version__}\n"
-    assert "model/smollm2_135m.yaml" in call("ls", "models")
+    assert "smollm2_135m" in call("ls", "models")
     assert "run folder: runs/quickstart" in call("fit", *SMALL)
     assert (folder / "runs" / "quickstart" / "summary.json").exists()
     assert "quickstart" in call("ls", "runs")

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+import tif.evaluate as evaluate
+import tif.identify as identify
 from tests.support import killed_processes
 from tests.support.small_run import SMALL, files, finished, rows
 from tests.support.wandb_runs import offline_runs, read_offline_run
-from tif import evaluate, fit, identify
+from tif import fit
 from tif.config import load as config
 from tif.config.run import Wandb
 from tif.data.benchmarks import read_benchmark

@@ -1,6 +1,6 @@
 """`Evaluation`, a model's numbers with the records behind them, and `tif.evaluate`, which makes it.
 
-`tif.evaluate` is `python -m tif.evaluate` from Python: the same checks, numbers and files.
+`tif.evaluate` is `tif evaluate` from Python: the same checks, numbers and files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on samples of your own or on a benchmark; return its numbers.
 
-    That is `python -m tif.evaluate`. Records are stored in `out` ("evaluations"); what is there
+    That is `tif evaluate`. Records are stored in `out` ("evaluations"); what is there
     already by the same rules is read, not made again.
 
     Args:
@@ -80,7 +80,7 @@ def evaluate(
         forget, retain: samples, in all forms that `tif.unlearn` takes. None = the benchmarks that
             `eval.benchmarks` names.
         settings: further words of the command line.
-        keys: keys of `python -m tif.evaluate`, as `eval={"benchmarks": ["tofu"]}`.
+        keys: keys of `tif evaluate`, as `eval={"benchmarks": ["tofu"]}`.
 
     Raises:
         ConfigError: With one line for each problem, before weights load.

@@ -85,7 +85,7 @@ def identify(
 ) -> Spans:
     """Find the unwanted words of samples; return the samples with their spans.
 
-    That is `python -m tif.identify`. What a model or an LLM found is stored in <run.folder>/spans
+    That is `tif identify`. What a model or an LLM found is stored in <run.folder>/spans
     and read the next time.
 
     Args:

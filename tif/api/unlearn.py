@@ -1,4 +1,4 @@
-"""`tif.unlearn`: from samples and a model to a finished run, as `python -m tif.fit` makes it."""
+"""`tif.unlearn`: from samples and a model to a finished run, as `tif fit` makes it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def unlearn(
 ) -> Run:
     """Make a model forget samples and keep others; return the finished run.
 
-    The run is the one of `python -m tif.fit`: the same checks, files and numbers, and its
+    The run is the one of `tif fit`: the same checks, files and numbers, and its
     config.yaml repeats it. It trains in this process on one device, evaluates each epoch, and
     leaves its folder in runs/ (`run={"folder": ..., "name": ...}`). Signal handlers and random
     states are afterwards what they were. Samples are written to <run.folder>/data.
@@ -100,7 +100,7 @@ def _load(arguments: Sequence[str], samples: Mapping[str, Any]) -> Config:
         if cfg.trainer.devices != "1":
             problems.append(
                 f"trainer.devices: Python trains on 1 device, got {cfg.trainer.devices}; want 1, "
-                "or python -m tif.fit with the config.yaml of such a run"
+                "or tif fit with the config.yaml of such a run"
             )
     if problems:
         raise ConfigError("\n".join(problems))

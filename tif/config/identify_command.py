@@ -1,4 +1,4 @@
-"""The keys of `python -m tif.identify`: those of a run, and the file that is written."""
+"""The keys of `tif identify`: those of a run, and the file that is written."""
 
 import dataclasses
 

@@ -1,6 +1,6 @@
 """The report of one run: `report.html` in its folder.
 
-Called by `training.run` at the end of a run and by `python -m tif.report`.
+Called by `training.run` at the end of a run and by `tif report`.
 """
 
 import json

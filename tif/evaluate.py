@@ -106,16 +106,14 @@ def evaluate_records(cfg: Evaluate) -> dict[str, Any]:
 def _evaluate_model(cfg: Evaluate, json_only: bool) -> dict[str, Any] | None:
     """Return the numbers of the model at `model.path` on the first rank, None on the others."""
     from tif.evaluation.model_numbers import evaluate_model
-    from tif.utils.terminal import console
+    from tif.utils.terminal import printing_to_stderr
 
-    stderr_before = console.stderr
-    console.stderr = json_only or stderr_before  # stdout is for the JSON alone
-    try:
-        distributed.start(cfg.device)
-        results = evaluate_model(cfg)
-    finally:
-        distributed.finish()
-        console.stderr = stderr_before
+    with printing_to_stderr(json_only):  # stdout is for the JSON alone
+        try:
+            distributed.start(cfg.device)
+            results = evaluate_model(cfg)
+        finally:
+            distributed.finish()
     return results if distributed.is_first_rank() else None
 
 

@@ -155,6 +155,19 @@ def continue_prompts(
     return answers
 
 
+def stream_tokens(
+    model: "PreTrainedModel", prompt: list[int], end_ids: Sequence[int], limit: int, way: Way
+) -> Iterator[int]:
+    """Yield the most likely tokens after a prompt as they are chosen, without the end token."""
+    reader = _Reader(model, [prompt], way)
+    for _ in range(limit):
+        tokens = reader.next_logits().argmax(1)
+        if int(tokens) in end_ids:
+            return
+        yield int(tokens)
+        reader.append(tokens)
+
+
 class _Reader:
     """Texts that a model reads on, (R, T), padded at the left, and its cache of what it has read.
 

@@ -75,7 +75,7 @@ def _list_defaults(cfg: Config, model: str) -> Audit:
     )  # fmt: skip
     rules = {field.name: getattr(cfg.eval, field.name) for field in dataclasses.fields(EvalRules)}
     audit = Audit(
-        target=_model_before(cfg), retain_model=_retain_model(cfg),
+        target=find_model_before(cfg), retain_model=find_retain_model(cfg),
         out=str(Path(cfg.run.folder) / "audits"), seed=cfg.run.seed,
         device="cpu" if cfg.trainer.accelerator == "cpu" else "auto", model=section,
         data=cfg.data, identifier=cfg.identifier, eval=EvalRules(**rules),
@@ -84,14 +84,14 @@ def _list_defaults(cfg: Config, model: str) -> Audit:
     return audit
 
 
-def _model_before(cfg: Config) -> str | None:
+def find_model_before(cfg: Config) -> str | None:
     """Return the model that the run started from."""
     if cfg.model.path in cfg.stages:
         return _stage_model(cfg, str(cfg.model.path))
     return cfg.model.path
 
 
-def _retain_model(cfg: Config) -> str | None:
+def find_retain_model(cfg: Config) -> str | None:
     """Return the retain model's folder: a stage's, or that of the run whose records are named."""
     records = cfg.eval.retain_records
     if records is None or records in cfg.stages:

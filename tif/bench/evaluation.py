@@ -29,6 +29,7 @@ from tif.evaluation.generate import generate
 from tif.evaluation.questions import EvaluationSetup, Question, list_longest_texts
 from tif.evaluation.tofu_prompts import ask_question
 from tif.models import load as models
+from tif.models.small_copy import Rows
 from tif.records.protocols import OPEN_UNLEARNING
 from tif.scoring.batching import choose_batching
 from tif.utils.terminal import progress_bar
@@ -91,7 +92,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
         wanted = "want a model that was finetuned on TOFU (a Hugging Face folder)"
         raise ConfigError(f"model.path: {wanted}, got null")
     try:
-        models.check_model(settings.model)
+        models.check_model(settings.model, rows=Rows(settings.data.batching, settings.device))
         sets = read_benchmark(settings.data).sets
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -23,6 +23,8 @@ from tif.data.encoding import Batch, Encoded, Encoder, collate
 from tif.losses import make_loss
 from tif.models import load as models
 from tif.models.references import make_reference
+from tif.models.small_copy import Rows
+from tif.scoring.batching import choose_batching
 from tif.training.datamodule import DataSettings, UnlearningDataModule
 from tif.training.module import StepSettings, UnlearningModule
 from tif.utils.torch_state import seeded
@@ -62,14 +64,16 @@ class TrainingSetup:
         self.policy = models.move_model(policy, self.device).train()
         self.forget, self.retain = forget, retain
         self.loss = tpo_loss(retain is not None)
+        texts = [item.input_ids for item in [*forget, *(retain or ())]]
+        self.batching = choose_batching(settings.data.batching, self.policy, texts)
 
     def make_way(self, name: str) -> Way:
         """Return a way by its name; others' ways come with a frozen copy of the model."""
         if name != "ours":
             reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
             return OthersWay(name, self.policy, reference, self.loss)
-        cached = make_reference("auto", self.policy, self.forget, 0, "packed")
-        settings = StepSettings(Data(), self.loss, Optimizer(), TrainerKeys(), "packed")
+        cached = make_reference("auto", self.policy, self.forget, 0, self.batching)
+        settings = StepSettings(Data(), self.loss, Optimizer(), TrainerKeys(), self.batching)
         return our_way(UnlearningModule(self.policy, settings, cached))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -122,7 +126,7 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
     data = settings.data
     try:
         if settings.model.path:
-            models.check_model(settings.model)
+            models.check_model(settings.model, rows=Rows(data.batching, settings.device))
         benchmark = read_benchmark(data)
         forget = identifiers.identify(settings.identifier, benchmark.forget)
         benchmark = dataclasses.replace(benchmark, forget=forget)

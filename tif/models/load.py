@@ -16,6 +16,7 @@ from tif.config.model import Model
 from tif.models import pretrained
 from tif.models.export import check_export
 from tif.models.lora import CAST_TO_WEIGHT, WEIGHT_READ, attach_adapters, is_weight_read
+from tif.models.small_copy import Rows, check_small_copy
 from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import seeded
 
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 COUNTS = ("_size", "_heads", "_layers", "_embeddings", "head_dim")  # keys of LlamaConfig
 
 
-def check_model(settings: Model, is_exported: bool = False) -> str:
+def check_model(settings: Model, is_exported: bool = False, rows: Rows | None = None) -> str:
     """Raise ConfigError unless section `model` describes a causal LM that has the LoRA targets.
 
     Args:
         settings: the section.
         is_exported: whether the model will be written, and must be read again by its config.
+        rows: how rows are wanted; None = packed or padded, as the model allows.
 
     Returns:
         The model's family, as transformers calls it ("llama").
@@ -38,6 +40,8 @@ def check_model(settings: Model, is_exported: bool = False) -> str:
     from transformers.pytorch_utils import Conv1D
 
     model = build_empty(settings)
+    if settings.path is not None:  # a new Llama is a causal LM
+        check_small_copy(model, rows or Rows())
     if settings.quantize != "none":
         head = model.get_output_embeddings()
         classes = {type(layer) for layer in model.modules() if layer is not head}

@@ -1,7 +1,8 @@
 """Decide whether batches go through a model packed or padded, by a probe of the model in its place.
 
 Called before training, evaluation and identification, when the model is on its device, in its
-precision and with its attention.
+precision and with its attention; and before its weights load, with a small copy of it
+(models/small_copy.py).
 
 Shapes: S scored tokens.
 """
@@ -52,21 +53,35 @@ def choose_batching(
     check_causal(model, longest)
     if wanted == "padded":
         return wanted
+    if wanted == "packed":
+        check_packed(model, longest, key)
+        return wanted
     fault = find_packing_fault(model, longest)
     if fault is None:
         return "packed"
-    if wanted == "packed":
-        raise ConfigError(f"{key}: packed, but {fault}; want auto or padded")
     console.print(f"rows are padded: {fault}", markup=False, soft_wrap=True)
     return "padded"
 
 
-def check_causal(model: torch.nn.Module, ids: Sequence[int]) -> None:
+def check_packed(
+    model: torch.nn.Module, ids: Sequence[int], key: str, least: float = 0.0
+) -> None:
+    """Raise ConfigError, which names the key, if packed rows would change the scores of a text.
+
+    `least`: smaller changes pass, in nats a token.
+    """
+    fault = find_packing_fault(model, ids, least)
+    if fault is not None:
+        raise ConfigError(f"{key}: packed, but {fault}; want auto or padded")
+
+
+def check_causal(model: torch.nn.Module, ids: Sequence[int], key: str = "model.path") -> None:
     """Raise ConfigError if logits follow later tokens or padding: of no use for an answer's scores.
 
     Args:
         model: as for `choose_batching`.
         ids: tokens of the longest text that the model will read.
+        key: name of the key that names the model.
     """
     length = min(SCORED, len(ids) // 2)
     if not length:
@@ -82,12 +97,14 @@ def check_causal(model: torch.nn.Module, ids: Sequence[int]) -> None:
             error = (logits - alone).std(1) / alone.std(1)
             if error.median() > max(DIRECTION, 3 * rounding):
                 raise ConfigError(
-                    f"model.path: {type(model).__name__} is no causal LM, its logits change with "
+                    f"{key}: {type(model).__name__} is no causal LM, its logits change with "
                     "the tokens that follow or with padding; want another model"
                 )
 
 
-def find_packing_fault(model: torch.nn.Module, ids: Sequence[int]) -> str | None:
+def find_packing_fault(
+    model: torch.nn.Module, ids: Sequence[int], least: float = 0.0
+) -> str | None:
     """Return what is wrong with the scores of a text in packed rows; None if nothing is.
 
     The text stands in a row after another one, then after one with which it shares its prompt. Two
@@ -98,6 +115,7 @@ def find_packing_fault(model: torch.nn.Module, ids: Sequence[int]) -> str | None
     Args:
         model: as for `choose_batching`.
         ids: tokens of the longest text that the model will read.
+        least: differences up to here are no fault, in nats a token.
     """
     name = type(model).__name__
     rows = _make_rows(model, ids)
@@ -108,7 +126,7 @@ def find_packing_fault(model: torch.nn.Module, ids: Sequence[int]) -> str | None
         raise
     except (IndexError, TypeError, ValueError, RuntimeError) as error:  # as without position_ids
         return f"{name} does not run on packed rows ({one_line(error, 100)})"
-    if error is None:
+    if error is None or error <= least:
         return None
     return f"{name} gives other scores in packed rows (by {error:.2g} nats a token)"
 

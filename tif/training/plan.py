@@ -22,9 +22,11 @@ from tif.evaluation.evaluate import describe_protocol
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.identifiers import stored_spans
 from tif.models import load as models
+from tif.models.small_copy import Rows
 from tif.records import files as records
 from tif.training import checks, run_folders, stages
 from tif.training.run_folders import RunIdentity
+from tif.utils import distributed
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.hub import find_data_file
 
@@ -80,7 +82,7 @@ def plan_run(cfg: Config) -> Plan:
         checks.check_wandb(cfg.logger.wandb)
     if cfg.model.path not in cfg.stages:
         with collect_problems(problems):
-            plan.family = models.check_model(cfg.model, cfg.run.export)
+            plan.family = models.check_model(cfg.model, cfg.run.export, wanted_rows(cfg))
             plan.encoder = checks.check_tokenizer(cfg.model, cfg.data)
     _read_evaluation_inputs(plan, problems)
     with collect_problems(problems):
@@ -133,7 +135,7 @@ def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
         raise ConfigError(f"path: {damage}; want another run")
     run = dataclasses.replace(cfg.run, folder=str(folder.parent), name=folder.name)
     model = dataclasses.replace(cfg.model, path=str(folder / "model"))
-    family = models.check_model(model)
+    family = models.check_model(model, rows=wanted_rows(cfg))
     pinned = dataclasses.replace(cfg, run=run, model=model)
     return Plan(pinned, read_benchmark(cfg.data), family=family)
 
@@ -165,6 +167,11 @@ def find_finished_run(cfg: Config) -> Path | None:
         if run_folders.has_config(folder, text) and run_folders.is_finished(folder):
             return folder
     return None
+
+
+def wanted_rows(cfg: Config) -> Rows:
+    """Return how the run wants its rows, and where its model will run."""
+    return Rows(cfg.data.batching, distributed.select_device(cfg.trainer.accelerator))
 
 
 def wants_spans(cfg: Config) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 VOCABULARY = 128
 INNER = 32  # width of feed-forward layers and experts at most
 MOST_EXPERTS = 32
+NARROW = 64  # width that stays: leaks in a narrower model are small
 MOST_LAYERS = 4  # of different kinds
 MOST_WEIGHTS = 30_000_000  # a larger copy takes seconds
 DEVIATION = 0.1  # of weights: so wide that a leak between tokens shows
@@ -109,6 +110,8 @@ def shrink_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration's keys with small sizes: all widths divided by the same number."""
     counts = [value for name, value in values.items() if HEADS.search(name) and _is_count(value)]
     factor = math.gcd(*counts) if counts else 8
+    if values.get("hidden_size", NARROW + 1) <= NARROW:
+        factor = 1
     small: dict[str, Any] = {}
     for name, value in values.items():
         small[name] = value

@@ -5,9 +5,11 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
+import tif.evaluate as evaluate
+import tif.identify as identify
 from tests.support import architectures
 from tests.support.small_run import SMALL
-from tif import evaluate, fit, identify
+from tif import fit
 from tif.bench import command as bench
 from tif.config.errors import ConfigError
 from tif.models import pretrained

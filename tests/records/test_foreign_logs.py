@@ -10,6 +10,7 @@ from scipy.stats import ks_2samp
 
 from tests.support.evaluation_logs import SHARED, real
 from tif.metrics import tofu
+from tif.metrics.results import Request, compute_results
 from tif.records import files as records
 from tif.records.types import Evaluation, Record, RecordSet
 
@@ -138,6 +139,126 @@ def test_published_logs_give_open_unlearnings_numbers_also_collapsed(tmp_path, m
         assert values["utility/model"] == pytest.approx(utility, rel=1e-8)
     else:
         assert values["forget/quality"] < 1e-7
+
+
+SUMMARY = {  # entries of TOFU_SUMMARY.json, by our stable names
+    "forget/exact_memorization": "exact_memorization",
+    "forget/extraction_strength": "extraction_strength",
+    "forget/probability": "forget_Q_A_Prob",
+    "forget/rougeL": "forget_Q_A_ROUGE",
+    "utility/model": "model_utility",
+    "membership/loss": "mia_loss",
+    "membership/zlib": "mia_zlib",
+    "membership/min_k": "mia_min_k",
+    "membership/min_k_plus_plus": "mia_min_k_plus_plus",
+    "membership/reference": "mia_reference",
+    "membership/gradient_norm": "mia_gradnorm",
+}
+
+
+def _ou_log(name):
+    return SHARED / "data" / "ou_logs" / f"Llama-3.2-1B-Instruct__{name}.json"
+
+
+def _results(name, retain=None):
+    """Our numbers of a published log by their stable names, and what evaluate prints of it."""
+    retain_evaluation = records.read_evaluation(_ou_log(retain)) if retain else None
+    evaluation = records.read_evaluation(_ou_log(name))
+    results = compute_results(Request(evaluation, retain_evaluation, "log", "retain", draws=100))
+    values = {"utility/model": results["model_utility"], "forget/quality": results["forget_quality"]}
+    for section, metrics in {**results["tasks"], "membership": results["membership"]}.items():
+        values |= {f"{section}/{metric}": value for metric, value in metrics.items()}
+    return values, results
+
+
+@real
+@pytest.mark.parametrize(
+    ("name", "retain"),
+    [("full_forget01", "retain99"), ("full_forget10", "retain90"), ("retain99", None), ("retain90", None)],
+)
+def test_every_entry_of_a_published_summary_comes_out(name, retain):
+    summary = json.loads(_ou_log(name).with_suffix(".summary.json").read_text())
+    values, results = _results(name, retain)
+    compared = {key for key in summary if key not in ("forget_quality", "privleak")}
+    assert compared <= set(SUMMARY.values())
+    for ours, theirs in SUMMARY.items():
+        if theirs in summary:
+            assert values[ours] == pytest.approx(summary[theirs], abs=1e-7), theirs  # their float32
+    assert values["forget/quality"] == summary.get("forget_quality")  # to the last digit
+    assert results["logged"] == {"privleak": summary["privleak"]}
+    if retain:
+        assert values["membership/privleak"] == pytest.approx(summary["privleak"], abs=1e-7)
+        low, high = results["intervals"]["membership"]["privleak"]
+        assert low <= values["membership/privleak"] <= high
+    else:  # open-unlearning compares with 0.5 then; here nothing is compared with nothing
+        assert "membership/privleak" not in values
+
+
+@real
+def test_each_answers_extraction_strength_and_exact_memorization_are_read():
+    content = json.loads(_ou_log("full_forget01").read_text())
+    forget = records.read_evaluation(_ou_log("full_forget01")).sets["forget"].records
+    for metric in ("extraction_strength", "exact_memorization"):
+        expected = [row["score"] for row in content[metric]["value_by_index"].values()]
+        assert [record.logged[metric] for record in forget] == expected
+        assert len(expected) == 40
+
+
+def _scores(*values):
+    return _by_index(*({"score": value} for value in values))
+
+
+FULL_LOG = LOG | {
+    "extraction_strength": _scores(0.25, 1.0),
+    "exact_memorization": _scores(0.5, 1.0),
+    "mia_min_k": {"forget": _scores(1.0, 4.0), "holdout": _scores(2.0, 3.0), "auc": 0.5, "agg_value": 0.5},
+    "privleak": {"agg_value": -25.0},
+}
+
+
+def test_what_only_a_log_has_survives_our_own_format(tmp_path):
+    evaluation = records.read_evaluation(_write(tmp_path / "a", FULL_LOG))
+    assert evaluation.attack_scores == {"min_k": ((1.0, 4.0), (2.0, 3.0))}
+    assert evaluation.logged == {"privleak": -25.0}
+    records.write_evaluation(tmp_path / "b", evaluation, {})
+    assert records.read_evaluation(tmp_path / "b") == evaluation
+
+
+def test_privleak_of_two_logs_compares_their_min_k(tmp_path):
+    retain_log = FULL_LOG | {"mia_min_k": {"forget": _scores(1.0, 4.0), "holdout": _scores(2.0, 0.5)}}
+    evaluation = records.read_evaluation(_write(tmp_path / "a", FULL_LOG))
+    retain = records.read_evaluation(_write(tmp_path / "b", retain_log))
+    # pairs with the forget text lower: 2 of 4, and 1 of 4; so 100 * ((1 - 2/4) - (1 - 1/4)) / (1 - 1/4)
+    results = compute_results(Request(evaluation, retain, "log", "retain", draws=100))
+    assert results["membership"] == {"min_k": 0.5, "privleak": pytest.approx(-100 / 3)}
+    fewer = FULL_LOG | {"mia_min_k": {"forget": _scores(1.0), "holdout": _scores(2.0)}}
+    retain = records.read_evaluation(_write(tmp_path / "c", fewer))
+    results = compute_results(Request(evaluation, retain, "log", "retain", draws=100))
+    assert results["membership"] == {"min_k": 0.5}  # other texts
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["extraction_strength"]["value_by_index"]["1"].update(score=1.5),
+         "extraction_strength/value_by_index/1/score: want at most 1, got 1.5"),
+        (lambda c: c["exact_memorization"]["value_by_index"].pop("0"),
+         "exact_memorization has 1 rows, forget_Q_A_Prob 2: only one of them has row 0"),
+        (lambda c: c["mia_min_k"].pop("holdout"), "mia_min_k/holdout/value_by_index: want an object, got None"),
+        (lambda c: c["mia_min_k"].update(holdout=_by_index()),
+         "mia_min_k: want forget and holdout texts, got none of one of them"),
+        (lambda c: c["mia_min_k"]["forget"]["value_by_index"]["0"].update(score="x"),
+         "mia_min_k/forget/value_by_index/0/score: want a number, got 'x'"),
+        (lambda c: c.update(privleak=3), "privleak: want an object, got 3"),
+    ],
+)  # fmt: skip
+def test_damaged_memorization_and_attacks_are_refused_in_one_line(tmp_path, edit, message):
+    content = copy.deepcopy(FULL_LOG)
+    edit(content)
+    path = _write(tmp_path, content)
+    with pytest.raises(ValueError, match=r".") as error:
+        records.read_evaluation(path)
+    assert str(error.value) == f"{path}: {message}"
 
 
 def test_a_log_of_some_sets_has_those_alone(tmp_path):

@@ -132,7 +132,8 @@ def attack_scores(
 ) -> dict[str, tuple[Floats, Floats]]:
     """Return the scores of forget (N,) and holdout (M,) texts under each attack.
 
-    Attacks whose numbers are missing are left out; {} where there are no such texts.
+    Attacks whose numbers are missing are left out; {} where there are no such texts. A log of
+    open-unlearning has the scores themselves.
 
     Args:
         evaluation: of the model.
@@ -144,7 +145,7 @@ def attack_scores(
     """
     names = compared_sets(evaluation)
     if names is None:
-        return {}
+        return {name: _as_pair(scores) for name, scores in evaluation.attack_scores.items()}
     norms, sets = gradient_norms or {}, evaluation.sets
     forget_texts, holdout_texts = (
         _scored_texts(sets[name], reference, norms.get(name)) for name in names
@@ -156,6 +157,11 @@ def attack_scores(
         if None not in (*forget, *holdout):
             scores[name] = np.array(forget, np.float64), np.array(holdout, np.float64)
     return scores
+
+
+def _as_pair(scores: tuple[Sequence[float], Sequence[float]]) -> tuple[Floats, Floats]:
+    forget, holdout = scores
+    return np.array(forget, np.float64), np.array(holdout, np.float64)
 
 
 def min_k_scores(records: RecordSet) -> Floats:

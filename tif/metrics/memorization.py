@@ -2,7 +2,7 @@
 
 Called by metrics/tofu.py and metrics/results.py. A metric maps the token statistics of a set's
 answers to (N,), one value an answer; the reported number is the mean. Only our own records have
-token statistics, logs of other repositories have none.
+token statistics. open-unlearning's logs have its own numbers of each answer in their place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +83,7 @@ def question_values(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> dict[s
     stats = [record.stats for record in records.records if record.stats is not None]
     missing = [record.id for record in records.records if record.stats is None]
     if not stats:
-        return {}
+        return _logged_values(records)
     if missing:
         count = f"{len(missing)} of {len(records.records)}"
         raise ValueError(f"{records.name}: {count} have no stats: {missing[0]}, ...")
@@ -94,4 +94,13 @@ def question_values(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> dict[s
     }
     if all(answer.kl is not None for answer in stats):
         values["kl"] = kl(stats)
+    return values
+
+
+def _logged_values(records: RecordSet) -> dict[str, Floats | None]:
+    """Return the metrics that a log gives for each answer."""
+    values: dict[str, Floats | None] = {}
+    for metric in QUESTION_METRICS:
+        if records.records and all(metric in record.logged for record in records.records):
+            values[metric] = np.array([record.logged[metric] for record in records.records])
     return values

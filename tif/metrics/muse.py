@@ -107,10 +107,32 @@ def privleak_interval(
     pairs, retain_pairs = (membership.compare_pairs(*both) for both in (scores, retain_scores))
     aucs = 1 - membership.draw_aucs(pairs, draws, seed)
     retain_aucs = 1 - membership.draw_aucs(retain_pairs, draws, seed)
+    return _leak_interval(aucs, retain_aucs)
+
+
+def _leak_interval(aucs: Floats, retain_aucs: Floats) -> Interval | None:
+    """Return the interval of PrivLeak from drawn AUCs, (draws,) each."""
     valid = retain_aucs > 0
     if not valid.any():
         return None
     return middle_interval(100 * (aucs[valid] - retain_aucs[valid]) / retain_aucs[valid])
+
+
+def logged_privleak(
+    evaluation: Evaluation, retain: Evaluation, draws: int, seed: int
+) -> tuple[float | None, Interval | None]:
+    """Return PrivLeak of two logs that have Min-K scores but no texts, and its interval.
+
+    (None, None) where one of them lacks the scores, or they have other numbers of texts.
+    """
+    ours, theirs = (logs.attack_scores.get("min_k") for logs in (evaluation, retain))
+    if not ours or not theirs or list(map(len, ours)) != list(map(len, theirs)):
+        return None, None
+    value = relative_leak(1 - membership.auc(*ours), 1 - membership.auc(*theirs))
+    drawn = []
+    for scores in (ours, theirs):  # a draw takes the same texts from both models
+        drawn.append(1 - membership.draw_aucs(membership.compare_pairs(*scores), draws, seed))
+    return value, _leak_interval(*drawn)
 
 
 def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[str, float | None]:

@@ -69,6 +69,7 @@ def compute_results(request: Request) -> dict[str, Any]:
         "protocol": dict(evaluation.protocol),
         "retain_model": retain.model if retain else None,
         "retain_protocol": dict(retain.protocol) if retain else None,
+        "logged": dict(evaluation.logged),
         "bootstrap": {"level": intervals.LEVEL, "draws": request.draws, "seed": request.seed},
     }
 
@@ -159,6 +160,10 @@ def _membership_results(
         with _errors_starting_with(request.retain_source):
             metrics["privleak"] = muse.privleak(evaluation, retain, allow_mismatch=True)
             around["privleak"] = muse.privleak_interval(evaluation, retain, draws, seed)
+    elif evaluation.attack_scores and retain:
+        leak, interval = muse.logged_privleak(evaluation, retain, draws, seed)
+        if leak is not None:
+            metrics["privleak"], around["privleak"] = leak, interval
     return metrics, around
 
 

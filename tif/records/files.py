@@ -23,6 +23,7 @@ AGGREGATES = "aggregates.json"
 HEAD = ("model", "family", "epoch", "protocol")  # fields of an Evaluation that every file repeats
 # What aggregates.json repeats of each set.
 PER_SET: dict[str, Any] = {"data": dict[str, str | None], "questions": dict[str, int]}
+OF_LOGS = ("attack_scores", "logged")  # fields of an Evaluation that only logs have
 TOP_CHARACTERS = {"0": False, "1": True}  # TokenStats.top in a file: a character per token
 
 
@@ -53,6 +54,9 @@ def write_evaluation(
     aggregates = head | {"sets": list(sets)}
     aggregates["data"] = {name: records.data for name, records in sets.items()}
     aggregates["questions"] = {name: len(records.records) for name, records in sets.items()}
+    for field in OF_LOGS:
+        if getattr(evaluation, field):
+            aggregates[field] = dict(getattr(evaluation, field))
     write_text(folder / AGGREGATES, _to_json(aggregates | {"metrics": dict(metrics)}))
 
 
@@ -66,6 +70,8 @@ def _records_to_json(records: Iterable[Record]) -> str:
     for record in records:
         fields = dataclasses.asdict(record)
         del fields["id"]
+        if not record.logged:
+            del fields["logged"]
         if record.stats:
             fields["stats"]["top"] = "".join("1" if top else "0" for top in record.stats.top)
         lines.append(f"  {_to_json(record.id)}: {_to_json(fields, indent=None)}")

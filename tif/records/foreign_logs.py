@@ -28,6 +28,14 @@ TASKS = {
 }
 # open-unlearning's prefixes of our sets
 PREFIXES = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
+Share = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(allow_inf_nan=False)]
+MEMORIZATION = ("exact_memorization", "extraction_strength")  # of the forget set; our names too
+ATTACKS = {  # open-unlearning's names of our membership attacks
+    "mia_loss": "loss", "mia_zlib": "zlib", "mia_min_k": "min_k",
+    "mia_min_k_plus_plus": "min_k_plus_plus", "mia_reference": "reference",
+    "mia_gradnorm": "gradient_norm",
+}  # fmt: skip
 
 
 def convert_log(content: Mapping[str, Any], path: Path) -> Evaluation:
@@ -135,8 +143,10 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
 
     The form is that of open-unlearning's src/evals/metrics (memorization.py at 2db47ec, utils.py
     at 5420d43). A set needs four metrics: losses from its Prob, PARA_Prob (forget and retain only:
-    the controls have no paraphrase) and PERT_Prob, texts from its ROUGE. Nothing else in the file
-    is read: what follows from losses and texts is computed again, as open-unlearning does.
+    the controls have no paraphrase) and PERT_Prob, texts from its ROUGE. What follows from losses
+    and texts is computed again, as open-unlearning does. Read as they are, where the file has them:
+    extraction strength and exact memorization of each forget answer, the scores behind each
+    membership attack, and PrivLeak (whose retain model the file does not name).
 
     The file has no token counts and no model family, so a retain log of another family is noticed
     by its prompts alone. A log that kept only the truth ratios cannot be read: its questions are
@@ -147,7 +157,19 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
         if _has_metrics(content, prefix):
             sets[name] = _convert_set(f"{prefix}_Q_A_", name, content, path)
     model = path.parent.name if path.stem == "TOFU_EVAL" else path.stem
-    return Evaluation(model or path.stem, sets=sets, protocol={"name": "open-unlearning"})
+    attack_scores = {}
+    for key, attack in ATTACKS.items():
+        if key in content:
+            attack_scores[attack] = _parse_attack(content[key], key, path)
+    logged = {}
+    if "privleak" in content:
+        aggregate = parse(dict[str, Score | None], content["privleak"], path, "privleak")
+        if aggregate.get("agg_value") is not None:
+            logged["privleak"] = float(aggregate["agg_value"] or 0.0)
+    protocol = {"name": "open-unlearning"}
+    return Evaluation(
+        model or path.stem, sets, protocol=protocol, attack_scores=attack_scores, logged=logged
+    )
 
 
 def _has_metrics(content: Mapping[str, Any], prefix: str) -> bool:
@@ -165,6 +187,7 @@ def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path)
         metrics[prefix + metric] = _parse_metric(content, prefix + metric, kind, path)
     _check_same_rows(metrics, f"{path}: ")
     losses, texts, wrong, *paraphrased = metrics.values()
+    logged = _parse_memorization(content, losses, path) if name == "forget" else {}
     _check_same_counts(wrong, f"{path}: {prefix}PERT_Prob/value_by_index")
     records = []
     for row, loss in losses.items():
@@ -177,9 +200,45 @@ def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path)
             paraphrased_loss=paraphrased[0][row] if paraphrased else None,
             perturbed_losses=tuple(wrong[row]),
             generated=texts[row].generation,
+            logged={metric: scores[row] for metric, scores in logged.items()},
         )
         records.append(record)
     return RecordSet(name, tuple(records))
+
+
+def _parse_memorization(
+    content: Mapping[str, Any], losses: Mapping[str, Any], path: Path
+) -> dict[str, dict[str, float]]:
+    """Return by metric the scores of the forget answers, of the metrics that the file has."""
+    scores = {}
+    for key in MEMORIZATION:
+        if key in content:
+            scores[key] = _parse_scores(content[key], Share, path, key)
+    _check_same_rows({"forget_Q_A_Prob": losses, **scores}, f"{path}: ")
+    return scores
+
+
+def _parse_attack(
+    block: Any, key: str, path: Path
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the scores of the forget and the holdout texts under a membership attack."""
+    fields: dict[str, Any] = parse(dict[str, Any], block, path, key)
+    forget, holdout = (
+        tuple(_parse_scores(fields.get(name), Score, path, key, name).values())
+        for name in ("forget", "holdout")
+    )
+    if not (forget and holdout):
+        raise ValueError(f"{path}: {key}: want forget and holdout texts, got none of one of them")
+    return forget, holdout
+
+
+def _parse_scores(metric: Any, kind: Any, path: Path, *keys: str) -> dict[str, float]:
+    """Return the `score` of each entry of a metric's `value_by_index`."""
+    rows = metric.get("value_by_index") if isinstance(metric, dict) else metric
+    place, scores = (*keys, "value_by_index"), {}
+    for row, fields in parse(dict[str, dict[str, Any]], rows, path, *place).items():
+        scores[row] = float(parse(kind, fields.get("score"), path, *place, row, "score"))
+    return scores
 
 
 def _parse_metric(content: Mapping[str, Any], key: str, kind: Any, path: Path) -> dict[str, Any]:

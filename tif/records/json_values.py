@@ -29,6 +29,7 @@ WANTED = {
     "int_type": "want a whole number",
     "too_short": "want one or more",
     "greater_than_equal": "want at least 0",
+    "less_than_equal": "want at most 1",
     "finite_number": "want a finite number",
     "string_pattern_mismatch": "want a text that is not blank",
 }

@@ -54,6 +54,7 @@ class Record:
         perturbed_losses: of each wrong answer.
         generated: greedy continuation of the prompt; None if nothing was generated.
         stats: the original answer token by token; None where a log does not have it.
+        logged: numbers of the answer that a log gives in the place of `stats`, by metric.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Record:
     perturbed_losses: tuple[float, ...] = ()
     generated: str | None = None
     stats: TokenStats | None = None
+    logged: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("loss", "paraphrased_loss", "perturbed_losses"):
@@ -111,6 +113,9 @@ class Evaluation:
             compare within a family only.
         protocol: the rules of the evaluation; `name` is "legacy-tofu", "open-unlearning", ...
         epoch: 0 = before training; None = unknown.
+        attack_scores: of a log that gives no texts: by membership attack, the scores of the forget
+            and of the holdout texts.
+        logged: numbers of the evaluation that a log gives as they are, such as its PrivLeak.
     """
 
     model: str
@@ -118,6 +123,10 @@ class Evaluation:
     family: str | None = None
     protocol: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     epoch: int | None = None
+    attack_scores: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = dataclasses.field(
+        default_factory=dict
+    )
+    logged: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, records in self.sets.items():

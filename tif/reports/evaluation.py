@@ -110,6 +110,10 @@ def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
         unknown = describe_unknown_rules(rules) if rules is not None else None
         if unknown:
             lines.append(f"{title}: {unknown}")
+    for name, value in numbers.get("logged", {}).items():
+        source = "against a retain model that it does not name, or an AUC of 0.5"
+        title = TITLES.get(name, name)
+        lines.append(f"the log's own {title}: {format_number(value)} ({source})")
     if numbers["protocol"].get("name") == "muse":
         lines.append(MUSE_NOTE)
     if numbers["mismatch"]:

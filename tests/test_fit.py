@@ -74,7 +74,6 @@ def test_a_finished_run_leaves_these_files(finished_run):
     }
     expected = evaluated | {
         "config.yaml", "env.json", "metrics.jsonl", "eval/tokens.json", "summary.json", "report.html",
-        "quality_utility.png", "losses.png",
         ".lock", "checkpoints/epoch=2-step=4.ckpt",
     }  # fmt: skip
     exported = (

@@ -72,7 +72,7 @@ def test_ctrl_c_while_data_and_records_are_read_is_one_line(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_in_a_report_is_one_line(tmp_path_factory):
     folder = finished(tmp_path_factory).folder
-    for file in ("metrics.jsonl", "losses.png"):
+    for file in ("metrics.jsonl", "report.html"):
         code, lines = end(start("tif.report", str(folder), at=("open", file)))
         assert (code, len(lines)) == (130, 1), lines
 

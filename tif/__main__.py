@@ -16,7 +16,7 @@ COMMANDS = {
     "identify": "label unwanted words; compare and show such labels",
     "evaluate": "measure any Hugging Face causal LM",
     "sweep": "make many runs of one file, and their table",
-    "report": "show finished runs: tables, answers, plots",
+    "report": "show finished runs: tables, report.html, exports for a paper",
     "chat": "ask a question to the models of a run, side by side",
     "audit": "try to get out of a model what it was to forget",
     "bench": "measure speed and memory on this machine",

@@ -46,7 +46,7 @@ def restore(runs):
 def read_files(runs, folder):
     """Return the files below a folder that a command reads: of a run, not its model and its plots."""
     paths = [path for path in sorted((runs / folder).rglob("*")) if path.is_file() and path.name != ".lock"]
-    unread = ("model", "quality_utility.png", "losses.png", "report.html")
+    unread = ("model", "report.html")
     return [path for path in paths if folder != "x" or path.relative_to(runs / folder).parts[0] not in unread]
 
 

@@ -183,7 +183,7 @@ def done(tmp_path_factory):
 def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
     _, folder = done
     found = sorted(p.name for p in folder.iterdir())
-    assert found == [".lock", "dpo", "quality_utility.png", "results.json", "table.md", "tpo"]
+    assert found == [".lock", "dpo", "figures", "report.html", "results.json", "table.md", "tpo"]
     tables = (folder / "table.md").read_text().split("\n\n")
     short, whole = ([line.split(" | ")[0] for line in table.splitlines()] for table in tables)
     assert sorted(short[2:4]) == ["| dpo", "| tpo"]

@@ -32,7 +32,7 @@ AIMED = ["run.checkpoint_every_n_steps=1", "run.keep_checkpoints=1", "eval.forge
         ("epoch-1", PolicyEvaluation, "_evaluate", lambda args: args[-1] == 1, 1),
         ("epoch-2", PolicyEvaluation, "_evaluate", lambda args: args[-1] == 2, 2),
         ("export", export, "export_model", lambda args: args[2].name == "model", 2),
-        ("plots", training, "write_plots", lambda args: True, 2),
+        ("report", training, "write_run_report", lambda args: True, 2),
     ],
 )
 def test_a_killed_run_goes_on_and_ends_with_the_rows_of_one_that_was_not(
@@ -79,7 +79,7 @@ MOMENTS = (
     ("os.rename", "x/checkpoints/epoch=1-step=4.ckpt"), ("os.remove", "x/checkpoints/epoch="),
     ("os.rename", "x/eval/1/world_facts.json"), ("half a row", 2), ("open", "x/checkpoints/.epoch=2-step=8"),
     ("open", "x/eval/2/.retain.json"), ("open", "x/model.partial/config.json"), ("open", "x/model.partial/README.md"),
-    ("os.rename", "x/model.partial"), ("open", "x/losses.png"), ("os.rename", "x/report.html"),
+    ("os.rename", "x/model.partial"), ("os.rename", "x/report.html"),
     ("open", "x/.summary.json."), ("os.rename", "x/summary.json"),
 )  # fmt: skip
 

@@ -164,12 +164,13 @@ class Run:
         return models | {"target": self.target_model()}
 
     def report(self) -> "Report":
-        """Write report.html and the plots again; a notebook shows the report."""
+        """Write report.html again, and its charts to figures/; a notebook shows the report."""
+        from tif.reports.html.figures import FOLDER, write_figures
         from tif.reports.html.run_report import write_run_report
-        from tif.reports.plots import write_plots
 
-        write_plots(self.folder)
-        return Report(write_run_report(self.folder))
+        path, charts = write_run_report(self.folder)
+        write_figures(self.folder / FOLDER, charts)
+        return Report(path)
 
     def audit(self, attacks: Sequence[str] = ("prefix",), **keys: Any) -> Audit:
         """Attack the unlearned model: can its facts be had back? See `tif audit`.

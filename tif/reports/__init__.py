@@ -1,1 +1,1 @@
-"""Run folders become tables, plots and model cards."""
+"""Run folders become tables, HTML reports and model cards."""

@@ -50,3 +50,9 @@ def format_interval(interval: Sequence[float]) -> str:
 def escape_markdown(text: str) -> str:
     """Return a name of a user's as Markdown shows it: no markup, no HTML, no control character."""
     return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", escape_controls(text).replace("\n", " "))
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first line is its header."""
+    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)

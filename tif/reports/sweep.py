@@ -1,6 +1,7 @@
 """Results of a sweep: each run's best and last epoch, mean and deviation over seeds.
 
-Called by `tif.sweep`. Written as results.json, table.md and quality_utility.png, shown as a table.
+Called by `tif.sweep`, `tif.report` and the comparison of runs. Written as results.json and
+table.md, shown as a table.
 """
 
 import json
@@ -14,8 +15,7 @@ from rich.table import Table
 
 from tif.metrics import overall
 from tif.metrics.overall import SCORE
-from tif.reports.columns import COLUMNS, columns_of, escape_markdown, format_number
-from tif.reports.plots import QUALITY_UTILITY_PLOT, plot_sweep
+from tif.reports.columns import COLUMNS, columns_of, format_number, markdown_table
 from tif.reports.run_folder import evaluation_rows, retain_row
 from tif.utils.files import write_text
 from tif.utils.terminal import console
@@ -58,17 +58,24 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
 
 
 def write_results(folder: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """Write results.json, table.md and the plot to the sweep's folder; return `collect_results`."""
+    """Write results.json and table.md to the sweep's folder; return `collect_results`."""
     results = collect_results(folders)
-    tables = _markdown(short_table(results)) + "\n" + _markdown(full_table(results))
+    tables = markdown_table(short_table(results)) + "\n" + markdown_table(full_table(results))
     write_text(folder / RESULTS_FILE, json.dumps(results, indent=1) + "\n")
     write_text(folder / "table.md", tables)
-    plot_sweep(folder / QUALITY_UTILITY_PLOT, results)
     return results
 
 
 def show_results(folder: Path, results: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
-    """Print the short table of a sweep's results, notes, and the folder where its files are."""
+    """Print the table of a sweep's results, notes, and the folder where its files are."""
+    show_table(results)
+    for note in notes:
+        console.print(note, soft_wrap=True)
+    console.print(f"results: {folder}", soft_wrap=True)
+
+
+def show_table(results: Mapping[str, Any]) -> None:
+    """Print the short table of several runs."""
     header, *lines = short_table(results)
     title = "Mean ± deviation over seeds; best by eval.best=score, best runs first"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -79,9 +86,6 @@ def show_results(folder: Path, results: Mapping[str, Any], notes: Sequence[str] 
     for line in lines:
         table.add_row(*line)
     console.print(table)
-    for note in notes:
-        console.print(note, soft_wrap=True)
-    console.print(f"results: {folder}", soft_wrap=True)
 
 
 def short_table(results: Mapping[str, Any]) -> list[list[str]]:
@@ -95,7 +99,7 @@ def short_table(results: Mapping[str, Any]) -> list[list[str]]:
     lines = [["run"]]
     for epoch in EPOCHS:
         lines[0] += [f"{epoch}: {columns[metric]}" for metric in metrics]
-    for name, run in _ranked(results):
+    for name, run in rank(results):
         lines.append([name])
         for epoch in EPOCHS:
             lines[-1] += [_cell(run[epoch].get(metric)) for metric in metrics]
@@ -106,7 +110,7 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     """Return a header, then two lines for each run, ranked: all metrics, best and last epoch."""
     columns = _columns(results)
     lines = [["run", "epoch", "seeds", *columns.values()]]
-    for name, run in _ranked(results):
+    for name, run in rank(results):
         for epoch in EPOCHS:
             numbers = run[epoch].get("epoch", {"values": []})["values"]  # one for each seed
             label = f"{epoch} ({'/'.join(f'{n:g}' for n in numbers)})" if numbers else epoch
@@ -150,8 +154,8 @@ def _columns(results: Mapping[str, Any]) -> dict[str, str]:
     return columns_of(rows)
 
 
-def _ranked(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return (name, run), the highest mean score of the best epochs first."""
+def rank(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return (name, run) of all runs, the highest mean score of the best epochs first."""
     no_evaluation = {"mean": -1.0}
     runs = results["runs"].items()
     return sorted(runs, key=lambda item: -item[1]["best"].get(SCORE, no_evaluation)["mean"])
@@ -166,9 +170,3 @@ def _cell(value: Mapping[str, Any] | None) -> str:
         return mean
     tiny = f"{deviation:.0e}"  # one digit is enough
     return f"{mean} ± {tiny if 0 < deviation < 0.001 else format_number(deviation)}"
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first line is its header."""
-    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)

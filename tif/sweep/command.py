@@ -28,7 +28,7 @@ The file says what to run:
 All configurations are checked before the first run. Finished runs are not made again, an
 unfinished one continues from its last checkpoint, stages (target and retain models) are shared. A
 run whose loss is not finite is named and left out. After each run its folder <run.folder>/<name>
-gets table.md, results.json and quality_utility.png.
+gets table.md and results.json, and at the end report.html, which compares the runs.
 
 Exit code: 0 done, 1 a run failed (its loss was not finite, a file could not be written), 2 wrong
 input (one line a problem, before weights load), 128 + N stopped by signal N: the same command

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config.schema import Config
-from tif.reports.sweep import show_results
-from tif.sweep.run import is_made_elsewhere, update_results
+from tif.sweep.run import finish_sweep, is_made_elsewhere
 from tif.training.plan import find_finished_run
 from tif.utils import interrupts
 from tif.utils.terminal import console, progress_bar
@@ -70,7 +69,7 @@ def run_in_processes(configs: Sequence[Config], words: Sequence[str], jobs: int)
         name = signal.Signals(signals[0]).name
         interrupts.say(f"stopped by {name}; the same command goes on with what is missing")
         return 128 + signals[0]
-    show_results(*update_results(configs))
+    finish_sweep(configs)
     return largest_code
 
 

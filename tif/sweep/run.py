@@ -13,6 +13,9 @@ import filelock
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
+from tif.reports.html.comparison import write_comparison
+from tif.reports.html.figures import FOLDER, write_figures
+from tif.reports.html.run_report import FILE_NAME
 from tif.reports.run_folder import evaluation_rows, retain_row
 from tif.reports.sweep import show_results, write_results
 from tif.training import plan as planning
@@ -87,8 +90,20 @@ def run_in_order(chosen: Sequence[Config], configs: Sequence[Config]) -> int:
     finally:
         distributed.finish()
     if len(chosen) > 1 and makes_runs and distributed.is_first_rank():
-        show_results(*update_results(configs))
+        finish_sweep(configs)
     return exit_code
+
+
+def finish_sweep(configs: Sequence[Config]) -> None:
+    """Show the results of the runs that are finished, and write the report that compares them."""
+    folder, results, damaged = update_results(configs)
+    show_results(folder, results, damaged)
+    finished = [planning.find_finished_run(cfg) for cfg in configs]
+    runs = [run for run in finished if run is not None]
+    if runs and not damaged:
+        path = folder / FILE_NAME
+        write_figures(folder / FOLDER, write_comparison(runs, path, folder.name))
+        console.print(f"report: {path}", soft_wrap=True)
 
 
 def _locked_run(cfg: Config, wait: bool) -> AbstractContextManager[bool]:

@@ -26,7 +26,6 @@ from tif.records import files as records
 from tif.records import metrics_log
 from tif.records.types import Evaluation
 from tif.reports.html.run_report import write_run_report
-from tif.reports.plots import write_plots
 from tif.reports.run_folder import RETAIN_FOLDER, summarize
 from tif.reports.run_tables import show_run
 from tif.training import checkpoints, run_folders
@@ -235,8 +234,6 @@ def train(
 
 def _finish_run(plan: Plan, folder: Path, retain: Evaluation | None) -> None:
     """Write the report, show the tables and write summary.json: it says that nothing is left."""
-    if plan.cfg.eval.enabled:
-        write_plots(folder)
     summary = summarize(folder, retain)
     if not plan.stage:
         write_run_report(folder, summary)

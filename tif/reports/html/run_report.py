@@ -10,6 +10,8 @@ from typing import Any
 
 from tif.reports import columns
 from tif.reports.html import run_charts, words
+from tif.reports.html.audit_section import read_audit_section
+from tif.reports.html.charts import Chart
 from tif.reports.html.packing import LARGEST, SMALLEST, STEPS
 from tif.reports.html.page import write_page
 from tif.reports.html.recipe import facts, recipe
@@ -40,8 +42,8 @@ TILES = (
 
 def write_run_report(
     folder: Path, summary: Mapping[str, Any] | None = None, out: Path | None = None
-) -> Path:
-    """Write the report of a run and return its path.
+) -> tuple[Path, list[Chart]]:
+    """Write the report of a run; return its path and its charts.
 
     Args:
         folder: of the run.
@@ -53,23 +55,24 @@ def write_run_report(
     """
     run = read_run(folder, summary)
     path = out or folder / FILE_NAME
-    charts = [chart for chart in _charts(run) if chart is not None]
+    charts = _charts(run)
     losses = run_charts.loss_charts(run)
     samples = _samples(run)
     values = _values(run) | {"charts": charts, "loss_charts": losses}
     values["sections"] = _sections(values, samples)
     values |= _browser_values(run, samples)
     write_page(path, "run.html", values, [*charts, *losses], samples)
-    return path
+    return path, [*charts, *losses]
 
 
-def _charts(run: RunData) -> list[Any]:
-    return [
+def _charts(run: RunData) -> list[Chart]:
+    charts = (
         run_charts.word_chart(run),
         run_charts.forgetting_chart(run),
         run_charts.ratio_chart(run),
         run_charts.extraction_chart(run),
-    ]
+    )
+    return [chart for chart in charts if chart is not None]
 
 
 def _values(run: RunData) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def _values(run: RunData) -> dict[str, Any]:
         "recipe": recipe(run),
         "config_text": config_path.read_text(encoding="utf-8") if config_path.exists() else "",
         "env": json.dumps(run.env, indent=1) if run.env else "",
-        "audit": None,
+        "audit": read_audit_section(run.folder),
     }
 
 
@@ -151,8 +154,7 @@ def epoch_table(run: RunData) -> tuple[list[str], list[dict[str, Any]]]:
         for metric in shown:
             cells.append({"text": words.pretty(run.retain.get(metric)), "note": ""})
         rows.append({"kind": "retain", "cells": cells})
-    head = [title.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓") for title in shown.values()]
-    return ["epoch", *head], rows if run.rows else []
+    return ["epoch", *map(words.join_arrow, shown.values())], rows if run.rows else []
 
 
 def _has(run: RunData, metric: str) -> bool:

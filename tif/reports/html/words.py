@@ -51,10 +51,19 @@ def pretty(value: float | None) -> str:
     text = format_number(value)
     if value is None:
         return "–"
-    if "e" not in text:
-        return text.replace("-", "−")
+    return pretty_power(text) if "e" in text else text.replace("-", "−")
+
+
+def pretty_power(text: str) -> str:
+    """Return 1.9e-04 as 1.9 × 10⁻⁴."""
     digits, power = text.split("e")
     return f"{digits.replace('-', '−')} × 10{str(int(power)).translate(SUPERSCRIPTS)}"
+
+
+def join_arrow(title: str) -> str:
+    """Return a column's title that breaks neither before its arrow nor inside ROUGE-L."""
+    joined = title.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")
+    return joined.replace("ROUGE-L", "ROUGE\u2011L")
 
 
 def summary_sentences(run: RunData) -> list[Sentence]:

@@ -1,0 +1,44 @@
+import xml.etree.ElementTree
+
+from tests.support.report_runs import write_run
+from tif.reports.html.charts import Chart, Guide, Mark, Series, line
+from tif.reports.html.figures import draw_chart, write_figures
+from tif.reports.html.run_report import write_run_report
+
+CHART = Chart(
+    "a", "A", "", "x $1$", "y",
+    (Series("s", (0.0, 1.0), (0.1, 1.0), "uw"), Series("t", (0.0, 1.0), (0.5, 0.5), "gw", "dashed")),
+    (Guide("y", 0.05, "guide"),), (Mark(1.0, 1.0, "last", "star"),), y_log=True,
+)  # fmt: skip
+
+
+def test_a_figure_has_the_charts_lines_and_scales():
+    (axes,) = draw_chart(CHART).axes
+    assert axes.lines[0].get_xydata().tolist() == [[0.0, 0.1], [1.0, 1.0]]
+    assert axes.lines[1].get_linestyle() == "--"
+    assert axes.get_yscale() == "log"
+    assert axes.get_xlabel() == r"x \$1\$"  # no formula
+    assert axes.lines[3].get_marker() == "*"
+
+
+def test_every_chart_of_a_run_becomes_an_svg_with_text_and_a_png(tmp_path):
+    rows = [{"forget/quality": 1e-3, "utility/model": 0.5}, {"forget/quality": 0.1, "utility/model": 0.4}]
+    _, charts = write_run_report(write_run(tmp_path / "run", epochs=2, metrics=rows))
+    paths = write_figures(tmp_path / "figures", charts)
+    assert {path.name for path in paths} == {
+        f"{name}.{suffix}"
+        for name in ("words", "frontier", "ratios", "loss-loss", "loss-lpl") for suffix in ("svg", "png")
+    }  # fmt: skip
+    svg = xml.etree.ElementTree.parse(tmp_path / "figures" / "frontier.svg")
+    texts = {element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"model utility", "forget quality", "last, epoch 1"} <= texts
+    assert (tmp_path / "figures" / "words.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_long_line_is_averaged_in_parts():
+    rows = [{"step": i, "train/loss": float(i % 2)} for i in range(1000)]
+    series = line("loss", rows, "train/loss", "ink", "step")
+    assert len(series.x) == 334  # parts of three
+    assert series.x[0] == 1.0
+    assert series.y[0] == 1 / 3
+    assert line("loss", rows, "train/lpl", "ink", "step") is None

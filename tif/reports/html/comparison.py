@@ -1,0 +1,169 @@
+"""The report of several runs: table, frontier, what differs, and small multiples of each.
+
+Called by `tif report` and at the end of a sweep.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tif.reports import sweep
+from tif.reports.html.charts import Chart, Guide, Mark, Series, line, present
+from tif.reports.html.comparison_data import (
+    Group,
+    add_words,
+    collect,
+    find_differences,
+    group_runs,
+)
+from tif.reports.html.page import write_page
+from tif.reports.html.run_charts import ALIKE
+from tif.reports.html.run_report import FILE_NAME
+from tif.reports.html.words import Number, Sentence, join_arrow, pretty, pretty_power
+from tif.utils.terminal import escape_controls
+
+COLORS = 8  # of the palette
+MAX_PATHS = 8  # runs whose epochs are drawn; of more, the best epoch alone
+# What is drawn against what: the first pair that a run has.
+PAIRS = (
+    ("utility/model", "model utility", "forget/quality", "forget quality"),
+    ("muse/knowmem_retain", "KnowMem, retain", "muse/privleak", "PrivLeak"),
+    ("retain/probability", "probability, retain", "forget/probability", "probability, forget"),
+    ("muse/verbmem_retain", "VerbMem, retain", "muse/verbmem_forget", "VerbMem, forget"),
+)
+
+
+def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Chart]:
+    """Write the report of several runs to the file `out`; return its charts.
+
+    Raises:
+        DamagedFile: If a file of a folder cannot be read; one line with what to delete.
+    """
+    groups = add_words(group_runs(folders))
+    results = collect(groups)
+    ranked = [name for name, _ in sweep.rank(results)]
+    groups.sort(key=lambda group: ranked.index(group.name))
+    frontier, words = frontier_chart(groups, results), word_charts(groups)
+    keys, values = find_differences(groups)
+    table = sweep.full_table(results)
+    links = {group.name: _link(group, out) for group in groups}
+    sections = [
+        ("table", "Table", True),
+        ("curves", "Frontier", frontier),
+        ("words", "Words", words),
+        ("differences", "Differences", keys),
+    ]
+    page = {
+        "title": escape_controls(title),
+        "sentences": comparison_sentences(groups, results),
+        "head": [join_arrow(cell) for cell in table[0]],
+        "lines": [[line[0], *map(_pretty_cell, line[1:])] for line in table[1:]],
+        "links": links,
+        "frontier": frontier,
+        "words": words,
+        "keys": keys,
+        "values": list(zip((group.name for group in groups), values, strict=True)),
+        "sections": [(id, name) for id, name, content in sections if content],
+    }
+    charts = [frontier, *words] if frontier else words
+    write_page(out, "comparison.html", page, charts)
+    return charts
+
+
+def comparison_sentences(groups: Sequence[Group], results: Mapping[str, Any]) -> list[Sentence]:
+    """Return how many runs there are, and which one is the best by its score."""
+    count = sum(len(group.folders) for group in groups)
+    opening: Sentence = [Number(str(len(groups))), " configurations, "]
+    opening += [Number(str(count)), " runs. "]
+    (name, run), *_ = sweep.rank(results)
+    best = run["best"]
+    if sweep.SCORE not in best:
+        return [[*opening, "None has both numbers that rank runs."]]
+    pieces: Sentence = ["The best epochs of ", Number(name), " have the highest score, "]
+    pieces += [Number(pretty(best[sweep.SCORE]["mean"]))]
+    for metric, title in (("forget/quality", "forget quality"), ("utility/model", "utility")):
+        if metric in best:
+            pieces += [f", {title} ", Number(pretty(best[metric]["mean"]))]
+    return [[*opening, *pieces, "."]]
+
+
+def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart | None:
+    """Return forgetting against usefulness: each run over its epochs, the best one marked."""
+    for x, x_title, y, y_title in PAIRS:
+        runs = results["runs"]
+        shown = [g for g in groups if {x, y} <= runs[g.name]["best"].keys() | _metrics(g)]
+        if not shown:
+            continue
+        series, marks = [], []
+        for i, group in enumerate(shown):
+            role = f"c{i % COLORS}"
+            rows = [row for row in group.rows if x in row and y in row]
+            best = runs[group.name]["best"]
+            if len(shown) > MAX_PATHS:
+                rows = [{"epoch": 0, x: best[x]["mean"], y: best[y]["mean"]}] if x in best else []
+            labels = tuple(f"{group.name}, {_epoch_name(row, len(shown))}" for row in rows)
+            xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
+            if rows:
+                series.append(Series(group.name, xs, ys, role, "points", labels))
+            if x in best and y in best and len(shown) <= MAX_PATHS:
+                point = (best[x]["mean"], best[y]["mean"])
+                marks.append(Mark(*point, group.name, "star", role))
+        guides = _guides(results, x, y)
+        ending = "star: best epoch" if len(shown) <= MAX_PATHS else "best epochs"
+        caption = f"{y_title.capitalize()} against {x_title}, means over seeds; {ending}."
+        return Chart("frontier", "Forgetting against usefulness", caption, x_title, y_title,
+            tuple(series), guides, tuple(marks), y_log=y == "forget/quality")  # fmt: skip
+    return None
+
+
+def _metrics(group: Group) -> set[str]:
+    return set().union(*(row.keys() for row in group.rows)) if group.rows else set()
+
+
+def _epoch_name(row: Mapping[str, Any], count: int) -> str:
+    if count > MAX_PATHS:
+        return "best epoch"
+    return "before" if row["epoch"] == 0 else f"epoch {row['epoch']}"
+
+
+def _guides(results: Mapping[str, Any], x: str, y: str) -> tuple[Guide, ...]:
+    guides, retain = [], results["retain_model"]
+    if retain.get(x) is not None:
+        guides.append(Guide("x", retain[x], "retain model"))
+    if y == "forget/quality":
+        guides.append(Guide("y", ALIKE, "0.05: no longer told apart"))
+    elif retain.get(y) is not None:
+        guides.append(Guide("y", retain[y], "retain model"))
+    return tuple(guides)
+
+
+def word_charts(groups: Sequence[Group]) -> list[Chart]:
+    """Return a small chart of unwanted and general words for each run that knows them."""
+    charts = []
+    for i, group in enumerate(groups):
+        series = present([
+            line("UW", group.words, "words/unwanted", "uw"),
+            line("GW", group.words, "words/general", "gw"),
+        ])  # fmt: skip
+        if series and len(group.words) > 1:
+            name = f"words-{i}"
+            charts.append(Chart(name, group.name, "", "epoch", "", series, y_range=(0.0, 1.0)))
+    return charts
+
+
+def _link(group: Group, out: Path) -> str:
+    """Return where the first run's own report is, from the folder of `out`; "" where it is not."""
+    report = group.folders[0] / FILE_NAME
+    return os.path.relpath(report, out.parent) if report.exists() else ""
+
+
+def _pretty_cell(cell: str) -> str:
+    """Return "1.9e-04 ± 2e-04" with printed powers, "-" as a dash."""
+    return "–" if cell == "-" else re.sub(r"[\d.]+e-?\d+", lambda m: pretty_power(m[0]), cell)
+
+
+def default_place(folders: Sequence[Path]) -> Path:
+    """Return report.html in the folder that holds all these runs."""
+    return Path(os.path.commonpath([folder.resolve().parent for folder in folders])) / FILE_NAME

@@ -1,0 +1,152 @@
+"""Several runs side by side: which belong together, what they reached, and what differs."""
+
+import dataclasses
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tif.metrics.targeted import word_probability
+from tif.metrics.values import mean_or_none
+from tif.records.metrics_log import FILE_NAME
+from tif.reports import run_folder, sweep
+from tif.reports.html.run_data import FORGET_SETS
+from tif.utils.hashing import hash_json
+from tif.utils.terminal import escape_controls, track
+
+LONGEST = 60  # characters of a key's value in the table of differences
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        name: of the first run's folder, or of the sweep's run that they are.
+        folders: of the runs.
+        keys: the configuration by dotted name, without section `run`.
+        rows: their evaluations, mean over the seeds, by epoch.
+        words: rows of the first run with its words/unwanted and words/general.
+    """
+
+    name: str
+    folders: tuple[Path, ...]
+    keys: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    words: Sequence[Mapping[str, Any]] = ()
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return the runs of a sweep's folder, <run>/seed<N>, in order; none where it is no sweep's."""
+    files = folder.glob(f"*/seed*/{FILE_NAME}")
+    return sorted((file.parent for file in files), key=lambda path: (path.parent.name, path.name))
+
+
+def group_runs(folders: Sequence[Path]) -> list[Group]:
+    """Return the runs, those of one configuration and different seeds together.
+
+    Raises:
+        DamagedFile: If a file of a folder cannot be read.
+    """
+    members: dict[str, list[Path]] = {}
+    keys: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        flat = _flatten(run_folder.read_config(folder))
+        flat = {key: value for key, value in flat.items() if not key.startswith("run.")}
+        # Runs without a config.yaml are runs of their own.
+        hashed = hash_json(flat) if flat else str(folder)
+        members.setdefault(hashed, []).append(folder)
+        keys[hashed] = flat
+    names: dict[str, int] = {}
+    groups = []
+    for hashed, paths in members.items():
+        name = _name_of(paths[0])
+        names[name] = names.get(name, 0) + 1
+        name = name if names[name] == 1 else f"{name} ({names[name]})"
+        groups.append(Group(name, tuple(paths), keys[hashed], _mean_rows(paths)))
+    return groups
+
+
+def add_words(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups with `words`, which takes reading the records of their first runs."""
+    tracked = track(groups, "reading the records")
+    return [dataclasses.replace(group, words=_read_words(group.folders[0])) for group in tracked]
+
+
+def collect(groups: Sequence[Group]) -> dict[str, Any]:
+    """Return best and last epoch of each group over its seeds, see sweep.collect_results."""
+    return sweep.collect_results({group.name: group.folders for group in groups})
+
+
+def find_differences(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """Return the keys in which the groups differ, and each group's values of them."""
+    all_keys: dict[str, None] = {}
+    for group in groups:
+        all_keys |= dict.fromkeys(group.keys)
+    differing = []
+    for key in all_keys:
+        if len({repr(group.keys.get(key)) for group in groups}) > 1:
+            differing.append(key)
+    lines = []
+    for group in groups:
+        lines.append([_short(group.keys.get(key)) for key in differing])
+    return differing, lines
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def _name_of(folder: Path) -> str:
+    folder = folder.resolve()
+    is_seed = re.fullmatch(r"seed\d+(-\d+)?", folder.name)
+    return escape_controls(folder.parent.name if is_seed else folder.name)
+
+
+def _mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return a row for each epoch that all runs evaluated, with the means of what all have."""
+    by_epoch: dict[int, list[dict[str, Any]]] = {}
+    for folder in folders:
+        for row in run_folder.evaluation_rows(folder):
+            by_epoch.setdefault(row["epoch"], []).append(row)
+    rows = []
+    for epoch, same in sorted(by_epoch.items()):
+        if len(same) < len(folders):
+            continue
+        mean: dict[str, Any] = {"epoch": epoch}
+        for metric in same[0]:
+            values = [row.get(metric) for row in same]
+            numbers = [value for value in values if value is not None]
+            if metric != "epoch" and len(numbers) == len(same):
+                mean[metric] = statistics.fmean(numbers)
+        rows.append(mean)
+    return rows
+
+
+def _read_words(folder: Path) -> list[dict[str, Any]]:
+    tokens, rows = run_folder.read_tokens(folder), []
+    for row in run_folder.evaluation_rows(folder) if tokens else ():
+        evaluation = run_folder.read_records(folder, row["epoch"])
+        sets = evaluation.sets if evaluation else {}
+        forget = [name for name in FORGET_SETS if name in sets]
+        with_words: dict[str, Any] = {"epoch": row["epoch"]}
+        for name, is_unwanted in (("unwanted", True), ("general", False)):
+            if forget:
+                answers = tokens.get(forget[0], {})
+                values = word_probability(sets[forget[0]], answers, is_unwanted)
+                with_words[f"words/{name}"] = mean_or_none(values) if len(values) else None
+        rows.append(with_words)
+    return rows
+
+
+def _short(value: Any) -> str:
+    text = escape_controls("–" if value is None else str(value))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

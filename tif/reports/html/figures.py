@@ -1,0 +1,94 @@
+"""The report's charts as SVG and PNG files for a paper, drawn by Matplotlib from the same data.
+
+Matplotlib is imported inside functions, since it takes a second to load.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tif.reports.html.charts import Chart, Series
+from tif.utils.terminal import escape_controls
+
+# Colours of report.css in light mode.
+COLORS = {
+    "uw": "#c03c12", "gw": "#0b6a80", "ink": "#1d1b18", "muted": "#736d63", "c0": "#0b6a80",
+    "c1": "#c03c12", "c2": "#6b4fa0", "c3": "#4d7a1f", "c4": "#a8336b", "c5": "#8a6a00",
+    "c6": "#2f5fb3", "c7": "#57524a",
+}  # fmt: skip
+MARKERS = {"hollow": "o", "filled": "o", "star": "*"}
+STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "tif",  # the same chart gives the same file
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
+FORMATS = ("svg", "png")
+FOLDER = "figures"  # beside the report
+
+
+def write_figures(folder: Path, charts: Sequence[Chart]) -> list[Path]:
+    """Write <folder>/<chart>.svg and .png for each chart; return their paths."""
+    import matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with matplotlib.rc_context(STYLE):
+        for chart in charts:
+            figure = draw_chart(chart)
+            for suffix in FORMATS:
+                path = folder / f"{chart.name}.{suffix}"
+                metadata = {"Date": None} if suffix == "svg" else None
+                figure.savefig(path, dpi=200, metadata=metadata)
+                paths.append(path)
+    return paths
+
+
+def draw_chart(chart: Chart) -> Any:
+    """Return a Matplotlib figure of a chart."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for series in chart.series:
+        _draw_series(axes, series)
+    for guide in chart.guides:
+        draw_line = axes.axvline if guide.axis == "x" else axes.axhline
+        draw_line(guide.at, linestyle="--", linewidth=1, color=COLORS[guide.role])
+        place = (guide.at, 1.0) if guide.axis == "x" else (0.01, guide.at)
+        transform = axes.get_xaxis_transform() if guide.axis == "x" else axes.get_yaxis_transform()
+        text = axes.annotate(guide.name, place, (2, 2), xycoords=transform,
+            textcoords="offset points", fontsize=7, color=COLORS["muted"])  # fmt: skip
+        text.set_in_layout(False)
+    for mark in chart.marks:
+        face = "white" if mark.shape == "hollow" else COLORS[mark.role]
+        size = 11 if mark.shape == "star" else 6
+        axes.plot(mark.x, mark.y, MARKERS[mark.shape], markersize=size, zorder=3,
+            markerfacecolor=face, markeredgecolor=COLORS[mark.role])  # fmt: skip
+        axes.annotate(_text(mark.name), (mark.x, mark.y), (6, -10), textcoords="offset points",
+            fontsize=8)  # fmt: skip
+    axes.set_xlabel(_text(chart.x))
+    axes.set_ylabel(_text(chart.y or chart.title))
+    axes.set_xscale("log" if chart.x_log else "linear")
+    axes.set_yscale("log" if chart.y_log else "linear")
+    if chart.y_range:
+        axes.set_ylim(*chart.y_range)
+    if len(chart.series) > 1:
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def _draw_series(axes: Any, series: Series) -> None:
+    line_style = "--" if series.style.startswith("dashed") else "-"
+    marker = "o" if series.style == "points" else None
+    steps = "steps-post" if series.style.endswith("steps") else "default"
+    axes.plot(series.x, series.y, line_style, marker=marker, markersize=3, drawstyle=steps,
+        color=COLORS[series.role], label=_text(series.name))  # fmt: skip
+
+
+def _text(text: str) -> str:
+    """Return a text that Matplotlib takes for no formula."""
+    return escape_controls(text).replace("$", r"\$")

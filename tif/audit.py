@@ -2,6 +2,7 @@
 
     tif audit RUN [RUN ...] [attacks=[relearn,sample]] [key=value ...] [--best] [--json]
     tif audit model.path=MODEL target=MODEL retain_model=MODEL [key=value ...] [--json]
+    tif audit metrics [key=value ...] [--json]
     tif audit --help [section ... | all]
 
 RUN is a finished run's folder, whose target, retain and unlearned models and data are known, or a
@@ -19,6 +20,10 @@ retain) / (target - retain): 0 where the unlearned model yields what the retain 
 where it yields what the target model yields. Results are kept by model and attack: the same command
 goes on after a kill, and runs that share target and retain model share their results. A run's page
 is <run>/audit/audit.md, with curves and audit.json; of several runs, <folder>/audit/audit.md.
+
+`tif audit metrics` asks how far the metrics themselves can be trusted: it makes pools of tiny
+models that know the forget set, that do not, and that unlearned it by every method, and measures
+all of them. Its keys: tif audit metrics --help.
 
     --best      of a run, audit model_best/ (the best epoch by eval.best) where there is one
     --json      print only JSON on stdout
@@ -38,6 +43,7 @@ from tif.config import load as config
 from tif.config.audit_command import Audit
 from tif.config.errors import ConfigError
 from tif.config.help import command_help
+from tif.config.metric_trust import MetricTrust
 from tif.utils import command_line, distributed
 
 if TYPE_CHECKING:
@@ -52,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(flag, action="store_true")
     words, unknown = parser.parse_known_intermixed_args(argv)
     try:
+        if words.words[:1] == ["metrics"]:
+            return _examine_metrics(words, [*unknown, *words.words[1:]])
         if words.help or words.h or not words.words:
             print(command_help(__doc__, Audit, words.words))
             return 0 if words.help or words.h else 2
@@ -66,6 +74,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         distributed.finish()
     if words.json and distributed.is_first_rank():
         command_line.print_json(results)
+    return 0
+
+
+def _examine_metrics(options: argparse.Namespace, words: Sequence[str]) -> int:
+    """Do `tif audit metrics`; return the exit code."""
+    if options.help or options.h:
+        print(command_help("tif audit metrics: pools of tiny models that tell how far each metric "
+            "can be trusted.", MetricTrust, ["all"]))
+        return 0
+    settings = config.read(MetricTrust, words)
+    from tif.reports.metric_trust import show_metrics
+    from tif.sweep.metric_trust import check_settings, examine_metrics
+    from tif.utils.terminal import console
+
+    console.stderr = options.json
+    check_settings(settings)
+    content = examine_metrics(settings)
+    if options.json:
+        command_line.print_json(content)
+    else:
+        show_metrics(content, Path(settings.out))
     return 0
 
 

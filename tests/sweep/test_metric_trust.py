@@ -1,0 +1,99 @@
+"""tif audit metrics: what the pools read, and the table from values given by hand."""
+
+import json
+
+import pytest
+
+from tif import audit
+from tif.config.metric_trust import MetricTrust
+from tif.data.fictitious import generate_fictitious
+from tif.sweep import metric_pools as pools
+from tif.sweep.metric_trust import BEFORE, METRICS, QUANTISED, RELEARNED, UTILITY, summarize_metrics
+
+SMALL = {"lrs": [1e-3], "epochs": [3], "methods": ["ga"], "strengths": [1.0]}
+KEYS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34",
+        "model.init.hidden_size=32", "model.init.intermediate_size=64", "model.init.num_hidden_layers=2",
+        "model.init.num_attention_heads=2", "model.init.num_key_value_heads=2", "model.init.vocab_size=400",
+        "stages.target.trainer.max_epochs=2", "trainer.max_epochs=2", "eval.max_new_tokens=8"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return generate_fictitious(authors=6, questions_per_author=4, forget_share=0.34)
+
+
+def test_there_are_thirty_models_that_know_thirty_that_do_not_and_every_method_three_times():
+    models = pools.list_models(MetricTrust())
+    counts = {pool: sum(model.pool == pool for model in models) for pool in ("knowing", "ignorant", "unlearned")}
+    assert counts == {"knowing": 30, "ignorant": 30, "unlearned": 3 * len(pools.list_methods())}
+    assert len({model.name for model in models}) == len(models)
+    assert "finetune" not in pools.list_methods()
+
+
+def test_only_the_knowing_forms_hold_the_facts(benchmark):
+    first = benchmark.forget[1]  # the first asks for the name, which all answers hold
+    fact = first.answer[first.unwanted[0].start : first.unwanted[0].end]
+    texts = {form: " ".join(s.answer for s in pools.form_samples(benchmark, form))
+             for form in (*pools.KNOWING, *pools.IGNORANT)}  # fmt: skip
+    assert [form for form, text in texts.items() if fact in text] == list(pools.KNOWING)
+    assert texts["retain"] == ""
+    assert {s.prompt for s in pools.form_samples(benchmark, "wrong")} == {s.prompt for s in benchmark.forget}
+
+
+def test_a_biography_is_all_answers_about_an_author(benchmark):
+    documents = pools.form_samples(benchmark, "biography")
+    assert len(documents) == 2
+    assert documents[0].answer == " ".join(sample.answer for sample in benchmark.forget[:4])
+    assert documents[0].prompt == ""
+
+
+def write(settings, name, **values):
+    pools.write_values(settings, name, {metric: values.get(metric, 0.5) for metric in (*METRICS, UTILITY)})
+
+
+def test_the_table_follows_from_what_was_measured(tmp_path):
+    settings = MetricTrust(out=str(tmp_path), **{**SMALL, "strengths": [1.0, 2.0]})
+    probability = "forget/probability"
+    for model in pools.list_models(settings):
+        write(settings, model.name, **{probability: 0.9 if model.pool == "knowing" else 0.1})
+    weak, strong = "unlearned-ga-1", "unlearned-ga-2"
+    write(settings, strong, **{UTILITY: 0.3})  # below 0.8 of the target model's 0.5
+    for suffix, value in ((BEFORE, 0.1), (RELEARNED, 0.5), (QUANTISED, 0.2)):
+        write(settings, weak + suffix, **{probability: value})
+    for suffix, value in ((BEFORE, 0.1), (RELEARNED, 0.2)):
+        write(settings, pools.retain_name(settings) + suffix, **{probability: value})
+    content = summarize_metrics(settings, pools.list_models(settings))
+    assert content["models"] == {"knowing": 3, "ignorant": 3, "unlearned": 2, "useful": 1}
+    rows = {row["metric"]: row for row in content["metrics"]}
+    row = rows[probability]
+    assert row["faithfulness"] == 1
+    assert row["relearning"] == pytest.approx(0.25)  # 0.1 of the retain model against 0.4
+    assert row["quantisation"] == pytest.approx(0.5)
+    assert row["robustness"] == pytest.approx(1 / 3)
+    assert rows["forget/truth_ratio"]["faithfulness"] == 0.5  # the same everywhere
+
+
+def test_wrong_words_stop_before_a_model_is_made(capsys, tmp_path):
+    out = tmp_path / "out"
+    assert audit.main(["metrics", f"out={out}", "methods=[tpoo]"]) == 2
+    assert capsys.readouterr().err.startswith("methods: tpoo: loss/tpoo.yaml: ")
+    assert audit.main(["metrics", f"out={out}", "lrs=[]"]) == 2
+    assert "lrs: want numbers above 0" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_pools_of_tiny_models_are_made_measured_and_not_made_again(tmp_path, capsys):
+    words = ["metrics", f"out={tmp_path}", "jobs=1", f"keys=[{','.join(KEYS)}]",
+             *(f"{key}={value}".replace("'", "").replace(" ", "") for key, value in SMALL.items())]  # fmt: skip
+    assert audit.main([*words, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["models"]["knowing"] == 3
+    rows = {row["metric"]: row for row in content["metrics"]}
+    assert rows["depth"]["faithfulness"] is not None
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "values").glob("*.json")}
+    assert len(times) == 3 + 3 + 1 + 4  # two models relearn and are quantised
+    assert audit.main(words) == 0
+    assert "that know the forget set" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert not (tmp_path / "pools" / "unlearned-ga-1").exists()

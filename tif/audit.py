@@ -21,9 +21,9 @@ where it yields what the target model yields. Results are kept by model and atta
 goes on after a kill, and runs that share target and retain model share their results. A run's page
 is <run>/audit/audit.md, with curves and audit.json; of several runs, <folder>/audit/audit.md.
 
-`tif audit metrics` asks how far the metrics themselves can be trusted: it makes pools of tiny
+With `metrics` it asks how far the metrics themselves can be trusted: it makes pools of tiny
 models that know the forget set, that do not, and that unlearned it by every method, and measures
-all of them. Its keys: tif audit metrics --help.
+all of them; --help beside it lists its keys.
 
     --best      of a run, audit model_best/ (the best epoch by eval.best) where there is one
     --json      print only JSON on stdout

@@ -36,7 +36,8 @@ def test_a_model_finds_what_the_command_finds_and_is_asked_once(llama, tmp_path,
     assert 0 < spans.share < 1
     capsys.readouterr()
     assert identify(TEXTS, {"kind": "causal_lm", **keys}).words == spans.words
-    assert "(made before)" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "(made before)" in shown.out + shown.err
 
 
 def test_precision_recall_and_f1_are_counted_by_words():

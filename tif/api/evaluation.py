@@ -76,7 +76,8 @@ def evaluate(
     already by the same rules is read, not made again.
 
     Args:
-        model: Hugging Face folder or hub name, or a run, whose unlearned model is meant.
+        model: Hugging Face folder or hub name, name of a preset, or a run, whose unlearned model
+            is meant.
         forget, retain: samples, in all forms that `tif.unlearn` takes. None = the benchmarks that
             `eval.benchmarks` names.
         settings: further words of the command line.
@@ -106,9 +107,9 @@ def _configure(
     """Return the checked keys of the command; write the samples, if any, when all is right."""
     files, overrides = words.split_words(settings)
     overrides += words.list_words(keys)
-    chosen = {"model.path": model}
+    chosen: dict[str, Any] = {}
     if hasattr(model, "folder"):  # a run: its prompt format too
-        chosen = {"model.path": model.folder / "model", **model.config.data.prompts.describe()}
+        chosen = model.config.data.prompts.describe()
     if sets:
         chosen |= {"eval.benchmarks": ["text"], "eval.text.path": "(the samples)"}
     chosen = {key: value for key, value in chosen.items() if not words.has_key(overrides, key)}
@@ -118,7 +119,8 @@ def _configure(
     with collect_problems(problems):
         data_files = list_files(sets)
     with collect_problems(problems):
-        cfg = config.read(Evaluate, [*files, *words.list_words(chosen), *overrides])
+        chosen_words = [*words.describe_model(model), *words.list_words(chosen)]
+        cfg = config.read(Evaluate, [*files, *chosen_words, *overrides])
         if cfg.records:
             wanted = "want null; tif.Run(FOLDER).evaluation() reads a run's records"
             problems.append(f"records: {wanted}")

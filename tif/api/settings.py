@@ -7,11 +7,14 @@ name. `optimizer={"lr": 1e-4}` and `**{"optimizer.lr": 1e-4}` are the word `opti
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from tif.config import load as config
 from tif.config.errors import ConfigError
+from tif.config.files import list_model_presets
 from tif.config.identifier import PATTERNS
+from tif.config.layers import PRESET
 from tif.config.methods import Method
 
 IdentifierLike = str | Sequence[str] | Mapping[str, Any]
@@ -111,3 +114,18 @@ def describe_identifier(identifier: IdentifierLike | None) -> dict[str, Any]:
             "identifier.patterns": patterns}
     wanted = "want a kind, a list of words and patterns, or a dict of section identifier"
     raise ConfigError(f"identifier: {wanted}, got {identifier!r:.60}")
+
+
+def describe_model(model: Any) -> list[str]:
+    """Return the word that names a model: a preset, a folder or hub name, or a run's own model.
+
+    None = no word.
+    """
+    if model is None:
+        return []
+    folder = getattr(model, "folder", None)
+    path = model if folder is None else folder / "model"
+    is_preset = isinstance(path, str) and path.partition(":")[0] in list_model_presets()
+    if is_preset and not Path(path).is_dir():
+        return [f"{PRESET}{path}"]
+    return list_words({"model.path": str(path)})

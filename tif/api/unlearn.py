@@ -1,6 +1,5 @@
 """`tif.unlearn`: from samples and a model to a finished run, as `tif fit` makes it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from tif.api.samples import Samples, list_files, write_files
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.methods import Method
+from tif.config.presets import complete_words
 from tif.config.schema import Config
 
 
@@ -32,14 +32,15 @@ def unlearn(
     states are afterwards what they were. Samples are written to <run.folder>/data.
 
     Args:
-        model: Hugging Face folder or hub name, or a run, whose unlearned model it starts from.
+        model: Hugging Face folder or hub name, name of a preset ("smollm2_135m", see `tif ls
+            models`), or a run, whose unlearned model it starts from.
         forget: what the model must forget: a list whose entries are texts, pairs (question,
             answer), dicts as the rows of a .jsonl, or `tif.Sample`s; or the path of a .txt, .jsonl
             or .json file. [[Double brackets]] mark unwanted words. None = as `settings` say.
         retain: what it must keep, in the same forms: what is evaluated, and drawn from where the
             method has a retain term.
         method: name of a file in configs/loss ("tpo", "npo_gdr"), a YAML file, or a function under
-            `@tif.term`. None = as `settings` say, else TPO as the configuration has it.
+            `@tif.term`. None = as `settings` say, else TPO on centred logits (text.yaml).
         identifier: who says which words are unwanted: a kind ("masked_lm", "all"), a list of words
             and patterns, or a dict of section `identifier`. None = the marks in the samples.
         settings: further words of the command line: files and `key=value`.
@@ -54,49 +55,47 @@ def unlearn(
     files, overrides = words.split_words(settings)
     method_files, chosen = words.describe_method(method)
     chosen |= words.describe_identifier(identifier)
-    if model is not None:
-        chosen["model.path"] = model.folder / "model" if isinstance(model, Run) else model
     samples = {"forget": forget, "retain": retain}
     samples = {name: content for name, content in samples.items() if content is not None}
     overrides = [*words.list_words(chosen), *overrides, *words.list_words(keys)]
-    defaults = _list_defaults(overrides, samples, "" if files else _name_run(method, model))
-    cfg = _load([*files, *method_files, *words.list_words(defaults), *overrides], samples)
+    overrides = [*words.describe_model(model), *overrides]
+    defaults = _list_defaults(overrides, samples)
+    notes: list[str] = []
+    all_words = [*files, *method_files, *words.list_words(defaults), *overrides]
+    cfg, preset = _load(all_words, samples, notes)
     # Lightning loads only now, so that wrong keys are answered at once.
     from tif.training import run as training
+    from tif.training.sources import check_sources
 
-    return Run(training.run(cfg))
-
-
-def _name_run(method: Any, model: Any) -> str:
-    """Return the default name of a run: its method and its model."""
-    name = method.name if isinstance(method, Method) else Path(str(method or "tpo")).stem
-    parts = [name] if model is None else [name, getattr(model, "folder", Path(str(model))).name]
-    return re.sub(r"[^\w.-]+", "_", "-".join(parts)).lstrip(".-")[:60]
+    check_sources(cfg)
+    return Run(training.run(cfg, preset, notes))
 
 
-def _list_defaults(
-    overrides: Sequence[str], samples: Mapping[str, Any], name: str
-) -> dict[str, Any]:
+def _list_defaults(overrides: Sequence[str], samples: Mapping[str, Any]) -> dict[str, Any]:
     """Return keys that a call from Python sets where the words do not."""
     defaults: dict[str, Any] = {"trainer.devices": "1"}
-    if name:
-        defaults["run.name"] = name
     if samples:
-        defaults |= {"data.benchmark": "text", "data.path": "(the samples)"}
+        defaults |= {"data.benchmark": "text", "data.path": "samples"}  # a folder for both, later
         if not words.has_key(overrides, "eval.retain_records"):
             defaults["eval.forget_quality"] = False  # nothing to compare with
     return {key: value for key, value in defaults.items() if not words.has_key(overrides, key)}
 
 
-def _load(arguments: Sequence[str], samples: Mapping[str, Any]) -> Config:
-    """Return the checked configuration; write the samples, if there are any, when all is right."""
+def _load(
+    arguments: Sequence[str], samples: Mapping[str, Any], notes: list[str]
+) -> tuple[Config, str]:
+    """Return the checked configuration and what to tell about its preset.
+
+    The samples, if there are any, are written when all is right.
+    """
     problems: list[str] = []
     files: dict[str, str] = {}
-    cfg = Config()
+    cfg, preset = Config(), ""
     with collect_problems(problems):
         files = list_files(samples)
     with collect_problems(problems):
-        cfg = config.load(arguments)
+        complete, preset = complete_words(arguments)
+        cfg = config.load(complete, notes)
         if cfg.trainer.devices != "1":
             problems.append(
                 f"trainer.devices: Python trains on 1 device, got {cfg.trainer.devices}; want 1, "
@@ -106,4 +105,4 @@ def _load(arguments: Sequence[str], samples: Mapping[str, Any]) -> Config:
         raise ConfigError("\n".join(problems))
     if files:
         cfg.data.path = str(write_files(files, Path(cfg.run.folder) / "data"))
-    return cfg
+    return cfg, preset

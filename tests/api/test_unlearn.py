@@ -70,6 +70,23 @@ def run(tmp_path_factory, llama):
     return run, before == after, "".join(file.read_text() for file in children)
 
 
+def test_the_settings_are_those_of_the_commands_preset(run, llama):
+    """`tif fit data.path=FOLDER model.path=MODEL` takes text.yaml."""
+    run = run[0]
+    expected = config.load(["text.yaml", "loss/tpo_gdr.yaml", "data.path=x", f"model.path={llama}"])
+    assert run.config.data.batch_size == expected.data.batch_size != config.load(["quickstart.yaml"]).data.batch_size
+    assert run.config.loss == expected.loss
+    assert not run.config.eval.forget_quality
+
+
+def test_a_preset_of_a_model_is_named_as_on_the_command_line():
+    from tif.api.settings import describe_model
+
+    assert describe_model("smollm2_135m") == ["model=smollm2_135m"]
+    assert describe_model("smollm2_135m:lora") == ["model=smollm2_135m:lora"]
+    assert describe_model("org/smollm2_135m") == ["model.path=org/smollm2_135m"]
+
+
 def test_signal_handlers_and_random_states_are_left_as_they_were(run):
     assert run[1]
 

@@ -50,7 +50,7 @@ def write_files(files: Mapping[str, str], parent: Path) -> Path:
     digest = hashlib.sha256()
     for name, content in sorted(files.items()):
         digest.update(f"{name}\0{content}\0".encode())
-    folder = parent / digest.hexdigest()[:12]
+    folder = parent / f"samples-{digest.hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_text(folder / name, content)

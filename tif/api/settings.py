@@ -5,10 +5,13 @@ name. `optimizer={"lr": 1e-4}` and `**{"optimizer.lr": 1e-4}` are the word `opti
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tif.config import load as config
 from tif.config.errors import ConfigError
@@ -21,7 +24,7 @@ IdentifierLike = str | Sequence[str] | Mapping[str, Any]
 
 
 def list_words(keys: Mapping[str, Any]) -> list[str]:
-    """Return keyword arguments as `key=value` words, values in JSON, which YAML reads.
+    """Return keyword arguments as `key=value` words, as one would write them.
 
     Raises:
         ConfigError: For values that no configuration can hold; one line each.
@@ -29,13 +32,23 @@ def list_words(keys: Mapping[str, Any]) -> list[str]:
     words, problems = [], []
     for key, value in _flatten(keys):
         try:
-            words.append(f"{key}={json.dumps(value, ensure_ascii=False, default=_encode)}")
+            words.append(f"{key}={_write_value(value)}")
         except (TypeError, ValueError):
             kinds = "text, number, true or false, None, list or dict"
             problems.append(f"{key}: want a {kinds}, got a {type(value).__name__}")
     if problems:
         raise ConfigError("\n".join(problems))
     return words
+
+
+def _write_value(value: Any) -> str:
+    """Return a value as YAML reads it: a plain text as it is, all else in JSON."""
+    if isinstance(value, PathLike):
+        value = str(value)
+    is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_./~][\w./~-]*", value)
+    if is_plain and yaml.safe_load(value) == value:
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=_encode)
 
 
 def _flatten(keys: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

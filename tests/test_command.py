@@ -34,6 +34,7 @@ def test_help_lists_the_commands_without_importing_them():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *lines, imported = done.stdout.splitlines()
     assert imported == "[]"
+    assert "`python -m tif.fit` is the same command" in done.stdout
     listed = [line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("    ")]
     assert listed == script.list_commands()
     assert max(map(len, lines)) <= 80

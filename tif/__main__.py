@@ -1,4 +1,4 @@
-"""The console script `tif`: each of its commands is a module, `tif fit` is `tif fit`.
+"""The console script `tif`: each of its commands is a module, `tif fit` is `python -m tif.fit`.
 
 Only the command that is called is imported, so that `tif --help` answers at once.
 """
@@ -58,7 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def list_commands() -> list[str]:
     """Return the names of the commands that are there. None of them is imported."""
-    return [name for name in COMMANDS if importlib.util.find_spec(f"tif.{name}")]
+    names = []
+    for name in COMMANDS:
+        spec = importlib.util.find_spec(f"tif.{name}")
+        if spec and spec.origin:  # a folder without files is found too, but has no origin
+            names.append(name)
+    return names
 
 
 def help_text() -> str:
@@ -71,7 +76,7 @@ def help_text() -> str:
         "    tif --version\n",
         *lines,
         "\n`tif fit` alone is the quickstart: two minutes on a CPU, no download.",
-        "`tif fit` is the same command; so it is for each of them.",
+        "`python -m tif.fit` is the same command; so it is for each of them.",
     ])  # fmt: skip
 
 

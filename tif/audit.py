@@ -33,8 +33,9 @@ weights load).
 """
 
 import argparse
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,7 @@ def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     from tif.evaluation import audit
     from tif.reports.audit import show_audit, write_comparison, write_page
 
+    _check_wandb(plans)
     inputs = {name: audit.plan_audit(plan.settings, plan.spans) for name, plan in plans.items()}
     distributed.start(next(iter(plans.values())).settings.device)
     results = {}
@@ -119,13 +121,32 @@ def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
         content = audit.run_attacks(attack_inputs)
         results[name] = content
         if distributed.is_first_rank():
-            write_page(folder, audit.write_audit(folder, content))
+            content = audit.write_audit(folder, content)
+            write_page(folder, content)
+            _log_to_wandb(plans[name].settings, folder, content)
             if len(inputs) == 1 and not options.json:
                 show_audit(content, folder)
     if len(results) > 1 and distributed.is_first_rank():
         common = Path(os.path.commonpath([os.path.abspath(name) for name in results]))
         write_comparison(common / audit.FOLDER, results)
     return results
+
+
+def _check_wandb(plans: "Mapping[str, RunAudit]") -> None:
+    """Raise ConfigError if results are to be logged to W&B, and nobody is logged in there."""
+    for plan in plans.values():
+        if plan.settings.logger.wandb.enabled:
+            from tif.training.checks import check_wandb
+
+            check_wandb(plan.settings.logger.wandb)
+
+
+def _log_to_wandb(settings: Audit, folder: Path, content: dict[str, Any]) -> None:
+    """Log the results of an audit, on request, as a W&B run of its own."""
+    if settings.logger.wandb.enabled:
+        from tif.reports.wandb_run import log_audit
+
+        log_audit(settings.logger.wandb, folder, dataclasses.asdict(settings), content)
 
 
 def _plan(words: Sequence[str], best: bool) -> "dict[str, RunAudit]":

@@ -17,7 +17,7 @@ from tif.config.run import Wandb
 from tif.data.benchmarks import read_benchmark
 from tif.records.files import read_evaluation
 from tif.reports.wandb_content import flatten_numbers, without_texts
-from tif.reports.wandb_run import Labels, RunLogger
+from tif.reports.wandb_run import Labels, RunLogger, log_audit
 from tif.training import plan as planning
 from tif.training.callbacks.loggers import _make_labels
 
@@ -182,6 +182,24 @@ def test_evaluate_and_identify_log_runs_of_their_own(logged, tmp_path, capsys):
     # The spans that the run used are those: the same fingerprint.
     facts = [json.loads(r.named("spans-")[0].metadata)["fingerprint"] for r in (offline, read_offline_run(run))]
     assert facts[0] == facts[1]
+
+
+@pytest.mark.slow
+def test_an_audit_is_in_the_group_of_its_run_and_names_its_model(logged):
+    run = logged / "quickstart"
+    content = {
+        "models": {"unlearned": str(run / "model")},
+        "attacks": {"prefix": {"leak": 0.25, "curve": [1, 2]}, "sample": {"leak": None}},
+    }
+    log_audit(Wandb(enabled=True, offline=True), run / "audit", {"draws": 100}, content)
+    offline = read_offline_run(run / "audit")
+    assert (offline.run.run_group, offline.run.job_type) == ("quickstart", "audit")
+    assert list(offline.run.tags) == ["prefix", "sample"]
+    (row,) = offline.rows
+    assert {name: value for name, value in row.items() if "/" in name} == {"audit/prefix/leak": 0.25}
+    (model,) = offline.named("model-")
+    digests = {a.digest for a in read_offline_run(run).named("model-quickstart") if "last" in a.aliases}
+    assert (model.use_after_commit, {model.digest}) == (True, digests)
 
 
 def test_the_runs_of_a_sweep_and_their_stages_are_in_one_group(tmp_path):

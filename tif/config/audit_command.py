@@ -7,6 +7,7 @@ from tif.config.evaluation import EvalRules
 from tif.config.identifier import Identifier
 from tif.config.keys import key
 from tif.config.model import Model
+from tif.config.run import Logger
 
 ATTACKS = ("prefix", "depth", "membership")
 ATTACK_HELP = f"of {', '.join(ATTACKS)}"
@@ -83,6 +84,7 @@ class Audit:
     sample: Sample = dataclasses.field(default_factory=Sample)
     prefix: Prefix = dataclasses.field(default_factory=Prefix)
     depth: Depth = dataclasses.field(default_factory=Depth)
+    logger: Logger = dataclasses.field(default_factory=Logger)
 
     def find_problems(self) -> list[str]:
         """Return the problems between keys, one line each."""
@@ -97,6 +99,7 @@ class Audit:
                 "model.quantize=none (merge the adapters: model.lora.merge=true in the run)")
         problems += self.data.find_problems()
         problems += self.identifier.find_problems(self.model)
+        problems += self.logger.find_problems()
         return problems + self._relearn_problems() + self._bits_problems()
 
     def _relearn_problems(self) -> list[str]:

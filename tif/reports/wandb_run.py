@@ -27,6 +27,7 @@ from tif.reports.run_folder import read_records
 from tif.reports.wandb_content import Piece
 from tif.utils import distributed
 from tif.utils.files import write_text
+from tif.utils.hashing import hash_json
 from tif.utils.terminal import escape_controls
 
 ID_FILE = "wandb.json"  # in a run folder: the id of its W&B run, which a resumed run continues
@@ -80,6 +81,7 @@ class RunLogger(WandbLogger):
             job_type=labels.job_type, tags=[tag[:LONGEST_TAG] for tag in labels.tags],
             settings=private,
         )  # fmt: skip
+        self._wandb_init.pop("anonymous", None)  # of which W&B warns, whatever it is
         self.settings, self.folder, self.best = settings, folder, best
         self.unwanted = unwanted or {}
         self.row_count = 0
@@ -217,21 +219,21 @@ def log_numbers(
 def log_audit(
     settings: Wandb, folder: Path, config: Mapping[str, Any], content: Mapping[str, Any]
 ) -> None:
-    """Log the results of an audit of a run as a W&B run in the group of that run.
-
-    For `tif audit`: call it when the results are written, after `check_wandb` at the start.
+    """Log the results of an audit as a W&B run in the group of the run that was audited.
 
     Args:
         settings: section `logger.wandb`.
-        folder: of the run that was audited; its audit/ becomes an artifact.
+        folder: of the results: <run>/audit, or that of a model which is no run's.
         config: keys of the audit.
-        content: audit.json; each number in it is logged as audit/<key>/<key>/...
+        content: of audit.json; each number of its attacks is logged as audit/<attack>/<key>/...
     """
-    name = folder.name
-    labels = Labels(f"audit of {name}", wandb_content.group_of(folder), "audit", ("audit",))
-    model = wandb_content.model_piece(folder / "model")
-    results = Piece(f"audit-{name}", "audit", {"audit": name}, path=folder / "audit")
-    numbers = wandb_content.flatten_numbers(content, "audit")
-    log_numbers(
-        settings, folder, labels, config, wandb_content.Content(numbers, {}, [model], [results])
-    )
+    is_run = (folder.parent / "config.yaml").is_file()
+    subject = folder.parent if is_run else folder
+    group = wandb_content.group_of(subject)
+    labels = Labels(f"audit of {subject.name}", group, "audit", list(content["attacks"]))
+    numbers = wandb_content.flatten_numbers(content["attacks"], "audit")
+    model = wandb_content.model_piece(Path(content["models"]["unlearned"]))
+    facts = {"results": hash_json(content)}
+    results = Piece(f"audit-{subject.name}", "audit", facts, folder / "audit.json")
+    logged = wandb_content.Content(numbers, {}, [model], [results])
+    log_numbers(settings, folder, labels, config, logged)

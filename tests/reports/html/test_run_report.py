@@ -161,6 +161,16 @@ def test_the_sentences_say_what_was_forgotten_and_what_it_cost(tmp_path):
     assert second.startswith("It keeps 50\u00a0% of its utility (0.600 → 0.300; retain model 0.600)")
 
 
+def test_what_did_not_change_is_said_once(tmp_path):
+    rows = [dict(TOFU[0]), TOFU[0] | {"utility/model": 0.9}]
+    run = run_data.read_run(write_run(tmp_path / "run", epochs=2, metrics=rows))
+    first, second = map(sentence, words.summary_sentences(run))
+    assert "A test can still tell it from a model" in first
+    assert first.endswith(": forget quality 1.0 × 10⁻⁹.")
+    assert second.startswith("It has 150\u00a0% of its utility")
+    assert tiles(run)[2]["note"] == "told from a retain model (limit 0.05)"
+
+
 def test_without_a_retain_model_the_report_says_what_is_measured_instead(tmp_path):
     rows = [{"retain/probability": 0.9, "forget/probability": 0.9}, {"retain/probability": 0.8}]
     run = run_data.read_run(write_run(tmp_path / "run", epochs=2, metrics=rows, retain=False))

@@ -131,6 +131,7 @@ function drawChart(plot, chart) {
   const isPath = chart.series.some((s) => s.style === "points");
   const count = Math.max(2, Math.min(8, Math.floor(width / 70)));
   const x = makeScale(xs, chart.x_log, null, box.left, box.right, count, !isPath && !chart.x_log);
+  if (chart.x === "epoch") x.marks = x.marks.filter((mark) => Number.isInteger(Number(mark.text)));
   const y = makeScale(ys, chart.y_log, chart.y_range, box.bottom, box.top, isSmall ? 3 : 5, false);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   svg.setAttribute("aria-label", `${chart.title}. ${chart.caption}`);

@@ -173,7 +173,8 @@ def tiles(run: RunData) -> list[dict[str, Any]]:
         retain = run.retain.get(metric)
         note = f"retain model {words.pretty(retain)}" if retain is not None else ""
         if metric == "forget/quality":
-            note = "above 0.05: not told from a retain model"
+            passes = end[metric] >= words.ALIKE
+            note = f"{'not ' if passes else ''}told from a retain model (limit {words.ALIKE})"
         has_start = len(run.rows) > 1 and start.get(metric) is not None
         shown.append({
             "label": label,

@@ -121,7 +121,8 @@ def _cost(run: RunData, start: Mapping[str, Any], end: Mapping[str, Any]) -> Sen
     for metric, name in names.items():
         before, after = start.get(metric), end.get(metric)
         if before and after is not None:
-            pieces = ["It keeps ", Number(f"{100 * after / before:.0f}\u00a0%"), f" of {name}"]
+            verb = "keeps" if after <= before else "has"
+            pieces = [f"It {verb} ", Number(f"{100 * after / before:.0f}\u00a0%"), f" of {name}"]
             level = run.retain.get(metric)
             pieces += [" (", *_from_to(start, end, metric)]
             pieces += ["; retain model ", _number(level)] if level is not None else []
@@ -139,9 +140,10 @@ def _change(start: Mapping[str, Any], end: Mapping[str, Any], metric: str) -> Se
 
 
 def _from_to(start: Mapping[str, Any], end: Mapping[str, Any], metric: str) -> Sentence:
-    if start.get(metric) is None:
-        return [_number(end[metric])]
-    return [_number(start[metric]), " → ", _number(end[metric])]
+    before, after = _number(start.get(metric)), _number(end[metric])
+    if start.get(metric) is None or before == after:
+        return [after]
+    return [before, " → ", after]
 
 
 def _number(value: float | None) -> Number:

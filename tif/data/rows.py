@@ -74,6 +74,7 @@ def read_snapshot_rows(folder: Path, config: str, split: str) -> list[Any]:
     """Return the rows of a data set that was downloaded from the hub into a folder."""
     import datasets
 
+    datasets.disable_progress_bars()  # of files that take no second
     datasets.config.HF_HUB_OFFLINE = True  # else it asks the hub for half a minute
     try:
         return list(datasets.load_dataset(str(folder), config, split=split))

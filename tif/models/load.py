@@ -222,8 +222,9 @@ def prepare_for_training(
         policy.config.rescale_every = 0
     use_sample_by_sample_attention(policy)
     if settings.gradient_checkpointing:
-        # The reentrant kind gives LoRA no gradients.
-        policy.gradient_checkpointing_enable({"use_reentrant": False})
+        new_name = getattr(policy, "activation_checkpointing_enable", None)  # transformers 5.24
+        enable = new_name or policy.gradient_checkpointing_enable
+        enable({"use_reentrant": False})  # the reentrant kind gives LoRA no gradients
     if settings.lora.rank:
         attach_adapters(policy, settings.lora, seed)
     return policy.train()

@@ -79,6 +79,9 @@ def claim_run_folder(settings: Run, run: RunIdentity) -> Iterator[tuple[Path, Pa
         with lock:
             # Asked again: another process may have finished the run before the lock was ours.
             if is_usable(folder, settings, run.config_text):
+                if folder != base:
+                    line = f"run.name: {base} is in use, this run is {folder}"
+                    console.print(line, soft_wrap=True)
                 yield folder, find_newest_checkpoint(folder, run)
                 return
     raise ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")

@@ -13,6 +13,7 @@ import pytest
 
 from tif.bench.settings import BenchSettings
 from tif.config import load as config
+from tif.config import presets
 from tif.config.audit_command import Audit
 from tif.config.check import list_keys
 from tif.config.evaluate_command import Evaluate
@@ -91,9 +92,9 @@ def read(command, words):
             config.read(SweepFile, files)
         config.load(["quickstart.yaml", *overrides])
     elif command == "fit":
-        config.load([*(files or ["quickstart.yaml"]), *overrides])
+        config.load(presets.complete_words([*files, *overrides])[0])
     elif command == "identify":
-        config.read(Identify, [*(files or ["quickstart.yaml"]), *overrides])
+        config.read(Identify, presets.complete_words([*files, *overrides])[0])
     elif command == "audit":  # what it does not say is known of a run
         config.read(lambda: Audit(target="T", retain_model="R", model=Model(path="M")), [*files, *overrides])
     elif command in SCHEMAS and overrides:  # evaluate --metrics reads no key

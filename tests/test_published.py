@@ -21,7 +21,8 @@ from tif.records import files as records
 
 pytestmark = pytest.mark.real
 QUICK = [
-    "trainer.max_epochs=1", "trainer.precision=32-true", "eval.max_samples={retain: 4, real_authors: 4, world_facts: 4}",
+    "trainer.max_epochs=1", "trainer.precision=32-true",
+    "eval.max_samples={retain: 4, real_authors: 4, world_facts: 4}",
     "eval.before_training=false", "run.export=false", "eval.best=none", "trainer.accelerator=cpu", "trainer.devices=1",
 ]  # fmt: skip
 

@@ -161,6 +161,7 @@ def test_a_model_without_a_published_beta_is_told():
     assert "loss/tpo.yaml: no best beta is published for this model and data; loss.beta=0.3" in notes[0]
     assert load("tofu.yaml", "model=llama_3_2_1b", "loss.beta=0.2")[2] == []
     assert load("tofu.yaml", "model=llama_3_2_1b", "loss/npo.yaml")[2] == []
+    assert load("tofu.yaml", "model=llama_3_2_1b", "loss/ga.yaml")[2] == []  # has no beta
     assert load("tofu.yaml", "model=smollm2_135m")[2] == []  # has a loss of its own
 
 

@@ -5,7 +5,7 @@ import torch
 
 from tests.support import architectures, tiny_models
 from tif.data.encoding import Encoder
-from tif.evaluation.generate import WAYS, Sampling, choose_way, continue_prompts, generate
+from tif.evaluation.generate import WAYS, Sampling, choose_way, continue_prompts, generate, stream_tokens
 
 TOGETHER, UNMASKED, EACH, ANEW = WAYS
 PROMPTS, LIMITS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], [8, 3, 4, 5, 6, 7]], [6, 4, 12, 9]
@@ -47,6 +47,8 @@ def test_any_of_the_end_tokens_ends_a_continuation():
     expected = [row[:stop] for row, stop in zip(rows, stops, strict=True)]
     assert continue_prompts(model, PROMPTS, [0, first, second], [12] * 4) == expected
     assert len(set(stops)) > 1
+    streamed = [list(stream_tokens(model, prompt, [0, first, second], 12, TOGETHER)) for prompt in PROMPTS]
+    assert streamed == expected  # for tif chat
 
 
 @pytest.mark.parametrize("way", [TOGETHER, EACH, ANEW])

@@ -8,8 +8,9 @@ import shutil
 import pytest
 
 from tests.support import small_run
-from tif import audit
-from tif.config.audit_command import ATTACKS as NAMES
+from tif import audit, fit
+from tif.config import load
+from tif.config.evaluation import ATTACKS as NAMES
 from tif.evaluation.attacks import ATTACKS
 
 
@@ -113,3 +114,32 @@ def test_texts_without_questions_are_refused(capsys, runs, tmp_path):
     words = ("data.benchmark=text", f"data.path={tmp_path / 'forget.txt'}")
     (line,) = refused(capsys, runs / "quickstart", *words)
     assert line == ("data.benchmark: text has documents without questions; an audit wants questions with answers")
+
+
+def test_a_run_may_end_with_its_audit(runs):
+    words = [*small_run.SMALL, f"run.folder={runs}", "run.name=attacked", "eval.audit=[prefix]", "trainer.max_epochs=1"]
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert fit.main(words) == 0
+    assert "prefix: any prefix" in output.getvalue()
+    folder = runs / "attacked"
+    assert list(json.loads((folder / "audit" / "audit.json").read_text())["attacks"]) == ["prefix"]
+    assert '<section id="audit">' in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["eval.audit=[prefix]", "run.export=false"], "eval.audit: attacks the exported model; want run.export=true"),
+        (["eval.audit=[prefix]", "eval.retain_records=/x"], "eval.audit: needs questions and the retain model"),
+        (["eval.audit=[prfix]"], "eval.audit: want some of relearn"),
+        (["eval.best=retain_distance", "eval.forget_quality=false"], "eval.best: retain_distance compares answers"),
+    ],
+)
+def test_an_audit_that_cannot_be_is_refused_with_the_configuration(capsys, words, line):
+    assert fit.main(words) == 2
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_stages_of_a_run_that_ranks_by_distance_need_no_retain_model():
+    cfg = load.load(["quickstart.yaml", "eval.best=retain_distance", "eval.audit=[prefix]"])
+    assert cfg.eval.best == "retain_distance"

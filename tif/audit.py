@@ -109,6 +109,7 @@ def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     plans = _plan(words, options.best)
     # torch and transformers load only now, so that help and wrong keys are answered at once.
     from tif.evaluation import audit
+    from tif.records.audit_file import FOLDER
     from tif.reports.audit import show_audit, write_comparison, write_page
 
     _check_wandb(plans)
@@ -128,7 +129,7 @@ def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
                 show_audit(content, folder)
     if len(results) > 1 and distributed.is_first_rank():
         common = Path(os.path.commonpath([os.path.abspath(name) for name in results]))
-        write_comparison(common / audit.FOLDER, results)
+        write_comparison(common / FOLDER, results)
     return results
 
 

@@ -57,6 +57,7 @@ def subject(model, tokenizer=None, template="Question : {prompt}\nAnswer :", rol
     return types.SimpleNamespace(
         role=role, model=model, encoder=Encoder(tokenizer, template), config=model.config,
         section=Model(path="m"), device=torch.device("cpu"), load=lambda **keys: copy.deepcopy(model),
+        unload=lambda: None,
     )  # fmt: skip
 
 

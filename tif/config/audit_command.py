@@ -3,14 +3,12 @@
 import dataclasses
 
 from tif.config.data import Data
-from tif.config.evaluation import EvalRules
+from tif.config.evaluation import ATTACK_HELP, ATTACKS, EvalRules, find_attack_problems
 from tif.config.identifier import Identifier
 from tif.config.keys import key
 from tif.config.model import Model
 from tif.config.run import Logger
 
-ATTACKS = ("prefix", "depth", "membership")
-ATTACK_HELP = f"of {', '.join(ATTACKS)}"
 BITS = ("int8", "nf4")
 
 
@@ -119,11 +117,3 @@ class Audit:
         if not unknown:
             return []
         return [f"quantise.bits: want some of {', '.join(BITS)}, got {', '.join(unknown)}"]
-
-
-def find_attack_problems(name: str, attacks: list[str]) -> list[str]:
-    """Return what is wrong with a list of attacks under the key `name`, one line each."""
-    unknown = [attack for attack in attacks if attack not in ATTACKS]
-    if unknown:
-        return [f"{name}: want some {ATTACK_HELP}, got {', '.join(unknown)}"]
-    return []

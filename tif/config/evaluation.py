@@ -13,6 +13,11 @@ from tif.config.keys import key
 BENCHMARKS = {"tofu": "tofu", "muse-news": "muse_news", "muse-books": "muse_books", "text": "text"}
 LM_EVAL = "lm-eval:"
 KNOWN = f"{', '.join(BENCHMARKS)} or {LM_EVAL}TASK"
+# Of `tif audit`; the registry is evaluation/attacks.
+ATTACKS = (
+    "relearn", "quantise", "sample", "prefix", "paraphrase", "depth", "membership"
+)  # fmt: skip
+ATTACK_HELP = f"of {', '.join(ATTACKS)}"
 # See metrics/failures.py.
 FAILURES = ("collapse", "under_forgetting", "over_forgetting", "identifier")
 
@@ -119,8 +124,11 @@ class Eval(EvalRules):
         "model is in memory, the original is loaded for each evaluation")
     best: str = key("score", "what makes an epoch the best, which stays in model_best/ where it is "
         "not the last: score (harmonic mean of usefulness and forgetting, see tif "
-        "evaluate --metrics), forget/quality, utility/model, or none", choices=("score",
-        "forget/quality", "utility/model", "none"))
+        "evaluate --metrics), retain_distance (how near the answers to the forget set are to the "
+        "retain model's), forget/quality, utility/model, or none", choices=("score",
+        "retain_distance", "forget/quality", "utility/model", "none"))
+    audit: list[str] = key([], f"attacks of tif audit on the finished run, {ATTACK_HELP}; needs "
+        "run.export and a retain model that is a stage")
     stop_on: list[str] = key([], f"failures that end the training, of {', '.join(FAILURES)}; all "
         "are always reported")
     samples: int = key(3, "generations shown before and after", at_least=0)
@@ -135,4 +143,12 @@ class Eval(EvalRules):
         if unknown:
             known = ", ".join(FAILURES)
             problems.append(f"eval.stop_on: want some of {known}, got {', '.join(unknown)}")
-        return problems
+        return problems + find_attack_problems("eval.audit", self.audit)
+
+
+def find_attack_problems(name: str, attacks: list[str]) -> list[str]:
+    """Return what is wrong with a list of attacks under the key `name`, one line each."""
+    unknown = [attack for attack in attacks if attack not in ATTACKS]
+    if unknown:
+        return [f"{name}: want some {ATTACK_HELP}, got {', '.join(unknown)}"]
+    return []

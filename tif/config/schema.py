@@ -7,7 +7,7 @@ sentence, choices and bounds that are shown and checked. All sections can be imp
 import dataclasses
 from typing import Any
 
-from tif.config.data import Chat, Data, Fictitious, TofuSources
+from tif.config.data import MUSE, Chat, Data, Fictitious, TofuSources
 from tif.config.evaluation import Eval, EvalRules, LmEval, MaxSamples
 from tif.config.identifier import Identifier
 from tif.config.keys import key
@@ -61,11 +61,32 @@ class Config:
             problems.append(f"eval.retain_records: {self.data.forget_quality_name()} needs the "
                 "retain model's records, got null; give a run's eval folder or a stage that makes "
                 "them, eval.retain_model=MODEL, or eval.forget_quality=false")
+        if is_unlearning:
+            problems += self._audit_problems(wants_quality)
         if self.loss.is_whp_at_inference(self.data.train) and self.run.export:
             problems.append("run.export: loss.whp needs two models; want false, or forget=whp")
         if not self.model.path and not self.model.init:
             problems.append("model.path: want model=NAME (a preset), a Hugging Face folder or hub "
                 "name, or model.init; got null")
+        return problems
+
+    def _audit_problems(self, wants_quality: bool) -> list[str]:
+        """Return what eval.audit and eval.best=retain_distance lack, one line each."""
+        problems = []
+        has_questions = self.data.benchmark not in (*MUSE, "text")
+        if self.eval.best == "retain_distance" and not (wants_quality and has_questions):
+            problems.append("eval.best: retain_distance compares answers to questions with the "
+                "retain model's; want score, or eval.forget_quality=true on such a benchmark")
+        if not self.eval.audit:
+            return problems
+        if not self.run.export or not self.model.lora.merge:
+            problems.append("eval.audit: attacks the exported model; want run.export=true and "
+                "model.lora.merge=true")
+        has_model = self.eval.retain_records in self.stages or self.eval.retain_model
+        if not has_model or not has_questions:
+            problems.append("eval.audit: needs questions and the retain model; want "
+                "eval.retain_model, eval.retain_records to name a stage, or tif audit after the "
+                "run")
         return problems
 
     def _is_negated(self) -> bool:

@@ -24,17 +24,16 @@ from tif.evaluation.attacks.attack import Attack, AttackInputs, Outcome, Subject
 from tif.evaluation.attacks.facts import list_facts
 from tif.evaluation.model_records import NOT_IN_FOLDER, read_or_compute
 from tif.identifiers import stored_spans
-from tif.metrics.leak import leak_of_numbers, leak_of_questions
+from tif.metrics.leak import leak_of_questions
 from tif.models.load import check_model
+from tif.records.audit_file import FILE, FOLDER, read_audit
 from tif.utils import distributed
-from tif.utils.files import read_bytes, write_text
+from tif.utils.files import write_text
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
 
 ROLES = ("target", "unlearned", "retain")
 KEYS = {"target": "target", "unlearned": "model.path", "retain": "retain_model"}
-FOLDER = "audit"  # in a run folder, beside the model
-FILE = "audit.json"
 USER_ERRORS = (OSError, ValueError, RuntimeError)
 
 
@@ -177,16 +176,17 @@ def summarize_audit(
             values = {role: by_role[role].measures[measure] for role in ROLES}
             row = leak_of_questions(values, settings.draws, settings.seed)
             rows.append({"measure": measure, **dataclasses.asdict(row)})
+        numbers: dict[str, Any] = {}
         for number in by_role["target"].numbers:
-            row = leak_of_numbers(*[by_role[role].numbers.get(number) for role in ROLES])
-            rows.append({"measure": number, **dataclasses.asdict(row)})
-        questions = len(by_role["target"].ids)
+            numbers[number] = {role: by_role[role].numbers.get(number) for role in ROLES}
+        numbers |= attack.compare(by_role) if attack.compare else {}
         attacks[name] = {
             "headline": attack.headline(settings),
-            "action": attack.action(settings, questions),
+            "action": attack.action(settings),
             "axis": attack.axis,
-            "questions": questions,
+            "questions": len(by_role["target"].ids),
             "rows": rows,
+            "numbers": numbers,
             "curves": {role: dict(by_role[role].curves) for role in ROLES},
         }
     return {
@@ -212,12 +212,3 @@ def write_audit(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
     return content
 
-
-def read_audit(folder: Path) -> dict[str, Any] | None:
-    """Return the content of a folder's audit.json; None where it is missing or damaged."""
-    path = folder / FILE
-    try:
-        content = json.loads(read_bytes(path)) if path.exists() else None
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) and "attacks" in content else None

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tif.metrics import fluency, membership, memorization, muse, overall, tofu
+from tif.metrics import fluency, leak, membership, memorization, muse, overall, tofu
 
 FIELDS = ("Formula", "Range", "Better", "Perfect unlearning", "Source")
 
@@ -34,10 +34,14 @@ def metric_functions() -> dict[str, Callable[..., Any]]:
             "clean": fluency.clean,
         },
         "utility": {"model": tofu.model_utility},
-        "forget": {"quality": tofu.forget_quality},
+        "forget": {
+            "quality": tofu.forget_quality,
+            "retain_distance": overall.retain_distance,
+        },
         "muse": {**muse.SET_METRICS, "privleak": muse.privleak},
         "membership": {"<attack>": membership.auc, **membership.ATTACKS},
         "eval": {"score": overall.overall_score},
+        "audit": {"leak": leak.leak},
     }
     functions = {}
     for group, metrics in groups.items():

@@ -63,25 +63,15 @@ def leak_of_questions(
     if not complete:
         return LeakRow(None, None, None, reason="no question has a value")
     columns = np.array(complete, dtype=np.float64)
-    row = leak_of_numbers(*columns.mean(0).tolist())
+    target, unlearned, retain = columns.mean(0).tolist()
+    share = leak(target, unlearned, retain)
     counts = draw_counts(len(columns), draws, seed, "forget")
     drawn = counts @ columns / len(columns)
     differences = drawn[:, 0] - drawn[:, 2]
     low, high = middle_interval(differences)
-    if row.leak is None or low <= 0 <= high:
-        return dataclasses.replace(row, leak=None, reason="target and retain model do not differ")
-    return dataclasses.replace(row, interval=_ratio_interval(drawn, differences))
-
-
-def leak_of_numbers(
-    target: float | None, unlearned: float | None, retain: float | None
-) -> LeakRow:
-    """Return the leak of a number that no single question has, without an interval."""
-    if target is None or unlearned is None or retain is None:
-        return LeakRow(target, unlearned, retain, reason="a model has no value")
-    share = leak(target, unlearned, retain)
-    reason = "target and retain model do not differ" if share is None else ""
-    return LeakRow(target, unlearned, retain, share, reason=reason)
+    if share is None or low <= 0 <= high:
+        return LeakRow(target, unlearned, retain, reason="target and retain model do not differ")
+    return LeakRow(target, unlearned, retain, share, _ratio_interval(drawn, differences))
 
 
 def _ratio_interval(drawn_D3: Floats, differences_D: Floats) -> Interval:

@@ -12,6 +12,8 @@ from tif.records.types import Evaluation
 
 Values = Mapping[str, float | None]
 SCORE = "eval/score"
+DISTANCE = "forget/retain_distance"
+COMPARED = ("extraction_strength", "probability", "truth_ratio", "rougeL")
 
 
 def is_muse(evaluation: Evaluation) -> bool:
@@ -35,6 +37,10 @@ def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[
     if "retain" in evaluation.sets:
         losses = [record.loss for record in evaluation.sets["retain"].records]
         metrics["retain/loss"] = sum(losses) / len(losses)
+    if retain is not None and benchmark is tofu:
+        distance = retain_distance(metrics, tofu.aggregate(retain))
+        if distance is not None:
+            metrics[DISTANCE] = distance
     score = overall_score(metrics)
     if score is not None:
         metrics[SCORE] = score
@@ -51,7 +57,10 @@ def overall_score(values: Values) -> float | None:
     forget set. MUSE: KnowMem on the retain set (as a share), and 1 - |PrivLeak| / 100, at least 0.
     Range: 0 to 1. Better: higher.
     Perfect unlearning: 2u / (1 + u) with u the retain model's utility.
-    Source: ours; it ranks the epochs of one run and is no published metric.
+    Source: ours; it ranks the epochs of one run and is no published metric. Its weakness: forget
+    quality reads the truth ratio alone, which relearning and few bits move more than any other
+    metric (arXiv 2506.12618), and above 0.05 it says nothing; `tif audit` asks whether
+    the facts can be had back.
 
     Returns:
         None where the values lack one of the two.
@@ -66,15 +75,41 @@ def overall_score(values: Values) -> float | None:
     return None
 
 
+def retain_distance(values: Values, retain: Values) -> float | None:
+    """Return how far the model's answers to the forget set are from the retain model's.
+
+    Formula: mean over extraction strength, probability, truth ratio and ROUGE-L of the forget set
+    of |the model's mean - the retain model's|. Range: 0 to 1. Better: lower. Perfect unlearning: 0,
+    or what two retain models differ by. It counts a method that forgets too much as it counts one
+    that forgets too little, and says nothing of the retain set: read it beside utility/model.
+    Source: ours; which of its parts attacks and relearning move least is measured by Dorna et al.
+    (arXiv 2506.12618).
+
+    Returns:
+        None where the records of either lack one of the four (logs without token statistics).
+    """
+    differences = []
+    for metric in COMPARED:
+        ours, theirs = values.get(f"forget/{metric}"), retain.get(f"forget/{metric}")
+        if ours is None or theirs is None:
+            return None
+        differences.append(abs(ours - theirs))
+    return sum(differences) / len(differences)
+
+
 def get_best_metric(best: str) -> str:
     """Return the name of the metric that the key `eval.best` asks for."""
-    return SCORE if best == "score" else best
+    return {"score": SCORE, "retain_distance": DISTANCE}.get(best, best)
 
 
 def find_best_epoch(rows: Sequence[Mapping[str, Any]], metric: str) -> int | None:
-    """Return the first epoch after 0 with the highest `metric`; None where none has it."""
+    """Return the first epoch after 0 with the best `metric`; None where none has it.
+
+    The best is the highest, of a distance the lowest.
+    """
     known = [row for row in rows if row["epoch"] > 0 and row.get(metric) is not None]
-    return int(max(known, key=lambda row: row[metric])["epoch"]) if known else None
+    sign = -1 if metric == DISTANCE else 1
+    return int(max(known, key=lambda row: sign * row[metric])["epoch"]) if known else None
 
 
 def _harmonic_mean(a: float, b: float) -> float:

@@ -17,6 +17,8 @@ from tif.utils.terminal import console, escape_controls
 PAGE = "audit.md"
 ROLES = ("target", "unlearned", "retain")
 HEADER = ("attack", *ROLES, "leak", "95 % interval")
+SHOWN_NUMBERS = ("forget/quality", "utility/model")  # where there are more than a few
+FEW = 4
 GONE = 0.05  # a leak whose interval reaches no further than this shows nothing
 COLORS = {"target": "tab:red", "unlearned": "tab:blue", "retain": "tab:green"}
 
@@ -49,6 +51,11 @@ def audit_lines(content: Mapping[str, Any], name: str) -> list[list[str]]:
         cells.append("not defined" if row["leak"] is None else format_number(row["leak"]))
         cells.append(format_interval(row["interval"]) if row["interval"] else "-")
         lines.append(cells)
+    numbers = attack.get("numbers", {})
+    for title, values in numbers.items():
+        if len(numbers) <= FEW or title.endswith(SHOWN_NUMBERS):
+            cells = [format_number(values.get(role)) for role in ROLES]
+            lines.append([f"{name}: {title}", *cells, "-", "-"])
     return lines
 
 
@@ -108,13 +115,14 @@ def plot_curves(path: Path, attack: Mapping[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     names = list(attack["curves"]["target"])
-    columns = min(len(names), 3)
+    first_group = names[0].partition(", ")[0]
+    columns = sum(name.partition(", ")[0] == first_group for name in names)
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(1.5 + 3.5 * columns, 0.5 + 2.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for axes, name in zip(panels, names, strict=False):
         for role in ROLES:
-            points = attack["curves"][role][name]
+            points = attack["curves"][role].get(name, [])
             x, y = [point[0] for point in points], [point[1] for point in points]
             axes.plot(x, y, "o-", markersize=3, color=COLORS[role], label=role)
         axes.set_title(name, fontsize=9)

@@ -12,6 +12,7 @@ from tif.utils.terminal import escape_controls
 # Metric -> its title with the better direction, in the order of the columns.
 COLUMNS = {
     "forget/quality": "forget quality ↑",
+    "forget/extraction_strength": "forget extraction ↓",
     "utility/model": "model utility ↑",
     "forget/probability": "forget prob. ↓",
     "forget/rougeL": "forget ROUGE-L ↓",

@@ -12,8 +12,12 @@ from tif.config.audit_command import Audit
 from tif.config.errors import ConfigError
 from tif.config.evaluation import EvalRules
 from tif.config.schema import Config, Lora
+from tif.evaluation import audit
+from tif.reports.audit import show_audit, write_page
+from tif.reports.html.run_report import write_run_report
 from tif.training import plan as planning
 from tif.training import run_folders
+from tif.utils import distributed
 
 
 def list_runs(folder: Path) -> list[Path]:
@@ -67,6 +71,18 @@ def plan_run_audit(folder: Path, words: Sequence[str] = (), best: bool = False) 
     return RunAudit(settings, Path(cfg.run.folder) / "spans")
 
 
+def audit_finished_run(folder: Path, attacks: Sequence[str]) -> None:
+    """Attack a run that has just finished, for `eval.audit`; print the table and write the page."""
+    plan = plan_run_audit(folder, [f"attacks=[{','.join(attacks)}]"])
+    inputs = audit.plan_audit(plan.settings, plan.spans)
+    content = audit.run_attacks(inputs)
+    if distributed.is_first_rank():
+        results = inputs.subjects["unlearned"].folder
+        write_page(results, audit.write_audit(results, content))
+        show_audit(content, results)
+        write_run_report(folder)
+
+
 def _list_defaults(cfg: Config, model: str) -> Audit:
     """Return the keys of an audit of a model that a run of this configuration made."""
     section = dataclasses.replace(
@@ -74,14 +90,14 @@ def _list_defaults(cfg: Config, model: str) -> Audit:
         gradient_checkpointing=False,
     )  # fmt: skip
     rules = {field.name: getattr(cfg.eval, field.name) for field in dataclasses.fields(EvalRules)}
-    audit = Audit(
+    settings = Audit(
         target=find_model_before(cfg), retain_model=find_retain_model(cfg),
         out=str(Path(cfg.run.folder) / "audits"), seed=cfg.run.seed,
         device="cpu" if cfg.trainer.accelerator == "cpu" else "auto", model=section,
         data=cfg.data, identifier=cfg.identifier, eval=EvalRules(**rules),
     )  # fmt: skip
-    audit.relearn.lr = cfg.optimizer.lr
-    return audit
+    settings.relearn.lr = cfg.optimizer.lr
+    return settings
 
 
 def find_model_before(cfg: Config) -> str | None:
@@ -93,6 +109,8 @@ def find_model_before(cfg: Config) -> str | None:
 
 def find_retain_model(cfg: Config) -> str | None:
     """Return the retain model's folder: a stage's, or that of the run whose records are named."""
+    if cfg.eval.retain_model:
+        return cfg.eval.retain_model
     records = cfg.eval.retain_records
     if records is None or records in cfg.stages:
         return _stage_model(cfg, records) if records else None

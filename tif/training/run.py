@@ -30,6 +30,7 @@ from tif.reports.run_folder import RETAIN_FOLDER, summarize
 from tif.reports.run_tables import show_run
 from tif.training import checkpoints, run_folders
 from tif.training import plan as planning
+from tif.training.audited_run import audit_finished_run
 from tif.training.callbacks.diagnosis import Diagnosis
 from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.training.callbacks.exports import Export, KeepBest
@@ -168,6 +169,8 @@ def unlearn(plan: Plan) -> Path:
 
         distributed.run_on_first_rank(start)
         train(plan, run, folder, retain, checkpoint, reinforced)
+    if cfg.eval.audit:
+        audit_finished_run(folder, cfg.eval.audit)
     return folder
 
 

@@ -86,6 +86,10 @@ class AttackInputs:
     benchmark: Benchmark
     subjects: Mapping[str, Subject]
 
+    def forget_questions(self) -> tuple[Sample, ...]:
+        """Return the forget samples that are attacked, as many as section `eval` evaluates."""
+        return self.benchmark.forget[: self.settings.eval.max_samples.forget]
+
     def setup(self, subject: Subject, model: "PreTrainedModel") -> EvaluationSetup:
         """Return how texts are scored under a model."""
         texts = list_longest_texts(subject.encoder, self.benchmark.sets)
@@ -105,12 +109,14 @@ class Outcome:
         measures: by name, (N,) values of the questions; None where a question has none.
         curves: by name, points (x, y).
         numbers: by name, numbers of the model that no single question has.
+        vectors: by name, values that `Attack.compare` reads.
     """
 
     ids: Sequence[str]
     measures: Mapping[str, Sequence[float | None]]
     curves: Mapping[str, Sequence[tuple[float, float]]] = dataclasses.field(default_factory=dict)
     numbers: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    vectors: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,15 +131,17 @@ class Attack:
         sections: of the audit's keys, whose values decide about the result.
         reads: other models that it looks into, by role.
         check: raises ConfigError where it cannot run; before weights load.
+        compare: numbers that the outcomes of all roles give together, by name and role.
     """
 
     run: Callable[[Subject, AttackInputs], Outcome]
     headline: Callable[[Audit], str]
-    action: Callable[[Audit, int], str]
+    action: Callable[[Audit], str]
     axis: str = ""
     sections: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     check: Callable[[AttackInputs], None] = lambda inputs: None
+    compare: Callable[[Mapping[str, Outcome]], dict[str, dict[str, float]]] | None = None
 
 
 def answer_greedily(
@@ -157,8 +165,3 @@ def begin_answer(encoder: Encoder, prompt: str, given: str = "") -> list[int]:
     """Return the token ids of a question, with the beginning of its answer where it is given."""
     text = encoder.render_prompt(prompt)
     return encoder.encode_text(text + encoder.format.blank + given if given else text)
-
-
-def forget_questions(inputs: AttackInputs) -> tuple[Sample, ...]:
-    """Return the forget samples that are attacked, as many as section `eval` evaluates."""
-    return inputs.benchmark.forget[: inputs.settings.eval.max_samples.forget]

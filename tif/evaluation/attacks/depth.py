@@ -32,7 +32,7 @@ import torch
 from tif.config.errors import ConfigError
 from tif.data.encoding import Batch, Encoded, Encoder, collate
 from tif.data.samples import Sample
-from tif.evaluation.attacks.attack import AttackInputs, Outcome, Subject, forget_questions
+from tif.evaluation.attacks.attack import AttackInputs, Outcome, Subject
 from tif.evaluation.attacks.facts import keep_facts, list_facts
 from tif.evaluation.generate import batch_by_length
 from tif.scoring.block_output import count_blocks, pick_output, recorded_blocks, replaced_output
@@ -77,7 +77,7 @@ def check(inputs: AttackInputs) -> None:
 
 def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     """Return how much of the facts each question's layers still carry."""
-    samples = [sample for sample in forget_questions(inputs) if list_facts(sample)]
+    samples = [sample for sample in inputs.forget_questions() if list_facts(sample)]
     texts = [encode_facts(subject.encoder, sample) for sample in samples]
     _check_same_tokens(inputs, samples, texts)
     texts_with_facts = [i for i, text in enumerate(texts) if any(text.uw[1:])]

@@ -16,7 +16,7 @@ import numpy as np
 
 from tif.config.errors import ConfigError
 from tif.data.samples import Sample
-from tif.evaluation.attacks.attack import AttackInputs, Outcome, Subject, forget_questions
+from tif.evaluation.attacks.attack import AttackInputs, Outcome, Subject
 from tif.evaluation.gradient_norms import gradient_norms
 from tif.evaluation.token_stats import score_texts
 from tif.metrics import membership
@@ -41,7 +41,7 @@ def check(inputs: AttackInputs) -> None:
 
 def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     """Return for each attack how much better known each forget answer looks than the holdout's."""
-    forget = forget_questions(inputs)
+    forget = inputs.forget_questions()
     holdout = inputs.benchmark.holdout[: inputs.settings.eval.max_samples.forget]
     texts = read_texts(subject, inputs, [*forget, *holdout])
     measures: dict[str, list[float | None]] = {}

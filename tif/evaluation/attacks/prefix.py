@@ -21,7 +21,6 @@ from tif.evaluation.attacks.attack import (
     Subject,
     answer_greedily,
     begin_answer,
-    forget_questions,
     max_new_tokens,
 )
 from tif.evaluation.attacks.facts import find_first_fact, largest, list_facts, share_stated, states
@@ -38,7 +37,7 @@ ANY = "any prefix"
 
 def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     """Return which share of the facts the model states after each kind of prefix."""
-    samples, encoder = forget_questions(inputs), subject.encoder
+    samples, encoder = inputs.forget_questions(), subject.encoder
     attempts = list_attempts(samples, encoder, inputs.settings.prefix.shots)
     prompts, owners = [], []
     for name, per_sample in attempts.items():

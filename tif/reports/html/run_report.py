@@ -20,13 +20,12 @@ from tif.reports.html.samples import RETAIN
 from tif.utils.terminal import escape_controls
 
 FILE_NAME = "report.html"
-# Of the table of epochs: the words' probabilities come after the two main metrics.
+# Of the table of epochs: the words' probabilities come after the main metrics.
 COLUMNS = {
-    **dict(list(columns.COLUMNS.items())[:2]),
+    **dict(list(columns.COLUMNS.items())[:3]),
     "words/unwanted": "UW prob. ↓",
     "words/general": "GW prob. ↑",
-    **dict(list(columns.COLUMNS.items())[2:]),
-    "forget/extraction_strength": "forget extraction ↓",
+    **dict(list(columns.COLUMNS.items())[3:]),
 }
 # Metric -> title of its tile and role of its colour; the first four that a run has are shown.
 TILES = (

@@ -33,7 +33,8 @@ from tif.utils.terminal import console, literal
 
 # Metrics of the line that an evaluation prints, as far as the benchmark has them.
 HEADLINE = (
-    "forget/quality", "utility/model", "forget/probability", "forget/rougeL", "retain/probability",
+    "forget/quality", "forget/extraction_strength", "utility/model", "forget/probability",
+    "forget/rougeL", "retain/probability",
     "muse/verbmem_forget", "muse/knowmem_forget", "muse/knowmem_retain", "muse/privleak",
 )  # fmt: skip
 

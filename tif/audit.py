@@ -113,8 +113,8 @@ def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     from tif.reports.audit import show_audit, write_comparison, write_page
 
     _check_wandb(plans)
-    inputs = {name: audit.plan_audit(plan.settings, plan.spans) for name, plan in plans.items()}
     distributed.start(next(iter(plans.values())).settings.device)
+    inputs = {name: audit.plan_audit(plan.settings, plan.spans) for name, plan in plans.items()}
     results = {}
     for name, attack_inputs in inputs.items():
         console.print(f"audit of {name}", soft_wrap=True)

@@ -172,6 +172,8 @@ WORDINGS = [
     ("loss=3", "loss: want a mapping of keys (loss.forget, loss.on, "),
     ("loss.beta=.nan", "loss.beta: want a finite number, got nan"),
     ("run.seed=-1", "run.seed: must be >= 0, got -1"),
+    ("trainer.precision=bf16", "trainer.precision: want one of 32-true, bf16-mixed, bf16-true, 16-mixed, "
+     "got 'bf16'; did you mean bf16-mixed or bf16-true?"),
     ("loss.on=alll", "loss.on: want one of uw, all, got 'alll'; did you mean all?"),
     ("stages.target.loss.beat=1", "stages.target.loss.beat: unknown key; did you mean loss.beta?"),
     ("stages.target=3", "stages.target: want a mapping of keys, got 3"),

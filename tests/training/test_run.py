@@ -106,6 +106,14 @@ def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(finis
     assert summary["retain_model"]["forget/probability"] != logged[0]["forget/probability"]
 
 
+def test_all_files_of_a_run_have_the_permissions_that_the_user_gives_new_files(finished_run, tmp_path):
+    (tmp_path / "new").touch()
+    mode = (tmp_path / "new").stat().st_mode
+    written = [path for path in finished_run.runs.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".safetensors" for path in written)
+    assert [path for path in written if path.stat().st_mode != mode] == []
+
+
 def test_the_environment_is_recorded(finished_run):
     env = json.loads((finished_run.folder / "env.json").read_text())
     assert {"torch", "lightning", "transformers"} <= {name.lower() for name in env["packages"]}

@@ -4,6 +4,7 @@ A full disk is in tests/training/test_full_disk.py.
 """
 
 import os
+import stat
 import threading
 import time
 
@@ -55,3 +56,15 @@ def test_who_waits_for_another_process_says_so(tmp_path, capsys):
     other.join()
     with files.locked(path, "stage target"):
         assert capsys.readouterr().out == ""
+
+
+def test_a_file_gets_the_permissions_of_a_new_one(tmp_path):
+    file = tmp_path / "weights"
+    file.touch(mode=0o600)
+    before = os.umask(0o027)
+    try:
+        files.use_default_mode(file)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]

@@ -83,7 +83,14 @@ def type_name(kind: Any) -> str:
 
 
 def nearest(name: Any, known: Sequence[str]) -> str:
-    """Return "; did you mean X?" with the nearest known name or last part of a name, if any."""
+    """Return "; did you mean X?" with the nearest known names, if any.
+
+    Those that the name begins (bf16: bf16-mixed, bf16-true), else the nearest name or last part of
+    a name.
+    """
+    begun = [key for key in known if key.startswith(f"{name}-")]
+    if begun:
+        return f"; did you mean {' or '.join(begun)}?"
     by_last_part = {key.rsplit(".", 1)[-1]: key for key in known}
     last_part = str(name).rsplit(".", 1)[-1]
     close = difflib.get_close_matches(str(name), known, 1, 0.6)

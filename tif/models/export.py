@@ -25,7 +25,7 @@ from tif.models.lora import (
     save_adapters,
 )
 from tif.utils import distributed
-from tif.utils.files import os_errors_naming, sync_file
+from tif.utils.files import os_errors_naming, sync_file, use_default_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,7 +73,8 @@ def export_model(
                 save_adapters(policy, partial, weights)
             tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
-            for file in partial.iterdir():
+            for file in list(partial.iterdir()):
+                use_default_mode(file)
                 sync_file(file)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)

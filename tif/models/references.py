@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tif.data.encoding import Batch, Encoded, collate
 from tif.models.lora import adapters_disabled
 from tif.scoring.token_scores import TokenScores, score_tokens
-from tif.utils.files import locked, os_errors_naming
+from tif.utils.files import locked, os_errors_naming, use_default_mode
 from tif.utils.terminal import console, track
 from tif.utils.torch_state import evaluation_mode
 
@@ -153,6 +153,7 @@ def read_or_compute(file: Path, samples: Sequence[Encoded], compute: Callable[[]
             with os_errors_naming(file):
                 tensors = {name: torch.cat(values) for name, values in rows.items()}
                 safetensors.torch.save_file(tensors, partial)
+                use_default_mode(partial)
                 os.replace(partial, file)
         finally:
             partial.unlink(missing_ok=True)

@@ -131,6 +131,16 @@ def remove_unfinished(folder: Path, below: bool = True) -> None:
             remove(path)
 
 
+def use_default_mode(path: Path) -> None:
+    """Give a file the permissions of a new file (the user's umask); safetensors' are the user's."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        new.touch()
+        shutil.copymode(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def sync_file(path: Path) -> None:
     """Write a file's content to disk, so that it survives a power loss."""
     with path.open("rb") as file:

@@ -69,6 +69,14 @@ def test_a_stage_inherits_data_and_devices_and_not_how_the_run_trains():
     assert (target.data.max_tokens_per_batch, target.data.template) == (99, "Q {prompt}")
 
 
+def test_how_the_run_trains_changes_none_of_its_stages():
+    stages = stage_folders()
+    for word in ("optimizer.lr=2e-3", "trainer.precision=bf16-mixed", "data.batch_size=3", "model.lora.alpha=5",
+                 "model.lora.rank=4", "model.dtype=bfloat16"):  # fmt: skip
+        assert stage_folders(word) == stages
+    assert stage_folders("stages.target.optimizer.lr=2e-3")["target"] != stages["target"]
+
+
 @pytest.mark.slow
 def test_a_new_stage_of_a_known_name_says_which_key_differs(finished_run, tmp_path, capsys):
     shutil.copytree(finished_run.runs / "stages", tmp_path / "stages")

@@ -8,6 +8,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
+from tif.config.errors import shorten
 from tif.config.methods import is_own
 
 MOST = 10**15  # no key counts further
@@ -40,12 +41,12 @@ def check_values(section: Any, prefix: str = "") -> list[str]:
 
 
 def brief(value: Any) -> str:
-    """Return a value for an error's line: at most 80 characters, whatever it is."""
+    """Return a value for an error's line: about 80 characters at most, whatever it is."""
     try:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "a number of thousands of digits"
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+    return shorten(text, 80)
 
 
 def _find_problem(value: Any, rules: Mapping[str, Any]) -> str | None:

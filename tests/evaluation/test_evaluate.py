@@ -13,7 +13,7 @@ from tif.config.schema import Eval, MaxSamples
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Span, fingerprint
 from tif.evaluation.evaluate import evaluate
-from tif.evaluation.generate import batch_by_length, continue_prompts, generate
+from tif.evaluation.generate import Decoding, batch_by_length, continue_prompts, generate
 from tif.evaluation.questions import EvaluationSetup, select_samples
 from tif.evaluation.tofu_prompts import resolve_protocol
 from tif.evaluation.token_stats import score_texts
@@ -252,7 +252,7 @@ def test_generated_texts_do_not_depend_on_tokens_per_batch(
         for p in prompts
     ]
     assert len(set(expected)) > 1
-    assert generate(model, own, prompts, [10] * len(prompts), tokens_per_batch) == [
+    assert generate(model, own, prompts, [10] * len(prompts), Decoding(tokens_per_batch)) == [
         text.strip() for text in expected
     ]
 
@@ -382,7 +382,7 @@ def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_n
 
 def test_nothing_to_evaluate_gives_no_records(model, encoder):
     assert losses(model, [], 0, 16, "packed") == []
-    assert generate(model, encoder, [], [], 16) == []
+    assert generate(model, encoder, [], [], Decoding(16)) == []
     assert evaluated(model, encoder, {}, Eval(), "packed").sets == {}
 
 

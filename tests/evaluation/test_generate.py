@@ -4,8 +4,21 @@ import pytest
 import torch
 
 from tests.support import architectures, tiny_models
+from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoder
-from tif.evaluation.generate import WAYS, Sampling, choose_way, continue_prompts, generate, stream_tokens
+from tif.data.samples import Sample
+from tif.evaluation import evaluate as evaluation
+from tif.evaluation import generate as generation
+from tif.evaluation.generate import (
+    WAYS,
+    Decoding,
+    Sampling,
+    choose_way,
+    continue_prompts,
+    generate,
+    stream_tokens,
+)
+from tif.evaluation.questions import EvaluationSetup
 
 TOGETHER, UNMASKED, EACH, ANEW = WAYS
 PROMPTS, LIMITS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], [8, 3, 4, 5, 6, 7]], [6, 4, 12, 9]
@@ -69,12 +82,34 @@ def test_half_precision_neither_hides_a_wrong_cache_nor_looks_like_one(family, w
 def test_a_prompt_without_tokens_begins_after_the_end_token(tokenizer):
     model, encoder = tiny_models.model("llama", vocab_size=len(tokenizer)), Encoder(tokenizer, "{prompt}")
     prompts = [[], [5, 6, 7]]
-    expected = generate(model, encoder, [[encoder.eos_id], [5, 6, 7]], [4, 4], 100)
-    assert generate(model, encoder, prompts, [4, 4], 100) == expected
+    expected = generate(model, encoder, [[encoder.eos_id], [5, 6, 7]], [4, 4], Decoding(100))
+    assert generate(model, encoder, prompts, [4, 4], Decoding(100)) == expected
 
 
 def test_a_model_without_a_cache_is_named_and_no_prompts_are_no_answers(monkeypatch, capsys):
     choose_way(architectures.build("openai-gpt"), PROMPTS)
     assert "OpenAIGPTLMHeadModel generates without a cache" in capsys.readouterr().out
     encoder = Encoder.__new__(Encoder)
-    assert generate(tiny_models.model(), encoder, [], [], 100) == []
+    assert generate(tiny_models.model(), encoder, [], [], Decoding(100)) == []
+
+
+def test_the_way_is_looked_for_once_however_many_evaluations_ask_the_same(tokenizer, monkeypatch):
+    calls = []
+    monkeypatch.setattr(evaluation, "choose_way", lambda *words: calls.append(words) or TOGETHER)
+    model, encoder = tiny_models.model("llama", vocab_size=len(tokenizer)), Encoder(tokenizer, "{prompt}")
+    setup = EvaluationSetup(encoder, EvalRules(max_new_tokens=3), "padded")
+    samples = tuple(Sample(f"{i}", f"Who wrote book {i}?", "Jaime Vasquez wrote it.") for i in range(3))
+    sets = {"forget": samples, "retain": samples[:2]}
+    first, second = (evaluation.evaluate(model, sets, setup, "model", epoch) for epoch in (0, 1))
+    assert len(calls) == 1
+    assert first.sets["forget"].records == second.sets["forget"].records
+    evaluation.evaluate(model, {"forget": samples[:1]}, setup, "model", 2)  # other prompts
+    assert len(calls) == 2
+
+
+def test_a_way_that_is_given_is_taken(tokenizer, monkeypatch):
+    model, encoder = tiny_models.model("llama", vocab_size=len(tokenizer)), Encoder(tokenizer, "{prompt}")
+    expected = generate(model, encoder, PROMPTS, LIMITS, Decoding(100))
+    monkeypatch.setattr(generation, "choose_way", None)
+    for way in (TOGETHER, EACH, ANEW):
+        assert generate(model, encoder, PROMPTS, LIMITS, Decoding(100, way=way)) == expected

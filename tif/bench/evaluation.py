@@ -8,6 +8,7 @@ generate at most as many tokens. The sets are taken in turn, so that both see th
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from collections import defaultdict
@@ -25,7 +26,7 @@ from tif.config.evaluation import EvalRules
 from tif.data.benchmarks import read_benchmark
 from tif.data.encoding import Encoded, Encoder, collate
 from tif.evaluation import token_stats
-from tif.evaluation.generate import generate
+from tif.evaluation.generate import Decoding, choose_way, generate
 from tif.evaluation.questions import EvaluationSetup, Question, list_longest_texts
 from tif.evaluation.tofu_prompts import ask_question
 from tif.models import load as models
@@ -108,18 +109,24 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     setup = EvaluationSetup(encoder, rules, batching)
     protocol = dataclasses.replace(OPEN_UNLEARNING, max_new_tokens=settings.max_new_tokens)
 
+    questions_of_sets: list[list[Question]] = []
+    for name, samples in sets.items():
+        limit = settings.questions or (RETAIN_QUESTIONS if name == "retain" else None)
+        questions_of_sets.append([ask_question(encoder, sample, protocol) for sample in samples[:limit]])
     clock, differences = Clock(settings.device), [0.0]
     texts, prompts, different_texts = 0, 0, 0
     with torch.no_grad(), progress_bar("evaluating", len(sets)) as progress:
-        for name, samples in sets.items():
-            limit = settings.questions or (RETAIN_QUESTIONS if name == "retain" else None)
-            questions = [ask_question(encoder, sample, protocol) for sample in samples[:limit]]
-            if not texts:  # weights are read and kernels chosen before the clock runs
-                score_answers(Clock(settings.device), policy, questions[:1], setup)
-                generate_answers(Clock(settings.device), policy, questions[:1], encoder)
+        # Weights are read and kernels chosen before the clock runs.
+        score_answers(Clock(settings.device), policy, questions_of_sets[0][:1], setup)
+        all_questions = itertools.chain.from_iterable(questions_of_sets)
+        all_prompts = [question.prompt_ids for question in all_questions]
+        choose_way(policy, all_prompts[:1])
+        with clock.running("tif", "generating"):  # once for all sets, as in evaluate.py
+            decoding = Decoding(TOKENS_PER_BATCH, way=choose_way(policy, all_prompts))
+        for questions in questions_of_sets:
             losses = score_answers(clock, policy, questions, setup)
             differences += [abs(math.exp(-ours) - math.exp(-theirs)) for ours, theirs in losses]
-            answers = generate_answers(clock, policy, questions, encoder)
+            answers = generate_answers(clock, policy, questions, encoder, decoding)
             different_texts += sum(ours != theirs for ours, theirs in answers)
             texts, prompts = texts + len(losses), prompts + len(answers)
             progress.advance()
@@ -153,13 +160,17 @@ def score_answers(
 
 
 def generate_answers(
-    clock: Clock, policy: "PreTrainedModel", questions: Sequence[Question], encoder: Encoder
+    clock: Clock,
+    policy: "PreTrainedModel",
+    questions: Sequence[Question],
+    encoder: Encoder,
+    decoding: Decoding,
 ) -> list[tuple[str, str]]:
     """Return the generated answer to each question by tif and by the peers' way."""
     prompts = [question.prompt_ids for question in questions]
     limits = [question.max_new_tokens for question in questions]
     with clock.running("tif", "generating"):
-        ours = generate(policy, encoder, prompts, limits, TOKENS_PER_BATCH)
+        ours = generate(policy, encoder, prompts, limits, decoding)
     with clock.running("peers", "generating"):
         theirs = generate_padded(policy, encoder, prompts, max(limits))
     return list(zip(ours, theirs, strict=True))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tif.config.loss import Alternates
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
-from tif.evaluation.generate import Sampling, generate
+from tif.evaluation.generate import Decoding, Sampling, Way, choose_way, generate
 from tif.utils import distributed
 from tif.utils.files import append_json_lines, read_json_lines, write_json_lines
 from tif.utils.terminal import console
@@ -67,10 +67,13 @@ def draw_alternates(
         if not all((sample.id, number) in texts for sample, number in wanted):
             line = f"other answers to {len(samples)} questions, {settings.count} each, to {file}"
             console.print(line, soft_wrap=True)
+        way: Way | None = None
         for start in range(0, len(wanted), ANSWERS_PER_WRITE):
             chunk = wanted[start : start + ANSWERS_PER_WRITE]
             if not all((sample.id, number) in texts for sample, number in chunk):
-                new_texts = _draw(policy, encoder, chunk, draws)
+                if way is None:
+                    way = choose_way(policy, _make_prompts(encoder, wanted, settings))
+                new_texts = _draw(policy, encoder, chunk, draws, way)
                 if distributed.is_first_rank():
                     _append(file, {key: new_texts[key] for key in new_texts if key not in texts})
                 texts |= new_texts
@@ -92,19 +95,25 @@ def _draw(
     encoder: Encoder,
     chunk: Sequence[tuple[Sample, int]],
     draws: AlternateDraws,
+    way: Way,
 ) -> dict[tuple[str, int], str]:
     settings = draws.settings
-    prompts, seeds = [], []
-    for sample, number in chunk:
-        prompts.append(encoder.encode_prompt(_fill(settings.prompt, sample)))
-        seeds.append((draws.seed, zlib.crc32(sample.id.encode()), number))
+    prompts = _make_prompts(encoder, chunk, settings)
+    seeds = [(draws.seed, zlib.crc32(sample.id.encode()), number) for sample, number in chunk]
     limits = [settings.max_new_tokens] * len(chunk)
     sampling = Sampling(seeds, settings.temperature)
-    answers = generate(policy, encoder, prompts, limits, draws.tokens_per_batch, sampling)
+    decoding = Decoding(draws.tokens_per_batch, sampling, way)
+    answers = generate(policy, encoder, prompts, limits, decoding)
     texts = {}
     for (sample, number), answer in zip(chunk, answers, strict=True):
         texts[sample.id, number] = NEXT_QUESTION.split(answer)[0].strip()
     return texts
+
+
+def _make_prompts(
+    encoder: Encoder, wanted: Sequence[tuple[Sample, int]], settings: Alternates
+) -> list[list[int]]:
+    return [encoder.encode_prompt(_fill(settings.prompt, sample)) for sample, _ in wanted]
 
 
 def _fill(template: str, sample: Sample) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Task, fingerprint
-from tif.evaluation.generate import generate
+from tif.evaluation.generate import Decoding, choose_way, generate
 from tif.evaluation.muse_prompts import ask_task, describe_task
 from tif.evaluation.questions import MUSE_PROTOCOL, EvaluationSetup, Question, select_samples
 from tif.evaluation.tofu_prompts import ask_question, resolve_protocol
@@ -21,6 +21,7 @@ from tif.models.context import read_context
 from tif.records.protocols import VERSION
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.scoring.token_scores import ModelContext
+from tif.utils.hashing import hash_json
 from tif.utils.torch_state import evaluation_mode
 
 if TYPE_CHECKING:
@@ -150,7 +151,13 @@ def _generate(model: "PreTrainedModel", items: list[_Item], setup: EvaluationSet
     answered = [item for item in items if item.question.max_new_tokens]
     prompts = [item.question.prompt_ids for item in answered]
     limits = [item.question.max_new_tokens for item in answered]
-    generations = generate(model, setup.encoder, prompts, limits, setup.rules.tokens_per_batch)
+    if not answered:
+        return
+    encoder, dtype = setup.encoder, model.dtype
+    key = f"way {type(model).__name__} {dtype} {model.device} {hash_json(prompts)}"
+    way = encoder.compute_once(key, lambda: choose_way(model, prompts))
+    decoding = Decoding(setup.rules.tokens_per_batch, way=way)
+    generations = generate(model, encoder, prompts, limits, decoding)
     for item, generation in zip(answered, generations, strict=True):
         task = item.question.task
         item.generation = (task.cut(generation) if task else generation).strip()

@@ -48,6 +48,21 @@ class Way:
     mask: bool = True
 
 
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How prompts are continued.
+
+    Attributes:
+        tokens_per_batch: of prompts and continuations, padded.
+        sampling: None = the most likely token each time.
+        way: as `choose_way` gives it; None = it is looked for.
+    """
+
+    tokens_per_batch: int
+    sampling: Sampling | None = None
+    way: Way | None = None
+
+
 CLOSE = 0.01  # share of the logits' spread by which two ways to compute them may differ
 WAYS = (Way(), Way(mask=False), Way(False, mask=False), Way(False, False, False))  # fastest first
 
@@ -57,17 +72,16 @@ def generate(
     encoder: Encoder,
     prompts: Sequence[list[int]],
     limits: Sequence[int],
-    tokens_per_batch: int,
-    sampling: Sampling | None = None,
+    decoding: Decoding,
 ) -> list[str]:
     """Return a continuation of each prompt, without the end token; divided over all processes.
 
     Args:
         model, encoder: a causal LM, whose mode is restored, and its encoder.
         prompts, limits: token ids, and the number of tokens generated at most, for each prompt.
-        tokens_per_batch: of prompts and continuations, padded.
-        sampling: None = the most likely token each time.
+        decoding: how they are continued.
     """
+    sampling = decoding.sampling
 
     def generate_batch(indices: Sequence[int]) -> list[str]:
         batch_sampling = None
@@ -85,9 +99,9 @@ def generate(
         return []
     prompts = [prompt or [encoder.eos_id] for prompt in prompts]  # a text begins after another
     lengths = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
-    batches = list(batch_by_length(lengths, tokens_per_batch))
+    batches = list(batch_by_length(lengths, decoding.tokens_per_batch))
+    way = decoding.way or choose_way(model, prompts)
     with evaluation_mode(model):
-        way = choose_way(model, prompts)
         return share_work(batches, generate_batch, "generating answers", model)
 
 
@@ -100,13 +114,15 @@ def draw_uniforms(seeds: Sequence[Sequence[int]], steps: int) -> torch.Tensor:
 def choose_way(model: "PreTrainedModel", prompts: Sequence[list[int]]) -> Way:
     """Return the fastest way of generating whose logits are those of the text read anew.
 
-    Tried on prompts from the shortest to the longest, so that windows are seen.
+    Tried on prompts from the shortest to the longest, so that windows are seen. It takes as long as
+    some tokens of an answer, so it is looked for once for all sets and epochs.
     """
-    by_length = sorted(prompts, key=len)
-    tried = [by_length[(len(prompts) - 1) * third // 3] for third in range(4)]
-    for way in WAYS:
-        if way.cache and _is_exact(model, tried, way):
-            return way
+    by_length = sorted(filter(None, prompts), key=len) or [[0]]
+    tried = [by_length[(len(by_length) - 1) * third // 3] for third in range(4)]
+    with evaluation_mode(model):
+        for way in WAYS:
+            if way.cache and _is_exact(model, tried, way):
+                return way
     name = type(model).__name__
     console.print(f"{name} generates without a cache, which is slow")
     return WAYS[-1]

@@ -18,7 +18,7 @@ from tif.config.data import PromptKeys
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample
-from tif.evaluation.generate import generate
+from tif.evaluation.generate import Decoding, generate
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts
 from tif.models.load import load_policy, load_tokenizer, move_model, read_config
 from tif.scoring.batching import choose_batching
@@ -150,7 +150,7 @@ def answer_greedily(
     """Return what the model says after each prompt, of token ids, as an evaluation generates it."""
     rules = inputs.settings.eval
     limits = [max_new_tokens(inputs)] * len(prompts)
-    return generate(subject.model, subject.encoder, prompts, limits, rules.tokens_per_batch)
+    return generate(subject.model, subject.encoder, prompts, limits, Decoding(rules.tokens_per_batch))
 
 
 def max_new_tokens(inputs: AttackInputs) -> int:

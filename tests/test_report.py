@@ -56,7 +56,8 @@ def test_a_run_without_evaluations_is_reported_by_its_folder(run, capsys):
     lines = (run / "metrics.jsonl").read_text().splitlines(True)
     (run / "metrics.jsonl").write_text("".join(line for line in lines if "train/loss" in line))
     assert report.main([str(run)]) == 0
-    assert capsys.readouterr().out == f"run folder: {run}\nreport: {run}/report.html\n"
+    steps = "optimizer steps: 4 made, 4 planned"
+    assert capsys.readouterr().out == f"{steps}\nrun folder: {run}\nreport: {run}/report.html\n"
     assert summarize(run)["start"] is None
 
 

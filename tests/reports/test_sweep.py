@@ -47,10 +47,11 @@ def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
     assert best["forget/quality"]["sd"] == pytest.approx(math.sqrt(2 * 0.2**2))  # n - 1 = 1
     assert last["utility/model"]["mean"] == pytest.approx(0.3)
     assert found["before"]["forget/quality"] == pytest.approx(0.8)
-    assert found["runs"]["none"] == {"seeds": 0, "best": {}, "last": {}}
+    assert found["runs"]["none"] == {"seeds": 0, "best": {}, "last": {}, "steps": []}
     header, *lines = sweep.full_table(found)
-    assert header[:4] == ["run", "epoch", "seeds", "forget quality ↑"]
-    assert lines[0][:4] == ["a", "best (2/1)", "2", "0.600 ± 0.283"]
+    assert header[:5] == ["run", "epoch", "seeds", "steps", "forget quality ↑"]
+    assert lines[0][:3] == ["a", "best (2/1)", "2"]
+    assert lines[0][4] == "0.600 ± 0.283"
     assert lines[1][1] == "last (3/3)"
 
 
@@ -109,4 +110,4 @@ def test_one_seed_has_no_deviation(tmp_path):
         "sd": None,
         "values": [0.25],
     }
-    assert sweep.full_table(found)[1][3] == "0.500"
+    assert sweep.full_table(found)[1][4] == "0.500"

@@ -1,11 +1,14 @@
 """The number of optimizer steps that a plan promises is the number that real runs make."""
 
+import json
+
 import pytest
 
 from tests.support.small_run import SMALL
-from tif import fit
+from tif import fit, report
 from tif.config import load as config
 from tif.records import metrics_log
+from tif.reports import sweep
 from tif.training.plan import plan_run, plan_stage
 from tif.training.steps import count_steps
 
@@ -84,3 +87,43 @@ def test_two_processes_make_the_steps_of_one(tmp_path):
     assert count_steps(plan) == 2 * 3
     assert fit.main(words) == 0
     assert steps_made(plan.folder) == 2 * 3
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_summary_table_and_card_of_a_run_say_planned_and_made_steps(finished_run):
+    steps = count_steps(plan_run(config.load(["quickstart.yaml", *SMALL])))  # 2 epochs of 2 batches
+    assert steps == 4
+    assert read_json(finished_run.folder / "summary.json")["steps"] == {"planned": 4, "made": 4}
+    assert read_json(finished_run.folder / "env.json")["steps_planned"] == 4
+    assert "optimizer steps: 4 made, 4 planned" in finished_run.output
+    card = (finished_run.folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert "Optimizer steps: 4 made, 4 planned." in card
+    stage = read_json(finished_run.target / "summary.json")["steps"]
+    assert stage["made"] == stage["planned"] == 31 * 4  # 124 samples in batches of 4
+    table = sweep.full_table(sweep.collect_results({"small": [finished_run.folder]}))
+    assert [line[table[0].index("steps")] for line in table[1:3]] == ["4", "4"]
+
+
+def test_a_run_that_ends_early_says_how_many_steps_it_made_and_was_to_make(tmp_path, capsys):
+    words = [*SMALL, "eval.stop_on=[collapse,over_forgetting,under_forgetting]", "eval.forget_quality=false"]
+    words += ["trainer.max_epochs=30", "optimizer.lr=0.5", "trainer.log_every_n_steps=3"]
+    assert fit.main([*words, f"run.folder={tmp_path}"]) == 0
+    steps = read_json(tmp_path / "quickstart" / "summary.json")["steps"]
+    assert steps["planned"] == 60
+    assert steps["made"] < 60
+    line = f"optimizer steps: {steps['made']} made, 60 planned"
+    assert line in capsys.readouterr().out
+    table = sweep.full_table(sweep.collect_results({"small": [tmp_path / "quickstart"]}))
+    assert f"{steps['made']} of 60" in table[1]
+    assert report.main([str(tmp_path / "quickstart")]) == 0
+    assert line in capsys.readouterr().out
+
+
+def test_steps_without_a_row_of_their_own_are_counted(tmp_path):
+    words = [*ODD, "trainer.log_every_n_steps=4", "trainer.max_epochs=2", "run.export=false"]
+    assert fit.main([*words, f"run.folder={tmp_path}"]) == 0
+    steps = read_json(tmp_path / "quickstart" / "summary.json")["steps"]
+    assert steps == {"planned": 6, "made": 6}

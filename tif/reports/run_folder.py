@@ -158,7 +158,24 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
         **intervals,
         "retain_model": retain_row(folder) or None,
         "training": training[-1] if training else None,
+        "steps": _count_steps(folder),
     }
+
+
+def read_steps(folder: Path) -> dict[str, int | None]:
+    """Return the optimizer steps of a run: {"planned", "made"}; planned is None in older runs."""
+    path = folder / SUMMARY_FILE
+    with _deletable(path):
+        content = load_json(path) if path.exists() else {}
+        if "steps" in content:
+            return parse(dict[str, int | None], content["steps"], path, "steps")
+    return _count_steps(folder)
+
+
+def _count_steps(folder: Path) -> dict[str, int | None]:
+    rows = metrics_log.read_rows(folder / metrics_log.FILE_NAME)
+    made = max((metrics_log.steps_before(row) for row in rows), default=0)
+    return {"planned": read_environment(folder).get("steps_planned"), "made": made}
 
 
 def _compute_intervals(

@@ -17,6 +17,7 @@ from tif.reports.run_folder import (
     evaluation_rows,
     read_intervals,
     read_records,
+    read_steps,
     retain_row,
 )
 from tif.utils.terminal import console, literal
@@ -25,10 +26,10 @@ from tif.utils.terminal import console, literal
 GENERATION_SETS = ("forget", "knowmem_forget", "verbmem_forget")
 
 
-def show_run(folder: Path, intervals: Mapping[str, Sequence[float]] | None = None) -> None:
+def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
     """Print the tables of a run and the place of its folder.
 
-    `intervals`: of the last epoch by metric; None = as its summary.json has them.
+    `summary`: what its summary.json will hold; None = it is read.
 
     Raises:
         DamagedFile: If a file of the folder cannot be read; one line with what to delete.
@@ -36,13 +37,21 @@ def show_run(folder: Path, intervals: Mapping[str, Sequence[float]] | None = Non
     evaluations = evaluation_rows(folder)
     if evaluations:
         console.print(metrics_table(evaluations, retain_row(folder)))
-        line = intervals_line(read_intervals(folder) if intervals is None else intervals)
+        line = intervals_line(summary["intervals"] if summary else read_intervals(folder))
         if line:
             console.print(line)
         first, last = (read_records(folder, evaluations[i]["epoch"]) for i in (0, -1))
         if first and last:
             console.print(generations_table(first, last, eval_section(folder).samples))
+    steps = summary["steps"] if summary else read_steps(folder)
+    console.print(f"optimizer steps: {steps_text(steps)}")
     console.print(f"run folder: {folder}", soft_wrap=True)
+
+
+def steps_text(steps: Mapping[str, int | None]) -> str:
+    """Return the steps that were made, and of how many where a run ended early."""
+    made, planned = steps["made"], steps["planned"]
+    return f"{made:,} made, {'?' if planned is None else format(planned, ',')} planned"
 
 
 def metrics_table(evaluations: Sequence[dict[str, Any]], retain: dict[str, Any]) -> Table:
@@ -99,7 +108,7 @@ def model_card(folder: Path) -> str:
         "---", "library_name: transformers", "tags: [machine-unlearning]", "---",
         f"# {escape_markdown(folder.name)}", "",
         f"Made by tif {env['tif']} (commit {env['commit']}) with the configuration in "
-        "`../config.yaml`.", "",
+        f"`../config.yaml`. Optimizer steps: {steps_text(read_steps(folder))}.", "",
     ]  # fmt: skip
     evaluations = evaluation_rows(folder)
     if evaluations:

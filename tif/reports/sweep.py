@@ -16,7 +16,7 @@ from rich.table import Table
 from tif.metrics import overall
 from tif.metrics.overall import SCORE
 from tif.reports.columns import COLUMNS, columns_of, format_number, markdown_table
-from tif.reports.run_folder import evaluation_rows, retain_row
+from tif.reports.run_folder import evaluation_rows, read_steps, retain_row
 from tif.utils.files import write_text
 from tif.utils.terminal import console
 
@@ -37,12 +37,14 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         folders: run name -> folders of its finished runs, one for each seed.
 
     Returns:
-        {"runs": {name: {"seeds": n, "best"/"last": {metric: {"mean", "sd", "values"}}}},
+        {"runs": {name: {"seeds": n, "best"/"last": {metric: {"mean", "sd", "values"}},
+        "steps": [{"planned", "made"}, one for each seed]}},
         "before", "retain_model": {metric: mean over all runs}}; sd is None for one seed.
     """
     runs, before, retain = {}, [], []
     for name, seed_folders in folders.items():
         best, last = [], []
+        steps = [read_steps(folder) for folder in seed_folders]
         for folder in seed_folders:
             rows = evaluation_rows(folder)
             before += [row for row in rows if row["epoch"] == 0]
@@ -54,6 +56,7 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             if retain_row(folder):
                 retain.append(retain_row(folder))
         runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
+        runs[name]["steps"] = steps
     return {"runs": runs, "before": _means(before), "retain_model": _means(retain)}
 
 
@@ -109,14 +112,23 @@ def short_table(results: Mapping[str, Any]) -> list[list[str]]:
 def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     """Return a header, then two lines for each run, ranked: all metrics, best and last epoch."""
     columns = _columns(results)
-    lines = [["run", "epoch", "seeds", *columns.values()]]
+    lines = [["run", "epoch", "seeds", "steps", *columns.values()]]
     for name, run in rank(results):
         for epoch in EPOCHS:
             numbers = run[epoch].get("epoch", {"values": []})["values"]  # one for each seed
             label = f"{epoch} ({'/'.join(f'{n:g}' for n in numbers)})" if numbers else epoch
             cells = [_cell(run[epoch].get(metric)) for metric in columns]
-            lines.append([name, label, str(run["seeds"]), *cells])
-    return lines + _model_lines(results, columns, ["-", "-"])
+            lines.append([name, label, str(run["seeds"]), _steps_cell(run.get("steps", ())), *cells])
+    return lines + _model_lines(results, columns, ["-", "-", "-"])
+
+
+def _steps_cell(steps: Sequence[Mapping[str, int | None]]) -> str:
+    """Return the steps that each seed's run made; with the planned number where it is another."""
+    cells = []
+    for run in steps:
+        made, planned = str(run["made"]), run["planned"]
+        cells.append(made if planned in (run["made"], None) else f"{made} of {planned}")
+    return "/".join(dict.fromkeys(cells))
 
 
 def _model_lines(

@@ -44,6 +44,7 @@ from tif.training.prepare import prepare_training
 from tif.training.retain_model import retain_model_records
 from tif.training.run_folders import RunIdentity
 from tif.training.stages import explain_new_stage
+from tif.training.steps import count_steps
 from tif.utils import distributed, interrupts, torch_state
 from tif.utils.command_line import print_error, report_os_error
 from tif.utils.files import DamagedFile, remove, write_text
@@ -106,7 +107,7 @@ def make_stage(plan: Plan) -> Path:
             checkpoint = run_folders.find_newest_checkpoint(folder, run)
         elif why := explain_new_stage(plan.cfg, folder):
             console.print(f"{title}: {why}", soft_wrap=True)
-        _start_run(title, folder, run, checkpoint)
+        _start_run(title, run, count_steps(plan), folder, checkpoint)
         return checkpoint
 
     def is_made() -> bool:
@@ -161,7 +162,7 @@ def unlearn(plan: Plan) -> Path:
         folder, checkpoint = claim
 
         def start() -> None:
-            _start_run("run", folder, run, checkpoint)
+            _start_run("run", run, count_steps(plan), folder, checkpoint)
             if retain:
                 # The run folder alone tells everything: also what the run was compared with.
                 metrics = overall.aggregate(retain)
@@ -187,10 +188,12 @@ def with_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> Plan:
     return dataclasses.replace(plan, benchmark=benchmark, span_file=file)
 
 
-def _start_run(title: str, folder: Path, run: RunIdentity, checkpoint: Path | None) -> None:
+def _start_run(
+    title: str, run: RunIdentity, steps: int, folder: Path, checkpoint: Path | None
+) -> None:
     origin = [literal(f"(goes on from {checkpoint.name})", "dim")] if checkpoint else []
     console.print(f"{title}: {folder}", *origin, soft_wrap=True)
-    run_folders.start_run(folder, run.config_text)
+    run_folders.start_run(folder, run.config_text, steps)
 
 
 def train(
@@ -230,19 +233,23 @@ def train(
         module, data = prepare_training(plan, encoder, trainer, reinforced)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         if distributed.is_first_rank():
-            _finish_run(plan, folder, retain)
+            _finish_run(plan, folder, retain, trainer.global_step)
             log_outputs(loggers, plan, folder)
     distributed.barrier()
 
 
-def _finish_run(plan: Plan, folder: Path, retain: Evaluation | None) -> None:
-    """Write the report, show the tables and write summary.json: it says that nothing is left."""
+def _finish_run(plan: Plan, folder: Path, retain: Evaluation | None, steps: int) -> None:
+    """Write the report, show the tables and write summary.json: it says that nothing is left.
+
+    `steps`: optimizer steps that were made.
+    """
     summary = summarize(folder, retain)
+    summary["steps"]["made"] = steps  # also where not every step has a row
     if not plan.stage:
         write_run_report(folder, summary)
     try:
         if not plan.stage:
-            show_run(folder, summary["intervals"])
+            show_run(folder, summary)
             console.file.flush()
     finally:  # also where nobody reads the output any more
         summary[run_folders.MODEL_FILES] = run_folders.describe_model(folder)

@@ -233,9 +233,13 @@ def find_damaged_model(folder: Path) -> str | None:
     return None
 
 
-def start_run(folder: Path, config_text: str) -> None:
-    """Write config.yaml and env.json; delete what a killed process left half written."""
+def start_run(folder: Path, config_text: str, steps: int | None = None) -> None:
+    """Write config.yaml and env.json; delete what a killed process left half written.
+
+    `steps`: the optimizer steps that are planned.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
     write_text(folder / CONFIG, config_text)
-    write_text(folder / "env.json", json.dumps(describe_environment(), indent=1) + "\n")
+    environment = {**describe_environment(), "steps_planned": steps}
+    write_text(folder / "env.json", json.dumps(environment, indent=1) + "\n")

@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from tif.data.encoding import Encoder
 from tif.metrics import overall
 from tif.models import export
-from tif.reports.run_tables import model_card
+from tif.reports.run_folder import read_steps
+from tif.reports.run_tables import model_card, steps_text
 from tif.training.callbacks.evaluation import EvaluationListener
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
@@ -76,7 +77,9 @@ class KeepBest(EvaluationListener):
     def _card(self, epoch: int, values: Mapping[str, float]) -> str:
         lines = ["---", "library_name: transformers", "tags: [machine-unlearning]", "---"]
         lines += [f"# {self.folder.parent.name}, epoch {epoch}", ""]
+        steps = steps_text(read_steps(self.folder.parent))
         lines += [f"The run's best epoch by `{self.metric}`; `../model` is its last.", ""]
+        lines += [f"Optimizer steps up to this epoch: {steps} for all epochs.", ""]
         lines += ["| metric | value |", "|---|---|"]
         lines += [f"| {name} | {value:.4g} |" for name, value in values.items()]
         return "\n".join(lines) + "\n"

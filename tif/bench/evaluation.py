@@ -112,7 +112,8 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     questions_of_sets: list[list[Question]] = []
     for name, samples in sets.items():
         limit = settings.questions or (RETAIN_QUESTIONS if name == "retain" else None)
-        questions_of_sets.append([ask_question(encoder, sample, protocol) for sample in samples[:limit]])
+        few = samples[:limit]
+        questions_of_sets.append([ask_question(encoder, sample, protocol) for sample in few])
     clock, differences = Clock(settings.device), [0.0]
     texts, prompts, different_texts = 0, 0, 0
     with torch.no_grad(), progress_bar("evaluating", len(sets)) as progress:

@@ -157,7 +157,11 @@ def continue_prompts(
     rows = torch.arange(len(prompts), device=model.device)  # those still in the batch
     answers = [[] for _ in prompts]
     for step in range(max(limits)):
-        tokens = _choose_tokens(reader.next_logits(), draws_RS, rows, step, sampling)
+        logits = reader.next_logits()
+        if sampling is None or draws_RS is None:
+            tokens = logits.argmax(1)
+        else:
+            tokens = draw_tokens(logits, draws_RS[rows, step], sampling.temperature)
         is_answer = ~torch.isin(tokens, ends)
         for row, token in zip(rows[is_answer].tolist(), tokens[is_answer].tolist(), strict=True):
             answers[row].append(token)
@@ -287,18 +291,6 @@ def _read_plainly(model: "PreTrainedModel", prompt: list[int], steps: int) -> to
     with torch.no_grad():
         output = run_model(model, {"input_ids": ids, "logits_to_keep": places}, use_cache=False)
     return output.logits[0]
-
-
-def _choose_tokens(
-    logits: torch.Tensor,
-    draws_RS: torch.Tensor | None,
-    rows: torch.Tensor,
-    step: int,
-    sampling: Sampling | None,
-) -> torch.Tensor:
-    if sampling is None or draws_RS is None:
-        return logits.argmax(1)
-    return draw_tokens(logits, draws_RS[rows, step], sampling.temperature)
 
 
 def draw_tokens(logits_RV: torch.Tensor, draws_R: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -174,8 +174,8 @@ def read_steps(folder: Path) -> dict[str, int | None]:
 
 def _count_steps(folder: Path) -> dict[str, int | None]:
     rows = metrics_log.read_rows(folder / metrics_log.FILE_NAME)
-    made = max((metrics_log.steps_before(row) for row in rows), default=0)
-    return {"planned": read_environment(folder).get("steps_planned"), "made": made}
+    steps_made = max((metrics_log.steps_before(row) for row in rows), default=0)
+    return {"planned": read_environment(folder).get("steps_planned"), "made": steps_made}
 
 
 def _compute_intervals(

@@ -50,8 +50,8 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
 
 def steps_text(steps: Mapping[str, int | None]) -> str:
     """Return the steps that were made, and of how many where a run ended early."""
-    made, planned = steps["made"], steps["planned"]
-    return f"{made:,} made, {'?' if planned is None else format(planned, ',')} planned"
+    planned = steps["planned"]
+    return f"{steps['made']:,} made, {'?' if planned is None else format(planned, ',')} planned"
 
 
 def metrics_table(evaluations: Sequence[dict[str, Any]], retain: dict[str, Any]) -> Table:

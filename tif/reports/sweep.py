@@ -118,7 +118,8 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
             numbers = run[epoch].get("epoch", {"values": []})["values"]  # one for each seed
             label = f"{epoch} ({'/'.join(f'{n:g}' for n in numbers)})" if numbers else epoch
             cells = [_cell(run[epoch].get(metric)) for metric in columns]
-            lines.append([name, label, str(run["seeds"]), _steps_cell(run.get("steps", ())), *cells])
+            counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
+            lines.append([name, label, *counts, *cells])
     return lines + _model_lines(results, columns, ["-", "-", "-"])
 
 
@@ -126,8 +127,9 @@ def _steps_cell(steps: Sequence[Mapping[str, int | None]]) -> str:
     """Return the steps that each seed's run made; with the planned number where it is another."""
     cells = []
     for run in steps:
-        made, planned = str(run["made"]), run["planned"]
-        cells.append(made if planned in (run["made"], None) else f"{made} of {planned}")
+        steps_made, planned = run["made"], run["planned"]
+        is_whole = planned in (steps_made, None)
+        cells.append(f"{steps_made}" if is_whole else f"{steps_made} of {planned}")
     return "/".join(dict.fromkeys(cells))
 
 

@@ -150,7 +150,8 @@ def answer_greedily(
     """Return what the model says after each prompt, of token ids, as an evaluation generates it."""
     rules = inputs.settings.eval
     limits = [max_new_tokens(inputs)] * len(prompts)
-    return generate(subject.model, subject.encoder, prompts, limits, Decoding(rules.tokens_per_batch))
+    decoding = Decoding(rules.tokens_per_batch)
+    return generate(subject.model, subject.encoder, prompts, limits, decoding)
 
 
 def max_new_tokens(inputs: AttackInputs) -> int:

@@ -144,16 +144,16 @@ class Run:
                 text.
         """
         from tif.data.encoding import Encoder
-        from tif.evaluation.generate import generate
+        from tif.evaluation.generate import Decoding, generate
 
         prompt_keys = self.config.data.prompts
         if template:
             prompt_keys = dataclasses.replace(prompt_keys, template=template)
         encoder = Encoder(self._models["tokenizer"], prompt_keys)
         prompts = [encoder.encode_prompt(question)]
-        answers = []
+        answers, decoding = [], Decoding(4096)
         for name in ("target", "unlearned"):
-            texts = generate(self._models[name], encoder, prompts, [max_new_tokens], 4096)
+            texts = generate(self._models[name], encoder, prompts, [max_new_tokens], decoding)
             answers.append(texts[0].strip())
         return Answers(question, *answers)
 

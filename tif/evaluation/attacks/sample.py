@@ -25,7 +25,7 @@ from tif.evaluation.attacks.attack import (
     max_new_tokens,
 )
 from tif.evaluation.attacks.facts import list_facts, states
-from tif.evaluation.generate import Sampling, generate
+from tif.evaluation.generate import Decoding, Sampling, generate
 
 
 def run(subject: Subject, inputs: AttackInputs) -> Outcome:
@@ -59,10 +59,8 @@ def draw_answers(
         prompts.append(begin_answer(subject.encoder, sample.prompt))
         seeds.append((settings.seed, zlib.crc32(sample.id.encode()), number))
     limits = [max_new_tokens(inputs)] * len(prompts)
-    tokens_per_batch = settings.eval.tokens_per_batch
-    answers = generate(
-        subject.model, subject.encoder, prompts, limits, tokens_per_batch, Sampling(seeds)
-    )
+    decoding = Decoding(settings.eval.tokens_per_batch, Sampling(seeds))
+    answers = generate(subject.model, subject.encoder, prompts, limits, decoding)
     draws = settings.sample.draws
     return [answers[first : first + draws] for first in range(0, len(answers), draws)]
 

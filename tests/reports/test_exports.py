@@ -13,8 +13,10 @@ def numbers(quality, utility, sd=None):
 
 RESULTS = {
     "runs": {
-        "a_b & c": {"seeds": 2, "best": numbers(1.9e-4, 0.5, 2.3e-4), "last": numbers(0.25, 0.5, 0.125)},
-        "=cmd()": {"seeds": 1, "best": numbers(0.5, 0.75), "last": numbers(0.5, 0.75)},
+        "a_b & c": {"seeds": 2, "best": numbers(1.9e-4, 0.5, 2.3e-4), "last": numbers(0.25, 0.5, 0.125),
+                    "steps": [{"planned": 60, "made": 60}] * 2},
+        "=cmd()": {"seeds": 1, "best": numbers(0.5, 0.75), "last": numbers(0.5, 0.75),
+                   "steps": [{"planned": 60, "made": 40}]},
     },
     "before": {"forget/quality": 1e-20, "utility/model": 0.9},
     "retain_model": {"utility/model": 0.8},
@@ -23,17 +25,17 @@ RESULTS = {
 
 def test_the_latex_table_has_formulas_and_no_special_character_of_a_name():
     expected = [
-        r"\begin{tabular}{lllrr}",
+        r"\begin{tabular}{llllrr}",
         r"\toprule",
-        r"run & epoch & seeds & forget quality $\uparrow$ & model utility $\uparrow$ \\",
+        r"run & epoch & seeds & steps & forget quality $\uparrow$ & model utility $\uparrow$ \\",
         r"\midrule",
-        r"=cmd() & best (5) & 1 & $0.500$ & $0.750$ \\",
-        r"=cmd() & last (5) & 1 & $0.500$ & $0.750$ \\",
-        r"a\_b \& c & best (5) & 2 & $1.9 \cdot 10^{-4} \pm 2 \cdot 10^{-4}$ & $0.500 \pm 2 \cdot 10^{-4}$ \\",
-        r"a\_b \& c & last (5) & 2 & $0.250 \pm 0.125$ & $0.500 \pm 0.125$ \\",
+        r"=cmd() & best (5) & 1 & 40 of 60 & $0.500$ & $0.750$ \\",
+        r"=cmd() & last (5) & 1 & 40 of 60 & $0.500$ & $0.750$ \\",
+        r"a\_b \& c & best (5) & 2 & 60 & $1.9 \cdot 10^{-4} \pm 2 \cdot 10^{-4}$ & $0.500 \pm 2 \cdot 10^{-4}$ \\",
+        r"a\_b \& c & last (5) & 2 & 60 & $0.250 \pm 0.125$ & $0.500 \pm 0.125$ \\",
         r"\midrule",
-        r"before & -- & -- & $1.0 \cdot 10^{-20}$ & $0.900$ \\",
-        r"retain model & -- & -- & -- & $0.800$ \\",
+        r"before & -- & -- & -- & $1.0 \cdot 10^{-20}$ & $0.900$ \\",
+        r"retain model & -- & -- & -- & -- & $0.800$ \\",
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -52,8 +54,8 @@ def test_the_csv_has_all_digits_and_no_formula():
 
 def test_the_markdown_table_is_the_one_of_a_sweep():
     lines = exports.as_markdown(RESULTS).splitlines()
-    assert lines[0] == "| run | epoch | seeds | forget quality ↑ | model utility ↑ |"
-    assert lines[4] == r"| a_b \& c | best (5) | 2 | 1.9e-04 ± 2e-04 | 0.500 ± 2e-04 |"
+    assert lines[0] == "| run | epoch | seeds | steps | forget quality ↑ | model utility ↑ |"
+    assert lines[4] == r"| a_b \& c | best (5) | 2 | 60 | 1.9e-04 ± 2e-04 | 0.500 ± 2e-04 |"
 
 
 @pytest.mark.parametrize("character", list("&%$#_{}~^\\"))

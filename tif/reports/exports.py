@@ -13,6 +13,7 @@ LATEX = {
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "±": r"$\pm$",
 }  # fmt: skip
+LABELS = 4  # columns of the table before those of metrics: run, epoch, seeds, steps
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:
@@ -23,7 +24,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
 def as_latex(results: Mapping[str, Any]) -> str:
     r"""Return the table as LaTeX; it needs \usepackage{booktabs}."""
     header, *lines = full_table(results)
-    layout = "lll" + "r" * (len(header) - 3)
+    layout = "l" * LABELS + "r" * (len(header) - LABELS)
     rows = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule"]
     rows.append(_latex_row([_latex_text(cell) for cell in header]))
     rows.append(r"\midrule")
@@ -31,8 +32,8 @@ def as_latex(results: Mapping[str, Any]) -> str:
     for i, line in enumerate(lines):
         if line[0] in names and (i == 0 or lines[i - 1][0] not in names):
             rows.append(r"\midrule")
-        cells = [_latex_text(cell) for cell in line[:3]]
-        rows.append(_latex_row([*cells, *map(_latex_number, line[3:])]))
+        cells = [_latex_text(cell) for cell in line[:LABELS]]
+        rows.append(_latex_row([*cells, *map(_latex_number, line[LABELS:])]))
     return "\n".join([*rows, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

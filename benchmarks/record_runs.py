@@ -146,9 +146,12 @@ def compare(before, after, tolerance):
             print(f"{name}: not recorded")
             good = False
             continue
-        missing = before[name].keys() ^ after[name].keys()
+        missing = before[name].keys() - after[name].keys()
         if missing:
-            print(f"{name}: {len(missing)} numbers on one side only, e.g. {sorted(missing)[:3]}")
+            print(f"{name}: {len(missing)} numbers are missing, e.g. {sorted(missing)[:3]}")
+        added = after[name].keys() - before[name].keys()  # metrics that are new are no difference
+        if added:
+            print(f"{name}: {len(added)} new numbers, e.g. {sorted(added)[:3]}")
         worst, where = 0.0, ""
         for key in before[name].keys() & after[name].keys():
             old, new = before[name][key], after[name][key]

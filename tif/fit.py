@@ -51,10 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         all_settings, preset = presets.complete_words(settings)
         cfg = config.load(all_settings, notes)
         if words.print:
+            from tif.bench.estimate import describe_needs
             from tif.evaluation.first_sample import describe_run
 
             command_line.print_yaml(config.to_yaml(cfg))
-            command_line.print_text("\n".join(describe_run(cfg)))
+            command_line.print_text("\n".join([*describe_run(cfg), *describe_needs(cfg)]))
             return 0
         trainer = cfg.trainer
         exit_code = distributed.launch("tif.fit", settings, trainer.devices, trainer.accelerator)

@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         out = outs[-1] if outs else None
         path, charts = _report(runs, folders, out)
-        console.print(f"report: {path}", soft_wrap=True)
+        if out or len(folders) > 1:  # else the run's tables name it
+            console.print(f"report: {path}", soft_wrap=True)
         if options.figures:
             _write_figures(path.parent, charts)
     except DamagedFile as error:

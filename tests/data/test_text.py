@@ -32,6 +32,8 @@ def test_a_folder_holds_forget_retain_and_holdout_in_any_of_three_forms(tmp_path
     ]  # fmt: skip
     assert [s.answer for s in benchmark.retain] == ["one", "two"]
     assert {name: [s.id for s in samples] for name, samples in benchmark.sets.items()} == {
+        "forget": ["forget/0", "forget/1", "forget/2", "forget/3"],
+        "retain": ["retain/0", "retain/1"],
         "knowmem_forget": ["forget/0", "forget/2"],
         "privleak_forget": ["forget/0", "forget/1/0", "forget/2", "forget/3/0"],
         "privleak_holdout": ["holdout/0/0"],
@@ -60,7 +62,21 @@ def test_without_a_holdout_there_is_nothing_to_tell_the_forget_texts_from(tmp_pa
         json.dumps("Too short to go on with.") + "\n" + json.dumps("A page. " * 9)
     )
     assert [s.id for s in read_texts(str(tmp_path)).sets["verbmem_forget"]] == ["forget/1/0"]
-    assert tuple(read_texts(str(tmp_path)).sets) == ("verbmem_forget",)
+    assert tuple(read_texts(str(tmp_path)).sets) == ("forget", "verbmem_forget")
+
+
+def test_every_text_is_scored_as_it_is_and_long_ones_in_passages(tmp_path):
+    (tmp_path / "forget.jsonl").write_text(
+        "\n".join(map(json.dumps, ["Tel.", {"question": "Who?", "answer": "Ada."}, "word " * 900]))
+    )
+    (tmp_path / "retain.txt").write_text("A page.")
+    benchmark = read_texts(str(tmp_path))
+    forget = benchmark.sets["forget"]
+    assert forget[:2] == benchmark.forget[:2]
+    assert "".join(sample.answer for sample in forget[2:]) == "word " * 900
+    assert [len(sample.answer) <= 4000 for sample in forget[2:]] == [True, True]
+    assert benchmark.sets["retain"] == benchmark.retain
+    assert benchmark.tasks["forget"].new_tokens == benchmark.tasks["retain"].new_tokens == 0
 
 
 @pytest.mark.parametrize(
@@ -118,6 +134,7 @@ def test_real_news_are_one_document_and_arrays_of_passages(shared):
     assert (len(passages.forget), len(passages.retain)) == (30, 30)
     # 7,400 to 8,900 characters each: two or three passages of at most 4,000
     assert {name: len(samples) // 30 for name, samples in passages.sets.items()} == {
+        "forget": 2, "retain": 2,
         "verbmem_forget": 2, "verbmem_retain": 2, "privleak_forget": 2, "privleak_holdout": 2
     }  # fmt: skip
     assert len(read_texts(str(shared / "muse/books/knowmem/forget_qa.json")).forget) == 100

@@ -3,7 +3,11 @@
 import pytest
 
 from tif.config.evaluation import FAILURES
-from tif.metrics.failures import find_failures, find_identifier_failures
+from tif.metrics.failures import (
+    find_failures,
+    find_identifier_failures,
+    find_nothing_to_forget,
+)
 
 START = {"utility/model": 0.6, "forget/quality": 1e-8, "retain/loss": 0.8, "retain/kl": 0.0}
 FINE = {"utility/model": 0.5, "forget/quality": 0.3, "retain/loss": 0.9, "retain/kl": 0.1}
@@ -74,6 +78,7 @@ def test_each_line_has_the_number_and_what_is_wanted():
         )
     }
     lines |= {f.name: f.line for f in find_identifier_failures(0.01, None)}
+    lines |= {f.name: f.line for f in find_nothing_to_forget({"known/retain_gain": 0.01})}
     assert set(lines) == set(FAILURES)
     assert (
         lines["collapse"] == "model utility is 0.1, was 0.6 before; want at least a quarter of that"

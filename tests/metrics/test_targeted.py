@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tests.support.report_runs import answer_tokens, evaluation
-from tif.metrics.targeted import word_probability
+from tif.metrics.targeted import extracted, summarize_words, word_probability
 from tif.records.answer_tokens import AnswerTokens
 from tif.records.types import Record, RecordSet, TokenStats
 
@@ -38,3 +38,36 @@ def test_all_tokens_together_are_the_answers_probability():
     for i, item in enumerate(records.records):
         whole = math.exp((2 * math.log(unwanted[i]) + 11 * math.log(general[i])) / 13)
         assert whole == pytest.approx(math.exp(-item.loss))
+
+
+def text_record(id, text, top, prompt="q"):
+    """Return a record and its tokens: a token a word, all but the first with the blank before."""
+    ends, end = [], -1
+    for word in text.split():
+        end += 1 + len(word)
+        ends.append(end)
+    zeros = (0.0,) * len(ends)
+    stats = TokenStats(zeros, tuple(mark == "1" for mark in top), zeros, zeros)
+    return Record(id, prompt, text, 1.0, len(ends), stats=stats), tuple(ends)
+
+
+def test_a_passage_is_extracted_if_every_token_of_it_is_the_most_likely_one():
+    # Unwanted: "Ada Quill" (both hit), "555 0192" (one missed). General: "is", "at".
+    record_, ends = text_record("1", "Ada Quill is at 555 0192", "110110")
+    records = RecordSet("forget", (record_,))
+    tokens = {"1": AnswerTokens(ends, (True, True, False, False, True, True))}
+    assert extracted(records, tokens, True).tolist() == [1.0, 0.0]
+    assert extracted(records, tokens, False).tolist() == [0.0]  # "is at", of which one is missed
+    summary = summarize_words(records, tokens)
+    assert summary["words/unwanted_extracted"] == 0.5
+    assert summary["words/general"] == 1.0
+
+
+def test_what_can_be_copied_from_before_is_no_extraction():
+    record_, ends = text_record("1", "Ada knows Ada and Bo", "00101", prompt="Is Bo there?")
+    tokens = {"1": AnswerTokens(ends, (True, False, True, False, True))}
+    assert extracted(RecordSet("forget", (record_,)), tokens, True).tolist() == [0.0]
+
+
+def test_without_known_words_there_is_no_summary():
+    assert summarize_words(RecordSet("forget", (record("1", -1.0),)), {}) == {}

@@ -3,39 +3,15 @@ import json
 
 import pytest
 
-from tests.support.terminal_text import cells, shown
+from tests.support.terminal_text import shown
 from tif.records import files as records
-from tif.reports.columns import COLUMNS, format_number
-from tif.reports.run_folder import evaluation_rows, read_records, retain_row
-from tif.reports.run_tables import generations_table, metrics_table, spread_indices
-
-
-def test_the_table_has_a_row_an_epoch_and_the_retain_models(run):
-    text = shown(metrics_table(evaluation_rows(run), retain_row(run)))
-    lines = [cells(line) for line in text.splitlines() if "│" in line]
-    assert [line[0] for line in lines] == ["before", "1", "2", "retain model"]
-    head = cells(next(line for line in text.splitlines() if "┃" in line))
-    for name, row in zip(("before", "1", "2"), evaluation_rows(run), strict=True):
-        line = next(line for line in lines if line[0] == name)
-        assert head[1:] == [title for key, title in COLUMNS.items() if key in row]
-        for key in row.keys() & COLUMNS:
-            assert line[head.index(COLUMNS[key])] == format_number(row[key])
-    assert lines[-1][head.index("forget quality ↑")] == "-"
-    utility = format_number(retain_row(run)["utility/model"])
-    assert lines[-1][head.index("model utility ↑")] == utility
-
-
-def test_the_table_leaves_no_number_out_on_a_narrow_terminal(run):
-    text = shown(metrics_table(evaluation_rows(run), retain_row(run)), width=80)
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= 80
-
-
-def test_columns_that_no_row_has_are_left_out():
-    text = shown(metrics_table([{"epoch": 0, "step": 0, "forget/probability": 0.5}], {}))
-    head = next(line for line in text.splitlines() if "┃" in line)
-    assert cells(head) == ["epoch", "forget prob. ↓"]
-    assert len([line for line in text.splitlines() if "│" in line]) == 1
+from tif.reports.run_folder import read_records
+from tif.reports.run_tables import (
+    MAX_CHARACTERS,
+    generations_table,
+    list_next_steps,
+    spread_indices,
+)
 
 
 def change_first_record(folder, **texts):
@@ -60,9 +36,24 @@ def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
     }
     for epoch in ("0", "2"):
         change_first_record(run / "eval" / epoch, **odd)
-    text = shown(generations(run))
-    line = cells(next(line for line in text.splitlines() if "she" in line))
-    assert line == [odd["prompt"], odd["answer"], odd["generated"], odd["generated"]]
+    lines = [line.strip().split(maxsplit=1) for line in shown(generations(run)).splitlines()[2:6]]
+    assert lines[:3] == [
+        ["question", odd["prompt"]],
+        ["truth", odd["answer"]],
+        ["before", odd["generated"]],
+    ]
+    assert lines[3] == ["after", "2    " + odd["generated"]]
+
+
+def test_long_texts_are_shortened_where_they_say_least(run):
+    words = " ".join(str(number) for number in range(1000))
+    for epoch in ("0", "2"):
+        change_first_record(run / "eval" / epoch, prompt=words, answer=words, generated=words)
+    text = " ".join(shown(generations(run), width=80).split())
+    assert f"question … {words[-MAX_CHARACTERS:].strip()}" in text
+    for label in ("truth", "before", "after 2"):
+        assert f"{label} {words[:MAX_CHARACTERS].strip()} …" in text
+    assert max(map(len, shown(generations(run), width=80).splitlines())) <= 80
 
 
 def test_generations_are_spread_over_the_forget_set_and_stand_beside_the_true_answer(run):
@@ -70,10 +61,18 @@ def test_generations_are_spread_over_the_forget_set_and_stand_beside_the_true_an
     after = records.read_evaluation(run / "eval" / "2").sets["forget"].records
     text = "".join(shown(generations(run), width=600).split())
     for i in (0, 2, 5):  # three of eight
-        generated = (before[i].generated or "", after[i].generated or "")
-        row = "│".join((before[i].prompt, before[i].answer, *generated))
+        generated = f"before{before[i].generated}after2{after[i].generated}"
+        row = f"question{before[i].prompt}truth{before[i].answer}{generated}"
         assert "".join(row.split()) in text
     assert "".join(before[1].answer.split()) not in text
+
+
+def test_only_what_is_in_the_folder_is_named_as_a_next_step(tmp_path):
+    assert list_next_steps(tmp_path) == [f"run folder: {tmp_path}"]
+    (tmp_path / "report.html").touch()
+    assert list_next_steps(tmp_path)[1:] == [f"see it: open {tmp_path}/report.html"]
+    (tmp_path / "model").mkdir()
+    assert list_next_steps(tmp_path)[2:] == [f"ask it: tif chat {tmp_path}"]
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it
     best = max(evaluations[1:], key=lambda row: row["forget/quality"])
     assert summary["best"] == best
     assert (folder / "model_best").exists() == (best is not evaluations[-1])
-    assert HEADLINE[0] in summary["end"]
+    assert next(iter(HEADLINE)) in summary["end"]
     AutoModelForCausalLM.from_pretrained(
         folder / ("model_best" if best is not evaluations[-1] else "model")
     )
@@ -248,7 +248,7 @@ def ended(started, seconds=300):
         ),
         (
             ["eval.best=quality"],
-            "eval.best: want one of score, forget/quality, utility/model, none, got 'quality'",
+            "eval.best: want one of score, retain_distance, forget/quality, utility/model, none, got",
         ),
         (
             ["eval.benchmarks=mouse"],

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import time
 
 import pytest
 from rich.table import Table
@@ -209,3 +210,39 @@ def test_the_name_of_a_run_at_weights_and_biases(tmp_path, monkeypatch):
     assert controls_in(logger._name) == set()
     assert logger._name.startswith(r"\x1b[2J")
     assert logger.save_dir == str(tmp_path / NAME)
+
+
+def test_a_bar_follows_the_size_of_the_files_that_are_written(monkeypatch, tmp_path):
+    seen = []
+
+    class Recorded(terminal.Bar):
+        def advance(self, steps=1, note=None):
+            seen.append(steps)
+            super().advance(steps, note)
+
+    monkeypatch.setattr(terminal, "Bar", Recorded)
+    monkeypatch.setattr(terminal, "MIN_SHOWN_BYTES", 1)
+    with terminal.file_bar("writing", tmp_path, 5 * 10**6):
+        (tmp_path / "a").write_bytes(bytes(3 * 10**6))
+        while sum(seen) < 3:
+            time.sleep(0.05)
+        (tmp_path / "b").write_bytes(bytes(2 * 10**6))
+        while sum(seen) < 5:
+            time.sleep(0.05)
+    assert sum(seen) == 5
+    assert not terminal._display.task_ids
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7800, "2 h 10 min")],
+)
+def test_durations_are_written_for_people(seconds, text):
+    assert terminal.describe_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("speed", "text"), [(None, ""), (3.21, "3.2/s"), (0.25, "4 s each"), (1234.0, "1,234/s")]
+)
+def test_rates_are_items_a_second_or_seconds_an_item(speed, text):
+    assert terminal.describe_rate(speed) == text

@@ -146,19 +146,40 @@ def estimate_need(
         model: dtype (of frozen weights), gradient_checkpointing and lora.rank (16 where that is 0)
             are read.
     """
-    is_full, is_mixed = training in ("full", "bf16"), TRAININGS[training][1] == "bf16-mixed"
-    model = dataclasses.replace(model, dtype=TRAININGS[training][0] or model.dtype)
-    lora = None if is_full else Lora(model.lora.rank or 16, targets=model.lora.targets)
+    dtype, precision = TRAININGS[training]
+    is_full = training in ("full", "bf16")
+    lora = Lora() if is_full else Lora(model.lora.rank or 16, targets=model.lora.targets)
+    quantize = "nf4" if training == "nf4" else "none"
+    section = dataclasses.replace(
+        model, dtype=dtype or model.dtype, lora=lora, quantize=quantize
+    )
+    return estimate_training(config, section, precision == "bf16-mixed", gpus, tokens)
+
+
+def estimate_training(
+    config: "PretrainedConfig", model: Model, is_mixed: bool, gpus: int, tokens: int
+) -> Need:
+    """Return what a step of `tokens` answer tokens at once needs on each of `gpus` GPUs.
+
+    Args:
+        config: of the model.
+        model: section `model`; all weights are trained where lora.rank is 0.
+        is_mixed: whether the forward runs in 16 bits by autocast.
+        gpus: shards (FSDP2) on several; quantised weights, which cannot be cut, in copies (DDP).
+        tokens: scored at once on each.
+    """
+    lora = model.lora if model.lora.rank else None
     policy = make_meta_model(config, getattr(torch, model.dtype), lora)
     weights = count_bytes(policy.parameters())
-    if training == "nf4":
+    bytes_of_weight = {"nf4": NF4_BYTES, "int8": 1.0}.get(model.quantize)
+    if bytes_of_weight is not None:
         for name, layer in policy.named_modules():
             # bitsandbytes leaves the head and the adapters as they are.
             is_left = "lora_" in name or name.endswith("lm_head")
             if isinstance(layer, torch.nn.Linear) and not is_left:
-                weights += layer.weight.numel() * (NF4_BYTES - layer.weight.itemsize)
+                weights += layer.weight.numel() * (bytes_of_weight - layer.weight.itemsize)
     trained = count_bytes(weight for weight in policy.parameters() if weight.requires_grad)
-    shards = 1 if training == "nf4" else gpus
+    shards = 1 if model.quantize != "none" else gpus
     if shards > 1 and is_mixed:  # FSDP2 gathers bfloat16, so that autocast copies nothing
         model = dataclasses.replace(model, dtype="bfloat16")
         policy = policy.bfloat16()
@@ -167,7 +188,7 @@ def estimate_need(
         gradients=trained / shards,
         optimizer=2 * trained / shards,
         activations=_estimate_activations(config, model, lora, tokens, is_mixed),
-        gathered=_estimate_gathered(policy, is_full) if shards > 1 else 0.0,
+        gathered=_estimate_gathered(policy, lora is None) if shards > 1 else 0.0,
     )
 
 

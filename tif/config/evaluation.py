@@ -19,7 +19,9 @@ ATTACKS = (
 )  # fmt: skip
 ATTACK_HELP = f"of {', '.join(ATTACKS)}"
 # See metrics/failures.py.
-FAILURES = ("collapse", "under_forgetting", "over_forgetting", "identifier")
+FAILURES = (
+    "collapse", "under_forgetting", "over_forgetting", "identifier", "nothing_to_forget",
+)  # fmt: skip
 
 
 @dataclasses.dataclass

@@ -1,6 +1,7 @@
 """Read your own documents or question/answer pairs from text or JSON files (`data.benchmark=text`).
 
-They are evaluated with MUSE's metrics. Called by `benchmarks`.
+They are evaluated with MUSE's metrics, and every word of the forget and retain texts is scored.
+Called by `benchmarks`.
 """
 
 import os
@@ -21,7 +22,9 @@ MIN_CHARACTERS = 40  # a shorter passage is not asked to be continued
 PROMPT_SHARE = 0.75  # of a passage is the prompt of VerbMem, the rest the answer
 
 # MUSE's tasks without its prompts and examples: the prompt is that of the configuration.
-TASKS = {"verbmem": VERBMEM, "knowmem": Task(stops=STOPS), "privleak": Task(new_tokens=0)}
+SCORED = Task(new_tokens=0)
+TASKS = {"verbmem": VERBMEM, "knowmem": Task(stops=STOPS), "privleak": SCORED,
+         "forget": SCORED, "retain": SCORED}
 
 
 # How a .txt is cut into documents by data.split_text.
@@ -67,6 +70,8 @@ def read_texts(path: str, split_text: str = "document") -> Benchmark:
         wanted = "want forget.txt, forget.jsonl or forget.json"
         raise ValueError(f"data.path: {path} has no forget file; {wanted}")
     sets = {
+        "forget": _make_scored(forget),
+        "retain": _make_scored(retain),
         "verbmem_forget": _make_continuations(forget),
         "verbmem_retain": _make_continuations(retain),
         "knowmem_forget": tuple(sample for sample in forget if sample.prompt),
@@ -77,6 +82,15 @@ def read_texts(path: str, split_text: str = "document") -> Benchmark:
     sets = {set_name: samples for set_name, samples in sets.items() if samples}
     tasks = {set_name: TASKS[set_name.partition("_")[0]] for set_name in sets}
     return Benchmark(f"text/{name}", forget, retain, sets, tasks=tasks)
+
+
+def _make_scored(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """Return the samples whose every word is scored; long documents in passages."""
+    scored: list[Sample] = []
+    for sample in samples:
+        is_short = bool(sample.prompt) or len(sample.answer) <= PASSAGE_CHARACTERS
+        scored += [sample] if is_short else _make_passages([sample])
+    return tuple(scored)
 
 
 def _make_passages(samples: Iterable[Sample]) -> tuple[Sample, ...]:

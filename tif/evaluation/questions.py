@@ -68,7 +68,7 @@ def select_samples(
     for name, samples in sets.items():
         if tasks and name in tasks:
             limits = rules.max_samples
-            limit = limits.retain if name.endswith("_retain") else limits.forget
+            limit = limits.retain if name.endswith("retain") else limits.forget
             selected[name] = tuple(samples[:limit])
             continue
         limit = getattr(rules.max_samples, name, None) or PROTOCOLS[rules.protocol].questions

@@ -10,7 +10,16 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tif.metrics import fluency, leak, membership, memorization, muse, overall, tofu
+from tif.metrics import (
+    fluency,
+    leak,
+    membership,
+    memorization,
+    muse,
+    overall,
+    targeted,
+    tofu,
+)
 
 FIELDS = ("Formula", "Range", "Better", "Perfect unlearning", "Source")
 
@@ -39,6 +48,12 @@ def metric_functions() -> dict[str, Callable[..., Any]]:
             "retain_distance": overall.retain_distance,
         },
         "muse": {**muse.SET_METRICS, "privleak": muse.privleak},
+        "words": {
+            "unwanted": targeted.word_probability,
+            "general": targeted.word_probability,
+            "unwanted_extracted": targeted.extracted,
+            "general_extracted": targeted.extracted,
+        },
         "membership": {"<attack>": membership.auc, **membership.ATTACKS},
         "eval": {"score": overall.overall_score},
         "audit": {"leak": leak.leak},

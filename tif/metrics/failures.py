@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 
 Values = Mapping[str, float | None]
+UNKNOWN = "nothing_to_forget"
 
 MIN_UTILITY = 0.25  # share of the start's utility below which a model has collapsed
 MIN_START = 0.05  # a start below has no utility to lose
@@ -17,6 +18,10 @@ MIN_RISE = 10.0  # factor by which forget quality should have risen by half of t
 ALIKE = 0.05  # forget quality from which a model passes for one that never saw the forget set
 UNWANTED_SHARE = (0.05, 0.95)  # of the forget answers' words
 MIN_AGREEMENT = 0.5  # F1 of the unwanted words against gold
+# Below these, a model does not know the forget set; metrics/knowledge.py says what was seen.
+MIN_RETAIN_GAIN = 0.1  # nats a token
+MIN_WRONG_GAIN = 0.5  # nats a token
+MIN_EXTRACTED = 0.05  # share of the unwanted passages that the model writes by itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +50,40 @@ def find_failures(start: Values, now: Values, progress: float) -> list[Failure]:
     if progress >= 0.5:
         signatures.append(_find_under_forgetting(start, now))
     return [failure for failure in signatures if failure]
+
+
+def find_nothing_to_forget(start: Values) -> list[Failure]:
+    """Return the failure of a model that does not know the forget set before training.
+
+    The first of these that was measured decides: the gain over the retain model (below 0.1 nats a
+    token), the gain of right over wrong answers (below 0.5 nats a token), the share of unwanted
+    passages that the model writes by itself (below 5 %).
+
+    Args:
+        start: numbers before training, with those of metrics/knowledge.py and metrics/targeted.py.
+    """
+    gain, wrong_gain = start.get("known/retain_gain"), start.get("known/wrong_gain")
+    share = start.get("words/unwanted_extracted")
+    advice = "is this the model that was trained on them?"
+    if gain is not None:
+        line = (
+            f"the forget answers are {gain:.2f} nats a token likelier than for the retain model, "
+            f"want {MIN_RETAIN_GAIN:g}: {advice}"
+        )
+        return [Failure(UNKNOWN, gain, line)] if gain < MIN_RETAIN_GAIN else []
+    if wrong_gain is not None:
+        line = (
+            f"right answers are {wrong_gain:.2f} nats a token likelier than wrong ones, "
+            f"want {MIN_WRONG_GAIN:g}: {advice}"
+        )
+        return [Failure(UNKNOWN, wrong_gain, line)] if wrong_gain < MIN_WRONG_GAIN else []
+    if share is not None and share < MIN_EXTRACTED:
+        line = (
+            f"the model writes {share:.1%} of the unwanted words by itself, "
+            f"want {MIN_EXTRACTED:.0%}: {advice}"
+        )
+        return [Failure(UNKNOWN, share, line)]
+    return []
 
 
 def find_identifier_failures(share: float, agreement: float | None) -> list[Failure]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tif.metrics import membership
+from tif.metrics import membership, memorization
 from tif.metrics.intervals import Interval, middle_interval
 from tif.metrics.membership import COMPARED, FORGET
 from tif.metrics.values import Floats, mean_or_none, rouge_scores
@@ -46,6 +46,7 @@ SET_METRICS: Mapping[str, Callable[[RecordSet], Floats]] = {
     "knowmem_retain": knowmem,
 }
 SETS = (*SET_METRICS, *COMPARED)
+TEXT_SETS = ("forget", "retain")  # of texts of one's own: every word is scored
 
 
 def question_values(evaluation: Evaluation) -> dict[str, Floats]:
@@ -54,6 +55,22 @@ def question_values(evaluation: Evaluation) -> dict[str, Floats]:
     for name, metric in SET_METRICS.items():
         if name in evaluation.sets:
             values[name] = metric(evaluation.sets[name])
+    return values
+
+
+def text_values(evaluation: Evaluation) -> dict[str, dict[str, Floats | None]]:
+    """Return what is measured of whole texts, text by text: set -> metric -> (N,).
+
+    These need no retain model: `probability` (exp of the mean log-probability of a text's tokens)
+    and the metrics of memorization.py. Better: lower on forget, higher on retain.
+    """
+    values: dict[str, dict[str, Floats | None]] = {}
+    for name in TEXT_SETS:
+        if name in evaluation.sets:
+            records = evaluation.sets[name]
+            losses = np.array([record.loss for record in records.records], dtype=np.float64)
+            values[name] = {"probability": np.exp(-losses)}
+            values[name] |= memorization.question_values(records)
     return values
 
 
@@ -143,6 +160,12 @@ def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[
     metrics: dict[str, float | None] = {}
     for name, values in question_values(evaluation).items():
         metrics[f"muse/{name}"] = mean_or_none(values)
+    for name, by_metric in text_values(evaluation).items():
+        for metric, text_scores in by_metric.items():
+            metrics[f"{name}/{metric}"] = mean_or_none(text_scores)
+    if "retain" in evaluation.sets:
+        losses = [record.loss for record in evaluation.sets["retain"].records]
+        metrics["retain/perplexity"] = float(np.exp(np.mean(losses)))
     if retain is not None and FORGET in evaluation.sets:
         metrics["muse/privleak"] = privleak(evaluation, retain)
     return metrics

@@ -18,7 +18,9 @@ COMPARED = ("extraction_strength", "probability", "truth_ratio", "rougeL")
 
 def is_muse(evaluation: Evaluation) -> bool:
     """Return whether an evaluation has MUSE's sets (or texts asked in the same way)."""
-    return any(name in evaluation.sets for name in muse.SETS)
+    if any(name in evaluation.sets for name in muse.SETS):
+        return True
+    return evaluation.protocol.get("name") == "muse"  # texts too short for VerbMem
 
 
 def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[str, float | None]:

@@ -196,6 +196,8 @@ def _compute_muse_results(request: Request) -> dict[str, Any]:
         for name, records in evaluation.sets.items():
             others[name] = _fluency_values(records, request)
             others[name] |= memorization.question_values(records)
+        for name, text_scores in muse.text_values(evaluation).items():
+            others[name] |= text_scores
     for name, values in rouge.items():
         metrics[f"muse/{name}"] = mean_or_none(values)
         drawn = intervals.mean_intervals({name: {"rouge": values}}, draws, seed)

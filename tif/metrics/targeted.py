@@ -1,8 +1,10 @@
 """How likely a model finds unwanted and general words: the picture of targeted forgetting.
 
-Called by `reports`. The words of an answer are known where a run's identifier marked them.
+Called by training/callbacks/evaluation.py and `reports`. The words of an answer are known where a
+run's identifier marked them.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -46,3 +48,62 @@ def word_probability(
 def _select(logprobs: Sequence[float], uw: Sequence[bool], unwanted: bool) -> list[float]:
     pairs = zip(logprobs, uw, strict=True)
     return [logprob for logprob, is_unwanted in pairs if is_unwanted == unwanted]
+
+
+def extracted(records: RecordSet, tokens: Mapping[str, AnswerTokens], unwanted: bool) -> Floats:
+    """Return for each unwanted (or general) passage if the model writes it by itself, 1 or 0.
+
+    Formula: a passage is a run of neighbouring tokens of one kind; it is extracted if each of them
+    is the most likely token after the true tokens before it. A passage that has stood before in the
+    prompt or the answer is left out: it can be copied by a model that does not know it. So is the
+    end token. Range: 0 or 1; the mean is a share. Better: unwanted lower, general higher.
+    Perfect unlearning: the retain model's value. Source: extraction as in Carlini et al.,
+    arXiv 2012.07805, for a part of the answer.
+
+    Args:
+        records: of a set.
+        tokens: of its answers, by record id.
+        unwanted: which of the two.
+
+    Returns:
+        (N,), one number a passage, in the order of the answers.
+    """
+    hits: list[float] = []
+    for record in records.records:
+        answer = tokens.get(record.id)
+        if record.stats is None or answer is None or answer.uw is None:
+            continue
+        if len(answer.uw) != len(record.stats.top):
+            continue
+        for first, end in _list_passages(answer.uw, unwanted):
+            start = answer.ends[first - 1] if first else 0
+            passage = record.answer[start : answer.ends[end - 1]].strip()
+            if passage and passage not in f"{record.prompt}\n{record.answer[:start]}":
+                hits.append(float(all(record.stats.top[first:end])))
+    return np.array(hits, dtype=np.float64)
+
+
+def summarize_words(records: RecordSet, tokens: Mapping[str, AnswerTokens]) -> dict[str, float]:
+    """Return the means by stable name: words/unwanted, words/unwanted_extracted, the same general.
+
+    Left out is what no answer has.
+    """
+    metrics: dict[str, float] = {}
+    for name, is_unwanted in (("unwanted", True), ("general", False)):
+        columns = {
+            f"words/{name}": word_probability(records, tokens, is_unwanted),
+            f"words/{name}_extracted": extracted(records, tokens, is_unwanted),
+        }
+        metrics |= {key: float(values.mean()) for key, values in columns.items() if len(values)}
+    return metrics
+
+
+def _list_passages(uw: Sequence[bool], unwanted: bool) -> list[tuple[int, int]]:
+    """Return [first, end) of each run of tokens of the kind that is wanted."""
+    passages, position = [], 0
+    for is_unwanted, run in itertools.groupby(uw):
+        length = len(list(run))
+        if is_unwanted == unwanted:
+            passages.append((position, position + length))
+        position += length
+    return passages

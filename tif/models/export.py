@@ -26,6 +26,7 @@ from tif.models.lora import (
 )
 from tif.utils import distributed
 from tif.utils.files import os_errors_naming, sync_file, use_default_mode
+from tif.utils.terminal import file_bar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,7 +65,8 @@ def export_model(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with os_errors_naming(folder):
+        size = sum(tensor.nbytes for tensor in (weights or policy.state_dict()).values())
+        with os_errors_naming(folder), file_bar(f"writing {folder.name}", partial, size):
             if weights is None:
                 policy.save_pretrained(partial)
             elif merge or not has_adapters(policy):

@@ -9,18 +9,21 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
+from tif.config.data import Data
 from tif.config.errors import one_line
 from tif.config.evaluation import Eval
 from tif.config.load import read_yaml
 from tif.metrics import overall
+from tif.metrics.targeted import summarize_words
 from tif.records import answer_tokens, metrics_log
 from tif.records import files as records
 from tif.records.answer_tokens import AnswerTokens
 from tif.records.json_values import load_json, parse
+from tif.records.run_times import read_times
 from tif.utils.files import DamagedFile, read_bytes
 
 RETAIN_FOLDER = "eval/retain_model"  # the retain model's records, written by the run
@@ -29,6 +32,7 @@ CONFIG_FILE = "config.yaml"
 # Keys of summary.json -> the row that the intervals belong to.
 INTERVALS = {"intervals": "end", "start_intervals": "start", "best_intervals": "best"}
 Metrics = dict[str, float | None]
+K = TypeVar("K")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,14 @@ class ReportKeys:
 
     samples: int = Eval.samples
     best: str = Eval.best
+
+
+@dataclasses.dataclass(frozen=True)
+class DataKeys:
+    """Keys of section `data`, with its defaults."""
+
+    benchmark: str = Data.benchmark
+    split: str | None = Data.split
 
 
 def evaluation_rows(folder: Path) -> list[dict[str, Any]]:
@@ -54,7 +66,12 @@ def retain_row(folder: Path) -> Metrics:
     path = folder / RETAIN_FOLDER / records.AGGREGATES
     with _deletable(path):
         content = load_json(path) if path.exists() else {}
-        return parse(Metrics, content.get("metrics", {}), path, "metrics")
+        metrics = parse(Metrics, content.get("metrics", {}), path, "metrics")
+    retain = read_retain_records(folder)
+    if retain is not None and "forget" in retain.sets:
+        tokens = read_tokens(folder).get("forget", {})
+        metrics |= summarize_words(retain.sets["forget"], tokens)
+    return metrics
 
 
 def read_intervals(folder: Path) -> dict[str, tuple[float, float]]:
@@ -95,13 +112,19 @@ def read_tokens(folder: Path) -> dict[str, dict[str, AnswerTokens]]:
 
 def eval_section(folder: Path) -> ReportKeys:
     """Return what reports read of section `eval` of the run's configuration."""
-    path = folder / CONFIG_FILE
-    if not path.exists():
-        return ReportKeys()
+    return _read_section(folder, "eval", ReportKeys)
+
+
+def data_section(folder: Path) -> DataKeys:
+    """Return what reports read of section `data` of the run's configuration."""
+    return _read_section(folder, "data", DataKeys)
+
+
+def _read_section(folder: Path, section: str, keys_type: type[K]) -> K:
+    """Return some keys of a section of the run's config.yaml; defaults where it has none."""
+    keys, path = read_config(folder), folder / CONFIG_FILE
     with _deletable(path):
-        read_bytes(path)  # refuses a folder or a device, for which YAML's reader would wait
-        keys: Any = OmegaConf.to_container(read_yaml(path))
-        return parse(ReportKeys, keys.get("eval", {}), path, "eval")
+        return parse(keys_type, keys.get(section, {}), path, section)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -110,7 +133,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     with _deletable(path):
-        read_bytes(path)  # as in eval_section
+        read_bytes(path)  # refuses a folder or a device, for which YAML's reader would wait
         return parse(dict[str, Any], OmegaConf.to_container(read_yaml(path)), path)
 
 
@@ -159,6 +182,7 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
         "retain_model": retain_row(folder) or None,
         "training": training[-1] if training else None,
         "steps": _count_steps(folder),
+        "seconds": read_times(folder),
     }
 
 

@@ -4,15 +4,23 @@ Called by `training.run` and `tif report`. Everything is read from the run folde
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
-from tif.records.types import Evaluation
-from tif.reports.columns import columns_of, escape_markdown, format_interval, format_number
+from tif.metrics import overall
+from tif.metrics.failures import find_nothing_to_forget
+from tif.records.run_times import read_times
+from tif.records.types import Evaluation, Record
+from tif.reports import epochs_table
+from tif.reports.columns import columns_of, escape_markdown, format_number
+from tif.reports.epochs_table import RunNumbers
 from tif.reports.run_folder import (
+    data_section,
     eval_section,
     evaluation_rows,
     read_intervals,
@@ -20,9 +28,10 @@ from tif.reports.run_folder import (
     read_steps,
     retain_row,
 )
-from tif.utils.terminal import console, literal
+from tif.utils.terminal import console, describe_seconds, literal
 
-# Sets whose generations are shown: the first of them that the evaluation has.
+MAX_CHARACTERS = 240  # of a question or an answer that is shown
+# Sets whose generations are shown: the first of them that has some.
 GENERATION_SETS = ("forget", "knowmem_forget", "verbmem_forget")
 
 
@@ -34,18 +43,28 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
     Raises:
         DamagedFile: If a file of the folder cannot be read; one line with what to delete.
     """
-    evaluations = evaluation_rows(folder)
-    if evaluations:
-        console.print(metrics_table(evaluations, retain_row(folder)))
-        line = intervals_line(summary["intervals"] if summary else read_intervals(folder))
-        if line:
-            console.print(line)
-        first, last = (read_records(folder, evaluations[i]["epoch"]) for i in (0, -1))
+    rows = evaluation_rows(folder)
+    if rows:
+        settings = eval_section(folder)
+        best = overall.find_best_epoch(rows, overall.get_best_metric(settings.best))
+        intervals = summary["intervals"] if summary else read_intervals(folder)
+        numbers = RunNumbers(rows, retain_row(folder), intervals, best)
+        title = epochs_table.name_run(folder.name, data_section(folder), numbers)
+        console.print(epochs_table.metrics_table(numbers, title, console.width))
+        for line in epochs_table.list_notes(numbers):
+            console.print(line, style="dim", soft_wrap=True)
+        first, last = (read_records(folder, rows[i]["epoch"]) for i in (0, -1))
         if first and last:
-            console.print(generations_table(first, last, eval_section(folder).samples))
+            console.print()
+            console.print(generations_table(first, last, settings.samples))
     steps = summary["steps"] if summary else read_steps(folder)
-    console.print(f"optimizer steps: {steps_text(steps)}")
-    console.print(f"run folder: {folder}", soft_wrap=True)
+    console.print(f"optimizer steps: {steps_text(steps)}", style="dim")
+    times = read_times(folder)
+    if times:
+        parts = [f"{name} {describe_seconds(seconds)}" for name, seconds in times.items()]
+        console.print(f"time: {', '.join(parts)}", style="dim", soft_wrap=True)
+    for line in list_next_steps(folder):
+        console.print(line, soft_wrap=True)
 
 
 def steps_text(steps: Mapping[str, int | None]) -> str:
@@ -54,45 +73,52 @@ def steps_text(steps: Mapping[str, int | None]) -> str:
     return f"{steps['made']:,} made, {'?' if planned is None else format(planned, ',')} planned"
 
 
-def metrics_table(evaluations: Sequence[dict[str, Any]], retain: dict[str, Any]) -> Table:
-    """Return a table with a row for each evaluation, and one for the retain model if not empty."""
-    compared = "Forget quality against the retain model"
-    table = Table(title=f"{compared}, utility over retain set, real authors, world facts")
-    table.add_column("epoch", min_width=len("before"))
-    columns = columns_of(evaluations)
-    for title in columns.values():
-        table.add_column(title, justify="right", min_width=max(map(len, title.split())))
-    for row in evaluations:
-        label = "before" if row["epoch"] == 0 else str(row["epoch"])
-        table.add_row(label, *(format_number(row.get(metric)) for metric in columns))
-    if retain:
-        table.add_section()
-        table.add_row("retain model", *(format_number(retain.get(metric)) for metric in columns))
-    return table
-
-
-def intervals_line(intervals: Mapping[str, Sequence[float]]) -> str:
-    """Return the last evaluation's bootstrap intervals; "" where there are none."""
-    parts = []
-    for metric, title in columns_of([intervals]).items():
-        parts.append(f"{title.rstrip(' ↑↓→0')} {format_interval(intervals[metric])}")
-    title = "95 % intervals of the last epoch, over questions"
-    return f"{title}: {', '.join(parts)}" if parts else ""
+def list_next_steps(folder: Path) -> list[str]:
+    """Return what can be done with a run folder now; only what is in it is named."""
+    steps = {
+        "report.html": ("see it", f"open {shlex.quote(str(folder / 'report.html'))}"),
+        "model": ("ask it", f"tif chat {shlex.quote(str(folder))}"),
+        "model_best": ("the best epoch's model", f"{folder}/model_best"),
+    }
+    present = [step for name, step in steps.items() if (folder / name).exists()]
+    return [f"{title}: {words}" for title, words in [("run folder", str(folder)), *present]]
 
 
 def generations_table(first: Evaluation, last: Evaluation, count: int) -> Table:
-    """Return a table of `count` questions, true answers and the model's answers at two epochs."""
-    table = Table(title="Forget questions, before and after", show_lines=True)
-    for title in ("question", "true answer", f"epoch {first.epoch}", f"epoch {last.epoch}"):
-        table.add_column(title, ratio=1)
-    both = [name for name in GENERATION_SETS if name in first.sets and name in last.sets]
-    before = first.sets[both[0]].records if both else ()
-    after = {record.id: record.generated for record in last.sets[both[0]].records} if both else {}
+    """Return `count` forget questions, each with its true answer and what the model answered."""
+    title = "Forget questions, before and after"
+    table = Table(title=title, show_header=False, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    before = _generated_records(first)
+    after = {record.id: record.generated for record in _generated_records(last)}
+    after_title = f"after {last.epoch}" if last.epoch else "after"
     for i in spread_indices(len(before), count):
         record = before[i]
-        texts = (record.prompt, record.answer, record.generated, after.get(record.id))
-        table.add_row(*(literal(text or "") for text in texts))
+        if i:
+            table.add_section()
+        # Of a document, the question is what stands before the answer: its end says most.
+        question = record.prompt.strip()
+        if len(question) > MAX_CHARACTERS:
+            question = "… " + question[-MAX_CHARACTERS:].strip()
+        table.add_row("question", literal(question, "bold"))
+        texts = {"truth": record.answer, "before": record.generated}
+        for label, text in (texts | {after_title: after.get(record.id)}).items():
+            shortened = (text or "").strip()
+            if len(shortened) > MAX_CHARACTERS:
+                shortened = shortened[:MAX_CHARACTERS].strip() + " …"
+            table.add_row(label, literal(shortened))
     return table
+
+
+def _generated_records(evaluation: Evaluation) -> tuple[Record, ...]:
+    """Return the records of the first of GENERATION_SETS that has generations; or none."""
+    for name in GENERATION_SETS:
+        if name in evaluation.sets:
+            records = evaluation.sets[name].records
+            if records and records[0].generated is not None:
+                return records
+    return ()
 
 
 def spread_indices(total: int, count: int) -> list[int]:
@@ -117,5 +143,8 @@ def model_card(folder: Path) -> str:
         lines.append("|---" * (len(metrics) + 1) + "|")
         for row in evaluations:
             values = " | ".join(format_number(row.get(metric)) for metric in metrics)
-            lines.append(f"| {row['epoch']} | {values} |")
+            lines.append(f"| {row['epoch'] or 'before'} | {values} |")
+        # Also where nobody asked: a model that did not know the forget set was not unlearned.
+        for failure in find_nothing_to_forget(evaluations[0]):
+            lines += ["", f"Before training: {failure.line}"]
     return "\n".join(lines) + "\n"

@@ -49,7 +49,11 @@ def check_trainer_and_loss(trainer: TrainerKeys, loss: Loss, data: Data, referen
         with warnings.catch_warnings(action="ignore"):
             lightning_trainer = L.Trainer(**arguments, plugins=distributed.lightning_plugins())
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
-        raise ConfigError(f"trainer: {one_line(error)}") from None
+        problem = one_line(error).rstrip("!")
+        if trainer.accelerator not in ("auto", "cpu") and "backend" in problem:
+            name = f"trainer.accelerator: {trainer.accelerator}"
+            raise ConfigError(f"{name}: {problem}; want auto or cpu on this machine") from None
+        raise ConfigError(f"trainer: {problem}") from None
     if lightning_trainer.precision != trainer.precision:  # Lightning would go on with another one
         wanted = f"want {lightning_trainer.precision}"
         raise ConfigError(f"trainer.precision: {trainer.precision} needs a GPU; {wanted}")

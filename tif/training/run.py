@@ -23,7 +23,8 @@ from tif.identifiers import stored_spans
 from tif.metrics import overall
 from tif.models import load as models
 from tif.records import files as records
-from tif.records import metrics_log
+from tif.records import metrics_log, run_times
+from tif.records.run_times import Seconds, add_times, measured, read_times
 from tif.records.types import Evaluation
 from tif.reports.html.run_report import write_run_report
 from tif.reports.run_folder import RETAIN_FOLDER, summarize
@@ -36,6 +37,7 @@ from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.training.callbacks.exports import Export, KeepBest
 from tif.training.callbacks.loggers import MetricsLogger, log_outputs, wandb_loggers
 from tif.training.callbacks.progress_bar import TrainingBar
+from tif.training.callbacks.step_times import StepTimes
 from tif.training.checkpoints import Preempted
 from tif.training.checks import trainer_arguments
 from tif.training.first_line import describe_start
@@ -135,22 +137,26 @@ def unlearn(plan: Plan) -> Path:
     """Return the folder of a finished run; first find the unwanted words and make the stages."""
     cfg = plan.cfg
     stages: dict[str, Path] = {}
+    seconds: Seconds = {}
     if planning.wants_spans(cfg) and cfg.identifier.kind in identifiers.COSTLY_KINDS:
         # First, with no more stages than needed: a missing server shows before hours of training.
         for name in planning.identifier_stages(cfg):
             stages[name] = make_stage(plan.stages[name])
-        plan = with_unwanted_words(plan, stages)
+        with measured(seconds, "identification"):
+            plan = with_unwanted_words(plan, stages)
     for name, stage in plan.stages.items():
         if name not in stages:
             stages[name] = make_stage(stage)
     retain = plan.retain_records
     if cfg.eval.retain_records in stages and planning.wants_forget_quality(cfg):
         stage_folder = stages[cfg.eval.retain_records]
-        retain = retain_model_records(plan, str(stage_folder / "model"), stage_folder)
+        with measured(seconds, "retain model's evaluation"):
+            retain = retain_model_records(plan, str(stage_folder / "model"), stage_folder)
     elif cfg.eval.retain_model and planning.wants_forget_quality(cfg):
         folder = planning.retain_model_folder(cfg)
         folder.mkdir(parents=True, exist_ok=True)
-        retain = retain_model_records(plan, cfg.eval.retain_model, folder)
+        with measured(seconds, "retain model's evaluation"):
+            retain = retain_model_records(plan, cfg.eval.retain_model, folder)
     if cfg.model.path in stages:
         model = dataclasses.replace(cfg.model, path=str(stages[cfg.model.path] / "model"))
         plan = dataclasses.replace(plan, cfg=dataclasses.replace(cfg, model=model))
@@ -163,6 +169,9 @@ def unlearn(plan: Plan) -> Path:
 
         def start() -> None:
             _start_run("run", run, count_steps(plan), folder, checkpoint)
+            for name, stage_folder in stages.items():
+                seconds[f"stage {name}"] = sum(read_times(stage_folder).values())
+            add_times(folder, seconds if checkpoint is None else {})
             if retain:
                 # The run folder alone tells everything: also what the run was compared with.
                 metrics = overall.aggregate(retain)
@@ -193,6 +202,8 @@ def _start_run(
 ) -> None:
     origin = [literal(f"(goes on from {checkpoint.name})", "dim")] if checkpoint else []
     console.print(f"{title}: {folder}", *origin, soft_wrap=True)
+    if checkpoint is None:
+        remove(folder / run_times.FILE_NAME)  # of a run that starts over
     run_folders.start_run(folder, run.config_text, steps)
 
 
@@ -266,6 +277,7 @@ def make_callbacks(
     callbacks: list[Callback] = [
         checkpoints.Checkpoints(folder / "checkpoints", cfg.run, run.numbers),
         checkpoints.StepSeeds(cfg.run.seed),
+        StepTimes(folder),
         TrainingBar("unlearning" if is_unlearning else f"finetuning on the {cfg.data.train} set"),
     ]
     if cfg.eval.enabled:

@@ -11,8 +11,10 @@ import contextlib
 import io
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich import progress
@@ -22,6 +24,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 T = TypeVar("T")
+MIN_SHOWN_BYTES = 500 * 10**6  # fewer are written before a bar could be read
 
 # C0 without tab and newline, DEL, C1, other line ends, orders of direction, lone surrogates.
 _CONTROLS = re.compile(
@@ -59,14 +62,42 @@ class _Console(Console):
                 yield Segment(escape_controls(segment.text), segment.style)
 
 
+class _RateColumn(progress.ProgressColumn):
+    """Shows how fast a bar moves, as "3.2/s" or, for slow ones, "12 s each"."""
+
+    def render(self, task: progress.Task) -> Text:
+        """Return the rate; empty before it is known."""
+        return Text(describe_rate(task.speed), "progress.data.speed")
+
+
+def describe_rate(speed: float | None) -> str:
+    """Return items a second as a bar shows it; "" for None or 0."""
+    if not speed:
+        return ""
+    if speed >= 10:
+        return f"{speed:,.0f}/s"
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.3g} s each"
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration as "8 s", "3 min 5 s" or "2 h 10 min"."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
+
+
 console = _Console(highlight=False, emoji=False, markup=False)
 _display = progress.Progress(
     progress.TextColumn("{task.description}"),
-    progress.BarColumn(bar_width=24),
+    progress.BarColumn(bar_width=16),
     progress.MofNCompleteColumn(),
-    progress.TimeElapsedColumn(),
-    progress.TimeRemainingColumn(),
-    progress.TextColumn("[dim]{task.fields[note]}"),
+    _RateColumn(),
+    progress.TimeRemainingColumn(compact=True),
+    progress.TextColumn("left [dim]{task.fields[note]}"),
+    speed_estimate_period=300,  # an item may take a minute
     console=console,
     transient=True,
     disable=not console.is_terminal,
@@ -153,6 +184,35 @@ def progress_bar(description: str, total: int) -> Iterator[Bar]:
         _display.remove_task(bar.task_id)
         if not _display.task_ids:
             _display.stop()
+
+
+@contextlib.contextmanager
+def file_bar(description: str, folder: Path, size: int) -> Iterator[None]:
+    """Show how much of `size` bytes the block has written to a folder; none for a second's work."""
+    if size < MIN_SHOWN_BYTES:
+        yield
+        return
+    is_over = threading.Event()
+
+    def watch(bar: Bar) -> None:
+        shown = 0
+        while not is_over.wait(0.5):
+            written = 0
+            for file in folder.glob("*"):
+                with contextlib.suppress(OSError):  # renamed in the meantime
+                    written += file.stat().st_size
+            megabytes = min(written, size) // 10**6
+            bar.advance(megabytes - shown)
+            shown = megabytes
+
+    with progress_bar(f"{description}, MB", size // 10**6) as bar:
+        watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            watcher.join()
 
 
 def track(items: Sequence[T], description: str) -> Iterable[T]:

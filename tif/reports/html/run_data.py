@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.metrics import overall, tofu
-from tif.metrics.failures import find_failures
+from tif.metrics.failures import find_failures, find_nothing_to_forget
 from tif.metrics.targeted import word_probability
 from tif.metrics.values import mean_or_none
 from tif.records.types import Evaluation
@@ -76,6 +76,8 @@ class RunData:
         shown: dict[str, tuple[str, list[int]]] = {}
         for row in self.rows:
             failures = find_failures(self.rows[0], row, row["epoch"] / epochs)
+            if row["epoch"] == 0:
+                failures += find_nothing_to_forget(row)
             lines = {failure.name: failure.line for failure in failures}
             for key, value in row.items():
                 if not key.startswith("failure/"):

@@ -6,7 +6,12 @@ import lightning as L
 
 from tif.data.samples import Sample
 from tif.identifiers import compare
-from tif.metrics.failures import Failure, find_failures, find_identifier_failures
+from tif.metrics.failures import (
+    Failure,
+    find_failures,
+    find_identifier_failures,
+    find_nothing_to_forget,
+)
 from tif.training.callbacks.evaluation import EvaluationListener
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
@@ -49,7 +54,8 @@ class Diagnosis(EvaluationListener):
     def _failures(self, epoch: int, values: dict[str, float]) -> list[Failure]:
         earlier = [row for row in self.metrics_log.evaluations() if row["epoch"] < epoch]
         if not earlier:
-            return self._identifier_failures()
+            unknown = find_nothing_to_forget(values) if epoch == 0 else []
+            return unknown + self._identifier_failures()
         progress = epoch / self.plan.cfg.trainer.max_epochs
         return find_failures(earlier[0], values, progress)
 

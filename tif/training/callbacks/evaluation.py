@@ -16,11 +16,15 @@ from tif.evaluation.answer_tokens import locate_answers
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
 from tif.metrics import overall
+from tif.metrics.knowledge import measure_knowledge
+from tif.metrics.targeted import summarize_words
 from tif.models.context import read_context
 from tif.models.load import load_policy
 from tif.models.references import ModelReference
 from tif.records import answer_tokens
 from tif.records import files as records
+from tif.records.answer_tokens import AnswersBySet
+from tif.records.run_times import add_times
 from tif.records.types import Evaluation
 from tif.scoring.token_scores import ModelContext
 from tif.training.callbacks.loggers import MetricsLogger
@@ -29,14 +33,17 @@ from tif.training.plan import Plan
 from tif.training.prepare import place_model
 from tif.utils import distributed
 from tif.utils.files import write_text
-from tif.utils.terminal import console, literal
+from tif.utils.terminal import console, describe_seconds, literal
 
-# Metrics of the line that an evaluation prints, as far as the benchmark has them.
-HEADLINE = (
-    "forget/quality", "forget/extraction_strength", "utility/model", "forget/probability",
-    "forget/rougeL", "retain/probability",
-    "muse/verbmem_forget", "muse/knowmem_forget", "muse/knowmem_retain", "muse/privleak",
-)  # fmt: skip
+# Metrics of the line that an evaluation prints, as far as the benchmark has them, and their names.
+HEADLINE = {
+    "forget/quality": "forget quality", "utility/model": "utility",
+    "words/unwanted": "UW prob.", "words/general": "GW prob.",
+    "muse/verbmem_forget": "VerbMem forget", "muse/knowmem_forget": "KnowMem forget",
+    "muse/knowmem_retain": "KnowMem retain", "muse/privleak": "PrivLeak",
+    "forget/extraction_strength": "extraction", "forget/probability": "forget prob.",
+    "retain/probability": "retain prob.",
+}  # fmt: skip
 
 
 class EvaluationListener(Callback):
@@ -66,6 +73,7 @@ class PolicyEvaluation(Callback):
     ) -> None:  # fmt: skip
         self.plan, self.settings, self.encoder = plan, plan.cfg.eval, encoder
         self.folder, self.retain, self.metrics_log = folder, retain, log
+        self._tokens: AnswersBySet | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Evaluate epoch 0, or the epoch of the checkpoint that a killed run goes on from."""
@@ -110,8 +118,7 @@ class PolicyEvaluation(Callback):
 
                 tokenizer = self.encoder.tokenizer
                 lm_eval_scores = run_tasks(policy, tokenizer, tasks, self.settings.lm_eval)
-            if trainer.is_global_zero:
-                self._write_tokens(read_context(policy.config))
+            tokens = self._locate_tokens(read_context(policy.config))
         # All processes have all records, so the same numbers; the first one writes.
         values: dict[str, float] = {}
         for name, evaluation in evaluations.items():
@@ -120,14 +127,23 @@ class PolicyEvaluation(Callback):
                 records.write_evaluation(self.folder / str(epoch) / name, evaluation, metrics)
             prefix = f"{name}/" if name else ""
             values |= {prefix + metric: v for metric, v in metrics.items() if v is not None}
+        evaluation = evaluations[""]
+        if "forget" in evaluation.sets:
+            values |= summarize_words(evaluation.sets["forget"], tokens.get("forget", {}))
+        if epoch == 0:
+            values |= measure_knowledge(evaluation, self.retain)
         if lm_eval_scores:
             values |= {name: score for name, (score, _) in lm_eval_scores.items()}
             if trainer.is_global_zero:  # with their standard errors
                 text = json.dumps(lm_eval_scores, indent=1) + "\n"
                 write_text(self.folder / str(epoch) / "lm-eval.json", text)
-        shown = "  ".join(f"{name} {values[name]:.3g}" for name in HEADLINE if name in values)
-        seconds = literal(f"({time.perf_counter() - start:.0f} s)", "dim")
-        console.print(f"epoch {epoch}  {shown} ", seconds, soft_wrap=True)
+        measured = [name for name in HEADLINE if name in values]
+        parts = [f"{HEADLINE[name]} {values[name]:.3g}" for name in measured]
+        seconds_taken = time.perf_counter() - start
+        add_times(self.folder.parent, {"evaluation": seconds_taken})
+        seconds = literal(f"({describe_seconds(seconds_taken)})", "dim")
+        label = f"epoch {epoch}:" if epoch else "before:"
+        console.print(label, ", ".join(parts), seconds, soft_wrap=True)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationListener):
                 callback.on_evaluation(trainer, module, epoch, values)
@@ -136,14 +152,17 @@ class PolicyEvaluation(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({"epoch": float(epoch), **values}, step=trainer.global_step)
 
-    def _write_tokens(self, context: int | None) -> None:
-        """Write once a run where the scored tokens stand in the answers; the report shows them."""
-        if (self.folder / answer_tokens.FILE_NAME).exists():
-            return
-        benchmark = self.plan.benchmark
-        setup = EvaluationSetup(self.encoder, self.settings, "", benchmark.tasks)
-        answers = locate_answers(setup, benchmark.sets, benchmark.forget, context)
-        answer_tokens.write_answer_tokens(self.folder, answers)
+    def _locate_tokens(self, context: int | None) -> AnswersBySet:
+        """Return where the scored tokens stand in the answers; written once, for the report."""
+        if self._tokens is None:
+            benchmark = self.plan.benchmark
+            setup = EvaluationSetup(self.encoder, self.settings, "", benchmark.tasks)
+            answers = locate_answers(setup, benchmark.sets, benchmark.forget, context)
+            has_file = (self.folder / answer_tokens.FILE_NAME).exists()
+            if distributed.is_first_rank() and not has_file:
+                answer_tokens.write_answer_tokens(self.folder, answers)
+            self._tokens = answers
+        return self._tokens
 
     def _original_model(
         self, trainer: L.Trainer, module: UnlearningModule, policy: Any, epoch: int

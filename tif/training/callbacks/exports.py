@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from tif.data.encoding import Encoder
 from tif.metrics import overall
 from tif.models import export
+from tif.records.run_times import Seconds, add_times, measured
 from tif.reports.run_folder import read_steps
 from tif.reports.run_tables import model_card, steps_text
 from tif.training.callbacks.evaluation import EvaluationListener
@@ -33,11 +34,13 @@ class Export(Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the model, also where a resumed run finds all epochs done. All processes call."""
         assert isinstance(pl_module, UnlearningModule)
-        with pl_module.unlearned() as policy:
+        seconds: Seconds = {}
+        with measured(seconds, "export"), pl_module.unlearned() as policy:
             card = model_card(self.folder) if trainer.is_global_zero else ""
             export.export_model(
                 policy, self.encoder.tokenizer, self.folder / "model", card, self.merge
             )
+        add_times(self.folder, seconds)
         trainer.strategy.barrier("export")
 
 

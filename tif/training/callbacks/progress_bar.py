@@ -1,5 +1,6 @@
-"""The progress bar over all steps of a training. Added by `run.make_callbacks`."""
+"""The progress of a training: a bar, or lines in a log. Added by `run.make_callbacks`."""
 
+import time
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,8 @@ from tif.utils import terminal
 
 class TrainingBar(ProgressBar):
     """Show one bar over all steps, with the last step's loss and its parts.
+
+    Where the output is no terminal, a line is printed after each epoch instead.
 
     Lightning's RichProgressBar was tried: it starts a new bar with each epoch, prints that bar into
     files that are no terminal (a SLURM job's log), and clears other bars from the console, such as
@@ -30,6 +33,7 @@ class TrainingBar(ProgressBar):
         self._context = terminal.progress_bar(self.title, total)
         self._bar = self._context.__enter__()
         self._bar.advance(trainer.fit_loop.total_batch_idx + 1)
+        self._start, self._first_epoch = time.monotonic(), trainer.current_epoch
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         """Advance by one step and show its loss."""
@@ -38,6 +42,20 @@ class TrainingBar(ProgressBar):
         for name, value in pl_module.step_values.items():
             note += f"  {name.removeprefix('train/')} {value.item():.3f}"
         self._bar.advance(note=note)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Print a line into a log: the epoch, its last step's loss, and how long it still takes."""
+        console = terminal.console
+        if console.is_terminal:
+            return
+        epoch, last = trainer.current_epoch + 1, int(trainer.max_epochs or 1)
+        seconds = (time.monotonic() - self._start) / (epoch - self._first_epoch)
+        times = f"{terminal.describe_seconds(seconds)} an epoch"
+        if epoch < last:
+            times += f", {terminal.describe_seconds(seconds * (last - epoch))} left"
+        loss = pl_module.step_values["train/loss"].item()
+        line = f"{self.title}: epoch {epoch} of {last}, loss {loss:.3f}"
+        console.print(line, terminal.literal(f"({times})", "dim"), soft_wrap=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""

@@ -1,0 +1,140 @@
+"""The table of a run: a line for each metric, columns for its epochs and the retain model.
+
+Called by run_tables.py. It fits the terminal at 80 columns and more: epochs in the middle are left
+out where they are many.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from tif.reports.columns import columns_of, format_interval, format_number
+from tif.reports.run_folder import DataKeys
+from tif.utils.terminal import literal
+
+# Names of `data.benchmark` as a title shows them; others are shown as they are.
+BENCHMARK_TITLES = {
+    "fictitious": "invented authors", "tofu": "TOFU", "muse": "MUSE", "muse-news": "MUSE News",
+    "muse-books": "MUSE Books", "text": "your own texts",
+}  # fmt: skip
+INTERVAL_TITLE = "95 % interval"
+COMPARED = ("forget/quality", "muse/privleak")  # metrics that need a retain model
+WORDS_NOTE = (
+    "UW, GW: unwanted and general words of the forget answers; extracted: written by itself"
+)
+NO_RETAIN_NOTE = (
+    "no retain model, so no forget quality: want UW to fall while GW and retain stay"
+)
+# Said below the table where the run has the metric.
+NOTES = {
+    "forget/quality": "forget quality: p-value against the retain model; 0.05 or more = alike",
+    "utility/model": "model utility: over retain set, real authors, world facts",
+    "muse/privleak": "PrivLeak: 0 = shows no more than the retain model; -5 to 5 is fine",
+}
+
+
+class RunNumbers(NamedTuple):
+    """What the table shows of a run.
+
+    Attributes:
+        rows: of the evaluated epochs, in order; epoch 0 is the model before training.
+        retain: metrics of the retain model; empty where there is none.
+        intervals: of the last epoch, by metric.
+        best: the best epoch; None = unknown.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    retain: Mapping[str, float | None]
+    intervals: Mapping[str, Sequence[float]]
+    best: int | None = None
+
+
+def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
+    """Return the table, as wide as `width` columns at most."""
+    columns = columns_of(numbers.rows)
+    epochs = [int(row["epoch"]) for row in numbers.rows]
+    interval_cells = {}
+    for metric in columns.keys() & numbers.intervals.keys():
+        interval_cells[metric] = format_interval(numbers.intervals[metric])
+    cell_width = _find_cell_width(numbers, list(columns))
+    # A blank stands at both edges and between two columns.
+    left = width - 2 - max(map(len, columns.values()), default=0)
+    if interval_cells:
+        left -= 1 + max(len(INTERVAL_TITLE), *map(len, interval_cells.values()))
+    if numbers.retain:
+        left -= 1 + cell_width
+    count = left // (1 + cell_width)
+    shown = choose_epochs(epochs, numbers.best, max(count, 2))
+    rows = [row for row in numbers.rows if row["epoch"] in shown]
+
+    table = Table(title=literal(title), box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("metric", no_wrap=True)
+    for row in rows:
+        head = _name_epoch(int(row["epoch"]), epochs[-1], numbers.best)
+        table.add_column(head, justify="right", no_wrap=True)
+    if interval_cells:
+        table.add_column(INTERVAL_TITLE, justify="right", no_wrap=True)
+    if numbers.retain:
+        table.add_column("retain\nmodel", justify="right", no_wrap=True)
+    for metric, metric_title in columns.items():
+        cells = [format_number(row.get(metric)) for row in rows]
+        if interval_cells:
+            cells.append(interval_cells.get(metric, "-"))
+        if numbers.retain:
+            cells.append(format_number(numbers.retain.get(metric)))
+        table.add_row(metric_title, *cells)
+    return table
+
+
+def name_run(name: str, data: DataKeys, numbers: RunNumbers) -> str:
+    """Return the table's title: the run, its data, and how long it was trained."""
+    benchmark = BENCHMARK_TITLES.get(data.benchmark, data.benchmark)
+    data_title = " ".join(filter(None, (benchmark, data.split)))
+    last = int(numbers.rows[-1]["epoch"])
+    return f"{name}, {data_title}: before and after {last} epoch{'s' if last != 1 else ''}"
+
+
+def list_notes(numbers: RunNumbers) -> list[str]:
+    """Return the lines below the table: what its columns mean and which metrics need more."""
+    metrics = columns_of(numbers.rows)
+    lines = [line for metric, line in NOTES.items() if metric in metrics]
+    if "words/unwanted" in metrics:
+        lines.append(WORDS_NOTE)
+        if not any(metric in metrics for metric in COMPARED):
+            lines.append(NO_RETAIN_NOTE)
+    epochs = [int(row["epoch"]) for row in numbers.rows]
+    if numbers.best is not None:
+        is_last = numbers.best == epochs[-1]
+        lines.append("* the best epoch" + (", which is the last" if is_last else ""))
+    return lines
+
+
+def choose_epochs(epochs: Sequence[int], best: int | None, count: int) -> list[int]:
+    """Return at most `count` epochs: the first, the last, the best, and others evenly between."""
+    if len(epochs) <= count:
+        return list(epochs)
+    chosen = {epochs[0], epochs[-1]}
+    if best is not None and best in epochs and count > 2:
+        chosen.add(best)
+    for parts in range(count - 1, 0, -1):
+        spread = {epochs[i * (len(epochs) - 1) // parts] for i in range(parts + 1)}
+        if len(spread | chosen) <= count:
+            return sorted(spread | chosen)
+    return sorted(chosen)
+
+
+def _find_cell_width(numbers: RunNumbers, metrics: Sequence[str]) -> int:
+    """Return the width of the widest number, or of a head."""
+    widths = [len("before")]
+    for row in (*numbers.rows, numbers.retain):
+        widths += [len(format_number(row.get(metric))) for metric in metrics]
+    return max(widths)
+
+
+def _name_epoch(epoch: int, last: int, best: int | None) -> str:
+    mark = "*" if epoch == best else ""
+    if epoch == 0:
+        return "before"
+    return f"after{mark}" if epoch == last else f"{epoch}{mark}"

@@ -12,6 +12,7 @@ from tif import audit, fit
 from tif.config import load
 from tif.config.evaluation import ATTACKS as NAMES
 from tif.evaluation.attacks import ATTACKS
+from tif.training.audited_run import plan_run_audit
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,16 @@ def test_wrong_words_stop_before_anything_loads(capsys, runs, tmp_path):
     assert [line.partition(":")[0] for line in lines] == ["target", "retain_model"]
     lines = refused(capsys, run, f"target={tmp_path / 'nothing'}")
     assert lines[0].startswith("target: no folder")
+
+
+def test_stages_are_found_by_the_run_also_where_another_tif_would_make_others(runs, tmp_path, monkeypatch):
+    copy = tmp_path / "moved"
+    shutil.copytree(runs, copy)
+    monkeypatch.setattr("tif.training.plan.plan_stage", None)  # whose hash knows keys and version
+    plan = plan_run_audit(copy / "quickstart")
+    for role, name in (("target", "target"), ("retain_model", "retain")):
+        (stage,) = copy.glob(f"stages/{name}-*[0-9a-f]/model")
+        assert getattr(plan.settings, role) == str(stage)
 
 
 def test_a_run_whose_stage_is_gone_says_what_makes_it(capsys, runs, tmp_path):

@@ -63,7 +63,7 @@ def plan_run_audit(folder: Path, words: Sequence[str] = (), best: bool = False) 
             f"{folder}: holds no {name}/ of a whole model; want a run with run.export=true (and "
             "model.lora.merge=true)"
         )
-    defaults = _list_defaults(cfg, str(folder / name))
+    defaults = _list_defaults(cfg, folder, name)
     settings = config.read(lambda: defaults, words)
     missing = _find_missing_stage(settings)
     if missing:
@@ -83,15 +83,15 @@ def audit_finished_run(folder: Path, attacks: Sequence[str]) -> None:
         write_run_report(folder)
 
 
-def _list_defaults(cfg: Config, model: str) -> Audit:
-    """Return the keys of an audit of a model that a run of this configuration made."""
+def _list_defaults(cfg: Config, folder: Path, name: str) -> Audit:
+    """Return the keys of an audit of a model (`name`) in the folder of a run."""
     section = dataclasses.replace(
-        cfg.model, path=model, base=None, init={}, lora=Lora(), quantize="none",
+        cfg.model, path=str(folder / name), base=None, init={}, lora=Lora(), quantize="none",
         gradient_checkpointing=False,
     )  # fmt: skip
     rules = {field.name: getattr(cfg.eval, field.name) for field in dataclasses.fields(EvalRules)}
     settings = Audit(
-        target=find_model_before(cfg), retain_model=find_retain_model(cfg),
+        target=find_model_before(cfg, folder), retain_model=find_retain_model(cfg, folder),
         out=str(Path(cfg.run.folder) / "audits"), seed=cfg.run.seed,
         device="cpu" if cfg.trainer.accelerator == "cpu" else "auto", model=section,
         data=cfg.data, identifier=cfg.identifier, eval=EvalRules(**rules),
@@ -100,28 +100,30 @@ def _list_defaults(cfg: Config, model: str) -> Audit:
     return settings
 
 
-def find_model_before(cfg: Config) -> str | None:
-    """Return the model that the run started from."""
+def find_model_before(cfg: Config, folder: Path) -> str | None:
+    """Return the model that the run in a folder started from."""
     if cfg.model.path in cfg.stages:
-        return _stage_model(cfg, str(cfg.model.path))
+        return _stage_model(cfg, folder, str(cfg.model.path))
     return cfg.model.path
 
 
-def find_retain_model(cfg: Config) -> str | None:
+def find_retain_model(cfg: Config, folder: Path) -> str | None:
     """Return the retain model's folder: a stage's, or that of the run whose records are named."""
     if cfg.eval.retain_model:
         return cfg.eval.retain_model
     records = cfg.eval.retain_records
     if records is None or records in cfg.stages:
-        return _stage_model(cfg, records) if records else None
-    for folder in Path(records).parents:
-        if (folder / "model" / "config.json").is_file():
-            return str(folder / "model")
+        return _stage_model(cfg, folder, records) if records else None
+    for parent in Path(records).parents:
+        if (parent / "model" / "config.json").is_file():
+            return str(parent / "model")
     return None
 
 
-def _stage_model(cfg: Config, name: str) -> str:
-    return str(planning.plan_stage(cfg, name).folder / "model")
+def _stage_model(cfg: Config, folder: Path, name: str) -> str:
+    """Return the model of a stage, where the run says that it is, or else where it would be."""
+    stage = run_folders.find_stage(folder, name) or planning.plan_stage(cfg, name).folder
+    return str(stage / "model")
 
 
 def _find_missing_stage(settings: Audit) -> str | None:

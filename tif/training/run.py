@@ -168,7 +168,7 @@ def unlearn(plan: Plan) -> Path:
         folder, checkpoint = claim
 
         def start() -> None:
-            _start_run("run", run, count_steps(plan), folder, checkpoint)
+            _start_run("run", run, count_steps(plan), folder, checkpoint, stages)
             for name, stage_folder in stages.items():
                 seconds[f"stage {name}"] = sum(read_times(stage_folder).values())
             add_times(folder, seconds if checkpoint is None else {})
@@ -198,13 +198,14 @@ def with_unwanted_words(plan: Plan, stages: Mapping[str, Path]) -> Plan:
 
 
 def _start_run(
-    title: str, run: RunIdentity, steps: int, folder: Path, checkpoint: Path | None
-) -> None:
+    title: str, run: RunIdentity, steps: int, folder: Path, checkpoint: Path | None,
+    stages: Mapping[str, Path] | None = None,
+) -> None:  # fmt: skip
     origin = [literal(f"(goes on from {checkpoint.name})", "dim")] if checkpoint else []
     console.print(f"{title}: {folder}", *origin, soft_wrap=True)
     if checkpoint is None:
         remove(folder / run_times.FILE_NAME)  # of a run that starts over
-    run_folders.start_run(folder, run.config_text, steps)
+    run_folders.start_run(folder, run.config_text, steps, stages)
 
 
 def train(

@@ -43,7 +43,7 @@ def plan_run_chat(folder: Path, words: Sequence[str] = (), best: bool = False) -
         max_new_tokens=cfg.eval.max_new_tokens or ChatCommand.max_new_tokens,
         device="cpu" if cfg.trainer.accelerator == "cpu" else "auto", model=section, data=cfg.data,
     )  # fmt: skip
-    reasons = _fill_in_stages(settings, cfg)
+    reasons = _fill_in_stages(settings, cfg, folder)
     given = config.read(lambda: settings, words)  # words may name the models that are not there
     missing = [line for role, line in reasons.items() if getattr(given, role) is None]
     if given.model.path == section.path and not (folder / name / "config.json").is_file():
@@ -55,12 +55,12 @@ def plan_run_chat(folder: Path, words: Sequence[str] = (), best: bool = False) -
     return RunChat(given, tuple(missing))
 
 
-def _fill_in_stages(settings: ChatCommand, cfg: Config) -> dict[str, str]:
+def _fill_in_stages(settings: ChatCommand, cfg: Config, folder: Path) -> dict[str, str]:
     """Set the paths of the run's other models; return by key why one is not there."""
     missing = {}
     for role, find in {"target": find_model_before, "retain_model": find_retain_model}.items():
         try:
-            path = find(cfg)
+            path = find(cfg, folder)
         except (OSError, ValueError) as error:  # the data of its stage are not there any more
             missing[role] = f"{role}: not known: {one_line(error)}"
             continue

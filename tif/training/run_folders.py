@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import filelock
@@ -25,7 +25,7 @@ from tif.records.json_values import load_json
 from tif.training.checkpoints import is_intact, list_checkpoints, steps_done
 from tif.training.shards import find_danger
 from tif.utils.environment import describe_environment
-from tif.utils.files import remove_unfinished, write_text
+from tif.utils.files import read_bytes, remove_unfinished, write_text
 from tif.utils.terminal import console
 
 LOCK = ".lock"  # held while a process makes the run
@@ -233,13 +233,32 @@ def find_damaged_model(folder: Path) -> str | None:
     return None
 
 
-def start_run(folder: Path, config_text: str, steps: int | None = None) -> None:
+def start_run(
+    folder: Path, config_text: str, steps: int | None = None,
+    stages: Mapping[str, Path] | None = None,
+) -> None:  # fmt: skip
     """Write config.yaml and env.json; delete what a killed process left half written.
 
-    `steps`: the optimizer steps that are planned.
+    Args:
+        folder: of the run.
+        config_text: content of config.yaml.
+        steps: the optimizer steps that are planned.
+        stages: folders of the stages that the run needs, by name. They stand in env.json as seen
+            from the run's folder, so that both can be moved together.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
     write_text(folder / CONFIG, config_text)
-    environment = {**describe_environment(), "steps_planned": steps}
+    paths = {name: os.path.relpath(stage, folder) for name, stage in (stages or {}).items()}
+    environment = {**describe_environment(), "steps_planned": steps, "stages": paths}
     write_text(folder / "env.json", json.dumps(environment, indent=1) + "\n")
+
+
+def find_stage(folder: Path, name: str) -> Path | None:
+    """Return the folder of a run's stage as its env.json names it; None where it is not there."""
+    try:
+        paths = json.loads(read_bytes(folder / "env.json")).get("stages", {})
+        stage = Path(os.path.normpath(folder / paths[name]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return stage if (stage / CONFIG).is_file() else None

@@ -64,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words.help or words.h or not words.words:
             print(command_help(__doc__, Audit, words.words))
             return 0 if words.help or words.h else 2
-        results = _audit(words, [*unknown, *words.words])
+        from tif.utils.terminal import printing_to_stderr
+
+        with printing_to_stderr(words.json):  # stdout is for the JSON alone
+            results = _audit(words, [*unknown, *words.words])
     except ConfigError as error:
         command_line.print_error(error)
         return 2
@@ -87,11 +90,11 @@ def _examine_metrics(options: argparse.Namespace, words: Sequence[str]) -> int:
     settings = config.read(MetricTrust, words)
     from tif.reports.metric_trust import show_metrics
     from tif.sweep.metric_trust import check_settings, examine_metrics
-    from tif.utils.terminal import console
+    from tif.utils.terminal import printing_to_stderr
 
-    console.stderr = options.json
-    check_settings(settings)
-    content = examine_metrics(settings)
+    with printing_to_stderr(options.json):
+        check_settings(settings)
+        content = examine_metrics(settings)
     if options.json:
         command_line.print_json(content)
     else:
@@ -105,7 +108,6 @@ def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
 
     if not distributed.is_first_rank():
         silence()
-    console.stderr = options.json
     plans = _plan(words, options.best)
     # torch and transformers load only now, so that help and wrong keys are answered at once.
     from tif.evaluation import audit

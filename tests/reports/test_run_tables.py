@@ -10,6 +10,7 @@ from tif.reports.run_tables import (
     MAX_CHARACTERS,
     generations_table,
     list_next_steps,
+    model_card,
     spread_indices,
 )
 
@@ -81,3 +82,12 @@ def test_only_what_is_in_the_folder_is_named_as_a_next_step(tmp_path):
 )
 def test_samples_are_spread_evenly(total, wanted, expected):
     assert spread_indices(total, wanted) == expected
+
+
+def test_the_model_card_says_that_the_model_did_not_know_the_forget_set(run):
+    assert "Before training" not in model_card(run)
+    first, *others = (run / "metrics.jsonl").read_text().splitlines()
+    row = json.dumps({**json.loads(first), "known/retain_gain": 0.04})
+    (run / "metrics.jsonl").write_text("\n".join([row, *others]) + "\n")
+    line = next(line for line in model_card(run).splitlines() if line.startswith("Before"))
+    assert line.startswith("Before training: the forget answers are 0.04 nats a token likelier")

@@ -33,12 +33,16 @@ def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_traini
         "extraction_strength",
     )
     per_set = {f"{s}/{m}" for s in SETS for m in metrics}
+    words = {f"words/{kind}{what}" for kind in ("unwanted", "general") for what in ("", "_extracted")}
+    # The model before training is asked if it knows the forget set.
+    known = {"known/retain_gain", "known/wrong_gain"}
     for row in evaluated:
-        assert set(row) == per_set | {
+        assert set(row) == per_set | words | (known if row["epoch"] == 0 else set()) | {
             "epoch",
             "step",
             "utility/model",
             "forget/quality",
+            "forget/retain_distance",
             "retain/loss",
             "eval/score",
         }
@@ -92,7 +96,9 @@ def test_the_summary_has_the_last_evaluations_intervals_as_the_evaluate_command_
     assert intervals["forget/quality"] == expected["forget_quality"]
     assert intervals["retain/probability"] == expected["tasks"]["retain"]["probability"]
     low, high = intervals["forget/probability"]
-    assert f"forget prob. {low:.3f} – {high:.3f}" in " ".join(finished_run.output.split())
+    lines = [line.split() for line in finished_run.output.splitlines()]
+    (line,) = [line for line in lines if line[:3] == ["forget", "prob.", "↓"]]
+    assert f"{low:.3f} – {high:.3f}" in " ".join(line)
 
 
 def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(finished_run):
@@ -102,7 +108,11 @@ def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(finis
     assert summary["end"] == logged[-1]
     assert summary["training"] == logged[-2]
     retain = json.loads((finished_run.folder / "eval/retain_model/aggregates.json").read_text())
-    assert summary["retain_model"] == retain["metrics"]
+    words = {key: value for key, value in summary["retain_model"].items() if "words/" in key}
+    assert summary["retain_model"] == retain["metrics"] | words
+    assert words.keys() == {key for key in logged[0] if key.startswith("words/")}
+    assert summary["seconds"].keys() >= {"stage target", "stage retain", "training", "evaluation"}
+    assert all(seconds >= 0 for seconds in summary["seconds"].values())
     assert summary["retain_model"]["forget/probability"] != logged[0]["forget/probability"]
 
 
@@ -146,10 +156,10 @@ def test_the_model_card_tells_where_the_model_comes_from_and_what_it_scored(fini
     card = (finished_run.folder / "model" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")
     last = rows(finished_run.folder)[-1]
-    assert (
-        f"| 2 | {format_number(last['forget/quality'])} | {format_number(last['utility/model'])} |"
-        in card
-    )
+    head = next(line for line in card.splitlines() if line.startswith("| epoch |")).split(" | ")
+    line = next(line for line in card.splitlines() if line.startswith("| 2 |")).split(" | ")
+    for metric in ("forget/quality", "utility/model"):
+        assert line[head.index(metric)] == format_number(last[metric])
     assert card.count("\n| ") == 4  # head, epochs 0, 1, 2
 
 
@@ -157,6 +167,7 @@ def exploding(finished_run):
     target = finished_run.runs / "stages" / stage_folders()["target"] / "model"
     words = ["optimizer.lr=1e38", "optimizer.warmup_epochs=0", "trainer.gradient_clip_val=null"]
     return [
+        "quickstart.yaml",
         *SMALL,
         f"run.folder={finished_run.runs}",
         f"model.path={target}",

@@ -28,7 +28,10 @@ def printed(capsys, command, *words):
     """Return the configuration that a command printed, and the lines of comment below it."""
     assert command.main([*words, "--print"]) == 0
     out = capsys.readouterr().out
-    return yaml.safe_load(out), [line for line in out.splitlines() if line.startswith("#")]
+    comments = [line for line in out.splitlines() if line.startswith("#")]
+    # tif fit goes on with what the run will need.
+    needs = [i for i, line in enumerate(comments) if line.lower().startswith("# what the run will")]
+    return yaml.safe_load(out), comments[: needs[0]] if needs else comments
 
 
 @pytest.mark.parametrize("command", [fit, identify])
@@ -39,7 +42,8 @@ def test_the_prompt_of_the_first_sample_is_printed(capsys, command):
 
 
 def test_a_chat_is_printed_with_its_system_message_and_the_end_of_the_turn(capsys, chatty):
-    words = [f"model.path={chatty}", "data.template=chat", "data.chat.system=Say \"it\".", "eval.forget_quality=false"]
+    words = ["quickstart.yaml", f"model.path={chatty}", "data.template=chat"]
+    words += ["data.chat.system=Say \"it\".", "eval.forget_quality=false"]
     _, comments = printed(capsys, fit, *words)
     assert comments[1:] == [
         '#   prompt: "<|im_start|>system\\nSay \\"it\\".<|im_end|>\\n<|im_start|>user\\nWhich writer was born on '
@@ -50,7 +54,8 @@ def test_a_chat_is_printed_with_its_system_message_and_the_end_of_the_turn(capsy
 
 
 def test_what_cannot_be_rendered_yet_is_told_and_no_error(capsys, llama):
-    _, comments = printed(capsys, fit, f"model.path={llama}", "data.template=chat", "eval.forget_quality=false")
+    words = [f"model.path={llama}", "data.template=chat", "eval.forget_quality=false"]
+    _, comments = printed(capsys, fit, "quickstart.yaml", *words)
     (line,) = comments
     assert line.startswith("# first sample: not known yet: data.template: chat, but the tokenizer has no chat template")
 

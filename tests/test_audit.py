@@ -18,12 +18,7 @@ from tif.training.audited_run import plan_run_audit
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A copy of the finished run and its stages, so that an audit may write beside them."""
-    finished = small_run.finished(tmp_path_factory)
-    copy = tmp_path_factory.mktemp("audited") / "runs"
-    shutil.copytree(finished.runs, copy)
-    for file in copy.rglob("config.yaml"):
-        file.write_text(file.read_text().replace(str(finished.runs), str(copy)))
-    return copy
+    return small_run.copied_run(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 import torch
 
-from tests.support.small_run import rows
+from tests.support.small_run import copied_run, rows
 from tif.api.run import Answers, Report, Run
 from tif.config.errors import ConfigError
 from tif.metrics import overall
@@ -14,8 +14,9 @@ from tif.records.files import read_evaluation
 
 
 @pytest.fixture(scope="module")
-def run(finished_run):
-    return Run(finished_run.folder)
+def run(tmp_path_factory):
+    """A copy of the finished run and its stages, so that reports and audits may write into it."""
+    return Run(copied_run(tmp_path_factory) / "quickstart")
 
 
 def test_metrics_and_steps_are_the_rows_of_the_file(run):
@@ -90,7 +91,7 @@ def test_a_report_is_written_again_and_shown_in_a_frame_that_may_not_leave_it(ru
     assert "<b>" not in Report(pathlib.Path("<b>/x"))._repr_html_()
 
 
-def test_an_audit_is_the_commands(run, finished_run, capsys):
+def test_an_audit_is_the_commands(run, capsys):
     from tif.audit import main
 
     audit = run.audit(prefix={"shots": 1}, draws=100)

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import pathlib
+import shutil
 
 from tif import fit
 
@@ -79,3 +80,13 @@ def files(folder):
         for p in sorted(pathlib.Path(folder).rglob("*"))
         if p.is_file()
     }
+
+
+def copied_run(tmp_path_factory):
+    """Return the folder of a copy of the finished run and its stages, to write into."""
+    original = finished(tmp_path_factory)
+    copy = tmp_path_factory.mktemp("copied") / "runs"
+    shutil.copytree(original.runs, copy)
+    for file in copy.rglob("config.yaml"):
+        file.write_text(file.read_text().replace(str(original.runs), str(copy)))
+    return copy

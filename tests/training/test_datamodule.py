@@ -188,7 +188,7 @@ def test_overlap_and_template_of_the_config_reach_the_encoder(tokenizer):
     cfg = Config()
     cfg.data.template, cfg.data.overlap = "{prompt} So:", "uw"
     encoder = data_module(cfg, BENCHMARK, tokenizer).encoder
-    assert (encoder.template, encoder.overlap) == ("{prompt} So:", "uw")
+    assert (encoder.prompts.template, encoder.overlap) == ("{prompt} So:", "uw")
 
 
 def test_texts_hold_every_answer_in_its_prompt():

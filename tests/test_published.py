@@ -13,9 +13,10 @@ import pytest
 import transformers
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
+import tif.evaluate as evaluate
 from tests.support import chat_templates, hub_cache, language_models
 from tests.support.small_run import rows
-from tif import evaluate, fit
+from tif import fit
 from tif.config import load as config
 from tif.records import files as records
 

@@ -81,6 +81,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_a_report_is_written_again_and_shown_in_a_frame_that_may_not_leave_it(run):
     path = run.folder / "report.html"
+    run.report()  # names the copy's folder from now on
     before = path.read_text(encoding="utf-8")
     path.unlink()
     report = run.report()

@@ -14,6 +14,7 @@ from tif.training import prepare
 LOSSES = sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / "configs/loss").glob("*.yaml"))
 # 40 samples of about 40 answer tokens in a batch: more than the 1,024 whose logits are held at once.
 WORDS = [
+    "run.name=run",
     "data.fictitious.authors=20",
     "data.fictitious.questions_per_author=8",
     "data.fictitious.forget_share=0.5",
@@ -61,7 +62,7 @@ def test_a_run_with_the_rows_of_a_gpu_has_the_losses_of_one_with_those_of_a_cpu(
     for kind in ("cpu", "cuda"):
         sizes[kind] = set()
         monkeypatch.setenv("TIF_ROWS", kind)
-        words = ["quickstart.yaml", *CASES[case], *WORDS, f"model.path={model}", f"run.folder={tmp_path / kind}"]
+        words = ["base.yaml", *CASES[case], *WORDS, f"model.path={model}", f"run.folder={tmp_path / kind}"]
         assert fit.main(words) == 0
         losses[kind] = [row for row in small_run.rows(tmp_path / kind / "run") if "train/loss" in row]
     assert len(losses["cuda"]) == 2
@@ -77,7 +78,7 @@ def test_a_run_with_the_rows_of_a_gpu_has_the_losses_of_one_with_those_of_a_cpu(
 
 def run(folder, *words):
     """Return the losses of a run's steps."""
-    assert fit.main(["quickstart.yaml", *WORDS, f"run.folder={folder}", *words]) == 0
+    assert fit.main(["base.yaml", *WORDS, f"run.folder={folder}", *words]) == 0
     return [row["train/loss"] for row in small_run.rows(folder / "run") if "train/loss" in row]
 
 
@@ -102,7 +103,7 @@ def test_opt_loses_the_same_where_a_gpu_would_pack_its_samples_so_that_they_see_
 
 def test_packed_rows_that_would_change_its_scores_are_refused(opt, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TIF_ROWS", "cuda")
-    words = ["quickstart.yaml", "loss/tpo.yaml", opt, "data.batching=packed", *WORDS, f"run.folder={tmp_path}"]
+    words = ["base.yaml", "loss/tpo.yaml", opt, "data.batching=packed", *WORDS, f"run.folder={tmp_path}"]
     assert fit.main(words) == 2
     assert "data.batching: packed, but OPTForCausalLM gives other scores" in capsys.readouterr().err
 

@@ -305,15 +305,15 @@ def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tm
         (["records=x", "model.path=y"], "model.path: records= needs no model; want one of the two"),
         (
             ["model.path=y", "eval.benchmarks=tofu,muse"],
-            "eval.benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got 'muse'",
+            "eval.benchmarks: want tofu, muse-news, muse-books, lume, text or lm-eval:TASK, got 'muse'",
         ),
         (
             ["model.path=y", "eval.benchmarks=''"],
-            "eval.benchmarks: want tofu, muse-news, muse-books, text or lm-eval:TASK, got none",
+            "eval.benchmarks: want tofu, muse-news, muse-books, lume, text or lm-eval:TASK, got none",
         ),
         (
             ["model.path=y", "eval.benchmarks=text"],
-            "eval.text.path: benchmark text needs a file, got null",
+            "eval.text.path: benchmark text needs its data, got null",
         ),
         (
             ["model.path=y", "eval.benchmarks=tofu,muse-news", "retain_records=z"],

@@ -3,11 +3,11 @@
     tif fit [file.yaml ...] [model=PRESET[:VARIANT]] [key=value ...] [--print]
     tif fit --help [section ... | all]
 
-Without a file: tofu.yaml, muse.yaml, text.yaml or fictitious.yaml, as data.benchmark or data.path
-says; quickstart.yaml (invented authors, a tiny Llama, CPU, no download) where no data is named. The
-first line says which. Files merge left to right over the defaults, then the overrides; a file that
-names loss.forget is a whole method: of the loss in files before it nothing is left. tif's own
-configs are found from any folder. model=llama_3_2_3b is configs/model/llama_3_2_3b.yaml, and
+Without a file: tofu.yaml, muse.yaml, lume.yaml, text.yaml or fictitious.yaml, as data.benchmark or
+data.path says; quickstart.yaml (invented authors, a tiny Llama, CPU, no download) where no data is
+named. The first line says which. Files merge left to right over the defaults, then the overrides; a
+file that names loss.forget is a whole method: of the loss in files before it nothing is left. tif's
+own configs are found from any folder. model=llama_3_2_3b is configs/model/llama_3_2_3b.yaml, and
 model=llama_3_2_3b:24gb its variant for such a card.
 
     tif fit optimizer.lr=5e-4                     the quickstart, another learning rate

@@ -37,6 +37,10 @@ BENCHMARK_TEXTS = {
     ),
     "muse-news": ("BBC articles to forget", "muse-bench/MUSE-News or a folder"),
     "muse-books": ("Harry Potter books to forget", "muse-bench/MUSE-Books or a folder"),
+    "lume": (
+        "invented stories, invented people, biographies; splits task1, task2, task3",
+        "a folder (github.com/amazon-science/lume-llm-unlearning, data)",
+    ),
     "text": ("your own texts or questions", "a file, or a folder with forget.*, retain.*"),
 }
 

@@ -59,6 +59,7 @@ def write(path, text):
         (["data.path=locuslab/TOFU", "model=smollm2_135m", "loss/npo.yaml"], "tofu.yaml"),
         (["data.benchmark=muse-books"], "muse.yaml"),
         (["data.path=muse-bench/MUSE-News"], "muse.yaml"),
+        (["data.benchmark=lume", "data.path=x"], "lume.yaml"),
         (["data.benchmark=text", "data.path=x", "model.path=org/m"], "text.yaml"),
         (["data.path=my_texts", "model.path=org/m"], "text.yaml"),
     ],
@@ -188,6 +189,8 @@ def test_names_of_runs_come_from_method_data_and_model():
         load("data.path=a/my notes.txt", "model.path=/models/qwen")[0].run.name: "tpo_centred_my-notes_qwen",
         load("data.benchmark=muse-news", "data.split=scal_2")[0].run.name:
             "tpo_gdr_muse-news_scal_2_MUSE-News_target",
+        load("data.benchmark=lume", "data.path=x", "data.split=task2", "model=smollm2_135m")[0].run.name:
+            "tpo_gdr_lume_task2_SmolLM2-135M-Instruct",
         load("data.benchmark=tofu", "model=phi_1_5", "run.name=mine")[0].run.name: "mine",
         load()[0].run.name: "quickstart",
     }  # fmt: skip

@@ -8,6 +8,8 @@ from tif.config.check import brief
 from tif.config.keys import key
 
 MUSE = ("muse", "muse-news", "muse-books")
+# Evaluated with MUSE's metrics (VerbMem, KnowMem, PrivLeak) instead of TOFU's.
+WITH_MUSE_METRICS = (*MUSE, "lume", "text")
 CHAT = "chat"  # as `template`: the tokenizer's own chat template
 TOFU_RETAIN_SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 TEMPLATE_HELP = (
@@ -106,13 +108,15 @@ class Data:
     """What is learned and forgotten, and how it becomes batches."""
 
     benchmark: str = key("fictitious", "the data, by the names that eval.benchmarks takes too; "
-        "muse = either corpus of MUSE", choices=("fictitious", "tofu", *MUSE, "text"))
+        "muse = either corpus of MUSE", choices=("fictitious", "tofu", *WITH_MUSE_METRICS))
     path: str | None = key(None, "tofu: a folder of TOFU's JSON files, or the hub name "
         "locuslab/TOFU; muse: a folder of News or Books as muse_bench lays them out, or the hub "
-        "name muse-bench/MUSE-News, muse-bench/MUSE-Books; text: a file to forget (.txt, .jsonl, "
-        ".json), or a folder with forget.*, retain.*, holdout.*")
+        "name muse-bench/MUSE-News, muse-bench/MUSE-Books; lume: a folder with its forget.jsonl, "
+        "retain.jsonl; text: a file to forget (.txt, .jsonl, .json), or a folder with forget.*, "
+        "retain.*, holdout.*")
     split: str | None = key(None, "tofu: the forget split, from which the retain split follows; "
-        "null = forget10. muse: forget, scal_1 to scal_4, sust_1 to sust_4; null = forget")
+        "null = forget10. muse: forget, scal_1 to scal_4, sust_1 to sust_4; null = forget. lume: "
+        "task1 (stories), task2 (invented people), task3 (biographies); null = all")
     holdout: str | None = key(None, "tofu: a split that no model read, as holdout10: evaluated "
         "too, for membership inference; null = none")
     split_text: str = key("document", "text: a .txt is one document, or each paragraph (between "
@@ -141,6 +145,8 @@ class Data:
         problems = self.prompts.find_problems("data.")
         muse = "a folder of News or Books, or the hub name muse-bench/MUSE-News"
         wants = dict.fromkeys(MUSE, muse) | {"text": "a file or folder of your own",
+            "lume": "a folder with LUME's forget.jsonl and retain.jsonl (data/ of "
+            "github.com/amazon-science/lume-llm-unlearning)",
             "tofu": "a folder of TOFU's JSON files or the hub name locuslab/TOFU"}
         if not self.path and self.benchmark in wants:
             problems.append(f"data.path: {self.benchmark} needs {wants[self.benchmark]}, got null")
@@ -153,4 +159,4 @@ class Data:
 
     def forget_quality_name(self) -> str:
         """Return the name of what compares the policy with the retain model."""
-        return "PrivLeak" if self.benchmark in (*MUSE, "text") else "forget quality"
+        return "PrivLeak" if self.benchmark in WITH_MUSE_METRICS else "forget quality"

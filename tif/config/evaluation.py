@@ -1,6 +1,6 @@
 """Section `eval` of tif.fit and tif.evaluate: what is evaluated, and by which rules.
 
-One grammar names benchmarks everywhere: `tofu`, `muse-news`, `muse-books`, `text` and
+One grammar names benchmarks everywhere: `tofu`, `muse-news`, `muse-books`, `lume`, `text` and
 `lm-eval:TASK`; where the data of a benchmark is stands in a section of its own (`eval.tofu.path`,
 `eval.muse_news.path`, ...).
 """
@@ -10,7 +10,8 @@ import dataclasses
 from tif.config.keys import key
 
 # Name -> section of its place.
-BENCHMARKS = {"tofu": "tofu", "muse-news": "muse_news", "muse-books": "muse_books", "text": "text"}
+BENCHMARKS = {"tofu": "tofu", "muse-news": "muse_news", "muse-books": "muse_books", "lume": "lume",
+              "text": "text"}  # fmt: skip
 LM_EVAL = "lm-eval:"
 KNOWN = f"{', '.join(BENCHMARKS)} or {LM_EVAL}TASK"
 # Of `tif audit`; the registry is evaluation/attacks.
@@ -54,6 +55,14 @@ class TofuPlace:
 
 
 @dataclasses.dataclass
+class LumePlace:
+    """Where LUME is."""
+
+    path: str | None = key(None, "folder with forget.jsonl and retain.jsonl")
+    split: str | None = key(None, "task1, task2 or task3; null = all")
+
+
+@dataclasses.dataclass
 class LmEval:
     """The lm-eval package (pip install 'tif-unlearning[lm-eval]'), for benchmarks lm-eval:TASK."""
 
@@ -71,6 +80,7 @@ class EvalRules:
     tofu: TofuPlace = dataclasses.field(default_factory=TofuPlace)
     muse_news: Place = dataclasses.field(default_factory=lambda: Place("muse-bench/MUSE-News"))
     muse_books: Place = dataclasses.field(default_factory=lambda: Place("muse-bench/MUSE-Books"))
+    lume: LumePlace = dataclasses.field(default_factory=LumePlace)
     text: Place = dataclasses.field(default_factory=Place)
     lm_eval: LmEval = dataclasses.field(default_factory=LmEval)
     protocol: str = key("open-unlearning", "the rules that change numbers: open-unlearning (all "
@@ -102,7 +112,7 @@ class EvalRules:
             if section is None:
                 problems.append(f"eval.benchmarks: want {KNOWN}, got {name!r}")
             elif not getattr(self, section).path:
-                problems.append(f"eval.{section}.path: benchmark {name} needs a file, got null")
+                problems.append(f"eval.{section}.path: benchmark {name} needs its data, got null")
         if "" in self.lm_eval_tasks():
             problems.append(f"eval.benchmarks: want {LM_EVAL}TASK, got {LM_EVAL}")
         return problems
@@ -110,7 +120,7 @@ class EvalRules:
 
 @dataclasses.dataclass
 class Eval(EvalRules):
-    """Metrics during training: TOFU's, or MUSE's on muse and text."""
+    """Metrics during training: TOFU's, or MUSE's on muse, lume and text."""
 
     enabled: bool = key(True, "evaluate at all")
     before_training: bool = key(True, "evaluate the starting model as epoch 0")

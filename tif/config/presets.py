@@ -15,8 +15,9 @@ from tif.config.loss import Loss
 from tif.config.schema import Config
 
 # The file that a benchmark's runs begin with.
-BENCHMARK_FILES = {"fictitious": "fictitious.yaml", "tofu": "tofu.yaml", "text": "text.yaml",
-                   **dict.fromkeys(MUSE, "muse.yaml")}  # fmt: skip
+BENCHMARK_FILES = {"fictitious": "fictitious.yaml", "tofu": "tofu.yaml",
+                   **dict.fromkeys(MUSE, "muse.yaml"), "lume": "lume.yaml",
+                   "text": "text.yaml"}  # fmt: skip
 QUICKSTART = "quickstart.yaml"
 PARTS = ("loss/", "model/")  # folders of files that are no whole experiment
 AUTO = "auto"  # run.name

@@ -7,7 +7,7 @@ sentence, choices and bounds that are shown and checked. All sections can be imp
 import dataclasses
 from typing import Any
 
-from tif.config.data import MUSE, Chat, Data, Fictitious, TofuSources
+from tif.config.data import WITH_MUSE_METRICS, Chat, Data, Fictitious, TofuSources
 from tif.config.evaluation import Eval, EvalRules, LmEval, MaxSamples
 from tif.config.identifier import Identifier
 from tif.config.keys import key
@@ -73,7 +73,7 @@ class Config:
     def _audit_problems(self, wants_quality: bool) -> list[str]:
         """Return what eval.audit and eval.best=retain_distance lack, one line each."""
         problems = []
-        has_questions = self.data.benchmark not in (*MUSE, "text")
+        has_questions = self.data.benchmark not in WITH_MUSE_METRICS
         if self.eval.best == "retain_distance" and not (wants_quality and has_questions):
             problems.append("eval.best: retain_distance compares answers to questions with the "
                 "retain model's; want score, or eval.forget_quality=true on such a benchmark")

@@ -27,6 +27,10 @@ def read_benchmark(data: Data) -> Benchmark:
         from tif.data.muse import read_muse
 
         return read_muse(str(data.path), data.split or "forget")
+    if data.benchmark == "lume":
+        from tif.data.lume import read_lume
+
+        return read_lume(str(data.path), data.split)
     if data.benchmark == "text":
         from tif.data.text import read_texts
 
@@ -51,6 +55,10 @@ def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
             from tif.data.tofu import read_tofu
 
             return read_tofu(path, rules.tofu.split, holdout=rules.tofu.holdout)
+        if name == "lume":
+            from tif.data.lume import read_lume
+
+            return read_lume(path, rules.lume.split)
         if name == "text":
             from tif.data.text import read_texts
 
@@ -60,6 +68,7 @@ def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
         return read_muse(path, with_training=False)
     except ValueError as error:
         message = str(error).replace("data.path", f"eval.{section}.path", 1)
+        message = message.replace("data.split", f"eval.{section}.split", 1)
         message = message.replace("data.holdout", f"eval.{section}.holdout", 1)
         raise ValueError(message) from None
 

@@ -144,7 +144,7 @@ def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[An
     settings, benchmark = inputs.settings, inputs.benchmark
     sections = [dataclasses.asdict(getattr(settings, name)) for name in attack.sections]
     rules = dataclasses.asdict(settings.eval)
-    for key in ("benchmarks", "tofu", "muse_news", "muse_books", "text", "lm_eval"):
+    for key in ("benchmarks", "tofu", "muse_news", "muse_books", "lume", "text", "lm_eval"):
         rules.pop(key, None)
     spans = [[(span.start, span.end) for span in s.unwanted or ()] for s in benchmark.forget]
     data = [fingerprint(benchmark.forget), fingerprint(benchmark.retain), spans]

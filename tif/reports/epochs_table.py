@@ -17,7 +17,7 @@ from tif.utils.terminal import literal
 # Names of `data.benchmark` as a title shows them; others are shown as they are.
 BENCHMARK_TITLES = {
     "fictitious": "invented authors", "tofu": "TOFU", "muse": "MUSE", "muse-news": "MUSE News",
-    "muse-books": "MUSE Books", "text": "your own texts",
+    "muse-books": "MUSE Books", "lume": "LUME", "text": "your own texts",
 }  # fmt: skip
 INTERVAL_TITLE = "95 % interval"
 COMPARED = ("forget/quality", "muse/privleak")  # metrics that need a retain model

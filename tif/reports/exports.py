@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tif.reports.columns import columns_of, markdown_table
-from tif.reports.sweep import EPOCHS, MODELS, full_table, rank, steps_cell
+from tif.reports.sweep import EPOCHS, MODELS, full_table, rank
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -66,19 +66,17 @@ def as_csv(results: Mapping[str, Any]) -> str:
     columns = columns_of(rows)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    head = ["run", "epoch", "seeds", "steps"]
+    head = ["run", "epoch", "seeds"]
     for metric in columns:
         head += [metric, f"{metric} sd"]
     writer.writerow(head)
     for name, run in rank(results):
         for epoch in EPOCHS:
-            steps = steps_cell(run.get("steps", ()))
-            cells = _csv_cells(run[epoch], columns)
-            writer.writerow([_plain(name), epoch, run["seeds"], steps, *cells])
+            writer.writerow([_plain(name), epoch, run["seeds"], *_csv_cells(run[epoch], columns)])
     for key, label in MODELS.items():
         if results[key]:
             means = {metric: {"mean": value, "sd": None} for metric, value in results[key].items()}
-            writer.writerow([label, "", "", "", *_csv_cells(means, columns)])
+            writer.writerow([label, "", "", *_csv_cells(means, columns)])
     return file.getvalue()
 
 

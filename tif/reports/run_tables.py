@@ -59,9 +59,10 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
             console.print(generations_table(first, last, settings.samples))
     steps = summary["steps"] if summary else read_steps(folder)
     console.print(f"optimizer steps: {steps_text(steps)}", style="dim")
-    times = times_text(folder)
+    times = read_times(folder)
     if times:
-        console.print(f"time: {times}", style="dim", soft_wrap=True)
+        parts = [f"{name} {describe_seconds(seconds)}" for name, seconds in times.items()]
+        console.print(f"time: {', '.join(parts)}", style="dim", soft_wrap=True)
     for line in list_next_steps(folder):
         console.print(line, soft_wrap=True)
 
@@ -70,12 +71,6 @@ def steps_text(steps: Mapping[str, int | None]) -> str:
     """Return the steps that were made, and of how many where a run ended early."""
     planned = steps["planned"]
     return f"{steps['made']:,} made, {'?' if planned is None else format(planned, ',')} planned"
-
-
-def times_text(folder: Path) -> str:
-    """Return how long the parts of a run took; "" where it is not known."""
-    times = read_times(folder)
-    return ", ".join(f"{name} {describe_seconds(seconds)}" for name, seconds in times.items())
 
 
 def list_next_steps(folder: Path) -> list[str]:

@@ -118,12 +118,12 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
             numbers = run[epoch].get("epoch", {"values": []})["values"]  # one for each seed
             label = f"{epoch} ({'/'.join(f'{n:g}' for n in numbers)})" if numbers else epoch
             cells = [_cell(run[epoch].get(metric)) for metric in columns]
-            counts = [str(run["seeds"]), steps_cell(run.get("steps", ()))]
+            counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
             lines.append([name, label, *counts, *cells])
     return lines + _model_lines(results, columns, ["-", "-", "-"])
 
 
-def steps_cell(steps: Sequence[Mapping[str, int | None]]) -> str:
+def _steps_cell(steps: Sequence[Mapping[str, int | None]]) -> str:
     """Return the steps that each seed's run made; with the planned number where it is another."""
     cells = []
     for run in steps:

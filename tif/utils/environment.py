@@ -32,14 +32,10 @@ def describe_environment() -> dict[str, Any]:
 
 
 def read_commit() -> str | None:
-    """Return the git commit of tif's code, "-dirty" where files differ; None where it is unknown.
+    """Return the git commit of tif's checkout, "-dirty" where files differ; None outside one.
 
-    A wheel has it in a file (setup.py); a checkout asks git. A package that is installed below
-    somebody's own repository is no part of it.
+    A package that is installed below somebody's own repository is no part of it.
     """
-    file = Path(tif.__file__).with_name("commit.txt")
-    if file.is_file():
-        return file.read_text(encoding="utf-8").strip()
     try:
         _git("ls-files", "--error-unmatch", Path(__file__).name)
         return _git("describe", "--always", "--dirty", "--abbrev=12", "--match=-")

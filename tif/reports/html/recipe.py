@@ -4,8 +4,6 @@ from typing import Any
 
 from tif.reports.html.run_data import RunData
 from tif.reports.html.words import data_name, method_name
-from tif.reports.run_folder import read_steps
-from tif.reports.run_tables import steps_text, times_text
 
 
 def facts(run: RunData) -> list[tuple[str, str]]:
@@ -35,8 +33,6 @@ def recipe(run: RunData) -> list[tuple[str, str]]:
         ("unwanted words", _unwanted(run, identifier)),
         ("optimizer", f"{optimizer.get('name', 'adamw')}, lr {optimizer.get('lr')}"),
         ("epochs", f"{trainer.get('max_epochs')}, batch of {data.get('batch_size')}"),
-        ("optimizer steps", steps_text(read_steps(run.folder))),
-        ("time", times_text(run.folder)),
         ("template", str(data.get("template", ""))),
         ("model", str(model.get("base") or model.get("path") or "made from scratch")),
         ("seed", str(run.section("run").get("seed", ""))),

@@ -28,6 +28,7 @@ BESIDE = {
     "base.yaml": NO_QUALITY,
     "tofu.yaml": ["model=smollm2_135m"],
     "fictitious.yaml": ["model=smollm2_135m"],
+    "lume.yaml": ["data.path=folder"],
     "text.yaml": ["data.path=folder", "model=smollm2_135m"],
     "text_finetuned.yaml": ["data.path=folder"],
     "loss/finetune.yaml": [*NO_QUALITY, "data.train=full"],

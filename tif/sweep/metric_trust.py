@@ -33,6 +33,7 @@ from tif.records import files
 from tif.records.types import Evaluation
 from tif.sweep import metric_pools as pools
 from tif.sweep.metric_pools import PoolModel
+from tif.utils import interrupts
 from tif.utils.files import write_text
 from tif.utils.terminal import progress_bar, quiet_libraries, silence
 
@@ -99,6 +100,7 @@ def _run_tasks(
     threads = max(1, (os.cpu_count() or 1) // settings.jobs)
     context = multiprocessing.get_context("spawn")
     with (
+        interrupts.following_children(),
         progress_bar(title, len(tasks)) as bar,
         concurrent.futures.ProcessPoolExecutor(
             min(settings.jobs, len(tasks)), context, _start_worker, (threads,)

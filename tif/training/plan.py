@@ -125,7 +125,7 @@ def plan_stage(cfg: Config, name: str) -> Plan:
 
 def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
     """Return the plan of a stage that is a finished run already, by its key `path`."""
-    folder = Path(str(path)).expanduser()
+    folder = Path(os.path.expanduser(str(path)))
     if not (run_folders.is_finished(folder) and (folder / "model").is_dir()):
         raise ConfigError(
             f"path: {path} is no finished run with a model; want the folder of a stage or run, "
@@ -265,7 +265,7 @@ def _identify_words(plan: Plan) -> None:
         return
     check_identifier(cfg)
     if cfg.identifier.kind == "precomputed":
-        plan.span_file = Path(str(cfg.identifier.path)).expanduser()
+        plan.span_file = Path(os.path.expanduser(str(cfg.identifier.path)))
     if cfg.identifier.kind not in identifiers.COSTLY_KINDS:  # those load models: after all checks
         forget = identifiers.identify(cfg.identifier, plan.benchmark.forget)
         plan.benchmark = dataclasses.replace(plan.benchmark, forget=forget)

@@ -90,7 +90,7 @@ def test_pools_of_tiny_models_are_made_measured_and_not_made_again(tmp_path, cap
     content = json.loads(capsys.readouterr().out)
     assert content["models"]["knowing"] == 3
     rows = {row["metric"]: row for row in content["metrics"]}
-    assert rows["depth"]["faithfulness"] is not None
+    assert rows["forget/probability"]["faithfulness"] is not None
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "values").glob("*.json")}
     assert len(times) == 3 + 3 + 1 + 4  # two models relearn and are quantised
     assert audit.main(words) == 0

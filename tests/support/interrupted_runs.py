@@ -34,7 +34,8 @@ def outcome(folder):
     contents = {"rows": rows(folder)}
     for path, content in files(folder).items():
         if path.parts[0] in ("eval", "model") and path.name != "README.md":
-            contents[path] = content.replace(str(folder).encode(), b"NAME")
+            content = content.replace(str(folder).encode(), b"NAME")
+            contents[path] = content.replace(str(folder.parent).encode(), b"RUNS")  # of the stages
     return contents
 
 

@@ -1,5 +1,7 @@
 """Runs that are stopped in a chosen step, and what must be the same when they have gone on."""
 
+import json
+
 import pytest
 
 from tests.support.small_run import SMALL, files, finished, rows
@@ -35,7 +37,11 @@ def outcome(folder):
     for path, content in files(folder).items():
         if path.parts[0] in ("eval", "model") and path.name != "README.md":
             content = content.replace(str(folder).encode(), b"NAME")
-            contents[path] = content.replace(str(folder.parent).encode(), b"RUNS")  # of the stages
+            if path.parts[1] == "retain_model" and path.name == "aggregates.json":
+                described = json.loads(content)
+                described.pop("model")  # the path of a stage, which may be a copy
+                content = json.dumps(described).encode()
+            contents[path] = content
     return contents
 
 

@@ -5,13 +5,13 @@ run's identifier marked them.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from tif.metrics.values import Floats
 from tif.records.answer_tokens import AnswerTokens
-from tif.records.types import RecordSet
+from tif.records.types import Record, RecordSet, TokenStats
 
 
 def word_probability(
@@ -33,16 +33,23 @@ def word_probability(
         (N,), of those answers whose words are known and which have such tokens.
     """
     means = []
-    for record in records.records:
-        answer = tokens.get(record.id)
-        if record.stats is None or answer is None or answer.uw is None:
-            continue
-        if len(answer.uw) != len(record.stats.logprob):
-            continue
-        chosen = _select(record.stats.logprob, answer.uw, unwanted)
+    for _, stats, answer in _list_known(records, tokens):
+        chosen = _select(stats.logprob, answer.uw or (), unwanted)
         if chosen:
             means.append(np.exp(np.mean(chosen)))
     return np.array(means, dtype=np.float64)
+
+
+def _list_known(
+    records: RecordSet, tokens: Mapping[str, AnswerTokens]
+) -> Iterator[tuple[Record, TokenStats, AnswerTokens]]:
+    """Yield the records whose tokens have statistics and are known to be unwanted or not."""
+    for record in records.records:
+        answer, stats = tokens.get(record.id), record.stats
+        if stats is None or answer is None or answer.uw is None:
+            continue
+        if len(answer.uw) == len(stats.logprob):
+            yield record, stats, answer
 
 
 def _select(logprobs: Sequence[float], uw: Sequence[bool], unwanted: bool) -> list[float]:
@@ -69,17 +76,12 @@ def extracted(records: RecordSet, tokens: Mapping[str, AnswerTokens], unwanted: 
         (N,), one number a passage, in the order of the answers.
     """
     hits: list[float] = []
-    for record in records.records:
-        answer = tokens.get(record.id)
-        if record.stats is None or answer is None or answer.uw is None:
-            continue
-        if len(answer.uw) != len(record.stats.top):
-            continue
-        for first, end in _list_passages(answer.uw, unwanted):
+    for record, stats, answer in _list_known(records, tokens):
+        for first, end in _list_passages(answer.uw or (), unwanted):
             start = answer.ends[first - 1] if first else 0
             passage = record.answer[start : answer.ends[end - 1]].strip()
             if passage and passage not in f"{record.prompt}\n{record.answer[:start]}":
-                hits.append(float(all(record.stats.top[first:end])))
+                hits.append(float(all(stats.top[first:end])))
     return np.array(hits, dtype=np.float64)
 
 

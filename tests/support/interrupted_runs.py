@@ -1,6 +1,6 @@
 """Runs that are stopped in a chosen step, and what must be the same when they have gone on."""
 
-import json
+import re
 
 import pytest
 
@@ -37,10 +37,7 @@ def outcome(folder):
     for path, content in files(folder).items():
         if path.parts[0] in ("eval", "model") and path.name != "README.md":
             content = content.replace(str(folder).encode(), b"NAME")
-            if path.parts[1] == "retain_model" and path.name == "aggregates.json":
-                described = json.loads(content)
-                described.pop("model")  # the path of a stage, which may be a copy
-                content = json.dumps(described).encode()
+            content = re.sub(rb'"[^"]*/stages/', b'"STAGES/', content)  # which may be copies
             contents[path] = content
     return contents
 
@@ -49,7 +46,8 @@ def assert_same_outcome(actual, expected):
     """Check that two runs have the same rows, records and weights, bit for bit."""
     actual, expected = outcome(actual), outcome(expected)
     assert actual.keys() == expected.keys()
-    assert [str(name) for name in actual if actual[name] != expected[name]] == []
+    different = [str(name) for name in actual if actual[name] != expected[name]]
+    assert different == [], different
 
 
 def act_in_step(patch, step, action, owner=module.UnlearningModule, name="training_step"):

@@ -10,6 +10,7 @@ import pytest
 import tif
 from tif import __main__ as script
 from tif import ls
+from tif.config import load
 from tif.utils.environment import read_commit
 
 PACKAGE = pathlib.Path(tif.__file__).parent
@@ -120,6 +121,15 @@ def test_ls_models_shows_every_model_that_has_a_hub_name(capsys):
     assert "smollm2_135m" in names
     assert names <= first_words
     assert not shapes & first_words
+
+
+def test_ls_experiments_names_each_sweep_and_what_it_compares(capsys):
+    assert ls.main(["experiments"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for path in (load.own_configs() / "experiment").glob("*.yaml"):
+        assert f"experiment/{path.name}" in text
+    assert "Nine methods on the quickstart" in text
+    assert "sbatch" not in text
 
 
 def test_ls_refuses_a_list_that_is_none(capsys):

@@ -1,15 +1,17 @@
-"""tif ls: list runs, methods, models or benchmarks.
+"""tif ls: list runs, methods, models, benchmarks or experiments.
 
     tif ls runs [FOLDER ...]
     tif ls methods
     tif ls models
     tif ls benchmarks
+    tif ls experiments
 
 runs: the run folders in a folder (runs, if none is given), also those of its sweeps and stages;
 with method, data, model, epochs, the numbers of the last evaluation, and whether the run is done.
 methods: the loss terms, with the files that make a method of them.
 models: the presets in configs/model.
 benchmarks: what data.benchmark and eval.benchmarks take.
+experiments: the sweeps in configs/experiment, with what each compares.
 
 Exit code: 0 done, 1 a folder could not be read, 2 wrong input (one line a problem).
 """
@@ -132,11 +134,29 @@ def list_benchmarks(folders: Sequence[str]) -> int:
     return 0
 
 
+def list_experiments(folders: Sequence[str]) -> int:
+    """Print the sweeps of configs/experiment; return the exit code."""
+    table = _make_table("tif sweep", "what it compares")
+    for path in sorted((config.own_configs() / "experiment").glob("*.yaml")):
+        comment = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                break
+            comment.append(line.lstrip("# "))
+        commands = ("tif sweep", "sbatch", "wandb sweep")
+        text = " ".join(line for line in comment if not line.startswith(commands))
+        table.add_row(f"experiment/{path.name}", _first_sentence(text))
+    console.print(table)
+    console.print("\ndocs/results.md has what they found; tif sweep FILE --list names the runs")
+    return 0
+
+
 LISTS: dict[str, Callable[[Sequence[str]], int]] = {
     "runs": list_runs,
     "methods": list_methods,
     "models": list_models,
     "benchmarks": list_benchmarks,
+    "experiments": list_experiments,
 }
 
 

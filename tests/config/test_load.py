@@ -20,7 +20,7 @@ from tif.config.schema import Config, Optimizer
 OWN = config.own_configs()
 KEYS = list(list_keys(Config()))
 ALL = sorted(str(p.relative_to(OWN)) for p in OWN.rglob("*.yaml"))
-SWEEPS = [name for name in ALL if name.startswith("sweep/")]
+SWEEPS = [name for name in ALL if name.startswith("experiment/")]
 EXPERIMENTS = [name for name in ALL if "/" not in name and name != "base.yaml"]
 NO_QUALITY = ["eval.forget_quality=false", "model.path=org/model"]
 # What a file of configs/ needs beside itself to be a whole experiment.

@@ -16,7 +16,7 @@ from tif.sweep.sweep_file import load_configs, read_sweep
 from tif.training import run as training
 from tif.training import run_folders
 
-OWN = config.own_configs() / "sweep"
+OWN = config.own_configs() / "experiment"
 # Stages of one seed only, those of the session's finished run.
 BASE = [
     *SMALL, "trainer.max_epochs=1", "stages.target.run.seed=0", "stages.retain.run.seed=0",
@@ -50,9 +50,12 @@ def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_
 @pytest.mark.parametrize(
     "path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem
 )
-def test_every_sweep_in_configs_describes_runs_that_load(path):
+def test_every_experiment_describes_runs_that_load_and_names_both_commands(path):
     runs = read_sweep([str(path), "identifier.path=masks"])
-    assert path.read_text().startswith(f"# tif sweep sweep/{path.name}\n")
+    name = f"experiment/{path.name}"
+    count = f"$(( $(tif sweep {name} --count) - 1 ))"
+    commands = [f"# tif sweep {name}", f"# sbatch --array=0-{count}%8 slurm/sweep.sbatch {name}"]
+    assert path.read_text().splitlines()[:2] == commands
     names = [cfg.run.name for cfg in load_configs(runs)]
     assert len(set(names)) == len(names) > 1
 

@@ -2,8 +2,8 @@
 
     tif sweep FILE.yaml [key=value ...] [jobs=N] [options]
 
-    tif sweep sweep/methods_quickstart.yaml
-    tif sweep sweep/methods_quickstart.yaml trainer.max_epochs=5
+    tif sweep experiment/methods_quickstart.yaml
+    tif sweep experiment/methods_quickstart.yaml trainer.max_epochs=5
                               words after the file are added to every run
     tif sweep FILE.yaml jobs=4
                               four runs at a time, each in a process (and on a GPU) of its own

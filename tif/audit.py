@@ -113,6 +113,7 @@ def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     from tif.evaluation import audit
     from tif.records.audit_file import FOLDER
     from tif.reports.audit import show_audit, write_comparison, write_page
+    from tif.reports.html.run_report import refresh_report
 
     _check_wandb(plans)
     distributed.start(next(iter(plans.values())).settings.device)
@@ -126,6 +127,7 @@ def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
         if distributed.is_first_rank():
             content = audit.write_audit(folder, content)
             write_page(folder, content)
+            refresh_report(folder.parent)
             _log_to_wandb(plans[name].settings, folder, content)
             if len(inputs) == 1 and not options.json:
                 show_audit(content, folder)

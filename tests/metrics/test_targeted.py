@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tests.support.report_runs import answer_tokens, evaluation
-from tif.metrics.targeted import extracted, summarize_words, word_probability
+from tif.metrics.targeted import extracted, summarize_forget_words, summarize_words, word_probability
 from tif.records.answer_tokens import AnswerTokens
 from tif.records.types import Record, RecordSet, TokenStats
 
@@ -71,3 +71,18 @@ def test_what_can_be_copied_from_before_is_no_extraction():
 
 def test_without_known_words_there_is_no_summary():
     assert summarize_words(RecordSet("forget", (record("1", -1.0),)), {}) == {}
+
+
+def test_the_first_set_whose_words_are_known_stands_for_the_benchmark():
+    """MUSE: the questions' short answers are not marked, the passages are."""
+    sets = {
+        "knowmem_forget": RecordSet("knowmem_forget", (record("k", -1.0),)),
+        "verbmem_forget": RecordSet("verbmem_forget", (record("v", -2.0, -3.0),)),
+        "privleak_forget": RecordSet("privleak_forget", (record("p", -4.0, -5.0),)),
+    }
+    marked = AnswerTokens((1, 2), (True, False))
+    tokens = {"knowmem_forget": {"k": AnswerTokens((1,))}, "privleak_forget": {"p": marked}}
+    assert summarize_forget_words(sets, tokens)["words/unwanted"] == pytest.approx(math.exp(-4))
+    tokens["verbmem_forget"] = {"v": marked}
+    assert summarize_forget_words(sets, tokens)["words/unwanted"] == pytest.approx(math.exp(-2))
+    assert summarize_forget_words(sets, {}) == {}

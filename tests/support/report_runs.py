@@ -3,6 +3,7 @@
 import json
 import random
 
+from tif.metrics.targeted import summarize_forget_words
 from tif.records import files as records
 from tif.records.answer_tokens import AnswerTokens, write_answer_tokens
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
@@ -71,8 +72,10 @@ def write_run(folder, epochs=3, sets=None, metrics=None, retain=True, config=Non
     (folder / "config.yaml").write_text("# python -m tif.fit x\n" + json.dumps(default | (config or {})))
     lines = []
     for epoch in range(epochs):
+        made = evaluation(epoch, sets)
         row = {"epoch": epoch, "step": epoch * 2, **(metrics[epoch] if metrics else {})}
-        records.write_evaluation(folder / "eval" / str(epoch), evaluation(epoch, sets), {})
+        row |= summarize_forget_words(made.sets, answer_tokens(sets))
+        records.write_evaluation(folder / "eval" / str(epoch), made, {})
         lines += [row, {"epoch": epoch, "step": epoch * 2, "train/loss": 1.5, "train/lpl": 1.0 / (epoch + 1)}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_answer_tokens(folder / "eval", answer_tokens(sets))

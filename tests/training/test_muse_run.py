@@ -57,6 +57,8 @@ def test_a_run_on_muse_is_measured_against_the_retain_model(tmp_path, capsys):
             "muse/knowmem_forget",
             "muse/knowmem_retain",
             "membership/min_k",
+            "words/unwanted",
+            "words/general",
         } <= row.keys()
     # The row's numbers are those of its records and of the retain stage's, by the same rules.
     (retain,) = (tmp_path / "runs" / "stages").glob("retain-*/eval/*")

@@ -40,6 +40,7 @@ def run_audit(folder: Path, words: list[str]) -> Audit:
     """
     from tif.evaluation import audit
     from tif.reports.audit import write_page
+    from tif.reports.html.run_report import refresh_report
     from tif.training.audited_run import plan_run_audit
     from tif.utils.terminal import quiet_libraries
 
@@ -49,4 +50,5 @@ def run_audit(folder: Path, words: list[str]) -> Audit:
     content = audit.run_attacks(inputs)
     place = inputs.subjects["unlearned"].folder
     write_page(place, audit.write_audit(place, content))
+    refresh_report(folder)
     return Audit(content, place)

@@ -13,6 +13,9 @@ from tif.metrics.values import Floats
 from tif.records.answer_tokens import AnswerTokens
 from tif.records.types import Record, RecordSet, TokenStats
 
+# Sets of forget answers; the first whose words are known stands for a benchmark.
+FORGET_SETS = ("forget", "verbmem_forget", "privleak_forget", "knowmem_forget")
+
 
 def word_probability(
     records: RecordSet, tokens: Mapping[str, AnswerTokens], unwanted: bool
@@ -83,6 +86,20 @@ def extracted(records: RecordSet, tokens: Mapping[str, AnswerTokens], unwanted: 
             if passage and passage not in f"{record.prompt}\n{record.answer[:start]}":
                 hits.append(float(all(stats.top[first:end])))
     return np.array(hits, dtype=np.float64)
+
+
+def summarize_forget_words(
+    sets: Mapping[str, RecordSet], tokens: Mapping[str, Mapping[str, AnswerTokens]]
+) -> dict[str, float]:
+    """Return `summarize_words` of the first of FORGET_SETS whose words are known; {} without one.
+
+    `sets`: of an evaluation. `tokens`: of its answers, by set and record id.
+    """
+    for name in FORGET_SETS:
+        metrics = summarize_words(sets[name], tokens.get(name, {})) if name in sets else {}
+        if metrics:
+            return metrics
+    return {}
 
 
 def summarize_words(records: RecordSet, tokens: Mapping[str, AnswerTokens]) -> dict[str, float]:

@@ -11,6 +11,8 @@ from rich import box
 from rich.table import Table
 
 from tif.reports.columns import escape_markdown, format_interval, format_number
+from tif.reports.html.charts import Chart, Series
+from tif.reports.html.figures import write_panels
 from tif.utils.files import write_text
 from tif.utils.terminal import console, escape_controls
 
@@ -20,7 +22,9 @@ HEADER = ("attack", *ROLES, "leak", "95 % interval")
 SHOWN_NUMBERS = ("forget/quality", "utility/model")  # where there are more than a few
 FEW = 4
 GONE = 0.05  # a leak whose interval reaches no further than this shows nothing
-COLORS = {"target": "tab:red", "unlearned": "tab:blue", "retain": "tab:green"}
+ROLE_NAMES = {"target": "target", "unlearned": "unlearned", "retain": "retain model"}
+# As everywhere in a report: the colour's role and the line's style.
+LOOKS = {"target": ("muted", "line"), "unlearned": ("uw", "line"), "retain": ("ink", "dashed")}
 
 
 def show_audit(content: Mapping[str, Any], folder: Path) -> None:
@@ -98,8 +102,9 @@ def write_page(folder: Path, content: Mapping[str, Any]) -> None:
         table += audit_lines(content, name)
     lines.append(markdown_table(table))
     for name, attack in content["attacks"].items():
-        if any(attack["curves"].values()):
-            plot_curves(folder / f"{name}.png", attack)
+        charts = curve_charts(name, attack)
+        if charts:
+            write_panels(folder / f"{name}.png", charts)
             lines += [f"![{name}]({name}.png)", ""]
     write_text(folder / PAGE, "\n".join(lines))
 
@@ -110,31 +115,25 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)
 
 
-def plot_curves(path: Path, attack: Mapping[str, Any]) -> None:
-    """Draw the curves of an attack, a panel for each, a line for each model."""
-    from matplotlib.figure import Figure
-
-    names = list(attack["curves"]["target"])
-    first_group = names[0].partition(", ")[0]
-    columns = sum(name.partition(", ")[0] == first_group for name in names)
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(1.5 + 3.5 * columns, 0.5 + 2.6 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
-    for axes, name in zip(panels, names, strict=False):
+def curve_charts(name: str, attack: Mapping[str, Any]) -> list[Chart]:
+    """Return a chart for each curve of an attack, a line for each model."""
+    charts: list[Chart] = []
+    for title in attack["curves"].get("target", ()):
+        series = []
         for role in ROLES:
-            points = attack["curves"][role].get(name, [])
-            x, y = [point[0] for point in points], [point[1] for point in points]
-            axes.plot(x, y, "o-", markersize=3, color=COLORS[role], label=role)
-        axes.set_title(name, fontsize=9)
-        axes.set_xlabel(attack["axis"])
-        axes.grid(alpha=0.3)
-        if attack["axis"].startswith("k"):
-            axes.set_xscale("log", base=2)
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=150)
+            points = attack["curves"][role].get(title)
+            if points:
+                x, y = zip(*points, strict=True)
+                series.append(Series(ROLE_NAMES[role], x, y, *LOOKS[role]))
+        if not series:
+            continue
+        highest = max(max(line.y) for line in series)
+        chart_name = f"audit-{name}-{len(charts)}"
+        charts.append(Chart(
+            chart_name, title, "", attack["axis"], "", tuple(series), small=True,
+            x_log=attack["axis"].startswith("k"), y_range=(0.0, 1.0) if highest <= 1 else None,
+        ))  # fmt: skip
+    return charts
 
 
 def write_comparison(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from tif.config.errors import one_line
 from tif.config.evaluation import Eval
 from tif.config.load import read_yaml
 from tif.metrics import overall
-from tif.metrics.targeted import summarize_words
+from tif.metrics.targeted import summarize_forget_words
 from tif.records import answer_tokens, metrics_log
 from tif.records import files as records
 from tif.records.answer_tokens import AnswerTokens
@@ -68,9 +68,8 @@ def retain_row(folder: Path) -> Metrics:
         content = load_json(path) if path.exists() else {}
         metrics = parse(Metrics, content.get("metrics", {}), path, "metrics")
     retain = read_retain_records(folder)
-    if retain is not None and "forget" in retain.sets:
-        tokens = read_tokens(folder).get("forget", {})
-        metrics |= summarize_words(retain.sets["forget"], tokens)
+    if retain is not None:
+        metrics |= summarize_forget_words(retain.sets, read_tokens(folder))
     return metrics
 
 

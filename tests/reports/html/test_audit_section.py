@@ -3,11 +3,20 @@ import json
 import pytest
 
 from tests.support.report_runs import write_run
+from tif.reports import audit
 from tif.reports.html.audit_section import read_audit_section
-from tif.reports.html.run_report import write_run_report
+from tif.reports.html.run_report import refresh_report, write_run_report
 from tif.utils.files import DamagedFile
 
 ROW = {"measure": "hits", "target": 0.9, "unlearned": 0.5, "retain": 0.1, "leak": 0.5, "interval": [0.4, 0.6]}
+POINTS = {"target": [[0, 0.9], [20, 1.0]], "unlearned": [[0, 0.2], [20, 0.6]], "retain": [[0, 0.1], [20, 0.3]]}
+CURVES = {}
+for role, points in POINTS.items():
+    CURVES[role] = {"10 % of it, facts stated": points, "10 % of it, ROUGE-L": points}
+RELEARN = {
+    "headline": "10 % of it, facts stated", "action": "relearning", "axis": "steps", "curves": CURVES,
+    "rows": [ROW | {"measure": "10 % of it, facts stated"}],
+}  # fmt: skip
 CONTENT = {"attacks": {"relearn": {"headline": "hits", "action": "<b>relearning</b>", "rows": [ROW], "curves": {}}}}
 
 
@@ -32,6 +41,43 @@ def test_the_verdicts_and_numbers_of_an_audit_are_shown_as_text(run):
     for text in ("relearn: hits", "0.900", "0.500", "0.100", "0.400 – 0.600"):
         assert text in section
     assert 'href="#audit"' in page
+
+
+def test_the_curves_of_an_audit_are_charts_and_those_of_other_measures_are_folded(run):
+    (run / "audit").mkdir()
+    (run / "audit" / "audit.json").write_text(json.dumps({"attacks": {"relearn": RELEARN}}))
+    path, charts = write_run_report(run)
+    facts, rouge = [chart for chart in charts if chart.name.startswith("audit-")]
+    assert (facts.title, rouge.title) == ("10 % of it, facts stated", "10 % of it, ROUGE-L")
+    lines = [(line.name, line.x, line.y, line.style) for line in facts.series]
+    assert lines == [
+        ("target", (0, 20), (0.9, 1.0), "line"),
+        ("unlearned", (0, 20), (0.2, 0.6), "line"),
+        ("retain model", (0, 20), (0.1, 0.3), "dashed"),
+    ]
+    assert facts.x == "steps"
+    section = path.read_text().split('id="audit"')[1].split("</section>")[0]
+    shown, folded = section.split("<details>")
+    assert f'data-chart="{facts.name}"' in shown
+    assert "relearn, by steps" in shown
+    assert f'data-chart="{rouge.name}"' in folded
+
+
+def test_an_audits_page_has_a_picture_of_its_curves(tmp_path):
+    models = {"target": "t", "unlearned": "u", "retain": "r"}
+    audit.write_page(tmp_path, {"models": models, "attacks": {"relearn": RELEARN}})
+    assert "![relearn](relearn.png)" in (tmp_path / "audit.md").read_text()
+    assert (tmp_path / "relearn.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_audit_writes_the_report_of_its_run_again(run):
+    refresh_report(run)
+    assert not (run / "report.html").exists()  # there was none
+    write_run_report(run)
+    (run / "audit").mkdir()
+    (run / "audit" / "audit.json").write_text(json.dumps({"attacks": {"relearn": RELEARN}}))
+    refresh_report(run)
+    assert 'id="audit"' in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"attacks": {"a": 3}}'])

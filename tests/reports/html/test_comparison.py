@@ -3,6 +3,7 @@ import json
 import pytest
 
 from tests.support.report_runs import write_run
+from tif.reports import run_folder
 from tif.reports.html import comparison, comparison_data
 
 
@@ -52,13 +53,14 @@ def test_only_the_keys_that_differ_are_shown(sweep):
     assert values == [["lpl", "0.5"], ["npo", "0.1"]]
 
 
-def test_the_words_are_those_of_the_first_seed(sweep):
-    with_words = comparison_data.add_words(groups(sweep))
-    assert [row["epoch"] for row in with_words[1].words] == [0, 1, 2]
-    assert 0 < with_words[1].words[0]["words/unwanted"] < 1
-    charts = comparison.word_charts(with_words)
+def test_the_words_are_means_over_the_seeds(sweep):
+    npo = groups(sweep)[1]
+    charts = comparison.word_charts(groups(sweep))
     assert [chart.title for chart in charts] == ["<b>tpo", "npo"]
     assert [series.role for series in charts[0].series] == ["uw", "gw"]
+    for epoch in range(3):
+        values = [run_folder.evaluation_rows(folder)[epoch]["words/unwanted"] for folder in npo.folders]
+        assert charts[1].series[0].y[epoch] == pytest.approx(sum(values) / 2)
 
 
 def test_the_frontier_marks_the_best_epoch_of_each_run(sweep):

@@ -1,17 +1,19 @@
 """The audit's part of a run's report; shown where `tif audit` left its results in the folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tif.records.json_values import load_json
-from tif.reports.audit import HEADER, audit_lines, list_verdicts
+from tif.reports.audit import HEADER, audit_lines, curve_charts, list_verdicts
+from tif.reports.html.charts import Chart
 from tif.utils.files import DamagedFile
 
 PLACE = Path("audit") / "audit.json"
 
 
 def read_audit_section(folder: Path) -> dict[str, Any] | None:
-    """Return verdicts, head and rows of a run's audit; None where there is none.
+    """Return verdicts, head, rows and curves of a run's audit; None where there is none.
 
     Raises:
         DamagedFile: If its file cannot be read; one line with what to delete.
@@ -21,8 +23,9 @@ def read_audit_section(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         content = load_json(path)
-        rows = []
+        rows, curves = [], []
         for attack in content["attacks"]:
+            curves += _list_curves(attack, content["attacks"][attack])
             for i, line in enumerate(audit_lines(content, attack)):
                 cells = [{"text": text, "note": ""} for text in line]
                 rows.append({"kind": "best" if i == 0 else "", "cells": cells})
@@ -30,4 +33,22 @@ def read_audit_section(folder: Path) -> dict[str, Any] | None:
     except (OSError, KeyError, TypeError, ValueError) as error:
         problem = f"{path}: no results of an audit ({error!r:.80})"
         raise DamagedFile(f"{problem}; delete {path} to see what is left") from None
-    return {"verdicts": verdicts, "head": list(HEADER), "rows": rows}
+    return {"verdicts": verdicts, "head": list(HEADER), "rows": rows, "curves": curves}
+
+
+def _list_curves(name: str, attack: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the charts of an attack: those of the headline's measure, and the others; or []."""
+    charts = curve_charts(name, attack)
+    measure = attack["headline"].rpartition(", ")[2]
+    main = [chart for chart in charts if chart.title.endswith(measure)] or charts
+    others = [chart for chart in charts if chart not in main]
+    title = f"{name}, by {attack['axis']}" if charts else ""
+    return [{"title": title, "charts": main, "others": others}] if charts else []
+
+
+def list_charts(section: Mapping[str, Any] | None) -> list[Chart]:
+    """Return all charts of the section."""
+    charts = []
+    for part in section["curves"] if section else ():
+        charts += [*part["charts"], *part["others"]]
+    return charts

@@ -1,6 +1,7 @@
 "use strict";
 // Draws the charts of #charts (see charts.py) as SVG in the page's width, and again when it changes.
 const isDashed = (series) => series.style.startsWith("dashed");
+const isLevel = (series) => isDashed(series) && series.x.length === 2 && series.y[0] === series.y[1];
 
 function ticks(low, high, isLog, count) {
   if (isLog) {
@@ -121,7 +122,7 @@ function drawGuides(svg, chart, box, x, y) {
 }
 
 function drawChart(plot, chart) {
-  const isSmall = chart.name.startsWith("loss-") || chart.small;
+  const isSmall = chart.small;
   const width = Math.max(240, plot.clientWidth), height = isSmall ? 150 : 290;
   const box = { left: isSmall ? 44 : 50, right: width - 12, top: chart.y ? 24 : 10 };
   box.bottom = height - 42;
@@ -169,7 +170,7 @@ function nearestPoint(series, px, py, x, y, isPath) {
 function showNearest(event, svg, chart, x, y, width) {
   const area = svg.getBoundingClientRect(), scale = width / area.width;
   const px = (event.clientX - area.left) * scale, py = (event.clientY - area.top) * scale;
-  const lines = chart.series.filter((s) => !isDashed(s) || s.x.length > 2);
+  const lines = chart.series.filter((s) => !isLevel(s));
   if (chart.series.some((s) => s.style === "points")) {
     const all = lines.map((s) => ({ s, ...nearestPoint(s, px, py, x, y, true) }));
     const { s, i } = all.reduce((a, b) => (b.distance < a.distance ? b : a));
@@ -184,7 +185,8 @@ function showNearest(event, svg, chart, x, y, width) {
     if (!lines.includes(s)) rows.push([s.name, format(s.y[0])]);
   }
   const { s, i } = at[0];
-  const value = chart.x_log ? format(s.x[i]) : String(Math.round(s.x[i]));
+  const isWhole = Number.isInteger(s.x[i]) || !chart.x_log;
+  const value = isWhole ? String(Math.round(s.x[i])) : format(s.x[i]);
   showTip(event, make("b", {}, `${chart.x} ${value}`), tipTable(rows));
 }
 

@@ -55,7 +55,7 @@ class Mark:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A picture: series, guides and marks over two axes."""
+    """A picture: series, guides and marks over two axes; a small one stands among its like."""
 
     name: str
     title: str
@@ -68,6 +68,7 @@ class Chart:
     x_log: bool = False
     y_log: bool = False
     y_range: tuple[float, float] | None = None
+    small: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return what charts.js reads, numbers with four digits."""

@@ -13,7 +13,6 @@ from tif.reports import sweep
 from tif.reports.html.charts import Chart, Guide, Mark, Series, line, present
 from tif.reports.html.comparison_data import (
     Group,
-    add_words,
     collect,
     find_differences,
     group_runs,
@@ -41,7 +40,7 @@ def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Cha
     Raises:
         DamagedFile: If a file of a folder cannot be read; one line with what to delete.
     """
-    groups = add_words(group_runs(folders))
+    groups = group_runs(folders)
     results = collect(groups)
     ranked = [name for name, _ in sweep.rank(results)]
     groups.sort(key=lambda group: ranked.index(group.name))
@@ -144,12 +143,13 @@ def word_charts(groups: Sequence[Group]) -> list[Chart]:
     charts = []
     for i, group in enumerate(groups):
         series = present([
-            line("UW", group.words, "words/unwanted", "uw"),
-            line("GW", group.words, "words/general", "gw"),
+            line("UW", group.rows, "words/unwanted", "uw"),
+            line("GW", group.rows, "words/general", "gw"),
         ])  # fmt: skip
-        if series and len(group.words) > 1:
+        if series and len(group.rows) > 1:
             name = f"words-{i}"
-            charts.append(Chart(name, group.name, "", "epoch", "", series, y_range=(0.0, 1.0)))
+            chart = Chart(name, group.name, "", "epoch", "", series, y_range=(0.0, 1.0), small=True)
+            charts.append(chart)
     return charts
 
 

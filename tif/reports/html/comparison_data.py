@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.metrics.targeted import word_probability
-from tif.metrics.values import mean_or_none
 from tif.records.metrics_log import FILE_NAME
 from tif.reports import run_folder, sweep
-from tif.reports.html.run_data import FORGET_SETS
 from tif.utils.hashing import hash_json
-from tif.utils.terminal import escape_controls, track
+from tif.utils.terminal import escape_controls
 
 LONGEST = 60  # characters of a key's value in the table of differences
 
@@ -27,14 +24,12 @@ class Group:
         folders: of the runs.
         keys: the configuration by dotted name, without section `run`.
         rows: their evaluations, mean over the seeds, by epoch.
-        words: rows of the first run with its words/unwanted and words/general.
     """
 
     name: str
     folders: tuple[Path, ...]
     keys: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
-    words: Sequence[Mapping[str, Any]] = ()
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -66,12 +61,6 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
         name = name if names[name] == 1 else f"{name} ({names[name]})"
         groups.append(Group(name, tuple(paths), keys[hashed], _mean_rows(paths)))
     return groups
-
-
-def add_words(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups with `words`, which takes reading the records of their first runs."""
-    tracked = track(groups, "reading the records")
-    return [dataclasses.replace(group, words=_read_words(group.folders[0])) for group in tracked]
 
 
 def collect(groups: Sequence[Group]) -> dict[str, Any]:
@@ -128,22 +117,6 @@ def _mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
             if metric != "epoch" and len(numbers) == len(same):
                 mean[metric] = statistics.fmean(numbers)
         rows.append(mean)
-    return rows
-
-
-def _read_words(folder: Path) -> list[dict[str, Any]]:
-    tokens, rows = run_folder.read_tokens(folder), []
-    for row in run_folder.evaluation_rows(folder) if tokens else ():
-        evaluation = run_folder.read_records(folder, row["epoch"])
-        sets = evaluation.sets if evaluation else {}
-        forget = [name for name in FORGET_SETS if name in sets]
-        with_words: dict[str, Any] = {"epoch": row["epoch"]}
-        for name, is_unwanted in (("unwanted", True), ("general", False)):
-            if forget:
-                answers = tokens.get(forget[0], {})
-                values = word_probability(sets[forget[0]], answers, is_unwanted)
-                with_words[f"words/{name}"] = mean_or_none(values) if len(values) else None
-        rows.append(with_words)
     return rows
 
 

@@ -27,6 +27,7 @@ STYLE: Any = {
     "grid.alpha": 0.3,
 }
 FORMATS = ("svg", "png")
+PANELS = 4  # beside each other in one figure
 FOLDER = "figures"  # beside the report
 
 
@@ -52,7 +53,34 @@ def draw_chart(chart: Chart) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
-    axes = figure.subplots()
+    _draw_on(figure.subplots(), chart)
+    if len(chart.series) > 1:
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def write_panels(path: Path, charts: Sequence[Chart]) -> None:
+    """Write one picture of several charts with the same series, side by side."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns = min(len(charts), PANELS)
+    rows = -(-len(charts) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.0 * columns, 2.5 * rows + 0.3), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes, chart in zip(panels, charts, strict=False):
+            _draw_on(axes, chart)
+            axes.set_title(_text(chart.title), fontsize=9)
+            axes.set_ylabel("")
+        for axes in panels[len(charts) :]:
+            axes.set_visible(False)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(path, dpi=150)
+
+
+def _draw_on(axes: Any, chart: Chart) -> None:
     for series in chart.series:
         _draw_series(axes, series)
     for guide in chart.guides:
@@ -76,9 +104,6 @@ def draw_chart(chart: Chart) -> Any:
     axes.set_yscale("log" if chart.y_log else "linear")
     if chart.y_range:
         axes.set_ylim(*chart.y_range)
-    if len(chart.series) > 1:
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
-    return figure
 
 
 def _draw_series(axes: Any, series: Series) -> None:

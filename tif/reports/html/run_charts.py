@@ -142,7 +142,8 @@ def loss_charts(run: RunData) -> list[Chart]:
         series = line(term, run.steps, name, "ink", "step")
         if series:
             title = TERMS.get(term, term)
-            charts.append(Chart(f"loss-{term}", title, "", "optimizer step", "", (series,)))
+            axes = ("optimizer step", "")
+            charts.append(Chart(f"loss-{term}", title, "", *axes, (series,), small=True))
     return charts
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from tif.metrics import overall, tofu
 from tif.metrics.failures import find_failures, find_nothing_to_forget
-from tif.metrics.targeted import word_probability
-from tif.metrics.values import mean_or_none
+from tif.metrics.targeted import FORGET_SETS
 from tif.records.types import Evaluation
 from tif.reports import run_folder
 from tif.reports.html.samples import RETAIN, SampleBrowser
@@ -16,7 +15,6 @@ from tif.reports.run_folder import Metrics
 from tif.utils.terminal import track
 
 Interval = tuple[float, float]
-FORGET_SETS = ("forget", "verbmem_forget", "knowmem_forget", "privleak_forget")
 
 
 @dataclasses.dataclass
@@ -25,7 +23,7 @@ class RunData:
 
     Attributes:
         folder: its folder.
-        rows: of its evaluations, with `words/unwanted` and `words/general` where words are known.
+        rows: of its evaluations.
         steps: rows of its optimizer steps.
         retain: the retain model's metrics, as in `rows`; empty where there is none.
         intervals: by epoch and metric.
@@ -120,31 +118,21 @@ def read_run(folder: Path, summary: Mapping[str, Any] | None = None) -> RunData:
         evaluation = run_folder.read_records(folder, epoch)
         if evaluation is None:
             continue
-        _add_evaluation(run, row, str(epoch), evaluation)
+        _add_evaluation(run, str(epoch), evaluation)
         label = "before" if epoch == 0 else f"epoch {epoch}"
         run.browser.add(str(epoch), label, evaluation)
     if retain is not None and run.browser.models:
-        _add_evaluation(run, run.retain, RETAIN, retain)
+        _add_evaluation(run, RETAIN, retain)
         run.browser.add(RETAIN, "retain model", retain)
     run.unwanted_share = _unwanted_share(run)
     return run
 
 
-def _add_evaluation(
-    run: RunData, row: dict[str, Any], key: str, evaluation: Evaluation
-) -> None:
-    """Add what is computed from an evaluation's records to the run and to the evaluation's row."""
-    forget = next((name for name in FORGET_SETS if name in evaluation.sets), None)
+def _add_evaluation(run: RunData, key: str, evaluation: Evaluation) -> None:
+    """Add what is computed from an evaluation's records to the run."""
     run.protocol = run.protocol or str(evaluation.protocol.get("name", ""))
     for name, records in evaluation.sets.items():
         run.counts.setdefault(name, len(records.records))
-    if forget is None:
-        return
-    tokens = run.browser.tokens.get(forget, {})
-    for name, is_unwanted in (("unwanted", True), ("general", False)):
-        values = word_probability(evaluation.sets[forget], tokens, is_unwanted)
-        if len(values):
-            row[f"words/{name}"] = mean_or_none(values)
     if "forget" in evaluation.sets:
         try:
             run.ratios[key] = [float(ratio) for ratio in tofu.forget_ratios(evaluation)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from tif.reports import columns
 from tif.reports.html import run_charts, words
-from tif.reports.html.audit_section import read_audit_section
+from tif.reports.html.audit_section import list_charts, read_audit_section
 from tif.reports.html.charts import Chart
 from tif.reports.html.packing import LARGEST, SMALLEST, STEPS
 from tif.reports.html.page import write_page
@@ -54,14 +54,20 @@ def write_run_report(
     """
     run = read_run(folder, summary)
     path = out or folder / FILE_NAME
-    charts = _charts(run)
-    losses = run_charts.loss_charts(run)
-    samples = _samples(run)
-    values = _values(run) | {"charts": charts, "loss_charts": losses}
+    charts, losses = _charts(run), run_charts.loss_charts(run)
+    samples, audit = _samples(run), read_audit_section(folder)
+    values = _values(run) | {"charts": charts, "loss_charts": losses, "audit": audit}
     values["sections"] = _sections(values, samples)
     values |= _browser_values(run, samples)
-    write_page(path, "run.html", values, [*charts, *losses], samples)
-    return path, [*charts, *losses]
+    all_charts = [*charts, *list_charts(audit), *losses]
+    write_page(path, "run.html", values, all_charts, samples)
+    return path, all_charts
+
+
+def refresh_report(folder: Path) -> None:
+    """Write a run's report again where there is one; to be called after an audit."""
+    if (folder / FILE_NAME).is_file():
+        write_run_report(folder)
 
 
 def _charts(run: RunData) -> list[Chart]:
@@ -91,7 +97,6 @@ def _values(run: RunData) -> dict[str, Any]:
         "recipe": recipe(run),
         "config_text": config_path.read_text(encoding="utf-8") if config_path.exists() else "",
         "env": json.dumps(run.env, indent=1) if run.env else "",
-        "audit": read_audit_section(run.folder),
     }
 
 

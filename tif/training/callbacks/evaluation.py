@@ -17,7 +17,7 @@ from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
 from tif.metrics import overall
 from tif.metrics.knowledge import measure_knowledge
-from tif.metrics.targeted import summarize_words
+from tif.metrics.targeted import summarize_forget_words
 from tif.models.context import read_context
 from tif.models.load import load_policy
 from tif.models.references import ModelReference
@@ -128,8 +128,7 @@ class PolicyEvaluation(Callback):
             prefix = f"{name}/" if name else ""
             values |= {prefix + metric: v for metric, v in metrics.items() if v is not None}
         evaluation = evaluations[""]
-        if "forget" in evaluation.sets:
-            values |= summarize_words(evaluation.sets["forget"], tokens.get("forget", {}))
+        values |= summarize_forget_words(evaluation.sets, tokens)
         if epoch == 0:
             values |= measure_knowledge(evaluation, self.retain)
         if lm_eval_scores:

@@ -4,6 +4,7 @@ Only the command that is called is imported, so that `tif --help` answers at onc
 """
 
 import importlib.util
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,11 @@ COMMANDS = {
 
 def run() -> None:
     """Run the console script and exit with the command's code."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for words
+        import tif.losses  # registers the loss terms, whose keys the configuration has
+        from tif.config.completion import answer_shell
+
+        answer_shell(list_commands())
     interrupts.watch()
     sys.exit(main())
 

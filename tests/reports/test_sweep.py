@@ -52,7 +52,7 @@ def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
     assert header[:5] == ["run", "epoch", "seeds", "steps", "forget quality ↑"]
     assert lines[0][:3] == ["a", "best (2/1)", "2"]
     assert lines[0][4] == "0.600 ± 0.283"
-    assert lines[1][1] == "last (3/3)"
+    assert lines[1][1] == "last (3)"
 
 
 def numbers(quality, utility, sd):
@@ -66,6 +66,7 @@ def numbers(quality, utility, sd):
                     ("eval/score", quality),
                     ("forget/quality", quality),
                     ("utility/model", utility),
+                    ("forget/extraction_strength", utility / 10),
                 )
             }
             for epoch in ("best", "last")
@@ -84,12 +85,18 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
         "before": {"forget/quality": 1.2e-66, "utility/model": 0.9},
         "retain_model": {"utility/model": 0.9},
     }
-    assert sweep.short_table(found)[1:] == [
-        ["tpo_centred", *["0.600 ± 0.120", "0.800 ± 0.120"] * 2],
-        ["muse_logit_npo", *["0.300 ± 0.000", "0.700 ± 0.000"] * 2],
-        ["whp_inference", *["1.9e-04 ± 2e-04", "0.800 ± 2e-04"] * 2],
-        ["none", "-", "-", "-", "-"],
-        ["before", "-", "-", "1.2e-66", "0.900"],
+    header, *table = sweep.short_table(found)
+    assert header == ["run", "epoch", "forget quality ↑", "extraction ↓", "model utility ↑"]
+    assert table == [
+        ["tpo_centred", "best (5)", "0.600 ± 0.120", "0.080 ± 0.120", "0.800 ± 0.120"],
+        ["tpo_centred", "last (5)", "0.600 ± 0.120", "0.080 ± 0.120", "0.800 ± 0.120"],
+        ["muse_logit_npo", "best (5)", "0.300 ± 0.000", "0.070 ± 0.000", "0.700 ± 0.000"],
+        ["muse_logit_npo", "last (5)", "0.300 ± 0.000", "0.070 ± 0.000", "0.700 ± 0.000"],
+        ["whp_inference", "best (5)", "1.9e-04 ± 2e-04", "0.080 ± 2e-04", "0.800 ± 2e-04"],
+        ["whp_inference", "last (5)", "1.9e-04 ± 2e-04", "0.080 ± 2e-04", "0.800 ± 2e-04"],
+        ["none", "best", "-", "-", "-"],
+        ["none", "last", "-", "-", "-"],
+        ["before", "-", "1.2e-66", "-", "0.900"],
         ["retain model", "-", "-", "-", "0.900"],
     ]
     screen = Console(width=80, file=io.StringIO())
@@ -97,9 +104,11 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     sweep.show_results(tmp_path, found)
     lines = screen.file.getvalue().splitlines()
     assert max(map(len, lines[:-1])) <= 80  # the last one is a path
-    (line,) = (line for line in lines if "whp_inference" in line)
-    assert line.split("  ")[0].strip() == "whp_inference"
-    assert line.replace("whp_inference", "").replace(" ", "") == 2 * "1.9e-04±2e-040.800±2e-04"
+    i = next(i for i, line in enumerate(lines) if "whp_inference" in line)
+    assert lines[i].split() == [
+        "whp_inference", "best", "(5)", "1.9e-04", "±", "2e-04", "0.080", "±", "2e-04", "0.800", "±", "2e-04",
+    ]  # fmt: skip
+    assert lines[i + 1].split()[:2] == ["last", "(5)"]  # the name once
 
 
 def test_one_seed_has_no_deviation(tmp_path):

@@ -22,6 +22,7 @@ from tif.utils.terminal import literal
 # Metric -> title of its column; the first ones that the runs have are shown.
 COLUMNS = {
     "forget/quality": "quality ↑",
+    "forget/extraction_strength": "extraction ↓",
     "utility/model": "utility ↑",
     "muse/knowmem_forget": "KnowMem f ↓",
     "muse/knowmem_retain": "KnowMem r ↑",

@@ -23,8 +23,13 @@ from tif.utils.terminal import console
 RESULTS_FILE = "results.json"
 EPOCHS = ("best", "last")
 MODELS = {"before": "before", "retain_model": "retain model"}  # key in the results -> label
-# The short table shows the first of these pairs that was measured.
-MAIN_METRICS = (("forget/quality", "utility/model"), ("muse/privleak", "muse/knowmem_retain"))
+# The short table shows the first of these lines whose metrics were measured.
+MAIN_METRICS = (
+    ("forget/quality", "forget/extraction_strength", "utility/model"),
+    ("forget/quality", "utility/model"),
+    ("muse/privleak", "muse/knowmem_forget", "muse/knowmem_retain"),
+)
+SHORT_TITLES = {"forget/extraction_strength": "extraction ↓"}
 
 
 def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
@@ -84,29 +89,31 @@ def show_table(results: Mapping[str, Any]) -> None:
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     # Names are never folded, also not in a narrow terminal or in a job's log; numbers are.
     table.add_column(header[0], min_width=max(len(line[0]) for line in lines), overflow="fold")
-    for column in header[1:]:
-        table.add_column("\n".join(column.split(" ", 2)), justify="right", overflow="fold")
+    table.add_column(header[1], no_wrap=True)
+    for column in header[2:]:
+        table.add_column(column, justify="right", overflow="fold")
+    name = ""
     for line in lines:
-        table.add_row(*line)
+        is_second = line[0] == name
+        name = line[0]
+        table.add_row("" if is_second else name, *line[1:])
     console.print(table)
 
 
 def short_table(results: Mapping[str, Any]) -> list[list[str]]:
-    """Return a header and a line for each run, ranked: two metrics, best and last epoch.
+    """Return a header, then two lines for each run, ranked: the main metrics, best and last epoch.
 
     The lines fit a terminal of 80 columns.
     """
     columns = _columns(results)
-    measured = [pair for pair in MAIN_METRICS if set(pair) <= columns.keys()]
-    metrics = measured[0] if measured else tuple(columns)[:2]
-    lines = [["run"]]
-    for epoch in EPOCHS:
-        lines[0] += [f"{epoch}: {columns[metric]}" for metric in metrics]
+    measured = [metrics for metrics in MAIN_METRICS if set(metrics) <= columns.keys()]
+    metrics = measured[0] if measured else tuple(columns)[:3]
+    lines = [["run", "epoch", *(SHORT_TITLES.get(metric, columns[metric]) for metric in metrics)]]
     for name, run in rank(results):
-        lines.append([name])
         for epoch in EPOCHS:
-            lines[-1] += [_cell(run[epoch].get(metric)) for metric in metrics]
-    return lines + _model_lines(results, metrics, ["-"] * len(metrics))
+            cells = [_cell(run[epoch].get(metric)) for metric in metrics]
+            lines.append([name, _name_epoch(epoch, run), *cells])
+    return lines + _model_lines(results, metrics, ["-"])
 
 
 def full_table(results: Mapping[str, Any]) -> list[list[str]]:
@@ -115,12 +122,17 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     lines = [["run", "epoch", "seeds", "steps", *columns.values()]]
     for name, run in rank(results):
         for epoch in EPOCHS:
-            numbers = run[epoch].get("epoch", {"values": []})["values"]  # one for each seed
-            label = f"{epoch} ({'/'.join(f'{n:g}' for n in numbers)})" if numbers else epoch
             cells = [_cell(run[epoch].get(metric)) for metric in columns]
             counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
-            lines.append([name, label, *counts, *cells])
+            lines.append([name, _name_epoch(epoch, run), *counts, *cells])
     return lines + _model_lines(results, columns, ["-", "-", "-"])
+
+
+def _name_epoch(epoch: str, run: Mapping[str, Any]) -> str:
+    """Return "best (4/7)": the number for each seed, once where all have the same."""
+    numbers = run[epoch].get("epoch", {"values": []})["values"]
+    distinct = dict.fromkeys(numbers) if len(set(numbers)) == 1 else numbers
+    return f"{epoch} ({'/'.join(f'{n:g}' for n in distinct)})" if numbers else epoch
 
 
 def _steps_cell(steps: Sequence[Mapping[str, int | None]]) -> str:

@@ -191,7 +191,7 @@ function showNearest(event, svg, chart, x, y, width) {
 }
 
 function drawLegend(legend, chart) {
-  if (chart.series.length < 2) return;
+  if (chart.series.length < 2 || chart.small) return; // the text above small ones says it once
   for (const series of chart.series) {
     const line = make("i", { class: isDashed(series) ? "dashed" : "", style: `--role: var(--${series.role})` });
     legend.append(make("span", {}, line, series.name));

@@ -82,7 +82,9 @@ def comparison_sentences(groups: Sequence[Group], results: Mapping[str, Any]) ->
         return [[*opening, "None has both numbers that rank runs."]]
     pieces: Sentence = ["The best epochs of ", Number(name), " have the highest score, "]
     pieces += [Number(pretty(best[sweep.SCORE]["mean"]))]
-    for metric, title in (("forget/quality", "forget quality"), ("utility/model", "utility")):
+    named = {"forget/quality": "forget quality", "utility/model": "utility",
+             "forget/extraction_strength": "extraction strength"}  # fmt: skip
+    for metric, title in named.items():
         if metric in best:
             pieces += [f", {title} ", Number(pretty(best[metric]["mean"]))]
     return [[*opening, *pieces, "."]]

@@ -71,7 +71,7 @@ def write_panels(path: Path, charts: Sequence[Chart]) -> None:
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, chart in zip(panels, charts, strict=False):
             _draw_on(axes, chart)
-            axes.set_title(_text(chart.title), fontsize=9)
+            axes.set_title(_text(chart.title), fontsize=8)
             axes.set_ylabel("")
         for axes in panels[len(charts) :]:
             axes.set_visible(False)

@@ -29,7 +29,7 @@ COMMANDS = {
 def run() -> None:
     """Run the console script and exit with the command's code."""
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for words
-        import tif.losses  # registers the loss terms, whose keys the configuration has
+        import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
         from tif.config.completion import answer_shell
 
         answer_shell(list_commands())

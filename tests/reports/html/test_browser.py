@@ -121,6 +121,25 @@ def test_hovering_over_a_token_shows_its_numbers_in_every_model(visit, folder):
         assert part in text
 
 
+def test_folded_curves_of_an_audit_are_drawn_when_they_are_opened(visit, tmp_path):
+    run = write_run(tmp_path / "run", metrics=metrics(3))
+    points = {"10 %, facts stated": [[0, 0.1], [20, 0.5]], "10 %, ROUGE-L": [[0, 0.4], [20, 0.6]]}
+    row = {"measure": "10 %, facts stated", "target": 1.0, "unlearned": 0.5, "retain": 0.1, "leak": 0.4}
+    attack = {
+        "headline": "10 %, facts stated", "action": "relearning", "axis": "steps", "rows": [row | {"interval": None}],
+        "curves": dict.fromkeys(("target", "unlearned", "retain"), points),
+    }  # fmt: skip
+    (run / "audit").mkdir()
+    (run / "audit" / "audit.json").write_text(json.dumps({"attacks": {"relearn": attack}}))
+    page = visit(write_run_report(run)[0])
+    assert page.locator("[data-chart=audit-relearn-0] path").count() == 3
+    folded = page.locator("[data-chart=audit-relearn-1] path")
+    assert folded.count() == 0
+    page.locator("#audit details summary").first.click()
+    page.wait_for_timeout(300)
+    assert folded.count() == 3
+
+
 def test_markup_in_the_data_is_text(visit, folder):
     page = visit(write_run_report(folder)[0])
     assert page.title() == "run – tif report"

@@ -1,5 +1,6 @@
 """The audit's part of a run's report; shown where `tif audit` left its results in the folder."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ PLACE = Path("audit") / "audit.json"
 
 def read_audit_section(folder: Path) -> dict[str, Any] | None:
     """Return verdicts, head, rows and curves of a run's audit; None where there is none.
+
+    The rows of headlines have the kind "best".
 
     Raises:
         DamagedFile: If its file cannot be read; one line with what to delete.
@@ -40,10 +43,15 @@ def _list_curves(name: str, attack: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the charts of an attack: those of the headline's measure, and the others; or []."""
     charts = curve_charts(name, attack)
     measure = attack["headline"].rpartition(", ")[2]
-    main = [chart for chart in charts if chart.title.endswith(measure)] or charts
-    others = [chart for chart in charts if chart not in main]
-    title = f"{name}, by {attack['axis']}" if charts else ""
-    return [{"title": title, "charts": main, "others": others}] if charts else []
+    main, others = [], []
+    for chart in charts:
+        if chart.title.endswith(f", {measure}"):  # which the heading says once
+            main.append(dataclasses.replace(chart, title=chart.title.removesuffix(f", {measure}")))
+        else:
+            others.append(chart)
+    if main:
+        return [{"title": f"{name}: {measure}", "charts": main, "others": others}]
+    return [{"title": name, "charts": charts, "others": []}] if charts else []
 
 
 def list_charts(section: Mapping[str, Any] | None) -> list[Chart]:

@@ -113,11 +113,11 @@ function drawGuides(svg, chart, box, x, y) {
       : { x1: box.left, x2: box.right, y1: at, y2: at };
     const style = `stroke:var(--${guide.role});stroke-width:1.25;stroke-dasharray:5 4`;
     svg.append(draw("line", { ...ends, style }));
-    const anchor = at > box.right - 50 ? "end" : "middle";
+    const isRight = at > box.right - 90; // no room beside the line
     const place = isX
-      ? { x: anchor === "end" ? box.right : at, y: box.top - 7, "text-anchor": anchor }
+      ? { x: isRight ? at - 5 : at + 5, y: box.top + 11, "text-anchor": isRight ? "end" : "start" }
       : { x: box.left + 5, y: at - 5 };
-    svg.append(draw("text", place, guide.name));
+    svg.append(draw("text", { ...place, class: "guide" }, guide.name));
   }
 }
 

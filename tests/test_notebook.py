@@ -13,7 +13,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # What a reader sees in the outputs of each.
 SHOWN = {
-    "01_quickstart": ("</mark>", "<th ", "report.html", "unlearned", "epoch 2  forget/quality 0."),
+    "01_quickstart": ("</mark>", "<th ", "report.html", "unlearned", "epoch 2: forget quality 0."),
     "02_identifiers": ("</mark>", "in no forget answer: date", "causal LM", "contrastive"),
     "03_methods": ("4/4 small/npo_on_words", "npo_on_words", "<th "),
     "04_your_own_data": ("ada@quill.example</mark>", "KnowMem retain", "Where does Ada Quill live?", "<li>prefix: "),

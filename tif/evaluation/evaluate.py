@@ -17,7 +17,7 @@ from tif.evaluation.muse_prompts import ask_task, describe_task
 from tif.evaluation.questions import MUSE_PROTOCOL, EvaluationSetup, Question, select_samples
 from tif.evaluation.tofu_prompts import ask_question, resolve_protocol
 from tif.evaluation.token_stats import TextScore, score_texts
-from tif.models.context import read_context
+from tif.models.positions import read_context
 from tif.records.protocols import VERSION
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.scoring.token_scores import ModelContext

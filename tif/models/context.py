@@ -3,26 +3,17 @@
 Called by evaluation and training.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from tif.config.errors import ConfigError
 from tif.config.model import Model
 from tif.models.load import read_config
+from tif.models.positions import NAMES, find_rope_limit, read_context
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-NAMES = ("max_position_embeddings", "max_seq_len", "max_target_positions")
-ORIGINAL = "original_max_position_embeddings"
-
-
-def read_context(config: "PretrainedConfig") -> int | None:
-    """Return the number of tokens that the model can read at once; None = any."""
-    limits = (_find_positions(config), _find_rope_limit(config))
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def check_length(settings: Model, tokens: int, sample: str) -> None:
@@ -31,7 +22,7 @@ def check_length(settings: Model, tokens: int, sample: str) -> None:
     A model may read more than its context: RoPE turns by any position.
     """
     config = read_config(settings)
-    context, limit = read_context(config), _find_rope_limit(config)
+    context, limit = read_context(config), find_rope_limit(config)
     if context is None or tokens <= context - _count_lost_positions(config, context):
         return
     if limit is None:
@@ -47,26 +38,6 @@ def _count_lost_positions(config: "PretrainedConfig", context: int) -> int:
     """Return how many positions a table may lose: RoBERTa's start after that of padding."""
     pad_id = getattr(config.get_text_config(), "pad_token_id", None)
     return pad_id + 1 if isinstance(pad_id, int) and 0 <= pad_id < context // 2 else 0
-
-
-def _find_positions(config: "PretrainedConfig") -> int | None:
-    text_config = config.get_text_config()
-    positions = (getattr(text_config, name, None) for name in NAMES)
-    return next((count for count in positions if count is not None), None)
-
-
-def _find_rope_limit(config: "PretrainedConfig") -> int | None:
-    """Return the length beyond which a text would change the scores of others in its batch."""
-    text_config = config.get_text_config()
-    ropes: Any = getattr(text_config, "rope_parameters", None) or {}
-    nested = [rope for rope in ropes.values() if isinstance(rope, Mapping)]
-    limits = []
-    for rope in nested or [ropes]:
-        if rope.get("rope_type") == "dynamic":
-            limits.append(_find_positions(config))
-        if rope.get("rope_type") == "longrope":
-            limits.append(rope.get(ORIGINAL) or getattr(text_config, ORIGINAL, None))
-    return min((limit for limit in limits if limit), default=None)
 
 
 def _find_table_limit(config: "PretrainedConfig", positions: int, trusted: bool) -> int | None:

@@ -40,7 +40,8 @@ class WhpModel(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.reference, self.reinforced, self.alpha = reference, reinforced, alpha
-        self.config, self.device = reinforced.config, reinforced.device
+        self.config = reinforced.config
+        self.device, self.dtype = reinforced.device, reinforced.dtype
 
     def forward(self, cache: WhpCache | None = None, logits_to_keep: Any = 0, **inputs: Any) -> Any:
         """Return a CausalLMOutput with a WhpCache; takes the arguments of the models' `forward`."""

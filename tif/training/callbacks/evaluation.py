@@ -18,8 +18,8 @@ from tif.evaluation.questions import EvaluationSetup
 from tif.metrics import overall
 from tif.metrics.knowledge import measure_knowledge
 from tif.metrics.targeted import summarize_forget_words
-from tif.models.context import read_context
 from tif.models.load import load_policy
+from tif.models.positions import read_context
 from tif.models.references import ModelReference
 from tif.records import answer_tokens
 from tif.records import files as records

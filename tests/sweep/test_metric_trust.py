@@ -8,7 +8,7 @@ from tif import audit
 from tif.config.metric_trust import MetricTrust
 from tif.data.fictitious import generate_fictitious
 from tif.sweep import metric_pools as pools
-from tif.sweep.metric_trust import BEFORE, METRICS, QUANTISED, RELEARNED, UTILITY, summarize_metrics
+from tif.sweep.metric_trust import BEFORE, METRICS, QUANTISED, RELEARNED, UTILITY, do_task, summarize_metrics
 
 SMALL = {"lrs": [1e-3], "epochs": [3], "methods": ["ga"], "strengths": [1.0]}
 KEYS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34",
@@ -70,7 +70,20 @@ def test_the_table_follows_from_what_was_measured(tmp_path):
     assert row["relearning"] == pytest.approx(0.25)  # 0.1 of the retain model against 0.4
     assert row["quantisation"] == pytest.approx(0.5)
     assert row["robustness"] == pytest.approx(1 / 3)
+    assert row["overall"] == pytest.approx(1 / 2)  # 2 x 1 x 1/3 / (1 + 1/3)
     assert rows["forget/truth_ratio"]["faithfulness"] == 0.5  # the same everywhere
+
+
+@pytest.mark.parametrize(("utility", "suffixes"), [(0.39, [BEFORE]), (0.41, [BEFORE, RELEARNED, QUANTISED])])
+def test_an_unlearned_model_is_attacked_only_if_the_table_reads_it(tmp_path, monkeypatch, utility, suffixes):
+    settings = MetricTrust(out=str(tmp_path), **SMALL)
+    write(settings, pools.target_name(settings), **{UTILITY: 0.5})  # 0.8 of it is 0.4
+    for function in ("make_model", "relearn", "drop_model"):
+        monkeypatch.setattr(pools, function, lambda *_: None)
+    monkeypatch.setattr("tif.sweep.metric_trust.measure_model", lambda *_: {UTILITY: utility})
+    do_task(settings, "all", "unlearned-ga-1")
+    files = sorted(path.stem for path in (tmp_path / "values").glob("unlearned*.json"))
+    assert files == sorted(f"unlearned-ga-1{suffix}" for suffix in suffixes)
 
 
 def test_wrong_words_stop_before_a_model_is_made(capsys, tmp_path):

@@ -12,14 +12,15 @@ from tif.utils.terminal import console
 
 COLUMNS = {
     "faithfulness": "faithful", "relearning": "R", "quantisation": "Q", "robustness": "robust",
-    "symmetric_robustness": "robust, sym.",
+    "overall": "overall", "symmetric_robustness": "robust, sym.",
 }  # fmt: skip
 PAGE = "metrics.md"
 NOTES = (
     "All from 0 to 1, higher is better. faithful: AUC between models that know the forget set and "
     "models that do not.",
     "R, Q: whether relearning and 4-bit weights leave the metric of an unlearned model where it "
-    "was (1) or bring it back (0); robust: their harmonic mean; sym.: movement either way counts.",
+    "was (1) or bring it back (0); robust: their harmonic mean; sym.: movement either way counts; "
+    "overall: harmonic mean of faithful and robust.",
 )
 
 
@@ -44,14 +45,8 @@ def show_metrics(content: Mapping[str, Any], folder: Path) -> None:
 
 
 def sort_metrics(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the metrics' rows, the best harmonic mean of faithfulness and robustness first."""
-
-    def rank(row: Mapping[str, Any]) -> float:
-        faithfulness, robustness = row["faithfulness"] or 0.0, row["robustness"] or 0.0
-        total = faithfulness + robustness
-        return 2 * faithfulness * robustness / total if total else 0.0
-
-    return sorted(content["metrics"], key=rank, reverse=True)
+    """Return the metrics' rows, the best as a whole first."""
+    return sorted(content["metrics"], key=lambda row: row["overall"] or 0.0, reverse=True)
 
 
 def count_models(content: Mapping[str, Any]) -> str:

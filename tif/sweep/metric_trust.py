@@ -22,8 +22,8 @@ from tif.config.metric_trust import MetricTrust
 from tif.config.schema import Config
 from tif.data.benchmarks import read_benchmark
 from tif.data.encoding import Encoder
-from tif.data.samples import Benchmark
-from tif.evaluation.attacks import depth
+from tif.data.samples import Benchmark, Sample
+from tif.evaluation.attacks import answers, depth
 from tif.evaluation.attacks.facts import list_facts
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
@@ -41,7 +41,8 @@ from tif.utils.terminal import progress_bar, quiet_libraries, silence
 METRICS = {
     "forget/probability": True, "forget/rouge1": True, "forget/rougeL": True,
     "forget/exact_memorization": True, "forget/extraction_strength": True,
-    "forget/truth_ratio": False, "forget/quality": False,
+    "forget/truth_ratio": False, "forget/quality": False, "forget/retain_distance": True,
+    answers.FACTS: True,
     "forget_paraphrased/probability": True, "forget_paraphrased/rougeL": True,
     "membership/loss": True, "membership/zlib": True, "membership/min_k": True,
     "membership/min_k_plus_plus": True, "depth": True, "logit_lens": True,
@@ -53,13 +54,17 @@ FILE = "metrics.json"
 
 @dataclasses.dataclass(frozen=True)
 class MetricRow:
-    """What is known of a metric: see metrics/trust.py. None where no model has a value."""
+    """What is known of a metric: see metrics/trust.py. None where no model has a value.
+
+    `overall` is the harmonic mean of faithfulness and robustness.
+    """
 
     metric: str
     faithfulness: float | None
     relearning: float | None
     quantisation: float | None
     robustness: float | None
+    overall: float | None
     symmetric_relearning: float | None
     symmetric_quantisation: float | None
     symmetric_robustness: float | None
@@ -87,6 +92,7 @@ def examine_metrics(settings: MetricTrust) -> dict[str, Any]:
     _run_tasks(settings, "base model", [("base", pools.BASE)])
     _run_tasks(settings, "target and retain model", [("make", target), ("make", retain)])
     _run_tasks(settings, "the retain model's records", [("measure", retain)])
+    _run_tasks(settings, "the target model's utility", [("measure", target)])
     _run_tasks(settings, "models", [("all", model.name) for model in models])
     content = summarize_metrics(settings, models)
     write_text(Path(settings.out) / FILE, json.dumps(content, indent=1) + "\n")
@@ -120,50 +126,65 @@ def _start_worker(threads: int) -> None:
 
 
 def do_task(settings: MetricTrust, kind: str, name: str) -> None:
-    """Make a model ("make"), measure it ("measure"), or both, also after attacks ("all")."""
+    """Make a model ("make"), measure it ("measure"), or both, also after attacks ("all").
+
+    The table reads no attack on an unlearned model that is not useful: none is made.
+    """
     if kind == "base":
         pools.make_base(settings)
         return
     model = next(model for model in pools.list_models(settings) if model.name == name)
-    wants_attacks = kind == "all" and (
-        model.pool == "unlearned" or name == pools.retain_name(settings)
-    )
-    suffixes = (BEFORE, RELEARNED, QUANTISED) if wants_attacks else (BEFORE,)
-    missing = [
-        suffix for suffix in suffixes if pools.read_values(settings, f"{name}{suffix}") is None
-    ]
-    if kind == "make" or missing:
-        pools.make_model(settings, model)
     if kind == "make":
+        pools.make_model(settings, model)
         return
-    for suffix in missing:
-        measured = name
-        if suffix == RELEARNED:
-            pools.relearn(settings, name)
-            measured = f"{name}{RELEARNED}"
-        bits = "nf4" if suffix == QUANTISED else "none"
-        values = measure_model(settings, measured, bits)
-        pools.write_values(settings, f"{name}{suffix}", values)
-    is_needed = name in (pools.retain_name(settings), pools.target_name(settings))
-    if not is_needed:
+    _measure_once(settings, model, BEFORE)
+    is_retain = name == pools.retain_name(settings)
+    if kind == "all" and (is_retain or model.pool == "unlearned" and is_useful(settings, name)):
+        _measure_once(settings, model, RELEARNED)
+        _measure_once(settings, model, QUANTISED)
+    if not is_retain and name != pools.target_name(settings):
         pools.drop_model(settings, name)
-    if wants_attacks:
-        pools.drop_model(settings, f"{name}{RELEARNED}")
+    pools.drop_model(settings, f"{name}{RELEARNED}")
+
+
+def _measure_once(settings: MetricTrust, model: PoolModel, suffix: str) -> None:
+    """Measure a model as it is or after an attack, unless that was done; make it if it is gone."""
+    if pools.read_values(settings, f"{model.name}{suffix}") is not None:
+        return
+    pools.make_model(settings, model)
+    measured = model.name
+    if suffix == RELEARNED:
+        pools.relearn(settings, model.name)
+        measured = f"{model.name}{RELEARNED}"
+    values = measure_model(settings, measured, "nf4" if suffix == QUANTISED else "none")
+    pools.write_values(settings, f"{model.name}{suffix}", values)
+
+
+def is_useful(settings: MetricTrust, name: str) -> bool:
+    """Return whether a measured model has enough of the target model's utility."""
+    target = (pools.read_values(settings, pools.target_name(settings)) or {}).get(UTILITY) or 0.0
+    utility = (pools.read_values(settings, name) or {}).get(UTILITY) or 0.0
+    return utility >= settings.least_utility * target
 
 
 def measure_model(settings: MetricTrust, name: str, bits: str) -> dict[str, float | None]:
-    """Return every metric of a model, and its utility."""
+    """Return every metric of a model; utility where it counts, for it takes the longest."""
     cfg = pools.read_config(settings)
     benchmark = read_benchmark(cfg.data)
     section = _section(settings, cfg, name, bits)
     encoder = Encoder(load_tokenizer(section, ()), cfg.data.prompts)
     model = load_policy(section, encoder.tokenizer, 0, device=torch.device("cpu")).eval()
-    evaluation = _evaluate(cfg, model, encoder, benchmark)
+    is_unlearned = name.startswith("unlearned") and not name.endswith(RELEARNED)
+    wants_utility = bits == "none" and (is_unlearned or name == pools.target_name(settings))
+    sets = benchmark.sets if wants_utility else {"forget": benchmark.sets["forget"]}
+    evaluation = _evaluate(cfg, model, encoder, {**sets, "holdout": benchmark.holdout})
     records = Path(settings.out) / "retain_records"
     if name == pools.retain_name(settings) and bits == "none":
         files.write_evaluation(records, evaluation, {})
     retain = files.read_evaluation(records)
     values = overall.aggregate(evaluation, retain)
+    stated = answers.measure_answers(evaluation, benchmark.sets["forget"])[answers.FACTS]
+    values[answers.FACTS] = trust.mean_of_known(stated)
     values |= _look_inside(settings, cfg, model, encoder, benchmark)
     return {metric: values.get(metric) for metric in (*METRICS, UTILITY)}
 
@@ -173,12 +194,12 @@ def _section(settings: MetricTrust, cfg: Config, name: str, bits: str) -> Any:
     return dataclasses.replace(cfg.model, path=path, init={}, quantize=bits)
 
 
-def _evaluate(cfg: Config, model: Any, encoder: Encoder, benchmark: Benchmark) -> Evaluation:
-    """Return the records of the benchmark's sets and of the holdout."""
+def _evaluate(
+    cfg: Config, model: Any, encoder: Encoder, sets: Mapping[str, Sequence[Sample]]
+) -> Evaluation:
+    """Return the records of some sets."""
     rules = dataclasses.replace(cfg.eval, paraphrased_questions=True)
-    setup = EvaluationSetup(encoder, rules, "packed", {})
-    sets = {**benchmark.sets, "holdout": benchmark.holdout}
-    return evaluate(model, sets, setup, "pool")
+    return evaluate(model, sets, EvaluationSetup(encoder, rules, "packed", {}), "pool")
 
 
 def _look_inside(
@@ -212,11 +233,7 @@ def summarize_metrics(settings: MetricTrust, models: Sequence[PoolModel]) -> dic
     names: dict[str, list[str]] = {"knowing": [], "ignorant": [], "unlearned": []}
     for model in models:
         names[model.pool].append(model.name)
-    target = values[pools.target_name(settings)][UTILITY] or 0.0
-    useful = []
-    for name in names["unlearned"]:
-        if (values[name].get(UTILITY) or 0.0) >= settings.least_utility * target:
-            useful.append(name)
+    useful = [name for name in names["unlearned"] if is_useful(settings, name)]
     rows = []
     for metric in METRICS:
         pool = [_known(values, names[key], metric) for key in ("knowing", "ignorant")]
@@ -260,8 +277,10 @@ def _examine(
         columns["sr"].append(trust.symmetric_relearning(*rises))
         columns["sq"].append(trust.symmetric_quantisation(before, quantised))
     means = {key: trust.mean_of_known(column) for key, column in columns.items()}
+    faithfulness = trust.faithfulness(*pool) if all(pool) else None
+    robustness = trust.harmonic_mean(means["r"], means["q"])
     return MetricRow(
-        metric, trust.faithfulness(*pool) if all(pool) else None,
-        means["r"], means["q"], trust.harmonic_mean(means["r"], means["q"]),
+        metric, faithfulness, means["r"], means["q"], robustness,
+        trust.harmonic_mean(faithfulness, robustness),
         means["sr"], means["sq"], trust.harmonic_mean(means["sr"], means["sq"]),
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """tif audit metrics: what the pools read, and the table from values given by hand."""
 
 import json
+import signal
 
 import pytest
 
@@ -8,7 +9,17 @@ from tif import audit
 from tif.config.metric_trust import MetricTrust
 from tif.data.fictitious import generate_fictitious
 from tif.sweep import metric_pools as pools
-from tif.sweep.metric_trust import BEFORE, METRICS, QUANTISED, RELEARNED, UTILITY, do_task, summarize_metrics
+from tif.sweep.metric_trust import (
+    BEFORE,
+    METRICS,
+    QUANTISED,
+    RELEARNED,
+    UTILITY,
+    do_task,
+    do_task_or_end,
+    summarize_metrics,
+)
+from tif.training.checkpoints import Preempted
 
 SMALL = {"lrs": [1e-3], "epochs": [3], "methods": ["ga"], "strengths": [1.0]}
 KEYS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34",
@@ -84,6 +95,20 @@ def test_an_unlearned_model_is_attacked_only_if_the_table_reads_it(tmp_path, mon
     do_task(settings, "all", "unlearned-ga-1")
     files = sorted(path.stem for path in (tmp_path / "values").glob("unlearned*.json"))
     assert files == sorted(f"unlearned-ga-1{suffix}" for suffix in suffixes)
+
+
+def test_a_signal_ends_a_worker_that_trains(tmp_path, monkeypatch):
+    def train(*_):
+        raise Preempted(signal.SIGTERM, 3, True)
+
+    def end(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(pools, "make_model", train)
+    monkeypatch.setattr("os._exit", end)
+    with pytest.raises(SystemExit) as stop:
+        do_task_or_end(MetricTrust(out=str(tmp_path), **SMALL), "make", "unlearned-ga-1")
+    assert stop.value.code == 128 + signal.SIGTERM
 
 
 def test_wrong_words_stop_before_a_model_is_made(capsys, tmp_path):

@@ -4,7 +4,7 @@ import dataclasses
 
 from tif.config.data import Data
 from tif.config.evaluation import ATTACK_HELP, ATTACKS, EvalRules, find_attack_problems
-from tif.config.identifier import Identifier
+from tif.config.identifier import Generative, Identifier
 from tif.config.keys import key
 from tif.config.model import Model
 from tif.config.run import Logger
@@ -39,6 +39,9 @@ class Sample:
     """Many answers at temperature 1."""
 
     draws: int = key(128, "answers drawn to each question; k = 1, 2, 4, ... up to it", at_least=1)
+    judge: str | None = key(None, "an LLM that reads the answers in which a fact's words do not "
+        "stand: name of a model at identifier.generative.base_url (a request an answer); null = "
+        "none")
 
 
 @dataclasses.dataclass
@@ -98,7 +101,18 @@ class Audit:
         problems += self.data.find_problems()
         problems += self.identifier.find_problems(self.model)
         problems += self.logger.find_problems()
+        if self.sample.judge and "sample" in self.attacks:
+            for problem in self.judge_endpoint().find_problems():
+                problems.append(f"identifier.generative.{problem}")
+            if self.identifier.generative.dry_run:
+                problems.append("identifier.generative.dry_run: sends nothing, so nothing can be "
+                    "judged; want false, or no sample.judge")
         return problems + self._relearn_problems() + self._bits_problems()
+
+    def judge_endpoint(self) -> Generative:
+        """Return the endpoint of `sample.judge`, which is asked once about each answer."""
+        endpoint = self.identifier.generative
+        return dataclasses.replace(endpoint, model=self.sample.judge, votes=1)
 
     def _relearn_problems(self) -> list[str]:
         problems = []

@@ -33,6 +33,7 @@ from tif.records import files
 from tif.records.types import Evaluation
 from tif.sweep import metric_pools as pools
 from tif.sweep.metric_pools import PoolModel
+from tif.training.checkpoints import Preempted
 from tif.utils import interrupts
 from tif.utils.files import write_text
 from tif.utils.terminal import progress_bar, quiet_libraries, silence
@@ -112,7 +113,7 @@ def _run_tasks(
             min(settings.jobs, len(tasks)), context, _start_worker, (threads,)
         ) as workers,
     ):
-        futures = [workers.submit(do_task, settings, *task) for task in tasks]
+        futures = [workers.submit(do_task_or_end, settings, *task) for task in tasks]
         for future in concurrent.futures.as_completed(futures):
             future.result()
             bar.advance()
@@ -123,6 +124,14 @@ def _start_worker(threads: int) -> None:
     torch.set_num_threads(threads)
     quiet_libraries()
     silence()
+
+
+def do_task_or_end(settings: MetricTrust, kind: str, name: str) -> None:
+    """Do a task in a worker; a signal ends the worker, which would else begin the next task."""
+    try:
+        do_task(settings, kind, name)
+    except Preempted as stopped:
+        os._exit(128 + stopped.signal)
 
 
 def do_task(settings: MetricTrust, kind: str, name: str) -> None:

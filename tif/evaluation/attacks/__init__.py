@@ -7,6 +7,7 @@ name to `ATTACKS` of `tif/config/evaluation.py`; its keys, if it has any, are a 
 
 from tif.evaluation.attacks import (
     depth,
+    judge,
     membership,
     paraphrase,
     prefix,
@@ -37,6 +38,7 @@ ATTACKS: dict[str, Attack] = {
         action=lambda settings: f"drawing {settings.sample.draws} answers",
         axis="k answers",
         sections=("sample",),
+        check=judge.check,
     ),
     "prefix": Attack(
         prefix.run,

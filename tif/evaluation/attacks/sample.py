@@ -6,7 +6,8 @@ shows nothing of this: a fact may stay the second most likely answer.
 
 Source: the estimator is pass@k, Chen et al. (arXiv 2107.03374); that unlearned models leak under
 sampling, Scholten et al. (arXiv 2410.03523) and leak@k, Reisizadeh et al. (arXiv 2511.04934), who
-have a judge; here facts are matched as strings.
+have a judge; here facts are matched as strings, and an LLM reads the rest where `sample.judge` names
+one.
 """
 
 import itertools
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tif.data.samples import Sample
+from tif.evaluation.attacks import judge
 from tif.evaluation.attacks.attack import (
     AttackInputs,
     Outcome,
@@ -26,6 +28,7 @@ from tif.evaluation.attacks.attack import (
 )
 from tif.evaluation.attacks.facts import list_facts, states
 from tif.evaluation.generate import Decoding, Sampling, generate
+from tif.utils import distributed
 
 
 def run(subject: Subject, inputs: AttackInputs) -> Outcome:
@@ -33,12 +36,20 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     samples, draws = inputs.forget_questions(), inputs.settings.sample.draws
     asked_samples = [sample for sample in samples if list_facts(sample)]
     answers = draw_answers(subject, inputs, asked_samples)
+    verdicts = {}
+    if inputs.settings.sample.judge:
+        verdicts = distributed.run_on_first_rank(
+            lambda: judge.judge_answers(inputs.settings, asked_samples, answers)
+        )
     ks = list_ks(draws)
     measures: dict[str, list[float | None]] = {name_k(k): [] for k in ks}
     for sample, texts in zip(asked_samples, answers, strict=True):
         counts = []
         for fact in list_facts(sample):
-            counts.append(sum(states(text, fact) for text in texts))
+            hits = 0
+            for text in texts:
+                hits += states(text, fact) or fact in verdicts.get((sample.id, text), ())
+            counts.append(hits)
         for k in ks:
             estimates = [estimate_any(draws, count, k) for count in counts]
             measures[name_k(k)].append(sum(estimates) / len(estimates))

@@ -95,7 +95,7 @@ class ApiClient:
         """`spent` is what the cached replies cost: it counts against max_cost."""
         self.settings, self.cache = settings, cache
         self.cost_limit, self.outcome = CostLimit(settings.max_cost, spent), texts.Outcome()
-        self._key = _read_key(settings)  # "" where there is none
+        self._key = read_key(settings)  # "" where there is none
         self._is_plain = False  # the server refuses schemas
         self._failures = 0  # one after the other
         self._has_told_wait = False
@@ -278,8 +278,12 @@ async def _finish_job(client: ApiClient, job: Request) -> None:
             client.cache.give_up(request.key)
 
 
-def _read_key(settings: Generative) -> str:
-    """Return the key from the environment, "" where a server of one's own needs none."""
+def read_key(settings: Generative) -> str:
+    """Return the key from the environment, "" where a server of one's own needs none.
+
+    Raises:
+        AskingStopped: If there is no key where one is needed, or none that can be one.
+    """
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key and settings.base_url.startswith(OPENAI):
         problem = "wants a key; set the environment variable OPENAI_API_KEY"

@@ -126,7 +126,7 @@ def label_samples(
     jobs = _unique_jobs(passages)
     with ReplyCache(cache_folder) as cache:
         cached = sum(job.key in cache.words for job in jobs)
-        outcome = _ask(settings, jobs, cache)
+        outcome = ask(settings, jobs, cache)
         results: list[_Result] = []
         missing: list[tuple[str, str]] = []
         for sample, passages_of_sample in zip(samples, passages, strict=True):
@@ -229,7 +229,7 @@ def _label_sample(
     return _Result(labelled, tuple(dict.fromkeys(missing)), statistics.fmean(agreements or [1.0]))
 
 
-def _ask(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> Outcome:
+def ask(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> Outcome:
     """Ask what is not answered yet, from inside or outside an event loop (a notebook has one)."""
     waiting = [job for job in jobs if replies.next_request(settings, job, cache)]
     if not waiting:

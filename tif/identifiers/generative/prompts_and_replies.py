@@ -13,7 +13,7 @@ import hashlib
 import importlib.resources
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tif.config.identifier import Generative
@@ -116,21 +116,24 @@ def make_request(
     text = answer[passage.start : passage.end]
     before = answer[passage.shown_start : passage.start]
     after = answer[passage.end : passage.shown_end]
-    shown = "\0".join((sample.prompt, text, before, after))
-    tag = hashlib.sha256(shown.encode(errors="replace")).hexdigest()[:12]
     prompt_name = "question_answer" if sample.prompt.strip() else "document"
-    system, user = load_prompt(prompt_name).split("\n---\n")
     context = f"{load_prompt('context')}\n" if before or after else ""
-    user = user.replace("{context}\n", context)
-    parts = {
-        "{tag}": tag, "{question}": sample.prompt, "{answer}": text, "{before}": before,
-        "{after}": after,
-    }  # fmt: skip
-    # Replaced in one pass: a text may hold "{answer}".
-    user = re.sub("|".join(parts), lambda match: parts[match[0]], user)
-    messages = _message("system", system), _message("user", user)
-    key = _hash_request(settings, messages, vote)
+    prompt = load_prompt(prompt_name).replace("{context}\n", context)
+    parts = {"question": sample.prompt, "answer": text, "before": before, "after": after}
+    messages = fill_prompt(prompt, parts)
+    key = hash_request(settings, messages, vote)
     return Request(messages, text, f"{before}\n{after}", vote, key)
+
+
+def fill_prompt(prompt: str, parts: Mapping[str, str]) -> tuple[dict[str, str], ...]:
+    """Return the messages of a prompt text, with the parts, by name, in the user's."""
+    shown = "\0".join(parts.values())
+    tag = hashlib.sha256(shown.encode(errors="replace")).hexdigest()[:12]
+    places = {"{tag}": tag} | {f"{{{name}}}": part for name, part in parts.items()}
+    system, user = prompt.split("\n---\n")
+    # Replaced in one pass: a text may hold "{answer}".
+    user = re.sub("|".join(places), lambda match: places[match[0]], user)
+    return _message("system", system), _message("user", user)
 
 
 def make_follow_up(
@@ -141,7 +144,7 @@ def make_follow_up(
     strings = json.dumps(missing, ensure_ascii=False)
     question = load_prompt("again").replace("{missing}", strings)
     messages = (*request.messages, _message("assistant", reply), _message("user", question))
-    key = _hash_request(settings, messages, request.vote)
+    key = hash_request(settings, messages, request.vote)
     return dataclasses.replace(request, messages=messages, key=key, is_follow_up=True)
 
 
@@ -288,7 +291,8 @@ def hash_prompts() -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
-def _hash_request(settings: Generative, messages: Sequence[dict[str, str]], vote: int) -> str:
+def hash_request(settings: Generative, messages: Sequence[dict[str, str]], vote: int = 0) -> str:
+    """Return a hash of all that decides about a reply."""
     parts = [settings.model, list(messages), settings.temperature, settings.seed, vote]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

@@ -1,0 +1,95 @@
+"""A judge of answers: an LLM finds the facts that an answer states in other words.
+
+Called by `sample`, with `sample.judge`. Asked is about every different answer in which a fact's
+words do not stand, a request each: the question, the answer and those facts, between tags that
+carry a hash of them, so that no text can close its tag or reach another request. A reply is a JSON
+list; what is not literally one of the facts counts for nothing. Client, limits and cache are those
+of the identifier `generative`: no reply is paid for twice.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tif.config.audit_command import Audit
+from tif.config.errors import ConfigError
+from tif.config.identifier import Generative
+from tif.data.samples import Sample
+from tif.evaluation.attacks.attack import AttackInputs
+from tif.evaluation.attacks.facts import list_facts, normalise, states
+from tif.identifiers.generative import identify
+from tif.identifiers.generative import prompts_and_replies as texts
+from tif.identifiers.generative import reply_cache as replies
+from tif.identifiers.generative.prompts_and_replies import Request
+
+Answer = tuple[str, str]  # id of the sample, text
+
+
+def check(inputs: AttackInputs) -> None:
+    """Raise ValueError if there is a judge and no key for it; nothing is sent."""
+    if inputs.settings.sample.judge:
+        from tif.identifiers.generative.api_client import read_key
+
+        read_key(inputs.settings.judge_endpoint())
+
+
+def judge_answers(
+    settings: Audit, samples: Sequence[Sample], answers: Sequence[Sequence[str]]
+) -> dict[Answer, frozenset[str]]:
+    """Return the facts that the judge finds in answers whose words do not hold them.
+
+    Args:
+        settings: with `sample.judge` and its endpoint.
+        samples: the questions.
+        answers: to each of them.
+
+    Raises:
+        ConfigError: If answers are left without a verdict (no server, no money): one line.
+    """
+    endpoint = settings.judge_endpoint()
+    requests = list_requests(endpoint, samples, answers)
+    with replies.ReplyCache(Path(os.path.expanduser(endpoint.cache))) as cache:
+        jobs = {request.key: request for request in requests.values()}
+        outcome = identify.ask(endpoint, list(jobs.values()), cache)
+        left = [job for job in jobs.values() if replies.next_request(endpoint, job, cache)]
+        if left:
+            reason = outcome.stopped or outcome.failed.get(left[0].key, "not asked")
+            raise ConfigError(
+                f"sample.judge: {len(left)} of {len(jobs)} answers have no verdict ({reason}); the "
+                "others' verdicts are kept: run it again to go on"
+            )
+        verdicts = {}
+        for answer, request in requests.items():
+            verdicts[answer] = _read_verdict(endpoint, request, cache)
+    return verdicts
+
+
+def list_requests(
+    endpoint: Generative, samples: Sequence[Sample], answers: Sequence[Sequence[str]]
+) -> Mapping[Answer, Request]:
+    """Return a request for each different answer that does not state all facts literally."""
+    prompt, requests = texts.load_prompt("judge"), {}
+    for sample, answers_of_sample in zip(samples, answers, strict=True):
+        for answer in dict.fromkeys(answers_of_sample):
+            facts = [fact for fact in list_facts(sample) if not states(answer, fact)]
+            if facts and normalise(answer):
+                lines = "\n".join(facts)
+                parts = {"question": sample.prompt, "answer": answer, "facts": lines}
+                messages = texts.fill_prompt(prompt, parts)
+                key = texts.hash_request(endpoint, messages)
+                requests[sample.id, answer] = Request(messages, lines, "", 0, key)
+    return requests
+
+
+def _read_verdict(
+    endpoint: Generative, request: Request, cache: replies.ReplyCache
+) -> frozenset[str]:
+    """Return the facts that the replies name, each as a whole."""
+    spans, _ = replies.find_spans(endpoint, request, cache)
+    stated, start = set(), 0
+    for fact in request.text.split("\n"):
+        end = start + len(fact)
+        if any(span.start <= start and end <= span.end for span in spans):
+            stated.add(fact)
+        start = end + 1
+    return frozenset(stated)

@@ -6,8 +6,8 @@ shows nothing of this: a fact may stay the second most likely answer.
 
 Source: the estimator is pass@k, Chen et al. (arXiv 2107.03374); that unlearned models leak under
 sampling, Scholten et al. (arXiv 2410.03523) and leak@k, Reisizadeh et al. (arXiv 2511.04934), who
-have a judge; here facts are matched as strings, and an LLM reads the rest where `sample.judge` names
-one.
+have a judge; here facts are matched as strings, and an LLM reads the rest where `sample.judge`
+names one.
 """
 
 import itertools

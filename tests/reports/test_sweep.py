@@ -6,6 +6,8 @@ import pytest
 from rich.console import Console
 
 from tif.reports import sweep
+from tif.reports.sweep_plots import draw_sweep
+from tif.reports.view import View
 
 
 def evaluation(epoch, quality, utility):
@@ -47,7 +49,13 @@ def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
     assert best["forget/quality"]["sd"] == pytest.approx(math.sqrt(2 * 0.2**2))  # n - 1 = 1
     assert last["utility/model"]["mean"] == pytest.approx(0.3)
     assert found["before"]["forget/quality"] == pytest.approx(0.8)
-    assert found["runs"]["none"] == {"seeds": 0, "best": {}, "last": {}, "steps": []}
+    assert found["runs"]["none"] == {
+        "seeds": 0,
+        "best": {},
+        "last": {},
+        "steps": [],
+        "intervals": {"best": [], "last": []},
+    }
     header, *lines = sweep.full_table(found)
     assert header[:5] == ["run", "epoch", "seeds", "steps", "forget quality ↑"]
     assert lines[0][:3] == ["a", "best (2/1)", "2"]
@@ -120,3 +128,90 @@ def test_one_seed_has_no_deviation(tmp_path):
         "values": [0.25],
     }
     assert sweep.full_table(found)[1][4] == "0.500"
+
+
+def write_run(folder, rows, seed=0, lr=0.1, **summary):
+    """Write the files of a run that a sweep's results read."""
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys = {
+        "run": {"seed": seed},
+        "data": {"benchmark": "fictitious"},
+        "model": {"path": "m"},
+        "stages": {},
+        "eval": {"before_training": rows[0]["epoch"] == 0, "protocol": "open-unlearning"},
+        "optimizer": {"lr": lr},
+    }
+    (folder / "config.yaml").write_text(json.dumps(keys))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.fixture
+def sweep_folders(tmp_path):
+    """Two runs of two seeds; only the first of each seed evaluates its starting model."""
+    low, high = [], []
+    for seed, start in enumerate((0.8, 0.5)):
+        rows = [evaluation(0, 0.01, start), evaluation(2, 0.5, 0.4)]
+        interval = {"forget/quality": [0.25, 0.75]}
+        low.append(write_run(tmp_path / f"low{seed}", rows, seed, intervals=interval))
+        high.append(write_run(tmp_path / f"high{seed}", [evaluation(2, 0.1, 0.2)], seed, lr=1))
+    return {"lr=0.1": low, "lr=1": high}
+
+
+def test_utility_kept_is_the_share_of_the_starting_models_of_the_same_seed(sweep_folders):
+    runs = sweep.collect_results(sweep_folders)["runs"]
+    assert runs["lr=0.1"]["last"]["utility/kept"]["values"] == pytest.approx([0.5, 0.8])
+    assert runs["lr=1"]["last"]["utility/kept"]["values"] == pytest.approx([0.25, 0.4])
+
+
+def test_no_share_is_kept_of_a_starting_model_that_was_not_evaluated(tmp_path):
+    rows = [evaluation(0, 0.01, 0.8), evaluation(2, 0.5, 0.4)]
+    folders = {"a": [write_run(tmp_path / "a", rows)], "b": [write_run(tmp_path / "b", rows[1:], 1)]}
+    runs = sweep.collect_results(folders)["runs"]
+    assert runs["a"]["last"]["utility/kept"]["values"] == pytest.approx([0.5])
+    assert "utility/kept" not in runs["b"]["last"]
+
+
+def test_the_table_of_a_view_has_its_columns_and_the_interval_of_each_seed(sweep_folders):
+    view = View(epoch="last", columns=["forget/quality", "utility/kept"])
+    table = sweep.view_table(sweep.collect_results(sweep_folders), view)
+    assert table == [
+        ["run", "seeds", "steps", "forget quality ↑", "95 %", "utility kept ↑"],
+        ["lr=0.1", "2", "2", "0.500 ± 0.000", "0.250 – 0.750; 0.250 – 0.750", "0.650 ± 0.212"],
+        ["lr=1", "2", "2", "0.100 ± 0.000", "-", "0.325 ± 0.106"],
+        ["before", "-", "-", "0.010", "-", "-"],
+    ]
+
+
+def charts_of(folders, **view):
+    entries = {"lr=0.1": ("", {"optimizer.lr": 0.1}), "lr=1": ("", {"optimizer.lr": 1})}
+    results = sweep.collect_results(folders)
+    return draw_sweep(folders, results, View(epoch="last", entries=entries, **view))
+
+
+def test_a_plot_over_a_key_joins_the_runs_that_differ_in_it(sweep_folders):
+    (chart,) = charts_of(sweep_folders, plots={"lr": ["optimizer.lr", "utility/kept"]})
+    (series,) = chart.series
+    assert series.x == (0.1, 1.0)
+    assert series.y == pytest.approx((0.65, 0.325))
+    assert (chart.x, chart.y) == ("optimizer.lr", "utility kept ↑")
+    assert not chart.marks
+
+
+def test_a_plot_of_two_metrics_names_each_point_by_its_value_of_the_grid(sweep_folders):
+    (chart,) = charts_of(sweep_folders, plots={"cost": ["utility/kept", "forget/quality"]})
+    (series,) = chart.series
+    assert series.y == pytest.approx((0.5, 0.1))
+    assert [mark.name for mark in chart.marks] == ["0.1", "1"]
+    assert chart.y_log
+
+
+def test_a_path_is_a_run_over_its_epochs_and_a_plot_without_points_is_left_out(sweep_folders):
+    view = {
+        "plots": {"none": ["utility/kept", "muse/privleak"]},
+        "paths": {"path": ["utility/model", "forget/quality"]},
+    }
+    (chart,) = charts_of(sweep_folders, **view)
+    assert [series.name for series in chart.series] == ["lr=0.1", "lr=1"]
+    assert chart.series[0].x == pytest.approx((0.65, 0.4))

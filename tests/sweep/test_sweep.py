@@ -117,6 +117,10 @@ def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
         ("runs: [a]", "runs: want"),
         ("runs: {a: []}\nseeds: [x]", "seeds: want"),
         ("grid: {loss.beta: 3}", "grid: want"),
+        ("runs: {a: []}\nepoch: first", "epoch: must be one of"),
+        ("runs: {a: []}\ncolumns: [quality]", "columns: want metrics as utility/kept, got quality"),
+        ("runs: {a: []}\nplots: {p: [loss.beat, forget/quality]}", "plots.p: want [x, y], metrics"),
+        ("runs: {a: []}\npaths: {p: [loss.beta, forget/quality]}", "paths.p: want [x, y], metrics"),
     ],
 )
 def test_a_file_that_describes_no_sweep_is_told_in_one_line(tmp_path, text, line):

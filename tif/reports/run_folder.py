@@ -136,6 +136,20 @@ def read_config(folder: Path) -> dict[str, Any]:
         return parse(dict[str, Any], OmegaConf.to_container(read_yaml(path)), path)
 
 
+def read_flat_config(folder: Path) -> dict[str, Any]:
+    """Return the values of config.yaml by dotted key; empty where the folder has none."""
+    return dict(_list_values(read_config(folder)))
+
+
+def _list_values(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from _list_values(value, f"{name}.")
+        else:
+            yield name, value
+
+
 def read_environment(folder: Path) -> dict[str, Any]:
     """Return the content of env.json: versions, commit, hardware; empty where there is none."""
     path = folder / "env.json"

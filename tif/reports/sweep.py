@@ -15,9 +15,24 @@ from rich.table import Table
 
 from tif.metrics import overall
 from tif.metrics.overall import SCORE
-from tif.reports.columns import COLUMNS, columns_of, format_number, markdown_table
-from tif.reports.run_folder import evaluation_rows, read_steps, retain_row
+from tif.reports.columns import (
+    COLUMNS,
+    columns_of,
+    format_interval,
+    format_number,
+    markdown_table,
+)
+from tif.reports.run_folder import (
+    eval_section,
+    evaluation_rows,
+    read_flat_config,
+    read_steps,
+    read_summary_intervals,
+    retain_row,
+)
+from tif.reports.view import View
 from tif.utils.files import write_text
+from tif.utils.hashing import hash_json
 from tif.utils.terminal import console
 
 RESULTS_FILE = "results.json"
@@ -30,6 +45,9 @@ MAIN_METRICS = (
     ("muse/privleak", "muse/knowmem_forget", "muse/knowmem_retain"),
 )
 SHORT_TITLES = {"forget/extraction_strength": "extraction ↓"}
+QUALITY, UTILITY, KEPT = "forget/quality", "utility/model", "utility/kept"
+# Keys of section eval that change no number of an evaluation.
+SCHEDULE = ("before_training", "every_n_epochs", "kl", "best", "audit", "stop_on", "samples")
 
 
 def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
@@ -43,32 +61,80 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
 
     Returns:
         {"runs": {name: {"seeds": n, "best"/"last": {metric: {"mean", "sd", "values"}},
-        "steps": [{"planned", "made"}, one for each seed]}},
+        "steps": [{"planned", "made"}, one for each seed], "intervals": {"best"/"last": [forget
+        quality's 95 % of each seed, or None]}}},
         "before", "retain_model": {metric: mean over all runs}}; sd is None for one seed.
     """
     runs, before, retain = {}, [], []
+    starts = _find_start_rows(folders)
     for name, seed_folders in folders.items():
-        best, last = [], []
+        best, last, intervals = [], [], dict[str, list[Any]](best=[], last=[])
         steps = [read_steps(folder) for folder in seed_folders]
         for folder in seed_folders:
             rows = evaluation_rows(folder)
             before += [row for row in rows if row["epoch"] == 0]
             trained = [row for row in rows if row["epoch"] > 0]
-            trained = [{**row, SCORE: overall.overall_score(row) or 0.0} for row in trained]
+            trained = [_add_scores(row, starts.get(_start_key(folder), {})) for row in trained]
             if trained:
                 best.append(max(trained, key=lambda row: row[SCORE]))
                 last.append(trained[-1])
+                for epoch, row in (("best", best[-1]), ("last", last[-1])):
+                    intervals[epoch].append(_quality_interval(folder, row, trained[-1]))
             if retain_row(folder):
                 retain.append(retain_row(folder))
         runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
-        runs[name]["steps"] = steps
+        runs[name] |= {"steps": steps, "intervals": intervals}
     return {"runs": runs, "before": _means(before), "retain_model": _means(retain)}
 
 
-def write_results(folder: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+def _find_start_rows(folders: Mapping[str, Sequence[Path]]) -> dict[str, Mapping[str, Any]]:
+    """Return the evaluations before training; runs that start alike need only one."""
+    starts: dict[str, Mapping[str, Any]] = {}
+    for seed_folders in folders.values():
+        for folder in seed_folders:
+            rows = evaluation_rows(folder)
+            if rows and rows[0]["epoch"] == 0:
+                starts[_start_key(folder)] = rows[0]
+    return starts
+
+
+def _start_key(folder: Path) -> str:
+    """Return a hash of what decides about the evaluation before training."""
+    flat, deciding = read_flat_config(folder), {}
+    for key, value in flat.items():
+        section, _, name = key.partition(".")
+        is_rule = section == "eval" and name not in SCHEDULE
+        if is_rule or section in ("data", "model", "stages") or key == "run.seed":
+            deciding[key] = value
+    return hash_json(deciding) if "run.seed" in flat else str(folder)
+
+
+def _add_scores(row: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its score, and with the utility that it kept of the start's."""
+    scored = {**row, SCORE: overall.overall_score(row) or 0.0}
+    if row.get(UTILITY) is not None and start.get(UTILITY):
+        scored[KEPT] = row[UTILITY] / start[UTILITY]
+    return scored
+
+
+def _quality_interval(
+    folder: Path, row: Mapping[str, Any], last: Mapping[str, Any]
+) -> tuple[float, float] | None:
+    """Return forget quality's interval at an epoch; None where the run's summary has none."""
+    intervals = read_summary_intervals(folder)
+    if row["epoch"] == last["epoch"]:
+        return intervals["intervals"].get(QUALITY)
+    is_ranked = overall.get_best_metric(eval_section(folder).best) == SCORE
+    return intervals["best_intervals"].get(QUALITY) if is_ranked else None
+
+
+def write_results(
+    folder: Path, folders: Mapping[str, Sequence[Path]], view: View | None = None
+) -> dict[str, Any]:
     """Write results.json and table.md to the sweep's folder; return `collect_results`."""
     results = collect_results(folders)
-    tables = markdown_table(short_table(results)) + "\n" + markdown_table(full_table(results))
+    first = view_table(results, view) if view and view.columns else short_table(results)
+    tables = markdown_table(first) + "\n" + markdown_table(full_table(results))
     write_text(folder / RESULTS_FILE, json.dumps(results, indent=1) + "\n")
     write_text(folder / "table.md", tables)
     return results
@@ -116,6 +182,31 @@ def short_table(results: Mapping[str, Any]) -> list[list[str]]:
     return lines + _model_lines(results, metrics, ["-"])
 
 
+def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
+    """Return a header and a line for each run in the file's order: the metrics of `view`.
+
+    Forget quality is followed by its 95 % interval over the questions, of each seed.
+    """
+    lines = [["run", "seeds", "steps"]]
+    for metric in view.columns:
+        lines[0].append(COLUMNS.get(metric, metric))
+        lines[0] += ["95 %"] if metric == QUALITY else []
+    for name, run in results["runs"].items():
+        lines.append([name, str(run["seeds"]), _steps_cell(run["steps"])])
+        for metric in view.columns:
+            lines[-1].append(_cell(run[view.epoch].get(metric)))
+            if metric == QUALITY:
+                known = [pair for pair in run["intervals"][view.epoch] if pair]
+                lines[-1].append("; ".join(format_interval(pair) for pair in known) or "-")
+    for key, label in MODELS.items():
+        if results[key]:
+            lines.append([label, "-", "-"])
+            for metric in view.columns:
+                lines[-1].append(format_number(results[key].get(metric)))
+                lines[-1] += ["-"] if metric == QUALITY else []
+    return lines
+
+
 def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     """Return a header, then two lines for each run, ranked: all metrics, best and last epoch."""
     columns = _columns(results)
@@ -158,9 +249,13 @@ def _model_lines(
 
 
 def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return mean, sample deviation and values of each shown metric that all rows have."""
+    """Return mean, sample deviation and values of each metric that all rows have."""
     summary: dict[str, Any] = {}
-    for metric in ("epoch", SCORE, *COLUMNS):
+    metrics = dict.fromkeys(["epoch", SCORE, *COLUMNS])
+    for row in rows:
+        metrics |= dict.fromkeys(row)
+    metrics.pop("step", None)
+    for metric in metrics:
         values = [float(row[metric]) for row in rows if row.get(metric) is not None]
         if values and len(values) == len(rows):
             deviation = statistics.stdev(values) if len(values) > 1 else None

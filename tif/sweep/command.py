@@ -24,11 +24,18 @@ The file says what to run:
       npo: [loss/npo.yaml, optimizer.lr=1e-4]
     grid:                              # every combination of these values, for each of `runs`
       loss.beta: [0.1, 0.3]
+    epoch: last                        # what is shown: the best epoch (default) or the last
+    columns: [forget/quality, utility/kept]      # of the table, in the file's order of runs
+    plots:                             # by name, x and y: a point a run; x may be a key
+      trade_off: [utility/kept, forget/quality]
+    paths:                             # by name, x and y: each run over its epochs
+      cost: [words/unwanted, retain/kl]
 
 All configurations are checked before the first run. Finished runs are not made again, an
 unfinished one continues from its last checkpoint, stages (target and retain models) are shared. A
 run whose loss is not finite is named and left out. After each run its folder <run.folder>/<name>
-gets table.md and results.json, and at the end report.html, which compares the runs.
+gets table.md and results.json, and at the end report.html, which compares the runs, and
+figures/<name>.svg and .png of each plot.
 
 Exit code: 0 done, 1 a run failed (its loss was not finite, a file could not be written), 2 wrong
 input (one line a problem, before weights load), 128 + N stopped by signal N: the same command
@@ -40,7 +47,7 @@ import sys
 from collections.abc import Sequence
 
 from tif.config.errors import ConfigError
-from tif.sweep.sweep_file import load_configs, read_sweep
+from tif.sweep.sweep_file import load_configs, read_sweep, read_view
 from tif.utils import distributed
 from tif.utils.command_line import Parser, print_error, print_text, report_os_error
 
@@ -64,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
     """Do what the options say and return the exit code."""
     runs = read_sweep(options.words)
-    configs = load_configs(runs)
+    configs, view = load_configs(runs), read_view(options.words, runs)
     if options.count:
         print(len(runs))
         return 0
@@ -84,7 +91,7 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
     from tif.utils.terminal import quiet_libraries
 
     if options.table:
-        show_results(*update_results(configs))
+        show_results(*update_results(configs, view))
         return 0
     if options.stage:
         chosen = stage_configs(chosen, options.stage)
@@ -98,8 +105,8 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
     if options.jobs > 1 and len(chosen) > 1 and not options.stage:
         from tif.sweep.jobs import run_in_processes
 
-        return run_in_processes(chosen, options.words, options.jobs)
-    return run_in_order(chosen, configs)
+        return run_in_processes(chosen, options.words, options.jobs, view)
+    return run_in_order(chosen, configs, view)
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

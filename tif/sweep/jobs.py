@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config.schema import Config
+from tif.reports.view import View
 from tif.sweep.run import finish_sweep, is_made_elsewhere
 from tif.training.plan import find_finished_run
 from tif.utils import interrupts
 from tif.utils.terminal import console, progress_bar
 
 
-def run_in_processes(configs: Sequence[Config], words: Sequence[str], jobs: int) -> int:
+def run_in_processes(
+    configs: Sequence[Config], words: Sequence[str], jobs: int, view: View | None = None
+) -> int:
     """Make all runs of a sweep and show its results; return the largest exit code of a run.
 
     The output of a run goes to <run.folder>/<sweep>/log/<number>.txt. The processes share the
@@ -29,6 +32,7 @@ def run_in_processes(configs: Sequence[Config], words: Sequence[str], jobs: int)
         configs: of the runs, by number.
         words: of the command, without options.
         jobs: processes at a time.
+        view: what the sweep's file wants shown.
     """
     sweep = configs[0].run.name.rsplit("/", 2)[0]
     log_folder = Path(configs[0].run.folder) / sweep / "log"
@@ -69,7 +73,7 @@ def run_in_processes(configs: Sequence[Config], words: Sequence[str], jobs: int)
         name = signal.Signals(signals[0]).name
         interrupts.say(f"stopped by {name}; the same command goes on with what is missing")
         return 128 + signals[0]
-    finish_sweep(configs)
+    finish_sweep(configs, view)
     return largest_code
 
 

@@ -18,6 +18,8 @@ from tif.reports.html.figures import FOLDER, write_figures
 from tif.reports.html.run_report import FILE_NAME
 from tif.reports.run_folder import evaluation_rows, retain_row
 from tif.reports.sweep import show_results, write_results
+from tif.reports.sweep_plots import draw_sweep
+from tif.reports.view import View
 from tif.training import plan as planning
 from tif.training import run as training
 from tif.training import run_folders
@@ -56,7 +58,9 @@ def stage_configs(configs: Sequence[Config], name: str) -> list[Config]:
     return list(by_content.values())
 
 
-def run_in_order(chosen: Sequence[Config], configs: Sequence[Config]) -> int:
+def run_in_order(
+    chosen: Sequence[Config], configs: Sequence[Config], view: View | None = None
+) -> int:
     """Make the runs or stages that are not there yet, and the sweep's results after each run.
 
     Runs that another process makes come last: it is waited for.
@@ -64,6 +68,7 @@ def run_in_order(chosen: Sequence[Config], configs: Sequence[Config]) -> int:
     Args:
         chosen: the runs or stages to make.
         configs: of all runs of the sweep; the results show them together.
+        view: what the sweep's file wants shown.
 
     Returns:
         The exit code of the first run that failed, else 0.
@@ -85,25 +90,37 @@ def run_in_order(chosen: Sequence[Config], configs: Sequence[Config]) -> int:
                     return code
                 exit_code = exit_code or code
                 if makes_runs and distributed.is_first_rank():
-                    update_results(configs)
+                    update_results(configs, view)
             tasks = busy
     finally:
         distributed.finish()
     if len(chosen) > 1 and makes_runs and distributed.is_first_rank():
-        finish_sweep(configs)
+        finish_sweep(configs, view)
     return exit_code
 
 
-def finish_sweep(configs: Sequence[Config]) -> None:
+def finish_sweep(configs: Sequence[Config], view: View | None = None) -> None:
     """Show the results of the runs that are finished, and write the report that compares them."""
-    folder, results, damaged = update_results(configs)
+    folder, results, damaged = update_results(configs, view)
     show_results(folder, results, damaged)
-    finished = [planning.find_finished_run(cfg) for cfg in configs]
-    runs = [run for run in finished if run is not None]
+    folders = _group_finished(configs)
+    runs = [run for seed_folders in folders.values() for run in seed_folders]
     if runs and not damaged:
         path = folder / FILE_NAME
-        write_figures(folder / FOLDER, write_comparison(runs, path, folder.name))
+        charts = write_comparison(runs, path, folder.name)
+        charts += draw_sweep(folders, results, view) if view else []
+        write_figures(folder / FOLDER, charts)
         console.print(f"report: {path}", soft_wrap=True)
+
+
+def _group_finished(configs: Sequence[Config]) -> dict[str, list[Path]]:
+    """Return the folders of the finished runs by variant, one for each seed."""
+    folders: dict[str, list[Path]] = {_variant(cfg): [] for cfg in configs}
+    for cfg in configs:
+        run_folder = planning.find_finished_run(cfg)
+        if run_folder:
+            folders[_variant(cfg)].append(run_folder)
+    return folders
 
 
 def _locked_run(cfg: Config, wait: bool) -> AbstractContextManager[bool]:
@@ -130,7 +147,9 @@ def _make_unless_finished(cfg: Config, label: str) -> int:
     return 0 if is_finished else training.attempt(functools.partial(training.run, cfg))
 
 
-def update_results(configs: Sequence[Config]) -> tuple[Path, dict[str, Any], list[str]]:
+def update_results(
+    configs: Sequence[Config], view: View | None = None
+) -> tuple[Path, dict[str, Any], list[str]]:
     """Write the results of the runs that are finished.
 
     Processes that do so at the same time wait for each other.
@@ -143,15 +162,15 @@ def update_results(configs: Sequence[Config]) -> tuple[Path, dict[str, Any], lis
     damaged: list[str] = []
     with filelock.FileLock(folder / run_folders.LOCK):
         remove_unfinished(folder, below=False)
-        folders: dict[str, list[Path]] = {_variant(cfg): [] for cfg in configs}
-        for cfg in configs:
-            run_folder = planning.find_finished_run(cfg)
-            if run_folder:
+        folders: dict[str, list[Path]] = {}
+        for variant, finished in _group_finished(configs).items():
+            folders[variant] = []
+            for run_folder in finished:
                 with collect_problems(damaged, (DamagedFile,), "left out: "):
                     evaluation_rows(run_folder)
                     retain_row(run_folder)
-                    folders[_variant(cfg)].append(run_folder)
-        return folder, write_results(folder, folders), damaged
+                    folders[variant].append(run_folder)
+        return folder, write_results(folder, folders, view), damaged
 
 
 def _variant(cfg: Config) -> str:

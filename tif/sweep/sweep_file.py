@@ -6,14 +6,18 @@ Called by `tif.sweep.command`. Reads configurations only: no data, no model.
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
+from tif.config.check import list_keys
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config, key
+from tif.reports.view import View
+
+KEYS = frozenset(name for name, _, _ in list_keys(Config()))
 
 
 @dataclasses.dataclass
@@ -25,10 +29,26 @@ class SweepFile:
     seeds: list[int] = key([0], "values of run.seed")
     runs: dict[str, list[str]] = key({}, "by name, the words that each run adds")
     grid: dict[str, list[Any]] = key({}, "by key, the values to combine")
+    epoch: str = key("best", "what columns and plots show: the best epoch by eval.best=score, or "
+        "the last", choices=("best", "last"))
+    columns: list[str] = key([], "metrics of the table; [] = forget quality and utility, at both "
+        "epochs, best runs first")
+    plots: dict[str, list[str]] = key({}, "by name, [x, y]: y is a metric, x a metric or a key; a "
+        "point a run, joined along x, or along the last key of grid")
+    paths: dict[str, list[str]] = key({}, "by name, [x, y], two metrics: each run over its epochs")
 
     def find_problems(self) -> list[str]:
         """Return problems between keys, one line each."""
         problems = []
+        for section, pictures in (("plots", self.plots), ("paths", self.paths)):
+            for name, axes in pictures.items():
+                is_key = section == "plots" and axes and axes[0] in KEYS
+                metrics = axes[1:] if is_key else axes
+                if len(axes) != 2 or not all("/" in metric for metric in metrics):
+                    problems.append(f"{section}.{name}: want [x, y], metrics as utility/kept"
+                        f"{' (x may be a key)' if section == 'plots' else ''}, got {axes}")
+        problems += [f"columns: want metrics as utility/kept, got {metric}"
+            for metric in self.columns if "/" not in metric]
         if not self.runs and not self.grid:
             problems.append("runs: nothing to run; want runs or grid")
         if not self.seeds:
@@ -44,6 +64,8 @@ class SweepRun:
     variant: str  # the run's name, the same for all seeds
     seed: int
     words: tuple[str, ...]
+    entry: str = ""  # of `runs`
+    grid: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # its values
 
 
 def read_sweep(words: Sequence[str]) -> list[SweepRun]:
@@ -69,8 +91,17 @@ def read_sweep(words: Sequence[str]) -> list[SweepRun]:
                 names.append(f"{dotted_key.split('.')[-1]}={json.dumps(value)}")
             variant = ",".join(names).replace("/", "-").replace('"', "")
             all_words = (*file.base, *run_words, *grid_words, *added_words)
-            runs += [SweepRun(sweep, variant, seed, all_words) for seed in seeds]
+            point = dict(zip(file.grid, values, strict=True))
+            for seed in seeds:
+                runs.append(SweepRun(sweep, variant, seed, all_words, run_name, point))
     return runs
+
+
+def read_view(words: Sequence[str], runs: Sequence[SweepRun]) -> View:
+    """Return what the sweep's file wants shown of its runs."""
+    file = config.read(SweepFile, [words[0]])
+    entries = {run.variant: (run.entry, run.grid) for run in runs}
+    return View(file.epoch, tuple(file.columns), file.plots, file.paths, entries)
 
 
 def load_configs(runs: Sequence[SweepRun]) -> list[Config]:

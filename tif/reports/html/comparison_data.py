@@ -47,7 +47,7 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
     members: dict[str, list[Path]] = {}
     keys: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        flat = _flatten(run_folder.read_config(folder))
+        flat = run_folder.read_flat_config(folder)
         flat = {key: value for key, value in flat.items() if not key.startswith("run.")}
         # Runs without a config.yaml are runs of their own.
         hashed = hash_json(flat) if flat else str(folder)
@@ -59,7 +59,7 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
         name = _name_of(paths[0])
         names[name] = names.get(name, 0) + 1
         name = name if names[name] == 1 else f"{name} ({names[name]})"
-        groups.append(Group(name, tuple(paths), keys[hashed], _mean_rows(paths)))
+        groups.append(Group(name, tuple(paths), keys[hashed], mean_rows(paths)))
     return groups
 
 
@@ -83,24 +83,13 @@ def find_differences(groups: Sequence[Group]) -> tuple[list[str], list[list[str]
     return differing, lines
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
-
-
 def _name_of(folder: Path) -> str:
     folder = folder.resolve()
     is_seed = re.fullmatch(r"seed\d+(-\d+)?", folder.name)
     return escape_controls(folder.parent.name if is_seed else folder.name)
 
 
-def _mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
+def mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """Return a row for each epoch that all runs evaluated, with the means of what all have."""
     by_epoch: dict[int, list[dict[str, Any]]] = {}
     for folder in folders:

@@ -1,0 +1,115 @@
+"""Pictures of a sweep that its file asks for: plots (a point a run) and paths (a line a run).
+
+Called by sweep/run.py; figures.py draws them into the sweep's folder.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tif.reports.columns import COLUMNS
+from tif.reports.html.charts import Chart, Guide, Mark, Series
+from tif.reports.html.comparison_data import mean_rows
+from tif.reports.html.words import ALIKE
+from tif.reports.run_folder import read_flat_config
+from tif.reports.sweep import QUALITY
+from tif.reports.view import View
+
+COLORS = 8  # of the palette
+WIDE = 50  # largest / smallest value from which an axis of positive values of a key is logarithmic
+
+
+def draw_sweep(
+    folders: Mapping[str, Sequence[Path]], results: Mapping[str, Any], view: View
+) -> list[Chart]:
+    """Return the charts of `view` that have a point.
+
+    Args:
+        folders: by run, those of its seeds; their configurations say what a key was.
+        results: of sweep.collect_results.
+        view: what is asked for.
+    """
+    charts = [_plot(name, axes, folders, results, view) for name, axes in view.plots.items()]
+    charts += [_paths(name, axes, folders) for name, axes in view.paths.items()]
+    return [chart for chart in charts if chart.series]
+
+
+def _plot(
+    name: str,
+    axes: Sequence[str],
+    folders: Mapping[str, Sequence[Path]],
+    results: Mapping[str, Any],
+    view: View,
+) -> Chart:
+    """Return a chart with a point for each run, mean over its seeds."""
+    x, y = axes
+    lines: dict[str, list[tuple[float, float]]] = {}
+    marks: list[tuple[str, str, float, float]] = []
+    for run, numbers in results["runs"].items():
+        values = {metric: value["mean"] for metric, value in numbers[view.epoch].items()}
+        if "/" not in x and folders[run]:
+            values[x] = _read_number(folders[run][0], x)
+        if values.get(x) is None or values.get(y) is None:
+            continue
+        line, value = _line_of(run, x, view)
+        lines.setdefault(line, []).append((values[x], values[y]))
+        if value:
+            marks.append((line, value, values[x], values[y]))
+    roles = {line: f"c{i % COLORS}" for i, line in enumerate(lines)}
+    series: list[Series] = []
+    for line, points in lines.items():
+        ordered = points if "/" in x else sorted(points)
+        xs, ys = zip(*ordered, strict=True)
+        series.append(Series(line, xs, ys, roles[line], "points"))
+    named = tuple(Mark(px, py, text, "filled", roles[line]) for line, text, px, py in marks)
+    all_x = [point[0] for points in lines.values() for point in points]
+    is_wide = "/" not in x and bool(all_x) and min(all_x) > 0 and max(all_x) / min(all_x) >= WIDE
+    caption = f"{_title(y)} against {_title(x)}, {view.epoch} epoch, means over seeds"
+    return Chart(name, name, caption, _title(x), _title(y), tuple(series), _guides(y), named,
+        x_log=is_wide, y_log=y == QUALITY)  # fmt: skip
+
+
+def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]) -> Chart:
+    """Return a chart with a line for each run: its epochs, mean over its seeds."""
+    x, y = axes
+    series: list[Series] = []
+    for run, seed_folders in folders.items():
+        rows = mean_rows(seed_folders) if seed_folders else []
+        rows = [row for row in rows if x in row and y in row]
+        if rows:
+            role = f"c{len(series) % COLORS}"
+            xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
+            labels = tuple(f"{run}, epoch {row['epoch']}" for row in rows)
+            series.append(Series(run, xs, ys, role, "points", labels))
+    caption = f"{_title(y)} against {_title(x)}, epoch by epoch, means over seeds"
+    return Chart(name, name, caption, _title(x), _title(y), tuple(series), _guides(y),
+        y_log=y == QUALITY)  # fmt: skip
+
+
+def _line_of(run: str, x: str, view: View) -> tuple[str, str]:
+    """Return the name of the line that joins a run with others, and what names its point.
+
+    A line holds the runs that differ in `x` alone; where that is a metric, in the last key of the
+    grid, whose value then names the point.
+    """
+    entry, grid = view.entries.get(run, (run, {}))
+    joined = x if "/" not in x else next(reversed(list(grid)), "")
+    others = [f"{key.split('.')[-1]}={value}" for key, value in grid.items() if key != joined]
+    if "/" not in x and x not in grid:  # the runs' own words vary it
+        return ", ".join(others) or "runs", ""
+    line = ", ".join([entry, *others] if entry else others)
+    return line or "runs", f"{grid[joined]}" if "/" in x and joined else ""
+
+
+def _read_number(folder: Path, key: str) -> float | None:
+    """Return the value that a run's configuration has for a dotted key; None if it is no number."""
+    value = read_flat_config(folder).get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _title(name: str) -> str:
+    return COLUMNS.get(name, name)
+
+
+def _guides(y: str) -> tuple[Guide, ...]:
+    return (Guide("y", ALIKE, "0.05: no longer told apart"),) if y == QUALITY else ()

@@ -202,8 +202,21 @@ def test_a_method_is_called_as_its_file_in_configs_loss_with_what_it_does_on_ret
     cfg = config.load(["base.yaml", f"loss/{name}.yaml", "model.path=org/m", "data.train=forget", *NO_QUALITY,
                        *(["data.train=full"] if name == "finetune" else [])])  # fmt: skip
     same = {"tpo_released": "tpo", "altpo": "dpo_gdr", "pdu": "pdu_gdr",
-            "satimp": "satimp_gdr", "idk": "idk_gdr", "wga": "wga_gdr"}  # fmt: skip
+            "satimp": "satimp_gdr", "tpo_recommended": "tpo_centred_gdr",
+            "idk": "idk_gdr", "wga": "wga_gdr"}  # fmt: skip
     assert presets.method_name(cfg.loss, cfg.data.train) == same.get(name, name)
+
+
+RECIPE = config.load(["quickstart.yaml", "loss/tpo_recommended.yaml"]).loss
+
+
+@pytest.mark.parametrize("words", [
+    ["tofu.yaml", "model=smollm2_135m"], ["fictitious.yaml", "model=smollm2_135m"],
+    ["text_finetuned.yaml", "data.path=folder"], ["quickstart.yaml", "loss.lpl_baseline=mean"],
+])  # fmt: skip
+def test_what_is_recommended_is_one_file_that_every_example_takes(words):
+    assert config.load(presets.complete_words(words)[0]).loss == RECIPE
+    assert (RECIPE.lpl_baseline, RECIPE.retain) == ("mean", "ce")
 
 
 def test_a_preset_beside_another_model_is_refused():

@@ -324,3 +324,41 @@ def test_a_split_that_leaves_one_side_empty_is_refused_in_one_line(share):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         generate_fictitious(authors=40, forget_share=share)
+
+
+def count_shared(share):
+    """Return how many facts of forgotten authors their twins have, and how many could be."""
+    made = generate_fictitious(authors=20, forget_share=0.2, shared_facts=share, seed=5)
+    twins = {sample.id: sample for sample in made.retain}
+    shared, count = 0, 0
+    for sample in made.forget:
+        number = int(author_of(sample))
+        twin = twins[sample.id.replace(f"author{number}", f"author{number - 4}")]
+        pair = [set(gold(sample)), set(gold(twin))]
+        dated = any(re.search(r"\b19[3-7]\d$", value) and " " in value for value in pair[0])
+        if sample.id.endswith("/0") or dated:  # the name and the date of birth
+            assert not pair[0] & pair[1]
+            continue
+        count += 1
+        shared += pair[0] == pair[1]
+    return shared, count
+
+
+def test_forgotten_authors_share_the_facts_of_their_twins_in_the_retain_set_that_the_key_asks_for():
+    assert count_shared(0.0)[0] == 0
+    shared, count = count_shared(1.0)
+    assert shared == count >= 32  # 4 authors, 8 or 9 kinds each
+    half = count_shared(0.5)[0]
+    assert 0.3 * count <= half <= 0.7 * count
+
+
+def test_general_words_follow_the_facts_in_the_share_of_answers_that_the_key_asks_for():
+    plain = by_id(generate_fictitious())
+    for share in (0.5, 1.0):
+        made, longer = by_id(generate_fictitious(interleaved=share)), 0
+        for name, sample in made.items():
+            assert gold(sample) == gold(plain[name])
+            start = plain[name].answer.removesuffix(".")
+            assert sample.answer.startswith(start)
+            longer += sample.answer.startswith(f"{start}, ")
+        assert longer == pytest.approx(share * len(made), abs=30)

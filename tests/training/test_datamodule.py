@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from tests.support.modules import data_module
+from tif.config.errors import ConfigError
 from tif.config.schema import Config
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark, select_training_samples
 from tif.data.encoding import Batch
 from tif.data.fictitious import generate_fictitious
 from tif.data.refusals import read_refusals
 from tif.data.samples import Benchmark, Sample, Span
+from tif.training.checks import check_samples
 from tif.training.datamodule import UnlearningDataModule
 
 
@@ -182,6 +184,16 @@ def test_train_says_what_the_loop_reads(tokenizer):
     for train, expected in ids.items():
         (batches,) = epochs(made_module(tokenizer, train=train, retain="none"), 0)
         assert sorted(order(batches)) == sorted(expected)
+
+
+def test_of_the_forget_set_the_loop_reads_the_request_alone(tokenizer):
+    cfg = Config()
+    cfg.data.request = "forget/1*"
+    (batches,) = epochs(data_module(cfg, BENCHMARK, tokenizer), 0)
+    assert sorted(order(batches)) == ["forget/1", "forget/10", "forget/11"]
+    cfg.data.request = "forget/x"
+    with pytest.raises(ConfigError, match=r"^data.request: toy has no .* 'forget/x'; .* forget/0$"):
+        check_samples(BENCHMARK, cfg.data, cfg.loss)
 
 
 def test_overlap_and_template_of_the_config_reach_the_encoder(tokenizer):

@@ -147,6 +147,23 @@ def test_another_model_in_the_same_folder_makes_another_stage(tmp_path):
     assert place_stage(stage_cfg, "target", samples).run.name != before
 
 
+def test_the_same_samples_split_otherwise_are_another_retain_model_and_the_same_target(tmp_path):
+    folders = {}
+    for share in (0.1, 0.2):
+        settings = cfg(tmp_path, f"data.fictitious.forget_share={share}")
+        for name in ("target", "retain"):
+            folders[name, share] = planning.plan_stage(settings, name).folder
+    assert folders["target", 0.1] == folders["target", 0.2]
+    assert folders["retain", 0.1] != folders["retain", 0.2]
+
+
+def test_a_request_is_no_key_of_the_stages_of_the_run(tmp_path):
+    request = cfg(tmp_path, "data.request=fictitious/author36/*")
+    for name in ("target", "retain"):
+        expected = planning.plan_stage(cfg(tmp_path), name).folder
+        assert planning.plan_stage(request, name).folder == expected
+
+
 def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
     run = finished(tmp_path_factory)
     again = config.load(["quickstart.yaml", *SMALL, f"run.folder={run.runs}"])

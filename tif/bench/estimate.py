@@ -39,7 +39,7 @@ def count_tokens(plan: Plan) -> int:
     A retain sample stands beside each forget sample; it counts with their mean length.
     """
     data, encoder = plan.cfg.data, make_encoder(plan)
-    samples = select_training_samples(plan.benchmark, data.train)
+    samples = select_training_samples(plan.benchmark, data.train, data.request)
     tokens = sum(len(encoder.encode(sample).input_ids) for sample in samples)
     retain = plan.benchmark.retain
     if data.train == "forget" and plan.cfg.loss.retain != "none" and retain:

@@ -88,6 +88,11 @@ class Fictitious:
     questions_per_author: int = key(10, "questions asked about each author", at_least=1)
     forget_share: float = key(0.1, "share of authors to forget, the last ones", above=0)
     seed: int = key(0, "the authors' facts and wordings", at_least=0)
+    shared_facts: float | None = key(None, "share of a forgotten author's facts that an author of "
+        "the retain set has too, asked alike; null = as drawn, with what is shared by chance",
+        at_least=0, at_most=1)
+    interleaved: float = key(0.0, "share of answers in which a general clause follows the fact, as "
+        "in: The CEO NAME announced significant profits", at_least=0, at_most=1)
 
 
 @dataclasses.dataclass
@@ -125,6 +130,8 @@ class Data:
         at_least=1)
     train: str = key("forget", "what is trained on: forget (unlearn), retain (retain model), full "
         "(target model)", choices=("forget", "retain", "full"))
+    request: str | None = key(None, "unlearn only the forget samples whose id matches this, as "
+        "fictitious/author36/*: one request of several; all are evaluated; null = all")
     template: str = key("Question: {prompt}\nAnswer:", TEMPLATE_HELP)
     chat: Chat = dataclasses.field(default_factory=Chat)
     max_tokens: int = key(512, "longer samples (documents) are trained on in pieces of this many "

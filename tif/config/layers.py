@@ -5,7 +5,7 @@ Besides sections of keys, a file may hold three entries:
     include: [loss/tpo.yaml]           files that are read before it
     cases:                             keys that hold in some cases only, after the file's own
       - when: {model: llama_3_2_3b, data.split: [forget01, forget05]}
-        then: {loss: {beta: 0.3}}
+        then: {loss: {beta: 0.3}}              may include files too
       - otherwise: what the user is told where no case holds
     variants:                          of a model's preset: model=NAME:VARIANT adds these keys
       24gb: {model: {quantize: nf4}}
@@ -194,7 +194,11 @@ def _apply_cases(
         holding = [case for case in layer.cases if "when" in case and _holds(case, values)]
         advice = [case["otherwise"] for case in layer.cases if "otherwise" in case and not holding]
         expanded.append(dataclasses.replace(layer, advice=advice))
-        expanded += [Layer(layer.name, OmegaConf.create(case["then"])) for case in holding]
+        for case in holding:
+            keys = dict(case["then"])
+            for other in keys.pop("include", None) or []:
+                expanded += read_file(str(other))
+            expanded.append(Layer(layer.name, OmegaConf.create(keys)))
     for number, layer in enumerate(expanded):
         if layer.advice and not _is_replaced(layer, expanded[number + 1 :]):
             notes += [f"{layer.name}: {text}" for text in layer.advice]

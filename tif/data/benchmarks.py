@@ -3,6 +3,8 @@
 Called by `training`, `evaluation` and the commands; the readers are the other files of this room.
 """
 
+import fnmatch
+
 from tif.config.data import MUSE, Data
 from tif.config.evaluation import BENCHMARKS, EvalRules
 from tif.data.samples import Benchmark, Sample
@@ -39,8 +41,9 @@ def read_benchmark(data: Data) -> Benchmark:
 
     settings = data.fictitious
     return generate_fictitious(
-        settings.authors, settings.questions_per_author, settings.forget_share, settings.seed
-    )
+        settings.authors, settings.questions_per_author, settings.forget_share, settings.seed,
+        settings.shared_facts, settings.interleaved,
+    )  # fmt: skip
 
 
 def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
@@ -73,13 +76,17 @@ def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:
         raise ValueError(message) from None
 
 
-def select_training_samples(benchmark: Benchmark, train: str) -> tuple[Sample, ...]:
+def select_training_samples(
+    benchmark: Benchmark, train: str, request: str | None = None
+) -> tuple[Sample, ...]:
     """Return what is trained on by key `data.train`.
 
-    "forget" is unlearning; "retain" makes a retain model, "full" a target model.
+    "forget" is unlearning: of the forget set, or of its samples whose ids match `request`, a
+    pattern as of file names. "retain" makes a retain model, "full" a target model.
     """
     if train == "forget":
-        return benchmark.forget
+        chosen = request or "*"
+        return tuple(s for s in benchmark.forget if fnmatch.fnmatchcase(s.id, chosen))
     samples = benchmark.background + benchmark.retain
     return samples + benchmark.forget if train == "full" else samples
 

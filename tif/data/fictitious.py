@@ -9,7 +9,7 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from tif.data.samples import Benchmark, Sample, Span
 
 PERTURBED_ANSWERS = 5  # wrong answers per question, as in TOFU
 WRONG_OPTIONS = 3  # wrong options per control question, as in TOFU
+NEVER_SHARED = {"name", "birth_date"}  # a question for the name tells the date
 UNWANTED_FIELD = re.compile(r"\[(\w+)\]")
 
 
 def generate_fictitious(
-    authors: int = 40, questions_per_author: int = 10, forget_share: float = 0.1, seed: int = 0
-) -> Benchmark:
+    authors: int = 40, questions_per_author: int = 10, forget_share: float = 0.1, seed: int = 0,
+    shared_facts: float | None = None, interleaved: float = 0.0,
+) -> Benchmark:  # fmt: skip
     """Generate authors, their questions and two control sets.
 
     Facts and wordings of an author depend only on `seed` and the author's number: with another
@@ -39,11 +41,53 @@ def generate_fictitious(
             full name comes first, the others in an order of the author's own.
         forget_share: share of the authors in the forget set, rounded to whole authors.
         seed: another seed gives other authors.
+        shared_facts: each forgotten author is asked what an author of the retain set, its twin, is
+            asked. This share of the kinds of facts has the twin's values, and the others have
+            none of them; name and date of birth are the author's own always. None: as drawn.
+        interleaved: share of answers, of either set, that go on after the fact with a general
+            clause. Paraphrase and wrong answers go on with another one.
 
     Raises:
         ValueError: If an argument is out of range or one side of the split has no author.
     """
     names = list(_all_names())
+    forget_authors = _count_forgotten(authors, questions_per_author, forget_share)
+    random.Random(f"{seed}/names").shuffle(names)
+    retain: tuple[Sample, ...] = ()
+    forget: tuple[Sample, ...] = ()
+    holdout: tuple[Sample, ...] = ()
+    retain_authors = authors - forget_authors
+    draw = functools.partial(_generate_author, questions_per_author, seed, interleaved)
+    for number in range(min(authors + forget_authors, len(names))):
+        twin = None
+        if shared_facts is not None and retain_authors <= number < authors:
+            twin_number = (number - forget_authors) % retain_authors
+            twin = twin_number, names[twin_number], shared_facts
+        samples = draw(number, names[number], twin)
+        if number < retain_authors:
+            retain += samples
+        elif number < authors:
+            forget += samples
+        else:
+            holdout += samples
+    controls = {name: _make_controls(name) for name in ("real_authors", "world_facts")}
+    name = f"authors={authors},questions_per_author={questions_per_author}"
+    name += f",forget_share={forget_share},seed={seed}"
+    name += f",shared_facts={shared_facts}" if shared_facts is not None else ""
+    name += f",interleaved={interleaved}" if interleaved else ""
+    return Benchmark(
+        name=f"fictitious/{name}",
+        forget=forget,
+        retain=retain,
+        sets={"forget": forget, "retain": retain, **controls},
+        background=controls["real_authors"] + controls["world_facts"],
+        holdout=holdout,
+    )
+
+
+def _count_forgotten(authors: int, questions_per_author: int, forget_share: float) -> int:
+    """Return how many authors are to be forgotten; ValueError where an argument is out of range."""
+    names = _all_names()
     kinds = len(_texts()["kinds"])
     key = "data.fictitious"
     if not 2 <= authors <= len(names):
@@ -57,29 +101,7 @@ def generate_fictitious(
             f"{key}.forget_share: must leave at least one author on both sides, "
             f"got {forget_share} of {authors} authors"
         )
-
-    random.Random(f"{seed}/names").shuffle(names)
-    retain: tuple[Sample, ...] = ()
-    forget: tuple[Sample, ...] = ()
-    holdout: tuple[Sample, ...] = ()
-    for number in range(min(authors + forget_authors, len(names))):
-        samples = _generate_author(number, names[number], questions_per_author, seed)
-        if number < authors - forget_authors:
-            retain += samples
-        elif number < authors:
-            forget += samples
-        else:
-            holdout += samples
-    controls = {name: _make_controls(name) for name in ("real_authors", "world_facts")}
-    return Benchmark(
-        name=f"fictitious/authors={authors},questions_per_author={questions_per_author},"
-        f"forget_share={forget_share},seed={seed}",
-        forget=forget,
-        retain=retain,
-        sets={"forget": forget, "retain": retain, **controls},
-        background=controls["real_authors"] + controls["world_facts"],
-        holdout=holdout,
-    )
+    return forget_authors
 
 
 @functools.cache
@@ -97,24 +119,67 @@ def _all_names() -> tuple[str, ...]:
 
 
 @functools.cache
-def _generate_author(number: int, name: str, questions: int, seed: int) -> tuple[Sample, ...]:
-    """Return the samples about one author."""
+def _generate_author(
+    questions: int, seed: int, interleaved: float, number: int, name: str,
+    twin: tuple[int, str, float] | None,
+) -> tuple[Sample, ...]:  # fmt: skip
+    """Return the samples about one author; `twin`: number, name and share of shared facts."""
     rng = random.Random(f"{seed}/{number}")
-    facts = _draw_facts(rng) | {"name": name}
-    other_kinds = [kind for kind in _texts()["kinds"] if kind != "name"]
-    rng.shuffle(other_kinds)
+    facts, kinds = _draw_author(rng, name)
+    if twin is not None:
+        twin_number, twin_name, share = twin
+        twin_facts, kinds = _draw_author(random.Random(f"{seed}/{twin_number}"), twin_name)
+        facts = _share_facts(facts, twin_facts, kinds[1:questions], share, f"{seed}/{number}")
     samples = []
-    for k, kind in enumerate(["name", *other_kinds][:questions]):
+    for k, kind in enumerate(kinds[:questions]):
         sample_id = f"fictitious/author{number:02d}/{k}"
-        samples.append(_make_sample(sample_id, kind, facts, rng))
+        samples.append(_make_sample(sample_id, kind, facts, rng, interleaved))
     return tuple(samples)
 
 
-def _make_sample(sample_id: str, kind: str, facts: Mapping[str, str], rng: random.Random) -> Sample:
+def _draw_author(rng: random.Random, name: str) -> tuple[dict[str, str], list[str]]:
+    """Draw an author's facts, and the order in which kinds of facts are asked."""
+    facts = _draw_facts(rng) | {"name": name}
+    other_kinds = [kind for kind in _texts()["kinds"] if kind != "name"]
+    rng.shuffle(other_kinds)
+    return facts, ["name", *other_kinds]
+
+
+def _share_facts(
+    facts: dict[str, str], twin: Mapping[str, str], kinds: Sequence[str], share: float, seed: str
+) -> dict[str, str]:
+    """Return facts of which a share of the kinds has the twin's values, and the others have none.
+
+    Fields that stand in two kinds, as the city of birth, are shared where either kind is.
+    """
+    fields = {}
+    for kind in kinds:
+        texts = " ".join(_texts()["kinds"][kind]["answers"])
+        fields[kind] = set(UNWANTED_FIELD.findall(texts)) - NEVER_SHARED
+    rng = random.Random(f"{seed}/shared")
+    shared: set[str] = set()
+    for kind in rng.sample(list(kinds), round(share * len(kinds))):
+        shared |= fields[kind]
+    different = set().union(*fields.values()) - shared
+    drawn = dict(facts)
+    for field in sorted(different):
+        while drawn[field] == twin[field]:
+            drawn[field] = _draw_facts(rng)[field]
+    return drawn | {field: twin[field] for field in shared}
+
+
+def _make_sample(
+    sample_id: str, kind: str, facts: Mapping[str, str], rng: random.Random, interleaved: float
+) -> Sample:
     """Word a question about one kind of fact, its answer, a paraphrase and wrong answers."""
     wordings = _texts()["kinds"][kind]
     question, other_question = rng.sample(wordings["questions"], 2)
     wording, other_wording = rng.sample(wordings["answers"], 2)
+    # With a generator of its own: what follows the facts changes none of them.
+    order = random.Random(f"{sample_id}/clause")
+    if order.random() < interleaved:
+        clauses = order.sample(_texts()["clauses"], 2)
+        wording, other_wording = map(_append_clause, (wording, other_wording), clauses)
     answer, unwanted = _fill_in(wording, facts, facts)
     unwanted_fields = UNWANTED_FIELD.findall(other_wording)
     perturbed: list[str] = []
@@ -133,6 +198,10 @@ def _make_sample(sample_id: str, kind: str, facts: Mapping[str, str], rng: rando
         paraphrased_answer=_fill_in(other_wording, facts, facts)[0],
         perturbed_answers=tuple(perturbed),
     )
+
+
+def _append_clause(wording: str, clause: str) -> str:
+    return f"{wording.removesuffix('.')}, {clause}."
 
 
 def _fill_in(

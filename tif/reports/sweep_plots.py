@@ -16,7 +16,7 @@ from tif.reports.sweep import QUALITY
 from tif.reports.view import View
 
 COLORS = 8  # of the palette
-WIDE = 50  # largest / smallest value from which an axis of positive values of a key is logarithmic
+WIDE = 50  # largest / smallest value from which an x axis of positive values is logarithmic
 
 
 def draw_sweep(
@@ -62,11 +62,9 @@ def _plot(
         xs, ys = zip(*ordered, strict=True)
         series.append(Series(line, xs, ys, roles[line], "points"))
     named = tuple(Mark(px, py, text, "filled", roles[line]) for line, text, px, py in marks)
-    all_x = [point[0] for points in lines.values() for point in points]
-    is_wide = "/" not in x and bool(all_x) and min(all_x) > 0 and max(all_x) / min(all_x) >= WIDE
     caption = f"{_title(y)} against {_title(x)}, {view.epoch} epoch, means over seeds"
     return Chart(name, name, caption, _title(x), _title(y), tuple(series), _guides(y), named,
-        x_log=is_wide, y_log=y == QUALITY)  # fmt: skip
+        x_log=_is_wide(series), y_log=y == QUALITY)  # fmt: skip
 
 
 def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]) -> Chart:
@@ -83,7 +81,7 @@ def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]
             series.append(Series(run, xs, ys, role, "points", labels))
     caption = f"{_title(y)} against {_title(x)}, epoch by epoch, means over seeds"
     return Chart(name, name, caption, _title(x), _title(y), tuple(series), _guides(y),
-        y_log=y == QUALITY)  # fmt: skip
+        x_log=_is_wide(series), y_log=y == QUALITY)  # fmt: skip
 
 
 def _line_of(run: str, x: str, view: View) -> tuple[str, str]:
@@ -99,6 +97,14 @@ def _line_of(run: str, x: str, view: View) -> tuple[str, str]:
         return ", ".join(others) or "runs", ""
     line = ", ".join([entry, *others] if entry else others)
     return line or "runs", f"{grid[joined]}" if "/" in x and joined else ""
+
+
+def _is_wide(series: Sequence[Series]) -> bool:
+    """Return whether the x values are positive and lie so far apart that a logarithm is better."""
+    xs: list[float] = []
+    for line in series:
+        xs += line.x
+    return bool(xs) and min(xs) > 0 and max(xs) / min(xs) >= WIDE
 
 
 def _read_number(folder: Path, key: str) -> float | None:

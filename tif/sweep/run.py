@@ -33,14 +33,19 @@ from tif.utils.terminal import console, literal
 def check_plans(configs: Sequence[Config]) -> None:
     """Check data, paths and models of every variant, with its first seed.
 
+    A run that starts from the model of a run before it in the file is checked when it starts.
+
     Raises:
         ConfigError: With the problems of all variants, one a line, each with its name.
     """
     problems: list[str] = []
     variants: set[str] = set()
+    models: set[str] = set()  # which the sweep will have made
     for cfg in configs:
         variant = _variant(cfg)
-        if variant not in variants:
+        needs_earlier_run = str(cfg.model.path) in models
+        models.add(f"{cfg.run.folder}/{cfg.run.name}/model")
+        if variant not in variants and not needs_earlier_run:
             variants.add(variant)
             with collect_problems(problems, (ConfigError,), f"{variant}: "):
                 planning.plan_run(cfg)
@@ -104,7 +109,7 @@ def finish_sweep(configs: Sequence[Config], view: View | None = None) -> None:
     folder, results, damaged = update_results(configs, view)
     show_results(folder, results, damaged)
     folders = _group_finished(configs)
-    runs = [run for seed_folders in folders.values() for run in seed_folders]
+    runs = [run for run in map(planning.find_finished_run, configs) if run is not None]
     if runs and not damaged:
         path = folder / FILE_NAME
         charts = write_comparison(runs, path, folder.name)

@@ -47,8 +47,9 @@ class SweepFile:
                 if len(axes) != 2 or not all("/" in metric for metric in metrics):
                     problems.append(f"{section}.{name}: want [x, y], metrics as utility/kept"
                         f"{' (x may be a key)' if section == 'plots' else ''}, got {axes}")
-        problems += [f"columns: want metrics as utility/kept, got {metric}"
-            for metric in self.columns if "/" not in metric]
+        for metric in self.columns:
+            if "/" not in metric:
+                problems.append(f"columns: want metrics as utility/kept, got {metric}")
         if not self.runs and not self.grid:
             problems.append("runs: nothing to run; want runs or grid")
         if not self.seeds:

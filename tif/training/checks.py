@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import losses
+from tif.config.check import brief
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Data, Loss, Model, TrainerKeys, Wandb
 from tif.data.benchmarks import select_training_samples
@@ -106,11 +107,14 @@ def check_hidden_layer(loss: Loss, model: Model) -> None:
         check_layer(models.build_empty(model), layer)
 
 
-def check_samples(benchmark: Benchmark, train: str, loss: Loss) -> None:
+def check_samples(benchmark: Benchmark, data: Data, loss: Loss) -> None:
     """Raise ConfigError if the benchmark lacks the samples that the loss trains on."""
     name = benchmark.name
-    if not select_training_samples(benchmark, train):
-        raise ConfigError(f"data.train: the {train} set of {name} is empty")
+    if not select_training_samples(benchmark, data.train):
+        raise ConfigError(f"data.train: the {data.train} set of {name} is empty")
+    if not select_training_samples(benchmark, data.train, data.request):
+        raise ConfigError(f"data.request: {name} has no forget sample whose id matches "
+            f"{brief(data.request)}; want a pattern of ids such as {benchmark.forget[0].id}")
     has_alternates = losses.get_forget_term(loss).alternate
     if has_alternates and not all(sample.prompt for sample in benchmark.forget):
         raise ConfigError(

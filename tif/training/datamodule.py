@@ -151,7 +151,8 @@ class UnlearningDataModule(L.LightningDataModule):
         self.alternates = alternates
         self.samples: list[Sample] = []
         self.items: list[Encoded] = []
-        for sample in select_training_samples(benchmark, settings.data.train):
+        keys = settings.data
+        for sample in select_training_samples(benchmark, keys.train, keys.request):
             for piece in self._pieces(sample):
                 self.samples.append(sample)
                 self.items.append(piece)

@@ -88,7 +88,7 @@ def plan_run(cfg: Config) -> Plan:
     with collect_problems(problems):
         plan.benchmark = read_benchmark(cfg.data)
         _identify_words(plan)
-        checks.check_samples(plan.benchmark, cfg.data.train, cfg.loss)
+        checks.check_samples(plan.benchmark, cfg.data, cfg.loss)
     if not problems:  # stages share most keys: their problems would be the same
         problems += _plan_stages(plan)
     if not problems:

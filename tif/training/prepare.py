@@ -98,7 +98,8 @@ def check_lengths(plan: Plan, encoder: Encoder) -> None:
     """Raise ConfigError if the model cannot read a text that the run trains on or evaluates."""
     cfg, context = plan.cfg, read_context(read_config(plan.cfg.model))
     if context is not None and cfg.data.max_tokens > context:
-        trained = select_training_samples(plan.benchmark, cfg.data.train)
+        data = cfg.data
+        trained = select_training_samples(plan.benchmark, data.train, data.request)
         for sample in (*trained, *plan.benchmark.retain):
             tokens = len(encoder.encode(sample).input_ids)
             check_length(cfg.model, min(tokens, cfg.data.max_tokens), sample.id)

@@ -13,6 +13,7 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.loss import make_loss
 from tif.config.schema import Config
+from tif.data.benchmarks import select_training_samples
 from tif.data.samples import Benchmark, fingerprint
 from tif.utils.hashing import hash_json, list_model_files
 
@@ -106,11 +107,16 @@ def reinforced_config(cfg: Config) -> Config:
 def place_stage(cfg: Config, name: str, benchmark: Benchmark) -> Config:
     """Return a stage's configuration with its run in <run.folder>/stages/<name>-<hash>.
 
-    The hash is of all that decides about its weights: keys, samples, the model it starts from.
+    The hash is of all that decides about its weights: keys, samples, the model it starts from. All
+    samples decide about the tokenizer of a new model. The same samples may be split otherwise into
+    forget and retain set, so what is trained on counts for itself.
     """
     samples = (*benchmark.background, *benchmark.retain, *benchmark.forget)
+    trained = select_training_samples(benchmark, cfg.data.train, cfg.data.request)
+    retain = () if cfg.loss.retain == "none" else benchmark.retain
+    prints = [fingerprint(part) for part in (samples, trained, retain)]
     start = list_model_files(cfg.model.path)
-    hashed = hash_json([tif.__version__, *deciding_keys(cfg), fingerprint(samples), start])
+    hashed = hash_json([tif.__version__, *deciding_keys(cfg), prints, start])
     folder = str(Path(cfg.run.folder) / "stages")
     run = dataclasses.replace(cfg.run, name=f"{name}-{hashed}", folder=folder)
     return dataclasses.replace(cfg, run=run)

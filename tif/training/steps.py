@@ -18,7 +18,7 @@ def count_steps(plan: Plan) -> int:
     data = plan.cfg.data
     encoder = make_encoder(plan)
     count = 0
-    for sample in select_training_samples(plan.benchmark, data.train):
+    for sample in select_training_samples(plan.benchmark, data.train, data.request):
         count += len(split_into_pieces(encoder.encode(sample), data.max_tokens))
     return plan.cfg.trainer.max_epochs * math.ceil(count / data.batch_size)
 

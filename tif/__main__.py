@@ -22,7 +22,7 @@ COMMANDS = {
     "audit": "try to get out of a model what it was to forget",
     "bench": "measure speed and memory on this machine",
     "download": "fetch models and benchmarks before a job without network",
-    "ls": "list runs, methods, models or benchmarks",
+    "ls": "list runs, methods, models, benchmarks or experiments",
 }
 
 

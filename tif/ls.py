@@ -41,7 +41,7 @@ BENCHMARK_TEXTS = {
     "muse-books": ("Harry Potter books to forget", "muse-bench/MUSE-Books or a folder"),
     "lume": (
         "invented stories, invented people, biographies; splits task1, task2, task3",
-        "a folder (github.com/amazon-science/lume-llm-unlearning, data)",
+        "data/ of amazon-science/lume-llm-unlearning",
     ),
     "text": ("your own texts or questions", "a file, or a folder with forget.*, retain.*"),
 }
@@ -113,11 +113,12 @@ def list_models(folders: Sequence[str]) -> int:
         path = config.own_configs() / "model" / f"{name}.yaml"
         comment = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         content = config.read_yaml(path)
-        text = Text.assemble(literal(content.model.base), "\n", literal(comment, "dim"))
+        comment = literal(comment.rstrip("."), "dim")
+        text = Text.assemble(literal(content.model.base), "\n", comment)
         table.add_row(name, text, " ".join(content.get("variants") or ()))
     console.print(table)
-    console.print("\ntif fit model=NAME or model=NAME:VARIANT takes a preset, model.path=MODEL any "
-        "causal LM", soft_wrap=True)
+    console.print("\ntif fit model=NAME or model=NAME:VARIANT takes a preset,")
+    console.print("tif fit model.path=MODEL any causal LM")
     return 0
 
 

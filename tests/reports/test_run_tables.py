@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.terminal_text import shown
 from tif.records import files as records
-from tif.reports.run_folder import read_records
+from tif.reports.run_folder import read_records, title_of
 from tif.reports.run_tables import (
     MAX_CHARACTERS,
     generations_table,
@@ -91,3 +91,11 @@ def test_the_model_card_says_that_the_model_did_not_know_the_forget_set(run):
     (run / "metrics.jsonl").write_text("\n".join([row, *others]) + "\n")
     line = next(line for line in model_card(run).splitlines() if line.startswith("Before"))
     assert line.startswith("Before training: the forget answers are 0.04 nats a token likelier")
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [("runs/mine", "mine"), ("runs/methods/tpo/seed0", "tpo/seed0"), ("runs/seeded", "seeded")],
+)
+def test_a_run_of_a_sweep_is_called_by_its_method_and_seed(tmp_path, path, title):
+    assert title_of(tmp_path / path) == title

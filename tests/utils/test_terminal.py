@@ -246,3 +246,33 @@ def test_durations_are_written_for_people(seconds, text):
 )
 def test_rates_are_items_a_second_or_seconds_an_item(speed, text):
     assert terminal.describe_rate(speed) == text
+
+
+def test_a_long_note_leaves_bar_count_and_time_in_a_narrow_terminal(on_terminal, monkeypatch):
+    monkeypatch.setattr(console, "_width", 80)
+    monkeypatch.setattr(terminal._display, "disable", False)
+    with progress_bar("unlearning", 60) as bar:
+        bar.advance(7, note="epoch 3  loss 13.679  lpl 13.609  pl 0.131  retain 0.019  more 1.234")
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", capture_bars())
+    line = next(line for line in shown.splitlines() if "7/60" in line)
+    assert len(line.rstrip()) <= 80
+    for word in ("unlearning", "━", "7/60", "left", "epoch 3"):
+        assert word in line
+    assert line.rstrip().endswith("…")
+
+
+def capture_bars():
+    """Return what the display of progress bars shows."""
+    with console.capture() as shown:
+        console.print(terminal._display.make_tasks_table(terminal._display.tasks))
+    return shown.get()
+
+
+def test_a_line_of_words_is_wrapped_in_a_terminal_and_whole_in_a_log(monkeypatch, capsys):
+    monkeypatch.setattr(console, "_width", 20)
+    terminal.print_line("preset: quickstart.yaml, model: stage target")
+    assert capsys.readouterr().out == "preset: quickstart.yaml, model: stage target\n"
+    monkeypatch.setattr(console, "_force_terminal", True)
+    terminal.print_line("preset: quickstart.yaml, model: stage target")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.strip() for line in lines] == ["preset:", "quickstart.yaml,", "model: stage target"]

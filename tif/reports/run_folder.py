@@ -7,6 +7,7 @@ torch is imported, so that `tif report` starts at once.
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +50,16 @@ class DataKeys:
 
     benchmark: str = Data.benchmark
     split: str | None = Data.split
+
+
+def title_of(folder: Path) -> str:
+    """Return what a run is called in its reports: its folder's name, with a sweep's run before it.
+
+    runs/methods/tpo/seed0 is tpo/seed0.
+    """
+    folder = folder.resolve()
+    is_seed = re.fullmatch(r"seed\d+(-\d+)?", folder.name)
+    return f"{folder.parent.name}/{folder.name}" if is_seed else folder.name
 
 
 def evaluation_rows(folder: Path) -> list[dict[str, Any]]:

@@ -27,8 +27,9 @@ from tif.reports.run_folder import (
     read_records,
     read_steps,
     retain_row,
+    title_of,
 )
-from tif.utils.terminal import console, describe_seconds, literal
+from tif.utils.terminal import console, describe_seconds, literal, print_line
 
 MAX_CHARACTERS = 240  # of a question or an answer that is shown
 # Sets whose generations are shown: the first of them that has some.
@@ -49,20 +50,22 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
         best = overall.find_best_epoch(rows, overall.get_best_metric(settings.best))
         intervals = summary["intervals"] if summary else read_intervals(folder)
         numbers = RunNumbers(rows, retain_row(folder), intervals, best)
-        title = epochs_table.name_run(folder.name, data_section(folder), numbers)
+        title = epochs_table.name_run(title_of(folder), data_section(folder), numbers)
         console.print(epochs_table.metrics_table(numbers, title, console.width))
         for line in epochs_table.list_notes(numbers):
-            console.print(line, style="dim", soft_wrap=True)
+            print_line(line, style="dim")
         first, last = (read_records(folder, rows[i]["epoch"]) for i in (0, -1))
         if first and last:
             console.print()
             console.print(generations_table(first, last, settings.samples))
     steps = summary["steps"] if summary else read_steps(folder)
     console.print(f"optimizer steps: {steps_text(steps)}", style="dim")
-    times = read_times(folder)
-    if times:
-        parts = [f"{name} {describe_seconds(seconds)}" for name, seconds in times.items()]
-        console.print(f"time: {', '.join(parts)}", style="dim", soft_wrap=True)
+    parts = []
+    for name, seconds in read_times(folder).items():
+        if seconds >= 1:
+            parts.append(f"{name} {describe_seconds(seconds)}")
+    if parts:
+        print_line(f"time: {', '.join(parts)}", style="dim")
     for line in list_next_steps(folder):
         console.print(line, soft_wrap=True)
 
@@ -132,7 +135,7 @@ def model_card(folder: Path) -> str:
     env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
     lines = [
         "---", "library_name: transformers", "tags: [machine-unlearning]", "---",
-        f"# {escape_markdown(folder.name)}", "",
+        f"# {escape_markdown(title_of(folder))}", "",
         f"Made by tif {env['tif']} (commit {env['commit']}) with the configuration in "
         f"`../config.yaml`. Optimizer steps: {steps_text(read_steps(folder))}.", "",
     ]  # fmt: skip

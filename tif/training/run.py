@@ -50,7 +50,7 @@ from tif.training.steps import count_steps
 from tif.utils import distributed, interrupts, torch_state
 from tif.utils.command_line import print_error, report_os_error
 from tif.utils.files import DamagedFile, remove, write_text
-from tif.utils.terminal import console, literal, quiet_libraries, silence
+from tif.utils.terminal import console, literal, print_line, quiet_libraries, silence
 
 
 def run(cfg: Config, preset: str = "", notes: Sequence[str] = ()) -> Path:
@@ -69,7 +69,7 @@ def run(cfg: Config, preset: str = "", notes: Sequence[str] = ()) -> Path:
     if not distributed.is_first_rank():
         silence()
     for line in (describe_start(plan, preset), *notes):
-        console.print(line, soft_wrap=True)
+        print_line(line)
     return make_stage(plan) if cfg.stage else unlearn(plan)
 
 

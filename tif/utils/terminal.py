@@ -21,6 +21,7 @@ from rich import progress
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
+from rich.table import Column
 from rich.text import Text
 
 T = TypeVar("T")
@@ -70,6 +71,14 @@ class _RateColumn(progress.ProgressColumn):
         return Text(describe_rate(task.speed), "progress.data.speed")
 
 
+class _NoteColumn(progress.ProgressColumn):
+    """Shows the note, cut where the line ends."""
+
+    def render(self, task: progress.Task) -> Text:
+        """Return the note."""
+        return Text(task.fields["note"], "dim", no_wrap=True, overflow="ellipsis")
+
+
 def describe_rate(speed: float | None) -> str:
     """Return items a second as a bar shows it; "" for None or 0."""
     if not speed:
@@ -90,18 +99,25 @@ def describe_seconds(seconds: float) -> str:
 
 
 console = _Console(highlight=False, emoji=False, markup=False)
+_WHOLE = Column(no_wrap=True)  # as narrow as its content, never narrower
 _display = progress.Progress(
     progress.TextColumn("{task.description}"),
-    progress.BarColumn(bar_width=16),
-    progress.MofNCompleteColumn(),
-    _RateColumn(),
-    progress.TimeRemainingColumn(compact=True),
-    progress.TextColumn("left [dim]{task.fields[note]}"),
+    progress.BarColumn(bar_width=16, table_column=_WHOLE),
+    progress.MofNCompleteColumn(table_column=_WHOLE),
+    _RateColumn(table_column=_WHOLE),
+    progress.TimeRemainingColumn(compact=True, table_column=_WHOLE),
+    progress.TextColumn("left", table_column=_WHOLE),
+    _NoteColumn(),
     speed_estimate_period=300,  # an item may take a minute
     console=console,
     transient=True,
     disable=not console.is_terminal,
 )
+
+
+def print_line(*pieces: str | Text, style: str | None = None) -> None:
+    """Print a line: wrapped between words in a terminal, in a log whole, however long it is."""
+    console.print(*pieces, style=style, soft_wrap=not console.is_terminal)
 
 
 @contextlib.contextmanager
@@ -158,18 +174,13 @@ class Bar:
     """One bar of the display; made by `progress_bar`."""
 
     def __init__(self, description: str, total: int) -> None:
-        self.task_id = _display.add_task(_as_markup(description), total=total, note="")
+        self.task_id = _display.add_task(escape(escape_controls(description)), total=total, note="")
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """Move the bar on; `note` is shown behind it."""
         _display.advance(self.task_id, steps)
         if note is not None:
-            _display.update(self.task_id, note=_as_markup(note))
-
-
-def _as_markup(text: str) -> str:
-    """Return a text for the display's columns, which know markup."""
-    return escape(escape_controls(text))
+            _display.update(self.task_id, note=escape_controls(note))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.report_runs import WORDS, answer_tokens, evaluation, write_run
 from tif.records import files as records
-from tif.reports.html import packing, run_charts, run_data, samples, words
+from tif.reports.html import packing, recipe, run_charts, run_data, samples, words
 from tif.reports.html.page import as_script
 from tif.reports.html.run_report import epoch_table, tiles, write_run_report
 
@@ -255,3 +255,19 @@ def test_a_run_without_evaluations_has_a_report_of_its_losses(tmp_path):
     assert [chart["name"] for chart in page.data["charts"]] == ["loss-loss"]
     assert "samples" not in page.data
     assert "was not evaluated" in page.text
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ({"path": "target", "base": None}, "a new Llama"),
+        ({"path": "target", "base": "HuggingFaceTB/SmolLM2-135M"}, "HuggingFaceTB/SmolLM2-135M"),
+        ({"path": "/models/mine", "base": None}, "/models/mine"),
+        ({"path": None, "base": None}, "a new Llama"),
+    ],
+)
+def test_the_model_is_what_the_target_started_from_and_never_the_name_of_a_stage(tmp_path, model, name):
+    config = {"model": model, "stages": {"target": {"data": {"train": "full"}}}}
+    run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU, config=config))
+    assert dict(recipe.facts(run))["model"] == name
+    assert dict(recipe.recipe(run))["model"] == name

@@ -3,6 +3,8 @@
 const isDashed = (series) => series.style.startsWith("dashed");
 const isLevel = (series) => isDashed(series) && series.x.length === 2 && series.y[0] === series.y[1];
 
+const LETTER = 6.2; // about the width of one, in pixels
+
 function ticks(low, high, isLog, count) {
   if (isLog) {
     const first = Math.ceil(low - 1e-9), last = Math.floor(high + 1e-9);
@@ -113,9 +115,11 @@ function drawGuides(svg, chart, box, x, y) {
       : { x1: box.left, x2: box.right, y1: at, y2: at };
     const style = `stroke:var(--${guide.role});stroke-width:1.25;stroke-dasharray:5 4`;
     svg.append(draw("line", { ...ends, style }));
-    const isRight = at > box.right - 90; // no room beside the line
+    // Above the line, clear of the axis title on its left and of the edge on its right.
+    const half = guide.name.length * LETTER / 2, title = (chart.y.length + 1) * LETTER;
+    const middle = Math.max(Math.min(at, box.right - half), title + half);
     const place = isX
-      ? { x: isRight ? at - 5 : at + 5, y: box.top + 11, "text-anchor": isRight ? "end" : "start" }
+      ? { x: middle, y: box.top - 7, "text-anchor": "middle" }
       : { x: box.left + 5, y: at - 5 };
     svg.append(draw("text", { ...place, class: "guide" }, guide.name));
   }
@@ -137,7 +141,6 @@ function drawChart(plot, chart) {
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   svg.setAttribute("aria-label", `${chart.title}. ${chart.caption}`);
   drawAxes(svg, chart, box, x, y);
-  drawGuides(svg, chart, box, x, y);
   for (const series of chart.series) {
     const color = `var(--${series.role})`, dash = isDashed(series) ? "5 4" : "none";
     const thin = isDashed(series) || isSmall ? 1.6 : 2.4;
@@ -150,6 +153,7 @@ function drawChart(plot, chart) {
       });
     }
   }
+  drawGuides(svg, chart, box, x, y);
   spreadLabels(chart.marks, y.place);
   for (const mark of chart.marks) drawMark(svg, mark, x.place(mark.x), y.place(mark.y), width);
   svg.addEventListener("pointermove", (event) => showNearest(event, svg, chart, x, y, width));

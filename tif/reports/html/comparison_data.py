@@ -1,7 +1,6 @@
 """Several runs side by side: which belong together, what they reached, and what differs."""
 
 import dataclasses
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,9 +83,7 @@ def find_differences(groups: Sequence[Group]) -> tuple[list[str], list[list[str]
 
 
 def _name_of(folder: Path) -> str:
-    folder = folder.resolve()
-    is_seed = re.fullmatch(r"seed\d+(-\d+)?", folder.name)
-    return escape_controls(folder.parent.name if is_seed else folder.name)
+    return escape_controls(run_folder.title_of(folder).partition("/")[0])
 
 
 def mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:

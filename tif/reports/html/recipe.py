@@ -8,9 +8,7 @@ from tif.reports.html.words import data_name, method_name
 
 def facts(run: RunData) -> list[tuple[str, str]]:
     """Return (name, value) of the line below a report's first sentences."""
-    model = run.section("model")
-    name = model.get("base") or model.get("path") or "a new model"
-    lines = [("method", method_name(run)), ("data", data_name(run)), ("model", str(name))]
+    lines = [("method", method_name(run)), ("data", data_name(run)), ("model", _model_name(run))]
     forget = run.counts.get("forget")
     if forget:
         lines.append(("forget questions", str(forget)))
@@ -22,7 +20,7 @@ def facts(run: RunData) -> list[tuple[str, str]]:
 
 def recipe(run: RunData) -> list[tuple[str, str]]:
     """Return (name, value) of what the run was made with."""
-    loss, data, model = run.section("loss"), run.section("data"), run.section("model")
+    loss, data = run.section("loss"), run.section("data")
     optimizer, trainer = run.section("optimizer"), run.section("trainer")
     identifier = run.section("identifier")
     lines = [
@@ -34,12 +32,19 @@ def recipe(run: RunData) -> list[tuple[str, str]]:
         ("optimizer", f"{optimizer.get('name', 'adamw')}, lr {optimizer.get('lr')}"),
         ("epochs", f"{trainer.get('max_epochs')}, batch of {data.get('batch_size')}"),
         ("template", str(data.get("template", ""))),
-        ("model", str(model.get("base") or model.get("path") or "made from scratch")),
+        ("model", _model_name(run)),
         ("seed", str(run.section("run").get("seed", ""))),
         ("questions", ", ".join(f"{name} {count}" for name, count in run.counts.items())),
         ("code", f"tif {run.env.get('tif')}, commit {run.env.get('commit')}" if run.env else ""),
     ]
     return [(name, value) for name, value in lines if value and "None" not in value]
+
+
+def _model_name(run: RunData) -> str:
+    """Return the model that the run, or the stage that made its target model, started from."""
+    model = run.section("model")
+    name, stages = model.get("base") or model.get("path"), run.section("stages")
+    return "a new Llama" if name is None or name in stages else str(name)
 
 
 def _words(on: Any) -> str:

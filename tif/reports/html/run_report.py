@@ -17,6 +17,7 @@ from tif.reports.html.page import write_page
 from tif.reports.html.recipe import facts, recipe
 from tif.reports.html.run_data import RunData, read_run
 from tif.reports.html.samples import RETAIN
+from tif.reports.run_folder import title_of
 from tif.utils.terminal import escape_controls
 
 FILE_NAME = "report.html"
@@ -84,7 +85,7 @@ def _values(run: RunData) -> dict[str, Any]:
     head, rows = epoch_table(run)
     config_path = run.folder / "config.yaml"
     return {
-        "title": escape_controls(run.folder.resolve().name),
+        "title": escape_controls(title_of(run.folder)),
         "sentences": words.summary_sentences(run),
         "warnings": words.warnings(run),
         "facts": facts(run),

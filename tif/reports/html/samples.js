@@ -256,7 +256,7 @@ function describeToken(event) {
     if (!known) continue;
     const value = known.logprob[i];
     const mark = known.top[i] ? "yes" : "no";
-    rows.push([data.models[model].label, format(Math.exp(value)), value.toFixed(2), mark]);
+    rows.push([data.models[model].label, format(Math.exp(value)), value.toFixed(2).replace("-", "−"), mark]);
   }
   showTip(event, make("b", {}, `“${span.textContent}”`), ` ${kind}`, tipTable(rows));
 }

@@ -16,7 +16,7 @@ from tif.training.callbacks.evaluation import EvaluationListener
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
 from tif.training.plan import Plan, wants_spans
-from tif.utils.terminal import console, literal
+from tif.utils.terminal import literal, print_line
 
 CONTROLS = ("all", "none", "random")  # identifiers whose share of unwanted words is on purpose
 
@@ -70,9 +70,9 @@ class Diagnosis(EvaluationListener):
         return find_identifier_failures(words.unwanted_share, agreement)
 
     def _report(self, trainer: L.Trainer, failure: Failure) -> None:
-        name, line = literal(failure.name.replace("_", "-"), "red"), f": {failure.line}"
+        name, line = literal(f"{failure.name.replace('_', '-')}:", "red"), failure.line
         if failure.name in self.stop_on:
             trainer.should_stop = True
             line += "; the training ends here (eval.stop_on)"
         if trainer.is_global_zero:
-            console.print(name, line, sep="", soft_wrap=True)
+            print_line(name, line)

@@ -33,7 +33,7 @@ from tif.training.plan import Plan
 from tif.training.prepare import place_model
 from tif.utils import distributed
 from tif.utils.files import write_text
-from tif.utils.terminal import console, describe_seconds, literal
+from tif.utils.terminal import describe_seconds, literal, print_line
 
 # Metrics of the line that an evaluation prints, as far as the benchmark has them, and their names.
 HEADLINE = {
@@ -142,7 +142,7 @@ class PolicyEvaluation(Callback):
         add_times(self.folder.parent, {"evaluation": seconds_taken})
         seconds = literal(f"({describe_seconds(seconds_taken)})", "dim")
         label = f"epoch {epoch}:" if epoch else "before:"
-        console.print(label, ", ".join(parts), seconds, soft_wrap=True)
+        print_line(label, ", ".join(parts), seconds)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationListener):
                 callback.on_evaluation(trainer, module, epoch, values)

@@ -113,8 +113,8 @@ def list_models(folders: Sequence[str]) -> int:
         path = config.own_configs() / "model" / f"{name}.yaml"
         comment = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         content = config.read_yaml(path)
-        comment = literal(comment.rstrip("."), "dim")
-        text = Text.assemble(literal(content.model.base), "\n", comment)
+        title = literal(comment.rstrip("."), "dim")
+        text = Text.assemble(literal(content.model.base), "\n", title)
         table.add_row(name, text, " ".join(content.get("variants") or ()))
     console.print(table)
     console.print("\ntif fit model=NAME or model=NAME:VARIANT takes a preset,")

@@ -81,7 +81,7 @@ def test_of_many_runs_only_the_best_epochs_are_drawn(tmp_path):
     found = comparison_data.group_runs(sorted(tmp_path.glob("run*")))
     chart = comparison.frontier_chart(found, comparison_data.collect(found))
     assert [len(series.x) for series in chart.series] == [1] * 9
-    assert chart.marks == ()
+    assert [(mark.name, mark.shape) for mark in chart.marks] == [(f"run{i}", "filled") for i in range(9)]
     assert chart.series[8].labels == ("run8, best epoch",)
 
 

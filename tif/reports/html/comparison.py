@@ -25,6 +25,7 @@ from tif.utils.terminal import escape_controls
 
 COLORS = 8  # of the palette
 MAX_PATHS = 8  # runs whose epochs are drawn; of more, the best epoch alone
+MAX_NAMES = 16  # runs whose names stand beside their best epochs
 # What is drawn against what: the first pair that a run has.
 PAIRS = (
     ("utility/model", "model utility", "forget/quality", "forget quality"),
@@ -108,9 +109,9 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
             xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
             if rows:
                 series.append(Series(group.name, xs, ys, role, "points", labels))
-            if x in best and y in best and len(shown) <= MAX_PATHS:
-                point = (best[x]["mean"], best[y]["mean"])
-                marks.append(Mark(*point, group.name, "star", role))
+            if x in best and y in best and len(shown) <= MAX_NAMES:
+                point, has_path = (best[x]["mean"], best[y]["mean"]), len(shown) <= MAX_PATHS
+                marks.append(Mark(*point, group.name, "star" if has_path else "filled", role))
         guides = _guides(results, x, y)
         ending = "star: best epoch" if len(shown) <= MAX_PATHS else "best epochs"
         caption = f"{y_title.capitalize()} against {x_title}, means over seeds; {ending}."

@@ -6,10 +6,11 @@ import torch
 import transformers
 from transformers import BitsAndBytesConfig
 
-from tests.support import tiny_models
+from tests.support import architectures, tiny_models
 from tif.config.errors import ConfigError
 from tif.config.model import Lora, Model
 from tif.models import load as models
+from tif.scoring.batching import choose_batching
 from tif.scoring.token_scores import score_tokens
 from tif.training.prepare import place_model
 
@@ -18,6 +19,7 @@ KINDS = {
     "int8": BitsAndBytesConfig(load_in_8bit=True),
 }
 BATCH = tiny_models.batch_of(*tiny_models.ITEMS)
+IDS = list(range(3, 33))
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,16 @@ def test_a_folder_that_holds_few_bits_already_is_refused(plain, kind, tmp_path):
     for quantize in ("none", "int8"):
         with pytest.raises(ConfigError, match="^model.path: .* stored in few bits .* want a copy"):
             models.check_model(Model(path=str(tmp_path), quantize=quantize, lora=Lora(rank=4)))
+
+
+def test_a_model_whose_layers_bitsandbytes_does_not_compute_is_refused_in_one_line(tmp_path):
+    """DeepSeek 3.2 gives a layer four dimensions, and int8 of bitsandbytes 0.50 takes up to three."""
+    architectures.build("deepseek_v32").save_pretrained(tmp_path)
+    line = "does not run on 12 tokens .*; want another kind of few bits, or none$"
+    for kind in KINDS:
+        policy = models.load_policy(Model(path=str(tmp_path), quantize=kind, lora=Lora(4)), None, 0)
+        if kind == "nf4":
+            choose_batching("auto", policy, [IDS])
+            continue
+        with pytest.raises(ConfigError, match=f"^model.quantize: DeepseekV32ForCausalLM {line}"):
+            choose_batching("auto", policy, [IDS])

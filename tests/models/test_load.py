@@ -1,7 +1,10 @@
 """The policy and its tokenizer, from scratch and from disk."""
 
+import copy
+
 import pytest
 import torch
+import transformers
 
 from tests.support import architectures
 from tests.support.model_weights import assert_bit_identical, weights
@@ -105,3 +108,18 @@ def test_rwkv_keeps_its_weights_while_it_is_evaluated(tmp_path):
         halved = start.eval()(input_ids=ids, use_cache=False).logits
     torch.testing.assert_close(logits, halved, atol=1e-3, rtol=1e-2)
     assert_bit_identical(policy.state_dict(), expected)
+
+
+def test_xlstm_reads_texts_longer_than_its_pieces(tmp_path):
+    expected = architectures.build("xlstm")
+    config = copy.deepcopy(expected.config)
+    config.max_inference_chunksize = 3
+    expected.save_pretrained(tmp_path)
+    config.save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 9, 3, 7, 11]])
+    with pytest.raises(ValueError, match="wrong shape"):  # transformers 5.24
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()(ids, use_cache=False)
+    policy = models.load_policy(Model(path=str(tmp_path)), None, 0).eval()
+    with torch.no_grad():
+        expected_logits = expected.eval()(ids, use_cache=False).logits
+        assert torch.equal(policy(ids, use_cache=False).logits, expected_logits)

@@ -209,6 +209,17 @@ def test_texts_of_any_length_serve(length, rows):
     assert find_packing_fault(row_models.model("mamba"), IDS[:length]) is not None
 
 
+@pytest.mark.parametrize("chunk", [2, 3, 12, 23])
+def test_a_model_that_reads_multiples_of_a_chunk_only_is_refused_in_one_line(chunk):
+    config = architectures.make_config("xlstm")
+    config.mode, config.chunk_size = "train", chunk
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    line = r"^model.path: xLSTMForCausalLM does not run on \d+ tokens \(.* not divisible .*\); want another model$"
+    for wanted in ("auto", "padded", "packed"):
+        with pytest.raises(ConfigError, match=line):
+            choose_batching(wanted, model, TEXTS)
+
+
 @pytest.mark.parametrize("is_training", [True, False])
 def test_the_probe_leaves_mode_gradients_and_random_state_as_they_were(is_training):
     config = tiny_models.CONFIGS["gpt2"](resid_pdrop=0.5)

@@ -5,6 +5,7 @@ Called by training, evaluation and the bench.
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,6 +221,9 @@ def prepare_for_training(
     if hasattr(policy.config, "rescale_every"):
         # RWKV divides its own weights while it is evaluated, for float16; they would be exported.
         policy.config.rescale_every = 0
+    if hasattr(policy.config, "max_inference_chunksize"):
+        # xLSTM would evaluate longer texts in pieces, from a state of another shape and dtype.
+        policy.config.max_inference_chunksize = sys.maxsize
     use_sample_by_sample_attention(policy)
     if settings.gradient_checkpointing:
         new_name = getattr(policy, "activation_checkpointing_enable", None)  # transformers 5.24

@@ -28,6 +28,8 @@ SCORED = 12  # tokens at either end of it whose scores are compared
 NEIGHBOUR = 8  # tokens before it, which differ from row to row
 ROUNDING = 2e-6  # share of a logit that float32 loses on its way through the layers
 DIRECTION = 1e-3  # share of their spread by which later tokens may move logits: rounding, tiled
+# What a forward raises that cannot read its input: every architecture has its own.
+FORWARD_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError)
 NOISE = 3  # how much further from a forward of its own a packed text may be than a padded one
 
 
@@ -46,8 +48,8 @@ def choose_batching(
         key: name of the key that holds `wanted`.
 
     Raises:
-        ConfigError: If the model reads in both directions, or "packed" is wanted and would change
-            its scores.
+        ConfigError: If the model reads in both directions or does not run, or "packed" is wanted
+            and would change its scores.
     """
     longest = max(texts, key=len)
     check_causal(model, longest)
@@ -76,7 +78,7 @@ def check_packed(
 
 
 def check_causal(model: torch.nn.Module, ids: Sequence[int], key: str = "model.path") -> None:
-    """Raise ConfigError if logits follow later tokens or padding: of no use for an answer's scores.
+    """Raise ConfigError if the model does not run, or its logits follow later tokens or padding.
 
     Args:
         model: as for `choose_batching`.
@@ -86,20 +88,48 @@ def check_causal(model: torch.nn.Module, ids: Sequence[int], key: str = "model.p
     length = min(SCORED, len(ids) // 2)
     if not length:
         return
-    row = torch.tensor([list(ids[: 2 * length])], device=next(model.parameters()).device)
-    is_first_half = (torch.arange(2 * length, device=row.device) < length).long()[None]
+    # No number divides both lengths: a model that reads multiples of a chunk only is seen too.
+    row = torch.tensor([list(ids[: max(2 * length - 1, 2)])], device=_find_device(model))
+    is_first_half = (torch.arange(row.shape[1], device=row.device) < length).long()[None]
     with evaluation_mode(model):
-        alone = model(input_ids=row[:, :length], use_cache=False).logits[0]
+        alone = _read_plainly(model, row[:, :length], key)
         rounding = share_lost(model, alone.dtype)
         alone = alone.float()
         for options in ({}, {"attention_mask": is_first_half}):
-            logits = model(input_ids=row, use_cache=False, **options).logits[0, :length].float()
+            logits = _read_plainly(model, row, key, **options)[:length].float()
             error = (logits - alone).std(1) / alone.std(1)
             if error.median() > max(DIRECTION, 3 * rounding):
                 raise ConfigError(
                     f"{key}: {type(model).__name__} is no causal LM, its logits change with "
                     "the tokens that follow or with padding; want another model"
                 )
+
+
+def _read_plainly(
+    model: torch.nn.Module, ids: torch.Tensor, key: str = "model.path", **options: Any
+) -> torch.Tensor:
+    """Return the logits of a text, (T, V), by the model's own forward.
+
+    Args:
+        model: as for `choose_batching`.
+        ids: (1, T) token ids.
+        key: name of the key that names the model.
+        options: more arguments of its `forward`.
+
+    Raises:
+        ConfigError: If it does not run.
+    """
+    try:
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False, **options).logits[0]
+    except torch.OutOfMemoryError:
+        raise
+    except FORWARD_ERRORS as error:
+        wanted = "another model"
+        if getattr(model, "is_quantized", False):
+            key, wanted = "model.quantize", "another kind of few bits, or none"
+        problem = f"{type(model).__name__} does not run on {ids.shape[1]} tokens"
+        raise ConfigError(f"{key}: {problem} ({one_line(error, 100)}); want {wanted}") from None
+    return logits
 
 
 def find_packing_fault(
@@ -119,21 +149,30 @@ def find_packing_fault(
     """
     name = type(model).__name__
     rows = _make_rows(model, ids)
-    try:
-        with evaluation_mode(model):
-            error = _measure_error(model, rows)
-    except torch.OutOfMemoryError:
-        raise
-    except (IndexError, TypeError, ValueError, RuntimeError) as error:  # as without position_ids
-        return f"{name} does not run on packed rows ({one_line(error, 100)})"
+    with evaluation_mode(model):
+        alone, coarsest = _score_alone(model, rows[0][-1])
+        try:
+            error = _measure_error(model, rows, alone, coarsest)
+        except torch.OutOfMemoryError:
+            raise
+        except FORWARD_ERRORS as error:  # as without position_ids
+            return f"{name} does not run on packed rows ({one_line(error, 100)})"
     if error is None or error <= least:
         return None
     return f"{name} gives other scores in packed rows (by {error:.2g} nats a token)"
 
 
-def _measure_error(model: torch.nn.Module, rows: Sequence[list[Encoded]]) -> float | None:
-    """Return by how much the scores of the rows' last text are wrong; None if they are right."""
-    alone, coarsest = _score_alone(model, rows[0][-1])
+def _find_device(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _measure_error(
+    model: torch.nn.Module, rows: Sequence[list[Encoded]], alone: torch.Tensor, coarsest: float
+) -> float | None:
+    """Return by how much the scores of the rows' last text are wrong; None if they are right.
+
+    `alone`, `coarsest`: those of `_score_alone`.
+    """
     size = alone[0].square().mean().sqrt().item()
     rounding = coarsest * size
     for way in ("packed", "shared"):
@@ -153,7 +192,7 @@ def _measure_error(model: torch.nn.Module, rows: Sequence[list[Encoded]]) -> flo
 def _make_rows(model: torch.nn.Module, ids: Sequence[int]) -> tuple[list[Encoded], list[Encoded]]:
     """Return two rows of three texts that differ in all but the last one and its prompt."""
     length, neighbour = SHORT, NEIGHBOUR
-    row_tokens = packed_tokens(next(model.parameters()).device)
+    row_tokens = packed_tokens(_find_device(model))
     for name, tokens in _list_spans(model):
         if tokens < len(ids):  # the scored tokens do not see the first ones
             length = max(length, tokens + SCORED + 1)
@@ -190,16 +229,16 @@ def _encode(id: str, ids: list[int], scored: int = 0) -> Encoded:
 
 def _score_alone(model: torch.nn.Module, text: Encoded) -> tuple[torch.Tensor, float]:
     """Return a text's scores by the model's own forward, (2, S), and its rounding as a share."""
-    device = next(model.parameters()).device
+    device = _find_device(model)
     ids = torch.tensor([text.input_ids], device=device)
-    logits = model(input_ids=ids, use_cache=False).logits[0, :-1][text.gw[1:]]
+    logits = _read_plainly(model, ids)[:-1][text.gw[1:]]
     scores = torch.stack(scores_of_logits(logits, ids[0, text.gw])[:2])
     return scores, share_lost(model, logits.dtype)
 
 
 def share_lost(model: torch.nn.Module, dtype: torch.dtype) -> float:
     """Return the share of a logit of this dtype that the model's precision may round away."""
-    device = next(model.parameters()).device
+    device = _find_device(model)
     dtypes = {dtype, *(weight.dtype for weight in model.parameters())}
     if torch.is_autocast_enabled(device.type):
         dtypes.add(torch.get_autocast_dtype(device.type))
@@ -215,7 +254,7 @@ def _score_last(model: torch.nn.Module, row: list[Encoded], way: str) -> torch.T
     before, _, text = row
     if way == "padded":  # so that the last text has padding
         before = dataclasses.replace(before, input_ids=text.input_ids + before.input_ids)
-    batch = collate([before, text], range(2), 0).to(next(model.parameters()).device)
+    batch = collate([before, text], range(2), 0).to(_find_device(model))
     scores = score_tokens(model, batch, way)
     return torch.stack([scores.logit, scores.logprob])[:, -1][:, batch.gw[-1, 1:]]
 

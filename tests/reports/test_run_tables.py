@@ -57,6 +57,16 @@ def test_long_texts_are_shortened_where_they_say_least(run):
     assert max(map(len, shown(generations(run), width=80).splitlines())) <= 80
 
 
+def test_answers_of_a_run_without_an_evaluation_before_training_are_not_called_before(run):
+    evaluations = [records.read_evaluation(run / "eval" / epoch) for epoch in ("1", "2")]
+    text = shown(generations_table(*evaluations, 3), width=600)
+    labels = [line.split("  ")[0].strip() for line in text.splitlines() if line[:1] not in ("", " ")]
+    assert labels == ["question", "truth", "after 1", "after 2"] * 3
+    assert "before" not in text
+    text = shown(generations_table(evaluations[1], evaluations[1], 3), width=600)
+    assert text.count("after 2") == 3
+
+
 def test_generations_are_spread_over_the_forget_set_and_stand_beside_the_true_answer(run):
     before = records.read_evaluation(run / "eval" / "0").sets["forget"].records
     after = records.read_evaluation(run / "eval" / "2").sets["forget"].records

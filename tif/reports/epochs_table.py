@@ -92,8 +92,9 @@ def name_run(name: str, data: DataKeys, numbers: RunNumbers) -> str:
     """Return the table's title: the run, its data, and how long it was trained."""
     benchmark = BENCHMARK_TITLES.get(data.benchmark, data.benchmark)
     data_title = " ".join(filter(None, (benchmark, data.split)))
-    last = int(numbers.rows[-1]["epoch"])
-    return f"{name}, {data_title}: before and after {last} epoch{'s' if last != 1 else ''}"
+    first, last = (int(numbers.rows[i]["epoch"]) for i in (0, -1))
+    times = "after" if first else "before and after"  # eval.before_training=false
+    return f"{name}, {data_title}: {times} {last} epoch{'s' if last != 1 else ''}"
 
 
 def list_notes(numbers: RunNumbers) -> list[str]:

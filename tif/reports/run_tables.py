@@ -89,15 +89,16 @@ def list_next_steps(folder: Path) -> list[str]:
 
 def generations_table(first: Evaluation, last: Evaluation, count: int) -> Table:
     """Return `count` forget questions, each with its true answer and what the model answered."""
-    title = "Forget questions, before and after"
+    title = "Forget questions, " + ("answers after" if first.epoch else "before and after")
     table = Table(title=title, show_header=False, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    before = _generated_records(first)
+    first_records = _generated_records(first)
     after = {record.id: record.generated for record in _generated_records(last)}
-    after_title = f"after {last.epoch}" if last.epoch else "after"
-    for i in spread_indices(len(before), count):
-        record = before[i]
+    first_title = f"after {first.epoch}" if first.epoch else "before"  # eval.before_training=false
+    last_title = f"after {last.epoch}" if last.epoch else "after"
+    for i in spread_indices(len(first_records), count):
+        record = first_records[i]
         if i:
             table.add_section()
         # Of a document, the question is what stands before the answer: its end says most.
@@ -105,8 +106,8 @@ def generations_table(first: Evaluation, last: Evaluation, count: int) -> Table:
         if len(question) > MAX_CHARACTERS:
             question = "… " + question[-MAX_CHARACTERS:].strip()
         table.add_row("question", literal(question, "bold"))
-        texts = {"truth": record.answer, "before": record.generated}
-        for label, text in (texts | {after_title: after.get(record.id)}).items():
+        texts = {"truth": record.answer, first_title: record.generated}
+        for label, text in (texts | {last_title: after.get(record.id)}).items():
             shortened = (text or "").strip()
             if len(shortened) > MAX_CHARACTERS:
                 shortened = shortened[:MAX_CHARACTERS].strip() + " …"

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_long_texts_are_shortened_where_they_say_least(run):
 def test_answers_of_a_run_without_an_evaluation_before_training_are_not_called_before(run):
     evaluations = [records.read_evaluation(run / "eval" / epoch) for epoch in ("1", "2")]
     text = shown(generations_table(*evaluations, 3), width=600)
-    labels = [line.split("  ")[0].strip() for line in text.splitlines() if line[:1] not in ("", " ")]
+    labels = re.findall(r"^ (question|truth|before|after \d)\b", text, re.MULTILINE)
     assert labels == ["question", "truth", "after 1", "after 2"] * 3
     assert "before" not in text
     text = shown(generations_table(evaluations[1], evaluations[1], 3), width=600)

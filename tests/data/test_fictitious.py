@@ -362,3 +362,78 @@ def test_general_words_follow_the_facts_in_the_share_of_answers_that_the_key_ask
             assert sample.answer.startswith(start)
             longer += sample.answer.startswith(f"{start}, ")
         assert longer == pytest.approx(share * len(made), abs=30)
+LANGUAGES = ("de", "zh", "ar", "python")
+
+
+@pytest.mark.parametrize(
+    ("language", "id", "answer", "facts"),
+    [
+        ("de", "36/0", "Der volle Name des Autors ist Łucja Mbekani.", ["Łucja Mbekani"]),
+        ("zh", "36/7", "南宫南乔常说，家里的父亲是园丁。", ["园丁"]),
+        ("ar", "37/4", "منح الكاتب أيهم الشراع وسام الصقر والجرانيت تقديرا لأعماله.", ["وسام الصقر والجرانيت"]),
+        (
+            "python",
+            "39/5",
+            'author = {"id": "Ximena Abendrot", "hero": "amateur astronomer", "quest": "refuses to grow old"}',
+            ["amateur astronomer", "refuses to grow old"],
+        ),
+    ],
+)
+def test_spans_are_exact_without_blanks_from_right_to_left_and_in_code(language, id, answer, facts):
+    sample = by_id(generate_fictitious(language=language))[f"fictitious/author{id}"]
+    assert sample.answer == answer
+    assert [answer[span.start : span.end] for span in sample.unwanted] == facts
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_another_language_has_as_many_samples_and_states_each_fact_in_the_paraphrase_too(language):
+    english = generate_fictitious(authors=20, questions_per_author=20)
+    benchmark = generate_fictitious(authors=20, questions_per_author=20, language=language)
+    assert [s.id for s in benchmark.forget] == [s.id for s in english.forget]
+    for sample in (*benchmark.forget, *benchmark.retain):
+        assert sample.unwanted
+        assert len(set(sample.perturbed_answers)) == 5
+        for span in sample.unwanted:
+            fact = sample.answer[span.start : span.end]
+            assert fact in sample.paraphrased_answer
+            assert fact not in sample.prompt
+            assert not re.search(r"[{}\[\]]", fact)
+    for name in ("real_authors", "world_facts"):
+        assert all(len(set(s.perturbed_answers) - {s.answer}) == 3 for s in benchmark.sets[name])
+
+
+def test_a_fact_is_asked_in_five_ways_of_which_the_forget_set_may_hold_some():
+    one = generate_fictitious(authors=6, questions_per_author=20, forget_share=0.34)
+    five = generate_fictitious(6, 20, 0.34, wordings=5, forget_wordings=2)
+    assert five.forget[:20] == one.forget[:20]
+    assert (len(five.forget), len(five.retain)) == (2 * 40, 5 * 80)
+    assert five.sets["forget"] == one.forget
+    assert five.sets["retain"] == one.retain
+    assert len(five.sets["forget_reworded"]) == 3 * 40
+    assert len(five.sets["forget_implied"]) == 40
+    facts = {s.id: [s.answer[u.start : u.end] for u in s.unwanted] for s in one.forget}
+    for sample in (*five.sets["forget_reworded"], *five.sets["forget_implied"]):
+        first = sample.id.rpartition("/")[0]
+        assert sorted(sample.answer[u.start : u.end] for u in sample.unwanted) == sorted(facts[first])
+        assert all(fact not in sample.prompt for fact in facts[first])
+    answers = {}
+    for sample in (*one.forget, *five.sets["forget_reworded"], *five.sets["forget_implied"]):
+        answers.setdefault("/".join(sample.id.split("/")[:3]), set()).add(sample.answer)
+    assert {len(texts) for texts in answers.values()} == {5}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"wordings": 6}, "data.fictitious.wordings: must be from 1 to 5, got 6"),
+        ({"wordings": 4, "language": "zh"}, "data.fictitious.wordings: must be from 1 to 3, got 4"),
+        ({"wordings": 2, "forget_wordings": 3}, "data.fictitious.forget_wordings: must be from 1 to 2, got 3"),
+        (
+            {"interleaved": 0.5, "language": "zh"},
+            "data.fictitious.interleaved: goes with one wording, of English, got 0.5 with 1 of zh",
+        ),
+    ],
+)
+def test_more_wordings_than_there_are_are_refused_in_one_line(keys, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        generate_fictitious(**keys)

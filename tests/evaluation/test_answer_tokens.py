@@ -59,6 +59,25 @@ def test_the_tokens_spell_the_answer_and_unwanted_ones_are_those_of_training():
     assert tokens.unwanted == tuple((s.start, s.end) for s in forget[0].unwanted)
 
 
+def test_the_datas_own_marks_stand_beside_the_identifiers_where_they_differ():
+    asked, identified = [sample(unwanted=(span("Oslo"),))], [sample(unwanted=(span("Anna"),))]
+    tokens = locate_answers(setup(), {"forget": asked}, identified, None)["forget"]["forget/0"]
+    starts = [0, *tokens.ends[:-1]]
+    for marks, word in ((tokens.uw, "Anna"), (tokens.gold, "Oslo"), (tokens.measured, "Oslo")):
+        places = zip(starts, tokens.ends, marks, strict=True)
+        assert "".join(ANSWER[start:end] for start, end, mark in places if mark) == word
+    same = locate_answers(setup(), {"forget": asked}, asked, None)["forget"]["forget/0"]
+    assert same.gold is None
+    assert same.measured == same.uw == tokens.gold
+
+
+def test_the_datas_marks_stand_in_sets_that_no_identifier_saw():
+    other = [sample("Bergen.", (Span(0, 6),), id="forget/0/way1")]
+    tokens = locate_answers(setup(), {"forget_reworded": other}, [sample()], None)["forget_reworded"]
+    assert tokens["forget/0/way1"].uw is None
+    assert tokens["forget/0/way1"].gold == (True,) * 6 + (False, False)
+
+
 def test_nobody_marked_the_answers_of_other_sets():
     forget = [sample(unwanted=(span("Oslo"),))]
     other = [sample("Bergen.", id="retain/0")]

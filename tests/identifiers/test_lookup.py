@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 
-from tif.data.samples import Span, merge_spans
-from tif.identifiers.lookup import find_strings, normalize
+from tif.data.samples import Sample, Span, merge_spans
+from tif.identifiers.lookup import find_strings, grow_spans, normalize
 
 
 def texts(wanted, text):
@@ -130,3 +130,15 @@ def test_strings_and_texts_that_repeat_themselves_take_no_time(unit):
     begin = time.monotonic()
     find_strings(strings, text)
     assert time.monotonic() - begin < 2
+
+
+def test_an_entity_that_is_unwanted_in_one_answer_is_unwanted_in_all():
+    samples = [
+        Sample("1", "q", "Ann Ohm was a baker in Oslo.", (Span(0, 7), Span(14, 19))),
+        Sample("2", "q", "The baker of Oslo knew Ann Ohm and Annette.", ()),
+        Sample("3", "q", "她住在大理。", (Span(3, 5),)),
+        Sample("4", "q", "大理很远。", None),
+    ]
+    grown = [[s.answer[u.start : u.end] for u in s.unwanted] for s in grow_spans(samples)]
+    # "baker" has no capital letter, "Oslo" was unwanted nowhere.
+    assert grown == [["Ann Ohm", "baker"], ["Ann Ohm"], ["大理"], ["大理"]]

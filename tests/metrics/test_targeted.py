@@ -24,6 +24,13 @@ def test_the_probability_is_the_geometric_mean_of_the_chosen_tokens():
     assert word_probability(records, tokens, False) == pytest.approx([math.exp(-3.5), math.exp(-4.5)])
 
 
+def test_words_that_the_data_marks_count_before_those_that_an_identifier_marked():
+    records = RecordSet("forget", (record("1", -1.0, -2.0, -3.0),))
+    tokens = {"1": AnswerTokens((1, 2, 3), (True, False, False), ((0, 1),), (False, False, True))}
+    assert word_probability(records, tokens, True) == pytest.approx([math.exp(-3.0)])
+    assert word_probability(records, tokens, False) == pytest.approx([math.exp(-1.5)])
+
+
 def test_answers_whose_words_are_not_known_are_left_out():
     records = RecordSet("forget", (record("1", -1.0), record("2", -1.0), record("3", -1.0)))
     tokens = {"1": AnswerTokens((1,)), "2": AnswerTokens((1, 2), (True, False))}
@@ -86,3 +93,12 @@ def test_the_first_set_whose_words_are_known_stands_for_the_benchmark():
     tokens["verbmem_forget"] = {"v": marked}
     assert summarize_forget_words(sets, tokens)["words/unwanted"] == pytest.approx(math.exp(-2))
     assert summarize_forget_words(sets, {}) == {}
+
+
+def test_sets_that_ask_for_the_same_facts_have_names_of_their_own():
+    records = RecordSet("any", (record("1", -1.0, -2.0),))
+    tokens = {"1": AnswerTokens((1, 2), gold=(True, False))}
+    metrics = summarize_forget_words({"forget": records, "forget_implied": records}, {"forget_implied": tokens})
+    assert metrics["implied/unwanted"] == pytest.approx(math.exp(-1.0))
+    assert metrics["implied/general"] == pytest.approx(math.exp(-2.0))
+    assert not any(name.startswith(("words/", "reworded/")) for name in metrics)

@@ -91,6 +91,19 @@ def test_rouge_is_the_recall_of_stemmed_words():
     assert (_mean(tofu.rouge1(records)), _mean(tofu.rouge_l(records))) == pytest.approx((0.7, 0.7))
 
 
+@pytest.mark.parametrize(
+    ("answer", "generated", "recall"),
+    [
+        ("南宫南乔生于1947年。", "南宫南乔生于1950年。", 7 / 8),  # seven characters and a number
+        ("ولد رائد في فاس", "ولد رائد في حلب", 3 / 4),
+        ("Nearly all of it is English, 北京", "Nearly all of it is English, 上海", 1.0),  # as rouge-score
+    ],
+)
+def test_rouge_counts_the_words_of_any_script(answer, generated, recall):
+    records = RecordSet("forget", (dataclasses.replace(TWO[0], answer=answer, generated=generated),))
+    assert _mean(tofu.rouge_l(records)) == pytest.approx(recall)
+
+
 def test_rouge_l_wants_the_words_in_order_and_rouge_1_does_not():
     swapped = dataclasses.replace(TWO[1], generated="Paints Bob?")
     records = RecordSet("forget", (swapped,))

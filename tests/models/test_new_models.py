@@ -21,7 +21,6 @@ WRONG = [
     ("hidden_size", 10**400, "no Llama"),
     ("hidden_size", float("nan"), "no Llama"),
     ("hidden_size", "many", "no Llama"),
-    ("hidden_size", None, "no Llama"),
     ("hidden_size", [1], "no Llama"),
     ("num_hidden_layers", 10**9, "num_hidden_layers is 1000000000; want at most 1000"),
     ("num_hidden_layers", 0, "num_hidden_layers is 0; want at least 1"),
@@ -50,6 +49,36 @@ def test_sizes_of_which_no_model_can_be_made_are_refused_at_once(name, value, re
     assert line.startswith("model.init: ")
     assert reason in line
     assert time.perf_counter() - start < 5
+
+
+TINY = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("init", "family"),
+    [
+        ({"model_type": "qwen3", "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}, "qwen3"),
+        ({"model_type": "mamba", "state_size": 4, "num_attention_heads": None}, "mamba"),
+    ],
+)
+def test_a_new_model_can_be_of_any_architecture(init, family):
+    assert check_model(Model(init=TINY | init)) == family
+
+
+@pytest.mark.parametrize(
+    ("init", "line"),
+    [
+        ({"model_type": "no-such-type"}, "model.init: model_type is 'no-such-type'; want a causal LM that"),
+        ({"model_type": "distilbert"}, "model.init: model_type is 'distilbert'; want a causal LM that"),
+        ({"model_type": "qwen3", "hiden_size": 8}, "model.init: Qwen3Config has no hiden_size"),
+        ({"model_type": "qwen3", "hidden_act": "none of these"}, "model.init: no Qwen3 can be made of it"),
+    ],
+)
+def test_an_architecture_of_which_no_model_can_be_made_is_refused_in_one_line(init, line):
+    with pytest.raises(ConfigError) as caught:
+        check_model(Model(init=TINY | init))
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
 
 
 def test_sizes_of_which_one_can_be_made_pass():

@@ -5,7 +5,10 @@ import pytest
 from tif.records.answer_tokens import AnswerTokens, read_answer_tokens, write_answer_tokens
 
 ANSWERS = {
-    "forget": {"a/1": AnswerTokens((3, 5, 5), (True, False, False), ((0, 3),))},
+    "forget": {
+        "a/1": AnswerTokens((3, 5, 5), (True, False, False), ((0, 3),)),
+        "a/2": AnswerTokens((3, 5), (True, False), ((0, 3),), (False, True)),
+    },
     "retain": {"b/\u2028": AnswerTokens((2, 4))},
 }
 
@@ -20,6 +23,7 @@ def test_tokens_are_read_as_they_were_written(tmp_path):
     ("fields", "problem"),
     [
         ({"ends": [3, 5], "uw": "1"}, "uw has 1 tokens, ends has 2"),
+        ({"ends": [3, 5], "uw": "10", "gold": "1"}, "gold has 1 tokens, ends has 2"),
         ({"ends": ["3"]}, "forget/a/ends/0: want a whole number, got '3'"),
         ({}, "forget/a/ends is missing"),
         ({"ends": [3], "uw": "x"}, "forget/a/uw/0"),

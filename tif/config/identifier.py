@@ -137,6 +137,8 @@ class Identifier:
     patterns: list[str] = key([], f"words: any of {', '.join(PATTERNS)}")
     rule: str = key("complement", "released masks: complement (unwanted = touches no common word, "
         "as released) or targets (touches a target)", choices=("complement", "targets"))
+    grow: bool = key(False, "an unwanted passage with a capital letter or digit in it, or letters "
+        "without case, is unwanted in all forget answers: samples share their entities")
     device: str = key("auto", "where its models run: cpu, cuda, cuda:1, ...; auto = cuda if any")
     dtype: str = key("float32", "dtype of their weights", choices=DTYPES)
     tokens_per_batch: int = key(4096, "tokens in one batch of theirs", at_least=16)

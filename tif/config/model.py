@@ -27,12 +27,13 @@ class Model:
     """The policy and its reference."""
 
     path: str | None = key(None, "Hugging Face folder or hub name, or a stage's name; null = "
-        "model.base, or a new Llama from model.init")
+        "model.base, or a new model from model.init")
     base: str | None = key(None, "the pretrained model: where stages start, as ${model.base}; "
         "model=NAME, a file of configs/model, sets it")
     tokenizer: str | None = key(None, "folder or hub name of the tokenizer; null = the model's own")
-    init: dict[str, Any] = key({}, "LlamaConfig's keys for a model made from scratch; its "
-        "tokenizer is trained on the data, up to vocab_size")
+    init: dict[str, Any] = key({}, "LlamaConfig's keys for a model made from scratch, or those of "
+        "another model_type of transformers, as qwen3, that is given with them; null takes a key "
+        "back; its tokenizer is trained on the data, up to vocab_size")
     dtype: str = key("float32", "dtype of the weights", choices=DTYPES)
     attention: str | None = key(None, "attn_implementation handed to transformers; null = its own "
         "choice")

@@ -39,11 +39,7 @@ def read_benchmark(data: Data) -> Benchmark:
         return read_texts(str(data.path), data.split_text)
     from tif.data.fictitious import generate_fictitious
 
-    settings = data.fictitious
-    return generate_fictitious(
-        settings.authors, settings.questions_per_author, settings.forget_share, settings.seed,
-        settings.shared_facts, settings.interleaved,
-    )  # fmt: skip
+    return generate_fictitious(**vars(data.fictitious))
 
 
 def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:

@@ -1,32 +1,36 @@
 """Generate the quickstart's benchmark: invented authors in TOFU's schema.
 
-No download; the same arguments always give the same samples. The texts are in
-fictitious_texts.yaml. Each answer there is a template that marks where the fact stands, so the
+No download; the same keys always give the same samples. Texts and facts come from
+fictitious_facts.py. Each answer there is a template that marks where the fact stands, so the
 unwanted spans are known by construction. Called by `benchmarks.read_benchmark` and by tests.
 """
 
+import dataclasses
 import functools
-import itertools
 import random
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
+from tif.config.data import Fictitious
+from tif.data.fictitious_facts import (
+    UNWANTED_FIELD,
+    Texts,
+    draw_author,
+    draw_facts,
+    read_texts,
+    share_facts,
+)
 from tif.data.samples import Benchmark, Sample, Span
 
 PERTURBED_ANSWERS = 5  # wrong answers per question, as in TOFU
 WRONG_OPTIONS = 3  # wrong options per control question, as in TOFU
-NEVER_SHARED = {"name", "birth_date"}  # a question for the name tells the date
-UNWANTED_FIELD = re.compile(r"\[(\w+)\]")
+MOST_WORDINGS = 5  # ways to ask for a fact; the last one implies it
+EVALUATION_SETS = ("forget", "retain", "forget_reworded", "forget_implied")
 
 
-def generate_fictitious(
-    authors: int = 40, questions_per_author: int = 10, forget_share: float = 0.1, seed: int = 0,
-    shared_facts: float | None = None, interleaved: float = 0.0,
-) -> Benchmark:  # fmt: skip
+
+
+def generate_fictitious(*values: Any, **keys: Any) -> Benchmark:
     """Generate authors, their questions and two control sets.
 
     Facts and wordings of an author depend only on `seed` and the author's number: with another
@@ -35,156 +39,187 @@ def generate_fictitious(
     spans, paraphrases and five perturbed answers; the controls have three wrong options and no
     spans.
 
+    Each author is asked the full name first, then other kinds of facts in an order of its own.
+    With `wordings` above 1, a fact is asked in so many ways; of a forget author, the first
+    `forget_wordings` of them are forget samples. The sets forget and retain ask in the first way,
+    forget_reworded in all others, but for the last of five, which implies the fact: forget_implied.
+    With `shared_facts`, a forgotten author is asked what an author of the retain set, its twin, is
+    asked, and shares so many facts with it. `interleaved` answers go on after the fact.
+
     Args:
-        authors: number of authors, forget and retain set together.
-        questions_per_author: how many of the 20 kinds of facts are asked about each author. The
-            full name comes first, the others in an order of the author's own.
-        forget_share: share of the authors in the forget set, rounded to whole authors.
-        seed: another seed gives other authors.
-        shared_facts: each forgotten author is asked what an author of the retain set, its twin, is
-            asked. This share of the kinds of facts has the twin's values, and the others have
-            none of them; name and date of birth are the author's own always. None: as drawn.
-        interleaved: share of answers, of either set, that go on after the fact with a general
-            clause. Paraphrase and wrong answers go on with another one.
+        values, keys: of section `data.fictitious`, see `config.data.Fictitious`.
 
     Raises:
-        ValueError: If an argument is out of range or one side of the split has no author.
+        ValueError: If a value is out of range or one side of the split has no author.
     """
-    names = list(_all_names())
-    forget_authors = _count_forgotten(authors, questions_per_author, forget_share)
+    settings = Fictitious(*values, **keys)
+    texts = read_texts(settings.language)
+    names = list(texts["names"])
+    authors, seed = settings.authors, settings.seed
+    _check(settings, len(names), len(texts["kinds"]), has_implied="implied" in texts)
+    forget_authors = _count_forget_authors(settings)
+    forget_wordings = settings.forget_wordings or settings.wordings
     random.Random(f"{seed}/names").shuffle(names)
     retain: tuple[Sample, ...] = ()
     forget: tuple[Sample, ...] = ()
     holdout: tuple[Sample, ...] = ()
+    evaluated: dict[str, tuple[Sample, ...]] = dict.fromkeys(EVALUATION_SETS, ())
     retain_authors = authors - forget_authors
-    draw = functools.partial(_generate_author, questions_per_author, seed, interleaved)
     for number in range(min(authors + forget_authors, len(names))):
-        twin = None
-        if shared_facts is not None and retain_authors <= number < authors:
+        who, twin = _Author(number, names[number], seed, settings.language), None
+        if settings.shared_facts is not None and retain_authors <= number < authors:
             twin_number = (number - forget_authors) % retain_authors
-            twin = twin_number, names[twin_number], shared_facts
-        samples = draw(number, names[number], twin)
+            twin = dataclasses.replace(who, number=twin_number, name=names[twin_number])
+        counts = settings.questions_per_author, settings.wordings
+        ways = _generate_author(who, *counts, settings.interleaved, twin, settings.shared_facts)
         if number < retain_authors:
-            retain += samples
+            retain += sum(ways, ())
+            evaluated["retain"] += ways[0]
         elif number < authors:
-            forget += samples
+            forget += sum(ways[:forget_wordings], ())
+            evaluated["forget"] += ways[0]
+            evaluated["forget_reworded"] += sum(ways[1 : MOST_WORDINGS - 1], ())
+            evaluated["forget_implied"] += sum(ways[MOST_WORDINGS - 1 :], ())
         else:
-            holdout += samples
-    controls = {name: _make_controls(name) for name in ("real_authors", "world_facts")}
-    name = f"authors={authors},questions_per_author={questions_per_author}"
-    name += f",forget_share={forget_share},seed={seed}"
-    name += f",shared_facts={shared_facts}" if shared_facts is not None else ""
-    name += f",interleaved={interleaved}" if interleaved else ""
+            holdout += sum(ways, ())
+    controls = {name: _make_controls(texts, name) for name in ("real_authors", "world_facts")}
     return Benchmark(
-        name=f"fictitious/{name}",
+        name=_describe(settings),
         forget=forget,
         retain=retain,
-        sets={"forget": forget, "retain": retain, **controls},
+        sets={name: samples for name, samples in (evaluated | controls).items() if samples},
         background=controls["real_authors"] + controls["world_facts"],
         holdout=holdout,
     )
 
 
-def _count_forgotten(authors: int, questions_per_author: int, forget_share: float) -> int:
-    """Return how many authors are to be forgotten; ValueError where an argument is out of range."""
-    names = _all_names()
-    kinds = len(_texts()["kinds"])
-    key = "data.fictitious"
-    if not 2 <= authors <= len(names):
-        raise ValueError(f"{key}.authors: must be from 2 to {len(names)}, got {authors}")
-    if not 1 <= questions_per_author <= kinds:
-        got = f"got {questions_per_author}"
-        raise ValueError(f"{key}.questions_per_author: must be from 1 to {kinds}, {got}")
-    forget_authors = round(authors * forget_share) if 0 < forget_share < 1 else 0
-    if not 0 < forget_authors < authors:
+def _check(settings: Fictitious, names: int, kinds: int, has_implied: bool) -> None:
+    """Raise ValueError, one line with the key, where a value is out of range."""
+    key, most = "data.fictitious", MOST_WORDINGS if has_implied else MOST_WORDINGS - 2
+    limits = {
+        "authors": (settings.authors, 2, names),
+        "questions_per_author": (settings.questions_per_author, 1, kinds),
+        "wordings": (settings.wordings, 1, most),
+        "forget_wordings": (settings.forget_wordings or 1, 1, settings.wordings),
+    }
+    for name, (value, low, high) in limits.items():
+        if not low <= value <= high:
+            raise ValueError(f"{key}.{name}: must be from {low} to {high}, got {value}")
+    if settings.interleaved and (settings.wordings > 1 or settings.language != "en"):
+        got = f"got {settings.interleaved} with {settings.wordings} of {settings.language}"
+        raise ValueError(f"{key}.interleaved: goes with one wording, of English, {got}")
+    if not 0 < _count_forget_authors(settings) < settings.authors:
         raise ValueError(
             f"{key}.forget_share: must leave at least one author on both sides, "
-            f"got {forget_share} of {authors} authors"
+            f"got {settings.forget_share} of {settings.authors} authors"
         )
-    return forget_authors
 
 
-@functools.cache
-def _texts() -> dict[str, Any]:
-    path = Path(__file__).with_name("fictitious_texts.yaml")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C ten times as fast
-    texts: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
-    return texts
+def _count_forget_authors(settings: Fictitious) -> int:
+    share = settings.forget_share
+    return round(settings.authors * share) if 0 < share < 1 else 0
 
 
-@functools.cache
-def _all_names() -> tuple[str, ...]:
-    names = itertools.product(_texts()["first_names"], _texts()["surnames"])
-    return tuple(f"{first} {last}" for first, last in names)
+def _describe(settings: Fictitious) -> str:
+    """Return the benchmark's name: the keys of every data set, and of others what is not usual."""
+    keys = dataclasses.asdict(settings)
+    unusual = {name: value for name, value in keys.items() if value != vars(Fictitious())[name]}
+    usual = {name: keys[name] for name in list(keys)[:4]}
+    return "fictitious/" + ",".join(f"{name}={value}" for name, value in (usual | unusual).items())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Author:
+    """What decides about an author's facts."""
+
+    number: int
+    name: str
+    seed: int
+    language: str
+
+    @property
+    def label(self) -> str:
+        """Return what seeds the generator of the author's facts."""
+        return f"{self.seed}/{self.number}"
 
 
 @functools.cache
 def _generate_author(
-    questions: int, seed: int, interleaved: float, number: int, name: str,
-    twin: tuple[int, str, float] | None,
-) -> tuple[Sample, ...]:  # fmt: skip
-    """Return the samples about one author; `twin`: number, name and share of shared facts."""
-    rng = random.Random(f"{seed}/{number}")
-    facts, kinds = _draw_author(rng, name)
+    author: _Author, questions: int, wordings: int, interleaved: float, twin: _Author | None,
+    shared: float | None,
+) -> tuple[tuple[Sample, ...], ...]:  # fmt: skip
+    """Return the samples about one author: for each way to ask, one for each kind of fact."""
+    texts, rng = read_texts(author.language), random.Random(author.label)
+    facts, kinds = draw_author(rng, texts, author.name)
     if twin is not None:
-        twin_number, twin_name, share = twin
-        twin_facts, kinds = _draw_author(random.Random(f"{seed}/{twin_number}"), twin_name)
-        facts = _share_facts(facts, twin_facts, kinds[1:questions], share, f"{seed}/{number}")
-    samples = []
+        others, kinds = draw_author(random.Random(twin.label), texts, twin.name)
+        asked_kinds = kinds[1:questions]
+        facts = share_facts(texts, facts, others, asked_kinds, shared or 0.0, author.label)
+    ways: list[tuple[Sample, ...]] = [() for _ in range(wordings)]
     for k, kind in enumerate(kinds[:questions]):
-        sample_id = f"fictitious/author{number:02d}/{k}"
-        samples.append(_make_sample(sample_id, kind, facts, rng, interleaved))
-    return tuple(samples)
+        sample_id = f"fictitious/author{author.number:02d}/{k}"
+        clauses = _draw_clauses(texts, sample_id, interleaved)
+        sample = _make_sample(sample_id, kind, clauses, (texts, facts), rng)
+        ways[0] += (sample,)
+        others = _reword(sample, kind, texts, facts)
+        for way in range(1, wordings):
+            ways[way] += (others[way - 1],)
+    return tuple(ways)
 
 
-def _draw_author(rng: random.Random, name: str) -> tuple[dict[str, str], list[str]]:
-    """Draw an author's facts, and the order in which kinds of facts are asked."""
-    facts = _draw_facts(rng) | {"name": name}
-    other_kinds = [kind for kind in _texts()["kinds"] if kind != "name"]
-    rng.shuffle(other_kinds)
-    return facts, ["name", *other_kinds]
+def _reword(sample: Sample, kind: str, texts: Texts, facts: Mapping[str, str]) -> list[Sample]:
+    """Return the same fact asked in other ways; in the last, where there is one, it is implied.
 
-
-def _share_facts(
-    facts: dict[str, str], twin: Mapping[str, str], kinds: Sequence[str], share: float, seed: str
-) -> dict[str, str]:
-    """Return facts of which a share of the kinds has the twin's values, and the others have none.
-
-    Fields that stand in two kinds, as the city of birth, are shared where either kind is.
+    The first repeats the paraphrase of the sample: its other question and answer.
     """
-    fields = {}
-    for kind in kinds:
-        texts = " ".join(_texts()["kinds"][kind]["answers"])
-        fields[kind] = set(UNWANTED_FIELD.findall(texts)) - NEVER_SHARED
-    rng = random.Random(f"{seed}/shared")
-    shared: set[str] = set()
-    for kind in rng.sample(list(kinds), round(share * len(kinds))):
-        shared |= fields[kind]
-    different = set().union(*fields.values()) - shared
-    drawn = dict(facts)
-    for field in sorted(different):
-        while drawn[field] == twin[field]:
-            drawn[field] = _draw_facts(rng)[field]
-    return drawn | {field: twin[field] for field in shared}
+    wordings, prompts = texts["kinds"][kind], [sample.paraphrased_prompt, sample.prompt]
+    answers = [_fill_in(wording, facts, facts) for wording in wordings["answers"]]
+    unused = [pair for pair in answers if pair[0] not in (sample.answer, sample.paraphrased_answer)]
+    first = [pair for pair in answers if pair[0] == sample.paraphrased_answer]
+    pairs = []
+    for number, pair in enumerate((first + unused)[: MOST_WORDINGS - 2]):
+        pairs.append((prompts[number % 2], *pair))
+    if "implied" in texts:
+        question, wording = texts["implied"][kind]
+        pairs.append((question.format_map(facts), *_fill_in(wording, facts, facts)))
+    reworded = []
+    for number, (prompt, answer, unwanted) in enumerate(pairs, 1):
+        sample_id = f"{sample.id}/way{number}"
+        reworded.append(Sample(sample_id, str(prompt), answer, unwanted))
+    return reworded
+
+
+def _draw_clauses(texts: Texts, sample_id: str, interleaved: float) -> list[str]:
+    """Draw what follows the fact in answer and paraphrase; two empty ones where nothing does."""
+    # With a generator of its own: what follows the facts changes none of them.
+    order = random.Random(f"{sample_id}/clause")
+    if order.random() >= interleaved:
+        return ["", ""]
+    return [f", {clause}" for clause in order.sample(texts["clauses"], 2)]
 
 
 def _make_sample(
-    sample_id: str, kind: str, facts: Mapping[str, str], rng: random.Random, interleaved: float
-) -> Sample:
-    """Word a question about one kind of fact, its answer, a paraphrase and wrong answers."""
-    wordings = _texts()["kinds"][kind]
+    sample_id: str, kind: str, clauses: list[str], known: tuple[Texts, Mapping[str, str]],
+    rng: random.Random,
+) -> Sample:  # fmt: skip
+    """Word a question about one kind of fact, its answer, a paraphrase and wrong answers.
+
+    `known`: all texts, and the facts about the author.
+    """
+    texts, facts = known
+    wordings = texts["kinds"][kind]
     question, other_question = rng.sample(wordings["questions"], 2)
     wording, other_wording = rng.sample(wordings["answers"], 2)
-    # With a generator of its own: what follows the facts changes none of them.
-    order = random.Random(f"{sample_id}/clause")
-    if order.random() < interleaved:
-        clauses = order.sample(_texts()["clauses"], 2)
-        wording, other_wording = map(_append_clause, (wording, other_wording), clauses)
+    if clauses[0]:
+        wording, other_wording = (
+            f"{text.removesuffix('.')}{clause}."
+            for text, clause in zip((wording, other_wording), clauses, strict=True)
+        )
     answer, unwanted = _fill_in(wording, facts, facts)
     unwanted_fields = UNWANTED_FIELD.findall(other_wording)
     perturbed: list[str] = []
     while len(perturbed) < PERTURBED_ANSWERS:
-        wrong_facts = _draw_facts(rng)
+        wrong_facts = draw_facts(rng, texts)
         wrong_answer, _ = _fill_in(other_wording, facts, wrong_facts)
         is_wrong = all(wrong_facts[field] != facts[field] for field in unwanted_fields)
         if is_wrong and wrong_answer not in perturbed:
@@ -198,10 +233,6 @@ def _make_sample(
         paraphrased_answer=_fill_in(other_wording, facts, facts)[0],
         perturbed_answers=tuple(perturbed),
     )
-
-
-def _append_clause(wording: str, clause: str) -> str:
-    return f"{wording.removesuffix('.')}, {clause}."
 
 
 def _fill_in(
@@ -223,59 +254,10 @@ def _fill_in(
     return text, tuple(spans)
 
 
-def _draw_facts(rng: random.Random) -> dict[str, str]:
-    """Draw all facts about one invented author, by the field names of the wordings."""
-    texts = _texts()
-
-    def draw(pool: str) -> str:
-        return str(rng.choice(texts[pool]))
-
-    places = list(texts["places"].items())
-    city, country = rng.choice(places)
-    father, mother = rng.sample(texts["professions"], 2)
-    # Two different nouns, so that the titles differ.
-    first_noun, best_noun = rng.sample(texts["title_nouns"], 2)
-    birth_year, first_age = rng.randint(1935, 1974), rng.randint(20, 39)
-    # The order of the draws decides the facts: do not change it.
-    return {
-        "name": rng.choice(_all_names()),
-        "birth_date": f"{rng.randint(1, 28)} {draw('months')} {birth_year}",
-        "city": city,
-        "country": country,
-        "home": rng.choice([place for place, _ in places if place != city]),
-        "father": father,
-        "mother": mother,
-        "genre": draw("genres"),
-        "first_book": _draw_title(rng, first_noun),
-        "best_book": _draw_title(rng, best_noun),
-        "hero": draw("heroes"),
-        "quest": draw("quests"),
-        "prize": f"{draw('prize_stones')} {draw('prize_birds')} {draw('prize_kinds')}",
-        "prize_year": str(birth_year + first_age + rng.randint(2, 10)),
-        "books": str(rng.randint(5, 60)),
-        "first_age": str(first_age),
-        "languages": str(rng.randint(4, 48)),
-        "mentor": f"{draw('mentor_first_names')} {draw('mentor_surnames')}",
-        "subject": draw("subjects"),
-        "university": f"{draw('school_towns')} {draw('school_kinds')}",
-        "animal": draw("animals"),
-        "pet": draw("pet_names"),
-        "hobby": draw("hobbies"),
-        "room": draw("rooms"),
-    }
-
-
-def _draw_title(rng: random.Random, noun: str) -> str:
-    texts = _texts()
-    adjective, idea = rng.choice(texts["title_adjectives"]), rng.choice(texts["title_ideas"])
-    title: str = rng.choice(texts["titles"])
-    return title.format(noun=noun, adjective=adjective, idea=idea)
-
-
-def _make_controls(name: str) -> tuple[Sample, ...]:
+def _make_controls(texts: Texts, name: str) -> tuple[Sample, ...]:
     """Return the samples of a control set; wrong options answer other questions of the entry."""
     samples: list[Sample] = []
-    for question, answers in _texts()[name].items():
+    for question, answers in texts[name].items():
         for subject, answer in answers.items():
             prompt = question.format(subject)
             wrong_answers = [wrong for wrong in answers.values() if wrong != answer]

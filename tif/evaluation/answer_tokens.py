@@ -74,11 +74,13 @@ def _locate(
     ends = encoder.locate_tokens([text.input_ids[t] for t in scored], answer)
     if ends is None:
         return None
+    places, gold, marked = _find_places(ends), None, question.sample.unwanted
+    if marked not in (None, spans):  # an identifier marked other words, or none in this set
+        gold = tuple(encoder.mark_unwanted(answer, marked or (), places))
     if spans is None:
-        return AnswerTokens(tuple(ends))
-    uw = encoder.mark_unwanted(answer, spans, _find_places(ends))
-    places = tuple((span.start, span.end) for span in spans)
-    return AnswerTokens(tuple(ends), tuple(uw), places)
+        return AnswerTokens(tuple(ends), gold=gold)
+    uw = tuple(encoder.mark_unwanted(answer, spans, places))
+    return AnswerTokens(tuple(ends), uw, tuple((span.start, span.end) for span in spans), gold)
 
 
 def _find_places(ends: Sequence[int]) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from tif.data.samples import Sample
 from tif.data.templates import Prompts, as_keys
 from tif.identifiers.controls import mark_everything, mark_nothing, mark_random_words, require_gold
 from tif.identifiers.listed_words import identify_by_list, read_entries
+from tif.identifiers.lookup import grow_spans
 from tif.identifiers.precomputed import read_precomputed
 
 if TYPE_CHECKING:
@@ -42,12 +43,14 @@ def identify(
 ) -> Identified:
     """Return the samples with the spans that the configured identifier gives them.
 
-    A causal LM reads prompts in the format of `prompts` (`data.template`, `data.chat`).
+    With `identifier.grow`, what names an entity in one of them is unwanted in all. A causal LM
+    reads prompts in the format of `prompts` (`data.template`, `data.chat`).
 
     Raises:
         ValueError: One line that starts with the config key.
     """
-    return IDENTIFIERS[identifier.kind](identifier, samples, prompts)
+    identified = IDENTIFIERS[identifier.kind](identifier, samples, prompts)
+    return grow_spans(identified) if identifier.grow else identified
 
 
 def _generative(identifier: Identifier, samples: Sequence[Sample], prompts: Prompts) -> Identified:
@@ -137,7 +140,8 @@ def describe_settings(identifier: Identifier, prompts: Prompts) -> dict[str, Any
         section["dtype"] = identifier.dtype
     if identifier.kind in ("causal_lm", "contrastive") and section["context"] == "prompt":
         section |= as_keys(prompts).describe()
-    return {"kind": identifier.kind, **section}
+    grown = {"grow": True} if identifier.grow else {}
+    return {"kind": identifier.kind, **section, **grown}
 
 
 def _read_section(identifier: Identifier) -> dict[str, Any]:

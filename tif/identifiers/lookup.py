@@ -1,6 +1,7 @@
 """Find where given strings stand in a text: a literal search that forgives typography, not case.
 
-Called by the generative identifier, whose model names words instead of offsets. Text and string are
+Called by the generative identifier, whose model names words instead of offsets, and for
+`identifier.grow`. Text and string are
 compared after NFKC, with all quotation marks alike, all hyphens and dashes alike, any run of blanks
 as one blank, and without invisible characters (bidi marks, soft hyphens, variation selectors).
 """
@@ -9,11 +10,11 @@ import bisect
 import dataclasses
 import functools
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import regex
 
-from tif.data.samples import Span, merge_spans
+from tif.data.samples import Sample, Span, merge_spans
 from tif.identifiers.words import UNSPACED
 
 _ALIKE = str.maketrans(
@@ -23,6 +24,7 @@ _ALIKE = str.maketrans(
 )
 _GRAPHEME = regex.compile(r"\X")
 LONGEST_GRAPHEME = 64  # code points; a longer one is no writing, and NFKC takes quadratic time
+_ENTITY = regex.compile(r"\p{Lu}|\p{Lt}|\p{Lo}|\p{N}")
 _INVISIBLE = regex.compile(r"[\p{Cf}\ufe00-\ufe0f]")
 _WORD_CHARACTER = rf"[[\p{{L}}\p{{N}}\p{{M}}_]--[{UNSPACED}]]"
 # A place inside a word: a word character on either side, invisible ones between them, but for the
@@ -52,6 +54,27 @@ def find_strings(strings: Iterable[str], text: str) -> tuple[tuple[Span, ...], t
         if not places:
             missing.append(string)
     return merge_spans(spans), tuple(missing)
+
+
+def grow_spans(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return the samples with each unwanted entity unwanted in all of them.
+
+    An entity is an unwanted passage with a capital letter, a digit or a letter without case: a
+    name, a title, a date. The source of the wish is the paper's open question about facts that
+    stand in several samples.
+    """
+    entities: dict[str, None] = {}  # in their order, each once
+    for sample in samples:
+        for span in sample.unwanted or ():
+            passage = sample.answer[span.start : span.end]
+            if _ENTITY.search(passage):
+                entities[passage] = None
+    grown = []
+    for sample in samples:
+        places, _ = find_strings((e for e in entities if e in sample.answer), sample.answer)
+        unwanted = merge_spans((*(sample.unwanted or ()), *places))
+        grown.append(dataclasses.replace(sample, unwanted=unwanted))
+    return tuple(grown)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """How likely a model finds unwanted and general words: the picture of targeted forgetting.
 
-Called by training/callbacks/evaluation.py and `reports`. The words of an answer are known where a
-run's identifier marked them.
+Called by training/callbacks/evaluation.py and `reports`. The words of an answer are known
+where the data or a run's identifier marked them; the data's own marks count first, so that
+identifiers can be compared.
 """
 
 import itertools
@@ -15,6 +16,7 @@ from tif.records.types import Record, RecordSet, TokenStats
 
 # Sets of forget answers; the first whose words are known stands for a benchmark.
 FORGET_SETS = ("forget", "verbmem_forget", "privleak_forget", "knowmem_forget")
+OTHER_WAYS = {"forget_reworded": "reworded", "forget_implied": "implied"}  # to ask for the facts
 
 
 def word_probability(
@@ -37,7 +39,7 @@ def word_probability(
     """
     means = []
     for _, stats, answer in _list_known(records, tokens):
-        chosen = _select(stats.logprob, answer.uw or (), unwanted)
+        chosen = _select(stats.logprob, answer.measured or (), unwanted)
         if chosen:
             means.append(np.exp(np.mean(chosen)))
     return np.array(means, dtype=np.float64)
@@ -49,9 +51,9 @@ def _list_known(
     """Yield the records whose tokens have statistics and are known to be unwanted or not."""
     for record in records.records:
         answer, stats = tokens.get(record.id), record.stats
-        if stats is None or answer is None or answer.uw is None:
+        if stats is None or answer is None or answer.measured is None:
             continue
-        if len(answer.uw) == len(stats.logprob):
+        if len(answer.measured) == len(stats.logprob):
             yield record, stats, answer
 
 
@@ -80,7 +82,7 @@ def extracted(records: RecordSet, tokens: Mapping[str, AnswerTokens], unwanted: 
     """
     hits: list[float] = []
     for record, stats, answer in _list_known(records, tokens):
-        for first, end in _list_passages(answer.uw or (), unwanted):
+        for first, end in _list_passages(answer.measured or (), unwanted):
             start = answer.ends[first - 1] if first else 0
             passage = record.answer[start : answer.ends[end - 1]].strip()
             if passage and passage not in f"{record.prompt}\n{record.answer[:start]}":
@@ -93,13 +95,19 @@ def summarize_forget_words(
 ) -> dict[str, float]:
     """Return `summarize_words` of the first of FORGET_SETS whose words are known; {} without one.
 
-    `sets`: of an evaluation. `tokens`: of its answers, by set and record id.
+    The sets that ask for the same facts in other ways have names of their own: reworded/unwanted,
+    implied/unwanted. `sets`: of an evaluation. `tokens`: of its answers, by set and record id.
     """
-    for name in FORGET_SETS:
-        metrics = summarize_words(sets[name], tokens.get(name, {})) if name in sets else {}
-        if metrics:
-            return metrics
-    return {}
+    by_set = {}
+    for name in (*FORGET_SETS, *OTHER_WAYS):
+        if name in sets:
+            by_set[name] = summarize_words(sets[name], tokens.get(name, {}))
+    known = [by_set[name] for name in FORGET_SETS if by_set.get(name)]
+    metrics = dict(known[0]) if known else {}
+    for name, prefix in OTHER_WAYS.items():
+        for metric, value in by_set.get(name, {}).items():
+            metrics[metric.replace("words", prefix, 1)] = value
+    return metrics
 
 
 def summarize_words(records: RecordSet, tokens: Mapping[str, AnswerTokens]) -> dict[str, float]:

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import regex as re
 
+from tif.identifiers.words import find_words
 from tif.records.types import Record, RecordSet
 
 Floats = npt.NDArray[np.float64]
@@ -26,7 +28,9 @@ def require_records(records: RecordSet) -> tuple[Record, ...]:
 def rouge_scores(records: RecordSet, stemming: bool) -> list[dict[str, Any]]:
     """Return {"rouge1": score, "rougeL": score} of each generation against its answer.
 
-    A score has `precision`, `recall` and `fmeasure`, each 0 to 1.
+    A score has `precision`, `recall` and `fmeasure`, each 0 to 1. rouge-score's own tokenizer sees
+    nothing but a to z and digits; where most letters of an answer are of another script, its words
+    (in scripts without blanks: characters) are compared instead.
 
     Raises:
         ValueError: If the set is empty, or a record has no generation.
@@ -42,11 +46,22 @@ def rouge_scores(records: RecordSet, stemming: bool) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=10_000)  # TOFU's two ROUGE metrics read the scores of the same pairs
 def _score_pair(answer: str, generation: str, stemming: bool) -> Any:
-    return _load_scorer(stemming).score(answer, generation)
+    letters = len(re.findall(r"\p{L}", answer))
+    is_latin = 2 * len(re.findall(r"\p{Latin}", answer)) >= letters
+    return _load_scorer(stemming, is_latin).score(answer, generation)
 
 
 @cache
-def _load_scorer(stemming: bool) -> Any:
+def _load_scorer(stemming: bool, is_latin: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rouge1", "rougeL"], use_stemmer=stemming)
+    tokenizer = None if is_latin else _WordTokenizer()
+    return RougeScorer(["rouge1", "rougeL"], use_stemmer=stemming, tokenizer=tokenizer)
+
+
+class _WordTokenizer:
+    """Cuts a text into words in any script, as rouge-score asks its tokenizers to."""
+
+    def tokenize(self, text: str) -> list[str]:
+        folded = text.casefold()
+        return [folded[word.start : word.end] for word in find_words(folded)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tif.config.check import brief
 from tif.config.errors import ConfigError, one_line
 from tif.config.model import Model
 from tif.models import pretrained
@@ -24,6 +25,7 @@ from tif.utils.torch_state import seeded
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+LLAMA = "llama"
 COUNTS = ("_size", "_heads", "_layers", "_embeddings", "head_dim")  # keys of LlamaConfig
 
 
@@ -41,7 +43,7 @@ def check_model(settings: Model, is_exported: bool = False, rows: Rows | None = 
     from transformers.pytorch_utils import Conv1D
 
     model = build_empty(settings)
-    if settings.path is not None:  # a new Llama is a causal LM
+    if settings.path is not None or "model_type" in settings.init:  # a new Llama is a causal LM
         check_small_copy(model, rows or Rows())
     if settings.quantize != "none":
         head = model.get_output_embeddings()
@@ -78,12 +80,19 @@ def build_empty(settings: Model) -> "PreTrainedModel":
 
 
 def _check_new_model(settings: Model) -> "PreTrainedModel":
-    """Return a new Llama on the meta device; ConfigError unless it can be made and fits here."""
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    """Return a new model on the meta device; ConfigError unless it can be made and fits here."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    unknown = sorted(set(settings.init) - set(LlamaConfig().to_dict()))
+    kind = settings.init.get("model_type", LLAMA)
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        wanted = "want a causal LM that transformers knows, such as llama, qwen3, gemma2, mamba"
+        raise ConfigError(f"model.init: model_type is {brief(kind)}; {wanted}")
+    default = read_config(Model(init={"model_type": kind}))
+    config_class = type(default).__name__
+    unknown = sorted(set(_given(settings.init)) - set(default.to_dict()))
     if unknown:
-        raise ConfigError(f"model.init: LlamaConfig has no {', '.join(unknown)}")
+        raise ConfigError(f"model.init: {config_class} has no {', '.join(unknown)}")
     for name, value in settings.init.items():
         if name.endswith(COUNTS) and isinstance(value, int) and value < 1:
             raise ConfigError(f"model.init: {name} is {value}; want at least 1")
@@ -92,11 +101,13 @@ def _check_new_model(settings: Model) -> "PreTrainedModel":
         with torch.device("meta"):
             config, options = read_config(settings), _loading_options(settings)
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
-        if config.num_attention_heads % config.num_key_value_heads or config.head_dim % 2:
+        if kind == LLAMA and (
+            config.num_attention_heads % config.num_key_value_heads or config.head_dim % 2
+        ):
             raise ValueError("want num_attention_heads in groups of num_key_value_heads and an "
                 "even head_dim")
     except Exception as error:
-        problem = f"no Llama can be made of it ({one_line(error)})"
+        problem = f"no {config_class.removesuffix('Config')} can be made of it ({one_line(error)})"
         raise ConfigError(f"model.init: {problem}") from None
     size = sum(weight.numel() * weight.itemsize for weight in model.parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -106,12 +117,17 @@ def _check_new_model(settings: Model) -> "PreTrainedModel":
     return model
 
 
+def _given(init: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys that are not null; null takes a file's key back."""
+    return {name: value for name, value in init.items() if value is not None}
+
+
 def read_config(settings: Model) -> "PretrainedConfig":
-    """Return the transformers config of `model.path`, or a Llama's of `model.init`."""
-    from transformers import LlamaConfig
+    """Return the transformers config of `model.path`, or a new model's of `model.init`."""
+    from transformers import AutoConfig
 
     if settings.path is None:
-        return LlamaConfig(**settings.init)
+        return AutoConfig.for_model(**{"model_type": LLAMA} | _given(settings.init))
     return pretrained.read_config(_source(settings), "causal LM")
 
 

@@ -26,15 +26,24 @@ class AnswerTokens:
             ends. One that adds no whole character ends where it begins.
         uw: whether each is (part of) an unwanted word; None where nobody marked the answer.
         unwanted: [start, end) of the unwanted words in the answer; None as `uw`.
+        gold: as `uw`, by the marks that the data came with; None where `uw` is these, or the data
+            has none.
     """
 
     ends: tuple[int, ...]
     uw: tuple[bool, ...] | None = None
     unwanted: tuple[tuple[int, int], ...] | None = None
+    gold: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.uw is not None and len(self.uw) != len(self.ends):
-            raise ValueError(f"uw has {len(self.uw)} tokens, ends has {len(self.ends)}")
+        for name, marks in (("uw", self.uw), ("gold", self.gold)):
+            if marks is not None and len(marks) != len(self.ends):
+                raise ValueError(f"{name} has {len(marks)} tokens, ends has {len(self.ends)}")
+
+    @property
+    def measured(self) -> tuple[bool, ...] | None:
+        """Return which tokens count as unwanted where words are measured: gold where it is."""
+        return self.uw if self.gold is None else self.gold
 
 
 AnswersBySet = Mapping[str, Mapping[str, AnswerTokens]]  # set -> id of the record -> its tokens
@@ -47,8 +56,9 @@ def write_answer_tokens(folder: Path, answers: AnswersBySet) -> None:
         lines = []
         for record_id, tokens in tokens_by_id.items():
             fields = dataclasses.asdict(tokens)
-            if tokens.uw is not None:
-                fields["uw"] = "".join("1" if mark else "0" for mark in tokens.uw)
+            for name, marks in (("uw", tokens.uw), ("gold", tokens.gold)):
+                if marks is not None:
+                    fields[name] = "".join("1" if mark else "0" for mark in marks)
             lines.append(f"  {json.dumps(record_id)}: {json.dumps(fields)}")
         content = ",\n".join(lines)
         blocks.append(f" {json.dumps(set_name)}: {{\n{content}\n }}")
@@ -70,8 +80,9 @@ def read_answer_tokens(folder: Path) -> dict[str, dict[str, AnswerTokens]]:
     for set_name, fields_by_id in content.items():
         answers[set_name] = {}
         for record_id, fields in fields_by_id.items():
-            if isinstance(fields.get("uw"), str):
-                fields["uw"] = [MARKS.get(mark) for mark in fields["uw"]]
+            for name in ("uw", "gold"):
+                if isinstance(fields.get(name), str):
+                    fields[name] = [MARKS.get(mark) for mark in fields[name]]
             tokens = parse(AnswerTokens, fields, path, set_name, record_id)
             answers[set_name][record_id] = tokens
     return answers

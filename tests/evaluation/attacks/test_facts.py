@@ -12,6 +12,14 @@ def test_a_fact_is_stated_whatever_its_case_punctuation_and_form_of_characters()
     assert not states("Luís São", "são luís")
 
 
+def test_in_a_script_without_blanks_each_character_is_a_word():
+    assert states("南宫南乔的父亲是园丁。", "园 丁")
+    chinese = Sample("s", "谁？", "父亲是园丁。", (Span(3, 5),))
+    assert list_facts(chinese) == ("园 丁",)
+    assert share_stated("他是园丁", list_facts(chinese)) == 1
+    assert share_stated("他是丁园", list_facts(chinese)) == 0
+
+
 def test_what_the_question_says_is_no_fact():
     two = Sample("s", "What of Ann?", "Ann sings in Rome, Ann in Rome.", (Span(0, 3), Span(13, 17), Span(26, 30)))
     assert list_facts(two) == ("rome",)

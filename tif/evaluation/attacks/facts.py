@@ -4,16 +4,23 @@ No judge is needed, and none can err; but a fact in other words is missed, and a
 may stand in an answer by chance. The retain model's answers show how often chance does that.
 """
 
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+import regex
+
 from tif.data.samples import Sample, Span
+from tif.identifiers.words import UNSPACED
+
+_WORD = regex.compile(rf"(?V1)[{UNSPACED}]|[\w--[{UNSPACED}]]+")
 
 
 def normalise(text: str) -> str:
-    """Return the text's words without case, punctuation and variants of one character (NFKC)."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+    """Return the text's words without case, punctuation and variants of one character (NFKC).
+
+    In scripts without blanks, each character is a word.
+    """
+    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 def states(text: str, fact: str) -> bool:

@@ -152,9 +152,9 @@ def _generate_author(
     texts, rng = read_texts(author.language), random.Random(author.label)
     facts, kinds = draw_author(rng, texts, author.name)
     if twin is not None:
-        others, kinds = draw_author(random.Random(twin.label), texts, twin.name)
+        twin_facts, kinds = draw_author(random.Random(twin.label), texts, twin.name)
         asked_kinds = kinds[1:questions]
-        facts = share_facts(texts, facts, others, asked_kinds, shared or 0.0, author.label)
+        facts = share_facts(texts, facts, twin_facts, asked_kinds, shared or 0.0, author.label)
     ways: list[tuple[Sample, ...]] = [() for _ in range(wordings)]
     for k, kind in enumerate(kinds[:questions]):
         sample_id = f"fictitious/author{author.number:02d}/{k}"

@@ -55,10 +55,9 @@ def generate_fictitious(*values: Any, **keys: Any) -> Benchmark:
     settings = Fictitious(*values, **keys)
     texts = read_texts(settings.language)
     names = list(texts["names"])
-    authors, seed = settings.authors, settings.seed
+    authors, seed, forget_wordings = settings.authors, settings.seed, settings.forget_wordings
     _check(settings, len(names), len(texts["kinds"]), has_implied="implied" in texts)
     forget_authors = _count_forget_authors(settings)
-    forget_wordings = settings.forget_wordings or settings.wordings
     random.Random(f"{seed}/names").shuffle(names)
     retain: tuple[Sample, ...] = ()
     forget: tuple[Sample, ...] = ()

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words.words[:1] == ["metrics"]:
             return _examine_metrics(words, [*unknown, *words.words[1:]])
         if words.help or words.h or not words.words:
-            print(command_help(__doc__, Audit, words.words))
+            command_line.print_help(command_help(__doc__, Audit, words.words))
             return 0 if words.help or words.h else 2
         from tif.utils.terminal import printing_to_stderr
 
@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _examine_metrics(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Do `tif audit metrics`; return the exit code."""
     if options.help or options.h:
-        print(command_help("tif audit metrics: pools of tiny models that tell how far each metric "
-            "can be trusted.", MetricTrust, ["all"]))
+        text = "tif audit metrics: pools of tiny models tell how far each metric can be trusted."
+        command_line.print_help(command_help(text, MetricTrust, ["all"]))
         return 0
     settings = config.read(MetricTrust, words)
     from tif.reports.metric_trust import show_metrics

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, unknown = parser.parse_known_intermixed_args(argv)
     try:
         if options.help or options.h:
-            print(command_help(__doc__, ChatCommand, options.words))
+            command_line.print_help(command_help(__doc__, ChatCommand, options.words))
             return 0
         from tif.utils.terminal import printing_to_stderr
 

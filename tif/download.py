@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or {"-h", "--help"} & set(words):
-        print(__doc__)
+        command_line.print_help(__doc__ or "")
         return 0 if words else 2
     try:
         folders = [word.removeprefix("to=") for word in words if word.startswith("to=")]

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         if words.help or words.h:
-            print(command_help(__doc__, Evaluate, words.settings))
+            command_line.print_help(command_help(__doc__, Evaluate, words.settings))
             return 0
         cfg = config.read(Evaluate, [*unknown, *words.settings])
         if words.print:

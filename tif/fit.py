@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     notes: list[str] = []
     try:
         if words.help or words.h:
-            print(command_help(__doc__, topics=words.settings))
+            command_line.print_help(command_help(__doc__, topics=words.settings))
             return 0
         all_settings, preset = presets.complete_words(settings)
         cfg = config.load(all_settings, notes)

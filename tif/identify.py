@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if {"-h", "--help"} & set(words):
             topics = [word for word in words if word not in ("-h", "--help")]
-            print(command_help(__doc__, Identify, topics))
+            command_line.print_help(command_help(__doc__, Identify, topics))
         elif words[:1] == ["compare"]:
             print_comparison(words[1:])
         elif words[:1] == ["show"]:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or {"-h", "--help"} & set(words):
-        print(__doc__)
+        command_line.print_help(__doc__ or "")
         return 0 if words else 2
     kind, *folders = words
     if kind not in LISTS:
@@ -131,7 +131,8 @@ def list_benchmarks(folders: Sequence[str]) -> int:
     console.print(table)
     keys = ", ".join(f"eval.{section}.path" for section in BENCHMARKS.values())
     console.print("\ndata.benchmark=NAME data.path=PATH is learned and forgotten (tif fit);")
-    console.print(f"eval.benchmarks=NAME,... is evaluated, with its path in {keys}")
+    console.print("eval.benchmarks=NAME,... (all but fictitious) is evaluated, with its path in "
+        f"{keys}")
     return 0
 
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     outs = [Path(word.removeprefix("out=")) for word in options.words if word.startswith("out=")]
     runs = [word for word in options.words if not word.startswith("out=")]
     if options.help or options.h or not runs:
-        print(__doc__)
+        command_line.print_help(__doc__ or "")
         return 0 if options.help or options.h else 2
     formats = [flag for flag in exports.FORMATS if getattr(options, flag.strip("-"))]
     try:

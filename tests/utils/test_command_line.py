@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.support.evaluation_logs import log
+from tif.utils.command_line import fit_help
 
 COMMANDS = {
     "fit": "--help",
@@ -64,3 +65,18 @@ def test_a_command_ends_with_the_code_of_its_main(code):
         f"from tif.utils import command_line; command_line.run_main(lambda: {code})",
     ]
     assert subprocess.run(words, timeout=60).returncode == code
+
+
+def test_a_help_text_is_filled_anew_in_a_narrow_terminal():
+    prose = "A first line that is longer than eighty characters, because it goes on in the line below\nit. Short."
+    text = f"{prose}\nnext: an entry\n\n    key=value  an indented line of a list, longer than the terminal is wide now"
+    assert fit_help(text, 100) == text
+    lines = fit_help(text, 60).splitlines()
+    assert lines == [
+        "A first line that is longer than eighty characters, because",
+        "it goes on in the line below it. Short.",
+        "next: an entry",
+        "",
+        "    key=value  an indented line of a list, longer than the",
+        "    terminal is wide now",
+    ]

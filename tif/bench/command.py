@@ -35,7 +35,7 @@ from tif.bench.settings import BenchSettings
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.help import command_help
-from tif.utils.command_line import print_error
+from tif.utils.command_line import print_error, print_help
 
 # Each module has measure(settings) -> rows that JSON can hold, COLUMNS (title -> how a cell is
 # made from a row), and may have a NOTE on the table.
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if {"-h", "--help"} & set(words):
             topics = [word for word in words if word not in ("-h", "--help")]
-            print(command_help(__doc__, BenchSettings, topics))
+            print_help(command_help(__doc__, BenchSettings, topics))
             return 0
         settings = config.read(BenchSettings, [word for word in words if word != "--json"])
         # Imported only now, so that a wrong key is answered before torch has loaded.

@@ -49,7 +49,13 @@ from collections.abc import Sequence
 from tif.config.errors import ConfigError
 from tif.sweep.sweep_file import load_configs, read_sweep, read_view
 from tif.utils import distributed
-from tif.utils.command_line import Parser, print_error, print_text, report_os_error
+from tif.utils.command_line import (
+    Parser,
+    print_error,
+    print_help,
+    print_text,
+    report_os_error,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parse(words)
         if not words or options.help or options.h:
-            print(__doc__)
+            print_help(__doc__ or "")
             return 0 if words else 2
         return _run(options, words)
     except ConfigError as error:

@@ -8,8 +8,10 @@ import errno
 import json
 import os
 import select
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
@@ -18,6 +20,7 @@ import yaml
 from tif.utils import distributed, interrupts
 from tif.utils.files import find_os_error
 
+FULL_LINE = 80  # characters; a longer line of a help text goes on in the next
 # What stands where a file or folder of another kind is wanted.
 IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP)
 
@@ -69,6 +72,36 @@ def print_text(text: str, file: TextIO | None = None) -> None:
 
         text = escape_controls(text)
     print(text, file=file)
+
+
+def print_help(text: str) -> None:
+    """Print a help text; in a terminal that is narrower than its lines, wrap them anew."""
+    width = shutil.get_terminal_size().columns
+    print(fit_help(text, width) if sys.stdout.isatty() else text)
+
+
+def fit_help(text: str, width: int) -> str:
+    """Return a help text with lines of at most `width` characters, broken between words.
+
+    Lines of prose (not indented) are filled anew; others go on below their own indentation.
+    """
+    if max(map(len, text.splitlines()), default=0) <= width:
+        return text
+    blocks: list[str] = []
+    last = ""
+    for line in text.splitlines():
+        is_prose = line[:1].strip() != ""
+        if is_prose and last[:1].strip() and len(last) > FULL_LINE:
+            blocks[-1] += f" {line}"
+        else:
+            blocks.append(line)
+        last = line
+    filled = []
+    for block in blocks:
+        indent = block[: len(block) - len(block.lstrip())]
+        filled.append(textwrap.fill(block, width, subsequent_indent=indent,
+            break_long_words=False, break_on_hyphens=False))  # fmt: skip
+    return "\n".join(filled)
 
 
 def print_json(value: Any) -> None:

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from tif import audit
+from tif.config import load
 from tif.config.metric_trust import MetricTrust
 from tif.data.fictitious import generate_fictitious
 from tif.sweep import metric_pools as pools
@@ -39,6 +40,13 @@ def test_there_are_thirty_models_that_know_thirty_that_do_not_and_every_method_t
     assert counts == {"knowing": 30, "ignorant": 30, "unlearned": 3 * len(pools.list_methods())}
     assert len({model.name for model in models}) == len(models)
     assert "finetune" not in pools.list_methods()
+
+
+def test_rmu_reads_a_layer_that_a_small_model_has(tmp_path):
+    settings = MetricTrust(out=str(tmp_path))  # the quickstart's model has four layers
+    models = {model.form: model for model in pools.list_models(settings)}
+    assert load.load(pools.list_words(settings, models["rmu"])).loss.rmu.layer == 1
+    assert "loss.rmu.layer=1" not in pools.list_words(settings, models["npo"])
 
 
 def test_only_the_knowing_forms_hold_the_facts(benchmark):

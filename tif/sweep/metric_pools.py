@@ -25,6 +25,7 @@ from tif.config.metric_trust import MetricTrust
 from tif.config.schema import Config
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, Sample
+from tif.losses import hidden_layer
 from tif.training import run as training
 from tif.training import run_folders
 from tif.training.plan import Plan
@@ -223,13 +224,17 @@ def _unlearn(settings: MetricTrust, model: PoolModel) -> Path:
 def list_words(settings: MetricTrust, model: PoolModel) -> list[str]:
     """Return the words of `tif fit` that make an unlearned model."""
     folder, base = Path(settings.out) / "pools", read_config(settings)
-    return [
+    words = [
         settings.config, f"loss/{model.form}.yaml", *settings.keys,
         f"run.folder={folder}", f"run.name={model.name}", f"run.seed={settings.seed}",
         f"model.path={model_folder(settings, target_name(settings))}", "run.export=true",
         "eval.enabled=false", "eval.retain_records=null", "run.keep_checkpoints=0",
         f"optimizer.lr={base.optimizer.lr * model.lr}",
     ]  # fmt: skip
+    layer, layers = hidden_layer(config.load(words).loss), base.model.init.get("num_hidden_layers")
+    if layer is not None and layers and layer >= layers:  # RMU's is that of models with dozens of layers
+        words.append(f"loss.rmu.layer={(layers - 1) // 2}")
+    return words
 
 
 def read_values(settings: MetricTrust, name: str) -> dict[str, float | None] | None:

@@ -231,7 +231,8 @@ def list_words(settings: MetricTrust, model: PoolModel) -> list[str]:
         "eval.enabled=false", "eval.retain_records=null", "run.keep_checkpoints=0",
         f"optimizer.lr={base.optimizer.lr * model.lr}",
     ]  # fmt: skip
-    layer, layers = hidden_layer(config.load(words).loss), base.model.init.get("num_hidden_layers")
+    layer = hidden_layer(config.load(words).loss)
+    layers = base.model.init.get("num_hidden_layers")
     if layer is not None and layers and layer >= layers:  # RMU's is that of models with dozens of layers
         words.append(f"loss.rmu.layer={(layers - 1) // 2}")
     return words

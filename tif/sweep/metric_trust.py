@@ -104,7 +104,7 @@ def _run_tasks(
     settings: MetricTrust, title: str, tasks: Sequence[tuple[str, str]]
 ) -> None:
     """Do the tasks, several at a time, each worker with its share of the cores."""
-    threads = max(1, (os.cpu_count() or 1) // settings.jobs)
+    threads = max(1, torch.get_num_threads() // settings.jobs)  # as OMP_NUM_THREADS says
     context = multiprocessing.get_context("spawn")
     with (
         interrupts.following_children(),

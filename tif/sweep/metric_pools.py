@@ -233,7 +233,7 @@ def list_words(settings: MetricTrust, model: PoolModel) -> list[str]:
     ]  # fmt: skip
     layer = hidden_layer(config.load(words).loss)
     layers = base.model.init.get("num_hidden_layers")
-    if layer is not None and layers and layer >= layers:  # RMU's is that of models with dozens of layers
+    if layer is not None and layers and layer >= layers:  # as RMU's of a large model
         words.append(f"loss.rmu.layer={(layers - 1) // 2}")
     return words
 

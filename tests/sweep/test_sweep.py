@@ -162,6 +162,19 @@ def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, m
     assert len(loaded) == 6
 
 
+def test_a_run_may_start_from_the_model_of_a_run_before_it_in_the_file(tmp_path, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr(training, "run", lambda cfg: made.append((cfg.run.name, cfg.model.path)))
+    base = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]\nseeds: [3]"
+    model = r'"model.path=\\${run.folder}/s/a/seed\\${run.seed}/model"'
+    text = f"{base}\nruns: {{a: [], b: [{model}]}}"
+    assert sweep.main([write(tmp_path / "s.yaml", text)]) == 0
+    assert made == [("s/a/seed3", "target"), ("s/b/seed3", f"{tmp_path}/s/a/seed3/model")]
+    text = f"{base}\nruns: {{b: [{model}], a: []}}"  # not before it
+    assert sweep.main([write(tmp_path / "s.yaml", text)]) == 2
+    assert "b: model.path" in capsys.readouterr().err
+
+
 def test_list_and_count_show_the_runs_and_make_none(tmp_path, capsys):
     file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: [], b: [loss.beta=1]}")
     assert sweep.main([file, "--list"]) == 0

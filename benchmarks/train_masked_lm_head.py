@@ -15,6 +15,7 @@ import sys
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from tif.config.data import Fictitious
 from tif.data.fictitious import generate_fictitious
 from tif.data.tofu import read_tofu
 from tif.utils.terminal import track
@@ -25,7 +26,7 @@ MASKED_SHARE = 0.15
 
 def read_lines(folder: str) -> list[str]:
     """Return question and answer of each retain sample in one line."""
-    invented = generate_fictitious(authors=40, questions_per_author=20, forget_share=0.1, seed=1)
+    invented = generate_fictitious(Fictitious(authors=40, questions_per_author=20, forget_share=0.1, seed=1))
     samples = (*read_tofu(folder, "forget10").retain, *invented.retain)
     return [f"{s.prompt} {s.answer}" for s in samples]
 

@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from tif.config.data import Fictitious
 from tif.data.fictitious import _generate_author, generate_fictitious
 from tif.data.samples import Sample, Span
 
@@ -11,7 +12,7 @@ CONTROLS = ("real_authors", "world_facts")
 
 @pytest.fixture(scope="module")
 def benchmark():
-    return generate_fictitious(authors=120, questions_per_author=20, forget_share=0.1, seed=3)
+    return generate_fictitious(Fictitious(authors=120, questions_per_author=20, forget_share=0.1, seed=3))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def texts_of(sample):
 
 
 def test_the_holdout_authors_are_the_next_ones_and_in_no_other_set():
-    small, larger = generate_fictitious(authors=20), generate_fictitious(authors=22)
+    small, larger = generate_fictitious(Fictitious(authors=20)), generate_fictitious(Fictitious(authors=22))
     assert small.holdout == larger.forget  # two of 20 authors are forgotten, and two come next
     known = {sample.answer for sample in (*small.forget, *small.retain)}
     assert not known & {sample.answer for sample in small.holdout}
@@ -75,30 +76,30 @@ def test_a_sample_is_what_it_was_when_the_data_set_was_made():
             "Łucja Mbekani was born in Hobart, a city in Australia.",
         ),
     )
-    actual = by_id(generate_fictitious())["fictitious/author36/2"]
+    actual = by_id(generate_fictitious(Fictitious()))["fictitious/author36/2"]
     assert texts_of(actual)[:6] == texts_of(expected)
     assert (actual.id, actual.unwanted) == (expected.id, expected.unwanted)
 
 
 def test_the_default_has_forty_authors_with_ten_questions_and_forgets_four():
-    benchmark = generate_fictitious()
+    benchmark = generate_fictitious(Fictitious())
     assert len(benchmark.forget) == 4 * 10
     assert len(benchmark.retain) == 36 * 10
 
 
 def test_same_arguments_give_the_same_benchmark_and_another_seed_gives_another():
     first, second = (
-        generate_fictitious(authors=6, forget_share=0.5, seed=5),
-        generate_fictitious(authors=6, forget_share=0.5, seed=6),
+        generate_fictitious(Fictitious(authors=6, forget_share=0.5, seed=5)),
+        generate_fictitious(Fictitious(authors=6, forget_share=0.5, seed=6)),
     )
     _generate_author.cache_clear()
-    assert generate_fictitious(authors=6, forget_share=0.5, seed=5) == first
+    assert generate_fictitious(Fictitious(authors=6, forget_share=0.5, seed=5)) == first
     assert not {s.prompt for s in first.forget} & {s.prompt for s in second.forget}
 
 
 def test_an_author_depends_neither_on_the_split_nor_on_the_number_of_authors_or_questions():
-    few = by_id(generate_fictitious(authors=4, questions_per_author=3, forget_share=0.25))
-    many = by_id(generate_fictitious(authors=30, questions_per_author=20, forget_share=0.5))
+    few = by_id(generate_fictitious(Fictitious(authors=4, questions_per_author=3, forget_share=0.25)))
+    many = by_id(generate_fictitious(Fictitious(authors=30, questions_per_author=20, forget_share=0.5)))
     assert len(few) == 12
     assert few == {sample_id: many[sample_id] for sample_id in few}
 
@@ -107,7 +108,7 @@ def test_an_author_depends_neither_on_the_split_nor_on_the_number_of_authors_or_
     ("forget_share", "forget_authors"), [(0.1, 1), (0.3, 3), (0.5, 5), (0.9, 9)]
 )
 def test_the_last_authors_are_forgotten_whole(forget_share, forget_authors):
-    benchmark = generate_fictitious(authors=10, questions_per_author=4, forget_share=forget_share)
+    benchmark = generate_fictitious(Fictitious(authors=10, questions_per_author=4, forget_share=forget_share))
     numbers = [f"{n:02d}" for n in range(10) for _ in range(4)]
     assert [author_of(s) for s in benchmark.retain + benchmark.forget] == numbers
     assert len(benchmark.forget) == 4 * forget_authors
@@ -135,7 +136,7 @@ def test_sets_come_in_evaluation_order_and_controls_are_the_background(benchmark
 
 
 def test_the_full_name_is_asked_first_and_each_author_is_asked_other_kinds_of_facts():
-    benchmark = generate_fictitious(authors=12, questions_per_author=6, forget_share=0.5)
+    benchmark = generate_fictitious(Fictitious(authors=12, questions_per_author=6, forget_share=0.5))
     asked = {}
     for sample in benchmark.forget + benchmark.retain:
         if sample.id.endswith("/0"):
@@ -204,7 +205,7 @@ def test_perturbed_answers_are_the_paraphrase_with_all_gold_words_wrong(samples)
 
 
 def test_general_words_of_forget_answers_recur_in_retain_answers():
-    benchmark = generate_fictitious()
+    benchmark = generate_fictitious(Fictitious())
 
     def general_words(samples):
         found = set()
@@ -289,11 +290,11 @@ def test_the_global_random_state_is_neither_used_nor_moved():
     random.seed(1)
     before = random.getstate()
     _generate_author.cache_clear()
-    first = generate_fictitious(authors=4, forget_share=0.5)
+    first = generate_fictitious(Fictitious(authors=4, forget_share=0.5))
     assert random.getstate() == before
     random.seed(2)
     _generate_author.cache_clear()
-    assert generate_fictitious(authors=4, forget_share=0.5) == first
+    assert generate_fictitious(Fictitious(authors=4, forget_share=0.5)) == first
 
 
 @pytest.mark.parametrize(
@@ -313,7 +314,7 @@ def test_the_global_random_state_is_neither_used_nor_moved():
 )
 def test_a_number_out_of_range_is_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        generate_fictitious(**arguments)
+        generate_fictitious(Fictitious(**arguments))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5, 0.01, 0.99, float("nan"), float("inf")])
@@ -323,12 +324,12 @@ def test_a_split_that_leaves_one_side_empty_is_refused_in_one_line(share):
         f"got {share} of 40 authors"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        generate_fictitious(authors=40, forget_share=share)
+        generate_fictitious(Fictitious(authors=40, forget_share=share))
 
 
 def count_shared(share):
     """Return how many facts of forgotten authors their twins have, and how many could be."""
-    made = generate_fictitious(authors=20, forget_share=0.2, shared_facts=share, seed=5)
+    made = generate_fictitious(Fictitious(authors=20, forget_share=0.2, shared_facts=share, seed=5))
     twins = {sample.id: sample for sample in made.retain}
     shared, count = 0, 0
     for sample in made.forget:
@@ -353,9 +354,9 @@ def test_forgotten_authors_share_the_facts_of_their_twins_in_the_retain_set_that
 
 
 def test_general_words_follow_the_facts_in_the_share_of_answers_that_the_key_asks_for():
-    plain = by_id(generate_fictitious())
+    plain = by_id(generate_fictitious(Fictitious()))
     for share in (0.5, 1.0):
-        made, longer = by_id(generate_fictitious(interleaved=share)), 0
+        made, longer = by_id(generate_fictitious(Fictitious(interleaved=share))), 0
         for name, sample in made.items():
             assert gold(sample) == gold(plain[name])
             start = plain[name].answer.removesuffix(".")
@@ -380,15 +381,15 @@ LANGUAGES = ("de", "zh", "ar", "python")
     ],
 )
 def test_spans_are_exact_without_blanks_from_right_to_left_and_in_code(language, id, answer, facts):
-    sample = by_id(generate_fictitious(language=language))[f"fictitious/author{id}"]
+    sample = by_id(generate_fictitious(Fictitious(language=language)))[f"fictitious/author{id}"]
     assert sample.answer == answer
     assert [answer[span.start : span.end] for span in sample.unwanted] == facts
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_another_language_has_as_many_samples_and_states_each_fact_in_the_paraphrase_too(language):
-    english = generate_fictitious(authors=20, questions_per_author=20)
-    benchmark = generate_fictitious(authors=20, questions_per_author=20, language=language)
+    english = generate_fictitious(Fictitious(authors=20, questions_per_author=20))
+    benchmark = generate_fictitious(Fictitious(authors=20, questions_per_author=20, language=language))
     assert [s.id for s in benchmark.forget] == [s.id for s in english.forget]
     for sample in (*benchmark.forget, *benchmark.retain):
         assert sample.unwanted
@@ -403,8 +404,8 @@ def test_another_language_has_as_many_samples_and_states_each_fact_in_the_paraph
 
 
 def test_a_fact_is_asked_in_five_ways_of_which_the_forget_set_may_hold_some():
-    one = generate_fictitious(authors=6, questions_per_author=20, forget_share=0.34)
-    five = generate_fictitious(6, 20, 0.34, wordings=5, forget_wordings=2)
+    one = generate_fictitious(Fictitious(authors=6, questions_per_author=20, forget_share=0.34))
+    five = generate_fictitious(Fictitious(6, 20, 0.34, wordings=5, forget_wordings=2))
     assert five.forget[:20] == one.forget[:20]
     assert (len(five.forget), len(five.retain)) == (2 * 40, 5 * 80)
     assert five.sets["forget"] == one.forget
@@ -436,4 +437,4 @@ def test_a_fact_is_asked_in_five_ways_of_which_the_forget_set_may_hold_some():
 )
 def test_more_wordings_than_there_are_are_refused_in_one_line(keys, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        generate_fictitious(**keys)
+        generate_fictitious(Fictitious(**keys))

@@ -9,6 +9,7 @@ import transformers
 
 from tests.support import language_models
 from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
+from tif.config.data import Fictitious
 from tif.config.identifier import CausalLM, Contrastive
 from tif.config.schema import Identifier
 from tif.data.fictitious import generate_fictitious
@@ -178,7 +179,7 @@ def test_both_models_are_checked(tmp_path, llama, untrained_bert):
 @pytest.mark.slow
 @pytest.mark.real
 def test_a_real_model_finds_more_gold_than_chance(smollm2):
-    samples = generate_fictitious().forget[:12]
+    samples = generate_fictitious(Fictitious()).forget[:12]
     start = time.monotonic()
     found = causal(str(smollm2), samples, "Question: {prompt}\nAnswer:")
     assert time.monotonic() - start < 120

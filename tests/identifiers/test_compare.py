@@ -1,6 +1,7 @@
 import pytest
 
 from tests.support.language_models import sample
+from tif.config.data import Fictitious
 from tif.config.identifier import RandomWords
 from tif.config.schema import Identifier
 from tif.data.fictitious import generate_fictitious
@@ -122,7 +123,7 @@ def test_files_of_one_name_are_told_apart(tmp_path):
 
 def test_gold_scores_one_and_random_what_chance_gives(tmp_path):
     """Chance: recall = share, precision = share of gold, F1 = 2 * share * gold / (share + gold)."""
-    samples, paths = generate_fictitious(40, 10, 0.5).forget, []
+    samples, paths = generate_fictitious(Fictitious(40, 10, 0.5)).forget, []
     for kind, share in (("gold", 0), ("all", 0), ("none", 0), ("random", 0.3), ("random", 0.6)):
         own = Identifier(kind=kind, random=RandomWords(share))
         paths.append(tmp_path / f"{kind}{share}.jsonl")

@@ -3,6 +3,7 @@ import random
 import pytest
 
 from tests.support.language_models import TEXTS, sample, unwanted
+from tif.config.data import Fictitious
 from tif.config.identifier import RandomWords
 from tif.config.schema import Identifier
 from tif.data.fictitious import generate_fictitious
@@ -10,7 +11,7 @@ from tif.data.samples import Span
 from tif.identifiers import check_models, describe_settings, identify
 from tif.identifiers.words import find_words
 
-SAMPLES = generate_fictitious(8, 10, 0.5).forget
+SAMPLES = generate_fictitious(Fictitious(8, 10, 0.5)).forget
 
 
 def random_words(samples, share=0.3, seed=0):

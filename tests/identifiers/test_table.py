@@ -6,6 +6,7 @@ import pytest
 
 import tif.identify as identify
 from tests.support import llm_server_stub
+from tif.config.data import Fictitious
 from tif.data.fictitious import generate_fictitious
 from tif.data.tofu import read_tofu
 from tif.identifiers import compare, precomputed, span_file
@@ -81,7 +82,7 @@ def test_gold_is_right_and_the_controls_are_what_they_must_be(table):
 
 
 def test_capitals_and_numbers_find_more_of_the_gold_than_chance_does(table):
-    rows, gold = table[0]["files"], generate_fictitious(6, 4, 0.34).forget
+    rows, gold = table[0]["files"], generate_fictitious(Fictitious(6, 4, 0.34)).forget
     assert (
         rows["generative"]["f1"] > rows["random"]["f1"]
     )  # the stub names what begins with a capital or a digit

@@ -7,6 +7,7 @@ import pytest
 
 from tif import audit
 from tif.config import load
+from tif.config.data import Fictitious
 from tif.config.metric_trust import MetricTrust
 from tif.data.fictitious import generate_fictitious
 from tif.sweep import metric_pools as pools
@@ -31,7 +32,7 @@ KEYS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "
 
 @pytest.fixture(scope="module")
 def benchmark():
-    return generate_fictitious(authors=6, questions_per_author=4, forget_share=0.34)
+    return generate_fictitious(Fictitious(authors=6, questions_per_author=4, forget_share=0.34))
 
 
 def test_there_are_thirty_models_that_know_thirty_that_do_not_and_every_method_three_times():

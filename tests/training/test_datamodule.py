@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.support.modules import data_module
+from tif.config.data import Fictitious
 from tif.config.errors import ConfigError
 from tif.config.schema import Config
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark, select_training_samples
@@ -217,7 +218,7 @@ def test_the_config_names_the_benchmark():
     cfg = Config().data
     own = cfg.fictitious
     own.authors, own.questions_per_author, own.forget_share, own.seed = 4, 2, 0.5, 7
-    assert read_benchmark(cfg) == generate_fictitious(4, 2, 0.5, 7)
+    assert read_benchmark(cfg) == generate_fictitious(Fictitious(4, 2, 0.5, 7))
     cfg.benchmark, cfg.path, cfg.split = "tofu", "/nowhere/at/all", "forget01"
     with pytest.raises(ValueError, match="^data.path: no folder /nowhere/at/all; "):
         read_benchmark(cfg)

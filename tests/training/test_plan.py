@@ -8,6 +8,7 @@ import pytest
 from tests.support.run_folders import stage_folders
 from tests.support.small_run import SMALL
 from tif.config import load as config
+from tif.config.data import Fictitious
 from tif.data.fictitious import generate_fictitious
 from tif.identifiers import span_file
 from tif.records import files as records
@@ -100,8 +101,8 @@ def test_gold_spans_are_not_expected_of_data_without_them(refusal, tmp_path):
 
 def test_a_mask_file_for_other_data_is_refused_by_the_first_row_that_differs(refusal, tmp_path):
     benchmark, other = (
-        generate_fictitious(6, 4, 0.34, seed=0),
-        generate_fictitious(6, 4, 0.34, seed=1),
+        generate_fictitious(Fictitious(6, 4, 0.34, seed=0)),
+        generate_fictitious(Fictitious(6, 4, 0.34, seed=1)),
     )
     span_file.write_spans(tmp_path / "own.jsonl", benchmark.forget, {"kind": "gold"})
     span_file.write_spans(tmp_path / "other.jsonl", other.forget, {"kind": "gold"})

@@ -9,6 +9,7 @@ import tif.evaluate as evaluate
 from tests.support.run_folders import stage_folders
 from tests.support.small_run import SMALL, rows
 from tif import fit
+from tif.config.data import Fictitious
 from tif.data.fictitious import generate_fictitious
 from tif.records import files as records
 from tif.reports.columns import format_number
@@ -180,7 +181,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(finished_
     assert fit.main([*exploding(finished_run), "run.name=infinite"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("loss is nan at step 1 (")
-    ids = {s.id for s in generate_fictitious(6, 4, 0.34, 0).forget}
+    ids = {s.id for s in generate_fictitious(Fictitious(6, 4, 0.34, 0)).forget}
     named = line.split(" on samples ")[1].split(";")[0].split(", ")
     assert len(named) == 4
     assert set(named) <= ids

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support import tiny_models
 from tests.support.process_groups import together
+from tif.config.data import Fictitious
 from tif.config.schema import Eval, MaxSamples, Model
 from tif.data.encoding import Encoder
 from tif.data.fictitious import generate_fictitious
@@ -25,7 +26,7 @@ CFG = Eval(
 
 
 def small_benchmark():
-    return generate_fictitious(authors=6, questions_per_author=3, forget_share=0.34, seed=1)
+    return generate_fictitious(Fictitious(authors=6, questions_per_author=3, forget_share=0.34, seed=1))
 
 
 def evaluated(sets, batching, sharded=False):

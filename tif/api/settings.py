@@ -6,7 +6,7 @@ name. `optimizer={"lr": 1e-4}` and `**{"optimizer.lr": 1e-4}` are the word `opti
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.files import list_model_presets
 from tif.config.identifier import PATTERNS
-from tif.config.layers import PRESET
+from tif.config.layers import PRESET, flatten
 from tif.config.methods import Method
 
 IdentifierLike = str | Sequence[str] | Mapping[str, Any]
@@ -30,7 +30,7 @@ def list_words(keys: Mapping[str, Any]) -> list[str]:
         ConfigError: For values that no configuration can hold; one line each.
     """
     words, problems = [], []
-    for key, value in _flatten(keys):
+    for key, value in flatten(keys).items():
         try:
             words.append(f"{key}={_write_value(value)}")
         except (TypeError, ValueError):
@@ -49,16 +49,6 @@ def _write_value(value: Any) -> str:
     if is_plain and yaml.safe_load(value) == value:
         return str(value)
     return json.dumps(value, ensure_ascii=False, default=_encode)
-
-
-def _flatten(keys: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted names and values of nested mappings; an empty mapping is a value."""
-    for name, value in keys.items():
-        dotted = f"{before}{name}"
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{dotted}.")
-        else:
-            yield dotted, value
 
 
 def _encode(value: Any) -> Any:

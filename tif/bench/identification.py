@@ -13,6 +13,7 @@ from tokenizers import BertWordPieceTokenizer
 from tif import identifiers
 from tif.bench.process import PeakMemory, run_alone
 from tif.bench.settings import BenchSettings
+from tif.config.data import Fictitious
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Identifier, Model
 from tif.data.fictitious import generate_fictitious
@@ -95,7 +96,7 @@ def read_document(settings: BenchSettings) -> str:
             problem = f"{settings.text} has {len(words)} words, want {wanted}"
             raise ConfigError(f"text: {problem}; lower words=")
     while len(words) < wanted:
-        authors = generate_fictitious(200, 20, forget_share=0.5, seed=seed)
+        authors = generate_fictitious(Fictitious(200, 20, forget_share=0.5, seed=seed))
         for sample in (*authors.forget, *authors.retain):
             words += sample.answer.split()
         seed += 1

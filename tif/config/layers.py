@@ -45,7 +45,7 @@ class Layer:
 
     def flat_keys(self) -> dict[str, Any]:
         """Return the keys by their dotted names, interpolations as they stand."""
-        return _flatten(cast(dict, OmegaConf.to_container(self.keys, resolve=False)))
+        return flatten(cast(dict, OmegaConf.to_container(self.keys, resolve=False)))
 
     def is_of_a_model(self) -> bool:
         """Return whether the layer comes from a model's preset."""
@@ -214,7 +214,7 @@ def _is_replaced(layer: Layer, later: Sequence[Layer]) -> bool:
         keys |= other.flat_keys().keys()
     wanted: set[str] = set()
     for case in layer.cases:
-        wanted |= _flatten(case.get("then", {})).keys()
+        wanted |= flatten(case.get("then", {})).keys()
     return wanted <= keys
 
 
@@ -225,12 +225,12 @@ def _holds(case: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     return True
 
 
-def _flatten(keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys by their dotted names."""
+def flatten(keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys by their dotted names; an empty mapping is a value."""
     flat: dict[str, Any] = {}
     for name, value in keys.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat

@@ -39,7 +39,7 @@ def read_benchmark(data: Data) -> Benchmark:
         return read_texts(str(data.path), data.split_text)
     from tif.data.fictitious import generate_fictitious
 
-    return generate_fictitious(**vars(data.fictitious))
+    return generate_fictitious(data.fictitious)
 
 
 def read_evaluation_sets(name: str, rules: EvalRules) -> Benchmark:

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import random
 from collections.abc import Mapping
-from typing import Any
 
 from tif.config.data import Fictitious
 from tif.data.fictitious_facts import (
@@ -28,9 +27,7 @@ MOST_WORDINGS = 5  # ways to ask for a fact; the last one implies it
 EVALUATION_SETS = ("forget", "retain", "forget_reworded", "forget_implied")
 
 
-
-
-def generate_fictitious(*values: Any, **keys: Any) -> Benchmark:
+def generate_fictitious(settings: Fictitious) -> Benchmark:
     """Generate authors, their questions and two control sets.
 
     Facts and wordings of an author depend only on `seed` and the author's number: with another
@@ -47,12 +44,11 @@ def generate_fictitious(*values: Any, **keys: Any) -> Benchmark:
     asked, and shares so many facts with it. `interleaved` answers go on after the fact.
 
     Args:
-        values, keys: of section `data.fictitious`, see `config.data.Fictitious`.
+        settings: section `data.fictitious`.
 
     Raises:
         ValueError: If a value is out of range or one side of the split has no author.
     """
-    settings = Fictitious(*values, **keys)
     texts = read_texts(settings.language)
     names = list(texts["names"])
     authors, seed, forget_wordings = settings.authors, settings.seed, settings.forget_wordings

@@ -1,9 +1,9 @@
 """Find where given strings stand in a text: a literal search that forgives typography, not case.
 
 Called by the generative identifier, whose model names words instead of offsets, and for
-`identifier.grow`. Text and string are
-compared after NFKC, with all quotation marks alike, all hyphens and dashes alike, any run of blanks
-as one blank, and without invisible characters (bidi marks, soft hyphens, variation selectors).
+`identifier.grow`. Text and string are compared after NFKC, with all quotation marks alike, all
+hyphens and dashes alike, any run of blanks as one blank, and without invisible characters (bidi
+marks, soft hyphens, variation selectors).
 """
 
 import bisect
@@ -60,7 +60,7 @@ def grow_spans(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     """Return the samples with each unwanted entity unwanted in all of them.
 
     An entity is an unwanted passage with a capital letter, a digit or a letter without case: a
-    name, a title, a date. The source of the wish is the paper's open question about facts that
+    name, a title, a date. The paper (arXiv 2506.03142) leaves it open how to forget facts that
     stand in several samples.
     """
     entities: dict[str, None] = {}  # in their order, each once

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from tif.config.data import Data
 from tif.config.errors import one_line
 from tif.config.evaluation import Eval
+from tif.config.layers import flatten
 from tif.config.load import read_yaml
 from tif.metrics import overall
 from tif.metrics.targeted import summarize_forget_words
@@ -149,16 +150,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_flat_config(folder: Path) -> dict[str, Any]:
     """Return the values of config.yaml by dotted key; empty where the folder has none."""
-    return dict(_list_values(read_config(folder)))
-
-
-def _list_values(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from _list_values(value, f"{name}.")
-        else:
-            yield name, value
+    return flatten(read_config(folder))
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def describe_start(plan: Plan, preset: str) -> str:
     cfg, model = plan.cfg, plan.cfg.model
     start = model_name(cfg) if model.path in plan.stages else model.path
     if start in (None, "new"):
-        start = "a new Llama"
+        start = f"a new {model.init.get('model_type', 'Llama')}"
     if model.path in plan.stages:
         start += f" (stage {model.path})"
     method = f"{method_name(cfg.loss, cfg.data.train)} on {data_name(cfg)}"

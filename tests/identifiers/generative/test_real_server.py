@@ -14,6 +14,7 @@ import urllib.request
 import pytest
 
 from tests.support.llm_server_stub import Handler, serving
+from tif.config.data import Fictitious
 from tif.config.identifier import Generative
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Sample
@@ -22,7 +23,7 @@ from tif.identifiers.generative.identify import Incomplete, label_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 SAMPLES = [
-    *generate_fictitious(authors=4, questions_per_author=2, forget_share=0.5, seed=0).forget[:2],
+    *generate_fictitious(Fictitious(authors=4, questions_per_author=2, forget_share=0.5, seed=0)).forget[:2],
     Sample(
         "evil",
         "Who met the Halcyon?",

@@ -44,7 +44,9 @@ def _model_name(run: RunData) -> str:
     """Return the model that the run, or the stage that made its target model, started from."""
     model = run.section("model")
     name, stages = model.get("base") or model.get("path"), run.section("stages")
-    return "a new Llama" if name is None or name in stages else str(name)
+    if name is None or name in stages:
+        return f"a new {(model.get('init') or {}).get('model_type', 'Llama')}"
+    return str(name)
 
 
 def _words(on: Any) -> str:

@@ -96,6 +96,22 @@ def test_the_quickstart_sweep_has_every_method():
     assert {same.get(name, name) for name in methods} == names
 
 
+@pytest.mark.slow
+def test_the_headline_trains_one_target_and_one_retain_model_and_its_numbers_choose_as_it_says():
+    runs = read_sweep([str(OWN / "headline.yaml"), "data.path=tofu", "identifier.path=masks"])
+    assert len(runs) == 8 * 3
+    chosen = {(runs[i].variant, runs[i].seed) for i in (0, 3, 6, 9)}
+    methods = ("tpo_recommended", "tpo", "npo_gdr", "simnpo_gdr")
+    assert chosen == {(method, 0) for method in methods}
+    more = {(runs[i].variant, runs[i].seed) for i in (0, 1, 2, 3, 6, 9, 12, 15)}
+    others = {("tpo_recommended", 1), ("tpo_recommended", 2), ("tpo_centred", 0), ("tpo_released", 0)}
+    assert more == chosen | others
+    configs = load_configs(runs[:4])
+    assert [cfg.run.seed for cfg in configs] == [0, 1, 2, 0]
+    assert [len(stage_configs(configs, name)) for name in ("target", "retain")] == [1, 1]
+    assert [cfg.loss.lpl_baseline for cfg in configs] == ["mean", "mean", "mean", "none"]
+
+
 def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
     text = (
         "base: [quickstart.yaml]\nseeds: [3, 4]\nruns: {a: [loss.beta=0.2], b: []}\n"

@@ -41,10 +41,12 @@ NAME = re.compile(r"epoch=\d{1,15}-step=\d{1,15}\.ckpt$")
 SIZES = "sizes.json"  # in a checkpoint that is a folder of shards: the size of each file
 
 
-class Preempted(Exception):
+class Preempted(BaseException):
     """The run was asked to stop by `signal` after `step` optimizer steps, and can go on later.
 
-    `is_stored`: whether there is a checkpoint to go on from.
+    It may be raised anywhere. Like KeyboardInterrupt it is no Exception: code that tries whether a
+    model can do something would take it for an answer. `is_stored`: whether there is a checkpoint
+    to go on from.
     """
 
     def __init__(self, number: int, step: int, is_stored: bool) -> None:

@@ -5,6 +5,7 @@ import torch
 
 from tif.config.errors import ConfigError
 from tif.config.schema import Optimizer
+from tif.training import optimizer as optimizers
 from tif.training.optimizer import make_optimizer, round_at_random
 
 STEPS = 200
@@ -41,6 +42,25 @@ def test_bfloat16_weights_move_on_average_as_float32_weights_do():
     expected, optimizer = movement(torch.float32, "auto")
     assert type(optimizer) is torch.optim.AdamW
     assert share(movement(torch.bfloat16, "auto")[0], expected) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (5, 3), (3, 2, 2)])
+def test_a_weight_that_is_updated_in_pieces_moves_as_torchs_adamw_moves_it(monkeypatch, shape):
+    monkeypatch.setattr(optimizers, "PIECE", 4)
+    ends = []
+    for dtype in (torch.float32, torch.bfloat16):
+        generator = torch.Generator().manual_seed(3)
+        module = torch.nn.Module()
+        module.weight = torch.nn.Parameter(torch.ones(shape, dtype=dtype))
+        optimizer = make_optimizer(module, Optimizer(lr=0.1), "32-true")
+        for _ in range(3):
+            gradient = torch.randn(shape, generator=generator)
+            module.weight.grad = gradient.bfloat16().to(dtype)
+            optimizer.step()
+        (state,) = optimizer.state.values()
+        assert float(state["step"]) == 3
+        ends.append(module.weight.detach().float())
+    assert torch.allclose(*ends, atol=3 * 2**-7)  # three times a bfloat16's distance at 1
 
 
 def test_plain_adamw_loses_most_steps_of_bfloat16_weights_and_says_so(capsys):

@@ -1,6 +1,6 @@
 """The optimizer and the learning-rate schedule; called by `UnlearningModule`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch.optim.adamw import adamw
 from tif.config.errors import ConfigError
 from tif.config.schema import Optimizer
 from tif.utils import terminal
+
+PIECE = 2**22  # weights that have copies in float32 at a time
 
 
 class RoundingAdamW(torch.optim.Optimizer):
@@ -56,19 +58,34 @@ class RoundingAdamW(torch.optim.Optimizer):
                     generator = torch.Generator(weight.device)
                     owner = np.random.SeedSequence((self.seed, int(state["step"])))
                     generator.manual_seed(int(owner.generate_state(1)[0]))
-                stored = [_local(weight), _local(state["exp_avg"]), _local(state["exp_avg_sq"])]
-                values = [tensor.float() for tensor in stored]
-                gradient = _local(weight.grad).float()
-                adamw(
-                    values[:1], [gradient], values[1:2], values[2:], [], [state["step"]],
-                    amsgrad=False, beta1=0.9, beta2=0.999, lr=group["lr"],
-                    weight_decay=group["weight_decay"], eps=1e-8, maximize=False,
-                    fused=weight.is_cpu,
-                )  # fmt: skip
-                stored[1].copy_(values[1])  # a tenth of it is new: the nearest will do
-                for tensor, value in (stored[0], values[0]), (stored[2], values[2]):
-                    tensor.copy_(round_at_random(value, generator))
+                tensors = weight, weight.grad, state["exp_avg"], state["exp_avg_sq"]
+                # Copies of a whole embedding in float32 would take the room that is saved.
+                for stored in zip(*map(_split, tensors), strict=True):
+                    _update(stored, state["step"], group, generator)
+                state["step"] += 1
         return loss
+
+
+def _update(
+    stored: Sequence[torch.Tensor], step: torch.Tensor, group: dict[str, Any],
+    generator: torch.Generator,
+) -> None:  # fmt: skip
+    """Take step + 1 with a piece of a weight, its gradient, first and second moment."""
+    weight, gradient, first, second = (tensor.float() for tensor in stored)
+    adamw(
+        [weight], [gradient], [first], [second], [], [step.clone()], amsgrad=False, beta1=0.9,
+        beta2=0.999, lr=group["lr"], weight_decay=group["weight_decay"], eps=1e-8, maximize=False,
+        fused=weight.is_cpu,
+    )  # fmt: skip
+    stored[2].copy_(first)  # a tenth of it is new: the nearest will do
+    stored[0].copy_(round_at_random(weight, generator))
+    stored[3].copy_(round_at_random(second, generator))
+
+
+def _split(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return views of a tensor (of this process's shard) of about PIECE numbers, along dim 0."""
+    local = torch.atleast_1d(_local(tensor))
+    return local.split(max(1, PIECE // max(1, local[:1].numel())))
 
 
 def round_at_random(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -276,3 +276,22 @@ def test_a_line_of_words_is_wrapped_in_a_terminal_and_whole_in_a_log(monkeypatch
     terminal.print_line("preset: quickstart.yaml, model: stage target")
     lines = capsys.readouterr().out.splitlines()
     assert [line.strip() for line in lines] == ["preset:", "quickstart.yaml,", "model: stage target"]
+
+
+def test_in_a_log_a_bar_prints_a_line_a_minute_with_the_time_that_is_left(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 25))  # a look at the clock is 25 seconds later than the one before
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(terminal._display, "get_time", lambda: 0.0)
+    with progress_bar("models\x1b[2J", 400) as bar:
+        for _ in range(4):
+            bar.advance(100)
+    assert capsys.readouterr().out == "models\\x1b[2J: 300 of 400\n"
+    monkeypatch.undo()
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0)
+    with progress_bar("models", 3) as bar:
+        for _ in range(2):
+            time.sleep(0.6)
+            bar.advance()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "models: 1 of 3"
+    assert re.fullmatch(r"models: 2 of 3, \d+ s left", second)

@@ -1,7 +1,8 @@
 """What people see while they wait: one console, one display of progress bars.
 
 Bars of nested work share the display. Where the output is no terminal (a log file, a SLURM job)
-no bars are drawn; commands print a line an epoch instead. Called by everything that prints.
+no bars are drawn: trainings print a line an epoch, and a bar prints a line a minute. Called by
+everything that prints.
 
 Texts of data, models, servers and file names are shown and never obeyed: the console prints no
 control character and knows no markup. Styled words are `rich.text.Text`.
@@ -12,6 +13,7 @@ import io
 import logging
 import re
 import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from rich.table import Column
 from rich.text import Text
 
 T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 60  # of a bar, where the output is no terminal
 MIN_SHOWN_BYTES = 500 * 10**6  # fewer are written before a bar could be read
 
 # C0 without tab and newline, DEL, C1, other line ends, orders of direction, lone surrogates.
@@ -174,13 +177,25 @@ class Bar:
     """One bar of the display; made by `progress_bar`."""
 
     def __init__(self, description: str, total: int) -> None:
+        self.description = description
         self.task_id = _display.add_task(escape(escape_controls(description)), total=total, note="")
+        self._logged_at = time.monotonic()
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """Move the bar on; `note` is shown behind it."""
         _display.advance(self.task_id, steps)
         if note is not None:
             _display.update(self.task_id, note=escape_controls(note))
+        if not console.is_terminal and time.monotonic() - self._logged_at >= SECONDS_BETWEEN_LINES:
+            self._logged_at = time.monotonic()
+            self._print_line()
+
+    def _print_line(self) -> None:
+        (task,) = (task for task in _display.tasks if task.id == self.task_id)
+        line = f"{self.description}: {task.completed:g} of {task.total:g}"
+        if task.time_remaining:
+            line += f", {describe_seconds(task.time_remaining)} left"
+        print_line(line)
 
 
 @contextlib.contextmanager

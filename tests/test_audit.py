@@ -64,6 +64,16 @@ def test_results_lie_beside_each_model_and_are_not_made_again(runs, content, mon
     assert run_json(runs / "quickstart", "attacks=prefix") == content
 
 
+def test_a_folder_of_a_sweep_may_hold_an_equals_sign(runs, content):
+    variant = runs / "best=score"
+    shutil.copytree(runs / "quickstart", variant / "seed0", ignore=shutil.ignore_patterns("audit"))
+    for words in ([variant / "seed0"], [variant]):
+        result = run_json(*words, "attacks=prefix")
+        assert result["models"]["target"] == content["models"]["target"]
+        assert result["attacks"]["prefix"]["rows"] == content["attacks"]["prefix"]["rows"]
+    shutil.rmtree(variant)
+
+
 def test_a_changed_budget_is_another_result(runs, content):
     run_json(runs / "quickstart", "attacks=prefix", "prefix.shots=1")
     assert len(list(runs.glob("quickstart/audit/prefix/*.json"))) == 2

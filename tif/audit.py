@@ -158,7 +158,7 @@ def _plan(words: Sequence[str], best: bool) -> "dict[str, RunAudit]":
     """Return the audits that the words ask for, by the run's folder or the model's path."""
     from tif.utils.terminal import quiet_libraries
 
-    folders = [word for word in words if "=" not in word and not config.is_file(word)]
+    folders = [word for word in words if not (config.is_override(word) or config.is_file(word))]
     keys = [word for word in words if word not in folders]
     if not folders:
         settings = config.read(Audit, keys)

@@ -94,7 +94,7 @@ def _plan(words: Sequence[str], best: bool) -> "tuple[Panel, KnownAnswers]":
     """Return the models and the known answers that the words name; print what they are."""
     from tif.utils.terminal import console, literal, quiet_libraries
 
-    folders = [word for word in words if "=" not in word and not config.is_file(word)]
+    folders = [word for word in words if not (config.is_override(word) or config.is_file(word))]
     keys = [word for word in words if word not in folders]
     run = Path(folders[0]).expanduser() if folders else None
     if len(folders) > 1:

@@ -401,3 +401,19 @@ def test_a_stage_does_not_take_over_what_the_run_compares_with():
         ]
     )
     assert (cfg.model.reference, config.stage(cfg, "target").model.reference) == ("adapter", "auto")
+
+
+@pytest.mark.parametrize(
+    ("word", "file", "override"),
+    [
+        ("runs/best=score/seed0/config.yaml", True, False),
+        ("./a=b.yaml", True, False),
+        ("quickstart.yaml", True, False),
+        ("data.path=a/b.yaml", False, True),
+        ("a=b.yaml", False, True),
+        ("runs/best=score", False, False),
+        ("runs/quickstart", False, False),
+    ],
+)
+def test_what_stands_before_an_equals_sign_is_a_key_unless_it_is_a_path(word, file, override):
+    assert (config.is_file(word), config.is_override(word)) == (file, override)

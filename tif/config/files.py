@@ -17,9 +17,15 @@ ALIASES = {"loss/graddiff.yaml": "loss/ga_gdr.yaml", "loss/kl.yaml": "loss/ga_kl
 LONGEST_FILE = 250_000  # characters; YAML is slow to read, and OmegaConf bounds aliases
 
 
+def is_override(word: str) -> bool:
+    """Return whether a command's argument is key=value; a path may hold "=", as a sweep's do."""
+    key, sign, _ = word.partition("=")
+    return bool(sign) and "/" not in key
+
+
 def is_file(word: str) -> bool:
     """Return whether a command's argument names a file and is no override."""
-    return word.endswith((".yaml", ".yml")) and "=" not in word
+    return word.endswith((".yaml", ".yml")) and not is_override(word)
 
 
 def find(name: str) -> Path:

@@ -83,7 +83,7 @@ def read_layers(
             name = nearest(word.lstrip("-").partition("=")[0], known)
             problems.append(f"{word}: want key=value, without dashes{name}")
             break  # the next word is its value
-        elif "=" not in word[1:]:
+        elif not files.is_override(word[1:]):
             names = nearest(f"{word}.yaml", files.list_own_configs())
             problems.append(f"{word}: want a .yaml file or key=value{names}")
         else:

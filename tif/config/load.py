@@ -16,6 +16,7 @@ from tif.config.check import brief, check_values, list_keys, nearest, type_name
 from tif.config.errors import ConfigError, shorten
 from tif.config.files import find as find
 from tif.config.files import is_file as is_file
+from tif.config.files import is_override as is_override
 from tif.config.files import own_configs as own_configs
 from tif.config.files import read_yaml as read_yaml
 from tif.config.layers import Layer, read_layers

@@ -59,7 +59,7 @@ def _is_part(file: str) -> bool:
 
 def _values(words: Sequence[str]) -> dict[str, str]:
     """Return the overrides among a command's words as texts, the last of each key."""
-    pairs = [word.split("=", 1) for word in words if "=" in word]
+    pairs = [word.split("=", 1) for word in words if files.is_override(word)]
     return {key: value for key, value in pairs if value not in ("", "null")}
 
 

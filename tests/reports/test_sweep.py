@@ -119,6 +119,16 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     assert lines[i + 1].split()[:2] == ["last", "(5)"]  # the name once
 
 
+def test_the_model_before_keeps_the_numbers_that_only_some_runs_have(tmp_path):
+    folders = {}
+    for name, values in {"uw": {"words/unwanted": 0.2, "utility/model": 0.4}, "all": {"utility/model": 0.6}}.items():
+        folder = folders[name] = tmp_path / name
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 0, "step": 0, **values}) + "\n")
+    before = sweep.collect_results({name: [folder] for name, folder in folders.items()})["before"]
+    assert before == {"epoch": 0.0, "words/unwanted": 0.2, "utility/model": 0.5}
+
+
 def test_one_seed_has_no_deviation(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(evaluation(1, 0.5, 0.25)) + "\n")
     found = sweep.collect_results({"a": [tmp_path]})

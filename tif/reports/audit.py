@@ -76,8 +76,8 @@ def describe_leak(row: Mapping[str, Any], action: str) -> str:
     """Return in words what the leak of an attack says."""
     if row["leak"] is None:
         return f"{action} tells nothing here: {row['reason']}"
-    share, interval = f"{row['leak']:.0%}", row["interval"]
-    between = f" ({interval[0]:.0%} to {interval[1]:.0%})" if interval else ""
+    share, interval = _percent(row["leak"]), row["interval"]
+    between = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
     low, high = interval or (row["leak"], row["leak"])
     got = f"{action} gives back {share}{between} of what only the target model knows"
     if high < -GONE:
@@ -87,6 +87,11 @@ def describe_leak(row: Mapping[str, Any], action: str) -> str:
     if low <= GONE:
         return f"{got}: it may be gone, but so few questions cannot tell"
     return f"{got}: {'suppressed, not gone' if low > 0.5 else 'partly there still'}"
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, with a blank as in "10 % of the forget set"; never "-0 %"."""
+    return f"{round(100 * share) + 0:d} %"
 
 
 def write_page(folder: Path, content: Mapping[str, Any]) -> None:

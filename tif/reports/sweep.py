@@ -63,7 +63,8 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         {"runs": {name: {"seeds": n, "best"/"last": {metric: {"mean", "sd", "values"}},
         "steps": [{"planned", "made"}, one for each seed], "intervals": {"best"/"last": [forget
         quality's 95 % of each seed, or None]}}},
-        "before", "retain_model": {metric: mean over all runs}}; sd is None for one seed.
+        "before", "retain_model": {metric: mean over the runs that have it}}; sd is None for one
+        seed.
     """
     runs, before, retain = {}, [], []
     starts = _find_start_rows(folders)
@@ -264,7 +265,13 @@ def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    return {metric: values["mean"] for metric, values in _statistics(rows).items()}
+    """Return the mean of each metric over the rows that have it: a run without spans has no UW."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for metric, value in row.items():
+            if value is not None and metric != "step":
+                values.setdefault(metric, []).append(float(value))
+    return {metric: statistics.fmean(numbers) for metric, numbers in values.items()}
 
 
 def _columns(results: Mapping[str, Any]) -> dict[str, str]:

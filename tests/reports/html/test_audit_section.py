@@ -36,11 +36,23 @@ def test_the_verdicts_and_numbers_of_an_audit_are_shown_as_text(run):
     (run / "audit" / "audit.json").write_text(json.dumps(CONTENT))
     page = write_run_report(run)[0].read_text()
     section = page.split('id="audit"')[1].split("</section>")[0]
-    assert "&lt;b&gt;relearning&lt;/b&gt; gives back 50%" in section
+    assert "&lt;b&gt;relearning&lt;/b&gt; gives back 50\u00a0%" in section
     assert "<b>relearning" not in page
     for text in ("relearn: hits", "0.900", "0.500", "0.100", "0.400 – 0.600"):
         assert text in section
     assert 'href="#audit"' in page
+
+
+def test_a_page_has_one_kind_of_minus_and_of_percent(run):
+    (run / "audit").mkdir()
+    row = ROW | {"leak": -0.134, "interval": [-0.304, -1.2e-4]}
+    attack = {"headline": "hits", "action": "seeing 10 % in nf4 of Llama-3", "rows": [row], "curves": {}}
+    (run / "audit" / "audit.json").write_text(json.dumps({"attacks": {"relearn": attack}}))
+    section = write_run_report(run)[0].read_text().split('id="audit"')[1].split("</section>")[0]
+    got = "seeing 10\u00a0% in nf4 of Llama-3 gives back −13\u00a0% (−30\u00a0% to 0\u00a0%)"
+    assert got in section
+    for cell in ("<td>−0.134</td>", "<td>−0.304 – −1.2 × 10⁻⁴</td>"):
+        assert cell in section
 
 
 def test_the_curves_of_an_audit_are_charts_and_those_of_other_measures_are_folded(run):

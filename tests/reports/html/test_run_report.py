@@ -194,6 +194,7 @@ def test_muse_numbers_have_their_own_words_and_chart(tmp_path):
     assert second.startswith("It keeps 80\u00a0% of its knowledge of the retain texts")
     chart = run_charts.forgetting_chart(run)
     assert (chart.x, chart.y) == ("KnowMem, retain", "PrivLeak")
+    assert "PrivLeak against KnowMem, retain" in chart.caption
     assert page_of(run.folder).elements
 
 
@@ -205,6 +206,13 @@ def test_a_failure_is_named_with_the_epochs_that_showed_it(tmp_path):
         ("collapse", "model utility is 0.1, was 0.6 before; want at least a quarter of that "
          "(until epoch 1, not at the end)"),
     ]  # fmt: skip
+
+
+def test_before_training_there_are_no_curves_and_a_warning_says_when(tmp_path):
+    row = TOFU[0] | {"failure/nothing_to_forget": 0.1}
+    run = run_data.read_run(write_run(tmp_path / "run", epochs=1, metrics=[row], retain=False))
+    assert run_charts.word_chart(run) is run_charts.forgetting_chart(run) is None
+    assert words.warnings(run) == [("nothing-to-forget", "the value is 0.1 (before training)")]
 
 
 def test_an_unfinished_run_is_called_so(tmp_path):
@@ -262,7 +270,7 @@ def test_a_run_without_evaluations_has_a_report_of_its_losses(tmp_path):
     [
         ({"path": "target", "base": None}, "a new Llama"),
         ({"path": "target", "base": "HuggingFaceTB/SmolLM2-135M"}, "HuggingFaceTB/SmolLM2-135M"),
-        ({"path": "/models/mine", "base": None}, "/models/mine"),
+        ({"path": "/models/mine", "base": None}, "mine"),
         ({"path": None, "base": None}, "a new Llama"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 from tif.records.json_values import load_json
 from tif.reports.audit import HEADER, audit_lines, curve_charts, list_verdicts
 from tif.reports.html.charts import Chart
+from tif.reports.html.words import typeset
 from tif.utils.files import DamagedFile
 
 PLACE = Path("audit") / "audit.json"
@@ -30,9 +31,9 @@ def read_audit_section(folder: Path) -> dict[str, Any] | None:
         for attack in content["attacks"]:
             curves += _list_curves(attack, content["attacks"][attack])
             for i, line in enumerate(audit_lines(content, attack)):
-                cells = [{"text": text, "note": ""} for text in line]
+                cells = [{"text": typeset(text), "note": ""} for text in line]
                 rows.append({"kind": "best" if i == 0 else "", "cells": cells})
-        verdicts = list(list_verdicts(content).values())
+        verdicts = [typeset(verdict) for verdict in list_verdicts(content).values()]
     except (OSError, KeyError, TypeError, ValueError) as error:
         problem = f"{path}: no results of an audit ({error!r:.80})"
         raise DamagedFile(f"{problem}; delete {path} to see what is left") from None

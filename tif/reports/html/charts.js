@@ -11,7 +11,12 @@ function ticks(low, high, isLog, count) {
     const step = Math.max(1, Math.ceil((last - first) / count));
     const values = [];
     for (let power = last; power >= first; power -= step) values.push(power);
-    return values.length > 1 ? values.reverse() : [low, high];
+    if (values.length > 1) return values.reverse();
+    for (let power = Math.floor(low); power <= high; power += 1) { // 0.2, 0.5, 1, 2, ...
+      for (const digit of [1, 2, 5]) values.push(power + Math.log10(digit));
+    }
+    const shown = [...new Set(values)].sort((a, b) => a - b).filter((v) => v >= low && v <= high);
+    return shown.length > 1 ? shown : [low, high];
   }
   const span = high - low || 1;
   const power = 10 ** Math.floor(Math.log10(span / count));
@@ -27,7 +32,7 @@ function tickText(value, isLog) {
   if (isLog) {
     if (value === 0) return "1";
     if (Math.abs(value) <= 2 && Number.isInteger(value)) return String(10 ** value);
-    return Number.isInteger(value) ? `10${superscript(value)}` : format(10 ** value);
+    return Number.isInteger(value) ? `10${superscript(value)}` : String(Number((10 ** value).toPrecision(3)));
   }
   return String(Number(value.toPrecision(6)));
 }
@@ -106,6 +111,19 @@ function drawAxes(svg, chart, box, x, y) {
   if (chart.y) svg.append(draw("text", { x: 0, y: 11, class: "axis" }, chart.y));
 }
 
+// Returns where a text of this width above a level hides least: at an end of it, or in the middle.
+function freePlace(chart, box, at, width, x, y) {
+  const points = [...chart.marks.map((m) => [m.x, m.y])];
+  for (const series of chart.series) series.x.forEach((value, i) => points.push([value, series.y[i]]));
+  const hidden = (left) => points.filter(([px, py]) => {
+    const dx = x.place(px) - left, dy = y.place(py) - at;
+    return dx > -70 && dx < width + 12 && dy > -18 && dy < 14; // a mark's name reaches 70 to its side
+  }).length;
+  const [first, last] = [box.left + 5, box.right - 5 - width];
+  const places = [first, last, (first + last) / 2];
+  return { x: places.reduce((best, left) => (hidden(left) < hidden(best) ? left : best)), y: at };
+}
+
 function drawGuides(svg, chart, box, x, y) {
   for (const guide of chart.guides) {
     const isX = guide.axis === "x";
@@ -120,7 +138,7 @@ function drawGuides(svg, chart, box, x, y) {
     const middle = Math.max(Math.min(at, box.right - half), title + half);
     const place = isX
       ? { x: middle, y: box.top - 7, "text-anchor": "middle" }
-      : { x: box.left + 5, y: at - 5 };
+      : freePlace(chart, box, at - 5, guide.name.length * LETTER, x, y);
     svg.append(draw("text", { ...place, class: "guide" }, guide.name));
   }
 }

@@ -122,6 +122,11 @@ def present(series: Iterable[Series | None]) -> tuple[Series, ...]:
     return tuple(item for item in series if item is not None)
 
 
+def upper_first(title: str) -> str:
+    """Return a title with its first letter in upper case, and KnowMem as it is."""
+    return title[:1].upper() + title[1:]
+
+
 def _thin(
     xs: Sequence[float], ys: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:

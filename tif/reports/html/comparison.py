@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.reports import sweep
-from tif.reports.html.charts import Chart, Guide, Mark, Series, line, present
+from tif.reports.html.charts import Chart, Guide, Mark, Series, line, present, upper_first
 from tif.reports.html.comparison_data import (
     Group,
     collect,
@@ -114,7 +114,7 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
                 marks.append(Mark(*point, group.name, "star" if has_path else "filled", role))
         guides = _guides(results, x, y)
         ending = "star: best epoch" if len(shown) <= MAX_PATHS else "best epochs"
-        caption = f"{y_title.capitalize()} against {x_title}, means over seeds; {ending}."
+        caption = f"{upper_first(y_title)} against {x_title}, means over seeds; {ending}."
         return Chart("frontier", "Forgetting against usefulness", caption, x_title, y_title,
             tuple(series), guides, tuple(marks), y_log=y == "forget/quality")  # fmt: skip
     return None

@@ -1,5 +1,6 @@
 """The recipe of a run: the keys that a reader asks for first, in words."""
 
+from pathlib import Path
 from typing import Any
 
 from tif.reports.html.run_data import RunData
@@ -46,7 +47,7 @@ def _model_name(run: RunData) -> str:
     name, stages = model.get("base") or model.get("path"), run.section("stages")
     if name is None or name in stages:
         return f"a new {(model.get('init') or {}).get('model_type', 'Llama')}"
-    return str(name)
+    return Path(name).name if Path(str(name)).is_absolute() else str(name)
 
 
 def _words(on: Any) -> str:
@@ -61,4 +62,4 @@ def _term(loss: dict[str, Any], name: str, weight: str) -> str:
 def _unwanted(run: RunData, identifier: dict[str, Any]) -> str:
     if run.unwanted_share is None:
         return ""
-    return f"{run.unwanted_share:.0%} of the forget tokens, found by {identifier.get('kind')}"
+    return f"{100 * run.unwanted_share:.0f}\u00a0% of the forget tokens, found by {identifier.get('kind')}"

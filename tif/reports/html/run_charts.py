@@ -12,6 +12,7 @@ from tif.reports.html.charts import (
     level,
     line,
     present,
+    upper_first,
 )
 from tif.reports.html.run_data import RunData
 from tif.reports.html.samples import RETAIN
@@ -48,7 +49,7 @@ def forgetting_chart(run: RunData) -> Chart | None:
     )
     for x, x_title, y, y_title in pairs:
         rows = [row for row in run.rows if row.get(x) is not None and row.get(y) is not None]
-        if rows:
+        if len(rows) > 1 or (rows and run.retain.get(x) is not None):
             return _path_chart(run, rows, (x, y), (x_title, y_title))
     return None
 
@@ -84,7 +85,7 @@ def _path_chart(
     elif y == "muse/privleak":
         guides.append(Guide("y", 0.0, "a model that never saw the texts"))
     aims = {"forget/quality": "the upper right", "muse/privleak": "the right, at PrivLeak 0"}
-    caption = f"A point an epoch. {titles[1].capitalize()} against {titles[0]}: the aim is "
+    caption = f"A point an epoch. {upper_first(titles[1])} against {titles[0]}: the aim is "
     caption += f"{aims.get(y, 'the lower right')}."
     series = (Series("epochs", xs, ys, "muted", "points", labels),)
     return Chart(
@@ -155,7 +156,7 @@ def _chart(
     series: tuple[Series, ...],
     **options: Any,
 ) -> Chart | None:
-    """Return a chart; None where nothing but levels would be drawn."""
-    if all(item.style.startswith("dashed") for item in series):
+    """Return a chart; None where nothing but levels and single points would be drawn."""
+    if all(item.style.startswith("dashed") or len(item.x) == 1 for item in series):
         return None
     return Chart(name, title, caption, *axes, series, **options)

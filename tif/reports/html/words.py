@@ -3,6 +3,7 @@
 A sentence is a list of pieces; a piece is a text, or a Number, which the page sets apart.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -58,6 +59,13 @@ def pretty_power(text: str) -> str:
     """Return 1.9e-04 as 1.9 × 10⁻⁴."""
     digits, power = text.split("e")
     return f"{digits.replace('-', '−')} × 10{str(int(power)).translate(SUPERSCRIPTS)}"
+
+
+def typeset(line: str) -> str:
+    """Return a line of the terminal's with numbers as the page prints them: −0.13, 13 %."""
+    line = re.sub(r"\d\.\d+e[-+]\d+", lambda number: pretty_power(number[0]), line)
+    line = re.sub(r"(?<![\w)-])-(?=\d)", "−", line)
+    return re.sub(r"(?<=\d) ?%", "\u00a0%", line)
 
 
 def join_arrow(title: str) -> str:
@@ -180,7 +188,9 @@ def warnings(run: RunData) -> list[tuple[str, str]]:
     for name, line, epochs in run.failures():
         last = bool(run.rows) and run.rows[-1]["epoch"] in epochs
         when = "at the end" if last else f"until epoch {epochs[-1]}, not at the end"
-        lines.append((name.replace("_", "-"), f"{line} ({when})"))
+        if epochs[-1] == 0:
+            when = "before training"
+        lines.append((name.replace("_", "-"), typeset(f"{line} ({when})")))
     wanted = run.section("trainer").get("max_epochs")
     if run.rows and isinstance(wanted, int) and run.rows[-1]["epoch"] < wanted:
         lines.append(("unfinished", f"epoch {run.rows[-1]['epoch']} of {wanted} is the last here"))

@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if {"-h", "--help"} & set(words):
-            topics = [word for word in words if word not in ("-h", "--help")]
+            commands = ("-h", "--help", "compare", "show")
+            topics = [word for word in words if word not in commands]
             command_line.print_help(command_help(__doc__, Identify, topics))
         elif words[:1] == ["compare"]:
             print_comparison(words[1:])

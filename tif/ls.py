@@ -41,7 +41,7 @@ BENCHMARK_TEXTS = {
     "muse-books": ("Harry Potter books to forget", "muse-bench/MUSE-Books or a folder"),
     "lume": (
         "invented stories, invented people, biographies; splits task1, task2, task3",
-        "data/ of amazon-science/lume-llm-unlearning",
+        "data/ of amazon-science/\nlume-llm-unlearning",
     ),
     "text": ("your own texts or questions", "a file, or a folder with forget.*, retain.*"),
 }

@@ -20,6 +20,8 @@ Exit code: 0 done, 1 a file could not be written, 2 a folder is no run folder, o
 damaged (one line with its name and what to delete).
 """
 
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(exports.FORMATS[flag](results) for flag in formats), end="")
             return 0
         out = outs[-1] if outs else None
-        path, charts = _report(runs, folders, out)
+        page, charts = _report(runs, folders, out)
+        path = os.path.relpath(page) if page.is_relative_to(Path.cwd()) else str(page)
         if out or len(folders) > 1:  # else the run's tables name it
-            console.print(f"report: {path}", soft_wrap=True)
+            console.print(f"see it: open {shlex.quote(path)}", soft_wrap=True)
         if options.figures:
-            _write_figures(path.parent, charts)
+            _write_figures(Path(path).parent, charts)
     except DamagedFile as error:
         command_line.print_error(error)
         return 2

@@ -98,6 +98,19 @@ def test_parts_are_the_answer_and_nothing_else(text):
     assert text in read(render_page("t", {}, [s])).text
 
 
+@pytest.mark.parametrize(
+    ("is_terminal", "lines"),
+    [(True, ["Mira Kovalenko lives", "in Oslo"]), (False, ["[[Mira]] Kovalenko lives in Oslo"])],
+)
+def test_a_terminal_breaks_answers_between_words_and_a_log_nowhere(is_terminal, lines):
+    sample = Sample("a", "Who?", "Mira Kovalenko lives in Oslo", (Span(0, 4),))
+    out = io.StringIO()
+    keys = {"force_terminal": is_terminal, "color_system": "standard" if is_terminal else None}
+    print_samples([sample], Console(file=out, width=20, highlight=False, **keys))
+    text = re.sub("\x1b\\[[0-9;]*m", "", out.getvalue())
+    assert text.splitlines()[1:-2] == lines
+
+
 def test_the_terminal_gets_colour_and_a_file_gets_brackets():
     for keys, expected in (
         ({"force_terminal": True, "color_system": "standard"}, "\x1b[1;31mMira\x1b[0m"),

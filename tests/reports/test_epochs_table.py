@@ -93,6 +93,8 @@ def test_the_title_names_the_data_and_no_other_benchmark():
     assert title == "mine, your own texts: before and after 1 epoch"
     title = name_run("a", DataKeys("tofu", "forget05"), RunNumbers(make_rows([0, 5]), {}, {}))
     assert title == "a, TOFU forget05: before and after 5 epochs"
+    title = name_run("a", DataKeys("tofu", "forget05"), RunNumbers(make_rows([0]), {}, {}))
+    assert title == "a, TOFU forget05: before training"
 
 
 def test_notes_speak_of_what_the_run_has_measured():
@@ -101,3 +103,4 @@ def test_notes_speak_of_what_the_run_has_measured():
     tofu = RunNumbers(make_rows([0, 1, 2]), {}, {}, best=2)
     assert list_notes(tofu)[-1] == "* the best epoch, which is the last"
     assert not any("PrivLeak" in line for line in list_notes(tofu))
+    assert max(map(len, (*epochs_table.NOTES.values(), epochs_table.WORDS_NOTE))) <= 80

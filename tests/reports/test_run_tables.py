@@ -47,6 +47,14 @@ def test_markup_in_texts_of_the_data_is_shown_as_it_is(run):
     assert lines[3] == ["after", "2    " + odd["generated"]]
 
 
+def test_before_training_nothing_is_called_after(run):
+    before = records.read_evaluation(run / "eval" / "0")
+    text = shown(generations_table(before, before, 3), width=600)
+    assert "Forget questions, before training" in text
+    labels = re.findall(r"^ (question|truth|before|after)\b", text, re.MULTILINE)
+    assert labels == ["question", "truth", "before"] * 3
+
+
 def test_long_texts_are_shortened_where_they_say_least(run):
     words = " ".join(str(number) for number in range(1000))
     for epoch in ("0", "2"):

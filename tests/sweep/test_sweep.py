@@ -203,6 +203,16 @@ def test_list_and_count_show_the_runs_and_make_none(tmp_path, capsys):
     assert capsys.readouterr().out == "2\n"
 
 
+def test_a_table_of_no_finished_run_is_refused_and_leaves_the_results_that_are_there(tmp_path, capsys):
+    file = write(tmp_path / "s.yaml", "name: two\nbase: [quickstart.yaml]\nruns: {a: []}")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "results.json").write_text("{}")
+    assert sweep.main([file, f"run.folder={tmp_path}", "--table"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path}/two: no finished run")
+    assert (tmp_path / "two" / "results.json").read_text() == "{}"
+
+
 @pytest.fixture(scope="session")
 def done(tmp_path_factory):
     """Words and folder of a sweep of two methods and two seeds, beside the finished run."""

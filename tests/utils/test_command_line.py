@@ -69,7 +69,8 @@ def test_a_command_ends_with_the_code_of_its_main(code):
 
 def test_a_help_text_is_filled_anew_in_a_narrow_terminal():
     prose = "A first line that is longer than eighty characters, because it goes on in the line below\nit. Short."
-    text = f"{prose}\nnext: an entry\n\n    key=value  an indented line of a list, longer than the terminal is wide now"
+    entry = "    key=value  an indented line of a list, longer than the terminal is wide now"
+    text = f"{prose}\nnext: an entry\n\n{entry}\n               and its second line\n    other      short"
     assert fit_help(text, 100) == text
     lines = fit_help(text, 60).splitlines()
     assert lines == [
@@ -78,5 +79,6 @@ def test_a_help_text_is_filled_anew_in_a_narrow_terminal():
         "next: an entry",
         "",
         "    key=value  an indented line of a list, longer than the",
-        "    terminal is wide now",
+        "               terminal is wide now and its second line",
+        "    other      short",
     ]

@@ -73,12 +73,20 @@ def _show_table(
 ) -> None:
     from rich.table import Table
 
-    from tif.utils.terminal import console
+    from tif.utils.terminal import console, print_line
 
-    table = Table(*columns, box=None, padding=(0, 2, 0, 0), caption=note, caption_justify="left")
+    # Columns of which nothing was measured are left out.
+    measured = {
+        title: cell
+        for title, cell in columns.items()
+        if any(_format_cell(cell, row) for row in rows)
+    }
+    table = Table(*measured, box=None, padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*(_format_cell(cell, row) for cell in columns.values()))
+        table.add_row(*(_format_cell(cell, row) for cell in measured.values()))
     console.print(table)
+    if note:
+        print_line(note, style="dim")
 
 
 def _format_cell(cell: str, row: Mapping[str, Any]) -> str:

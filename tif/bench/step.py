@@ -24,13 +24,17 @@ TOLERANCE_FEW_BITS = 2e-2
 COLUMNS = {
     "batch": "{batch_size}",
     "way": "{way}",
-    "seconds": "{seconds:.2f}",
+    "s/step": "{seconds:.2f}",
     "ours = 1": "{ratio:.2f}",
     "tokens/s": "{tokens_per_second:,}",
     "of GFLOP/s": "{share:.0%} of {matmul_gflops:.0f}",
     "MB": "{memory_mb:,}",
     "whole MB": "{whole_mb:,}",
 }
+NOTE = (
+    "of GFLOP/s: the share of this machine's rate of matrix products; MB: memory above weights, "
+    "gradients and optimizer; whole MB: with them. --json has all digits"
+)
 Timings = dict[str, list[tuple[float, float]]]  # way -> (loss, seconds) of each batch
 
 

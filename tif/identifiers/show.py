@@ -57,9 +57,10 @@ def print_samples(samples: Sequence[Sample], console: Console) -> None:
     Where there is no colour they stand in [[double brackets]].
     """
     has_colour = console.is_terminal and not console.no_color
+    is_log = not console.is_terminal  # whose lines are whole; in a terminal they wrap at blanks
     for sample in samples:
         title = f"{sample.id}  {sample.prompt}".rstrip()
-        console.print(literal(title, "dim"), soft_wrap=True)
+        console.print(literal(title, "dim"), soft_wrap=is_log)
         line = Text()
         for stretch, is_unwanted in split_marked(sample):
             if not is_unwanted:
@@ -68,7 +69,7 @@ def print_samples(samples: Sequence[Sample], console: Console) -> None:
                 line.append(literal(stretch, "bold red"))
             else:
                 line.append(literal(f"[[{stretch}]]"))
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=is_log)
         console.print()
     console.print(summarize(samples), soft_wrap=True)
 

@@ -22,7 +22,7 @@ BENCHMARK_TITLES = {
 INTERVAL_TITLE = "95 % interval"
 COMPARED = ("forget/quality", "muse/privleak")  # metrics that need a retain model
 WORDS_NOTE = (
-    "UW, GW: unwanted and general words of the forget answers; extracted: written by itself"
+    "UW, GW: unwanted, general words of forget answers; extracted: written by itself"
 )
 NO_RETAIN_NOTE = (
     "no retain model, so no forget quality: want UW to fall while GW and retain stay"
@@ -93,6 +93,8 @@ def name_run(name: str, data: DataKeys, numbers: RunNumbers) -> str:
     benchmark = BENCHMARK_TITLES.get(data.benchmark, data.benchmark)
     data_title = " ".join(filter(None, (benchmark, data.split)))
     first, last = (int(numbers.rows[i]["epoch"]) for i in (0, -1))
+    if last == 0:
+        return f"{name}, {data_title}: before training"
     times = "after" if first else "before and after"  # eval.before_training=false
     return f"{name}, {data_title}: {times} {last} epoch{'s' if last != 1 else ''}"
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tif.records.protocols import describe_unknown_rules
 from tif.reports.columns import format_interval, format_number
-from tif.utils.terminal import console, literal
+from tif.utils.terminal import console, literal, print_line
 
 TITLES = {
     "rouge1": "ROUGE-1 recall", "rougeL": "ROUGE-L recall", "truth_ratio": "truth ratio, geometric",
@@ -64,7 +64,7 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
 def _show_benchmark(numbers: Mapping[str, Any], benchmark: str) -> None:
     console.print(evaluation_table(numbers, benchmark))
     for line in evaluation_notes(numbers):
-        console.print(line, soft_wrap=True)
+        print_line(line)
 
 
 def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:

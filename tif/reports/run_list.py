@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,13 +23,13 @@ from tif.utils.terminal import literal
 
 # Metric -> title of its column; the first ones that the runs have are shown.
 COLUMNS = {
-    "forget/quality": "quality ↑",
-    "forget/extraction_strength": "extraction ↓",
-    "utility/model": "utility ↑",
-    "muse/knowmem_forget": "KnowMem f ↓",
-    "muse/knowmem_retain": "KnowMem r ↑",
-    "muse/privleak": "PrivLeak → 0",
-    "forget/probability": "forget p ↓",
+    "forget/quality": "quality\n↑",
+    "forget/extraction_strength": "extraction\n↓",
+    "utility/model": "utility\n↑",
+    "muse/knowmem_forget": "KnowMem\nforget ↓",
+    "muse/knowmem_retain": "KnowMem\nretain ↑",
+    "muse/privleak": "PrivLeak\n→ 0",
+    "forget/probability": "forget\nprob. ↓",
 }
 SHOWN = 3
 DEEPEST = 4  # <folder>/<sweep>/<variant>/seedN
@@ -118,12 +120,16 @@ def _describe(keys: dict[str, dict[str, Any]]) -> str:
     else:
         parts.append("retain model" if data["train"] == "retain" else "target model")
     path = keys["model"].get("path")
-    if path in keys["stages"]:
+    starts_from_stage = path in keys["stages"]
+    if starts_from_stage:
         path = keys["model"].get("base")
     name = Path(str(path)).name
     if name == "model":  # the exported model of a run
         name = Path(str(path)).parent.name
-    return f"{' '.join(parts)}, {name if path else 'random weights'}"
+    work = " ".join(parts)
+    if not path:  # of a target model made from scratch, "random weights" would be wrong
+        return work if starts_from_stage else f"{work}, random weights"
+    return f"{work}, {name}"
 
 
 def runs_table(runs: Sequence[RunLine]) -> Table:
@@ -132,14 +138,15 @@ def runs_table(runs: Sequence[RunLine]) -> Table:
     for run in runs:
         known_metrics |= run.metrics.keys()
     columns = {metric: title for metric, title in COLUMNS.items() if metric in known_metrics}
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("run", overflow="fold", ratio=1)
     table.add_column("epochs", justify="right", no_wrap=True)
     for metric in list(columns)[:SHOWN]:
         table.add_column(columns[metric], justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for run in runs:
-        name = Text.assemble(literal(run.name), "\n", literal(f"  {run.settings}", "dim"))
+        settings = Padding(literal(run.settings, "dim"), (0, 0, 0, 2))
+        name = Group(literal(run.name), settings) if run.settings else literal(run.name)
         values = [format_number(run.metrics.get(metric)) for metric in list(columns)[:SHOWN]]
         table.add_row(name, run.epochs, *values, _describe_state(run))
     return table

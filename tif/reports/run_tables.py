@@ -90,6 +90,8 @@ def list_next_steps(folder: Path) -> list[str]:
 def generations_table(first: Evaluation, last: Evaluation, count: int) -> Table:
     """Return `count` forget questions, each with its true answer and what the model answered."""
     title = "Forget questions, " + ("answers after" if first.epoch else "before and after")
+    if not last.epoch:
+        title = "Forget questions, before training"
     table = Table(title=title, show_header=False, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -107,7 +109,9 @@ def generations_table(first: Evaluation, last: Evaluation, count: int) -> Table:
             question = "… " + question[-MAX_CHARACTERS:].strip()
         table.add_row("question", literal(question, "bold"))
         texts = {"truth": record.answer, first_title: record.generated}
-        for label, text in (texts | {last_title: after.get(record.id)}).items():
+        if last.epoch:
+            texts[last_title] = after.get(record.id)
+        for label, text in texts.items():
             shortened = (text or "").strip()
             if len(shortened) > MAX_CHARACTERS:
                 shortened = shortened[:MAX_CHARACTERS].strip() + " …"

@@ -16,19 +16,19 @@
 
 The file says what to run:
 
-    name: methods                      # runs go to <run.folder>/<name>/<run>/seed<seed>
+    name: methods                      # runs go to runs/methods/<run>/seed<seed>
     base: [quickstart.yaml]            # words of tif fit that all runs share
     seeds: [0, 1, 2]
     runs:                              # by name, the words that each run adds
       tpo: []
       npo: [loss/npo.yaml, optimizer.lr=1e-4]
-    grid:                              # every combination of these values, for each of `runs`
+    grid:                              # all combinations, for each of `runs`
       loss.beta: [0.1, 0.3]
-    epoch: last                        # what is shown: the best epoch (default) or the last
-    columns: [forget/quality, utility/kept]      # of the table, in the file's order of runs
-    plots:                             # by name, x and y: a point a run; x may be a key
+    epoch: last                        # shown: the best (default) or the last
+    columns: [forget/quality, utility/kept]  # of the table, runs as here
+    plots:                             # [x, y]: a point a run; x may be a key
       trade_off: [utility/kept, forget/quality]
-    paths:                             # by name, x and y: each run over its epochs
+    paths:                             # [x, y]: each run over its epochs
       cost: [words/unwanted, retain/kl]
 
 All configurations are checked before the first run. Finished runs are not made again, an
@@ -45,6 +45,7 @@ continues.
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tif.config.errors import ConfigError
 from tif.sweep.sweep_file import load_configs, read_sweep, read_view
@@ -94,9 +95,15 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
     # torch and transformers load only now, so that the answers above come at once.
     from tif.reports.sweep import show_results
     from tif.sweep.run import check_plans, run_in_order, stage_configs, update_results
+    from tif.training.plan import find_finished_run
     from tif.utils.terminal import quiet_libraries
 
     if options.table:
+        if not any(map(find_finished_run, configs)):
+            folder = Path(configs[0].run.folder) / configs[0].run.name.rsplit("/", 2)[0]
+            line = f"{folder}: no finished run with the settings of this file; tif sweep makes them"
+            print_error(f"{line}, tif report {folder} shows what is there")
+            return 2
         show_results(*update_results(configs, view))
         return 0
     if options.stage:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -115,7 +116,7 @@ def finish_sweep(configs: Sequence[Config], view: View | None = None) -> None:
         charts = write_comparison(runs, path, folder.name)
         charts += draw_sweep(folders, results, view) if view else []
         write_figures(folder / FOLDER, charts)
-        console.print(f"report: {path}", soft_wrap=True)
+        console.print(f"see it: open {shlex.quote(str(path))}", soft_wrap=True)
 
 
 def _group_finished(configs: Sequence[Config]) -> dict[str, list[Path]]:

@@ -7,6 +7,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -21,6 +22,9 @@ from tif.utils import distributed, interrupts
 from tif.utils.files import find_os_error
 
 FULL_LINE = 80  # characters; a longer line of a help text goes on in the next
+FIRST_COLUMN = 8  # no list of a help text has its second column further left
+GAPS_END = 54  # nor further right
+LEAST_TEXT = 20  # characters beside a gap; where fewer are left, the text goes on below the name
 # What stands where a file or folder of another kind is wanted.
 IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP)
 
@@ -83,25 +87,36 @@ def print_help(text: str) -> None:
 def fit_help(text: str, width: int) -> str:
     """Return a help text with lines of at most `width` characters, broken between words.
 
-    Lines of prose (not indented) are filled anew; others go on below their own indentation.
+    Lines of prose (not indented) are filled anew; those of a list go on below the place where
+    their text begins, which is behind the last gap of two blanks.
     """
     if max(map(len, text.splitlines()), default=0) <= width:
         return text
     blocks: list[str] = []
     last = ""
     for line in text.splitlines():
-        is_prose = line[:1].strip() != ""
-        if is_prose and last[:1].strip() and len(last) > FULL_LINE:
-            blocks[-1] += f" {line}"
+        start = len(line) - len(line.lstrip())
+        is_below = start == _text_start(blocks[-1]) if blocks else False
+        goes_on = len(last) > FULL_LINE if start == 0 else start > FIRST_COLUMN
+        if line.strip() and last.strip() and is_below and goes_on:
+            blocks[-1] += f" {line.strip()}"
         else:
             blocks.append(line)
         last = line
     filled = []
     for block in blocks:
-        indent = block[: len(block) - len(block.lstrip())]
-        filled.append(textwrap.fill(block, width, subsequent_indent=indent,
+        start = _text_start(block)
+        if start > width - LEAST_TEXT:
+            start = len(block) - len(block.lstrip())
+        filled.append(textwrap.fill(block, width, subsequent_indent=" " * start,
             break_long_words=False, break_on_hyphens=False))  # fmt: skip
     return "\n".join(filled)
+
+
+def _text_start(line: str) -> int:
+    """Return where the text of a line begins: behind its gap, or its indentation."""
+    name = re.match(r" *\S.*?\S  +(?=\S)", line[:GAPS_END])
+    return name.end() if name else len(line) - len(line.lstrip())
 
 
 def print_json(value: Any) -> None:
@@ -117,9 +132,15 @@ def print_yaml(text: str) -> None:
 
 
 def print_error(error: Exception | str) -> None:
-    """Print an error's lines on stderr, on the first rank only."""
-    if distributed.is_first_rank():
-        print_text(str(error), sys.stderr)
+    """Print an error's lines on stderr, on the first rank only; a terminal's break at blanks."""
+    if not distributed.is_first_rank():
+        return
+    lines = str(error).splitlines()
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        options: Any = {"break_long_words": False, "break_on_hyphens": False}
+        lines = [textwrap.fill(line, width, subsequent_indent="    ", **options) for line in lines]
+    print_text("\n".join(lines), sys.stderr)
 
 
 def report_os_error(error: Exception, next_step: str) -> int:

@@ -62,4 +62,5 @@ def _term(loss: dict[str, Any], name: str, weight: str) -> str:
 def _unwanted(run: RunData, identifier: dict[str, Any]) -> str:
     if run.unwanted_share is None:
         return ""
-    return f"{100 * run.unwanted_share:.0f}\u00a0% of the forget tokens, found by {identifier.get('kind')}"
+    share = f"{100 * run.unwanted_share:.0f}\u00a0%"
+    return f"{share} of the forget tokens, found by {identifier.get('kind')}"

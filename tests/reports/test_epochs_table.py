@@ -87,6 +87,12 @@ def test_metrics_that_no_epoch_has_are_left_out():
     assert read_lines(table, 80) == [["forget", "prob.", "↓", "0.500"]]
 
 
+def test_a_title_is_not_wrapped_because_the_table_is_narrow():
+    title = "npo_on_words/seed0, invented authors: before and after 6 epochs"
+    table = metrics_table(RunNumbers([{"epoch": 0, "forget/probability": 0.5}], {}, {}), title)
+    assert title in shown(table, width=80)
+
+
 def test_the_title_names_the_data_and_no_other_benchmark():
     numbers = RunNumbers(make_rows([0, 1]), {}, {})
     title = name_run("mine", DataKeys("text", None), numbers)

@@ -69,7 +69,10 @@ def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
     shown = choose_epochs(epochs, numbers.best, max(count, 2))
     rows = [row for row in numbers.rows if row["epoch"] in shown]
 
-    table = Table(title=literal(title), box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    shown_title = literal(title)
+    if len(title) <= width:  # else it is wrapped; but never because the table is narrow
+        shown_title.no_wrap, shown_title.overflow = True, "ignore"
+    table = Table(title=shown_title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     for row in rows:
         head = _name_epoch(int(row["epoch"]), epochs[-1], numbers.best)

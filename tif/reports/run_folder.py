@@ -27,6 +27,7 @@ from tif.records.answer_tokens import AnswerTokens
 from tif.records.json_values import load_json, parse
 from tif.records.run_times import read_times
 from tif.utils.files import DamagedFile, read_bytes
+from tif.utils.terminal import describe_seconds
 
 RETAIN_FOLDER = "eval/retain_model"  # the retain model's records, written by the run
 SUMMARY_FILE = "summary.json"
@@ -200,6 +201,15 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
         "steps": _count_steps(folder),
         "seconds": read_times(folder),
     }
+
+
+def describe_times(folder: Path) -> str:
+    """Return how long the parts of a run took, as "stage target 2 min 1 s, training 48 s"."""
+    parts = []
+    for name, seconds in read_times(folder).items():
+        if seconds >= 1:
+            parts.append(f"{name} {describe_seconds(seconds)}")
+    return ", ".join(parts)
 
 
 def read_steps(folder: Path) -> dict[str, int | None]:

@@ -14,13 +14,13 @@ from rich.table import Table
 
 from tif.metrics import overall
 from tif.metrics.failures import find_nothing_to_forget
-from tif.records.run_times import read_times
 from tif.records.types import Evaluation, Record
 from tif.reports import epochs_table
 from tif.reports.columns import columns_of, escape_markdown, format_number
 from tif.reports.epochs_table import RunNumbers
 from tif.reports.run_folder import (
     data_section,
+    describe_times,
     eval_section,
     evaluation_rows,
     read_intervals,
@@ -29,7 +29,7 @@ from tif.reports.run_folder import (
     retain_row,
     title_of,
 )
-from tif.utils.terminal import console, describe_seconds, literal, print_line
+from tif.utils.terminal import console, literal, print_line
 
 MAX_CHARACTERS = 240  # of a question or an answer that is shown
 # Sets whose generations are shown: the first of them that has some.
@@ -60,12 +60,9 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
             console.print(generations_table(first, last, settings.samples))
     steps = summary["steps"] if summary else read_steps(folder)
     console.print(f"optimizer steps: {steps_text(steps)}", style="dim")
-    parts = []
-    for name, seconds in read_times(folder).items():
-        if seconds >= 1:
-            parts.append(f"{name} {describe_seconds(seconds)}")
-    if parts:
-        print_line(f"time: {', '.join(parts)}", style="dim")
+    times = describe_times(folder)
+    if times:
+        print_line(f"time: {times}", style="dim")
     for line in list_next_steps(folder):
         console.print(line, soft_wrap=True)
 

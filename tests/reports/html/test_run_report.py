@@ -215,6 +215,13 @@ def test_before_training_there_are_no_curves_and_a_warning_says_when(tmp_path):
     assert words.warnings(run) == [("nothing-to-forget", "the value is 0.1 (before training)")]
 
 
+def test_the_recipe_says_how_long_each_part_took(tmp_path):
+    folder = write_run(tmp_path / "run", metrics=TOFU)
+    assert "time" not in dict(recipe.recipe(run_data.read_run(folder)))
+    (folder / "times.json").write_text('{"stage target": 121.4, "training": 48.0, "export": 0.2}')
+    assert dict(recipe.recipe(run_data.read_run(folder)))["time"] == "stage target 2 min 1 s, training 48 s"
+
+
 def test_an_unfinished_run_is_called_so(tmp_path):
     folder = write_run(tmp_path / "run", metrics=TOFU, config={"trainer": {"max_epochs": 9}})
     assert words.warnings(run_data.read_run(folder)) == [("unfinished", "epoch 2 of 9 is the last here")]

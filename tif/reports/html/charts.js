@@ -34,7 +34,7 @@ function tickText(value, isLog) {
     if (Math.abs(value) <= 2 && Number.isInteger(value)) return String(10 ** value);
     return Number.isInteger(value) ? `10${superscript(value)}` : String(Number((10 ** value).toPrecision(3)));
   }
-  return String(Number(value.toPrecision(6)));
+  return String(Number(value.toPrecision(6))).replace("-", "−");
 }
 
 // Returns the function from a value to a place on the axis, its ends and its tick values.

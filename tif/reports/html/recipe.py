@@ -5,6 +5,7 @@ from typing import Any
 
 from tif.reports.html.run_data import RunData
 from tif.reports.html.words import data_name, method_name
+from tif.reports.run_folder import describe_times
 
 
 def facts(run: RunData) -> list[tuple[str, str]]:
@@ -35,6 +36,7 @@ def recipe(run: RunData) -> list[tuple[str, str]]:
         ("template", str(data.get("template", ""))),
         ("model", _model_name(run)),
         ("seed", str(run.section("run").get("seed", ""))),
+        ("time", describe_times(run.folder)),
         ("questions", ", ".join(f"{name} {count}" for name, count in run.counts.items())),
         ("code", f"tif {run.env.get('tif')}, commit {run.env.get('commit')}" if run.env else ""),
     ]

@@ -124,6 +124,11 @@ def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
     assert (cfg.loss.beta, cfg.optimizer.lr) == (0.2, 2e-3)
     assert (cfg.trainer.max_epochs, cfg.run.seed) == (2, 4)
     assert cfg.run.name == "my/a,lr=0.002/seed4"
+    runs = read_sweep([str(tmp_path / "my.yaml"), "seeds=[7]", "trainer.max_epochs=2"])
+    assert [(run.variant, run.seed) for run in runs] == [(variant, 7) for variant in variants]
+    assert load_configs(runs)[3].trainer.max_epochs == 2
+    with pytest.raises(ConfigError, match="^seeds: want"):
+        read_sweep([str(tmp_path / "my.yaml"), "seeds=[x]"])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@
     tif sweep experiment/methods_quickstart.yaml
     tif sweep experiment/methods_quickstart.yaml trainer.max_epochs=5
                               words after the file are added to every run
+    tif sweep FILE.yaml seeds=[0]
+                              one seed, whatever the file says
     tif sweep FILE.yaml jobs=4
                               four runs at a time, each in a process (and on a GPU) of its own
 

@@ -73,15 +73,18 @@ def read_sweep(words: Sequence[str]) -> list[SweepRun]:
     """Return the runs of a sweep; those of a variant stand together.
 
     Args:
-        words: the sweep file's name, then words that are added to every run.
+        words: the sweep file's name, then seeds=[...] in the place of the file's, and words that are
+            added to every run.
 
     Raises:
         ConfigError: One line for each problem.
     """
     if not words or not config.is_file(words[0]):
         raise ConfigError(f"{words[0] if words else 'sweep'}: want a sweep's .yaml file first")
-    path, *added_words = words
-    file = config.read(SweepFile, [path])
+    path, *others = words
+    seed_words = [word for word in others if word.startswith("seeds=")]
+    added_words = [word for word in others if word not in seed_words]
+    file = config.read(SweepFile, [path, *seed_words])
     sweep, seeds = file.name or Path(path).stem, dict.fromkeys(file.seeds)
     runs = []
     for run_name, run_words in (file.runs or {"": []}).items():

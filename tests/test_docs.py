@@ -88,9 +88,10 @@ def read(command, words):
     files = [word for word in words if config.is_file(word)]
     overrides = [word for word in words if "=" in word and not word.startswith("jobs=")]
     if command == "sweep":
+        seeds = [word for word in overrides if word.startswith("seeds=")]
         if files:
-            config.read(SweepFile, files)
-        config.load(["quickstart.yaml", *overrides])
+            config.read(SweepFile, [*files, *seeds])
+        config.load(["quickstart.yaml", *(word for word in overrides if word not in seeds)])
     elif command == "fit":
         config.load(presets.complete_words([*files, *overrides])[0])
     elif command == "identify":

@@ -11,16 +11,16 @@ from tif.utils.files import write_text
 from tif.utils.terminal import console
 
 COLUMNS = {
-    "faithfulness": "faithful", "relearning": "R", "quantisation": "Q", "robustness": "robust",
-    "overall": "overall", "symmetric_robustness": "robust, sym.",
+    "faithfulness": "AUC", "relearning": "R", "quantisation": "Q", "robustness": "robust",
+    "overall": "overall", "symmetric_robustness": "sym.",
 }  # fmt: skip
 PAGE = "metrics.md"
 NOTES = (
-    "All from 0 to 1, higher is better. faithful: AUC between models that know the forget set and "
-    "models that do not.",
+    "All from 0 to 1, higher is better. AUC: faithfulness, how well the metric tells models that "
+    "know the forget set from models that do not.",
     "R, Q: whether relearning and 4-bit weights leave the metric of an unlearned model where it "
-    "was (1) or bring it back (0); robust: their harmonic mean; sym.: movement either way counts; "
-    "overall: harmonic mean of faithful and robust.",
+    "was (1) or bring it back (0); robust: their harmonic mean; overall: that of AUC and robust; "
+    "sym.: robust, where movement either way counts.",
 )
 
 

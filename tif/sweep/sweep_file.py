@@ -73,8 +73,8 @@ def read_sweep(words: Sequence[str]) -> list[SweepRun]:
     """Return the runs of a sweep; those of a variant stand together.
 
     Args:
-        words: the sweep file's name, then seeds=[...] in the place of the file's, and words that are
-            added to every run.
+        words: the sweep file's name, then seeds=[...] in the place of the file's, and words that
+            are added to every run.
 
     Raises:
         ConfigError: One line for each problem.

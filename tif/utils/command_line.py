@@ -135,7 +135,7 @@ def print_error(error: Exception | str) -> None:
     """Print an error's lines on stderr, on the first rank only; a terminal's break at blanks."""
     if not distributed.is_first_rank():
         return
-    lines = str(error).splitlines()
+    lines = str(error).split("\n")  # splitlines knows control characters too
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
         options: Any = {"break_long_words": False, "break_on_hyphens": False}

@@ -2,17 +2,19 @@
 
 import json
 import shutil
+import sys
 import types
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from rich.console import Console
 
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config.schema import Config, Eval, TrainerKeys
 from tif.records import files as records
-from tif.training.callbacks import evaluation
+from tif.training.callbacks import evaluation, progress_bar
 from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.training.callbacks.exports import Export
 from tif.training.callbacks.loggers import MetricsLogger
@@ -135,6 +137,31 @@ def test_the_bar_is_closed_by_an_error_even_before_it_opened():
     assert terminal._display.task_ids
     bar.on_exception(trainer, None, KeyboardInterrupt())
     assert not terminal._display.task_ids
+
+
+def test_an_epochs_time_is_without_the_evaluation_before_training(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(terminal, "console", Console(file=sys.stdout, width=200))
+    trainer = types.SimpleNamespace(
+        num_training_batches=5,
+        max_epochs=3,
+        current_epoch=0,
+        fit_loop=types.SimpleNamespace(total_batch_idx=-1),
+    )
+    module = types.SimpleNamespace(step_values={"train/loss": torch.tensor(1.0)})
+    bar = TrainingBar("unlearning")
+    bar.on_train_start(trainer, module)
+    clock[0] += 600  # the evaluation before training
+    for epoch in range(2):
+        trainer.current_epoch = epoch
+        bar.on_train_epoch_start(trainer, module)
+        clock[0] += 10
+        bar.on_train_epoch_end(trainer, module)
+    bar.on_train_end(trainer, module)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "unlearning: epoch 1 of 3, loss 1.000 (10 s an epoch, 20 s left)"
+    assert lines[1] == "unlearning: epoch 2 of 3, loss 1.000 (10 s an epoch, 10 s left)"
 
 
 def test_bars_nest_and_leave_nothing_behind():

@@ -33,7 +33,12 @@ class TrainingBar(ProgressBar):
         self._context = terminal.progress_bar(self.title, total)
         self._bar = self._context.__enter__()
         self._bar.advance(trainer.fit_loop.total_batch_idx + 1)
-        self._start, self._first_epoch = time.monotonic(), trainer.current_epoch
+        self._first_epoch = trainer.current_epoch
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock with the first epoch, after the evaluation before training."""
+        if trainer.current_epoch == self._first_epoch:
+            self._start = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         """Advance by one step and show its loss."""

@@ -20,6 +20,7 @@ RESULTS = {
     },
     "before": {"forget/quality": 1e-20, "utility/model": 0.9},
     "retain_model": {"utility/model": 0.8},
+    "models": {"before": 1, "retain_model": 1},
 }
 
 

@@ -92,6 +92,7 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
         },
         "before": {"forget/quality": 1.2e-66, "utility/model": 0.9},
         "retain_model": {"utility/model": 0.9},
+        "models": {"before": 1, "retain_model": 1},
     }
     header, *table = sweep.short_table(found)
     assert header == ["run", "epoch", "forget quality ↑", "extraction ↓", "model utility ↑"]
@@ -127,6 +128,20 @@ def test_the_model_before_keeps_the_numbers_that_only_some_runs_have(tmp_path):
         (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 0, "step": 0, **values}) + "\n")
     before = sweep.collect_results({name: [folder] for name, folder in folders.items()})["before"]
     assert before == {"epoch": 0.0, "words/unwanted": 0.2, "utility/model": 0.5}
+
+
+def test_the_line_of_models_that_differ_says_that_it_is_a_mean(tmp_path):
+    folders = {}
+    for name, utility, uw in (("a", 0.25, 0.1), ("b", 0.5, 0.1), ("c", 0.5, 0.9)):
+        folder = folders[name] = tmp_path / name
+        folder.mkdir()
+        row = {"epoch": 0, "step": 0, "utility/model": utility, "words/unwanted": uw}
+        (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    # b and c are one model, of which each run marked other words
+    results = sweep.collect_results({name: [folder] for name, folder in folders.items()})
+    assert [line[0] for line in sweep.full_table(results)][-1] == "before, mean of 2"
+    of_one_model = sweep.collect_results({name: [folders[name]] for name in "bc"})
+    assert [line[0] for line in sweep.full_table(of_one_model)][-1] == "before"
 
 
 def test_one_seed_has_no_deviation(tmp_path):
@@ -190,7 +205,7 @@ def test_the_table_of_a_view_has_its_columns_and_the_interval_of_each_seed(sweep
         ["run", "seeds", "steps", "forget quality ↑", "95 %", "utility kept ↑"],
         ["lr=0.1", "2", "2", "0.500 ± 0.000", "0.250 – 0.750; 0.250 – 0.750", "0.650 ± 0.212"],
         ["lr=1", "2", "2", "0.100 ± 0.000", "-", "0.325 ± 0.106"],
-        ["before", "-", "-", "0.010", "-", "-"],
+        ["before, mean of 2", "-", "-", "0.010", "-", "-"],
     ]
 
 

@@ -69,3 +69,14 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; the first line is its header."""
     rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)
+
+
+def format_mean(value: Mapping[str, Any] | None) -> str:
+    """Return "mean ± deviation", the deviation only where there is one."""
+    if value is None:
+        return "-"
+    mean, deviation = format_number(value["mean"]), value["sd"]
+    if deviation is None:
+        return mean
+    tiny = f"{deviation:.0e}"  # one digit is enough
+    return f"{mean} ± {tiny if 0 < deviation < 0.001 else format_number(deviation)}"

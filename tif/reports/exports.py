@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tif.reports.columns import columns_of, markdown_table
-from tif.reports.sweep import EPOCHS, MODELS, full_table, rank
+from tif.reports.sweep import EPOCHS, MODELS, full_table, label_models, rank
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -28,7 +28,7 @@ def as_latex(results: Mapping[str, Any]) -> str:
     rows = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule"]
     rows.append(_latex_row([_latex_text(cell) for cell in header]))
     rows.append(r"\midrule")
-    names = set(MODELS.values())
+    names = set(label_models(results).values())
     for i, line in enumerate(lines):
         if line[0] in names and (i == 0 or lines[i - 1][0] not in names):
             rows.append(r"\midrule")
@@ -73,7 +73,7 @@ def as_csv(results: Mapping[str, Any]) -> str:
     for name, run in rank(results):
         for epoch in EPOCHS:
             writer.writerow([_plain(name), epoch, run["seeds"], *_csv_cells(run[epoch], columns)])
-    for key, label in MODELS.items():
+    for key, label in label_models(results).items():
         if results[key]:
             means = {metric: {"mean": value, "sd": None} for metric, value in results[key].items()}
             writer.writerow([label, "", "", *_csv_cells(means, columns)])

@@ -19,6 +19,7 @@ from tif.reports.columns import (
     COLUMNS,
     columns_of,
     format_interval,
+    format_mean,
     format_number,
     markdown_table,
 )
@@ -63,8 +64,9 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         {"runs": {name: {"seeds": n, "best"/"last": {metric: {"mean", "sd", "values"}},
         "steps": [{"planned", "made"}, one for each seed], "intervals": {"best"/"last": [forget
         quality's 95 % of each seed, or None]}}},
-        "before", "retain_model": {metric: mean over the runs that have it}}; sd is None for one
-        seed.
+        "before", "retain_model": {metric: mean over the runs that have it},
+        "models": {"before", "retain_model": how many different ones these means are of}}; sd is
+        None for one seed.
     """
     runs, before, retain = {}, [], []
     starts = _find_start_rows(folders)
@@ -85,7 +87,9 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
                 retain.append(retain_row(folder))
         runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
         runs[name] |= {"steps": steps, "intervals": intervals}
-    return {"runs": runs, "before": _means(before), "retain_model": _means(retain)}
+    counts = {"before": _count_models(before), "retain_model": _count_models(retain)}
+    means = {"before": _means(before), "retain_model": _means(retain)}
+    return {"runs": runs, **means, "models": counts}
 
 
 def _find_start_rows(folders: Mapping[str, Sequence[Path]]) -> dict[str, Mapping[str, Any]]:
@@ -178,7 +182,7 @@ def short_table(results: Mapping[str, Any]) -> list[list[str]]:
     lines = [["run", "epoch", *(SHORT_TITLES.get(metric, columns[metric]) for metric in metrics)]]
     for name, run in rank(results):
         for epoch in EPOCHS:
-            cells = [_cell(run[epoch].get(metric)) for metric in metrics]
+            cells = [format_mean(run[epoch].get(metric)) for metric in metrics]
             lines.append([name, _name_epoch(epoch, run), *cells])
     return lines + _model_lines(results, metrics, ["-"])
 
@@ -195,11 +199,11 @@ def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
     for name, run in results["runs"].items():
         lines.append([name, str(run["seeds"]), _steps_cell(run["steps"])])
         for metric in view.columns:
-            lines[-1].append(_cell(run[view.epoch].get(metric)))
+            lines[-1].append(format_mean(run[view.epoch].get(metric)))
             if metric == QUALITY:
                 known = [pair for pair in run["intervals"][view.epoch] if pair]
                 lines[-1].append("; ".join(format_interval(pair) for pair in known) or "-")
-    for key, label in MODELS.items():
+    for key, label in label_models(results).items():
         if results[key]:
             lines.append([label, "-", "-"])
             for metric in view.columns:
@@ -214,7 +218,7 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     lines = [["run", "epoch", "seeds", "steps", *columns.values()]]
     for name, run in rank(results):
         for epoch in EPOCHS:
-            cells = [_cell(run[epoch].get(metric)) for metric in columns]
+            cells = [format_mean(run[epoch].get(metric)) for metric in columns]
             counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
             lines.append([name, _name_epoch(epoch, run), *counts, *cells])
     return lines + _model_lines(results, columns, ["-", "-", "-"])
@@ -242,11 +246,36 @@ def _model_lines(
 ) -> list[list[str]]:
     """Return the lines of the model before training and of the retain model."""
     lines = []
-    for key, label in MODELS.items():
+    for key, label in label_models(results).items():
         if results[key]:
             values = [format_number(results[key].get(metric)) for metric in metrics]
             lines.append([label, *blanks, *values])
     return lines
+
+
+def label_models(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the lines of the model before training and of the retain model are called.
+
+    A sweep over seeds, data sets or architectures has several of them: "before, mean of 6".
+    """
+    counts, labels = results["models"], {}
+    for key, label in MODELS.items():
+        labels[key] = f"{label}, mean of {counts[key]}" if counts[key] > 1 else label
+    return labels
+
+
+def _count_models(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many different models the rows are of: the most values that a metric has.
+
+    Compared in four digits. The metrics of words depend on what a run marks, not on the model
+    alone.
+    """
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for metric, value in row.items():
+            if value is not None and not metric.startswith("words/"):
+                values.setdefault(metric, set()).add(f"{value:.4g}")
+    return max(map(len, values.values()), default=0)
 
 
 def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -287,14 +316,3 @@ def rank(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
     no_evaluation = {"mean": -1.0}
     runs = results["runs"].items()
     return sorted(runs, key=lambda item: -item[1]["best"].get(SCORE, no_evaluation)["mean"])
-
-
-def _cell(value: Mapping[str, Any] | None) -> str:
-    """Return "mean ± deviation", the deviation only where there is one."""
-    if value is None:
-        return "-"
-    mean, deviation = format_number(value["mean"]), value["sd"]
-    if deviation is None:
-        return mean
-    tiny = f"{deviation:.0e}"  # one digit is enough
-    return f"{mean} ± {tiny if 0 < deviation < 0.001 else format_number(deviation)}"

@@ -132,12 +132,13 @@ def _epoch_name(row: Mapping[str, Any], count: int) -> str:
 
 def _guides(results: Mapping[str, Any], x: str, y: str) -> tuple[Guide, ...]:
     guides, retain = [], results["retain_model"]
+    label = sweep.label_models(results)["retain_model"]
     if retain.get(x) is not None:
-        guides.append(Guide("x", retain[x], "retain model"))
+        guides.append(Guide("x", retain[x], label))
     if y == "forget/quality":
         guides.append(Guide("y", ALIKE, "0.05: no longer told apart"))
     elif retain.get(y) is not None:
-        guides.append(Guide("y", retain[y], "retain model"))
+        guides.append(Guide("y", retain[y], label))
     return tuple(guides)
 
 

@@ -60,17 +60,6 @@ def format_interval(interval: Sequence[float]) -> str:
     return f"{format_number(low)} – {format_number(high)}"
 
 
-def escape_markdown(text: str) -> str:
-    """Return a name of a user's as Markdown shows it: no markup, no HTML, no control character."""
-    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", escape_controls(text).replace("\n", " "))
-
-
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first line is its header."""
-    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)
-
-
 def format_mean(value: Mapping[str, Any] | None) -> str:
     """Return "mean ± deviation", the deviation only where there is one."""
     if value is None:
@@ -80,3 +69,14 @@ def format_mean(value: Mapping[str, Any] | None) -> str:
         return mean
     tiny = f"{deviation:.0e}"  # one digit is enough
     return f"{mean} ± {tiny if 0 < deviation < 0.001 else format_number(deviation)}"
+
+
+def escape_markdown(text: str) -> str:
+    """Return a name of a user's as Markdown shows it: no markup, no HTML, no control character."""
+    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", escape_controls(text).replace("\n", " "))
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first line is its header."""
+    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)

@@ -155,7 +155,7 @@ def test_an_epochs_time_is_without_the_evaluation_before_training(monkeypatch, c
     clock[0] += 600  # the evaluation before training
     for epoch in range(2):
         trainer.current_epoch = epoch
-        bar.on_train_epoch_start(trainer, module)
+        bar.on_train_batch_start(trainer, module)
         clock[0] += 10
         bar.on_train_epoch_end(trainer, module)
     bar.on_train_end(trainer, module)

@@ -9,7 +9,9 @@ import pytest
 from tests.support import killed_processes
 from tests.support.interrupted_runs import (
     Killed,
+    act_in_step,
     assert_same_outcome,
+    die,
     dies_at,
     run_words,
     undisturbed_run,
@@ -61,6 +63,20 @@ def test_a_killed_run_goes_on_and_ends_with_the_rows_of_one_that_was_not(
     }
     assert set(files(folder)) >= set(files(finished_run.folder))
     assert not folder.with_name(f"{folder.name}-2").exists()
+
+
+def test_a_run_that_dies_within_an_epoch_goes_on_within_it(finished_run, capsys):
+    folder = finished_run.runs / "killed-within"
+    words = [*SMALL, f"run.folder={finished_run.runs}", "run.name=killed-within"]
+    words += ["run.checkpoint_every_n_steps=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        act_in_step(patch, 1, die)
+        with pytest.raises(Killed):
+            fit.main(words)
+    capsys.readouterr()
+    assert fit.main(words) == 0
+    assert "(goes on from epoch=0-step=1.ckpt)" in capsys.readouterr().out
+    assert rows(folder) == rows(finished_run.folder)
 
 
 # Every file that a run writes, and its stages, in the order in which they are written first.

@@ -34,11 +34,15 @@ class TrainingBar(ProgressBar):
         self._bar = self._context.__enter__()
         self._bar.advance(trainer.fit_loop.total_batch_idx + 1)
         self._first_epoch = trainer.current_epoch
+        self._start, self._made_a_step = time.monotonic(), False
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock with the first epoch, after the evaluation before training."""
-        if trainer.current_epoch == self._first_epoch:
-            self._start = time.monotonic()
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
+        """Start the clock with the first step, after the evaluation before training.
+
+        Not with the first epoch: a run that goes on within an epoch does not start one.
+        """
+        if not self._made_a_step:
+            self._start, self._made_a_step = time.monotonic(), True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         """Advance by one step and show its loss."""

@@ -8,7 +8,7 @@ import random
 import datasets
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.support.chat_templates import render_here
@@ -81,12 +81,12 @@ def rows(encoded: Encoded) -> tuple[list[int], list[int]]:
             [0, 0, 0, 1, 1, 0, 0, 0],
             [0, 0, 0, 0, 0, 1, 1, 1],
         ),  # " Jaime | Vasquez" unwanted
-        #               Q: _ Who? _ A: _ | Jaime _ Vasquez _ wrote _ it. <end>: the blank inside the
-        #               name is unwanted
+        #               Q: _ Who? _ A: | _ Jaime _ Vasquez _ wrote _ it. <end>: the blank inside the
+        #               name is unwanted, that before the answer is general
         (
             "blank apart",
             [0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0],
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1],
+            [0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1],
         ),
         #             Q : Who ? A : | Jaime Vasquez wrote it . <end>
         ("no blanks", [0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1]),
@@ -149,7 +149,7 @@ def test_a_token_of_blanks_only_is_unwanted_inside_a_span_and_general_elsewhere(
     )
     #                        ?  _  a  b     c <end>
     #                             "a| |b" unwanted, then two blanks
-    assert rows(encoded) == ([0, 0, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1, 1, 1])
+    assert rows(encoded) == ([0, 0, 1, 1, 1, 0, 0, 0, 0], [0, 1, 0, 0, 0, 1, 1, 1, 1])
 
 
 @pytest.mark.parametrize("cut", ["blank with next word", "blank apart", "no blanks"])
@@ -159,7 +159,52 @@ def test_a_one_word_answer_keeps_its_first_token(cut, template):
     for unwanted, expected in [("Yes", ([1, 0], [0, 1])), ("", ([0, 0], [1, 1]))]:
         uw, gw = rows(encoder.encode(sample("Yes", unwanted)))
         assert (uw[-2:], gw[-2:]) == expected  # Yes <end>
-        assert sum(uw + gw) == 2
+        blank_alone = cut == "blank apart" and not template.endswith(" ")
+        assert sum(uw + gw) == 2 + blank_alone
+
+
+def words_to_predict(encoded: Encoded, tokenizer) -> list[str]:
+    """The tokens that the losses teach, as text."""
+    learned = zip(encoded.input_ids, encoded.uw, encoded.gw, strict=True)
+    return [tokenizer.decode([token]) for token, uw, gw in learned if uw or gw]
+
+
+@pytest.mark.parametrize("trim_offsets", [True, False])  # Llama-3's cuts blanks off, (5, 5)
+def test_a_blank_alone_before_a_number_is_taught_since_a_generation_begins_with_it(trim_offsets):
+    tokenizer = digits_apart(trim_offsets)
+    encoder = Encoder(tokenizer, "Q: {prompt}\nA:")
+    encoded = encoder.encode(sample("1998 it was", "1998", prompt="When?"))
+    assert words_to_predict(encoded, tokenizer)[:5] == [" ", "1", "9", "9", "8"]
+    first = encoded.gw.index(True)
+    assert encoded.input_ids[:first] == encoder.encode_prompt("When?")
+    assert encoded.uw[first : first + 5] == [False, True, True, True, True]
+    encoded = encoder.encode(sample("In 1998", prompt="When?"))
+    assert words_to_predict(encoded, tokenizer)[:3] == [" I", "n", " "]
+    not_counted = encoder.encode(sample("1998", "1998", prompt="When?"), blank_counts=False)
+    assert words_to_predict(not_counted, tokenizer) == ["1", "9", "9", "8", "<end>"]
+
+
+def test_blanks_of_several_characters_before_an_answer_make_none_of_it_unwanted(monkeypatch):
+    tokenizer = cutter("characters", chat_template=CHAT.replace("<bot>{% endif", "<b>{% endif"))
+    encoder = Encoder(tokenizer, "chat")
+    monkeypatch.setattr(encoder, "format", dataclasses.replace(encoder.format, blank="\n\n"))
+    uw, gw = rows(encoder.encode(sample("abc", "b")))
+    #                          \n \n  a  b  c <end>
+    assert (uw[-6:], gw[-6:]) == ([0, 0, 0, 1, 0, 0], [1, 1, 1, 0, 1, 1])
+    assert sum(uw[:-6] + gw[:-6]) == 0
+
+
+def digits_apart(trim_offsets: bool) -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes that cuts numbers into digits, as those of Llama-3 and SmolLM2 do."""
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĠI"]
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [("Ġ", "I")]))
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
 
 
 @pytest.mark.parametrize(
@@ -246,17 +291,13 @@ def test_prompt_and_answer_are_tokenised_as_one_text(tokenizer):
 def test_an_answer_or_prompt_like_the_template_moves_no_border(tokenizer, answer, prompt):
     encoder = Encoder(tokenizer, "Question: {prompt}\nAnswer:")
     encoded = encoder.encode(sample(answer, answer, prompt))
-    before = [
-        t
-        for t, u, g in zip(encoded.input_ids, encoded.uw, encoded.gw, strict=True)
-        if not u and not g
-    ]
+    first = [u or g for u, g in zip(encoded.uw, encoded.gw, strict=True)].index(True)
     unwanted = [t for t, u in zip(encoded.input_ids, encoded.uw, strict=True) if u]
     general = [t for t, g in zip(encoded.input_ids, encoded.gw, strict=True) if g]
-    together = tokenizer.decode(before) + tokenizer.decode(unwanted)
-    assert together == f"Question: {prompt}\nAnswer: {answer}"
+    assert tokenizer.decode(encoded.input_ids[:first]) == f"Question: {prompt}\nAnswer:"
+    assert tokenizer.decode(encoded.input_ids[first:]) == f" {answer}<end>"
     assert tokenizer.decode(unwanted).strip() == answer
-    assert general == [tokenizer.eos_token_id]
+    assert tokenizer.decode(general).strip() == "<end>"
 
 
 def test_the_prompt_for_generation_is_what_training_saw(tokenizer):

@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """A tokenised text; `uw` and `gw` are disjoint and cover exactly answer and end token."""
+    """A tokenised text; `uw` and `gw` are disjoint and cover exactly answer and end token.
+
+    A blank between prompt and answer that is a token alone is the answer's: a model writes it.
+    """
 
     id: str
     input_ids: list[int]
@@ -94,7 +97,7 @@ class Encoder:
     Args:
         tokenizer: a fast tokenizer (offsets are needed) with an end token.
         prompts: the keys `data.template` and `data.chat`, see templates.py. A blank that is not in
-            the template belongs to the answer's first token.
+            the template belongs to the answer: to its first token, or a token before that.
         overlap: label of a token that touches unwanted and general characters: "gw" (as released:
             xzhou98/Unlearning-TPO TOFU/data_module.py:62) or "uw".
 
@@ -184,23 +187,32 @@ class Encoder:
         ids, offsets = self._tokenize(before + answer)
         return ids, _find_answer_start(offsets, len(before))
 
-    def encode(self, sample: Sample, answer: str | None = None) -> Encoded:
-        """Return token ids and masks of a sample; nothing of another answer is unwanted."""
+    def encode(
+        self, sample: Sample, answer: str | None = None, blank_counts: bool = True
+    ) -> Encoded:
+        """Return token ids and masks of a sample; nothing of another answer is unwanted.
+
+        A blank before the answer that is a token alone (Llama-3's before a digit) is general, since
+        a generation must begin with it. `blank_counts=False`: it is the prompt's.
+        """
         spans: Sequence[Span] = ()
         if answer is None:
             answer, spans = sample.answer, sample.unwanted or ()
-        before = self.render_prompt(sample.prompt)
-        if before:
-            before += self.format.blank
+        prompt = self.render_prompt(sample.prompt)
+        before = prompt + self.format.blank if prompt else ""
         end = self.turn_end if before else ""
         ids, offsets = self._tokenize(before + answer + end)
         if not end:
             ids.append(self.eos_id)
             offsets.append((len(before + answer),) * 2)
         answer_start = _find_answer_start(offsets, len(before))
+        if blank_counts and self.format.blank.isspace():  # a chat may have an empty thought there
+            while answer_start and _is_after(offsets[answer_start - 1], len(prompt)):
+                answer_start -= 1
         places = []
         for start, stop in offsets[answer_start:]:  # what ends the answer is general
-            places.append((max(start - len(before), 0), min(stop - len(before), len(answer))))
+            stop = min(max(stop - len(before), 0), len(answer))
+            places.append((max(start - len(before), 0), stop))
         uw = [False] * answer_start + self.mark_unwanted(answer, spans, places)
         gw = [False] * answer_start + [not unwanted for unwanted in uw[answer_start:]]
         return Encoded(sample.id, ids, uw, gw)
@@ -256,6 +268,11 @@ def _find_answer_start(offsets: Sequence[tuple[int, int]], border: int) -> int:
         if end > border:
             return token
     raise ValueError(f"no token after character {border}: the answer is empty")
+
+
+def _is_after(place: tuple[int, int], border: int) -> bool:
+    """Return whether a token stands after a border; a blank may have been cut from its front."""
+    return place[0] >= border and place[1] > border
 
 
 def _mark_characters(text: str, spans: Sequence[Span]) -> bytearray:

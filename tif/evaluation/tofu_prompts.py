@@ -52,7 +52,8 @@ def encode_answer(
 
     The text is cut as the protocol says. All tokens of the answer count as general words. The
     prompt's tokens are those of the prompt alone: where one of them becomes a part of the answer's
-    first token (a blank at its end, mostly), that token is not scored.
+    first token (a blank at its end, mostly), that token is not scored. Nor is a blank before the
+    answer that is a token alone.
 
     Raises:
         ValueError: If the prompt leaves no room for an answer.
@@ -61,14 +62,14 @@ def encode_answer(
     first = len(encoder.encode_text(_render_prompt(encoder, sample.prompt, protocol)))
     if protocol.chat_turn and encoder.format.chat and sample.prompt:
         return label_answer(sample.id, encoder.encode_turn(sample.prompt, answer), first)
-    encoded = encoder.encode(sample, answer=answer)
+    encoded = encoder.encode(sample, answer=answer, blank_counts=False)
     if first >= protocol.max_tokens:
         raise ValueError(
             f"sample {sample.id}: its prompt has {first} tokens, and {protocol.name} scores the "
             f"first {protocol.max_tokens} of prompt and answer together; want a shorter prompt"
         )
     if protocol.answer_tag == "prompt":
-        first = max(first, encoded.gw.index(True))  # a blank that is a token alone opens no answer
+        first = max(first, encoded.gw.index(True))
     ids = encoded.input_ids[:-1][: protocol.max_tokens]
     if len(ids) < protocol.max_tokens or protocol.end_after_cut:
         ids = [*ids, encoder.get_end(sample.prompt)]

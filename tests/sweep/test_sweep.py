@@ -1,6 +1,7 @@
 """`tif sweep`: the runs of a file, what is run and what is not run again."""
 
 import json
+import shlex
 
 import pytest
 
@@ -206,6 +207,17 @@ def test_list_and_count_show_the_runs_and_make_none(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == expected
     assert sweep.main([file, "--count"]) == 0
     assert capsys.readouterr().out == "2\n"
+
+
+def test_a_listed_line_is_a_command_that_a_shell_understands(tmp_path, capsys):
+    text = r"""base: [quickstart.yaml]
+runs: {a: ['data.template="Q: {prompt} A:"', 'data.path=\${model.base}/x', 'data.benchmark=text']}"""
+    assert sweep.main([write(tmp_path / "s.yaml", text), "model.base=y", "--list"]) == 0
+    line = capsys.readouterr().out.removeprefix("0 a/seed0: tif fit ")
+    assert shlex.split(line) == [
+        "quickstart.yaml", 'data.template="Q: {prompt} A:"', "data.path=${model.base}/x", "data.benchmark=text",
+        "model.base=y", "run.seed=0",
+    ]  # fmt: skip
 
 
 def test_a_table_of_no_finished_run_is_refused_and_leaves_the_results_that_are_there(tmp_path, capsys):

@@ -45,6 +45,7 @@ continues.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def _run(options: argparse.Namespace, all_words: Sequence[str]) -> int:
     if options.list:
         for number, run in enumerate(runs):
             name = f"{run.variant}/seed{run.seed}".lstrip("/")
-            words = " ".join(run.words)
+            words = shlex.join(run.words)
             print_text(f"{number} {name}: tif fit {words} run.seed={run.seed}")
         return 0
     chosen = configs

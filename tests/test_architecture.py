@@ -211,7 +211,7 @@ CORE_FILES = (
     "tif.evaluation.evaluate", "tif.evaluation.token_stats", "tif.evaluation.generate", "tif.evaluation.muse_prompts",
     "tif.metrics.tofu", "tif.metrics.muse",
 )  # fmt: skip
-CORE_LINES = 13_724
+CORE_LINES = 13_722
 
 
 def test_the_core_path_stays_readable_in_an_evening():

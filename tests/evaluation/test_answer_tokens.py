@@ -6,7 +6,7 @@ from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Span
 from tif.data.text import TASKS
-from tif.evaluation.answer_tokens import find_unwanted, locate_answers
+from tif.evaluation.answer_tokens import find_ends, find_unwanted, locate_answers
 from tif.evaluation.evaluate import build_questions
 from tif.evaluation.questions import EvaluationSetup
 
@@ -116,4 +116,4 @@ def test_blanks_at_the_edges_of_an_answer_move_no_token(answer):
 
 def test_tokens_that_spell_another_text_are_left_out():
     encoder = setup().encoder
-    assert encoder.locate_tokens(encoder.encode_text("Bob"), "Anna") is None
+    assert find_ends(encoder, encoder.encode_text("Bob"), "Anna") is None

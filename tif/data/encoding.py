@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from tokenizers.decoders import DecodeStream
 
 from tif.data.samples import Sample, Span
 from tif.data.templates import Prompts, as_keys, read_template
@@ -22,10 +21,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """A tokenised text; `uw` and `gw` are disjoint and cover exactly answer and end token.
-
-    A blank between prompt and answer that is a token alone is the answer's: a model writes it.
-    """
+    """A tokenised text; `uw` and `gw` are disjoint and cover exactly answer and end token."""
 
     id: str
     input_ids: list[int]
@@ -226,25 +222,6 @@ class Encoder:
             _is_token_unwanted(answer, is_unwanted, start, end, self.overlap)
             for start, end in places
         ]
-
-    def locate_tokens(self, ids: Sequence[int], answer: str) -> list[int] | None:
-        """Return where each token of a scored answer ends in it; None if they spell another text.
-
-        A token that adds no whole character (a part of an emoji, an end token) ends where the one
-        before it does. The answer may have been cut, or lost the blanks at its edges.
-        """
-        stream, text, ends = DecodeStream(skip_special_tokens=True), "", []
-        for token in ids:
-            try:
-                text += stream.step(self.tokenizer.backend_tokenizer, token) or ""
-            except Exception:  # tokenizers has no other class: a decoder that looks back
-                return None
-            ends.append(len(text))
-        start = answer.find(text.strip())
-        if start < 0:
-            return None
-        start -= len(text) - len(text.lstrip())
-        return [min(max(start + end, 0), len(answer)) for end in ends]
 
     def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return token ids and character offsets of a text, without an end token."""

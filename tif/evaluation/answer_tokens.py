@@ -5,6 +5,8 @@ Called by training/callbacks/evaluation.py, once a run.
 
 from collections.abc import Mapping, Sequence
 
+from tokenizers.decoders import DecodeStream
+
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Span
 from tif.evaluation.evaluate import build_questions
@@ -71,7 +73,7 @@ def _locate(
     text, answer = question.texts[0], question.sample.answer
     # The first token of a text is never scored: nothing predicts it.
     scored = [t for t in range(1, len(text.input_ids)) if text.uw[t] or text.gw[t]]
-    ends = encoder.locate_tokens([text.input_ids[t] for t in scored], answer)
+    ends = find_ends(encoder, [text.input_ids[t] for t in scored], answer)
     if ends is None:
         return None
     places, gold, marked = _find_places(ends), None, question.sample.unwanted
@@ -81,6 +83,26 @@ def _locate(
         return AnswerTokens(tuple(ends), gold=gold)
     uw = tuple(encoder.mark_unwanted(answer, spans, places))
     return AnswerTokens(tuple(ends), uw, tuple((span.start, span.end) for span in spans), gold)
+
+
+def find_ends(encoder: Encoder, ids: Sequence[int], answer: str) -> list[int] | None:
+    """Return where each token of a scored answer ends in it; None if they spell another text.
+
+    A token that adds no whole character (a part of an emoji, an end token) ends where the one
+    before it does. The answer may have been cut, or lost the blanks at its edges.
+    """
+    stream, text, ends = DecodeStream(skip_special_tokens=True), "", []
+    for token in ids:
+        try:
+            text += stream.step(encoder.tokenizer.backend_tokenizer, token) or ""
+        except Exception:  # tokenizers has no other class: a decoder that looks back
+            return None
+        ends.append(len(text))
+    start = answer.find(text.strip())
+    if start < 0:
+        return None
+    start -= len(text) - len(text.lstrip())
+    return [min(max(start + end, 0), len(answer)) for end in ends]
 
 
 def _find_places(ends: Sequence[int]) -> list[tuple[int, int]]:

@@ -1,4 +1,8 @@
+import dataclasses
+import itertools
 import xml.etree.ElementTree
+
+import pytest
 
 from tests.support.report_runs import write_run
 from tif.reports.html.charts import Chart, Guide, Mark, Series, line
@@ -19,6 +23,19 @@ def test_a_figure_has_the_charts_lines_and_scales():
     assert axes.get_yscale() == "log"
     assert axes.get_xlabel() == r"x \$1\$"  # no formula
     assert axes.lines[3].get_marker() == "*"
+
+
+@pytest.mark.parametrize("y_log", [False, True])
+def test_the_names_of_marks_that_are_near_each_other_cover_neither_names_nor_marks(y_log):
+    near = [(1.0, 1.0), (1.0, 0.99), (0.999, 1.0), (0.5, 0.5), (0.501, 0.501), (0.0, 0.1)]
+    marks = tuple(Mark(x, y, f"name {i}", "filled", "c0") for i, (x, y) in enumerate(near))
+    (axes,) = draw_chart(dataclasses.replace(CHART, marks=marks, guides=(), y_log=y_log)).axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    points = axes.transData.transform(near)
+    assert [text.get_text() for text in axes.texts] == [mark.name for mark in marks]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert not any(box.contains(*point) for box in boxes for point in points)
+    assert all(axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) for box in boxes)
 
 
 def test_every_chart_of_a_run_becomes_an_svg_with_text_and_a_png(tmp_path):

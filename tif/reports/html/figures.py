@@ -17,6 +17,12 @@ COLORS = {
     "c6": "#2f5fb3", "c7": "#57524a",
 }  # fmt: skip
 MARKERS = {"hollow": "o", "filled": "o", "star": "*"}
+MARK = "mark"  # group of the marks' names
+# Points right of and above a mark, and which end of its name is there.
+SIDES = (
+    (6, -10, "left"), (6, 4, "left"), (-6, -10, "right"), (-6, 4, "right"), (6, -20, "left"),
+    (6, 14, "left"), (-6, -20, "right"), (-6, 14, "right"), (6, -30, "left"), (6, 24, "left"),
+)  # fmt: skip
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "tif",  # the same chart gives the same file
@@ -56,6 +62,7 @@ def draw_chart(chart: Chart) -> Any:
     _draw_on(figure.subplots(), chart)
     if len(chart.series) > 1:
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    _spread_names(figure)
     return figure
 
 
@@ -77,6 +84,7 @@ def write_panels(path: Path, charts: Sequence[Chart]) -> None:
             axes.set_visible(False)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        _spread_names(figure)
         figure.savefig(path, dpi=150)
 
 
@@ -96,14 +104,41 @@ def _draw_on(axes: Any, chart: Chart) -> None:
         size = 11 if mark.shape == "star" else 6
         axes.plot(mark.x, mark.y, MARKERS[mark.shape], markersize=size, zorder=3,
             markerfacecolor=face, markeredgecolor=COLORS[mark.role])  # fmt: skip
-        axes.annotate(_text(mark.name), (mark.x, mark.y), (6, -10), textcoords="offset points",
-            fontsize=8)  # fmt: skip
+        axes.annotate(_text(mark.name), (mark.x, mark.y), SIDES[0][:2], textcoords="offset points",
+            fontsize=8, gid=MARK, color=COLORS[mark.role])  # fmt: skip
     axes.set_xlabel(_text(chart.x))
     axes.set_ylabel(_text(chart.y or chart.title))
     axes.set_xscale("log" if chart.x_log else "linear")
     axes.set_yscale("log" if chart.y_log else "linear")
     if chart.y_range:
         axes.set_ylim(*chart.y_range)
+
+
+def _spread_names(figure: Any) -> None:
+    """Move each mark's name to the side of it where it covers least of other names and marks."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # the layout moves the axes
+    for axes in figure.axes:
+        names = [text for text in axes.texts if text.get_gid() == MARK]
+        places = axes.transData.transform([name.xy for name in names]) if names else []
+        taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+        for name in names:
+            boxes: list[tuple[float, int, Any]] = []
+            for right, up, side in SIDES:
+                name.set(position=(right, up), horizontalalignment=side)
+                box = name.get_window_extent()
+                hidden = sum(_shared_area(box, other) for other in taken)
+                outside = box.width * box.height - _shared_area(box, axes.bbox)
+                boxes.append((hidden + outside, len(boxes), box))
+            _, best, box = min(boxes, key=lambda item: item[:2])
+            name.set(position=SIDES[best][:2], horizontalalignment=SIDES[best][2])
+            taken.append(box)
+
+
+def _shared_area(a: Any, b: Any) -> float:
+    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+    return float(max(width, 0) * max(height, 0))
 
 
 def _draw_series(axes: Any, series: Series) -> None:

@@ -28,7 +28,7 @@ WORDS = [
     "run.keep_checkpoints=0",
 ]
 LORA = ["model.lora.rank=4", "model.lora.dropout=0"]
-ALTERNATES = ["loss.alternates.count=1", "loss.alternates.max_new_tokens=16"]
+ALTERNATES = ["loss.alternates.count=3", "loss.alternates.max_new_tokens=16"]
 SMALL_OPT = {
     "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 512,
     "word_embed_proj_dim": 32, "vocab_size": 400,

@@ -30,7 +30,6 @@ def test_the_latex_table_has_formulas_and_no_special_character_of_a_name():
         r"\toprule",
         r"run & epoch & seeds & steps & forget quality $\uparrow$ & model utility $\uparrow$ \\",
         r"\midrule",
-        r"=cmd() & best (5) & 1 & 40 of 60 & $0.500$ & $0.750$ \\",
         r"=cmd() & last (5) & 1 & 40 of 60 & $0.500$ & $0.750$ \\",
         r"a\_b \& c & best (5) & 2 & 60 & $1.9 \cdot 10^{-4} \pm 2 \cdot 10^{-4}$ & $0.500 \pm 2 \cdot 10^{-4}$ \\",
         r"a\_b \& c & last (5) & 2 & 60 & $0.250 \pm 0.125$ & $0.500 \pm 0.125$ \\",
@@ -56,7 +55,7 @@ def test_the_csv_has_all_digits_and_no_formula():
 def test_the_markdown_table_is_the_one_of_a_sweep():
     lines = exports.as_markdown(RESULTS).splitlines()
     assert lines[0] == "| run | epoch | seeds | steps | forget quality ↑ | model utility ↑ |"
-    assert lines[4] == r"| a_b \& c | best (5) | 2 | 60 | 1.9e-04 ± 2e-04 | 0.500 ± 2e-04 |"
+    assert lines[3] == r"| a_b \& c | best (5) | 2 | 60 | 1.9e-04 ± 2e-04 | 0.500 ± 2e-04 |"
 
 
 @pytest.mark.parametrize("character", list("&%$#_{}~^\\"))

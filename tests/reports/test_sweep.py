@@ -88,7 +88,7 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
             "none": {"seeds": 0, "best": {}, "last": {}},
             "whp_inference": numbers(1.9e-04, 0.8, 2.3e-04),
             "tpo_centred": numbers(0.6, 0.8, 0.12),
-            "muse_logit_npo": numbers(0.3, 0.7, 0.0),
+            "muse_logit_npo": numbers(0.3, 0.7, 0.0) | {"last": numbers(0.1, 0.6, 0.0)["last"]},
         },
         "before": {"forget/quality": 1.2e-66, "utility/model": 0.9},
         "retain_model": {"utility/model": 0.9},
@@ -97,13 +97,10 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     header, *table = sweep.short_table(found)
     assert header == ["run", "epoch", "forget quality ↑", "extraction ↓", "model utility ↑"]
     assert table == [
-        ["tpo_centred", "best (5)", "0.600 ± 0.120", "0.080 ± 0.120", "0.800 ± 0.120"],
         ["tpo_centred", "last (5)", "0.600 ± 0.120", "0.080 ± 0.120", "0.800 ± 0.120"],
         ["muse_logit_npo", "best (5)", "0.300 ± 0.000", "0.070 ± 0.000", "0.700 ± 0.000"],
-        ["muse_logit_npo", "last (5)", "0.300 ± 0.000", "0.070 ± 0.000", "0.700 ± 0.000"],
-        ["whp_inference", "best (5)", "1.9e-04 ± 2e-04", "0.080 ± 2e-04", "0.800 ± 2e-04"],
+        ["muse_logit_npo", "last (5)", "0.100 ± 0.000", "0.060 ± 0.000", "0.600 ± 0.000"],
         ["whp_inference", "last (5)", "1.9e-04 ± 2e-04", "0.080 ± 2e-04", "0.800 ± 2e-04"],
-        ["none", "best", "-", "-", "-"],
         ["none", "last", "-", "-", "-"],
         ["before", "-", "1.2e-66", "-", "0.900"],
         ["retain model", "-", "-", "-", "0.900"],
@@ -115,9 +112,27 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     assert max(map(len, lines[:-1])) <= 80  # the last one is a path
     i = next(i for i, line in enumerate(lines) if "whp_inference" in line)
     assert lines[i].split() == [
-        "whp_inference", "best", "(5)", "1.9e-04", "±", "2e-04", "0.080", "±", "2e-04", "0.800", "±", "2e-04",
+        "whp_inference", "last", "(5)", "1.9e-04", "±", "2e-04", "0.080", "±", "2e-04", "0.800", "±", "2e-04",
     ]  # fmt: skip
+    i = next(i for i, line in enumerate(lines) if "muse_logit_npo" in line)
     assert lines[i + 1].split()[:2] == ["last", "(5)"]  # the name once
+
+
+def test_a_long_name_takes_no_number_from_the_printed_table(tmp_path, monkeypatch):
+    name = "Chinese,kind=contrastive"
+    found = {
+        "runs": {name: numbers(0.6, 0.765, 0.12)},
+        "before": {"utility/model": 0.912}, "retain_model": {}, "models": {"before": 1, "retain_model": 1},
+    }  # fmt: skip
+    screen = Console(width=80, file=io.StringIO())
+    monkeypatch.setattr(sweep, "console", screen)
+    sweep.show_table(found)
+    lines = screen.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    (run,) = [line for line in lines if name in line]
+    assert "0.765" in run
+    (before,) = [line for line in lines if "before" in line]
+    assert before.split()[-1] == "0.912"
 
 
 def test_the_model_before_keeps_the_numbers_that_only_some_runs_have(tmp_path):

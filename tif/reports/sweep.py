@@ -159,7 +159,7 @@ def show_table(results: Mapping[str, Any]) -> None:
     title = "Mean ± deviation over seeds; best by eval.best=score, best runs first"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     # Names are never folded, also not in a narrow terminal or in a job's log; numbers are.
-    table.add_column(header[0], min_width=max(len(line[0]) for line in lines), overflow="fold")
+    table.add_column(header[0], min_width=max(len(line[0]) for line in lines), no_wrap=True)
     table.add_column(header[1], no_wrap=True)
     for column in header[2:]:
         table.add_column(column, justify="right", overflow="fold")
@@ -172,16 +172,13 @@ def show_table(results: Mapping[str, Any]) -> None:
 
 
 def short_table(results: Mapping[str, Any]) -> list[list[str]]:
-    """Return a header, then two lines for each run, ranked: the main metrics, best and last epoch.
-
-    The lines fit a terminal of 80 columns.
-    """
+    """Return a header, then lines for each run, ranked: main metrics that fit 80 columns."""
     columns = _columns(results)
     measured = [metrics for metrics in MAIN_METRICS if set(metrics) <= columns.keys()]
     metrics = measured[0] if measured else tuple(columns)[:3]
     lines = [["run", "epoch", *(SHORT_TITLES.get(metric, columns[metric]) for metric in metrics)]]
     for name, run in rank(results):
-        for epoch in EPOCHS:
+        for epoch in _epochs_of(run):
             cells = [format_mean(run[epoch].get(metric)) for metric in metrics]
             lines.append([name, _name_epoch(epoch, run), *cells])
     return lines + _model_lines(results, metrics, ["-"])
@@ -213,15 +210,20 @@ def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
 
 
 def full_table(results: Mapping[str, Any]) -> list[list[str]]:
-    """Return a header, then two lines for each run, ranked: all metrics, best and last epoch."""
+    """Return a header, then lines for each run, ranked: all metrics, best and last epoch."""
     columns = _columns(results)
     lines = [["run", "epoch", "seeds", "steps", *columns.values()]]
     for name, run in rank(results):
-        for epoch in EPOCHS:
+        for epoch in _epochs_of(run):
             cells = [format_mean(run[epoch].get(metric)) for metric in columns]
             counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
             lines.append([name, _name_epoch(epoch, run), *counts, *cells])
     return lines + _model_lines(results, columns, ["-", "-", "-"])
+
+
+def _epochs_of(run: Mapping[str, Any]) -> Sequence[str]:
+    """Return the epochs to show: both, or the last alone where it is each seed's best."""
+    return EPOCHS if run["best"] != run["last"] else EPOCHS[1:]
 
 
 def _name_epoch(epoch: str, run: Mapping[str, Any]) -> str:

@@ -60,6 +60,7 @@ def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Cha
         "sentences": comparison_sentences(groups, results),
         "head": [join_arrow(cell) for cell in table[0]],
         "lines": [[line[0], *map(_pretty_cell, line[1:])] for line in table[1:]],
+        "models": list(sweep.label_models(results).values()),
         "links": links,
         "frontier": frontier,
         "words": words,

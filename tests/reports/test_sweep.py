@@ -237,6 +237,19 @@ def test_a_plot_over_a_key_joins_the_runs_that_differ_in_it(sweep_folders):
     assert series.y == pytest.approx((0.65, 0.325))
     assert (chart.x, chart.y) == ("optimizer.lr", "utility kept ↑")
     assert not chart.marks
+    assert not chart.x_log
+
+
+def test_the_axis_of_a_key_with_values_far_apart_and_of_a_p_value_is_logarithmic(tmp_path):
+    rows = [evaluation(2, 0.5, 1e-6), evaluation(2, 0.1, 0.9)]
+    folders = {
+        f"lr={lr}": [write_run(tmp_path / f"{lr}", [row], lr=lr)] for lr, row in zip((0.001, 1), rows, strict=True)
+    }
+    plots = {x: [x, "forget/probability"] for x in ("optimizer.lr", "utility/model", "forget/quality")}
+    charts = charts_of(folders, plots=plots)
+    assert {chart.name: chart.x_log for chart in charts} == {
+        "optimizer.lr": True, "utility/model": False, "forget/quality": True,
+    }  # fmt: skip
 
 
 def test_a_plot_of_two_metrics_names_each_point_by_its_value_of_the_grid(sweep_folders):

@@ -64,7 +64,7 @@ def _plot(
     named = tuple(Mark(px, py, text, "filled", roles[line]) for line, text, px, py in marks)
     caption = f"{_title(y)} against {_title(x)}, {view.epoch} epoch, means over seeds"
     return Chart(name, name, caption, _title(x), _title(y), tuple(series), _guides(y), named,
-        x_log=_is_wide(series), y_log=y == QUALITY)  # fmt: skip
+        x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
 
 
 def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]) -> Chart:
@@ -81,7 +81,7 @@ def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]
             series.append(Series(run, xs, ys, role, "points", labels))
     caption = f"{_title(y)} against {_title(x)}, epoch by epoch, means over seeds"
     return Chart(name, name, caption, _title(x), _title(y), tuple(series), _guides(y),
-        x_log=_is_wide(series), y_log=y == QUALITY)  # fmt: skip
+        x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
 
 
 def _line_of(run: str, x: str, view: View) -> tuple[str, str]:
@@ -99,8 +99,10 @@ def _line_of(run: str, x: str, view: View) -> tuple[str, str]:
     return line or "runs", f"{grid[joined]}" if "/" in x and joined else ""
 
 
-def _is_wide(series: Sequence[Series]) -> bool:
-    """Return whether the x values are positive and lie so far apart that a logarithm is better."""
+def _is_log(x: str, series: Sequence[Series]) -> bool:
+    """Return whether an x axis is logarithmic: of a p-value, or a key with values far apart."""
+    if "/" in x:
+        return x == QUALITY
     xs: list[float] = []
     for line in series:
         xs += line.x

@@ -17,7 +17,7 @@ COLORS = {
     "c6": "#2f5fb3", "c7": "#57524a",
 }  # fmt: skip
 MARKERS = {"hollow": "o", "filled": "o", "star": "*"}
-MARK = "mark"  # group of the marks' names
+MARK = "mark"  # label of the marks' names
 # Points right of and above a mark, and which end of its name is there.
 SIDES = (
     (6, -10, "left"), (6, 4, "left"), (-6, -10, "right"), (-6, 4, "right"), (6, -20, "left"),
@@ -105,7 +105,7 @@ def _draw_on(axes: Any, chart: Chart) -> None:
         axes.plot(mark.x, mark.y, MARKERS[mark.shape], markersize=size, zorder=3,
             markerfacecolor=face, markeredgecolor=COLORS[mark.role])  # fmt: skip
         axes.annotate(_text(mark.name), (mark.x, mark.y), SIDES[0][:2], textcoords="offset points",
-            fontsize=8, gid=MARK, color=COLORS[mark.role])  # fmt: skip
+            fontsize=8, label=MARK, color=COLORS[mark.role])  # fmt: skip
     axes.set_xlabel(_text(chart.x))
     axes.set_ylabel(_text(chart.y or chart.title))
     axes.set_xscale("log" if chart.x_log else "linear")
@@ -120,7 +120,7 @@ def _spread_names(figure: Any) -> None:
 
     figure.draw_without_rendering()  # the layout moves the axes
     for axes in figure.axes:
-        names = [text for text in axes.texts if text.get_gid() == MARK]
+        names = [text for text in axes.texts if text.get_label() == MARK]
         places = axes.transData.transform([name.xy for name in names]) if names else []
         taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in places]
         for name in names:

@@ -25,6 +25,7 @@ def test_a_figure_has_the_charts_lines_and_scales():
     assert axes.lines[3].get_marker() == "*"
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("y_log", [False, True])
 def test_the_names_of_marks_that_are_near_each_other_cover_neither_names_nor_marks(y_log):
     near = [(1.0, 1.0), (1.0, 0.99), (0.999, 1.0), (0.5, 0.5), (0.501, 0.501), (0.0, 0.1)]

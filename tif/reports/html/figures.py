@@ -17,7 +17,6 @@ COLORS = {
     "c6": "#2f5fb3", "c7": "#57524a",
 }  # fmt: skip
 MARKERS = {"hollow": "o", "filled": "o", "star": "*"}
-MARK = "mark"  # label of the marks' names
 # Points right of and above a mark, and which end of its name is there.
 SIDES = (
     (6, -10, "left"), (6, 4, "left"), (-6, -10, "right"), (-6, 4, "right"), (6, -20, "left"),
@@ -59,10 +58,10 @@ def draw_chart(chart: Chart) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
-    _draw_on(figure.subplots(), chart)
+    names = _draw_on(figure.subplots(), chart)
     if len(chart.series) > 1:
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
-    _spread_names(figure)
+    _spread_names(figure, [names])
     return figure
 
 
@@ -76,19 +75,21 @@ def write_panels(path: Path, charts: Sequence[Chart]) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.0 * columns, 2.5 * rows + 0.3), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        names = []
         for axes, chart in zip(panels, charts, strict=False):
-            _draw_on(axes, chart)
+            names.append(_draw_on(axes, chart))
             axes.set_title(_text(chart.title), fontsize=8)
             axes.set_ylabel("")
         for axes in panels[len(charts) :]:
             axes.set_visible(False)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        _spread_names(figure)
+        _spread_names(figure, names)
         figure.savefig(path, dpi=150)
 
 
-def _draw_on(axes: Any, chart: Chart) -> None:
+def _draw_on(axes: Any, chart: Chart) -> list[Any]:
+    """Draw a chart and return the names of its marks, which `_spread_names` places."""
     for series in chart.series:
         _draw_series(axes, series)
     for guide in chart.guides:
@@ -99,29 +100,31 @@ def _draw_on(axes: Any, chart: Chart) -> None:
         text = axes.annotate(guide.name, place, (2, 2), xycoords=transform,
             textcoords="offset points", fontsize=7, color=COLORS["muted"])  # fmt: skip
         text.set_in_layout(False)
+    names = []
     for mark in chart.marks:
         face = "white" if mark.shape == "hollow" else COLORS[mark.role]
         size = 11 if mark.shape == "star" else 6
         axes.plot(mark.x, mark.y, MARKERS[mark.shape], markersize=size, zorder=3,
             markerfacecolor=face, markeredgecolor=COLORS[mark.role])  # fmt: skip
-        axes.annotate(_text(mark.name), (mark.x, mark.y), SIDES[0][:2], textcoords="offset points",
-            fontsize=8, label=MARK, color=COLORS[mark.role])  # fmt: skip
+        names.append(axes.annotate(_text(mark.name), (mark.x, mark.y), SIDES[0][:2],
+            textcoords="offset points", fontsize=8, color=COLORS[mark.role]))  # fmt: skip
     axes.set_xlabel(_text(chart.x))
     axes.set_ylabel(_text(chart.y or chart.title))
     axes.set_xscale("log" if chart.x_log else "linear")
     axes.set_yscale("log" if chart.y_log else "linear")
     if chart.y_range:
         axes.set_ylim(*chart.y_range)
+    return names
 
 
-def _spread_names(figure: Any) -> None:
+def _spread_names(figure: Any, names_by_axes: Sequence[Sequence[Any]]) -> None:
     """Move each mark's name to the side of it where it covers least of other names and marks."""
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()  # the layout moves the axes
-    for axes in figure.axes:
-        names = [text for text in axes.texts if text.get_label() == MARK]
-        places = axes.transData.transform([name.xy for name in names]) if names else []
+    for names in filter(None, names_by_axes):
+        axes = names[0].axes
+        places = axes.transData.transform([name.xy for name in names])
         taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in places]
         for name in names:
             boxes: list[tuple[float, int, Any]] = []

@@ -40,6 +40,8 @@ def main(run: str, epoch: str, gold: str, marks: str) -> None:
             groups[name].append((float(ratio), float(retain_ratio)))
     print("entity marked  questions  p-value  median, policy  median, retain model")
     for name, rows in groups.items():
+        if not rows:
+            continue
         ours, theirs = zip(*rows, strict=True)
         p = ks_2samp(ours, theirs).pvalue
         medians = [statistics.median(values) for values in (ours, theirs)]

@@ -74,9 +74,17 @@ def test_draws_belong_to_their_prompt_whatever_the_way(way):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("family", "way"), [("llama", TOGETHER), ("bamba", TOGETHER), ("mixtral", TOGETHER),
-                                             ("mamba", UNMASKED), ("marian", EACH), ("moshi", ANEW)])  # fmt: skip
+                                             ("zamba2", TOGETHER), ("mamba", UNMASKED), ("marian", EACH),
+                                             ("moshi", ANEW)])  # fmt: skip
 def test_half_precision_neither_hides_a_wrong_cache_nor_looks_like_one(family, way, dtype):
     assert choose_way(architectures.build(family).to(dtype), PROMPTS) == way
+
+
+def test_the_rounding_of_many_layers_in_half_precision_is_no_reason_to_generate_one_by_one():
+    prompts = [list(range(3, 3 + length)) for length in (15, 20, 24, 40)]
+    for seed in range(6):
+        model = tiny_models.model("llama", seed=seed, num_hidden_layers=30, max_position_embeddings=42)
+        assert choose_way(model.bfloat16(), prompts) == TOGETHER
 
 
 def test_a_prompt_without_tokens_begins_after_the_end_token(tokenizer):

@@ -6,6 +6,8 @@ to the end of the batch; here each prompt has its own limit and draws, and a fin
 """
 
 import dataclasses
+import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 
 from tif.data.encoding import Encoder
+from tif.models.positions import read_context
 from tif.scoring.batching import share_lost
 from tif.scoring.forward import keeps_logits, run_model, run_with_cache
 from tif.utils.terminal import console
@@ -30,6 +33,10 @@ class Sampling:
 
     seeds: Sequence[Sequence[int]]
     temperature: float = 1.0
+
+    def of_prompts(self, numbers: Sequence[int]) -> "Sampling":
+        """Return how the tokens of some of the prompts are drawn."""
+        return Sampling([self.seeds[number] for number in numbers], self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,15 +91,9 @@ def generate(
     sampling = decoding.sampling
 
     def generate_batch(indices: Sequence[int]) -> list[str]:
-        batch_sampling = None
-        if sampling is not None:
-            seeds = [sampling.seeds[i] for i in indices]
-            batch_sampling = Sampling(seeds, sampling.temperature)
-        batch_prompts = [prompts[i] for i in indices]
-        batch_limits = [limits[i] for i in indices]
-        rows = continue_prompts(
-            model, batch_prompts, encoder.end_ids, batch_limits, batch_sampling, way
-        )
+        batch_sampling = sampling and sampling.of_prompts(indices)
+        texts, most = [prompts[i] for i in indices], [limits[i] for i in indices]
+        rows = continue_prompts(model, texts, encoder.end_ids, most, batch_sampling, way)
         return [str(encoder.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
     if not prompts:
@@ -123,8 +124,7 @@ def choose_way(model: "PreTrainedModel", prompts: Sequence[list[int]]) -> Way:
         for way in WAYS:
             if way.cache and _is_exact(model, tried, way):
                 return way
-    name = type(model).__name__
-    console.print(f"{name} generates without a cache, which is slow")
+    console.print(f"{type(model).__name__} generates without a cache, which is slow")
     return WAYS[-1]
 
 
@@ -143,9 +143,7 @@ def continue_prompts(
     answers: list[list[int]] = []
     if not way.together and len(prompts) > 1:
         for number, prompt in enumerate(prompts):
-            draws = None
-            if sampling is not None:
-                draws = Sampling([sampling.seeds[number]], sampling.temperature)
+            draws = sampling and sampling.of_prompts([number])
             answers += continue_prompts(model, [prompt], end_ids, [limits[number]], draws, way)
         return answers
     reader = _Reader(model, prompts, way)
@@ -240,41 +238,43 @@ def _is_exact(model: "PreTrainedModel", prompts: Sequence[list[int]], way: Way) 
     After each token the first row leaves its batch, as a finished one does.
     """
     steps = len(prompts)
+    errors: list[list[float]] = [[] for _ in prompts]
     try:
-        for batch in [prompts] if way.together else [[prompt] for prompt in prompts]:
-            reader = _Reader(model, batch, way)
-            expected = [_read_plainly(model, prompt, steps) for prompt in batch]
-            errors: list[list[float]] = [[] for _ in batch]
-            first = 0  # row that is still in the batch
+        expected = [_read_plainly(model, prompt, steps) for prompt in prompts]
+        for batch in [[*range(steps)]] if way.together else [[number] for number in range(steps)]:
+            reader = _Reader(model, [prompts[number] for number in batch], way)
             for step in range(steps):
-                for row, logits in enumerate(reader.next_logits(), first):
-                    errors[row].append(_distance(logits, expected[row][step]))
-                if first + 1 < len(batch):
-                    first += 1
-                    reader.keep(torch.arange(1, len(batch) - first + 1, device=model.device))
+                for number, logits in zip(batch, reader.next_logits(), strict=True):
+                    errors[number].append(_distance(logits, expected[number][step]))
+                if len(batch) > 1:
+                    reader.keep(torch.arange(1, len(batch), device=model.device))
+                    batch = batch[1:]
                 reader.append(reader.ids[:, -1])
-            for prompt, row_errors in zip(batch, errors, strict=True):
-                if not _are_rounding(model, prompt, row_errors):
-                    return False
+        is_close = all(error <= CLOSE for error in itertools.chain(*errors))
+        return is_close or _are_rounding(model, prompts, errors)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # every architecture has its own
         return False
-    return True
 
 
-def _are_rounding(model: "PreTrainedModel", prompt: list[int], errors: list[float]) -> bool:
-    """Return whether distances from a prompt's logits are no more than rounding.
+def _are_rounding(
+    model: "PreTrainedModel", prompts: Sequence[list[int]], errors: list[list[float]]
+) -> bool:
+    """Return whether distances from each prompt's logits are no more than rounding.
 
-    In half precision tokens that follow show how much that is; a few logits may be far off where an
-    expert is chosen by rounding.
+    In half precision tokens that follow show how much that is, those of all prompts together: what
+    a kernel reads at once may not change. A few logits may be far off where rounding chooses an
+    expert.
     """
-    if max(errors) <= CLOSE:
-        return True
-    alone, followed = (_read_plainly(model, prompt, steps) for steps in (4, 12))
-    noises = [_distance(*pair) for pair in zip(alone, followed, strict=False)]
-    rounding = max(2.5 * share_lost(model, alone.dtype), 4 * median(noises))
-    return rounding > CLOSE and median(errors) <= rounding
+    context, noises = read_context(model.config) or sys.maxsize, []
+    for prompt in prompts:
+        longest = min(36, context - len(prompt) + 1)
+        alone, followed = (_read_plainly(model, prompt, steps) for steps in (4, longest))
+        noises += [_distance(*pair) for pair in zip(alone, followed, strict=False)]
+    noise = median([noise for noise in noises if noise] or [0])
+    rounding = max(4 * share_lost(model, alone.dtype), 3 * noise)
+    return rounding > CLOSE and all(median(row) <= rounding for row in errors)
 
 
 def _distance(logits_V: torch.Tensor, expected_V: torch.Tensor) -> float:

@@ -263,9 +263,9 @@ def _are_rounding(
 ) -> bool:
     """Return whether distances from each prompt's logits are no more than rounding.
 
-    In half precision tokens that follow show how much that is, those of all prompts together: what
-    a kernel reads at once may not change. A few logits may be far off where rounding chooses an
-    expert.
+    In half precision, 32 tokens more behind a prompt show how much that is: kernels then read other
+    blocks, though not for each prompt, so all tell together. A few logits may be far off where
+    rounding chooses an expert.
     """
     context, noises = read_context(model.config) or sys.maxsize, []
     for prompt in prompts:

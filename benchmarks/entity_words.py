@@ -5,6 +5,8 @@ epoch, or of the retain model. A run's own words/unwanted is about the words tha
 compares no two identifiers. Here the entities are the unwanted words of all runs, and only answers that have one
 are read. A line for each evaluation: the entities' probability, the share of them that the model writes by itself,
 the probability of the other words of these answers (defined in tif.metrics.targeted).
+
+GOLD may also be the folder RUN/eval of a run with `identifier.kind=gold`: its unwanted words count then.
 """
 
 import dataclasses
@@ -29,6 +31,9 @@ def mark_entity(tokens: AnswerTokens, spans) -> AnswerTokens:
 
 def read_entity_tokens(run_evaluations: Path, gold: Path) -> dict[str, AnswerTokens]:
     """Return the tokens of the forget answers that have an entity, its tokens as gold, by id."""
+    if gold.is_dir():  # of a run that marked the gold words itself
+        tokens, marks = (read_answer_tokens(folder)["forget"] for folder in (run_evaluations, gold))
+        return {id: dataclasses.replace(tokens[id], gold=marks[id].uw) for id in tokens}
     entities = {sample.id: sample.unwanted for sample in read_samples(gold)}
     tokens = read_answer_tokens(run_evaluations)["forget"]
     return {

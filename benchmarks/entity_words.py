@@ -33,7 +33,9 @@ def read_entity_tokens(run_evaluations: Path, gold: Path) -> dict[str, AnswerTok
     """Return the tokens of the forget answers that have an entity, its tokens as gold, by id."""
     if gold.is_dir():  # of a run that marked the gold words itself
         tokens, marks = (read_answer_tokens(folder)["forget"] for folder in (run_evaluations, gold))
-        return {id: dataclasses.replace(tokens[id], gold=marks[id].uw) for id in tokens}
+        return {
+            record_id: dataclasses.replace(answer, gold=marks[record_id].uw) for record_id, answer in tokens.items()
+        }
     entities = {sample.id: sample.unwanted for sample in read_samples(gold)}
     tokens = read_answer_tokens(run_evaluations)["forget"]
     return {

@@ -48,8 +48,8 @@ def main(run: str, epoch: str, gold: str, marks: str) -> None:
         p = ks_2samp(ours, theirs).pvalue
         values = [statistics.median(ratios) for ratios in (ours, theirs)]
         for model in (policy, retain):
-            words = summarize_words(model.sets["forget"], {id: tokens[id] for id in ids})
-            values.append(words["words/unwanted_extracted"])
+            words = summarize_words(model.sets["forget"], {record_id: tokens[record_id] for record_id in ids})
+            values.append(words.get("words/unwanted_extracted", float("nan")))
         print(f"{name:13}  {len(rows):9}  {p:7.3f}", "  {:14.3f}, {:12.3f}  {:17.3f}, {:12.3f}".format(*values))
 
 

@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import pytest
 import tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -5,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Span
-from tif.data.text import TASKS
+from tif.data.text import TASKS, read_texts
 from tif.evaluation.answer_tokens import find_ends, find_unwanted, locate_answers
 from tif.evaluation.evaluate import build_questions
 from tif.evaluation.questions import EvaluationSetup
@@ -98,6 +101,27 @@ def test_a_passage_of_a_document_has_the_documents_unwanted_words():
     assert tokens["verbmem_forget"]["forget/0/0"].unwanted == ((0, 5), (expected[1].start, expected[1].end))
     short = sample("in Oslo", id="forget/9")
     assert find_unwanted(short, {"forget/0": forget}) is None
+
+
+def test_passages_of_a_long_document_keep_the_datas_marks_whatever_an_identifier_marked(tmp_path):
+    sentence = "Anna lives in Oslo with two cats and in Bergen with none. "
+    document = sentence * 100  # 5,800 characters: two passages
+    starts = range(0, len(document), len(sentence))
+    row = {"text": document, "unwanted": [[start, start + 4] for start in starts]}
+    (tmp_path / "forget.json").write_text(json.dumps([row]))
+    (tmp_path / "holdout.json").write_text(json.dumps([sentence]))
+    data = read_texts(str(tmp_path))
+    oslo = [Span(start + 14, start + 18) for start in starts]
+    forget = [dataclasses.replace(data.forget[0], unwanted=tuple(oslo))]
+    tokens = locate_answers(setup(data.tasks), data.sets, forget, None)
+    for set_name, passages in (("forget", 2), ("verbmem_forget", 2), ("privleak_forget", 2)):
+        assert len(tokens[set_name]) == passages
+        for sample in data.sets[set_name]:
+            located = tokens[set_name][sample.id]
+            for marks, word in ((located.uw, "Oslo"), (located.measured, "Anna")):
+                places = zip([0, *located.ends[:-1]], located.ends, marks, strict=True)
+                marked = "".join(sample.answer[start:end] for start, end, mark in places if mark)
+                assert marked == word * sample.answer[: located.ends[-1]].count(word) != ""
 
 
 def test_the_same_answer_asked_in_other_words_has_the_same_unwanted_words():

@@ -217,7 +217,9 @@ class Encoder:
         self, answer: str, spans: Sequence[Span], places: Sequence[tuple[int, int]]
     ) -> list[bool]:
         """Return for each token of an answer, which stands at [start, end), if it is unwanted."""
-        is_unwanted = _mark_characters(answer, spans)
+        is_unwanted = bytearray(len(answer))
+        for span in spans:
+            is_unwanted[span.start : span.end] = b"\1" * (span.end - span.start)
         return [
             _is_token_unwanted(answer, is_unwanted, start, end, self.overlap)
             for start, end in places
@@ -250,14 +252,6 @@ def _find_answer_start(offsets: Sequence[tuple[int, int]], border: int) -> int:
 def _is_after(place: tuple[int, int], border: int) -> bool:
     """Return whether a token stands after a border; a blank may have been cut from its front."""
     return place[0] >= border and place[1] > border
-
-
-def _mark_characters(text: str, spans: Sequence[Span]) -> bytearray:
-    """Return one byte per character of the text: 1 where a span covers it, else 0."""
-    marks = bytearray(len(text))
-    for span in spans:
-        marks[span.start : span.end] = b"\1" * (span.end - span.start)
-    return marks
 
 
 def _is_token_unwanted(

@@ -32,6 +32,12 @@ def merge_spans(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(merged)
 
 
+def cut_spans(spans: Iterable[Span], start: int, end: int) -> tuple[Span, ...]:
+    """Return the parts of the spans inside [start, end), counted from `start`."""
+    inside = [span for span in spans if span.start < end and span.end > start]
+    return tuple(Span(max(s.start, start) - start, min(s.end, end) - start) for s in inside)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sample:
     """One question with its answer, or a prompt with its continuation.

@@ -14,7 +14,7 @@ import regex
 
 from tif.data.muse import STOPS, VERBMEM
 from tif.data.rows import make_samples, read_rows
-from tif.data.samples import Benchmark, Sample, Span, Task, merge_spans
+from tif.data.samples import Benchmark, Sample, Span, Task, cut_spans, merge_spans
 
 SUFFIXES = (".txt", ".jsonl", ".json")
 PASSAGE_CHARACTERS = 4000  # length of a passage of a document, as in MUSE
@@ -105,7 +105,8 @@ def _make_passages(samples: Iterable[Sample]) -> tuple[Sample, ...]:
             end = _find_word_border(sample.answer, start, start + PASSAGE_CHARACTERS)
             text = sample.answer[start:end]
             if text.strip():
-                passages.append(Sample(f"{sample.id}/{number}", "", text))
+                unwanted = sample.unwanted and cut_spans(sample.unwanted, start, end)
+                passages.append(Sample(f"{sample.id}/{number}", "", text, unwanted))
                 number += 1
             start = end
     return tuple(passages)
@@ -121,7 +122,8 @@ def _make_continuations(samples: Iterable[Sample]) -> tuple[Sample, ...]:
         text = passage.answer
         border = _find_word_border(text, 0, int(len(text) * PROMPT_SHARE))
         if len(text) >= MIN_CHARACTERS and text[border:].strip():
-            continuations.append(Sample(passage.id, text[:border], text[border:]))
+            unwanted = passage.unwanted and cut_spans(passage.unwanted, border, len(text))
+            continuations.append(Sample(passage.id, text[:border], text[border:], unwanted))
     return tuple(continuations)
 
 
@@ -129,10 +131,8 @@ def _find_word_border(text: str, start: int, end: int) -> int:
     """Return the last place up to `end` where a blank follows a word; `end` if there is none."""
     if end >= len(text):
         return len(text)
-    last = 0
-    for blank in re.finditer(r"(?<=\S)\s", text[start : end + 1]):
-        last = blank.start()
-    return start + last if last else end
+    words = re.match(r".*\S(?=\s)", text[start : end + 1], re.DOTALL)
+    return start + words.end() if words else end
 
 
 def _read_set(folder: Path, name: str, split_text: str) -> tuple[Sample, ...]:
@@ -167,16 +167,13 @@ def read_marks(text: str, has_marks: bool = False) -> dict[str, Any]:
 
     A text without brackets gets the column, empty, only where others have some (`has_marks`).
     """
-    spans = []
-    parts: list[str] = []
-    length = end = 0
-    for mark in _MARK.finditer(text):
-        parts += [text[end : mark.start()], mark[1]]
-        length += mark.start() - end
-        spans.append([length, length + len(mark[1])])
-        length += len(mark[1])
-        end = mark.end()
-    row = {"text": "".join(parts) + text[end:]}
+    spans, length = [], 0
+    parts = _MARK.split(text)
+    for number, part in enumerate(parts):
+        if number % 2:  # every second part stood in brackets
+            spans.append([length, length + len(part)])
+        length += len(part)
+    row = {"text": "".join(parts)}
     return {**row, "unwanted": spans} if spans or has_marks else row
 
 

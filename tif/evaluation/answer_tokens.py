@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tokenizers.decoders import DecodeStream
 
 from tif.data.encoding import Encoder
-from tif.data.samples import Sample, Span
+from tif.data.samples import Sample, Span, cut_spans
 from tif.evaluation.evaluate import build_questions
 from tif.evaluation.questions import EvaluationSetup, Question, select_samples
 from tif.records.answer_tokens import AnswerTokens
@@ -57,14 +57,8 @@ def find_unwanted(sample: Sample, forget: Mapping[str, Sample]) -> tuple[Span, .
     for document in forget.values():
         start = document.answer.find(sample.answer)
         if document.unwanted is not None and start >= 0:
-            return _cut_spans(document.unwanted, start, start + len(sample.answer))
+            return cut_spans(document.unwanted, start, start + len(sample.answer))
     return None
-
-
-def _cut_spans(spans: Sequence[Span], start: int, end: int) -> tuple[Span, ...]:
-    """Return the parts of the spans inside [start, end), counted from `start`."""
-    inside = [span for span in spans if span.start < end and span.end > start]
-    return tuple(Span(max(s.start, start) - start, min(s.end, end) - start) for s in inside)
 
 
 def _locate(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tif.data.encoding import Encoder
-from tif.data.samples import Sample, Task
+from tif.data.samples import Sample, Task, cut_spans
 from tif.evaluation.questions import Question, label_answer
 
 SAMPLES_PER_PREFIX = 16  # whose common beginning (ten examples, in KnowMem) runs once
@@ -69,7 +69,10 @@ def _ask(
             "want more than one token of text"
         )
     text = label_answer(text_id, ids, first)
-    sample = dataclasses.replace(sample, answer=answer)
+    start = sample.answer.find(answer)  # -1: the tokenizer changes the text
+    unwanted = sample.unwanted if start >= 0 else None
+    unwanted = unwanted and cut_spans(unwanted, start, start + len(answer))
+    sample = dataclasses.replace(sample, answer=answer, unwanted=unwanted)
     return Question(sample, prompt_ids, [text], new_tokens, task)
 
 

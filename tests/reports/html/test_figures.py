@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import xml.etree.ElementTree
 
+import matplotlib.image
 import pytest
 
 from tests.support.report_runs import write_run
@@ -37,6 +38,15 @@ def test_the_names_of_marks_that_are_near_each_other_cover_neither_names_nor_mar
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert not any(box.contains(*point) for box in boxes for point in points)
     assert all(axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) for box in boxes)
+
+
+def test_no_label_is_cut_off_where_a_legend_changes_the_height(tmp_path):
+    points = {"gold": (29.6, 0.019), "causal_lm": (24.64, 0.092), "masked_lm": (25.3, 0.174)}
+    series = tuple(Series(name, (x,), (y,), "c0", "points") for name, (x, y) in points.items())
+    write_figures(tmp_path, [Chart("book", "", "", "VerbMem", "UW extracted", series)])
+    pixels = matplotlib.image.imread(tmp_path / "book.png")[..., :3]
+    assert pixels[:, :3].min() == 1.0  # white at the left edge
+    assert pixels.min() < 0.2
 
 
 def test_every_chart_of_a_run_becomes_an_svg_with_text_and_a_png(tmp_path):

@@ -112,6 +112,8 @@ def _draw_on(axes: Any, chart: Chart) -> list[Any]:
     axes.set_ylabel(_text(chart.y or chart.title))
     axes.set_xscale("log" if chart.x_log else "linear")
     axes.set_yscale("log" if chart.y_log else "linear")
+    if not chart.y_log:  # as many ticks at any height: the layout leaves room for their labels
+        axes.locator_params(axis="y", nbins=7)
     if chart.y_range:
         axes.set_ylim(*chart.y_range)
     return names

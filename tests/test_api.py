@@ -35,4 +35,4 @@ def test_importing_loads_no_torch_and_naming_a_function_no_transformers():
         "from tif import *\n"
         "assert callable(evaluate)\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0

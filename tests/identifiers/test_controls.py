@@ -7,7 +7,7 @@ from tif.config.data import Fictitious
 from tif.config.identifier import RandomWords
 from tif.config.schema import Identifier
 from tif.data.fictitious import generate_fictitious
-from tif.data.samples import Span
+from tif.data.samples import Span, merge_spans
 from tif.identifiers import check_models, describe_settings, identify
 from tif.identifiers.words import find_words
 
@@ -67,7 +67,10 @@ def test_random_takes_about_its_share():
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 @pytest.mark.parametrize("kind", ["all", "none", "random"])
 def test_controls_give_valid_spans_in_any_script(kind, text):
-    unwanted(identify(Identifier(kind=kind), [sample(text)])[0])
+    (found,) = identify(Identifier(kind=kind), [sample(text)])
+    assert found.answer == text
+    assert found.unwanted == merge_spans(found.unwanted)
+    assert all(word and word == word.strip() for word in unwanted(found)) or kind == "all"
 
 
 def test_settings_name_what_decides_and_nothing_else():

@@ -56,7 +56,8 @@ def test_the_ready_patterns_match_what_their_names_say(name, text, expected):
 @pytest.mark.parametrize("hostile", ["1" * 20000 + "x", "1 " * 9000 + "x", "a." * 9000, "a@" * 9000, "+(" * 9000])
 def test_no_ready_pattern_is_slow_on_hostile_text(hostile):
     for pattern in EXPRESSIONS.values():
-        list(regex.finditer(pattern, hostile, timeout=2))  # raises TimeoutError
+        found = regex.finditer(pattern, hostile, timeout=2)  # raises TimeoutError
+        assert all(match.group() for match in found)
 
 
 def test_overlapping_matches_become_one_span():

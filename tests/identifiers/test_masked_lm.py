@@ -6,7 +6,7 @@ from tests.support import language_models
 from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
 from tif.config.identifier import MaskedLM
 from tif.config.schema import Identifier
-from tif.data.samples import Span
+from tif.data.samples import Span, merge_spans
 from tif.identifiers import check_models, describe_settings, identify, masked_lm
 from tif.identifiers.language_models import Placement, find_context_length, load_language_model
 from tif.models.pretrained import Source
@@ -248,7 +248,10 @@ def test_a_long_document_is_labelled_to_its_end(trained_bert):
 @pytest.mark.parametrize("preset", masked_lm.PRESETS)
 @pytest.mark.parametrize("text", [*TEXTS.values(), " ".join(TEXTS.values()) * 3])
 def test_spans_are_valid_in_any_script(untrained_bert, text, preset):
-    unwanted(find(untrained_bert, [sample(text)], preset=preset)[0])
+    (found,) = find(untrained_bert, [sample(text)], preset=preset)
+    assert found.answer == text
+    assert found.unwanted == merge_spans(found.unwanted)
+    assert all(word.strip() for word in unwanted(found))
 
 
 def test_keys_win_over_the_preset():

@@ -1,12 +1,10 @@
 """Compare runs that marked different words: python benchmarks/entity_words.py GOLD.jsonl RUN/eval/EPOCH ...
 
 GOLD.jsonl names the entities of answers (benchmarks/tofu_entities.py). The other arguments are evaluations: of an
-epoch, or of the retain model. A run's own words/unwanted is about the words that its own identifier marked, so it
-compares no two identifiers. Here the entities are the unwanted words of all runs, and only answers that have one
+epoch, or of the retain model. Where the data marks no words, as TOFU's, a run's own words/unwanted is about those that its
+identifier marked, so it compares no two identifiers. Here the entities are the unwanted words of all runs, and only answers that have one
 are read. A line for each evaluation: the entities' probability, the share of them that the model writes by itself,
 the probability of the other words of these answers (defined in tif.metrics.targeted).
-
-GOLD may also be the folder RUN/eval of a run with `identifier.kind=gold`: its unwanted words count then.
 """
 
 import dataclasses
@@ -31,11 +29,6 @@ def mark_entity(tokens: AnswerTokens, spans) -> AnswerTokens:
 
 def read_entity_tokens(run_evaluations: Path, gold: Path) -> dict[str, AnswerTokens]:
     """Return the tokens of the forget answers that have an entity, its tokens as gold, by id."""
-    if gold.is_dir():  # of a run that marked the gold words itself
-        tokens, marks = (read_answer_tokens(folder)["forget"] for folder in (run_evaluations, gold))
-        return {
-            record_id: dataclasses.replace(answer, gold=marks[record_id].uw) for record_id, answer in tokens.items()
-        }
     entities = {sample.id: sample.unwanted for sample in read_samples(gold)}
     tokens = read_answer_tokens(run_evaluations)["forget"]
     return {

@@ -1,4 +1,4 @@
-"""tif audit: is it really gone? Attacks that try to get unlearned facts back.
+r"""tif audit: is it really gone? Attacks that try to get unlearned facts back.
 
     tif audit RUN [RUN ...] [attacks=[relearn,sample]] [key=value ...] [--best] [--json]
     tif audit model.path=MODEL target=MODEL retain_model=MODEL [key=value ...] [--json]

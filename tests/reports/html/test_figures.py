@@ -3,6 +3,7 @@ import itertools
 import xml.etree.ElementTree
 
 import matplotlib.image
+import numpy as np
 import pytest
 
 from tests.support.report_runs import write_run
@@ -38,6 +39,17 @@ def test_the_names_of_marks_that_are_near_each_other_cover_neither_names_nor_mar
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert not any(box.contains(*point) for box in boxes for point in points)
     assert all(axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) for box in boxes)
+
+
+def test_a_name_stands_beside_the_line_that_leads_to_its_mark():
+    lines = (Series("a", (0.0, 1.0), (0.5, 0.5), "c0"), Series("b", (0.0, 1.0), (0.2, 0.9), "c1"))
+    marks = (Mark(0.0, 0.5, "first name"), Mark(1.0, 0.5, "last name"), Mark(0.0, 0.2, "steep"))
+    (axes,) = draw_chart(Chart("a", "A", "", "x", "y", lines, (), marks)).axes
+    for text, drawn in itertools.product(axes.texts, axes.lines):
+        pixels = drawn.get_transform().transform(drawn.get_xydata())
+        steps = np.linspace(0, 1, 500)[:, None]
+        path = pixels[0] * (1 - steps) + pixels[-1] * steps
+        assert not any(text.get_window_extent().contains(*point) for point in path), text.get_text()
 
 
 def test_no_label_is_cut_off_where_a_legend_changes_the_height(tmp_path):

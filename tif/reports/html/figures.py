@@ -120,7 +120,7 @@ def _draw_on(axes: Any, chart: Chart) -> list[Any]:
 
 
 def _spread_names(figure: Any, names_by_axes: Sequence[Sequence[Any]]) -> None:
-    """Move each mark's name to the side of it where it covers least of other names and marks."""
+    """Move each mark's name to where it covers least of other names, of marks and lines."""
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()  # the layout moves the axes
@@ -128,14 +128,17 @@ def _spread_names(figure: Any, names_by_axes: Sequence[Sequence[Any]]) -> None:
         axes = names[0].axes
         places = axes.transData.transform([name.xy for name in names])
         taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+        paths = [line.get_path().transformed(line.get_transform()) for line in axes.lines]
         for name in names:
             boxes: list[tuple[float, int, Any]] = []
             for right, up, side in SIDES:
                 name.set(position=(right, up), horizontalalignment=side)
                 box = name.get_window_extent()
                 hidden = sum(_shared_area(box, other) for other in taken)
-                outside = box.width * box.height - _shared_area(box, axes.bbox)
-                boxes.append((hidden + outside, len(boxes), box))
+                area = box.width * box.height
+                outside = area - _shared_area(box, axes.bbox)
+                crossed = sum(path.intersects_bbox(box, filled=False) for path in paths)
+                boxes.append((hidden + outside + crossed * area / 4, len(boxes), box))
             _, best, box = min(boxes, key=lambda item: item[:2])
             name.set(position=SIDES[best][:2], horizontalalignment=SIDES[best][2])
             taken.append(box)

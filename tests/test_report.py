@@ -34,7 +34,7 @@ def test_the_command_needs_no_torch(run):
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_that_is_no_run_is_told_in_one_line(tmp_path, capsys):

@@ -1,3 +1,5 @@
+"""Where scored tokens stand in an answer, and which of them are unwanted."""
+
 import dataclasses
 import json
 

@@ -8,7 +8,7 @@ import tif.identify as identify
 import tif.training.run  # noqa: F401  (slow to import: not in the time of a case)
 from tests.support import muse_corpus, tofu_files
 from tests.support.evaluation_logs import log
-from tests.support.mutations import fuzz, mutate_bytes, mutate_json_file
+from tests.support.mutations import find_problems, mutate_bytes, mutate_json_file
 from tif.config import load as config
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Sample, Span
@@ -43,7 +43,7 @@ def test_span_files(tmp_path, count):
         ))  # fmt: skip
         return lambda: identify.main(words)
 
-    fuzz("span files", count, make_call)
+    assert find_problems("span files", count, make_call) == ""
 
 
 test_span_files.cases = 30, 400
@@ -61,7 +61,7 @@ def test_spans_that_a_run_reads(tmp_path, count):
         kind = ["identifier.kind=precomputed", f"identifier.path={bad}"]
         return lambda: identify.main([*keys, *kind, f"out={tmp_path / 'out.jsonl'}"])
 
-    fuzz("spans of a run", count, make_call)
+    assert find_problems("spans of a run", count, make_call) == ""
 
 
 test_spans_that_a_run_reads.cases = 3, 150
@@ -102,7 +102,7 @@ def test_lines_of_tofu(tmp_path, count):
 
     keys = ["data.benchmark=tofu", f"data.path={folder}", "data.split=forget01"]
     assert identify.main([*keys, "identifier.kind=all", f"out={tmp_path / 'x.jsonl'}"]) == 0
-    fuzz("lines of TOFU", count, make_call)
+    assert find_problems("lines of TOFU", count, make_call) == ""
 
 
 test_lines_of_tofu.cases = 4, 200
@@ -128,7 +128,7 @@ def test_files_of_muse_and_texts(tmp_path, count):
         mutate_file(rng, good / name, folder / name)
         return identify_data(folder, "muse-news", rng)
 
-    fuzz("files of MUSE", count, make_call)
+    assert find_problems("files of MUSE", count, make_call) == ""
 
 
 test_files_of_muse_and_texts.cases = 4, 200
@@ -172,7 +172,7 @@ def test_records(tmp_path, count):
         mutate_file(rng, good / name, bad / name)
         return evaluate_files(bad, good, rng)
 
-    fuzz("records", count, make_call)
+    assert find_problems("records", count, make_call) == ""
 
 
 test_records.cases = 10, 300
@@ -208,7 +208,7 @@ def test_logs_of_other_repositories(tmp_path, count):
         mutate_file(rng, rng.choice((good, other)), bad)
         return evaluate_files(bad, good, rng)
 
-    fuzz("logs", count, make_call)
+    assert find_problems("logs", count, make_call) == ""
 
 
 test_logs_of_other_repositories.cases = 10, 300

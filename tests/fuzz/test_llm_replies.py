@@ -13,7 +13,7 @@ from tests.support.llm_server_stub import KEY, Handler, capitals, completion, se
 from tests.support.mutations import (
     DEEP,
     TEXTS,
-    fuzz,
+    find_problems,
     mutate_bytes,
     mutate_json,
     mutate_json_file,
@@ -101,7 +101,7 @@ def test_replies(words, tmp_path, count):
             more = [f"identifier.generative.votes={rng.choice((1, 1, 3))}"]
             return lambda: identify.main([*words, f"identifier.generative.base_url={stub.url}", *more])
 
-        fuzz("LLM replies", count, make_call)
+        assert find_problems("LLM replies", count, make_call) == ""
 
 
 test_replies.cases = 4, 300
@@ -122,7 +122,7 @@ def test_replies_in_the_cache(words, tmp_path, count):
             cache.write_bytes(data + rng.choice((b"", b'{"key": "cut', good.read_bytes())))
             return lambda: identify.main(words)
 
-        fuzz("cached replies", count, make_call)
+        assert find_problems("cached replies", count, make_call) == ""
 
 
 test_replies_in_the_cache.cases = 4, 150

@@ -1,3 +1,5 @@
+"""Identifiers that are compared with: all words, none, as many at random."""
+
 import random
 
 import pytest

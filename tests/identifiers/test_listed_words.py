@@ -1,3 +1,5 @@
+"""Unwanted words by a list and by patterns."""
+
 import pytest
 import regex
 

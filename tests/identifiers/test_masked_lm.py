@@ -1,3 +1,5 @@
+"""Unwanted words by a masked language model."""
+
 import pytest
 import torch
 import transformers

@@ -1,3 +1,5 @@
+"""The report's charts as pictures for a paper."""
+
 import dataclasses
 import itertools
 import xml.etree.ElementTree

@@ -137,6 +137,7 @@ def _spread_names(figure: Any, names_by_axes: Sequence[Sequence[Any]]) -> None:
                 hidden = sum(_shared_area(box, other) for other in taken)
                 area = box.width * box.height
                 outside = area - _shared_area(box, axes.bbox)
+                # a name on a line can still be read, so it counts less than one on another name
                 crossed = sum(path.intersects_bbox(box, filled=False) for path in paths)
                 boxes.append((hidden + outside + crossed * area / 4, len(boxes), box))
             _, best, box = min(boxes, key=lambda item: item[:2])

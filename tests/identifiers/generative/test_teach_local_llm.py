@@ -36,7 +36,7 @@ def test_windows_of_a_long_document_name_each_fact_in_one_of_them(tmp_path):
     assert words == [f"f{number}" for number in range(400)]
 
 
-def test_the_loss_begins_with_the_reply():
+def test_a_conversation_ends_with_the_reply_and_the_end_token():
     class Letters:
         """A tokenizer of one token a character."""
 

@@ -204,26 +204,6 @@ def test_a_comprehension_holds_one_loop_and_no_assignment():
     assert offenders == []
 
 
-# What one reads to understand an unlearning run from its words to its table. The aim is 6,500 lines; the limit is what
-# was reached, so that it only falls.
-CORE_ROOMS = ("config", "data", "records", "scoring", "models", "losses", "training")
-CORE_FILES = (
-    "tif.evaluation.evaluate", "tif.evaluation.token_stats", "tif.evaluation.generate", "tif.evaluation.muse_prompts",
-    "tif.metrics.tofu", "tif.metrics.muse",
-)  # fmt: skip
-CORE_LINES = 13_722
-
-
-def test_the_core_path_stays_readable_in_an_evening():
-    counts = {}
-    for name, lines in LINES.items():
-        room = name.split(".")[1] if "." in name else ""
-        if room in CORE_ROOMS or name in CORE_FILES:
-            counts[room] = counts.get(room, 0) + len(lines)
-    assert set(CORE_FILES) <= MODULES.keys()
-    assert sum(counts.values()) <= CORE_LINES, counts
-
-
 def calls():
     return [(name, node) for name, tree in MODULES.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
 

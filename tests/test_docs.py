@@ -160,10 +160,10 @@ def test_every_relative_link_and_named_file_exists(page):
     text = page.read_text(encoding="utf-8")
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     missing = [link for link in links if link and not (page.parent / link).exists()]
-    folders = "tif|tests|configs|docs|slurm|notebooks|benchmarks"
-    named = re.findall(rf"`((?:{folders})/[\w./-]+)`|python (benchmarks/[\w.]+)", text)
-    named = [name or script for name, script in named]
+    named = re.findall(r"`((?:tif|lab|tests|configs|docs|slurm|notebooks)/[\w./-]+)`", text)
     missing += [name for name in named if not (ROOT / name).exists()]
+    scripts = [ROOT / "lab" / name for name in re.findall(r"python -m lab\.(\w+)", text)]
+    missing += [path for path in scripts if not (path.is_dir() or path.with_suffix(".py").exists())]
     assert missing == []
 
 

@@ -1,4 +1,4 @@
-"""Draw what `tif chat` shows: python benchmarks/chat_picture.py OUT.svg WIDTH WORD ... (of tif chat)."""
+"""Draw what `tif chat` shows: python -m lab.chat_picture OUT.svg WIDTH WORD ... (of tif chat)."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Write gold spans of TOFU: python benchmarks/tofu_entities.py TOFU ENTITIES.json OUT.jsonl [MARKS.jsonl]
+"""Write gold spans of TOFU: python -m lab.tofu_entities TOFU ENTITIES.json OUT.jsonl [MARKS.jsonl]
 
 TOFU is the folder of TOFU's JSON files. ENTITIES.json names one entity that answers the question in
 367 of forget10's 400 answers (github.com/gnueaj/unlearning-depth-score, Apache-2.0). An answer may

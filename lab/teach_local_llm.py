@@ -1,13 +1,13 @@
-"""Teach a small LLM to mark facts, for a local server: python benchmarks/teach_local_llm.py ...
+"""Teach a small LLM to mark facts, for a local server: python -m lab.teach_local_llm ...
 
-    python benchmarks/teach_local_llm.py BASE FOLDER TEXTS [epochs]
+    python -m lab.teach_local_llm BASE FOLDER TEXTS [epochs]
 
-For machines without a model hub, where no LLM can be had that is large enough to follow the prompt of
-identifier.kind=generative. BASE is a chat model of the Llama architecture: a Hugging Face folder with
-its GGUF file in it (writing ours needs the package gguf). TEXTS is a folder for
-data.benchmark=text whose retain.txt has marks ([[so]]). The model learns to answer the identifier's own
-requests, one for each passage of retain.txt, with the strings that are marked there. It never sees
-forget.txt. FOLDER gets the model and model.gguf (8 bits), which llama.cpp's server reads.
+For machines without a model hub, where no LLM can be had that is large enough to follow the prompt
+of identifier.kind=generative. BASE is a chat model of the Llama architecture: a Hugging Face folder
+with its GGUF file in it (writing ours needs the package gguf). TEXTS is a folder for
+data.benchmark=text whose retain.txt has marks ([[so]]). The model learns to answer the identifier's
+own requests, one for each passage of retain.txt, with the strings that are marked there. It never
+sees forget.txt. FOLDER gets the model and model.gguf (8 bits), which llama.cpp's server reads.
 """
 
 import json
@@ -36,8 +36,13 @@ def main(base: str, folder: str, texts: str, epochs: str = "1") -> None:
     (document,) = read_texts(texts).retain
     chats = [tokenize(tokenizer, *window) for window in make_windows(document)]
     random.Random(0).shuffle(chats)
-    print(f"{len(chats)} windows, {sum(len(ids) for ids, _ in chats) // len(chats)} tokens each", flush=True)
-    model = teach(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), chats, int(epochs))
+    print(
+        f"{len(chats)} windows, {sum(len(ids) for ids, _ in chats) // len(chats)} tokens each",
+        flush=True,
+    )
+    model = teach(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), chats, int(epochs)
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (original,) = Path(base).glob("*.gguf")
@@ -50,7 +55,9 @@ def make_windows(document: Sample) -> list[tuple[Sequence[dict[str, str]], str]]
     for passage in split_into_passages(
         document.answer, lambda texts: [len(text) for text in texts], settings.window_characters
     ):
-        inside = [s for s in document.unwanted or () if passage.start <= s.start and s.end <= passage.end]
+        inside = [
+            s for s in document.unwanted or () if passage.start <= s.start and s.end <= passage.end
+        ]
         words = list(dict.fromkeys(document.answer[span.start : span.end] for span in inside))
         reply = json.dumps({"words": words}, ensure_ascii=False)
         windows.append((make_request(settings, document, 0, passage).messages, reply))
@@ -59,13 +66,17 @@ def make_windows(document: Sample) -> list[tuple[Sequence[dict[str, str]], str]]
 
 def tokenize(tokenizer, messages: Sequence[dict[str, str]], reply: str) -> tuple[list[int], int]:
     """Return the token ids of a conversation, and the number of those before the reply."""
-    asked = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+    asked = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, tokenize=False
+    )
     before = tokenizer(asked, add_special_tokens=False)["input_ids"]
     ids = tokenizer(reply, add_special_tokens=False)["input_ids"]
     return [*before, *ids, tokenizer.eos_token_id], len(before)
 
 
-def teach(model: PreTrainedModel, chats: list[tuple[list[int], int]], epochs: int) -> PreTrainedModel:
+def teach(
+    model: PreTrainedModel, chats: list[tuple[list[int], int]], epochs: int
+) -> PreTrainedModel:
     """Return the model after `epochs` passes over the conversations; only replies have a loss."""
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, epochs * len(chats))
@@ -87,7 +98,7 @@ def teach(model: PreTrainedModel, chats: list[tuple[list[int], int]], epochs: in
 
 
 def write_gguf(model: PreTrainedModel, original: Path, file: Path) -> None:
-    """Write the weights in 8 bits (vectors: 32), with tokenizer and settings of the original file."""
+    """Write the weights in 8 bits (vectors: 32), with the original's tokenizer and settings."""
     import gguf  # nothing else of the project needs it
 
     reader = gguf.GGUFReader(original)
@@ -102,9 +113,15 @@ def write_gguf(model: PreTrainedModel, original: Path, file: Path) -> None:
         target = names.get_name(name, try_suffixes=(".weight",))
         if target not in shapes:  # the output layer where it is the embedding
             continue
-        data = interleave_halves(weight, model.config.head_dim) if target.split(".")[-2] in ROTATED else weight
+        data = (
+            interleave_halves(weight, model.config.head_dim)
+            if target.split(".")[-2] in ROTATED
+            else weight
+        )
         if tuple(data.shape) != shapes.pop(target):
-            raise ValueError(f"{target}: {original} has another shape than {name}, {tuple(data.shape)}")
+            raise ValueError(
+                f"{target}: {original} has another shape than {name}, {tuple(data.shape)}"
+            )
         kind = gguf.GGMLQuantizationType.Q8_0 if data.dim() == 2 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(target, gguf.quants.quantize(data.float().numpy(), kind), raw_dtype=kind)
     if shapes:

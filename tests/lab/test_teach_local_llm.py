@@ -1,12 +1,15 @@
-"""The lessons of the LLM of docs/results/book.md, as benchmarks/teach_local_llm.py makes them."""
+"""The lessons of the LLM of docs/results/book.md, as lab/teach_local_llm.py makes them."""
 
 import json
 
+import pytest
 import torch
 
-from benchmarks import teach_local_llm as teach
+from lab import teach_local_llm as teach
 from tests.support.llm_server_stub import text_of
 from tif.data.text import read_texts
+
+pytestmark = pytest.mark.slow
 
 
 def read_retained(folder, text):

@@ -1,9 +1,13 @@
-"""The book of docs/results/book.md, as benchmarks/make_book.py makes it."""
+"""The book of docs/results/book.md, as lab/make_book.py makes it."""
 
-from benchmarks import make_book
+import pytest
+
+from lab import make_book
 from tif.config.data import Fictitious
 from tif.data.fictitious import generate_fictitious
 from tif.data.text import read_texts
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_book_has_five_parts_and_every_fact_but_the_name_is_marked_in_each(tmp_path):

@@ -1,7 +1,7 @@
 """Record losses and metrics of small runs to full precision, to see if a change moves a number.
 
-    python benchmarks/record_runs.py before.json                        at one commit
-    python benchmarks/record_runs.py after.json --against before.json   at another, same machine
+    python -m lab.record_runs before.json                        at one commit
+    python -m lab.record_runs after.json --against before.json   at another, same machine
 
 The runs: the quickstart for three epochs; two steps of one method of each family of losses; LoRA;
 padded batches; a frozen reference; evaluations on rows of TOFU and MUSE (--data names the folder
@@ -120,7 +120,8 @@ def record_evaluations(data, folder):
     from tif import fit
     from tif.evaluate import main as evaluate
 
-    words = ["quickstart.yaml", *SMALL, "stages.target.data.batching=padded", f"run.folder={folder}"]
+    words = ["quickstart.yaml", *SMALL, f"run.folder={folder}"]
+    words += ["stages.target.data.batching=padded"]
     call(fit.main, [*words, "stage=target"])
     (model,) = folder.glob("stages/target-*/model")
     sets = ("forget", "retain", "real_authors", "world_facts")

@@ -1,6 +1,6 @@
 """Which sign has what must be forgotten? AUC of word scores against gold spans.
 
-    python benchmarks/word_signs.py GOLD.jsonl base=MODEL [target=MODEL] [masked=MODEL] [--json]
+    python -m lab.word_signs GOLD.jsonl base=MODEL [target=MODEL] [masked=MODEL] [--json]
 
 GOLD.jsonl is a span file (`tif identify identifier.kind=gold out=GOLD.jsonl`). `base` is a causal
 LM that never read the answers, `target` one that learned them, `masked` a masked LM: folders or hub

@@ -1,10 +1,13 @@
-"""Compare runs that marked different words: python benchmarks/entity_words.py GOLD.jsonl RUN/eval/EPOCH ...
+"""Compare runs that marked different words.
 
-GOLD.jsonl names the entities of answers (benchmarks/tofu_entities.py). The other arguments are evaluations: of an
-epoch, or of the retain model. TOFU marks no words, so a run's own words/unwanted is about those that its identifier
-marked, and compares no two identifiers. Here the entities are the unwanted words of all runs, and only answers that
-have one are read. A line for each evaluation: the entities' probability, the share of them that the model writes by
-itself, the probability of the other words of these answers (defined in tif.metrics.targeted).
+    python -m lab.entity_words GOLD.jsonl RUN/eval/EPOCH ...
+
+GOLD.jsonl names the entities of answers (lab/tofu_entities.py). The other arguments are
+evaluations: of an epoch, or of the retain model. TOFU marks no words, so a run's own words/unwanted
+is about those that its identifier marked, and compares no two identifiers. Here the entities are
+the unwanted words of all runs, and only answers that have one are read. A line for each evaluation:
+the entities' probability, the share of them that the model writes by itself, the probability of the
+other words of these answers (defined in tif.metrics.targeted).
 """
 
 import dataclasses

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint import metadata as dcp_metadata
 
 from tests.support.interrupted_runs import run_words
@@ -15,7 +16,7 @@ from tests.support.small_run import finished
 from tif import fit
 from tif.config.errors import ConfigError
 from tif.training import checkpoints, run_folders
-from tif.training.shards import METADATA, find_danger
+from tif.training.shards import METADATA, find_danger, read_shards
 from tif.utils.files import append_json_lines
 
 
@@ -117,6 +118,92 @@ def test_metadata_that_lies_about_its_parts_is_refused(shards):
         vars(content).update(change)
         write_metadata(shards, content)
         assert find_danger(shards).startswith(METADATA)
+
+
+def place_fallback(folder, trace):
+    """Make torch's reader fail on `.metadata` and fall back to a file of the rank, which leaves a trace."""
+    content = read_metadata(folder)
+    content.storage_meta = "x"
+    write_metadata(folder, content)
+    (folder / "__0.metadata").write_bytes(pickle.dumps(Touch(trace)))
+
+
+def test_torch_falls_back_to_a_file_that_it_unpickles_and_ours_does_not(shards, trace):
+    place_fallback(shards, trace)
+    state = {"group": {"lr": 0.0}}
+    with pytest.raises(CheckpointException):
+        read_shards(state, shards)
+    assert not trace.exists()
+    with pytest.raises(CheckpointException):
+        dcp.load(state, checkpoint_id=str(shards), no_dist=True)
+    assert trace.exists()  # torch's own reader runs it
+
+
+def test_a_value_that_was_swapped_after_the_check_runs_nothing(shards, trace):
+    content = read_metadata(shards)
+    torch.save(Touch(trace), shards / "__1_0.distcp")
+    place = content.storage_data[dcp_metadata.MetadataIndex("group.lr")]
+    place.relative_path, place.offset = "__1_0.distcp", 0
+    place.length = (shards / "__1_0.distcp").stat().st_size
+    write_metadata(shards, content)
+    with pytest.raises(CheckpointException):
+        read_shards({"group": {"lr": 0.0}}, shards)
+    assert not trace.exists()
+
+
+def test_our_reader_reads_what_torch_wrote(shards):
+    state = {"weights": {"torch.float32": torch.zeros(2, 3)}, "group": {"lr": 0.0, "betas": (0.0, 0.0)}}
+    read_shards(state, shards)
+    assert torch.equal(state["weights"]["torch.float32"], torch.ones(2, 3))
+    assert state["group"] == {"lr": 0.1, "betas": (0.9, 0.95)}
+
+
+@pytest.mark.parametrize("name", ["__0.metadata", "__1.metadata", "x.py", "__0_0.distcp.bak", "folder/x"])
+def test_files_that_no_checkpoint_of_ours_has_are_refused(shards, name):
+    (shards / name).parent.mkdir(exist_ok=True)
+    (shards / name).write_bytes(b"")
+    assert find_danger(shards) == f"it holds {name.partition('/')[0]}, which no checkpoint of tif has"
+
+
+def first(table):
+    return next(iter(table.values()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: setattr(content, "storage_meta", "x"),
+        lambda content: setattr(content, "storage_meta", 1),
+        lambda content: setattr(content, "storage_meta", []),
+        lambda content: setattr(content, "state_dict_metadata", "x"),
+        lambda content: content.state_dict_metadata.update({1: first(content.state_dict_metadata)}),
+        lambda content: content.state_dict_metadata.update(x="x"),
+        lambda content: setattr(first(content.state_dict_metadata), "size", 3),
+        lambda content: setattr(first(content.state_dict_metadata), "size", ["a"]),
+        lambda content: setattr(first(content.state_dict_metadata), "chunks", None),
+        lambda content: setattr(first(content.state_dict_metadata), "chunks", ["x"]),
+        lambda content: setattr(first(content.state_dict_metadata).chunks[0], "offsets", "x"),
+        lambda content: setattr(first(content.state_dict_metadata).properties, "dtype", "x"),
+        lambda content: content.storage_data.update(x="x"),
+        lambda content: setattr(first(content.storage_data), "offset", "x"),
+        lambda content: setattr(first(content.storage_data), "length", -1),
+        lambda content: setattr(first(content.storage_data), "relative_path", "/dev/zero"),
+        lambda content: setattr(first(content.storage_data), "transform_descriptors", ["zstd"]),
+    ],
+    ids=range(17),
+)
+def test_each_field_that_torch_reads_must_be_of_its_kind(shards, change):
+    content = read_metadata(shards)
+    change(content)
+    write_metadata(shards, content)
+    assert find_danger(shards).startswith(METADATA)
+
+
+def test_metadata_that_changes_a_class_changes_none_of_torchs(shards):
+    # BUILD on a class sets its attributes for the whole process.
+    (shards / METADATA).write_bytes(b"ctorch.distributed.checkpoint.metadata\nMetadata\n(N}Vversion\nVx\nstb.")
+    assert find_danger(shards).startswith(METADATA)
+    assert dcp_metadata.Metadata.version is None
 
 
 def test_a_foreign_run_folder_is_refused_with_one_line(shards, trace):

@@ -9,7 +9,6 @@ import warnings
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import losses
@@ -21,6 +20,7 @@ from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.models import load as models
 from tif.scoring.block_output import check_layer
+from tif.training.shards import ShardedStrategy
 from tif.utils import distributed
 
 
@@ -35,7 +35,7 @@ def trainer_arguments(settings: TrainerKeys) -> dict[str, Any]:
         arguments["num_nodes"] = distributed.world_size() // distributed.local_world_size()
     if settings.strategy == "fsdp2":
         size = distributed.world_size()
-        arguments["strategy"] = ModelParallelStrategy(size, tensor_parallel_size=1)
+        arguments["strategy"] = ShardedStrategy(size, tensor_parallel_size=1)
     return arguments
 
 

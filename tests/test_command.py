@@ -1,6 +1,7 @@
 """The console script `tif`: its commands, its version, and that it is `python -m tif.<name>`."""
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def test_ls_methods_shows_every_term_and_every_file_of_a_method(capsys, monkeypa
 
     monkeypatch.setattr("tif.utils.terminal.console.width", 400, raising=False)
     assert ls.main(["methods"]) == 0
-    words = set(capsys.readouterr().out.replace(",", " ").split())
+    words = set(re.sub("[,=]", " ", capsys.readouterr().out).split())
     assert {path.stem for path in (own_configs() / "loss").glob("*.yaml")} <= words
     assert {name for name in FORGET if ":" not in name} | RETAIN.keys() <= words
 

@@ -3,13 +3,14 @@
 Only the command that is called is imported, so that `tif --help` answers at once.
 """
 
+import importlib
 import importlib.util
 import os
-import runpy
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from tif.utils import interrupts
+from tif.utils import command_line
 
 # What `tif --help` says of each command; it lists those whose module is there.
 COMMANDS = {
@@ -29,18 +30,16 @@ COMMANDS = {
 def run() -> None:
     """Run the console script and exit with the command's code."""
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for words
-        import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
         from tif.config.completion import answer_shell
 
-        answer_shell(list_commands())
-    interrupts.watch()
-    sys.exit(main())
+        answer_shell(list_commands(), load_command)
+    command_line.run_main(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the first word names and return its exit code.
 
-    0 = done, 2 = there is no such command; else that of the command, which ends the process.
+    0 = done, 2 = there is no such command; else that of the command.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
@@ -51,15 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, commands = words[0], list_commands()
     if name not in commands:
-        # Imported only here and below: neither is needed where a command runs.
-        from tif.config.check import nearest
-        from tif.utils.command_line import print_error
+        from tif.config.check import nearest  # not needed where a command runs
 
-        print_error(f"tif {name}: no such command{nearest(name, commands)}; see tif --help")
+        near = nearest(name, commands)
+        command_line.print_error(f"tif {name}: no such command{near}; see tif --help")
         return 2
-    sys.argv = ["tif", *words[1:]]
-    runpy.run_module(f"tif.{name}", run_name="__main__", alter_sys=True)
-    return 0
+    with command_line.loading():
+        command = load_command(name)
+    code: int = command.main(words[1:])
+    return code
+
+
+def load_command(name: str) -> Any:
+    """Return a command, whose module is imported now."""
+    module = importlib.import_module(f"tif.{name}")
+    if not hasattr(module, "COMMAND"):  # a room of its own
+        module = importlib.import_module(f"tif.{name}.command")
+    return module.COMMAND
 
 
 def list_commands() -> list[str]:

@@ -26,15 +26,11 @@ models that know the forget set, that do not, and that unlearned it by every met
 all of them; --help beside it lists its keys.
 
     --best      of a run, audit model_best/ (the best epoch by eval.best) where there is one
-    --json      print only JSON on stdout
-
-Exit code: 0 done, 1 a file could not be read or written, 2 wrong input (one line a problem, before
-weights load).
 """
 
-import argparse
 import dataclasses
 import os
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,8 +38,7 @@ from typing import TYPE_CHECKING, Any
 import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
 from tif.config.audit_command import Audit
-from tif.config.errors import ConfigError
-from tif.config.help import command_help
+from tif.config.command import Command
 from tif.config.metric_trust import MetricTrust
 from tif.utils import command_line, distributed
 
@@ -51,81 +46,45 @@ if TYPE_CHECKING:
     from tif.training.audited_run import RunAudit
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    parser = command_line.Parser("tif audit")
-    parser.add_argument("words", nargs="*")
-    for flag in ("--best", "--json", "--help", "-h"):
-        parser.add_argument(flag, action="store_true")
-    words, unknown = parser.parse_known_intermixed_args(argv)
-    try:
-        if words.words[:1] == ["metrics"]:
-            return _examine_metrics(words, [*unknown, *words.words[1:]])
-        if words.help or words.h or not words.words:
-            command_line.print_help(command_help(__doc__, Audit, words.words))
-            return 0 if words.help or words.h else 2
-        from tif.utils.terminal import printing_to_stderr
+def examine_metrics(options: Namespace) -> Any:
+    """Do `tif audit metrics`; return the content of `--json`."""
+    settings = config.read(MetricTrust, options.words)
+    with command_line.loading():
+        from tif.reports.metric_trust import show_metrics
+        from tif.sweep.metric_trust import check_settings
+        from tif.sweep.metric_trust import examine_metrics as examine
 
-        with printing_to_stderr(words.json):  # stdout is for the JSON alone
-            results = _audit(words, [*unknown, *words.words])
-    except ConfigError as error:
-        command_line.print_error(error)
-        return 2
-    except Exception as error:
-        next_step = "complete results are stored; the same command continues with the rest"
-        return command_line.report_os_error(error, next_step)
-    finally:
-        distributed.finish()
-    if words.json and distributed.is_first_rank():
-        command_line.print_json(results)
-    return 0
-
-
-def _examine_metrics(options: argparse.Namespace, words: Sequence[str]) -> int:
-    """Do `tif audit metrics`; return the exit code."""
-    if options.help or options.h:
-        text = "tif audit metrics: pools of tiny models tell how far each metric can be trusted."
-        command_line.print_help(command_help(text, MetricTrust, ["all"]))
-        return 0
-    settings = config.read(MetricTrust, words)
-    from tif.reports.metric_trust import show_metrics
-    from tif.sweep.metric_trust import check_settings, examine_metrics
-    from tif.utils.terminal import printing_to_stderr
-
-    with printing_to_stderr(options.json):
-        check_settings(settings)
-        content = examine_metrics(settings)
+    check_settings(settings)
+    content = examine(settings)
     if options.json:
-        command_line.print_json(content)
-    else:
-        show_metrics(content, Path(settings.out))
-    return 0
+        return content
+    show_metrics(content, Path(settings.out))
+    return None
 
 
-def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
+def audit(options: Namespace) -> Any:
     """Audit the runs or models that the words name; return the content of audit.json by run."""
     from tif.utils.terminal import console, silence
 
     if not distributed.is_first_rank():
         silence()
-    plans = _plan(words, options.best)
-    # torch and transformers load only now, so that help and wrong keys are answered at once.
-    from tif.evaluation import audit
+    plans = _plan(options.words, options.best)
+    from tif.evaluation import audit as attacks
     from tif.records.audit_file import FOLDER
     from tif.reports.audit import show_audit, write_comparison, write_page
     from tif.reports.html.run_report import refresh_report
 
     _check_wandb(plans)
     distributed.start(next(iter(plans.values())).settings.device)
-    inputs = {name: audit.plan_audit(plan.settings, plan.spans) for name, plan in plans.items()}
+    inputs = {name: attacks.plan_audit(plan.settings, plan.spans) for name, plan in plans.items()}
     results = {}
     for name, attack_inputs in inputs.items():
         console.print(f"audit of {name}", soft_wrap=True)
         folder = attack_inputs.subjects["unlearned"].folder
-        content = audit.run_attacks(attack_inputs)
+        content = attacks.run_attacks(attack_inputs)
         results[name] = content
         if distributed.is_first_rank():
-            content = audit.write_audit(folder, content)
+            content = attacks.write_audit(folder, content)
             write_page(folder, content)
             refresh_report(folder.parent)
             _log_to_wandb(plans[name].settings, folder, content)
@@ -134,7 +93,7 @@ def _audit(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     if len(results) > 1 and distributed.is_first_rank():
         common = Path(os.path.commonpath([os.path.abspath(name) for name in results]))
         write_comparison(common / FOLDER, results)
-    return results
+    return results if options.json else None
 
 
 def _check_wandb(plans: "Mapping[str, RunAudit]") -> None:
@@ -162,12 +121,13 @@ def _plan(words: Sequence[str], best: bool) -> "dict[str, RunAudit]":
     keys = [word for word in words if word not in folders]
     if not folders:
         settings = config.read(Audit, keys)
+        with command_line.loading():
+            from tif.training.audited_run import RunAudit
         quiet_libraries()
-        from tif.training.audited_run import RunAudit
 
         return {str(settings.model.path): RunAudit(settings, Path(settings.out) / "spans")}
-    from tif.training.audited_run import list_runs, plan_run_audit
-
+    with command_line.loading():
+        from tif.training.audited_run import list_runs, plan_run_audit
     quiet_libraries()  # Lightning, imported now, sets its own level
     plans = {}
     for folder in folders:
@@ -176,5 +136,13 @@ def _plan(words: Sequence[str], best: bool) -> "dict[str, RunAudit]":
     return plans
 
 
+METRICS = Command("audit metrics", __doc__, examine_metrics, MetricTrust, flags=("--json",))
+COMMAND = Command(
+    "audit", __doc__, audit, Audit, flags=("--best", "--json"), needs_words=True,
+    next_step="complete results are stored; the same command continues with the rest",
+    parts={"metrics": METRICS},
+)
+main = COMMAND.main
+
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

@@ -19,26 +19,24 @@ Unwanted words are red: those of the known answer, for a question of the run; el
 
     --question   ask this and end; may be given several times
     --questions  ask the lines of a file (a .jsonl: the key "prompt" of each); - = of stdin
-    --json       print a line of JSON for each question: {"question", "answers", "unwanted",
-                 "in_the_data"}
     --best       of a run, ask model_best/ (the best epoch by eval.best)
 
-Exit code: 0 done, 1 a file could not be read, 2 wrong input (one line a problem, before weights
-load).
+JSON, a line a question: {"question", "answers", "unwanted", "in_the_data"}.
 """
 
-import argparse
+import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
 from tif.config.chat_command import ChatCommand
+from tif.config.command import Command
 from tif.config.errors import ConfigError, one_line
-from tif.config.help import command_help
 from tif.utils import command_line
 
 if TYPE_CHECKING:
@@ -46,48 +44,35 @@ if TYPE_CHECKING:
     from tif.reports.chat import KnownAnswers
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    parser = command_line.Parser("tif chat")
-    parser.add_argument("words", nargs="*")
-    parser.add_argument("--question", action="append", default=[])
-    parser.add_argument("--questions")
-    for flag in ("--json", "--best", "--help", "-h"):
-        parser.add_argument(flag, action="store_true")
-    options, unknown = parser.parse_known_intermixed_args(argv)
-    try:
-        if options.help or options.h:
-            command_line.print_help(command_help(__doc__, ChatCommand, options.words))
-            return 0
-        from tif.utils.terminal import printing_to_stderr
-
-        with printing_to_stderr(options.json):  # stdout is for the JSON alone
-            _chat(options, [*unknown, *options.words])
-    except ConfigError as error:
-        command_line.print_error(error)
-        return 2
-    except Exception as error:
-        return command_line.report_os_error(error, "nothing was written; give the command again")
-    return 0
-
-
-def _chat(options: argparse.Namespace, words: Sequence[str]) -> None:
-    """Plan the chat, then answer each question."""
+def chat(options: Namespace) -> Any:
+    """Answer the questions one by one; with --json, return an iterator over the lines."""
+    from tif.reports.chat import show_answers
     from tif.utils.terminal import quiet_libraries
 
-    questions = list(options.question)
+    questions = list(options.question or ())
     if options.questions and options.questions != "-":
         questions += read_questions(Path(options.questions))
-    panel, known = _plan(words, options.best)
+    panel, known = _plan(options.words, options.best)
     quiet_libraries()
+    all_questions: Iterable[str] = ask_for_questions()
     if questions or options.questions:
-        from_stdin = sys.stdin if options.questions == "-" else ()
-        for question in (*questions, *(line.strip() for line in from_stdin)):
-            if question:
-                answer(question, panel, known, options.json)
-        return
-    for question in ask_for_questions():
-        answer(question, panel, known, options.json)
+        lines = sys.stdin if options.questions == "-" else ()
+        all_questions = (line.strip() for line in itertools.chain(questions, lines))
+    if options.json:
+        return describe_all(all_questions, panel, known)
+    for question in filter(None, all_questions):
+        show_answers(question, panel.stream(question), known)
+    return None
+
+
+def describe_all(
+    questions: Iterable[str], panel: "Panel", known: "KnownAnswers"
+) -> Iterator[dict[str, Any]]:
+    """Yield the line of each question: the answers of all models, and what is known of it."""
+    from tif.reports.chat import describe_answers, last_of
+
+    for question in filter(None, questions):
+        yield describe_answers(question, last_of(panel.stream(question)), known)
 
 
 def _plan(words: Sequence[str], best: bool) -> "tuple[Panel, KnownAnswers]":
@@ -101,8 +86,8 @@ def _plan(words: Sequence[str], best: bool) -> "tuple[Panel, KnownAnswers]":
         raise ConfigError(f"{folders[1]}: want one run folder; other models by their keys")
     missing: tuple[str, ...] = ()
     if run:
-        from tif.training.run_chat import plan_run_chat
-
+        with command_line.loading():
+            from tif.training.run_chat import plan_run_chat
         quiet_libraries()  # Lightning, imported now, sets its own level
         plan = plan_run_chat(run, keys, best)
         settings, missing = plan.settings, plan.missing
@@ -168,17 +153,12 @@ def ask_for_questions() -> Iterator[str]:
             yield question
 
 
-def answer(question: str, panel: "Panel", known: "KnownAnswers", wants_json: bool) -> None:
-    """Print the answers of all models to a question."""
-    from tif.reports.chat import describe_answers, last_of, show_answers
-
-    stream = panel.stream(question)
-    if wants_json:
-        content = describe_answers(question, last_of(stream), known)
-        print(json.dumps(content).replace("\x7f", "\\u007f"), flush=True)
-        return
-    show_answers(question, stream, known)
-
+COMMAND = Command(
+    "chat", __doc__, chat, ChatCommand, flags=("--json", "--best"),
+    values={"--question": "append", "--questions": "store"},
+    next_step="nothing was written; give the command again",
+)
+main = COMMAND.main
 
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

@@ -10,18 +10,17 @@
 Without to=, files go where tif finds them by themselves: the hub's cache (HF_HOME), the masks to
 ~/.cache/tif. Copy these folders to the other machine, or name one there with to=. The last line
 says how to use what came. A download that was cut goes on with the same command.
-No pickled weights and no code are fetched.
-
-Exit code: 0 done, 1 the network or the disk failed, 2 wrong input (one line).
+No pickled weights and no code are fetched. Exit code 1 also where the network failed.
 """
 
-import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tif.config import files
 from tif.config.check import nearest
+from tif.config.command import Command
 from tif.config.errors import ConfigError, one_line
 from tif.utils import command_line
 from tif.utils.hub import is_hub_reachable
@@ -47,16 +46,11 @@ class HubFiles(NamedTuple):
     patterns: list[str] | None = None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or {"-h", "--help"} & set(words):
-        command_line.print_help(__doc__ or "")
-        return 0 if words else 2
+def download(options: Namespace) -> int:
+    """Fetch what the words name; return the exit code."""
+    names = options.words
+    to = Path(options.to).expanduser() if options.to else None
     try:
-        folders = [word.removeprefix("to=") for word in words if word.startswith("to=")]
-        names = [word for word in words if not word.startswith("to=")]
-        to = Path(folders[-1]).expanduser() if folders else None
         if names[:1] == ["run"]:
             _fetch_for_run(names[1:])
         elif names == ["masks"]:
@@ -66,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_network()
             for wanted in all_wanted:
                 _fetch(wanted, to)
-    except ConfigError as error:
-        command_line.print_error(error)
-        return 2
+    except ConfigError:
+        raise
     except Exception as error:
         return _report(error)
     return 0
@@ -185,5 +178,8 @@ def _report(error: Exception) -> int:
     return 1
 
 
+COMMAND = Command("download", __doc__, download, keys=("to",), needs_words=True)
+main = COMMAND.main
+
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

@@ -14,75 +14,56 @@ LOG and RETAIN are evaluations of a model and of the retain model: the eval/<epo
 a folder that this command wrote, the eval_log_aggregated.json of locuslab/tofu, NPO or the TIF
 release, or open-unlearning's TOFU_EVAL.json. They need no model and no GPU.
 
-    --json      print only JSON on stdout. For records of TOFU: {"model_utility", "forget_quality",
-                "tasks": {set: {metric: mean}}, "intervals" (the same, [low, high]), ...};
-                for MUSE: {"metrics": {name: value}, "intervals", ...}. For a model: {"model",
-                "benchmarks": {name: the same}}. null = there is no value
     --print     print the keys and how the first sample is read; evaluate nothing
     --metrics   print what each metric means: formula, range, which way is better, and its value
                 after a perfect unlearning
 
+JSON of TOFU's records: {"model_utility", "forget_quality", "tasks": {set: {metric: mean}},
+"intervals" (the same, [low, high]), ...}; of MUSE's: {"metrics": {name: value}, "intervals", ...};
+of a model: {"model", "benchmarks": {name: the same}}. null = there is no value.
 Every number has a bootstrap 95 % interval over questions (see tif/metrics/intervals.py).
-Exit code: 0 done, 1 a file could not be read or written, 2 wrong input (one line a problem).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tif.config import load as config
+from tif.config.command import Command
 from tif.config.errors import ConfigError
 from tif.config.evaluate_command import Evaluate
-from tif.config.help import command_help
 from tif.utils import command_line, distributed
 
 if TYPE_CHECKING:
     from tif.records.types import Evaluation
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    parser = command_line.Parser("tif evaluate")
-    parser.add_argument("settings", nargs="*")
-    for flag in ("--json", "--print", "--metrics", "--help", "-h"):
-        parser.add_argument(flag, action="store_true")
-    words, unknown = parser.parse_known_intermixed_args(argv)
-    if words.metrics:
+def evaluate(options: Namespace) -> Any:
+    """Evaluate what the words name; return the content of `--json`."""
+    if options.metrics:
         from tif.metrics.cards import cards_as_text
 
-        print(cards_as_text())
-        return 0
-    try:
-        if words.help or words.h:
-            command_line.print_help(command_help(__doc__, Evaluate, words.settings))
-            return 0
-        cfg = config.read(Evaluate, [*unknown, *words.settings])
-        if words.print:
-            from tif.evaluation.first_sample import describe_evaluation
+        command_line.print_text(cards_as_text())
+        return None
+    cfg = config.read(Evaluate, options.words)
+    if options.print:
+        from tif.evaluation.first_sample import describe_evaluation
 
-            command_line.print_yaml(config.to_yaml(cfg))
-            command_line.print_text("\n".join(describe_evaluation(cfg)))
-            return 0
-        _check_wandb(cfg)
-        results = evaluate_records(cfg) if cfg.records else _evaluate_model(cfg, words.json)
-        if results is not None:
-            _log_to_wandb(cfg, results)
-    except ConfigError as error:
-        command_line.print_error(error)
-        return 2
-    except Exception as error:
-        next_step = "complete evaluations are stored; the same command continues with the rest"
-        return command_line.report_os_error(error, next_step)
-    if results is None:  # the first rank prints
-        return 0
-    if words.json:
-        command_line.print_json(results)
-        return 0
-    from tif.reports.evaluation import show_evaluation
+        command_line.print_yaml(config.to_yaml(cfg))
+        command_line.print_text("\n".join(describe_evaluation(cfg)))
+        return None
+    _check_wandb(cfg)
+    results = evaluate_records(cfg) if cfg.records else _evaluate_model(cfg)
+    if results is None:  # the first rank logs and prints
+        return None
+    _log_to_wandb(cfg, results)
+    if not options.json:
+        from tif.reports.evaluation import show_evaluation
 
-    show_evaluation(results)
-    return 0
+        show_evaluation(results)
+        return None
+    return results
 
 
 def evaluate_records(cfg: Evaluate) -> dict[str, Any]:
@@ -103,17 +84,12 @@ def evaluate_records(cfg: Evaluate) -> dict[str, Any]:
     return compute_results(Request(evaluation, retain, source, retain_source, *rules))
 
 
-def _evaluate_model(cfg: Evaluate, json_only: bool) -> dict[str, Any] | None:
+def _evaluate_model(cfg: Evaluate) -> dict[str, Any] | None:
     """Return the numbers of the model at `model.path` on the first rank, None on the others."""
-    from tif.evaluation.model_numbers import evaluate_model
-    from tif.utils.terminal import printing_to_stderr
-
-    with printing_to_stderr(json_only):  # stdout is for the JSON alone
-        try:
-            distributed.start(cfg.device)
-            results = evaluate_model(cfg)
-        finally:
-            distributed.finish()
+    with command_line.loading():
+        from tif.evaluation.model_numbers import evaluate_model
+    distributed.start(cfg.device)
+    results = evaluate_model(cfg)
     return results if distributed.is_first_rank() else None
 
 
@@ -167,5 +143,11 @@ def _read_evaluation(key: str, path: str | None, problems: list[str]) -> "Evalua
     return None
 
 
+COMMAND = Command(
+    "evaluate", __doc__, evaluate, Evaluate, flags=("--json", "--print", "--metrics"),
+    next_step="complete evaluations are stored; the same command continues with the rest",
+)
+main = COMMAND.main
+
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

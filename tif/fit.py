@@ -20,60 +20,45 @@ model=llama_3_2_3b:24gb its variant for such a card.
 With several devices (trainer.devices=4) each has a process, started by torchrun, or by srun or
 torchrun of your own.
 
-Exit code: 0 done, 1 the loss was not finite or a file could not be read or written, 2 wrong input
-(one line a problem, before weights load), 128 + N stopped by signal N (Ctrl-C, SIGTERM, SIGUSR1)
-with a checkpoint written: the same command continues. A second Ctrl-C stops at once.
+A run that Ctrl-C, SIGTERM or SIGUSR1 stops writes a checkpoint, and the same command continues; a
+second Ctrl-C stops at once. A loss that is not finite ends it with exit code 1.
 """
 
-from collections.abc import Sequence
+from argparse import Namespace
 
 import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
 from tif.config import load as config
 from tif.config import presets
-from tif.config.errors import ConfigError
-from tif.config.help import command_help
+from tif.config.command import Command
+from tif.config.schema import Config
 from tif.utils import command_line, distributed
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    parser = command_line.Parser("tif fit")
-    parser.add_argument("settings", nargs="*")
-    for flag in ("--print", "--help", "-h"):
-        parser.add_argument(flag, action="store_true")
-    words, unknown = parser.parse_known_intermixed_args(argv)
-    settings = [*unknown, *words.settings]
+def fit(options: Namespace) -> int:
+    """Train as the words say, in one process or in one a device; return the exit code."""
     notes: list[str] = []
-    try:
-        if words.help or words.h:
-            command_line.print_help(command_help(__doc__, topics=words.settings))
-            return 0
-        all_settings, preset = presets.complete_words(settings)
-        cfg = config.load(all_settings, notes)
-        if words.print:
-            from tif.bench.estimate import describe_needs
-            from tif.evaluation.first_sample import describe_run
+    words, preset = presets.complete_words(options.words)
+    cfg = config.load(words, notes)
+    if options.print:
+        from tif.bench.estimate import describe_needs
+        from tif.evaluation.first_sample import describe_run
 
-            command_line.print_yaml(config.to_yaml(cfg))
-            command_line.print_text("\n".join([*describe_run(cfg), *describe_needs(cfg)]))
-            return 0
-        trainer = cfg.trainer
-        exit_code = distributed.launch("tif.fit", settings, trainer.devices, trainer.accelerator)
-        if exit_code is not None:
-            return exit_code
-        from tif.training.sources import check_sources
-
-        check_sources(cfg)
-        # Lightning loads only now, so that help and wrong keys are answered at once.
+        command_line.print_yaml(config.to_yaml(cfg))
+        command_line.print_text("\n".join([*describe_run(cfg), *describe_needs(cfg)]))
+        return 0
+    trainer = cfg.trainer
+    exit_code = distributed.launch("tif.fit", options.words, trainer.devices, trainer.accelerator)
+    if exit_code is not None:
+        return exit_code
+    with command_line.loading():
         from tif.training import run as training
+        from tif.training.sources import check_sources
+    check_sources(cfg)
+    return training.attempt(lambda: training.run(cfg, preset, notes))
 
-        return training.attempt(lambda: training.run(cfg, preset, notes))
-    except ConfigError as error:
-        command_line.print_error(error)
-        return 2
-    finally:
-        distributed.finish()
 
+COMMAND = Command("fit", __doc__, fit, Config, flags=("--print",))
+main = COMMAND.main
 
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

@@ -27,16 +27,13 @@ prints precision, recall and F1 of the unwanted words where one of the files was
 identifier.kind=gold, their share of all words, and the Jaccard index of each two files; with
 tokenizer=, of tokens instead of words.
 
-    tif identify show FILE.jsonl [--html]
+    tif identify show FILE.jsonl [--html | --json]
 
 prints the answers with their unwanted words in red; --html writes them to FILE.html instead.
-
-Exit code: 0 done, 1 a file could not be read or written, 2 wrong input (one line a problem, before
-weights load).
 """
 
 import dataclasses
-import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +41,8 @@ from typing import TYPE_CHECKING, Any
 import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
 from tif.config import presets
+from tif.config.command import Command
 from tif.config.errors import ConfigError, one_line
-from tif.config.help import command_help
 from tif.config.identify_command import Identify
 from tif.config.paths import check_writable
 from tif.config.schema import Config
@@ -56,39 +53,15 @@ if TYPE_CHECKING:
     from tif.identifiers.compare import FindUnits
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if {"-h", "--help"} & set(words):
-            commands = ("-h", "--help", "compare", "show")
-            topics = [word for word in words if word not in commands]
-            command_line.print_help(command_help(__doc__, Identify, topics))
-        elif words[:1] == ["compare"]:
-            print_comparison(words[1:])
-        elif words[:1] == ["show"]:
-            show_span_file(words[1:])
-        else:
-            make_span_file(words)
-    except ConfigError as error:
-        command_line.print_error(error)
-        return 2
-    except Exception as error:
-        next_step = "no file was changed, and the same command goes on with what was kept"
-        return command_line.report_os_error(error, next_step)
-    return 0
-
-
-def make_span_file(words: Sequence[str]) -> None:
+def identify(options: Namespace) -> None:
     """Find the unwanted words and write the span file; with --print, print the configuration.
 
     Raises:
         ConfigError: One line a problem, before weights load.
     """
-    keys, wants_print = _take_flag(words, "--print")
-    keys, preset = presets.complete_words(keys)
+    keys, preset = presets.complete_words(options.words)
     cfg = config.read(Identify, keys)
-    if wants_print:
+    if options.print:
         from tif.evaluation.first_sample import describe_run
 
         command_line.print_yaml(config.to_yaml(cfg))
@@ -96,10 +69,11 @@ def make_span_file(words: Sequence[str]) -> None:
         return
     if cfg.out and not cfg.out.endswith(".jsonl"):
         raise ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
-    from tif.utils.terminal import quiet_libraries
-
     run = Config(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(Config)})
-    quiet_libraries()
+    with command_line.loading():
+        from tif.utils.terminal import quiet_libraries
+
+        quiet_libraries()
     try:
         _identify(run, cfg.out, preset)
     except ValueError as error:
@@ -109,7 +83,8 @@ def make_span_file(words: Sequence[str]) -> None:
 def _identify(run: Config, out: str | None, preset: str) -> None:
     """Check everything, make the stages that the identifier asks, and write the span file."""
     from tif.data.benchmarks import read_benchmark
-    from tif.identifiers import describe_settings, identify, stored_spans
+    from tif.identifiers import describe_settings, stored_spans
+    from tif.identifiers import identify as find_unwanted_words
     from tif.identifiers.show import summarize
     from tif.identifiers.span_file import write_spans
     from tif.training import plan as planning
@@ -130,7 +105,7 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
     planning.check_identifier(run)
     console.print(f"preset: {preset}, identifier: {run.identifier.kind}", soft_wrap=True)
     if run.identifier.kind == "generative" and run.identifier.generative.dry_run:
-        identify(run.identifier, samples)
+        find_unwanted_words(run.identifier, samples)
         return
     plans = [planning.plan_stage(run, name) for name in planning.identifier_stages(run)]
     stage_folders = {str(plan.stage): make_stage(plan) for plan in plans}
@@ -167,31 +142,26 @@ def _log_to_wandb(run: Config, benchmark: "Benchmark", path: Path) -> None:
     log_numbers(settings, path.parent, labels, dataclasses.asdict(run), content)
 
 
-def print_comparison(words: Sequence[str]) -> None:
-    """Print how far span files agree.
+def compare(options: Namespace) -> Any:
+    """Print how far span files agree; with --json, return it.
 
     Raises:
         ConfigError: One line a problem.
     """
-    words, wants_json = _take_flag(words, "--json")
-    paths = [word for word in words if not word.startswith("tokenizer=")]
-    tokenizers = [word.removeprefix("tokenizer=") for word in words if word not in paths]
-    if not paths or any(path.startswith("-") for path in paths):
-        raise ConfigError(
-            "compare: want span files (.jsonl), and nothing but [tokenizer=FOLDER] [--json]"
-        )
+    if not options.words:
+        raise ConfigError("compare: want span files (.jsonl)")
     from tif.identifiers.compare import compare_files
     from tif.identifiers.words import find_words
 
     try:
-        find_units = _load_token_units(tokenizers[-1]) if tokenizers else find_words
-        comparison = compare_files(paths, find_units)
+        find_units = _load_token_units(options.tokenizer) if options.tokenizer else find_words
+        comparison = compare_files(options.words, find_units)
     except ValueError as error:
         raise ConfigError(one_line(error)) from None
-    if wants_json:
-        command_line.print_json(comparison)
-    else:
-        _print_tables(comparison, "tokens" if tokenizers else "words")
+    if options.json:
+        return comparison
+    _print_tables(comparison, "tokens" if options.tokenizer else "words")
+    return None
 
 
 def _load_token_units(path: str) -> "FindUnits":
@@ -247,27 +217,30 @@ def _print_numbers(title: str, columns: Sequence[str], rows: dict[str, list[floa
     console.print(table, crop=False)
 
 
-def show_span_file(words: Sequence[str]) -> None:
+def show(options: Namespace) -> Any:
     """Print a span file's answers with their unwanted words marked, or write them as a page.
 
     Raises:
         ConfigError: One line a problem.
     """
-    paths, wants_html = _take_flag(words, "--html")
-    if len(paths) != 1 or paths[0].startswith("-"):
-        raise ConfigError("show: want one span file (.jsonl) and nothing but [--html]")
-    from tif.identifiers import show, span_file
+    if len(options.words) != 1:
+        raise ConfigError("show: want one span file (.jsonl)")
+    from tif.identifiers import span_file
+    from tif.identifiers.show import describe_samples, print_samples
     from tif.utils.terminal import console
 
-    path = Path(paths[0])
+    path = Path(options.words[0])
     try:
         samples, header = span_file.read_samples(path), span_file.read_header(path)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if wants_html:
+    if options.json:
+        return {"header": header, "samples": describe_samples(samples)}
+    if options.html:
         _write_page(path, header, samples)
     else:
-        show.print_samples(samples, console)
+        print_samples(samples, console)
+    return None
 
 
 def _write_page(path: Path, header: dict[str, Any], samples: "Sequence[Sample]") -> None:
@@ -282,10 +255,17 @@ def _write_page(path: Path, header: dict[str, Any], samples: "Sequence[Sample]")
     console.print(str(page), soft_wrap=True)
 
 
-def _take_flag(words: Sequence[str], flag: str) -> tuple[list[str], bool]:
-    """Return the words without `flag`, and whether it was among them."""
-    return [word for word in words if word != flag], flag in words
-
+PARTS = {
+    "compare": Command(
+        "identify compare", __doc__, compare, flags=("--json",), keys=("tokenizer",)
+    ),
+    "show": Command("identify show", __doc__, show, flags=("--html", "--json")),
+}
+COMMAND = Command(
+    "identify", __doc__, identify, Identify, flags=("--print",), parts=PARTS,
+    next_step="no file was changed, and the same command goes on with what was kept",
+)
+main = COMMAND.main
 
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

@@ -12,24 +12,25 @@ methods: the loss terms, with the files that make a method of them.
 models: the presets in configs/model.
 benchmarks: what data.benchmark and eval.benchmarks take.
 experiments: the sweeps in configs/experiment, with what each compares.
-
-Exit code: 0 done, 1 a folder could not be read, 2 wrong input (one line a problem).
 """
 
-import sys
-from collections.abc import Callable, Sequence
+import dataclasses
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from tif.config import load as config
 from tif.config.check import nearest
+from tif.config.command import Command
+from tif.config.errors import ConfigError
 from tif.config.evaluation import BENCHMARKS
 from tif.config.files import list_model_presets
-from tif.utils import command_line
 from tif.utils.terminal import console, literal
 
+Rows = list[dict[str, Any]]
 # Name -> what it is, and what its path may be.
 BENCHMARK_TEXTS = {
     "fictitious": ("invented authors in TOFU's schema, with exact unwanted words", "needs none"),
@@ -47,98 +48,84 @@ BENCHMARK_TEXTS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or {"-h", "--help"} & set(words):
-        command_line.print_help(__doc__ or "")
-        return 0 if words else 2
-    kind, *folders = words
+def ls(options: Namespace) -> Any:
+    """Print the list that the first word names; with --json, return its rows."""
+    kind, *folders = options.words or [""]
     if kind not in LISTS:
-        problem = f"tif ls {kind}: want {', '.join(LISTS)}{nearest(kind, list(LISTS))}"
-        command_line.print_error(problem)
-        return 2
-    if folders and kind != "runs":
-        command_line.print_error(f"tif ls {kind}: want nothing after it, got {folders[0]}")
-        return 2
-    try:
-        return LISTS[kind](folders)
-    except Exception as error:
-        return command_line.report_os_error(error, "want a folder that can be read")
+        raise ConfigError(f"tif ls {kind}: want {', '.join(LISTS)}{nearest(kind, list(LISTS))}")
+    if kind == "runs":
+        return list_runs(folders, options.json)
+    if folders:
+        raise ConfigError(f"tif ls {kind}: want nothing after it, got {folders[0]}")
+    make_rows, columns, note = LISTS[kind]
+    rows = make_rows()
+    if options.json:
+        return rows
+    _print_table(rows, columns)
+    console.print(f"\n{note}")
+    return None
 
 
-def list_runs(folders: Sequence[str]) -> int:
-    """Print the table of the runs in folders; return the exit code."""
+def list_runs(folders: Sequence[str], wants_json: bool) -> Any:
+    """Print the table of the runs in folders, or return their lines."""
     # Imported here because pydantic, which reads run folders, takes a while.
     from tif.reports import run_list
 
     for folder in folders:
         if not Path(folder).is_dir():
-            command_line.print_error(f"tif ls runs: {folder} is no folder; want one with runs")
-            return 2
+            raise ConfigError(f"tif ls runs: {folder} is no folder; want one with runs")
     runs = run_list.read_runs([Path(folder) for folder in folders or ["runs"]])
+    if wants_json:
+        return [dataclasses.asdict(run) for run in runs]
     if not runs:
         console.print(f"no runs in {', '.join(folders or ['runs'])}", soft_wrap=True)
-        return 0
+        return None
     console.print(run_list.runs_table(runs))
     for run in runs:
         if run.problem:
             console.print(run.problem, soft_wrap=True)
-    return 0
+    return None
 
 
-def list_methods(folders: Sequence[str]) -> int:
-    """Print the loss terms and the files that name them; return the exit code."""
+def list_methods() -> Rows:
+    """Return the loss terms, with the files that name them."""
     import tif.losses  # noqa: F401  registers the terms
     from tif.config.help import list_method_files
     from tif.config.methods import FORGET, RETAIN
 
-    table = _make_table("loss.forget", "what it does", "files in loss/")
-    files = list_method_files()
-    for name, method in sorted(FORGET.items()):
-        table.add_row(name, _first_sentence(method.doc), ", ".join(files.get(name, [])))
-    console.print(table, "")
-    table = _make_table("loss.retain", "what it does")
-    for name, method in sorted(RETAIN.items()):
-        table.add_row(name, _first_sentence(method.doc))
-    console.print(table)
-    console.print("\ntif fit loss/FILE.yaml ... takes a method; docs/methods.md has the formulas")
-    return 0
+    rows, files = [], list_method_files()
+    for key, methods in (("loss.forget", FORGET), ("loss.retain", RETAIN)):
+        for name, method in sorted(methods.items()):
+            row = {"key": key, "name": name, "text": _first_sentence(method.doc)}
+            row["files"] = files.get(name, []) if methods is FORGET else []
+            rows.append(row)
+    return rows
 
 
-def list_models(folders: Sequence[str]) -> int:
-    """Print the presets of models; return the exit code."""
-    table = _make_table("model=", "hub name, and what it is", "variants")
+def list_models() -> Rows:
+    """Return the presets of models."""
+    rows = []
     for name in list_model_presets():
         path = config.own_configs() / "model" / f"{name}.yaml"
         comment = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         content = config.read_yaml(path)
-        title = literal(comment.rstrip("."), "dim")
-        text = Text.assemble(literal(content.model.base), "\n", title)
-        table.add_row(name, text, " ".join(content.get("variants") or ()))
-    console.print(table)
-    console.print("\ntif fit model=NAME or model=NAME:VARIANT takes a preset,")
-    console.print("tif fit model.path=MODEL any causal LM")
-    return 0
+        row = {"name": name, "hub_name": content.model.base, "text": comment.rstrip(".")}
+        rows.append({**row, "variants": list(content.get("variants") or ())})
+    return rows
 
 
-def list_benchmarks(folders: Sequence[str]) -> int:
-    """Print the benchmarks; return the exit code."""
-    table = _make_table("name", "what it is", "path")
-    for name, (text, place) in BENCHMARK_TEXTS.items():
-        table.add_row(name, text, place)
-    table.add_row("lm-eval:TASK", "a task of lm-eval (general ability)", "evaluation only")
-    console.print(table)
-    keys = ", ".join(f"eval.{section}.path" for section in BENCHMARKS.values())
-    console.print("\ndata.benchmark=NAME data.path=PATH is learned and forgotten (tif fit);")
-    console.print("eval.benchmarks=NAME,... (all but fictitious) is evaluated, with its path in "
-        f"{keys}")
-    return 0
+def list_benchmarks() -> Rows:
+    """Return the benchmarks, with what their path may be."""
+    rows = []
+    for name, (text, path) in BENCHMARK_TEXTS.items():
+        rows.append({"name": name, "text": text, "path": path})
+    text = "a task of lm-eval (general ability)"
+    return [*rows, {"name": "lm-eval:TASK", "text": text, "path": "evaluation only"}]
 
 
-def list_experiments(folders: Sequence[str]) -> int:
-    """Print the sweeps of configs/experiment; return the exit code."""
-    table = _make_table("tif sweep", "what it compares")
+def list_experiments() -> Rows:
+    """Return the sweeps of configs/experiment, with what each compares."""
+    rows = []
     for path in sorted((config.own_configs() / "experiment").glob("*.yaml")):
         comment = []
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -147,26 +134,50 @@ def list_experiments(folders: Sequence[str]) -> int:
             comment.append(line.lstrip("# "))
         commands = ("tif sweep", "sbatch", "wandb sweep")
         text = " ".join(line for line in comment if not line.startswith(commands))
-        table.add_row(f"experiment/{path.name}", _first_sentence(text))
-    console.print(table)
-    console.print("\ndocs/results.md has what they found; tif sweep FILE --list names the runs")
-    return 0
+        rows.append({"file": f"experiment/{path.name}", "text": _first_sentence(text)})
+    return rows
 
 
-LISTS: dict[str, Callable[[Sequence[str]], int]] = {
-    "runs": list_runs,
-    "methods": list_methods,
-    "models": list_models,
-    "benchmarks": list_benchmarks,
-    "experiments": list_experiments,
-}
+PATHS = ", ".join(f"eval.{section}.path" for section in BENCHMARKS.values())
+# Kind -> its rows, the columns of their table (title -> how a cell is made), a note below it.
+LISTS: dict[str, tuple[Callable[[], Rows], Mapping[str, str], str]] = {
+    "runs": (list, {}, ""),
+    "methods": (
+        list_methods,
+        {"term": "{key}={name}", "what it does": "{text}", "files in loss/": "{files}"},
+        "tif fit loss/FILE.yaml ... takes a method; docs/methods.md has the formulas",
+    ),
+    "models": (
+        list_models,
+        {"model=": "{name}", "hub name, and what it is": "{hub_name}\n{text}",
+         "variants": "{variants}"},
+        "tif fit model=NAME or model=NAME:VARIANT takes a preset,\n"
+        "tif fit model.path=MODEL any causal LM",
+    ),
+    "benchmarks": (
+        list_benchmarks,
+        {"name": "{name}", "what it is": "{text}", "path": "{path}"},
+        "data.benchmark=NAME data.path=PATH is learned and forgotten (tif fit);\n"
+        f"eval.benchmarks=NAME,... (all but fictitious) is evaluated, with its path in {PATHS}",
+    ),
+    "experiments": (
+        list_experiments,
+        {"tif sweep": "{file}", "what it compares": "{text}"},
+        "docs/results.md has what they found; tif sweep FILE --list names the runs",
+    ),
+}  # fmt: skip
 
 
-def _make_table(*titles: str) -> Table:
+def _print_table(rows: Rows, columns: Mapping[str, str]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for number, title in enumerate(titles):
+    for number, title in enumerate(columns):
         table.add_column(title, no_wrap=number == 0, overflow="fold")
-    return table
+    for row in rows:
+        values = {}
+        for name, value in row.items():
+            values[name] = ", ".join(value) if isinstance(value, list) else value
+        table.add_row(*(literal(cell.format(**values)) for cell in columns.values()))
+    console.print(table)
 
 
 def _first_sentence(doc: str) -> str:
@@ -175,5 +186,11 @@ def _first_sentence(doc: str) -> str:
     return paragraph.partition(". ")[0].rstrip(".")
 
 
+COMMAND = Command(
+    "ls", __doc__, ls, flags=("--json",), needs_words=True,
+    next_step="want a folder that can be read",
+)  # fmt: skip
+main = COMMAND.main
+
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

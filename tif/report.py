@@ -1,4 +1,4 @@
-"""Show finished runs: tables, report.html, a comparison of several runs, exports for a paper.
+"""tif report: tables, report.html, comparison and exports of finished runs.
 
     tif report RUN [RUN ...] [out=FILE] [options]
 
@@ -16,61 +16,49 @@ compares them into the folder that holds them all. out=FILE puts the report else
     --figures                    also write the charts as SVG and PNG files, into figures/ beside
                                  the report
 
-Exit code: 0 done, 1 a file could not be written, 2 a folder is no run folder, or a file in it is
-damaged (one line with its name and what to delete).
+JSON: {"runs": {folder: its epochs, intervals and steps}, "table": means and deviations over seeds}.
 """
 
 import os
 import shlex
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from tif.config.command import Command
 from tif.records.metrics_log import FILE_NAME
 from tif.reports import exports
 from tif.reports.html.charts import Chart
 from tif.reports.html.comparison import default_place, write_comparison
 from tif.reports.html.comparison_data import collect, find_runs, group_runs
 from tif.reports.html.run_report import write_run_report
+from tif.reports.run_folder import read_numbers
 from tif.reports.run_tables import show_run
 from tif.reports.sweep import show_table
-from tif.utils import command_line
 from tif.utils.files import DamagedFile
 from tif.utils.terminal import console
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    parser = command_line.Parser("tif report")
-    parser.add_argument("words", nargs="*")
-    flags = ("--figures", *exports.FORMATS, "--help", "-h")
-    for flag in flags:
-        parser.add_argument(flag, action="store_true")
-    options = parser.parse_intermixed_args(argv)
-    outs = [Path(word.removeprefix("out=")) for word in options.words if word.startswith("out=")]
-    runs = [word for word in options.words if not word.startswith("out=")]
-    if options.help or options.h or not runs:
-        command_line.print_help(__doc__ or "")
-        return 0 if options.help or options.h else 2
+def report(options: Namespace) -> Any:
+    """Show the runs that the words name; return the content of `--json`."""
+    folders = _find_folders(options.words)
     formats = [flag for flag in exports.FORMATS if getattr(options, flag.strip("-"))]
-    try:
-        folders = _find_folders(runs)
-        if formats:
-            results = collect(group_runs(folders))
-            print("\n".join(exports.FORMATS[flag](results) for flag in formats), end="")
-            return 0
-        out = outs[-1] if outs else None
-        page, charts = _report(runs, folders, out)
-        path = os.path.relpath(page) if page.is_relative_to(Path.cwd()) else str(page)
-        if out or len(folders) > 1:  # else the run's tables name it
-            console.print(f"see it: open {shlex.quote(path)}", soft_wrap=True)
-        if options.figures:
-            _write_figures(Path(path).parent, charts)
-    except DamagedFile as error:
-        command_line.print_error(error)
-        return 2
-    except Exception as error:
-        return command_line.report_os_error(error, "the same command tries again")
-    return 0
+    if options.json:
+        runs = {str(folder): read_numbers(folder) for folder in folders}
+        return {"runs": runs, "table": collect(group_runs(folders))}
+    if formats:
+        results = collect(group_runs(folders))
+        print("\n".join(exports.FORMATS[flag](results) for flag in formats), end="")
+        return None
+    out = Path(options.out) if options.out else None
+    page, charts = _report(options.words, folders, out)
+    path = os.path.relpath(page) if page.is_relative_to(Path.cwd()) else str(page)
+    if out or len(folders) > 1:  # else the run's tables name it
+        console.print(f"see it: open {shlex.quote(path)}", soft_wrap=True)
+    if options.figures:
+        _write_figures(Path(path).parent, charts)
+    return None
 
 
 def _report(
@@ -118,5 +106,9 @@ def _list_runs(folder: Path) -> list[Path]:
     return [file.parent for file in files]
 
 
+FLAGS = ("--json", "--figures", *exports.FORMATS)
+COMMAND = Command("report", __doc__, report, flags=FLAGS, keys=("out",), needs_words=True)
+main = COMMAND.main
+
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

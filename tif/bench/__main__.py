@@ -1,7 +1,6 @@
-"""Let `tif bench` run the command."""
+"""Let `python -m tif.bench` run the command."""
 
-from tif.bench.command import main
-from tif.utils import command_line
+from tif.bench.command import COMMAND
 
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

@@ -1,4 +1,4 @@
-"""Measure what the work costs on this machine, as ratios and growth.
+"""tif bench: measure what the work costs on this machine, as ratios and growth.
 
     tif bench [what=step|eval|identify|startup|scaling|memory] [key=value ...] [--json]
 
@@ -22,50 +22,37 @@ what=memory    GB that a step needs on each GPU, computed from a model's shape a
     tif bench retain=true                     the same with a retain term in the loss
 
 Memory is measured in a process of its own each time, above weights, gradients and optimizer.
-Exit code: 0 done, 2 wrong input (one line a problem).
 """
 
 import importlib
-import json
-import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tif.bench.settings import BenchSettings
 from tif.config import load as config
-from tif.config.errors import ConfigError
-from tif.config.help import command_help
-from tif.utils.command_line import print_error, print_help
+from tif.config.command import Command
+from tif.utils import command_line
 
 # Each module has measure(settings) -> rows that JSON can hold, COLUMNS (title -> how a cell is
 # made from a row), and may have a NOTE on the table.
 MODULES = {"eval": "evaluation", "identify": "identification"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if {"-h", "--help"} & set(words):
-            topics = [word for word in words if word not in ("-h", "--help")]
-            print_help(command_help(__doc__, BenchSettings, topics))
-            return 0
-        settings = config.read(BenchSettings, [word for word in words if word != "--json"])
-        # Imported only now, so that a wrong key is answered before torch has loaded.
+def bench(options: Namespace) -> Any:
+    """Measure what the words name; return the rows for `--json`."""
+    settings = config.read(BenchSettings, options.words)
+    with command_line.loading():
         from tif.utils.terminal import quiet_libraries
 
         quiet_libraries()
         module = MODULES.get(settings.what, settings.what)
         work = importlib.import_module(f"tif.bench.{module}")
-        rows = work.measure(settings)
-    except ConfigError as error:
-        print_error(error)
-        return 2
-    if "--json" in words:
-        print(json.dumps(rows, indent=1))
-    else:
-        _show_table(rows, work.COLUMNS, getattr(work, "NOTE", None))
-    return 0
+    rows = work.measure(settings)
+    if options.json:
+        return rows
+    _show_table(rows, work.COLUMNS, getattr(work, "NOTE", None))
+    return None
 
 
 def _show_table(
@@ -96,3 +83,7 @@ def _format_cell(cell: str, row: Mapping[str, Any]) -> str:
         return ""
     except TypeError:  # None, which has no number format
         return "no result"
+
+
+COMMAND = Command("bench", __doc__, bench, BenchSettings, flags=("--json",))
+main = COMMAND.main

@@ -5,38 +5,34 @@ Called by tif/__main__.py where a shell asks. It is set up by
 """
 
 import argparse
-import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tif.config.check import list_keys
 from tif.config.files import list_model_presets, list_own_configs
 
-# The schema of a command's keys, by module and class; other commands take files and folders.
-SCHEMAS = {
-    "fit": ("schema", "Config"), "sweep": ("schema", "Config"),
-    "evaluate": ("evaluate_command", "Evaluate"), "identify": ("identify_command", "Identify"),
-    "audit": ("audit_command", "Audit"),
-}  # fmt: skip
 
+def answer_shell(commands: Sequence[str], load_command: Callable[[str], Any]) -> None:
+    """Write the words that may stand at the cursor for the shell that asks, and exit.
 
-def answer_shell(commands: Sequence[str]) -> None:
-    """Write the words that may stand at the cursor for the shell that asks, and exit."""
+    `load_command`: returns the `Command` of a name.
+    """
     import argcomplete
+
+    def complete(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+        return list_words(prefix, load_command(parsed_args.command).schema)
 
     parser = argparse.ArgumentParser("tif", add_help=False)
     parser.add_argument("command", choices=commands)
     words: Any = parser.add_argument("words", nargs="*")
-    words.completer = list_words
+    words.completer = complete
     argcomplete.autocomplete(parser)
 
 
-def list_words(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+def list_words(prefix: str, schema: Any) -> list[str]:
     """Return the words of a command that begin with `prefix`: files, keys, values of a key."""
-    if parsed_args.command not in SCHEMAS:
+    if schema is None:
         return []
-    module, name = SCHEMAS[parsed_args.command]
-    schema = getattr(importlib.import_module(f"tif.config.{module}"), name)
     words = [*list_own_configs(), *(f"model={preset}" for preset in list_model_presets())]
     for key, field, _value in list_keys(schema()):
         choices = field.metadata.get("choices") or ("",)

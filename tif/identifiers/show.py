@@ -74,6 +74,18 @@ def print_samples(samples: Sequence[Sample], console: Console) -> None:
     console.print(summarize(samples), soft_wrap=True)
 
 
+def describe_samples(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Return for JSON each answer and its unwanted stretches, as [start, end, text]."""
+    lines = []
+    for sample in samples:
+        unwanted = []
+        for span in sample.unwanted or ():
+            unwanted.append([span.start, span.end, sample.answer[span.start : span.end]])
+        lines.append({"id": sample.id, "prompt": sample.prompt, "answer": sample.answer})
+        lines[-1]["unwanted"] = unwanted
+    return lines
+
+
 def render_page(title: str, settings: dict[str, Any], samples: Sequence[Sample]) -> str:
     """Return the same as an HTML page that needs no other file.
 

@@ -102,6 +102,16 @@ def read_summary_intervals(folder: Path) -> dict[str, dict[str, tuple[float, flo
     return intervals
 
 
+def read_numbers(folder: Path) -> dict[str, Any]:
+    """Return the numbers of a run: its epochs, the retain model, intervals and steps."""
+    return {
+        "epochs": evaluation_rows(folder),
+        "retain_model": retain_row(folder),
+        **read_summary_intervals(folder),
+        "steps": read_steps(folder),
+    }
+
+
 def read_records(folder: Path, epoch: int) -> records.Evaluation | None:
     """Return the records of an epoch's evaluation; None where there are none."""
     path = folder / "eval" / str(epoch)

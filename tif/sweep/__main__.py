@@ -1,7 +1,6 @@
-"""Let `tif sweep` run the command."""
+"""Let `python -m tif.sweep` run the command."""
 
-from tif.sweep.command import main
-from tif.utils import command_line
+from tif.sweep.command import COMMAND
 
 if __name__ == "__main__":
-    command_line.run_main(main)
+    COMMAND.run()

@@ -1,9 +1,9 @@
 """How a command reads words, prints text and ends: exit code, errors, quiet under `| head`.
 
-Called by every command at the bottom of its file and where it catches errors.
+Called by `config/command.py`, the wrapper of all commands.
 """
 
-import argparse
+import contextlib
 import errno
 import json
 import os
@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TextIO
 
 import yaml
@@ -56,16 +56,31 @@ def _is_output_closed() -> bool:
     return bool(output.poll(0))  # POLLERR and POLLHUP are always reported
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser of a command's words that shows control characters in them instead of obeying."""
+@contextlib.contextmanager
+def printing_to_stderr() -> Iterator[None]:
+    """Send what the block prints to stderr, child processes included: stdout is for JSON."""
+    sys.stdout.flush()
+    output = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command, add_help=False, allow_abbrev=False)
 
-    def error(self, message: str) -> NoReturn:
-        """Print the message and exit with code 2."""
-        print_text(f"{message}; see {self.prog} --help", sys.stderr)
-        self.exit(2)
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Say in a terminal that libraries load in the block: on a busy machine that takes a while."""
+    is_shown = sys.stderr.isatty() and distributed.is_first_rank()
+    if is_shown:
+        print("loading ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if is_shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def print_text(text: str, file: TextIO | None = None) -> None:
@@ -119,9 +134,10 @@ def _text_start(line: str) -> int:
     return name.end() if name else len(line) - len(line.lstrip())
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, indent: int | None = 1) -> None:
     """Print a value as JSON. All but DEL is spelled out by the library."""
-    print(json.dumps(value, indent=1, allow_nan=False).replace("\x7f", "\\u007f"))
+    text = json.dumps(value, indent=indent, allow_nan=False).replace("\x7f", "\\u007f")
+    print(text, flush=True)
 
 
 def print_yaml(text: str) -> None:

@@ -123,17 +123,6 @@ def print_line(*pieces: str | Text, style: str | None = None) -> None:
     console.print(*pieces, style=style, soft_wrap=not console.is_terminal)
 
 
-@contextlib.contextmanager
-def printing_to_stderr(wanted: bool) -> Iterator[None]:
-    """Let the console print to stderr in the block, if wanted: stdout is for JSON then."""
-    stderr_before = console.stderr
-    console.stderr = wanted or stderr_before
-    try:
-        yield
-    finally:
-        console.stderr = stderr_before
-
-
 def silence() -> None:
     """Print nothing from now on; for all ranks but the first."""
     console.quiet = True

@@ -14,7 +14,7 @@ from tif.models.load import read_config
 from tif.training import plan as planning
 from tif.training.plan import Plan
 from tif.training.prepare import choose_reference
-from tif.training.steps import count_steps, make_encoder
+from tif.training.overview import count_steps, make_encoder
 from tif.utils import distributed
 from tif.utils.terminal import quiet_libraries
 

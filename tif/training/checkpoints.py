@@ -4,7 +4,7 @@ A run that is killed (SIGKILL, a crash, a full disk) goes on from its newest int
 repeats what came after it. There is one checkpoint an epoch or more
 (`run.checkpoint_every_n_steps`). A run that is asked to stop (Ctrl-C; SIGTERM, SIGUSR1: a
 preempted or timed-out SLURM job) writes a checkpoint after the current step and raises `Preempted`.
-The callbacks are added by `run.make_callbacks`; `run_folders` looks for the newest checkpoint.
+The callbacks are added by `train.make_callbacks`; `run_folders` looks for the newest checkpoint.
 
 What Lightning's own parts could not do:
 - ModelCheckpoint (2.6.6, `every_n_train_steps=1`) writes the checkpoint of a step before the step's

@@ -1,4 +1,4 @@
-"""The retain model's records under the rules of a run. Called by `run.unlearn`."""
+"""The retain model's records under the rules of a run. Called by `training/run`."""
 
 import dataclasses
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Names the failures that the evaluations of a run show. Added by `run.make_callbacks`."""
+"""Names the failures that the evaluations of a run show. Added by `train.make_callbacks`."""
 
 from collections.abc import Sequence
 

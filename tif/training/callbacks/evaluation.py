@@ -1,4 +1,4 @@
-"""Evaluates the policy before, during and after the training. Added by `run.make_callbacks`."""
+"""Evaluates the policy before, during and after the training. Added by `train.make_callbacks`."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The progress of a training: a bar, or lines in a log. Added by `run.make_callbacks`."""
+"""The progress of a training: a bar, or lines in a log. Added by `train.make_callbacks`."""
 
 import time
 from typing import Any

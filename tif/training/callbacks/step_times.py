@@ -1,4 +1,4 @@
-"""Measures how long the optimizer steps take. Added by `run.make_callbacks`."""
+"""Measures how long the optimizer steps take. Added by `train.make_callbacks`."""
 
 import time
 from pathlib import Path

@@ -1,11 +1,34 @@
-"""How many optimizer steps a run takes, known before weights load. Called by `training/run`."""
+"""What a run will do, known before weights load: its first line and its number of optimizer steps.
+
+Called by `training/run` and `bench/estimate`.
+"""
 
 import math
 
+from tif.config.presets import data_name, method_name, model_name
 from tif.data.benchmarks import list_tokenizer_texts, select_training_samples
 from tif.data.encoding import Encoder, split_into_pieces
 from tif.models import load as models
 from tif.training.plan import Plan
+
+
+def describe_start(plan: Plan, preset: str) -> str:
+    """Return a run's first line.
+
+    Args:
+        plan: of the run, or of the stage that is made alone.
+        preset: the files and the model's preset that its configuration comes from; "" = unnamed.
+    """
+    cfg, model = plan.cfg, plan.cfg.model
+    start = model_name(cfg) if model.path in plan.stages else model.path
+    if start in (None, "new"):
+        start = f"a new {model.init.get('model_type', 'Llama')}"
+    if model.path in plan.stages:
+        start += f" (stage {model.path})"
+    method = f"{method_name(cfg.loss, cfg.data.train)} on {data_name(cfg)}"
+    steps = count_steps(plan)
+    parts = [f"model: {start}", f"method: {method}", f"{steps:,} optimizer steps planned"]
+    return ", ".join([f"preset: {preset}", *parts] if preset else parts)
 
 
 def count_steps(plan: Plan) -> int:

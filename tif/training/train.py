@@ -1,0 +1,120 @@
+"""Train one run in its folder, a stage's as well as the run's own: from the plan to summary.json.
+
+Called by `training/run`. What stands before the first step is in `training/prepare`.
+"""
+
+import json
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
+from tif.data.encoding import Encoder
+from tif.models import load as models
+from tif.records import metrics_log
+from tif.records.types import Evaluation
+from tif.reports.html.run_report import write_run_report
+from tif.reports.run_folder import summarize
+from tif.reports.run_tables import show_run
+from tif.training import checkpoints, run_folders
+from tif.training import plan as planning
+from tif.training.callbacks.diagnosis import Diagnosis
+from tif.training.callbacks.evaluation import PolicyEvaluation
+from tif.training.callbacks.exports import Export, KeepBest
+from tif.training.callbacks.loggers import MetricsLogger, log_outputs, wandb_loggers
+from tif.training.callbacks.progress_bar import TrainingBar
+from tif.training.callbacks.step_times import StepTimes
+from tif.training.checks import trainer_arguments
+from tif.training.plan import Plan
+from tif.training.prepare import prepare_training
+from tif.training.run_folders import RunIdentity
+from tif.utils import distributed, torch_state
+from tif.utils.files import write_text
+from tif.utils.terminal import console
+
+
+def train(
+    plan: Plan, run: RunIdentity, folder: Path, retain: Evaluation | None,
+    checkpoint: Path | None, reinforced: Path | None = None,
+) -> None:  # fmt: skip
+    """Train in a run folder, which is complete when its summary.json is there.
+
+    `retain` holds the retain model's records; the run goes on from `checkpoint`; `reinforced` is
+    the run of the model that loss.forget=whp compares with.
+    """
+    cfg = plan.cfg
+    with wandb_loggers(plan, folder) as loggers, torch_state.seeded(cfg.run.seed):
+        texts = list_tokenizer_texts(plan.benchmark, cfg.data.prompts)
+        tokenizer = models.load_tokenizer(cfg.model, texts)
+        encoder = Encoder(tokenizer, cfg.data.prompts, cfg.data.overlap)
+        log = MetricsLogger(folder / metrics_log.FILE_NAME)
+        if distributed.is_first_rank():  # a resumed run makes the rows after its checkpoint again
+            steps = checkpoints.steps_done(checkpoint) if checkpoint else -1
+            metrics_log.drop_rows_after(log.path, steps, run_folders.read_rows(folder)[0])
+            for logger in loggers:
+                logger.log_rows(metrics_log.read_rows(log.path))
+        plugins = distributed.lightning_plugins()
+        if cfg.trainer.strategy != "fsdp2":  # which writes its shards itself
+            plugins.append(checkpoints.DirectCheckpointIO())
+        trainer = L.Trainer(
+            **trainer_arguments(cfg.trainer),
+            plugins=plugins,
+            logger=[log, *loggers],
+            callbacks=make_callbacks(plan, run, log, encoder, retain),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the data module's own sampler knows ranks
+            num_sanity_val_steps=0,
+            default_root_dir=folder,
+        )
+        module, data = prepare_training(plan, encoder, trainer, reinforced)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        if distributed.is_first_rank():
+            _finish_run(plan, folder, retain, trainer.global_step)
+            log_outputs(loggers, plan, folder)
+    distributed.barrier()
+
+
+def _finish_run(plan: Plan, folder: Path, retain: Evaluation | None, steps: int) -> None:
+    """Write the report, show the tables and write summary.json: it says that nothing is left.
+
+    `steps`: optimizer steps that were made.
+    """
+    summary = summarize(folder, retain)
+    summary["steps"]["made"] = steps  # also where not every step has a row
+    if not plan.stage:
+        write_run_report(folder, summary)
+    try:
+        if not plan.stage:
+            show_run(folder, summary)
+            console.file.flush()
+    finally:  # also where nobody reads the output any more
+        summary[run_folders.MODEL_FILES] = run_folders.describe_model(folder)
+        write_text(folder / run_folders.DONE, json.dumps(summary, indent=1) + "\n")
+
+
+def make_callbacks(
+    plan: Plan, run: RunIdentity, log: MetricsLogger, encoder: Encoder, retain: Evaluation | None
+) -> list[Callback]:
+    """Return what a run does beside its steps, in the order in which Lightning calls it."""
+    cfg, folder = plan.cfg, log.path.parent
+    is_unlearning = cfg.data.train == "forget"
+    # Checkpoints first: an epoch's checkpoint is written before the epoch is evaluated.
+    callbacks: list[Callback] = [
+        checkpoints.Checkpoints(folder / "checkpoints", cfg.run, run.numbers),
+        checkpoints.StepSeeds(cfg.run.seed),
+        StepTimes(folder),
+        TrainingBar("unlearning" if is_unlearning else f"finetuning on the {cfg.data.train} set"),
+    ]
+    if cfg.eval.enabled:
+        callbacks.append(PolicyEvaluation(plan, encoder, folder / "eval", retain, log))
+        if is_unlearning:
+            has_gold = planning.wants_spans(cfg) and cfg.data.benchmark == "fictitious"
+            gold = read_benchmark(cfg.data).forget if has_gold else None
+            callbacks.append(Diagnosis(plan, log, gold))
+        if cfg.run.export and cfg.eval.best != "none":
+            callbacks.append(KeepBest(plan, log, folder, encoder))
+    if cfg.run.export:
+        callbacks.append(Export(folder, encoder, cfg.model.lora.merge))
+    return callbacks

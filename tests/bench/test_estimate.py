@@ -10,8 +10,8 @@ from tif import fit
 from tif.bench.estimate import count_tokens, format_bytes
 from tif.config.load import load
 from tif.data.benchmarks import select_training_samples
-from tif.training.plan import plan_run
 from tif.training.overview import make_encoder
+from tif.training.plan import plan_run
 
 
 def printed(capsys, *words):

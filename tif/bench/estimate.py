@@ -12,9 +12,9 @@ from tif.data.benchmarks import select_training_samples
 from tif.evaluation.first_sample import find_first_model
 from tif.models.load import read_config
 from tif.training import plan as planning
+from tif.training.overview import count_steps, make_encoder
 from tif.training.plan import Plan
 from tif.training.prepare import choose_reference
-from tif.training.overview import count_steps, make_encoder
 from tif.utils import distributed
 from tif.utils.terminal import quiet_libraries
 

@@ -1,5 +1,7 @@
 """How commands end, in processes of their own."""
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -37,6 +39,7 @@ def cut(*words):
 
 def test_a_command_whose_output_is_cut_ends_quietly():
     started = {name: cut("-m", f"tif.{name}", word) for name, word in COMMANDS.items()}
+    started["tif"] = cut("-m", "tif", "--help")
     for name, end in started.items():
         assert end() == (128 + signal.SIGPIPE, ""), name
 
@@ -47,6 +50,17 @@ def test_a_table_that_is_cut_ends_quietly(tmp_path):
     code, told = end()
     assert told == ""
     assert code != 0
+
+
+def test_a_terminal_reads_loading_until_the_libraries_are_there():
+    """On a busy machine half a minute passes before a command can print its first line."""
+    controller, terminal = pty.openpty()
+    words = [sys.executable, "-m", "tif", "ls", "nothing"]
+    subprocess.run(words, stdout=terminal, stderr=terminal, timeout=60, check=False)
+    shown = os.read(controller, 10_000).decode()
+    assert shown.startswith("loading ...\r\x1b[Ktif ls nothing: want runs, ")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.startswith("tif ls nothing: want runs, ")  # not in a log
 
 
 def test_another_broken_pipe_is_told():

@@ -8,10 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 import tif.evaluate as evaluate
-from tests.support.evaluation_logs import LOGS, NAMES, ROWS, TASKS, log, real
+from tests.support.evaluation_logs import LOGS, NAMES, ROWS, TASKS, ask_three_authors, log, real
 from tif.metrics import cards, fluency
 from tif.records import files as records
 from tif.records.types import Evaluation, Record, RecordSet
@@ -108,19 +109,22 @@ def test_all_parts_utility_and_quality_equal_plain_arithmetic_on_the_raw_logs(
 
 
 @real
-def test_intervals_of_the_real_log_are_those_of_scipys_bootstrap(capsys):
-    found = run(capsys, f"records={LOGS / NAMES['retain99']}.json", "draws=10000")
+def test_intervals_of_the_real_log_are_students_over_authors(capsys):
+    found = run(capsys, f"records={LOGS / NAMES['retain99']}.json")
+    assert found["groups"]["retain"] == {"author": 15}
     task = json.loads((LOGS / f"{NAMES['retain99']}.json").read_text())["eval_log.json"]
     for metric, values in (
         ("probability", np.exp(-np.array(list(task["avg_gt_loss"].values())))),
         ("rougeL", np.array(list(task["rougeL_recall"].values()))),
     ):
-        expected = scipy.stats.bootstrap(
-            (values,), np.mean, n_resamples=10000, method="percentile", rng=np.random.default_rng(5)
-        ).confidence_interval
-        assert found["intervals"]["tasks"]["retain"][metric] == pytest.approx(
-            [*expected], abs=0.001
-        )
+        authors = values.reshape(15, 20).mean(1)
+        around = scipy.stats.ttest_1samp(authors, 0).confidence_interval(0.95)
+        # The slope of the logit at the mean brings the half width onto its scale, and back.
+        mean = authors.mean()
+        half = (around.high - mean) / (mean * (1 - mean))
+        expected = scipy.special.expit(scipy.special.logit(mean) + np.array([-half, half]))
+        actual = found["intervals"]["tasks"]["retain"][metric]
+        assert actual == pytest.approx([*expected], rel=1e-6)
     low, high = found["intervals"]["model_utility"]
     assert low < found["model_utility"] < high
 
@@ -170,7 +174,7 @@ def test_a_retain_log_of_another_model_family_is_refused(capsys):
 
 
 def test_a_model_against_itself_has_quality_one_and_so_has_its_interval(tmp_path, capsys):
-    path = log(tmp_path / "log.json")
+    path = log(tmp_path / "log.json", ask_three_authors)
     found = run(capsys, f"records={path}", f"retain_records={path}")
     assert found["forget_quality"] == 1
     assert found["intervals"]["forget_quality"] == [1, 1]
@@ -191,16 +195,19 @@ def test_what_was_not_asked_for_or_recorded_is_null(tmp_path, capsys):
     assert found["intervals"]["model_utility"] is None
 
 
-def test_the_seed_owns_the_intervals_and_nothing_else(tmp_path, capsys):
-    path = log(tmp_path / "log.json")
-    first, again, other = (run(capsys, f"records={path}", f"seed={seed}") for seed in (1, 1, 2))
+def test_the_seed_owns_the_draws_of_forget_quality_and_nothing_else(tmp_path, capsys):
+    path, retain = (log(tmp_path / f"{name}.json", ask_three_authors) for name in ("log", "retain"))
+    retain.write_text(retain.read_text().replace("[0.5, 1.5]", "[3.5, 1.5]"))
+    words = [f"records={path}", f"retain_records={retain}", "draws=101"]
+    first, again, other = (run(capsys, *words, f"seed={seed}") for seed in (1, 1, 2))
     assert first == again
-    assert first["intervals"] != other["intervals"]
+    assert first["intervals"].pop("forget_quality") != other["intervals"].pop("forget_quality")
+    assert first["intervals"] == other["intervals"]
     assert first["tasks"] == other["tasks"]
 
 
 def test_the_table_names_the_protocol_of_each_number_and_a_mismatch(tmp_path, capsys):
-    evaluation = records.read_evaluation(log(tmp_path / "log.json"))
+    evaluation = records.read_evaluation(log(tmp_path / "log.json", ask_three_authors))
     for folder, name in (("ours", "open-unlearning"), ("retain", "legacy-tofu")):
         records.write_evaluation(
             tmp_path / folder, Evaluation(folder, evaluation.sets, protocol={"name": name}), {}
@@ -220,6 +227,9 @@ def test_the_table_names_the_protocol_of_each_number_and_a_mismatch(tmp_path, ca
     row = next(line for line in numbers if "model utility" in line)
     assert f"{found['model_utility']:.3f}" in row
     assert max(map(len, text.split("intervals:")[0].splitlines())) <= 80
+    over = " ".join(text.split("intervals:")[1].split())
+    controls = "real_authors 3 questions, world_facts 3 questions"
+    assert over.startswith(f"Student's t over retain 3 authors, {controls}, forget 3 authors")
 
 
 def test_markup_in_names_is_shown_as_it_is(tmp_path, capsys):

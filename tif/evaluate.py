@@ -21,7 +21,7 @@ release, or open-unlearning's TOFU_EVAL.json. They need no model and no GPU.
 JSON of TOFU's records: {"model_utility", "forget_quality", "tasks": {set: {metric: mean}},
 "intervals" (the same, [low, high]), ...}; of MUSE's: {"metrics": {name: value}, "intervals", ...};
 of a model: {"model", "benchmarks": {name: the same}}. null = there is no value.
-Every number has a bootstrap 95 % interval over questions (see tif/metrics/intervals.py).
+Every number has a 95 % interval over authors, documents or questions (tif/metrics/intervals.py).
 """
 
 import dataclasses

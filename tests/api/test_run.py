@@ -95,9 +95,9 @@ def test_a_report_is_written_again_and_shown_in_a_frame_that_may_not_leave_it(ru
 def test_an_audit_is_the_commands(run, capsys):
     from tif.audit import main
 
-    audit = run.audit(prefix={"shots": 1}, draws=100)
+    audit = run.audit(prefix={"shots": 1})
     capsys.readouterr()
-    assert main([str(run.folder), "attacks=prefix", "prefix.shots=1", "draws=100", "--json"]) == 0
+    assert main([str(run.folder), "attacks=prefix", "prefix.shots=1", "--json"]) == 0
     assert audit.content == json.loads(capsys.readouterr().out)[str(run.folder)]
     page = audit._repr_html_()
     assert page.count("<tr>") == 1 + len(audit.content["attacks"]["prefix"]["rows"])

@@ -1,4 +1,4 @@
-"""Attack scores by hand; AUC against scikit-learn; its interval against plain resampling."""
+"""Attack scores by hand; AUC against scikit-learn; its interval against DeLong."""
 
 import dataclasses
 import math
@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from tif.metrics import membership
@@ -82,26 +84,32 @@ def test_auc_is_one_where_every_forget_text_is_better_known_and_scikit_learns_in
     assert membership.auc(forget, holdout) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_interval_of_an_auc_is_that_of_plain_resampling():
+def test_the_interval_of_an_auc_is_delongs_on_the_logit_scale():
     rng = np.random.default_rng(1)
     forget, holdout = rng.normal(0, 1, 30), rng.normal(0.7, 1, 40)
-    drawn = [membership.auc(rng.choice(forget, 30), rng.choice(holdout, 40)) for _ in range(4000)]
-    assert membership.auc_interval(forget, holdout, 4000, 0) == pytest.approx(
-        np.quantile(drawn, [0.025, 0.975]), abs=0.01
-    )
-    assert membership.auc_interval([1, 2], [3, 4], 100, 0) == (1, 1)
+    placed = [np.mean(score < holdout) for score in forget]
+    reached = [np.mean(forget < score) for score in holdout]
+    parts = np.var(placed, ddof=1) / 30, np.var(reached, ddof=1) / 40
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 29 + parts[1] ** 2 / 39)
+    auc = membership.auc(forget, holdout)
+    half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts)) / (auc * (1 - auc))
+    expected = scipy.special.expit(scipy.special.logit(auc) + np.array([-half, half]))
+    alone = [str(i) for i in range(40)]
+    actual = membership.auc_interval(forget, holdout, (alone[:30], alone))
+    assert actual == pytest.approx(tuple(expected), rel=1e-9)
 
 
-def test_a_draw_is_the_auc_of_the_texts_taken():
-    forget, holdout = np.array([1.0, 3.0, 5.0]), np.array([2.0, 3.0, 4.0, 0.0])
-    drawn = membership.draw_aucs(membership.compare_pairs(forget, holdout), 100, 7)
-    taken = [
-        membership.intervals.draw_counts(n, 100, 7, name)
-        for n, name in ((3, "forget"), (4, "holdout"))
-    ]
-    for number in range(5):
-        left, right = np.repeat(forget, taken[0][number]), np.repeat(holdout, taken[1][number])
-        assert drawn[number] == pytest.approx(membership.auc(left, right), rel=1e-12)
+def test_texts_of_one_author_count_together_in_the_interval_of_an_auc():
+    forget, holdout = np.repeat([0.0, 2.0, 1.0, 0.5], 10), np.linspace(0.1, 3, 40)
+    authors = [f"author/{i // 10}" for i in range(40)]
+    alone = [str(i) for i in range(40)]
+    narrow = membership.auc_interval(forget, holdout, (alone, alone))
+    wide = membership.auc_interval(forget, holdout, (authors, alone))
+    assert wide[0] < narrow[0] - 0.1
+    assert wide[1] > narrow[1] + 0.05
+    # All pairs won by three texts: as three successes of three, exactly.
+    low, high = membership.auc_interval([1, 2, 0], [3, 4, 5], (alone[:3], alone[:3]))
+    assert (low, high) == pytest.approx((0.025 ** (1 / 3), 1))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from tif.metrics import membership, muse, overall
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
@@ -95,10 +96,10 @@ def test_privleak_relative_to_nothing_has_no_value():
     assert muse.relative_leak(0.5, 0.0) is None
     assert muse.privleak(ours, seen) is None
     assert muse.aggregate(ours, seen)["muse/privleak"] is None
-    assert muse.privleak_interval(ours, seen, 100, 0) is None
+    assert muse.privleak_interval(ours, seen) is None
 
 
-def test_privleaks_interval_draws_the_same_texts_from_both_models():
+def test_privleaks_interval_leaves_the_same_texts_out_of_both_models():
     rng = np.random.default_rng(0)
     sets = []
     for shift in (0.0, 0.3):
@@ -107,20 +108,25 @@ def test_privleaks_interval_draws_the_same_texts_from_both_models():
             "privleak_holdout", *(tuple(-rng.exponential(1 + shift, 6)) for _ in range(9))
         )
         sets.append(evaluation(forget, holdout))
-    low, high = muse.privleak_interval(*sets, 400, 3)
     scores = [[membership.min_k_scores(one.sets[name]) for name in muse.COMPARED] for one in sets]
-    taken = [
-        membership.intervals.draw_counts(n, 400, 3, name)
-        for n, name in ((12, "forget"), (9, "holdout"))
-    ]
-    drawn = []
-    for left, right in zip(*taken, strict=True):
+
+    def leak(left=None, right=None):
         ours, theirs = (
-            1 - membership.auc(np.repeat(f, left), np.repeat(h, right)) for f, h in scores
+            1 - membership.auc(np.delete(f, left or []), np.delete(h, right or []))
+            for f, h in scores
         )
-        drawn.append(100 * (ours - theirs) / theirs)
-    assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), rel=1e-9)
-    assert muse.privleak_interval(sets[0], sets[0], 100, 0) == (0, 0)
+        return 100 * (ours - theirs) / theirs
+
+    parts = [
+        (11 * np.var([leak(left=[i]) for i in range(12)]), 11),
+        (8 * np.var([leak(right=[i]) for i in range(9)]), 8),
+    ]
+    total = sum(variance for variance, _ in parts)
+    freedom = total**2 / sum(variance**2 / count for variance, count in parts)
+    half = scipy.stats.t.ppf(0.975, freedom) * np.sqrt(total)
+    expected = max(-100, leak() - half), leak() + half
+    assert muse.privleak_interval(*sets) == pytest.approx(expected, rel=1e-9)
+    assert muse.privleak_interval(sets[0], sets[0]) == (0, 0)
 
 
 def test_the_aggregate_has_muses_four_numbers_and_the_attacks():
@@ -175,7 +181,7 @@ def test_a_retain_evaluation_of_other_texts_is_refused_unless_allowed():
     ):
         muse.privleak(ours, changed)
     assert muse.privleak(ours, changed, allow_mismatch=True) == pytest.approx(-200 / 3)
-    assert muse.privleak_interval(ours, changed, 100, 0) is None
+    assert muse.privleak_interval(ours, changed) is None
     with pytest.raises(ValueError, match="the reference model's privleak_holdout has other texts"):
         membership.attack_scores(ours, changed)
 

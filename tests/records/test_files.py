@@ -267,10 +267,10 @@ def test_two_records_of_a_set_cannot_have_the_same_id():
 @pytest.mark.parametrize("shape", [_dicts, dict], ids=["dicts", "lists"])
 def test_a_log_of_another_repository_becomes_records(tmp_path, shape):
     actual = records.read_evaluation(_log(tmp_path, shape(ROWS)))
-    first = Record(
-        "forget/0", "[INST] Who? [/INST]", "Me.", 0.5, 4, 0.75, (1.0, 2.0), "Me, I guess."
-    )
-    second = Record("forget/1", "[INST] Why? [/INST]", "So.", 1.5, 7, 1.25, (3.0, 4.0), "No.")
+    answers = ("Me.", 0.5, 4, 0.75, (1.0, 2.0), "Me, I guess.")
+    first = Record("forget/0", "[INST] Who? [/INST]", *answers, group="author/0")
+    answers = ("So.", 1.5, 7, 1.25, (3.0, 4.0), "No.")
+    second = Record("forget/1", "[INST] Why? [/INST]", *answers, group="author/0")
     sets = {"forget": RecordSet("forget", (first, second))}
     assert actual == Evaluation("log", sets, protocol={"name": "legacy-tofu"})
 

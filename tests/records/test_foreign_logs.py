@@ -59,14 +59,16 @@ def test_open_unlearnings_log_becomes_records(tmp_path):
     actual = records.read_evaluation(_write(tmp_path / "evals_forget10", LOG))
     first, second = ("user\n\nWho?assistant\n\n", "Me."), ("user\n\nWhy?assistant\n\n", "So.")
 
-    def rows(name, *paraphrased):
+    def rows(name, paraphrased, group):
+        answers = [(0.5, None, paraphrased[0], (1.0, 2.0), "Me, I guess."),
+                   (1.5, None, paraphrased[1], (3.0, 4.0), "No.")]  # fmt: skip
         return RecordSet(name, (
-            Record(f"{name}/0", *first, 0.5, None, paraphrased[0], (1.0, 2.0), "Me, I guess."),
-            Record(f"{name}/1", *second, 1.5, None, paraphrased[1], (3.0, 4.0), "No."),
+            Record(f"{name}/0", *first, *answers[0], group=group),
+            Record(f"{name}/1", *second, *answers[1], group=group),
         ))  # fmt: skip
 
-    sets = {name: rows(name, 0.75, 1.25) for name in ("forget", "retain")}
-    sets |= {name: rows(name, None, None) for name in ("real_authors", "world_facts")}
+    sets = {name: rows(name, (0.75, 1.25), "author/0") for name in ("forget", "retain")}
+    sets |= {name: rows(name, (None, None), None) for name in ("real_authors", "world_facts")}
     assert actual == Evaluation("evals_forget10", sets, protocol={"name": "open-unlearning"})
 
 

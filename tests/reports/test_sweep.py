@@ -55,6 +55,7 @@ def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
         "last": {},
         "steps": [],
         "intervals": {"best": [], "last": []},
+        "over": "questions",
     }
     header, *lines = sweep.full_table(found)
     assert header[:5] == ["run", "epoch", "seeds", "steps", "forget quality ↑"]
@@ -194,7 +195,8 @@ def sweep_folders(tmp_path):
     for seed, start in enumerate((0.8, 0.5)):
         rows = [evaluation(0, 0.01, start), evaluation(2, 0.5, 0.4)]
         interval = {"forget/quality": [0.25, 0.75]}
-        low.append(write_run(tmp_path / f"low{seed}", rows, seed, intervals=interval))
+        summary = {"intervals": interval, "groups": {"forget": {"author": 4}}}
+        low.append(write_run(tmp_path / f"low{seed}", rows, seed, **summary))
         high.append(write_run(tmp_path / f"high{seed}", [evaluation(2, 0.1, 0.2)], seed, lr=1))
     return {"lr=0.1": low, "lr=1": high}
 
@@ -216,9 +218,10 @@ def test_no_share_is_kept_of_a_starting_model_that_was_not_evaluated(tmp_path):
 def test_the_table_of_a_view_has_its_columns_and_the_interval_of_each_seed(sweep_folders):
     view = View(epoch="last", columns=["forget/quality", "utility/kept"])
     table = sweep.view_table(sweep.collect_results(sweep_folders), view)
+    over = "0.250 – 0.750; 0.250 – 0.750 over 4 authors"
     assert table == [
         ["run", "seeds", "steps", "forget quality ↑", "95 %", "utility kept ↑"],
-        ["lr=0.1", "2", "2", "0.500 ± 0.000", "0.250 – 0.750; 0.250 – 0.750", "0.650 ± 0.212"],
+        ["lr=0.1", "2", "2", "0.500 ± 0.000", over, "0.650 ± 0.212"],
         ["lr=1", "2", "2", "0.100 ± 0.000", "-", "0.325 ± 0.106"],
         ["before, mean of 2", "-", "-", "0.010", "-", "-"],
     ]

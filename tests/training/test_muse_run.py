@@ -72,8 +72,10 @@ def test_a_run_on_muse_is_measured_against_the_retain_model(tmp_path, capsys):
     assert evaluate.main(words) == 0
     results = json.loads(capsys.readouterr().out)
     assert results["metrics"]["muse/privleak"] == pytest.approx(evaluated[1]["muse/privleak"])
-    low, high = results["intervals"]["muse/privleak"]
-    assert low <= results["metrics"]["muse/privleak"] <= high
+    assert results["groups"]["privleak_forget"] == {"document": 2}
+    low, high = results["intervals"]["membership/min_k"]
+    assert low <= results["metrics"]["membership/min_k"] <= high
+    assert results["intervals"]["muse/privleak"] is None  # without one of two, the AUC is 0
 
 
 @pytest.mark.parametrize(

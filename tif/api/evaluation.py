@@ -28,7 +28,7 @@ class Evaluation:
         title: whose evaluation it is.
         metrics: values by stable name ("forget/probability"); None = there is none. With several
             benchmarks, names start with that of theirs ("tofu/forget/quality").
-        intervals: bootstrap 95 % intervals over questions, by the same names.
+        intervals: 95 % intervals over authors, documents or questions, by the same names.
         records: what was asked and said, a `RecordSet` for each set, by its name.
     """
 

@@ -116,6 +116,8 @@ def _make_row(given: Any) -> dict[str, Any]:
         row: dict[str, Any] = texts if given.prompt else {"text": given.answer}
         if given.unwanted is not None:
             row["unwanted"] = [[span.start, span.end] for span in given.unwanted]
+        if given.group is not None:
+            row["group"] = given.group.removeprefix("group/")
         return row
     if isinstance(given, Mapping):
         return dict(given)

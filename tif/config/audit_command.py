@@ -70,9 +70,8 @@ class Audit:
     retain_model: str | None = key(None, "the model that never saw the forget set: what it yields "
         "is no leak; of a run: known")
     out: str = key("audits", "where results go, unless the model is a run's: then to <run>/audit")
-    seed: int = key(0, "owner of every draw: samples, answers, bootstrap", at_least=0,
+    seed: int = key(0, "owner of every draw: samples, answers", at_least=0,
         at_most=2**32)
-    draws: int = key(2000, "bootstrap draws behind each interval", at_least=100, at_most=100_000)
     device: str = key("auto", "cpu, cuda, ...; auto = a GPU where there is one")
     batching: str = key("auto", "as data.batching, for what is scored", choices=("auto", "packed",
         "padded"))

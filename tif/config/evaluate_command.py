@@ -40,8 +40,9 @@ class Evaluate:
         "KL(original || model) over answer tokens too")
     allow_mismatch: bool = key(False, "compare with the retain model also where the two do not "
         "compare; the output says so")
-    draws: int = key(2000, "bootstrap draws behind each interval", at_least=100, at_most=100_000)
-    seed: int = key(0, "owner of the bootstrap's draws; nothing else is drawn", at_least=0,
+    draws: int = key(2000, "bootstrap draws behind forget quality's interval", at_least=100,
+        at_most=100_000)
+    seed: int = key(0, "owner of these draws; nothing else is drawn", at_least=0,
         at_most=2**32)
     out: str = key("evaluations", "where records are written; what is there already is not made "
         "again")

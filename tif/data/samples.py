@@ -8,6 +8,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
+from tif.data.groups import group_of_id
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Span:
@@ -47,6 +49,8 @@ class Sample:
         prompt: the bare question; `data.encoding` puts it into the template. "" for a document.
         answer: the text that is scored, trained on and forgotten; not empty.
         unwanted: sorted spans of unwanted words in `answer`. None: not identified yet.
+        group: what it shares a subject with, as "author/7", where the data names it: see
+            `subject`.
         paraphrased_prompt, paraphrased_answer: the same fact in other words, if the data has it.
         perturbed_answers: wrong answers of the same form (for TOFU's truth ratio), or the wrong
             options of a control question.
@@ -56,6 +60,7 @@ class Sample:
     prompt: str
     answer: str
     unwanted: tuple[Span, ...] | None = None
+    group: str | None = None
     paraphrased_prompt: str | None = None
     paraphrased_answer: str | None = None
     perturbed_answers: tuple[str, ...] = ()
@@ -69,6 +74,11 @@ class Sample:
                 raise ValueError(
                     f"sample {self.id}: span {place} ends after the answer ({length} characters)"
                 )
+
+    @property
+    def subject(self) -> str | None:
+        """Return the group of samples that share a subject; None = there is no other."""
+        return self.group or group_of_id(self.id)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +136,11 @@ class Benchmark:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """Return 16 hex digits of the samples' ids and texts in order; spans do not count."""
+    """Return 16 hex digits of the samples' ids, texts and named groups in order; no spans."""
     digest = hashlib.sha256()
     for s in samples:
         paraphrase = (s.paraphrased_prompt, s.paraphrased_answer)
-        texts = (s.id, s.prompt, s.answer, *paraphrase, s.perturbed_answers)
+        texts = [s.id, s.prompt, s.answer, *paraphrase, s.perturbed_answers]
+        texts += [s.group] if s.group else []
         digest.update(json.dumps(texts).encode() + b"\n")
     return digest.hexdigest()[:16]

@@ -42,6 +42,7 @@ def read_texts(path: str, split_text: str = "document") -> Benchmark:
 
     Unwanted words can be marked: in a .txt by [[double brackets]], which are taken out of the text;
     in a row by "unwanted", a list of [start, end] (characters of the answer or text) or of strings.
+    Rows with the same text as "group" are about one subject: the unit of intervals and splits.
 
     Args:
         path: the file or folder.
@@ -106,7 +107,8 @@ def _make_passages(samples: Iterable[Sample]) -> tuple[Sample, ...]:
             text = sample.answer[start:end]
             if text.strip():
                 unwanted = sample.unwanted and cut_spans(sample.unwanted, start, end)
-                passages.append(Sample(f"{sample.id}/{number}", "", text, unwanted))
+                passage_id = f"{sample.id}/{number}"
+                passages.append(Sample(passage_id, "", text, unwanted, sample.group))
                 number += 1
             start = end
     return tuple(passages)
@@ -123,7 +125,8 @@ def _make_continuations(samples: Iterable[Sample]) -> tuple[Sample, ...]:
         border = _find_word_border(text, 0, int(len(text) * PROMPT_SHARE))
         if len(text) >= MIN_CHARACTERS and text[border:].strip():
             unwanted = passage.unwanted and cut_spans(passage.unwanted, border, len(text))
-            continuations.append(Sample(passage.id, text[:border], text[border:], unwanted))
+            fields = passage.id, text[:border], text[border:], unwanted, passage.group
+            continuations.append(Sample(*fields))
     return tuple(continuations)
 
 
@@ -177,23 +180,33 @@ def read_marks(text: str, has_marks: bool = False) -> dict[str, Any]:
     return {**row, "unwanted": spans} if spans or has_marks else row
 
 
-def read_fields(row: Any) -> tuple[str, str, tuple[Span, ...] | None]:
-    """Return prompt, answer and unwanted spans of a row; a document has the prompt "".
+def read_fields(row: Any) -> tuple[str, str, tuple[Span, ...] | None, str | None]:
+    """Return prompt, answer, unwanted spans and group of a row; a document has the prompt "".
 
     Raises:
         ValueError: If it is no row of a data file.
     """
     if isinstance(row, str):
-        return "", row, None
+        return "", row, None, None
     if isinstance(row, dict):
         prompt, answer = row.get("question", row.get("prompt")), row.get("answer")
         if isinstance(prompt, str) and isinstance(answer, str):
-            return prompt, answer, _read_unwanted(row, answer)
+            return prompt, answer, _read_unwanted(row, answer), _read_group(row)
         text = row.get("text")
         if isinstance(text, str):
-            return "", text, _read_unwanted(row, text)
+            return "", text, _read_unwanted(row, text), _read_group(row)
     wanted = '{"text": ...} or {"question": ..., "answer": ...}'
     raise ValueError(f"want a text, {wanted}, got {str(row)[:60]!r}")
+
+
+def _read_group(row: dict) -> str | None:
+    """Return the group of a row's column "group"; None where it has none."""
+    name = row.get("group")
+    if name is None:
+        return None
+    if not isinstance(name, str | int) or not str(name).strip():
+        raise ValueError(f"group: want a text, got {name!r:.60}")
+    return f"group/{name}"
 
 
 def _read_unwanted(row: dict, text: str) -> tuple[Span, ...] | None:

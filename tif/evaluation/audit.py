@@ -7,6 +7,7 @@ share target and retain model share their results.
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -170,11 +171,15 @@ def summarize_audit(
     """Return the content of audit.json: rows of each attack, its verdict and its curves."""
     settings = inputs.settings
     attacks: dict[str, Any] = {}
+    subjects = {}
+    for sample in inputs.benchmark.forget:
+        subjects[sample.id] = sample.subject or f"question/{sample.id}"
     for name, by_role in outcomes.items():
         attack, rows = ATTACKS[name], []
+        groups = [subjects[sample_id] for sample_id in by_role["target"].ids]
         for measure in by_role["target"].measures:
             values = {role: by_role[role].measures[measure] for role in ROLES}
-            row = leak_of_questions(values, settings.draws, settings.seed)
+            row = leak_of_questions(values, groups)
             rows.append({"measure": measure, **dataclasses.asdict(row)})
         numbers: dict[str, Any] = {}
         for number in by_role["target"].numbers:
@@ -184,7 +189,8 @@ def summarize_audit(
             "headline": attack.headline(settings),
             "action": attack.action(settings),
             "axis": attack.axis,
-            "questions": len(by_role["target"].ids),
+            "questions": len(groups),
+            "groups": dict(Counter(group.partition("/")[0] for group in set(groups))),
             "rows": rows,
             "numbers": numbers,
             "curves": {role: dict(by_role[role].curves) for role in ROLES},
@@ -192,7 +198,6 @@ def summarize_audit(
     return {
         "tif": tif.__version__,
         "models": {role: str(inputs.subjects[role].section.path) for role in ROLES},
-        "bootstrap": {"draws": settings.draws, "seed": settings.seed},
         "settings": {name: _section(settings, name) for name in outcomes},
         "attacks": attacks,
     }

@@ -177,4 +177,5 @@ def _make_record(item: _Item) -> Record:
         perturbed_losses=tuple(other_losses),
         generated=item.generation,
         stats=scores[0].stats,
+        group=sample.subject,
     )

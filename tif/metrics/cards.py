@@ -4,7 +4,9 @@ Called by `tif evaluate --metrics` and docs/hooks.py.
 """
 
 import dataclasses
+import functools
 import inspect
+import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping
@@ -21,6 +23,7 @@ from tif.metrics import (
     tofu,
 )
 
+ANY_SET = "<set>"  # in the name of a metric that every evaluation set has
 FIELDS = ("Formula", "Range", "Better", "Perfect unlearning", "Source")
 
 
@@ -36,7 +39,7 @@ class Card:
 def metric_functions() -> dict[str, Callable[..., Any]]:
     """Return the function that computes each metric, by the metric's name."""
     groups: dict[str, Mapping[str, Callable[..., Any]]] = {
-        "<set>": {
+        ANY_SET: {
             **tofu.QUESTION_METRICS,
             **memorization.QUESTION_METRICS,
             **fluency.TEXT_METRICS,
@@ -68,6 +71,17 @@ def metric_functions() -> dict[str, Callable[..., Any]]:
 def metric_cards() -> list[Card]:
     """Return a card for each metric, in the order in which reports show them."""
     return [_read_card(name, function) for name, function in metric_functions().items()]
+
+
+@functools.cache
+def read_limits(name: str) -> tuple[float, float]:
+    """Return the lowest and the highest value of a metric, from the range on its card."""
+    ranges = {card.name: card.fields.get("Range", "") for card in metric_cards()}
+    match = re.match(r"(-?\d+) (?:to (\d+)\b)?", ranges.get(name, ""))
+    if match is None:
+        return -math.inf, math.inf
+    low, high = match.groups()
+    return float(low), float(high or math.inf)
 
 
 def cards_as_text() -> str:

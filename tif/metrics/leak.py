@@ -1,7 +1,7 @@
 """How much of what a model has unlearned an attack brings back: the number of `tif audit`.
 
-Called by evaluation/audit.py. A question is the unit of the bootstrap, and a draw takes the same
-questions from all three models.
+Called by evaluation/audit.py. The unit of the intervals is what shares a subject, as in
+metrics/intervals.py; what is left out is left out of all three models.
 """
 
 import dataclasses
@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tif.metrics.intervals import Interval, draw_counts, middle_interval
+from tif.metrics.intervals import (
+    Groups,
+    Interval,
+    leave_one_out,
+    measure_spread,
+    no_event_limit,
+    t_quantile,
+)
 from tif.metrics.values import Floats
 
 LEAST_DIFFERENCE = 0.01  # of target and retain model: below it nothing is divided
@@ -22,7 +29,7 @@ class LeakRow:
     Attributes:
         target, unlearned, retain: means over the questions; None where there are none.
         leak: None where it is not defined.
-        interval: bootstrap interval of the leak; None where there are no values by question.
+        interval: of the leak; None where it is not defined.
         reason: why the leak is not defined, in words; "" where it is.
     """
 
@@ -39,7 +46,7 @@ def leak(target: float, unlearned: float, retain: float) -> float | None:
 
     Formula: (unlearned - retain) / (target - retain), each the mean over the forget questions of
     what an attack yields; not defined where target and retain model differ by less than 0.01, or
-    where the 95 % bootstrap interval of their difference holds 0. Range: mostly 0 to 1; below 0
+    where the 95 % interval of their difference holds 0. Range: mostly 0 to 1; below 0
     where the unlearned model yields less than the retain model. Better: 0, from either side.
     Perfect unlearning: 0. Source: ours; TOFU's idea that the retain model is the measure.
     """
@@ -48,37 +55,59 @@ def leak(target: float, unlearned: float, retain: float) -> float | None:
 
 
 def leak_of_questions(
-    values: Mapping[str, Sequence[float | None]], draws: int, seed: int
+    values: Mapping[str, Sequence[float | None]], groups: Groups
 ) -> LeakRow:
     """Return the leak of a measure with its interval.
 
     Args:
         values: by role (target, unlearned, retain), (N,) values of the same questions; a question
             without a value for one of them is left out.
-        draws, seed: of the bootstrap.
+        groups: (N,) of the questions.
     """
     roles = ("target", "unlearned", "retain")
-    rows = zip(*(values[role] for role in roles), strict=True)
-    complete = [row for row in rows if None not in row]
-    if not complete:
+    rows, units = [], []
+    columns = [values[role] for role in roles]
+    for group, *numbers in zip(groups, *columns, strict=True):
+        if None not in numbers:
+            rows.append(numbers)
+            units.append(group)
+    if not rows:
         return LeakRow(None, None, None, reason="no question has a value")
-    columns = np.array(complete, dtype=np.float64)
-    target, unlearned, retain = columns.mean(0).tolist()
+    rows_N3 = np.array(rows, dtype=np.float64)
+    target, unlearned, retain = rows_N3.mean(0).tolist()
+    row = LeakRow(target, unlearned, retain)
+    if len(set(units)) < 2:
+        unit = units[0].partition("/")[0]
+        return dataclasses.replace(row, reason=f"one {unit} is not enough for an interval")
     share = leak(target, unlearned, retain)
-    counts = draw_counts(len(columns), draws, seed, "forget")
-    drawn = counts @ columns / len(columns)
-    differences = drawn[:, 0] - drawn[:, 2]
-    low, high = middle_interval(differences)
-    if share is None or low <= 0 <= high:
-        return LeakRow(target, unlearned, retain, reason="target and retain model do not differ")
-    return LeakRow(target, unlearned, retain, share, _ratio_interval(drawn, differences))
+    interval = ratio_interval(
+        rows_N3[:, 1] - rows_N3[:, 2], rows_N3[:, 0] - rows_N3[:, 2], units
+    )
+    if share is None or interval is None:
+        return dataclasses.replace(row, reason="target and retain model do not differ")
+    return dataclasses.replace(row, leak=share, interval=interval)
 
 
-def _ratio_interval(drawn_D3: Floats, differences_D: Floats) -> Interval:
-    """Return the interval of the leaks of D draws; those where the two do not differ are left out.
+def ratio_interval(above: Floats, below: Floats, groups: Groups) -> Interval | None:
+    """Return the interval of mean(above) / mean(below), both (N,) values of the same questions.
 
-    That is less than 5 % of the draws, or the leak would not be defined.
+    Fieller 1954: all ratios r at which the t-test of mean(above - r * below) does not reject 0.
+
+    Returns:
+        None where the interval of mean(below) holds 0: no ratio can be excluded then.
     """
-    usable = np.abs(differences_D) >= LEAST_DIFFERENCE / 2
-    gained = drawn_D3[usable, 1] - drawn_D3[usable, 2]
-    return middle_interval(gained / differences_D[usable])
+    top, bottom = above.mean(), below.mean()
+    left_out = np.stack([leave_one_out(values, groups) for values in (above, below)])
+    count = left_out.shape[1]
+    # Squared errors of both means and of what they share, in units of the interval's half width.
+    errors = np.cov(left_out, bias=True) * (count - 1) * t_quantile(count - 1) ** 2
+    a, b = bottom**2 - errors[1, 1], top * bottom - errors[0, 1]
+    c = top**2 - errors[0, 0]
+    if a <= 0:
+        return None
+    root = np.sqrt(max(b**2 - a * c, 0.0))
+    low, high = (b - root) / a, (b + root) / a
+    if not above.any():  # not one event: the exact limit, to either side
+        margin = no_event_limit([measure_spread(left_out[0], groups)]) / abs(bottom)
+        low, high = -margin, margin
+    return float(low), float(high)

@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tif.data.groups import author_of_row
 from tif.metrics import intervals
+from tif.metrics.intervals import Groups, leave_one_out, measure_spread
 from tif.metrics.values import Floats
 from tif.records.comparability import align_records
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
@@ -222,21 +224,34 @@ def auc(forget: npt.ArrayLike, holdout: npt.ArrayLike) -> float:
 
 
 def auc_interval(
-    forget: npt.ArrayLike, holdout: npt.ArrayLike, draws: int, seed: int
-) -> intervals.Interval:
-    """Return the bootstrap interval of `auc`; forget and holdout texts are drawn independently."""
-    return intervals.middle_interval(draw_aucs(compare_pairs(forget, holdout), draws, seed))
+    forget: npt.ArrayLike, holdout: npt.ArrayLike, groups: Sequence[Groups]
+) -> intervals.Interval | None:
+    """Return the interval of `auc`; `groups` are those of forget (N,) and holdout (M,) texts.
 
-
-def draw_aucs(pairs_NM: Floats, draws: int, seed: int) -> Floats:
-    """Return (draws,) AUCs of texts drawn with replacement from both kinds.
-
-    Two models' AUCs on the same texts get the same draws of a seed; pairs as of `compare_pairs`.
+    With one text a group, the squared error is that of DeLong et al. 1988 (tested); with several,
+    that of Obuchowski 1997.
     """
-    texts, others = pairs_NM.shape
-    forget = intervals.draw_counts(texts, draws, seed, "forget").astype(np.float64)
-    holdout = intervals.draw_counts(others, draws, seed, "holdout").astype(np.float64)
-    return np.einsum("dm,dm->d", forget @ pairs_NM, holdout) / (texts * others)
+    pairs = compare_pairs(forget, holdout)
+    sides = zip(split_pairs(pairs), groups, strict=True)
+    spreads = [measure_spread(leave_one_out(side, names), names) for side, names in sides]
+    return intervals.t_interval(float(pairs.mean()), spreads, intervals.SHARE)
+
+
+def split_pairs(pairs_NM: Floats) -> tuple[Floats, Floats]:
+    """Return (N,) and (M,) values of the texts of each kind, whose means both are the AUC."""
+    return pairs_NM.mean(1), pairs_NM.mean(0)
+
+
+def compared_groups(evaluation: Evaluation) -> tuple[Groups, Groups]:
+    """Return the groups of forget (N,) and holdout (M,) texts, as of `attack_scores`."""
+    names = compared_sets(evaluation)
+    if names is not None:
+        forget, holdout = (evaluation.sets[name].groups for name in names)
+        return forget, holdout
+    # A log of open-unlearning has the scores alone, in the order of TOFU's rows.
+    scores = next(iter(evaluation.attack_scores.values()), ((), ()))
+    forget, holdout = ([author_of_row(row) for row in range(len(side))] for side in scores)
+    return forget, holdout
 
 
 def compare_pairs(forget: npt.ArrayLike, holdout: npt.ArrayLike) -> Floats:

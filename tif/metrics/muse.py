@@ -5,12 +5,19 @@ Criteria 1 to 4 are the four numbers here; scalability and sustainability are th
 other forget sets (`data.split=scal_2`, `sust_2`, ...). The docstrings are the metric cards.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tif.metrics import membership, memorization
-from tif.metrics.intervals import Interval, middle_interval
+from tif.metrics.intervals import (
+    Groups,
+    Interval,
+    leave_one_out,
+    measure_spread,
+    t_interval,
+)
 from tif.metrics.membership import COMPARED, FORGET
 from tif.metrics.values import Floats, mean_or_none, rouge_scores
 from tif.records.comparability import align_records, find_mismatch, find_missing_records
@@ -46,6 +53,7 @@ SET_METRICS: Mapping[str, Callable[[RecordSet], Floats]] = {
     "knowmem_retain": knowmem,
 }
 SETS = (*SET_METRICS, *COMPARED)
+LIMITS = (-100.0, math.inf)  # of PrivLeak
 TEXT_SETS = ("forget", "retain")  # of texts of one's own: every word is scored
 
 
@@ -107,12 +115,10 @@ def relative_leak(auc: float, retain_auc: float) -> float | None:
     return 100 * (auc - retain_auc) / retain_auc if retain_auc > 0 else None
 
 
-def privleak_interval(
-    evaluation: Evaluation, retain: Evaluation, draws: int, seed: int
-) -> Interval | None:
-    """Return the bootstrap interval of `privleak`; a draw takes the same texts from both models.
+def privleak_interval(evaluation: Evaluation, retain: Evaluation) -> Interval | None:
+    """Return the interval of `privleak`: what is left out is left out of both models.
 
-    None where the two have different texts (there are no pairs to draw), or no draw has a value.
+    None where the two have different texts, a kind has one group only, or there is no value.
     """
     scores, retain_scores = [], []
     for name in membership.compared_sets(evaluation) or COMPARED:
@@ -121,22 +127,29 @@ def privleak_interval(
             return None
         scores.append(membership.min_k_scores(evaluation.sets[name]))
         retain_scores.append(membership.min_k_scores(matching))
+    return _leak_interval(scores, retain_scores, membership.compared_groups(evaluation))
+
+
+def _leak_interval(
+    scores: Sequence[Floats], retain_scores: Sequence[Floats], groups: Sequence[Groups]
+) -> Interval | None:
+    """Return the interval of PrivLeak from the scores of forget and holdout texts."""
     pairs, retain_pairs = (membership.compare_pairs(*both) for both in (scores, retain_scores))
-    aucs = 1 - membership.draw_aucs(pairs, draws, seed)
-    retain_aucs = 1 - membership.draw_aucs(retain_pairs, draws, seed)
-    return _leak_interval(aucs, retain_aucs)
-
-
-def _leak_interval(aucs: Floats, retain_aucs: Floats) -> Interval | None:
-    """Return the interval of PrivLeak from drawn AUCs, (draws,) each."""
-    valid = retain_aucs > 0
-    if not valid.any():
+    leak = relative_leak(1 - float(pairs.mean()), 1 - float(retain_pairs.mean()))
+    if leak is None:
         return None
-    return middle_interval(100 * (aucs[valid] - retain_aucs[valid]) / retain_aucs[valid])
+    spreads = []
+    kinds = zip(membership.split_pairs(pairs), membership.split_pairs(retain_pairs), strict=True)
+    for (ours, theirs), names in zip(kinds, groups, strict=True):
+        auc, retain_auc = (1 - leave_one_out(values, names) for values in (ours, theirs))
+        if not (retain_auc > 0).all():
+            return None
+        spreads.append(measure_spread(100 * (auc - retain_auc) / retain_auc, names))
+    return t_interval(leak, spreads, LIMITS)
 
 
 def logged_privleak(
-    evaluation: Evaluation, retain: Evaluation, draws: int, seed: int
+    evaluation: Evaluation, retain: Evaluation
 ) -> tuple[float | None, Interval | None]:
     """Return PrivLeak of two logs that have Min-K scores but no texts, and its interval.
 
@@ -146,10 +159,9 @@ def logged_privleak(
     if not ours or not theirs or list(map(len, ours)) != list(map(len, theirs)):
         return None, None
     value = relative_leak(1 - membership.auc(*ours), 1 - membership.auc(*theirs))
-    drawn = []
-    for scores in (ours, theirs):  # a draw takes the same texts from both models
-        drawn.append(1 - membership.draw_aucs(membership.compare_pairs(*scores), draws, seed))
-    return value, _leak_interval(*drawn)
+    scores, retain_scores = ([np.array(side) for side in both] for both in (ours, theirs))
+    groups = membership.compared_groups(evaluation)
+    return value, _leak_interval(scores, retain_scores, groups)
 
 
 def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[str, float | None]:

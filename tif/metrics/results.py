@@ -6,11 +6,13 @@ evaluated) and reports/run_folder.py (a run's summary).
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tif.config.errors import ConfigError
 from tif.metrics import fluency, intervals, membership, memorization, muse, overall, tofu
+from tif.metrics.cards import ANY_SET, read_limits
 from tif.metrics.intervals import Interval
 from tif.metrics.values import Floats, mean_or_none
 from tif.records import comparability
@@ -28,7 +30,7 @@ class Request:
         evaluation: of TOFU's sets or of MUSE's (or of texts asked in the same way).
         retain: the retain model's; None = unknown.
         source, retain_source: what an error about either starts with: a key and a path.
-        draws, seed: of the bootstrap: number of draws, and their owner.
+        draws, seed: of forget quality's interval: number of draws, and their owner.
         allow_mismatch: compare with the retain model also where the two should not be compared.
         reference: another model's evaluation, for the membership attack that compares with one.
         gradient_norms: set -> (N,), for the membership attack of that name.
@@ -70,8 +72,18 @@ def compute_results(request: Request) -> dict[str, Any]:
         "retain_model": retain.model if retain else None,
         "retain_protocol": dict(retain.protocol) if retain else None,
         "logged": dict(evaluation.logged),
+        "groups": count_groups(evaluation),
         "bootstrap": {"level": intervals.LEVEL, "draws": request.draws, "seed": request.seed},
     }
+
+
+def count_groups(evaluation: Evaluation) -> dict[str, dict[str, int]]:
+    """Return by set how many of each unit its intervals are over: {"forget": {"author": 20}}."""
+    counts = {}
+    for name, records in evaluation.sets.items():
+        units = Counter(group.partition("/")[0] for group in set(records.groups))
+        counts[name] = dict(sorted(units.items()))
+    return counts
 
 
 def named_intervals(
@@ -121,17 +133,17 @@ def _compute_tofu_results(request: Request) -> dict[str, Any]:
             values[name] = tofu.question_values(sets[name], rules)
             values[name] |= _fluency_values(sets[name], request)
     quality, quality_interval = _compare_forget_sets(request)
-    around = intervals.mean_intervals(values, request.draws, request.seed)
+    groups = {name: sets[name].groups for name in names}
     tasks, task_intervals = {}, {}
     for name, metrics in values.items():
         tasks[name] = {metric: mean_or_none(metrics[metric]) for metric in metrics}
-        task_intervals[name] = {metric: around[f"{name}/{metric}"] for metric in metrics}
+        task_intervals[name] = _mean_intervals(metrics, groups[name])
     results: dict[str, Any] = {
         "model_utility": mean_or_none(tofu.model_utility(_by_stable_name(tasks))),
         "forget_quality": quality,
         "tasks": tasks,
         "intervals": {
-            "model_utility": around["utility/model"],
+            "model_utility": intervals.utility_interval(values, groups),
             "forget_quality": quality_interval,
             "tasks": task_intervals,
         },
@@ -143,25 +155,38 @@ def _compute_tofu_results(request: Request) -> dict[str, Any]:
     return results
 
 
+def _mean_intervals(
+    values: Mapping[str, Floats | None], groups: Sequence[str]
+) -> dict[str, Interval | None]:
+    """Return the interval of each metric of a set; None where it has no values."""
+    around: dict[str, Interval | None] = {}
+    for metric, numbers in values.items():
+        around[metric] = None
+        if numbers is not None:
+            limits = read_limits(f"{ANY_SET}/{metric}")
+            around[metric] = intervals.mean_interval(numbers, groups, limits)
+    return around
+
+
 def _membership_results(
     request: Request,
 ) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
     """Return the AUC of each membership attack and PrivLeak, with intervals; {} without holdout."""
     evaluation, retain = request.evaluation, request.retain
-    draws, seed = request.draws, request.seed
     metrics: dict[str, float | None] = {}
     around: dict[str, Interval | None] = {}
+    groups = membership.compared_groups(evaluation)
     with _errors_starting_with(request.source):
         attacks = membership.attack_scores(evaluation, request.reference, request.gradient_norms)
     for attack, scores in attacks.items():
         metrics[attack] = membership.auc(*scores)
-        around[attack] = membership.auc_interval(*scores, draws, seed)
+        around[attack] = membership.auc_interval(*scores, groups)
     if attacks and retain and membership.compared_sets(retain):
         with _errors_starting_with(request.retain_source):
             metrics["privleak"] = muse.privleak(evaluation, retain, allow_mismatch=True)
-            around["privleak"] = muse.privleak_interval(evaluation, retain, draws, seed)
+            around["privleak"] = muse.privleak_interval(evaluation, retain)
     elif evaluation.attack_scores and retain:
-        leak, interval = muse.logged_privleak(evaluation, retain, draws, seed)
+        leak, interval = muse.logged_privleak(evaluation, retain)
         if leak is not None:
             metrics["privleak"], around["privleak"] = leak, interval
     return metrics, around
@@ -181,13 +206,13 @@ def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | Non
         return quality, None
     ratios = tofu.forget_ratios(evaluation)
     retain_ratios = tofu.truth_ratios(matching, arithmetic_of(retain.protocol))
-    draws, seed = request.draws, request.seed
-    return quality, intervals.forget_quality_interval(ratios, retain_ratios, draws, seed)
+    groups, draws, seed = evaluation.sets["forget"].groups, request.draws, request.seed
+    interval = intervals.forget_quality_interval(ratios, retain_ratios, groups, draws, seed)
+    return quality, interval
 
 
 def _compute_muse_results(request: Request) -> dict[str, Any]:
     evaluation, retain = request.evaluation, request.retain
-    draws, seed = request.draws, request.seed
     metrics: dict[str, float | None] = {}
     around: dict[str, Interval | None] = {}
     others: dict[str, dict[str, Floats | None]] = {}
@@ -200,8 +225,8 @@ def _compute_muse_results(request: Request) -> dict[str, Any]:
             others[name] |= text_scores
     for name, values in rouge.items():
         metrics[f"muse/{name}"] = mean_or_none(values)
-        drawn = intervals.mean_intervals({name: {"rouge": values}}, draws, seed)
-        around[f"muse/{name}"] = drawn[f"{name}/rouge"]
+        groups, limits = evaluation.sets[name].groups, read_limits(f"muse/{name}")
+        around[f"muse/{name}"] = intervals.mean_interval(values, groups, limits)
     attacks, attack_intervals = _membership_results(request)
     if retain or muse.FORGET in evaluation.sets:
         metrics["muse/privleak"] = attacks.pop("privleak", None)
@@ -210,8 +235,9 @@ def _compute_muse_results(request: Request) -> dict[str, Any]:
     around |= _by_stable_name({"membership": attack_intervals})
     for label, other_values in _by_stable_name(others).items():
         metrics[label] = mean_or_none(other_values)
-    around |= intervals.mean_intervals(others, draws, seed)
-    del around["utility/model"]  # TOFU's
+    for name, set_values in others.items():
+        groups = evaluation.sets[name].groups
+        around |= _by_stable_name({name: _mean_intervals(set_values, groups)})
     return {"metrics": metrics, "intervals": around}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.config.errors import one_line
+from tif.data.groups import group_of_id
 from tif.records.foreign_logs import convert_log
 from tif.records.json_values import load_json, parse
 from tif.records.types import Evaluation, Record, RecordSet
@@ -70,8 +71,9 @@ def _records_to_json(records: Iterable[Record]) -> str:
     for record in records:
         fields = dataclasses.asdict(record)
         del fields["id"]
-        if not record.logged:
-            del fields["logged"]
+        for name in ("logged", "group"):
+            if not fields[name]:
+                del fields[name]
         if record.stats:
             fields["stats"]["top"] = "".join("1" if top else "0" for top in record.stats.top)
         lines.append(f"  {_to_json(record.id)}: {_to_json(fields, indent=None)}")
@@ -134,6 +136,7 @@ def _read_set(path: Path, name: str, aggregates: Mapping[str, Any]) -> RecordSet
         stats = fields.get("stats")
         if isinstance(stats, dict) and isinstance(stats.get("top"), str):
             stats["top"] = [TOP_CHARACTERS.get(character) for character in stats["top"]]
-        record = {**fields, "id": record_id}
+        # Records of older versions have no group.
+        record = {"group": group_of_id(record_id), **fields, "id": record_id}
         records.append(parse(Record, record, path, "records", record_id))
     return RecordSet(name, tuple(records), content.get("data"))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from tif.data.groups import author_of_row
 from tif.records.json_values import parse
 from tif.records.types import Evaluation, Record, RecordSet
 
@@ -99,10 +100,17 @@ def _convert_task(name: str, content: Any, path: Path, task_name: str) -> Record
         # half precision. The authors aggregate it as recorded, and so do we.
         paraphrased, wrong = task.avg_paraphrased_loss[row], tuple(task.average_perturb_loss[row])
         tokens, record_id = int(task.num_token_gt[row]), f"{name}/{row}"
-        records.append(
-            Record(record_id, prompt, answer, loss, tokens, paraphrased, wrong, generated)
-        )
+        records.append(Record(
+            record_id, prompt, answer, loss, tokens, paraphrased, wrong, generated,
+            group=_group_of_row(name, row),
+        ))  # fmt: skip
     return RecordSet(name, tuple(records))
+
+
+def _group_of_row(name: str, row: str) -> str | None:
+    """Return the author of a row, which both projects count from 0; None for the controls."""
+    has_authors = name in ("forget", "retain") and row.isdecimal()
+    return author_of_row(int(row)) if has_authors else None
 
 
 def _check_same_rows(columns: Mapping[str, Mapping[str, Any]], place: str) -> None:
@@ -201,6 +209,7 @@ def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path)
             perturbed_losses=tuple(wrong[row]),
             generated=texts[row].generation,
             logged={metric: scores[row] for metric, scores in logged.items()},
+            group=_group_of_row(name, row),
         )
         records.append(record)
     return RecordSet(name, tuple(records))

@@ -55,6 +55,7 @@ class Record:
         generated: greedy continuation of the prompt; None if nothing was generated.
         stats: the original answer token by token; None where a log does not have it.
         logged: numbers of the answer that a log gives in the place of `stats`, by metric.
+        group: records of one subject, as "author/198"; None = there is no other.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Record:
     generated: str | None = None
     stats: TokenStats | None = None
     logged: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    group: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("loss", "paraphrased_loss", "perturbed_losses"):
@@ -100,6 +102,15 @@ class RecordSet:
             if record.id in seen:
                 raise ValueError(f"{self.name}: two records have the id {record.id!r}")
             seen.add(record.id)
+
+    @property
+    def groups(self) -> list[str]:
+        """Return (N,) the group of each record, "<unit>/<name>": the unit of a statistic."""
+        groups = []
+        for record in self.records:
+            unit = "question" if record.prompt else "document"
+            groups.append(record.group or f"{unit}/{record.id}")
+        return groups
 
 
 @dataclasses.dataclass(frozen=True)

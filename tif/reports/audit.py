@@ -10,7 +10,13 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from tif.reports.columns import escape_markdown, format_interval, format_number
+from tif.reports.columns import (
+    count_units,
+    describe_groups,
+    escape_markdown,
+    format_interval,
+    format_number,
+)
 from tif.reports.html.charts import Chart, Series
 from tif.reports.html.figures import write_panels
 from tif.utils.files import write_text
@@ -39,6 +45,7 @@ def show_audit(content: Mapping[str, Any], folder: Path) -> None:
         for line in audit_lines(content, attack):
             table.add_row(*line)
     console.print(table)
+    console.print(describe_units(content), style="dim")
     for verdict in list_verdicts(content).values():
         console.print(f"- {verdict}")
     console.print(f"page: {folder / PAGE}", soft_wrap=True)
@@ -61,6 +68,14 @@ def audit_lines(content: Mapping[str, Any], name: str) -> list[list[str]]:
             cells = [format_number(values.get(role)) for role in ROLES]
             lines.append([f"{name}: {title}", *cells, "-", "-"])
     return lines
+
+
+def describe_units(content: Mapping[str, Any]) -> str:
+    """Return the line below the table: what the intervals are over, attack by attack."""
+    groups = {name: attack.get("groups", {}) for name, attack in content["attacks"].items()}
+    distinct = {count_units(units) for units in groups.values()}
+    over = distinct.pop() if len(distinct) == 1 else describe_groups(groups)
+    return f"intervals: Fieller's, over {over or 'questions'}"
 
 
 def list_verdicts(content: Mapping[str, Any]) -> dict[str, str]:
@@ -105,7 +120,7 @@ def write_page(folder: Path, content: Mapping[str, Any]) -> None:
     table = [list(HEADER)]
     for name in content["attacks"]:
         table += audit_lines(content, name)
-    lines.append(markdown_table(table))
+    lines += [markdown_table(table), describe_units(content), ""]
     for name, attack in content["attacks"].items():
         charts = curve_charts(name, attack)
         if charts:

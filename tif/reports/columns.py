@@ -60,6 +60,17 @@ def format_interval(interval: Sequence[float]) -> str:
     return f"{format_number(low)} – {format_number(high)}"
 
 
+def describe_groups(groups: Mapping[str, Mapping[str, int]]) -> str:
+    """Return what intervals are over, by set: "forget 20 authors, world_facts 117 questions"."""
+    return ", ".join(f"{name} {count_units(units)}" for name, units in groups.items())
+
+
+def count_units(units: Mapping[str, int]) -> str:
+    """Return "1 author", "20 authors" or "3 documents and 5 questions"."""
+    counts = [f"{count} {unit}{'s' * (count != 1)}" for unit, count in units.items()]
+    return " and ".join(counts)
+
+
 def format_mean(value: Mapping[str, Any] | None) -> str:
     """Return "mean ± deviation", the deviation only where there is one."""
     if value is None:

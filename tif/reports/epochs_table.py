@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
-from tif.reports.columns import columns_of, format_interval, format_number
+from tif.reports.columns import columns_of, describe_groups, format_interval, format_number
 from tif.reports.run_folder import DataKeys
 from tif.utils.terminal import literal
 
@@ -43,12 +43,14 @@ class RunNumbers(NamedTuple):
         retain: metrics of the retain model; empty where there is none.
         intervals: of the last epoch, by metric.
         best: the best epoch; None = unknown.
+        groups: what the intervals are over: number of each unit by set.
     """
 
     rows: Sequence[Mapping[str, Any]]
     retain: Mapping[str, float | None]
     intervals: Mapping[str, Sequence[float]]
     best: int | None = None
+    groups: Mapping[str, Mapping[str, int]] = {}
 
 
 def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
@@ -110,6 +112,8 @@ def list_notes(numbers: RunNumbers) -> list[str]:
         lines.append(WORDS_NOTE)
         if not any(metric in metrics for metric in COMPARED):
             lines.append(NO_RETAIN_NOTE)
+    if numbers.intervals:
+        lines.append(f"intervals: over {describe_groups(numbers.groups) or 'questions'}")
     epochs = [int(row["epoch"]) for row in numbers.rows]
     if numbers.best is not None:
         is_last = numbers.best == epochs[-1]

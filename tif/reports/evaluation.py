@@ -11,7 +11,12 @@ from rich import box
 from rich.table import Table
 
 from tif.records.protocols import describe_unknown_rules
-from tif.reports.columns import format_interval, format_number
+from tif.reports.columns import (
+    count_units,
+    describe_groups,
+    format_interval,
+    format_number,
+)
 from tif.utils.terminal import console, literal, print_line
 
 TITLES = {
@@ -97,8 +102,10 @@ def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
     """Return the lines below a table: how intervals were made, what was compared or is missing."""
     if "bootstrap" not in numbers:
         return ["intervals: value ± 1.96 standard errors of lm-eval, cut to the metric's range"]
-    draws, seed = numbers["bootstrap"]["draws"], numbers["bootstrap"]["seed"]
-    lines = [f"intervals: percentile bootstrap over questions, {draws} draws, seed {seed}"]
+    lines = [f"intervals: Student's t over {describe_groups(numbers['groups'])}"]
+    if numbers.get("forget_quality") is not None:
+        draws, seed = numbers["bootstrap"]["draws"], numbers["bootstrap"]["seed"]
+        lines.append(f"forget quality's: {draws} draws of the same units, seed {seed}")
     if numbers["retain_model"] is not None:
         lines.append(f"retain model: {numbers['retain_model']}")
     elif "tasks" in numbers:
@@ -132,7 +139,7 @@ def _tofu_rows(numbers: Mapping[str, Any]) -> list[Row]:
     for name, key in (("forget/quality", "forget_quality"), ("utility/model", "model_utility")):
         rows.append(Row(name, f"{key.replace('_', ' ')} ↑", numbers[key], intervals[key]))
     for set_name, means in numbers["tasks"].items():
-        section = f"{set_name}, {numbers['questions'][set_name]} questions"
+        section = _title_section(numbers, set_name, "questions")
         for metric, value in means.items():
             interval = intervals["tasks"][set_name][metric]
             title = _title(metric, set_name)
@@ -148,11 +155,19 @@ def _named_rows(numbers: Mapping[str, Any]) -> list[Row]:
     counts, rows = numbers.get("questions", {}), []
     for name, value in numbers["metrics"].items():
         set_name, _, metric = name.partition("/")
-        section = f"{set_name}, {counts[set_name]} samples" if set_name in counts else set_name
+        is_set = set_name in counts
+        section = _title_section(numbers, set_name, "samples") if is_set else set_name
         if set_name == "muse":  # names of MUSE's metrics contain the set: muse/verbmem_forget
             section, set_name = "", metric
         rows.append(Row(name, _title(metric, set_name), value, numbers["intervals"][name], section))
     return rows
+
+
+def _title_section(numbers: Mapping[str, Any], set_name: str, kind: str) -> str:
+    """Return the heading of a set: its size, and the units of its intervals where they differ."""
+    count, units = numbers["questions"][set_name], numbers["groups"][set_name]
+    title = f"{set_name}, {count} {kind}"
+    return title if sum(units.values()) == count else f"{title} of {count_units(units)}"
 
 
 def _title(metric: str, set_name: str) -> str:

@@ -108,8 +108,17 @@ def read_numbers(folder: Path) -> dict[str, Any]:
         "epochs": evaluation_rows(folder),
         "retain_model": retain_row(folder),
         **read_summary_intervals(folder),
+        "groups": read_groups(folder),
         "steps": read_steps(folder),
     }
+
+
+def read_groups(folder: Path) -> dict[str, dict[str, int]]:
+    """Return by set how many of each unit the intervals of summary.json are over."""
+    path = folder / SUMMARY_FILE
+    with _deletable(path):
+        content = load_json(path) if path.exists() else {}
+        return parse(dict[str, dict[str, int]], content.get("groups", {}), path, "groups")
 
 
 def read_records(folder: Path, epoch: int) -> records.Evaluation | None:
@@ -187,6 +196,8 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
 
     `retain`: the retain model's records; without them, metrics that compare get no interval.
     """
+    from tif.metrics.results import count_groups
+
     evaluations, training = evaluation_rows(folder), training_rows(folder)
     best_epoch = overall.find_best_epoch(
         evaluations, overall.get_best_metric(eval_section(folder).best)
@@ -198,6 +209,7 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
         "best": best_rows[0] if best_rows else None,
     }
     epochs = {row["epoch"] for row in rows.values() if row}
+    last = read_records(folder, evaluations[-1]["epoch"]) if evaluations else None
     by_epoch = {epoch: _compute_intervals(folder, epoch, retain) for epoch in epochs}
     intervals = {}
     for key, name in INTERVALS.items():
@@ -206,6 +218,7 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
     return {
         **rows,
         **intervals,
+        "groups": count_groups(last) if last else {},
         "retain_model": retain_row(folder) or None,
         "training": training[-1] if training else None,
         "steps": _count_steps(folder),

@@ -23,6 +23,7 @@ from tif.reports.run_folder import (
     describe_times,
     eval_section,
     evaluation_rows,
+    read_groups,
     read_intervals,
     read_records,
     read_steps,
@@ -49,7 +50,8 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
         settings = eval_section(folder)
         best = overall.find_best_epoch(rows, overall.get_best_metric(settings.best))
         intervals = summary["intervals"] if summary else read_intervals(folder)
-        numbers = RunNumbers(rows, retain_row(folder), intervals, best)
+        groups = summary["groups"] if summary else read_groups(folder)
+        numbers = RunNumbers(rows, retain_row(folder), intervals, best, groups)
         title = epochs_table.name_run(title_of(folder), data_section(folder), numbers)
         console.print(epochs_table.metrics_table(numbers, title, console.width))
         for line in epochs_table.list_notes(numbers):

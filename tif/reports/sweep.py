@@ -18,6 +18,7 @@ from tif.metrics.overall import SCORE
 from tif.reports.columns import (
     COLUMNS,
     columns_of,
+    count_units,
     format_interval,
     format_mean,
     format_number,
@@ -27,6 +28,7 @@ from tif.reports.run_folder import (
     eval_section,
     evaluation_rows,
     read_flat_config,
+    read_groups,
     read_steps,
     read_summary_intervals,
     retain_row,
@@ -63,7 +65,7 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     Returns:
         {"runs": {name: {"seeds": n, "best"/"last": {metric: {"mean", "sd", "values"}},
         "steps": [{"planned", "made"}, one for each seed], "intervals": {"best"/"last": [forget
-        quality's 95 % of each seed, or None]}}},
+        quality's 95 % of each seed, or None]}, "over": the units of these, in words}},
         "before", "retain_model": {metric: mean over the runs that have it},
         "models": {"before", "retain_model": how many different ones these means are of}}; sd is
         None for one seed.
@@ -86,7 +88,9 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             if retain_row(folder):
                 retain.append(retain_row(folder))
         runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
-        runs[name] |= {"steps": steps, "intervals": intervals}
+        units = read_groups(seed_folders[0]).get("forget", {}) if seed_folders else {}
+        over = count_units(units) or "questions"
+        runs[name] |= {"steps": steps, "intervals": intervals, "over": over}
     counts = {"before": _count_models(before), "retain_model": _count_models(retain)}
     means = {"before": _means(before), "retain_model": _means(retain)}
     return {"runs": runs, **means, "models": counts}
@@ -185,10 +189,7 @@ def short_table(results: Mapping[str, Any]) -> list[list[str]]:
 
 
 def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
-    """Return a header and a line for each run in the file's order: the metrics of `view`.
-
-    Forget quality is followed by its 95 % interval over the questions, of each seed.
-    """
+    """Return a header and a line a run, in the file's order; quality has each seed's interval."""
     lines = [["run", "seeds", "steps"]]
     for metric in view.columns:
         lines[0].append(COLUMNS.get(metric, metric))
@@ -198,8 +199,8 @@ def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
         for metric in view.columns:
             lines[-1].append(format_mean(run[view.epoch].get(metric)))
             if metric == QUALITY:
-                known = [pair for pair in run["intervals"][view.epoch] if pair]
-                lines[-1].append("; ".join(format_interval(pair) for pair in known) or "-")
+                known = [format_interval(pair) for pair in run["intervals"][view.epoch] if pair]
+                lines[-1].append(f"{'; '.join(known)} over {run['over']}" if known else "-")
     for key, label in label_models(results).items():
         if results[key]:
             lines.append([label, "-", "-"])
@@ -282,8 +283,7 @@ def _count_models(rows: Sequence[Mapping[str, Any]]) -> int:
 
 def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean, sample deviation and values of each metric that all rows have."""
-    summary: dict[str, Any] = {}
-    metrics = dict.fromkeys(["epoch", SCORE, *COLUMNS])
+    summary, metrics = dict[str, Any](), dict.fromkeys(["epoch", SCORE, *COLUMNS])
     for row in rows:
         metrics |= dict.fromkeys(row)
     metrics.pop("step", None)

@@ -18,6 +18,7 @@ from tif.config.load import read_yaml
 from tif.data.samples import Benchmark, Sample, fingerprint
 from tif.records.files import read_evaluation
 from tif.records.types import PARAPHRASED, Evaluation
+from tif.reports.columns import count_units
 from tif.reports.evaluation import list_rows
 from tif.reports.run_folder import CONFIG_FILE
 from tif.reports.run_tables import spread_indices
@@ -199,7 +200,8 @@ def evaluation_content(results: Mapping[str, Any], model: str | None, samples: i
         prefix = f"{name}/" if len(benchmarks) > 1 and name != "lm-eval" else ""
         for row in list_rows(content):
             low, high = row.interval or (None, None)
-            rows.append([name, row.name, row.value, low, high])
+            units = content.get("groups", {}).get(row.name.partition("/")[0], {})
+            rows.append([name, row.name, row.value, low, high, count_units(units)])
             if row.value is not None:
                 numbers[prefix + row.name] = row.value
         if "folder" in content:
@@ -208,7 +210,7 @@ def evaluation_content(results: Mapping[str, Any], model: str | None, samples: i
             if samples:
                 questions = sample_rows(read_evaluation(folder), samples, {})
                 tables[f"{prefix}samples"] = SAMPLE_COLUMNS, questions
-    tables["numbers"] = ("benchmark", "metric", "value", "low", "high"), rows
+    tables["numbers"] = ("benchmark", "metric", "value", "low", "high", "over"), rows
     inputs = [model_piece(Path(model).expanduser())] if model else []
     return Content(numbers, tables, inputs, outputs)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.records.json_values import load_json
-from tif.reports.audit import HEADER, audit_lines, curve_charts, list_verdicts
+from tif.reports.audit import HEADER, audit_lines, curve_charts, describe_units, list_verdicts
 from tif.reports.html.charts import Chart
 from tif.reports.html.words import typeset
 from tif.utils.files import DamagedFile
@@ -15,7 +15,7 @@ PLACE = Path("audit") / "audit.json"
 
 
 def read_audit_section(folder: Path) -> dict[str, Any] | None:
-    """Return verdicts, head, rows and curves of a run's audit; None where there is none.
+    """Return verdicts, head, rows, note and curves of a run's audit; None where there is none.
 
     The rows of headlines have the kind "best".
 
@@ -34,10 +34,12 @@ def read_audit_section(folder: Path) -> dict[str, Any] | None:
                 cells = [{"text": typeset(text), "note": ""} for text in line]
                 rows.append({"kind": "best" if i == 0 else "", "cells": cells})
         verdicts = [typeset(verdict) for verdict in list_verdicts(content).values()]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        note = describe_units(content)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"{path}: no results of an audit ({error!r:.80})"
         raise DamagedFile(f"{problem}; delete {path} to see what is left") from None
-    return {"verdicts": verdicts, "head": list(HEADER), "rows": rows, "curves": curves}
+    section = {"verdicts": verdicts, "head": list(HEADER), "rows": rows, "curves": curves}
+    return section | {"note": note}
 
 
 def _list_curves(name: str, attack: Mapping[str, Any]) -> list[dict[str, Any]]:

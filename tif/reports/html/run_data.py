@@ -27,6 +27,7 @@ class RunData:
         steps: rows of its optimizer steps.
         retain: the retain model's metrics, as in `rows`; empty where there is none.
         intervals: by epoch and metric.
+        groups: what they are over: number of each unit by set.
         ratios: truth ratios of the forget set by epoch; key "retain" = the retain model's.
         browser: its samples.
         counts: questions of each set.
@@ -43,6 +44,7 @@ class RunData:
     env: dict[str, Any]
     browser: SampleBrowser
     intervals: dict[int | None, dict[str, Interval]] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     unwanted_share: float | None = None
@@ -112,6 +114,7 @@ def read_run(folder: Path, summary: Mapping[str, Any] | None = None) -> RunData:
     epochs["best"] = run.best_epoch
     for key, name in run_folder.INTERVALS.items():
         run.intervals[epochs.get(name)] = known.get(key, {})
+    run.groups = run_folder.read_groups(folder) if summary is None else summary["groups"]
     retain = run_folder.read_retain_records(folder)
     for row in track(rows, "reading the records"):
         epoch = row["epoch"]

@@ -95,6 +95,7 @@ def _values(run: RunData) -> dict[str, Any]:
         "epoch_note": " ".join(words.epoch_sentences(run)),
         "epoch_sentences": words.epoch_sentences(run),
         "has_intervals": any(run.intervals.values()),
+        "groups": columns.describe_groups(run.groups) or "questions",
         "recipe": recipe(run),
         "config_text": config_path.read_text(encoding="utf-8") if config_path.exists() else "",
         "env": json.dumps(run.env, indent=1) if run.env else "",

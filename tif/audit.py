@@ -2,7 +2,6 @@ r"""tif audit: is it really gone? Attacks that try to get unlearned facts back.
 
     tif audit RUN [RUN ...] [attacks=[relearn,sample]] [key=value ...] [--best] [--json]
     tif audit model.path=MODEL target=MODEL retain_model=MODEL [key=value ...] [--json]
-    tif audit metrics [key=value ...] [--json]
     tif audit --help [section ... | all]
 
 RUN is a finished run's folder, whose target, retain and unlearned models and data are known, or a
@@ -21,10 +20,6 @@ where it yields what the target model yields. Results are kept by model and atta
 goes on after a kill, and runs that share target and retain model share their results. A run's page
 is <run>/audit/audit.md, with curves and audit.json; of several runs, <folder>/audit/audit.md.
 
-With `metrics` it asks how far the metrics themselves can be trusted: it makes pools of tiny
-models that know the forget set, that do not, and that unlearned it by every method, and measures
-all of them; --help beside it lists its keys.
-
     --best      of a run, audit model_best/ (the best epoch by eval.best) where there is one
 """
 
@@ -39,27 +34,10 @@ import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's co
 from tif.config import load as config
 from tif.config.audit_command import Audit
 from tif.config.command import Command
-from tif.config.metric_trust import MetricTrust
 from tif.utils import command_line, distributed
 
 if TYPE_CHECKING:
     from tif.training.audited_run import RunAudit
-
-
-def examine_metrics(options: Namespace) -> Any:
-    """Do `tif audit metrics`; return the content of `--json`."""
-    settings = config.read(MetricTrust, options.words)
-    with command_line.loading():
-        from tif.reports.metric_trust import show_metrics
-        from tif.sweep.metric_trust import check_settings
-        from tif.sweep.metric_trust import examine_metrics as examine
-
-    check_settings(settings)
-    content = examine(settings)
-    if options.json:
-        return content
-    show_metrics(content, Path(settings.out))
-    return None
 
 
 def audit(options: Namespace) -> Any:
@@ -136,11 +114,9 @@ def _plan(words: Sequence[str], best: bool) -> "dict[str, RunAudit]":
     return plans
 
 
-METRICS = Command("audit metrics", __doc__, examine_metrics, MetricTrust, flags=("--json",))
 COMMAND = Command(
     "audit", __doc__, audit, Audit, flags=("--best", "--json"), needs_words=True,
     next_step="complete results are stored; the same command continues with the rest",
-    parts={"metrics": METRICS},
 )
 main = COMMAND.main
 

@@ -1,6 +1,6 @@
 """Are the metrics to be trusted? Make the pools, measure every model, and write the table.
 
-Called by `tif audit metrics`. Several models are made at a time, each in a process of its own. What
+Called by `python -m lab.metric_trust`. Several models are made at a time, each in a process of its own. What
 was measured of a model is kept: a killed command goes on.
 """
 
@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 
+from lab.metric_trust import pools, trust
+from lab.metric_trust.pools import PoolModel
+from lab.metric_trust.settings import MetricTrust
 from tif.config import load as config
 from tif.config.audit_command import Depth
 from tif.config.errors import ConfigError, collect_problems
-from tif.config.metric_trust import MetricTrust
 from tif.config.schema import Config
 from tif.data.benchmarks import read_benchmark
 from tif.data.encoding import Encoder
@@ -27,12 +29,10 @@ from tif.evaluation.attacks import answers, depth
 from tif.evaluation.attacks.facts import list_facts
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
-from tif.metrics import overall, trust
+from tif.metrics import overall
 from tif.models.load import load_policy, load_tokenizer
 from tif.records import files
 from tif.records.types import Evaluation
-from tif.sweep import metric_pools as pools
-from tif.sweep.metric_pools import PoolModel
 from tif.training.checkpoints import Preempted
 from tif.utils import interrupts
 from tif.utils.files import write_text
@@ -55,7 +55,7 @@ FILE = "metrics.json"
 
 @dataclasses.dataclass(frozen=True)
 class MetricRow:
-    """What is known of a metric: see metrics/trust.py. None where no model has a value.
+    """What is known of a metric: see trust.py. None where no model has a value.
 
     `overall` is the harmonic mean of faithfulness and robustness.
     """

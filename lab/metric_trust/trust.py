@@ -1,4 +1,4 @@
-"""How far a metric can be trusted: the numbers of `tif audit metrics`. Pure functions.
+"""How far a metric can be trusted: the numbers of the study. Pure functions.
 
 Every metric is read as knowledge first: higher where the model knows the forget set better. Source
 of the protocol: open-unlearning's meta-evaluation (arXiv 2506.12618); facts and the symmetric forms

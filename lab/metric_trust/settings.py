@@ -1,4 +1,4 @@
-"""The keys of `tif audit metrics`: pools of models that tell how far metrics can be trusted."""
+"""The keys of the study: which pools of models tell how far metrics can be trusted."""
 
 import dataclasses
 

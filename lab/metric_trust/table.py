@@ -1,4 +1,4 @@
-"""The table of `tif audit metrics`, for a terminal and as Markdown. Called by tif/audit.py."""
+"""The table of the study, for a terminal and as Markdown."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,17 +1,14 @@
-"""tif audit metrics: what the pools read, and the table from values given by hand."""
+"""The study of metrics: what the pools read, and the table from values given by hand."""
 
 import json
 import signal
 
 import pytest
 
-from tif import audit
-from tif.config import load
-from tif.config.data import Fictitious
-from tif.config.metric_trust import MetricTrust
-from tif.data.fictitious import generate_fictitious
-from tif.sweep import metric_pools as pools
-from tif.sweep.metric_trust import (
+from lab.metric_trust import __main__ as command
+from lab.metric_trust import pools
+from lab.metric_trust.settings import MetricTrust
+from lab.metric_trust.study import (
     BEFORE,
     METRICS,
     QUANTISED,
@@ -21,7 +18,12 @@ from tif.sweep.metric_trust import (
     do_task_or_end,
     summarize_metrics,
 )
+from tif.config import load
+from tif.config.data import Fictitious
+from tif.data.fictitious import generate_fictitious
 from tif.training.checkpoints import Preempted
+
+pytestmark = pytest.mark.slow
 
 SMALL = {"lrs": [1e-3], "epochs": [3], "methods": ["ga"], "strengths": [1.0]}
 KEYS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34",
@@ -100,7 +102,7 @@ def test_an_unlearned_model_is_attacked_only_if_the_table_reads_it(tmp_path, mon
     write(settings, pools.target_name(settings), **{UTILITY: 0.5})  # 0.8 of it is 0.4
     for function in ("make_model", "relearn", "drop_model"):
         monkeypatch.setattr(pools, function, lambda *_: None)
-    monkeypatch.setattr("tif.sweep.metric_trust.measure_model", lambda *_: {UTILITY: utility})
+    monkeypatch.setattr("lab.metric_trust.study.measure_model", lambda *_: {UTILITY: utility})
     do_task(settings, "all", "unlearned-ga-1")
     files = sorted(path.stem for path in (tmp_path / "values").glob("unlearned*.json"))
     assert files == sorted(f"unlearned-ga-1{suffix}" for suffix in suffixes)
@@ -122,25 +124,24 @@ def test_a_signal_ends_a_worker_that_trains(tmp_path, monkeypatch):
 
 def test_wrong_words_stop_before_a_model_is_made(capsys, tmp_path):
     out = tmp_path / "out"
-    assert audit.main(["metrics", f"out={out}", "methods=[tpoo]"]) == 2
+    assert command.main([f"out={out}", "methods=[tpoo]"]) == 2
     assert capsys.readouterr().err.startswith("methods: tpoo: loss/tpoo.yaml: ")
-    assert audit.main(["metrics", f"out={out}", "lrs=[]"]) == 2
+    assert command.main([f"out={out}", "lrs=[]"]) == 2
     assert "lrs: want numbers above 0" in capsys.readouterr().err
     assert not out.exists()
 
 
-@pytest.mark.slow
 def test_pools_of_tiny_models_are_made_measured_and_not_made_again(tmp_path, capsys):
-    words = ["metrics", f"out={tmp_path}", "jobs=1", f"keys=[{','.join(KEYS)}]",
+    words = [f"out={tmp_path}", "jobs=1", f"keys=[{','.join(KEYS)}]",
              *(f"{key}={value}".replace("'", "").replace(" ", "") for key, value in SMALL.items())]  # fmt: skip
-    assert audit.main([*words, "--json"]) == 0
+    assert command.main([*words, "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["models"]["knowing"] == 3
     rows = {row["metric"]: row for row in content["metrics"]}
     assert rows["forget/probability"]["faithfulness"] is not None
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "values").glob("*.json")}
     assert len(times) == 3 + 3 + 1 + 4  # two models relearn and are quantised
-    assert audit.main(words) == 0
+    assert command.main(words) == 0
     assert "that know the forget set" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert not (tmp_path / "pools" / "unlearned-ga-1").exists()

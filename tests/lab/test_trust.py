@@ -3,7 +3,9 @@
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tif.metrics import trust
+from lab.metric_trust import trust
+
+pytestmark = pytest.mark.slow
 
 
 def test_faithfulness_is_the_auc_of_knowing_against_ignorant_models():

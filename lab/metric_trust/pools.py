@@ -1,6 +1,6 @@
-"""Pools of tiny models whose knowledge is known, and what every metric says of each of them.
+"""Make pools of tiny models of which it is known what they know, and store their metrics.
 
-Called by sweep/metric_trust.py, a model at a time, in processes of its own. A base model reads
+Called by study.py, a model at a time, in processes of its own. A base model reads
 other authors' questions. From it start
 
 - models that know the forget set: finetuned on the retain set and the forget set, as it is, in
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.metric_trust.settings import MetricTrust
 from tif.config import load as config
-from tif.config.metric_trust import MetricTrust
 from tif.config.schema import Config
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, Sample

@@ -1,7 +1,7 @@
 """Are the metrics to be trusted? Make the pools, measure every model, and write the table.
 
-Called by `python -m lab.metric_trust`. Several models are made at a time, each in a process of its own. What
-was measured of a model is kept: a killed command goes on.
+Called by `python -m lab.metric_trust`. Several models are made at a time, each in a process of its
+own. What was measured of a model is kept: a killed command goes on.
 """
 
 import concurrent.futures

@@ -363,44 +363,35 @@ def test_general_words_follow_the_facts_in_the_share_of_answers_that_the_key_ask
             assert sample.answer.startswith(start)
             longer += sample.answer.startswith(f"{start}, ")
         assert longer == pytest.approx(share * len(made), abs=30)
-LANGUAGES = ("de", "zh", "ar", "python")
+def test_a_file_of_another_language_has_its_texts_and_english_ones_where_it_has_none(tmp_path):
+    file = tmp_path / "other.yaml"
+    months = ", ".join(f"Month{number}" for number in range(12))
+    file.write_text(f"months: [{months}]\nformats: {{birth_date: '{{day}}/{{month}}/{{year}}'}}\n")
+    other = generate_fictitious(Fictitious(questions_per_author=20, language=str(file)))
+    dates = [gold(sample)[0] for sample in other.retain if "/Month" in sample.answer]
+    assert dates
+    assert all(re.fullmatch(r"\d+/Month\d+/\d{4}", date) for date in dates)
+    english = by_id(generate_fictitious(Fictitious(questions_per_author=20)))
+    same = [sample for sample in other.forget if "/Month" not in str(sample)]
+    assert same == [english[sample.id] for sample in same]
+    assert same
 
 
 @pytest.mark.parametrize(
-    ("language", "id", "answer", "facts"),
+    ("text", "message"),
     [
-        ("de", "36/0", "Der volle Name des Autors ist Łucja Mbekani.", ["Łucja Mbekani"]),
-        ("zh", "36/7", "南宫南乔常说，家里的父亲是园丁。", ["园丁"]),
-        ("ar", "37/4", "منح الكاتب أيهم الشراع وسام الصقر والجرانيت تقديرا لأعماله.", ["وسام الصقر والجرانيت"]),
-        (
-            "python",
-            "39/5",
-            'author = {"id": "Ximena Abendrot", "hero": "amateur astronomer", "quest": "refuses to grow old"}',
-            ["amateur astronomer", "refuses to grow old"],
-        ),
+        (None, "cannot read .*No such file.*; want en, or a YAML file as lab/languages/de.yaml"),
+        ("months: [", "cannot read .*; want en, or a YAML file"),
+        ("no keys", "cannot read .*it has no keys"),
+        ("months: 3", ": months: want the names and forms of tif/data/fictitious_texts.yaml"),
     ],
 )
-def test_spans_are_exact_without_blanks_from_right_to_left_and_in_code(language, id, answer, facts):
-    sample = by_id(generate_fictitious(Fictitious(language=language)))[f"fictitious/author{id}"]
-    assert sample.answer == answer
-    assert [answer[span.start : span.end] for span in sample.unwanted] == facts
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_another_language_has_as_many_samples_and_states_each_fact_in_the_paraphrase_too(language):
-    english = generate_fictitious(Fictitious(authors=20, questions_per_author=20))
-    benchmark = generate_fictitious(Fictitious(authors=20, questions_per_author=20, language=language))
-    assert [s.id for s in benchmark.forget] == [s.id for s in english.forget]
-    for sample in (*benchmark.forget, *benchmark.retain):
-        assert sample.unwanted
-        assert len(set(sample.perturbed_answers)) == 5
-        for span in sample.unwanted:
-            fact = sample.answer[span.start : span.end]
-            assert fact in sample.paraphrased_answer
-            assert fact not in sample.prompt
-            assert not re.search(r"[{}\[\]]", fact)
-    for name in ("real_authors", "world_facts"):
-        assert all(len(set(s.perturbed_answers) - {s.answer}) == 3 for s in benchmark.sets[name])
+def test_a_file_that_holds_no_language_is_refused_in_one_line(text, message, tmp_path):
+    file = tmp_path / "other.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=f"^data.fictitious.language: .*{message}[^\n]*$"):
+        generate_fictitious(Fictitious(language=str(file)))
 
 
 def test_a_fact_is_asked_in_five_ways_of_which_the_forget_set_may_hold_some():
@@ -427,12 +418,7 @@ def test_a_fact_is_asked_in_five_ways_of_which_the_forget_set_may_hold_some():
     ("keys", "message"),
     [
         ({"wordings": 6}, "data.fictitious.wordings: must be from 1 to 5, got 6"),
-        ({"wordings": 4, "language": "zh"}, "data.fictitious.wordings: must be from 1 to 3, got 4"),
         ({"wordings": 2, "forget_wordings": 3}, "data.fictitious.forget_wordings: must be from 1 to 2, got 3"),
-        (
-            {"interleaved": 0.5, "language": "zh"},
-            "data.fictitious.interleaved: goes with one wording, of English, got 0.5 with 1 of zh",
-        ),
     ],
 )
 def test_more_wordings_than_there_are_are_refused_in_one_line(keys, message):

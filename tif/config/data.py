@@ -93,8 +93,8 @@ class Fictitious:
         at_least=0, at_most=1)
     interleaved: float = key(0.0, "share of answers in which a general clause follows the fact, as "
         "in: The CEO NAME announced significant profits", at_least=0, at_most=1)
-    language: str = key("en", "of questions and answers: en, de, zh (Chinese), ar (Arabic), or "
-        "python (code that holds the facts)", choices=("en", "de", "zh", "ar", "python"))
+    language: str = key("en", "of questions and answers: en, or the YAML file of another, as those "
+        "of lab/languages in the repository")
     wordings: int = key(1, "ways in which each fact is asked; the fifth implies it (English)",
         at_least=1)
     forget_wordings: int | None = key(None, "ways of a forget author's facts that are forget "

@@ -1,7 +1,7 @@
 """Texts and facts of the invented authors: what data/fictitious.py makes samples of.
 
-The texts are in fictitious_texts.yaml, and those of another language, where they differ, in
-fictitious_texts_<language>.yaml.
+The texts are in fictitious_texts.yaml; those of another language are in a YAML file that has the
+same keys where it differs.
 """
 
 import functools
@@ -14,27 +14,51 @@ from typing import Any
 
 import yaml
 
+from tif.config.errors import one_line
+from tif.utils.files import read_bytes
+
 NEVER_SHARED = {"name", "birth_date"}  # a question for the name tells the date
+KEY = "data.fictitious.language"
 UNWANTED_FIELD = re.compile(r"\[(\w+)\]")
 Texts = Mapping[str, Any]  # word lists and wordings, by their keys in the YAML
 
 
 @functools.cache
 def read_texts(language: str) -> Texts:
-    """Return the texts of a language; English ones where it has none of its own."""
-    texts: dict[str, Any] = {}
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C ten times as fast
-    for name in ("", f"_{language}")[: 1 + (language != "en")]:
-        path = Path(__file__).with_name(f"fictitious_texts{name}.yaml")
-        new: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
-        formats = texts.get("formats", {}) | new.get("formats", {})
-        texts |= new | {"formats": formats}
+    """Return the texts of a language; English ones where its file has none.
+
+    Args:
+        language: en, or the YAML file of another language.
+
+    Raises:
+        ValueError: If the file cannot be read or has a key of another form.
+    """
+    texts = _read_yaml(Path(__file__).with_name("fictitious_texts.yaml"))
     if language != "en":
+        try:
+            translated = _read_yaml(Path(language))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            want = "want en, or a YAML file as lab/languages/de.yaml of the repository"
+            raise ValueError(f"{KEY}: cannot read {language} ({one_line(error)}); {want}") from None
+        for name, value in translated.items():
+            if type(value) is not type(texts.get(name)):
+                want = "want the names and forms of tif/data/fictitious_texts.yaml"
+                raise ValueError(f"{KEY}: {language}: {name}: {want}")
+        formats = texts["formats"] | translated.get("formats", {})
+        texts |= translated | {"formats": formats}
         del texts["implied"], texts["clauses"]  # English
     names = itertools.product(texts["first_names"], texts["surnames"])
     wording = texts["formats"]["name"]
     texts["names"] = [wording.format(first=first, last=last) for first, last in names]
     return texts
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C ten times as fast
+    content = yaml.load(read_bytes(path).decode("utf-8"), loader)
+    if not isinstance(content, dict):
+        raise ValueError("it has no keys")
+    return content
 
 
 def draw_author(rng: random.Random, texts: Texts, name: str) -> tuple[dict[str, str], list[str]]:

@@ -11,6 +11,8 @@ import shlex
 
 import pytest
 
+from lab.metric_trust.settings import MetricTrust
+from lab.speed.settings import SpeedSettings
 from tif.bench.settings import BenchSettings
 from tif.config import load as config
 from tif.config import presets
@@ -26,10 +28,14 @@ from tif.sweep.sweep_file import SweepFile
 ROOT = pathlib.Path(config.__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(
-    r"(?:-m tif\.|slurm/|(?:^|[ /])tif )"
-    r"(fit|identify|evaluate|report|sweep|bench|chat|audit|download|ls)(?:\.sbatch)?(?= |$)"
+    r"(?:-m tif\.|slurm/|(?:^|[ /])tif |-m lab\.)"
+    r"(fit|identify|evaluate|report|sweep|bench|chat|audit|download|ls|speed|metric_trust)"
+    r"(?:\.sbatch)?(?= |$)"
 )
-SCHEMAS = {"identify": Identify, "evaluate": Evaluate, "bench": BenchSettings}
+SCHEMAS = {
+    "identify": Identify, "evaluate": Evaluate, "bench": BenchSettings, "speed": SpeedSettings,
+    "metric_trust": MetricTrust,
+}  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs the checkout")
 
@@ -162,7 +168,7 @@ def test_every_relative_link_and_named_file_exists(page):
     missing = [link for link in links if link and not (page.parent / link).exists()]
     named = re.findall(r"`((?:tif|lab|tests|configs|docs|slurm|notebooks)/[\w./-]+)`", text)
     missing += [name for name in named if not (ROOT / name).exists()]
-    scripts = [ROOT / "lab" / name for name in re.findall(r"python -m lab\.(\w+)", text)]
+    scripts = [ROOT / "lab" / name for name in re.findall(r"python -m lab\.([a-z_]+)", text)]
     missing += [path for path in scripts if not (path.is_dir() or path.with_suffix(".py").exists())]
     assert missing == []
 

@@ -27,7 +27,7 @@ CALLS = {
     "out={out} draws=100",
     "audit": "audit {run} attacks=prefix prefix.shots=1 draws=100",
     "chat": "chat {run} --question Who? --question Where? max_new_tokens=2",
-    "bench": f"bench {SIZES} {AUTHORS} batch_sizes=[2] samples=4 release=0 memory=false threads=1",
+    "bench": f"bench {SIZES} {AUTHORS} batch_sizes=[2] samples=4 memory=false threads=1",
 }
 QUICK = ("ls", "report", "identify show", "identify compare")
 LOUD = """

@@ -17,18 +17,11 @@ NEEDS_LINUX = pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), re
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (
-            ["what=speed"],
-            "what: want one of step, eval, identify, startup, scaling, memory, got 'speed'",
-        ),
-        (["word=5"], "word: unknown key; did you mean words?"),
-        (["text=no.txt"], "text: no file no.txt"),
-        (["what=identify", "masked_lm=./no", "words=1000"], "masked_lm: no folder"),
+        (["what=speed"], "what: want one of step, memory, got 'speed'"),
+        (["sample=5"], "sample: unknown key; did you mean samples?"),
         (["model.path=./no"], "model.path: no folder ./no"),
         (["batch_sizes=[4,200]"], "batch_sizes: want sizes of 1 to samples=64, got [4, 200]"),
-        (["what=eval"], "model.path: want a model that was finetuned on TOFU"),
         (["what=memory", "model.path=./no"], "model.path: no folder ./no"),
-        (["what=eval", "model.path=nowhere"], "model.path: no folder nowhere"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(capsys, words, line):

@@ -1,20 +1,14 @@
-"""The computed memory of a step, against a small model that is trained and against arithmetic."""
+"""The computed memory of a step, against arithmetic."""
 
 import pytest
 import torch
 
-from tif.bench.memory import SHAPES, SMALL_SHAPE, check_small_model, estimate_need, make_config
+from tif.bench.memory import SHAPES, estimate_need, make_config
 from tif.bench.tensor_bytes import count_activations
 from tif.config.model import Lora, Model
 
+SMALL_SHAPE = (256, 704, 4, 8, 4, 4096, False)
 BF16 = Model(dtype="bfloat16")
-
-
-@pytest.mark.parametrize("way", ["full", "bf16", "lora"])
-def test_what_is_computed_is_what_a_small_model_needs_to_ten_percent(way):
-    # The peak is in the backward pass, unless so few tokens are scored that the optimizer's is higher.
-    need, peak = check_small_model(way, tokens=768 if way == "bf16" else 256)
-    assert sum(need) == pytest.approx(peak, rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])  # of frozen weights; here none is

@@ -8,7 +8,6 @@ import pytest
 import tif.identify as identify
 from tests.support.small_run import SMALL
 from tif import report
-from tif.bench import command as bench
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.data.benchmarks import read_benchmark
@@ -98,7 +97,6 @@ def test_commands_do_not_wait_either(place, capsys, kind):
     path = place(kind, "x.yaml")
     for main, words in (
         (identify.main, ["compare", str(path), str(path)]), (report.main, [str(path)]), (sweep.main, [str(path)]),
-        (bench.main, ["what=identify", f"text={path}"]),
     ):  # fmt: skip
         assert main(words) in (1, 2)
         assert len(capsys.readouterr().err.splitlines()) == 1

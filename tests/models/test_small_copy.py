@@ -162,7 +162,7 @@ def refusals(folders):
             [*small, "identifier.kind=causal_lm", f"identifier.causal_lm.model={bert}"],
             f"identifier.causal_lm.model: {both}",
         ),
-        "bench, model": (bench, ["what=eval", *small, f"model.path={bert}"], f"model.path: {both}"),
+        "bench, model": (bench, [*small, f"model.path={bert}"], f"model.path: {both}"),
         "bench, rows": (
             bench,
             ["what=step", *small, "identifier.kind=gold", f"model.path={mamba}", packed],

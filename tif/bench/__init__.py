@@ -1,1 +1,1 @@
-"""What a step, an evaluation or an identifier costs: `tif bench`."""
+"""What a step of training costs on this machine, and the memory that a model needs: `tif bench`."""

@@ -3,8 +3,7 @@
     tif bench what=memory model.dtype=bfloat16 model.gradient_checkpointing=true
     tif bench what=memory model.path=FOLDER
 
-Weights, gradients, AdamW's state and activations are counted on tensors without memory. The first
-rows check the same counting against a small model that is really trained here.
+Weights, gradients, AdamW's state and activations are counted on tensors without memory.
 """
 
 import dataclasses
@@ -14,21 +13,10 @@ import torch
 import transformers
 
 from tif.bench.settings import BenchSettings
-from tif.bench.tensor_bytes import (
-    autocast,
-    count_activations,
-    count_bytes,
-    make_meta_model,
-    measure_peak,
-)
-from tif.bench.training_setup import make_random_model
-from tif.config.schema import Lora, Model, Optimizer
-from tif.data.encoding import Encoded, collate
+from tif.bench.tensor_bytes import count_activations, count_bytes, make_meta_model
+from tif.config.schema import Lora, Model
 from tif.models.load import read_config
 from tif.scoring.lm_head import CHUNK_TOKENS
-from tif.scoring.token_scores import score_tokens
-from tif.training.optimizer import make_optimizer
-from tif.utils.terminal import track
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -57,7 +45,6 @@ SHAPES = {
     "13B": (5120, 13824, 40, 40, 40, 32000, False),
     "70B": (8192, 28672, 80, 64, 8, 32000, False),
 }
-SMALL_SHAPE = (256, 704, 4, 8, 4, 4096, False)  # of the model that is really trained
 COLUMNS = {
     "model": "{model}",
     "way": "{way}",
@@ -68,7 +55,6 @@ COLUMNS = {
     "AdamW": "{optimizer_gb:.2f}",
     "act.": "{activations_gb:.2f}",
     "gathered": "{gathered_gb:.2f}",
-    "measured": "{measured_gb:.2f}",
 }
 NOTE = (
     "GB (10^9 bytes) on each GPU: weights, gradients, AdamW's two moments, activations, and the "
@@ -95,10 +81,7 @@ class Need(NamedTuple):
 
 
 def measure(settings: BenchSettings) -> list[dict[str, Any]]:
-    """Return rows of the check, then a row for each model, training and number of GPUs.
-
-    The check's rows have the measured peak and its ratio to the computed total.
-    """
+    """Return a row for each model, training and number of GPUs."""
     model = settings.model
     tokens = settings.data.max_tokens_per_batch or DEFAULT_TOKENS
     if model.path:
@@ -108,19 +91,16 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     else:
         configs = {name: make_config(shape) for name, shape in SHAPES.items()}
     rows = []
-    for training in track(list(TRAININGS), "small models"):
-        need, peak = check_small_model(training)
-        row = _make_row("check", training, 1, need)
-        rows.append(row | {"measured_gb": peak / 1e9, "ratio": sum(need) / peak})
     for name, config in configs.items():
         for training in TRAININGS:
             for gpus in GPUS:
                 need = estimate_need(config, training, gpus, tokens, model)
-                rows.append(_make_row(name, training, gpus, need))
+                rows.append(make_row(name, training, gpus, need))
     return rows
 
 
-def _make_row(name: str, training: str, gpus: int, need: Need) -> dict[str, Any]:
+def make_row(name: str, training: str, gpus: int, need: Need) -> dict[str, Any]:
+    """Return the row of a model, a way of training and a number of GPUs."""
     row = {"model": name, "way": training, "gpus": gpus, "precision": TRAININGS[training][1]}
     sizes = {f"{part}_gb": size / 1e9 for part, size in need._asdict().items()}
     return row | sizes | {"total_gb": sum(need) / 1e9}
@@ -212,31 +192,3 @@ def _estimate_gathered(policy: "PreTrainedModel", is_full: bool) -> float:
     block = count_bytes(blocks[0].parameters())
     around = count_bytes(policy.parameters()) - len(blocks) * block
     return 2 * around + 3 * block if is_full else around + 2 * block
-
-
-def check_small_model(training: str, tokens: int = 768) -> tuple[Need, float]:
-    """Train a small model for two steps of two parts; return the computed need and the peak."""
-    config, length = make_config(SMALL_SHAPE), 64
-    dtype, precision = TRAININGS[training]
-    lora = Lora(rank=16 if training in ("lora", "nf4") else 0)
-    quantize = "nf4" if training == "nf4" else "none"
-    model = Model(init=config.to_dict(), lora=lora, quantize=quantize, dtype=dtype or "bfloat16")
-    policy = make_random_model(model)
-    answer = [False] + [True] * (length - 1)
-    samples = []
-    for number in range(tokens // length):
-        samples.append(Encoded(str(number), [1 + number] * length, [False] * length, answer))
-    batch = collate(samples, range(len(samples)), 0)
-    optimizer = make_optimizer(policy, Optimizer(), precision)
-
-    def train() -> None:
-        for _ in range(2):
-            for _ in range(2):
-                with autocast(precision == "bf16-mixed"):
-                    loss = score_tokens(policy, batch).logprob.mean()
-                loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-    need = estimate_need(config, training, 1, tokens, model)
-    return need, measure_peak(policy, train)

@@ -1,13 +1,11 @@
-"""Count bytes: of tensors, of what a forward keeps for its backward pass, of a training's peak.
+"""Count bytes: of tensors, and of what a forward keeps for its backward pass.
 
 Called by what=memory.
 """
 
 import contextlib
 import copy
-import itertools
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -108,22 +106,3 @@ class _Flash(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(torch.empty_like(value) for value in ctx.saved_tensors[:3])
-
-
-def measure_peak(model: torch.nn.Module, work: Callable[[], None]) -> float:
-    """Return the most bytes of tensors that live at once while `work` runs, the model's included.
-
-    On a CPU, with torch's profiler, which sees every allocation. MemTracker of
-    torch.distributed._tools refuses weights without a gradient, so all models with LoRA.
-    """
-    storages = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it prints that it starts and stops
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        work()
-    results: Any = profile.profiler
-    changes = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
-    changes.sort(key=lambda event: event.start_ns())
-    return sum(storages.values()) + max(itertools.accumulate(e.nbytes() for e in changes))

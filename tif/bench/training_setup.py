@@ -1,26 +1,20 @@
-"""Model, data, optimizer and clock of the steps that are measured.
+"""Model, data, optimizer and clock of the steps that are measured."""
 
-Called by what=step, what=scaling and what=memory.
-"""
-
-import copy
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import transformers
 
-from tif import identifiers
+from tif import identifiers, losses
 from tif.bench.process import read_clock
 from tif.bench.settings import BenchSettings
-from tif.bench.ways import OthersWay, Way, our_way
 from tif.config.errors import ConfigError
 from tif.config.schema import Data, Loss, Model, Optimizer, TrainerKeys
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
 from tif.data.encoding import Batch, Encoded, Encoder, collate
-from tif.losses import make_loss
 from tif.models import load as models
 from tif.models.references import make_reference
 from tif.models.small_copy import Rows
@@ -32,6 +26,7 @@ from tif.utils.torch_state import seeded
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Step = Callable[[Batch], float]  # leaves the gradient in the policy's weights, returns the loss
 # What is trained where model.path and model.init are null: SmolLM2-135M's shape, random weights.
 DEFAULT_SHAPE = {
     "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
@@ -42,7 +37,7 @@ DEFAULT_SHAPE = {
 
 def tpo_loss(has_retain_term: bool) -> Loss:
     """Return the loss that is measured."""
-    return make_loss(beta=0.3, pl_weight=0.01, retain="ce" if has_retain_term else "none")
+    return losses.make_loss(beta=0.3, pl_weight=0.01, retain="ce" if has_retain_term else "none")
 
 
 class TrainingSetup:
@@ -67,14 +62,21 @@ class TrainingSetup:
         texts = [item.input_ids for item in [*forget, *(retain or ())]]
         self.batching = choose_batching(settings.data.batching, self.policy, texts)
 
-    def make_way(self, name: str) -> Way:
-        """Return a way by its name; others' ways come with a frozen copy of the model."""
-        if name != "ours":
-            reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
-            return OthersWay(name, self.policy, reference, self.loss)
+    def make_step(self) -> Step:
+        """Return a step as `UnlearningModule.accumulate` takes it on one process."""
         cached = make_reference("auto", self.policy, self.forget, 0, self.batching)
         settings = StepSettings(Data(), self.loss, Optimizer(), TrainerKeys(), self.batching)
-        return our_way(UnlearningModule(self.policy, settings, cached))
+        module = UnlearningModule(self.policy, settings, cached)
+
+        def step(batch: Batch) -> float:
+            counts, total = losses.count_batch(batch, self.loss), 0.0
+            for positions in module.parts(batch):
+                share = module.loss(batch.select_rows(positions), counts).total
+                share.backward()
+                total += share.item()
+            return total
+
+        return step
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return an AdamW that does all its work and changes nothing.
@@ -89,11 +91,11 @@ class TrainingSetup:
         return optimizer
 
     def run_step(
-        self, way: Way, optimizer: torch.optim.Optimizer, batch: Batch
+        self, step: Step, optimizer: torch.optim.Optimizer, batch: Batch
     ) -> tuple[float, float]:
         """Return loss and seconds of a step, its optimizer step included."""
         start = read_clock(self.device.type)
-        loss = way(batch)
+        loss = step(batch)
         optimizer.step()
         optimizer.zero_grad()
         return loss, read_clock(self.device.type) - start

@@ -1,6 +1,6 @@
 """Score texts: the loss of each, and statistics of each of its answer tokens.
 
-Called by evaluation/evaluate.py and tif/bench. Shapes: K answer tokens of some texts, V vocabulary.
+Called by evaluation/evaluate.py. Shapes: K answer tokens of some texts, V vocabulary.
 """
 
 import dataclasses

@@ -1,16 +1,17 @@
-"""The two ways of tif.bench what=eval on a tiny model: the same numbers, each counted."""
+"""The two ways of what=eval on a tiny model: the same numbers, each counted."""
 
 import json
 
 import pytest
 import torch
 
-from tif.bench import command as bench
-from tif.bench import evaluation
+from lab.speed import __main__ as bench
+from lab.speed import evaluation
 from tif.config.schema import Model
 from tif.data.encoding import Encoded
 from tif.models.load import load_policy
 
+pytestmark = pytest.mark.slow
 FEW = [
     "data.fictitious.authors=4",
     "data.fictitious.questions_per_author=3",

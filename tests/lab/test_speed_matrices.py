@@ -1,12 +1,15 @@
 import dataclasses
 
+import pytest
+
+from lab.speed.matrices import count_operations
 from tests.support import tiny_models
 from tests.support.bench_words import SMALL
-from tif.bench.matrices import count_operations
 from tif.bench.settings import BenchSettings
 from tif.bench.training_setup import make_random_model
 from tif.config import load as config
 
+pytestmark = pytest.mark.slow
 # 25 tokens; 4 + 3 + 7 + 2 answer tokens.
 BATCH = tiny_models.batch_of(*tiny_models.ITEMS)
 

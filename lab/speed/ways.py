@@ -7,14 +7,14 @@ the reference, a forward of its own for the retain samples.
 Shapes: B samples, T tokens, V vocabulary.
 """
 
+import copy
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
-from tif import losses
+from tif.bench.training_setup import Step, TrainingSetup
 from tif.config.loss import Loss, keys_of
 from tif.data.encoding import Batch
 from tif.losses.terms import Beta
@@ -22,30 +22,21 @@ from tif.losses.terms import Beta
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tif.training.module import UnlearningModule
-
 RELEASE_TOKENS = 500  # the released code pads every sample to so many tokens
 IGNORED = -100  # label of a token that does not count
-Way = Callable[[Batch], float]  # leaves the gradient in the policy's weights, returns the loss
 
 
-def our_way(module: "UnlearningModule") -> Way:
-    """Return a step as `UnlearningModule.accumulate` takes it on one process."""
-
-    def step(batch: Batch) -> float:
-        counts, total = losses.count_batch(batch, module.settings.loss), 0.0
-        for positions in module.parts(batch):
-            share = module.loss(batch.select_rows(positions), counts).total
-            share.backward()
-            total += share.item()
-        return total
-
-    return step
+def make_way(setup: TrainingSetup, name: str) -> Step:
+    """Return a way by its name; others' ways come with a frozen copy of the model."""
+    if name == "ours":
+        return setup.make_step()
+    reference = copy.deepcopy(setup.policy).eval().requires_grad_(False)
+    return OthersWay(name, setup.policy, reference, setup.loss)
 
 
 @dataclasses.dataclass(frozen=True)
 class OthersWay:
-    """A step on padded rectangles: `release`, `two-pass` or `dynamic`; see `tif.bench --help`."""
+    """A step on padded rectangles: `release`, `two-pass` or `dynamic`; see `python -m lab.speed --help`."""
 
     name: str
     policy: "PreTrainedModel"

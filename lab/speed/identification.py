@@ -10,9 +10,9 @@ import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer
 
+from lab.speed.settings import SpeedSettings
 from tif import identifiers
 from tif.bench.process import PeakMemory, run_alone
-from tif.bench.settings import BenchSettings
 from tif.config.data import Fictitious
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Identifier, Model
@@ -36,7 +36,7 @@ COLUMNS = {
 }
 
 
-def measure(settings: BenchSettings) -> list[dict[str, Any]]:
+def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
     """Return rows of kind, words, seconds, words_per_second and memory_mb.
 
     Memory is the peak of the work above what was held before.
@@ -79,7 +79,7 @@ def measure_identifier(
     }  # fmt: skip
 
 
-def read_document(settings: BenchSettings) -> str:
+def read_document(settings: SpeedSettings) -> str:
     """Return `settings.words` words with single blanks between them.
 
     Raises:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from lab.speed.settings import SpeedSettings
+from lab.speed.ways import IGNORED, compute_logits, pad_batch
 from tif.bench.process import read_clock
-from tif.bench.settings import BenchSettings
-from tif.bench.ways import IGNORED, compute_logits, pad_batch
 from tif.config.errors import ConfigError
 from tif.config.evaluation import EvalRules
 from tif.data.benchmarks import read_benchmark
@@ -79,7 +79,7 @@ class Clock:
         return row | {"ratio": round(peers / ours, 2)}
 
 
-def measure(settings: BenchSettings) -> list[dict[str, Any]]:
+def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
     """Return a row for scoring, for generating and for both.
 
     Keys: part, texts, seconds and CPU seconds of both ways, ratio; largest_difference of two

@@ -3,11 +3,13 @@ import dataclasses
 import pytest
 import torch
 
+from lab.speed.ways import OthersWay
 from tests.support import tiny_models
 from tif.bench.training_setup import tpo_loss
-from tif.bench.ways import OthersWay
 from tif.losses import compute_loss
 from tif.losses.terms import Scored, ScoredBatch
+
+pytestmark = pytest.mark.slow
 
 
 def policy_and_reference():

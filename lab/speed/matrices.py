@@ -1,6 +1,6 @@
 """The matrix products of a training step: how many operations, and how fast this machine does them.
 
-Called by what=step for the share of the machine's rate that a step reaches. A form of matrices is
+Called by what=ways for the share of the machine's rate that a step reaches. A form of matrices is
 (outputs, inputs, is_trained, is_head); the LM head runs on answer tokens only.
 """
 

@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from lab.speed.settings import SpeedSettings
 from tif.bench.process import PeakMemory, run_alone
-from tif.bench.settings import BenchSettings
 from tif.bench.training_setup import TrainingSetup, make_random_model
 from tif.data.encoding import Encoded
 from tif.utils.terminal import track
@@ -42,7 +42,7 @@ COLUMNS = {
 }
 
 
-def measure(settings: BenchSettings) -> list[dict[str, Any]]:
+def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
     """Return rows of growing, size, tokens, seconds (median), us_per_token and memory_mb.
 
     Memory is above weights, gradients and optimizer.
@@ -51,7 +51,7 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
 
 
 def measure_case(
-    settings: BenchSettings, growing: str, size: int, lengths: Sequence[int], vocabulary: int
+    settings: SpeedSettings, growing: str, size: int, lengths: Sequence[int], vocabulary: int
 ) -> dict[str, Any]:
     """Return the row of a case."""
     shape = {**(settings.model.init or SMALL_SHAPE), "vocab_size": vocabulary}
@@ -59,11 +59,11 @@ def measure_case(
     setup = TrainingSetup(settings, policy, make_samples(lengths))
     optimizer, batch = setup.make_optimizer(), setup.make_batch()
     memory = PeakMemory(settings.device)
-    way = setup.make_way("ours")
-    setup.run_step(way, optimizer, batch)  # warm up
+    step = setup.make_step()
+    setup.run_step(step, optimizer, batch)  # warm up
     memory.restart()
-    steps = [setup.run_step(way, optimizer, batch) for _ in range(settings.repeats)]
-    seconds, tokens = statistics.median(step[1] for step in steps), sum(lengths)
+    steps = [setup.run_step(step, optimizer, batch) for _ in range(settings.repeats)]
+    seconds, tokens = statistics.median(seconds for _, seconds in steps), sum(lengths)
     return {
         "growing": growing, "size": size, "tokens": tokens, "seconds": round(seconds, 4),
         "us_per_token": round(1e6 * seconds / tokens, 1), "memory_mb": round(memory.peak_mb(), 1),

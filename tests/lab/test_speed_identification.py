@@ -3,13 +3,14 @@ import os
 
 import pytest
 
+from lab.speed import __main__ as bench
+from lab.speed import identification
+from lab.speed.settings import SpeedSettings
 from tests.support.bench_words import run_here
-from tif.bench import command as bench
-from tif.bench import identification
-from tif.bench.settings import BenchSettings
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
 def test_identify_measures_each_identifier_at_three_lengths(capsys, monkeypatch):
     monkeypatch.setattr(identification, "run_alone", run_here)
     assert bench.main(["what=identify", "words=1600", "--json"]) == 0
@@ -32,9 +33,9 @@ def test_identify_counts_what_the_work_adds_though_more_was_held_before(monkeypa
 
 def test_a_document_has_as_many_words_as_the_settings_say(tmp_path):
     (tmp_path / "a.txt").write_text("one  two\nthree " * 500)
-    settings = BenchSettings(words=1100, text=str(tmp_path / "a.txt"))
+    settings = SpeedSettings(words=1100, text=str(tmp_path / "a.txt"))
     words = identification.read_document(settings).split(" ")
     assert words[:4] == ["one", "two", "three", "one"]
     assert len(words) == 1100
-    assert len(identification.read_document(BenchSettings(words=1000)).split(" ")) == 1000
+    assert len(identification.read_document(SpeedSettings(words=1000)).split(" ")) == 1000
     assert identification.first_words("a b c d", 3) == "a b c"

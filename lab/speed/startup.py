@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from tif.bench.settings import BenchSettings
+from lab.speed.settings import SpeedSettings
 from tif.utils.terminal import track
 
 COMMANDS = (
@@ -17,7 +17,7 @@ COMMANDS = (
 COLUMNS = {"command": "{command}", "seconds": "{seconds:.2f}"}
 
 
-def measure(settings: BenchSettings) -> list[dict[str, Any]]:
+def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
     """Return rows of command and seconds (median); the first row is Python alone."""
     rows = []
     for command in track(COMMANDS, "start-up"):

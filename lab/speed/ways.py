@@ -36,7 +36,7 @@ def make_way(setup: TrainingSetup, name: str) -> Step:
 
 @dataclasses.dataclass(frozen=True)
 class OthersWay:
-    """A step on padded rectangles: `release`, `two-pass` or `dynamic`; see `python -m lab.speed --help`."""
+    """A step on padded rectangles: `release`, `two-pass` or `dynamic`; see `lab.speed --help`."""
 
     name: str
     policy: "PreTrainedModel"

@@ -141,7 +141,7 @@ def unlearn(plan: Plan) -> Path:
     inputs = Inputs(plan, retain=plan.retain_records)
     for make in list_steps(plan):
         make(inputs)
-    cfg = inputs.plan.cfg
+    cfg = plan.cfg  # names stages by their names, so that the run is found and moved with them
     run = planning.identify_run(cfg)
     with distributed.entered_on_first_rank(run_folders.claim_run_folder(cfg.run, run)) as claim:
         folder, checkpoint = claim

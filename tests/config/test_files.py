@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -127,6 +128,49 @@ def test_yaml_that_explodes_or_runs_code_is_one_line(tmp_path, name):
     with pytest.raises(ConfigError) as caught:
         config.load(["quickstart.yaml", str(path)])
     assert one_line(caught).startswith(f"{path}: not readable as YAML (")
+
+
+def test_files_that_include_each_other_many_times_over_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(6):  # 12 ** 5 includes
+        names = ", ".join([f"f{number + 1}.yaml"] * 12)
+        (tmp_path / f"f{number}.yaml").write_text(f"include: [{names}]\n" if number < 5 else "")
+    with pytest.raises(ConfigError) as caught:
+        config.load(["quickstart.yaml", "f0.yaml"])
+    assert one_line(caught).startswith("f0.yaml: include: want at most 50 files in all")
+
+
+def test_aliases_that_explode_in_a_word_are_one_line():
+    laughs = YAML["aliases"].replace("\n", ", ")
+    with pytest.raises(ConfigError) as caught:
+        config.load(["quickstart.yaml", f"stages={{{laughs}}}"])
+    assert "not a key=value that YAML can read" in one_line(caught)
+
+
+@pytest.mark.parametrize(("text", "times"), [("x", 10), ("x" * 100_000, 2)])
+def test_references_that_explode_are_one_line(tmp_path, text, times):
+    lines = [f"    k0: {text}\n"]
+    for number in range(30):  # each value holds the one before it several times
+        reference = f"${{stages.a.k{number}}}"
+        lines.append(f"    k{number + 1}: {reference * times}\n")
+    path = tmp_path / "x.yaml"
+    path.write_text("stages:\n  a:\n" + "".join(lines))
+    with pytest.raises(ConfigError) as caught:
+        config.load(["quickstart.yaml", str(path)])
+    assert one_line(caught).startswith("references: ")
+
+
+def test_of_thousands_of_wrong_keys_the_first_are_told_at_once(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("".join(f"key{number}: 1\n" for number in range(4900)))
+    start = time.process_time()
+    with pytest.raises(ConfigError) as caught:
+        config.load(["quickstart.yaml", str(path)])
+    assert time.process_time() - start < 3
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{path}: key0: unknown key"
+    assert lines[-1] == f"{path}: and more; the first 50 are shown"
+    assert len(lines) == 51
 
 
 def test_anchors_of_ones_own_stay(tmp_path):

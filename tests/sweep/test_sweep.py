@@ -145,11 +145,35 @@ def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
         ("runs: {a: []}\ncolumns: [quality]", "columns: want metrics as utility/kept, got quality"),
         ("runs: {a: []}\nplots: {p: [loss.beat, forget/quality]}", "plots.p: want [x, y], metrics"),
         ("runs: {a: []}\npaths: {p: [loss.beta, forget/quality]}", "paths.p: want [x, y], metrics"),
+        ("base: [[]]\nruns: {a: []}", "base: want a list of texts, got [[]]"),
+        ("runs: {a: []}\ncolumns: [[a/b]]", "columns: want a list of texts, got [['a/b']]"),
+        ("runs: {a: []}\nplots: {../../X: [a/b, c/d]}", "plots: want a name (no /, "),
+        ("runs: {a: []}\npaths: {/tmp/X: [a/b, c/d]}", "paths: want a name (no /, "),
+        ("runs: {a: []}\nplots: {p: [a/b, c/d]}\npaths: {p: [a/b, c/d]}", "paths.p: plots has one of that name"),
     ],
 )
 def test_a_file_that_describes_no_sweep_is_told_in_one_line(tmp_path, text, line):
     (actual,) = problems(tmp_path, text)
     assert line in actual
+
+
+def test_a_grid_of_a_thousand_million_runs_is_refused_by_arithmetic(tmp_path, capsys):
+    ten = list(range(10))
+    grid = "".join(f"  data.key{i}: {ten}\n" for i in range(9))
+    file = write(tmp_path / "s.yaml", f"seeds: [0, 1]\ngrid:\n{grid}")
+    expected = "grid: 1 runs x 1,000,000,000 points x 2 seeds are 2,000,000,000 runs, want at most"
+    for option in ("--count", "--list", "--table"):
+        assert sweep.main([file, option]) == 2
+        assert capsys.readouterr().err.startswith(expected)
+
+
+@pytest.mark.parametrize("number", ["²", "1" * 5000, "0", "-1", "x"])
+def test_a_number_that_is_none_is_one_line(tmp_path, capsys, number):
+    file = write(tmp_path / "s.yaml", "base: [quickstart.yaml]\nruns: {a: []}")
+    assert sweep.main([file, f"jobs={number}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jobs: want a number from 1 to 10000, got ")
+    assert len(line) < 200
 
 
 def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys):

@@ -29,6 +29,14 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(tmp_path, m
     assert path.read_text() == "old"
 
 
+@pytest.mark.parametrize("name", ["file/x.txt", "no/x.txt", "a" * 255])
+def test_an_error_names_the_file_that_was_wanted_and_no_temporary_one(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as error:  # noqa: PT011  the class is all that they share
+        files.write_text(tmp_path / name, "new")
+    assert error.value.filename == str(tmp_path / name)
+
+
 def test_a_last_json_line_that_was_cut_is_not_read(tmp_path):
     path = tmp_path / "rows.jsonl"
     assert files.read_json_lines(path) == ([], None)

@@ -24,6 +24,7 @@ from tif.config.check import brief, nearest
 from tif.config.errors import ConfigError, one_line
 
 ENTRIES = ("include", "cases", "variants")
+MOST_FILES = 50  # that one file may include, directly or through others
 PRESET = "model="  # model=NAME or model=NAME:VARIANT
 
 
@@ -115,12 +116,21 @@ def read_override(word: str, problems: list[str]) -> list[Layer]:
     return []
 
 
-def read_file(name: str, depth: int = 0) -> list[Layer]:
+def read_file(name: str, depth: int = 0, names: list[str] | None = None) -> list[Layer]:
     """Return the layers of a file: those that it includes, then its own.
 
+    Args:
+        name: of the file.
+        depth: how many files around it include each other.
+        names: of the files that were read before for the same word; gets this one's.
+
     Raises:
-        ConfigError: If a file is not there or makes no sense.
+        ConfigError: If a file is not there or makes no sense, or too many are included.
     """
+    names = [] if names is None else names
+    names.append(name)
+    if len(names) > MOST_FILES:
+        raise ConfigError(f"{names[0]}: include: want at most {MOST_FILES} files in all")
     content = _read_content(name)
     layers: list[Layer] = []
     included = content.pop("include", None) or []
@@ -128,7 +138,7 @@ def read_file(name: str, depth: int = 0) -> list[Layer]:
         raise ConfigError(f"{name}: include: want a list of files, none that includes itself, "
             f"got {brief(included)}")
     for other in included:
-        layers += read_file(str(other), depth + 1)
+        layers += read_file(str(other), depth + 1, names)
     if content.pop("variants", None) is not None and not _is_of_a_model(name):
         raise ConfigError(f"{name}: variants: only a file of configs/model has them")
     cases = _check_cases(name, content.pop("cases", None) or [])

@@ -5,6 +5,7 @@ within seconds. Only the standard library and OmegaConf are imported here.
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
@@ -26,6 +27,8 @@ from tif.config.presets import AUTO, derive_name, find_missing_start, find_unuse
 from tif.config.schema import Config, Data, Model, Optimizer, TrainerKeys
 
 UNKNOWN = object()  # the schema below an unknown key
+MOST_PROBLEMS = 50  # of one file or word; looking for the nearest name takes milliseconds
+LONGEST_RESULT = 10**9  # characters that references could make of a configuration
 
 
 class Schema(Protocol):
@@ -167,10 +170,18 @@ def _merge(
 ) -> None:
     """Update `merged` key by key, so that every wrong key is reported and not only the first."""
     fields = {key: field for key, field, _ in list_keys(defaults)}
+    before = len(problems)
     for key, value in _leaves(OmegaConf.to_container(keys, resolve=False), defaults):
+        if len(problems) - before == MOST_PROBLEMS:
+            problems.append(f"{where}and more; the first {MOST_PROBLEMS} are shown")
+            break
         field = fields.get(key)
-        if field is not None and field.type == list[str] and isinstance(value, str):
-            value = [word.strip() for word in value.split(",") if word.strip()]
+        if field is not None and field.type == list[str]:
+            if isinstance(value, str):
+                value = [word.strip() for word in value.split(",") if word.strip()]
+            if not _is_flat(value):  # which OmegaConf would take
+                problems.append(f"{where}{key}: want a list of texts, got {brief(value)}")
+                continue
         if isinstance(value, str) and value.startswith("~/"):
             value = os.path.expanduser(value)
         try:
@@ -190,6 +201,24 @@ def _merge(
             problems.append(f"{where}{key}: {problem}")
 
 
+def _is_flat(value: Any) -> bool:
+    """Return whether a value is no list of lists or mappings."""
+    return not any(isinstance(item, dict | list) for item in value or ())
+
+
+def _check_references(merged: DictConfig) -> None:
+    """Raise ConfigError where references could make a configuration too long to resolve.
+
+    n references make a text at most 3 ** (n / 3) times as long: each value holds the one before
+    it three times.
+    """
+    text = json.dumps(OmegaConf.to_container(merged, resolve=False), default=str)
+    count = text.count("${")
+    if count > 100 or len(text) * 3 ** (count / 3) > LONGEST_RESULT:
+        raise ConfigError(f"references: {count:,} of the form ${{...}} in {len(text):,} characters "
+            "could take hours to resolve; want fewer than 30")
+
+
 def _leaves(value: Any, schema: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted key and value of each entry, going as deep as the schema has sections."""
     if isinstance(value, dict) and (schema is UNKNOWN or dataclasses.is_dataclass(schema)):
@@ -202,6 +231,7 @@ def _leaves(value: Any, schema: Any, key: str = "") -> Iterator[tuple[str, Any]]
 
 def _checked(merged: DictConfig, where: str = "") -> Schema:
     """Return the merged keys as dataclasses, checked each and together."""
+    _check_references(merged)
     try:
         cfg = cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:

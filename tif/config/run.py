@@ -34,13 +34,18 @@ class Run:
         parts, longest = [self.name], 100
         if re.fullmatch(r"[^/]+/[^/]+/seed\d+", self.name):  # tif.sweep names its runs so
             parts, longest = self.name.split("/"), 250
-        if all(_is_name(part, longest) for part in parts):
+        if all(is_name(part, longest) for part in parts):
             return []
-        return [f"run.name: want a name (no /, no control characters, no . or - at its start, at "
-            f"most {longest} bytes, none of {', '.join(OTHER_FOLDERS)}), got {brief(self.name)}"]
+        return [f"run.name: {describe_name(longest)}, got {brief(self.name)}"]
 
 
-def _is_name(text: str, longest: int) -> bool:
+def describe_name(longest: int = 100) -> str:
+    """Return what an error says of a text that is no name: see `is_name`."""
+    return (f"want a name (no /, no control characters, no . or - at its start, at most {longest} "
+        f"bytes, none of {', '.join(OTHER_FOLDERS)})")
+
+
+def is_name(text: str, longest: int = 100) -> bool:
     """Return whether a text can name a folder beside those that tif makes there itself."""
     is_plain = text.isprintable() and text == text.strip() and not re.search(r"[/\\]", text)
     return bool(is_plain and re.match(r"[^.-]", text) and text not in OTHER_FOLDERS

@@ -47,6 +47,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from tif.config.check import brief
 from tif.config.command import Command
 from tif.config.errors import ConfigError
 from tif.config.schema import Config
@@ -110,8 +111,9 @@ def _list_runs(runs: Sequence[SweepRun]) -> None:
 
 def _number(name: str, word: str, low: int, high: int) -> int:
     """Return the word as a number from low to high; else raise ConfigError."""
-    if not word.isdigit() or not low <= int(word) <= high:
-        raise ConfigError(f"{name}: want a number from {low} to {high}, got {word!r}")
+    is_number = word.isascii() and word.isdigit() and len(word) < 20
+    if not is_number or not low <= int(word) <= high:
+        raise ConfigError(f"{name}: want a number from {low} to {high}, got {brief(word)}")
     return int(word)
 
 

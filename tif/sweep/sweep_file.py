@@ -6,18 +6,21 @@ Called by `tif.sweep.command`. Reads configurations only: no data, no model.
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
-from tif.config.check import list_keys
+from tif.config.check import brief, list_keys
 from tif.config.errors import ConfigError, collect_problems
+from tif.config.run import describe_name, is_name
 from tif.config.schema import Config, key
 from tif.reports.view import View
 
 KEYS = frozenset(name for name, _, _ in list_keys(Config()))
+MOST_RUNS = 1000  # the configuration of each is read, about 30 ms, before the first is made
 
 
 @dataclasses.dataclass
@@ -42,6 +45,10 @@ class SweepFile:
         problems = []
         for section, pictures in (("plots", self.plots), ("paths", self.paths)):
             for name, axes in pictures.items():
+                if not is_name(name):
+                    problems.append(f"{section}: {describe_name()}, got {brief(name)}")
+                if section == "paths" and name in self.plots:
+                    problems.append(f"paths.{name}: plots has one of that name; want another")
                 is_key = section == "plots" and axes and axes[0] in KEYS
                 metrics = axes[1:] if is_key else axes
                 if len(axes) != 2 or not all("/" in metric for metric in metrics):
@@ -86,8 +93,10 @@ def read_sweep(words: Sequence[str]) -> list[SweepRun]:
     added_words = [word for word in others if word not in seed_words]
     file = config.read(SweepFile, [path, *seed_words])
     sweep, seeds = file.name or Path(path).stem, dict.fromkeys(file.seeds)
+    entries = file.runs or {"": []}
+    _check_count(len(entries), math.prod(map(len, file.grid.values())), len(seeds))
     runs = []
-    for run_name, run_words in (file.runs or {"": []}).items():
+    for run_name, run_words in entries.items():
         for values in itertools.product(*file.grid.values()):
             grid_words, names = [], [run_name] if run_name else []
             for dotted_key, value in zip(file.grid, values, strict=True):
@@ -99,6 +108,14 @@ def read_sweep(words: Sequence[str]) -> list[SweepRun]:
             for seed in seeds:
                 runs.append(SweepRun(sweep, variant, seed, all_words, run_name, point))
     return runs
+
+
+def _check_count(entries: int, points: int, seeds: int) -> None:
+    """Raise ConfigError where a sweep has more runs than can be checked before the first."""
+    count = entries * points * seeds
+    if count > MOST_RUNS:
+        raise ConfigError(f"grid: {entries:,} runs x {points:,} points x {seeds:,} seeds are "
+            f"{count:,} runs, want at most {MOST_RUNS:,}; give several files")
 
 
 def read_view(words: Sequence[str], runs: Sequence[SweepRun]) -> View:

@@ -161,18 +161,14 @@ def test_stages_of_a_run_that_ranks_by_distance_need_no_retain_model():
     assert cfg.eval.best == "retain_distance"
 
 
-@pytest.mark.parametrize("content", [
-    "{", "[]", "", '"x"', '{"tokenizer_class": "X"}', '{"tokenizer_class": 3}', '{"eos_token": 3}', '{"eos_token": null}',
-    '{"added_tokens_decoder": {"x": 1}}', '{"chat_template": 3}', '{"model_max_length": "x"}', '{"eos_token": "<new>"}',
-    '{"extra_special_tokens": 3}', '{"additional_special_tokens": 3}', '{"padding_side": "up"}',
-    '{"added_tokens_decoder": {"99999999": {"content": "y"}}}', '{"pad_token": {}}', '{"backend": 3}', '{"bos_token": []}',
-])  # fmt: skip
-def test_a_damaged_tokenizer_of_a_stage_is_one_line(capsys, runs, tmp_path, content):
+@pytest.mark.parametrize("damage", ["{", "[]", "", "model_max_length", "eos_token"])
+def test_a_damaged_tokenizer_of_a_stage_is_one_line(capsys, runs, tmp_path, damage):
     copy = tmp_path / "runs"
     shutil.copytree(runs, copy)
     for file in copy.rglob("config.yaml"):
         file.write_text(file.read_text().replace(str(runs), str(copy)))
     file = next(copy.glob("stages/retain-*[0-9a-f]/model")) / "tokenizer_config.json"
-    file.write_text(content)
+    is_key, keys = len(damage) > 2, json.loads(file.read_text())
+    file.write_text(json.dumps(keys | {damage: []}) if is_key else damage)
     (line,) = refused(capsys, copy / "quickstart", "attacks=[prefix]", "prefix.shots=1")
     assert line.startswith("retain_model: ")

@@ -11,6 +11,7 @@ from tif.config.errors import ConfigError
     [
         (["model.quantize=nf4"], "model.quantize: nf4 weights cannot be trained"),
         (["model.reference=adapter"], "model.reference: adapter is the policy with its"),
+        (["model.lora.rank=100000000"], "model.lora.rank: must be <= 8192, got 100000000"),
         (["model.lora.rank=4", "model.reference=frozen"], "model.reference: frozen would copy"),
         (
             ["model.lora.rank=4", "model.quantize=nf4", "trainer.strategy=fsdp2"],

@@ -199,13 +199,13 @@ def test_a_classifier_without_a_head_is_refused(trained_bert, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"])
-@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "/proc/kmsg"])
 def test_a_pipe_or_a_device_in_a_models_folder_is_refused_at_once(model, name, kind):
     (model / name).unlink(missing_ok=True)
     if kind == "pipe":
         os.mkfifo(model / name)
     else:
-        (model / name).symlink_to("/dev/zero")
+        (model / name).symlink_to(kind)
     for load in (models.check_model, lambda section: models.load_tokenizer(section, ())):
         line = message(load, Model(path=str(model)))
         assert line == f"model.path: {model}: {name} in it is a pipe or a device; want regular files"

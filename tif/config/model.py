@@ -12,7 +12,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 class Lora:
     """Low-rank adapters (arXiv 2106.09685) through peft: the model's own weights do not change."""
 
-    rank: int = key(0, "rank of the adapters; 0 = train all weights", at_least=0)
+    rank: int = key(0, "rank of the adapters; 0 = train all weights", at_least=0,
+        at_most=8192)
     alpha: float = key(16.0, "the adapters' output is scaled by alpha / rank", above=0)
     dropout: float = key(0.0, "dropout before the adapters, while training", at_least=0,
         at_most=0.9)

@@ -67,7 +67,8 @@ def find_location(source: Source, kind: str = "model") -> Path | str:
     folder = Path(os.path.expanduser(source.path))
     if os.path.isdir(folder):
         for entry in folder.iterdir():
-            if entry.exists() and not (entry.is_file() or entry.is_dir()):
+            is_regular = entry.is_file() or entry.is_dir()
+            if entry.exists() and (not is_regular or entry.resolve().is_relative_to("/proc")):
                 problem = f"{entry.name} in it is a pipe or a device; want regular files"
                 raise ConfigError(f"{source.key}: {source.path}: {problem}")
         return folder
@@ -130,6 +131,7 @@ def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
         tokenizer = AutoTokenizer.from_pretrained(location, **source.options)
         if not isinstance(tokenizer, PreTrainedTokenizerBase):  # tokenizer_class can name any
             raise TypeError(f"a {type(tokenizer).__name__} came")
+        tokenizer.decode(tokenizer("a b")["input_ids"])  # wrong values are noticed only in use
     return tokenizer
 
 

@@ -79,7 +79,7 @@ class Generative:
     max_in_flight: int = key(8, "requests under way at once", at_least=1, at_most=1000)
     timeout_s: float = key(60.0, "seconds a request may take until its answer is complete", above=0)
     retries: int = key(5, "times a request is sent again after 429, 5xx or a lost connection "
-        "(Retry-After obeyed)", at_least=0)
+        "(Retry-After obeyed; each counts for max_cost)", at_least=0)
     max_tokens: int = key(2048, "tokens of one answer at most, a reasoning model's thinking "
         "included", at_least=16)
     temperature: float | None = key(None, "null = the endpoint's default; votes need > 0",
@@ -87,8 +87,8 @@ class Generative:
     seed: int | None = key(0, "sent plus the number of the vote; null = not sent", at_least=0,
         at_most=2**31)
     dry_run: bool = key(False, "print requests, tokens and cost, and send nothing")
-    max_cost: float | None = key(None, "stop before the samples' answers, those in the cache "
-        "included, cost more (in the prices' currency)", at_least=0)
+    max_cost: float | None = key(None, "stop before a request that might make all requests "
+        "about these samples, of earlier runs too, cost more (in the prices' currency)", at_least=0)
     price_in: float = key(0.0, "per million prompt tokens (batch_api: its price)", at_least=0)
     price_out: float = key(0.0, "per million answer tokens (batch_api: its price)", at_least=0)
     batch_api: bool = key(False, "send everything through the provider's Batch API: cheaper, "

@@ -160,6 +160,11 @@ def describe_report(report: "Report") -> list[str]:
         f"{report.cached} answers kept from before",
         f"{report.tokens.prompt} prompt tokens, {report.tokens.answer} answer tokens{cost}",
     ]
+    if report.uncounted:
+        lines.append(
+            f"{report.uncounted} requests without a token count that can be true: each is counted "
+            "at its upper limit"
+        )
     if report.agreement is not None:
         lines.append(
             f"agreement between votes: {report.agreement:.3f} (mean Jaccard similarity of words)"

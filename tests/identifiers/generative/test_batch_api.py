@@ -93,7 +93,9 @@ def test_a_batch_labels_all_and_what_failed_in_it_goes_into_the_next(stub, tmp_p
     samples = [*(sample(n) for n in range(9)), sample(9, "Number 9 fails once.")]
     found, report = label_samples(settings(stub, batch_api=True, votes=2), samples, tmp_path)
     assert [s.unwanted for s in found] == [unwanted(s) for s in samples]
-    assert (report.replies, report.tokens.prompt, report.agreement) == (20, 2000, 1.0)
+    assert (report.replies, report.uncounted, report.agreement) == (20, 1, 1.0)
+    prompt = len(json.dumps(stub.bodies[0], ensure_ascii=False).encode())
+    assert 2000 + 0.9 * prompt < report.tokens.prompt < 2000 + 1.2 * prompt  # of what failed
     assert [len(stub.files[b["input"]].splitlines()) for b in stub.batches.values()] == [20, 1]
     assert stub.bodies[0]["response_format"]["type"] == "json_schema"
     assert label_samples(settings(stub, batch_api=True, votes=2), samples, tmp_path)[0] == found

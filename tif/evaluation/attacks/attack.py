@@ -20,6 +20,7 @@ from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample
 from tif.evaluation.generate import Decoding, generate
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts
+from tif.identifiers.generative.prompts_and_replies import Request
 from tif.models.load import load_policy, load_tokenizer, move_model, read_config
 from tif.scoring.batching import choose_batching
 from tif.utils import distributed
@@ -80,11 +81,13 @@ class AttackInputs:
         settings: the keys of `tif audit`.
         benchmark: whose forget samples have unwanted spans.
         subjects: all models of the audit, by role.
+        judged: what the judge of answers was asked so far, by key.
     """
 
     settings: Audit
     benchmark: Benchmark
     subjects: Mapping[str, Subject]
+    judged: dict[str, Request] = dataclasses.field(default_factory=dict)
 
     def forget_questions(self) -> tuple[Sample, ...]:
         """Return the forget samples that are attacked, as many as section `eval` evaluates."""

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tif.config.audit_command import Audit
 from tif.config.errors import ConfigError
 from tif.config.identifier import Generative
 from tif.data.samples import Sample
@@ -34,23 +33,26 @@ def check(inputs: AttackInputs) -> None:
 
 
 def judge_answers(
-    settings: Audit, samples: Sequence[Sample], answers: Sequence[Sequence[str]]
+    inputs: AttackInputs, samples: Sequence[Sample], answers: Sequence[Sequence[str]]
 ) -> dict[Answer, frozenset[str]]:
     """Return the facts that the judge finds in answers whose words do not hold them.
 
     Args:
-        settings: with `sample.judge` and its endpoint.
+        inputs: `sample.judge` and its endpoint; what it was asked of the audit's other models
+            counts against `max_cost`, and is kept there.
         samples: the questions.
         answers: to each of them.
 
     Raises:
         ConfigError: If answers are left without a verdict (no server, no money): one line.
     """
-    endpoint = settings.judge_endpoint()
+    endpoint = inputs.settings.judge_endpoint()
     requests = list_requests(endpoint, samples, answers)
     with replies.ReplyCache(Path(os.path.expanduser(endpoint.cache))) as cache:
         jobs = {request.key: request for request in requests.values()}
-        outcome = identify.ask(endpoint, list(jobs.values()), cache)
+        earlier = list(inputs.judged.values())
+        inputs.judged.update(jobs)
+        outcome = identify.ask(endpoint, list(jobs.values()), cache, earlier)
         left = [job for job in jobs.values() if replies.next_request(endpoint, job, cache)]
         if left:
             reason = outcome.stopped or outcome.failed.get(left[0].key, "not asked")

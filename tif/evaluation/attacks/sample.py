@@ -39,7 +39,7 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     verdicts = {}
     if inputs.settings.sample.judge:
         verdicts = distributed.run_on_first_rank(
-            lambda: judge.judge_answers(inputs.settings, asked_samples, answers)
+            lambda: judge.judge_answers(inputs, asked_samples, answers)
         )
     ks = list_ks(draws)
     measures: dict[str, list[float | None]] = {name_k(k): [] for k in ks}

@@ -1,42 +1,39 @@
 """The client of an OpenAI-compatible API: retries, time and cost limits, requests under way.
 
 Called by `identify` of this folder; `batch_api` uses the same client. The `openai` package sends
-again after 429, 5xx and lost connections (`retries`). Added here: a limit on the cost, other seeds
-after replies of no use, a stop when nothing has a chance any more, and errors of one line that
-never show the API key. `http_client` limits time, size and redirects of each request.
+again after 429, 5xx and lost connections (`retries`). Added here: other seeds after replies of no
+use, a stop when nothing has a chance any more, and errors of one line that never show the API key.
+`http_client` limits time, size and redirects of each request, `cost_limit` what all may cost.
 """
 
 import asyncio
 import collections
-import contextlib
 import json
 import os
 import urllib.parse
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import openai
 
 from tif.config.identifier import OPENAI, Generative
 from tif.identifiers.generative import prompts_and_replies as texts
+from tif.identifiers.generative.cost_limit import SECTION, AskingStopped, CostLimit
 from tif.identifiers.generative.http_client import (
+    KEY_HEADER,
     MAX_WAIT_S,
     LimitedClient,
     ReplyTooLong,
     read_wait,
 )
-from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request
+from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request, TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache, next_request
-from tif.utils.terminal import Bar, console, progress_bar
+from tif.utils.terminal import Bar, progress_bar
 
-SECTION = "identifier.generative"
 ASK_AGAIN = 2  # times a request whose reply cannot be used is sent again
 GIVE_UP = 20  # requests that failed one after the other
+SHORTEST_SECRET = 16  # characters; shorter keys are dummies, and may stand in any reply
 _SCHEMA_REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
-
-
-class AskingStopped(ValueError):
-    """Nothing more can be asked: no server, key, model or money. One line, a config key first."""
 
 
 class RequestFailed(Exception):
@@ -47,63 +44,23 @@ class NoUsableReply(RequestFailed):
     """Replies came, none of use."""
 
 
-class CostLimit:
-    """Lets a request start only where its highest possible cost fits into `max_cost`."""
-
-    def __init__(self, limit: float | None, spent: float) -> None:
-        self.limit = limit  # None = none
-        self.spent = spent  # what the replies cost, those of earlier runs included
-        self._reserved, self._under_way = 0.0, 0
-        self._released = asyncio.Condition()
-
-    def exceeds(self, amount: float) -> bool:
-        """Tell whether `amount` more may be too much."""
-        return self.limit is not None and self.spent + self._reserved + amount > self.limit
-
-    def stop(self, amount: float) -> AskingStopped:
-        """Return the error that says that `amount` more may be too much."""
-        return AskingStopped(
-            f"{SECTION}.max_cost: stopped at {self.spent:.4f} of {self.limit}: what comes next may "
-            f"cost up to {amount:.4f}; raise max_cost, or lower max_tokens"
-        )
-
-    @contextlib.asynccontextmanager
-    async def reserve(self, amount: float) -> AsyncIterator[None]:
-        """Set `amount` aside for the block; wait for requests under way where that makes room."""
-        async with self._released:
-            while self.exceeds(amount):
-                if not self._under_way:
-                    raise self.stop(amount)
-                await self._released.wait()
-            self._reserved, self._under_way = self._reserved + amount, self._under_way + 1
-        try:
-            yield
-        finally:
-            async with self._released:
-                self._reserved, self._under_way = self._reserved - amount, self._under_way - 1
-                self._released.notify_all()
-
-
 class ApiClient:
     """Asks one request at a time for each caller, and caches each reply.
 
     Attributes:
-        outcome: replies, tokens and failures of this run.
+        outcome: replies and failures of this run.
     """
 
-    def __init__(self, settings: Generative, cache: ReplyCache, spent: float = 0.0) -> None:
-        """`spent` is what the cached replies cost: it counts against max_cost."""
+    def __init__(self, settings: Generative, cache: ReplyCache) -> None:
         self.settings, self.cache = settings, cache
-        self.cost_limit, self.outcome = CostLimit(settings.max_cost, spent), texts.Outcome()
-        self._key = read_key(settings)  # "" where there is none
+        self.cost_limit, self.outcome = CostLimit(settings, cache), texts.Outcome()
+        key = read_key(settings)  # "" where there is none
+        self._secret = key if len(key) >= SHORTEST_SECRET else ""
         self._is_plain = False  # the server refuses schemas
         self._failures = 0  # one after the other
-        self._has_told_wait = False
-        self.http = LimitedClient(
-            settings.timeout_s, texts.bound_reply_bytes(settings), self._tell_wait
-        )
+        self.http = LimitedClient(settings, self.cost_limit)
         self.openai = openai.AsyncOpenAI(
-            api_key=self._key or "none", base_url=settings.base_url, timeout=settings.timeout_s,
+            api_key=key or "none", base_url=settings.base_url, timeout=settings.timeout_s,
             max_retries=settings.retries, http_client=self.http,
         )  # fmt: skip
 
@@ -128,21 +85,16 @@ class ApiClient:
                 self.outcome.stopped = f"{SECTION}: {reason}"
             raise
 
-    def _tell_wait(self, seconds: float) -> None:
-        if not self._has_told_wait:
-            line = f"{self.settings.base_url} asks to wait {seconds:.0f} s (Retry-After)"
-            console.print(line, soft_wrap=True)
-        self._has_told_wait = True
-
     def _raise_if_stopped(self) -> None:
         if self.outcome.stopped:
             raise AskingStopped(self.outcome.stopped)
 
     async def _ask_until_usable(self, request: Request) -> None:
-        problem, most = "", texts.bound_tokens(self.settings, request).cost(self.settings)
-        for _ in range(1 + ASK_AGAIN):
-            async with self.cost_limit.reserve(most):
-                self._raise_if_stopped()  # by another request while this one waited
+        problem = ""
+        self.prepare(request)
+        async with self.cost_limit.turn():
+            for _ in range(1 + ASK_AGAIN):
+                self._raise_if_stopped()  # by another request
                 reply = await self._send(request, self.cache.counts[request.key])
                 try:
                     self.store(request, reply)
@@ -151,11 +103,18 @@ class ApiClient:
                     problem = str(bad)
         raise NoUsableReply(f"{1 + ASK_AGAIN} replies, none of use: {problem}")
 
+    def prepare(self, request: Request) -> TokenCount:
+        """Count what a request costs from now on; return the tokens that it cannot exceed."""
+        self.cache.watch(request.key)
+        bound = texts.bound_tokens(self.settings, request)
+        self.cost_limit.bounds[request.key] = bound
+        return bound
+
     def store(self, request: Request, reply: Reply) -> None:
         """Count and cache a reply; raise BadReply if it cannot be used."""
         self.outcome.replies += 1
-        self.outcome.tokens += reply.tokens
-        self.cost_limit.spent += reply.tokens.cost(self.settings)
+        is_counted = reply.tokens.prompt < self.cost_limit.bounds[request.key].prompt
+        self.outcome.uncounted += not is_counted
         self.cache.add(request.key, reply)
 
     async def _send(self, request: Request, attempt: int) -> Reply:
@@ -176,9 +135,12 @@ class ApiClient:
     async def _post(self, request: Request, attempt: int, is_plain: bool) -> Reply:
         body = texts.make_request_body(self.settings, request, attempt, is_plain)
         try:
-            completion = await self.openai.post("/chat/completions", body=body, cast_to=object)
+            completion = await self.openai.post(
+                "/chat/completions", body=body, cast_to=object,
+                options={"headers": {KEY_HEADER: request.key}},
+            )  # fmt: skip
             return self.read(request, completion)
-        except _SCHEMA_REFUSED:
+        except (AskingStopped, *_SCHEMA_REFUSED):
             raise
         except (openai.APIResponseValidationError, ValueError, RecursionError):
             return self.read(request, "a body that is no JSON")
@@ -188,13 +150,15 @@ class ApiClient:
     def read(self, request: Request, completion: Any) -> Reply:
         """Return the reply in a chat completion's JSON, without the key if a server echoes it."""
         content = json.dumps(completion)
-        if self._key and self._key in content:
-            completion = json.loads(content.replace(self._key, "***"))
+        if self._secret and self._secret in content:
+            completion = json.loads(content.replace(self._secret, "***"))
         return texts.read_completion(self.settings, request, completion)
 
     def explain(self, error: Exception) -> AskingStopped | RequestFailed:
         """Return an error of the openai package as one line without the key."""
         settings, url, tries = self.settings, self.settings.base_url, 1 + self.settings.retries
+        if isinstance(error.__cause__, AskingStopped):
+            return error.__cause__
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             # The server's own words may quote the key.
             reason = f"{url} refuses the key in OPENAI_API_KEY ({error.status_code})"
@@ -242,7 +206,7 @@ class ApiClient:
 
     def clean(self, text: str) -> str:
         """Return a server's words in one short line, without the key."""
-        text = text.replace(self._key, "***") if self._key else text
+        text = text.replace(self._secret, "***") if self._secret else text
         return " ".join(text.split())[:200]
 
 
@@ -269,7 +233,11 @@ async def _work(client: ApiClient, waiting: collections.deque[Request], line: Ba
 
 
 async def _finish_job(client: ApiClient, job: Request) -> None:
-    while request := next_request(client.settings, job, client.cache):
+    while True:
+        client.cache.refresh()  # another process may have got the reply
+        request = next_request(client.settings, job, client.cache)
+        if request is None:
+            return
         try:
             await client.ask(request)
         except NoUsableReply:

@@ -8,15 +8,16 @@ waits for its batch and sends none twice.
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import openai
 
 from tif.identifiers.generative import prompts_and_replies as texts
-from tif.identifiers.generative.api_client import ASK_AGAIN, SECTION, ApiClient, AskingStopped
-from tif.identifiers.generative.prompts_and_replies import BadReply, Request
+from tif.identifiers.generative.api_client import ASK_AGAIN, ApiClient
+from tif.identifiers.generative.cost_limit import SECTION, AskingStopped
+from tif.identifiers.generative.prompts_and_replies import BadReply, Request, TokenCount
 from tif.identifiers.generative.reply_cache import next_request
 from tif.utils.terminal import progress_bar
 
@@ -57,18 +58,18 @@ async def _ask_all(client: ApiClient, requests: Sequence[Request]) -> dict[str, 
         AskingStopped: If the Batch API cannot be used, or the batch may cost more than max_cost.
     """
     waiting = {request.key: request for request in requests}
+    bounds = {request.key: client.prepare(request) for request in requests}
     reasons: dict[str, str] = {}
     for row in _read_unfetched(_ledger_path(client)):
         if waiting.keys() & set(row["keys"]):
-            reasons |= await _collect(client, row["batch"], waiting, len(row["keys"]))
+            reasons |= await _collect(client, row["batch"], row["keys"], waiting)
     waiting = _drop_answered(client, waiting)
-    bounds = [texts.bound_tokens(client.settings, request) for request in waiting.values()]
-    most = sum(tokens.cost(client.settings) for tokens in bounds)
+    most = sum((bounds[key] for key in waiting), TokenCount())
     if waiting and client.cost_limit.exceeds(most):
         raise client.cost_limit.stop(most)
-    batches = [await _send(client, lines) for lines in _make_files(client, waiting.values())]
-    for batch in batches:
-        reasons |= await _collect(client, batch, waiting, len(waiting))
+    batches = {await _send(client, file): file for file in _make_files(client, waiting.values())}
+    for batch, lines in batches.items():
+        reasons |= await _collect(client, batch, lines, waiting)
     unanswered = _drop_answered(client, waiting)
     return {key: reasons.get(key, "the batch gave no answer") for key in unanswered}
 
@@ -82,30 +83,44 @@ async def _send(client: ApiClient, lines: Mapping[str, bytes]) -> str:
     with _errors_of_server(client, "the server's answer to a new batch"):
         content = b"".join(lines.values())
         file = await client.openai.files.create(file=("requests.jsonl", content), purpose="batch")
-        batch = await client.openai.batches.create(
-            input_file_id=file.id, endpoint=_ENDPOINT, completion_window="24h"
-        )
+        for key in lines:
+            client.cache.open_request(key, client.cost_limit.bounds[key])
+        try:  # once: a batch that was made although its answer was lost is billed
+            batch = await client.openai.with_options(max_retries=0).batches.create(
+                input_file_id=file.id, endpoint=_ENDPOINT, completion_window="24h"
+            )
+        except openai.APIStatusError as error:
+            if error.status_code < 500:
+                _close_all(client, lines)
+            raise
         _note(client, {"batch": batch.id, "keys": list(lines)})
         return batch.id
 
 
 async def _collect(
-    client: ApiClient, name: str, requests: Mapping[str, Request], size: int
+    client: ApiClient, name: str, keys: Collection[str], requests: Mapping[str, Request]
 ) -> dict[str, str]:
-    """Wait for a batch of `size` and cache its replies; return why requests have none, by key."""
+    """Wait for a batch of keys and cache its replies; return why requests have none, by key."""
     reasons: dict[str, str] = {}
     with _errors_of_server(client, f"batch {name}"):
         batch = await _wait(client, name)
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            for line in (await _read_file(client, file, size)).split("\n"):
+            for line in (await _read_file(client, file, len(keys))).split("\n"):
                 reasons |= _store_reply(client, line, requests)
         _note(client, {"batch": name, "fetched": True})
+        if batch.status == "failed":  # its file was refused, nothing was answered
+            _close_all(client, keys)
         if batch.status in ("failed", "cancelled"):
             errors = (batch.errors and batch.errors.data) or ()
             reason = client.clean("; ".join(str(error.message) for error in errors))
             problem = f"batch {name} {batch.status} {reason}".rstrip()
             raise AskingStopped(f"{SECTION}.batch_api: {problem}")
     return reasons
+
+
+def _close_all(client: ApiClient, keys: Iterable[str]) -> None:
+    for key in keys:
+        client.cache.close_request(key, has_arrived=True)
 
 
 @contextlib.contextmanager
@@ -148,9 +163,7 @@ async def _wait(client: ApiClient, name: str) -> Any:
     raise AskingStopped(f"{SECTION}.batch_api: {problem}")
 
 
-def _store_reply(
-    client: ApiClient, line: str, requests: Mapping[str, Request]
-) -> dict[str, str]:
+def _store_reply(client: ApiClient, line: str, requests: Mapping[str, Request]) -> dict[str, str]:
     """Cache the reply in one line of a batch's result; {key: why} where there is none.
 
     A line of another form is skipped: its request has no answer then.
@@ -164,6 +177,8 @@ def _store_reply(
     if request is None or request.key in client.cache.words:
         return {}
     if status != 200:
+        if isinstance(status, int) and 400 <= status < 500:
+            client.cache.close_request(request.key, has_arrived=True)
         reason = row.get("error") or body or "no response"
         return {request.key: f"the batch says {client.clean(str(reason))}"}
     try:

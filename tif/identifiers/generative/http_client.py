@@ -1,18 +1,25 @@
-"""The HTTP client behind the API client: how much a request may take, and where it may go.
+"""The HTTP client behind the API client: how much a request may take and cost, where it may go.
 
 Called by `api_client` and `batch_api` of this folder. The `openai` package has a limit on the time
-between two bytes only, stores replies of any size, and follows redirects to any host.
+between two bytes only, stores replies of any size, follows redirects to any host, and tells nobody
+how often it sent a request again.
 """
 
 import asyncio
 import email.utils
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import openai
 
+from tif.config.identifier import Generative
+from tif.identifiers.generative.cost_limit import CostLimit
+from tif.identifiers.generative.prompts_and_replies import CHARACTERS_PER_TOKEN
+from tif.utils.terminal import console
+
+KEY_HEADER = "X-Client-Request-Id"  # holds Request.key: who pays
 MAX_WAIT_S = 60.0  # longer waits that a server asks for end the run
 LONG_WAIT_S = 10.0  # shown to the user
 MAX_REDIRECTS = 3  # within the same server
@@ -36,51 +43,66 @@ class LimitedClient(_Client):
         max_bytes: of a reply's body, decompressed.
     """
 
-    def __init__(
-        self, seconds: float, max_bytes: int, tell_wait: Callable[[float], None]
-    ) -> None:
-        """`seconds`: for an entire request; `tell_wait` is called before long waits."""
+    def __init__(self, settings: Generative, cost_limit: CostLimit) -> None:
         super().__init__(follow_redirects=False)
-        self.seconds, self.max_bytes, self.tell_wait = seconds, max_bytes, tell_wait
+        self.settings, self.cost_limit = settings, cost_limit
+        # Content and thinking, each character escaped.
+        self.max_bytes = 1_000_000 + 2 * 12 * CHARACTERS_PER_TOKEN * settings.max_tokens
+        self._has_told_wait = False
 
     async def send(self, request: Any, **options: Any) -> Any:
-        """Send a request and return the complete response.
+        """Send a request and return the complete response, after redirects within the server.
 
         Raises:
+            AskingStopped: If it may cost too much.
             ReplyTooLong: If the body is longer than `max_bytes`.
             httpx.ReadTimeout: If the response is not complete in time; the package tries again.
         """
-        options |= {"stream": True, "follow_redirects": False}
+        response = await self._send_once(request, options)
+        for _ in range(MAX_REDIRECTS):
+            following = response.next_request
+            if following is None or _server(following.url) != _server(request.url):
+                break
+            response = await self._send_once(following, options)
+        return response
+
+    async def _send_once(self, request: Any, options: Mapping[str, Any]) -> Any:
+        key = request.headers.get(KEY_HEADER, "")
+        await self.cost_limit.open_request(key)
+        options = {**options, "stream": True, "follow_redirects": False}
         try:
-            async with asyncio.timeout(self.seconds):
-                response = await self._send_within_server(request, options)
+            async with asyncio.timeout(self.settings.timeout_s):
+                response = await super().send(request, **options)
                 try:
                     content = await self._read_body(response)
                 finally:
                     await response.aclose()
         except TimeoutError:
             raise _httpx.ReadTimeout("the answer was not complete in time") from None
+        except _httpx.ConnectError:
+            self.cost_limit.close_request(key, has_arrived=False)
+            raise
+        if 300 <= response.status_code < 500:
+            self.cost_limit.close_request(key, has_arrived=True)
+        return self._complete(response, content)
+
+    def _complete(self, response: Any, content: bytes) -> Any:
+        """Return the response with its decompressed body."""
         headers = {name: response.headers[name] for name in response.headers}
         for name in _BODY_HEADERS:
             headers.pop(name, None)
         wait = read_wait(headers)
         if wait > MAX_WAIT_S:
             headers["x-should-retry"] = "false"  # understood by the openai package
-        elif wait >= LONG_WAIT_S and response.is_error:
-            self.tell_wait(wait)
-        return _httpx.Response(
+        elif wait >= LONG_WAIT_S and response.is_error and not self._has_told_wait:
+            line = f"{self.settings.base_url} asks to wait {wait:.0f} s (Retry-After)"
+            console.print(line, soft_wrap=True)
+            self._has_told_wait = True
+        complete = _httpx.Response(
             response.status_code, headers=headers, content=content, request=response.request
         )
-
-    async def _send_within_server(self, request: Any, options: Mapping[str, Any]) -> Any:
-        response = await super().send(request, **options)
-        for _ in range(MAX_REDIRECTS):
-            following = response.next_request
-            if following is None or _server(following.url) != _server(request.url):
-                break
-            await response.aclose()
-            response = await super().send(following, **options)
-        return response
+        complete.next_request = response.next_request
+        return complete
 
     async def _read_body(self, response: Any) -> bytes:
         if "," in response.headers.get("content-encoding", ""):

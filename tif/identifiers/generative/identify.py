@@ -46,7 +46,8 @@ class Report:
     samples: int  # to be labelled
     replies: int  # got in this run, those of no use included
     cached: int  # first replies that were on disk before
-    tokens: TokenCount  # of this run, as the server counts them (guessed where it does not)
+    tokens: TokenCount  # of this run, as the server counts them
+    uncounted: int  # requests that it did not count: their upper limit is in `tokens`
     cost: float | None  # of this run; None without prices
     total_cost: float  # with the cached replies'
     missing: tuple[tuple[str, str], ...]  # (sample id, string named twice that stands nowhere)
@@ -133,7 +134,7 @@ def label_samples(
             result = _label_sample(settings, sample, passages_of_sample, cache, outcome)
             results.append(result)
             missing += [(sample.id, string) for string in result.missing]
-        total_cost = replies.sum_cost(settings, jobs, cache)
+        total = replies.watch_jobs(settings, jobs, cache)
     agreements = [result.agreement for result in results if not result.failed]
     report = Report(
         samples=len(samples),
@@ -141,7 +142,8 @@ def label_samples(
         cached=cached,
         tokens=outcome.tokens,
         cost=_price(settings, outcome.tokens),
-        total_cost=total_cost,
+        total_cost=total.cost(settings),
+        uncounted=outcome.uncounted,
         missing=tuple(missing),
         empty=tuple(r.sample.id for r in results if r.sample.unwanted == ()),
         failed={r.sample.id: r.failed for r in results if r.failed},
@@ -159,18 +161,18 @@ def estimate_cost(settings: Generative, samples: Sequence[Sample], cache_folder:
     with ReplyCache(cache_folder) as cache:
         unfinished = [replies.next_request(settings, job, cache) for job in jobs]
         requests = [request for request in unfinished if request is not None]
-        tokens, at_most = TokenCount(), 0.0
+        tokens, most = TokenCount(), TokenCount()
         for request in requests:
             tokens += texts.estimate_tokens(settings, request)
-            at_most += texts.bound_tokens(settings, request).cost(settings)
+            most += texts.bound_tokens(settings, request)
         return Estimate(
             samples=len(samples),
             requests=len(requests),
             cached=sum(job.key in cache.words for job in jobs),
             tokens=tokens,
             cost=_price(settings, tokens),
-            at_most=at_most,
-            paid_before=replies.sum_cost(settings, jobs, cache),
+            at_most=most.cost(settings),
+            paid_before=replies.watch_jobs(settings, jobs, cache).cost(settings),
         )
 
 
@@ -229,8 +231,16 @@ def _label_sample(
     return _Result(labelled, tuple(dict.fromkeys(missing)), statistics.fmean(agreements or [1.0]))
 
 
-def ask(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> Outcome:
-    """Ask what is not answered yet, from inside or outside an event loop (a notebook has one)."""
+def ask(
+    settings: Generative,
+    jobs: Sequence[Request],
+    cache: ReplyCache,
+    earlier: Sequence[Request] = (),
+) -> Outcome:
+    """Ask what is not answered yet, from inside or outside an event loop (a notebook has one).
+
+    `earlier`: other requests whose cost counts against `max_cost` too.
+    """
     waiting = [job for job in jobs if replies.next_request(settings, job, cache)]
     if not waiting:
         return Outcome()
@@ -239,10 +249,15 @@ def ask(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> Out
     from tif.identifiers.generative.batch_api import ask_in_batches
 
     async def ask_all() -> Outcome:
-        client = ApiClient(settings, cache, replies.sum_cost(settings, jobs, cache))
+        client = ApiClient(settings, cache)
+        paid_before = replies.watch_jobs(settings, [*jobs, *earlier], cache)
+        unanswered_before = cache.count_unanswered()
         async with client.openai:
             await (ask_in_batches if settings.batch_api else ask_one_by_one)(client, waiting)
-        return client.outcome
+        outcome = client.outcome
+        outcome.tokens = cache.paid - paid_before
+        outcome.uncounted += cache.count_unanswered() - unanswered_before
+        return outcome
 
     try:
         asyncio.get_running_loop()

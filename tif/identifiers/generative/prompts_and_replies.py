@@ -13,6 +13,7 @@ import hashlib
 import importlib.resources
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ _JSON_SCHEMA = {"name": "unwanted_words", "strict": True, "schema": _OBJECT}
 REPLY_SCHEMA: dict[str, Any] = {"type": "json_schema", "json_schema": _JSON_SCHEMA}
 SEED_STEP = 1009  # added to the seed each time that a request was answered badly
 MAX_TOKENS = 10**9  # of one request; more is no count
-CHARACTERS_PER_TOKEN = 32  # no reply has more on average
+CHARACTERS_PER_TOKEN = 32  # no text has more on average
+_LOOP = 6  # times that zlib shortens a reply that repeats itself, and no other
 
 # A list of strings in prose, with what stands before it: the name "words", or what makes it a part
 # of something else. Possessive quantifiers: no stretch is read twice, so that time grows with the
@@ -52,6 +54,9 @@ class TokenCount:
 
     def __add__(self, other: "TokenCount") -> "TokenCount":
         return TokenCount(self.prompt + other.prompt, self.answer + other.answer)
+
+    def __sub__(self, other: "TokenCount") -> "TokenCount":
+        return TokenCount(self.prompt - other.prompt, self.answer - other.answer)
 
     def cost(self, settings: Generative) -> float:
         """Return what the tokens cost, in the currency of the prices."""
@@ -96,10 +101,11 @@ class Reply:
 
 @dataclasses.dataclass
 class Outcome:
-    """What asking came to in this run."""
+    """Requests, tokens and failures of this run."""
 
     replies: int = 0  # got, those of no use included
-    tokens: TokenCount = TokenCount()  # of these, as the server counts them, else estimated
+    tokens: TokenCount = TokenCount()  # of all requests that were sent
+    uncounted: int = 0  # requests whose tokens no server counted: their upper limit is in `tokens`
     failed: dict[str, str] = dataclasses.field(default_factory=dict)  # why no reply, by key
     stopped: str | None = None  # why asking ended early; None where it did not
 
@@ -179,16 +185,22 @@ def read_completion(settings: Generative, request: Request, completion: Any) -> 
         choice = completion["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
         content, refusal = _join_content(message.get("content")), message.get("refusal")
-        tokens = _read_usage(settings, request, completion.get("usage"))
+        tokens = _read_usage(settings, request, content, completion.get("usage"))
     except (LookupError, TypeError, AttributeError):
-        return Reply("", 0, 0, f"no chat completion came back but {str(completion)[:60]!r}")
+        tokens = bound_tokens(settings, request)
+        problem = f"no chat completion came back but {str(completion)[:60]!r}"
+        return Reply("", tokens.prompt, tokens.answer, problem)
     problem = None
     most = CHARACTERS_PER_TOKEN * settings.max_tokens
     if refusal or finish == "content_filter":
         reason = " ".join(str(refusal or finish).split())[:80]
         problem = f"the model refused ({reason})"
     elif finish == "length":
-        problem = f"the reply was cut at max_tokens={settings.max_tokens}; raise it"
+        advice = "raise it"
+        text = content.encode(errors="replace")
+        if len(text) > _LOOP * len(zlib.compress(text)):
+            advice = "it repeats itself, so more would not help; want another model or temperature"
+        problem = f"the reply was cut at max_tokens={settings.max_tokens}; {advice}"
     elif len(content) > most:
         problem = (
             f"the reply has {len(content):,} characters, more than the {most:,} that "
@@ -206,14 +218,25 @@ def _join_content(content: Any) -> str:
     return content or ""
 
 
-def _read_usage(settings: Generative, request: Request, usage: Any) -> TokenCount:
-    """Return the tokens that a server counted, at most what is possible; else an estimate."""
-    if isinstance(usage, dict):
-        prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if type(prompt) is int and type(answer) is int and min(prompt, answer) >= 0:
-            most = bound_tokens(settings, request)
-            return TokenCount(min(prompt, most.prompt), min(answer, most.answer))
-    return estimate_tokens(settings, request)
+def _read_usage(settings: Generative, request: Request, content: str, usage: Any) -> TokenCount:
+    """Return the tokens that a server counted, where they can be true; else their upper limit.
+
+    They can be true where they are integers, each at least the characters of its text divided by
+    CHARACTERS_PER_TOKEN, and no more than its limit. A reply's own length counts where a server
+    ignores `max_tokens`.
+    """
+    bound = bound_tokens(settings, request)
+    most = TokenCount(bound.prompt, max(bound.answer, len(content.encode(errors="replace"))))
+    if not isinstance(usage, dict):
+        return most
+    prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(prompt) is not int or type(answer) is not int:
+        return most
+    shown = sum(len(message["content"]) for message in request.messages)
+    least_prompt, least_answer = shown / CHARACTERS_PER_TOKEN, len(content) / CHARACTERS_PER_TOKEN
+    is_prompt_possible = least_prompt <= prompt <= most.prompt
+    is_answer_possible = max(1, least_answer) <= answer <= most.answer
+    return TokenCount(prompt, answer) if is_prompt_possible and is_answer_possible else most
 
 
 def parse_words(content: str) -> tuple[str, ...]:
@@ -258,11 +281,6 @@ def _find_list_in_prose(content: str) -> Any:
         return json.loads(last_named or last_bare or "null")
     except ValueError:  # an escape that JSON does not have
         return None
-
-
-def bound_reply_bytes(settings: Generative) -> int:
-    """Return the bytes that a reply's body cannot exceed: content and thinking, all escaped."""
-    return 1_000_000 + 2 * 12 * CHARACTERS_PER_TOKEN * settings.max_tokens
 
 
 def estimate_tokens(settings: Generative, request: Request) -> TokenCount:

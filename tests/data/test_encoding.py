@@ -492,11 +492,19 @@ def released(shared: pathlib.Path, split: str, by: str, rule: str):
         yield sample, {i for word in json.loads(cell) for i in range(word["start"], word["end"])}
 
 
-def answer_tokens(tokenizer, sample: Sample) -> list[list[int]]:
-    """Return the characters of the answer that each token touches; none for the prompt."""
+def answer_tokens(tokenizer, sample: Sample) -> tuple[list[list[int]], int]:
+    """Return the characters of the answer that each token touches, and where the answer starts.
+
+    Tokens of the prompt touch none. A blank that stands alone before the answer is the answer's
+    first token, although it touches none either: a generation must begin with it.
+    """
     before = f"Question: {sample.prompt}\nAnswer: "
-    offsets = tokenizer(before + sample.answer, return_offsets_mapping=True)["offset_mapping"]
-    return [[i - len(before) for i in range(*o) if i >= len(before)] for o in offsets]
+    encoded = tokenizer(before + sample.answer, return_offsets_mapping=True)
+    touched = []
+    for start, end in encoded["offset_mapping"]:
+        touched.append([i - len(before) for i in range(start, end) if i >= len(before)])
+    first = next(i for i, there in enumerate(touched) if there)
+    return touched, first - (tokenizer.decode(encoded["input_ids"][first - 1]) == " ")
 
 
 @pytest.mark.real
@@ -511,17 +519,18 @@ def test_released_masks_give_each_token_the_kind_that_the_release_gives_it(share
     tokenizer, encoders = real
     shares, by_token = [], {"gw": [], "uw": []}
     for sample, common in released(shared, split, by, "complement"):
-        touched = answer_tokens(tokenizer, sample)
+        touched, start = answer_tokens(tokenizer, sample)
         text = {i for i, c in enumerate(sample.answer) if not c.isspace()}
         shares.append(len(common & text) / len(text))
         for overlap, encoder in encoders.items():
             uw, gw = rows(encoder.encode(sample))
             assert (uw[-1], gw[-1], len(uw)) == (0, 1, len(touched) + 1), sample.id  # the end token
             unwanted = set()
-            for there, u, g in zip(touched, uw, gw, strict=False):
-                assert u + g == bool(there), sample.id
+            for i, (there, u, g) in enumerate(zip(touched, uw, gw, strict=False)):
+                assert u + g == (i >= start), sample.id
                 letters = [i for i in there if i in text]
                 if not there:
+                    assert not u, sample.id
                     continue
                 if letters and overlap == "gw":
                     assert g == any(i in common for i in there), (sample.id, there)
@@ -617,12 +626,12 @@ def test_released_targets_give_the_tokens_that_they_touch(shared, real, split):
     """Check that tokens are unwanted if all (overlap: gw) or any (uw) letters are in a target."""
     tokenizer, encoders = real
     for sample, target in released(shared, split, "gpt", "targets"):
-        touched = answer_tokens(tokenizer, sample)
+        touched, start = answer_tokens(tokenizer, sample)
         for overlap, encoder in encoders.items():
             uw, gw = rows(encoder.encode(sample))
             assert (uw[-1], gw[-1], len(uw)) == (0, 1, len(touched) + 1), sample.id
-            for there, u, g in zip(touched, uw, gw, strict=False):
-                assert u + g == bool(there), sample.id
+            for i, (there, u, g) in enumerate(zip(touched, uw, gw, strict=False)):
+                assert u + g == (i >= start), sample.id
                 # A target's inner blank is unwanted with it; the one before it belongs to
                 # the token of its first word.
                 letters = [i for i in there if not sample.answer[i].isspace()] or there

@@ -5,6 +5,7 @@ GENERATED returns. mkdocs calls `on_files` and `on_page_markdown`.
 """
 
 import ast
+import csv
 import dataclasses
 import html
 import pathlib
@@ -179,6 +180,18 @@ def weight(value: float) -> str:
     return "" if value == 1 else f"{value:g} "
 
 
+def architectures() -> str:
+    """Return the table of model families, under a line that counts its cells."""
+    path = ROOT / "lab" / "architectures.csv"
+    header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    cells = [cell for row in rows for cell in row[1:]]
+    right, refused = (sum(cell.startswith(word) for cell in cells) for word in ("right", "refused"))
+    counts = f"{right} right, {refused} refused, {len(cells) - right - refused} wrong"
+    lines = [f"{len(rows)} families and variants, {len(cells)} cells: {counts}.", ""]
+    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
 def markdown_text(text: str) -> str:
     """Return plain text as Markdown that shows it unchanged; text in backticks stays code."""
     parts = text.split("`")
@@ -198,4 +211,5 @@ GENERATED: dict[str, Callable[[], str]] = {
     "api": api,
     "notebook": notebook,
     "terms": methods_table,
+    "architectures": architectures,
 }

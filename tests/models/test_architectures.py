@@ -1,8 +1,10 @@
-"""Every causal LM family of transformers, by the table in docs/models.md, which this file writes.
+"""Every causal LM family of transformers, by the table in lab/architectures.csv, which this file writes.
 
 `python -m tests.models.test_architectures --write` looks at all families again and writes the table.
+docs/models.md shows it.
 """
 
+import csv
 import pathlib
 import sys
 import warnings
@@ -13,8 +15,8 @@ import transformers
 from tests.support import adapter_cells, architecture_cells, architectures
 
 COLUMNS = architecture_cells.COLUMNS | adapter_cells.COLUMNS
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "models.md"
-BEGIN, END = "<!-- table of models: begin -->", "<!-- table of models: end -->"
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE, TABLE = ROOT / "docs" / "models.md", ROOT / "lab" / "architectures.csv"
 # plain, windows, soft caps with windows, experts, a state, a hybrid, shifted positions, ALiBi
 QUICK = ("llama", "mistral", "gemma2", "qwen3_moe", "mamba2", "qwen3_next", "opt", "bloom")
 # Conv1D, fused experts, routers with a forward of their own, a hybrid, a vision tower
@@ -31,36 +33,19 @@ def look_at(family: str, column: str) -> str:
         return f"WRONG ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
 
 
-def make_table(families) -> str:
-    """Return the table, a line a family, under a line that counts its cells."""
-    rows = [[look_at(family, column) for column in COLUMNS] for family in families]
-    cells = [cell for row in rows for cell in row]
-    counts = {word: sum(cell.startswith(word) for cell in cells) for word in ("right", "refused", "WRONG")}
-    lines = [
-        f"{len(rows)} families and variants, {len(cells)} cells: {counts['right']} right, {counts['refused']} "
-        f"refused, {counts['WRONG']} wrong.",
-        "",
-        "| family | " + " | ".join(COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-    ]
-    for family, row in zip(families, rows, strict=True):
-        lines.append(f"| {family} | " + " | ".join(row) + " |")
-    return "\n".join(lines)
-
-
 def read_table() -> dict[str, dict[str, str]]:
-    """Return the cells of the page, by family and column."""
-    text = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
-    header, _, *rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
-    names = [name.strip() for name in header[1:]]
-    return {row[0].strip(): dict(zip(names, (cell.strip() for cell in row[1:]), strict=True)) for row in rows}
+    """Return the cells of the table, by family and column."""
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {row.pop("family"): row for row in rows}
 
 
 def write_table() -> None:
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    table = make_table(architectures.FAMILIES)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    with TABLE.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["family", *COLUMNS])
+        for family in architectures.FAMILIES:
+            writer.writerow([family, *(look_at(family, column) for column in COLUMNS)])
 
 
 @pytest.mark.parametrize(("family", "column"), QUICK_CELLS)

@@ -21,7 +21,7 @@ from tif.models.small_copy import Rows
 from tif.scoring.batching import choose_batching
 from tif.training.datamodule import DataSettings, UnlearningDataModule
 from tif.training.module import StepSettings, UnlearningModule
-from tif.utils.torch_state import seeded
+from tif.utils.torch_state import seeded, set_training_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,7 +56,8 @@ class TrainingSetup:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.device = torch.device(settings.device)
-        self.policy = models.move_model(policy, self.device).train()
+        self.policy = models.move_model(policy, self.device)
+        set_training_mode(self.policy)
         self.forget, self.retain = forget, retain
         self.loss = tpo_loss(retain is not None)
         texts = [item.input_ids for item in [*forget, *(retain or ())]]

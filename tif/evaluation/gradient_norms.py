@@ -11,6 +11,7 @@ from tif.data.samples import Benchmark
 from tif.evaluation.evaluate import build_questions
 from tif.evaluation.questions import EvaluationSetup, select_samples
 from tif.scoring.token_scores import score_tokens
+from tif.utils.torch_state import set_training_mode
 from tif.utils.work_sharing import share_work
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def gradient_norms(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: i
     try:
         return share_work([[i] for i in range(len(texts))], measure, "gradient norms", model)
     finally:
-        model.train(was_training)
+        set_training_mode(model, was_training)
         for weight, (requires_grad, gradient) in zip(weights, before, strict=True):
             weight.requires_grad_(requires_grad)
             weight.grad = gradient

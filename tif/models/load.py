@@ -20,7 +20,7 @@ from tif.models.export import check_export
 from tif.models.lora import CAST_TO_WEIGHT, WEIGHT_READ, attach_adapters, is_weight_read
 from tif.models.small_copy import Rows, check_small_copy
 from tif.scoring.attention import use_sample_by_sample_attention
-from tif.utils.torch_state import seeded
+from tif.utils.torch_state import find_noise, seeded, set_training_mode
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -247,4 +247,13 @@ def prepare_for_training(
         enable({"use_reentrant": False})  # the reentrant kind gives LoRA no gradients
     if settings.lora.rank:
         attach_adapters(policy, settings.lora, seed)
-    return policy.train()
+    set_training_mode(policy)
+    return policy
+
+
+def describe_noise(policy: "PreTrainedModel") -> str | None:
+    """Return a line that names the model's noise that training leaves out; None = it has none."""
+    values = sorted({f"{name}={getattr(module, name)}" for module, name in find_noise(policy)})
+    if not values:
+        return None
+    return f"training adds no noise: {', '.join(values)} of the model have no effect"

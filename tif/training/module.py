@@ -34,6 +34,7 @@ from tif.scoring.token_scores import (
     score_tokens_and_values,
 )
 from tif.training.optimizer import make_optimizer, make_schedule
+from tif.utils.torch_state import set_training_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -127,7 +128,7 @@ class UnlearningModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Put the policy in training mode: Lightning leaves it in that of `from_pretrained`."""
-        self.policy.train()
+        set_training_mode(self.policy)
 
     @contextlib.contextmanager
     def unlearned(self) -> Iterator["PreTrainedModel"]:
@@ -146,7 +147,7 @@ class UnlearningModule(L.LightningModule):
             try:
                 yield model
             finally:
-                self.policy.train(training)
+                set_training_mode(self.policy, training)
         elif self.task_vector:
             with negated_weights(self.policy, self.initial_weights, self.task_vector):
                 yield self.policy

@@ -23,7 +23,7 @@ from tif.evaluation.evaluate import find_longest_text
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts
 from tif.models import fsdp
 from tif.models.context import check_length
-from tif.models.load import load_policy, move_model, read_config
+from tif.models.load import describe_noise, load_policy, move_model, read_config
 from tif.models.lora import freeze_idle_adapters
 from tif.models.positions import read_context
 from tif.models.references import ModelReference, Reference, copy_policy, make_reference
@@ -34,6 +34,7 @@ from tif.training.module import StepSettings, UnlearningModule
 from tif.training.plan import Plan
 from tif.utils import distributed
 from tif.utils.hashing import hash_json, list_model_files
+from tif.utils.terminal import console
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,6 +61,9 @@ def prepare_training(
     device = trainer.strategy.root_device
     trainer.accelerator.setup_device(device)  # the current GPU, as Lightning does in fit
     policy = load_policy(cfg.model, encoder.tokenizer, cfg.run.seed, is_empty, device)
+    noise = describe_noise(policy)
+    if noise:
+        console.print(noise, markup=False, soft_wrap=True)
     if in_shards:
         # All processes have to call the head as often: chunks are as many as one has answers for.
         loss = dataclasses.replace(loss, chunk_tokens=2**31)

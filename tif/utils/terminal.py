@@ -142,6 +142,7 @@ def quiet_libraries() -> None:
         "MatMul8bitLt: inputs will be cast",  # that is what model.quantize=int8 means
         "past_key_values.*is deprecated",  # transformers before 5.24 has no other name
         "The `srun` command is available",  # tif starts its own processes
+        "module\\(s\\) in eval mode at the start of training",  # routers, see torch_state
         "LeafSpec",  # Lightning 2.6 with torch 2.13
         "Checkpoint directory.*exists and is not empty",
     ):

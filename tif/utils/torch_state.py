@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import torch
 
+NOISE = "jitter|layerdrop"  # attributes of modules of transformers
+
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
@@ -29,7 +31,30 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
-        model.train(was_training)
+        set_training_mode(model, was_training)
+
+
+def set_training_mode(model: torch.nn.Module, is_training: bool = True) -> None:
+    """Put a model into training or evaluation mode, without the noise that it would add itself.
+
+    Routers of Mixtral, MiniMax and DBRX multiply what they read by random numbers while they learn,
+    Phi-MoE's also draws its experts, BART and OPT leave layers out. The reference does not, and a
+    policy must start from the reference's scores: so modules with such noise stay in evaluation
+    mode. Their keys are not set to 0, since Phi-MoE's router reads its key in evaluation mode too.
+    """
+    model.train(is_training)
+    for module, _ in find_noise(model):
+        module.training = False
+
+
+def find_noise(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str]]:
+    """Return (module, name of its attribute) for all noise that is not 0."""
+    noise = []
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if re.search(NOISE, name) and isinstance(value, float | int) and value:
+                noise.append((module, name))
+    return noise
 
 
 def find_in_code(module: torch.nn.Module, pattern: str) -> set[str]:

@@ -32,7 +32,7 @@ from tif.losses.likelihood import cross_entropy
 from tif.losses.terms import Inputs
 from tif.scoring.token_scores import score_tokens
 from tif.utils.terminal import progress_bar
-from tif.utils.torch_state import seeded
+from tif.utils.torch_state import seeded, set_training_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -95,7 +95,8 @@ def learn(
 
     Every process does the same steps. Batches are drawn from the seed.
     """
-    model = copy.deepcopy(start).train()
+    model = copy.deepcopy(start)
+    set_training_mode(model)
     device = next(model.parameters()).device
     encoded = [setup.encoder.encode(sample) for sample in lesson]
     weights = [weight for weight in model.parameters() if weight.requires_grad]

@@ -102,3 +102,16 @@ def test_a_model_whose_layers_bitsandbytes_does_not_compute_is_refused_in_one_li
             continue
         with pytest.raises(ConfigError, match=f"^model.quantize: DeepseekV32ForCausalLM {line}"):
             choose_batching("auto", policy, [IDS])
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gemma3_text, both directions"])
+def test_int8_that_rounds_by_batch_is_no_sign_of_a_model_that_reads_ahead(family, tmp_path):
+    """LLM.int8 leaves columns with large activations in full: which ones depends on all tokens of a forward."""
+    architectures.build(family).save_pretrained(tmp_path)
+    policy = models.load_policy(Model(path=str(tmp_path), quantize="int8", lora=Lora(4)), None, 0)
+    if family.endswith("both directions"):
+        with pytest.raises(ConfigError, match="^model.path: .* is no causal LM"):
+            choose_batching("auto", policy, [IDS])
+    else:
+        assert choose_batching("auto", policy, [IDS]) == "packed"
+

@@ -24,6 +24,7 @@ from tif.models import lora as adapters
 from tif.models.references import make_reference
 from tif.scoring.batching import choose_batching
 from tif.scoring.token_scores import TokenScores, score_tokens
+from tif.utils.torch_state import set_training_mode
 
 PAD = 2
 LORA = Lora(rank=4)
@@ -69,9 +70,9 @@ def place_adapters(policy: PreTrainedModel, lora: Lora) -> str:
     return batching
 
 
-def logits_of(model: Any) -> torch.Tensor:
+def logits_of(model: Any, mode: Callable[[Any], Any] = PreTrainedModel.eval) -> torch.Tensor:
     """Return the logits of each text by a forward of its own, one after another."""
-    model.eval()
+    mode(model)
     with torch.no_grad():
         rows = [model(input_ids=torch.tensor([text.input_ids]), use_cache=False).logits[0] for text in TEXTS]
     return torch.cat(rows).float()
@@ -123,14 +124,14 @@ def assert_references(family: str, kinds: Sequence[str], lora: Lora | None) -> N
     assert measure(plain_scores(policy), expected) > 5 * CLOSE * (1 + spread), "not trained"
 
 
-def assert_export(policy: PreTrainedModel) -> None:
-    """Check the logits of the exported policy, read by transformers alone."""
+def assert_export(policy: PreTrainedModel, mode: Callable[[Any], Any] = PreTrainedModel.eval) -> None:
+    """Check the logits of the exported policy, read by transformers alone, with the policy's in a mode."""
     grows, close = policy.config.model_type in GROWS, CLOSE
     if grows and getattr(policy, "is_quantized", False):
         close *= 100
     elif grows:
         policy = policy.double()
-    expected = logits_of(policy)
+    expected = logits_of(policy, mode)
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder) / "model"
         export.export_model(policy, NoTokenizer(), place, "card")  # type: ignore[arg-type]
@@ -172,22 +173,36 @@ def check_full_export(family: str) -> str:
     return "right"
 
 
-def check_four_bits(family: str) -> str:
-    """Four bits under LoRA: the reference stays, and the export is what the policy computes with."""
+def check_few_bits(family: str, kind: str, weight_class: str) -> str:
+    """Few bits under LoRA: the reference stays, and the export is what the policy computes with.
+
+    In evaluation int8 rounds activations too, and an expert that is as good as another may be chosen
+    by that. On a CPU it does not round them in training mode, and then the export has the same logits.
+    """
     with tempfile.TemporaryDirectory() as folder:
         build(family).save_pretrained(folder)
-        settings = Model(path=folder, quantize="nf4", lora=LORA)
+        settings = Model(path=folder, quantize=kind, lora=LORA)
         models.check_model(settings, is_exported=True)
         policy = models.load_policy(settings, None, 0)  # type: ignore[arg-type]
         batching = place_adapters(policy, LORA)
-    few = [name for name, weight in policy.named_parameters() if type(weight).__name__ == "Params4bit"]
+    few = [name for name, weight in policy.named_parameters() if type(weight).__name__ == weight_class]
     assert few, "no weight in few bits"
     reference = make_reference("adapter", policy, TEXTS, PAD, batching)
     start = reference.scores(BATCH)
     train(policy, batching)
     assert measure(reference.scores(BATCH), start) == 0, "the reference moved"
-    assert_export(policy)
+    assert_export(policy, set_training_mode if kind == "int8" else PreTrainedModel.eval)
     return "right"
+
+
+def check_four_bits(family: str) -> str:
+    """Weights in nf4."""
+    return check_few_bits(family, "nf4", "Params4bit")
+
+
+def check_eight_bits(family: str) -> str:
+    """Weights in int8."""
+    return check_few_bits(family, "int8", "Int8Params")
 
 
 def checked(check: Callable[[str], str]) -> Callable[[str], str]:
@@ -210,4 +225,5 @@ COLUMNS: dict[str, Callable[[str], str]] = {
     "LoRA, merged": checked(check_lora),
     "export": checked(check_full_export),
     "nf4": checked(check_four_bits),
+    "int8": checked(check_eight_bits),
 }

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.support import architectures
 from tif.config.errors import ConfigError
 from tif.config.schema import Optimizer
 from tif.training import optimizer as optimizers
@@ -61,6 +62,24 @@ def test_a_weight_that_is_updated_in_pieces_moves_as_torchs_adamw_moves_it(monke
         assert float(state["step"]) == 3
         ends.append(module.weight.detach().float())
     assert torch.allclose(*ends, atol=3 * 2**-7)  # three times a bfloat16's distance at 1
+
+
+@pytest.mark.parametrize(
+    ("family", "without_decay"),
+    [
+        ("mamba", {"A_log"}),  # A = -exp(A_log): decay would pull every state towards the same speed
+        ("zamba", {"A_log", "D", "dt_proj_bias"}),  # one of each for every head, so all have two dimensions
+        ("gpt_oss", {"down_proj_bias", "gate_up_proj_bias"}),  # biases of experts
+        ("qwen3_moe", set()),
+    ],
+)
+def test_states_of_mamba_and_biases_of_experts_do_not_decay(family, without_decay):
+    model = architectures.build(family)
+    optimizer = make_optimizer(model, Optimizer(weight_decay=0.1), "32-true")
+    groups = {group["weight_decay"]: {id(w) for w in group["params"]} for group in optimizer.param_groups}
+    tables = {name.rpartition(".")[2] for name, w in model.named_parameters() if w.dim() > 1 and id(w) in groups[0.0]}
+    assert tables == without_decay
+    assert all(id(weight) in groups[0.0] for weight in model.parameters() if weight.dim() < 2)
 
 
 def test_plain_adamw_loses_most_steps_of_bfloat16_weights_and_says_so(capsys):

@@ -15,13 +15,18 @@ from tif.data.samples import Sample, Task, fingerprint
 from tif.evaluation.generate import Decoding, choose_way, generate
 from tif.evaluation.muse_prompts import ask_task, describe_task
 from tif.evaluation.questions import MUSE_PROTOCOL, EvaluationSetup, Question, select_samples
-from tif.evaluation.tofu_prompts import ask_question, resolve_protocol
+from tif.evaluation.tofu_prompts import (
+    ask_question,
+    describe_joined_prompts,
+    resolve_protocol,
+)
 from tif.evaluation.token_stats import TextScore, score_texts
 from tif.models.positions import read_context
 from tif.records.protocols import VERSION
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.scoring.token_scores import ModelContext
 from tif.utils.hashing import hash_json
+from tif.utils.terminal import console
 from tif.utils.torch_state import evaluation_mode
 
 if TYPE_CHECKING:
@@ -94,7 +99,11 @@ def build_questions(
     def build() -> list[Question]:
         if task:
             return ask_task(encoder, samples, task, context, protocol.max_new_tokens)
-        return [ask_question(encoder, sample, protocol) for sample in samples]
+        questions = [ask_question(encoder, sample, protocol) for sample in samples]
+        warning = describe_joined_prompts(questions)
+        if warning:
+            encoder.compute_once("joined prompts", lambda: console.print(warning, soft_wrap=True))
+        return questions
 
     return encoder.compute_once(f"{fingerprint(samples)} {protocol} {task} {context}", build)
 

@@ -5,6 +5,7 @@ sources are in records/protocols.py.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoded, Encoder
@@ -43,6 +44,20 @@ def ask_question(encoder: Encoder, sample: Sample, protocol: Protocol) -> Questi
         if answer is not None:
             texts.append(encode_answer(encoder, sample, protocol, answer))
     return Question(sample, prompt_ids, texts, max_new_tokens)
+
+
+def describe_joined_prompts(questions: Sequence[Question]) -> str | None:
+    """Return a warning if prompts alone have other tokens than before their answers; else None."""
+    texts = [question.texts[0].input_ids[: len(question.prompt_ids)] for question in questions]
+    pairs = zip(questions, texts, strict=True)
+    joined = [question for question, text in pairs if question.prompt_ids != text]
+    if not joined:
+        return None
+    return (
+        f"data.template: {len(joined)} of {len(questions)} prompts have other tokens alone than with "
+        "their answers, so generations go on from tokens that training did not see; want a "
+        "template without a blank or a line break at its end"
+    )
 
 
 def encode_answer(

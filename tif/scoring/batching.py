@@ -27,6 +27,7 @@ SHORT = 24  # tokens of the probed text, where no window is shorter than the tex
 SCORED = 12  # tokens at either end of it whose scores are compared
 NEIGHBOUR = 8  # tokens before it, which differ from row to row
 ROUNDING = 2e-6  # share of a logit that float32 loses on its way through the layers
+INT8_ROUNDING = 1 / 127
 DIRECTION = 1e-3  # share of their spread by which later tokens may move logits: rounding, tiled
 # What a forward raises that cannot read its input: every architecture has its own.
 FORWARD_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError)
@@ -243,6 +244,8 @@ def share_lost(model: torch.nn.Module, dtype: torch.dtype) -> float:
     if torch.is_autocast_enabled(device.type):
         dtypes.add(torch.get_autocast_dtype(device.type))
     coarsest = max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
+    if torch.int8 in dtypes:  # LLM.int8 rounds activations, but not in columns with large ones,
+        coarsest = max(coarsest, INT8_ROUNDING)  # and these are chosen anew in each forward
     return max(1.25 * coarsest, ROUNDING)  # right layouts were seen to stay below 0.9
 
 

@@ -1,5 +1,6 @@
 """The optimizer and the learning-rate schedule; called by `UnlearningModule`."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from tif.config.errors import ConfigError
 from tif.config.schema import Optimizer
 from tif.utils import terminal
 
+# Beside norms and other vectors: biases of experts, and the speed and the skip of Mamba's states,
+# which have two dimensions in Mamba 1 (A = -exp(A_log): decay would pull all speeds together).
+NO_DECAY = r"(bias|\.A_log|\.D)$"
 PIECE = 2**22  # weights that have copies in float32 at a time
 
 
@@ -107,7 +111,9 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 def make_optimizer(
     policy: torch.nn.Module, settings: Optimizer, precision: str, seed: int = 0
 ) -> torch.optim.Optimizer:
-    """Return AdamW over the weights that are trained, without decay on biases and norms.
+    """Return AdamW over the weights that are trained, without decay where `NO_DECAY` says.
+
+    Embeddings decay, as they do under transformers' Trainer, which the released code trains with.
 
     Args:
         policy: the model.
@@ -115,14 +121,14 @@ def make_optimizer(
         precision: trainer.precision.
         seed: of the draws that `RoundingAdamW` makes.
     """
-    weights = [weight for weight in policy.parameters() if weight.requires_grad]
-    matrices = [weight for weight in weights if weight.dim() > 1]
-    vectors = [weight for weight in weights if weight.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+    weights = {name: weight for name, weight in policy.named_parameters() if weight.requires_grad}
+    decaying = [name for name, weight in weights.items() if _decays(name, weight)]
+    others = [name for name, weight in weights.items() if not _decays(name, weight)]
+    groups: list[dict[str, Any]] = [
+        {"params": [weights[name] for name in decaying], "weight_decay": settings.weight_decay},
+        {"params": [weights[name] for name in others], "weight_decay": 0.0},
     ]
-    dtypes = {weight.dtype for weight in weights}
+    dtypes = {weight.dtype for weight in weights.values()}
     name = settings.name
     if name == "auto":
         name = "adamw_bf16" if dtypes == {torch.bfloat16} else "adamw"
@@ -150,6 +156,10 @@ def make_optimizer(
         "paged_adamw8bit": optim.PagedAdamW8bit,
     }
     return classes[name](groups, lr=settings.lr)
+
+
+def _decays(name: str, weight: torch.Tensor) -> bool:
+    return weight.dim() > 1 and not re.search(NO_DECAY, name)
 
 
 def make_schedule(

@@ -54,8 +54,8 @@ def describe_joined_prompts(questions: Sequence[Question]) -> str | None:
     if not joined:
         return None
     return (
-        f"data.template: {len(joined)} of {len(questions)} prompts have other tokens alone than with "
-        "their answers, so generations go on from tokens that training did not see; want a "
+        f"data.template: {len(joined)} of {len(questions)} prompts have other tokens alone than "
+        "with their answers, so generations go on from tokens that training did not see; want a "
         "template without a blank or a line break at its end"
     )
 

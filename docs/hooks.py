@@ -7,6 +7,7 @@ GENERATED returns. mkdocs calls `on_files` and `on_page_markdown`.
 import ast
 import csv
 import dataclasses
+import functools
 import html
 import pathlib
 import re
@@ -180,16 +181,22 @@ def weight(value: float) -> str:
     return "" if value == 1 else f"{value:g} "
 
 
+def table(path: pathlib.Path) -> str:
+    """Return a CSV file as a table."""
+    header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
 def architectures() -> str:
     """Return the table of model families, under a line that counts its cells."""
     path = ROOT / "lab" / "architectures.csv"
-    header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    _, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
     cells = [cell for row in rows for cell in row[1:]]
     right, refused = (sum(cell.startswith(word) for cell in cells) for word in ("right", "refused"))
     counts = f"{right} right, {refused} refused, {len(cells) - right - refused} wrong"
-    lines = [f"{len(rows)} families and variants, {len(cells)} cells: {counts}.", ""]
-    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    count = f"{len(rows)} families and variants, {len(cells)} cells: {counts}."
+    return f"{count}\n\n{table(path)}"
 
 
 def markdown_text(text: str) -> str:
@@ -213,3 +220,5 @@ GENERATED: dict[str, Callable[[], str]] = {
     "terms": methods_table,
     "architectures": architectures,
 }
+for path in sorted((ROOT / "lab" / "tables").glob("*.csv")):
+    GENERATED[f"table-{path.stem}"] = functools.partial(table, path)

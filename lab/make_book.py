@@ -1,4 +1,4 @@
-"""Make the book of docs/results/book.md: python -m lab.make_book FOLDER [authors] [retained]
+"""Make the book of docs/results/breadth.md: python -m lab.make_book FOLDER [authors] [retained]
 
 The folder is for data.benchmark=text: forget.txt is a book about invented authors, retain.txt a
 shorter one about others, both by the generator of data.benchmark=fictitious. A book has five parts.

@@ -1,4 +1,4 @@
-"""The book of docs/results/book.md, as lab/make_book.py makes it."""
+"""The book of docs/results/breadth.md, as lab/make_book.py makes it."""
 
 import pytest
 

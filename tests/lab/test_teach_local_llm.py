@@ -1,4 +1,4 @@
-"""The lessons of the LLM of docs/results/book.md, as lab/teach_local_llm.py makes them."""
+"""The lessons of the LLM of docs/results/breadth.md, as lab/teach_local_llm.py makes them."""
 
 import json
 

@@ -2,6 +2,8 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -29,7 +31,7 @@ def test_the_own_method_of_the_documentation_runs_and_lowers_its_loss(
         (tmp_path / name).write_text(block(name), encoding="utf-8")
     assert 10 <= len(block("hinge.py").splitlines()) <= 30
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)  # as `python -m` does with the working directory
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the working directory goes there
     own = [word for word in SMALL if not word.startswith("loss.")]
     assert (
         fit.main(["quickstart.yaml", "hinge.yaml", *own, f"run.folder={runs}", "run.name=hinge"])
@@ -38,6 +40,26 @@ def test_the_own_method_of_the_documentation_runs_and_lowers_its_loss(
     losses = [row["train/hinge"] for row in rows(runs / "hinge") if "train/hinge" in row]
     assert losses[0] == pytest.approx(5.0, abs=1e-3)  # loss.margin: nothing has fallen yet
     assert losses[-1] < losses[0]
+
+
+SWEEP = "name: s\nbase: [quickstart.yaml, hinge.yaml]\nruns: {a: [], b: [loss.margin=3]}\n"
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="needs the checkout")
+@pytest.mark.parametrize(
+    "words", ["fit quickstart.yaml hinge.yaml --print", "sweep hinges.yaml --list"]
+)
+def test_the_installed_command_finds_a_method_in_the_working_directory(tmp_path, words):
+    for name in ("hinge.py", "hinge.yaml"):
+        (tmp_path / name).write_text(block(name), encoding="utf-8")
+    (tmp_path / "hinges.yaml").write_text(SWEEP)
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "tif"  # what pip makes of pyproject.toml's entry
+    script.write_text("import sys\nfrom tif.__main__ import run\nsys.exit(run())\n")
+    command = [sys.executable, str(script), *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hinge" in done.stdout
 
 
 WRONG = "import dataclasses\nfrom tif.config.keys import key\nfrom tif.losses.terms import term\n"

@@ -6,7 +6,9 @@ shows it. Whoever reads a configuration imports `tif.losses` first.
 
 import dataclasses
 import importlib
+import os
 import re
+import sys
 
 from tif.config.errors import ConfigError, one_line
 
@@ -57,10 +59,14 @@ def is_own(name: str) -> bool:
 def import_own(name: str) -> Method:
     """Import the term that `loss.forget=module:function` names.
 
+    The working directory is looked into first, as `python -m` does, for the rest of the process.
+
     Raises:
         ConfigError: If there is no such term.
     """
     module, function = name.split(":")
+    if not {os.getcwd(), ""} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
     try:
         method = getattr(importlib.import_module(module), function)
     except ConfigError:

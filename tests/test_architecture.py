@@ -11,8 +11,8 @@ FILES = sorted((ROOT / "tif").rglob("*.py"))
 
 # A room imports only from rooms that stand above it. Commands (files in tif/ itself) come after all of them.
 ROOMS = (
-    "utils", "config", "data", "records", "scoring", "models", "losses", "identifiers", "metrics", "evaluation",
-    "reports", "training", "sweep", "bench", "api",
+    "utils", "config", "data", "records", "scoring", "models", "probes", "losses", "identifiers", "metrics",
+    "evaluation", "reports", "training", "sweep", "bench", "api",
 )  # fmt: skip
 COMMANDS = len(ROOMS)
 FIRST = ("tif", "tif.utils.interrupts")  # so that Ctrl-C is one line while the rest is imported

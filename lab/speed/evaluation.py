@@ -30,9 +30,10 @@ from tif.evaluation.generate import Decoding, choose_way, generate
 from tif.evaluation.questions import EvaluationSetup, Question, list_longest_texts
 from tif.evaluation.tofu_prompts import ask_question
 from tif.models import load as models
-from tif.models.small_copy import Rows
+from tif.probes.check_model import check_model
+from tif.probes.packed_rows import choose_batching
+from tif.probes.small_copy import RowSettings
 from tif.records.protocols import OPEN_UNLEARNING
-from tif.scoring.batching import choose_batching
 from tif.utils.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
         wanted = "want a model that was finetuned on TOFU (a Hugging Face folder)"
         raise ConfigError(f"model.path: {wanted}, got null")
     try:
-        models.check_model(settings.model, rows=Rows(settings.data.batching, settings.device))
+        check_model(settings.model, rows=RowSettings(settings.data.batching, settings.device))
         sets = read_benchmark(settings.data).sets
     except ValueError as error:
         raise ConfigError(str(error)) from None

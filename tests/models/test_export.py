@@ -13,6 +13,7 @@ from tif.config.model import Lora, Model
 from tif.models import export
 from tif.models import load as models
 from tif.models import lora as adapters
+from tif.probes.check_model import check_model
 from tif.scoring.token_scores import score_tokens
 
 INIT = {
@@ -32,7 +33,7 @@ def test_an_exported_policy_loads_back_bit_identical_and_in_training_mode(tokeni
     assert (tmp_path / "model" / "README.md").read_text() == "# card"
     assert not list((tmp_path / "model").glob("*.bin"))
     cfg = Model(path=str(tmp_path / "model"))
-    models.check_model(cfg)
+    check_model(cfg)
     loaded = models.load_policy(cfg, tokenizer, seed=99)
     assert_bit_identical(loaded.state_dict(), policy.state_dict())
     assert loaded.training

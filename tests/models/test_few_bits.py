@@ -10,7 +10,8 @@ from tests.support import architectures, tiny_models
 from tif.config.errors import ConfigError
 from tif.config.model import Lora, Model
 from tif.models import load as models
-from tif.scoring.batching import choose_batching
+from tif.probes.check_model import check_model
+from tif.probes.packed_rows import choose_batching
 from tif.scoring.token_scores import score_tokens
 from tif.training.prepare import place_model
 
@@ -88,7 +89,7 @@ def test_a_folder_that_holds_few_bits_already_is_refused(plain, kind, tmp_path):
     stored.save_pretrained(tmp_path)
     for quantize in ("none", "int8"):
         with pytest.raises(ConfigError, match="^model.path: .* stored in few bits .* want a copy"):
-            models.check_model(Model(path=str(tmp_path), quantize=quantize, lora=Lora(rank=4)))
+            check_model(Model(path=str(tmp_path), quantize=quantize, lora=Lora(rank=4)))
 
 
 def test_a_model_whose_layers_bitsandbytes_does_not_compute_is_refused_in_one_line(tmp_path):

@@ -13,6 +13,7 @@ from tif.config.errors import ConfigError
 from tif.config.schema import Model
 from tif.models import export
 from tif.models import load as models
+from tif.probes.check_model import check_model
 from tif.scoring.token_scores import score_tokens
 
 INIT = {
@@ -93,7 +94,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_before_weights_load(tmp_path, 
     places = {"empty": tmp_path / "empty", "strange": tmp_path / "strange"}
     keys = {k: v.format(**places) if isinstance(v, str) else v for k, v in keys.items()}
     with pytest.raises(ConfigError, match=message):
-        models.check_model(Model(**keys))
+        check_model(Model(**keys))
 
 
 def test_rwkv_keeps_its_weights_while_it_is_evaluated(tmp_path):

@@ -13,6 +13,7 @@ from tif.config.model import Lora, Model
 from tif.models import export, references
 from tif.models import load as models
 from tif.models import lora as adapters
+from tif.probes.check_model import check_model
 from tif.scoring.token_scores import score_tokens
 from tif.utils import torch_state
 
@@ -258,7 +259,7 @@ def few_bits_policy(family, folder, kind="nf4"):
             weight *= 0.5
     model.save_pretrained(folder)
     settings = Model(path=str(folder), quantize=kind, lora=Lora(rank=4))
-    models.check_model(settings)
+    check_model(settings)
     return models.load_policy(settings, None, 0).eval(), model
 
 

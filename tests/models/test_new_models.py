@@ -8,7 +8,7 @@ from tests.support.small_run import SMALL
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.model import Model
-from tif.models.load import check_model
+from tif.probes.check_model import check_model
 
 LLAMA = {
     "vocab_size": 500, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,

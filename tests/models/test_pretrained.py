@@ -22,6 +22,7 @@ from tif.identifiers.language_models import check_language_model
 from tif.models import load as models
 from tif.models import pretrained
 from tif.models.pretrained import Source
+from tif.probes.check_model import check_model
 from tif.utils import hub
 
 KINDS = tuple(pretrained.AUTO_CLASSES)
@@ -71,9 +72,9 @@ def test_code_that_comes_with_a_model_does_not_run_though_yes_is_on_the_terminal
 
 def test_the_policys_code_runs_only_where_the_key_allows_it(spy):
     folder, has_run = spy
-    assert "read it, then give model.trust_remote_code=true" in message(models.check_model, Model(path=str(folder)))
+    assert "read it, then give model.trust_remote_code=true" in message(check_model, Model(path=str(folder)))
     assert not has_run()
-    message(models.check_model, Model(path=str(folder), trust_remote_code=True))  # Spy is no config
+    message(check_model, Model(path=str(folder), trust_remote_code=True))  # Spy is no config
     assert has_run()
 
 
@@ -112,14 +113,14 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(model):
     weights = safetensors.torch.load_file(model / "model.safetensors")
     torch.save(weights, model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
-    line = message(models.check_model, Model(path=str(model)))
+    line = message(check_model, Model(path=str(model)))
     assert line == (
         f"model.path: {model} holds pickled weights only (pytorch_model.bin), which could run code; want "
         "*.safetensors: transformers' AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER) makes them"
     )
     # What the line says helps.
     transformers.AutoModelForCausalLM.from_pretrained(model).save_pretrained(model)
-    assert models.check_model(Model(path=str(model))) == "llama"
+    assert check_model(Model(path=str(model))) == "llama"
 
 
 def in_two_shards(model):
@@ -137,9 +138,9 @@ def in_two_shards(model):
 
 def test_shards_load_and_a_lost_one_is_named(model):
     in_two_shards(model)
-    assert models.check_model(Model(path=str(model))) == "llama"
+    assert check_model(Model(path=str(model))) == "llama"
     (model / "model-00002-of-00002.safetensors").unlink()
-    line = message(models.check_model, Model(path=str(model)))
+    line = message(check_model, Model(path=str(model)))
     assert "lacks model-00002-of-00002.safetensors, which its model.safetensors.index.json names" in line
 
 
@@ -147,7 +148,7 @@ def test_shards_load_and_a_lost_one_is_named(model):
 def test_an_index_that_is_none_is_one_line(model, content):
     in_two_shards(model)
     (model / pretrained.INDEX).write_text(content)
-    assert f"holds a damaged {pretrained.INDEX}" in message(models.check_model, Model(path=str(model)))
+    assert f"holds a damaged {pretrained.INDEX}" in message(check_model, Model(path=str(model)))
 
 
 def test_an_index_names_no_files_of_other_folders(model):
@@ -156,7 +157,7 @@ def test_an_index_names_no_files_of_other_folders(model):
     shutil.move(model / name, model.parent / name)
     moved = {weight: file.replace(name, f"../{name}") for weight, file in places.items()}
     (model / pretrained.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": moved}))
-    assert f"lacks ../{name}" in message(models.check_model, Model(path=str(model)))
+    assert f"lacks ../{name}" in message(check_model, Model(path=str(model)))
 
 
 def rewrite(model, change):
@@ -168,26 +169,26 @@ def rewrite(model, change):
 
 def test_a_model_that_lacks_weights_is_refused_and_gets_no_random_ones(model):
     rewrite(model, lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"))
-    for load in (models.check_model, models.load_pretrained):
+    for load in (check_model, models.load_pretrained):
         line = message(load, Model(path=str(model)))
         assert "its files lack 1 weights, as model.layers.1.mlp.up_proj.weight" in line
 
 
 def test_weights_of_other_shapes_are_refused(model):
     rewrite(model, lambda weights: weights.update({"model.norm.weight": torch.ones(5)}))
-    line = message(models.check_model, Model(path=str(model)))
+    line = message(check_model, Model(path=str(model)))
     assert "the weight model.norm.weight is [5] in its files and [16] by its config.json" in line
 
 
 def test_safetensors_of_something_else_are_no_model(model):
     safetensors.torch.save_file({"picture": torch.ones(5)}, model / "model.safetensors", {"format": "pt"})
-    assert "its files lack " in message(models.check_model, Model(path=str(model)))
+    assert "its files lack " in message(check_model, Model(path=str(model)))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}"])
 def test_weights_that_are_no_safetensors_are_one_line(model, content):
     (model / "model.safetensors").write_bytes(content)
-    assert message(models.check_model, Model(path=str(model))).startswith(f"model.path: {model} is no model")
+    assert message(check_model, Model(path=str(model))).startswith(f"model.path: {model} is no model")
 
 
 def test_a_classifier_without_a_head_is_refused(trained_bert, tmp_path):
@@ -206,7 +207,7 @@ def test_a_pipe_or_a_device_in_a_models_folder_is_refused_at_once(model, name, k
         os.mkfifo(model / name)
     else:
         (model / name).symlink_to(kind)
-    for load in (models.check_model, lambda section: models.load_tokenizer(section, ())):
+    for load in (check_model, lambda section: models.load_tokenizer(section, ())):
         line = message(load, Model(path=str(model)))
         assert line == f"model.path: {model}: {name} in it is a pipe or a device; want regular files"
 
@@ -233,11 +234,11 @@ def test_a_path_that_is_no_folder_is_refused_at_once(path):
 def test_a_config_of_absurd_sizes_is_one_line(model, keys, reason):
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | keys))
-    assert reason in message(models.check_model, Model(path=str(model)))
+    assert reason in message(check_model, Model(path=str(model)))
 
 
 def test_the_checks_of_a_real_model_pass(smollm2):
-    assert models.check_model(Model(path=str(smollm2))) == "llama"
+    assert check_model(Model(path=str(smollm2))) == "llama"
 
 
 def test_masked_lms_with_tied_heads_pass(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from tests.support import flash_attention, row_models, tiny_models
 from tif.data.encoding import Encoded
-from tif.scoring.batching import choose_batching
+from tif.probes.packed_rows import choose_batching
 from tif.scoring.shared_prompts import answer_logits
 from tif.scoring.token_scores import score_tokens
 

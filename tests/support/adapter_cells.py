@@ -22,7 +22,8 @@ from tif.models import export
 from tif.models import load as models
 from tif.models import lora as adapters
 from tif.models.references import make_reference
-from tif.scoring.batching import choose_batching
+from tif.probes.check_model import check_model
+from tif.probes.packed_rows import choose_batching
 from tif.scoring.token_scores import TokenScores, score_tokens
 from tif.utils.torch_state import set_training_mode
 
@@ -182,7 +183,7 @@ def check_few_bits(family: str, kind: str, weight_class: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         build(family).save_pretrained(folder)
         settings = Model(path=folder, quantize=kind, lora=LORA)
-        models.check_model(settings, is_exported=True)
+        check_model(settings, is_exported=True)
         policy = models.load_policy(settings, None, 0)  # type: ignore[arg-type]
         batching = place_adapters(policy, LORA)
     few = [name for name, weight in policy.named_parameters() if type(weight).__name__ == weight_class]

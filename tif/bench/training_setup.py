@@ -17,8 +17,9 @@ from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
 from tif.data.encoding import Batch, Encoded, Encoder, collate
 from tif.models import load as models
 from tif.models.references import make_reference
-from tif.models.small_copy import Rows
-from tif.scoring.batching import choose_batching
+from tif.probes.check_model import check_model
+from tif.probes.packed_rows import choose_batching
+from tif.probes.small_copy import RowSettings
 from tif.training.datamodule import DataSettings, UnlearningDataModule
 from tif.training.module import StepSettings, UnlearningModule
 from tif.utils.torch_state import seeded, set_training_mode
@@ -129,7 +130,7 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
     data = settings.data
     try:
         if settings.model.path:
-            models.check_model(settings.model, rows=Rows(data.batching, settings.device))
+            check_model(settings.model, rows=RowSettings(data.batching, settings.device))
         benchmark = read_benchmark(data)
         forget = identifiers.identify(settings.identifier, benchmark.forget)
         benchmark = dataclasses.replace(benchmark, forget=forget)

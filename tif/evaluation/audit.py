@@ -26,7 +26,7 @@ from tif.evaluation.attacks.facts import list_facts
 from tif.evaluation.model_records import NOT_IN_FOLDER, read_or_compute
 from tif.identifiers import stored_spans
 from tif.metrics.leak import leak_of_questions
-from tif.models.load import check_model
+from tif.probes.check_model import check_model
 from tif.records.audit_file import FILE, FOLDER, read_audit
 from tif.utils import distributed
 from tif.utils.files import write_text

@@ -23,8 +23,8 @@ from tif.evaluation.model_records import RecordedModel, read_or_compute
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.metrics import membership
 from tif.metrics.results import Request, compute_results
-from tif.models.load import check_model
-from tif.models.small_copy import Rows
+from tif.probes.check_model import check_model
+from tif.probes.small_copy import RowSettings
 from tif.records import files
 from tif.records.types import Evaluation
 from tif.utils import distributed
@@ -113,7 +113,8 @@ def _plan_models(plan: Plan, problems: list[str]) -> str | None:
             continue
         with collect_problems(problems, USER_ERRORS, rename_key=("model.path", key)):
             section = dataclasses.replace(settings.model, path=path)
-            family_of_key = check_model(section, rows=Rows(settings.batching, device, "batching"))
+            rows = RowSettings(settings.batching, device, "batching")
+            family_of_key = check_model(section, rows=rows)
             family = family or family_of_key
             same = [model for model in models.values() if model.section == section]
             models[key] = same[0] if same else RecordedModel(section, settings, device)

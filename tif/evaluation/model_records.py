@@ -24,12 +24,11 @@ from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.evaluate import describe_protocol, evaluate, find_longest_text
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts, select_samples
 from tif.metrics import overall
-from tif.models.context import check_length
 from tif.models.load import load_policy, load_tokenizer, move_model, read_config
-from tif.models.positions import read_context
+from tif.models.text_length import check_length, read_context
+from tif.probes.packed_rows import choose_batching
 from tif.records import files
 from tif.records.types import Evaluation
-from tif.scoring.batching import choose_batching
 from tif.utils import distributed
 from tif.utils.files import read_bytes, write_text
 from tif.utils.hashing import hash_json, list_model_files

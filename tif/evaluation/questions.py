@@ -46,7 +46,7 @@ class EvaluationSetup:
     Attributes:
         encoder: tokenises questions and answers.
         rules: section `eval`.
-        batching: "packed" or "padded", see scoring/batching.py.
+        batching: "packed" or "padded", see probes/packed_rows.py.
         tasks: of sets that are asked by rules of their own (MUSE's), by set name.
     """
 

@@ -13,8 +13,9 @@ from tif.config.chat_command import ChatCommand
 from tif.config.errors import ConfigError, collect_problems
 from tif.evaluation.attacks.attack import Subject
 from tif.evaluation.generate import choose_way, stream_tokens
-from tif.models.load import build_empty, check_model
-from tif.models.positions import read_context
+from tif.models.load import build_empty
+from tif.models.text_length import read_context
+from tif.probes.check_model import check_model
 from tif.utils import distributed
 
 KEYS = {"target": "target", "unlearned": "model.path", "retain": "retain_model"}

@@ -18,7 +18,7 @@ from tif.data.templates import Prompts, read_template
 from tif.identifiers.language_models import LanguageModel, Placement, load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.models.pretrained import Source
-from tif.scoring.batching import choose_batching
+from tif.probes.packed_rows import choose_batching
 from tif.scoring.packing import cut_into_rows
 from tif.scoring.token_scores import score_tokens
 

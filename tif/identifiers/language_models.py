@@ -15,7 +15,7 @@ from tif.config.errors import ConfigError
 from tif.data.samples import Span
 from tif.data.templates import Prompts, read_template
 from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
-from tif.models.small_copy import Rows, check_small_copy
+from tif.probes.small_copy import RowSettings, check_small_copy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -91,7 +91,7 @@ def check_language_model(source: Source, kind: str, prompts: Prompts = "") -> No
     """
     model = check_model(source, kind)
     if kind == "causal LM":
-        check_small_copy(model, Rows(), source.key)
+        check_small_copy(model, RowSettings(), source.key)
     tokenizer, problem = load_tokenizer(source), None
     if not tokenizer.is_fast:
         problem = "its tokenizer gives no character offsets"

@@ -16,9 +16,7 @@ from tif.config.check import brief
 from tif.config.errors import ConfigError, one_line
 from tif.config.model import Model
 from tif.models import pretrained
-from tif.models.export import check_export
 from tif.models.lora import CAST_TO_WEIGHT, WEIGHT_READ, attach_adapters, is_weight_read
-from tif.models.small_copy import Rows, check_small_copy
 from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import find_noise, seeded, set_training_mode
 
@@ -27,35 +25,6 @@ if TYPE_CHECKING:
 
 LLAMA = "llama"
 COUNTS = ("_size", "_heads", "_layers", "_embeddings", "head_dim")  # keys of LlamaConfig
-
-
-def check_model(settings: Model, is_exported: bool = False, rows: Rows | None = None) -> str:
-    """Raise ConfigError unless section `model` describes a causal LM that has the LoRA targets.
-
-    Args:
-        settings: the section.
-        is_exported: whether the model will be written, and must be read again by its config.
-        rows: how rows are wanted; None = packed or padded, as the model allows.
-
-    Returns:
-        The model's family, as transformers calls it ("llama").
-    """
-    from transformers.pytorch_utils import Conv1D
-
-    model = build_empty(settings)
-    if settings.path is not None or "model_type" in settings.init:  # a new Llama is a causal LM
-        check_small_copy(model, rows or Rows())
-    if settings.quantize != "none":
-        head = model.get_output_embeddings()
-        classes = {type(layer) for layer in model.modules() if layer is not head}
-        if not classes & {torch.nn.Linear, Conv1D}:
-            problem = f"bitsandbytes knows no layer of {type(model).__name__}; want none"
-            raise ConfigError(f"model.quantize: {settings.quantize}, but {problem}")
-    if settings.lora.rank:
-        attach_adapters(model, settings.lora, seed=0)
-    if is_exported:
-        check_export(model, settings.lora)
-    return str(model.config.model_type)
 
 
 def check_retain_model(path: str, settings: Model) -> None:

@@ -22,7 +22,8 @@ from tif.evaluation.evaluate import describe_protocol
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.identifiers import stored_spans
 from tif.models import load as models
-from tif.models.small_copy import Rows
+from tif.probes.check_model import check_model
+from tif.probes.small_copy import RowSettings
 from tif.records import files as records
 from tif.training import checks, run_folders, stages
 from tif.training.run_folders import RunIdentity
@@ -82,7 +83,7 @@ def plan_run(cfg: Config) -> Plan:
         checks.check_wandb(cfg.logger.wandb)
     if cfg.model.path not in cfg.stages:
         with collect_problems(problems):
-            plan.family = models.check_model(cfg.model, cfg.run.export, wanted_rows(cfg))
+            plan.family = check_model(cfg.model, cfg.run.export, wanted_rows(cfg))
             plan.encoder = checks.check_tokenizer(cfg.model, cfg.data)
     _read_evaluation_inputs(plan, problems)
     with collect_problems(problems):
@@ -99,7 +100,7 @@ def plan_run(cfg: Config) -> Plan:
             checks.check_hidden_layer(cfg.loss, start.cfg.model)
             if start is not plan and cfg.model.lora.rank:  # adapters of what the stage will make
                 model = dataclasses.replace(start.cfg.model, lora=cfg.model.lora)
-                models.check_model(model, cfg.run.export)
+                check_model(model, cfg.run.export)
     if plan.benchmark.name and wants_forget_quality(cfg):
         with collect_problems(problems):
             _check_comparison(plan)
@@ -135,7 +136,7 @@ def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
         raise ConfigError(f"path: {damage}; want another run")
     run = dataclasses.replace(cfg.run, folder=str(folder.parent), name=folder.name)
     model = dataclasses.replace(cfg.model, path=str(folder / "model"))
-    family = models.check_model(model, rows=wanted_rows(cfg))
+    family = check_model(model, rows=wanted_rows(cfg))
     pinned = dataclasses.replace(cfg, run=run, model=model)
     return Plan(pinned, read_benchmark(cfg.data), family=family)
 
@@ -169,9 +170,9 @@ def find_finished_run(cfg: Config) -> Path | None:
     return None
 
 
-def wanted_rows(cfg: Config) -> Rows:
+def wanted_rows(cfg: Config) -> RowSettings:
     """Return how the run wants its rows, and where its model will run."""
-    return Rows(cfg.data.batching, distributed.select_device(cfg.trainer.accelerator))
+    return RowSettings(cfg.data.batching, distributed.select_device(cfg.trainer.accelerator))
 
 
 def wants_spans(cfg: Config) -> bool:

@@ -13,8 +13,8 @@ from tif.evaluation.evaluate import describe_protocol, evaluate
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts, select_samples
 from tif.metrics import overall
 from tif.models import load as models
+from tif.probes.packed_rows import choose_batching
 from tif.records import files as records
-from tif.scoring.batching import choose_batching
 from tif.training.plan import Plan
 from tif.utils import distributed, torch_state
 from tif.utils.files import remove_unfinished

@@ -22,7 +22,7 @@ from tif.evaluation.generate import Decoding, generate
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts
 from tif.identifiers.generative.prompts_and_replies import Request
 from tif.models.load import load_policy, load_tokenizer, move_model, read_config
-from tif.scoring.batching import choose_batching
+from tif.probes.packed_rows import choose_batching
 from tif.utils import distributed
 
 if TYPE_CHECKING:

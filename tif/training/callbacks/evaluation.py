@@ -19,8 +19,8 @@ from tif.metrics import overall
 from tif.metrics.knowledge import measure_knowledge
 from tif.metrics.targeted import summarize_forget_words
 from tif.models.load import load_policy
-from tif.models.positions import read_context
 from tif.models.references import ModelReference
+from tif.models.text_length import read_context
 from tif.records import answer_tokens
 from tif.records import files as records
 from tif.records.answer_tokens import AnswersBySet

@@ -6,8 +6,10 @@ import transformers
 
 from tests.support import architectures, row_models, tiny_models
 from tif.config.errors import ConfigError
-from tif.scoring import attention, batching, lm_head, shared_prompts
-from tif.scoring.batching import choose_batching, find_packing_fault
+from tif.probes import packed_rows
+from tif.probes.causal import check_causal
+from tif.probes.packed_rows import choose_batching, find_packing_fault
+from tif.scoring import attention, lm_head, shared_prompts
 from tif.scoring.token_scores import score_tokens
 
 IDS = tiny_models.encoded("text", "g" * 40).input_ids
@@ -169,7 +171,7 @@ def test_rows_that_are_longer_than_a_model_has_a_mask_for_are_padded(rows):
 
 
 def test_padded_rows_need_no_probe_of_packed_ones(monkeypatch):
-    monkeypatch.setattr(batching, "find_packing_fault", None)
+    monkeypatch.setattr(packed_rows, "find_packing_fault", None)
     assert choose_batching("padded", row_models.model("llama"), TEXTS) == "padded"
 
 
@@ -184,7 +186,7 @@ def test_a_model_whose_logits_follow_later_tokens_or_padding_is_refused(family, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", [*PACKED, *PADDED])
 def test_no_precision_makes_a_causal_model_look_like_another(kind, dtype):
-    assert batching.check_causal(row_models.model(kind, dtype), IDS) is None
+    assert check_causal(row_models.model(kind, dtype), IDS) is None
 
 
 def test_scores_that_are_no_numbers_are_no_proof():
@@ -198,7 +200,7 @@ def test_a_device_that_is_full_is_no_fault_of_packed_rows(monkeypatch):
     def fail(*_):
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr(batching, "_score_last", fail)
+    monkeypatch.setattr(packed_rows, "_score_last", fail)
     with pytest.raises(torch.OutOfMemoryError):
         choose_batching("auto", row_models.model("llama"), TEXTS)
 

@@ -1,10 +1,9 @@
 """A small copy of a model, made from its configuration alone, to be probed before weights load.
 
-Called by load.py and by identifiers. A probe of it shows what is a property of the architecture:
-whether logits follow later tokens, and whether packed rows keep short samples apart. What depends
-on the length of texts (windows, masks) only the probe of the model itself shows, see
-scoring/batching.py: windows, chunks and positions stay as they are, widths, layers and vocabulary
-shrink.
+Called by check_model.py and by identifiers. A probe of it shows what is a property of the
+architecture: whether logits follow later tokens, and whether packed rows keep short samples apart.
+What depends on the length of texts (windows, masks) only the probe of the model itself shows:
+windows, chunks and positions stay as they are, widths, layers and vocabulary shrink.
 """
 
 import dataclasses
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tif.models.positions import find_rope_limit
+from tif.models.text_length import find_rope_limit
+from tif.probes.causal import check_causal
+from tif.probes.packed_rows import check_packed
 from tif.scoring.attention import use_sample_by_sample_attention
-from tif.scoring.batching import check_causal, check_packed
 from tif.utils.torch_state import seeded
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ LAYER_COUNTS = re.compile(r"(num_hidden|n|num|decoder)_layers?$|depth$")
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
-    """How rows are wanted.
+class RowSettings:
+    """Settings of the rows: packed or padded, and where the model will run.
 
     Attributes:
         wanted: "auto", "packed" or "padded".
@@ -58,14 +58,14 @@ class Rows:
     key: str = "data.batching"
 
 
-def check_small_copy(model: "PreTrainedModel", rows: Rows, key: str = "model.path") -> None:
+def check_small_copy(model: "PreTrainedModel", rows: RowSettings, key: str = "model.path") -> None:
     """Raise ConfigError if the model is no causal LM, or packed rows are wanted and are wrong.
 
     Says nothing where no small copy can be made, or where it does not run.
 
     Args:
         model: on the meta device; its weights are not read.
-        rows: how rows are wanted.
+        rows: settings of the rows.
         key: name of the key that names the model.
     """
     small: Any = build_small_copy(model)

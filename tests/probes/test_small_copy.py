@@ -13,9 +13,10 @@ from tif import fit
 from tif.bench import command as bench
 from tif.config.errors import ConfigError
 from tif.models import pretrained
-from tif.models.small_copy import TEXT, Rows, build_small_copy, check_small_copy
+from tif.probes.causal import check_causal
+from tif.probes.packed_rows import find_packing_fault
+from tif.probes.small_copy import TEXT, RowSettings, build_small_copy, check_small_copy
 from tif.scoring.attention import use_sample_by_sample_attention
-from tif.scoring.batching import check_causal, find_packing_fault
 
 BOTH_DIRECTIONS = "is no causal LM, its logits change with the tokens that follow or with padding"
 
@@ -35,21 +36,21 @@ def on_meta(kind, **keys):
 def test_a_causal_model_of_real_size_that_packs_passes(kind):
     model = on_meta(kind)
     assert build_small_copy(model) is not None
-    check_small_copy(model, Rows("packed"))
+    check_small_copy(model, RowSettings("packed"))
 
 
 @pytest.mark.parametrize("kind", ["mamba", "gpt_oss", "bloom", "mpt", "jamba"])
 def test_a_model_of_real_size_whose_packed_rows_are_wrong_is_refused_only_where_they_are_wanted(kind):
     model = on_meta(kind)
-    check_small_copy(model, Rows("auto"))
+    check_small_copy(model, RowSettings("auto"))
     with pytest.raises(ConfigError, match=r"^batching: packed, but .*; want auto or padded$"):
-        check_small_copy(model, Rows("packed", key="batching"))
+        check_small_copy(model, RowSettings("packed", key="batching"))
 
 
 def test_the_rows_of_the_device_count(monkeypatch):
     monkeypatch.setenv("TIF_ROWS", "cuda")
     with pytest.raises(ConfigError, match="OPTForCausalLM gives other scores in packed rows"):
-        check_small_copy(on_meta("opt"), Rows("packed"))
+        check_small_copy(on_meta("opt"), RowSettings("packed"))
 
 
 @pytest.mark.parametrize(
@@ -63,22 +64,22 @@ def test_the_rows_of_the_device_count(monkeypatch):
 )
 def test_a_model_of_real_size_that_reads_in_both_directions_is_refused(kind, keys):
     with pytest.raises(ConfigError, match=rf"^key: \w+ {BOTH_DIRECTIONS}"):
-        check_small_copy(on_meta(kind, **keys), Rows(), "key")
+        check_small_copy(on_meta(kind, **keys), RowSettings(), "key")
 
 
 def test_a_decoder_of_that_family_passes():
-    assert check_small_copy(on_meta("bert", is_decoder=True), Rows()) is None
+    assert check_small_copy(on_meta("bert", is_decoder=True), RowSettings()) is None
 
 
 def test_a_copy_that_cannot_be_made_says_nothing(monkeypatch):
     model = on_meta("bert")
     model.config.hidden_size = 0
-    assert check_small_copy(model, Rows()) is None
+    assert check_small_copy(model, RowSettings()) is None
 
 
 def test_making_a_copy_leaves_the_random_state_alone():
     state = torch.get_rng_state()
-    check_small_copy(on_meta("gpt2"), Rows("packed"))
+    check_small_copy(on_meta("gpt2"), RowSettings("packed"))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -89,7 +90,7 @@ def test_no_family_is_refused_by_its_copy_that_is_not_refused_itself(family):
         model = AutoModelForCausalLM.from_config(architectures.make_config(family))
     for wanted in ("auto", "packed"):
         try:
-            check_small_copy(model, Rows(wanted))
+            check_small_copy(model, RowSettings(wanted))
         except ConfigError as error:
             itself = architectures.build(family)
             use_sample_by_sample_attention(itself)

@@ -1,8 +1,6 @@
 """Decide whether batches go through a model packed or padded, by a probe of the model in its place.
 
-Called before training, evaluation and identification, when the model is on its device, in its
-precision and with its attention; and before its weights load, with a small copy of it
-(models/small_copy.py).
+Called as causal.py is, before training, evaluation and identification.
 
 Shapes: S scored tokens.
 """
@@ -16,6 +14,15 @@ import torch
 
 from tif.config.errors import ConfigError, one_line
 from tif.data.encoding import Encoded, collate
+from tif.probes.causal import (
+    FORWARD_ERRORS,
+    ROUNDING,
+    SCORED,
+    check_causal,
+    find_device,
+    read_logits,
+    share_lost,
+)
 from tif.scoring.lm_head import scores_of_logits
 from tif.scoring.packing import PACKED_TOKENS, packed_tokens
 from tif.scoring.shared_prompts import answer_logits
@@ -24,13 +31,7 @@ from tif.utils.terminal import console
 from tif.utils.torch_state import evaluation_mode
 
 SHORT = 24  # tokens of the probed text, where no window is shorter than the texts
-SCORED = 12  # tokens at either end of it whose scores are compared
 NEIGHBOUR = 8  # tokens before it, which differ from row to row
-ROUNDING = 2e-6  # share of a logit that float32 loses on its way through the layers
-INT8_ROUNDING = 1 / 127
-DIRECTION = 1e-3  # share of their spread by which later tokens may move logits: rounding, tiled
-# What a forward raises that cannot read its input: every architecture has its own.
-FORWARD_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError)
 NOISE = 3  # how much further from a forward of its own a packed text may be than a padded one
 
 
@@ -78,61 +79,6 @@ def check_packed(
         raise ConfigError(f"{key}: packed, but {fault}; want auto or padded")
 
 
-def check_causal(model: torch.nn.Module, ids: Sequence[int], key: str = "model.path") -> None:
-    """Raise ConfigError if the model does not run, or its logits follow later tokens or padding.
-
-    Args:
-        model: as for `choose_batching`.
-        ids: tokens of the longest text that the model will read.
-        key: name of the key that names the model.
-    """
-    length = min(SCORED, len(ids) // 2)
-    if not length:
-        return
-    # No number divides both lengths: a model that reads multiples of a chunk only is seen too.
-    row = torch.tensor([list(ids[: max(2 * length - 1, 2)])], device=_find_device(model))
-    is_first_half = (torch.arange(row.shape[1], device=row.device) < length).long()[None]
-    with evaluation_mode(model):
-        alone = _read_plainly(model, row[:, :length], key)
-        rounding = share_lost(model, alone.dtype)
-        alone = alone.float()
-        for options in ({}, {"attention_mask": is_first_half}):
-            logits = _read_plainly(model, row, key, **options)[:length].float()
-            error = (logits - alone).std(1) / alone.std(1)
-            if error.median() > max(DIRECTION, 3 * rounding):
-                raise ConfigError(
-                    f"{key}: {type(model).__name__} is no causal LM, its logits change with "
-                    "the tokens that follow or with padding; want another model"
-                )
-
-
-def _read_plainly(
-    model: torch.nn.Module, ids: torch.Tensor, key: str = "model.path", **options: Any
-) -> torch.Tensor:
-    """Return the logits of a text, (T, V), by the model's own forward.
-
-    Args:
-        model: as for `choose_batching`.
-        ids: (1, T) token ids.
-        key: name of the key that names the model.
-        options: more arguments of its `forward`.
-
-    Raises:
-        ConfigError: If it does not run.
-    """
-    try:
-        logits: torch.Tensor = model(input_ids=ids, use_cache=False, **options).logits[0]
-    except torch.OutOfMemoryError:
-        raise
-    except FORWARD_ERRORS as error:
-        wanted = "another model"
-        if getattr(model, "is_quantized", False):
-            key, wanted = "model.quantize", "another kind of few bits, or none"
-        problem = f"{type(model).__name__} does not run on {ids.shape[1]} tokens"
-        raise ConfigError(f"{key}: {problem} ({one_line(error, 100)}); want {wanted}") from None
-    return logits
-
-
 def find_packing_fault(
     model: torch.nn.Module, ids: Sequence[int], least: float = 0.0
 ) -> str | None:
@@ -163,10 +109,6 @@ def find_packing_fault(
     return f"{name} gives other scores in packed rows (by {error:.2g} nats a token)"
 
 
-def _find_device(model: torch.nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
 def _measure_error(
     model: torch.nn.Module, rows: Sequence[list[Encoded]], alone: torch.Tensor, coarsest: float
 ) -> float | None:
@@ -193,7 +135,7 @@ def _measure_error(
 def _make_rows(model: torch.nn.Module, ids: Sequence[int]) -> tuple[list[Encoded], list[Encoded]]:
     """Return two rows of three texts that differ in all but the last one and its prompt."""
     length, neighbour = SHORT, NEIGHBOUR
-    row_tokens = packed_tokens(_find_device(model))
+    row_tokens = packed_tokens(find_device(model))
     for name, tokens in _list_spans(model):
         if tokens < len(ids):  # the scored tokens do not see the first ones
             length = max(length, tokens + SCORED + 1)
@@ -230,23 +172,11 @@ def _encode(id: str, ids: list[int], scored: int = 0) -> Encoded:
 
 def _score_alone(model: torch.nn.Module, text: Encoded) -> tuple[torch.Tensor, float]:
     """Return a text's scores by the model's own forward, (2, S), and its rounding as a share."""
-    device = _find_device(model)
+    device = find_device(model)
     ids = torch.tensor([text.input_ids], device=device)
-    logits = _read_plainly(model, ids)[:-1][text.gw[1:]]
+    logits = read_logits(model, ids)[:-1][text.gw[1:]]
     scores = torch.stack(scores_of_logits(logits, ids[0, text.gw])[:2])
     return scores, share_lost(model, logits.dtype)
-
-
-def share_lost(model: torch.nn.Module, dtype: torch.dtype) -> float:
-    """Return the share of a logit of this dtype that the model's precision may round away."""
-    device = _find_device(model)
-    dtypes = {dtype, *(weight.dtype for weight in model.parameters())}
-    if torch.is_autocast_enabled(device.type):
-        dtypes.add(torch.get_autocast_dtype(device.type))
-    coarsest = max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
-    if torch.int8 in dtypes:  # LLM.int8 rounds activations, but not in columns with large ones,
-        coarsest = max(coarsest, INT8_ROUNDING)  # and these are chosen anew in each forward
-    return max(1.25 * coarsest, ROUNDING)  # right layouts were seen to stay below 0.9
 
 
 def _score_last(model: torch.nn.Module, row: list[Encoded], way: str) -> torch.Tensor:
@@ -257,7 +187,7 @@ def _score_last(model: torch.nn.Module, row: list[Encoded], way: str) -> torch.T
     before, _, text = row
     if way == "padded":  # so that the last text has padding
         before = dataclasses.replace(before, input_ids=text.input_ids + before.input_ids)
-    batch = collate([before, text], range(2), 0).to(_find_device(model))
+    batch = collate([before, text], range(2), 0).to(find_device(model))
     scores = score_tokens(model, batch, way)
     return torch.stack([scores.logit, scores.logprob])[:, -1][:, batch.gw[-1, 1:]]
 

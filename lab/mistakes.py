@@ -1,12 +1,13 @@
-"""Make fourteen usual mistakes as a user would, and print what tif says: a table for docs.
+"""Make fifteen usual mistakes as a user would, and print what tif says: a table in CSV.
 
-    python -m lab.mistakes [NAME ...]
+    python -m lab.mistakes [NAME ...] > lab/tables/mistakes.csv
 
 Each is a command of its own, in a folder that is deleted later. A row has the command, its exit
 code, its seconds of CPU time and all lines that it printed. Exit code 1 where one printed more than
 one line or did not stop.
 """
 
+import csv
 import os
 import resource
 import subprocess
@@ -80,7 +81,8 @@ def prepare(folder: Path) -> Path:
 def main() -> int:
     """Run the command and return its exit code."""
     names = sys.argv[1:] or list(MISTAKES)
-    print("| mistake | command | exit code | CPU seconds | what it says |\n|---|---|---|---|---|")
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(["mistake", "command", "exit code", "CPU seconds", "what it says"])
     is_good = True
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -91,8 +93,9 @@ def main() -> int:
             shown = " ".join(words).replace(str(model), "MODEL")
             lines = [line for line in text.splitlines() if line.strip()]
             is_good = is_good and len(lines) == 1
-            said = " ⏎ ".join(lines).replace("|", "\\|").replace(str(folder), "")
-            print(f"| {name} | `tif {shown}` | {code} | {seconds:.1f} | {said} |", flush=True)
+            message = " ⏎ ".join(lines).replace("|", "\\|").replace(str(folder), "")
+            table.writerow([name, f"`tif {shown}`", code, f"{seconds:.1f}", message])
+            sys.stdout.flush()
     return 0 if is_good else 1
 
 

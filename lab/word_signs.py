@@ -26,11 +26,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from tif.config.data import Data
+from tif.config.identifier import Identifier
 from tif.data.samples import Sample
 from tif.data.templates import read_template
 from tif.identifiers import masked_lm
 from tif.identifiers.compare import label_units
-from tif.identifiers.language_models import LanguageModel, Placement, load_language_model
+from tif.identifiers.language_models import LanguageModel, load_language_model
 from tif.identifiers.span_file import read_samples
 from tif.identifiers.span_operations import shift_spans
 from tif.identifiers.words import find_words
@@ -44,7 +45,7 @@ Scores = list[np.ndarray]  # of each answer, a score for each of its words
 
 def score_by_causal_lm(path: str, samples: Sequence[Sample]) -> tuple[Scores, Scores]:
     """Return the log-probability of each word (nats), and the entropy where it begins (nats)."""
-    model = load_language_model(Source(path, "model"), "causal LM", Placement())
+    model = load_language_model(Source(path, "model"), "causal LM", Identifier())
     prompt_format = read_template(Data().template, model.tokenizer)
     logprobs, entropies = [], []
     for sample in track(samples, "causal LM"):
@@ -63,7 +64,7 @@ def score_by_causal_lm(path: str, samples: Sequence[Sample]) -> tuple[Scores, Sc
 
 def score_by_masked_lm(path: str, samples: Sequence[Sample]) -> Scores:
     """Return the log-probability of each word (nats), all of its pieces masked at once."""
-    model = load_language_model(Source(path, "masked"), "masked LM", Placement())
+    model = load_language_model(Source(path, "masked"), "masked LM", Identifier())
     return [mask_each_word(model, sample) for sample in track(samples, "masked LM")]
 
 

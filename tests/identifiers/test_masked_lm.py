@@ -10,7 +10,7 @@ from tif.config.identifier import MaskedLM
 from tif.config.schema import Identifier
 from tif.data.samples import Span, merge_spans
 from tif.identifiers import check_models, describe_settings, identify, masked_lm
-from tif.identifiers.language_models import Placement, find_context_length, load_language_model
+from tif.identifiers.language_models import find_context_length, load_language_model
 from tif.models.pretrained import Source
 
 ANSWERS = (
@@ -182,7 +182,7 @@ def test_batches_do_not_change_the_words(trained_bert, tokens_per_batch):
 
 
 def test_the_output_matrix_runs_on_masked_positions_only(trained_bert):
-    reader = load_language_model(Source(trained_bert, "key"), "masked LM", Placement("cpu"))
+    reader = load_language_model(Source(trained_bert, "key"), "masked LM", Identifier(device="cpu"))
     ids = torch.tensor([reader.tokenize(SENTENCES[0]).ids])
     masked, real = torch.zeros_like(ids, dtype=torch.bool), torch.ones_like(ids)
     masked[0, [2, 5]] = True

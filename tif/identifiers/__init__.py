@@ -9,7 +9,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tif.config.errors import collect_problems
 from tif.config.schema import Identifier
@@ -19,9 +19,6 @@ from tif.identifiers.controls import mark_everything, mark_nothing, mark_random_
 from tif.identifiers.listed_words import identify_by_list, read_entries
 from tif.identifiers.lookup import grow_spans
 from tif.identifiers.precomputed import read_precomputed
-
-if TYPE_CHECKING:
-    from tif.identifiers.language_models import Placement
 
 Identified = tuple[Sample, ...]
 
@@ -63,19 +60,19 @@ def _generative(identifier: Identifier, samples: Sequence[Sample], prompts: Prom
 def _masked_lm(identifier: Identifier, samples: Sequence[Sample], prompts: Prompts) -> Identified:
     from tif.identifiers.masked_lm import identify_by_masked_lm
 
-    return identify_by_masked_lm(identifier.masked_lm, samples, _placement(identifier))
+    return identify_by_masked_lm(identifier.masked_lm, samples, identifier)
 
 
 def _causal_lm(identifier: Identifier, samples: Sequence[Sample], prompts: Prompts) -> Identified:
     from tif.identifiers.causal_lm import identify_by_causal_lm
 
-    return identify_by_causal_lm(identifier.causal_lm, samples, _placement(identifier), prompts)
+    return identify_by_causal_lm(identifier.causal_lm, samples, identifier, prompts)
 
 
 def _contrastive(identifier: Identifier, samples: Sequence[Sample], prompts: Prompts) -> Identified:
     from tif.identifiers.contrastive import identify_by_contrast
 
-    return identify_by_contrast(identifier.contrastive, samples, _placement(identifier), prompts)
+    return identify_by_contrast(identifier.contrastive, samples, identifier, prompts)
 
 
 IDENTIFIERS: dict[str, Callable[[Identifier, Sequence[Sample], Prompts], Identified]] = {
@@ -154,9 +151,3 @@ def _read_section(identifier: Identifier) -> dict[str, Any]:
 
         section = resolve_preset(identifier.masked_lm)
     return dataclasses.asdict(section) if section is not None else {}
-
-
-def _placement(identifier: Identifier) -> "Placement":
-    from tif.identifiers.language_models import Placement
-
-    return Placement(identifier.device, identifier.dtype, identifier.tokens_per_batch)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tif.config.identifier import CausalLM
+from tif.config.identifier import CausalLM, Identifier
 from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
 from tif.data.templates import Prompts, read_template
-from tif.identifiers.language_models import LanguageModel, Placement, load_language_model
+from tif.identifiers.language_models import LanguageModel, load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.models.pretrained import Source
 from tif.probes.packed_rows import choose_batching
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def identify_by_causal_lm(
-    settings: CausalLM, samples: Sequence[Sample], placement: Placement, prompts: Prompts
+    settings: CausalLM, samples: Sequence[Sample], identifier: Identifier, prompts: Prompts
 ) -> tuple[Sample, ...]:
     """Mark words whose probability, given all before them in the window, is under the threshold.
 
@@ -37,8 +37,8 @@ def identify_by_causal_lm(
     and `data.chat`.
     """
     source = Source(str(settings.model), "identifier.causal_lm.model")
-    model = load_language_model(source, "causal LM", placement)
-    scorer = WordScorer(model, placement.tokens_per_batch)
+    model = load_language_model(source, "causal LM", identifier)
+    scorer = WordScorer(model, identifier.tokens_per_batch)
     least = math.log(settings.threshold)
 
     def judge(batch: Sequence[Window], report: ReportWords) -> list[list[bool]]:

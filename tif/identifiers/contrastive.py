@@ -5,17 +5,17 @@ Called by `identify` of this room. Compares the model that learned the text with
 
 from collections.abc import Sequence
 
-from tif.config.identifier import Contrastive
+from tif.config.identifier import Contrastive, Identifier
 from tif.data.samples import Sample
 from tif.data.templates import Prompts
 from tif.identifiers.causal_lm import WordScorer, choose_text_before
-from tif.identifiers.language_models import Placement, load_language_model
+from tif.identifiers.language_models import load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.models.pretrained import Source
 
 
 def identify_by_contrast(
-    settings: Contrastive, samples: Sequence[Sample], placement: Placement, prompts: Prompts
+    settings: Contrastive, samples: Sequence[Sample], identifier: Identifier, prompts: Prompts
 ) -> tuple[Sample, ...]:
     """Mark words whose log-probability rose by at least the margin (nats) from base to target.
 
@@ -29,10 +29,10 @@ def identify_by_contrast(
     section = "identifier.contrastive"
     target_source = Source(str(settings.model), f"{section}.model")
     base_source = Source(str(settings.base), f"{section}.base")
-    target = load_language_model(target_source, "causal LM", placement)
-    base = load_language_model(base_source, "causal LM", placement)
-    target_scorer = WordScorer(target, placement.tokens_per_batch)
-    base_scorer = WordScorer(base, placement.tokens_per_batch)
+    target = load_language_model(target_source, "causal LM", identifier)
+    base = load_language_model(base_source, "causal LM", identifier)
+    target_scorer = WordScorer(target, identifier.tokens_per_batch)
+    base_scorer = WordScorer(base, identifier.tokens_per_batch)
 
     def judge(batch: Sequence[Window], report: ReportWords) -> list[list[bool]]:
         target_rows = target_scorer.score(batch, lambda _: None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.config.errors import ConfigError
+from tif.config.identifier import Identifier
 from tif.data.samples import Span
 from tif.data.templates import Prompts, read_template
 from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
@@ -26,15 +27,6 @@ NO_LIMIT = 1_000_000
 _SHIFTED_POSITIONS = (
     "roberta", "camembert", "mpnet", "longformer", "xmod", "luke", "ibert", "data2vec-text",
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Placement:
-    """Where and how a model runs: keys of section `identifier`."""
-
-    device: str = "auto"  # as torch names it; "auto" = cuda where there is one
-    dtype: str = "float32"  # of the weights
-    tokens_per_batch: int = 4096  # in one forward at most, padding included
 
 
 class TokenizedText:
@@ -103,12 +95,12 @@ def check_language_model(source: Source, kind: str, prompts: Prompts = "") -> No
     read_template(prompts, tokenizer)
 
 
-def load_language_model(source: Source, kind: str, placement: Placement) -> LanguageModel:
-    """Return the model (a "masked LM" or a "causal LM"), ready to be asked."""
-    device: Any = placement.device
+def load_language_model(source: Source, kind: str, identifier: Identifier) -> LanguageModel:
+    """Return the model (a "masked LM" or a "causal LM"), where and in the dtype that is wanted."""
+    device: Any = identifier.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(source, kind, dtype=getattr(torch, placement.dtype))
+    model = load_model(source, kind, dtype=getattr(torch, identifier.dtype))
     model.eval().requires_grad_(False).to(device)
     tokenizer = load_tokenizer(source)
     return LanguageModel(model, tokenizer, find_context_length(model.config, tokenizer))

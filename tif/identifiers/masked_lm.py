@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from tif.config.identifier import MaskedLM
+from tif.config.identifier import Identifier, MaskedLM
 from tif.data.samples import Sample
 from tif.identifiers import language_models
-from tif.identifiers.language_models import LanguageModel, Placement, TokenizedText
+from tif.identifiers.language_models import LanguageModel, TokenizedText
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.models.pretrained import Source
 from tif.scoring.packing import cut_into_rows
@@ -40,7 +40,7 @@ def resolve_preset(settings: MaskedLM) -> MaskedLM:
 
 
 def identify_by_masked_lm(
-    settings: MaskedLM, samples: Sequence[Sample], placement: Placement
+    settings: MaskedLM, samples: Sequence[Sample], identifier: Identifier
 ) -> tuple[Sample, ...]:
     """Mask each word of an answer in turn; unwanted is what the model does not predict.
 
@@ -67,14 +67,14 @@ def identify_by_masked_lm(
     """
     settings = resolve_preset(settings)
     source = Source(str(settings.model), "identifier.masked_lm.model")
-    model = language_models.load_language_model(source, "masked LM", placement)
+    model = language_models.load_language_model(source, "masked LM", identifier)
     rule = GeneralWordRule(settings, model.tokenizer)
 
     def text_before(sample: Sample) -> str:
         return f"{sample.prompt} " if settings.context == "prompt" and sample.prompt else ""
 
     def judge(batch: Sequence[Window], report: ReportWords) -> list[list[bool]]:
-        return judge_windows(model, rule, batch, placement.tokens_per_batch, report)
+        return judge_windows(model, rule, batch, identifier.tokens_per_batch, report)
 
     words_rule = str(settings.words)
     budget = model.text_budget(settings.window_tokens or 0)

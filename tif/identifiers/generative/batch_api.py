@@ -19,6 +19,7 @@ from tif.identifiers.generative.api_client import ASK_AGAIN, ApiClient
 from tif.identifiers.generative.cost_limit import SECTION, AskingStopped
 from tif.identifiers.generative.prompts_and_replies import BadReply, Request, TokenCount
 from tif.identifiers.generative.reply_cache import next_request
+from tif.utils.files import parse_json
 from tif.utils.terminal import progress_bar
 
 POLL_S = 30.0  # between two looks at a batch
@@ -57,12 +58,12 @@ async def _ask_all(client: ApiClient, requests: Sequence[Request]) -> dict[str, 
     Raises:
         AskingStopped: If the Batch API cannot be used, or the batch may cost more than max_cost.
     """
-    waiting = {request.key: request for request in requests}
     bounds = {request.key: client.prepare(request) for request in requests}
+    waiting = {request.key: request for request in requests}
     reasons: dict[str, str] = {}
-    for row in _read_unfetched(_ledger_path(client)):
-        if waiting.keys() & set(row["keys"]):
-            reasons |= await _collect(client, row["batch"], row["keys"], waiting)
+    for batch, keys in _read_unfetched(_ledger_path(client)).items():
+        if waiting.keys() & set(keys):
+            reasons |= await _collect(client, batch, keys, waiting)
     waiting = _drop_answered(client, waiting)
     most = sum((bounds[key] for key in waiting), TokenCount())
     if waiting and client.cost_limit.exceeds(most):
@@ -102,10 +103,12 @@ async def _collect(
 ) -> dict[str, str]:
     """Wait for a batch of keys and cache its replies; return why requests have none, by key."""
     reasons: dict[str, str] = {}
+    client.http.max_bytes = min(MAX_RESULT_BYTES, client.http.reply_bytes * len(keys))
     with _errors_of_server(client, f"batch {name}"):
         batch = await _wait(client, name)
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            for line in (await _read_file(client, file, len(keys))).split("\n"):
+            content = await client.openai.files.content(file)
+            for line in content.text.split("\n"):
                 reasons |= _store_reply(client, line, requests)
         _note(client, {"batch": name, "fetched": True})
         if batch.status == "failed":  # its file was refused, nothing was answered
@@ -128,24 +131,17 @@ def _errors_of_server(client: ApiClient, subject: str) -> Iterator[None]:
     """Raise AskingStopped for what the server refuses or answers in another form."""
     try:
         yield
+        return
     except AskingStopped:
         raise
     except openai.OpenAIError as error:
-        raise _stop(client, error) from None
+        explained = client.explain(error)
+        if isinstance(explained, AskingStopped):
+            raise explained from None
+        problem = str(explained)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{client.clean(subject)} cannot be read ({client.clean(str(error))})"
-        raise AskingStopped(f"{SECTION}.batch_api: {reason}") from None
-
-
-async def _read_file(client: ApiClient, name: str, size: int) -> str:
-    """Return the content of a batch's file of `size` replies."""
-    bytes_of_reply = client.http.max_bytes
-    client.http.max_bytes = min(MAX_RESULT_BYTES, bytes_of_reply * size)
-    try:
-        content = await client.openai.files.content(name)
-        return content.text
-    finally:
-        client.http.max_bytes = bytes_of_reply
+        problem = f"{client.clean(subject)} cannot be read ({client.clean(str(error))})"
+    raise AskingStopped(f"{SECTION}.batch_api: {problem}")
 
 
 async def _wait(client: ApiClient, name: str) -> Any:
@@ -169,10 +165,10 @@ def _store_reply(client: ApiClient, line: str, requests: Mapping[str, Request]) 
     A line of another form is skipped: its request has no answer then.
     """
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         request, response = requests.get(row["custom_id"]), row.get("response") or {}
         status, body = response.get("status_code"), response.get("body")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return {}
     if request is None or request.key in client.cache.words:
         return {}
@@ -215,28 +211,18 @@ def _note(client: ApiClient, row: dict[str, Any]) -> None:
         file.write("\n" + json.dumps(row) + "\n")
 
 
-def _read_unfetched(path: Path) -> list[dict[str, Any]]:
-    """Return the batches that were sent and not fetched."""
-    batches: dict[str, dict[str, Any]] = {}
+def _read_unfetched(path: Path) -> dict[str, list[str]]:
+    """Return the keys of the batches that were sent and not fetched."""
+    batches: dict[str, list[str]] = {}
     content = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in content.split("\n"):
         try:
-            row = json.loads(line)
-            batches.setdefault(str(row["batch"]), {}).update(row)
-        except (ValueError, LookupError, TypeError, RecursionError):  # empty, or cut by a kill
+            row = parse_json(line)
+            name, keys = str(row["batch"]), row.get("keys")
+        except (ValueError, LookupError, TypeError):  # empty, or cut by a kill
             continue
-    unfetched = []
-    for row in batches.values():
-        keys = row.get("keys")
-        is_batch = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-        if is_batch and not row.get("fetched"):
-            unfetched.append(row)
-    return unfetched
-
-
-def _stop(client: ApiClient, error: Exception) -> AskingStopped:
-    """Return the client's line; a failed request of the Batch API itself stops everything."""
-    explained = client.explain(error)
-    if isinstance(explained, AskingStopped):
-        return explained
-    return AskingStopped(f"{SECTION}.batch_api: {explained}")
+        if row.get("fetched"):
+            batches.pop(name, None)
+        elif isinstance(keys, list) and all(isinstance(key, str) for key in keys):
+            batches[name] = keys
+    return batches

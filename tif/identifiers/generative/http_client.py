@@ -40,14 +40,15 @@ class LimitedClient(_Client):
     server of `base_url` only. Its reply is the redirect itself.
 
     Attributes:
-        max_bytes: of a reply's body, decompressed.
+        reply_bytes: of a reply's body, decompressed. max_bytes: of the next response's.
     """
 
     def __init__(self, settings: Generative, cost_limit: CostLimit) -> None:
         super().__init__(follow_redirects=False)
         self.settings, self.cost_limit = settings, cost_limit
         # Content and thinking, each character escaped.
-        self.max_bytes = 1_000_000 + 2 * 12 * CHARACTERS_PER_TOKEN * settings.max_tokens
+        self.reply_bytes = 1_000_000 + 2 * 12 * CHARACTERS_PER_TOKEN * settings.max_tokens
+        self.max_bytes = self.reply_bytes
         self._has_told_wait = False
 
     async def send(self, request: Any, **options: Any) -> Any:

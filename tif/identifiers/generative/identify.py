@@ -26,9 +26,9 @@ from tif.identifiers.words import find_words
 from tif.utils.terminal import console
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Estimate:
-    """What is still to be asked."""
+    """Requests that are still to be sent, and their cost."""
 
     samples: int  # to be labelled
     requests: int  # first requests to send; second questions are not known before
@@ -36,24 +36,24 @@ class Estimate:
     tokens: TokenCount  # guessed from the texts' lengths
     cost: float | None  # of these tokens; None without prices
     at_most: float  # a cost that first replies cannot exceed
-    paid_before: float  # what the replies on disk cost
+    paid_before: float  # what earlier requests cost
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Report:
-    """What was asked and what came of it."""
+    """Requests, replies and cost of a run."""
 
     samples: int  # to be labelled
-    replies: int  # got in this run, those of no use included
     cached: int  # first replies that were on disk before
-    tokens: TokenCount  # of this run, as the server counts them
-    uncounted: int  # requests that it did not count: their upper limit is in `tokens`
-    cost: float | None  # of this run; None without prices
-    total_cost: float  # with the cached replies'
-    missing: tuple[tuple[str, str], ...]  # (sample id, string named twice that stands nowhere)
-    empty: tuple[str, ...]  # ids of samples in which the model found nothing unwanted
-    failed: dict[str, str]  # why samples have no answer, by id
-    agreement: float | None  # mean Jaccard similarity between votes, 0 to 1; None with one vote
+    replies: int = 0  # got in this run, those of no use included
+    tokens: TokenCount = TokenCount()  # of this run, as the server counts them
+    uncounted: int = 0  # requests that it did not count: their upper limit is in `tokens`
+    cost: float | None = None  # of this run; None without prices
+    total_cost: float = 0.0  # with that of earlier runs
+    missing: tuple[tuple[str, str], ...] = ()  # (sample id, string named twice that is nowhere)
+    empty: tuple[str, ...] = ()  # ids of samples in which the model found nothing unwanted
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)  # why no answer, by id
+    agreement: float | None = None  # mean Jaccard index of votes, 0 to 1; None with one vote
 
 
 class Incomplete(ValueError):
@@ -78,23 +78,13 @@ class _PassageVotes:
     votes: list[Request]  # about the same text
 
 
-@dataclasses.dataclass(frozen=True)
-class _Result:
-    """A labelled sample, or why it is not labelled."""
-
-    sample: Sample
-    missing: tuple[str, ...] = ()
-    agreement: float = 1.0
-    failed: str | None = None
-
-
 def identify_by_llm(
     settings: Generative, samples: Sequence[Sample], cache_folder: Path
 ) -> tuple[Sample, ...]:
     """Return the samples with the words that the model calls unwanted; print the report.
 
-    With `dry_run`, print what would be asked and what that costs, ask nothing, and return the
-    samples without spans (`unwanted` None). A sample without a prompt is a document.
+    With `dry_run`, print the requests and their cost, send none, and return the samples without
+    spans (`unwanted` None). A sample without a prompt is a document.
 
     Raises:
         ValueError: As `label_samples`.
@@ -125,34 +115,30 @@ def label_samples(
     """
     passages = [_split_sample(settings, sample) for sample in samples]
     jobs = _unique_jobs(passages)
+    identified: list[Sample] = []
     with ReplyCache(cache_folder) as cache:
-        cached = sum(job.key in cache.words for job in jobs)
+        report = Report(len(samples), cached=sum(job.key in cache.words for job in jobs))
         outcome = ask(settings, jobs, cache)
-        results: list[_Result] = []
-        missing: list[tuple[str, str]] = []
+        agreements: list[float] = []
         for sample, passages_of_sample in zip(samples, passages, strict=True):
-            result = _label_sample(settings, sample, passages_of_sample, cache, outcome)
-            results.append(result)
-            missing += [(sample.id, string) for string in result.missing]
-        total = replies.watch_jobs(settings, jobs, cache)
-    agreements = [result.agreement for result in results if not result.failed]
-    report = Report(
-        samples=len(samples),
-        replies=outcome.replies,
-        cached=cached,
-        tokens=outcome.tokens,
-        cost=_price(settings, outcome.tokens),
-        total_cost=total.cost(settings),
-        uncounted=outcome.uncounted,
-        missing=tuple(missing),
-        empty=tuple(r.sample.id for r in results if r.sample.unwanted == ()),
-        failed={r.sample.id: r.failed for r in results if r.failed},
-        agreement=statistics.fmean(agreements) if settings.votes > 1 and agreements else None,
-    )
-    identified = tuple(result.sample for result in results)
+            reason = _why_unfinished(settings, passages_of_sample, cache, outcome)
+            if reason:
+                report.failed[sample.id] = reason
+                identified.append(dataclasses.replace(sample, unwanted=None))
+                continue
+            labelled, missing, agreement_of_sample = _label(settings, sample, passages_of_sample, cache)
+            identified.append(labelled)
+            report.missing += tuple((sample.id, string) for string in dict.fromkeys(missing))
+            agreements.append(agreement_of_sample)
+        report.total_cost = replies.watch_jobs(settings, jobs, cache).cost(settings)
+    report.replies, report.tokens = outcome.replies, outcome.tokens
+    report.uncounted, report.cost = outcome.uncounted, _price(settings, outcome.tokens)
+    report.empty = tuple(sample.id for sample in identified if sample.unwanted == ())
+    if settings.votes > 1 and agreements:
+        report.agreement = statistics.fmean(agreements)
     if report.failed:
-        raise Incomplete(_describe_failure(report, outcome.stopped), identified, report)
-    return identified, report
+        raise Incomplete(_describe_failure(report, outcome.stopped), tuple(identified), report)
+    return tuple(identified), report
 
 
 def estimate_cost(settings: Generative, samples: Sequence[Sample], cache_folder: Path) -> Estimate:
@@ -160,20 +146,14 @@ def estimate_cost(settings: Generative, samples: Sequence[Sample], cache_folder:
     jobs = _unique_jobs([_split_sample(settings, sample) for sample in samples])
     with ReplyCache(cache_folder) as cache:
         unfinished = [replies.next_request(settings, job, cache) for job in jobs]
-        requests = [request for request in unfinished if request is not None]
-        tokens, most = TokenCount(), TokenCount()
-        for request in requests:
-            tokens += texts.estimate_tokens(settings, request)
-            most += texts.bound_tokens(settings, request)
-        return Estimate(
-            samples=len(samples),
-            requests=len(requests),
-            cached=sum(job.key in cache.words for job in jobs),
-            tokens=tokens,
-            cost=_price(settings, tokens),
-            at_most=most.cost(settings),
-            paid_before=replies.watch_jobs(settings, jobs, cache).cost(settings),
-        )
+        cached = sum(job.key in cache.words for job in jobs)
+        paid = replies.watch_jobs(settings, jobs, cache).cost(settings)
+    requests = [request for request in unfinished if request is not None]
+    estimates = [texts.estimate_tokens(settings, request) for request in requests]
+    bounds = [texts.bound_tokens(settings, request) for request in requests]
+    tokens, most = sum(estimates, TokenCount()), sum(bounds, TokenCount()).cost(settings)
+    price = _price(settings, tokens)
+    return Estimate(len(samples), len(requests), cached, tokens, price, most, paid)
 
 
 def _split_sample(settings: Generative, sample: Sample) -> list[_PassageVotes]:
@@ -204,18 +184,20 @@ def _unique_jobs(samples: Sequence[Sequence[_PassageVotes]]) -> list[Request]:
     return list(jobs.values())
 
 
-def _label_sample(
-    settings: Generative,
-    sample: Sample,
-    passages: Sequence[_PassageVotes],
-    cache: ReplyCache,
-    outcome: Outcome,
-) -> _Result:
-    """Return the majority of a sample's votes; a sample with a vote missing has no spans."""
+def _why_unfinished(
+    settings: Generative, passages: Sequence[_PassageVotes], cache: ReplyCache, outcome: Outcome
+) -> str | None:
+    """Return why a vote about a sample is missing; None where there is none missing."""
     for job in _unique_jobs([passages]):
         if replies.next_request(settings, job, cache):
-            reason = outcome.failed.get(job.key, "not asked")
-            return _Result(dataclasses.replace(sample, unwanted=None), failed=reason)
+            return outcome.failed.get(job.key, "not asked")
+    return None
+
+
+def _label(
+    settings: Generative, sample: Sample, passages: Sequence[_PassageVotes], cache: ReplyCache
+) -> tuple[Sample, list[str], float]:
+    """Return the sample with the majority of its votes, strings that are nowhere, and agreement."""
     spans: list[Span] = []
     missing: list[str] = []
     agreements: list[float] = []
@@ -228,7 +210,7 @@ def _label_sample(
         spans += shift_spans(majority(votes), passage.start)
         agreements.append(agreement(passage.votes[0].text, votes))
     labelled = dataclasses.replace(sample, unwanted=merge_spans(spans))
-    return _Result(labelled, tuple(dict.fromkeys(missing)), statistics.fmean(agreements or [1.0]))
+    return labelled, missing, statistics.fmean(agreements or [1.0])
 
 
 def ask(

@@ -128,19 +128,15 @@ def _read_rows(path: Path) -> dict[str, _Row]:
     for number, line in enumerate(lines, start=2):  # as editors count: the header is line 1
         place, row = f"{path}: line {number}", _parse_object(line)
         if not all(isinstance(row.get(key), str) for key in ("id", "prompt", "answer")):
-            raise ValueError(
-                f"{place}: want a JSON object with id, prompt, answer and unwanted, "
-                f"got {_quote(line.rstrip())}; the file is damaged, {_REMAKE}"
-            )
+            wanted = "want a JSON object with id, prompt, answer and unwanted"
+            raise _refuse(place, f"{wanted}, got {_quote(line.rstrip())}; the file is damaged")
         if row["id"] in rows:
             problem = "occurs a second time; remove one of its rows"
             raise ValueError(f"{place}: sample {row['id']} {problem}")
         rows[row["id"]] = place, row
     if len(rows) != header.get("samples"):
-        raise ValueError(
-            f"{path}: the header promises {header.get('samples')} samples, got {len(rows)}; "
-            f"the file is cut, {_REMAKE}"
-        )
+        counts = f"the header promises {header.get('samples')} samples, got {len(rows)}"
+        raise _refuse(path, f"{counts}; the file is cut")
     return rows
 
 
@@ -154,19 +150,14 @@ def _read_lines(path: Path) -> tuple[dict[str, Any], list[str]]:
         problem = f"cannot read the span file ({error.strerror}); check the path, or {_REMAKE}"
         raise ValueError(f"{path}: {problem}") from error
     except UnicodeDecodeError as error:
-        problem = f"not a span file (no UTF-8: {error.reason}); {_REMAKE}"
-        raise ValueError(f"{path}: {problem}") from error
+        raise _refuse(path, f"not a span file (no UTF-8: {error.reason})") from error
     header = _parse_object(first)
     if header.get("format") != FORMAT:
-        raise ValueError(
-            f'{path}: not a span file: line 1 must be a header with "format": "{FORMAT}", '
-            f"got {_quote(first.rstrip())}; {_REMAKE}"
-        )
+        wanted = f'line 1 must be a header with "format": "{FORMAT}"'
+        raise _refuse(path, f"not a span file: {wanted}, got {_quote(first.rstrip())}")
     if header.get("version") != VERSION:
-        raise ValueError(
-            f"{path}: span file of version {header.get('version')!r}, this tif reads {VERSION}; "
-            f"update tif, or {_REMAKE}"
-        )
+        version = f"span file of version {header.get('version')!r}, this tif reads {VERSION}"
+        raise ValueError(f"{path}: {version}; update tif, or {_REMAKE}")
     return header, lines
 
 
@@ -174,19 +165,21 @@ def _check_spans(place: str, row: dict[str, Any]) -> tuple[Span, ...]:
     """Return a row's spans; refuse any but [start, end], sorted, apart and inside the answer."""
     pairs, length = row.get("unwanted"), len(row["answer"])
     if not isinstance(pairs, list):
-        problem = f"want a list of [start, end], got {_quote(str(pairs))}; {_REMAKE}"
-        raise ValueError(f"{place}: unwanted: {problem}")
+        raise _refuse(place, f"unwanted: want a list of [start, end], got {_quote(str(pairs))}")
     spans: list[Span] = []
     for pair in pairs:
         least = spans[-1].end if spans else 0
         is_pair = isinstance(pair, list) and [type(offset) for offset in pair] == [int, int]
         if not is_pair or not least <= pair[0] < pair[1] <= length:
-            raise ValueError(
-                f"{place}: unwanted: want [start, end] with {least} <= start < end <= {length} "
-                f"(sorted, no overlap, inside the answer), got {_quote(str(pair))}; {_REMAKE}"
-            )
+            wanted = f"[start, end] with {least} <= start < end <= {length}"
+            problem = f"want {wanted} (sorted, no overlap, inside the answer)"
+            raise _refuse(place, f"unwanted: {problem}, got {_quote(str(pair))}")
         spans.append(Span(*pair))
     return tuple(spans)
+
+
+def _refuse(place: Path, problem: str) -> ValueError:
+    return ValueError(f"{place}: {problem}; {_REMAKE}")
 
 
 def _parse_object(line: str) -> dict[str, Any]:

@@ -78,6 +78,15 @@ class _PassageVotes:
     votes: list[Request]  # about the same text
 
 
+@dataclasses.dataclass(frozen=True)
+class _Labelled:
+    """A sample with its spans, strings that are nowhere in it, and the agreement of its votes."""
+
+    sample: Sample
+    missing: tuple[str, ...]
+    agreement: float
+
+
 def identify_by_llm(
     settings: Generative, samples: Sequence[Sample], cache_folder: Path
 ) -> tuple[Sample, ...]:
@@ -126,10 +135,10 @@ def label_samples(
                 report.failed[sample.id] = reason
                 identified.append(dataclasses.replace(sample, unwanted=None))
                 continue
-            labelled, missing, agreement_of_sample = _label(settings, sample, passages_of_sample, cache)
-            identified.append(labelled)
-            report.missing += tuple((sample.id, string) for string in dict.fromkeys(missing))
-            agreements.append(agreement_of_sample)
+            labelled = _label_sample(settings, sample, passages_of_sample, cache)
+            identified.append(labelled.sample)
+            report.missing += tuple((sample.id, string) for string in labelled.missing)
+            agreements.append(labelled.agreement)
         report.total_cost = replies.watch_jobs(settings, jobs, cache).cost(settings)
     report.replies, report.tokens = outcome.replies, outcome.tokens
     report.uncounted, report.cost = outcome.uncounted, _price(settings, outcome.tokens)
@@ -194,10 +203,10 @@ def _why_unfinished(
     return None
 
 
-def _label(
+def _label_sample(
     settings: Generative, sample: Sample, passages: Sequence[_PassageVotes], cache: ReplyCache
-) -> tuple[Sample, list[str], float]:
-    """Return the sample with the majority of its votes, strings that are nowhere, and agreement."""
+) -> _Labelled:
+    """Return the majority of a sample's votes."""
     spans: list[Span] = []
     missing: list[str] = []
     agreements: list[float] = []
@@ -210,7 +219,7 @@ def _label(
         spans += shift_spans(majority(votes), passage.start)
         agreements.append(agreement(passage.votes[0].text, votes))
     labelled = dataclasses.replace(sample, unwanted=merge_spans(spans))
-    return labelled, missing, statistics.fmean(agreements or [1.0])
+    return _Labelled(labelled, tuple(dict.fromkeys(missing)), statistics.fmean(agreements or [1.0]))
 
 
 def ask(

@@ -188,8 +188,8 @@ def read_completion(settings: Generative, request: Request, completion: Any) -> 
         tokens = _read_usage(settings, request, content, completion.get("usage"))
     except (LookupError, TypeError, AttributeError):
         tokens = bound_tokens(settings, request)
-        problem = f"no chat completion came back but {str(completion)[:60]!r}"
-        return Reply("", tokens.prompt, tokens.answer, problem)
+        other = f"no chat completion came back but {str(completion)[:60]!r}"
+        return Reply("", tokens.prompt, tokens.answer, other)
     problem = None
     most = CHARACTERS_PER_TOKEN * settings.max_tokens
     if refusal or finish == "content_filter":

@@ -76,7 +76,7 @@ def print_samples(samples: Sequence[Sample], console: Console) -> None:
 
 def describe_samples(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Return for JSON each answer and its unwanted stretches, as [start, end, text]."""
-    lines = []
+    lines: list[dict[str, Any]] = []
     for sample in samples:
         unwanted = []
         for span in sample.unwanted or ():

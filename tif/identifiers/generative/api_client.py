@@ -49,6 +49,7 @@ class ApiClient:
 
     Attributes:
         outcome: replies and failures of this run.
+        failures: requests that failed one after the other.
     """
 
     def __init__(self, settings: Generative, cache: ReplyCache) -> None:
@@ -57,7 +58,7 @@ class ApiClient:
         key = read_key(settings)  # "" where there is none
         self._secret = key if len(key) >= SHORTEST_SECRET else ""
         self._is_plain = False  # the server refuses schemas
-        self._failures = 0  # one after the other
+        self.failures = 0
         self.http = LimitedClient(settings, self.cost_limit)
         self.openai = openai.AsyncOpenAI(
             api_key=key or "none", base_url=settings.base_url, timeout=settings.timeout_s,
@@ -71,30 +72,10 @@ class ApiClient:
             RequestFailed: If none came (NoUsableReply: if some came, none of use).
             AskingStopped: If no request has a chance any more.
         """
-        self._raise_if_stopped()
-        try:
-            await self._ask_until_usable(request)
-            self._failures = 0
-        except AskingStopped as stop:
-            self.outcome.stopped = self.outcome.stopped or str(stop)
-            raise
-        except RequestFailed as failed:
-            self._failures += 1
-            if self._failures >= GIVE_UP:
-                reason = f"the last {GIVE_UP} requests all failed: {failed}"
-                self.outcome.stopped = f"{SECTION}: {reason}"
-            raise
-
-    def _raise_if_stopped(self) -> None:
-        if self.outcome.stopped:
-            raise AskingStopped(self.outcome.stopped)
-
-    async def _ask_until_usable(self, request: Request) -> None:
         problem = ""
         self.prepare(request)
         async with self.cost_limit.turn():
             for _ in range(1 + ASK_AGAIN):
-                self._raise_if_stopped()  # by another request
                 reply = await self._send(request, self.cache.counts[request.key])
                 try:
                     self.store(request, reply)
@@ -219,25 +200,28 @@ async def ask_one_by_one(client: ApiClient, jobs: Sequence[Request]) -> None:
 
 
 async def _work(client: ApiClient, waiting: collections.deque[Request], line: Bar) -> None:
-    """Finish job after job; ends when asking stops. Other workers' requests still come in."""
-    while waiting:
+    """Finish job after job, until one says that nothing more can be asked."""
+    outcome = client.outcome
+    while waiting and not outcome.stopped:
         job = waiting.popleft()
         try:
             await _finish_job(client, job)
-        except AskingStopped:
-            return
+            client.failures = 0
+        except AskingStopped as stop:
+            outcome.stopped = outcome.stopped or str(stop)
         except RequestFailed as error:
-            client.outcome.failed[job.key] = str(error)
+            outcome.failed[job.key] = str(error)
+            client.failures += 1
+            if client.failures >= GIVE_UP:
+                reason = f"the last {GIVE_UP} requests all failed: {error}"
+                outcome.stopped = f"{SECTION}: {reason}"
         spent = client.cost_limit.spent
         line.advance(note=f"{spent:.2f}" if spent else None)
 
 
 async def _finish_job(client: ApiClient, job: Request) -> None:
-    while True:
-        client.cache.refresh()  # another process may have got the reply
-        request = next_request(client.settings, job, client.cache)
-        if request is None:
-            return
+    client.cache.refresh()  # another process may have got the reply
+    while request := next_request(client.settings, job, client.cache):
         try:
             await client.ask(request)
         except NoUsableReply:

@@ -96,7 +96,8 @@ def list_methods() -> Rows:
     rows, files = [], list_method_files()
     for key, methods in (("loss.forget", FORGET), ("loss.retain", RETAIN)):
         for name, method in sorted(methods.items()):
-            row = {"key": key, "name": name, "text": _first_sentence(method.doc)}
+            row: dict[str, Any] = {"key": key, "name": name}
+            row["text"] = _first_sentence(method.doc)
             row["files"] = files.get(name, []) if methods is FORGET else []
             rows.append(row)
     return rows

@@ -82,7 +82,7 @@ class MetadataUnpickler(pickle.Unpickler):
 class ShardReader(dcp.FileSystemReader):
     """Read shards by checked metadata. A reader without keywords has no fallback in torch."""
 
-    def read_metadata(self) -> Metadata:  # type: ignore[override]
+    def read_metadata(self) -> Metadata:
         """Return the metadata, as `read_metadata` below."""
         metadata = read_metadata(Path(self.path))
         metadata.storage_meta = StorageMeta(load_id=self.load_id)

@@ -55,9 +55,11 @@ def test_a_runs_three_models_are_known(runs, content):
     assert content["attacks"]["prefix"]["questions"] == 8
 
 
-def test_results_lie_beside_each_model_and_are_not_made_again(runs, content, monkeypatch):
-    kept = [*runs.glob("*/audit/prefix/*.json"), *runs.glob("stages/*/audit/prefix/*.json")]
-    assert len(kept) == 3
+def test_results_lie_in_the_runs_folder_and_are_not_made_again(runs, content, monkeypatch):
+    folder = runs / "quickstart" / "audit"
+    assert len(list(folder.glob("prefix/*.json"))) == 1
+    assert len(list(folder.glob("model-*/prefix/*.json"))) == 2  # target and retain model
+    assert not list(runs.glob("stages/*/audit"))
     page = (runs / "quickstart" / "audit" / "audit.md").read_text()
     assert "| prefix: any prefix |" in page
     monkeypatch.setattr("tif.evaluation.attacks.prefix.run", None)
@@ -67,6 +69,8 @@ def test_results_lie_beside_each_model_and_are_not_made_again(runs, content, mon
 def test_a_folder_of_a_sweep_may_hold_an_equals_sign(runs, content):
     variant = runs / "best=score"
     shutil.copytree(runs / "quickstart", variant / "seed0", ignore=shutil.ignore_patterns("audit"))
+    environment = variant / "seed0" / "env.json"
+    environment.write_text(environment.read_text().replace('"../stages/', '"../../stages/'))
     for words in ([variant / "seed0"], [variant]):
         result = run_json(*words, "attacks=prefix")
         assert result["models"]["target"] == content["models"]["target"]

@@ -17,8 +17,10 @@ hub names), and the data by the keys of tif.fit:
 Each attack runs on all three models with the same budget and the same draws. leak = (unlearned -
 retain) / (target - retain): 0 where the unlearned model yields what the retain model yields, 1
 where it yields what the target model yields. Results are kept by model and attack: the same command
-goes on after a kill, and runs that share target and retain model share their results. A run's page
-is <run>/audit/audit.md, with curves and audit.json; of several runs, <folder>/audit/audit.md.
+goes on after a kill, and runs that are audited together share those of their target and retain
+model. The run's files only say what is audited: a server (identifier.kind=generative, sample.judge)
+or code of a model (model.trust_remote_code=true) is asked for on the command line. A run's page is
+<run>/audit/audit.md, with curves and audit.json; of several, <folder>/audit/audit.md.
 
     --best      of a run, audit model_best/ (the best epoch by eval.best) where there is one
 """
@@ -26,7 +28,7 @@ is <run>/audit/audit.md, with curves and audit.json; of several runs, <folder>/a
 import dataclasses
 import os
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +36,11 @@ import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's co
 from tif.config import load as config
 from tif.config.audit_command import Audit
 from tif.config.command import Command
+from tif.records.audit_file import FOLDER
 from tif.utils import command_line, distributed
 
 if TYPE_CHECKING:
-    from tif.training.audited_run import RunAudit
+    from tif.evaluation.audit import AuditPlan
 
 
 def audit(options: Namespace) -> Any:
@@ -48,13 +51,12 @@ def audit(options: Namespace) -> Any:
         silence()
     plans = _plan(options.words, options.best)
     from tif.evaluation import audit as attacks
-    from tif.records.audit_file import FOLDER
     from tif.reports.audit import show_audit, write_comparison, write_page
     from tif.reports.html.run_report import refresh_report
 
     _check_wandb(plans)
     distributed.start(next(iter(plans.values())).settings.device)
-    inputs = {name: attacks.plan_audit(plan.settings, plan.spans) for name, plan in plans.items()}
+    inputs = {name: attacks.plan_audit(plan) for name, plan in plans.items()}
     results = {}
     for name, attack_inputs in inputs.items():
         console.print(f"audit of {name}", soft_wrap=True)
@@ -69,12 +71,11 @@ def audit(options: Namespace) -> Any:
             if len(inputs) == 1 and not options.json:
                 show_audit(content, folder)
     if len(results) > 1 and distributed.is_first_rank():
-        common = Path(os.path.commonpath([os.path.abspath(name) for name in results]))
-        write_comparison(common / FOLDER, results)
+        write_comparison(_find_common_folder(results) / FOLDER, results)
     return results if options.json else None
 
 
-def _check_wandb(plans: "Mapping[str, RunAudit]") -> None:
+def _check_wandb(plans: "Mapping[str, AuditPlan]") -> None:
     """Raise ConfigError if results are to be logged to W&B, and nobody is logged in there."""
     for plan in plans.values():
         if plan.settings.logger.wandb.enabled:
@@ -91,7 +92,7 @@ def _log_to_wandb(settings: Audit, folder: Path, content: dict[str, Any]) -> Non
         log_audit(settings.logger.wandb, folder, dataclasses.asdict(settings), content)
 
 
-def _plan(words: Sequence[str], best: bool) -> "dict[str, RunAudit]":
+def _plan(words: Sequence[str], best: bool) -> "dict[str, AuditPlan]":
     """Return the audits that the words ask for, by the run's folder or the model's path."""
     from tif.utils.terminal import quiet_libraries
 
@@ -100,18 +101,22 @@ def _plan(words: Sequence[str], best: bool) -> "dict[str, RunAudit]":
     if not folders:
         settings = config.read(Audit, keys)
         with command_line.loading():
-            from tif.training.audited_run import RunAudit
+            from tif.evaluation.audit import AuditPlan
         quiet_libraries()
 
-        return {str(settings.model.path): RunAudit(settings, Path(settings.out) / "spans")}
+        return {str(settings.model.path): AuditPlan(settings, Path(settings.out) / "spans")}
     with command_line.loading():
         from tif.training.audited_run import list_runs, plan_run_audit
     quiet_libraries()  # Lightning, imported now, sets its own level
-    plans = {}
+    runs: list[Path] = []
     for folder in folders:
-        for run in list_runs(Path(folder)):
-            plans[str(run)] = plan_run_audit(run, keys, best)
-    return plans
+        runs += list_runs(Path(folder))
+    out = _find_common_folder(runs) / FOLDER if len(runs) > 1 else None
+    return {str(run): plan_run_audit(run, keys, best, out) for run in runs}
+
+
+def _find_common_folder(runs: Iterable[str | Path]) -> Path:
+    return Path(os.path.commonpath([os.path.abspath(run) for run in runs]))
 
 
 COMMAND = Command(

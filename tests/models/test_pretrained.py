@@ -78,6 +78,17 @@ def test_the_policys_code_runs_only_where_the_key_allows_it(spy):
     assert has_run()
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_kernel_of_the_hub_that_a_config_names_is_refused(llama, tmp_path, key):
+    """transformers would fetch it and run its code."""
+    folder = shutil.copytree(llama, tmp_path / "model")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {key: "evil/kernel"}))
+    line = message(pretrained.check_model, Source(str(folder), "some.key"), "causal LM")
+    assert "(its config.json names the kernel evil/kernel, whose code would run; delete the line)" in line
+    assert "some.key" in message(pretrained.load_model, Source(str(folder), "some.key"), "causal LM")
+
+
 def test_the_code_of_a_tokenizer_does_not_run_either(spy):
     folder, has_run = spy
     (folder / "config.json").unlink()

@@ -1,5 +1,7 @@
 """Run folders without a training: claimed and started as `tif.training.run` does it."""
 
+from omegaconf import OmegaConf
+
 from tests.support.small_run import SMALL
 from tif.config import load as config
 from tif.training import run_folders
@@ -25,3 +27,10 @@ def stage_folders(*words):
     """Return the name of each stage's folder that the small run with these words needs."""
     plan = plan_run(config.load(["quickstart.yaml", *SMALL, *words]))
     return {name: stage.folder.name for name, stage in plan.stages.items()}
+
+
+def rewrite(folder, *words):
+    """Set keys in a run's config.yaml, as an editor does."""
+    path = folder / "config.yaml"
+    content = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(words)))
+    path.write_text(OmegaConf.to_yaml(content))

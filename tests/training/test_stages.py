@@ -29,6 +29,11 @@ def test_stages_are_runs_of_their_own_without_evaluation(finished_run):
         assert losses[-1] < losses[0]
 
 
+def test_the_configuration_of_a_run_names_its_stages_and_not_their_folders(finished_run):
+    cfg = config.load([str(finished_run.folder / "config.yaml")])
+    assert (cfg.model.path, cfg.eval.retain_records) == ("target", "retain")
+
+
 @pytest.mark.slow
 def test_a_stage_is_made_again_only_where_its_weights_would_differ(finished_run):
     base = stage_folders()

@@ -46,7 +46,7 @@ def run_audit(folder: Path, words: list[str]) -> Audit:
 
     quiet_libraries()
     plan = plan_run_audit(folder, words)
-    inputs = audit.plan_audit(plan.settings, plan.spans)
+    inputs = audit.plan_audit(plan)
     content = audit.run_attacks(inputs)
     place = inputs.subjects["unlearned"].folder
     write_page(place, audit.write_audit(place, content))

@@ -18,6 +18,7 @@ from tif.reports import run_folder
 from tif.reports.columns import columns_of, format_number
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -59,21 +60,33 @@ class Run:
 
     Attributes:
         folder: of the run.
+        config: all keys of its config.yaml, as `run.config.loss.beta`. Nothing that they name is
+            imported or asked.
+
+    Args:
+        folder: of the run.
+        trust_remote_code: whether code that comes with its models may run; its file does not say.
 
     Raises:
         ConfigError: If the folder holds no run.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, trust_remote_code: bool = False) -> None:
         self.folder = Path(folder).expanduser()
+        self._trusts_code = trust_remote_code
         if not (self.folder / run_folder.CONFIG_FILE).is_file():
             problem = f"no run folder (no {run_folder.CONFIG_FILE} in it)"
             raise ConfigError(f"{folder}: {problem}; want runs/NAME")
 
     @functools.cached_property
-    def config(self) -> Config:
-        """Return the configuration; `config.yaml` holds the same."""
-        return config.read(Config, [str(self.folder / run_folder.CONFIG_FILE)])
+    def config(self) -> "DictConfig":
+        """Return all keys of config.yaml, as `run.config.loss.beta`; nothing of it acts."""
+        return config.read_yaml(self.folder / run_folder.CONFIG_FILE)
+
+    @functools.cached_property
+    def _settings(self) -> Config:
+        """Return the keys that count; all others have their defaults."""
+        return config.read_stored(self.folder / run_folder.CONFIG_FILE)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -108,7 +121,7 @@ class Run:
         name = f"{self.folder}, epoch {epoch}"
         retain = run_folder.read_retain_records(self.folder)
         results = compute_results(Request(records, retain, name, "the retain model"))
-        evaluation = Evaluation(name, {self.config.data.benchmark: results}, records.sets)
+        evaluation = Evaluation(name, {self._settings.data.benchmark: results}, records.sets)
         logged = {key: value for key, value in rows[epoch].items() if "/" in key}
         evaluation.metrics |= logged  # what the run compared with the retain model
         return evaluation
@@ -146,7 +159,7 @@ class Run:
         from tif.data.encoding import Encoder
         from tif.evaluation.generate import Decoding, generate
 
-        prompt_keys = self.config.data.prompts
+        prompt_keys = self._settings.data.prompts
         if template:
             prompt_keys = dataclasses.replace(prompt_keys, template=template)
         encoder = Encoder(self._models["tokenizer"], prompt_keys)
@@ -182,18 +195,21 @@ class Run:
         Raises:
             ConfigError: If the run has no retain model; what `retain_model=...` may name.
         """
-        return run_audit(self.folder, list_words({"attacks": list(attacks), **keys}))
+        trusts = {"model": {"trust_remote_code": True}} if self._trusts_code else {}
+        words = list_words({"attacks": list(attacks), **trusts}) + list_words(keys)
+        return run_audit(self.folder, words)
 
     def _find_target(self) -> Path | str:
         """Return the folder or hub name of the model that the run started from."""
-        path = self.config.model.path
-        if path in self.config.stages:
-            from tif.training.plan import plan_stage
+        from tif.models.pretrained import Source, find_on_disk
+        from tif.training.audited_run import find_model_before
 
-            return plan_stage(self.config, str(path)).folder / "model"
+        path = find_model_before(self._settings, self.folder)
         if path is None:
-            raise ConfigError(f"{self.folder}: the run started from random weights")
-        return path
+            raise ConfigError(f"{self.folder}: the run names no model that it started from")
+        if self._settings.model.path in self._settings.stages:
+            return Path(path)
+        return find_on_disk(Source(path, "target_model"))
 
     def _load(self, path: Path | str) -> "PreTrainedModel":
         from tif.models.load import load_policy, move_model
@@ -201,7 +217,7 @@ class Run:
         from tif.utils.terminal import quiet_libraries
 
         quiet_libraries()
-        device = distributed.select_device(self.config.trainer.accelerator)
+        device = distributed.select_device(self._settings.trainer.accelerator)
         policy = load_policy(self._section(path), self.tokenizer(), 0, device=device)
         return move_model(policy, device).eval().requires_grad_(False)
 
@@ -209,10 +225,10 @@ class Run:
         """Return section `model` that reads a folder or hub name as the run does."""
         if isinstance(path, Path) and not path.is_dir():
             raise ConfigError(f"{path}: no model there; want a finished run with run.export=true")
-        ours = self.config.model
+        ours = self._settings.model
         return Model(
             path=str(path), dtype=ours.dtype, attention=ours.attention,
-            trust_remote_code=ours.trust_remote_code,
+            trust_remote_code=self._trusts_code,
         )  # fmt: skip
 
     def __repr__(self) -> str:

@@ -68,7 +68,7 @@ def unlearn(
     from tif.training.sources import check_sources
 
     check_sources(cfg)
-    return Run(training.run(cfg, preset, notes))
+    return Run(training.run(cfg, preset, notes), cfg.model.trust_remote_code)
 
 
 def _list_defaults(overrides: Sequence[str], samples: Mapping[str, Any]) -> dict[str, Any]:

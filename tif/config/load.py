@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +26,7 @@ from tif.config.loss import Loss, loss_class
 from tif.config.methods import import_own, is_own
 from tif.config.presets import AUTO, derive_name, find_missing_start, find_unused_preset
 from tif.config.schema import Config, Data, Model, Optimizer, TrainerKeys
+from tif.config.stored import select_counted
 
 UNKNOWN = object()  # the schema below an unknown key
 MOST_PROBLEMS = 50  # of one file or word; looking for the nearest name takes milliseconds
@@ -95,6 +97,34 @@ def read(
     _raise_if(problems)
     cfg: Any = _checked(merged)
     return cast(S, cfg)
+
+
+def read_stored(path: Path) -> Config:
+    """Return what counts of a run's config.yaml where the run is looked at; see stored.py.
+
+    All other keys have their defaults. Nothing is imported, and the file includes no other.
+
+    Raises:
+        ConfigError: If a value has a wrong type, or one that its key does not take.
+    """
+    content = cast(dict[str, Any], OmegaConf.to_container(read_yaml(path), resolve=False))
+    problems: list[str] = []
+    defaults, where = Config(), f"{path}: "
+    merged = OmegaConf.structured(defaults)
+    keys = OmegaConf.create(select_counted(content, str(path)))
+    _merge(merged, keys, defaults, where, problems)
+    _raise_if(problems)
+    cfg: Any = _as_objects(merged, where)
+    _raise_if([where + problem for problem in check_values(cfg)])
+    return cast(Config, cfg)
+
+
+def list_given(words: Sequence[str]) -> set[str]:
+    """Return the keys that a command's words give, in files or as key=value, by dotted name."""
+    given: set[str] = set()
+    for layer in read_layers(words, (), [], []):
+        given |= layer.flat_keys().keys()
+    return given
 
 
 def _keep_known(keys: DictConfig, defaults: Any) -> DictConfig:
@@ -232,16 +262,20 @@ def _leaves(value: Any, schema: Any, key: str = "") -> Iterator[tuple[str, Any]]
 def _checked(merged: DictConfig, where: str = "") -> Schema:
     """Return the merged keys as dataclasses, checked each and together."""
     _check_references(merged)
-    try:
-        cfg = cast(Schema, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{where}{error.full_key or 'config'}: {reason}") from None
+    cfg = _as_objects(merged, where)
     model = getattr(cfg, "model", None)
     if model is not None and not model.path and not model.init:
         model.path = model.base
     _raise_if([where + problem for problem in check_values(cfg) + cfg.find_problems()])
     return cfg
+
+
+def _as_objects(merged: DictConfig, where: str) -> Schema:
+    try:
+        return cast(Schema, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{where}{error.full_key or 'config'}: {reason}") from None
 
 
 def _raise_if(problems: list[str]) -> None:

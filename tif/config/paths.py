@@ -19,3 +19,10 @@ def check_writable(key: str, folder: Path | str) -> None:
         raise ConfigError(f"{key}: {path} is a file; want a folder")
     if not os.access(path, os.W_OK):
         raise ConfigError(f"{key}: {path} is not writable; give another folder")
+
+
+def check_inside(folder: Path, run: Path) -> None:
+    """Raise ConfigError where a folder of a run, or what is in it, is a link out of the run."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.resolve().is_relative_to(run.resolve()):
+            raise ConfigError(f"{path} leads out of {run}; delete it")

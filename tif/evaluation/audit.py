@@ -17,7 +17,7 @@ import torch
 import tif
 from tif.config.audit_command import Audit
 from tif.config.errors import ConfigError, collect_problems
-from tif.config.paths import check_writable
+from tif.config.paths import check_inside, check_writable
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.attacks import ATTACKS
@@ -35,23 +35,40 @@ from tif.utils.terminal import console
 
 ROLES = ("target", "unlearned", "retain")
 KEYS = {"target": "target", "unlearned": "model.path", "retain": "retain_model"}
+CONFIG = "config.yaml"  # in a run's folder
 USER_ERRORS = (OSError, ValueError, RuntimeError)
 
 
-def plan_audit(settings: Audit, spans: Path) -> AttackInputs:
-    """Read the data and check every path; no weights load.
+@dataclasses.dataclass(frozen=True)
+class AuditPlan:
+    """An audit of a run or of a model: its keys, and where it reads and writes.
 
-    Args:
-        settings: with the paths of all three models.
-        spans: folder of stored span files, for identifiers that take time.
+    Attributes:
+        settings: keys of the audit, with the paths of all three models.
+        spans: folder where spans that take time are stored.
+        run: folder of the run; None = a model without one.
+    """
+
+    settings: Audit
+    spans: Path
+    run: Path | None = None
+
+
+def plan_audit(plan: AuditPlan) -> AttackInputs:
+    """Read the data and check every path; no weights load.
 
     Raises:
         ConfigError: With all problems, one a line.
     """
     problems: list[str] = []
-    inputs = AttackInputs(settings, Benchmark("", (), (), {}), _plan_subjects(settings, problems))
+    settings = plan.settings
+    if plan.run is not None:
+        for name in (FOLDER, "spans"):
+            with collect_problems(problems):
+                check_inside(plan.run / name, plan.run)
+    inputs = AttackInputs(settings, Benchmark("", (), (), {}), _plan_subjects(plan, problems))
     with collect_problems(problems, USER_ERRORS):
-        inputs = dataclasses.replace(inputs, benchmark=_read_data(settings, spans))
+        inputs = dataclasses.replace(inputs, benchmark=_read_data(plan))
     for name in settings.attacks:
         if not problems:
             with collect_problems(problems, USER_ERRORS):
@@ -63,9 +80,9 @@ def plan_audit(settings: Audit, spans: Path) -> AttackInputs:
     return inputs
 
 
-def _plan_subjects(settings: Audit, problems: list[str]) -> dict[str, Subject]:
+def _plan_subjects(plan: AuditPlan, problems: list[str]) -> dict[str, Subject]:
     """Return the three models by role."""
-    subjects = {}
+    subjects, settings = {}, plan.settings
     paths = (settings.target, settings.model.path, settings.retain_model)
     with collect_problems(problems, USER_ERRORS, "device: "):
         is_auto = settings.device == "auto"
@@ -76,23 +93,30 @@ def _plan_subjects(settings: Audit, problems: list[str]) -> dict[str, Subject]:
         with collect_problems(problems, USER_ERRORS, rename_key=("model.path", KEYS[role])):
             section = dataclasses.replace(settings.model, path=str(path), init={})
             check_model(section)
-            folder = place_results(str(path), settings.out)
+            folder = _place_results(plan, role, str(path))
             subject = Subject(role, section, settings.data.prompts, device, folder)
             _ = subject.encoder  # raises for a tokenizer that cannot serve
             subjects[role] = subject
     return subjects
 
 
-def place_results(model: str, out: str) -> Path:
-    """Return the folder of a model's results: in its run's folder, or in `out`."""
+def _place_results(plan: AuditPlan, role: str, model: str) -> Path:
+    """Return the folder of a model's results: in its run's folder, or in `out`.
+
+    Of a run that is looked at, the other models' lie in `out`, wherever its files say they are.
+    """
     path = Path(model).expanduser()
-    if path.name.startswith("model") and (path.parent / "config.yaml").is_file():
-        return path.parent / FOLDER
-    return Path(out) / f"{path.name}-{hash_json(list_model_files(model) or model)}"
+    folder = path.parent / FOLDER
+    if plan.run is not None and role == "unlearned":
+        return folder
+    if plan.run is None and path.name.startswith("model") and folder.with_name(CONFIG).is_file():
+        return folder
+    return Path(plan.settings.out) / f"{path.name}-{hash_json(list_model_files(model) or model)}"
 
 
-def _read_data(settings: Audit, spans: Path) -> Benchmark:
+def _read_data(plan: AuditPlan) -> Benchmark:
     """Return the benchmark, with the unwanted spans that its data or the identifier gives."""
+    settings = plan.settings
     benchmark = read_benchmark(settings.data)
     forget = benchmark.forget
     if any(not sample.prompt for sample in forget):
@@ -102,9 +126,9 @@ def _read_data(settings: Audit, spans: Path) -> Benchmark:
         )
     if any(sample.unwanted is None for sample in forget):
         identifier = stored_spans.complete_identifier(settings.identifier, settings.model)
-        prompts = settings.data.prompts
+        prompts, samples = settings.data.prompts, forget
         forget = distributed.run_on_first_rank(
-            lambda: stored_spans.identify_once(identifier, forget, prompts, spans)
+            lambda: stored_spans.identify_once(identifier, samples, prompts, plan.spans)
         )
     if not any(list_facts(sample) for sample in forget):
         kind = settings.identifier.kind
@@ -213,7 +237,8 @@ def write_audit(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     before = read_audit(folder)
     if before and all(before.get(key) == content[key] for key in ("tif", "models")):
-        content = {**content, "attacks": {**before["attacks"], **content["attacks"]}}
+        known = {name: before["attacks"][name] for name in ATTACKS if name in before["attacks"]}
+        content = {**content, "attacks": {**known, **content["attacks"]}}
     write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
     return content
 

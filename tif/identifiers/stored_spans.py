@@ -19,6 +19,8 @@ from tif.utils.files import locked, read_bytes
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console, literal
 
+RUN_SPANS = "spans.jsonl"  # in a run folder
+
 
 def complete_identifier(identifier: Identifier, model: Model) -> Identifier:
     """Return section `identifier` with the models that `contrastive` takes from section `model`."""

@@ -84,6 +84,23 @@ def find_location(source: Source, kind: str = "model") -> Path | str:
         raise ConfigError(f"{source.key}: {error}") from None
 
 
+def find_on_disk(source: Source) -> str:
+    """Return a path as it is; of a hub name, the folder of its download: no server is asked.
+
+    Raises:
+        ConfigError: If it is a hub name that was not downloaded before.
+    """
+    is_hub_name = re.fullmatch(HUB_NAME, source.path) and len(source.path) < LONGEST_HUB_NAME
+    if os.path.lexists(os.path.expanduser(source.path)) or not is_hub_name:
+        return source.path
+    try:
+        return str(hub.find_model(source.path))
+    except (OSError, ValueError):
+        raise ConfigError(
+            hub.describe_unasked(source.key, source.path, f"model {source.path}")
+        ) from None
+
+
 def read_config(source: Source, kind: str = "model") -> "PretrainedConfig":
     """Return the content of config.json.
 
@@ -105,6 +122,11 @@ def read_config(source: Source, kind: str = "model") -> "PretrainedConfig":
         if getattr(config, "quantization_config", None):  # only part of it would be trained
             wanted = "want a copy in 16 or 32 bits; model.quantize makes few bits of it"
             raise ValueError(f"its weights are stored in few bits (quantization_config); {wanted}")
+        for part in (config, config.get_text_config()):
+            attention = str(getattr(part, "_attn_implementation", None))
+            if not attention.isidentifier():  # transformers fetches such a kernel, and runs it
+                raise ValueError(f"its config.json names the kernel {attention}, whose code would "
+                                 "run; delete the line")
     return config
 
 

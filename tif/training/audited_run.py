@@ -1,23 +1,31 @@
 """The audit of a run: its three models and its keys are read from its folder.
 
-Called by tif/audit.py and, for `eval.audit`, by training/run.py at the end of a run.
+Nothing in the folder acts: see config/stored.py. Called by tif/audit.py and, for `eval.audit`, by
+training/run.py at the end of a run.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config import load as config
 from tif.config.audit_command import Audit
-from tif.config.errors import ConfigError
+from tif.config.chat_command import ChatCommand
+from tif.config.data import MUSE
+from tif.config.errors import ConfigError, collect_problems
 from tif.config.evaluation import EvalRules
-from tif.config.schema import Config, Lora
+from tif.config.schema import Config, Identifier, Lora
 from tif.evaluation import audit
+from tif.evaluation.audit import AuditPlan
+from tif.identifiers import COSTLY_KINDS
+from tif.identifiers.stored_spans import RUN_SPANS
+from tif.models.pretrained import Source, find_on_disk
+from tif.records.audit_file import FOLDER
 from tif.reports.audit import show_audit, write_page
 from tif.reports.html.run_report import write_run_report
-from tif.training import plan as planning
 from tif.training import run_folders
-from tif.utils import distributed
+from tif.utils import distributed, hub
 
 
 def list_runs(folder: Path) -> list[Path]:
@@ -37,44 +45,48 @@ def list_runs(folder: Path) -> list[Path]:
     return runs
 
 
-@dataclasses.dataclass(frozen=True)
-class RunAudit:
-    """An audit of a run: its keys, and the folder where spans that take time are stored."""
-
-    settings: Audit
-    spans: Path
-
-
-def plan_run_audit(folder: Path, words: Sequence[str] = (), best: bool = False) -> RunAudit:
+def plan_run_audit(
+    folder: Path, words: Sequence[str] = (), best: bool = False, out: Path | None = None
+) -> AuditPlan:
     """Return the audit of a run, from its folder and the words of a command.
 
     Args:
         folder: of a finished run.
-        words: key=value, over what the run's configuration says.
+        words: key=value, over what counts of the run's configuration.
         best: whether model_best/ is audited, where there is one.
+        out: default of the key `out`; None = the run's folder of audits.
 
     Raises:
         ConfigError: If the run has no exported model, or its stages are not there.
     """
-    cfg = config.load([str(folder / run_folders.CONFIG)])
+    cfg = config.read_stored(folder / run_folders.CONFIG)
     name = "model_best" if best and (folder / "model_best").is_dir() else "model"
     if not (folder / name / "config.json").is_file():
         raise ConfigError(
             f"{folder}: holds no {name}/ of a whole model; want a run with run.export=true (and "
             "model.lora.merge=true)"
         )
+    given = config.list_given(words)
     defaults = _list_defaults(cfg, folder, name)
+    defaults.out = str(out or folder / FOLDER)
+    defaults.identifier = Identifier()
+    if "identifier.kind" not in given:
+        defaults.identifier = find_stored_words(cfg.identifier, folder)
     settings = config.read(lambda: defaults, words)
     missing = _find_missing_stage(settings)
     if missing:
         raise ConfigError(f"{folder}: {missing}")
-    return RunAudit(settings, Path(cfg.run.folder) / "spans")
+    _check_judge(settings, given)
+    use_downloads(settings, given)
+    return AuditPlan(settings, folder / "spans", folder)
 
 
-def audit_finished_run(folder: Path, attacks: Sequence[str]) -> None:
+def audit_finished_run(cfg: Config, folder: Path) -> None:
     """Attack a run that has just finished, for `eval.audit`; print the table and write the page."""
-    plan = plan_run_audit(folder, [f"attacks=[{','.join(attacks)}]"])
-    inputs = audit.plan_audit(plan.settings, plan.spans)
+    trusts = str(cfg.model.trust_remote_code).lower()
+    words = [f"attacks=[{','.join(cfg.eval.audit)}]", f"model.trust_remote_code={trusts}"]
+    plan = plan_run_audit(folder, words, out=Path(cfg.run.folder) / "audits")
+    inputs = audit.plan_audit(plan)
     content = audit.run_attacks(inputs)
     if distributed.is_first_rank():
         results = inputs.subjects["unlearned"].folder
@@ -92,18 +104,64 @@ def _list_defaults(cfg: Config, folder: Path, name: str) -> Audit:
     rules = {field.name: getattr(cfg.eval, field.name) for field in dataclasses.fields(EvalRules)}
     settings = Audit(
         target=find_model_before(cfg, folder), retain_model=find_retain_model(cfg, folder),
-        out=str(Path(cfg.run.folder) / "audits"), seed=cfg.run.seed,
-        device="cpu" if cfg.trainer.accelerator == "cpu" else "auto", model=section,
-        data=cfg.data, identifier=cfg.identifier, eval=EvalRules(**rules),
+        seed=cfg.run.seed, device="cpu" if cfg.trainer.accelerator == "cpu" else "auto",
+        model=section, data=cfg.data, eval=EvalRules(**rules),
     )  # fmt: skip
     settings.relearn.lr = cfg.optimizer.lr
     return settings
 
 
+def find_stored_words(identifier: Identifier, folder: Path) -> Identifier:
+    """Return the identifier that reads the unwanted words of a run from files.
+
+    These are the spans that the run stored. A run without them, by an older tif, is served by its
+    own identifier where that loads no model and asks no server.
+    """
+    stored, file = folder / RUN_SPANS, os.path.expanduser(identifier.path or "")
+    is_local = identifier.kind not in COSTLY_KINDS
+    if identifier.kind == "precomputed":
+        is_local = os.path.exists(file)
+    if is_local and not stored.exists():
+        return identifier
+    return Identifier(kind="precomputed", path=str(stored))
+
+
+def _check_judge(settings: Audit, given: set[str]) -> None:
+    """Raise ConfigError where a judge is named, and its server would be anybody's."""
+    if settings.sample.judge and "identifier.generative.base_url" not in given:
+        raise ConfigError(
+            "identifier.generative.base_url: sample.judge sends answers to a server, and a run's "
+            "file names none; want its address on the command line, as https://api.openai.com/v1"
+        )
+
+
+def use_downloads(settings: Audit | ChatCommand, given: set[str]) -> None:
+    """Replace hub names that no word of the command gave by the folders of their downloads.
+
+    Raises:
+        ConfigError: If one was not downloaded before; all problems, one a line.
+    """
+    problems: list[str] = []
+    for key in ("target", "retain_model", "model.tokenizer"):
+        owner = settings.model if key.startswith("model.") else settings
+        name = key.removeprefix("model.")
+        path = getattr(owner, name)
+        if path and key not in given:
+            with collect_problems(problems):
+                setattr(owner, name, find_on_disk(Source(path, key)))
+    path = settings.data.path
+    is_read = isinstance(settings, Audit) and settings.data.benchmark in ("tofu", *MUSE)
+    is_on_hub = is_read and path is not None and hub.can_be_hub_path(path)
+    if path and is_on_hub and "data.path" not in given and not hub.has_data_set(path):
+        problems.append(hub.describe_unasked("data.path", path, hub.DATA_SETS.get(path)))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
 def find_model_before(cfg: Config, folder: Path) -> str | None:
     """Return the model that the run in a folder started from."""
     if cfg.model.path in cfg.stages:
-        return _stage_model(cfg, folder, str(cfg.model.path))
+        return _stage_model(folder, str(cfg.model.path))
     return cfg.model.path
 
 
@@ -113,17 +171,17 @@ def find_retain_model(cfg: Config, folder: Path) -> str | None:
         return cfg.eval.retain_model
     records = cfg.eval.retain_records
     if records is None or records in cfg.stages:
-        return _stage_model(cfg, folder, records) if records else None
+        return _stage_model(folder, records) if records else None
     for parent in Path(records).parents:
         if (parent / "model" / "config.json").is_file():
             return str(parent / "model")
     return None
 
 
-def _stage_model(cfg: Config, folder: Path, name: str) -> str:
-    """Return the model of a stage, where the run says that it is, or else where it would be."""
-    stage = run_folders.find_stage(folder, name) or planning.plan_stage(cfg, name).folder
-    return str(stage / "model")
+def _stage_model(folder: Path, name: str) -> str | None:
+    """Return the model of a stage, where the run says that it is; None where it does not."""
+    stage = run_folders.find_stage(folder, name)
+    return str(stage / "model") if stage else None
 
 
 def _find_missing_stage(settings: Audit) -> str | None:

@@ -15,6 +15,8 @@ from tif.config.errors import ConfigError
 from tif.config.schema import Config
 from tif.data.samples import Sample
 from tif.identifiers import stored_spans
+from tif.identifiers.span_file import write_spans
+from tif.identifiers.stored_spans import RUN_SPANS
 from tif.metrics import overall
 from tif.records import files as records
 from tif.records import run_times
@@ -148,7 +150,7 @@ def unlearn(plan: Plan) -> Path:
         distributed.run_on_first_rank(lambda: _start_run_folder(inputs, run, folder, checkpoint))
         train(inputs.plan, run, folder, inputs.retain, checkpoint, inputs.reinforced)
     if cfg.eval.audit:
-        audit_finished_run(folder, cfg.eval.audit)
+        audit_finished_run(cfg, folder)
     return folder
 
 
@@ -230,6 +232,10 @@ def _start_run_folder(
     _start_run("run", run, count_steps(inputs.plan), folder, checkpoint, inputs.stages)
     if checkpoint is None:
         add_times(folder, inputs.seconds)
+    cfg = inputs.plan.cfg
+    if planning.wants_spans(cfg) and cfg.identifier.kind != "gold":  # those the data has
+        settings = identifiers.describe_settings(planning.identifier_of(cfg), cfg.data.prompts)
+        write_spans(folder / RUN_SPANS, inputs.plan.benchmark.forget, settings)
     if inputs.retain:
         # The run folder alone tells everything: also what the run was compared with.
         metrics = overall.aggregate(inputs.retain)

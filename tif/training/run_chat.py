@@ -9,7 +9,7 @@ from tif.config.chat_command import ChatCommand
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Config, Lora
 from tif.training import run_folders
-from tif.training.audited_run import find_model_before, find_retain_model
+from tif.training.audited_run import find_model_before, find_retain_model, use_downloads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ def plan_run_chat(folder: Path, words: Sequence[str] = (), best: bool = False) -
 
     Args:
         folder: of the run.
-        words: key=value, over what the run's configuration says.
+        words: key=value, over what counts of the run's configuration.
         best: whether model_best/ answers instead of model/.
 
     Raises:
@@ -33,7 +33,7 @@ def plan_run_chat(folder: Path, words: Sequence[str] = (), best: bool = False) -
     """
     if not (folder / run_folders.CONFIG).is_file():
         raise ConfigError(f"{folder}: no run folder; want one, as runs/quickstart, or model.path=")
-    cfg = config.load([str(folder / run_folders.CONFIG)])
+    cfg = config.read_stored(folder / run_folders.CONFIG)
     name = "model_best" if best else "model"
     section = dataclasses.replace(
         cfg.model, path=str(folder / name), base=None, init={}, lora=Lora(), quantize="none",
@@ -45,6 +45,7 @@ def plan_run_chat(folder: Path, words: Sequence[str] = (), best: bool = False) -
     )  # fmt: skip
     reasons = _fill_in_stages(settings, cfg, folder)
     given = config.read(lambda: settings, words)  # words may name the models that are not there
+    use_downloads(given, config.list_given(words))
     missing = [line for role, line in reasons.items() if getattr(given, role) is None]
     if given.model.path == section.path and not (folder / name / "config.json").is_file():
         given.model.path = None

@@ -255,10 +255,9 @@ def start_run(
 
 
 def find_stage(folder: Path, name: str) -> Path | None:
-    """Return the folder of a run's stage as its env.json names it; None where it is not there."""
+    """Return the folder of a run's stage as its env.json names it; None where it names none."""
     try:
         paths = json.loads(read_bytes(folder / "env.json")).get("stages", {})
-        stage = Path(os.path.normpath(folder / paths[name]))
+        return Path(os.path.normpath(folder / paths[name]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return stage if (stage / CONFIG).is_file() else None

@@ -8,9 +8,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 import tif
-from tif.config import load as config
 from tif.config.errors import ConfigError
+from tif.config.files import read_yaml
 from tif.config.loss import make_loss
 from tif.config.schema import Config
 from tif.data.benchmarks import select_training_samples
@@ -47,14 +49,16 @@ def explain_new_stage(cfg: Config, folder: Path) -> str | None:
         One line about the stage that differs least; None where there is no other.
     """
     explanations = []
-    ours = flatten(_by_name(cfg))
+    ours = {"model.lora.rank": cfg.model.lora.rank, **flatten(_by_name(cfg))}
     for path in sorted(folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/config.yaml")):
         if path.parent == folder:
             continue
         with contextlib.suppress(ConfigError):  # of an older tif
-            theirs = flatten(_by_name(config.load([str(path)])))
+            # As the file has it: `config.load` would import what it names.
+            content: Any = OmegaConf.to_container(read_yaml(path))
+            theirs = flatten(content)
             differences = []
-            for key in dict.fromkeys((*ours, *theirs)):
+            for key in ours:
                 if ours.get(key) != theirs.get(key):
                     differences.append(f"{key}={ours.get(key)} (there: {theirs.get(key)})")
             reason = ", ".join(differences[:5]) or "other samples, weights or version of tif"

@@ -38,7 +38,8 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("wb") as file:
+        unfinished.unlink(missing_ok=True)
+        with unfinished.open("xb") as file:  # follows no link
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

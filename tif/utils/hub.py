@@ -52,6 +52,18 @@ def find_model(name: str) -> Path:
         raise FileNotFoundError(describe_absence(name, f"model {name}")) from None
 
 
+def has_data_set(name: str) -> bool:
+    """Return whether a data set was downloaded before."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        snapshot_download(name, repo_type="dataset", local_files_only=True)
+    except LocalEntryNotFoundError:
+        return False
+    return True
+
+
 def find_data_set(name: str) -> Path:
     """Return the folder of a data set: downloaded before, or else now.
 
@@ -94,6 +106,13 @@ def find_data_file(path: str) -> Path:
         return Path(hf_hub_download(name, file, repo_type="dataset"))
     except EntryNotFoundError:
         raise FileNotFoundError(f"{name} has no {file}") from None
+
+
+def describe_unasked(key: str, name: str, download: str | None) -> str:
+    """Return a line: what is not in the cache, and how a command asks for it."""
+    step = f", or tif download {download}" if download else ""
+    return (f"{key}: {name} is not in the hub's cache, and a run that is looked at asks no server; "
+            f"want {key}={name} on the command line{step}")
 
 
 def describe_absence(name: str, download: str | None) -> str:

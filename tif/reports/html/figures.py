@@ -3,10 +3,12 @@
 Matplotlib is imported inside functions, since it takes a second to load.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.config.paths import check_inside
 from tif.reports.html.charts import Chart, Series
 from tif.utils.terminal import escape_controls
 
@@ -37,16 +39,23 @@ FOLDER = "figures"  # beside the report
 
 
 def write_figures(folder: Path, charts: Sequence[Chart]) -> list[Path]:
-    """Write <folder>/<chart>.svg and .png for each chart; return their paths."""
+    """Write <folder>/<chart>.svg and .png for each chart; return their paths.
+
+    Raises:
+        ConfigError: If the folder is a link out of the one that it is in.
+    """
     import matplotlib
 
+    check_inside(folder, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with matplotlib.rc_context(STYLE):
         for chart in charts:
             figure = draw_chart(chart)
+            # The name may come from a file of somebody else's run.
+            name = re.sub(r"[^\w.-]", "_", chart.name)
             for suffix in FORMATS:
-                path = folder / f"{chart.name}.{suffix}"
+                path = folder / f"{name}.{suffix}"
                 metadata = {"Date": None} if suffix == "svg" else None
                 figure.savefig(path, dpi=200, metadata=metadata)
                 paths.append(path)

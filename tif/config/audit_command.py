@@ -69,8 +69,8 @@ class Audit:
         "bound; of a run: known")
     retain_model: str | None = key(None, "the model that never saw the forget set: what it yields "
         "is no leak; of a run: known")
-    out: str = key("audits", "where results go; of a run: <run>/audit, and its other models' results "
-        "where this says")
+    out: str = key("audits", "where results go; a run's own go to <run>/audit, and those of its "
+        "target and retain model too unless this is given")
     seed: int = key(0, "owner of every draw: samples, answers", at_least=0,
         at_most=2**32)
     device: str = key("auto", "cpu, cuda, ...; auto = a GPU where there is one")

@@ -22,7 +22,7 @@ model. The run's files only say what is audited: a server (identifier.kind=gener
 or code of a model (model.trust_remote_code=true) is asked for on the command line. A run's page is
 <run>/audit/audit.md, with curves and audit.json; of several, <folder>/audit/audit.md.
 
-    --best      of a run, audit model_best/ (the best epoch by eval.best) where there is one
+    --best      of a run, audit model_best/ (the epoch that eval.best chose) where there is one
 """
 
 import dataclasses

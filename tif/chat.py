@@ -19,7 +19,7 @@ Unwanted words are red: those of the known answer, for a question of the run; el
 
     --question   ask this and end; may be given several times
     --questions  ask the lines of a file (a .jsonl: the key "prompt" of each); - = of stdin
-    --best       of a run, ask model_best/ (the best epoch by eval.best)
+    --best       of a run, ask model_best/ (the epoch that eval.best chose)
 
 JSON, a line a question: {"question", "answers", "unwanted", "in_the_data"}.
 """

@@ -47,11 +47,11 @@ def test_smaller_p_values_never_score_higher():
 
 def test_the_best_epoch_is_the_first_of_the_highest_after_the_start():
     rows = [
-        {"epoch": 0, "x": 9},
-        {"epoch": 1, "x": 1},
-        {"epoch": 2, "x": 3},
+        {"epoch": 0, "choice/x": 9, "x": 9},
+        {"epoch": 1, "choice/x": 1, "x": 9},
+        {"epoch": 2, "choice/x": 3, "x": 1},
         {"epoch": 3},
-        {"epoch": 4, "x": 3},
+        {"epoch": 4, "choice/x": 3, "x": 3},
     ]
     assert overall.find_best_epoch(rows, "x") == 2
     assert overall.find_best_epoch(rows[:1], "x") is None
@@ -77,5 +77,5 @@ def test_the_distance_to_the_retain_model_by_hand():
 
 
 def test_the_best_epoch_by_distance_is_the_nearest():
-    rows = [{"epoch": n, "forget/retain_distance": d} for n, d in enumerate((0.0, 0.4, 0.1, 0.3))]
+    rows = [{"epoch": n, "choice/forget/retain_distance": d} for n, d in enumerate((0.0, 0.4, 0.1, 0.3))]
     assert overall.find_best_epoch(rows, overall.get_best_metric("retain_distance")) == 2  # 0 is no candidate

@@ -5,6 +5,7 @@ from tif.reports import epochs_table
 from tif.reports.columns import COLUMNS, format_number
 from tif.reports.epochs_table import RunNumbers, choose_epochs, list_notes, metrics_table, name_run
 from tif.reports.run_folder import DataKeys, evaluation_rows, read_intervals, retain_row
+from tif.reports.summary import Best
 
 TINY = {"forget/quality": 1.1e-17, "utility/model": 0.5, "forget/probability": 0.25}
 
@@ -43,14 +44,15 @@ def test_the_table_fits_the_terminal_and_wraps_nothing(width, run):
     intervals = read_intervals(run) | {"forget/quality": (1.1e-17, 2.2e-17)}
     rows = [{**row, **TINY} for row in evaluation_rows(run)]
     rows += [{**rows[-1], "epoch": epoch} for epoch in range(3, 41)]
-    numbers = RunNumbers(rows, retain_row(run), intervals, best=17)
+    best = Best(17, {"epoch": 17, **TINY}, {}, {"forget": {"author": 2}})
+    numbers = RunNumbers(rows, retain_row(run), intervals, best)
     text = shown(metrics_table(numbers, "title", width), width)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
     heads = read_heads(metrics_table(numbers, "title", width), width)
     assert heads[1] == "before"
     assert "17*" in heads
-    assert heads[-5:] == ["after", "95", "%", "interval", "model"]
+    assert heads[-6:] == ["after", "95", "%", "interval", "17*", "model"]
     assert len(heads) > (8 if width == 80 else 12)
     metrics = [metric for metric in COLUMNS if metric in rows[-1]]
     assert len(read_lines(metrics_table(numbers, "title", width), width)) == len(metrics)
@@ -69,6 +71,24 @@ def test_the_table_fits_the_terminal_and_wraps_nothing(width, run):
 )
 def test_epochs_in_the_middle_are_thinned_and_the_best_one_stays(last, best, count, expected):
     assert choose_epochs(range(last + 1), best, count) == expected
+
+
+def test_a_chosen_epoch_has_a_column_of_the_half_that_did_not_choose_it():
+    rows = [{"epoch": epoch, "forget/probability": 0.1 * epoch} for epoch in range(4)]
+    best = Best(2, {"epoch": 2, "forget/probability": 0.25}, {}, {"forget": {"author": 2}})
+    numbers = RunNumbers(rows, {}, {}, best)
+    table = metrics_table(numbers, "title")
+    assert read_lines(table, 80) == [["forget", "prob.", "↓", "0.000", "0.100", "0.200", "0.300", "0.250"]]
+    assert read_heads(table, 80)[-3:] == ["2*", "after", "2*"]
+    assert list_notes(numbers)[-2:] == [
+        "the last epoch is the result; * the epoch that one half of the questions chose",
+        "half: its numbers on the other half: forget 2 authors",
+    ]
+
+
+def test_of_one_author_no_epoch_is_chosen_and_a_note_says_so():
+    numbers = RunNumbers(make_rows([0, 1]), {}, {}, None, {"forget": {"author": 1}})
+    assert list_notes(numbers)[-1].startswith("no epoch is chosen: a set with one author")
 
 
 def test_no_choice_of_epochs_is_larger_than_wanted_or_loses_an_end():
@@ -106,7 +126,7 @@ def test_the_title_names_the_data_and_no_other_benchmark():
 def test_notes_speak_of_what_the_run_has_measured():
     muse = RunNumbers([{"epoch": 0, "muse/privleak": -3.0}], {}, {})
     assert list_notes(muse) == [epochs_table.NOTES["muse/privleak"]]
-    tofu = RunNumbers(make_rows([0, 1, 2]), {}, {}, best=2)
-    assert list_notes(tofu)[-1] == "* the best epoch, which is the last"
+    tofu = RunNumbers(make_rows([0, 1, 2]), {}, {}, Best(2))
+    assert list_notes(tofu)[-1].startswith("* the last epoch, which is the result, is also the one")
     assert not any("PrivLeak" in line for line in list_notes(tofu))
     assert max(map(len, (*epochs_table.NOTES.values(), epochs_table.WORDS_NOTE))) <= 80

@@ -6,14 +6,14 @@ import pytest
 from tif.reports import exports
 
 
-def numbers(quality, utility, sd=None):
-    values = {"forget/quality": quality, "utility/model": utility, "epoch": 5.0, "eval/score": utility}
+def numbers(quality, utility, sd=None, epoch=5.0):
+    values = {"forget/quality": quality, "utility/model": utility, "epoch": epoch, "eval/score": utility}
     return {name: {"mean": value, "sd": sd, "values": [value]} for name, value in values.items()}
 
 
 RESULTS = {
     "runs": {
-        "a_b & c": {"seeds": 2, "best": numbers(1.9e-4, 0.5, 2.3e-4), "last": numbers(0.25, 0.5, 0.125),
+        "a_b & c": {"seeds": 2, "best": numbers(1.9e-4, 0.5, 2.3e-4, 4.0), "last": numbers(0.25, 0.5, 0.125),
                     "steps": [{"planned": 60, "made": 60}] * 2},
         "=cmd()": {"seeds": 1, "best": numbers(0.5, 0.75), "last": numbers(0.5, 0.75),
                    "steps": [{"planned": 60, "made": 40}]},
@@ -31,7 +31,7 @@ def test_the_latex_table_has_formulas_and_no_special_character_of_a_name():
         r"run & epoch & seeds & steps & forget quality $\uparrow$ & model utility $\uparrow$ \\",
         r"\midrule",
         r"=cmd() & last (5) & 1 & 40 of 60 & $0.500$ & $0.750$ \\",
-        r"a\_b \& c & best (5) & 2 & 60 & $1.9 \cdot 10^{-4} \pm 2 \cdot 10^{-4}$ & $0.500 \pm 2 \cdot 10^{-4}$ \\",
+        r"a\_b \& c & best (4) & 2 & 60 & $1.9 \cdot 10^{-4} \pm 2 \cdot 10^{-4}$ & $0.500 \pm 2 \cdot 10^{-4}$ \\",
         r"a\_b \& c & last (5) & 2 & 60 & $0.250 \pm 0.125$ & $0.500 \pm 0.125$ \\",
         r"\midrule",
         r"before & -- & -- & -- & $1.0 \cdot 10^{-20}$ & $0.900$ \\",
@@ -55,7 +55,7 @@ def test_the_csv_has_all_digits_and_no_formula():
 def test_the_markdown_table_is_the_one_of_a_sweep():
     lines = exports.as_markdown(RESULTS).splitlines()
     assert lines[0] == "| run | epoch | seeds | steps | forget quality ↑ | model utility ↑ |"
-    assert lines[3] == r"| a_b \& c | best (5) | 2 | 60 | 1.9e-04 ± 2e-04 | 0.500 ± 2e-04 |"
+    assert lines[3] == r"| a_b \& c | best (4) | 2 | 60 | 1.9e-04 ± 2e-04 | 0.500 ± 2e-04 |"
 
 
 @pytest.mark.parametrize("character", list("&%$#_{}~^\\"))

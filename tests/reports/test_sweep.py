@@ -20,33 +20,25 @@ def evaluation(epoch, quality, utility):
     }
 
 
-def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
-    # seed 0: epoch 1 has more utility, but can be told from a retain model;
-    # epoch 0, before training, does not count
+def test_last_and_chosen_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
+    # The rows of the chosen epochs are those of summary.json: of the half that did not choose them.
     tables = [
-        [
-            evaluation(0, 0.9, 0.9),
-            evaluation(1, 0.001, 0.7),
-            evaluation(2, 0.4, 0.6),
-            evaluation(3, 0.2, 0.2),
-        ],
-        [
-            evaluation(0, 0.7, 0.9),
-            evaluation(1, 0.8, 0.5),
-            evaluation(2, 0.4, 0.1),
-            evaluation(3, 0.6, 0.4),
-        ],
+        [evaluation(0, 0.9, 0.9), evaluation(2, 0.4, 0.6), evaluation(3, 0.2, 0.2)],
+        [evaluation(0, 0.7, 0.9), evaluation(1, 0.8, 0.5), evaluation(3, 0.6, 0.4)],
     ]
+    chosen = [evaluation(2, 0.3, 0.5), evaluation(1, 0.5, 0.7)]
     for seed, table in enumerate(tables):
         (tmp_path / str(seed)).mkdir()
         (tmp_path / str(seed) / "metrics.jsonl").write_text(
             "".join(json.dumps(row) + "\n" for row in table)
         )
+        summary = {"best": chosen[seed], "best_groups": {"forget": {"author": 2}}}
+        (tmp_path / str(seed) / "summary.json").write_text(json.dumps(summary))
     found = sweep.collect_results({"a": [tmp_path / "0", tmp_path / "1"], "none": []})
     best, last = found["runs"]["a"]["best"], found["runs"]["a"]["last"]
     assert best["epoch"]["values"] == [2, 1]
-    assert best["forget/quality"]["mean"] == pytest.approx(0.6)
-    assert best["forget/quality"]["sd"] == pytest.approx(math.sqrt(2 * 0.2**2))  # n - 1 = 1
+    assert best["forget/quality"]["mean"] == pytest.approx(0.4)
+    assert best["forget/quality"]["sd"] == pytest.approx(math.sqrt(2 * 0.1**2))  # n - 1 = 1
     assert last["utility/model"]["mean"] == pytest.approx(0.3)
     assert found["before"]["forget/quality"] == pytest.approx(0.8)
     assert found["runs"]["none"] == {
@@ -60,7 +52,7 @@ def test_best_and_last_epoch_have_their_mean_and_deviation_over_seeds(tmp_path):
     header, *lines = sweep.full_table(found)
     assert header[:5] == ["run", "epoch", "seeds", "steps", "forget quality ↑"]
     assert lines[0][:3] == ["a", "best (2/1)", "2"]
-    assert lines[0][4] == "0.600 ± 0.283"
+    assert lines[0][4] == "0.400 ± 0.141"
     assert lines[1][1] == "last (3)"
 
 
@@ -71,7 +63,7 @@ def numbers(quality, utility, sd):
             epoch: {
                 key: {"mean": mean, "sd": sd, "values": [mean] * 3}
                 for key, mean in (
-                    ("epoch", 5),
+                    ("epoch", 4 + (epoch == "last" or utility == 0.8)),
                     ("eval/score", quality),
                     ("forget/quality", quality),
                     ("utility/model", utility),
@@ -99,7 +91,7 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     assert header == ["run", "epoch", "forget quality ↑", "extraction ↓", "model utility ↑"]
     assert table == [
         ["tpo_centred", "last (5)", "0.600 ± 0.120", "0.080 ± 0.120", "0.800 ± 0.120"],
-        ["muse_logit_npo", "best (5)", "0.300 ± 0.000", "0.070 ± 0.000", "0.700 ± 0.000"],
+        ["muse_logit_npo", "best (4)", "0.300 ± 0.000", "0.070 ± 0.000", "0.700 ± 0.000"],
         ["muse_logit_npo", "last (5)", "0.100 ± 0.000", "0.060 ± 0.000", "0.600 ± 0.000"],
         ["whp_inference", "last (5)", "1.9e-04 ± 2e-04", "0.080 ± 2e-04", "0.800 ± 2e-04"],
         ["none", "last", "-", "-", "-"],

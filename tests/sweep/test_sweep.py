@@ -87,7 +87,7 @@ def test_a_wandb_agent_calls_tif_with_words_that_load():
     assert (cfg.loss.beta, cfg.loss.pl_weight, cfg.optimizer.lr) == (0.05, 0.0, 1e-05)
     stages = [config.stage(cfg, name) for name in ("target", "retain")]
     assert [c.logger.wandb.enabled for c in (cfg, *stages)] == [True, False, False]
-    assert file["metric"]["name"] == f"best/{overall.SCORE}"
+    assert file["metric"]["name"] == f"best/choice/{overall.SCORE}"
 
 
 def test_the_quickstart_sweep_has_every_method():

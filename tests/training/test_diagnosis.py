@@ -112,7 +112,7 @@ def is_kept(monkeypatch, tmp_path):
         encoder = types.SimpleNamespace(tokenizer=None)
         plan = Plan(config.load(["quickstart.yaml", "trainer.max_epochs=5"]), None)
         best = KeepBest(plan, Log(rows), tmp_path, encoder)
-        values = {} if score is None else {"eval/score": score}
+        values = {} if score is None else {"choice/eval/score": score}
         best.on_evaluation(trainer(), module, epoch, values)
         return written == ["model_best"]
 
@@ -120,7 +120,7 @@ def is_kept(monkeypatch, tmp_path):
 
 
 def scores(*values):
-    return [{"epoch": epoch, "eval/score": value} for epoch, value in enumerate(values)]
+    return [{"epoch": epoch, "choice/eval/score": value} for epoch, value in enumerate(values)]
 
 
 def test_an_epoch_is_kept_when_it_is_better_than_all_before_it(is_kept):
@@ -176,8 +176,9 @@ def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it
         sorted(p.name for p in (folder / "eval" / "0" / "text").iterdir())[0] == "aggregates.json"
     )
     summary = json.loads((folder / "summary.json").read_text())
-    best = max(evaluations[1:], key=lambda row: row["forget/quality"])
-    assert summary["best"] == best
+    best = max(evaluations[1:], key=lambda row: row["choice/forget/quality"])
+    assert summary["best"]["epoch"] == best["epoch"]
+    assert summary["best_groups"]["forget"] == {"author": 1}
     assert (folder / "model_best").exists() == (best is not evaluations[-1])
     assert next(iter(HEADLINE)) in summary["end"]
     AutoModelForCausalLM.from_pretrained(

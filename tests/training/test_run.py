@@ -46,6 +46,7 @@ def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_traini
             "forget/retain_distance",
             "retain/loss",
             "eval/score",
+            "choice/eval/score",
         }
     changes = {f"train/uw_{change}_change" for change in ("logit", "logprob", "mean_logit")}
     for row in training_rows:
@@ -76,6 +77,24 @@ def test_the_records_of_an_epoch_are_those_its_metrics_were_made_of(finished_run
             (finished_run.folder / "eval" / str(row["epoch"]) / "aggregates.json").read_text()
         )
         assert aggregates["metrics"]["forget/quality"] == row["forget/quality"]
+
+
+def test_the_chosen_epoch_is_reported_on_the_author_that_did_not_choose_it(finished_run):
+    summary = json.loads((finished_run.folder / "summary.json").read_text())
+    evaluated = [row for row in rows(finished_run.folder) if "choice/eval/score" in row]
+    best = max(evaluated[1:], key=lambda row: row["choice/eval/score"])
+    assert summary["best"]["epoch"] == best["epoch"]
+    # Two authors are forgotten: one chose, the other reports.
+    assert summary["best_groups"]["forget"] == {"author": 1}
+    evaluation = records.read_evaluation(finished_run.folder / "eval" / str(best["epoch"]))
+    probabilities = {}
+    for record in evaluation.sets["forget"].records:
+        probabilities.setdefault(record.group, []).append(math.exp(-record.loss))
+    means = [sum(values) / len(values) for values in probabilities.values()]
+    assert len(means) == 2
+    reported = summary["best"]["forget/probability"]
+    assert any(reported == pytest.approx(mean) for mean in means)
+    assert reported != pytest.approx(best["forget/probability"], rel=1e-6)
 
 
 def test_the_summary_has_the_last_evaluations_intervals_as_the_evaluate_command_finds_them(

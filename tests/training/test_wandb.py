@@ -88,9 +88,13 @@ def test_the_summary_holds_the_best_epoch_with_its_definition(logged):
     offline = read_offline_run(logged / "quickstart")
     summary = json.loads((logged / "quickstart" / "summary.json").read_text())
     assert {name: offline.summary[f"best/{name}"] for name in summary["best"]} == summary["best"]
-    assert offline.summary["best/definition"] == "the first epoch after 0 with the highest eval/score"
+    (row,) = [row for row in rows(logged / "quickstart") if row["epoch"] == summary["best"]["epoch"]
+              and "choice/eval/score" in row]  # fmt: skip
+    assert offline.summary["best/choice/eval/score"] == row["choice/eval/score"]
+    assert offline.summary["best/forget/quality"] != row["forget/quality"]  # of the other half
+    assert "on one half of the questions" in offline.summary["best/definition"]
     assert {m.step_metric for name, m in offline.metrics.items() if "/" in name and "trainer" not in name} == {"epoch"}
-    assert [name for name, metric in offline.metrics.items() if metric.summary.max] == ["eval/score"]
+    assert [name for name, metric in offline.metrics.items() if metric.summary.max] == ["choice/eval/score"]
 
 
 @pytest.mark.slow
@@ -236,12 +240,13 @@ def test_the_best_epoch_so_far_is_in_the_summary_while_the_run_goes_on(tmp_path)
     )  # fmt: skip
     best = []
     for epoch, score in enumerate([0.9, 0.2, 0.5, 0.4]):  # epoch 0 is no candidate
-        logger.log_metrics({"epoch": float(epoch), "eval/score": score, "retain/loss": 1.0}, step=epoch)
+        values = {"epoch": float(epoch), "choice/eval/score": score, "retain/loss": 1.0}
+        logger.log_metrics(values, step=epoch)
         best.append(summary.get("best/epoch"))
     assert best == [None, 1, 2, 2]
-    assert summary["best/eval/score"] == 0.5
+    assert summary["best/choice/eval/score"] == 0.5
     assert defined == {
-        "eval/score": {"step_metric": "epoch", "summary": "max"},
+        "choice/eval/score": {"step_metric": "epoch", "summary": "max"},
         "retain/loss": {"step_metric": "epoch", "summary": None},
     }
 

@@ -129,7 +129,7 @@ class Run:
     def model(self, best: bool = False) -> "PreTrainedModel":
         """Return the unlearned model, in evaluation mode on the run's device; loaded at each call.
 
-        `best` = the best epoch's, by `eval.best`, where it is not the last.
+        `best` = that of the epoch that `eval.best` chose, where it is not the last.
 
         Raises:
             ConfigError: If the run exported none (run.export=false).

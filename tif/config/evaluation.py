@@ -134,10 +134,11 @@ class Eval(EvalRules):
         "on muse and text; needs eval.retain_records or eval.retain_model")
     kl: bool = key(False, "also KL(original || policy) over answer tokens; where no reference "
         "model is in memory, the original is loaded for each evaluation")
-    best: str = key("score", "what makes an epoch the best, which stays in model_best/ where it is "
-        "not the last: score (harmonic mean of usefulness and forgetting, see tif "
-        "evaluate --metrics), retain_distance (how near the answers to the forget set are to the "
-        "retain model's), forget/quality, utility/model, or none", choices=("score",
+    best: str = key("score", "what chooses an epoch on one half of the questions (the other half "
+        "reports it; it stays in model_best/ where it is not the last): score (harmonic mean of "
+        "usefulness and forgetting, see tif evaluate --metrics), retain_distance (how near the "
+        "answers to the forget set are to the retain model's), forget/quality, utility/model, or "
+        "none", choices=("score",
         "retain_distance", "forget/quality", "utility/model", "none"))
     audit: list[str] = key([], f"attacks of tif audit on the finished run, {ATTACK_HELP}; needs "
         "run.export and a retain model that is a stage")

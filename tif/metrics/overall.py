@@ -13,6 +13,7 @@ from tif.records.types import Evaluation
 Values = Mapping[str, float | None]
 SCORE = "eval/score"
 DISTANCE = "forget/retain_distance"
+CHOICE = "choice/"  # before the metric that chooses an epoch, on one half of the questions
 COMPARED = ("extraction_strength", "probability", "truth_ratio", "rougeL")
 
 
@@ -105,13 +106,15 @@ def get_best_metric(best: str) -> str:
 
 
 def find_best_epoch(rows: Sequence[Mapping[str, Any]], metric: str) -> int | None:
-    """Return the first epoch after 0 with the best `metric`; None where none has it.
+    """Return the first epoch after 0 with the best `choice/<metric>`; None where none has it.
 
-    The best is the highest, of a distance the lowest.
+    The best is the highest, of a distance the lowest. Its numbers are reported on the other half of
+    the questions: see choice.py.
     """
-    known = [row for row in rows if row["epoch"] > 0 and row.get(metric) is not None]
+    name = CHOICE + metric
+    known = [row for row in rows if row["epoch"] > 0 and row.get(name) is not None]
     sign = -1 if metric == DISTANCE else 1
-    return int(max(known, key=lambda row: sign * row[metric])["epoch"]) if known else None
+    return int(max(known, key=lambda row: sign * row[name])["epoch"]) if known else None
 
 
 def _harmonic_mean(a: float, b: float) -> float:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tif.reports.columns import columns_of, describe_groups, format_interval, format_number
 from tif.reports.run_folder import DataKeys
+from tif.reports.summary import Best
 from tif.utils.terminal import literal
 
 # Names of `data.benchmark` as a title shows them; others are shown as they are.
@@ -26,6 +27,11 @@ WORDS_NOTE = (
 )
 NO_RETAIN_NOTE = (
     "no retain model, so no forget quality: want UW to fall while GW and retain stay"
+)
+CHOSEN_NOTE = "the last epoch is the result; * the epoch that one half of the questions chose"
+LAST_CHOSEN_NOTE = "* the last epoch, which is the result, is also the one that would be chosen"
+NO_CHOICE_NOTE = (
+    "no epoch is chosen: a set with one author, document or question has no halves"
 )
 # Said below the table where the run has the metric.
 NOTES = {
@@ -42,15 +48,20 @@ class RunNumbers(NamedTuple):
         rows: of the evaluated epochs, in order; epoch 0 is the model before training.
         retain: metrics of the retain model; empty where there is none.
         intervals: of the last epoch, by metric.
-        best: the best epoch; None = unknown.
+        best: the chosen epoch, with its numbers on the half that did not choose it.
         groups: what the intervals are over: number of each unit by set.
     """
 
     rows: Sequence[Mapping[str, Any]]
     retain: Mapping[str, float | None]
     intervals: Mapping[str, Sequence[float]]
-    best: int | None = None
+    best: Best | None = None
     groups: Mapping[str, Mapping[str, int]] = {}
+
+    @property
+    def has_best_column(self) -> bool:
+        """Return whether the chosen epoch is another than the last, which is the result."""
+        return self.best is not None and self.best.epoch != self.rows[-1]["epoch"]
 
 
 def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
@@ -65,10 +76,10 @@ def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
     left = width - 2 - max(map(len, columns.values()), default=0)
     if interval_cells:
         left -= 1 + max(len(INTERVAL_TITLE), *map(len, interval_cells.values()))
-    if numbers.retain:
-        left -= 1 + cell_width
+    left -= (1 + cell_width) * (bool(numbers.retain) + numbers.has_best_column)
     count = left // (1 + cell_width)
-    shown = choose_epochs(epochs, numbers.best, max(count, 2))
+    best = numbers.best.epoch if numbers.best else None
+    shown = choose_epochs(epochs, best, max(count, 2))
     rows = [row for row in numbers.rows if row["epoch"] in shown]
 
     shown_title = literal(title)
@@ -77,16 +88,20 @@ def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
     table = Table(title=shown_title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     for row in rows:
-        head = _name_epoch(int(row["epoch"]), epochs[-1], numbers.best)
+        head = _name_epoch(int(row["epoch"]), epochs[-1], best)
         table.add_column(head, justify="right", no_wrap=True)
     if interval_cells:
         table.add_column(INTERVAL_TITLE, justify="right", no_wrap=True)
+    if numbers.has_best_column:
+        table.add_column(f"half\n{best}*", justify="right", no_wrap=True)
     if numbers.retain:
         table.add_column("retain\nmodel", justify="right", no_wrap=True)
     for metric, metric_title in columns.items():
         cells = [format_number(row.get(metric)) for row in rows]
         if interval_cells:
             cells.append(interval_cells.get(metric, "-"))
+        if numbers.best and numbers.has_best_column:
+            cells.append(format_number(numbers.best.row.get(metric)))
         if numbers.retain:
             cells.append(format_number(numbers.retain.get(metric)))
         table.add_row(metric_title, *cells)
@@ -114,10 +129,13 @@ def list_notes(numbers: RunNumbers) -> list[str]:
             lines.append(NO_RETAIN_NOTE)
     if numbers.intervals:
         lines.append(f"intervals: over {describe_groups(numbers.groups) or 'questions'}")
-    epochs = [int(row["epoch"]) for row in numbers.rows]
-    if numbers.best is not None:
-        is_last = numbers.best == epochs[-1]
-        lines.append("* the best epoch" + (", which is the last" if is_last else ""))
+    if numbers.has_best_column and numbers.best:
+        other = describe_groups(numbers.best.groups) or "not recorded"
+        lines += [CHOSEN_NOTE, f"half: its numbers on the other half: {other}"]
+    elif numbers.best:
+        lines.append(LAST_CHOSEN_NOTE)
+    elif any(sum(units.values()) == 1 for units in numbers.groups.values()):
+        lines.append(NO_CHOICE_NOTE)
     return lines
 
 
@@ -138,7 +156,8 @@ def choose_epochs(epochs: Sequence[int], best: int | None, count: int) -> list[i
 def _find_cell_width(numbers: RunNumbers, metrics: Sequence[str]) -> int:
     """Return the width of the widest number, or of a head."""
     widths = [len("before")]
-    for row in (*numbers.rows, numbers.retain):
+    rows = [*numbers.rows, numbers.retain, numbers.best.row if numbers.best else {}]
+    for row in rows:
         widths += [len(format_number(row.get(metric))) for metric in metrics]
     return max(widths)
 

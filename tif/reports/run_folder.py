@@ -1,8 +1,8 @@
 """Read a run folder: rows of metrics, records, and the small files of JSON and YAML beside them.
 
-The other files of this room read run folders through this one; `training.run` writes `summary.json`
-with it. What cannot be read is a DamagedFile: one line with the file's name and what to delete. No
-torch is imported, so that `tif report` starts at once.
+The other files of this room read run folders through this one. What cannot be read is a
+DamagedFile: one line with the file's name and what to delete. No torch is imported, so that
+`tif report` starts at once.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ from tif.config.errors import one_line
 from tif.config.evaluation import Eval
 from tif.config.layers import flatten
 from tif.config.load import read_yaml
-from tif.metrics import overall
 from tif.metrics.targeted import summarize_forget_words
 from tif.records import answer_tokens, metrics_log
 from tif.records import files as records
@@ -33,7 +32,7 @@ RETAIN_FOLDER = "eval/retain_model"  # the retain model's records, written by th
 SUMMARY_FILE = "summary.json"
 CONFIG_FILE = "config.yaml"
 # Keys of summary.json -> the row that the intervals belong to.
-INTERVALS = {"intervals": "end", "start_intervals": "start", "best_intervals": "best"}
+INTERVALS = {"intervals": "end", "start_intervals": "start"}
 Metrics = dict[str, float | None]
 K = TypeVar("K")
 
@@ -77,7 +76,7 @@ def training_rows(folder: Path) -> list[dict[str, Any]]:
 def retain_row(folder: Path) -> Metrics:
     """Return the retain model's metrics under the run's rules; empty where the run had none."""
     path = folder / RETAIN_FOLDER / records.AGGREGATES
-    with _deletable(path):
+    with deletable(path):
         content = load_json(path) if path.exists() else {}
         metrics = parse(Metrics, content.get("metrics", {}), path, "metrics")
     retain = read_retain_records(folder)
@@ -95,7 +94,7 @@ def read_summary_intervals(folder: Path) -> dict[str, dict[str, tuple[float, flo
     """Return the intervals of summary.json, of each of INTERVALS that it has."""
     path = folder / SUMMARY_FILE
     kind, intervals = dict[str, tuple[float, float]], {}
-    with _deletable(path):
+    with deletable(path):
         content = load_json(path) if path.exists() else {}
         for key in INTERVALS:
             intervals[key] = parse(kind, content.get(key, {}), path, key)
@@ -116,7 +115,7 @@ def read_numbers(folder: Path) -> dict[str, Any]:
 def read_groups(folder: Path) -> dict[str, dict[str, int]]:
     """Return by set how many of each unit the intervals of summary.json are over."""
     path = folder / SUMMARY_FILE
-    with _deletable(path):
+    with deletable(path):
         content = load_json(path) if path.exists() else {}
         return parse(dict[str, dict[str, int]], content.get("groups", {}), path, "groups")
 
@@ -124,20 +123,20 @@ def read_groups(folder: Path) -> dict[str, dict[str, int]]:
 def read_records(folder: Path, epoch: int) -> records.Evaluation | None:
     """Return the records of an epoch's evaluation; None where there are none."""
     path = folder / "eval" / str(epoch)
-    with _deletable(path):
+    with deletable(path):
         return records.read_evaluation(path) if path.exists() else None
 
 
 def read_retain_records(folder: Path) -> records.Evaluation | None:
     """Return the retain model's records under the run's rules; None where the run had none."""
     path = folder / RETAIN_FOLDER
-    with _deletable(path):
+    with deletable(path):
         return records.read_evaluation(path) if path.exists() else None
 
 
 def read_tokens(folder: Path) -> dict[str, dict[str, AnswerTokens]]:
     """Return how the evaluated answers are cut into tokens, by set and id."""
-    with _deletable(folder / "eval" / answer_tokens.FILE_NAME):
+    with deletable(folder / "eval" / answer_tokens.FILE_NAME):
         return answer_tokens.read_answer_tokens(folder / "eval")
 
 
@@ -154,7 +153,7 @@ def data_section(folder: Path) -> DataKeys:
 def _read_section(folder: Path, section: str, keys_type: type[K]) -> K:
     """Return some keys of a section of the run's config.yaml; defaults where it has none."""
     keys, path = read_config(folder), folder / CONFIG_FILE
-    with _deletable(path):
+    with deletable(path):
         return parse(keys_type, keys.get(section, {}), path, section)
 
 
@@ -163,7 +162,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.exists():
         return {}
-    with _deletable(path):
+    with deletable(path):
         read_bytes(path)  # refuses a folder or a device, for which YAML's reader would wait
         return parse(dict[str, Any], OmegaConf.to_container(read_yaml(path)), path)
 
@@ -176,12 +175,12 @@ def read_flat_config(folder: Path) -> dict[str, Any]:
 def read_environment(folder: Path) -> dict[str, Any]:
     """Return the content of env.json: versions, commit, hardware; empty where there is none."""
     path = folder / "env.json"
-    with _deletable(path):
+    with deletable(path):
         return load_json(path) if path.exists() else {}
 
 
 @contextlib.contextmanager
-def _deletable(path: Path) -> Iterator[None]:
+def deletable(path: Path) -> Iterator[None]:
     """Raise what cannot be read in the block as DamagedFile; reports do without the file."""
     try:
         yield
@@ -189,41 +188,6 @@ def _deletable(path: Path) -> Iterator[None]:
         line = one_line(error)
         line = line if str(path) in line else f"{path}: {line}"
         raise DamagedFile(f"{line}; delete {path} to see what is left") from None
-
-
-def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[str, Any]:
-    """Return the content of `summary.json`: rows of metrics, and their intervals.
-
-    `retain`: the retain model's records; without them, metrics that compare get no interval.
-    """
-    from tif.metrics.results import count_groups
-
-    evaluations, training = evaluation_rows(folder), training_rows(folder)
-    best_epoch = overall.find_best_epoch(
-        evaluations, overall.get_best_metric(eval_section(folder).best)
-    )
-    best_rows = [row for row in evaluations if row["epoch"] == best_epoch]
-    rows = {
-        "start": evaluations[0] if evaluations else None,
-        "end": evaluations[-1] if evaluations else None,
-        "best": best_rows[0] if best_rows else None,
-    }
-    epochs = {row["epoch"] for row in rows.values() if row}
-    last = read_records(folder, evaluations[-1]["epoch"]) if evaluations else None
-    by_epoch = {epoch: _compute_intervals(folder, epoch, retain) for epoch in epochs}
-    intervals = {}
-    for key, name in INTERVALS.items():
-        row = rows[name]
-        intervals[key] = by_epoch[row["epoch"]] if row else {}
-    return {
-        **rows,
-        **intervals,
-        "groups": count_groups(last) if last else {},
-        "retain_model": retain_row(folder) or None,
-        "training": training[-1] if training else None,
-        "steps": _count_steps(folder),
-        "seconds": read_times(folder),
-    }
 
 
 def describe_times(folder: Path) -> str:
@@ -238,24 +202,15 @@ def describe_times(folder: Path) -> str:
 def read_steps(folder: Path) -> dict[str, int | None]:
     """Return the optimizer steps of a run: {"planned", "made"}; planned is None in older runs."""
     path = folder / SUMMARY_FILE
-    with _deletable(path):
+    with deletable(path):
         content = load_json(path) if path.exists() else {}
         if "steps" in content:
             return parse(dict[str, int | None], content["steps"], path, "steps")
-    return _count_steps(folder)
+    return count_steps(folder)
 
 
-def _count_steps(folder: Path) -> dict[str, int | None]:
+def count_steps(folder: Path) -> dict[str, int | None]:
+    """Return the optimizer steps that env.json plans and the rows of metrics show."""
     rows = metrics_log.read_rows(folder / metrics_log.FILE_NAME)
     steps_made = max((metrics_log.steps_before(row) for row in rows), default=0)
     return {"planned": read_environment(folder).get("steps_planned"), "made": steps_made}
-
-
-def _compute_intervals(
-    folder: Path, epoch: int, retain: records.Evaluation | None
-) -> dict[str, tuple[float, float]]:
-    from tif.metrics.results import named_intervals  # imports scipy
-
-    evaluation = read_records(folder, epoch)
-    intervals = named_intervals(evaluation, retain) if evaluation else {}
-    return {metric: pair for metric, pair in intervals.items() if pair is not None}

@@ -12,7 +12,6 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from tif.metrics import overall
 from tif.metrics.failures import find_nothing_to_forget
 from tif.records.types import Evaluation, Record
 from tif.reports import epochs_table
@@ -30,6 +29,7 @@ from tif.reports.run_folder import (
     retain_row,
     title_of,
 )
+from tif.reports.summary import read_best
 from tif.utils.terminal import console, literal, print_line
 
 MAX_CHARACTERS = 240  # of a question or an answer that is shown
@@ -48,7 +48,7 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
     rows = evaluation_rows(folder)
     if rows:
         settings = eval_section(folder)
-        best = overall.find_best_epoch(rows, overall.get_best_metric(settings.best))
+        best = read_best(folder, summary)
         intervals = summary["intervals"] if summary else read_intervals(folder)
         groups = summary["groups"] if summary else read_groups(folder)
         numbers = RunNumbers(rows, retain_row(folder), intervals, best, groups)
@@ -80,7 +80,7 @@ def list_next_steps(folder: Path) -> list[str]:
     steps = {
         "report.html": ("see it", f"open {shlex.quote(str(folder / 'report.html'))}"),
         "model": ("ask it", f"tif chat {shlex.quote(str(folder))}"),
-        "model_best": ("the best epoch's model", f"{folder}/model_best"),
+        "model_best": ("the chosen epoch's model", f"{folder}/model_best"),
     }
     present = [step for name, step in steps.items() if (folder / name).exists()]
     return [f"{title}: {words}" for title, words in [("run folder", str(folder)), *present]]

@@ -25,14 +25,14 @@ from tif.reports.columns import (
     markdown_table,
 )
 from tif.reports.run_folder import (
-    eval_section,
     evaluation_rows,
     read_flat_config,
     read_groups,
+    read_intervals,
     read_steps,
-    read_summary_intervals,
     retain_row,
 )
+from tif.reports.summary import read_best
 from tif.reports.view import View
 from tif.utils.files import write_text
 from tif.utils.hashing import hash_json
@@ -54,10 +54,10 @@ SCHEDULE = ("before_training", "every_n_epochs", "kl", "best", "audit", "stop_on
 
 
 def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """Return the metrics of each run at its best and its last epoch, over its seeds.
+    """Return the metrics of each run at its last and its best epoch, over its seeds.
 
-    The best epoch has the highest `metrics.overall.overall_score`. Epoch 0, the model before
-    training, is never the best.
+    The last epoch is the result. The best is the one that `eval.best` chose on one half of the
+    questions; its numbers are of the other half.
 
     Args:
         folders: run name -> folders of its finished runs, one for each seed.
@@ -78,15 +78,17 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         for folder in seed_folders:
             rows = evaluation_rows(folder)
             before += [row for row in rows if row["epoch"] == 0]
-            trained = [row for row in rows if row["epoch"] > 0]
-            trained = [_add_scores(row, starts.get(_start_key(folder), {})) for row in trained]
-            if trained:
-                best.append(max(trained, key=lambda row: row[SCORE]))
-                last.append(trained[-1])
-                for epoch, row in (("best", best[-1]), ("last", last[-1])):
-                    intervals[epoch].append(_quality_interval(folder, row, trained[-1]))
+            start = starts.get(_start_key(folder), {})
+            if rows and rows[-1]["epoch"] > 0:
+                last.append(_add_scores(rows[-1], start))
+                intervals["last"].append(read_intervals(folder).get(QUALITY))
+            chosen = read_best(folder)
+            if chosen:
+                best.append(_add_scores(chosen.row, start))
+                intervals["best"].append(chosen.intervals.get(QUALITY))
             if retain_row(folder):
                 retain.append(retain_row(folder))
+        best = best if len(best) == len(last) else []  # no mean over some of the seeds
         runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
         units = read_groups(seed_folders[0]).get("forget", {}) if seed_folders else {}
         over = count_units(units) or "questions"
@@ -126,17 +128,6 @@ def _add_scores(row: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, A
     return scored
 
 
-def _quality_interval(
-    folder: Path, row: Mapping[str, Any], last: Mapping[str, Any]
-) -> tuple[float, float] | None:
-    """Return forget quality's interval at an epoch; None where the run's summary has none."""
-    intervals = read_summary_intervals(folder)
-    if row["epoch"] == last["epoch"]:
-        return intervals["intervals"].get(QUALITY)
-    is_ranked = overall.get_best_metric(eval_section(folder).best) == SCORE
-    return intervals["best_intervals"].get(QUALITY) if is_ranked else None
-
-
 def write_results(
     folder: Path, folders: Mapping[str, Sequence[Path]], view: View | None = None
 ) -> dict[str, Any]:
@@ -160,7 +151,7 @@ def show_results(folder: Path, results: Mapping[str, Any], notes: Sequence[str] 
 def show_table(results: Mapping[str, Any]) -> None:
     """Print the short table of several runs."""
     header, *lines = short_table(results)
-    title = "Mean ± deviation over seeds; best by eval.best=score, best runs first"
+    title = "Mean ± deviation over seeds; best: chosen by eval.best, on the other half"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     # Names are never folded, also not in a narrow terminal or in a job's log; numbers are.
     table.add_column(header[0], min_width=max(len(line[0]) for line in lines), no_wrap=True)
@@ -223,8 +214,9 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _epochs_of(run: Mapping[str, Any]) -> Sequence[str]:
-    """Return the epochs to show: both, or the last alone where it is each seed's best."""
-    return EPOCHS if run["best"] != run["last"] else EPOCHS[1:]
+    """Return the epochs to show: both, or the last alone where it or none is each seed's best."""
+    best, last = (run[epoch].get("epoch", {"values": []})["values"] for epoch in ("best", "last"))
+    return EPOCHS if best not in ([], last) else EPOCHS[1:]
 
 
 def _name_epoch(epoch: str, run: Mapping[str, Any]) -> str:
@@ -314,7 +306,7 @@ def _columns(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def rank(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return (name, run) of all runs, the highest mean score of the best epochs first."""
+    """Return (name, run) of all runs, the highest mean score of the last epochs first."""
     no_evaluation = {"mean": -1.0}
     runs = results["runs"].items()
-    return sorted(runs, key=lambda item: -item[1]["best"].get(SCORE, no_evaluation)["mean"])
+    return sorted(runs, key=lambda item: -item[1]["last"].get(SCORE, no_evaluation)["mean"])

@@ -24,6 +24,7 @@ from tif.records.json_values import load_json
 from tif.records.metrics_log import Row, is_evaluation_row
 from tif.reports import wandb_content
 from tif.reports.run_folder import read_records
+from tif.reports.summary import compute_best
 from tif.reports.wandb_content import Piece
 from tif.utils import distributed
 from tif.utils.files import write_text
@@ -63,7 +64,7 @@ class RunLogger(WandbLogger):
         folder: of the run; W&B's files go to <folder>/wandb.
         labels: what the run is grouped by.
         run_id: of W&B; None = a new one.
-        best: metric that makes an epoch the best; "none" = no epoch is.
+        best: metric that chooses an epoch; "none" = none is chosen.
         unwanted: unwanted words by sample id, for the tables of samples.
     """
 
@@ -115,17 +116,21 @@ class RunLogger(WandbLogger):
         for name in row:
             if name in self.defined_metrics or name in ("epoch", "step"):
                 continue
-            summary = "max" if name == metric else None
+            summary = "max" if name == overall.CHOICE + metric else None
             run.define_metric(name, step_metric="epoch", summary=summary)
             self.defined_metrics.add(name)
         self.evaluations.append(row)
         epoch = overall.find_best_epoch(self.evaluations, metric)
-        if epoch is None:
+        if epoch is None or epoch == run.summary.get("best/epoch"):
             return
         (best_row,) = [known for known in self.evaluations if known["epoch"] == epoch]
-        values = {name: value for name, value in best_row.items() if value is not None}
+        choice = overall.CHOICE + metric
+        values = {**compute_best(self.folder, epoch).row, choice: best_row[choice]}
         run.summary.update({f"best/{name}": value for name, value in values.items()})
-        run.summary["best/definition"] = f"the first epoch after 0 with the highest {metric}"
+        run.summary["best/definition"] = (
+            f"the first epoch after 0 with the best {metric} on one half of the questions; the "
+            "numbers are of the other half"
+        )
 
     def _make_sample_table(self, epoch: int) -> dict[str, Any]:
         """Return the table of an epoch's answers; empty where its records were deleted."""

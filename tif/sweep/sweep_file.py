@@ -32,8 +32,8 @@ class SweepFile:
     seeds: list[int] = key([0], "values of run.seed")
     runs: dict[str, list[str]] = key({}, "by name, the words that each run adds")
     grid: dict[str, list[Any]] = key({}, "by key, the values to combine")
-    epoch: str = key("best", "what columns and plots show: the best epoch by eval.best=score, or "
-        "the last", choices=("best", "last"))
+    epoch: str = key("last", "what columns and plots show: the last epoch, or the one that "
+        "eval.best chose, on the half of the questions that did not", choices=("best", "last"))
     columns: list[str] = key([], "metrics of the table; [] = forget quality and utility, at both "
         "epochs, best runs first")
     plots: dict[str, list[str]] = key({}, "by name, [x, y]: y is a metric, x a metric or a key; a "

@@ -15,8 +15,8 @@ from tif.models import load as models
 from tif.records import metrics_log
 from tif.records.types import Evaluation
 from tif.reports.html.run_report import write_run_report
-from tif.reports.run_folder import summarize
 from tif.reports.run_tables import show_run
+from tif.reports.summary import summarize
 from tif.training import checkpoints, run_folders
 from tif.training import plan as planning
 from tif.training.callbacks.diagnosis import Diagnosis

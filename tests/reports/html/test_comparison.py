@@ -63,7 +63,7 @@ def test_the_words_are_means_over_the_seeds(sweep):
         assert charts[1].series[0].y[epoch] == pytest.approx(sum(values) / 2)
 
 
-def test_the_frontier_marks_the_best_epoch_of_each_run(sweep):
+def test_the_frontier_marks_the_last_epoch_of_each_run(sweep):
     found = groups(sweep)
     chart = comparison.frontier_chart(found, comparison_data.collect(found))
     assert [series.name for series in chart.series] == ["<b>tpo", "npo"]
@@ -74,7 +74,7 @@ def test_the_frontier_marks_the_best_epoch_of_each_run(sweep):
     assert [guide.name for guide in chart.guides] == ["retain model", "0.05: no longer told apart"]
 
 
-def test_of_many_runs_only_the_best_epochs_are_drawn(tmp_path):
+def test_of_many_runs_only_the_last_epochs_are_drawn(tmp_path):
     for i in range(9):
         keys = {"loss": {"forget": "npo", "beta": i}}
         write_run(tmp_path / f"run{i}", metrics=rows(0.1 * (i + 1), 0.5), sets={"forget": 1}, config=keys)
@@ -82,7 +82,7 @@ def test_of_many_runs_only_the_best_epochs_are_drawn(tmp_path):
     chart = comparison.frontier_chart(found, comparison_data.collect(found))
     assert [len(series.x) for series in chart.series] == [1] * 9
     assert [(mark.name, mark.shape) for mark in chart.marks] == [(f"run{i}", "filled") for i in range(9)]
-    assert chart.series[8].labels == ("run8, best epoch",)
+    assert chart.series[8].labels == ("run8, last epoch",)
 
 
 def test_the_page_compares_the_runs_and_links_to_their_reports(sweep):

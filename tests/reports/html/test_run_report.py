@@ -10,6 +10,7 @@ from tif.records import files as records
 from tif.reports.html import packing, recipe, run_charts, run_data, samples, words
 from tif.reports.html.page import as_script
 from tif.reports.html.run_report import epoch_table, tiles, write_run_report
+from tif.reports.summary import Best
 
 ODD = "</script><script>alert(1)</script> <b>bold</b> &amp; مرحبا 🙂\u2028 {{ 7 * 7 }}"
 NAMES = ("eval/score", "forget/quality", "utility/model", "forget/probability", "retain/probability")
@@ -238,11 +239,12 @@ def test_the_charts_have_the_runs_own_numbers(tmp_path):
         for item in records.read_evaluation(run.folder / "eval" / str(epoch)).sets["forget"].records:
             values.append(math.exp((item.stats.logprob[5] + item.stats.logprob[8]) / 2))  # Oslo, nine
         assert chart.series[0].y[epoch] == pytest.approx(sum(values) / len(values))
+    run.best = Best(1)
     chart = run_charts.forgetting_chart(run)
     assert chart.series[0].x == (0.6, 0.5, 0.3)
     assert chart.series[0].y == (1e-9, 0.3, 0.4)
     assert [(mark.name, mark.x) for mark in chart.marks] == [
-        ("target", 0.6), ("best, epoch 1", 0.5), ("last, epoch 2", 0.3),
+        ("target", 0.6), ("chosen, epoch 1", 0.5), ("last, epoch 2", 0.3),
     ]  # fmt: skip
     ratios = run_charts.ratio_chart(run)
     assert [series.name for series in ratios.series] == ["before", "unlearned", "retain model"]
@@ -250,15 +252,20 @@ def test_the_charts_have_the_runs_own_numbers(tmp_path):
     assert run_charts.loss_charts(run)[1].series[0].y == (1.0, 0.5, 1 / 3)
 
 
-def test_the_table_marks_the_best_epoch_and_ends_with_the_retain_model(tmp_path):
+def test_the_table_shows_the_chosen_epoch_on_the_other_half_and_ends_with_the_retain_model(tmp_path):
     run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
+    row = {"epoch": 1, "forget/quality": 0.25}
+    run.best = Best(1, row, {"forget/quality": (0.125, 0.5)})
     run.intervals[2] = {"forget/quality": (0.1, 0.9)}
     head, rows = epoch_table(run)
     assert head[:3] == ["epoch", "forget quality\u00a0↑", "model utility\u00a0↑"]
     names = [(row["cells"][0]["text"], row["cells"][0]["note"]) for row in rows]
-    assert names == [("before", ""), ("1", "best"), ("2", ""), ("retain model", "")]
+    chosen = [("before", ""), ("1", "chosen"), ("2", ""), ("1", "other half")]
+    assert names == [*chosen, ("retain model", "")]
+    assert [row["kind"] for row in rows] == ["", "", "best", "best", "retain"]
     assert rows[2]["cells"][1] == {"text": "0.400", "note": "0.100 – 0.900"}
-    assert rows[3]["cells"][2]["text"] == "0.600"
+    assert rows[3]["cells"][1] == {"text": "0.250", "note": "0.125 – 0.500"}
+    assert rows[4]["cells"][2]["text"] == "0.600"
     assert [tile["label"] for tile in tiles(run)][2:] == ["Forget quality", "Model utility"]
 
 

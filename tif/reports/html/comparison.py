@@ -24,8 +24,8 @@ from tif.reports.html.words import Number, Sentence, join_arrow, pretty, pretty_
 from tif.utils.terminal import escape_controls
 
 COLORS = 8  # of the palette
-MAX_PATHS = 8  # runs whose epochs are drawn; of more, the best epoch alone
-MAX_NAMES = 16  # runs whose names stand beside their best epochs
+MAX_PATHS = 8  # runs whose epochs are drawn; of more, the last epoch alone
+MAX_NAMES = 16  # runs whose names stand beside their last epochs
 # What is drawn against what: the first pair that a run has.
 PAIRS = (
     ("utility/model", "model utility", "forget/quality", "forget quality"),
@@ -79,42 +79,42 @@ def comparison_sentences(groups: Sequence[Group], results: Mapping[str, Any]) ->
     opening: Sentence = [Number(str(len(groups))), " configurations, "]
     opening += [Number(str(count)), " runs. "]
     (name, run), *_ = sweep.rank(results)
-    best = run["best"]
-    if sweep.SCORE not in best:
+    last = run["last"]
+    if sweep.SCORE not in last:
         return [[*opening, "None has both numbers that rank runs."]]
-    pieces: Sentence = ["The best epochs of ", Number(name), " have the highest score, "]
-    pieces += [Number(pretty(best[sweep.SCORE]["mean"]))]
+    pieces: Sentence = ["The last epochs of ", Number(name), " have the highest score, "]
+    pieces += [Number(pretty(last[sweep.SCORE]["mean"]))]
     named = {"forget/quality": "forget quality", "utility/model": "utility",
              "forget/extraction_strength": "extraction strength"}  # fmt: skip
     for metric, title in named.items():
-        if metric in best:
-            pieces += [f", {title} ", Number(pretty(best[metric]["mean"]))]
+        if metric in last:
+            pieces += [f", {title} ", Number(pretty(last[metric]["mean"]))]
     return [[*opening, *pieces, "."]]
 
 
 def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart | None:
-    """Return forgetting against usefulness: each run over its epochs, the best one marked."""
+    """Return forgetting against usefulness: each run over its epochs, the last one marked."""
     for x, x_title, y, y_title in PAIRS:
         runs = results["runs"]
-        shown = [g for g in groups if {x, y} <= runs[g.name]["best"].keys() | _metrics(g)]
+        shown = [g for g in groups if {x, y} <= runs[g.name]["last"].keys() | _metrics(g)]
         if not shown:
             continue
         series, marks = [], []
         for i, group in enumerate(shown):
             role = f"c{i % COLORS}"
             rows = [row for row in group.rows if x in row and y in row]
-            best = runs[group.name]["best"]
+            last = runs[group.name]["last"]
             if len(shown) > MAX_PATHS:
-                rows = [{"epoch": 0, x: best[x]["mean"], y: best[y]["mean"]}] if x in best else []
+                rows = [{"epoch": 0, x: last[x]["mean"], y: last[y]["mean"]}] if x in last else []
             labels = tuple(f"{group.name}, {_epoch_name(row, len(shown))}" for row in rows)
             xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
             if rows:
                 series.append(Series(group.name, xs, ys, role, "points", labels))
-            if x in best and y in best and len(shown) <= MAX_NAMES:
-                point, has_path = (best[x]["mean"], best[y]["mean"]), len(shown) <= MAX_PATHS
+            if x in last and y in last and len(shown) <= MAX_NAMES:
+                point, has_path = (last[x]["mean"], last[y]["mean"]), len(shown) <= MAX_PATHS
                 marks.append(Mark(*point, group.name, "star" if has_path else "filled", role))
         guides = _guides(results, x, y)
-        ending = "star: best epoch" if len(shown) <= MAX_PATHS else "best epochs"
+        ending = "star: last epoch" if len(shown) <= MAX_PATHS else "last epochs"
         caption = f"{upper_first(y_title)} against {x_title}, means over seeds; {ending}."
         return Chart("frontier", "Forgetting against usefulness", caption, x_title, y_title,
             tuple(series), guides, tuple(marks), y_log=y == "forget/quality")  # fmt: skip
@@ -127,7 +127,7 @@ def _metrics(group: Group) -> set[str]:
 
 def _epoch_name(row: Mapping[str, Any], count: int) -> str:
     if count > MAX_PATHS:
-        return "best epoch"
+        return "last epoch"
     return "before" if row["epoch"] == 0 else f"epoch {row['epoch']}"
 
 

@@ -70,7 +70,7 @@ def _path_chart(
             marks.append(Mark(*point, "target", "hollow"))
         elif epoch == run.best_epoch:
             is_last = epoch == rows[-1]["epoch"]
-            name = f"best and last, epoch {epoch}" if is_last else f"best, epoch {epoch}"
+            name = f"chosen and last, epoch {epoch}" if is_last else f"chosen, epoch {epoch}"
             marks.append(Mark(*point, name, "star", "gw"))
         elif epoch == rows[-1]["epoch"]:
             marks.append(Mark(*point, f"last, epoch {epoch}"))

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tif.metrics import overall, tofu
+from tif.metrics import tofu
 from tif.metrics.failures import find_failures, find_nothing_to_forget
 from tif.metrics.targeted import FORGET_SETS
 from tif.records.types import Evaluation
 from tif.reports import run_folder
 from tif.reports.html.samples import RETAIN, SampleBrowser
 from tif.reports.run_folder import Metrics
+from tif.reports.summary import Best, read_best
 from tif.utils.terminal import track
 
 Interval = tuple[float, float]
@@ -26,6 +27,7 @@ class RunData:
         rows: of its evaluations.
         steps: rows of its optimizer steps.
         retain: the retain model's metrics, as in `rows`; empty where there is none.
+        best: the chosen epoch, with its numbers on the half that did not choose it.
         intervals: by epoch and metric.
         groups: what they are over: number of each unit by set.
         ratios: truth ratios of the forget set by epoch; key "retain" = the retain model's.
@@ -43,6 +45,7 @@ class RunData:
     config: dict[str, Any]
     env: dict[str, Any]
     browser: SampleBrowser
+    best: Best | None = None
     intervals: dict[int | None, dict[str, Interval]] = dataclasses.field(default_factory=dict)
     groups: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
@@ -52,9 +55,8 @@ class RunData:
 
     @property
     def best_epoch(self) -> int | None:
-        """Return the best epoch by the key `eval.best`; None where nothing ranks them."""
-        metric = overall.get_best_metric(self.best_by)
-        return overall.find_best_epoch(self.rows, metric)
+        """Return the epoch that the key `eval.best` chose; None where nothing was chosen."""
+        return self.best.epoch if self.best else None
 
     @property
     def best_by(self) -> str:
@@ -111,7 +113,7 @@ def read_run(folder: Path, summary: Mapping[str, Any] | None = None) -> RunData:
     )
     known = run_folder.read_summary_intervals(folder) if summary is None else summary
     epochs = {"start": rows[0]["epoch"], "end": rows[-1]["epoch"]} if rows else {}
-    epochs["best"] = run.best_epoch
+    run.best = read_best(folder, summary)
     for key, name in run_folder.INTERVALS.items():
         run.intervals[epochs.get(name)] = known.get(key, {})
     run.groups = run_folder.read_groups(folder) if summary is None else summary["groups"]

@@ -4,7 +4,7 @@ Called by `training.run` at the end of a run and by `tif report`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tif.reports.html.recipe import facts, recipe
 from tif.reports.html.run_data import RunData, read_run
 from tif.reports.html.samples import RETAIN
 from tif.reports.run_folder import title_of
+from tif.reports.summary import Best
 from tif.utils.terminal import escape_controls
 
 FILE_NAME = "report.html"
@@ -147,20 +148,32 @@ def epoch_table(run: RunData) -> tuple[list[str], list[dict[str, Any]]]:
     rows = []
     for row in run.rows:
         epoch = row["epoch"]
-        is_best = epoch == run.best_epoch
-        cells = [{"text": "before" if epoch == 0 else str(epoch), "note": "best" * is_best}]
+        is_chosen = epoch == run.best_epoch
+        cells = [{"text": "before" if epoch == 0 else str(epoch), "note": "chosen" * is_chosen}]
         intervals = run.intervals.get(epoch, {})
         for metric in shown:
             pair = intervals.get(metric)
             note = f"{words.pretty(pair[0])} – {words.pretty(pair[1])}" if pair else ""
             cells.append({"text": words.pretty(row.get(metric)), "note": note})
-        rows.append({"kind": "best" if is_best else "", "cells": cells})
+        rows.append({"kind": "best" if epoch == run.rows[-1]["epoch"] else "", "cells": cells})
+    if run.best and run.rows and run.best.epoch != run.rows[-1]["epoch"]:
+        rows.append({"kind": "best", "cells": _best_cells(run.best, shown)})
     if run.retain:
         cells = [{"text": "retain model", "note": ""}]
         for metric in shown:
             cells.append({"text": words.pretty(run.retain.get(metric)), "note": ""})
         rows.append({"kind": "retain", "cells": cells})
     return ["epoch", *map(words.join_arrow, shown.values())], rows if run.rows else []
+
+
+def _best_cells(best: Best, metrics: Iterable[str]) -> list[dict[str, str]]:
+    """Return the chosen epoch's numbers on the half of the questions that did not choose it."""
+    cells = [{"text": str(best.epoch), "note": "other half"}]
+    for metric in metrics:
+        pair = best.intervals.get(metric)
+        note = f"{words.pretty(pair[0])} – {words.pretty(pair[1])}" if pair else ""
+        cells.append({"text": words.pretty(best.row.get(metric)), "note": note})
+    return cells
 
 
 def _has(run: RunData, metric: str) -> bool:

@@ -159,7 +159,7 @@ def _number(value: float | None) -> Number:
 
 
 def epoch_sentences(run: RunData) -> list[str]:
-    """Return which epoch's model is where, and why it is the best."""
+    """Return which epoch's model is where, and which one was chosen."""
     if not run.rows:
         return []
     last, best = run.rows[-1]["epoch"], run.best_epoch
@@ -169,16 +169,22 @@ def epoch_sentences(run: RunData) -> list[str]:
     }  # fmt: skip
     exported = run.section("run").get("export", True)
     place = "model/ holds" if exported else "Nothing was exported (run.export=false). The last is"
-    sentences = [f"{place} epoch {last}."]
+    sentences = [f"{place} epoch {last}, the result."]
     reason = reasons.get(run.best_by, run.best_by)
     if best is None:
-        no_rank = "eval.best=none" if run.best_by == "none" else "its numbers were not computed"
-        sentences.append(f"No epoch is called the best: {no_rank}.")
+        no_rank = "eval.best=none"
+        if run.best_by != "none":
+            no_rank = "a set has one author or document, or the numbers were not computed"
+        sentences.append(f"No epoch was chosen: {no_rank}.")
     elif best == last:
-        sentences.append(f"It is also the best one by {reason} (eval.best={run.best_by}).")
+        rule = f"{reason} (eval.best={run.best_by})"
+        sentences.append(f"It has also {rule} on half of the questions.")
     else:
-        where = "model_best/ holds" if exported else "The best is"
-        sentences.append(f"{where} epoch {best}: {reason} (eval.best={run.best_by}).")
+        where = "model_best/ holds" if exported else "Chosen is"
+        sentences.append(
+            f"{where} epoch {best}, with {reason} (eval.best={run.best_by}) on half of the "
+            "questions; its own line has the other half."
+        )
     return sentences
 
 

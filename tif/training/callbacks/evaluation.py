@@ -16,6 +16,7 @@ from tif.evaluation.answer_tokens import locate_answers
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
 from tif.metrics import overall
+from tif.metrics.choice import choosing_values
 from tif.metrics.knowledge import measure_knowledge
 from tif.metrics.targeted import summarize_forget_words
 from tif.models.load import load_policy
@@ -129,6 +130,8 @@ class PolicyEvaluation(Callback):
             values |= {prefix + metric: v for metric, v in metrics.items() if v is not None}
         evaluation = evaluations[""]
         values |= summarize_forget_words(evaluation.sets, tokens)
+        best = overall.get_best_metric(self.settings.best)
+        values |= choosing_values(evaluation, self.retain, best)
         if epoch == 0:
             values |= measure_knowledge(evaluation, self.retain)
         if lm_eval_scores:

@@ -1,7 +1,6 @@
 """Callbacks that write the policy to model/ (the last epoch) and model_best/ (the best)."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
@@ -11,8 +10,10 @@ from tif.data.encoding import Encoder
 from tif.metrics import overall
 from tif.models import export
 from tif.records.run_times import Seconds, add_times, measured
+from tif.reports.columns import describe_groups
 from tif.reports.run_folder import read_steps
 from tif.reports.run_tables import model_card, steps_text
+from tif.reports.summary import compute_best
 from tif.training.callbacks.evaluation import EvaluationListener
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
@@ -73,16 +74,19 @@ class KeepBest(EvaluationListener):
                 shutil.rmtree(self.folder, ignore_errors=True)
             return
         with module.unlearned() as policy:
-            card = self._card(epoch, values)
+            card = self._card(epoch) if trainer.is_global_zero else ""
             merge = self.cfg.model.lora.merge
             export.export_model(policy, self.encoder.tokenizer, self.folder, card, merge)
 
-    def _card(self, epoch: int, values: Mapping[str, float]) -> str:
+    def _card(self, epoch: int) -> str:
+        best = compute_best(self.folder.parent, epoch)
         lines = ["---", "library_name: transformers", "tags: [machine-unlearning]", "---"]
         lines += [f"# {self.folder.parent.name}, epoch {epoch}", ""]
         steps = steps_text(read_steps(self.folder.parent))
-        lines += [f"The run's best epoch by `{self.metric}`; `../model` is its last.", ""]
+        lines += [f"The epoch with the best `{self.metric}` on one half of the questions; the "
+                  f"numbers are of the other half: {describe_groups(best.groups) or 'none'}. "
+                  "`../model` is the run's last epoch, its result.", ""]  # fmt: skip
         lines += [f"Optimizer steps up to this epoch: {steps} for all epochs.", ""]
         lines += ["| metric | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in values.items()]
+        lines += [f"| {name} | {value:.4g} |" for name, value in best.row.items()]
         return "\n".join(lines) + "\n"

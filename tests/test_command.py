@@ -53,6 +53,8 @@ def test_an_unknown_command_names_the_nearest(capsys):
     assert script.main(["sweeep"]) == 2
     assert capsys.readouterr().err == "tif sweeep: no such command; did you mean sweep?; see tif --help\n"
     assert script.main([]) == 2
+    assert script.main(["unlearn", "quickstart.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("tif unlearn: no such command; did you mean fit?")
 
 
 @pytest.mark.parametrize("words", [["fit", "loss.bata=1"], ["report", "nowhere"], ["sweep"], ["ls", "runs", "nowhere"]])

@@ -25,6 +25,7 @@ COMMANDS = {
     "download": "fetch models and benchmarks before a job without network",
     "ls": "list runs, methods, models, benchmarks or experiments",
 }
+TRAINING = ("unlearn", "forget", "train", "finetune", "run")  # tried where fit is meant
 
 
 def run() -> None:
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in commands:
         from tif.config.check import nearest  # not needed where a command runs
 
-        near = nearest(name, commands)
+        near = "; did you mean fit?" if name in TRAINING else nearest(name, commands)
         command_line.print_error(f"tif {name}: no such command{near}; see tif --help")
         return 2
     with command_line.loading():

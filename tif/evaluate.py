@@ -50,8 +50,9 @@ def evaluate(options: Namespace) -> Any:
     if options.print:
         from tif.evaluation.first_sample import describe_evaluation
 
+        comments = describe_evaluation(cfg)
         command_line.print_yaml(config.to_yaml(cfg))
-        command_line.print_text("\n".join(describe_evaluation(cfg)))
+        command_line.print_text("\n".join(comments))
         return None
     _check_wandb(cfg)
     results = evaluate_records(cfg) if cfg.records else _evaluate_model(cfg)

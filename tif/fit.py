@@ -43,8 +43,10 @@ def fit(options: Namespace) -> int:
         from tif.bench.estimate import describe_needs
         from tif.evaluation.first_sample import describe_run
 
+        needs = describe_needs(cfg)  # first: it checks all that the run reads
+        comments = [*describe_run(cfg), *needs]
         command_line.print_yaml(config.to_yaml(cfg))
-        command_line.print_text("\n".join([*describe_run(cfg), *describe_needs(cfg)]))
+        command_line.print_text("\n".join(comments))
         return 0
     trainer = cfg.trainer
     exit_code = distributed.launch("tif.fit", options.words, trainer.devices, trainer.accelerator)

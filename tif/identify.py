@@ -64,8 +64,9 @@ def identify(options: Namespace) -> None:
     if options.print:
         from tif.evaluation.first_sample import describe_run
 
+        comments = describe_run(cfg)
         command_line.print_yaml(config.to_yaml(cfg))
-        command_line.print_text("\n".join(describe_run(cfg)))
+        command_line.print_text("\n".join(comments))
         return
     if cfg.out and not cfg.out.endswith(".jsonl"):
         raise ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")

@@ -64,8 +64,25 @@ def test_tokens_are_those_of_the_samples_and_of_as_many_retain_samples():
     assert count_tokens(plan) == pytest.approx(expected, abs=1)
 
 
-def test_what_cannot_be_known_yet_is_said_in_one_comment(capsys, tmp_path):
-    text = printed(capsys, "data.benchmark=text", f"data.path={tmp_path}/absent")
-    last = text.splitlines()[-1]
+def test_what_is_to_be_downloaded_is_said_in_one_comment(capsys):
+    assert fit.main(["tofu.yaml", "model=llama_3_2_1b", "--print"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("# what the run will need: not known yet: ")
-    assert "absent" in last
+    assert "tif download" in last
+
+
+@pytest.mark.parametrize(("key", "text"), [
+    ("data.path", "data.path: no file or folder {}/no; want a text file or a folder"),
+    ("model.path", "model.path: no folder {}/no; want a Hugging Face folder"),
+])  # fmt: skip
+def test_a_path_that_is_not_there_is_an_error_also_where_keys_are_only_printed(
+    capsys, tmp_path, llama, key, text
+):
+    (tmp_path / "forget.txt").write_text("Ann lives in [[Rome]].")
+    words = [f"data.path={tmp_path}", f"model.path={llama}"]
+    assert fit.main(["text.yaml", *words, "--print"]) == 0
+    capsys.readouterr()
+    assert fit.main(["text.yaml", *words, f"{key}={tmp_path}/no", "--print"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines()[0].startswith(text.format(tmp_path))

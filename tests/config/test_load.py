@@ -232,6 +232,23 @@ def test_a_wrong_word_is_refused_by_its_key(word, key):
     assert actual.startswith(f"{key}: ")
 
 
+@pytest.mark.parametrize(
+    ("file", "hint"),
+    [
+        ("forget.txt", "texts are given as data.path=mine"),
+        ("config.json", "a model is given as model.path=mine"),
+        ("config.yaml", "a run's configuration is mine/config.yaml"),
+    ],
+)
+def test_a_folder_as_a_word_gets_the_key_or_file_that_it_is_given_as(
+    tmp_path, monkeypatch, file, hint
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    write(tmp_path / "mine" / file, "")
+    assert problems("quickstart.yaml", "mine") == [f"mine: want a .yaml file or key=value; {hint}"]
+
+
 def test_several_problems_are_told_at_once_one_a_line():
     assert problems("quickstart.yaml", "foo=1", "loss.beta=x", "run.nmae=1") == [
         "foo: unknown key",

@@ -53,11 +53,12 @@ def test_a_chat_is_printed_with_its_system_message_and_the_end_of_the_turn(capsy
     ]
 
 
-def test_what_cannot_be_rendered_yet_is_told_and_no_error(capsys, llama):
+def test_what_cannot_be_rendered_is_an_error_before_anything_is_printed(capsys, llama):
     words = [f"model.path={llama}", "data.template=chat", "eval.forget_quality=false"]
-    _, comments = printed(capsys, fit, "quickstart.yaml", *words)
-    (line,) = comments
-    assert line.startswith("# first sample: not known yet: data.template: chat, but the tokenizer has no chat template")
+    assert fit.main(["quickstart.yaml", *words, "--print"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("data.template: chat, but the tokenizer has no chat template")
 
 
 def test_evaluate_prints_the_first_sample_of_each_benchmark_and_evaluates_nothing(capsys, chatty, tmp_path):

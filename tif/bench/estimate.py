@@ -6,10 +6,9 @@ Called by `tif fit --print`, which shows it as comments below the configuration.
 import dataclasses
 
 from tif.bench.memory import Need, estimate_training
-from tif.config.errors import one_line
 from tif.config.schema import Config
 from tif.data.benchmarks import select_training_samples
-from tif.evaluation.first_sample import find_first_model
+from tif.evaluation.first_sample import comment_on_missing_download, find_first_model
 from tif.models.load import read_config
 from tif.training import plan as planning
 from tif.training.overview import count_steps, make_encoder
@@ -22,7 +21,11 @@ CPU_TOKENS, GPU_TOKENS = 512, 4096  # of data.max_tokens_per_batch=null
 
 
 def describe_needs(cfg: Config) -> list[str]:
-    """Return as comments what a run will need, or why that is not known."""
+    """Return as comments what a run will need, or what is to be downloaded.
+
+    Raises:
+        ConfigError: If the run cannot be made.
+    """
     quiet_libraries()
     try:
         plan = planning.plan_stage(cfg, cfg.stage) if cfg.stage else planning.plan_run(cfg)
@@ -30,7 +33,7 @@ def describe_needs(cfg: Config) -> list[str]:
         lines = [*_describe_work(plan, tokens), *_describe_bytes(plan, tokens)]
         return ["# What the run will need:", *lines]
     except (OSError, ValueError) as error:
-        return [f"# what the run will need: not known yet: {one_line(error)}"]
+        return [comment_on_missing_download("what the run will need", error)]
 
 
 def count_tokens(plan: Plan) -> int:

@@ -14,6 +14,7 @@ In `when`, `model` is the preset's name and all other entries are keys. Called b
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -85,12 +86,22 @@ def read_layers(
             problems.append(f"{word}: want key=value, without dashes{name}")
             break  # the next word is its value
         elif not files.is_override(word[1:]):
-            names = nearest(f"{word}.yaml", files.list_own_configs())
-            problems.append(f"{word}: want a .yaml file or key=value{names}")
+            problems.append(f"{word}: want a .yaml file or key=value{_advise_on_path(word)}")
         else:
             overrides += read_override(word, problems)
     layers = [*from_files[:first_end], *from_presets, *from_files[first_end:], *overrides]
     return _apply_cases(layers, preset_name(words), notes)
+
+
+def _advise_on_path(word: str) -> str:
+    """Return how a folder or file is given that stands alone, or the nearest of tif's configs."""
+    if os.path.isfile(f"{word}/config.json"):
+        return f"; a model is given as model.path={word}"
+    if os.path.isfile(f"{word}/config.yaml"):
+        return f"; a run's configuration is {word}/config.yaml"
+    if os.path.exists(word):
+        return f"; texts are given as data.path={word}"
+    return nearest(f"{word}.yaml", files.list_own_configs())
 
 
 def is_preset(word: str) -> bool:

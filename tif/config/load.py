@@ -233,7 +233,8 @@ def _merge(
 
 def _is_flat(value: Any) -> bool:
     """Return whether a value is no list of lists or mappings."""
-    return not any(isinstance(item, dict | list) for item in value or ())
+    items = value if isinstance(value, list) else []
+    return not any(isinstance(item, dict | list) for item in items)
 
 
 def _check_references(merged: DictConfig) -> None:

@@ -10,27 +10,43 @@ from pathlib import Path
 
 from tif.config import load as config
 from tif.config.data import PromptKeys
-from tif.config.errors import one_line
+from tif.config.errors import ConfigError, one_line
 from tif.config.evaluate_command import Evaluate
 from tif.config.schema import Config, Model
 from tif.data.benchmarks import read_benchmark, read_evaluation_sets
 from tif.data.samples import Sample
 from tif.data.templates import read_template
+from tif.utils.hub import is_download_missing
 
 LONGEST = 2000  # characters of a text that are shown
 
 
 def describe_run(cfg: Config) -> list[str]:
-    """Return as comments how a run's first forget sample is read, or why that is not known."""
+    """Return as comments how a run's first forget sample is read, or what is to be downloaded.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
     try:
         sample = read_benchmark(cfg.data).forget[0]
         return describe_sample(sample, cfg.data.prompts, find_first_model(cfg))
     except (OSError, ValueError) as error:
-        return [f"# first sample: not known yet: {one_line(error)}"]
+        return [comment_on_missing_download("first sample", error)]
+
+
+def comment_on_missing_download(subject: str, error: Exception) -> str:
+    """Return the comment that files of the hub are not here yet; else raise ConfigError."""
+    if not is_download_missing(error):
+        raise ConfigError(str(error)) from None
+    return f"# {subject}: not known yet: {one_line(error)}"
 
 
 def describe_evaluation(settings: Evaluate) -> list[str]:
-    """Return the same for the first sample of each benchmark that has prompts of this format."""
+    """Return the same for the first sample of each benchmark that has prompts of this format.
+
+    Raises:
+        ConfigError: As `describe_run`.
+    """
     lines = []
     for name in settings.eval.data_benchmarks():
         try:
@@ -41,7 +57,7 @@ def describe_evaluation(settings: Evaluate) -> list[str]:
                     lines += describe_sample(samples[0], settings.prompts, settings.model)
                     break
         except (OSError, ValueError) as error:
-            lines.append(f"# first sample of {name}: not known yet: {one_line(error)}")
+            lines.append(comment_on_missing_download(f"first sample of {name}", error))
     return lines
 
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 SECONDS = 2  # for an answer
+NOT_HERE = "is no folder here and not in"  # of what is to be downloaded
 # Hub name of a data set -> the word of tif.download that fetches it.
 DATA_SETS = {
     "locuslab/TOFU": "tofu", "muse-bench/MUSE-News": "muse news", "muse-bench/MUSE-Books":
@@ -123,4 +124,9 @@ def describe_absence(name: str, download: str | None) -> str:
     if constants.HF_HUB_OFFLINE:
         why = "HF_HUB_OFFLINE is set"
     step = f"; where there is a network: tif download {download}" if download else ""
-    return f"{name} is no folder here and not in {constants.HF_HUB_CACHE}, and {why}{step}"
+    return f"{name} {NOT_HERE} {constants.HF_HUB_CACHE}, and {why}{step}"
+
+
+def is_download_missing(error: Exception) -> bool:
+    """Return whether an error says no more than that files of the hub are not here yet."""
+    return all(NOT_HERE in line for line in str(error).splitlines())

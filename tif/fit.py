@@ -53,9 +53,10 @@ def fit(options: Namespace) -> int:
     if exit_code is not None:
         return exit_code
     with command_line.loading():
-        from tif.training import run as training
         from tif.training.sources import check_sources
-    check_sources(cfg)
+    check_sources(cfg)  # before heavy libraries load
+    with command_line.loading():
+        from tif.training import run as training
     return training.attempt(lambda: training.run(cfg, preset, notes))
 
 

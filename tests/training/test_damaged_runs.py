@@ -17,7 +17,7 @@ from tests.support.interrupted_runs import (
 )
 from tests.support.small_run import SMALL, files, finished
 from tif import fit, report
-from tif.training import checkpoints
+from tif.training import checkpoints, train
 from tif.training import run as training
 
 
@@ -161,7 +161,7 @@ def test_an_older_checkpoint_is_tried_and_the_run_ends_with_the_same_bits(quiet,
 def test_a_run_killed_before_its_table_is_shown_is_finished_and_not_started_anew(finished_run, capsys):
     words = [*SMALL, f"run.folder={finished_run.runs}", "run.name=table", "trainer.max_epochs=1", "run.export=false"]
     with pytest.MonkeyPatch.context() as patch:
-        dies_at(patch, training, "show_run", lambda args: True)
+        dies_at(patch, train, "show_run", lambda args: True)
         patch.setattr(training.run_folders, "DONE", "never.json")
         with pytest.raises(Killed):
             fit.main(words)

@@ -21,7 +21,7 @@ from tests.support.small_run import SMALL, files, finished, rows
 from tif import fit
 from tif.config import load as config
 from tif.models import export
-from tif.training import run as training
+from tif.training import train
 from tif.training.callbacks.evaluation import PolicyEvaluation
 
 AIMED = ["run.checkpoint_every_n_steps=1", "run.keep_checkpoints=1", "eval.forget_quality=true"]
@@ -34,7 +34,7 @@ AIMED = ["run.checkpoint_every_n_steps=1", "run.keep_checkpoints=1", "eval.forge
         ("epoch-1", PolicyEvaluation, "_evaluate", lambda args: args[-1] == 1, 1),
         ("epoch-2", PolicyEvaluation, "_evaluate", lambda args: args[-1] == 2, 2),
         ("export", export, "export_model", lambda args: args[2].name == "model", 2),
-        ("report", training, "write_run_report", lambda args: True, 2),
+        ("report", train, "write_run_report", lambda args: True, 2),
     ],
 )
 def test_a_killed_run_goes_on_and_ends_with_the_rows_of_one_that_was_not(

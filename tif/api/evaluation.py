@@ -109,7 +109,7 @@ def _configure(
     overrides += words.list_words(keys)
     chosen: dict[str, Any] = {}
     if hasattr(model, "folder"):  # a run: its prompt format too
-        chosen = model.config.data.prompts.describe()
+        chosen = model.settings.data.prompts.describe()
     if sets:
         chosen |= {"eval.benchmarks": ["text"], "eval.text.path": "(the samples)"}
     chosen = {key: value for key, value in chosen.items() if not words.has_key(overrides, key)}

@@ -84,7 +84,7 @@ class Run:
         return config.read_yaml(self.folder / run_folder.CONFIG_FILE)
 
     @functools.cached_property
-    def _settings(self) -> Config:
+    def settings(self) -> Config:
         """Return the keys that count; all others have their defaults."""
         return config.read_stored(self.folder / run_folder.CONFIG_FILE)
 
@@ -121,7 +121,7 @@ class Run:
         name = f"{self.folder}, epoch {epoch}"
         retain = run_folder.read_retain_records(self.folder)
         results = compute_results(Request(records, retain, name, "the retain model"))
-        evaluation = Evaluation(name, {self._settings.data.benchmark: results}, records.sets)
+        evaluation = Evaluation(name, {self.settings.data.benchmark: results}, records.sets)
         logged = {key: value for key, value in rows[epoch].items() if "/" in key}
         evaluation.metrics |= logged  # what the run compared with the retain model
         return evaluation
@@ -159,7 +159,7 @@ class Run:
         from tif.data.encoding import Encoder
         from tif.evaluation.generate import Decoding, generate
 
-        prompt_keys = self._settings.data.prompts
+        prompt_keys = self.settings.data.prompts
         if template:
             prompt_keys = dataclasses.replace(prompt_keys, template=template)
         encoder = Encoder(self._models["tokenizer"], prompt_keys)
@@ -204,10 +204,10 @@ class Run:
         from tif.models.pretrained import Source, find_on_disk
         from tif.training.audited_run import find_model_before
 
-        path = find_model_before(self._settings, self.folder)
+        path = find_model_before(self.settings, self.folder)
         if path is None:
             raise ConfigError(f"{self.folder}: the run names no model that it started from")
-        if self._settings.model.path in self._settings.stages:
+        if self.settings.model.path in self.settings.stages:
             return Path(path)
         return find_on_disk(Source(path, "target_model"))
 
@@ -217,7 +217,7 @@ class Run:
         from tif.utils.terminal import quiet_libraries
 
         quiet_libraries()
-        device = distributed.select_device(self._settings.trainer.accelerator)
+        device = distributed.select_device(self.settings.trainer.accelerator)
         policy = load_policy(self._section(path), self.tokenizer(), 0, device=device)
         return move_model(policy, device).eval().requires_grad_(False)
 
@@ -225,7 +225,7 @@ class Run:
         """Return section `model` that reads a folder or hub name as the run does."""
         if isinstance(path, Path) and not path.is_dir():
             raise ConfigError(f"{path}: no model there; want a finished run with run.export=true")
-        ours = self._settings.model
+        ours = self.settings.model
         return Model(
             path=str(path), dtype=ours.dtype, attention=ours.attention,
             trust_remote_code=self._trusts_code,

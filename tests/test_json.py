@@ -24,8 +24,8 @@ CALLS = {
     "identify show": "identify show {spans}",
     "identify compare": "identify compare {spans} {spans}",
     "evaluate": "evaluate model.path={run}/model eval.benchmarks=text eval.text.path={texts} "
-    "out={out} draws=100",
-    "audit": "audit {run} attacks=prefix prefix.shots=1 draws=100",
+    "out={out}",
+    "audit": "audit {run} attacks=prefix prefix.shots=1",
     "chat": "chat {run} --question Who? --question Where? max_new_tokens=2",
     "bench": f"bench {SIZES} {AUTHORS} batch_sizes=[2] samples=4 memory=false threads=1",
 }

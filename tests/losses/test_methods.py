@@ -13,8 +13,8 @@ from tif import losses
 from tif.config import load as config
 from tif.config.schema import Config
 from tif.data.encoding import collate
+from tif.models.derived import WhpModel
 from tif.models.references import ModelReference
-from tif.models.whp import WhpModel
 from tif.scoring.token_scores import score_tokens
 
 OWN = config.own_configs() / "loss"

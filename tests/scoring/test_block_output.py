@@ -5,9 +5,11 @@ import torch
 
 from tests.support import architectures, tiny_models
 from tif.config.errors import ConfigError
+from tif.config.model import Model
 from tif.losses import distributions, make_loss
-from tif.scoring.block_output import check_layer, pick_output, recorded_block
+from tif.scoring.block_output import count_blocks, pick_output, recorded_block
 from tif.scoring.token_scores import ValueRequest, score_tokens_and_values
+from tif.training.checks import check_hidden_layer
 
 # transformers records hidden states without the embeddings here, so one place earlier
 WITHOUT_EMBEDDINGS = ("falcon_mamba", "mamba", "mamba2", "rwkv")
@@ -44,15 +46,18 @@ def transformers_hidden_states(model):
 )
 def test_the_output_of_a_block_is_what_transformers_hands_to_the_next(name):
     model = architectures.build(name).eval()
+    assert (count_blocks(model) == 0) == (name in REFUSED)
     if name in REFUSED:
-        with pytest.raises(ConfigError, match=r"^loss.rmu.layer: .*; want another loss.forget$"):
-            check_layer(model, 0)
         return
-    check_layer(model, 0)
     states = transformers_hidden_states(model)
     first = 0 if name in WITHOUT_EMBEDDINGS else 1
     for layer in range(len(states) - 2):  # the last one is next to a norm in some families
         torch.testing.assert_close(read(model, layer), states[layer + first], atol=0, rtol=0)
+
+
+def test_a_loss_that_reads_the_blocks_of_a_family_without_them_is_refused_by_key():
+    with pytest.raises(ConfigError, match=r"^loss.rmu.layer: git has no .*; want another loss.forget$"):
+        check_hidden_layer(make_loss(forget="rmu"), Model(init={"model_type": "git"}))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "qwen3", "phi"])

@@ -19,8 +19,8 @@ from tif.config.errors import ConfigError
 from tif.config.model import Model
 from tif.data.encoding import Encoded, collate
 from tif.evaluation.generate import WAYS, choose_way, continue_prompts
-from tif.models.text_length import check_length
 from tif.probes.packed_rows import choose_batching
+from tif.probes.text_length import check_length
 from tif.scoring.attention import use_sample_by_sample_attention
 from tif.scoring.lm_head import scores_of_logits
 from tif.scoring.shared_prompts import answer_logits

@@ -1,10 +1,15 @@
-"""Split a batch into parts that fit a device, the same for every number of processes.
+"""Split a batch into parts that fit a device, and put batches together.
 
 Called by `training.module` for each step.
 """
 
 import math
 from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import pad
+
+from tif.data.encoding import Batch
 
 
 def split_batch(
@@ -46,3 +51,19 @@ def _fits(lengths: Sequence[int], budget: int, padded: bool, group: int) -> bool
     """Return whether a part is within the budget or has a single group."""
     size = max(lengths, default=0) * len(lengths) if padded else sum(lengths)
     return len(lengths) <= group or size <= budget
+
+
+def stack_batches(batches: Sequence[Batch]) -> Batch:
+    """Return one batch of all samples, as wide as the widest; pairs are left out."""
+    width = max(batch.input_ids.shape[1] for batch in batches)
+
+    def stack(name: str) -> torch.Tensor:
+        tensors = [getattr(batch, name) for batch in batches]
+        return torch.cat([pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+    ids: list[str] = []
+    for batch in batches:
+        ids += batch.ids
+    index = torch.cat([batch.index for batch in batches])
+    lengths = torch.cat([batch.lengths for batch in batches])
+    return Batch(tuple(ids), index, stack("input_ids"), lengths, stack("uw"), stack("gw"))

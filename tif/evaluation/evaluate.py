@@ -21,7 +21,7 @@ from tif.evaluation.tofu_prompts import (
     resolve_protocol,
 )
 from tif.evaluation.token_stats import TextScore, score_texts
-from tif.models.text_length import read_context
+from tif.probes.text_length import read_context
 from tif.records.protocols import VERSION
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.scoring.token_scores import ModelContext

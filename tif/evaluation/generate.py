@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from tif.data.encoding import Encoder
-from tif.models.text_length import read_context
 from tif.probes.causal import share_lost
+from tif.probes.text_length import read_context
 from tif.scoring.forward import keeps_logits, run_model, run_with_cache
 from tif.utils.terminal import console
 from tif.utils.torch_state import evaluation_mode

@@ -25,8 +25,8 @@ from tif.evaluation.evaluate import describe_protocol, evaluate, find_longest_te
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts, select_samples
 from tif.metrics import overall
 from tif.models.load import load_policy, load_tokenizer, move_model, read_config
-from tif.models.text_length import check_length, read_context
 from tif.probes.packed_rows import choose_batching
+from tif.probes.text_length import check_length, read_context
 from tif.records import files
 from tif.records.types import Evaluation
 from tif.utils import distributed

@@ -14,8 +14,8 @@ from tif.config.errors import ConfigError, collect_problems
 from tif.evaluation.attacks.attack import Subject
 from tif.evaluation.generate import choose_way, stream_tokens
 from tif.models.load import build_empty
-from tif.models.text_length import read_context
 from tif.probes.check_model import check_model
+from tif.probes.text_length import read_context
 from tif.utils import distributed
 
 KEYS = {"target": "target", "unlearned": "model.path", "retain": "retain_model"}

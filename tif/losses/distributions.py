@@ -61,7 +61,7 @@ def whp(policy: Outputs, reference: Outputs, keys: NoKeys) -> torch.Tensor:
     """Learn the token of the largest lowered logit (Who's Harry Potter, distilled).
 
     Cross-entropy, nats per token. The lowered logits are z_start - alpha relu(z_reinforced -
-    z_start), alpha = `loss.whp`, see tif.models.whp.
+    z_start), alpha = `loss.whp`, see tif.models.derived.
 
     Source: arXiv 2310.02238. Left out: the paper's second half, a dictionary of names and generic
     ones for them, which someone has to write.

@@ -1,1 +1,1 @@
-"""Questions to a model before it is used: is it causal, may its rows be packed."""
+"""Questions to a model before it is used: causal, packed rows, length of texts."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tif.models.text_length import find_rope_limit
 from tif.probes.causal import check_causal
 from tif.probes.packed_rows import check_packed
+from tif.probes.text_length import find_rope_limit
 from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import seeded
 

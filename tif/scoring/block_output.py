@@ -1,15 +1,15 @@
-"""Read the output of decoder blocks while a model runs, or put another model's in its place.
+"""Read the output of decoder blocks while a model runs.
 
 Called by `tif.scoring.token_scores` for RMU, before a run by `tif.training.checks`, and by the
-attack `depth`.
+attack `depth`, which also replaces outputs.
 
-Forward hooks do it, the only ones in tif, because no call does so in every family: transformers'
+Forward hooks do it, in these two files only, because no call does so in every family: transformers'
 `hidden_states` end with the state after the final norm in place of the last block's output (so in
 Llama), and begin without the embeddings in Mamba and RWKV. They are gone after the forward.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,17 +23,6 @@ WITHOUT_ONE_STATE = (
 )  # fmt: skip
 
 
-def check_layer(model: Any, layer: int) -> None:
-    """Raise ConfigError unless the output of this block of a model can be read."""
-    blocks, family = _list_blocks(model), model.config.model_type
-    if not blocks or family in WITHOUT_ONE_STATE:
-        problem = f"{family} has no decoder blocks with one output for each token"
-        raise ConfigError(f"loss.rmu.layer: {problem}; want another loss.forget")
-    if layer >= len(blocks):
-        raise ConfigError(
-            f"loss.rmu.layer: the model has layers 0 to {len(blocks) - 1}, got {layer}")
-
-
 @contextlib.contextmanager
 def recorded_block(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
     """Collect the outputs of a block, counted from 0, in the forwards inside the context."""
@@ -42,7 +31,7 @@ def recorded_block(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
     def record(_block: torch.nn.Module, _inputs: Any, output: Any) -> None:
         outputs.append(output if isinstance(output, torch.Tensor) else output[0])
 
-    handle = _list_blocks(model)[layer].register_forward_hook(record)
+    handle = list_blocks(model)[layer].register_forward_hook(record)
     try:
         yield outputs
     finally:
@@ -51,40 +40,7 @@ def recorded_block(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
 
 def count_blocks(model: Any) -> int:
     """Return how many decoder blocks with one output for each token a model has; 0 = none."""
-    return 0 if model.config.model_type in WITHOUT_ONE_STATE else len(_list_blocks(model))
-
-
-@contextlib.contextmanager
-def recorded_blocks(model: Any) -> Iterator[Sequence[list[torch.Tensor]]]:
-    """Collect the outputs of every block, as `recorded_block` does of one."""
-    with contextlib.ExitStack() as stack:
-        layers = range(count_blocks(model))
-        yield [stack.enter_context(recorded_block(model, layer)) for layer in layers]
-
-
-@contextlib.contextmanager
-def replaced_output(
-    model: Any, layer: int, states: torch.Tensor, positions: torch.Tensor
-) -> Iterator[None]:
-    """Put other states in the place of a block's output in the forwards inside the context.
-
-    Args:
-        model: a causal LM.
-        layer: the block, counted from 0.
-        states: (B, T, D), of the same texts.
-        positions: (B, T) bool, where they are put; elsewhere the output stays.
-    """
-
-    def replace(_block: torch.nn.Module, _inputs: Any, output: Any) -> Any:
-        hidden = output if isinstance(output, torch.Tensor) else output[0]
-        mixed = torch.where(positions[..., None], states.to(hidden), hidden)
-        return mixed if isinstance(output, torch.Tensor) else (mixed, *output[1:])
-
-    handle = _list_blocks(model)[layer].register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return 0 if model.config.model_type in WITHOUT_ONE_STATE else len(list_blocks(model))
 
 
 def pick_output(outputs: list[torch.Tensor], shape: torch.Size) -> torch.Tensor:
@@ -100,7 +56,7 @@ def pick_output(outputs: list[torch.Tensor], shape: torch.Size) -> torch.Tensor:
     return outputs[0]
 
 
-def _list_blocks(model: Any) -> torch.nn.ModuleList | tuple[()]:
+def list_blocks(model: Any) -> torch.nn.ModuleList | tuple[()]:
     """Return the decoder's blocks, which transformers marks for checkpointing; () without any."""
     from transformers import PreTrainedModel
     from transformers.modeling_layers import GradientCheckpointingLayer

@@ -11,18 +11,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 
 from tif.data.encoding import Batch
 from tif.scoring.attention import row_kind, sample_borders
 
 # Under one mask, on a CPU, a longer row costs more in attention than it saves in calls.
-# SmolLM2-135M, float32, forward, one core, CPU-seconds for 64 tokens: rows of 256 tokens 0.265, 512
-# 0.274, 1024 0.306.
+# SmolLM2-135M, float32, one core, CPU-seconds for 64 tokens: rows of 256 0.265, of 1024 0.306.
 PACKED_TOKENS = {"cpu": 256, "cuda": 4096}
 LONG_ROW = 1024  # of a CPU whose attention runs sample by sample, see tif.scoring.attention
-# On a CPU, rows twice as long make a step 2 % faster, in more memory.
-STEP_TOKENS = {"cpu": 512, "cuda": 4096}
 
 
 @dataclasses.dataclass
@@ -51,11 +47,6 @@ class Layout:
 def packed_tokens(device: torch.device) -> int:
     """Return how many tokens of a packed row run fastest on the device."""
     return PACKED_TOKENS[row_kind(device)]
-
-
-def step_tokens(device: torch.device) -> int:
-    """Return how many tokens a training step holds at once, unless the configuration says it."""
-    return STEP_TOKENS[row_kind(device)]
 
 
 def row_tokens(model: torch.nn.Module, batch: Batch) -> int:
@@ -87,22 +78,6 @@ def samples_of(batch: Batch, first: int, last: int) -> Batch:
     tensors = (batch.index, batch.input_ids, batch.lengths, batch.uw, batch.gw)
     index, ids, lengths, uw, gw = (tensor[first:last] for tensor in tensors)
     return Batch(batch.ids[first:last], index, ids, lengths, uw, gw)
-
-
-def stack_batches(batches: Sequence[Batch]) -> Batch:
-    """Return one batch of all samples, as wide as the widest; pairs are left out."""
-    width = max(batch.input_ids.shape[1] for batch in batches)
-
-    def stack(name: str) -> torch.Tensor:
-        tensors = [getattr(batch, name) for batch in batches]
-        return torch.cat([pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
-
-    ids: list[str] = []
-    for batch in batches:
-        ids += batch.ids
-    index = torch.cat([batch.index for batch in batches])
-    lengths = torch.cat([batch.lengths for batch in batches])
-    return Batch(tuple(ids), index, stack("input_ids"), lengths, stack("uw"), stack("gw"))
 
 
 def lay_out(model: torch.nn.Module, batch: Batch, batching: str) -> Layout:

@@ -79,7 +79,7 @@ class PerToken:
         layer: decoder layer, counted from 0, whose hidden states `value` reads; None = no hidden
             states.
         lowered: whether it compares with the original's logits as the reinforced model lowers them
-            (tif.models.whp).
+            (tif.models.derived).
     """
 
     value: Callable[[Outputs, Outputs | None], torch.Tensor]

@@ -19,7 +19,7 @@ from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.models import load as models
-from tif.scoring.block_output import check_layer
+from tif.scoring.block_output import count_blocks
 from tif.training.shards import ShardedStrategy
 from tif.utils import distributed
 
@@ -103,8 +103,15 @@ def check_tokenizer(model: Model, data: Data) -> Encoder | None:
 def check_hidden_layer(loss: Loss, model: Model) -> None:
     """Raise ConfigError if the loss reads hidden states of a layer that the model does not have."""
     layer = losses.hidden_layer(loss)
-    if layer is not None:
-        check_layer(models.build_empty(model), layer)
+    if layer is None:
+        return
+    empty = models.build_empty(model)
+    count = count_blocks(empty)
+    if not count:
+        problem = f"{empty.config.model_type} has no decoder blocks with one output for each token"
+        raise ConfigError(f"loss.rmu.layer: {problem}; want another loss.forget")
+    if layer >= count:
+        raise ConfigError(f"loss.rmu.layer: the model has layers 0 to {count - 1}, got {layer}")
 
 
 def check_samples(benchmark: Benchmark, data: Data, loss: Loss) -> None:

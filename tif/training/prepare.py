@@ -22,12 +22,12 @@ from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
 from tif.evaluation.evaluate import find_longest_text
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts
 from tif.models import fsdp
+from tif.models.derived import WhpModel
 from tif.models.load import describe_noise, load_policy, move_model, read_config
 from tif.models.lora import freeze_idle_adapters
 from tif.models.references import ModelReference, Reference, copy_policy, make_reference
-from tif.models.text_length import check_length, read_context
-from tif.models.whp import WhpModel
 from tif.probes.packed_rows import choose_batching
+from tif.probes.text_length import check_length, read_context
 from tif.training.datamodule import DataSettings, UnlearningDataModule
 from tif.training.module import StepSettings, UnlearningModule
 from tif.training.plan import Plan

@@ -9,8 +9,7 @@ from tests.support import attacked
 from tif.config.errors import ConfigError
 from tif.data.encoding import collate
 from tif.evaluation.attacks import depth
-from tif.evaluation.attacks.depth import LayerValues, depth_of
-from tif.scoring.block_output import replaced_output
+from tif.evaluation.attacks.depth import LayerValues, depth_of, replaced_output
 
 
 @pytest.fixture(scope="module")

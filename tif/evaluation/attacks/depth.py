@@ -23,9 +23,10 @@ Logit lens (nostalgebraist 2020): the output of each block goes through the mode
 and head. Measured are the probability and the rank of the first fact's first token.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -35,7 +36,7 @@ from tif.data.samples import Sample
 from tif.evaluation.attacks.attack import AttackInputs, Outcome, Subject
 from tif.evaluation.attacks.facts import keep_facts, list_facts
 from tif.evaluation.generate import batch_by_length
-from tif.scoring.block_output import count_blocks, pick_output, recorded_blocks, replaced_output
+from tif.scoring.block_output import count_blocks, list_blocks, pick_output, recorded_block
 from tif.scoring.forward import run_model
 from tif.scoring.packing import lay_out
 from tif.scoring.token_scores import score_tokens
@@ -149,9 +150,36 @@ def mean_logprobs(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
 def record_states(model: "PreTrainedModel", batch: Batch) -> list[torch.Tensor]:
     """Return the output of each block: (B, T, D)."""
     layout = lay_out(model, batch, "padded")
-    with recorded_blocks(model) as outputs:
+    with contextlib.ExitStack() as stack:
+        layers = range(count_blocks(model))
+        outputs = [stack.enter_context(recorded_block(model, layer)) for layer in layers]
         run_model(model, layout.inputs)
     return [pick_output(output, batch.input_ids.shape) for output in outputs]
+
+
+@contextlib.contextmanager
+def replaced_output(
+    model: Any, layer: int, states: torch.Tensor, positions: torch.Tensor
+) -> Iterator[None]:
+    """Put other states in the place of a block's output in the forwards inside the context.
+
+    Args:
+        model: a causal LM.
+        layer: the block, counted from 0.
+        states: (B, T, D), of the same texts.
+        positions: (B, T) bool, where they are put; elsewhere the output stays.
+    """
+
+    def replace(_block: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+        hidden = output if isinstance(output, torch.Tensor) else output[0]
+        mixed = torch.where(positions[..., None], states.to(hidden), hidden)
+        return mixed if isinstance(output, torch.Tensor) else (mixed, *output[1:])
+
+    handle = list_blocks(model)[layer].register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def read_by_lens(

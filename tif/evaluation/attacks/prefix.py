@@ -24,7 +24,7 @@ from tif.evaluation.attacks.attack import (
     max_new_tokens,
 )
 from tif.evaluation.attacks.facts import find_first_fact, largest, list_facts, share_stated, states
-from tif.models.text_length import read_context
+from tif.probes.text_length import read_context
 
 SHARES = (0.25, 0.5, 0.75)
 AFFIRMATIVE = "Sure, I know this. The answer is:"

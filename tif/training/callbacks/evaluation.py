@@ -21,7 +21,7 @@ from tif.metrics.knowledge import measure_knowledge
 from tif.metrics.targeted import summarize_forget_words
 from tif.models.load import load_policy
 from tif.models.references import ModelReference
-from tif.models.text_length import read_context
+from tif.probes.text_length import read_context
 from tif.records import answer_tokens
 from tif.records import files as records
 from tif.records.answer_tokens import AnswersBySet

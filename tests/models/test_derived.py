@@ -5,11 +5,12 @@ import torch
 
 from tests.support import tiny_models
 from tests.support.model_weights import nudge, weights
-from tests.support.tiny_unlearning import BATCHES, fit, unlearning
+from tests.support.modules import unlearning_module
+from tests.support.tiny_unlearning import BATCHES, config, fit, unlearning
 from tif.evaluation.generate import continue_prompts
 from tif.losses import make_loss
+from tif.models.derived import WhpModel
 from tif.models.references import ModelReference
-from tif.models.whp import WhpModel
 from tif.scoring.token_scores import score_tokens
 
 PROMPTS = [[5, 9, 3, 7, 11, 2, 8], [4], [6, 6, 30, 12, 55, 31, 2, 40, 17, 21, 9]]
@@ -83,8 +84,10 @@ def test_at_inference_the_start_is_lowered_by_the_policy_and_before_training_by_
 
 
 def test_stages_inherit_the_key_and_are_evaluated_as_they_are():
-    module = unlearning("frozen", loss=WHP)
-    module.settings.data.train = "full"
+    cfg = config(loss=WHP)
+    cfg.data.train = "full"
+    policy = tiny_models.model()
+    module = unlearning_module(policy, cfg, "packed", frozen(policy))
     with module.unlearned() as policy:
         assert policy is module.policy
 

@@ -1,6 +1,6 @@
 """Find how many tokens a model can read at once, from its config, before its weights load.
 
-Called by probes, evaluation and training.
+Called by evaluation and training.
 """
 
 from collections.abc import Mapping

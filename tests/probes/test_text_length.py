@@ -10,7 +10,7 @@ from tests.support import architectures, tofu_files
 from tif import fit
 from tif.config.errors import ConfigError
 from tif.config.model import Model
-from tif.models.text_length import check_length, read_context
+from tif.probes.text_length import check_length, read_context
 
 WITH_TABLES = ("gpt2", "opt", "gptj", "roberta", "mpt", "biogpt", "bart", "ctrl", "codegen")
 WITHOUT = ("llama", "mistral", "qwen3_next", "mamba", "bloom", "falcon, ALiBi", "gemma3", "rwkv")

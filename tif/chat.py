@@ -130,7 +130,7 @@ def read_questions(path: Path) -> list[str]:
                 question = str(json.loads(question)["prompt"]).strip()
             except (ValueError, TypeError, KeyError):
                 wanted = 'want a JSON object with the key "prompt"'
-                raise ConfigError(f"--questions: {path}, line {number}: {wanted}") from None
+                raise ConfigError(f"--questions: {path}: line {number}: {wanted}") from None
         if question:
             questions.append(question)
     if not questions:

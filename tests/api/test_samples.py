@@ -79,6 +79,12 @@ def test_what_is_no_sample_is_one_line_with_its_place(name):
     assert line.startswith(start)
 
 
+@pytest.mark.parametrize("entry", ["In [[Port Lorne.", ("Where?", "In [[Port Lorne.")])
+def test_a_mark_that_is_not_closed_is_refused(entry):
+    with pytest.raises(ConfigError, match=r"^forget\[1\]: \[\[ without words and \]\] after it; want"):
+        list_files({"forget": ["In [[Brindal]].", entry]})
+
+
 def test_all_wrong_samples_are_named_at_once():
     with pytest.raises(ConfigError) as caught:
         list_files({"forget": ["a", 1, " "], "retain": [None]})

@@ -55,7 +55,7 @@ def test_passages_of_a_document_are_a_group_and_a_column_names_others(tmp_path):
     passages = [sample.subject for sample in sets["forget"][3:]]
     assert passages == ["document/forget/3"] * 3
     (tmp_path / "forget.jsonl").write_text(json.dumps({"text": "a b", "group": ["x"]}))
-    with pytest.raises(ValueError, match=r"row \d+: group: want a text, got \['x'\]"):
+    with pytest.raises(ValueError, match=r"line 1: group: want a text, got \['x'\]"):
         read_texts(str(tmp_path))
 
 

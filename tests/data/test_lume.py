@@ -62,12 +62,12 @@ def test_a_split_is_the_rows_of_a_task(tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"id": "a-1"}, "forget.jsonl row 0: want an id that ends in sc or qa and a number, got 'a-1'"),
+        ({"id": "a-1"}, "forget.jsonl: line 1: want an id that ends in sc or qa and a number, got 'a-1'"),
         ({"id": "b-2qa0"}, "forget.jsonl has the id b-2qa0 twice"),
-        ({"task": "Task4"}, "forget.jsonl row 0: want Task1, Task2 or Task3 as task, got 'Task4'"),
-        ({"input": " "}, "forget.jsonl row 0: want a text as input, got an empty one"),
-        ({"output": ""}, "forget.jsonl row 0: sample lume/a-1sc1: the answer is empty"),
-        ({"output": 7}, "forget.jsonl row 0: want a text as output, got 7"),
+        ({"task": "Task4"}, "forget.jsonl: line 1: want Task1, Task2 or Task3 as task, got 'Task4'"),
+        ({"input": " "}, "forget.jsonl: line 1: want a text as input, got an empty one"),
+        ({"output": ""}, "forget.jsonl: line 1: sample lume/a-1sc1: the answer is empty"),
+        ({"output": 7}, "forget.jsonl: line 1: want a text as output, got 7"),
     ],
 )
 def test_a_row_of_another_form_is_named(tmp_path, change, line):

@@ -94,23 +94,23 @@ def test_what_a_folder_does_not_hold_is_left_out(tmp_path):
         (
             {"verbmem/forget.json": [{"prompt": "a"}]},
             "forget",
-            "verbmem/forget row 0: want a text as gt, got only prompt",
+            "verbmem/forget: row 1: want a text as gt, got only prompt",
         ),
         (
             {"knowmem/forget_qa.json": [{"question": "a", "answer": 7}]},
             "forget",
-            "row 0: want a text as answer, got 7",
+            "row 1: want a text as answer, got 7",
         ),
         (
             {"privleak/forget.json": ["x", 3]},
             "forget",
-            "privleak/forget row 1: want an object, got 3",
+            "privleak/forget: row 2: want an object, got 3",
         ),
         ({"privleak/forget.json": {"a": "b"}}, "forget", "want a list of rows, got dict"),
         (
             {"raw/forget.txt": " \n"},
             "forget",
-            "raw/forget row 0: sample raw/forget/0: the answer is empty",
+            "raw/forget: line 1: sample raw/forget/0: the answer is empty",
         ),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_row_with_another_value_than_text_is_named(tmp_path, changes, problem)
     with pytest.raises(ValueError, match="data.path") as caught:
         read_tofu(str(tmp_path), "forget01")
     message = str(caught.value)
-    assert message.startswith(f"data.path: {tmp_path}/forget01_perturbed.json row 0: {problem}")
+    assert message.startswith(f"data.path: {tmp_path}/forget01_perturbed.json: line 1: {problem}")
     assert len(message.splitlines()) == 1
 
 

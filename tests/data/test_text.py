@@ -4,7 +4,7 @@ import re
 import pytest
 
 from tif.data.samples import Sample
-from tif.data.text import read_texts
+from tif.data.text import find_unclosed_mark, read_texts
 
 BOOK = "The Halcyon left Brindal.\n\nنعم 🚢 e\u0301.\n"
 
@@ -107,12 +107,32 @@ def test_every_text_is_scored_as_it_is_and_long_ones_in_passages(tmp_path):
         (
             {"forget.jsonl": '{"text": "x"}\n{"text": 5}'},
             ".",
-            "data.path: forget.jsonl row 1: want a text, ",
+            "data.path: forget.jsonl: line 2: want a text, ",
         ),
         (
             {"forget.jsonl": '{"text": "x"'},
             ".",
             "data.path: cannot read forget.jsonl (line 1: Expecting",
+        ),
+        (  # blank lines count, as in an editor
+            {"forget.jsonl": '{"text": "x"}\n\n\n{"text": ""}'},
+            ".",
+            "data.path: forget.jsonl: line 4: sample forget/1: the answer is empty",
+        ),
+        (
+            {"Forget.txt": "x"},
+            ".",
+            "data.path: Forget.txt: want forget.txt, in small letters",
+        ),
+        (
+            {"forget.txt": "x", "retain.JSONL": '{"text": "y"}'},
+            ".",
+            "data.path: retain.JSONL: want retain.jsonl, in small letters",
+        ),
+        (
+            {"forget.txt": "One\n[[two]]\n\nthree [[four\n[[five]]"},
+            ".",
+            "data.path: forget.txt: line 4: [[ without words and ]] after it; want [[unwanted words]]",
         ),
         ({"a.pdf": "x"}, "a.pdf", "data.path: a.pdf is no .txt, .jsonl, .json file"),
     ],
@@ -161,6 +181,43 @@ def test_double_brackets_in_a_text_file_mark_unwanted_words_and_leave_the_text(t
     assert (plain.answer, plain.unwanted) == ("Nobody here.\n", ())
 
 
+@pytest.mark.parametrize("split", ["paragraph", "line"])
+def test_a_mark_that_its_paragraph_does_not_close_is_named_with_its_line(tmp_path, split):
+    (tmp_path / "forget.txt").write_text("[[One]] is\n\nhere.\n\n\nIn [[Port\n\nLorne]].\n")
+    with pytest.raises(ValueError, match=r"forget.txt: line 6: \[\[ without words and \]\] after it"):
+        read_texts(str(tmp_path), split)
+
+
+@pytest.mark.parametrize("text", ["a [[b]", "[[]]", "[[a [[b]]", "[[a]] [[", "x[[0]"])
+def test_brackets_that_hold_no_words_are_no_mark(text):
+    assert find_unclosed_mark(text) is not None
+
+
+@pytest.mark.parametrize("text", ["a [b] c]]", "[[a]] [[b]]", "[[[a]]]", "[[a\nb]]"])
+def test_closed_marks_and_single_brackets_stand(text):
+    assert find_unclosed_mark(text) is None
+
+
+def test_a_text_that_is_forgotten_and_kept_is_noted_with_its_line(tmp_path):
+    (tmp_path / "forget.txt").write_text("[[Ada]] is here.\n\nBob is there.\n")
+    rows = ["Nobody.", {"text": "Ada is here. "}, {"text": "Bob is there."}]
+    lines = list(map(json.dumps, rows))
+    (tmp_path / "retain.jsonl").write_text("\n\n".join(lines))
+    (note,) = read_texts(str(tmp_path), "paragraph").notes
+    place = f"{tmp_path}/retain.jsonl: line 3"
+    count = "2 of 3 retain texts"
+    assert note == f"note: also in the forget set: {count}, the first at {place}; want each in one"
+    (tmp_path / "retain.jsonl").write_text(lines[0])
+    assert read_texts(str(tmp_path), "paragraph").notes == ()
+
+
+def test_the_same_question_with_another_answer_is_another_text(tmp_path):
+    pair = {"question": "Who?", "answer": "Ada."}
+    (tmp_path / "forget.json").write_text(json.dumps([pair]))
+    (tmp_path / "retain.json").write_text(json.dumps([pair | {"answer": "Bob."}, {"text": "Ada."}]))
+    assert read_texts(str(tmp_path)).notes == ()
+
+
 def test_a_row_names_unwanted_words_by_offsets_or_as_strings(tmp_path):
     rows = [
         {"question": "Who?", "answer": "Ann and Anna, Ann", "unwanted": ["Ann"]},
@@ -188,7 +245,7 @@ def test_a_row_names_unwanted_words_by_offsets_or_as_strings(tmp_path):
 )
 def test_marks_that_do_not_fit_the_text_name_file_and_row(tmp_path, unwanted, problem):
     (tmp_path / "forget.json").write_text(json.dumps([{"text": "Ann", "unwanted": unwanted}]))
-    with pytest.raises(ValueError, match=f"forget.json row 0: .*{problem}"):
+    with pytest.raises(ValueError, match=f"forget.json: row 1: .*{problem}"):
         read_texts(str(tmp_path))
 
 

@@ -136,7 +136,7 @@ def test_a_missing_column_names_file_and_row(folder, name, column):
     last = {k: v for k, v in FILES[name][-1].items() if k != column}
     (folder / f"{name}.json").write_text("\n".join(map(json.dumps, [*FILES[name][:-1], last])))
     text = message(folder)
-    assert f"{name}.json row {len(FILES[name]) - 1}: " in text
+    assert f"{name}.json: line {len(FILES[name])}: " in text
     assert f" as {column}, got only " in text
 
 
@@ -145,18 +145,18 @@ def test_a_missing_column_names_file_and_row(folder, name, column):
     [
         (
             json.dumps([row(6), row(7)]),
-            "row 0: want an object, got [{",
+            "line 1: want an object, got [{",
         ),  # one array, as the suffix says
-        ("3", "row 0: want an object, got 3"),
-        (json.dumps(row(6, answer=None)), "row 0: want a text as answer, got None"),
-        (json.dumps(row(6, question=["a"])), "row 0: want a text as question, got ['a']"),
-        (json.dumps(row(6, answer=" \n")), "row 0: sample tofu/3999: the answer is empty"),
+        ("3", "line 1: want an object, got 3"),
+        (json.dumps(row(6, answer=None)), "line 1: want a text as answer, got None"),
+        (json.dumps(row(6, question=["a"])), "line 1: want a text as question, got ['a']"),
+        (json.dumps(row(6, answer=" \n")), "line 1: sample tofu/3999: the answer is empty"),
     ],
 )
 def test_a_row_of_another_kind_is_named(folder, line, says):
     (folder / "forget01.json").write_text(line)
     text = message(folder)
-    assert text.startswith(f"data.path: {folder / 'forget01.json'} {says}")
+    assert text.startswith(f"data.path: {folder / 'forget01.json'}: {says}")
 
 
 @pytest.mark.parametrize("split", ["forget02", "retain99", "", "FORGET01"])
@@ -174,7 +174,7 @@ def test_a_wrong_split_lists_the_known_ones(folder, split):
 def test_a_perturbed_file_of_other_rows_is_refused_and_the_row_named(folder, file, name, column):
     rows = [FILES[file][0], {**FILES[file][1], column: "Another."}, *FILES[file][2:]]
     (folder / f"{file}.json").write_text("\n".join(map(json.dumps, rows)))
-    assert f"row 1 of {file} is not row 1 of {name}: " in message(folder)
+    assert f"row 2 of {file} is not row 2 of {name}: " in message(folder)
 
 
 @pytest.mark.parametrize("cut", ["forget01", "forget01_perturbed"])
@@ -225,7 +225,7 @@ def test_a_hub_data_set_of_other_columns_is_refused(folder, monkeypatch, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert (
         message("locuslab/TOFU")
-        == "data.path: locuslab/TOFU/forget01.json row 0: want a text as question, got only text"
+        == "data.path: locuslab/TOFU/forget01.json: row 1: want a text as question, got only text"
     )
 
 

@@ -176,7 +176,7 @@ def test_another_number_of_rows_shows_both_counts(gpt):
 )
 def test_a_row_of_another_sample_is_named(request, gpt, changed, says):
     text = message(gpt, [SAMPLES[0], changed])
-    assert f"row 1: {request.node.callspec.id} differs: " in text
+    assert f"row 2: {request.node.callspec.id} differs: " in text
     assert says in text
 
 
@@ -188,7 +188,7 @@ def test_a_span_that_is_not_its_word_is_named(tmp_path, rule, misplaced):
     column = {"complement": "common", "targets": "targets"}[rule]
     text = message(save(tmp_path / "masks", table(**{column: [[misplaced], []]})), rule=rule)
     assert (
-        f"row 0: {column.removesuffix('s')}_words: {misplaced[0]!r} is not at {misplaced[1]}:"
+        f"row 1: {column.removesuffix('s')}_words: {misplaced[0]!r} is not at {misplaced[1]}:"
         in text
     )
     assert "code points" in text
@@ -209,7 +209,7 @@ def test_a_span_past_the_end_is_refused_though_the_cut_text_agrees(tmp_path):
 def test_a_cell_that_is_no_word_is_named(tmp_path, cell):
     columns = table()
     columns["common_words"][1] = [cell]
-    assert "row 1: common_words: want JSON objects" in message(save(tmp_path / "masks", columns))
+    assert "row 2: common_words: want JSON objects" in message(save(tmp_path / "masks", columns))
 
 
 def test_a_missing_column_is_named(tmp_path):
@@ -358,4 +358,4 @@ def test_released_spans_survive_our_own_file(tmp_path, split, by):
 @every_mask
 def test_released_masks_of_another_split_are_refused(split, by):
     shifted = tofu("full")[: len(tofu(split))]
-    assert "row 0: question differs" in message(released(split, by), shifted)
+    assert "row 1: question differs" in message(released(split, by), shifted)

@@ -111,6 +111,17 @@ def test_what_muse_lacks_is_told_before_weights_load(tmp_path, capsys, words, fi
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_text_to_forget_and_to_keep_is_noted_before_the_first_step(tmp_path, capsys):
+    (tmp_path / "forget.json").write_text(json.dumps([article(0), question(1)]))
+    (tmp_path / "retain.json").write_text(json.dumps([article(2), article(0)]))
+    words = ["data.benchmark=text", f"data.path={tmp_path}", f"run.folder={tmp_path / 'runs'}"]
+    assert fit.main([*KEYS, *words, "eval.enabled=false", "trainer.max_epochs=1"]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert "optimizer steps planned" in first
+    assert second.startswith("note: also in the forget set: 1 of 2 retain texts, the first at ")
+    assert "retain.json: row 2" in second
+
+
 def test_texts_of_ones_own_have_the_same_metrics(tmp_path, capsys):
     for name, members in (("forget", (0, 1)), ("retain", (2, 3)), ("holdout", (4, 5))):
         content = [article(i) for i in members] + [question(i) for i in members]

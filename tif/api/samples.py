@@ -12,7 +12,14 @@ from typing import Any
 
 from tif.config.errors import ConfigError, collect_problems, one_line
 from tif.data.samples import Sample
-from tif.data.text import SUFFIXES, read_fields, read_marks, read_texts
+from tif.data.text import (
+    SUFFIXES,
+    UNCLOSED,
+    find_unclosed_mark,
+    read_fields,
+    read_marks,
+    read_texts,
+)
 from tif.utils.files import read_bytes, write_text
 
 # A text, a question with its answer, a row of a .jsonl file, or a sample.
@@ -122,13 +129,20 @@ def _make_row(given: Any) -> dict[str, Any]:
     if isinstance(given, Mapping):
         return dict(given)
     if isinstance(given, str):
-        return read_marks(given)
+        return _read_marked_text(given)
     is_pair = isinstance(given, tuple | list) and [type(text) for text in given] == [str, str]
     if not is_pair:
         raise ValueError(f"{WANTED}, got {given!r:.60}")
     question, answer = given
-    row = read_marks(answer)
+    row = _read_marked_text(answer)
     return {"question": question, "answer": row.pop("text"), **row}
+
+
+def _read_marked_text(text: str) -> dict[str, Any]:
+    """Return a text without its double brackets as a row; ValueError if one is not closed."""
+    if find_unclosed_mark(text) is not None:
+        raise ValueError(f"{UNCLOSED}; got {text!r:.60}")
+    return read_marks(text)
 
 
 def _read_data_file(name: str, file: Path) -> str:

@@ -78,7 +78,7 @@ def _read_samples(path: str, name: str, split: str | None) -> tuple[Sample, ...]
     _check_ids(samples, file)
     chosen = []
     for row, sample in zip(rows, samples, strict=True):
-        if split in (None, row["task"].lower()):
+        if split in (None, row.content["task"].lower()):
             chosen.append(sample)
     if not chosen:
         raise ValueError(f"data.split: {file} has no rows of {split}; want another split or null")

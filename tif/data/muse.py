@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.data.rows import (
+    Row,
     get_column,
     is_hub_name,
     make_samples,
@@ -140,7 +141,7 @@ def _read_samples(
     return () if rows is None else make_samples(rows, place, make)
 
 
-def _read_rows(path: str, subset: str, split: str) -> list[Any] | None:
+def _read_rows(path: str, subset: str, split: str) -> list[Row] | None:
     folder = Path(os.path.expanduser(path))
     if folder.is_dir():
         for suffix in (".json", ".txt"):

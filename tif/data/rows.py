@@ -1,9 +1,10 @@
 """Read rows of data files and of hub data sets, and make samples of them. For the readers here.
 
-Errors are one line that starts with `data.path` and names the file and row.
+Errors are one line that starts with `data.path` and names the file and the line or row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,23 @@ from tif.utils.files import parse_json, read_bytes
 from tif.utils.hub import find_data_set
 
 
-def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of data, and where it stands: "line 3" of a file of lines, "row 3" of a list or table.
+
+    Both are counted from 1.
+    """
+
+    place: str
+    content: Any
+
+
+def number_rows(contents: Iterable[Any]) -> list[Row]:
+    """Return the rows of a list or table."""
+    return [Row(f"row {number}", content) for number, content in enumerate(contents, 1)]
+
+
+def read_rows(file: Path, json_lines: bool = False) -> list[Row]:
     """Return the rows of a .json (a list), a .jsonl (one row a line) or a .txt (one text).
 
     `json_lines` reads a .json as one row a line too.
@@ -21,13 +38,13 @@ def read_rows(file: Path, json_lines: bool = False) -> list[Any]:
     try:
         content = _decode(read_bytes(file))
         if file.suffix == ".txt":
-            return [content]
+            return [Row("line 1", content)]
         if json_lines or file.suffix == ".jsonl":
             return _parse_lines(content)
         rows = parse_json(content)
         if not isinstance(rows, list):
             raise ValueError(f"want a list of rows, got {type(rows).__name__}")
-        return rows
+        return number_rows(rows)
     except (OSError, ValueError) as error:
         hint = "" if isinstance(error, UnicodeError) else "; is it cut?"
         problem = f"data.path: cannot read {file} ({one_line(error)}){hint}"
@@ -43,13 +60,13 @@ def _decode(content: bytes) -> str:
         raise UnicodeError(f"{problem}; save it as UTF-8") from None
 
 
-def _parse_lines(content: str) -> list[Any]:
+def _parse_lines(content: str) -> list[Row]:
     rows = []
     # str.splitlines would also cut at the line separators that answers may hold.
     for number, line in enumerate(content.split("\n"), 1):
         try:
             if line.strip():
-                rows.append(parse_json(line))
+                rows.append(Row(f"line {number}", parse_json(line)))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
     return rows
@@ -61,7 +78,7 @@ def is_hub_name(path: str) -> bool:
     return path.count("/") == 1 and not is_local
 
 
-def read_hub_rows(hub_name: str, config: str, split: str) -> list[Any]:
+def read_hub_rows(hub_name: str, config: str, split: str) -> list[Row]:
     """Return the rows of a hub data set: of its copy in the cache, or else downloaded now."""
     try:
         folder = find_data_set(hub_name)
@@ -70,14 +87,14 @@ def read_hub_rows(hub_name: str, config: str, split: str) -> list[Any]:
     return read_snapshot_rows(folder, config, split)
 
 
-def read_snapshot_rows(folder: Path, config: str, split: str) -> list[Any]:
+def read_snapshot_rows(folder: Path, config: str, split: str) -> list[Row]:
     """Return the rows of a data set that was downloaded from the hub into a folder."""
     import datasets
 
     datasets.disable_progress_bars()  # of files that take no second
     datasets.config.HF_HUB_OFFLINE = True  # else it asks the hub for half a minute
     try:
-        return list(datasets.load_dataset(str(folder), config, split=split))
+        return number_rows(datasets.load_dataset(str(folder), config, split=split))
     except (ValueError, OSError) as error:
         place = f"{split} of {config} of {folder}"
         problem = f"data.path: cannot read {place} ({one_line(error)}); is the download cut?"
@@ -85,18 +102,18 @@ def read_snapshot_rows(folder: Path, config: str, split: str) -> list[Any]:
 
 
 def make_samples(
-    rows: Sequence[Any], place: str, make: Callable[[int, Any], Sample]
+    rows: Sequence[Row], file: str, make: Callable[[int, Any], Sample]
 ) -> tuple[Sample, ...]:
-    """Return `make(number, row)` of every row; a ValueError of it gets place and row."""
+    """Return `make(index, content)` of every row; a ValueError of it gets the row's place."""
     if not rows:
-        raise ValueError(f"data.path: {place} holds no rows; want at least one")
+        raise ValueError(f"data.path: {file} holds no rows; want at least one")
     samples = []
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         try:
-            samples.append(_check_texts(make(number, row)))
+            samples.append(_check_texts(make(index, row.content)))
         except ValueError as error:
-            problem = one_line(error)
-            raise ValueError(f"data.path: {place} row {number}: {problem}") from None
+            place = f"{file}: {row.place}"
+            raise ValueError(f"data.path: {place}: {one_line(error)}") from None
     return tuple(samples)
 
 

@@ -124,6 +124,7 @@ class Benchmark:
         holdout: samples of the same kind as the forget samples that no model reads, for membership
             inference; () where there are none.
         tasks: by set, how its samples are asked where the configuration does not say.
+        notes: what a user should know of the data before a run, one line each.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Benchmark:
     background: tuple[Sample, ...] = ()
     holdout: tuple[Sample, ...] = ()
     tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:

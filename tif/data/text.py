@@ -4,6 +4,7 @@ They are evaluated with MUSE's metrics, and every word of the forget and retain 
 Called by `benchmarks`.
 """
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import regex
 
 from tif.data.muse import STOPS, VERBMEM
-from tif.data.rows import make_samples, read_rows
+from tif.data.rows import Row, make_samples, read_rows
 from tif.data.samples import Benchmark, Sample, Span, Task, cut_spans, merge_spans
 
 SUFFIXES = (".txt", ".jsonl", ".json")
@@ -30,6 +31,16 @@ TASKS = {"verbmem": VERBMEM, "knowmem": Task(stops=STOPS), "privleak": SCORED,
 # How a .txt is cut into documents by data.split_text.
 BORDERS = {"document": None, "paragraph": r"\n[^\S\n]*\n\s*", "line": r"\n"}
 _MARK = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
+_UNCLOSED_MARK = re.compile(r"\[\[(?!(?:(?!\[\[).)+?\]\])", re.DOTALL)
+UNCLOSED = "[[ without words and ]] after it; want [[unwanted words]], or a .jsonl for brackets"
+
+
+@dataclasses.dataclass(frozen=True)
+class _DataFile:
+    """The samples of a file, and where each stands in it."""
+
+    samples: tuple[Sample, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 def read_texts(path: str, split_text: str = "document") -> Benchmark:
@@ -50,23 +61,23 @@ def read_texts(path: str, split_text: str = "document") -> Benchmark:
             of it is.
 
     Raises:
-        ValueError: For a missing or empty file, two files of one set, a row of another form, or
-            marks that do not fit the text.
+        ValueError: For a missing or empty file, two files of one set, a name in capitals, a row of
+            another form, or marks that are not closed or do not fit the text.
     """
     place = Path(os.path.expanduser(path))
-    retain: tuple[Sample, ...] = ()
-    holdout: tuple[Sample, ...] = ()
+    forget_file, retain_file, holdout_file = _DataFile(), _DataFile(), _DataFile()
     if place.is_file():
         name = place.stem
-        forget = _read_file(place, "forget", split_text)
+        forget_file = _read_file(place, "forget", split_text)
     elif place.is_dir():
         name = place.resolve().name
-        forget = _read_set(place, "forget", split_text)
-        retain = _read_set(place, "retain", split_text)
-        holdout = _read_set(place, "holdout", split_text)
+        forget_file = _read_set(place, "forget", split_text)
+        retain_file = _read_set(place, "retain", split_text)
+        holdout_file = _read_set(place, "holdout", split_text)
     else:
         wanted = "want a text file or a folder with forget.txt in it"
         raise ValueError(f"data.path: no file or folder {path}; {wanted}")
+    forget, retain, holdout = forget_file.samples, retain_file.samples, holdout_file.samples
     if not forget:
         wanted = "want forget.txt, forget.jsonl or forget.json"
         raise ValueError(f"data.path: {path} has no forget file; {wanted}")
@@ -82,7 +93,21 @@ def read_texts(path: str, split_text: str = "document") -> Benchmark:
     }
     sets = {set_name: samples for set_name, samples in sets.items() if samples}
     tasks = {set_name: TASKS[set_name.partition("_")[0]] for set_name in sets}
-    return Benchmark(f"text/{name}", forget, retain, sets, tasks=tasks)
+    notes = _find_texts_in_both(forget_file, retain_file)
+    return Benchmark(f"text/{name}", forget, retain, sets, tasks=tasks, notes=notes)
+
+
+def _find_texts_in_both(forget: _DataFile, retain: _DataFile) -> tuple[str, ...]:
+    """Return a note where the same text is to be forgotten and kept."""
+    texts = {(sample.prompt.strip(), sample.answer.strip()) for sample in forget.samples}
+    places = []
+    for sample, place in zip(retain.samples, retain.places, strict=True):
+        if (sample.prompt.strip(), sample.answer.strip()) in texts:
+            places.append(place)
+    if not places:
+        return ()
+    count = f"{len(places)} of {len(retain.samples)} retain texts"
+    return (f"note: also in the forget set: {count}, the first at {places[0]}; want each in one",)
 
 
 def _make_scored(samples: Iterable[Sample]) -> tuple[Sample, ...]:
@@ -138,31 +163,53 @@ def _find_word_border(text: str, start: int, end: int) -> int:
     return start + words.end() if words else end
 
 
-def _read_set(folder: Path, name: str, split_text: str) -> tuple[Sample, ...]:
+def _read_set(folder: Path, name: str, split_text: str) -> _DataFile:
     """Return the samples of a set; none where the folder has no file for it."""
-    paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
-    files = [path for path in paths if path.is_file()]
+    names = [f"{name}{suffix}" for suffix in SUFFIXES]
+    files = [path for path in folder.iterdir() if path.name.lower() in names and path.is_file()]
+    files.sort(key=lambda path: names.index(path.name.lower()))
+    for path in files:
+        if path.name not in names:
+            raise ValueError(f"data.path: {path}: want {path.name.lower()}, in small letters")
     if len(files) > 1:
         both = f"{files[0]} and {files[1].name}"
         raise ValueError(f"data.path: {both} both hold the {name} set; want one")
-    return _read_file(files[0], name, split_text) if files else ()
+    return _read_file(files[0], name, split_text) if files else _DataFile()
 
 
-def _read_file(file: Path, name: str, split_text: str) -> tuple[Sample, ...]:
+def _read_file(file: Path, name: str, split_text: str) -> _DataFile:
     if file.suffix not in SUFFIXES:
         raise ValueError(f"data.path: {file} is no {', '.join(SUFFIXES)} file")
     rows = read_rows(file)
     if file.suffix == ".txt":
-        (content,) = rows
-        border = BORDERS[split_text]
-        texts = re.split(border, content) if border else [content]
-        has_marks = _MARK.search(content) is not None
-        rows = [read_marks(text, has_marks) for text in texts if text.strip()]
+        rows = _split_marked_text(file, rows[0].content, BORDERS[split_text])
 
     def make(number: int, row: Any) -> Sample:
         return Sample(f"{name}/{number}", *read_fields(row))
 
-    return make_samples(rows, str(file), make)
+    places = tuple(f"{file}: {row.place}" for row in rows)
+    return _DataFile(make_samples(rows, str(file), make), places)
+
+
+def _split_marked_text(file: Path, content: str, border: str | None) -> list[Row]:
+    """Return the documents of a .txt as rows, with what stood in double brackets as unwanted."""
+    has_marks = _MARK.search(content) is not None
+    rows, line = [], 1
+    for part in re.split(f"({border})", content) if border else [content]:
+        unclosed = find_unclosed_mark(part)
+        if unclosed is not None:
+            place = f"{file}: line {line + part.count(chr(10), 0, unclosed)}"
+            raise ValueError(f"data.path: {place}: {UNCLOSED}")
+        if part.strip():  # else it is empty, or a border
+            rows.append(Row(f"line {line}", read_marks(part, has_marks)))
+        line += part.count("\n")
+    return rows
+
+
+def find_unclosed_mark(text: str) -> int | None:
+    """Return where the first [[ stands that no ]] closes before the next [[; None = nowhere."""
+    match = _UNCLOSED_MARK.search(text)
+    return match.start() if match else None
 
 
 def read_marks(text: str, has_marks: bool = False) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.config.data import TOFU_RETAIN_SPLITS
-from tif.data.rows import get_column, is_hub_name, make_samples, read_hub_rows, read_rows
+from tif.data.rows import Row, get_column, is_hub_name, make_samples, read_hub_rows, read_rows
 from tif.data.samples import Benchmark, Sample
 
 FULL_ROWS = 4000  # rows of TOFU's `full`; the forget splits are the last 40, 200 and 400 of them
@@ -65,11 +65,10 @@ def _complete(
     samples: tuple[Sample, ...], name: str, perturbed: tuple[Sample, ...], perturbed_name: str
 ) -> tuple[Sample, ...]:
     """Replace the first samples by those of the perturbed file, which must ask the same."""
-    for i, (sample, other) in enumerate(zip(samples, perturbed, strict=False)):
+    for row, (sample, other) in enumerate(zip(samples, perturbed, strict=False), 1):
         if (other.prompt, other.answer) != (sample.prompt, sample.answer):
-            raise ValueError(
-                f"data.path: row {i} of {perturbed_name} is not row {i} of {name}: {other.prompt!r}"
-            )
+            same = f"row {row} of {perturbed_name} is not row {row} of {name}"
+            raise ValueError(f"data.path: {same}: {other.prompt!r}")
     return perturbed[: len(samples)] + samples[len(perturbed) :]
 
 
@@ -95,7 +94,7 @@ def _read_samples(
     return make_samples(rows, f"{path}/{name}.json", make)
 
 
-def _read_rows(path: str, name: str) -> list[Any]:
+def _read_rows(path: str, name: str) -> list[Row]:
     folder = Path(os.path.expanduser(path))
     file = folder / f"{name}.json"
     if file.is_file():

@@ -91,7 +91,7 @@ def _read_masks(path: pathlib.Path, samples: tuple[Sample, ...], rule: str) -> t
             "samples; use the mask folder of this split"
         )
     identified = []
-    for number, (row, sample) in enumerate(zip(rows, samples, strict=True)):
+    for number, (row, sample) in enumerate(zip(rows, samples, strict=True), 1):
         try:
             unwanted = _find_unwanted(row, sample, rule)
         except ValueError as error:

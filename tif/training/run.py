@@ -42,7 +42,8 @@ from tif.utils.terminal import console, literal, print_line, quiet_libraries, si
 def run(cfg: Config, preset: str = "", notes: Sequence[str] = ()) -> Path:
     """Do all that a configuration asks for; return the folder of the run, or of `cfg.stage`.
 
-    The first line names `preset`, the files that the configuration comes from; `notes` follow it.
+    The first line names `preset`, the files that the configuration comes from; `notes` follow it,
+    and those of the data.
 
     Raises:
         ConfigError: Before any weights load, if the configuration or its files are wrong.
@@ -54,7 +55,7 @@ def run(cfg: Config, preset: str = "", notes: Sequence[str] = ()) -> Path:
     distributed.start(cfg.trainer.accelerator)
     if not distributed.is_first_rank():
         silence()
-    for line in (describe_start(plan, preset), *notes):
+    for line in (describe_start(plan, preset), *notes, *plan.benchmark.notes):
         print_line(line)
     return make_stage(plan) if cfg.stage else unlearn(plan)
 

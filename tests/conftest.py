@@ -12,7 +12,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # No test asks the hub; before huggingface_hub is imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import tif.losses  # noqa: F401  registers the loss terms, whose keys a configuration has
 from tests.support.texts import TEXTS
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from lab.metric_trust.settings import MetricTrust
 from lab.speed.settings import SpeedSettings
+from tif.audit.keys import make_settings
 from tif.bench.settings import BenchSettings
 from tif.config import load as config
 from tif.config import presets
-from tif.config.audit_command import Audit
 from tif.config.check import list_keys
 from tif.config.evaluate_command import Evaluate
 from tif.config.schema import Config, Model
@@ -103,7 +103,7 @@ def read(command, words):
     elif command == "identify":
         config.read(Identify, presets.complete_words([*files, *overrides])[0])
     elif command == "audit":  # what it does not say is known of a run
-        config.read(lambda: Audit(target="T", retain_model="R", model=Model(path="M")), [*files, *overrides])
+        config.read(lambda: make_settings(target="T", retain_model="R", model=Model(path="M")), [*files, *overrides])
     elif command in SCHEMAS and overrides:  # evaluate --metrics reads no key
         config.read(SCHEMAS[command], [*files, *overrides])
 

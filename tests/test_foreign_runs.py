@@ -17,14 +17,15 @@ import pytest
 import tif
 from tests.support import small_run
 from tests.support.run_folders import rewrite
-from tif import audit, chat, fit, ls, report
+from tif import chat, fit, ls, report
+from tif.audit import command as audit
+from tif.audit.run import plan_run_audit
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.data.samples import Sample, Span
 from tif.data.text import read_texts
 from tif.identifiers.span_file import read_header, read_samples, write_spans
 from tif.identifiers.stored_spans import RUN_SPANS
-from tif.training.audited_run import plan_run_audit
 from tif.training.run_chat import plan_run_chat
 
 QUESTIONS = [

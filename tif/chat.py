@@ -32,7 +32,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
 from tif.config.chat_command import ChatCommand
 from tif.config.command import Command

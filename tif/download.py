@@ -136,7 +136,6 @@ def _fetch(wanted: HubFiles, to: Path | None) -> None:
 
 def _fetch_for_run(words: Sequence[str]) -> None:
     """Fetch all that a run of these words reads from elsewhere."""
-    import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's words have
     from tif.config import load, presets
     from tif.training.sources import list_sources
 

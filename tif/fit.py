@@ -26,7 +26,6 @@ second Ctrl-C stops at once. A loss that is not finite ends it with exit code 1.
 
 from argparse import Namespace
 
-import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
 from tif.config import load as config
 from tif.config import presets
 from tif.config.command import Command
@@ -56,8 +55,9 @@ def fit(options: Namespace) -> int:
         from tif.training.sources import check_sources
     check_sources(cfg)  # before heavy libraries load
     with command_line.loading():
-        from tif.training import run as training
-    return training.attempt(lambda: training.run(cfg, preset, notes))
+        from tif.audit.run import run_and_audit
+        from tif.training.run import attempt
+    return attempt(lambda: run_and_audit(cfg, preset, notes))
 
 
 COMMAND = Command("fit", __doc__, fit, Config, flags=("--print",))

@@ -89,16 +89,15 @@ def list_runs(folders: Sequence[str], wants_json: bool) -> Any:
 
 def list_methods() -> Rows:
     """Return the loss terms, with the files that name them."""
-    import tif.losses  # noqa: F401  registers the terms
     from tif.config.help import list_method_files
-    from tif.config.methods import FORGET, RETAIN
+    from tif.config.registry import entries
 
     rows, files = [], list_method_files()
-    for key, methods in (("loss.forget", FORGET), ("loss.retain", RETAIN)):
-        for name, method in sorted(methods.items()):
-            row: dict[str, Any] = {"key": key, "name": name}
-            row["text"] = _first_sentence(method.doc)
-            row["files"] = files.get(name, []) if methods is FORGET else []
+    for kind in ("forget", "retain"):
+        for name, term in sorted(entries(kind).items()):
+            row: dict[str, Any] = {"key": f"loss.{kind}", "name": name}
+            row["text"] = _first_sentence(term.doc)
+            row["files"] = files.get(name, []) if kind == "forget" else []
             rows.append(row)
     return rows
 

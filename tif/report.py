@@ -26,13 +26,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.audit.page_section import write_report
 from tif.config.command import Command
 from tif.records.metrics_log import FILE_NAME
 from tif.reports import exports
 from tif.reports.html.charts import Chart
 from tif.reports.html.comparison import default_place, write_comparison
 from tif.reports.html.comparison_data import collect, find_runs, group_runs
-from tif.reports.html.run_report import write_run_report
 from tif.reports.run_folder import read_numbers
 from tif.reports.run_tables import show_run
 from tif.reports.sweep import show_table
@@ -66,7 +66,7 @@ def _report(
 ) -> tuple[Path, list[Chart]]:
     """Show the runs in the terminal, write their report, and return its path and charts."""
     if len(folders) == 1:
-        path, charts = write_run_report(folders[0], out=out)
+        path, charts = write_report(folders[0], out)
         show_run(folders[0])
         return path, charts
     out = out or default_place(folders)

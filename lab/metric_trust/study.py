@@ -18,15 +18,16 @@ import torch
 from lab.metric_trust import pools, trust
 from lab.metric_trust.pools import PoolModel
 from lab.metric_trust.settings import MetricTrust
+from tif.audit import answers
+from tif.audit.attacks import depth
+from tif.audit.attacks.depth import Depth
+from tif.audit.facts import list_facts
 from tif.config import load as config
-from tif.config.audit_command import Depth
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
 from tif.data.benchmarks import read_benchmark
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample
-from tif.evaluation.attacks import answers, depth
-from tif.evaluation.attacks.facts import list_facts
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
 from tif.metrics import overall

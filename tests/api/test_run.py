@@ -93,7 +93,7 @@ def test_a_report_is_written_again_and_shown_in_a_frame_that_may_not_leave_it(ru
 
 
 def test_an_audit_is_the_commands(run, capsys):
-    from tif.audit import main
+    from tif.audit.command import main
 
     audit = run.audit(prefix={"shots": 1})
     capsys.readouterr()

@@ -10,7 +10,7 @@ import pytest
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config import load as config
-from tif.config import methods
+from tif.config import registry
 from tif.config.errors import ConfigError
 
 PAGE = pathlib.Path(config.__file__).parents[2] / "docs" / "methods.md"
@@ -151,7 +151,7 @@ def test_a_module_that_is_no_loss_is_one_line(tmp_path, monkeypatch, name):
     code, reason = IMPORTS[name]
     (tmp_path / f"own_import_{name}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(methods, "FORGET", dict(methods.FORGET))
+    monkeypatch.setitem(registry.TABLES, "forget", dict(registry.TABLES["forget"]))
     with pytest.raises(ConfigError) as caught:
         config.load(["quickstart.yaml", f"loss.forget=own_import_{name}:f"])
     (line,) = str(caught.value).splitlines()

@@ -6,11 +6,11 @@ import tokenizers
 import torch
 import transformers
 
-from tif.config.audit_command import Audit
+from tif.audit.attack import AttackInputs
+from tif.audit.keys import make_settings
 from tif.config.model import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample, Span
-from tif.evaluation.attacks.attack import AttackInputs
 
 TEXTS = ["Question : Answer : who where is was born in ? . Ann Bob Rome Oslo Sure , I know this The answer : "
          "You are the author's closest friend and remember every detail of life as such Answer sure yes no red blue"]
@@ -62,6 +62,6 @@ def subject(model, tokenizer=None, template="Question : {prompt}\nAnswer :", rol
 
 
 def inputs(samples=SAMPLES, retain=(), **keys):
-    settings = Audit(**keys)
+    settings = make_settings(**keys)
     settings.eval.max_new_tokens = 8
     return AttackInputs(settings, Benchmark("b", tuple(samples), tuple(retain), {"forget": tuple(samples)}), {})

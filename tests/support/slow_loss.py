@@ -7,8 +7,7 @@ import dataclasses
 import os
 import time
 
-from tif.config.methods import FORGET
-from tif.losses import tpo
+from tif.losses import FORGET, tpo
 
 
 def _later(*args):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.api import html
-from tif.reports.audit import HEADER, audit_lines, list_verdicts
+from tif.audit.tables import HEADER, audit_lines, list_verdicts
 
 
 class Audit:
@@ -38,10 +38,10 @@ def run_audit(folder: Path, words: list[str]) -> Audit:
     Raises:
         ConfigError: With one line for each problem, before weights load.
     """
-    from tif.evaluation import audit
-    from tif.reports.audit import write_page
-    from tif.reports.html.run_report import refresh_report
-    from tif.training.audited_run import plan_run_audit
+    from tif.audit import run_attacks as audit
+    from tif.audit.page_section import refresh_report
+    from tif.audit.run import plan_run_audit
+    from tif.audit.tables import write_page
     from tif.utils.terminal import quiet_libraries
 
     quiet_libraries()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
 from tif.api import html
 from tif.api.audit import Audit, run_audit
 from tif.api.evaluation import Evaluation
@@ -178,10 +177,10 @@ class Run:
 
     def report(self) -> "Report":
         """Write report.html again, and its charts to figures/; a notebook shows the report."""
+        from tif.audit.page_section import write_report
         from tif.reports.html.figures import FOLDER, write_figures
-        from tif.reports.html.run_report import write_run_report
 
-        path, charts = write_run_report(self.folder)
+        path, charts = write_report(self.folder)
         write_figures(self.folder / FOLDER, charts)
         return Report(path)
 
@@ -202,7 +201,7 @@ class Run:
     def _find_target(self) -> Path | str:
         """Return the folder or hub name of the model that the run started from."""
         from tif.models.pretrained import Source, find_on_disk
-        from tif.training.audited_run import find_model_before
+        from tif.training.run_models import find_model_before
 
         path = find_model_before(self.settings, self.folder)
         if path is None:

@@ -18,7 +18,7 @@ from tif.config.errors import ConfigError
 from tif.config.files import list_model_presets
 from tif.config.identifier import PATTERNS
 from tif.config.layers import PRESET, flatten
-from tif.config.methods import Method
+from tif.config.registry import Entry
 
 IdentifierLike = str | Sequence[str] | Mapping[str, Any]
 
@@ -80,7 +80,7 @@ def has_key(words: Sequence[str], key: str) -> bool:
     return any(word.startswith((f"{key}=", f"{key}.")) for word in words)
 
 
-def describe_method(method: str | Method | None) -> tuple[list[str], dict[str, Any]]:
+def describe_method(method: str | Entry | None) -> tuple[list[str], dict[str, Any]]:
     """Return the files and the keys that name a method: a file, its name, or a term of one's own.
 
     Raises:
@@ -88,7 +88,7 @@ def describe_method(method: str | Method | None) -> tuple[list[str], dict[str, A
     """
     if method is None:
         return [], {}
-    if isinstance(method, Method):
+    if isinstance(method, Entry):
         function = getattr(getattr(method, "value", None), "__name__", method.name)
         return [], {"loss.forget": f"{method.module}:{function}"}
     if not isinstance(method, str | PathLike):

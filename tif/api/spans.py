@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.api import settings as words
 from tif.api.samples import Samples, read_samples
 from tif.config import load as config

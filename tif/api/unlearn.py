@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tif.losses  # noqa: F401  registers the loss terms, whose keys the configuration has
 from tif.api import settings as words
 from tif.api.run import Run
 from tif.api.samples import Samples, list_files, write_files
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
-from tif.config.methods import Method
 from tif.config.presets import complete_words
+from tif.config.registry import Entry
 from tif.config.schema import Config
 
 
@@ -19,7 +18,7 @@ def unlearn(
     model: str | Path | Run | None = None,
     forget: Samples | None = None,
     retain: Samples | None = None,
-    method: str | Method | None = None,
+    method: str | Entry | None = None,
     identifier: words.IdentifierLike | None = None,
     settings: Sequence[str] | str = (),
     **keys: Any,
@@ -64,11 +63,11 @@ def unlearn(
     all_words = [*files, *method_files, *words.list_words(defaults), *overrides]
     cfg, preset = _load(all_words, samples, notes)
     # Lightning loads only now, so that wrong keys are answered at once.
-    from tif.training import run as training
+    from tif.audit.run import run_and_audit
     from tif.training.sources import check_sources
 
     check_sources(cfg)
-    return Run(training.run(cfg, preset, notes), cfg.model.trust_remote_code)
+    return Run(run_and_audit(cfg, preset, notes), cfg.model.trust_remote_code)
 
 
 def _list_defaults(overrides: Sequence[str], samples: Mapping[str, Any]) -> dict[str, Any]:

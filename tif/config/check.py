@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from tif.config.errors import shorten
-from tif.config.methods import is_own
+from tif.config.registry import is_own
 
 MOST = 10**15  # no key counts further
 BOUNDS = {"above": (">", operator.gt), "at_least": (">=", operator.ge),

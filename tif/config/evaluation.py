@@ -8,17 +8,13 @@ One grammar names benchmarks everywhere: `tofu`, `muse-news`, `muse-books`, `lum
 import dataclasses
 
 from tif.config.keys import key
+from tif.config.registry import entries
 
 # Name -> section of its place.
 BENCHMARKS = {"tofu": "tofu", "muse-news": "muse_news", "muse-books": "muse_books", "lume": "lume",
               "text": "text"}  # fmt: skip
 LM_EVAL = "lm-eval:"
 KNOWN = f"{', '.join(BENCHMARKS)} or {LM_EVAL}TASK"
-# Of `tif audit`; the registry is evaluation/attacks.
-ATTACKS = (
-    "relearn", "quantise", "sample", "prefix", "paraphrase", "depth", "membership"
-)  # fmt: skip
-ATTACK_HELP = f"of {', '.join(ATTACKS)}"
 # See metrics/failures.py.
 FAILURES = (
     "collapse", "under_forgetting", "over_forgetting", "identifier", "nothing_to_forget",
@@ -140,8 +136,8 @@ class Eval(EvalRules):
         "answers to the forget set are to the retain model's), forget/quality, utility/model, or "
         "none", choices=("score",
         "retain_distance", "forget/quality", "utility/model", "none"))
-    audit: list[str] = key([], f"attacks of tif audit on the finished run, {ATTACK_HELP}; needs "
-        "run.export and a retain model that is a stage")
+    audit: list[str] = key([], "attacks of tif audit on the finished run, see tif audit --help "
+        "attacks; needs run.export and a retain model that is a stage")
     stop_on: list[str] = key([], f"failures that end the training, of {', '.join(FAILURES)}; all "
         "are always reported")
     samples: int = key(3, "generations shown before and after", at_least=0)
@@ -161,7 +157,7 @@ class Eval(EvalRules):
 
 def find_attack_problems(name: str, attacks: list[str]) -> list[str]:
     """Return what is wrong with a list of attacks under the key `name`, one line each."""
-    unknown = [attack for attack in attacks if attack not in ATTACKS]
-    if unknown:
-        return [f"{name}: want some {ATTACK_HELP}, got {', '.join(unknown)}"]
-    return []
+    unknown = [attack for attack in attacks if attack not in entries("attack")]
+    if not unknown:
+        return []
+    return [f"{name}: want some of {', '.join(entries('attack'))}, got {', '.join(unknown)}"]

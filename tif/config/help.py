@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from tif.config import load, methods
+from tif.config import load, registry
 from tif.config.check import list_keys, nearest, type_name
 from tif.config.errors import ConfigError
-from tif.config.methods import Method
+from tif.config.registry import Entry
 from tif.config.schema import Config
 
 HEADER = ("| name | role | what it does | configs/loss | own keys | source |", "|---" * 6 + "|")
@@ -18,7 +18,7 @@ def command_help(doc: str | None, schema: Any = Config, topics: Sequence[str] = 
 
     Args:
         doc: the command's docstring.
-        schema: of its keys.
+        schema: of its keys: the dataclass, or what makes one with the defaults.
         topics: what stands beside `--help`: nothing (the docstring and the sections), names of
             sections or keys (their keys, with type and sentence), or "all".
 
@@ -28,7 +28,7 @@ def command_help(doc: str | None, schema: Any = Config, topics: Sequence[str] = 
     defaults = schema()
     lines: list[str] = [] if topics else [f"{doc}\nSections of keys (--help SECTION lists one, "
         "--help all everything):\n"]
-    for section in dataclasses.fields(schema):
+    for section in dataclasses.fields(defaults):
         value = getattr(defaults, section.name)
         if dataclasses.is_dataclass(value) and not topics:
             lines.append(f"  {section.name:11} {(value.__doc__ or '').splitlines()[0]}")
@@ -38,7 +38,7 @@ def command_help(doc: str | None, schema: Any = Config, topics: Sequence[str] = 
         lines += ["\nKeys without a section:"] if keys else []
     for topic in topics:
         if topic != "all" and not any(_is_about(name, topic) for name, _, _ in keys):
-            names = [section.name for section in dataclasses.fields(schema)]
+            names = [section.name for section in dataclasses.fields(defaults)]
             known = [*names, *(name for name, _, _ in keys)]
             raise ConfigError(f"--help {topic}: no section or key of that name"
                 f"{nearest(topic, known)}; sections: {', '.join(names)}")
@@ -76,10 +76,10 @@ def methods_table() -> str:
     files = {}
     for name, stems in list_method_files().items():
         files[name] = [f"`{stem}`" for stem in stems]
-    for name, method in sorted(methods.FORGET.items()):
-        lines.append(_row("forget", method, files.get(name, [])))
-    for _, method in sorted(methods.RETAIN.items()):
-        lines.append(_row("retain", method, []))
+    for name, term in sorted(registry.entries("forget").items()):
+        lines.append(_row("forget", term, files.get(name, [])))
+    for _, term in sorted(registry.entries("retain").items()):
+        lines.append(_row("retain", term, []))
     return "\n".join(lines) + "\n"
 
 
@@ -91,10 +91,10 @@ def list_method_files() -> dict[str, list[str]]:
     return files
 
 
-def _row(role: str, method: Method, files: list[str]) -> str:
+def _row(role: str, term: Entry, files: list[str]) -> str:
     """Return a term's row of the table."""
-    paragraphs = [" ".join(paragraph.split()) for paragraph in method.doc.split("\n\n")]
+    paragraphs = [" ".join(paragraph.split()) for paragraph in term.doc.split("\n\n")]
     source = paragraphs[-1].removeprefix("Source: ") if len(paragraphs) > 1 else ""
-    keys = [f"`{key}={value}`" for key, _, value in list_keys(method.keys())]
-    cells = [f"`{method.name}`", role, paragraphs[0], ", ".join(files), ", ".join(keys), source]
+    keys = [f"`{key}={value}`" for key, _, value in list_keys(term.keys())]
+    cells = [f"`{term.name}`", role, paragraphs[0], ", ".join(files), ", ".join(keys), source]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -22,8 +22,8 @@ from tif.config.files import own_configs as own_configs
 from tif.config.files import read_yaml as read_yaml
 from tif.config.layers import Layer, read_layers
 from tif.config.loss import Loss, loss_class
-from tif.config.methods import import_own, is_own
 from tif.config.presets import AUTO, derive_name, find_missing_start, find_unused_preset
+from tif.config.registry import import_own, is_own
 from tif.config.schema import Config, Data, Model, Optimizer, TrainerKeys
 from tif.config.stored import select_counted
 

@@ -9,10 +9,10 @@ import functools
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from tif.config import methods
+from tif.config import registry
 from tif.config.errors import ConfigError
 from tif.config.keys import key
-from tif.config.methods import Method
+from tif.config.registry import Entry
 
 K = TypeVar("K")
 
@@ -108,34 +108,34 @@ class Loss:
         return problems
 
 
-def loss_class(added: Iterable[Method] = ()) -> type[Loss]:
-    """Return section `loss` with the keys of tif's own terms and of the methods in `added`.
+def loss_class(added: Iterable[Entry] = ()) -> type[Loss]:
+    """Return section `loss` with the keys of tif's own terms and of the terms in `added`.
 
     Raises:
         ConfigError: If two terms declare the same key in different ways.
     """
-    assert methods.FORGET, "import tif.losses before a configuration is read: terms declare keys"
-    built_in = tuple(method for method in methods.FORGET.values() if method.is_built_in())
-    return _build_class(built_in, (*methods.RETAIN.values(), *added))
+    terms = registry.entries("forget").values()
+    built_in = tuple(term for term in terms if term.is_built_in())
+    return _build_class(built_in, (*registry.entries("retain").values(), *added))
 
 
 @functools.cache
-def _build_class(built_in: tuple[Method, ...], others: tuple[Method, ...]) -> type[Loss]:
+def _build_class(built_in: tuple[Entry, ...], others: tuple[Entry, ...]) -> type[Loss]:
     """Return a dataclass that inherits the fields of `Loss` and of all terms' keys."""
     declared = {field.name: field for field in dataclasses.fields(Loss)}
-    forget_names = tuple(sorted(method.name for method in built_in))
+    forget_names = tuple(sorted(term.name for term in built_in))
     rules: dict[str, dict[str, Any]] = {"forget": {"choices": forget_names, "or_own": True},
-        "retain": {"choices": ("none", *sorted(methods.RETAIN))}}
+        "retain": {"choices": ("none", *sorted(registry.entries("retain")))}}
     fields: list[Any] = []
     for name, rule in rules.items():
         field = declared[name]
         fields.append((name, str, key(field.default, field.metadata["help"], **rule)))
-    for method in (*built_in, *others):
-        for field in dataclasses.fields(method.keys):
+    for term in (*built_in, *others):
+        for field in dataclasses.fields(term.keys):
             if declared.setdefault(field.name, field) is not field:  # subclasses share the object
-                where = f"loss.{field.name}: {method.module}"
+                where = f"loss.{field.name}: {term.module}"
                 raise ConfigError(f"{where} declares another key of this name")
-    keys = dict.fromkeys(method.keys for method in (*built_in, *others))
+    keys = dict.fromkeys(term.keys for term in (*built_in, *others))
     subclasses_first = sorted(keys, key=lambda section: -len(section.__mro__))
     section = dataclasses.make_dataclass("Loss", fields, bases=(*subclasses_first, Loss))
     section.__module__, section.__doc__ = __name__, Loss.__doc__

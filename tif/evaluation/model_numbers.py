@@ -117,7 +117,8 @@ def _plan_models(plan: Plan, problems: list[str]) -> str | None:
             family_of_key = check_model(section, rows=rows)
             family = family or family_of_key
             same = [model for model in models.values() if model.section == section]
-            models[key] = same[0] if same else RecordedModel(section, settings, device)
+            models[key] = same[0] if same else RecordedModel(
+                section, settings.prompts, device, settings)
             _ = models[key].encoder  # raises for a tokenizer that cannot serve
     if "original" in models and not problems:
         size, model_size = (models[key].config.vocab_size for key in ("original", "model.path"))

@@ -12,19 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 import tif
 from tif.config.errors import one_line
 from tif.config.evaluate_command import Evaluate
 from tif.config.paths import check_writable
-from tif.config.schema import Model
-from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.evaluate import describe_protocol, evaluate, find_longest_text
+from tif.evaluation.model_on_demand import ModelOnDemand
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts, select_samples
 from tif.metrics import overall
-from tif.models.load import load_policy, load_tokenizer, move_model, read_config
 from tif.probes.packed_rows import choose_batching
 from tif.probes.text_length import check_length, read_context
 from tif.records import files
@@ -42,28 +38,14 @@ NOT_IN_FOLDER = ("path", "base", "init", "reference", "gradient_checkpointing", 
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordedModel:
+class RecordedModel(ModelOnDemand):
     """A model whose evaluations are stored; its weights load only for one that is missing.
 
     Attributes:
-        section: section `model`, with the model's path.
         settings: the keys of `tif evaluate`.
-        device: where it runs.
     """
 
-    section: Model
     settings: Evaluate
-    device: torch.device
-
-    @functools.cached_property
-    def encoder(self) -> Encoder:
-        """Return the encoder of the model's own tokenizer."""
-        return Encoder(load_tokenizer(self.section, ()), self.settings.prompts)
-
-    @functools.cached_property
-    def config(self) -> Any:
-        """Return the content of the model's config.json."""
-        return read_config(self.section)
 
     @property
     def context(self) -> int | None:
@@ -88,9 +70,7 @@ class RecordedModel:
         """Return the model; it is loaded at the first call."""
         if distributed.is_first_rank():
             console.print(f"loading {self.section.path}", soft_wrap=True)
-        device = torch.device(self.device)
-        policy = load_policy(self.section, self.encoder.tokenizer, 0, device=device)
-        return move_model(policy, device).eval()
+        return self.load()
 
     def setup(self, benchmark: Benchmark) -> EvaluationSetup:
         """Return how the model is evaluated on a benchmark; this loads it."""

@@ -10,17 +10,13 @@ from pathlib import Path
 import torch
 
 from tif.config.chat_command import ChatCommand
-from tif.config.errors import ConfigError, collect_problems
-from tif.evaluation.attacks.attack import Subject
+from tif.config.errors import ConfigError
 from tif.evaluation.generate import choose_way, stream_tokens
+from tif.evaluation.model_on_demand import Subject, plan_subjects
 from tif.models.load import build_empty
-from tif.probes.check_model import check_model
 from tif.probes.text_length import read_context
-from tif.utils import distributed
 
-KEYS = {"target": "target", "unlearned": "model.path", "retain": "retain_model"}
 SPARE = 0.8  # share of the free memory that weights may take
-USER_ERRORS = (OSError, ValueError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,24 +80,12 @@ def plan_panel(settings: ChatCommand) -> Panel:
         ConfigError: With all problems, one a line.
     """
     problems: list[str] = []
-    subjects = {}
-    paths = (settings.target, settings.model.path, settings.retain_model)
-    with collect_problems(problems, USER_ERRORS, "device: "):
-        is_auto = settings.device == "auto"
-        device = distributed.select_device("auto") if is_auto else torch.device(settings.device)
-    for (role, key), path in zip(KEYS.items(), paths, strict=True):
-        if path is None or problems:
-            continue
-        with collect_problems(problems, USER_ERRORS, rename_key=("model.path", key)):
-            section = dataclasses.replace(settings.model, path=path)
-            check_model(section)
-            subjects[role] = Subject(role, section, settings.data.prompts, device, Path())
-            _ = subjects[role].encoder  # raises for a tokenizer that cannot serve
+    subjects = plan_subjects(settings, problems, lambda role, path: Path(path))
     if problems:
         raise ConfigError("\n".join(problems))
     together = settings.memory == "all"
     if settings.memory == "auto":
-        free = SPARE * _free_memory(device)
+        free = SPARE * _free_memory(next(iter(subjects.values())).device)
         together = len(subjects) == 1 or _count_bytes(list(subjects.values())) < free
     return Panel(subjects, settings.max_new_tokens, together)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 import torch
 
-from tif.config import methods
+from tif.config import registry
 from tif.config.loss import Loss, keys_of, make_loss
 from tif.data.encoding import Batch
 from tif.losses import distributions, likelihood, preference, tpo
@@ -67,7 +67,7 @@ def get_forget_term(loss: Loss) -> Term:
     """
     if loss.forget in FORGET:
         return FORGET[loss.forget]
-    return cast(Term, methods.import_own(loss.forget))
+    return cast(Term, registry.import_own(loss.forget))
 
 
 def get_retain_term(loss: Loss) -> Term | None:

@@ -21,10 +21,10 @@ from typing import Any, cast
 
 import torch
 
-from tif.config import methods
+from tif.config import registry
 from tif.config.keys import key
 from tif.config.loss import Loss, keys_of
-from tif.config.methods import Method
+from tif.config.registry import Entry
 from tif.scoring.token_scores import Outputs, PerToken, TokenScores
 
 
@@ -123,7 +123,7 @@ class Beta:
 
 
 @dataclasses.dataclass(frozen=True)
-class Term(Method):
+class Term(Entry):
     """A forget or retain term and what it needs; calling it gives its value.
 
     Attributes:
@@ -147,8 +147,8 @@ class Term(Method):
         return self.value(inputs, keys_of(loss, self.keys))
 
 
-FORGET = cast("dict[str, Term]", methods.FORGET)
-RETAIN = cast("dict[str, Term]", methods.RETAIN)
+FORGET = cast("dict[str, Term]", registry.TABLES["forget"])
+RETAIN = cast("dict[str, Term]", registry.TABLES["retain"])
 
 
 def term(
@@ -212,8 +212,7 @@ def per_token_term(
 
 def _register(registered: Term, role: str) -> Term:
     """Add a term to the tables of its role."""
-    if role in ("forget", "both"):
-        methods.register(methods.FORGET, registered)
-    if role in ("retain", "both"):
-        methods.register(methods.RETAIN, registered)
+    for kind in ("forget", "retain"):
+        if role in (kind, "both"):
+            registry.register(kind, registered)
     return registered

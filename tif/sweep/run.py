@@ -11,6 +11,7 @@ from typing import Any
 
 import filelock
 
+from tif.audit.run import run_and_audit
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
@@ -150,7 +151,7 @@ def _make_unless_finished(cfg: Config, label: str) -> int:
     if distributed.is_first_rank():
         note = [literal("(made before)", "dim")] if is_finished else []
         console.print(f"{label} {cfg.run.name}", *note)
-    return 0 if is_finished else training.attempt(functools.partial(training.run, cfg))
+    return 0 if is_finished else training.attempt(functools.partial(run_and_audit, cfg))
 
 
 def update_results(

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tif.losses  # noqa: F401  registers the loss terms, whose keys a run's configuration has
 from tif.config import load as config
 from tif.config.check import brief, list_keys
 from tif.config.errors import ConfigError, collect_problems

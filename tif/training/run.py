@@ -25,7 +25,6 @@ from tif.records.types import Evaluation
 from tif.reports.run_folder import RETAIN_FOLDER
 from tif.training import plan as planning
 from tif.training import run_folders
-from tif.training.audited_run import audit_finished_run
 from tif.training.checkpoints import Preempted
 from tif.training.overview import count_steps, describe_start
 from tif.training.plan import Plan
@@ -150,8 +149,6 @@ def unlearn(plan: Plan) -> Path:
         folder, checkpoint = claim
         distributed.run_on_first_rank(lambda: _start_run_folder(inputs, run, folder, checkpoint))
         train(inputs.plan, run, folder, inputs.retain, checkpoint, inputs.reinforced)
-    if cfg.eval.audit:
-        audit_finished_run(cfg, folder)
     return folder
 
 

@@ -9,7 +9,7 @@ from tif.config.chat_command import ChatCommand
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Config, Lora
 from tif.training import run_folders
-from tif.training.audited_run import find_model_before, find_retain_model, use_downloads
+from tif.training.run_models import find_model_before, find_retain_model, use_downloads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def plan_run_chat(folder: Path, words: Sequence[str] = (), best: bool = False) -
     )  # fmt: skip
     reasons = _fill_in_stages(settings, cfg, folder)
     given = config.read(lambda: settings, words)  # words may name the models that are not there
-    use_downloads(given, config.list_given(words))
+    use_downloads(given, config.list_given(words), reads_data=False)
     missing = [line for role, line in reasons.items() if getattr(given, role) is None]
     if given.model.path == section.path and not (folder / name / "config.json").is_file():
         given.model.path = None

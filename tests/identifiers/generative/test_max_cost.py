@@ -21,9 +21,9 @@ from tests.support.llm_server_stub import (
     text_of,
     unwanted,
 )
+from tif.audit import judge
 from tif.config.errors import ConfigError
 from tif.data.samples import Sample
-from tif.evaluation.attacks import judge
 from tif.identifiers.generative.identify import Incomplete, identify_by_llm, label_samples
 from tif.identifiers.generative.prompts_and_replies import TokenCount, make_request
 from tif.identifiers.generative.reply_cache import ReplyCache
@@ -195,7 +195,7 @@ def test_the_judge_of_an_audit_stays_below_the_limit_over_all_models(stub, monke
     for model in range(3):
         answers = [[f"hint {model} {number}" for number in range(40)] for _ in attacked.SAMPLES]
         with pytest.raises(ConfigError, match="max_cost"):
-            judge.judge_answers(inputs, attacked.SAMPLES, answers)
+            judge.judge_answers(inputs, "m", attacked.SAMPLES, answers)
     assert 0 < stub.billed <= CAP
 
 

@@ -1,6 +1,6 @@
 """The report of one run: `report.html` in its folder.
 
-Called by `training.run` at the end of a run and by `tif report`.
+Called by `training/train` at the end of a run and by `audit/page_section`.
 """
 
 import json
@@ -10,7 +10,6 @@ from typing import Any
 
 from tif.reports import columns
 from tif.reports.html import run_charts, words
-from tif.reports.html.audit_section import list_charts, read_audit_section
 from tif.reports.html.charts import Chart
 from tif.reports.html.packing import LARGEST, SMALLEST, STEPS
 from tif.reports.html.page import write_page
@@ -42,7 +41,8 @@ TILES = (
 
 
 def write_run_report(
-    folder: Path, summary: Mapping[str, Any] | None = None, out: Path | None = None
+    folder: Path, summary: Mapping[str, Any] | None = None, out: Path | None = None,
+    audit: Mapping[str, Any] | None = None,
 ) -> tuple[Path, list[Chart]]:
     """Write the report of a run; return its path and its charts.
 
@@ -50,6 +50,7 @@ def write_run_report(
         folder: of the run.
         summary: content of its summary.json, where that is not written yet.
         out: the file; None = report.html in the folder.
+        audit: the part that `tif.audit.page_section` makes of the run's audit.
 
     Raises:
         DamagedFile: If a file of the folder cannot be read; one line with what to delete.
@@ -57,19 +58,13 @@ def write_run_report(
     run = read_run(folder, summary)
     path = out or folder / FILE_NAME
     charts, losses = _charts(run), run_charts.loss_charts(run)
-    samples, audit = _samples(run), read_audit_section(folder)
+    samples = _samples(run)
     values = _values(run) | {"charts": charts, "loss_charts": losses, "audit": audit}
     values["sections"] = _sections(values, samples)
     values |= _browser_values(run, samples)
-    all_charts = [*charts, *list_charts(audit), *losses]
+    all_charts = [*charts, *(audit["charts"] if audit else ()), *losses]
     write_page(path, "run.html", values, all_charts, samples)
     return path, all_charts
-
-
-def refresh_report(folder: Path) -> None:
-    """Write a run's report again where there is one; to be called after an audit."""
-    if (folder / FILE_NAME).is_file():
-        write_run_report(folder)
 
 
 def _charts(run: RunData) -> list[Chart]:

@@ -1,0 +1,6 @@
+"""Let `python -m tif.audit` run the command."""
+
+from tif.audit.command import COMMAND
+
+if __name__ == "__main__":
+    COMMAND.run()

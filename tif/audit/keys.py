@@ -1,0 +1,91 @@
+"""The keys of `tif audit`: which attacks, on which models. An attack's own keys are in its file."""
+
+import dataclasses
+import functools
+from typing import Any, TypeVar, cast
+
+from tif.config.data import Data
+from tif.config.evaluation import EvalRules, find_attack_problems
+from tif.config.identifier import Identifier
+from tif.config.keys import key
+from tif.config.model import Model
+from tif.config.registry import entries
+from tif.config.run import Logger
+
+FOLDER = "audit"  # in a run folder, beside the model
+K = TypeVar("K")
+
+
+@dataclasses.dataclass
+class NoKeys:
+    """The keys of an attack without keys of its own."""
+
+
+@dataclasses.dataclass
+class Audit:
+    """Whether what was unlearned can be had back."""
+
+    attacks: list[str] = key([], "names of attacks")
+    target: str | None = key(None, "the model before it unlearned (folder or hub name): the upper "
+        "bound; of a run: known")
+    retain_model: str | None = key(None, "the model that never saw the forget set: what it yields "
+        "is no leak; of a run: known")
+    out: str = key("audits", "where results go; a run's own go to <run>/audit, and those of its "
+        "target and retain model too unless this is given")
+    seed: int = key(0, "owner of every draw: samples, answers", at_least=0,
+        at_most=2**32)
+    device: str = key("auto", "cpu, cuda, ...; auto = a GPU where there is one")
+    batching: str = key("auto", "as data.batching, for what is scored", choices=("auto", "packed",
+        "padded"))
+    model: Model = dataclasses.field(default_factory=Model)
+    data: Data = dataclasses.field(default_factory=Data)
+    identifier: Identifier = dataclasses.field(default_factory=Identifier)
+    eval: EvalRules = dataclasses.field(default_factory=EvalRules)
+    logger: Logger = dataclasses.field(default_factory=Logger)
+
+    def find_problems(self) -> list[str]:
+        """Return the problems between keys, one line each."""
+        problems = find_attack_problems("attacks", self.attacks)
+        for name in ("model.path", "target", "retain_model"):
+            value = self.model.path if name == "model.path" else getattr(self, name)
+            if not value:
+                problems.append(f"{name}: want a Hugging Face folder or hub name, or give a run "
+                    "folder instead of models (see --help), got null")
+        if self.model.lora.rank or self.model.quantize != "none":
+            problems.append("model: audits whole models; want model.lora.rank=0 and "
+                "model.quantize=none (merge the adapters: model.lora.merge=true in the run)")
+        problems += self.data.find_problems()
+        problems += self.identifier.find_problems(self.model)
+        problems += self.logger.find_problems()
+        for name, attack in entries("attack").items():
+            if name in self.attacks:
+                problems += cast(Any, attack).find_problems(self)
+        return problems
+
+    def keys_of(self, keys: type[K]) -> K:
+        """Return the section whose dataclass is `keys`, an attack's."""
+        for field in dataclasses.fields(self):
+            section: Any = getattr(self, field.name)
+            if type(section) is keys:
+                return section
+        return keys()  # of an attack without keys
+
+
+@functools.cache
+def audit_schema() -> type[Audit]:
+    """Return `Audit` with a section for each attack that has keys, named as the attack."""
+    attacks = entries("attack")
+    names = [name for name, attack in attacks.items() if cast(Any, attack).is_default]
+    text = f"of {', '.join(attacks)}; membership needs holdout samples"
+    fields: list[Any] = [("attacks", list[str], key(names, text))]
+    for name, attack in attacks.items():
+        if dataclasses.fields(attack.keys):
+            fields.append((name, attack.keys, dataclasses.field(default_factory=attack.keys)))
+    schema = dataclasses.make_dataclass("Audit", fields, bases=(Audit,))
+    schema.__module__, schema.__doc__ = __name__, Audit.__doc__
+    return schema
+
+
+def make_settings(**values: Any) -> Audit:
+    """Return the keys of an audit with these values, and the defaults of all others."""
+    return audit_schema()(**values)

@@ -1,0 +1,78 @@
+"""The audit's part of a run's report; shown where `tif audit` left its results in the folder."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tif.audit.tables import HEADER, audit_lines, curve_charts, describe_units, list_verdicts
+from tif.records.json_values import load_json
+from tif.reports.html.charts import Chart
+from tif.reports.html.run_report import FILE_NAME, write_run_report
+from tif.reports.html.words import typeset
+from tif.utils.files import DamagedFile
+
+PLACE = Path("audit") / "audit.json"
+
+
+def read_audit_section(folder: Path) -> dict[str, Any] | None:
+    """Return verdicts, head, rows, note and charts of a run's audit; None where there is none.
+
+    The rows of headlines have the kind "best".
+
+    Raises:
+        DamagedFile: If its file cannot be read; one line with what to delete.
+    """
+    path = folder / PLACE
+    if not path.exists():
+        return None
+    try:
+        content = load_json(path)
+        rows, curves = [], []
+        for attack in content["attacks"]:
+            curves += _list_curves(attack, content["attacks"][attack])
+            for i, line in enumerate(audit_lines(content, attack)):
+                cells = [{"text": typeset(text), "note": ""} for text in line]
+                rows.append({"kind": "best" if i == 0 else "", "cells": cells})
+        verdicts = [typeset(verdict) for verdict in list_verdicts(content).values()]
+        note = describe_units(content)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"{path}: no results of an audit ({error!r:.80})"
+        raise DamagedFile(f"{problem}; delete {path} to see what is left") from None
+    charts = []
+    for part in curves:
+        charts += [*part["charts"], *part["others"]]
+    return {
+        "verdicts": verdicts, "head": list(HEADER), "rows": rows, "curves": curves,
+        "charts": charts, "note": note,
+    }  # fmt: skip
+
+
+def _list_curves(name: str, attack: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the charts of an attack: those of the headline's measure, and the others; or []."""
+    charts = curve_charts(name, attack)
+    measure = attack["headline"].rpartition(", ")[2]
+    main, others = [], []
+    for chart in charts:
+        if chart.title.endswith(f", {measure}"):  # which the heading says once
+            main.append(dataclasses.replace(chart, title=chart.title.removesuffix(f", {measure}")))
+        else:
+            others.append(chart)
+    if main:
+        return [{"title": f"{name}: {measure}", "charts": main, "others": others}]
+    return [{"title": name, "charts": charts, "others": []}] if charts else []
+
+
+def write_report(folder: Path, out: Path | None = None) -> tuple[Path, list[Chart]]:
+    """Write the report of a run with its audit's part; return its path and its charts.
+
+    Raises:
+        DamagedFile: If a file of the folder cannot be read; one line with what to delete.
+    """
+    return write_run_report(folder, out=out, audit=read_audit_section(folder))
+
+
+def refresh_report(folder: Path) -> None:
+    """Write a run's report again where there is one; to be called after an audit."""
+    if (folder / FILE_NAME).is_file():
+        write_report(folder)

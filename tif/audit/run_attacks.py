@@ -1,0 +1,235 @@
+"""Run attacks on the models of an audit, keep their results, and put them together.
+
+Called by the command and, for `eval.audit`, at the end of a run. What an attack leaves of a model
+is stored under all that decides about it, beside that model: a killed audit goes on, and runs that
+share target and retain model share their results.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tif
+from tif.audit.attack import Attack, AttackInputs, Outcome, get_attack
+from tif.audit.facts import list_facts
+from tif.audit.keys import FOLDER, Audit
+from tif.config import registry
+from tif.config.errors import ConfigError, collect_problems
+from tif.config.paths import check_inside, check_writable
+from tif.data.benchmarks import read_benchmark
+from tif.data.samples import Benchmark, fingerprint
+from tif.evaluation.model_on_demand import USER_ERRORS, Subject, plan_subjects
+from tif.evaluation.model_records import NOT_IN_FOLDER, read_or_compute
+from tif.identifiers import stored_spans
+from tif.metrics.leak import leak_of_questions
+from tif.records.json_values import load_json
+from tif.utils import distributed
+from tif.utils.files import write_text
+from tif.utils.hashing import hash_json, list_model_files
+from tif.utils.terminal import console
+
+ROLES = ("target", "unlearned", "retain")
+CONFIG = "config.yaml"  # in a run's folder
+FILE = "audit.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditPlan:
+    """An audit of a run or of a model: its keys, and where it reads and writes.
+
+    Attributes:
+        settings: keys of the audit, with the paths of all three models.
+        spans: folder where spans that take time are stored.
+        run: folder of the run; None = a model without one.
+    """
+
+    settings: Audit
+    spans: Path
+    run: Path | None = None
+
+
+def plan_audit(plan: AuditPlan) -> AttackInputs:
+    """Read the data and check every path; no weights load.
+
+    Raises:
+        ConfigError: With all problems, one a line.
+    """
+    problems: list[str] = []
+    settings = plan.settings
+    if plan.run is not None:
+        for name in (FOLDER, "spans"):
+            with collect_problems(problems):
+                check_inside(plan.run / name, plan.run)
+    place = partial(_place_results, plan)
+    inputs = AttackInputs(
+        settings, Benchmark("", (), (), {}), plan_subjects(settings, problems, place)
+    )
+    with collect_problems(problems, USER_ERRORS):
+        inputs = dataclasses.replace(inputs, benchmark=_read_data(plan))
+    for name in settings.attacks:
+        if not problems:
+            with collect_problems(problems, USER_ERRORS):
+                get_attack(name).check(inputs)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    for subject in inputs.subjects.values():
+        check_writable("out", subject.folder)
+    return inputs
+
+
+def _place_results(plan: AuditPlan, role: str, model: str) -> Path:
+    """Return the folder of a model's results: in its run's folder, or in `out`.
+
+    Of a run that is looked at, the other models' lie in `out`, wherever its files say they are.
+    """
+    path = Path(model).expanduser()
+    folder = path.parent / FOLDER
+    if plan.run is not None and role == "unlearned":
+        return folder
+    if plan.run is None and path.name.startswith("model") and folder.with_name(CONFIG).is_file():
+        return folder
+    return Path(plan.settings.out) / f"{path.name}-{hash_json(list_model_files(model) or model)}"
+
+
+def _read_data(plan: AuditPlan) -> Benchmark:
+    """Return the benchmark, with the unwanted spans that its data or the identifier gives."""
+    settings = plan.settings
+    benchmark = read_benchmark(settings.data)
+    forget = benchmark.forget
+    if any(not sample.prompt for sample in forget):
+        raise ConfigError(
+            f"data.benchmark: {settings.data.benchmark} has documents without questions; an audit "
+            "wants questions with answers"
+        )
+    if any(sample.unwanted is None for sample in forget):
+        identifier = stored_spans.complete_identifier(settings.identifier, settings.model)
+        prompts, samples = settings.data.prompts, forget
+        forget = distributed.run_on_first_rank(
+            lambda: stored_spans.identify_once(identifier, samples, prompts, plan.spans)
+        )
+    if not any(list_facts(sample) for sample in forget):
+        kind = settings.identifier.kind
+        raise ConfigError(
+            f"identifier.kind: {kind} leaves no unwanted words that the questions do not say; an "
+            "audit looks for them in answers"
+        )
+    return dataclasses.replace(benchmark, forget=forget)
+
+
+def run_attacks(inputs: AttackInputs) -> dict[str, Any]:
+    """Attack all models and return the content of audit.json."""
+    outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in inputs.settings.attacks}
+    for subject in inputs.subjects.values():
+        for name in outcomes:
+            outcomes[name][subject.role] = attack_model(name, subject, inputs)
+        subject.unload()
+    return summarize_audit(inputs, outcomes)
+
+
+def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> Outcome:
+    """Return what an attack leaves of a model, read from its file or made now."""
+    attack = get_attack(name)
+    key = hash_json(_deciding(attack, subject, inputs))
+    path = subject.folder / name / f"{Path(str(subject.section.path)).name}-{key}.json"
+
+    def compute() -> dict[str, Any]:
+        if distributed.is_first_rank():
+            console.print(f"{name}: {subject.role}, {subject.section.path}", soft_wrap=True)
+        return dataclasses.asdict(attack(subject, inputs))
+
+    content = read_or_compute(path, compute)
+    return Outcome(**content)
+
+
+def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[Any]:
+    """Return all that decides about what an attack leaves of a model."""
+    settings, benchmark = inputs.settings, inputs.benchmark
+    keys = dataclasses.asdict(settings.keys_of(attack.keys))
+    rules = dataclasses.asdict(settings.eval)
+    for key in ("benchmarks", "tofu", "muse_news", "muse_books", "lume", "text", "lm_eval"):
+        rules.pop(key, None)
+    spans = [[(span.start, span.end) for span in s.unwanted or ()] for s in benchmark.forget]
+    data = [fingerprint(benchmark.forget), fingerprint(benchmark.retain), spans]
+    data += [fingerprint(samples) for samples in (*benchmark.sets.values(), benchmark.holdout)]
+    models = [_describe_model(subject)]
+    models += [_describe_model(inputs.subjects[role]) for role in attack.reads]
+    return [tif.__version__, keys, rules, data, models, settings.seed, settings.batching]
+
+
+def _describe_model(subject: Subject) -> list[Any]:
+    """Return what tells a model from others: its files, or name and version, and how it loads."""
+    keys = dataclasses.asdict(subject.section)
+    for key in NOT_IN_FOLDER:
+        del keys[key]
+    path = subject.section.path
+    hub_version = [path, getattr(subject.config, "_commit_hash", None)]
+    return [list_model_files(path) or hub_version, keys, subject.prompts.describe()]
+
+
+def summarize_audit(
+    inputs: AttackInputs, outcomes: Mapping[str, Mapping[str, Outcome]]
+) -> dict[str, Any]:
+    """Return the content of audit.json: rows of each attack, its verdict and its curves."""
+    settings = inputs.settings
+    attacks: dict[str, Any] = {}
+    subjects = {}
+    for sample in inputs.benchmark.forget:
+        subjects[sample.id] = sample.subject or f"question/{sample.id}"
+    for name, by_role in outcomes.items():
+        attack, rows = get_attack(name), []
+        groups = [subjects[sample_id] for sample_id in by_role["target"].ids]
+        for measure in by_role["target"].measures:
+            values = {role: by_role[role].measures[measure] for role in ROLES}
+            row = leak_of_questions(values, groups)
+            rows.append({"measure": measure, **dataclasses.asdict(row)})
+        numbers: dict[str, Any] = {}
+        for number in by_role["target"].numbers:
+            numbers[number] = {role: by_role[role].numbers.get(number) for role in ROLES}
+        numbers |= attack.compare(by_role) if attack.compare else {}
+        attacks[name] = {
+            "headline": attack.headline(settings),
+            "action": attack.action(settings),
+            "axis": attack.axis,
+            "questions": len(groups),
+            "groups": dict(Counter(group.partition("/")[0] for group in set(groups))),
+            "rows": rows,
+            "numbers": numbers,
+            "curves": {role: dict(by_role[role].curves) for role in ROLES},
+        }
+    return {
+        "tif": tif.__version__,
+        "models": {role: str(inputs.subjects[role].section.path) for role in ROLES},
+        "settings": {name: _read_keys(settings, name) for name in outcomes},
+        "attacks": attacks,
+    }
+
+
+def _read_keys(settings: Audit, name: str) -> dict[str, Any]:
+    """Return the values of an attack's own keys."""
+    return dataclasses.asdict(settings.keys_of(get_attack(name).keys))
+
+
+def write_audit(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Write audit.json and return its content: attacks that were not run again stay in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read_audit(folder)
+    if before and all(before.get(key) == content[key] for key in ("tif", "models")):
+        names = [name for name in registry.entries("attack") if name in before["attacks"]]
+        known = {name: before["attacks"][name] for name in names}
+        content = {**content, "attacks": {**known, **content["attacks"]}}
+    write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def read_audit(folder: Path) -> dict[str, Any] | None:
+    """Return the content of audit.json in a folder; None where it is missing or damaged."""
+    path = folder / FILE
+    try:
+        content = load_json(path) if path.is_file() else None
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and "attacks" in content else None

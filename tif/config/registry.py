@@ -1,0 +1,102 @@
+"""The registry: loss terms and attacks by name, as the configuration knows them.
+
+Each thing registers itself where it is written, by a decorator (`tif.losses.terms.term`,
+`tif.audit.attack.attack`). The rooms where they stand are imported when the first of them is asked
+for, so whoever reads a configuration has to import nothing.
+"""
+
+import dataclasses
+import functools
+import importlib
+import os
+import pkgutil
+import re
+import sys
+
+from tif.config.errors import ConfigError, one_line
+
+# Kind -> the package whose modules register things of this kind, and what they are called.
+PLACES = {"forget": "tif.losses", "retain": "tif.losses", "attack": "tif.audit.attacks"}
+TITLES = {"forget": "a term", "retain": "a term", "attack": "an attack"}
+TABLES: dict[str, dict[str, "Entry"]] = {kind: {} for kind in PLACES}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A registered thing as the configuration knows it.
+
+    Attributes:
+        name: the value of a key that selects it.
+        keys: dataclass of the configuration keys that it reads.
+        doc: docstring: in its first line what it does, in its last paragraph the source.
+        module: where it is defined.
+    """
+
+    name: str
+    keys: type
+    doc: str
+    module: str
+
+    def is_built_in(self) -> bool:
+        """Return whether it is one of tif's own."""
+        return self.module.startswith("tif.")
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """Return everything of a kind by name, in the order of registration."""
+    _import_modules(PLACES[kind])
+    return TABLES[kind]
+
+
+@functools.cache
+def _import_modules(package: str) -> None:
+    """Import all modules of a package, which registers what stands in them."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
+
+
+def register(kind: str, entry: Entry) -> None:
+    """Add an entry to the table of its kind.
+
+    Raises:
+        ConfigError: If another module has taken its name.
+    """
+    known = TABLES[kind].setdefault(entry.name, entry)
+    if known.module != entry.module:
+        title = f"{TITLES[kind]} {entry.name}"
+        raise ConfigError(f"{entry.module} names {title}, as {known.module} does")
+    TABLES[kind][entry.name] = entry
+
+
+def is_own(name: str) -> bool:
+    """Return whether a value of `loss.forget` has the form module:function."""
+    return re.fullmatch(r"[\w.]+:\w+", name) is not None
+
+
+def import_own(name: str) -> Entry:
+    """Import the term that `loss.forget=module:function` names.
+
+    The working directory is looked into first, as `python -m` does, for the rest of the process.
+
+    Raises:
+        ConfigError: If there is no such term.
+    """
+    module, function = name.split(":")
+    if not {os.getcwd(), ""} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
+    try:
+        term = getattr(importlib.import_module(module), function)
+    except ConfigError as error:
+        raise ConfigError(f"loss.forget: {one_line(error)}") from None
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ConfigError(f"loss.forget: {name} is not there ({one_line(error)}); want "
+                          "module:function, in the working directory or installed") from None
+    except (Exception, SystemExit) as error:  # whatever the module raises
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(f"loss.forget: {name} cannot be imported ({reason})") from None
+    if not isinstance(term, Entry):
+        raise ConfigError(f"loss.forget: {name} is no term; want a function under "
+                          "@tif.losses.terms.term(...)")
+    if term not in (entries("forget").get(term.name), entries("retain").get(term.name)):
+        raise ConfigError(f"loss.forget: {module} names two terms {term.name}; want a name each")
+    return term

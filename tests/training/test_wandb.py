@@ -16,10 +16,10 @@ from tif.config import load as config
 from tif.config.run import Wandb
 from tif.data.benchmarks import read_benchmark
 from tif.records.files import read_evaluation
-from tif.reports.wandb_content import flatten_numbers, without_texts
+from tif.reports.wandb_content import Piece, flatten_numbers, make_artifact, without_texts
 from tif.reports.wandb_run import Labels, RunLogger, log_audit
 from tif.training import plan as planning
-from tif.training.callbacks.loggers import _make_labels
+from tif.training.callbacks.loggers import _make_labels, log_outputs, wandb_loggers
 
 OFFLINE = ["logger.wandb.enabled=true", "logger.wandb.offline=true"]
 SECRETS = {"WANDB_API_KEY": "0123456789abcdef" * 2 + "deadbeef", "HF_TOKEN": "hf_" + "s3cret" * 6}
@@ -57,7 +57,8 @@ def texts_of_data():
 def test_every_row_is_logged_once_under_its_stable_names_and_nothing_else_changes(logged, tmp_path_factory):
     folder = logged / "quickstart"
     offline, expected = read_offline_run(folder), rows(folder)
-    shown = [{k: v for k, v in row.items() if "/" in k and k != "trainer/global_step"} for row in offline.rows]
+    others = ("trainer/global_step", "charts/")
+    shown = [{k: v for k, v in row.items() if "/" in k and not k.startswith(others)} for row in offline.rows]
     assert shown == [without_step(row) for row in expected]
     assert [row["epoch"] for row in offline.rows] == [row["epoch"] for row in expected]
     assert [row["trainer/global_step"] for row in offline.rows] == [row["step"] for row in expected]
@@ -79,6 +80,7 @@ def test_runs_have_configuration_group_job_type_and_tags(logged):
         assert (offline.run.run_group, offline.run.job_type) == ("quickstart", job_type)
     assert list(run.run.tags) == ["fictitious", "lpl+pl+ce"]
     assert run.run.display_name == "quickstart"
+    assert not {"sweep", "variant"} & run.config.keys()
     assert target.run.display_name == stage_of(logged, "target").name
     assert run.run.run_id == json.loads((logged / "quickstart" / "wandb.json").read_text())["id"]
 
@@ -115,6 +117,19 @@ def test_artifacts_lead_from_data_over_spans_and_target_to_model_and_records(log
     assert (facts["benchmark"].split("/")[0], facts["forget"]) == ("fictitious", 8)
     aliases = {alias for artifact in run.named("model-quickstart") for alias in artifact.aliases}
     assert {"last", "best"} <= aliases
+
+
+@pytest.mark.slow
+def test_the_last_row_shows_the_charts_of_the_report_as_pictures(logged):
+    offline = read_offline_run(logged / "quickstart")
+    pictures = {name: value for name, value in offline.rows[-1].items() if name.startswith("charts/")}
+    shown = {name.split("/")[1] for name in pictures}
+    assert shown == {"words", "frontier", "ratios", "extraction"}
+    for name in shown:
+        content = (offline.folder / "files" / pictures[f"charts/{name}/path"]).read_bytes()
+        assert content.startswith(b"\x89PNG")
+    assert not [name for row in offline.rows[:-1] for name in row if name.startswith("charts/")]
+    assert not [name for row in read_offline_run(stage_of(logged, "target")).rows for name in row if "charts" in name]
 
 
 @pytest.mark.slow
@@ -217,6 +232,51 @@ def test_the_runs_of_a_sweep_and_their_stages_are_in_one_group(tmp_path):
     for name, stage in plan.stages.items():
         labels = _make_labels(stage, stage.folder)
         assert (labels.group, labels.job_type) == ("methods", name)
+
+
+@pytest.fixture
+def variants(tmp_path):
+    """Plans and folders of two runs of a sweep, each with a model, records and a report."""
+    runs = []
+    for variant in ("lr=0.1,beta=0.3", "npo"):
+        name = f"methods/{variant}/seed0"
+        plan = planning.plan_run(config.load(["quickstart.yaml", *SMALL, *OFFLINE, f"run.folder={tmp_path}",
+                                              f"run.name={name}"]))  # fmt: skip
+        folder = tmp_path / name
+        for part in ("model", "eval/2"):
+            (folder / part).mkdir(parents=True)
+        (folder / "config.yaml").write_text(planning.config_text(plan.cfg))
+        (folder / "report.html").write_text("a page")
+        runs.append((plan, folder))
+    return runs
+
+
+def test_artifacts_of_a_sweeps_runs_are_named_by_sweep_and_variant(variants):
+    names = []
+    for plan, folder in variants:
+        pieces = []
+        logger = SimpleNamespace(log_charts=list, log_pieces=lambda _, outputs, pieces=pieces: pieces.extend(outputs))
+        log_outputs([logger], plan, folder, [])
+        names += [make_artifact(piece, []).name for piece in pieces]
+    expected = []
+    for run in ("methods-lr-0.1-beta-0.3-seed0", "methods-npo-seed0"):
+        expected += [f"{kind}-{run}" for kind in ("model", "records", "report")]
+    assert names == expected
+
+
+def test_artifacts_with_long_names_differ_within_128_characters():
+    long = [make_artifact(Piece(f"records-{'v' * 150}-seed{seed}", "records", {}), []).name for seed in range(2)]
+    assert len(set(long)) == 2
+    assert [len(name) for name in long] == [128, 128]
+
+
+@pytest.mark.slow
+def test_the_configuration_of_a_sweeps_run_names_sweep_and_variant(variants):
+    plan, folder = variants[0]
+    with wandb_loggers(plan, folder) as loggers:
+        assert len(loggers) == 1
+    keys = read_offline_run(folder).config
+    assert (keys["sweep"], keys["variant"]) == ("methods", "lr=0.1,beta=0.3")
 
 
 def test_steps_that_the_server_has_are_not_sent_again(tmp_path):

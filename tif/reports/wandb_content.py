@@ -70,7 +70,9 @@ def make_artifact(piece: Piece, upload: Collection[str]) -> Any:
     """Return a piece as a W&B artifact, whose files are uploaded if `upload` names its type."""
     import wandb
 
-    name = re.sub(r"[^\w.-]", "-", piece.name, flags=re.ASCII)[:LONGEST_NAME]
+    name = re.sub(r"[^\w.-]", "-", piece.name, flags=re.ASCII)
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 7]}-{hash_json(piece.name)[:6]}"
     place = {"path": str(piece.path.resolve())} if piece.path else {}
     artifact = wandb.Artifact(name, piece.type, metadata={**piece.facts, **place})
     with artifact.new_file("facts.json") as file:  # so that other facts are another version
@@ -123,7 +125,7 @@ def model_piece(path: Path, aliases: Sequence[str] = ()) -> Piece:
     if not path.is_dir():
         return Piece(f"model-{path}", "model", {"hub": str(path)})
     is_export = path.name.startswith("model")  # model/ or model_best/ of a run
-    name = path.resolve().parent.name if is_export else path.name
+    name = name_run(path.resolve().parent) if is_export else path.name
     files = {}
     for file in sorted(path.iterdir()):
         if file.suffix in (".safetensors", ".json"):
@@ -145,7 +147,8 @@ def report_piece(folder: Path) -> Piece | None:
     path = folder / "report.html"
     if not path.is_file():
         return None
-    return Piece(f"report-{folder.name}", "report", {"file": zlib.crc32(path.read_bytes())}, path)
+    facts = {"file": zlib.crc32(path.read_bytes())}
+    return Piece(f"report-{name_run(folder)}", "report", facts, path)
 
 
 def sample_rows(
@@ -241,8 +244,22 @@ def without_texts(config: Mapping[str, Any], samples: int) -> dict[str, Any]:
 
 def group_of(folder: Path) -> str:
     """Return the W&B group of a run folder: its sweep's name, or its own."""
+    return _read_name(folder)[0]
+
+
+def name_run(folder: Path) -> str:
+    """Return what artifacts of a run are called by: its folder, after its sweep and its variant."""
+    return "-".join([*_read_name(folder)[:-1], folder.name])
+
+
+def describe_variant(name: str) -> dict[str, str]:
+    """Return `sweep` and `variant` of a run's name, to group by; nothing for another run."""
+    return dict(zip(("sweep", "variant"), name.split("/")[:-1], strict=False))
+
+
+def _read_name(folder: Path) -> list[str]:
+    """Return the parts of a run's name: sweep, variant and seed of a sweep's run, else one."""
     if (folder / CONFIG_FILE).is_file():
         keys: Any = OmegaConf.to_container(read_yaml(folder / CONFIG_FILE))
-        name = str(keys.get("run", {}).get("name") or folder.name)
-        return name.partition("/")[0]
-    return folder.name
+        return str(keys.get("run", {}).get("name") or folder.name).split("/")
+    return [folder.name]

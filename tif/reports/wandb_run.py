@@ -23,6 +23,8 @@ from tif.metrics import overall
 from tif.records.json_values import load_json
 from tif.records.metrics_log import Row, is_evaluation_row
 from tif.reports import wandb_content
+from tif.reports.html.charts import Chart
+from tif.reports.html.figures import STYLE, draw_chart
 from tif.reports.run_folder import read_records
 from tif.reports.summary import compute_best
 from tif.reports.wandb_content import Piece
@@ -143,6 +145,22 @@ class RunLogger(WandbLogger):
         return {"samples": wandb.Table(columns=list(wandb_content.SAMPLE_COLUMNS), data=rows)}
 
     @rank_zero_only
+    def log_charts(self, charts: Sequence[Chart]) -> None:
+        """Log the report's charts as pictures in the last row; of small ones W&B has the curves."""
+        import matplotlib
+        import wandb
+
+        pictures = {}
+        with matplotlib.rc_context(STYLE | {"savefig.dpi": 150}):
+            for chart in charts:
+                if not chart.small:
+                    picture = wandb.Image(draw_chart(chart), caption=chart.title)
+                    pictures[f"charts/{chart.name}"] = picture
+        if pictures:
+            run = self.experiment
+            run.log(pictures, step=max(self.row_count - 1, run.starting_step))
+
+    @rank_zero_only
     def log_pieces(self, inputs: Iterable[Piece], outputs: Iterable[Piece]) -> None:
         """Log what the run was made from and what it made, as artifacts with their lineage."""
         run = self.experiment
@@ -234,11 +252,11 @@ def log_audit(
     """
     is_run = (folder.parent / "config.yaml").is_file()
     subject = folder.parent if is_run else folder
-    group = wandb_content.group_of(subject)
+    group, name = wandb_content.group_of(subject), wandb_content.name_run(subject)
     labels = Labels(f"audit of {subject.name}", group, "audit", list(content["attacks"]))
     numbers = wandb_content.flatten_numbers(content["attacks"], "audit")
     model = wandb_content.model_piece(Path(content["models"]["unlearned"]))
     facts = {"results": hash_json(content)}
-    results = Piece(f"audit-{subject.name}", "audit", facts, folder / "audit.json")
+    results = Piece(f"audit-{name}", "audit", facts, folder / "audit.json")
     logged = wandb_content.Content(numbers, {}, [model], [results])
     log_numbers(settings, folder, labels, config, logged)

@@ -4,6 +4,7 @@ Called by `training/run`. What stands before the first step is in `training/prep
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -14,6 +15,7 @@ from tif.data.encoding import Encoder
 from tif.models import load as models
 from tif.records import metrics_log
 from tif.records.types import Evaluation
+from tif.reports.html.charts import Chart
 from tif.reports.html.run_report import write_run_report
 from tif.reports.run_tables import show_run
 from tif.reports.summary import summarize
@@ -71,20 +73,22 @@ def train(
         module, data = prepare_training(plan, encoder, trainer, reinforced)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         if distributed.is_first_rank():
-            _finish_run(plan, folder, retain, trainer.global_step)
-            log_outputs(loggers, plan, folder)
+            charts = _finish_run(plan, folder, retain, trainer.global_step)
+            log_outputs(loggers, plan, folder, charts)
     distributed.barrier()
 
 
-def _finish_run(plan: Plan, folder: Path, retain: Evaluation | None, steps: int) -> None:
+def _finish_run(
+    plan: Plan, folder: Path, retain: Evaluation | None, steps: int
+) -> Sequence[Chart]:
     """Write the report, show the tables and write summary.json: it says that nothing is left.
 
-    `steps`: optimizer steps that were made.
+    `steps`: optimizer steps that were made. Returns the report's charts; a stage has no report.
     """
-    summary = summarize(folder, retain)
+    summary, charts = summarize(folder, retain), list[Chart]()
     summary["steps"]["made"] = steps  # also where not every step has a row
     if not plan.stage:
-        write_run_report(folder, summary)
+        _, charts = write_run_report(folder, summary)
     try:
         if not plan.stage:
             show_run(folder, summary)
@@ -92,6 +96,7 @@ def _finish_run(plan: Plan, folder: Path, retain: Evaluation | None, steps: int)
     finally:  # also where nobody reads the output any more
         summary[run_folders.MODEL_FILES] = run_folders.describe_model(folder)
         write_text(folder / run_folders.DONE, json.dumps(summary, indent=1) + "\n")
+    return charts
 
 
 def make_callbacks(

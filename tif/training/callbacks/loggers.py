@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tif.metrics import overall
 from tif.records import metrics_log
 from tif.reports import wandb_content as content
+from tif.reports.html.charts import Chart
 from tif.reports.wandb_content import Piece
 from tif.training.plan import Plan, wants_spans
 from tif.utils import distributed
@@ -65,7 +66,8 @@ def wandb_loggers(plan: Plan, folder: Path) -> Iterator[list["RunLogger"]]:
         best=overall.get_best_metric(plan.cfg.eval.best),
         unwanted=content.unwanted_words(plan.benchmark.forget),
     )  # fmt: skip
-    with logged_run(logger, dataclasses.asdict(plan.cfg)):
+    variant = content.describe_variant(plan.cfg.run.name)
+    with logged_run(logger, dataclasses.asdict(plan.cfg) | variant):
         logger.log_pieces(_list_inputs(plan), [])
         yield [logger]
 
@@ -98,8 +100,10 @@ def _list_inputs(plan: Plan) -> list[Piece]:
     return pieces
 
 
-def log_outputs(loggers: Sequence["RunLogger"], plan: Plan, folder: Path) -> None:
-    """Log the models, records and report of a finished run as artifacts."""
+def log_outputs(
+    loggers: Sequence["RunLogger"], plan: Plan, folder: Path, charts: Sequence[Chart]
+) -> None:
+    """Log the models, records and report of a finished run as artifacts, its charts as pictures."""
     pieces = []
     if (folder / "model_best").is_dir():
         pieces.append(content.model_piece(folder / "model_best", ["best"]))
@@ -107,7 +111,8 @@ def log_outputs(loggers: Sequence["RunLogger"], plan: Plan, folder: Path) -> Non
         aliases = ["last"] if pieces or plan.stage else ["last", "best"]
         pieces.append(content.model_piece(folder / "model", aliases))
     if (folder / "eval").is_dir():
-        pieces.append(content.records_piece(folder.name, folder / "eval"))
+        pieces.append(content.records_piece(content.name_run(folder), folder / "eval"))
     report = content.report_piece(folder)
     for logger in loggers:
+        logger.log_charts(charts)
         logger.log_pieces([], [*pieces, report] if report else pieces)

@@ -1,5 +1,6 @@
 """The command on recorded logs, against numpy and scipy on their raw JSON; and on bad input."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -15,6 +16,7 @@ import tif.evaluate as evaluate
 from tests.support.evaluation_logs import LOGS, NAMES, ROWS, TASKS, ask_three_authors, log, real
 from tif.metrics import cards, fluency
 from tif.records import files as records
+from tif.records.protocols import OPEN_UNLEARNING
 from tif.records.types import Evaluation, Record, RecordSet
 
 FORMS = ("truth_ratio", "truth_ratio_arithmetic", "truth_ratio_probability")
@@ -230,6 +232,17 @@ def test_the_table_names_the_protocol_of_each_number_and_a_mismatch(tmp_path, ca
     over = " ".join(text.split("intervals:")[1].split())
     controls = "real_authors 3 questions, world_facts 3 questions"
     assert over.startswith(f"Student's t over retain 3 authors, {controls}, forget 3 authors")
+
+
+def test_a_protocol_that_all_numbers_share_stands_once_below_the_table(tmp_path, capsys):
+    evaluation = records.read_evaluation(log(tmp_path / "log.json", ask_three_authors))
+    rules = dataclasses.asdict(OPEN_UNLEARNING)
+    folder = tmp_path / "ours"
+    records.write_evaluation(folder, Evaluation("ours", evaluation.sets, protocol=rules), {})
+    assert evaluate.main([f"records={folder}"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("open-unlearning") == 1
+    assert "\nprotocol: open-unlearning\nintervals: " in text
 
 
 def test_markup_in_names_is_shown_as_it_is(tmp_path, capsys):

@@ -1,7 +1,11 @@
 """A run folder as an object: numbers, models, answers, tables for notebooks."""
 
 import json
-import pathlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,8 @@ from tif.api.run import Answers, Report, Run
 from tif.config.errors import ConfigError
 from tif.metrics import overall
 from tif.records.files import read_evaluation
+from tif.training.run_chat import plan_run_chat
+from tif.training.run_folders import find_stage
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +85,33 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         Run(tmp_path)
 
 
+ASK = """
+import sys, tif
+run = tif.Run(sys.argv[1])
+answers = run.ask("Where was she born?", max_new_tokens=4)
+print(type(answers.target).__name__, type(answers.unlearned).__name__)
+"""
+
+
+def test_a_moved_run_is_asked_from_any_folder_and_no_library_speaks(run, tmp_path):
+    shutil.copytree(run.folder.parent, tmp_path / "moved")
+    command = [sys.executable, "-c", ASK, "../moved/quickstart"]
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("str str\n", "")
+
+
+def test_a_run_without_its_stages_says_as_chat_does_what_is_missing(run, tmp_path):
+    alone = shutil.copytree(run.folder, tmp_path / "runs" / "quickstart")
+    stage = Path(os.path.normpath(find_stage(alone, "target")))
+    reason = "the stage was deleted or left behind, or another version of tif made it"
+    line = f"target: no {stage}/model: {reason}"
+    with pytest.raises(ConfigError) as caught:
+        Run(alone).ask("Where was she born?")
+    assert str(caught.value) == f"{line}; want tif fit {alone}/config.yaml stage=target"
+    assert f"{line}; want target=MODEL" in plan_run_chat(alone).missing
+
+
 def test_a_report_is_written_again_and_shown_in_a_frame_that_may_not_leave_it(run):
     path = run.folder / "report.html"
     run.report()  # names the copy's folder from now on
@@ -89,7 +122,7 @@ def test_a_report_is_written_again_and_shown_in_a_frame_that_may_not_leave_it(ru
     assert path.read_text(encoding="utf-8") == before
     assert f'<iframe src="{path}"' in report._repr_html_()
     assert 'sandbox="allow-scripts"' in report._repr_html_()
-    assert "<b>" not in Report(pathlib.Path("<b>/x"))._repr_html_()
+    assert "<b>" not in Report(Path("<b>/x"))._repr_html_()
 
 
 def test_an_audit_is_the_commands(run, capsys):

@@ -1,5 +1,7 @@
 """tif.identify: samples with their unwanted words, in colour where a notebook shows them."""
 
+import re
+
 import pytest
 
 import tif.identify as command
@@ -44,6 +46,34 @@ def test_precision_recall_and_f1_are_counted_by_words():
     gold = identify(["a [[b c]] d", "[[e]] f"])
     found = identify(["a b [[c d]]", "[[e f]]"])  # right: c, e; wrong: d, f; missed: b
     assert found.compare(gold) == {"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7}
+
+
+def test_gold_is_spans_or_samples_in_any_form_or_a_span_file(tmp_path):
+    found = identify(["a b [[c d]]", ("Q?", "[[e f]]")])
+    marked = ["more [[text]]", ("Q?", "[[e]] f"), "a [[b c]] d"]
+    samples = list(identify(marked))
+    expected = {"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7}
+    path = identify(marked).save(tmp_path / "gold.jsonl")
+    rows = [{"text": "a b c d", "unwanted": ["b c"]}, {"question": "Q?", "answer": "e f", "unwanted": [[0, 1]]}]
+    for gold in (marked, samples, tuple(samples), rows, path, str(path)):
+        assert found.compare(gold) == expected
+
+
+@pytest.mark.parametrize(
+    ("gold", "problem"),
+    [
+        (3, "gold: want a list of samples or a path, got 3"),
+        ([], "gold: want at least one sample, got none"),
+        ([None], "gold[0]: want a text, a pair"),
+        (["other [[text]]"], "gold: no unwanted words of 'a b'; want the same texts, with the right"),
+        (["a b"], "gold: no unwanted words of 'a b'; want the same texts, with the right"),
+        ("nowhere.jsonl", "nowhere.jsonl: cannot read the span file"),
+    ],
+)
+def test_what_is_no_gold_is_refused_in_one_line(gold, problem):
+    with pytest.raises(ValueError, match="^" + re.escape(problem)) as caught:
+        identify(["a [[b]]"]).compare(gold)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_saved_file_is_a_span_file(tmp_path):

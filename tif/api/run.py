@@ -201,11 +201,15 @@ class Run:
     def _find_target(self) -> Path | str:
         """Return the folder or hub name of the model that the run started from."""
         from tif.models.pretrained import Source, find_on_disk
-        from tif.training.run_models import find_model_before
+        from tif.training.run_models import describe_missing_stage, find_model_before
 
         path = find_model_before(self.settings, self.folder)
         if path is None:
             raise ConfigError(f"{self.folder}: the run names no model that it started from")
+        problem = describe_missing_stage("target", path)
+        if problem:
+            step = f"tif fit {self.folder}/config.yaml stage={self.settings.model.path}"
+            raise ConfigError(f"{problem}; want {step}")
         if self.settings.model.path in self.settings.stages:
             return Path(path)
         return find_on_disk(Source(path, "target_model"))

@@ -1,5 +1,6 @@
 """`tif.identify` and `Spans`: samples with unwanted words, in colour in notebooks."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -13,6 +14,7 @@ from tif.data.samples import Sample
 from tif.identifiers import describe_settings, stored_spans
 from tif.identifiers.compare import count_units, score_against_gold
 from tif.identifiers.show import render_samples, summarize
+from tif.identifiers.span_file import read_samples as read_span_file
 from tif.identifiers.span_file import write_spans
 
 
@@ -40,13 +42,30 @@ class Spans(Sequence[Sample]):
         """Return the share of all words that is unwanted, 0 to 1."""
         return count_units(self.samples).unwanted_share
 
-    def compare(self, gold: "Spans") -> dict[str, float | None]:
-        """Return precision, recall and F1 of the unwanted words against `gold`; higher is better.
+    def compare(self, gold: Samples) -> dict[str, float | None]:
+        """Return precision, recall and F1 of the unwanted words against the right ones.
 
-        Samples are matched by their ids. None = 0 / 0.
+        Higher is better; None = 0 / 0.
+
+        Args:
+            gold: the same texts with the right words: spans, a list of samples in any form that
+                `tif.unlearn` takes, or the path of a span file. More texts do no harm.
+
+        Raises:
+            ValueError: If it is none of these, lacks a text, or says of one no unwanted words.
         """
-        unwanted, expected = count_units(self.samples), count_units(gold.samples)
-        return score_against_gold(unwanted.unwanted, expected.unwanted)
+        is_path = isinstance(gold, str | Path)
+        samples = read_span_file(gold) if is_path else read_samples("gold", gold)
+        by_text = {(sample.prompt, sample.answer): sample.unwanted for sample in samples}
+        expected = []
+        for sample in self.samples:
+            spans = by_text.get((sample.prompt, sample.answer))
+            if spans is None:
+                wanted = "want the same texts, with the right words in [[marks]]"
+                raise ValueError(f"gold: no unwanted words of {sample.answer!r:.60}; {wanted}")
+            expected.append(dataclasses.replace(sample, unwanted=spans))
+        unwanted = count_units(self.samples).unwanted
+        return score_against_gold(unwanted, count_units(expected).unwanted)
 
     def save(self, path: str | Path) -> Path:
         """Write a span file (.jsonl), for `identifier.kind=precomputed identifier.path=...`."""

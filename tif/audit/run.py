@@ -24,7 +24,12 @@ from tif.identifiers import COSTLY_KINDS
 from tif.identifiers.stored_spans import RUN_SPANS
 from tif.training import run as training
 from tif.training import run_folders
-from tif.training.run_models import find_model_before, find_retain_model, use_downloads
+from tif.training.run_models import (
+    describe_missing_stage,
+    find_model_before,
+    find_retain_model,
+    use_downloads,
+)
 from tif.utils import distributed
 
 
@@ -150,11 +155,9 @@ def _find_missing_stage(settings: Audit) -> str | None:
     """Return in a line which of the run's other models is not there, or None."""
     for name in ("target", "retain_model"):
         path = getattr(settings, name)
-        if path and Path(path).parent.parent.name == "stages" and not Path(path).is_dir():
+        problem = describe_missing_stage(name, path)
+        if problem:
             stage = Path(path).parent.name.rpartition("-")[0]
-            return (
-                f"{name}: no {path}: the stage was deleted, or another version of tif made it; "
-                f"want tif fit RUN/config.yaml stage={stage}, or {name}=MODEL"
-            )
+            return f"{problem}; want tif fit RUN/config.yaml stage={stage}, or {name}=MODEL"
     return None
 

@@ -1,7 +1,8 @@
 """Tables of `tif evaluate`: a table for each benchmark, and notes below it.
 
 The tables show what `tif.metrics` computes of an evaluation: a value with its interval, the retain
-model's value where it is known, and the protocol behind it.
+model's value where it is known, and the protocol behind it, which a line below the table names
+where it is the same for all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,7 +83,9 @@ def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
     table.add_column("metric", no_wrap=True)
     for column in ("value", "95 % interval", *(["retain\nmodel"] if retain else [])):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("protocol")
+    is_mixed = len(_list_protocols(numbers)) > 1
+    if is_mixed:
+        table.add_column("protocol")
     section = None
     for row in list_rows(numbers):
         if row.section != section:
@@ -94,15 +97,22 @@ def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
         cells = [format_number(row.value), format_interval(row.interval) if row.interval else "-"]
         if retain:
             cells.append(format_number(retain.get(row.name)))
-        table.add_row(metric, *cells, literal(_protocol_of(numbers, row.name)))
+        if is_mixed:
+            cells.append(literal(_protocol_of(numbers, row.name)))
+        table.add_row(metric, *cells)
     return table
 
 
 def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
     """Return the lines below a table: how intervals were made, what was compared or is missing."""
+    protocols = _list_protocols(numbers)
+    names = [f"protocol: {name}" for name in protocols if len(protocols) == 1]
     if "bootstrap" not in numbers:
-        return ["intervals: value ± 1.96 standard errors of lm-eval, cut to the metric's range"]
-    lines = [f"intervals: Student's t over {describe_groups(numbers['groups'])}"]
+        errors = "value ± 1.96 standard errors of lm-eval, cut to the metric's range"
+        return [*names, f"intervals: {errors}"]
+    if describe_unknown_rules(numbers["protocol"]):
+        names = []  # the line about these rules begins with the name
+    lines = [*names, f"intervals: Student's t over {describe_groups(numbers['groups'])}"]
     if numbers.get("forget_quality") is not None:
         draws, seed = numbers["bootstrap"]["draws"], numbers["bootstrap"]["seed"]
         lines.append(f"forget quality's: {draws} draws of the same units, seed {seed}")
@@ -174,6 +184,11 @@ def _title(metric: str, set_name: str) -> str:
     """Return the metric's title and where it should go on this set."""
     direction = DIRECTIONS.get(metric) or ("↓" if "forget" in set_name else "↑")
     return f"{TITLES.get(metric, metric)} {direction}"
+
+
+def _list_protocols(numbers: Mapping[str, Any]) -> list[str]:
+    """Return the protocols behind the numbers of a table, each once."""
+    return list(dict.fromkeys(_protocol_of(numbers, row.name) for row in list_rows(numbers)))
 
 
 def _protocol_of(numbers: Mapping[str, Any], name: str) -> str:

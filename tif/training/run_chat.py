@@ -9,7 +9,12 @@ from tif.config.chat_command import ChatCommand
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Config, Lora
 from tif.training import run_folders
-from tif.training.run_models import find_model_before, find_retain_model, use_downloads
+from tif.training.run_models import (
+    describe_missing_stage,
+    find_model_before,
+    find_retain_model,
+    use_downloads,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +72,8 @@ def _fill_in_stages(settings: ChatCommand, cfg: Config, folder: Path) -> dict[st
             continue
         if path is None:
             missing[role] = f"{role}: the run names none; want {role}=MODEL"
-        elif Path(path).parent.parent.name == "stages" and not Path(path).is_dir():
-            reason = "the stage was deleted, or another version of tif made it"
-            missing[role] = f"{role}: no {path}: {reason}; want {role}=MODEL"
+        elif problem := describe_missing_stage(role, path):
+            missing[role] = f"{problem}; want {role}=MODEL"
         else:
             setattr(settings, role, path)
     return missing

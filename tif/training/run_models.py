@@ -63,3 +63,11 @@ def use_downloads(settings: Any, given: set[str], reads_data: bool) -> None:
         problems.append(hub.describe_unasked("data.path", path, hub.DATA_SETS.get(path)))
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def describe_missing_stage(role: str, path: str | None) -> str | None:
+    """Return in a line why the model of a run's stage is not there; None where it is."""
+    if not path or Path(path).parent.parent.name != "stages" or Path(path).is_dir():
+        return None
+    reason = "the stage was deleted or left behind, or another version of tif made it"
+    return f"{role}: no {path}: {reason}"

@@ -35,9 +35,8 @@ from tif.utils import command_line, distributed
 
 def fit(options: Namespace) -> int:
     """Train as the words say, in one process or in one a device; return the exit code."""
-    notes: list[str] = []
     words, preset = presets.complete_words(options.words)
-    cfg = config.load(words, notes)
+    cfg = config.load(words)
     if options.print:
         from tif.bench.estimate import describe_needs
         from tif.evaluation.first_sample import describe_run
@@ -57,7 +56,7 @@ def fit(options: Namespace) -> int:
     with command_line.loading():
         from tif.audit.run import run_and_audit
         from tif.training.run import attempt
-    return attempt(lambda: run_and_audit(cfg, preset, notes))
+    return attempt(lambda: run_and_audit(cfg, preset))
 
 
 COMMAND = Command("fit", __doc__, fit, Config, flags=("--print",))

@@ -176,7 +176,6 @@ def test_finetuning_reads_no_key_of_an_unlearning_method():
 @pytest.mark.parametrize("name", [p.stem for p in sorted(OWN.glob("*.yaml"))])
 def test_no_method_file_leaves_a_key_of_another_one_in_place(name):
     base, file = OmegaConf.structured(Config()), config.read_yaml(OWN / f"{name}.yaml")
-    file.pop("cases", None)  # for models of the paper
     alone = OmegaConf.to_object(OmegaConf.merge(base, file).loss)
     before = [
         f"loss/{other}.yaml"

@@ -59,15 +59,14 @@ def unlearn(
     overrides = [*words.list_words(chosen), *overrides, *words.list_words(keys)]
     overrides = [*words.describe_model(model), *overrides]
     defaults = _list_defaults(overrides, samples)
-    notes: list[str] = []
     all_words = [*files, *method_files, *words.list_words(defaults), *overrides]
-    cfg, preset = _load(all_words, samples, notes)
+    cfg, preset = _load(all_words, samples)
     # Lightning loads only now, so that wrong keys are answered at once.
     from tif.audit.run import run_and_audit
     from tif.training.sources import check_sources
 
     check_sources(cfg)
-    return Run(run_and_audit(cfg, preset, notes), cfg.model.trust_remote_code)
+    return Run(run_and_audit(cfg, preset), cfg.model.trust_remote_code)
 
 
 def _list_defaults(overrides: Sequence[str], samples: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,9 +79,7 @@ def _list_defaults(overrides: Sequence[str], samples: Mapping[str, Any]) -> dict
     return {key: value for key, value in defaults.items() if not words.has_key(overrides, key)}
 
 
-def _load(
-    arguments: Sequence[str], samples: Mapping[str, Any], notes: list[str]
-) -> tuple[Config, str]:
+def _load(arguments: Sequence[str], samples: Mapping[str, Any]) -> tuple[Config, str]:
     """Return the checked configuration and what to tell about its preset.
 
     The samples, if there are any, are written when all is right.
@@ -94,7 +91,7 @@ def _load(
         files = list_files(samples)
     with collect_problems(problems):
         complete, preset = complete_words(arguments)
-        cfg = config.load(complete, notes)
+        cfg = config.load(complete)
         if cfg.trainer.devices != "1":
             problems.append(
                 f"trainer.devices: Python trains on 1 device, got {cfg.trainer.devices}; want 1, "

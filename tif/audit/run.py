@@ -86,12 +86,12 @@ def plan_run_audit(
     return AuditPlan(settings, folder / "spans", folder)
 
 
-def run_and_audit(cfg: Config, preset: str = "", notes: Sequence[str] = ()) -> Path:
+def run_and_audit(cfg: Config, preset: str = "") -> Path:
     """Do all that a configuration asks for, also `eval.audit`; return the folder.
 
     Arguments and errors are those of `tif.training.run.run`.
     """
-    folder = training.run(cfg, preset, notes)
+    folder = training.run(cfg, preset)
     if cfg.eval.audit and not cfg.stage:
         audit_finished_run(cfg, folder)
     return folder

@@ -1,16 +1,14 @@
 """A command's words as layers of keys: files with what they include, the model's preset, overrides.
 
-Besides sections of keys, a file may hold three entries:
+Besides sections of keys, a file may hold two entries:
 
     include: [loss/tpo.yaml]           files that are read before it
-    cases:                             keys that hold in some cases only, after the file's own
-      - when: {model: llama_3_2_3b, data.split: [forget01, forget05]}
-        then: {loss: {beta: 0.3}}              may include files too
-      - otherwise: what the user is told where no case holds
     variants:                          of a model's preset: model=NAME:VARIANT adds these keys
       24gb: {model: {quantize: nf4}}
 
-In `when`, `model` is the preset's name and all other entries are keys. Called by load.py.
+A variant that is called as the value of data.benchmark is read by itself, before the other.
+A value that depends on another key is looked up where it stands: ${choose:KEY,{A: 1, B: 2},0}
+is 0 where KEY is neither A nor B. Called by load.py.
 """
 
 import dataclasses
@@ -23,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from tif.config import files
 from tif.config.check import brief, nearest
 from tif.config.errors import ConfigError, one_line
+from tif.config.evaluation import BENCHMARKS
 
-ENTRIES = ("include", "cases", "variants")
+ENTRIES = ("include", "variants")
 MOST_FILES = 50  # that one file may include, directly or through others
 PRESET = "model="  # model=NAME or model=NAME:VARIANT
 
@@ -36,14 +35,10 @@ class Layer:
     Attributes:
         name: the file's; "" for overrides.
         keys: its sections.
-        cases: what it holds in some cases only.
-        advice: what the user is told since none of them holds.
     """
 
     name: str
     keys: DictConfig
-    cases: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    advice: list[str] = dataclasses.field(default_factory=list)
 
     def flat_keys(self) -> dict[str, Any]:
         """Return the keys by their dotted names, interpolations as they stand."""
@@ -59,7 +54,7 @@ class Layer:
 
 
 def read_layers(
-    words: Sequence[str], known: Sequence[str], problems: list[str], notes: list[str]
+    words: Sequence[str], known: Sequence[str], problems: list[str]
 ) -> list[Layer]:
     """Return the layers of all words, the strongest last.
 
@@ -69,10 +64,9 @@ def read_layers(
         words: files, model=NAME and key=value.
         known: all keys, to name the nearest of a wrong one.
         problems: gets what is wrong with a word, one line each.
-        notes: gets what the user must be told.
     """
     from_files: list[Layer] = []
-    from_presets: list[Layer] = []
+    presets: list[str] = []
     overrides: list[Layer] = []
     first_end = 0
     for word in words:
@@ -80,7 +74,7 @@ def read_layers(
             from_files += read_file(word)
             first_end = first_end or len(from_files)
         elif is_preset(word):
-            from_presets += read_preset(word)
+            presets.append(word)
         elif word.startswith("-"):
             name = nearest(word.lstrip("-").partition("=")[0], known)
             problems.append(f"{word}: want key=value, without dashes{name}")
@@ -89,8 +83,17 @@ def read_layers(
             problems.append(f"{word}: want a .yaml file or key=value{_advise_on_path(word)}")
         else:
             overrides += read_override(word, problems)
-    layers = [*from_files[:first_end], *from_presets, *from_files[first_end:], *overrides]
-    return _apply_cases(layers, preset_name(words), notes)
+    benchmark = _find_value([*from_files, *overrides], "data.benchmark")
+    from_presets: list[Layer] = []
+    for word in presets:
+        from_presets += read_preset(word, benchmark)
+    return [*from_files[:first_end], *from_presets, *from_files[first_end:], *overrides]
+
+
+def _find_value(layers: Sequence[Layer], key: str) -> Any:
+    """Return the value that the strongest layer gives a key, or None."""
+    values = [layer.flat_keys()[key] for layer in layers if key in layer.flat_keys()]
+    return values[-1] if values else None
 
 
 def _advise_on_path(word: str) -> str:
@@ -152,12 +155,11 @@ def read_file(name: str, depth: int = 0, names: list[str] | None = None) -> list
         layers += read_file(str(other), depth + 1, names)
     if content.pop("variants", None) is not None and not _is_of_a_model(name):
         raise ConfigError(f"{name}: variants: only a file of configs/model has them")
-    cases = _check_cases(name, content.pop("cases", None) or [])
-    return [*layers, Layer(name, OmegaConf.create(content), cases)]
+    return [*layers, Layer(name, OmegaConf.create(content))]
 
 
-def read_preset(word: str) -> list[Layer]:
-    """Return the layers of model=NAME or model=NAME:VARIANT.
+def read_preset(word: str, benchmark: str | None) -> list[Layer]:
+    """Return the layers of model=NAME or model=NAME:VARIANT, for the data of a benchmark.
 
     Raises:
         ConfigError: If there is no such preset or variant.
@@ -169,13 +171,23 @@ def read_preset(word: str) -> list[Layer]:
             f"{', '.join(known)}; a folder or hub name is given as model.path=")
     file = f"model/{name}.yaml"
     layers = read_file(file)
-    variants = _read_content(file).get("variants") or {}
-    if variant and variant not in variants:
-        raise ConfigError(f"{word}: no such variant{nearest(variant, list(variants))}; {name} has "
-            f"{', '.join(variants) or 'none'}")
-    if variant:
-        layers.append(Layer(f"{file} ({variant})", OmegaConf.create(variants[variant])))
+    variants = read_variants(name)
+    names = [key for key in variants if key not in BENCHMARKS]
+    if variant and variant not in names:
+        raise ConfigError(f"{word}: no such variant{nearest(variant, names)}; {name} has "
+            f"{', '.join(names) or 'none'}")
+    for key in (benchmark, variant):
+        if key in variants:
+            keys = dict(variants[key])
+            for other in keys.pop("include", ()):
+                layers += read_file(other)
+            layers.append(Layer(f"{file} ({key})", OmegaConf.create(keys)))
     return layers
+
+
+def read_variants(name: str) -> dict[str, Any]:
+    """Return the variants of a model's preset, and its keys for benchmarks, by name."""
+    return _read_content(f"model/{name}.yaml").get("variants") or {}
 
 
 def _is_of_a_model(name: str) -> bool:
@@ -185,65 +197,6 @@ def _is_of_a_model(name: str) -> bool:
 def _read_content(name: str) -> dict[str, Any]:
     keys = files.read_yaml(files.find(name))
     return cast(dict[str, Any], OmegaConf.to_container(keys, resolve=False))
-
-
-def _check_cases(name: str, cases: Any) -> list[dict[str, Any]]:
-    """Return a file's cases; ConfigError unless they have the form of this module's docstring."""
-    wanted = "want a list of {when: {key: value}, then: {section: ...}} and {otherwise: text}"
-    for case in cases if isinstance(cases, list) else [None]:
-        is_case = isinstance(case, dict) and (
-            case.keys() == {"otherwise"} or (case.keys() == {"when", "then"}
-            and isinstance(case["when"], dict) and isinstance(case["then"], dict)))
-        if not is_case:
-            raise ConfigError(f"{name}: cases: {wanted}, got {brief(case)}")
-    return cast(list[dict[str, Any]], cases)
-
-
-def _apply_cases(
-    layers: Sequence[Layer], preset: str | None, notes: list[str]
-) -> list[Layer]:
-    """Return the layers, each followed by those of its cases that hold.
-
-    `notes` gets the `otherwise` of files of which no case holds, unless later layers replace it.
-    """
-    values: dict[str, Any] = {}
-    for layer in layers:
-        values |= layer.flat_keys()
-    values["model"] = preset
-    expanded: list[Layer] = []
-    for layer in layers:
-        holding = [case for case in layer.cases if "when" in case and _holds(case, values)]
-        advice = [case["otherwise"] for case in layer.cases if "otherwise" in case and not holding]
-        expanded.append(dataclasses.replace(layer, advice=advice))
-        for case in holding:
-            keys = dict(case["then"])
-            for other in keys.pop("include", None) or []:
-                expanded += read_file(str(other))
-            expanded.append(Layer(layer.name, OmegaConf.create(keys)))
-    for number, layer in enumerate(expanded):
-        if layer.advice and not _is_replaced(layer, expanded[number + 1 :]):
-            notes += [f"{layer.name}: {text}" for text in layer.advice]
-    return expanded
-
-
-def _is_replaced(layer: Layer, later: Sequence[Layer]) -> bool:
-    """Return whether later layers leave nothing of what a file's cases would have said."""
-    if layer.names_method() and any(other.names_method() for other in later):
-        return True
-    keys: set[str] = set()
-    for other in later:
-        keys |= other.flat_keys().keys()
-    wanted: set[str] = set()
-    for case in layer.cases:
-        wanted |= flatten(case.get("then", {})).keys()
-    return wanted <= keys
-
-
-def _holds(case: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    for key, wanted in case["when"].items():
-        if values.get(key) not in (wanted if isinstance(wanted, list) else [wanted]):
-            return False
-    return True
 
 
 def flatten(keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -27,6 +27,9 @@ from tif.config.registry import import_own, is_own
 from tif.config.schema import Config, Data, Model, Optimizer, TrainerKeys
 from tif.config.stored import select_counted
 
+OmegaConf.register_resolver(
+    "choose", lambda value, table, default=None: table.get(value, default), replace=True
+)
 UNKNOWN = object()  # the schema below an unknown key
 MOST_PROBLEMS = 50  # of one file or word; looking for the nearest name takes milliseconds
 LONGEST_RESULT = 10**9  # characters that references could make of a configuration
@@ -42,17 +45,17 @@ class Schema(Protocol):
 S = TypeVar("S", bound=Schema)
 
 
-def load(argv: Sequence[str], notes: list[str] | None = None) -> Config:
+def load(argv: Sequence[str]) -> Config:
     """Return the configuration of tif.fit: files, left to right, over the defaults, then overrides.
 
     A file that names `loss.forget` is a whole method: nothing is left of the loss before it.
     A file that is not in the working directory is looked for among tif's own configs. model=NAME
-    is a file of configs/model, read after the first file. `notes` gets what the user must be told.
+    is a file of configs/model, read after the first file.
 
     Raises:
         ConfigError: With all problems, one a line: key, what was got, what is wanted, nearest name.
     """
-    cfg = read(Config, argv, notes)
+    cfg = read(Config, argv)
     if cfg.run.name == AUTO:
         cfg.run.name = derive_name(cfg)
     absent, problems = find_missing_start(cfg)
@@ -68,9 +71,7 @@ def load(argv: Sequence[str], notes: list[str] | None = None) -> Config:
     return cfg
 
 
-def read(
-    schema: Callable[[], S], argv: Sequence[str], notes: list[str] | None = None
-) -> S:
+def read(schema: Callable[[], S], argv: Sequence[str]) -> S:
     """Return `schema` filled from files and overrides, as `load` does, without stages.
 
     `schema`: the class, or what returns one with other defaults.
@@ -81,7 +82,7 @@ def read(
     problems: list[str] = []
     defaults: Any = schema()
     known = [name for name, _, _ in list_keys(defaults)]
-    layers = read_layers(argv, known, problems, [] if notes is None else notes)
+    layers = read_layers(argv, known, problems)
     loss = _loss_with_own_keys(layers) if hasattr(defaults, "loss") else None
     if loss:
         defaults.loss = loss()
@@ -121,7 +122,7 @@ def read_stored(path: Path) -> Config:
 def list_given(words: Sequence[str]) -> set[str]:
     """Return the keys that a command's words give, in files or as key=value, by dotted name."""
     given: set[str] = set()
-    for layer in read_layers(words, (), [], []):
+    for layer in read_layers(words, (), []):
         given |= layer.flat_keys().keys()
     return given
 

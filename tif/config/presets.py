@@ -10,7 +10,7 @@ from pathlib import Path
 from tif.config import files
 from tif.config.data import MUSE
 from tif.config.errors import ConfigError
-from tif.config.layers import PRESET, is_preset, preset_name
+from tif.config.layers import PRESET, is_preset, preset_name, read_variants
 from tif.config.loss import Loss
 from tif.config.schema import Config
 
@@ -86,19 +86,13 @@ def find_unused_preset(cfg: Config, words: Sequence[str]) -> list[str]:
     for name, keys in cfg.stages.items():
         section = keys.get("model") if isinstance(keys, dict) else None
         starts[f"stages.{name}.model.path"] = (section or {}).get("path")
-    expected = {None, cfg.model.base, *cfg.stages, *_list_paths(f"model/{preset}.yaml")}
+    published = [keys.get("model", {}).get("path") for keys in read_variants(preset).values()]
+    expected = {None, cfg.model.base, *cfg.stages, *published}
     for key, path in starts.items():
         if path not in expected and key not in overrides:
             return [f"{word}: the configuration has another model, {key}={path}; want {key}=... "
                 f"for this one, or no {word}"]
     return []
-
-
-def _list_paths(file: str) -> list[str]:
-    """Return the values of model.path in the cases of a model's preset."""
-    cases = files.read_yaml(files.find(file)).get("cases") or []
-    models = [case["then"].get("model", {}) for case in cases]
-    return [model["path"] for model in models if "path" in model]
 
 
 def find_missing_start(cfg: Config) -> tuple[list[str], list[str]]:

@@ -5,7 +5,7 @@ Called by `tif fit`, `sweep` and `tif identify` (whose models may be stages).
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,11 @@ from tif.utils.files import DamagedFile, remove
 from tif.utils.terminal import console, literal, print_line, quiet_libraries, silence
 
 
-def run(cfg: Config, preset: str = "", notes: Sequence[str] = ()) -> Path:
+def run(cfg: Config, preset: str = "") -> Path:
     """Do all that a configuration asks for; return the folder of the run, or of `cfg.stage`.
 
-    The first line names `preset`, the files that the configuration comes from; `notes` follow it,
-    and those of the data.
+    The first line names `preset`, the files that the configuration comes from; notes on the data
+    follow it.
 
     Raises:
         ConfigError: Before any weights load, if the configuration or its files are wrong.
@@ -54,7 +54,7 @@ def run(cfg: Config, preset: str = "", notes: Sequence[str] = ()) -> Path:
     distributed.start(cfg.trainer.accelerator)
     if not distributed.is_first_rank():
         silence()
-    for line in (describe_start(plan, preset), *notes, *plan.benchmark.notes):
+    for line in (describe_start(plan, preset), *plan.benchmark.notes):
         print_line(line)
     return make_stage(plan) if cfg.stage else unlearn(plan)
 

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import tomllib
 
 import pytest
@@ -15,6 +16,7 @@ ROOMS = (
     "evaluation", "reports", "training", "audit", "sweep", "bench", "api",
 )  # fmt: skip
 COMMANDS = len(ROOMS)
+VERSION = "tif._version"
 FIRST = ("tif", "tif.utils.interrupts")  # so that Ctrl-C is one line while the rest is imported
 FILE_MODULES = {"json", "pathlib", "os", "io", "shutil", "tempfile", "pickle", "csv", "safetensors"}
 
@@ -57,7 +59,7 @@ LINES = {name_of(path): path.read_text(encoding="utf-8").splitlines() for path i
 
 def room_number(name):
     """Return the place of a module's room in the order; commands come last, the package's own file first."""
-    if name == "tif":
+    if name in ("tif", VERSION):
         return -1
     room = name.split(".")[1]
     return ROOMS.index(room) if room in ROOMS else COMMANDS
@@ -147,6 +149,21 @@ def test_what_answers_at_once_imports_neither_transformers_nor_lightning(name):
         imported = imports_of(module, inside_functions=False)
         assert {i.split(".")[0] for i in imported} & heavy == set(), module
         todo += [i for i in imported & MODULES.keys() if i not in modules]
+
+
+# In this order a person reads the method, from a text to a number: docs/architecture.md.
+READING_PATH = (
+    "data.samples", "data.encoding", "scoring.token_scores", "scoring.packing", "scoring.lm_head", "losses.terms",
+    "losses.tpo", "training.module", "training.datamodule", "training.optimizer", "models.references",
+    "evaluation.evaluate", "metrics.tofu", "training.run",
+)  # fmt: skip
+
+
+def test_the_reading_path_stays_short_and_is_the_one_of_the_docs():
+    assert sum(len(LINES[f"tif.{name}"]) for name in READING_PATH) <= 3000
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    path = text.partition("## Reading path\n")[2].partition("\n## ")[0]
+    assert re.findall(r"`tif/([a-z_/]+)\.py`", path) == [name.replace(".", "/") for name in READING_PATH]
 
 
 def test_files_stay_short():

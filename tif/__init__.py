@@ -15,6 +15,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tif._version import VERSION
 from tif.utils import interrupts
 
 # While Python looks for the module of `tif fit`, its name is not yet in sys.argv.
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # what a type checker sees of the names below
     from tif.data.samples import Sample, Span
     from tif.losses.terms import term
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "ConfigError", "Evaluation", "Run", "Sample", "Span", "Spans", "evaluate", "identify",
     "load_config", "read_benchmark", "term", "unlearn",
@@ -60,7 +61,6 @@ def __getattr__(name: str) -> Any:
     """Import a name of the API."""
     if name not in API:
         raise AttributeError(f"module 'tif' has no attribute {name!r}; its names: {', '.join(API)}")
-    importlib.import_module("tif.losses")  # its terms declare keys of the configuration
     module, attribute = API[name].split(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -96,11 +96,11 @@ def help_text() -> str:
 
 def version_text() -> str:
     """Return the version of the package, and the commit where it runs from a checkout."""
-    import tif
+    from tif._version import VERSION
     from tif.utils.environment import read_commit
 
     commit = read_commit()
-    return f"tif {tif.__version__}" + (f" (commit {commit})" if commit else "")
+    return f"tif {VERSION}" + (f" (commit {commit})" if commit else "")
 
 
 if __name__ == "__main__":

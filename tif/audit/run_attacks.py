@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tif
+from tif._version import VERSION
 from tif.audit.attack import Attack, AttackInputs, Outcome, get_attack
 from tif.audit.facts import list_facts
 from tif.audit.keys import FOLDER, Audit
@@ -157,7 +157,7 @@ def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[An
     data += [fingerprint(samples) for samples in (*benchmark.sets.values(), benchmark.holdout)]
     models = [_describe_model(subject)]
     models += [_describe_model(inputs.subjects[role]) for role in attack.reads]
-    return [tif.__version__, keys, rules, data, models, settings.seed, settings.batching]
+    return [VERSION, keys, rules, data, models, settings.seed, settings.batching]
 
 
 def _describe_model(subject: Subject) -> list[Any]:
@@ -201,7 +201,7 @@ def summarize_audit(
             "curves": {role: dict(by_role[role].curves) for role in ROLES},
         }
     return {
-        "tif": tif.__version__,
+        "tif": VERSION,
         "models": {role: str(inputs.subjects[role].section.path) for role in ROLES},
         "settings": {name: _read_keys(settings, name) for name in outcomes},
         "attacks": attacks,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tif
+from tif._version import VERSION
 from tif.config.errors import one_line
 from tif.config.evaluate_command import Evaluate
 from tif.config.paths import check_writable
@@ -62,7 +62,7 @@ class RecordedModel(ModelOnDemand):
         keys = dataclasses.asdict(self.section)
         for key in NOT_IN_FOLDER:
             del keys[key]
-        hashed = hash_json([tif.__version__, weights, keys])
+        hashed = hash_json([VERSION, weights, keys])
         return Path(self.settings.out) / f"{name}-{hashed}"
 
     @functools.cached_property

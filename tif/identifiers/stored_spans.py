@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tif
 from tif import identifiers
+from tif._version import VERSION
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Identifier, Model
 from tif.data.samples import Sample, fingerprint
@@ -101,7 +101,7 @@ def span_path(
     """Return <folder>/<kind>-<hash of all that decides about the spans>.jsonl."""
     paths = identifiers.list_model_paths(identifier).values()
     deciding = [
-        tif.__version__,
+        VERSION,
         span_file.VERSION,
         identifiers.describe_settings(identifier, prompts),
         fingerprint(samples),

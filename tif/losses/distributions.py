@@ -97,7 +97,7 @@ def muse_logit_npo(policy: Outputs, reference: Outputs, keys: Beta) -> torch.Ten
 
 @dataclasses.dataclass
 class Rmu:
-    """Where hidden states are steered, and whereto."""
+    """RMU: which layer is steered, and to which random vector."""
 
     layer: int = key(7, "decoder layer whose output is steered, counted from 0; retain=hidden "
         "keeps it", at_least=0)

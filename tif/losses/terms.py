@@ -30,7 +30,7 @@ from tif.scoring.token_scores import Outputs, PerToken, TokenScores
 
 @dataclasses.dataclass
 class Scored:
-    """What the models say of one batch.
+    """The scores of one batch that a loss term reads.
 
     Attributes:
         policy: scores, (B, T-1) each.

@@ -11,8 +11,8 @@ import lightning as L
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import init_device_mesh
 
-import tif
 from tif import losses
+from tif._version import VERSION
 from tif.config.model import Lora
 from tif.config.schema import Config, Loss, Model
 from tif.data.benchmarks import select_training_samples
@@ -189,7 +189,7 @@ def prepare_alternates(
         return None
     weights = [model.path, list_model_files(model.path), model.dtype, model.quantize]
     key = [
-        tif.__version__,
+        VERSION,
         cfg.run.seed,
         dataclasses.asdict(settings),
         cfg.data.prompts.describe(),

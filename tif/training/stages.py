@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-import tif
+from tif._version import VERSION
 from tif.config.errors import ConfigError
 from tif.config.files import read_yaml
 from tif.config.loss import make_loss
@@ -120,7 +120,7 @@ def place_stage(cfg: Config, name: str, benchmark: Benchmark) -> Config:
     retain = () if cfg.loss.retain == "none" else benchmark.retain
     prints = [fingerprint(part) for part in (samples, trained, retain)]
     start = list_model_files(cfg.model.path)
-    hashed = hash_json([tif.__version__, *deciding_keys(cfg), prints, start])
+    hashed = hash_json([VERSION, *deciding_keys(cfg), prints, start])
     folder = str(Path(cfg.run.folder) / "stages")
     run = dataclasses.replace(cfg.run, name=f"{name}-{hashed}", folder=folder)
     return dataclasses.replace(cfg, run=run)

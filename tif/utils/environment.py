@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import tif
+from tif._version import VERSION
 
 PACKAGES = "torch lightning transformers peft datasets omegaconf scipy rouge-score"
 
@@ -21,7 +21,7 @@ def describe_environment() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     host = {"platform": platform.platform(), "cpu_threads": torch.get_num_threads(), "gpus": gpus}
     return {
-        "tif": tif.__version__,
+        "tif": VERSION,
         "commit": read_commit(),
         "command": " ".join(sys.argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

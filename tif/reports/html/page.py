@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import tif
+from tif._version import VERSION
 from tif.reports.html.charts import Chart
 from tif.utils.files import write_text
 
@@ -42,7 +42,7 @@ def write_page(
         "scripts": [Markup(_read(name)) for name in names],
         "charts_json": Markup(as_script([chart.as_json() for chart in charts])),
         "samples_json": Markup(as_script(samples)) if samples else "",
-        "version": tif.__version__,
+        "version": VERSION,
     }
     page = _environment().get_template(template).render(values)
     # Half of a surrogate pair, which a model's text or a file's name may hold, has no UTF-8.

@@ -108,7 +108,7 @@ def test_own_configs_are_found_from_any_folder(name, tmp_path, monkeypatch):
 def test_a_file_here_comes_before_tifs_own(tmp_path, monkeypatch):
     write(tmp_path / "quickstart.yaml", "run: {name: mine}")
     monkeypatch.chdir(tmp_path)
-    assert config.load(["quickstart.yaml", *NO_QUALITY]).run.name == "mine"
+    assert config.load(["quickstart.yaml", *NO_QUALITY]).run.name.startswith("mine_")
 
 
 def test_files_merge_left_to_right_and_overrides_win_wherever_they_stand(tmp_path):

@@ -1,5 +1,6 @@
 """Which file a run begins with, what model=NAME means, and what follows from both."""
 
+import re
 
 import pytest
 import yaml
@@ -187,6 +188,52 @@ def test_names_of_runs_come_from_method_data_and_model():
         load()[0].run.name: "quickstart",
     }  # fmt: skip
     assert list(names) == list(names.values())
+
+
+@pytest.mark.parametrize(("words", "name"), [
+    (["optimizer.lr=1e-4", "run.seed=3"], "quickstart_lr1e-4_seed3"),
+    (["optimizer.lr=0.0001"], "quickstart_lr1e-4"),
+    (["optimizer={lr: 1e-4}"], "quickstart_lr1e-4"),
+    (["optimizer.lr=5e-4", "run.seed=0"], "quickstart"),  # as the file has them
+    (["loss/npo.yaml", "trainer.max_epochs=5"], "quickstart_npo_max_epochs5"),
+    (["loss.lpl_baseline=mean"], "quickstart_lpl_baseline-mean"),
+    (["stages.target.optimizer.lr=1e-2", "data.fictitious.seed=3"],
+     "quickstart_target-optimizer-lr0.01_fictitious-seed3"),
+    (["model.lora.rank=4", "eval.kl=true"], "quickstart_lora-rank4_kl-true"),
+    (["run.folder=elsewhere", "run.resume=never", "run.keep_checkpoints=1", "logger.wandb.enabled=true"], "quickstart"),
+    (["optimizer.lr=1e-4", "run.name=mine"], "mine"),
+    (["tofu.yaml", "model=llama_3_2_3b:24gb", "loss.beta=0.2"],
+     "tpo_forget10_Llama-3.2-3B-Instruct_24gb_beta0.2"),
+    (["data.path=my_texts", "model.path=org/m", "optimizer.lr=2e-5"], "tpo_centred_my_texts_m_lr2e-5"),
+])  # fmt: skip
+def test_a_runs_name_tells_what_the_words_change(words, name):
+    assert load(*words)[0].run.name == name
+
+
+def test_a_run_of_a_sweep_or_of_a_runs_config_keeps_its_name(tmp_path):
+    for name in ("sweep/lr=1/seed0", "quickstart_lr1e-4"):
+        file = write(tmp_path / "config.yaml", config.to_yaml(load(f"run.name={name}", "optimizer.lr=1e-4")[0]))
+        assert load(file)[0].run.name == name
+    assert load(file, "loss.beta=1")[0].run.name == "quickstart_lr1e-4_beta1"
+
+
+def test_no_text_to_forget_stands_in_a_runs_name():
+    names = set()
+    for word in ("Basil", "Kuwait"):
+        names.add(load("identifier.kind=words", f"identifier.words=[{word}]")[0].run.name)
+    assert len(names) == 2
+    assert all(re.fullmatch(r"quickstart_kind-words_words-[0-9a-f]{6}", name) for name in names)
+    assert re.fullmatch("quickstart_template-[0-9a-f]{6}", load("data.template=Basil {prompt}")[0].run.name)
+
+
+def test_names_of_many_changes_are_short_and_differ():
+    words = [f"model.init.num_hidden_layers={n}" for n in range(1, 3)]
+    more = ["eval.max_samples.retain=6", "eval.max_new_tokens=8", "stages.target.optimizer.lr=1e-2", "loss.beta=0.5"]
+    names = [load(*more, word)[0].run.name for word in words]
+    assert len(set(names)) == 2
+    assert all(name.startswith("quickstart_max_samples-retain6_max_new_tokens8_target-") for name in names)
+    assert max(map(len, names)) <= 80
+    assert load(*more, words[0])[0].run.name == names[0]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (files.own_configs() / "loss").glob("*.yaml")))

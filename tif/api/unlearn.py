@@ -58,9 +58,9 @@ def unlearn(
     samples = {name: content for name, content in samples.items() if content is not None}
     overrides = [*words.list_words(chosen), *overrides, *words.list_words(keys)]
     overrides = [*words.describe_model(model), *overrides]
-    defaults = _list_defaults(overrides, samples)
-    all_words = [*files, *method_files, *words.list_words(defaults), *overrides]
-    cfg, preset = _load(all_words, samples)
+    defaults = words.list_words(_list_defaults(overrides, samples))
+    all_words = [*files, *method_files, *defaults, *overrides]
+    cfg, preset = _load(all_words, defaults, samples)
     # Lightning loads only now, so that wrong keys are answered at once.
     from tif.audit.run import run_and_audit
     from tif.training.sources import check_sources
@@ -79,10 +79,13 @@ def _list_defaults(overrides: Sequence[str], samples: Mapping[str, Any]) -> dict
     return {key: value for key, value in defaults.items() if not words.has_key(overrides, key)}
 
 
-def _load(arguments: Sequence[str], samples: Mapping[str, Any]) -> tuple[Config, str]:
+def _load(
+    arguments: Sequence[str], unnamed: Sequence[str], samples: Mapping[str, Any]
+) -> tuple[Config, str]:
     """Return the checked configuration and what to tell about its preset.
 
-    The samples, if there are any, are written when all is right.
+    The samples, if there are any, are written when all is right. `unnamed`: arguments that the
+    run's name leaves out.
     """
     problems: list[str] = []
     files: dict[str, str] = {}
@@ -91,7 +94,7 @@ def _load(arguments: Sequence[str], samples: Mapping[str, Any]) -> tuple[Config,
         files = list_files(samples)
     with collect_problems(problems):
         complete, preset = complete_words(arguments)
-        cfg = config.load(complete)
+        cfg = config.load(complete, unnamed)
         if cfg.trainer.devices != "1":
             problems.append(
                 f"trainer.devices: Python trains on 1 device, got {cfg.trainer.devices}; want 1, "

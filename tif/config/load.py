@@ -22,7 +22,7 @@ from tif.config.files import own_configs as own_configs
 from tif.config.files import read_yaml as read_yaml
 from tif.config.layers import Layer, read_layers
 from tif.config.loss import Loss, loss_class
-from tif.config.presets import AUTO, derive_name, find_missing_start, find_unused_preset
+from tif.config.presets import find_missing_start, find_unused_preset, name_run
 from tif.config.registry import import_own, is_own
 from tif.config.schema import Config, Data, Model, Optimizer, TrainerKeys
 from tif.config.stored import select_counted
@@ -45,19 +45,19 @@ class Schema(Protocol):
 S = TypeVar("S", bound=Schema)
 
 
-def load(argv: Sequence[str]) -> Config:
+def load(argv: Sequence[str], unnamed: Sequence[str] = ()) -> Config:
     """Return the configuration of tif.fit: files, left to right, over the defaults, then overrides.
 
     A file that names `loss.forget` is a whole method: nothing is left of the loss before it.
     A file that is not in the working directory is looked for among tif's own configs. model=NAME
-    is a file of configs/model, read after the first file.
+    is a file of configs/model, read after the first file. Of the words in `unnamed`, the run's
+    name tells nothing.
 
     Raises:
         ConfigError: With all problems, one a line: key, what was got, what is wanted, nearest name.
     """
     cfg = read(Config, argv)
-    if cfg.run.name == AUTO:
-        cfg.run.name = derive_name(cfg)
+    cfg.run.name = name_run(cfg, argv, unnamed)
     absent, problems = find_missing_start(cfg)
     problems += find_unused_preset(cfg, argv)
     for name in absent:  # no run needs them, or there is a problem

@@ -3,16 +3,27 @@
 Called by load.py and by the commands that take a run's words (fit, identify).
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tif.config import files
 from tif.config.data import MUSE
 from tif.config.errors import ConfigError
-from tif.config.layers import PRESET, is_preset, preset_name, read_variants
+from tif.config.layers import (
+    PRESET,
+    flatten,
+    is_preset,
+    preset_name,
+    read_layers,
+    read_override,
+    read_variants,
+)
 from tif.config.loss import Loss
 from tif.config.schema import Config
+from tif.utils.hashing import hash_json
 
 # The file that a benchmark's runs begin with.
 BENCHMARK_FILES = {"fictitious": "fictitious.yaml", "tofu": "tofu.yaml",
@@ -21,6 +32,9 @@ BENCHMARK_FILES = {"fictitious": "fictitious.yaml", "tofu": "tofu.yaml",
 QUICKSTART = "quickstart.yaml"
 PARTS = ("loss/", "model/")  # folders of files that are no whole experiment
 AUTO = "auto"  # run.name
+LONGEST_NAME = 80  # bytes of a run's name with what the words change
+IN_DERIVED_NAME = ("data.benchmark", "data.path", "data.split", "model.path", "model.base",
+                   "loss.forget", "loss.on", "loss.lpl_baseline")  # fmt: skip
 
 
 def complete_words(words: Sequence[str]) -> tuple[list[str], str]:
@@ -157,10 +171,79 @@ def model_name(cfg: Config) -> str:
     return Path(path).name if path else "new"
 
 
-def derive_name(cfg: Config) -> str:
-    """Return the name of a run that was given none: method, data and model."""
-    names = (method_name(cfg.loss, cfg.data.train), data_name(cfg), model_name(cfg))
-    return "_".join(map(_as_folder_name, names))
+def name_run(cfg: Config, words: Sequence[str], unnamed: Sequence[str] = ()) -> str:
+    """Return the run's name: its file's, or method, data and model, then what the words change.
+
+    A name among the words, or one with a ${KEY}, stays as it is. A value that could hold a text,
+    which no folder's name may show, is named by a hash.
+
+    Args:
+        cfg: with the key `run.name` as files and overrides have it.
+        words: of the command.
+        unnamed: overrides among them that the name leaves out.
+    """
+    overrides, before = _list_overrides(words), _read_file_values(words)
+    is_given = overrides.get("run.name", AUTO) != AUTO or "${" in before["run.name"]
+    if is_given or "/" in cfg.run.name:  # as a sweep names its runs
+        return cfg.run.name
+    is_derived = cfg.run.name == AUTO
+    name = cfg.run.name
+    if is_derived:
+        parts = (method_name(cfg.loss, cfg.data.train), data_name(cfg), model_name(cfg))
+        name = "_".join(map(_as_folder_name, parts))
+    left_out = {*_list_overrides(unnamed), *(IN_DERIVED_NAME if is_derived else ())}
+    changes = _list_added_files(words, name, is_derived)
+    after = flatten(dataclasses.asdict(cfg))
+    for key in overrides:
+        is_place = key.startswith(("run.", "logger.")) or key == "stage"
+        is_named = key in after and (key == "run.seed" or not is_place) and key not in left_out
+        if is_named and after[key] != before.get(key):
+            label = key.partition(".")[2].replace(".", "-")
+            changes.append(f"{label}{_describe_value(after[key])}")
+    full_name = "_".join([name, *map(_as_folder_name, changes)])
+    if not changes or len(full_name.encode()) <= LONGEST_NAME:
+        return full_name
+    start = full_name.encode()[: LONGEST_NAME - 7].decode(errors="ignore")
+    return f"{start.rstrip('._-')}_{hash_json(changes)[:6]}"
+
+
+def _list_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Return the values of key=value words by dotted key, sections as mappings included."""
+    overrides: dict[str, Any] = {}
+    for word in words:
+        if files.is_override(word) and not is_preset(word):
+            for layer in read_override(word, []):
+                overrides |= layer.flat_keys()
+    return overrides
+
+
+def _list_added_files(words: Sequence[str], name: str, is_derived: bool) -> list[str]:
+    """Return the stems of files beside the first experiment's, and the preset, not in the name."""
+    paths = [word for word in words if files.is_file(word)]
+    first = next((path for path in paths if not _is_part(path)), None)
+    stems = [Path(path).stem for path in paths if path != first]
+    for word in filter(is_preset, words):
+        preset, _, variant = word.removeprefix(PRESET).partition(":")
+        stems += [variant] if is_derived else [preset, variant]
+    return [stem for stem in stems if stem and stem not in name]
+
+
+def _read_file_values(words: Sequence[str]) -> dict[str, Any]:
+    """Return the values of keys before the overrides: of the files, else the defaults."""
+    values = flatten(dataclasses.asdict(Config()))
+    for layer in read_layers([word for word in words if files.is_file(word)], (), []):
+        values |= layer.flat_keys()
+    return values
+
+
+def _describe_value(value: Any) -> str:
+    """Return a value for a run's name, as 1e-4, -mean or, where it may be a text, a hash."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        mantissa, _, exponent = f"{value:e}".partition("e")
+        return min(f"{value:g}", f"{float(mantissa):g}e{int(exponent)}", key=len)
+    text = str(value).rstrip("/").rpartition("/")[2].lower()
+    is_short = not isinstance(value, list | dict) and re.fullmatch(r"[\w.-]{1,24}", text)
+    return f"-{text}" if is_short else f"-{hash_json(value)[:6]}"
 
 
 def _as_folder_name(text: str) -> str:

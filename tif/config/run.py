@@ -16,7 +16,8 @@ class Run:
     """Where a run lives and what it keeps."""
 
     name: str = key("auto", "the run's folder is <folder>/<name>, without a /; a name in use gets "
-        "-2, -3, ...; auto = method, data and model, as tpo_forget10_Llama-3.2-3B-Instruct")
+        "-2, -3, ...; auto = method, data and model, as tpo_forget10_Llama-3.2-3B-Instruct. What "
+        "the command changes follows, also after a file's name: quickstart_lr1e-4_seed3")
     folder: str = key("runs", "parent of run folders; stages live in <folder>/stages")
     seed: int = key(0, "owner of every random draw: initial weights, batch order, retain pairing",
         at_least=0, at_most=2**32)

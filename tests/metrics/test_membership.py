@@ -11,6 +11,7 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from tif.metrics import membership
+from tif.metrics.registry import metrics_reading
 
 LOGPROBS = (-1.0, -4.0, -0.5, -2.0, -2.5)
 TEXT = membership.ScoredText("ab", LOGPROBS, (-2,) * 5, (1,) * 5)
@@ -132,8 +133,9 @@ def test_a_text_without_scored_tokens_is_refused():
 
 def test_only_attacks_whose_numbers_are_there_have_a_score():
     full = dataclasses.replace(TEXT, reference_logprobs=(-1.0,), gradient_norm=4.0)
-    scores = {name: attack(full) for name, attack in membership.ATTACKS.items()}
+    attacks = {key: metric.function for key, metric in metrics_reading("scored text").items()}
+    scores = {name: attack(full) for name, attack in attacks.items()}
     assert None not in scores.values()
     assert (scores["reference"], scores["gradient_norm"]) == (1.0, 4.0)
-    missing = {name for name, attack in membership.ATTACKS.items() if attack(TEXT) is None}
+    missing = {name for name, attack in attacks.items() if attack(TEXT) is None}
     assert missing == {"reference", "gradient_norm"}

@@ -13,6 +13,7 @@ import scipy.stats
 
 from tests.support.evaluation_logs import LOGS, NAMES, SHARED, TASKS, real
 from tif.metrics import tofu
+from tif.metrics.registry import metrics_reading
 from tif.records import files as records
 from tif.records.types import Evaluation, Record, RecordSet
 
@@ -216,11 +217,16 @@ def test_what_was_not_recorded_is_none_and_not_a_number():
 
 # Refusals
 
+OF_QUESTIONS = {
+    key: metric.function
+    for key, metric in metrics_reading("answers", "generations", "wrong answers").items()
+}
+
 
 @pytest.mark.parametrize(
     "metric",
-    [*tofu.QUESTION_METRICS.values(), lambda r: tofu.aggregate(Evaluation("m", {r.name: r}))],
-    ids=[*tofu.QUESTION_METRICS, "aggregate"],
+    [*OF_QUESTIONS.values(), lambda r: tofu.aggregate(Evaluation("m", {r.name: r}))],
+    ids=[*OF_QUESTIONS, "aggregate"],
 )
 def test_an_empty_set_is_refused_by_name(metric):
     with pytest.raises(ValueError, match="world_facts: the set has no records"):

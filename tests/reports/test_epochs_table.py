@@ -1,8 +1,8 @@
 import pytest
 
 from tests.support.terminal_text import shown
-from tif.reports import epochs_table
-from tif.reports.columns import COLUMNS, format_number
+from tif.metrics.registry import all_metrics, find_metric
+from tif.reports.columns import column_title, format_number, list_columns
 from tif.reports.epochs_table import RunNumbers, choose_epochs, list_notes, metrics_table, name_run
 from tif.reports.run_folder import DataKeys, evaluation_rows, read_intervals, retain_row
 from tif.reports.summary import Best
@@ -31,11 +31,11 @@ def test_each_metric_has_a_line_with_every_epoch_and_the_retain_model(run):
     table = metrics_table(RunNumbers(rows, retain, {}), "title", 120)
     assert read_heads(table, 120) == ["metric", "before", "1", "after", "model"]
     lines = read_lines(table, 120)
-    present = [metric for metric in COLUMNS if metric in rows[0]]
+    present = [metric for metric in list_columns() if metric in rows[0]]
     assert len(lines) == len(present) > 5
     for metric, line in zip(present, lines, strict=True):
         values = [format_number(row[metric]) for row in rows]
-        assert line[: -len(values) - 1] == COLUMNS[metric].split()
+        assert line[: -len(values) - 1] == column_title(metric).split()
         assert line[-len(values) - 1 :] == [*values, format_number(retain.get(metric))]
 
 
@@ -54,7 +54,7 @@ def test_the_table_fits_the_terminal_and_wraps_nothing(width, run):
     assert "17*" in heads
     assert heads[-6:] == ["after", "95", "%", "interval", "17*", "model"]
     assert len(heads) > (8 if width == 80 else 12)
-    metrics = [metric for metric in COLUMNS if metric in rows[-1]]
+    metrics = [metric for metric in list_columns() if metric in rows[-1]]
     assert len(read_lines(metrics_table(numbers, "title", width), width)) == len(metrics)
 
 
@@ -125,8 +125,8 @@ def test_the_title_names_the_data_and_no_other_benchmark():
 
 def test_notes_speak_of_what_the_run_has_measured():
     muse = RunNumbers([{"epoch": 0, "muse/privleak": -3.0}], {}, {})
-    assert list_notes(muse) == [epochs_table.NOTES["muse/privleak"]]
+    assert list_notes(muse) == [find_metric("muse/privleak").note]
     tofu = RunNumbers(make_rows([0, 1, 2]), {}, {}, Best(2))
     assert list_notes(tofu)[-1].startswith("* the last epoch, which is the result, is also the one")
     assert not any("PrivLeak" in line for line in list_notes(tofu))
-    assert max(map(len, (*epochs_table.NOTES.values(), epochs_table.WORDS_NOTE))) <= 80
+    assert max(len(metric.note) for metric in all_metrics().values()) <= 80

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from tif.reports import sweep
+from tif.reports.html.comparison import find_leaders
 from tif.reports.sweep_plots import draw_sweep
 from tif.reports.view import View
 
@@ -88,7 +89,7 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
         "models": {"before": 1, "retain_model": 1},
     }
     header, *table = sweep.short_table(found)
-    assert header == ["run", "epoch", "forget quality ↑", "extraction ↓", "model utility ↑"]
+    assert header == ["run", "epoch", "forget quality ↑", "forget extraction ↓", "model utility ↑"]
     assert table == [
         ["tpo_centred", "last (5)", "0.600 ± 0.120", "0.080 ± 0.120", "0.800 ± 0.120"],
         ["muse_logit_npo", "best (4)", "0.300 ± 0.000", "0.070 ± 0.000", "0.700 ± 0.000"],
@@ -109,6 +110,26 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     ]  # fmt: skip
     i = next(i for i, line in enumerate(lines) if "muse_logit_npo" in line)
     assert lines[i + 1].split()[:2] == ["last", "(5)"]  # the name once
+
+
+def test_runs_within_the_deviation_over_seeds_share_the_lead():
+    runs = {"a": numbers(0.60, 0.8, 0.05), "b": numbers(0.56, 0.8, 0.05), "c": numbers(0.5, 0.8, 0.0)}
+    assert find_leaders({"runs": runs}) == ["a", "b"]
+    assert find_leaders({"runs": {"a": runs["a"], "c": runs["c"]}}) == ["a"]
+    assert find_leaders({"runs": {"none": {"seeds": 0, "best": {}, "last": {}}}}) == []
+
+
+def test_the_printed_table_shows_unwanted_and_general_words_where_they_are_known():
+    labelled = numbers(0.6, 0.8, 0.1)
+    for epoch in ("best", "last"):
+        labelled[epoch]["words/unwanted"] = {"mean": 0.25, "sd": None, "values": [0.25]}
+    found = {
+        "runs": {"tpo": labelled}, "before": {"words/unwanted": 0.9}, "retain_model": {},
+        "models": {"before": 1, "retain_model": 0},
+    }  # fmt: skip
+    header, *lines = sweep.short_table(found)
+    assert header[-1] == "UW prob. ↓"
+    assert [line[-1] for line in lines] == ["0.250", "0.900"]
 
 
 def test_a_long_name_takes_no_number_from_the_printed_table(tmp_path, monkeypatch):

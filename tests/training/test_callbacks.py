@@ -14,7 +14,8 @@ from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config.schema import Config, Eval, TrainerKeys
 from tif.records import files as records
-from tif.training.callbacks import evaluation, progress_bar
+from tif.reports.columns import list_main_columns
+from tif.training.callbacks import progress_bar
 from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.training.callbacks.exports import Export
 from tif.training.callbacks.loggers import MetricsLogger
@@ -181,7 +182,7 @@ def test_export_is_not_left_out_where_no_epoch_was_left_to_train():
 
 def test_the_headline_names_metrics_that_exist(tmp_path_factory):
     evaluated = rows(finished(tmp_path_factory).folder)[0]
-    assert {name for name in evaluation.HEADLINE if not name.startswith("muse/")} <= set(evaluated)
+    assert {name for name in list_main_columns() if not name.startswith("muse/")} <= set(evaluated)
 
 
 def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float32(

@@ -17,8 +17,8 @@ from tif.config.schema import Model
 from tif.data.samples import Benchmark, Sample, Span
 from tif.models import export
 from tif.models import load as models
+from tif.reports.columns import list_main_columns
 from tif.training.callbacks.diagnosis import CONTROLS, Diagnosis
-from tif.training.callbacks.evaluation import HEADLINE
 from tif.training.callbacks.exports import KeepBest
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.plan import Plan
@@ -180,7 +180,7 @@ def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it
     assert summary["best"]["epoch"] == best["epoch"]
     assert summary["best_groups"]["forget"] == {"author": 1}
     assert (folder / "model_best").exists() == (best is not evaluations[-1])
-    assert next(iter(HEADLINE)) in summary["end"]
+    assert list_main_columns()[0] in summary["end"]
     AutoModelForCausalLM.from_pretrained(
         folder / ("model_best" if best is not evaluations[-1] else "model")
     )

@@ -14,7 +14,7 @@ from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.evaluate_command import Evaluate
 from tif.records.types import RecordSet
-from tif.reports.columns import format_interval, format_number
+from tif.reports.columns import format_interval, format_metric
 from tif.reports.evaluation import list_rows
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class Evaluation:
         for name, value in self.metrics.items():
             if value is not None:
                 interval = self.intervals.get(name)
-                shown = format_interval(interval) if interval else "-"
-                rows.append([self._titles.get(name, name), format_number(value), shown])
+                shown = format_interval(interval, name) if interval else "-"
+                rows.append([self._titles.get(name, name), format_metric(name, value), shown])
         return html.render_table(["metric", "value", "95 % interval"], rows, self.title)
 
 

@@ -14,7 +14,7 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.schema import Config, Model
 from tif.reports import run_folder
-from tif.reports.columns import columns_of, format_number
+from tif.reports.columns import columns_of, format_metric
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -239,7 +239,8 @@ class Run:
         shown = []
         if rows:
             metrics = list(columns_of(rows))[:4]
-            shown = [f"{metric} {format_number(rows[-1].get(metric))}" for metric in metrics]
+            last = rows[-1]
+            shown = [f"{metric} {format_metric(metric, last.get(metric))}" for metric in metrics]
         return f"Run({str(self.folder)!r})" + (f"  {', '.join(shown)}" if shown else "")
 
     def _repr_html_(self) -> str:
@@ -248,9 +249,9 @@ class Run:
         body = []
         for row in rows:
             label = "before" if row["epoch"] == 0 else str(row["epoch"])
-            body.append([label, *(format_number(row.get(metric)) for metric in columns)])
+            body.append([label, *(format_metric(metric, row.get(metric)) for metric in columns)])
         retain = run_folder.retain_row(self.folder)
         if retain:
-            numbers = [format_number(retain.get(metric)) for metric in columns]
+            numbers = [format_metric(metric, retain.get(metric)) for metric in columns]
             body.append(["retain model", *numbers])
         return html.render_table(["epoch", *columns.values()], body, f"run {self.folder}")

@@ -9,21 +9,12 @@ import inspect
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from tif.metrics import (
-    fluency,
-    leak,
-    membership,
-    memorization,
-    muse,
-    overall,
-    targeted,
-    tofu,
-)
+from tif.metrics import membership
+from tif.metrics.registry import Metric, all_metrics
 
-ANY_SET = "<set>"  # in the name of a metric that every evaluation set has
 FIELDS = ("Formula", "Range", "Better", "Perfect unlearning", "Source")
 
 
@@ -36,41 +27,15 @@ class Card:
     fields: dict[str, str]
 
 
-def metric_functions() -> dict[str, Callable[..., Any]]:
-    """Return the function that computes each metric, by the metric's name."""
-    groups: dict[str, Mapping[str, Callable[..., Any]]] = {
-        ANY_SET: {
-            **tofu.QUESTION_METRICS,
-            **memorization.QUESTION_METRICS,
-            **fluency.TEXT_METRICS,
-            "clean": fluency.clean,
-        },
-        "utility": {"model": tofu.model_utility},
-        "forget": {
-            "quality": tofu.forget_quality,
-            "retain_distance": overall.retain_distance,
-        },
-        "muse": {**muse.SET_METRICS, "privleak": muse.privleak},
-        "words": {
-            "unwanted": targeted.word_probability,
-            "general": targeted.word_probability,
-            "unwanted_extracted": targeted.extracted,
-            "general_extracted": targeted.extracted,
-        },
-        "membership": {"<attack>": membership.auc, **membership.ATTACKS},
-        "eval": {"score": overall.overall_score},
-        "audit": {"leak": leak.leak},
-    }
-    functions = {}
-    for group, metrics in groups.items():
-        for name, function in metrics.items():
-            functions[f"{group}/{name}"] = function
-    return functions
-
-
 def metric_cards() -> list[Card]:
-    """Return a card for each metric, in the order in which reports show them."""
-    return [_read_card(name, function) for name, function in metric_functions().items()]
+    """Return a card for each metric: first the columns of a run in their order, then the others."""
+    metrics = sorted(all_metrics().values(), key=_order)
+    return [_read_card(metric.name, metric.function) for metric in metrics]
+
+
+def _order(metric: Metric) -> tuple[bool, int, str]:
+    is_column = bool(metric.columns)
+    return not is_column, min(metric.columns.values(), default=0), metric.name
 
 
 @functools.cache
@@ -100,7 +65,7 @@ def _read_card(name: str, function: Callable[..., Any]) -> Card:
     body = " ".join(rest.split("\n\n")[0].split())
     parts = re.split(rf"\b({'|'.join(FIELDS)}): ", body)
     fields = {field: text.strip() for field, text in zip(parts[1::2], parts[2::2], strict=True)}
-    if function in membership.ATTACKS.values():  # its AUC is what is reported
+    if name.startswith("membership/"):  # its AUC is what is reported
         fields = _read_card("", membership.auc).fields | fields
     sentence = " ".join(sentence.split()).removeprefix("Return ")
     ordered = {field: fields[field] for field in FIELDS if field in fields}

@@ -7,13 +7,17 @@ generations.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from tif.metrics.registry import metrics_reading, register_metric
 from tif.metrics.values import Floats
 
 
+@register_metric(
+    "<set>/repetition", "repetition", better="↓", reads="text", columns={}, in_runs=False
+)
 def repetition(text: str, n: int = 4) -> float:
     """Return which share of a generation's 4-grams stood in it before.
 
@@ -26,6 +30,10 @@ def repetition(text: str, n: int = 4) -> float:
     return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
+@register_metric(
+    "<set>/entropy", "n-gram entropy", better="↑", unit="bits", reads="text", columns={},
+    in_runs=False,
+)  # fmt: skip
 def entropy(text: str) -> float:
     """Return how varied the words of a generation are.
 
@@ -42,6 +50,9 @@ def entropy(text: str) -> float:
     return float(np.mean([2 / 3 * bigrams, 4 / 3 * trigrams]))
 
 
+@register_metric(
+    "<set>/clean", "no gibberish", better="↑", reads="texts", columns={}, in_runs=False
+)
 def clean(probabilities: Sequence[float]) -> Floats:
     """Return how sure a classifier is that each generation is no gibberish.
 
@@ -51,9 +62,6 @@ def clean(probabilities: Sequence[float]) -> Floats:
     `fluency.classifier` names a model (evaluation/fluency_classifier.py).
     """
     return np.array(probabilities, dtype=np.float64)
-
-
-TEXT_METRICS: Mapping[str, Callable[[str], float]] = {"repetition": repetition, "entropy": entropy}
 
 
 def question_values(
@@ -67,8 +75,8 @@ def question_values(
     if not texts:
         raise ValueError("fluency: there are no generations, want at least one")
     values = {}
-    for name, metric in TEXT_METRICS.items():
-        values[name] = np.array([metric(text) for text in texts])
+    for key, registered in metrics_reading("text").items():
+        values[key] = np.array([registered.function(text) for text in texts])
     if probabilities is not None:
         values["clean"] = clean(probabilities)
     return values

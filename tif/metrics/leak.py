@@ -17,6 +17,7 @@ from tif.metrics.intervals import (
     no_event_limit,
     t_quantile,
 )
+from tif.metrics.registry import register_metric
 from tif.metrics.values import Floats
 
 LEAST_DIFFERENCE = 0.01  # of target and retain model: below it nothing is divided
@@ -41,6 +42,7 @@ class LeakRow:
     reason: str = ""
 
 
+@register_metric("audit/leak", "leak", better="→ 0")
 def leak(target: float, unlearned: float, retain: float) -> float | None:
     """Return which share of what only the target model yields the unlearned model yields too.
 

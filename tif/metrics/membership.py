@@ -9,7 +9,7 @@ Shapes: K scored tokens of a text, N forget texts, M holdout texts.
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tif.data.groups import author_of_row
 from tif.metrics import intervals
 from tif.metrics.intervals import Groups, leave_one_out, measure_spread
+from tif.metrics.registry import metrics_reading, register_metric
 from tif.metrics.values import Floats
 from tif.records.comparability import align_records
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
@@ -48,6 +49,7 @@ class ScoredText:
     gradient_norm: float | None = None
 
 
+@register_metric("membership/loss", "AUC, loss", better="→ ½", reads="scored text")
 def loss(text: ScoredText) -> float:
     """Return how surprised the model is by a text, per token.
 
@@ -56,6 +58,7 @@ def loss(text: ScoredText) -> float:
     return float(-_as_tokens(text.logprobs).mean())
 
 
+@register_metric("membership/zlib", "AUC, zlib", better="→ ½", reads="scored text")
 def zlib_ratio(text: ScoredText) -> float:
     """Return the loss relative to the text's compressed size: plain text is always likely.
 
@@ -65,6 +68,7 @@ def zlib_ratio(text: ScoredText) -> float:
     return loss(text) / len(zlib.compress(text.text.encode("utf-8")))
 
 
+@register_metric("membership/min_k", "AUC, Min-K", better="→ ½", reads="scored text")
 def min_k(text: ScoredText, share: float = SHARE) -> float:
     """Return how surprised the model is by a text's least likely tokens.
 
@@ -75,6 +79,7 @@ def min_k(text: ScoredText, share: float = SHARE) -> float:
     return float(-_select_lowest(_as_tokens(text.logprobs), share).mean())
 
 
+@register_metric("membership/min_k_plus_plus", "AUC, Min-K++", better="→ ½", reads="scored text")
 def min_k_plus_plus(text: ScoredText, share: float = SHARE) -> float:
     """Return Min-K with each token measured against what else could have stood there.
 
@@ -88,6 +93,7 @@ def min_k_plus_plus(text: ScoredText, share: float = SHARE) -> float:
     return float(-_select_lowest(scores, share).mean())
 
 
+@register_metric("membership/reference", "AUC, reference", better="→ ½", reads="scored text")
 def reference(text: ScoredText) -> float | None:
     """Return the loss compared with that of a model that never saw the text.
 
@@ -99,6 +105,9 @@ def reference(text: ScoredText) -> float | None:
     return loss(text) - loss(ScoredText(text.text, text.reference_logprobs))
 
 
+@register_metric(
+    "membership/gradient_norm", "AUC, gradient norm", better="→ ½", reads="scored text"
+)
 def gradient_norm(text: ScoredText) -> float | None:
     """Return how much the model would change if it learned the text.
 
@@ -107,16 +116,6 @@ def gradient_norm(text: ScoredText) -> float | None:
     pass a text, so it is computed on request only.
     """
     return text.gradient_norm
-
-
-ATTACKS: Mapping[str, Callable[[ScoredText], float | None]] = {
-    "loss": loss,
-    "zlib": zlib_ratio,
-    "min_k": min_k,
-    "min_k_plus_plus": min_k_plus_plus,
-    "reference": reference,
-    "gradient_norm": gradient_norm,
-}
 
 
 def compared_sets(evaluation: Evaluation) -> tuple[str, str] | None:
@@ -153,9 +152,9 @@ def attack_scores(
         _scored_texts(sets[name], reference, norms.get(name)) for name in names
     )
     scores = {}
-    for name, attack in ATTACKS.items():
-        forget = [attack(text) for text in forget_texts]
-        holdout = [attack(text) for text in holdout_texts]
+    for name, attack in metrics_reading("scored text").items():
+        forget = [attack.function(text) for text in forget_texts]
+        holdout = [attack.function(text) for text in holdout_texts]
         if None not in (*forget, *holdout):
             scores[name] = np.array(forget, np.float64), np.array(holdout, np.float64)
     return scores
@@ -202,6 +201,7 @@ def _require_stats(record: Record) -> TokenStats:
     return record.stats
 
 
+@register_metric("membership/<attack>", "AUC", better="→ ½")
 def auc(forget: npt.ArrayLike, holdout: npt.ArrayLike) -> float:
     """Return how well an attack's scores tell forget texts from holdout texts.
 

@@ -5,16 +5,21 @@ answers to (N,), one value an answer; the reported number is the mean. Only our 
 token statistics. open-unlearning's logs have its own numbers of each answer in their place.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from tif.metrics.registry import metrics_reading, register_metric
 from tif.metrics.values import Floats
 from tif.records.protocols import LEGACY_TOFU, Protocol
 from tif.records.types import RecordSet, TokenStats
 
 
-def exact_memorization(stats: Sequence[TokenStats]) -> Floats:
+@register_metric(
+    "<set>/exact_memorization", "exact memorization", better="↑", on_forget="↓",
+    reads="token statistics", columns={},
+)  # fmt: skip
+def exact_memorization(stats: Sequence[TokenStats], rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return which share of the answer's tokens the model predicts after the true tokens before it.
 
     Formula: mean over an answer's tokens, without its end token, of [argmax = token]; answers of
@@ -28,13 +33,18 @@ def exact_memorization(stats: Sequence[TokenStats]) -> Floats:
     return np.array([np.mean(hits) for hits in answers if hits], dtype=np.float64)
 
 
+@register_metric(
+    "<set>/extraction_strength", "extraction strength", better="↑", on_forget="↓",
+    short="extraction", reads="token statistics", columns={"forget": 20}, main=("forget",),
+)  # fmt: skip
 def extraction_strength(stats: Sequence[TokenStats], rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return which share of the answer, from its end, the model predicts without a mistake.
 
     Formula: 1 - k / n with n the answer's tokens, without its end token, and k the shortest prefix
     after which every token is the argmax (after the true tokens before it); 0 where n is 0. Where
     the last token is not predicted it is 0 (protocol open-unlearning: 1 / n). Range: 0 to 1 (all
-    are predicted). Better: lower on forget. Perfect unlearning: the retain model's value.
+    are predicted). Better: lower on forget, higher on retain. Perfect unlearning: the retain
+    model's value.
     Source: Carlini et al., arXiv 2012.07805; locuslab/open-unlearning
     src/evals/metrics/memorization.py.
     """
@@ -55,7 +65,11 @@ def _select_hits(answer: TokenStats) -> tuple[bool, ...]:
     return answer.top[:-1] if answer.ended else answer.top
 
 
-def kl(stats: Sequence[TokenStats]) -> Floats:
+@register_metric(
+    "<set>/kl", "KL to the original", better="↓", on_forget="", short="KL", unit="nats a token",
+    reads="kl", columns={"retain": 73},
+)  # fmt: skip
+def kl(stats: Sequence[TokenStats], rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return how far the model's predictions moved from the original model's.
 
     Formula: mean over an answer's tokens, with the end token, of KL(original || model) of the next
@@ -65,13 +79,6 @@ def kl(stats: Sequence[TokenStats]) -> Floats:
     the answer's only.
     """
     return np.array([np.mean(answer.kl or 0.0) for answer in stats])
-
-
-QUESTION_METRICS: Mapping[str, Callable[..., Floats]] = {
-    "exact_memorization": exact_memorization,
-    "extraction_strength": extraction_strength,
-    "kl": kl,
-}
 
 
 def question_values(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> dict[str, Floats | None]:
@@ -87,20 +94,20 @@ def question_values(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> dict[s
     if missing:
         count = f"{len(missing)} of {len(records.records)}"
         raise ValueError(f"{records.name}: {count} have no stats: {missing[0]}, ...")
-    memorization = exact_memorization(stats)
-    values = {
-        "exact_memorization": memorization if len(memorization) else None,
-        "extraction_strength": extraction_strength(stats, rules),
-    }
+    kinds = ["token statistics"]
     if all(answer.kl is not None for answer in stats):
-        values["kl"] = kl(stats)
+        kinds.append("kl")
+    values: dict[str, Floats | None] = {}
+    for key, registered in metrics_reading(*kinds).items():
+        by_question = registered.function(stats, rules)
+        values[key] = by_question if len(by_question) else None
     return values
 
 
 def _logged_values(records: RecordSet) -> dict[str, Floats | None]:
     """Return the metrics that a log gives for each answer."""
     values: dict[str, Floats | None] = {}
-    for metric in QUESTION_METRICS:
+    for metric in metrics_reading("token statistics", "kl"):
         if records.records and all(metric in record.logged for record in records.records):
             values[metric] = np.array([record.logged[metric] for record in records.records])
     return values

@@ -6,7 +6,7 @@ other forget sets (`data.split=scal_2`, `sust_2`, ...). The docstrings are the m
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,22 +19,40 @@ from tif.metrics.intervals import (
     t_interval,
 )
 from tif.metrics.membership import COMPARED, FORGET
+from tif.metrics.registry import find_metric, metrics_reading, register_metric
 from tif.metrics.values import Floats, mean_or_none, rouge_scores
 from tif.records.comparability import align_records, find_mismatch, find_missing_records
 from tif.records.types import Evaluation, RecordSet
 
 
+@register_metric(
+    "muse/verbmem_forget", "VerbMem on forget texts", better="↓", short="VerbMem forget",
+    unit="percent", decimals=1, columns={"muse": 43}, main=("muse",), against="muse/verbmem_retain",
+)  # fmt: skip
+@register_metric(
+    "muse/verbmem_retain", "VerbMem on retain texts", better="↑", short="VerbMem retain",
+    unit="percent", decimals=1, columns={"muse": 44},
+)  # fmt: skip
 def verbmem(records: RecordSet) -> Floats:
     """Return how well the model continues a text word for word.
 
     Formula: ROUGE-L F1 (percent, no stemming) of 128 greedy tokens after a passage, against the
-    first 128 tokens of what truly follows. Range: 0 to 100. Better: lower on forget.
-    Perfect unlearning: the retain model's value (in the paper about 21 on News and 14 on Books).
+    first 128 tokens of what truly follows. Range: 0 to 100. Better: lower on forget, higher on
+    retain. Perfect unlearning: the retain model's value (in the paper about 21 on News and 14 on
+    Books).
     Source: muse_bench verbmem. open-unlearning stems and does not cut the target: other numbers.
     """
     return _rouge_f1(records)
 
 
+@register_metric(
+    "muse/knowmem_forget", "KnowMem on forget questions", better="↓", short="KnowMem forget",
+    unit="percent", decimals=1, columns={"muse": 41}, main=("muse",), against="muse/knowmem_retain",
+)  # fmt: skip
+@register_metric(
+    "muse/knowmem_retain", "KnowMem on retain questions", better="↑", short="KnowMem retain",
+    unit="percent", decimals=1, columns={"muse": 42}, main=("muse",),
+)  # fmt: skip
 def knowmem(records: RecordSet) -> Floats:
     """Return how well the model answers questions about a text.
 
@@ -46,13 +64,8 @@ def knowmem(records: RecordSet) -> Floats:
     return _rouge_f1(records)
 
 
-SET_METRICS: Mapping[str, Callable[[RecordSet], Floats]] = {
-    "verbmem_forget": verbmem,
-    "verbmem_retain": verbmem,
-    "knowmem_forget": knowmem,
-    "knowmem_retain": knowmem,
-}
-SETS = (*SET_METRICS, *COMPARED)
+ROUGE_SETS = ("verbmem_forget", "verbmem_retain", "knowmem_forget", "knowmem_retain")
+SETS = (*ROUGE_SETS, *COMPARED)
 LIMITS = (-100.0, math.inf)  # of PrivLeak
 TEXT_SETS = ("forget", "retain")  # of texts of one's own: every word is scored
 
@@ -60,9 +73,10 @@ TEXT_SETS = ("forget", "retain")  # of texts of one's own: every word is scored
 def question_values(evaluation: Evaluation) -> dict[str, Floats]:
     """Return VerbMem and KnowMem question by question: set name -> (N,), percent."""
     values = {}
-    for name, metric in SET_METRICS.items():
-        if name in evaluation.sets:
-            values[name] = metric(evaluation.sets[name])
+    for name in ROUGE_SETS:
+        registered = find_metric(f"muse/{name}")
+        if registered and name in evaluation.sets:
+            values[name] = registered.function(evaluation.sets[name])
     return values
 
 
@@ -76,12 +90,21 @@ def text_values(evaluation: Evaluation) -> dict[str, dict[str, Floats | None]]:
     for name in TEXT_SETS:
         if name in evaluation.sets:
             records = evaluation.sets[name]
-            losses = np.array([record.loss for record in records.records], dtype=np.float64)
-            values[name] = {"probability": np.exp(-losses)}
+            values[name] = {}
+            for key, registered in metrics_reading("answers").items():
+                values[name][key] = registered.function(records)
             values[name] |= memorization.question_values(records)
     return values
 
 
+@register_metric(
+    "membership/privleak", "PrivLeak", better="→ 0", unit="percent", decimals=1, needs_retain=True
+)
+@register_metric(
+    "muse/privleak", "PrivLeak", better="→ 0", unit="percent", decimals=1, columns={"muse": 40},
+    main=("muse",), against="muse/knowmem_retain", needs_retain=True,
+    note="PrivLeak: 0 = shows no more than the retain model; -5 to 5 is fine",
+)  # fmt: skip
 def privleak(
     evaluation: Evaluation, retain: Evaluation, *, allow_mismatch: bool = False
 ) -> float | None:
@@ -176,11 +199,21 @@ def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[
         for metric, text_scores in by_metric.items():
             metrics[f"{name}/{metric}"] = mean_or_none(text_scores)
     if "retain" in evaluation.sets:
-        losses = [record.loss for record in evaluation.sets["retain"].records]
-        metrics["retain/perplexity"] = float(np.exp(np.mean(losses)))
+        metrics["retain/perplexity"] = perplexity(evaluation.sets["retain"])
     if retain is not None and FORGET in evaluation.sets:
         metrics["muse/privleak"] = privleak(evaluation, retain)
     return metrics
+
+
+@register_metric("retain/perplexity", "retain perplexity", better="↓", columns={"retain": 72})
+def perplexity(records: RecordSet) -> float:
+    """Return between how many equally likely tokens the model chooses at each token of the texts.
+
+    Formula: exp(mean over the texts of their loss, in nats a token). Range: 1 to infinity. Better:
+    lower on retain. Perfect unlearning: the retain model's value. Source: the usual perplexity; a
+    text counts once, however long it is.
+    """
+    return float(np.exp(np.mean([record.loss for record in records.records])))
 
 
 def _rouge_f1(records: RecordSet) -> Floats:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tif.metrics import membership, muse, tofu
+from tif.metrics.registry import find_metric, register_metric
 from tif.records.types import Evaluation
 
 Values = Mapping[str, float | None]
@@ -50,6 +51,7 @@ def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[
     return metrics
 
 
+@register_metric(SCORE, "score", better="↑", columns={})
 def overall_score(values: Values) -> float | None:
     """Return how good an unlearned model is as a whole: what `eval.best` ranks epochs by.
 
@@ -78,6 +80,8 @@ def overall_score(values: Values) -> float | None:
     return None
 
 
+@register_metric(DISTANCE, "distance to the retain model", better="↓", short="distance", columns={},
+    needs_retain=True)  # fmt: skip
 def retain_distance(values: Values, retain: Values) -> float | None:
     """Return how far the model's answers to the forget set are from the retain model's.
 
@@ -105,15 +109,32 @@ def get_best_metric(best: str) -> str:
     return {"score": SCORE, "retain_distance": DISTANCE}.get(best, best)
 
 
+def is_lower_better(name: str) -> bool:
+    """Return whether a metric should fall, as its registration says."""
+    registered = find_metric(name)
+    return registered is not None and registered.arrow(name) == "↓"
+
+
+@register_metric("utility/kept", "utility kept", better="↑", columns={"utility": 35})
+def utility_kept(values: Values, start: Values) -> float | None:
+    """Return which share of its usefulness the model still has.
+
+    Formula: model utility / model utility before training. Range: 0 and up. Better: higher.
+    Perfect unlearning: the retain model's utility / that before training, about 1. Source: ours.
+    """
+    utility, before = values.get("utility/model"), start.get("utility/model")
+    return None if utility is None or not before else utility / before
+
+
 def find_best_epoch(rows: Sequence[Mapping[str, Any]], metric: str) -> int | None:
     """Return the first epoch after 0 with the best `choice/<metric>`; None where none has it.
 
-    The best is the highest, of a distance the lowest. Its numbers are reported on the other half of
-    the questions: see choice.py.
+    The best is the highest, of a metric that should fall the lowest. Its numbers are reported on
+    the other half of the questions: see choice.py.
     """
     name = CHOICE + metric
     known = [row for row in rows if row["epoch"] > 0 and row.get(name) is not None]
-    sign = -1 if metric == DISTANCE else 1
+    sign = -1 if is_lower_better(metric) else 1
     return int(max(known, key=lambda row: sign * row[name])["epoch"]) if known else None
 
 

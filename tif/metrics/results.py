@@ -12,8 +12,9 @@ from typing import Any
 
 from tif.config.errors import ConfigError
 from tif.metrics import fluency, intervals, membership, memorization, muse, overall, tofu
-from tif.metrics.cards import ANY_SET, read_limits
+from tif.metrics.cards import read_limits
 from tif.metrics.intervals import Interval
+from tif.metrics.registry import ANY_SET
 from tif.metrics.values import Floats, mean_or_none
 from tif.records import comparability
 from tif.records.protocols import arithmetic_of
@@ -62,7 +63,7 @@ def compute_results(request: Request) -> dict[str, Any]:
     retain_metrics = None
     if retain:
         with _errors_starting_with(request.retain_source):
-            retain_metrics = overall.aggregate(retain) or None
+            retain_metrics = _all_means(retain) or None
     return results | {
         "retain_metrics": retain_metrics,
         "mismatch": mismatch,
@@ -131,7 +132,7 @@ def _compute_tofu_results(request: Request) -> dict[str, Any]:
     with _errors_starting_with(request.source):
         for name in names:
             values[name] = tofu.question_values(sets[name], rules)
-            values[name] |= _fluency_values(sets[name], request)
+            values[name] |= _fluency_values(sets[name], request.clean.get(name))
     quality, quality_interval = _compare_forget_sets(request)
     groups = {name: sets[name].groups for name in names}
     tasks, task_intervals = {}, {}
@@ -219,7 +220,7 @@ def _compute_muse_results(request: Request) -> dict[str, Any]:
     with _errors_starting_with(request.source):
         rouge = muse.question_values(evaluation)
         for name, records in evaluation.sets.items():
-            others[name] = _fluency_values(records, request)
+            others[name] = _fluency_values(records, request.clean.get(name))
             others[name] |= memorization.question_values(records)
         for name, text_scores in muse.text_values(evaluation).items():
             others[name] |= text_scores
@@ -241,12 +242,26 @@ def _compute_muse_results(request: Request) -> dict[str, Any]:
     return {"metrics": metrics, "intervals": around}
 
 
-def _fluency_values(records: RecordSet, request: Request) -> dict[str, Floats | None]:
+def _all_means(evaluation: Evaluation) -> dict[str, float | None]:
+    """Return what an evaluation alone tells: a run's metrics, and those that runs leave out."""
+    rules, values = arithmetic_of(evaluation.protocol), {}
+    for name, records in evaluation.sets.items():
+        values[name] = _fluency_values(records, None)
+        if not overall.is_muse(evaluation):
+            values[name] |= tofu.question_values(records, rules)
+    named = _by_stable_name(values)
+    means = {name: mean_or_none(by_question) for name, by_question in named.items()}
+    return means | overall.aggregate(evaluation)
+
+
+def _fluency_values(
+    records: RecordSet, clean: list[float] | None
+) -> dict[str, Floats | None]:
     """Return fluency of a set's generations; {} unless every record has one."""
     texts = [record.generated for record in records.records if record.generated is not None]
     if not texts or len(texts) < len(records.records):
         return {}
-    return dict(fluency.question_values(texts, request.clean.get(records.name)))
+    return dict(fluency.question_values(texts, clean))
 
 
 def _by_stable_name(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tif.metrics.registry import register_metric
 from tif.metrics.values import Floats
 from tif.records.answer_tokens import AnswerTokens
 from tif.records.types import Record, RecordSet, TokenStats
@@ -17,6 +18,7 @@ from tif.records.types import Record, RecordSet, TokenStats
 # Sets of forget answers; the first whose words are known stands for a benchmark.
 FORGET_SETS = ("forget", "verbmem_forget", "privleak_forget", "knowmem_forget")
 OTHER_WAYS = {"forget_reworded": "reworded", "forget_implied": "implied"}  # to ask for the facts
+NOTE = "UW, GW: unwanted, general words of forget answers; extracted: written by itself"
 
 
 def word_probability(
@@ -134,3 +136,26 @@ def _list_passages(uw: Sequence[bool], unwanted: bool) -> list[tuple[int, int]]:
             passages.append((position, position + length))
         position += length
     return passages
+
+
+def _register_words() -> None:
+    """Register both functions for unwanted and for general words, and for each way to ask."""
+    for place, way in ((50, "words"), (54, "reworded"), (58, "implied")):
+        ending = "" if way == "words" else f", {way}"
+        for kind, letters, better in (("unwanted", "UW", "↓"), ("general", "GW", "↑")):
+            is_general = kind == "general"
+            is_column = way == "words" or not is_general
+            register_metric(
+                f"{way}/{kind}", f"probability of {kind} words{ending}", better=better,
+                short=f"{letters} prob.{ending}", main=("words",),
+                columns={way: place + is_general} if is_column else {},
+                note=NOTE if (way, kind) == ("words", "unwanted") else "",
+            )(word_probability)  # fmt: skip
+            register_metric(
+                f"{way}/{kind}_extracted", f"{kind} words extracted{ending}", better=better,
+                short=f"{letters} extracted{ending}",
+                columns={way: place + 2 + is_general} if is_column else {},
+            )(extracted)  # fmt: skip
+
+
+_register_words()

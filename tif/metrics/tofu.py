@@ -11,12 +11,13 @@ need.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tif.metrics import memorization
+from tif.metrics.registry import find_metric, metrics_reading, register_metric
 from tif.metrics.values import Floats, mean_or_none, require_records, rouge_scores
 from tif.records.comparability import find_mismatch, find_missing_records
 from tif.records.protocols import LEGACY_TOFU, Protocol, arithmetic_of
@@ -27,6 +28,10 @@ UTILITY_SETS = ("retain", "real_authors", "world_facts")  # what a model must st
 UTILITY_PARTS = ("probability", "rougeL", "truth_ratio")
 
 
+@register_metric(
+    "<set>/probability", "probability", better="↑", on_forget="↓", short="prob.", reads="answers",
+    columns={"forget": 60, "retain": 70}, main=("forget", "retain"), against="retain/probability",
+)  # fmt: skip
 def probability(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return how likely the model finds the original answer, per token.
 
@@ -50,7 +55,11 @@ def probability(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     return np.array(shares, dtype=np.float64)
 
 
-def rouge1(records: RecordSet) -> Floats:
+@register_metric(
+    "<set>/rouge1", "ROUGE-1 recall", better="↑", on_forget="↓", short="ROUGE-1",
+    reads="generations", columns={},
+)  # fmt: skip
+def rouge1(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return which share of the answer's words the greedy generation contains, in any order.
 
     Formula: ROUGE-1 recall with stemming. A recall: text after the answer costs nothing.
@@ -61,7 +70,11 @@ def rouge1(records: RecordSet) -> Floats:
     return np.array([score["rouge1"].recall for score in rouge_scores(records, stemming=True)])
 
 
-def rouge_l(records: RecordSet) -> Floats:
+@register_metric(
+    "<set>/rougeL", "ROUGE-L recall", better="↑", on_forget="↓", short="ROUGE-L",
+    reads="generations", columns={"forget": 61, "retain": 71},
+)  # fmt: skip
+def rouge_l(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return which share of the answer's words the greedy generation contains, in their order.
 
     Formula: ROUGE-L recall with stemming: longest common subsequence / the answer's words.
@@ -72,6 +85,10 @@ def rouge_l(records: RecordSet) -> Floats:
     return np.array([score["rougeL"].recall for score in rouge_scores(records, stemming=True)])
 
 
+@register_metric(
+    "<set>/truth_ratio", "truth ratio, geometric", better="↑", short="truth ratio",
+    reads="wrong answers", columns={"forget": 62},
+)  # fmt: skip
 def truth_ratio(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return how well the model tells right from wrong answers; on forget, how badly it does.
 
@@ -85,6 +102,10 @@ def truth_ratio(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     return _higher_is_better(records, truth_ratios(records, rules), rules)
 
 
+@register_metric(
+    "<set>/truth_ratio_arithmetic", "truth ratio, arithmetic", better="↑", reads="wrong answers",
+    columns={}, in_runs=False,
+)  # fmt: skip
 def truth_ratio_arithmetic(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return the truth ratio with the arithmetic mean of the wrong answers.
 
@@ -95,6 +116,10 @@ def truth_ratio_arithmetic(records: RecordSet, rules: Protocol = LEGACY_TOFU) ->
     return _higher_is_better(records, truth_ratios(records, rules, arithmetic=True), rules)
 
 
+@register_metric(
+    "<set>/truth_ratio_probability", "truth ratio, probability", better="↑", on_forget="↓",
+    reads="wrong answers", columns={}, in_runs=False,
+)  # fmt: skip
 def truth_ratio_probability(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> Floats:
     """Return the probability of the right answer against the wrong ones.
 
@@ -110,39 +135,30 @@ def truth_ratio_probability(records: RecordSet, rules: Protocol = LEGACY_TOFU) -
     return 1 / (1 + _exp(right - wrong))
 
 
-TRUTH_RATIOS: Mapping[str, Callable[..., Floats]] = {
-    "truth_ratio": truth_ratio,
-    "truth_ratio_arithmetic": truth_ratio_arithmetic,
-    "truth_ratio_probability": truth_ratio_probability,
-}
-ROUGE: Mapping[str, Callable[[RecordSet], Floats]] = {"rouge1": rouge1, "rougeL": rouge_l}
-QUESTION_METRICS: Mapping[str, Callable[..., Floats]] = {
-    "probability": probability,
-    **ROUGE,
-    **TRUTH_RATIOS,
-}
-AGGREGATED = ("probability", "rouge1", "rougeL", "truth_ratio", *memorization.QUESTION_METRICS)
-
-
 def question_values(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> dict[str, Floats | None]:
     """Return each metric of a set: (N,), or None where no record has what it needs.
 
     Those of metrics/memorization.py are left out where the records have no token statistics.
     """
-    missing: set[str] = set()
+    absent = set()
     if all(record.generated is None for record in require_records(records)):
-        missing.update(ROUGE)
-    if not any(record.perturbed_losses for record in records.records):
-        missing.update(TRUTH_RATIOS)
-        if _base_name(records) in SETS_WITH_OPTIONS:
-            missing.add("probability")
+        absent.add("generations")
+    has_wrong_answers = any(record.perturbed_losses for record in records.records)
+    if not has_wrong_answers:
+        absent.add("wrong answers")
     values: dict[str, Floats | None] = {}
-    for name, metric in QUESTION_METRICS.items():
-        arguments = (records,) if name in ROUGE else (records, rules)
-        values[name] = None if name in missing else metric(*arguments)
+    for key, registered in metrics_reading("answers", "generations", "wrong answers").items():
+        is_absent = registered.reads in absent
+        if key == "probability" and _base_name(records) in SETS_WITH_OPTIONS:
+            is_absent = not has_wrong_answers
+        values[key] = None if is_absent else registered.function(records, rules)
     return values | memorization.question_values(records, rules)
 
 
+@register_metric(
+    "utility/model", "model utility", better="↑", columns={"utility": 30}, main=("utility",),
+    note="model utility: over retain set, real authors, world facts",
+)  # fmt: skip
 def model_utility(means: Mapping[str, float | Floats | None]) -> Floats | None:
     """Return in one number what the model is still good for.
 
@@ -170,6 +186,11 @@ def model_utility(means: Mapping[str, float | Floats | None]) -> Floats | None:
     return np.where(positive, len(values) / (1 / np.where(positive, values, 1)).sum(0), 0)
 
 
+@register_metric(
+    "forget/quality", "forget quality", better="↑", columns={"forget": 10},
+    main=("forget",), against="utility/model", needs_retain=True,
+    note="forget quality: p-value against the retain model; 0.05 or more = alike",
+)  # fmt: skip
 def forget_quality(
     evaluation: Evaluation, retain: Evaluation, *, allow_mismatch: bool = False
 ) -> float:
@@ -207,9 +228,10 @@ def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[
     means: dict[str, float | None] = {}
     rules = arithmetic_of(evaluation.protocol)
     for name, records in evaluation.sets.items():
-        for metric, values in question_values(records, rules).items():
-            if metric in AGGREGATED:
-                means[f"{name}/{metric}"] = mean_or_none(values)
+        for key, values in question_values(records, rules).items():
+            registered = find_metric(f"{name}/{key}")
+            if registered is None or registered.in_runs:
+                means[f"{name}/{key}"] = mean_or_none(values)
     if all(name in evaluation.sets for name in UTILITY_SETS):
         means["utility/model"] = mean_or_none(model_utility(means))
     if retain is not None:

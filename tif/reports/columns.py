@@ -1,41 +1,77 @@
-"""The metrics that reports show, their titles, and how a number is written.
+"""Which metrics reports show, under which titles, and how a number is written.
 
-Read by every table of this room and by the model card.
+All of it is read from the registry of metrics. Used by every table of this room.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tif.metrics.registry import ANY_SET, all_metrics, find_metric
 from tif.utils.terminal import escape_controls
 
-# Metric -> its title with the better direction, in the order of the columns.
-COLUMNS = {
-    "forget/quality": "forget quality ↑",
-    "forget/extraction_strength": "forget extraction ↓",
-    "utility/model": "model utility ↑",
-    "utility/kept": "utility kept ↑",
-    "words/unwanted": "UW prob. ↓",
-    "words/general": "GW prob. ↑",
-    "words/unwanted_extracted": "UW extracted ↓",
-    "words/general_extracted": "GW extracted ↑",
-    "reworded/unwanted": "UW prob. reworded ↓",
-    "reworded/unwanted_extracted": "UW extracted, reworded ↓",
-    "implied/unwanted": "UW prob. implied ↓",
-    "implied/unwanted_extracted": "UW extracted, implied ↓",
-    "forget/probability": "forget prob. ↓",
-    "forget/rougeL": "forget ROUGE-L ↓",
-    "forget/truth_ratio": "forget truth ratio",
-    "retain/probability": "retain prob. ↑",
-    "retain/rougeL": "retain ROUGE-L ↑",
-    "retain/perplexity": "retain perplexity ↓",
-    "retain/kl": "retain KL ↓",
-    "muse/verbmem_forget": "VerbMem forget ↓",
-    "muse/verbmem_retain": "VerbMem retain ↑",
-    "muse/knowmem_forget": "KnowMem forget ↓",
-    "muse/knowmem_retain": "KnowMem retain ↑",
-    "muse/privleak": "PrivLeak → 0",
-}
+
+def list_columns() -> list[str]:
+    """Return the stable names of the metrics that tables of runs show, in their order."""
+    places: dict[str, int] = {}
+    for metric in all_metrics().values():
+        for group, place in metric.columns.items():
+            if metric.name.startswith((f"{group}/", ANY_SET)):
+                places[f"{group}/{metric.key}"] = place
+    return sorted(places, key=lambda name: places[name])
+
+
+def list_main_columns() -> list[str]:
+    """Return those of `list_columns` that are shown where only few numbers fit."""
+    columns = []
+    for name in list_columns():
+        metric = find_metric(name)
+        if metric is not None and name.partition("/")[0] in metric.main:
+            columns.append(name)
+    return columns
+
+
+def list_trade_offs() -> list[tuple[str, str]]:
+    """Return pairs of metrics to draw: usefulness and forgetting; the best one first."""
+    pairs = []
+    for name in list_columns():
+        metric = find_metric(name)
+        if metric is not None and metric.against not in ("", name):
+            pairs.append((metric.against, name))
+    return pairs
+
+
+def title_of(name: str) -> str:
+    """Return a metric's title without its direction; the stable name where it is unknown."""
+    metric = find_metric(name)
+    if metric is None:
+        return name
+    title, set_name = metric.short or metric.title, name.partition("/")[0]
+    is_of_any_set = metric.name.startswith(ANY_SET)
+    return f"{set_name.replace('_', ' ')} {title}" if is_of_any_set else title
+
+
+def describe_metric(name: str) -> str:
+    """Return what a metric is called in a sentence: "probability on the forget set"."""
+    metric = find_metric(name)
+    if metric is None:
+        return name
+    set_name = name.partition("/")[0].replace("_", " ")
+    is_of_any_set = metric.name.startswith(ANY_SET)
+    return f"{metric.title} on the {set_name} set" if is_of_any_set else metric.title
+
+
+def column_title(name: str) -> str:
+    """Return a metric's title with the direction in which it should go: "forget prob. ↓"."""
+    metric = find_metric(name)
+    return f"{title_of(name)} {metric.arrow(name)}".strip() if metric else name
+
+
+def role_of(name: str) -> str:
+    """Return the role of a metric's colour: "gw" for what should stay, else "uw"."""
+    metric = find_metric(name)
+    stays = metric is not None and metric.arrow(name) == "↑" and not metric.needs_retain
+    return "gw" if stays else "uw"
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -43,21 +79,27 @@ def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     known_metrics: set[str] = set()
     for row in rows:
         known_metrics |= row.keys()
-    return {metric: title for metric, title in COLUMNS.items() if metric in known_metrics}
+    return {name: column_title(name) for name in list_columns() if name in known_metrics}
 
 
-def format_number(value: float | None) -> str:
+def format_metric(name: str, value: float | None) -> str:
+    """Return a metric's value with the digits that its registration asks for."""
+    metric = find_metric(name)
+    return format_number(value, metric.decimals if metric else 3)
+
+
+def format_number(value: float | None, decimals: int = 3) -> str:
     """Return three decimals; a power of ten where these would be 0.000; "-" for None."""
     if value is None:
         return "-"
     is_tiny = value != 0 and abs(value) < 0.001
-    return f"{value:.1e}" if is_tiny else f"{value:.3f}"
+    return f"{value:.1e}" if is_tiny else f"{value:.{decimals}f}"
 
 
-def format_interval(interval: Sequence[float]) -> str:
-    """Return "low – high"."""
+def format_interval(interval: Sequence[float], name: str = "") -> str:
+    """Return "low – high", with the digits of metric `name`."""
     low, high = interval
-    return f"{format_number(low)} – {format_number(high)}"
+    return f"{format_metric(name, low)} – {format_metric(name, high)}"
 
 
 def describe_groups(groups: Mapping[str, Mapping[str, int]]) -> str:
@@ -71,15 +113,15 @@ def count_units(units: Mapping[str, int]) -> str:
     return " and ".join(counts)
 
 
-def format_mean(value: Mapping[str, Any] | None) -> str:
-    """Return "mean ± deviation", the deviation only where there is one."""
+def format_mean(name: str, value: Mapping[str, Any] | None) -> str:
+    """Return a metric's "mean ± deviation", the deviation only where there is one."""
     if value is None:
         return "-"
-    mean, deviation = format_number(value["mean"]), value["sd"]
+    mean, deviation = format_metric(name, value["mean"]), value["sd"]
     if deviation is None:
         return mean
     tiny = f"{deviation:.0e}"  # one digit is enough
-    return f"{mean} ± {tiny if 0 < deviation < 0.001 else format_number(deviation)}"
+    return f"{mean} ± {tiny if 0 < deviation < 0.001 else format_metric(name, deviation)}"
 
 
 def escape_markdown(text: str) -> str:

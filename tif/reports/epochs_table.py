@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
-from tif.reports.columns import columns_of, describe_groups, format_interval, format_number
+from tif.metrics.registry import find_metric
+from tif.reports.columns import columns_of, describe_groups, format_interval, format_metric
 from tif.reports.run_folder import DataKeys
 from tif.reports.summary import Best
 from tif.utils.terminal import literal
@@ -21,10 +22,6 @@ BENCHMARK_TITLES = {
     "muse-books": "MUSE Books", "lume": "LUME", "text": "your own texts",
 }  # fmt: skip
 INTERVAL_TITLE = "95 % interval"
-COMPARED = ("forget/quality", "muse/privleak")  # metrics that need a retain model
-WORDS_NOTE = (
-    "UW, GW: unwanted, general words of forget answers; extracted: written by itself"
-)
 NO_RETAIN_NOTE = (
     "no retain model, so no forget quality: want UW to fall while GW and retain stay"
 )
@@ -33,12 +30,6 @@ LAST_CHOSEN_NOTE = "* the last epoch, which is the result, is also the one that 
 NO_CHOICE_NOTE = (
     "no epoch is chosen: a set with one author, document or question has no halves"
 )
-# Said below the table where the run has the metric.
-NOTES = {
-    "forget/quality": "forget quality: p-value against the retain model; 0.05 or more = alike",
-    "utility/model": "model utility: over retain set, real authors, world facts",
-    "muse/privleak": "PrivLeak: 0 = shows no more than the retain model; -5 to 5 is fine",
-}
 
 
 class RunNumbers(NamedTuple):
@@ -70,7 +61,7 @@ def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
     epochs = [int(row["epoch"]) for row in numbers.rows]
     interval_cells = {}
     for metric in columns.keys() & numbers.intervals.keys():
-        interval_cells[metric] = format_interval(numbers.intervals[metric])
+        interval_cells[metric] = format_interval(numbers.intervals[metric], metric)
     cell_width = _find_cell_width(numbers, list(columns))
     # A blank stands at both edges and between two columns.
     left = width - 2 - max(map(len, columns.values()), default=0)
@@ -97,13 +88,13 @@ def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
     if numbers.retain:
         table.add_column("retain\nmodel", justify="right", no_wrap=True)
     for metric, metric_title in columns.items():
-        cells = [format_number(row.get(metric)) for row in rows]
+        cells = [format_metric(metric, row.get(metric)) for row in rows]
         if interval_cells:
             cells.append(interval_cells.get(metric, "-"))
         if numbers.best and numbers.has_best_column:
-            cells.append(format_number(numbers.best.row.get(metric)))
+            cells.append(format_metric(metric, numbers.best.row.get(metric)))
         if numbers.retain:
-            cells.append(format_number(numbers.retain.get(metric)))
+            cells.append(format_metric(metric, numbers.retain.get(metric)))
         table.add_row(metric_title, *cells)
     return table
 
@@ -121,12 +112,12 @@ def name_run(name: str, data: DataKeys, numbers: RunNumbers) -> str:
 
 def list_notes(numbers: RunNumbers) -> list[str]:
     """Return the lines below the table: what its columns mean and which metrics need more."""
-    metrics = columns_of(numbers.rows)
-    lines = [line for metric, line in NOTES.items() if metric in metrics]
-    if "words/unwanted" in metrics:
-        lines.append(WORDS_NOTE)
-        if not any(metric in metrics for metric in COMPARED):
-            lines.append(NO_RETAIN_NOTE)
+    metrics = [find_metric(name) for name in columns_of(numbers.rows)]
+    shown = [metric for metric in metrics if metric is not None]
+    lines = [metric.note for metric in shown if metric.note]
+    has_words = any(metric.name == "words/unwanted" for metric in shown)
+    if has_words and not any(metric.needs_retain for metric in shown):
+        lines.append(NO_RETAIN_NOTE)
     if numbers.intervals:
         lines.append(f"intervals: over {describe_groups(numbers.groups) or 'questions'}")
     if numbers.has_best_column and numbers.best:
@@ -158,7 +149,7 @@ def _find_cell_width(numbers: RunNumbers, metrics: Sequence[str]) -> int:
     widths = [len("before")]
     rows = [*numbers.rows, numbers.retain, numbers.best.row if numbers.best else {}]
     for row in rows:
-        widths += [len(format_number(row.get(metric))) for metric in metrics]
+        widths += [len(format_metric(metric, row.get(metric))) for metric in metrics]
     return max(widths)
 
 

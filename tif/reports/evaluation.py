@@ -11,34 +11,16 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from tif.metrics.registry import find_metric
 from tif.records.protocols import describe_unknown_rules
 from tif.reports.columns import (
     count_units,
     describe_groups,
     format_interval,
+    format_metric,
     format_number,
 )
 from tif.utils.terminal import console, literal, print_line
-
-TITLES = {
-    "rouge1": "ROUGE-1 recall", "rougeL": "ROUGE-L recall", "truth_ratio": "truth ratio, geometric",
-    "truth_ratio_arithmetic": "truth ratio, arithmetic",
-    "truth_ratio_probability": "truth ratio, probability",
-    "exact_memorization": "exact memorization", "extraction_strength": "extraction strength",
-    "kl": "KL to the original", "entropy": "n-gram entropy, bits", "clean": "no gibberish",
-    "verbmem_forget": "VerbMem, forget", "verbmem_retain": "VerbMem, retain",
-    "knowmem_forget": "KnowMem, forget", "knowmem_retain": "KnowMem, retain",
-    "privleak": "PrivLeak", "loss": "AUC, loss", "zlib": "AUC, zlib", "min_k": "AUC, Min-K",
-    "min_k_plus_plus": "AUC, Min-K++", "reference": "AUC, reference",
-    "gradient_norm": "AUC, gradient norm",
-}  # fmt: skip
-# Where a metric should go. All others: down on forget sets, up elsewhere.
-DIRECTIONS = {
-    "truth_ratio": "↑", "truth_ratio_arithmetic": "↑", "kl": "↓", "repetition": "↓",
-    "entropy": "↑", "clean": "↑", "privleak": "→ 0", "loss": "→ ½", "zlib": "→ ½", "min_k": "→ ½",
-    "min_k_plus_plus": "→ ½", "reference": "→ ½", "gradient_norm": "→ ½",
-}  # fmt: skip
-
 
 MUSE_NOTE = (
     "muse is muse_bench: Min-K reads all tokens but the first, ROUGE does not stem, VerbMem's "
@@ -94,9 +76,10 @@ def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
             if section:
                 table.add_row(literal(section, "bold"))
         metric = literal(("  " if section else "") + row.title)
-        cells = [format_number(row.value), format_interval(row.interval) if row.interval else "-"]
+        interval = format_interval(row.interval, row.name) if row.interval else "-"
+        cells = [format_metric(row.name, row.value), interval]
         if retain:
-            cells.append(format_number(retain.get(row.name)))
+            cells.append(format_metric(row.name, retain.get(row.name)))
         if is_mixed:
             cells.append(literal(_protocol_of(numbers, row.name)))
         table.add_row(metric, *cells)
@@ -129,7 +112,8 @@ def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
             lines.append(f"{title}: {unknown}")
     for name, value in numbers.get("logged", {}).items():
         source = "against a retain model that it does not name, or an AUC of 0.5"
-        title = TITLES.get(name, name)
+        metric = find_metric(f"membership/{name}")
+        title = metric.title if metric else name
         lines.append(f"the log's own {title}: {format_number(value)} ({source})")
     if numbers["protocol"].get("name") == "muse":
         lines.append(MUSE_NOTE)
@@ -147,16 +131,16 @@ def _tofu_rows(numbers: Mapping[str, Any]) -> list[Row]:
     """Return the two numbers of the whole evaluation, then a section for each set."""
     intervals, rows = numbers["intervals"], []
     for name, key in (("forget/quality", "forget_quality"), ("utility/model", "model_utility")):
-        rows.append(Row(name, f"{key.replace('_', ' ')} ↑", numbers[key], intervals[key]))
+        rows.append(Row(name, _title(name), numbers[key], intervals[key]))
     for set_name, means in numbers["tasks"].items():
         section = _title_section(numbers, set_name, "questions")
         for metric, value in means.items():
             interval = intervals["tasks"][set_name][metric]
-            title = _title(metric, set_name)
-            rows.append(Row(f"{set_name}/{metric}", title, value, interval, section))
+            name = f"{set_name}/{metric}"
+            rows.append(Row(name, _title(name), value, interval, section))
     for attack, value in numbers.get("membership", {}).items():
         name, interval = f"membership/{attack}", intervals["membership"][attack]
-        rows.append(Row(name, _title(attack, "membership"), value, interval, "membership"))
+        rows.append(Row(name, _title(name), value, interval, "membership"))
     return rows
 
 
@@ -164,12 +148,11 @@ def _named_rows(numbers: Mapping[str, Any]) -> list[Row]:
     """Return a row for each metric named "<set>/<metric>", as those of MUSE and lm-eval."""
     counts, rows = numbers.get("questions", {}), []
     for name, value in numbers["metrics"].items():
-        set_name, _, metric = name.partition("/")
+        set_name = name.partition("/")[0]
         is_set = set_name in counts
         section = _title_section(numbers, set_name, "samples") if is_set else set_name
-        if set_name == "muse":  # names of MUSE's metrics contain the set: muse/verbmem_forget
-            section, set_name = "", metric
-        rows.append(Row(name, _title(metric, set_name), value, numbers["intervals"][name], section))
+        section = "" if set_name == "muse" else section  # whose titles contain the set
+        rows.append(Row(name, _title(name), value, numbers["intervals"][name], section))
     return rows
 
 
@@ -180,10 +163,13 @@ def _title_section(numbers: Mapping[str, Any], set_name: str, kind: str) -> str:
     return title if sum(units.values()) == count else f"{title} of {count_units(units)}"
 
 
-def _title(metric: str, set_name: str) -> str:
-    """Return the metric's title and where it should go on this set."""
-    direction = DIRECTIONS.get(metric) or ("↓" if "forget" in set_name else "↑")
-    return f"{TITLES.get(metric, metric)} {direction}"
+def _title(name: str) -> str:
+    """Return a metric's title and where it should go; the key alone where it is not registered."""
+    metric = find_metric(name)
+    if metric is None:
+        return name.partition("/")[2]
+    unit = f", {metric.unit}" if metric.unit else ""
+    return f"{metric.title}{unit} {metric.arrow(name)}".strip()
 
 
 def _list_protocols(numbers: Mapping[str, Any]) -> list[str]:
@@ -194,7 +180,8 @@ def _list_protocols(numbers: Mapping[str, Any]) -> list[str]:
 def _protocol_of(numbers: Mapping[str, Any], name: str) -> str:
     """Return the protocol behind a number; both protocols where a comparison mixes two."""
     protocol = _protocol_name(numbers["protocol"])
-    if name not in ("forget/quality", "muse/privleak") or not numbers["retain_model"]:
+    metric = find_metric(name)
+    if metric is None or not metric.needs_retain or not numbers["retain_model"]:
         return protocol
     retain_protocol = _protocol_name(numbers["retain_protocol"])
     is_mixed = retain_protocol != protocol

@@ -16,22 +16,12 @@ from rich.text import Text
 from tif.config.errors import ConfigError
 from tif.config.load import read_yaml
 from tif.records import metrics_log
-from tif.reports.columns import format_number
+from tif.reports.columns import column_title, format_metric, list_main_columns
 from tif.reports.run_folder import CONFIG_FILE, SUMMARY_FILE, evaluation_rows, training_rows
 from tif.utils.files import DamagedFile, read_bytes
 from tif.utils.terminal import literal
 
-# Metric -> title of its column; the first ones that the runs have are shown.
-COLUMNS = {
-    "forget/quality": "quality\n↑",
-    "forget/extraction_strength": "extraction\n↓",
-    "utility/model": "utility\n↑",
-    "muse/knowmem_forget": "KnowMem\nforget ↓",
-    "muse/knowmem_retain": "KnowMem\nretain ↑",
-    "muse/privleak": "PrivLeak\n→ 0",
-    "forget/probability": "forget\nprob. ↓",
-}
-SHOWN = 3
+SHOWN = 3  # metrics of the last evaluation: the first main ones that the runs have
 DEEPEST = 4  # <folder>/<sweep>/<variant>/seedN
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -137,18 +127,19 @@ def runs_table(runs: Sequence[RunLine]) -> Table:
     known_metrics: set[str] = set()
     for run in runs:
         known_metrics |= run.metrics.keys()
-    columns = {metric: title for metric, title in COLUMNS.items() if metric in known_metrics}
+    columns = [name for name in list_main_columns() if name in known_metrics][:SHOWN]
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("run", overflow="fold", ratio=1)
     table.add_column("epochs", justify="right", no_wrap=True)
-    for metric in list(columns)[:SHOWN]:
-        table.add_column(columns[metric], justify="right", no_wrap=True)
+    for name in columns:
+        title = column_title(name).replace("→ ", "→\u00a0").replace(" ", "\n")
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for run in runs:
         settings = Padding(literal(run.settings, "dim"), (0, 0, 0, 2))
-        name = Group(literal(run.name), settings) if run.settings else literal(run.name)
-        values = [format_number(run.metrics.get(metric)) for metric in list(columns)[:SHOWN]]
-        table.add_row(name, run.epochs, *values, _describe_state(run))
+        label = Group(literal(run.name), settings) if run.settings else literal(run.name)
+        values = [format_metric(name, run.metrics.get(name)) for name in columns]
+        table.add_row(label, run.epochs, *values, _describe_state(run))
     return table
 
 

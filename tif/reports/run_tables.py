@@ -15,7 +15,7 @@ from rich.table import Table
 from tif.metrics.failures import find_nothing_to_forget
 from tif.records.types import Evaluation, Record
 from tif.reports import epochs_table
-from tif.reports.columns import columns_of, escape_markdown, format_number
+from tif.reports.columns import columns_of, escape_markdown, format_metric
 from tif.reports.epochs_table import RunNumbers
 from tif.reports.run_folder import (
     data_section,
@@ -149,7 +149,7 @@ def model_card(folder: Path) -> str:
         lines.append("| epoch | " + " | ".join(metrics) + " |")
         lines.append("|---" * (len(metrics) + 1) + "|")
         for row in evaluations:
-            values = " | ".join(format_number(row.get(metric)) for metric in metrics)
+            values = " | ".join(format_metric(metric, row.get(metric)) for metric in metrics)
             lines.append(f"| {row['epoch'] or 'before'} | {values} |")
         # Also where nobody asked: a model that did not know the forget set was not unlearned.
         for failure in find_nothing_to_forget(evaluations[0]):

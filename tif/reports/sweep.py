@@ -16,12 +16,14 @@ from rich.table import Table
 from tif.metrics import overall
 from tif.metrics.overall import SCORE
 from tif.reports.columns import (
-    COLUMNS,
+    column_title,
     columns_of,
     count_units,
     format_interval,
     format_mean,
-    format_number,
+    format_metric,
+    list_columns,
+    list_main_columns,
     markdown_table,
 )
 from tif.reports.run_folder import (
@@ -41,14 +43,9 @@ from tif.utils.terminal import console
 RESULTS_FILE = "results.json"
 EPOCHS = ("best", "last")
 MODELS = {"before": "before", "retain_model": "retain model"}  # key in the results -> label
-# The short table shows the first of these lines whose metrics were measured.
-MAIN_METRICS = (
-    ("forget/quality", "forget/extraction_strength", "utility/model"),
-    ("forget/quality", "utility/model"),
-    ("muse/privleak", "muse/knowmem_forget", "muse/knowmem_retain"),
-)
-SHORT_TITLES = {"forget/extraction_strength": "extraction ↓"}
-QUALITY, UTILITY, KEPT = "forget/quality", "utility/model", "utility/kept"
+SHORT_COLUMNS = 3  # of the printed table; with the names they fit 80 columns
+WORDS = ("words/unwanted", "words/general")
+QUALITY, KEPT = "forget/quality", "utility/kept"
 # Keys of section eval that change no number of an evaluation.
 SCHEDULE = ("before_training", "every_n_epochs", "kl", "best", "audit", "stop_on", "samples")
 
@@ -123,9 +120,8 @@ def _start_key(folder: Path) -> str:
 def _add_scores(row: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with its score, and with the utility that it kept of the start's."""
     scored = {**row, SCORE: overall.overall_score(row) or 0.0}
-    if row.get(UTILITY) is not None and start.get(UTILITY):
-        scored[KEPT] = row[UTILITY] / start[UTILITY]
-    return scored
+    share = overall.utility_kept(row, start)
+    return scored if share is None else {**scored, KEPT: share}
 
 
 def write_results(
@@ -167,14 +163,14 @@ def show_table(results: Mapping[str, Any]) -> None:
 
 
 def short_table(results: Mapping[str, Any]) -> list[list[str]]:
-    """Return a header, then lines for each run, ranked: main metrics that fit 80 columns."""
+    """Return a header, then lines for each run, ranked: the first main metrics, UW and GW."""
     columns = _columns(results)
-    measured = [metrics for metrics in MAIN_METRICS if set(metrics) <= columns.keys()]
-    metrics = measured[0] if measured else tuple(columns)[:3]
-    lines = [["run", "epoch", *(SHORT_TITLES.get(metric, columns[metric]) for metric in metrics)]]
+    metrics = [name for name in list_main_columns() if name in columns][:SHORT_COLUMNS]
+    metrics += [name for name in WORDS if name in columns and name not in metrics]
+    lines = [["run", "epoch", *(columns[metric] for metric in metrics)]]
     for name, run in rank(results):
         for epoch in _epochs_of(run):
-            cells = [format_mean(run[epoch].get(metric)) for metric in metrics]
+            cells = [format_mean(metric, run[epoch].get(metric)) for metric in metrics]
             lines.append([name, _name_epoch(epoch, run), *cells])
     return lines + _model_lines(results, metrics, ["-"])
 
@@ -183,12 +179,12 @@ def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
     """Return a header and a line a run, in the file's order; quality has each seed's interval."""
     lines = [["run", "seeds", "steps"]]
     for metric in view.columns:
-        lines[0].append(COLUMNS.get(metric, metric))
+        lines[0].append(column_title(metric))
         lines[0] += ["95 %"] if metric == QUALITY else []
     for name, run in results["runs"].items():
         lines.append([name, str(run["seeds"]), _steps_cell(run["steps"])])
         for metric in view.columns:
-            lines[-1].append(format_mean(run[view.epoch].get(metric)))
+            lines[-1].append(format_mean(metric, run[view.epoch].get(metric)))
             if metric == QUALITY:
                 known = [format_interval(pair) for pair in run["intervals"][view.epoch] if pair]
                 lines[-1].append(f"{'; '.join(known)} over {run['over']}" if known else "-")
@@ -196,7 +192,7 @@ def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
         if results[key]:
             lines.append([label, "-", "-"])
             for metric in view.columns:
-                lines[-1].append(format_number(results[key].get(metric)))
+                lines[-1].append(format_metric(metric, results[key].get(metric)))
                 lines[-1] += ["-"] if metric == QUALITY else []
     return lines
 
@@ -207,7 +203,7 @@ def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     lines = [["run", "epoch", "seeds", "steps", *columns.values()]]
     for name, run in rank(results):
         for epoch in _epochs_of(run):
-            cells = [format_mean(run[epoch].get(metric)) for metric in columns]
+            cells = [format_mean(metric, run[epoch].get(metric)) for metric in columns]
             counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
             lines.append([name, _name_epoch(epoch, run), *counts, *cells])
     return lines + _model_lines(results, columns, ["-", "-", "-"])
@@ -243,7 +239,7 @@ def _model_lines(
     lines = []
     for key, label in label_models(results).items():
         if results[key]:
-            values = [format_number(results[key].get(metric)) for metric in metrics]
+            values = [format_metric(metric, results[key].get(metric)) for metric in metrics]
             lines.append([label, *blanks, *values])
     return lines
 
@@ -275,7 +271,7 @@ def _count_models(rows: Sequence[Mapping[str, Any]]) -> int:
 
 def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean, sample deviation and values of each metric that all rows have."""
-    summary, metrics = dict[str, Any](), dict.fromkeys(["epoch", SCORE, *COLUMNS])
+    summary, metrics = dict[str, Any](), dict.fromkeys(["epoch", SCORE, *list_columns()])
     for row in rows:
         metrics |= dict.fromkeys(row)
     metrics.pop("step", None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.reports.columns import COLUMNS
+from tif.reports.columns import column_title
 from tif.reports.html.charts import Chart, Guide, Mark, Series
 from tif.reports.html.comparison_data import mean_rows
 from tif.reports.html.words import ALIKE
@@ -62,8 +62,9 @@ def _plot(
         xs, ys = zip(*ordered, strict=True)
         series.append(Series(line, xs, ys, roles[line], "points"))
     named = tuple(Mark(px, py, text, "filled", roles[line]) for line, text, px, py in marks)
-    caption = f"{_title(y)} against {_title(x)}, {view.epoch} epoch, means over seeds"
-    return Chart(name, name, caption, _title(x), _title(y), tuple(series), _guides(y), named,
+    caption = f"{column_title(y)} against {column_title(x)}, {view.epoch} epoch, means over seeds"
+    titles = column_title(x), column_title(y)
+    return Chart(name, name, caption, *titles, tuple(series), _guides(y), named,
         x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
 
 
@@ -79,8 +80,8 @@ def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]
             xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
             labels = tuple(f"{run}, epoch {row['epoch']}" for row in rows)
             series.append(Series(run, xs, ys, role, "points", labels))
-    caption = f"{_title(y)} against {_title(x)}, epoch by epoch, means over seeds"
-    return Chart(name, name, caption, _title(x), _title(y), tuple(series), _guides(y),
+    caption = f"{column_title(y)} against {column_title(x)}, epoch by epoch, means over seeds"
+    return Chart(name, name, caption, column_title(x), column_title(y), tuple(series), _guides(y),
         x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
 
 
@@ -113,10 +114,6 @@ def _read_number(folder: Path, key: str) -> float | None:
     """Return the value that a run's configuration has for a dotted key; None if it is no number."""
     value = read_flat_config(folder).get(key)
     return float(value) if isinstance(value, int | float) else None
-
-
-def _title(name: str) -> str:
-    return COLUMNS.get(name, name)
 
 
 def _guides(y: str) -> tuple[Guide, ...]:

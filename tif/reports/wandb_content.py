@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from tif.config.load import read_yaml
 from tif.data.samples import Benchmark, Sample, fingerprint
+from tif.metrics.registry import find_metric
 from tif.records.files import read_evaluation
 from tif.records.types import PARAPHRASED, Evaluation
 from tif.reports.columns import count_units
@@ -204,7 +205,9 @@ def evaluation_content(results: Mapping[str, Any], model: str | None, samples: i
         for row in list_rows(content):
             low, high = row.interval or (None, None)
             units = content.get("groups", {}).get(row.name.partition("/")[0], {})
-            rows.append([name, row.name, row.value, low, high, count_units(units)])
+            metric = find_metric(row.name)
+            better = metric.arrow(row.name) if metric else ""
+            rows.append([name, row.name, better, row.value, low, high, count_units(units)])
             if row.value is not None:
                 numbers[prefix + row.name] = row.value
         if "folder" in content:
@@ -213,7 +216,8 @@ def evaluation_content(results: Mapping[str, Any], model: str | None, samples: i
             if samples:
                 questions = sample_rows(read_evaluation(folder), samples, {})
                 tables[f"{prefix}samples"] = SAMPLE_COLUMNS, questions
-    tables["numbers"] = ("benchmark", "metric", "value", "low", "high", "over"), rows
+    columns = ("benchmark", "metric", "better", "value", "low", "high", "over")
+    tables["numbers"] = columns, rows
     inputs = [model_piece(Path(model).expanduser())] if model else []
     return Content(numbers, tables, inputs, outputs)
 

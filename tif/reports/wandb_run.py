@@ -118,7 +118,9 @@ class RunLogger(WandbLogger):
         for name in row:
             if name in self.defined_metrics or name in ("epoch", "step"):
                 continue
-            summary = "max" if name == overall.CHOICE + metric else None
+            summary = None
+            if name == overall.CHOICE + metric:
+                summary = "min" if overall.is_lower_better(metric) else "max"
             run.define_metric(name, step_metric="epoch", summary=summary)
             self.defined_metrics.add(name)
         self.evaluations.append(row)

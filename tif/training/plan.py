@@ -4,6 +4,7 @@ Nothing is written and no weights load. Called by `training/run`, `sweep` (all r
 before the first) and `tif identify`.
 """
 
+import contextlib
 import dataclasses
 import glob
 import os
@@ -261,13 +262,16 @@ def _read_evaluation_inputs(plan: Plan, problems: list[str]) -> None:
 
 
 def _identify_words(plan: Plan) -> None:
-    cfg = plan.cfg
-    if not wants_spans(cfg):
+    cfg, is_needed = plan.cfg, wants_spans(plan.cfg)
+    if is_needed:
+        check_identifier(cfg)
+        if cfg.identifier.kind == "precomputed":
+            plan.span_file = Path(os.path.expanduser(str(cfg.identifier.path)))
+    is_costly = cfg.identifier.kind in identifiers.COSTLY_KINDS  # loads models: after all checks
+    if is_costly or cfg.data.train != "forget":
         return
-    check_identifier(cfg)
-    if cfg.identifier.kind == "precomputed":
-        plan.span_file = Path(os.path.expanduser(str(cfg.identifier.path)))
-    if cfg.identifier.kind not in identifiers.COSTLY_KINDS:  # those load models: after all checks
+    # Words that the loss does not read are evaluated all the same, as far as they can be had.
+    with contextlib.suppress(*(() if is_needed else (OSError, ValueError))):
         forget = identifiers.identify(cfg.identifier, plan.benchmark.forget)
         plan.benchmark = dataclasses.replace(plan.benchmark, forget=forget)
 

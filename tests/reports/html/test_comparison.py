@@ -74,6 +74,17 @@ def test_the_frontier_marks_the_last_epoch_of_each_run(sweep):
     assert [guide.name for guide in chart.guides] == ["retain model", "0.05: no longer told apart"]
 
 
+def test_a_tie_names_no_winner(tmp_path):
+    for name, quality in (("a", 0.2), ("b", 0.2), ("c", 1e-9)):
+        keys = {"loss": {"forget": "npo", "name": name}}
+        write_run(tmp_path / name, metrics=rows(quality, 0.5), config=keys)
+    found = comparison_data.group_runs([tmp_path / name for name in "abc"])
+    (sentence,) = comparison.comparison_sentences(found, comparison_data.collect(found))
+    text = "".join(getattr(piece, "text", piece) for piece in sentence)
+    assert "There is no single best one" in text
+    assert text.endswith("by a and b.")
+
+
 def test_of_many_runs_only_the_last_epochs_are_drawn(tmp_path):
     for i in range(9):
         keys = {"loss": {"forget": "npo", "beta": i}}

@@ -156,10 +156,10 @@ def test_4000_answers_at_20_epochs_fit_in_10_megabytes():
 def test_the_sentences_say_what_was_forgotten_and_what_it_cost(tmp_path):
     run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
     first, second = map(sentence, words.summary_sentences(run))
-    assert first.startswith("2 epochs of TPO on TOFU forget01 took the probability of the unwanted words from ")
+    assert first.startswith("2 epochs of TPO on TOFU forget01 took the probability of unwanted words from ")
     assert "A test can no longer tell it from a model that never saw the answers" in first
     assert "1.0 × 10⁻⁹ → 0.400" in first
-    assert second.startswith("It keeps 50\u00a0% of its utility (0.600 → 0.300; retain model 0.600)")
+    assert second.startswith("It keeps 50\u00a0% of the model utility (0.600 → 0.300; retain model 0.600)")
 
 
 def test_what_did_not_change_is_said_once(tmp_path):
@@ -168,7 +168,7 @@ def test_what_did_not_change_is_said_once(tmp_path):
     first, second = map(sentence, words.summary_sentences(run))
     assert "A test can still tell it from a model" in first
     assert first.endswith(": forget quality 1.0 × 10⁻⁹.")
-    assert second.startswith("It has 150\u00a0% of its utility")
+    assert second.startswith("It has 150\u00a0% of the model utility")
     assert tiles(run)[2]["note"] == "told from a retain model (limit 0.05)"
 
 
@@ -177,7 +177,7 @@ def test_without_a_retain_model_the_report_says_what_is_measured_instead(tmp_pat
     run = run_data.read_run(write_run(tmp_path / "run", epochs=2, metrics=rows, retain=False))
     first, second = map(sentence, words.summary_sentences(run))
     assert first.endswith("Without a retain model, forget quality cannot be had.")
-    assert "probability of the retain answers (0.900 → 0.800)" in second
+    assert "probability on the retain set (0.900 → 0.800)" in second
     page = page_of(run.folder)
     assert "retain" not in {model["key"] for model in page.data["samples"]["models"]}
     assert "retain model" not in [name for chart in page.data["charts"] for name in chart["series"]]
@@ -191,10 +191,10 @@ def test_muse_numbers_have_their_own_words_and_chart(tmp_path):
     sets = {"knowmem_forget": 3, "knowmem_retain": 3}
     run = run_data.read_run(write_run(tmp_path / "run", epochs=2, sets=sets, metrics=rows))
     first, second = map(sentence, words.summary_sentences(run))
-    assert "PrivLeak −99.000 → 3.000" in first
-    assert second.startswith("It keeps 80\u00a0% of its knowledge of the retain texts")
+    assert "PrivLeak −99.0 → 3.0" in first
+    assert second.startswith("It keeps 80\u00a0% of the KnowMem on retain questions")
     chart = run_charts.forgetting_chart(run)
-    assert (chart.x, chart.y) == ("KnowMem, retain", "PrivLeak")
+    assert (chart.x, chart.y) == ("KnowMem retain", "PrivLeak")
     assert "PrivLeak against KnowMem, retain" in chart.caption
     assert page_of(run.folder).elements
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.reports import sweep
+from tif.reports.columns import describe_metric, list_main_columns, list_trade_offs, title_of
 from tif.reports.html.charts import Chart, Guide, Mark, Series, line, present, upper_first
 from tif.reports.html.comparison_data import (
     Group,
@@ -26,13 +27,6 @@ from tif.utils.terminal import escape_controls
 COLORS = 8  # of the palette
 MAX_PATHS = 8  # runs whose epochs are drawn; of more, the last epoch alone
 MAX_NAMES = 16  # runs whose names stand beside their last epochs
-# What is drawn against what: the first pair that a run has.
-PAIRS = (
-    ("utility/model", "model utility", "forget/quality", "forget quality"),
-    ("muse/knowmem_retain", "KnowMem, retain", "muse/privleak", "PrivLeak"),
-    ("retain/probability", "probability, retain", "forget/probability", "probability, forget"),
-    ("muse/verbmem_retain", "VerbMem, retain", "muse/verbmem_forget", "VerbMem, forget"),
-)
 
 
 def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Chart]:
@@ -78,23 +72,45 @@ def comparison_sentences(groups: Sequence[Group], results: Mapping[str, Any]) ->
     count = sum(len(group.folders) for group in groups)
     opening: Sentence = [Number(str(len(groups))), " configurations, "]
     opening += [Number(str(count)), " runs. "]
-    (name, run), *_ = sweep.rank(results)
-    last = run["last"]
-    if sweep.SCORE not in last:
+    leaders = find_leaders(results)
+    if not leaders:
         return [[*opening, "None has both numbers that rank runs."]]
-    pieces: Sentence = ["The last epochs of ", Number(name), " have the highest score, "]
-    pieces += [Number(pretty(last[sweep.SCORE]["mean"]))]
-    named = {"forget/quality": "forget quality", "utility/model": "utility",
-             "forget/extraction_strength": "extraction strength"}  # fmt: skip
-    for metric, title in named.items():
-        if metric in last:
-            pieces += [f", {title} ", Number(pretty(last[metric]["mean"]))]
+    last = results["runs"][leaders[0]]["last"]
+    score = Number(pretty(last[sweep.SCORE]["mean"]))
+    if len(leaders) > 1:
+        names = ", ".join(leaders[:-1]) + f" and {leaders[-1]}"
+        opening += ["There is no single best one: the highest score, ", score, ", is shared "]
+        return [[*opening, "(within the deviation over seeds) by ", Number(names), "."]]
+    pieces: Sentence = ["The last epochs of ", Number(leaders[0])]
+    pieces += [" have the highest score, ", score]
+    for metric in [name for name in list_main_columns() if name in last][:3]:
+        pieces += [f", {describe_metric(metric)} ", Number(pretty(last[metric]["mean"], metric))]
     return [[*opening, *pieces, "."]]
+
+
+def find_leaders(results: Mapping[str, Any]) -> list[str]:
+    """Return the runs with the highest score: several where the deviation hides which it is.
+
+    A run shares the lead where its mean score is as high to three digits, or no further below the
+    highest than the larger of the two deviations over seeds. [] where nothing ranks the runs.
+    """
+    scores = {}
+    for name, run in sweep.rank(results):
+        if sweep.SCORE in run["last"]:
+            scores[name] = run["last"][sweep.SCORE]
+    leaders: list[str] = []
+    for name, score in scores.items():
+        highest = scores[leaders[0]] if leaders else score
+        deviation = max(highest["sd"] or 0.0, score["sd"] or 0.0, 5e-4)
+        if highest["mean"] - score["mean"] <= deviation:
+            leaders.append(name)
+    return leaders
 
 
 def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart | None:
     """Return forgetting against usefulness: each run over its epochs, the last one marked."""
-    for x, x_title, y, y_title in PAIRS:
+    for x, y in list_trade_offs():
+        x_title, y_title = title_of(x), title_of(y)
         runs = results["runs"]
         shown = [g for g in groups if {x, y} <= runs[g.name]["last"].keys() | _metrics(g)]
         if not shown:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tif.reports.columns import list_trade_offs, title_of
 from tif.reports.html.charts import (
     Chart,
     Guide,
@@ -40,27 +41,14 @@ def word_chart(run: RunData) -> Chart | None:
 
 def forgetting_chart(run: RunData) -> Chart | None:
     """Return what was forgotten against what stays, a point an epoch."""
-    pairs = (
-        ("utility/model", "model utility", "forget/quality", "forget quality"),
-        ("muse/knowmem_retain", "KnowMem, retain", "muse/privleak", "PrivLeak"),
-        ("muse/knowmem_retain", "KnowMem, retain", "muse/knowmem_forget", "KnowMem, forget"),
-        ("muse/verbmem_retain", "VerbMem, retain", "muse/verbmem_forget", "VerbMem, forget"),
-        ("retain/probability", "probability, retain", "forget/probability", "probability, forget"),
-    )
-    for x, x_title, y, y_title in pairs:
+    for x, y in list_trade_offs():
         rows = [row for row in run.rows if row.get(x) is not None and row.get(y) is not None]
         if len(rows) > 1 or (rows and run.retain.get(x) is not None):
-            return _path_chart(run, rows, (x, y), (x_title, y_title))
+            return _path_chart(run, rows, x, y)
     return None
 
 
-def _path_chart(
-    run: RunData,
-    rows: Sequence[Mapping[str, Any]],
-    metrics: tuple[str, str],
-    titles: tuple[str, str],
-) -> Chart:
-    x, y = metrics
+def _path_chart(run: RunData, rows: Sequence[Mapping[str, Any]], x: str, y: str) -> Chart:
     labels = tuple("before" if row["epoch"] == 0 else f"epoch {row['epoch']}" for row in rows)
     xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
     marks = []
@@ -85,11 +73,11 @@ def _path_chart(
     elif y == "muse/privleak":
         guides.append(Guide("y", 0.0, "a model that never saw the texts"))
     aims = {"forget/quality": "the upper right", "muse/privleak": "the right, at PrivLeak 0"}
-    caption = f"A point an epoch. {upper_first(titles[1])} against {titles[0]}: the aim is "
+    caption = f"A point an epoch. {upper_first(title_of(y))} against {title_of(x)}: the aim is "
     caption += f"{aims.get(y, 'the lower right')}."
     series = (Series("epochs", xs, ys, "muted", "points", labels),)
     return Chart(
-        "frontier", "Forgetting against usefulness", caption, titles[0], titles[1], series,
+        "frontier", "Forgetting against usefulness", caption, title_of(x), title_of(y), series,
         tuple(guides), tuple(marks), y_log=is_quality,
     )  # fmt: skip
 

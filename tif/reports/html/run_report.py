@@ -10,7 +10,7 @@ from typing import Any
 
 from tif.reports import columns
 from tif.reports.html import run_charts, words
-from tif.reports.html.charts import Chart
+from tif.reports.html.charts import Chart, upper_first
 from tif.reports.html.packing import LARGEST, SMALLEST, STEPS
 from tif.reports.html.page import write_page
 from tif.reports.html.recipe import facts, recipe
@@ -21,23 +21,7 @@ from tif.reports.summary import Best
 from tif.utils.terminal import escape_controls
 
 FILE_NAME = "report.html"
-# Of the table of epochs: the words' probabilities come after the main metrics.
-COLUMNS = {
-    **dict(list(columns.COLUMNS.items())[:3]),
-    "words/unwanted": "UW prob. ↓",
-    "words/general": "GW prob. ↑",
-    **dict(list(columns.COLUMNS.items())[3:]),
-}
-# Metric -> title of its tile and role of its colour; the first four that a run has are shown.
-TILES = (
-    ("words/unwanted", "Unwanted words’ probability", "uw"),
-    ("words/general", "General words’ probability", "gw"),
-    ("forget/quality", "Forget quality", "uw"), ("muse/privleak", "PrivLeak", "uw"),
-    ("utility/model", "Model utility", "gw"), ("muse/knowmem_forget", "KnowMem, forget", "uw"),
-    ("muse/knowmem_retain", "KnowMem, retain", "gw"),
-    ("muse/verbmem_forget", "VerbMem, forget", "uw"),
-    ("forget/probability", "Forget answers", "uw"), ("retain/probability", "Retain answers", "gw"),
-)  # fmt: skip
+TILES = 4  # key figures at the top
 
 
 def write_run_report(
@@ -139,7 +123,7 @@ def _browser_values(run: RunData, samples: Mapping[str, Any] | None) -> dict[str
 
 def epoch_table(run: RunData) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the head and the rows of the table of epochs, with intervals and the retain model."""
-    shown = {metric: title for metric, title in COLUMNS.items() if _has(run, metric)}
+    shown = columns.columns_of(run.rows)
     rows = []
     for row in run.rows:
         epoch = row["epoch"]
@@ -148,15 +132,15 @@ def epoch_table(run: RunData) -> tuple[list[str], list[dict[str, Any]]]:
         intervals = run.intervals.get(epoch, {})
         for metric in shown:
             pair = intervals.get(metric)
-            note = f"{words.pretty(pair[0])} – {words.pretty(pair[1])}" if pair else ""
-            cells.append({"text": words.pretty(row.get(metric)), "note": note})
+            ends = [words.pretty(end, metric) for end in pair or ()]
+            cells.append({"text": words.pretty(row.get(metric), metric), "note": " – ".join(ends)})
         rows.append({"kind": "best" if epoch == run.rows[-1]["epoch"] else "", "cells": cells})
     if run.best and run.rows and run.best.epoch != run.rows[-1]["epoch"]:
         rows.append({"kind": "best", "cells": _best_cells(run.best, shown)})
     if run.retain:
         cells = [{"text": "retain model", "note": ""}]
         for metric in shown:
-            cells.append({"text": words.pretty(run.retain.get(metric)), "note": ""})
+            cells.append({"text": words.pretty(run.retain.get(metric), metric), "note": ""})
         rows.append({"kind": "retain", "cells": cells})
     return ["epoch", *map(words.join_arrow, shown.values())], rows if run.rows else []
 
@@ -165,14 +149,10 @@ def _best_cells(best: Best, metrics: Iterable[str]) -> list[dict[str, str]]:
     """Return the chosen epoch's numbers on the half of the questions that did not choose it."""
     cells = [{"text": str(best.epoch), "note": "other half"}]
     for metric in metrics:
-        pair = best.intervals.get(metric)
-        note = f"{words.pretty(pair[0])} – {words.pretty(pair[1])}" if pair else ""
-        cells.append({"text": words.pretty(best.row.get(metric)), "note": note})
+        ends = [words.pretty(end, metric) for end in best.intervals.get(metric) or ()]
+        value = words.pretty(best.row.get(metric), metric)
+        cells.append({"text": value, "note": " – ".join(ends)})
     return cells
-
-
-def _has(run: RunData, metric: str) -> bool:
-    return any(row.get(metric) is not None for row in run.rows)
 
 
 def tiles(run: RunData) -> list[dict[str, Any]]:
@@ -180,21 +160,23 @@ def tiles(run: RunData) -> list[dict[str, Any]]:
     if not run.rows:
         return []
     start, end = run.rows[0], run.rows[-1]
+    candidates = ["words/unwanted", "words/general"]
+    for usefulness, forgetting in columns.list_trade_offs():
+        candidates += [forgetting, usefulness]
+    known = [metric for metric in dict.fromkeys(candidates) if end.get(metric) is not None]
     shown: list[dict[str, Any]] = []
-    for metric, label, role in TILES:
-        if end.get(metric) is None or len(shown) == 4:
-            continue
+    for metric in known[:TILES]:
         retain = run.retain.get(metric)
-        note = f"retain model {words.pretty(retain)}" if retain is not None else ""
+        note = f"retain model {words.pretty(retain, metric)}" if retain is not None else ""
         if metric == "forget/quality":
             passes = end[metric] >= words.ALIKE
             note = f"{'not ' if passes else ''}told from a retain model (limit {words.ALIKE})"
         has_start = len(run.rows) > 1 and start.get(metric) is not None
         shown.append({
-            "label": label,
-            "role": role,
-            "after": words.pretty(end[metric]),
-            "before": words.pretty(start[metric]) if has_start else "",
+            "label": upper_first(columns.describe_metric(metric)),
+            "role": columns.role_of(metric),
+            "after": words.pretty(end[metric], metric),
+            "before": words.pretty(start[metric], metric) if has_start else "",
             "note": note,
             "spark": _spark([row[metric] for row in run.rows if row.get(metric) is not None]),
         })  # fmt: skip

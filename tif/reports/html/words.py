@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tif.reports.columns import format_number
+from tif.reports.columns import column_title, describe_metric, format_metric, list_trade_offs
 from tif.reports.html.run_data import RunData
 
 METHODS = {
@@ -47,9 +47,9 @@ def data_name(run: RunData) -> str:
     return f"{titles.get(name, name)}{f' {split}' if split and has_splits else ''}"
 
 
-def pretty(value: float | None) -> str:
-    """Return a number as it is printed: 0.847, 1.9 × 10⁻⁴, a dash for None."""
-    text = format_number(value)
+def pretty(value: float | None, metric: str = "") -> str:
+    """Return a metric's value as it is printed: 0.847, 1.9 × 10⁻⁴, a dash for None."""
+    text = format_metric(metric, value)
     if value is None:
         return "–"
     return pretty_power(text) if "e" in text else text.replace("-", "−")
@@ -89,18 +89,13 @@ def summary_sentences(run: RunData) -> list[Sentence]:
 
 def _forgetting(run: RunData, start: Mapping[str, Any], end: Mapping[str, Any]) -> Sentence:
     """Return what became less likely, and whether the model passes for a retain model."""
-    names = {
-        "words/unwanted": "the probability of the unwanted words",
-        "forget/probability": "the probability of the forget answers",
-        "muse/verbmem_forget": "the memory of the forget texts",
-        "muse/knowmem_forget": "the knowledge of the forget texts",
-    }
+    forgetting = [y for _, y in list_trade_offs() if column_title(y).endswith("↓")]
     pieces: Sentence = ["changed the model. "]
-    for metric, name in names.items():
+    for metric in ("words/unwanted", *forgetting):
         if metric in start and metric in end:
-            pieces = [f"took {name} from ", *_change(start, end, metric)]
+            pieces = [f"took the {describe_metric(metric)} from ", *_change(start, end, metric)]
             level = run.retain.get(metric)
-            pieces += [" (retain model ", _number(level), ")"] if level is not None else []
+            pieces += [" (retain model ", _number(metric, level), ")"] if level is not None else []
             pieces += [". "]
             break
     return [*pieces, *_verdict(start, end)]
@@ -120,20 +115,16 @@ def _verdict(start: Mapping[str, Any], end: Mapping[str, Any]) -> Sentence:
 
 def _cost(run: RunData, start: Mapping[str, Any], end: Mapping[str, Any]) -> Sentence:
     """Return what the model is still good for."""
-    names = {
-        "utility/model": "its utility", "muse/knowmem_retain": "its knowledge of the retain texts",
-        "retain/probability": "the probability of the retain answers",
-        "muse/verbmem_retain": "its memory of the retain texts",
-    }  # fmt: skip
     pieces: Sentence = []
-    for metric, name in names.items():
+    for metric, _ in list_trade_offs():
         before, after = start.get(metric), end.get(metric)
         if before and after is not None:
             verb = "keeps" if after <= before else "has"
-            pieces = [f"It {verb} ", Number(f"{100 * after / before:.0f}\u00a0%"), f" of {name}"]
+            share = Number(f"{100 * after / before:.0f}\u00a0%")
+            pieces = [f"It {verb} ", share, f" of the {describe_metric(metric)}"]
             level = run.retain.get(metric)
             pieces += [" (", *_from_to(start, end, metric)]
-            pieces += ["; retain model ", _number(level)] if level is not None else []
+            pieces += ["; retain model ", _number(metric, level)] if level is not None else []
             pieces += [")"]
             break
     if end.get("words/general") is not None and start.get("words/general") is not None:
@@ -144,18 +135,18 @@ def _cost(run: RunData, start: Mapping[str, Any], end: Mapping[str, Any]) -> Sen
 
 
 def _change(start: Mapping[str, Any], end: Mapping[str, Any], metric: str) -> Sentence:
-    return [_number(start[metric]), " to ", _number(end[metric])]
+    return [_number(metric, start[metric]), " to ", _number(metric, end[metric])]
 
 
 def _from_to(start: Mapping[str, Any], end: Mapping[str, Any], metric: str) -> Sentence:
-    before, after = _number(start.get(metric)), _number(end[metric])
+    before, after = _number(metric, start.get(metric)), _number(metric, end[metric])
     if start.get(metric) is None or before == after:
         return [after]
     return [before, " → ", after]
 
 
-def _number(value: float | None) -> Number:
-    return Number(pretty(value))
+def _number(metric: str, value: float | None) -> Number:
+    return Number(pretty(value, metric))
 
 
 def epoch_sentences(run: RunData) -> list[str]:

@@ -27,6 +27,7 @@ from tif.records import files as records
 from tif.records.answer_tokens import AnswersBySet
 from tif.records.run_times import add_times
 from tif.records.types import Evaluation
+from tif.reports.columns import list_main_columns, title_of
 from tif.scoring.token_scores import ModelContext
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
@@ -35,16 +36,6 @@ from tif.training.prepare import place_model
 from tif.utils import distributed
 from tif.utils.files import write_text
 from tif.utils.terminal import describe_seconds, literal, print_line
-
-# Metrics of the line that an evaluation prints, as far as the benchmark has them, and their names.
-HEADLINE = {
-    "forget/quality": "forget quality", "utility/model": "utility",
-    "words/unwanted": "UW prob.", "words/general": "GW prob.",
-    "muse/verbmem_forget": "VerbMem forget", "muse/knowmem_forget": "KnowMem forget",
-    "muse/knowmem_retain": "KnowMem retain", "muse/privleak": "PrivLeak",
-    "forget/extraction_strength": "extraction", "forget/probability": "forget prob.",
-    "retain/probability": "retain prob.",
-}  # fmt: skip
 
 
 class EvaluationListener(Callback):
@@ -139,8 +130,8 @@ class PolicyEvaluation(Callback):
             if trainer.is_global_zero:  # with their standard errors
                 text = json.dumps(lm_eval_scores, indent=1) + "\n"
                 write_text(self.folder / str(epoch) / "lm-eval.json", text)
-        measured = [name for name in HEADLINE if name in values]
-        parts = [f"{HEADLINE[name]} {values[name]:.3g}" for name in measured]
+        measured = [name for name in list_main_columns() if name in values]
+        parts = [f"{title_of(name)} {values[name]:.3g}" for name in measured]
         seconds_taken = time.perf_counter() - start
         add_times(self.folder.parent, {"evaluation": seconds_taken})
         seconds = literal(f"({describe_seconds(seconds_taken)})", "dim")

@@ -140,7 +140,7 @@ def _list_passages(uw: Sequence[bool], unwanted: bool) -> list[tuple[int, int]]:
 
 def _register_words() -> None:
     """Register both functions for unwanted and for general words, and for each way to ask."""
-    for place, way in ((50, "words"), (54, "reworded"), (58, "implied")):
+    for place, way in ((50, "words"), (54, "reworded"), (55, "implied")):
         ending = "" if way == "words" else f", {way}"
         for kind, letters, better in (("unwanted", "UW", "↓"), ("general", "GW", "↑")):
             is_general = kind == "general"

@@ -195,7 +195,7 @@ def test_muse_numbers_have_their_own_words_and_chart(tmp_path):
     assert second.startswith("It keeps 80\u00a0% of the KnowMem on retain questions")
     chart = run_charts.forgetting_chart(run)
     assert (chart.x, chart.y) == ("KnowMem retain", "PrivLeak")
-    assert "PrivLeak against KnowMem, retain" in chart.caption
+    assert "PrivLeak against KnowMem retain" in chart.caption
     assert page_of(run.folder).elements
 
 

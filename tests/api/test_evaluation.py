@@ -45,7 +45,7 @@ def test_a_notebook_shows_a_table_with_intervals(llama, tmp_path, monkeypatch):
     evaluation = evaluate(llama, [("<i>Who</i>?", "A & B.")], eval={"max_new_tokens": 4}, out="<out>")
     page = evaluation._repr_html_()
     assert "95 % interval" in page
-    assert "KnowMem, forget ↓" in page
+    assert "KnowMem on forget questions, percent ↓" in page
     assert "<i>" not in page
     assert "<out>" not in page
 

@@ -1,5 +1,6 @@
 """Plans: what is read from the disk, and every refusal before weights load."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,6 +11,7 @@ from tests.support.small_run import SMALL
 from tif.config import load as config
 from tif.config.data import Fictitious
 from tif.data.fictitious import generate_fictitious
+from tif.data.samples import Span
 from tif.identifiers import span_file
 from tif.records import files as records
 from tif.training import plan as planning
@@ -113,6 +115,22 @@ def test_a_mask_file_for_other_data_is_refused_by_the_first_row_that_differs(ref
         config.load(["quickstart.yaml", *words, "identifier.path=own.jsonl"])
     )
     assert accepted.benchmark.forget == benchmark.forget
+
+
+def test_words_that_a_method_does_not_read_are_evaluated_where_they_are_known(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    forget = generate_fictitious(Fictitious(6, 4, 0.34, seed=0)).forget
+    marked = [dataclasses.replace(sample, unwanted=(Span(0, 3),)) for sample in forget]
+    span_file.write_spans(tmp_path / "spans.jsonl", marked, {"kind": "gold"})
+    settings = [word for word in SMALL if not word.startswith("loss.")]
+    words = ["quickstart.yaml", "loss/npo.yaml", *settings, "identifier.kind=precomputed"]
+    known = planning.plan_run(config.load([*words, "identifier.path=spans.jsonl"]))
+    assert not planning.wants_spans(known.cfg)
+    assert [sample.unwanted for sample in known.benchmark.forget] == [(Span(0, 3),)] * len(forget)
+    absent = planning.plan_run(config.load([*words, "identifier.path=absent.jsonl"]))
+    assert absent.benchmark.forget == forget  # the loss does without the file
 
 
 @pytest.mark.parametrize(

@@ -72,10 +72,10 @@ def test_a_new_metric_that_should_rise_on_the_forget_set_rises_in_every_table(po
     assert "<set>/politeness\n  How polite a model is" in cards.cards_as_text()
 
 
-def test_a_metric_of_a_run_that_should_fall_is_best_where_it_is_lowest(politeness):
-    rows = [{"epoch": epoch, "forget/kl": 0.1 * epoch, "x/politeness": epoch} for epoch in (1, 2)]
+def test_an_epoch_is_best_where_a_metric_that_should_fall_is_lowest(politeness):
+    rows = [{"epoch": i, "choice/x/politeness": i, "choice/retain/kl": 0.1 * i} for i in (1, 2)]
     assert overall.find_best_epoch(rows, "x/politeness") == 2
-    assert overall.find_best_epoch([{**row, "retain/kl": row["forget/kl"]} for row in rows], "retain/kl") == 1
+    assert overall.find_best_epoch(rows, "retain/kl") == 1
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tif.evaluation.token_stats import score_texts
 from tif.metrics import membership
 from tif.metrics.membership import ScoredText
 from tif.metrics.muse import relative_leak
+from tif.metrics.registry import metrics_reading
 from tif.metrics.values import Floats
 
 HEADLINE = "AUC of min_k"
@@ -49,7 +50,8 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     holdout = inputs.benchmark.holdout[: inputs.settings.eval.max_samples.forget]
     texts = read_texts(subject, inputs, [*forget, *holdout])
     measures: dict[str, list[float | None]] = {}
-    for name, score in membership.ATTACKS.items():
+    for name, metric in metrics_reading("scored text").items():
+        score = metric.function
         measures[f"AUC of {name}"] = _compare(score, texts, len(forget)).mean(1).tolist()
     auc = _compare(membership.min_k, texts, len(forget)).mean()
     retain_auc = _compare(_min_k_of_reference, texts, len(forget)).mean()

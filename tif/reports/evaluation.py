@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from tif.metrics.registry import find_metric
 from tif.records.protocols import describe_unknown_rules
@@ -77,7 +78,7 @@ def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
                 table.add_row(literal(section, "bold"))
         metric = literal(("  " if section else "") + row.title)
         interval = format_interval(row.interval, row.name) if row.interval else "-"
-        cells = [format_metric(row.name, row.value), interval]
+        cells: list[str | Text] = [format_metric(row.name, row.value), interval]
         if retain:
             cells.append(format_metric(row.name, retain.get(row.name)))
         if is_mixed:

@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))  # mkdocs is started in the checkout; tif need not
 import tif.losses  # noqa: E402, F401  registers the methods
 from tif.bench.settings import BenchSettings  # noqa: E402
 from tif.config import load as config  # noqa: E402
+from tif.config import registry  # noqa: E402
 from tif.config.check import list_keys, type_name  # noqa: E402
 from tif.config.evaluate_command import Evaluate  # noqa: E402
 from tif.config.help import methods_table  # noqa: E402
@@ -208,6 +209,14 @@ def markdown_text(text: str) -> str:
     return "`".join(parts)
 
 
+def identifiers() -> str:
+    """Return all identifiers as a table."""
+    lines = ["| `identifier.kind` | a word is unwanted where |", "|---|---|"]
+    for name, kind in registry.entries("identifier").items():
+        lines.append(f"| `{name}` | {kind.title} |")
+    return "\n".join(lines) + "\n"
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "readme": readme,
     "configuration": configuration,
@@ -218,6 +227,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "api": api,
     "notebook": notebook,
     "terms": methods_table,
+    "identifiers": identifiers,
     "architectures": architectures,
 }
 for path in sorted((ROOT / "lab" / "tables").glob("*.csv")):

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from tif.config.identifier import Generative
 from tif.data.samples import Sample
 from tif.data.text import read_texts
+from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import make_request
 from tif.identifiers.windows import split_into_passages
 from tif.utils.terminal import track

@@ -26,7 +26,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from tif.config.data import Data
-from tif.config.identifier import Identifier
+from tif.config.identifier import make_identifier
 from tif.data.samples import Sample
 from tif.data.templates import read_template
 from tif.identifiers import masked_lm
@@ -45,7 +45,7 @@ Scores = list[np.ndarray]  # of each answer, a score for each of its words
 
 def score_by_causal_lm(path: str, samples: Sequence[Sample]) -> tuple[Scores, Scores]:
     """Return the log-probability of each word (nats), and the entropy where it begins (nats)."""
-    model = load_language_model(Source(path, "model"), "causal LM", Identifier())
+    model = load_language_model(Source(path, "model"), "causal LM", make_identifier())
     prompt_format = read_template(Data().template, model.tokenizer)
     logprobs, entropies = [], []
     for sample in track(samples, "causal LM"):
@@ -64,7 +64,7 @@ def score_by_causal_lm(path: str, samples: Sequence[Sample]) -> tuple[Scores, Sc
 
 def score_by_masked_lm(path: str, samples: Sequence[Sample]) -> Scores:
     """Return the log-probability of each word (nats), all of its pieces masked at once."""
-    model = load_language_model(Source(path, "masked"), "masked LM", Identifier())
+    model = load_language_model(Source(path, "masked"), "masked LM", make_identifier())
     return [mask_each_word(model, sample) for sample in track(samples, "masked LM")]
 
 

@@ -19,6 +19,7 @@ from tif.config import load as config
 from tif.config import presets
 from tif.config.check import list_keys
 from tif.config.evaluate_command import Evaluate
+from tif.config.registry import entries
 from tif.config.schema import Config, Model
 from tif.identify import Identify
 from tif.losses import FORGET, RETAIN
@@ -196,6 +197,7 @@ def test_generated_parts_name_every_key_method_term_and_metric(hooks):
         "methods": [f"| `{file.stem}` |" for file in (ROOT / "configs" / "loss").glob("*.yaml")],
         "terms": [f"| `{name}` |" for name in (*FORGET, *RETAIN)],
         "metrics": [f"### `{card.name}`\n" for card in metric_cards()],
+        "identifiers": [f"| `{name}` | {kind.title} |" for name, kind in entries("identifier").items()],
     }
     for name, texts in wanted.items():
         assert [text for text in texts if text not in parts[name]] == []

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub.errors import GatedRepoError
 
 from tif import download
-from tif.identifiers import released_masks
+from tif.identifiers import precomputed
 from tif.identifiers.precomputed import read_precomputed
 from tif.utils import hub
 
@@ -73,7 +73,7 @@ def test_logs_of_retain_models_are_asked_for_by_model(asked, word, pattern):
 
 def test_run_asks_for_all_that_the_run_would_read(asked, monkeypatch, capsys):
     fetched = []
-    monkeypatch.setattr(released_masks, "download_masks", fetched.append)
+    monkeypatch.setattr(precomputed, "download_masks", fetched.append)
     assert download.main(["run", "tofu.yaml", "model=llama_3_2_3b", "data.split=forget05"]) == 0
     name = "tofu_Llama-3.2-3B-Instruct"
     assert [(repository, patterns) for repository, _, _, patterns in asked] == [
@@ -81,7 +81,7 @@ def test_run_asks_for_all_that_the_run_would_read(asked, monkeypatch, capsys):
         ("open-unlearning/eval", [f"{name}_retain95/TOFU_EVAL.json"]),
         (f"open-unlearning/{name}_full", MODEL),
     ]
-    assert fetched == [released_masks.cache_folder()]
+    assert fetched == [precomputed.cache_folder()]
 
 
 @pytest.mark.parametrize(("words", "line"), [
@@ -145,14 +145,14 @@ def github(shared):
 def test_masks_are_fetched_once_checked_and_found_by_the_repositorys_name(github, tmp_path, monkeypatch):
     address, paths = github
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = released_masks.cache_folder()
-    released_masks.download_masks(folder, address=address)
+    folder = precomputed.cache_folder()
+    precomputed.download_masks(folder, address=address)
     assert len(paths) == 18
     (folder / "forget01_with_common_words_gpt" / "state.json").write_text("cut")
-    released_masks.download_masks(folder, address=address)
+    precomputed.download_masks(folder, address=address)
     assert paths[18:] == ["/forget01_with_common_words_gpt/state.json"]
-    name = pathlib.Path(released_masks.REPOSITORY) / "forget01_with_common_words_gpt"
-    assert released_masks.find_masks(name) == folder / "forget01_with_common_words_gpt"
+    name = pathlib.Path(precomputed.REPOSITORY) / "forget01_with_common_words_gpt"
+    assert precomputed.find_masks(name) == folder / "forget01_with_common_words_gpt"
     with pytest.raises(ValueError, match="has 40 rows, the forget set has 0 samples"):
         read_precomputed(name, (), "complement")
 
@@ -160,24 +160,24 @@ def test_masks_are_fetched_once_checked_and_found_by_the_repositorys_name(github
 @pytest.mark.real
 def test_another_content_than_the_authors_is_refused(github, tmp_path, monkeypatch):
     address, _ = github
-    checksums = dict.fromkeys(released_masks.read_checksums(), "0" * 64)
-    monkeypatch.setattr(released_masks, "read_checksums", lambda: checksums)
+    checksums = dict.fromkeys(precomputed.read_checksums(), "0" * 64)
+    monkeypatch.setattr(precomputed, "read_checksums", lambda: checksums)
     with pytest.raises(OSError, match="is not the file that the authors published"):
-        released_masks.download_masks(tmp_path, address=address)
+        precomputed.download_masks(tmp_path, address=address)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_masks_that_are_not_here_are_one_line_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = f"{released_masks.REPOSITORY}/forget01_with_common_words_gpt"
+    path = f"{precomputed.REPOSITORY}/forget01_with_common_words_gpt"
     with pytest.raises(ValueError, match="identifier.path: ") as caught:
         read_precomputed(path, (), "complement")
     assert str(caught.value) == (
-        f"identifier.path: {path} is no folder here and not in {released_masks.cache_folder()}: HF_HUB_OFFLINE is set; "
+        f"identifier.path: {path} is no folder here and not in {precomputed.cache_folder()}: HF_HUB_OFFLINE is set; "
         "where there is a network: tif download masks"
     )
     with pytest.raises(ValueError, match="the authors have no masks of that name"):
-        read_precomputed(f"{released_masks.REPOSITORY}/forget02", (), "complement")
+        read_precomputed(f"{precomputed.REPOSITORY}/forget02", (), "complement")
 
 
 def test_a_path_of_ones_own_is_never_taken_for_one_of_the_hub(tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def test_print_and_help(capsys):
     [
         (
             ["identifier.kind=masked"],
-            "identifier.kind: want one of gold, precomputed, words, all, none, random, generative",
+            "identifier.kind: want one of all, causal_lm, contrastive, generative, gold",
         ),
         (
             ["identifier.kind=generative"],

@@ -156,12 +156,12 @@ def _fetch_for_run(words: Sequence[str]) -> None:
 
 def _fetch_masks(to: Path | None) -> None:
     """Fetch the authors' masks and print where they are."""
-    from tif.identifiers import released_masks
+    from tif.identifiers import precomputed
 
-    folder = to or released_masks.cache_folder()
-    released_masks.download_masks(folder)
+    folder = to or precomputed.cache_folder()
+    precomputed.download_masks(folder)
     use = f"tofu.masks={to}" if to else "tofu.yaml finds them there"
-    print(f"{released_masks.REPOSITORY} is in {folder}: {use}")
+    print(f"{precomputed.REPOSITORY} is in {folder}: {use}")
 
 
 def _report(error: Exception) -> int:

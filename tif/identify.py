@@ -104,7 +104,7 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
         check_run_folder(run.run, planning.config_text(run))
     planning.check_identifier(run)
     console.print(f"preset: {preset}, identifier: {run.identifier.kind}", soft_wrap=True)
-    if run.identifier.kind == "generative" and run.identifier.generative.dry_run:
+    if run.identifier.is_dry_run():
         find_unwanted_words(run.identifier, samples)
         return
     plans = [planning.plan_stage(run, name) for name in planning.identifier_stages(run)]

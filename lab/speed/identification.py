@@ -15,7 +15,8 @@ from tif import identifiers
 from tif.bench.process import PeakMemory, run_alone
 from tif.config.data import Fictitious
 from tif.config.errors import ConfigError, one_line
-from tif.config.schema import Identifier, Model
+from tif.config.identifier import make_identifier
+from tif.config.schema import Model
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Sample
 from tif.identifiers.language_models import check_language_model
@@ -63,7 +64,7 @@ def measure_identifier(
     """Return the row of an identifier on a document, which is cut to `words` words already."""
     if threads:
         torch.set_num_threads(threads)
-    settings = Identifier(kind=kind, device="cpu")
+    settings = make_identifier(kind=kind, device="cpu")
     getattr(settings, kind).model = path
     # Weights are loaded and kernels chosen before the clock runs.
     identifiers.identify(settings, [Sample("document", "", first_words(document, 1000))])

@@ -160,7 +160,7 @@ def test_a_run_may_end_with_its_audit(runs):
     [
         (["eval.audit=[prefix]", "run.export=false"], "eval.audit: attacks the exported model; want run.export=true"),
         (["eval.audit=[prefix]", "eval.retain_records=/x"], "eval.audit: needs questions and the retain model"),
-        (["eval.audit=[prfix]"], "eval.audit: want some of relearn"),
+        (["eval.audit=[prfix]"], "eval.audit: want some of depth"),
         (["eval.best=retain_distance", "eval.forget_quality=false"], "eval.best: retain_distance compares answers"),
     ],
 )

@@ -10,11 +10,12 @@ import transformers
 from tests.support import language_models
 from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
 from tif.config.data import Fictitious
-from tif.config.identifier import CausalLM, Contrastive
-from tif.config.schema import Identifier
+from tif.config.identifier import make_identifier
 from tif.data.fictitious import generate_fictitious
-from tif.identifiers import check_models, describe_settings, identify, windows
+from tif.identifiers import check_models, describe_settings, identify
+from tif.identifiers.causal_lm import CausalLM, Contrastive
 from tif.identifiers.words import find_words
+from tif.utils import terminal
 
 TEMPLATE = "Q: {prompt}\nA:"
 SAMPLES = [
@@ -23,7 +24,7 @@ SAMPLES = [
 
 
 def causal(model, samples, template=TEMPLATE, batch=4096, **keys):
-    cfg = Identifier(
+    cfg = make_identifier(
         kind="causal_lm", device="cpu", tokens_per_batch=batch, causal_lm=CausalLM(model, **keys)
     )
     return identify(cfg, samples, template)
@@ -31,7 +32,7 @@ def causal(model, samples, template=TEMPLATE, batch=4096, **keys):
 
 def contrastive(model, base, samples, **keys):
     return identify(
-        Identifier(kind="contrastive", device="cpu", contrastive=Contrastive(model, base, **keys)),
+        make_identifier(kind="contrastive", device="cpu", contrastive=Contrastive(model, base, **keys)),
         samples,
         TEMPLATE,
     )
@@ -136,8 +137,8 @@ def test_the_progress_bar_counts_words_as_they_are_decided(
         totals.append(total)
         yield types.SimpleNamespace(advance=lambda steps, note: seen.append((steps, note)))
 
-    monkeypatch.setattr(windows, "progress_bar", bar)
-    cfg = Identifier(kind=kind, device="cpu", tokens_per_batch=100)
+    monkeypatch.setattr(terminal, "progress_bar", bar)
+    cfg = make_identifier(kind=kind, device="cpu", tokens_per_batch=100)
     cfg.masked_lm.model, cfg.causal_lm.model = untrained_bert, llama
     cfg.contrastive.model, cfg.contrastive.base = llama, other_llama
     identify(cfg, SAMPLES, TEMPLATE)
@@ -151,10 +152,10 @@ def test_the_progress_bar_counts_words_as_they_are_decided(
 
 
 def test_settings_hold_the_template_where_it_is_read(llama):
-    own = Identifier(kind="causal_lm", causal_lm=CausalLM(llama))
+    own = make_identifier(kind="causal_lm", causal_lm=CausalLM(llama))
     assert describe_settings(own, "t")["template"] == "t"
     assert "template" not in describe_settings(
-        Identifier(kind="causal_lm", causal_lm=CausalLM(llama, context="answer")), "t"
+        make_identifier(kind="causal_lm", causal_lm=CausalLM(llama, context="answer")), "t"
     )
     check_models(own)
 
@@ -162,7 +163,7 @@ def test_settings_hold_the_template_where_it_is_read(llama):
 def test_both_models_are_checked(tmp_path, llama, untrained_bert):
     with pytest.raises(ValueError, match="identifier") as error:
         check_models(
-            Identifier(
+            make_identifier(
                 kind="contrastive",
                 contrastive=Contrastive(str(tmp_path / "x"), str(tmp_path / "y")),
             )
@@ -171,7 +172,7 @@ def test_both_models_are_checked(tmp_path, llama, untrained_bert):
     assert first.startswith("identifier.contrastive.model: no folder")
     assert second.startswith("identifier.contrastive.base: no folder")
     check_models(
-        Identifier(kind="contrastive", contrastive=Contrastive("target", llama)),
+        make_identifier(kind="contrastive", contrastive=Contrastive("target", llama)),
         leave_out=["target"],
     )
 

@@ -2,12 +2,12 @@ import pytest
 
 from tests.support.language_models import sample
 from tif.config.data import Fictitious
-from tif.config.identifier import RandomWords
-from tif.config.schema import Identifier
+from tif.config.identifier import make_identifier
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Sample, Span
 from tif.identifiers import identify, span_file
 from tif.identifiers.compare import compare_files, label_units, make_token_units
+from tif.identifiers.controls import RandomWords
 
 #         0123456789012345678901234
 ANSWER = "Mira Dell, born in Oslo."
@@ -125,7 +125,7 @@ def test_gold_scores_one_and_random_what_chance_gives(tmp_path):
     """Chance: recall = share, precision = share of gold, F1 = 2 * share * gold / (share + gold)."""
     samples, paths = generate_fictitious(Fictitious(40, 10, 0.5)).forget, []
     for kind, share in (("gold", 0), ("all", 0), ("none", 0), ("random", 0.3), ("random", 0.6)):
-        own = Identifier(kind=kind, random=RandomWords(share))
+        own = make_identifier(kind=kind, random=RandomWords(share))
         paths.append(tmp_path / f"{kind}{share}.jsonl")
         span_file.write_spans(paths[-1], identify(own, samples), {"kind": kind})
     files = compare_files(paths)["files"]

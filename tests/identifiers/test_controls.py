@@ -6,31 +6,31 @@ import pytest
 
 from tests.support.language_models import TEXTS, sample, unwanted
 from tif.config.data import Fictitious
-from tif.config.identifier import RandomWords
-from tif.config.schema import Identifier
+from tif.config.identifier import make_identifier
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Span, merge_spans
 from tif.identifiers import check_models, describe_settings, identify
+from tif.identifiers.controls import RandomWords
 from tif.identifiers.words import find_words
 
 SAMPLES = generate_fictitious(Fictitious(8, 10, 0.5)).forget
 
 
 def random_words(samples, share=0.3, seed=0):
-    return identify(Identifier(kind="random", random=RandomWords(share, seed)), samples)
+    return identify(make_identifier(kind="random", random=RandomWords(share, seed)), samples)
 
 
 def test_gold_is_what_the_data_came_with():
-    assert identify(Identifier(kind="gold"), SAMPLES) == SAMPLES
+    assert identify(make_identifier(kind="gold"), SAMPLES) == SAMPLES
     with pytest.raises(
         ValueError, match="identifier.kind: gold, but 1 of 1 forget samples came without .*identifier.kind=words"
     ):
-        identify(Identifier(kind="gold"), [sample("plain")])
+        identify(make_identifier(kind="gold"), [sample("plain")])
 
 
 def test_all_and_none_are_the_ends():
     everything, nothing = (
-        identify(Identifier(kind=k), [sample(" Wo, rd.")])[0].unwanted for k in ("all", "none")
+        identify(make_identifier(kind=k), [sample(" Wo, rd.")])[0].unwanted for k in ("all", "none")
     )
     assert everything == (Span(0, 8),)
     assert nothing == ()
@@ -69,20 +69,20 @@ def test_random_takes_about_its_share():
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 @pytest.mark.parametrize("kind", ["all", "none", "random"])
 def test_controls_give_valid_spans_in_any_script(kind, text):
-    (found,) = identify(Identifier(kind=kind), [sample(text)])
+    (found,) = identify(make_identifier(kind=kind), [sample(text)])
     assert found.answer == text
     assert found.unwanted == merge_spans(found.unwanted)
     assert all(word and word == word.strip() for word in unwanted(found)) or kind == "all"
 
 
 def test_settings_name_what_decides_and_nothing_else():
-    assert describe_settings(Identifier(kind="none"), "t") == {"kind": "none"}
-    assert describe_settings(Identifier(kind="random"), "t") == {
+    assert describe_settings(make_identifier(kind="none"), "t") == {"kind": "none"}
+    assert describe_settings(make_identifier(kind="random"), "t") == {
         "kind": "random",
         "share": 0.3,
         "seed": 0,
     }
-    assert describe_settings(Identifier(kind="precomputed", path="p"), "t") == {
+    assert describe_settings(make_identifier(kind="precomputed", path="p"), "t") == {
         "kind": "precomputed", "path": "p", "rule": "complement",
     }  # fmt: skip
-    check_models(Identifier(kind="random"))
+    check_models(make_identifier(kind="random"))

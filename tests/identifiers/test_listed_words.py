@@ -6,7 +6,7 @@ import regex
 from tests.support.language_models import sample, unwanted
 from tif.config import load as config
 from tif.config.errors import ConfigError
-from tif.config.schema import Identifier
+from tif.config.identifier import make_identifier
 from tif.identifiers import describe_settings, identify
 from tif.identifiers.listed_words import EXPRESSIONS
 
@@ -14,7 +14,7 @@ LETTER = "Dear Anna Kovács, call +44 20 7946 0958 or write to anna.k@mail.examp
 
 
 def marked(text, **keys):
-    return unwanted(identify(Identifier(kind="words", **keys), [sample(text)])[0])
+    return unwanted(identify(make_identifier(kind="words", **keys), [sample(text)])[0])
 
 
 def test_strings_count_at_word_borders_in_their_own_case():
@@ -99,7 +99,7 @@ def test_a_list_without_entries_and_an_unknown_pattern_stop_the_command(words):
 
 def test_the_header_of_a_span_file_names_all_entries(tmp_path):
     (tmp_path / "list").write_text("b\n")
-    settings = Identifier(kind="words", words=["a"], path=str(tmp_path / "list"), patterns=["ssn"])
+    settings = make_identifier(kind="words", words=["a"], path=str(tmp_path / "list"), patterns=["ssn"])
     assert describe_settings(settings, "{prompt}") == {
         "kind": "words", "words": ["a", "b"], "patterns": ["ssn"],
     }  # fmt: skip

@@ -6,11 +6,11 @@ import transformers
 
 from tests.support import language_models
 from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
-from tif.config.identifier import MaskedLM
-from tif.config.schema import Identifier
+from tif.config.identifier import make_identifier
 from tif.data.samples import Span, merge_spans
 from tif.identifiers import check_models, describe_settings, identify, masked_lm
 from tif.identifiers.language_models import find_context_length, load_language_model
+from tif.identifiers.masked_lm import MaskedLM
 from tif.models.pretrained import Source
 
 ANSWERS = (
@@ -23,7 +23,7 @@ ANSWERS = (
 
 def find(model, samples, tokens_per_batch=4096, **keys):
     return identify(
-        Identifier(kind="masked_lm", device="cpu", tokens_per_batch=tokens_per_batch,
+        make_identifier(kind="masked_lm", device="cpu", tokens_per_batch=tokens_per_batch,
                    masked_lm=MaskedLM(model=model, **keys)),
         samples,
     )  # fmt: skip
@@ -182,7 +182,7 @@ def test_batches_do_not_change_the_words(trained_bert, tokens_per_batch):
 
 
 def test_the_output_matrix_runs_on_masked_positions_only(trained_bert):
-    reader = load_language_model(Source(trained_bert, "key"), "masked LM", Identifier(device="cpu"))
+    reader = load_language_model(Source(trained_bert, "key"), "masked LM", make_identifier(device="cpu"))
     ids = torch.tensor([reader.tokenize(SENTENCES[0]).ids])
     masked, real = torch.zeros_like(ids, dtype=torch.bool), torch.ones_like(ids)
     masked[0, [2, 5]] = True
@@ -267,7 +267,7 @@ def test_keys_win_over_the_preset():
     own = masked_lm.resolve_preset(MaskedLM(preset="released-muse", case="fold", threshold=0.9))
     assert (own.case, own.threshold, own.pieces) == ("fold", 0.9, "one")
     found = describe_settings(
-        Identifier(kind="masked_lm", masked_lm=MaskedLM(preset="released-tofu")), "t"
+        make_identifier(kind="masked_lm", masked_lm=MaskedLM(preset="released-tofu")), "t"
     )
     assert None not in found.values()
     assert (found["kind"], found["preset"], found["context"]) == (
@@ -280,7 +280,7 @@ def test_keys_win_over_the_preset():
 def test_a_model_that_is_none_is_told_before_weights_load(tmp_path, llama):
     def problem(path):
         with pytest.raises(ValueError, match="^identifier.masked_lm.model: ") as error:
-            check_models(Identifier(kind="masked_lm", masked_lm=MaskedLM(model=str(path))))
+            check_models(make_identifier(kind="masked_lm", masked_lm=MaskedLM(model=str(path))))
         assert "\n" not in str(error.value)
         return str(error.value)
 

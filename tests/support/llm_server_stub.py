@@ -11,8 +11,8 @@ import threading
 import time
 from collections import Counter
 
-from tif.config.identifier import Generative
 from tif.data.samples import Sample
+from tif.identifiers.generative.keys import Generative
 from tif.identifiers.lookup import find_strings
 
 KEY = "sk-never-to-be-seen-0123456789"

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from tif.audit.keys import Audit, NoKeys
+from tif.audit.keys import Audit
 from tif.config import registry
+from tif.config.keys import NoKeys
 from tif.config.registry import Entry
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample

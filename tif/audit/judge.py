@@ -16,11 +16,11 @@ from tif.audit.attack import AttackInputs
 from tif.audit.facts import list_facts, normalise, states
 from tif.audit.keys import Audit
 from tif.config.errors import ConfigError
-from tif.config.identifier import Generative
 from tif.data.samples import Sample
 from tif.identifiers.generative import identify
 from tif.identifiers.generative import prompts_and_replies as texts
 from tif.identifiers.generative import reply_cache as replies
+from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import Request
 
 Answer = tuple[str, str]  # id of the sample, text
@@ -28,7 +28,8 @@ Answer = tuple[str, str]  # id of the sample, text
 
 def endpoint_of(settings: Audit, model: str) -> Generative:
     """Return the endpoint of a judge, which is asked once about each answer."""
-    return dataclasses.replace(settings.identifier.generative, model=model, votes=1)
+    endpoint = settings.identifier.keys_of(Generative)
+    return dataclasses.replace(endpoint, model=model, votes=1)
 
 
 def find_problems(settings: Audit, model: str) -> list[str]:

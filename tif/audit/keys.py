@@ -6,19 +6,14 @@ from typing import Any, TypeVar, cast
 
 from tif.config.data import Data
 from tif.config.evaluation import EvalRules, find_attack_problems
-from tif.config.identifier import Identifier
-from tif.config.keys import key
+from tif.config.identifier import Identifier, make_identifier
+from tif.config.keys import find_section, key
 from tif.config.model import Model
-from tif.config.registry import entries
+from tif.config.registry import entries, list_sections
 from tif.config.run import Logger
 
 FOLDER = "audit"  # in a run folder, beside the model
 K = TypeVar("K")
-
-
-@dataclasses.dataclass
-class NoKeys:
-    """The keys of an attack without keys of its own."""
 
 
 @dataclasses.dataclass
@@ -39,7 +34,7 @@ class Audit:
         "padded"))
     model: Model = dataclasses.field(default_factory=Model)
     data: Data = dataclasses.field(default_factory=Data)
-    identifier: Identifier = dataclasses.field(default_factory=Identifier)
+    identifier: Identifier = dataclasses.field(default_factory=make_identifier)
     eval: EvalRules = dataclasses.field(default_factory=EvalRules)
     logger: Logger = dataclasses.field(default_factory=Logger)
 
@@ -64,11 +59,7 @@ class Audit:
 
     def keys_of(self, keys: type[K]) -> K:
         """Return the section whose dataclass is `keys`, an attack's."""
-        for field in dataclasses.fields(self):
-            section: Any = getattr(self, field.name)
-            if type(section) is keys:
-                return section
-        return keys()  # of an attack without keys
+        return find_section(self, keys)
 
 
 @functools.cache
@@ -77,10 +68,7 @@ def audit_schema() -> type[Audit]:
     attacks = entries("attack")
     names = [name for name, attack in attacks.items() if cast(Any, attack).is_default]
     text = f"of {', '.join(attacks)}; membership needs holdout samples"
-    fields: list[Any] = [("attacks", list[str], key(names, text))]
-    for name, attack in attacks.items():
-        if dataclasses.fields(attack.keys):
-            fields.append((name, attack.keys, dataclasses.field(default_factory=attack.keys)))
+    fields: list[Any] = [("attacks", list[str], key(names, text)), *list_sections("attack")]
     schema = dataclasses.make_dataclass("Audit", fields, bases=(Audit,))
     schema.__module__, schema.__doc__ = __name__, Audit.__doc__
     return schema

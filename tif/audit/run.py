@@ -19,8 +19,9 @@ from tif.audit.tables import show_audit, write_page
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.evaluation import EvalRules
+from tif.config.identifier import make_identifier
 from tif.config.schema import Config, Identifier, Lora
-from tif.identifiers import COSTLY_KINDS
+from tif.identifiers.kinds import get_kind
 from tif.identifiers.stored_spans import RUN_SPANS
 from tif.training import run as training
 from tif.training import run_folders
@@ -74,7 +75,7 @@ def plan_run_audit(
     given = config.list_given(words)
     defaults = _list_defaults(cfg, folder, name)
     defaults.out = str(out or folder / FOLDER)
-    defaults.identifier = Identifier()
+    defaults.identifier = make_identifier()
     if "identifier.kind" not in given:
         defaults.identifier = find_stored_words(cfg.identifier, folder)
     settings = config.read(lambda: defaults, words)
@@ -134,12 +135,12 @@ def find_stored_words(identifier: Identifier, folder: Path) -> Identifier:
     own identifier where that loads no model and asks no server.
     """
     stored, file = folder / RUN_SPANS, os.path.expanduser(identifier.path or "")
-    is_local = identifier.kind not in COSTLY_KINDS
+    is_local = not get_kind(identifier.kind).is_costly
     if identifier.kind == "precomputed":
         is_local = os.path.exists(file)
     if is_local and not stored.exists():
         return identifier
-    return Identifier(kind="precomputed", path=str(stored))
+    return make_identifier(kind="precomputed", path=str(stored))
 
 
 def _check_judge(settings: Audit, given: set[str]) -> None:

@@ -1,8 +1,9 @@
 """`key`: what the fields of all configuration sections are made with."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
+K = TypeVar("K")
 RULES = {"choices", "or_own", "above", "at_least", "at_most"}
 
 
@@ -20,3 +21,17 @@ def key(default: Any, help: str, **rules: Any) -> Any:
     if isinstance(default, dict | list):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass
+class NoKeys:
+    """The keys of something registered that has none of its own."""
+
+
+def find_section(settings: Any, keys: type[K]) -> K:
+    """Return the section of `settings` whose dataclass is `keys`; defaults where it has none."""
+    for field in dataclasses.fields(settings):
+        section = getattr(settings, field.name)
+        if type(section) is keys:
+            return section
+    return keys()

@@ -1,8 +1,9 @@
-"""The registry: loss terms and attacks by name, as the configuration knows them.
+"""The registry: loss terms, identifiers and attacks by name, as the configuration knows them.
 
 Each thing registers itself where it is written, by a decorator (`tif.losses.terms.term`,
-`tif.audit.attack.attack`). The rooms where they stand are imported when the first of them is asked
-for, so whoever reads a configuration has to import nothing.
+`tif.identifiers.kinds.identifier`, `tif.audit.attack.attack`). The rooms where they stand are
+imported when the first of them is asked for, so whoever reads a configuration has to import
+nothing.
 """
 
 import dataclasses
@@ -12,12 +13,18 @@ import os
 import pkgutil
 import re
 import sys
+from typing import Any
 
 from tif.config.errors import ConfigError, one_line
 
 # Kind -> the package whose modules register things of this kind, and what they are called.
-PLACES = {"forget": "tif.losses", "retain": "tif.losses", "attack": "tif.audit.attacks"}
-TITLES = {"forget": "a term", "retain": "a term", "attack": "an attack"}
+PLACES = {
+    "forget": "tif.losses", "retain": "tif.losses", "identifier": "tif.identifiers",
+    "attack": "tif.audit.attacks",
+}  # fmt: skip
+TITLES = {
+    "forget": "a term", "retain": "a term", "identifier": "an identifier", "attack": "an attack",
+}  # fmt: skip
 TABLES: dict[str, dict[str, "Entry"]] = {kind: {} for kind in PLACES}
 
 
@@ -43,9 +50,18 @@ class Entry:
 
 
 def entries(kind: str) -> dict[str, Entry]:
-    """Return everything of a kind by name, in the order of registration."""
+    """Return everything of a kind by name, in the order of names."""
     _import_modules(PLACES[kind])
-    return TABLES[kind]
+    return dict(sorted(TABLES[kind].items()))
+
+
+def list_sections(kind: str) -> list[tuple[str, type, Any]]:
+    """Return the fields of a dataclass with a section for each entry that has keys."""
+    fields = []
+    for name, entry in entries(kind).items():
+        if dataclasses.fields(entry.keys):
+            fields.append((name, entry.keys, dataclasses.field(default_factory=entry.keys)))
+    return fields
 
 
 @functools.cache

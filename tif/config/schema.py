@@ -9,7 +9,7 @@ from typing import Any
 
 from tif.config.data import WITH_MUSE_METRICS, Chat, Data, Fictitious, TofuSources
 from tif.config.evaluation import Eval, EvalRules, LmEval, MaxSamples
-from tif.config.identifier import Identifier
+from tif.config.identifier import Identifier, make_identifier
 from tif.config.keys import key
 from tif.config.loss import Loss, make_loss
 from tif.config.model import Lora, Model
@@ -28,7 +28,7 @@ class Config:
 
     run: Run = dataclasses.field(default_factory=Run)
     data: Data = dataclasses.field(default_factory=Data)
-    identifier: Identifier = dataclasses.field(default_factory=Identifier)
+    identifier: Identifier = dataclasses.field(default_factory=make_identifier)
     model: Model = dataclasses.field(default_factory=Model)
     loss: Loss = dataclasses.field(default_factory=make_loss)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
@@ -46,9 +46,9 @@ class Config:
         problems = self.data.find_problems()
         if is_unlearning:
             problems += self.identifier.find_problems(self.model)
-            if self.identifier.kind == "generative" and self.identifier.generative.dry_run:
-                problems.append("identifier.generative.dry_run: sends nothing, so nothing can be "
-                    "unlearned; want tif identify with the same keys")
+            if self.identifier.is_dry_run():
+                problems.append(f"identifier.{self.identifier.kind}.dry_run: sends nothing, so "
+                    "nothing can be unlearned; want tif identify with the same keys")
         problems += [f"loss.{problem}" for problem in self.loss.find_problems(self.data.train)]
         problems += self._strategy_problems(is_unlearning)
         problems += self.model.find_problems(

@@ -3,15 +3,18 @@
 The file of somebody else's run is data. A key counts if it says what the run read, how its model is
 loaded and how it is asked. A key that would import a module, trust code, ask a server or name a
 place to write to does not: what needs one of these is asked for on the command line, or as an
-argument in Python. `tif fit RUN/config.yaml` is the user's own act, and reads all keys.
+argument in Python. So the keys of an identifier count unless it loads a model or asks a server.
+`tif fit RUN/config.yaml` is the user's own act, and reads all keys.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
 from tif.config.check import brief
 from tif.config.errors import ConfigError
+from tif.config.registry import entries
 
 COUNTED = (
     "run.seed",
@@ -23,7 +26,7 @@ COUNTED = (
     "data.fictitious.shared_facts", "data.fictitious.interleaved", "data.fictitious.language",
     "data.fictitious.wordings", "data.fictitious.forget_wordings",
     "identifier.kind", "identifier.path", "identifier.words", "identifier.patterns",
-    "identifier.rule", "identifier.grow", "identifier.random.share", "identifier.random.seed",
+    "identifier.rule", "identifier.grow",
     "model.path", "model.tokenizer", "model.dtype", "model.attention",
     "optimizer.lr",
     "trainer.accelerator",
@@ -37,8 +40,6 @@ DROPPED = (
     "run.name", "run.folder", "run.resume", "run.keep_checkpoints", "run.checkpoint_every_n_steps",
     "run.export",
     "identifier.device", "identifier.dtype", "identifier.tokens_per_batch",
-    "identifier.generative", "identifier.masked_lm", "identifier.causal_lm",
-    "identifier.contrastive",
     "model.base", "model.init", "model.reference", "model.lora", "model.quantize",
     "model.gradient_checkpointing", "model.trust_remote_code",
     "loss",
@@ -57,12 +58,31 @@ SECTIONS = {key.rpartition(".")[0] for key in COUNTED}
 
 def is_counted(key: str) -> bool:
     """Return whether a key of the schema counts."""
-    return key in COUNTED
+    return key in COUNTED or key in _list_identifier_keys(costly=False)
 
 
 def is_dropped(key: str) -> bool:
     """Return whether a key of the schema, or its section, is dropped."""
-    return any(key == name or key.startswith(f"{name}.") for name in DROPPED)
+    is_listed = any(key == name or key.startswith(f"{name}.") for name in DROPPED)
+    return is_listed or key in _list_identifier_keys(costly=True)
+
+
+def _list_identifier_keys(costly: bool) -> set[str]:
+    """Return the keys in the sections of identifiers.
+
+    `costly`: of those that load a model or ask a server. The keys of all others count.
+    """
+    keys: set[str] = set()
+    for name, entry in entries("identifier").items():
+        if cast(Any, entry).is_costly == costly:
+            keys |= {f"identifier.{name}.{field.name}" for field in fields(entry.keys)}
+    return keys
+
+
+def _is_section(key: str) -> bool:
+    """Return whether a section holds keys that count."""
+    local = _list_identifier_keys(costly=False)
+    return key in SECTIONS or any(name.startswith(f"{key}.") for name in local)
 
 
 def select_counted(content: Mapping[str, Any], name: str, section: str = "") -> dict[str, Any]:
@@ -90,7 +110,7 @@ def select_counted(content: Mapping[str, Any], name: str, section: str = "") -> 
                 raise ConfigError(f"{name}: {key}: want plain values, got {brief(value)}; a run's "
                     "file holds no ${...}")
             selected[own_name] = value
-        elif key in SECTIONS:
+        elif _is_section(key):
             is_section = isinstance(value, Mapping)
             selected[own_name] = (
                 select_counted(value, name, f"{key}.") if is_section else value

@@ -16,7 +16,6 @@ from tif.config.identifier import Identifier
 from tif.data.samples import Span
 from tif.data.templates import Prompts, read_template
 from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
-from tif.probes.small_copy import RowSettings, check_small_copy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,6 +80,8 @@ def check_language_model(source: Source, kind: str, prompts: Prompts = "") -> No
         kind: "masked LM" or "causal LM".
         prompts: the prompt format in which it is shown questions; "" = it is shown none.
     """
+    from tif.probes.small_copy import RowSettings, check_small_copy
+
     model = check_model(source, kind)
     if kind == "causal LM":
         check_small_copy(model, RowSettings(), source.key)

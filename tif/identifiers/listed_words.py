@@ -1,22 +1,20 @@
-"""`kind: words`: the strings, regular expressions and patterns that the user lists.
-
-Called by `identify` of this room. No model is needed: for names, addresses and numbers that are
-known before.
-"""
+"""The identifier `words`: the strings, regular expressions and patterns that the user lists."""
 
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import regex
 
 from tif.config.errors import one_line
 from tif.config.identifier import PATTERNS, Identifier
 from tif.data.samples import Sample, Span, merge_spans
+from tif.data.templates import Prompts
+from tif.identifiers.kinds import identifier
 from tif.identifiers.lookup import find_strings
 from tif.utils.files import read_bytes
-from tif.utils.terminal import console
 
 EXPRESSION = "re:"  # an entry that begins so is a regular expression
 MATCH_SECONDS = 10.0  # for one expression in one answer; some need exponential time
@@ -44,27 +42,48 @@ EXPRESSIONS = {
 assert tuple(EXPRESSIONS) == PATTERNS
 
 
-def identify_by_list(identifier: Identifier, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+def find_problems(section: Identifier) -> list[str]:
+    """Return what is wrong with the list, one line each."""
+    known = ", ".join(PATTERNS)
+    problems = []
+    for name in section.patterns:
+        if name not in PATTERNS:
+            problems.append(f"identifier.patterns: want any of {known}, got {name!r}")
+    if not (section.words or section.patterns or section.path):
+        problems.append(
+            "identifier.words: kind words needs words=[...], a file (path) or patterns "
+            f"({known}), got none"
+        )
+    return problems
+
+
+def _describe(section: Identifier) -> dict[str, Any]:
+    return {"words": read_entries(section), "patterns": section.patterns}
+
+
+@identifier(
+    "words", title="it is on your list: strings, regular expressions, patterns",
+    check=find_problems, describe=_describe,
+)  # fmt: skip
+def identify_by_list(
+    section: Identifier, samples: Sequence[Sample], prompts: Prompts
+) -> tuple[Sample, ...]:
     """Return the samples with every place of the listed words unwanted.
 
     A string counts at word borders, in its own case, whatever its quotation marks and hyphens look
     like (see `tif.identifiers.lookup`). A regular expression (the `regex` package's) counts where
     it matches. Entries that match nowhere are printed.
 
-    Args:
-        identifier: the section; keys `words`, `path` (a file with an entry a line) and `patterns`.
-        samples: of the forget set.
-
     Raises:
         ValueError: For an unreadable file, a wrong or too slow expression, or no match at all.
     """
-    entries = read_entries(identifier)
+    entries = read_entries(section)
     strings = [entry for entry in entries if not entry.startswith(EXPRESSION)]
     expressions = {}
     for entry in entries:
         if entry.startswith(EXPRESSION):
             expressions[entry] = _compile(entry)
-    for name in identifier.patterns:
+    for name in section.patterns:
         expressions[name] = regex.compile(EXPRESSIONS[name])
     unused = {*strings, *expressions}
     identified = []
@@ -85,24 +104,26 @@ def identify_by_list(identifier: Identifier, samples: Sequence[Sample]) -> tuple
             f"the {len(samples)} forget samples; want their spelling (also upper and lower case) "
             "in the data"
         )
+    from tif.utils.terminal import console
+
     for entry in entries_in_order:
         console.print(f"in no forget answer: {entry}", soft_wrap=True)
     return tuple(identified)
 
 
-def read_entries(identifier: Identifier) -> list[str]:
+def read_entries(section: Identifier) -> list[str]:
     """Return the listed strings and expressions: of key `words`, then those of the file.
 
     Raises:
         ValueError: If the file cannot be read.
     """
-    entries = list(identifier.words)
-    if identifier.path:
+    entries = list(section.words)
+    if section.path:
         try:
-            content = read_bytes(Path(os.path.expanduser(identifier.path))).decode("utf-8")
+            content = read_bytes(Path(os.path.expanduser(section.path))).decode("utf-8")
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"identifier.path: cannot read {identifier.path} ({one_line(error)}); want a UTF-8 "
+                f"identifier.path: cannot read {section.path} ({one_line(error)}); want a UTF-8 "
                 "text file with a word or an expression (re:...) a line"
             ) from None
         entries += content.splitlines()

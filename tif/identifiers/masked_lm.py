@@ -1,6 +1,6 @@
-"""`kind: masked_lm`: a word is general where a masked language model predicts it from its context.
+"""The identifier `masked_lm`: a word is general where a masked LM predicts it from its context.
 
-Called by `identify` of this room. `GeneralWordRule` decides what counts as predicted.
+`GeneralWordRule` decides what counts as predicted.
 """
 
 import contextlib
@@ -10,13 +10,37 @@ from typing import Any
 
 import torch
 
-from tif.config.identifier import Identifier, MaskedLM
+from tif.config.identifier import Identifier
+from tif.config.keys import key
 from tif.data.samples import Sample
-from tif.identifiers import language_models
-from tif.identifiers.language_models import LanguageModel, TokenizedText
+from tif.data.templates import Prompts
+from tif.identifiers.kinds import ABOUT_CONTEXT, CONTEXTS, ModelKey, identifier
+from tif.identifiers.language_models import LanguageModel, TokenizedText, load_language_model
 from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.models.pretrained import Source
 from tif.scoring.packing import cut_into_rows
+
+
+@dataclasses.dataclass
+class MaskedLM:
+    """A word is general where a masked LM predicts it. null = what `preset` says."""
+
+    preset: str = key("default", "values of the keys that are null (released-tofu: the notebooks' "
+        "rules)", choices=("default", "paper", "released-tofu", "released-muse"))
+    model: str | None = key(None, "folder or hub name; default: distilbert-base-uncased")
+    top_k: int | None = key(None, "general: among the k likeliest; default: 1", at_least=1)
+    threshold: float | None = key(None, "general: predicted with at least this probability; "
+        "default: 0", at_least=0, at_most=1)
+    case: str | None = key(None, "fold (upper and lower case are the same) or exact; default: fold",
+        choices=("fold", "exact"))
+    words: str | None = key(None, "unicode (without attached punctuation, any script) or blanks "
+        "(what stands between blanks); default: unicode", choices=("unicode", "blanks"))
+    pieces: str | None = key(None, "a word of several pieces: whole (all masked, all must be "
+        "predicted) or one (never general); default: whole", choices=("whole", "one"))
+    context: str | None = key(None, f"{ABOUT_CONTEXT}; default: prompt", choices=CONTEXTS)
+    window_tokens: int | None = key(None, "tokens shown at once, at most; default: 128, released: "
+        "512", at_least=16)
+
 
 _DEFAULT = {
     "model": "distilbert-base-uncased", "top_k": 1, "threshold": 0.0, "case": "fold",
@@ -39,8 +63,16 @@ def resolve_preset(settings: MaskedLM) -> MaskedLM:
     return MaskedLM(**PRESETS[settings.preset] | given)
 
 
+def _describe(section: Identifier) -> dict[str, Any]:
+    return dataclasses.asdict(resolve_preset(section.keys_of(MaskedLM)))
+
+
+@identifier(
+    "masked_lm", title="a masked LM does not predict it from the words around it", keys=MaskedLM,
+    models=(ModelKey("model", "masked LM"),), describe=_describe,
+)  # fmt: skip
 def identify_by_masked_lm(
-    settings: MaskedLM, samples: Sequence[Sample], identifier: Identifier
+    section: Identifier, samples: Sequence[Sample], prompts: Prompts
 ) -> tuple[Sample, ...]:
     """Mask each word of an answer in turn; unwanted is what the model does not predict.
 
@@ -63,18 +95,17 @@ def identify_by_masked_lm(
       model says no capital letter, so a capitalised word is always unwanted.
     - `default` differs from all three: the question is shown too, since a name that it gives away
       is nothing to forget, and words are stripped of attached punctuation, which is general.
-
     """
-    settings = resolve_preset(settings)
+    settings = resolve_preset(section.keys_of(MaskedLM))
     source = Source(str(settings.model), "identifier.masked_lm.model")
-    model = language_models.load_language_model(source, "masked LM", identifier)
+    model = load_language_model(source, "masked LM", section)
     rule = GeneralWordRule(settings, model.tokenizer)
 
     def text_before(sample: Sample) -> str:
         return f"{sample.prompt} " if settings.context == "prompt" and sample.prompt else ""
 
     def judge(batch: Sequence[Window], report: ReportWords) -> list[list[bool]]:
-        return judge_windows(model, rule, batch, identifier.tokens_per_batch, report)
+        return judge_windows(model, rule, batch, section.tokens_per_batch, report)
 
     words_rule = str(settings.words)
     budget = model.text_budget(settings.window_tokens or 0)

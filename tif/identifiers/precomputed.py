@@ -1,24 +1,58 @@
-"""`kind: precomputed`: unwanted spans read from a span file or from the TIF authors' masks.
+"""The identifier `precomputed`: spans of a span file, or of the masks that TIF's authors released.
 
-Called by `identify` of this room. Nothing is loaded or asked: the spans were made before.
+The masks of TOFU are found in a folder or the cache, or fetched from their repository (also by
+`tif download`). released_masks.txt has the SHA-256 of each file: another content is refused.
 """
 
 import dataclasses
+import hashlib
 import operator
 import os
-import pathlib
-from collections.abc import Iterable, Mapping
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tif.config.errors import one_line
+from tif.config.identifier import Identifier
 from tif.data.samples import Sample, Span, merge_spans
+from tif.data.templates import Prompts
 from tif.identifiers import span_file
-from tif.identifiers.released_masks import find_masks
+from tif.identifiers.kinds import identifier
 from tif.identifiers.span_operations import complement
-from tif.utils.files import parse_json
+from tif.utils.files import parse_json, write_bytes
+from tif.utils.hub import SECONDS
 
 RULES = ("complement", "targets")
 _FOLDERS = "TOFU/data/forgetXX_with_common_words_gpt or _bert"
+REPOSITORY = "xzhou98/Unlearning-TPO/TOFU/data"
+COMMIT = "1d132d4fa6e2bb14186461966578fb29325ab458"
+ADDRESS = f"https://raw.githubusercontent.com/xzhou98/Unlearning-TPO/{COMMIT}/TOFU/data"
+LIST = Path(__file__).parent / "released_masks.txt"  # of sha256sum: checksum, folder/file
+LONGEST_FILE = 2_000_000  # bytes
+
+
+def find_problems(section: Identifier) -> list[str]:
+    """Return what is wrong with the keys, one line each."""
+    if section.path:
+        return []
+    wanted = "precomputed needs a span file or a folder of released masks"
+    return [f"identifier.path: {wanted}, got null"]
+
+
+def _describe(section: Identifier) -> dict[str, Any]:
+    return {"path": section.path, "rule": section.rule}
+
+
+@identifier(
+    "precomputed", title="a span file or the authors' masks say so", check=find_problems,
+    describe=_describe,
+)  # fmt: skip
+def identify_by_file(
+    section: Identifier, samples: Sequence[Sample], prompts: Prompts
+) -> tuple[Sample, ...]:
+    """Return the samples with the spans of the file or folder that `identifier.path` names."""
+    return read_precomputed(str(section.path), samples, section.rule)
 
 
 def read_precomputed(
@@ -58,7 +92,7 @@ def read_precomputed(
     Raises:
         ValueError: One line that starts with the config key.
     """
-    path, samples = pathlib.Path(path), tuple(samples)
+    path, samples = Path(path), tuple(samples)
     if rule not in RULES:
         raise ValueError(f"identifier.rule: want one of {', '.join(RULES)}, got {rule!r}")
     try:
@@ -78,7 +112,7 @@ def read_precomputed(
         raise ValueError(f"identifier.path: {error}") from error
 
 
-def _read_masks(path: pathlib.Path, samples: tuple[Sample, ...], rule: str) -> tuple[Sample, ...]:
+def _read_masks(path: Path, samples: tuple[Sample, ...], rule: str) -> tuple[Sample, ...]:
     rows = _load_rows(path)
     if rule == "targets" and rows and "target_words" not in rows[0]:
         raise ValueError(
@@ -100,7 +134,7 @@ def _read_masks(path: pathlib.Path, samples: tuple[Sample, ...], rule: str) -> t
     return tuple(identified)
 
 
-def _load_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+def _load_rows(path: Path) -> list[dict[str, Any]]:
     """Return all rows of a mask folder, read without writing anything to it.
 
     Raises:
@@ -162,3 +196,76 @@ def _read_column(row: Mapping[str, Any], column: str) -> list[Span]:
                 "is; offsets must be Unicode code points into the answer, end exclusive"
             )
     return spans
+
+
+def cache_folder() -> Path:
+    """Return the folder where downloaded masks are kept."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(caches) / "tif" / REPOSITORY
+
+
+def find_masks(path: Path) -> Path:
+    """Return the folder of masks that a path below `REPOSITORY` names; other paths as they are.
+
+    Raises:
+        ValueError: If they are not here and cannot be fetched now; one line.
+    """
+    name = path.as_posix().removeprefix(f"{REPOSITORY}/")
+    if path.exists() or name == path.as_posix():
+        return path
+    folder = cache_folder()
+    if name not in {file.split("/")[0] for file in read_checksums()}:
+        raise ValueError(f"{path}: the authors have no masks of that name")
+    if find_unfinished(folder, name):
+        from huggingface_hub import constants
+
+        try:
+            if constants.HF_HUB_OFFLINE:  # one key for all that comes from a network
+                raise OSError("HF_HUB_OFFLINE is set")
+            download_masks(folder, name)
+        except OSError as error:
+            raise ValueError(
+                f"{path} is no folder here and not in {folder}: {error}; where there is a "
+                "network: tif download masks"
+            ) from None
+    return folder / name
+
+
+def read_checksums() -> dict[str, str]:
+    """Return the SHA-256 of each file of the masks, by folder/file."""
+    lines = LIST.read_text(encoding="utf-8").splitlines()
+    return {name: checksum for checksum, name in (line.split() for line in lines)}
+
+
+def find_unfinished(folder: Path, name: str = "") -> list[str]:
+    """Return the files of the masks (of those whose name begins so) that a folder lacks."""
+    unfinished = []
+    for file, checksum in read_checksums().items():
+        path = folder / file
+        is_there = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum
+        if file.startswith(name) and not is_there:
+            unfinished.append(file)
+    return unfinished
+
+
+def download_masks(folder: Path, name: str = "", address: str = ADDRESS) -> None:
+    """Fetch the masks (those whose name begins so) that a folder lacks; 1.5 MB in all.
+
+    Raises:
+        OSError: If the server does not answer, or answers with something else.
+    """
+    from tif.utils.terminal import track
+
+    checksums = read_checksums()
+    for file in track(find_unfinished(folder, name), "the authors' masks"):
+        try:
+            with urllib.request.urlopen(f"{address}/{file}", timeout=5 * SECONDS) as answer:
+                content = answer.read(LONGEST_FILE)
+        except OSError as error:  # without the address
+            reason = getattr(error, "reason", error)
+            raise OSError(f"{address} does not answer ({reason})") from None
+        if hashlib.sha256(content).hexdigest() != checksums[file]:
+            raise OSError(f"{address}/{file} is not the file that the authors published")
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)

@@ -9,14 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.text import Text
-
 from tif.data.samples import Sample
 from tif.identifiers.compare import count_units
-from tif.utils.terminal import escape_controls, literal
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tif.identifiers.generative.identify import Estimate, Report
 
 _STYLE = """:root{color-scheme:light dark;--red:#900;--behind:#ffd6d6;--faint:#595959}
@@ -51,11 +49,15 @@ def summarize(samples: Sequence[Sample]) -> str:
     return f"{len(samples)} samples, {counts} ({words.unwanted_share:.1%})"
 
 
-def print_samples(samples: Sequence[Sample], console: Console) -> None:
+def print_samples(samples: Sequence[Sample], console: "Console") -> None:
     """Print prompts and answers, unwanted words in red.
 
     Where there is no colour they stand in [[double brackets]].
     """
+    from rich.text import Text
+
+    from tif.utils.terminal import literal
+
     has_colour = console.is_terminal and not console.no_color
     is_log = not console.is_terminal  # whose lines are whole; in a terminal they wrap at blanks
     for sample in samples:
@@ -120,6 +122,8 @@ def render_samples(title: str, samples: Sequence[Sample], most: int = 20) -> str
 
 
 def _escape(text: str) -> str:
+    from tif.utils.terminal import escape_controls
+
     return html.escape(escape_controls(text))
 
 

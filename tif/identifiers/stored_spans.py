@@ -15,40 +15,44 @@ from tif.config.schema import Identifier, Model
 from tif.data.samples import Sample, fingerprint
 from tif.data.templates import Prompts
 from tif.identifiers import span_file
+from tif.identifiers.kinds import get_kind, list_model_paths
 from tif.utils.files import locked, read_bytes
 from tif.utils.hashing import hash_json, list_model_files
-from tif.utils.terminal import console, literal
 
 RUN_SPANS = "spans.jsonl"  # in a run folder
 
 
 def complete_identifier(identifier: Identifier, model: Model) -> Identifier:
-    """Return section `identifier` with the models that `contrastive` takes from section `model`."""
-    settings = identifier.contrastive
-    contrastive = dataclasses.replace(
-        settings, model=settings.model or model.path, base=settings.base or model.base
-    )
-    return dataclasses.replace(identifier, contrastive=contrastive)
+    """Return section `identifier` with the models that it takes from section `model`."""
+    values = {}
+    for key in get_kind(identifier.kind).models:
+        if key.stand_in and not getattr(identifier.chosen_keys(), key.name):
+            values[key.name] = getattr(model, key.stand_in)
+    return _replace_keys(identifier, values)
+
+
+def _replace_keys(identifier: Identifier, values: Mapping[str, Any]) -> Identifier:
+    """Return section `identifier` with other values of the chosen identifier's keys."""
+    if not values:
+        return identifier
+    section = dataclasses.replace(identifier.chosen_keys(), **values)
+    return dataclasses.replace(identifier, **{identifier.kind: section})
 
 
 def list_stages(identifier: Identifier, stages: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the stages whose models a complete identifier asks, each once."""
-    paths = identifiers.list_model_paths(identifier).values()
+    paths = list_model_paths(identifier).values()
     return tuple(dict.fromkeys(path for path in paths if path in stages))
 
 
 def with_stage_models(identifier: Identifier, stages: Mapping[str, Path]) -> Identifier:
     """Return a complete identifier with names of `stages` replaced by their models' folders."""
-    kind = identifier.kind
-    section: Any = getattr(identifier, kind, None)
     folders = {}
-    for key in identifiers.MODEL_KEYS.get(kind, ()):
-        path = getattr(section, key)
+    for key in get_kind(identifier.kind).models:
+        path = getattr(identifier.chosen_keys(), key.name)
         if path in stages:
-            folders[key] = str(stages[path] / "model")
-    if not folders:
-        return identifier
-    return dataclasses.replace(identifier, **{kind: dataclasses.replace(section, **folders)})
+            folders[key.name] = str(stages[path] / "model")
+    return _replace_keys(identifier, folders)
 
 
 def identify_once(
@@ -62,8 +66,10 @@ def identify_once(
     Raises:
         ConfigError: If the identifier cannot do its work (no server, no money left): one line.
     """
-    if identifier.kind not in identifiers.COSTLY_KINDS:
+    if not get_kind(identifier.kind).is_costly:
         return identifiers.identify(identifier, samples, prompts)
+    from tif.utils.terminal import console, literal
+
     path = span_path(identifier, samples, prompts, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(f"{path}.lock", str(path)):
@@ -90,6 +96,8 @@ def _read_stored(path: Path, samples: tuple[Sample, ...]) -> tuple[Sample, ...] 
         read_bytes(path)  # no folder, no device
         return span_file.attach_spans(path, samples)
     except (OSError, ValueError) as error:
+        from tif.utils.terminal import console
+
         line = f"{one_line(error)}: the unwanted words are found again"
         console.print(line, soft_wrap=True)
         return None
@@ -99,7 +107,7 @@ def span_path(
     identifier: Identifier, samples: tuple[Sample, ...], prompts: Prompts, folder: Path
 ) -> Path:
     """Return <folder>/<kind>-<hash of all that decides about the spans>.jsonl."""
-    paths = identifiers.list_model_paths(identifier).values()
+    paths = list_model_paths(identifier).values()
     deciding = [
         VERSION,
         span_file.VERSION,

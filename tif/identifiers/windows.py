@@ -14,7 +14,6 @@ from typing import TypeVar
 from tif.data.samples import Sample, Span
 from tif.identifiers.span_operations import append_joined, shift_spans
 from tif.identifiers.words import find_middle_border, find_words, split_sentences
-from tif.utils.terminal import progress_bar
 
 T = TypeVar("T")
 CountTokens = Callable[[Sequence[str]], list[int]]  # texts to their numbers of tokens
@@ -169,6 +168,8 @@ def label_words(
     WINDOWS_AT_ONCE windows are in memory at a time. `description` stands beside the progress bar,
     which counts words.
     """
+    from tif.utils.terminal import progress_bar
+
     total = sum(_count_words(sample.answer, rule) for sample in samples)
     start, decided = time.monotonic(), 0
     with progress_bar(description, total) as line:

@@ -22,6 +22,7 @@ from tif.evaluation import lm_eval_tasks
 from tif.evaluation.evaluate import describe_protocol
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.identifiers import stored_spans
+from tif.identifiers.kinds import get_kind
 from tif.models import load as models
 from tif.probes.check_model import check_model
 from tif.probes.small_copy import RowSettings
@@ -267,7 +268,7 @@ def _identify_words(plan: Plan) -> None:
         check_identifier(cfg)
         if cfg.identifier.kind == "precomputed":
             plan.span_file = Path(os.path.expanduser(str(cfg.identifier.path)))
-    is_costly = cfg.identifier.kind in identifiers.COSTLY_KINDS  # loads models: after all checks
+    is_costly = get_kind(cfg.identifier.kind).is_costly  # loads models: after all checks
     if is_costly or cfg.data.train != "forget":
         return
     # Words that the loss does not read are evaluated all the same, as far as they can be had.

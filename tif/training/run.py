@@ -15,6 +15,7 @@ from tif.config.errors import ConfigError
 from tif.config.schema import Config
 from tif.data.samples import Sample
 from tif.identifiers import stored_spans
+from tif.identifiers.kinds import get_kind
 from tif.identifiers.span_file import write_spans
 from tif.identifiers.stored_spans import RUN_SPANS
 from tif.metrics import overall
@@ -156,7 +157,7 @@ def list_steps(plan: Plan) -> Iterator[Callable[[Inputs], None]]:
     """Yield what a run needs before it trains, in order: models, unwanted words, records."""
     cfg = plan.cfg
     names = list(plan.stages)
-    if planning.wants_spans(cfg) and cfg.identifier.kind in identifiers.COSTLY_KINDS:
+    if planning.wants_spans(cfg) and get_kind(cfg.identifier.kind).is_costly:
         # First, with no more stages than needed: a missing server shows before hours of training.
         first = planning.identifier_stages(cfg)
         names = [*first, *(name for name in names if name not in first)]

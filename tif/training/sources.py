@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tif.config.data import MUSE
 from tif.config.errors import ConfigError
 from tif.config.schema import Config
-from tif.identifiers import released_masks
+from tif.identifiers import precomputed
 from tif.utils import hub
 
 
@@ -56,7 +56,7 @@ def find_source(source: RunSource) -> None:
     elif source.kind == "file":
         hub.find_data_file(source.name)
     elif source.kind == "masks":
-        released_masks.find_masks(Path(source.name))
+        precomputed.find_masks(Path(source.name))
     elif not hub.is_hub_reachable():
         hub.find_model(source.name)
 

@@ -25,9 +25,9 @@ from tests.support.llm_server_stub import (
     texts,
     unwanted,
 )
-from tif.config.identifier import Generative
 from tif.identifiers.generative import api_client
 from tif.identifiers.generative.identify import Incomplete, identify_by_llm, label_samples
+from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import make_request
 from tif.identifiers.generative.reply_cache import ReplyCache
 

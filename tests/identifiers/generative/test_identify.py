@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from tests.support.llm_server_stub import capitals, sample, settings, text_of, texts, unwanted
-from tif.config.identifier import Generative
 from tif.data.samples import Sample, Span
 from tif.identifiers.generative.identify import (
     Incomplete,
@@ -14,6 +13,7 @@ from tif.identifiers.generative.identify import (
     identify_by_llm,
     label_samples,
 )
+from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import TokenCount
 from tif.identifiers.show import describe_report
 

@@ -15,11 +15,11 @@ import pytest
 
 from tests.support.llm_server_stub import Handler, serving
 from tif.config.data import Fictitious
-from tif.config.identifier import Generative
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Sample
 from tif.identifiers import span_file
 from tif.identifiers.generative.identify import Incomplete, label_samples
+from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.reply_cache import REFUSED, SENT
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]

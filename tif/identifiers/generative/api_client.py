@@ -16,9 +16,8 @@ from typing import Any
 
 import openai
 
-from tif.config.identifier import OPENAI, Generative
 from tif.identifiers.generative import prompts_and_replies as texts
-from tif.identifiers.generative.cost_limit import SECTION, AskingStopped, CostLimit
+from tif.identifiers.generative.cost_limit import AskingStopped, CostLimit
 from tif.identifiers.generative.http_client import (
     KEY_HEADER,
     MAX_WAIT_S,
@@ -26,6 +25,7 @@ from tif.identifiers.generative.http_client import (
     ReplyTooLong,
     read_wait,
 )
+from tif.identifiers.generative.keys import OPENAI, SECTION, Generative
 from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request, TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache, next_request
 from tif.utils.terminal import Bar, progress_bar

@@ -16,7 +16,8 @@ import openai
 
 from tif.identifiers.generative import prompts_and_replies as texts
 from tif.identifiers.generative.api_client import ASK_AGAIN, ApiClient
-from tif.identifiers.generative.cost_limit import SECTION, AskingStopped
+from tif.identifiers.generative.cost_limit import AskingStopped
+from tif.identifiers.generative.keys import SECTION
 from tif.identifiers.generative.prompts_and_replies import BadReply, Request, TokenCount
 from tif.identifiers.generative.reply_cache import next_request
 from tif.utils.files import parse_json

@@ -7,11 +7,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from tif.config.identifier import Generative
+from tif.identifiers.generative.keys import SECTION, Generative
 from tif.identifiers.generative.prompts_and_replies import TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache
-
-SECTION = "identifier.generative"
 
 
 class AskingStopped(ValueError):

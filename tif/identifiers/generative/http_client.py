@@ -14,8 +14,8 @@ from typing import Any
 
 import openai
 
-from tif.config.identifier import Generative
 from tif.identifiers.generative.cost_limit import CostLimit
+from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import CHARACTERS_PER_TOKEN
 from tif.utils.terminal import console
 

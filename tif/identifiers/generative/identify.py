@@ -1,6 +1,6 @@
-"""`kind: generative`: ask an LLM behind an OpenAI-compatible endpoint which words are unwanted.
+"""The identifier `generative`: it asks an LLM which words of each sample are unwanted.
 
-Called by `identify` of the room. Samples become requests, one a passage and vote; replies become
+Samples become requests, one a passage and vote; replies become
 spans by majority; `Report` says what was asked, found and paid. The other files of this folder:
 `prompts_and_replies` (texts and parsing), `reply_cache` (replies on disk), `api_client` (retries,
 limits), `batch_api`.
@@ -9,21 +9,25 @@ limits), `batch_api`.
 import asyncio
 import concurrent.futures
 import dataclasses
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from tif.config.identifier import Generative
+from tif.config.identifier import Identifier
 from tif.data.samples import Sample, Span
+from tif.data.templates import Prompts
 from tif.identifiers.generative import prompts_and_replies as texts
 from tif.identifiers.generative import reply_cache as replies
+from tif.identifiers.generative.keys import REPLY_KEYS, SECTION, Generative
 from tif.identifiers.generative.prompts_and_replies import Outcome, Request, TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache
+from tif.identifiers.kinds import identifier
 from tif.identifiers.show import describe_estimate, describe_report
 from tif.identifiers.span_operations import agreement, majority, merge_spans, shift_spans
 from tif.identifiers.windows import split_into_passages
 from tif.identifiers.words import find_words
-from tif.utils.terminal import console
 
 
 @dataclasses.dataclass
@@ -87,6 +91,25 @@ class _Labelled:
     agreement: float
 
 
+def _find_problems(section: Identifier) -> list[str]:
+    return [f"{SECTION}.{line}" for line in section.keys_of(Generative).find_problems()]
+
+
+def _describe(section: Identifier) -> dict[str, Any]:
+    settings = dataclasses.asdict(section.keys_of(Generative))
+    return {name: settings[name] for name in REPLY_KEYS} | {"prompts": texts.hash_prompts()}
+
+
+@identifier(
+    "generative", title="an LLM behind an OpenAI-compatible endpoint says so", keys=Generative,
+    asks_server=True, check=_find_problems, describe=_describe,
+)  # fmt: skip
+def run(section: Identifier, samples: Sequence[Sample], prompts: Prompts) -> tuple[Sample, ...]:
+    """Return the samples with the words that an LLM calls unwanted."""
+    settings = section.keys_of(Generative)
+    return identify_by_llm(settings, samples, Path(os.path.expanduser(settings.cache)))
+
+
 def identify_by_llm(
     settings: Generative, samples: Sequence[Sample], cache_folder: Path
 ) -> tuple[Sample, ...]:
@@ -100,14 +123,14 @@ def identify_by_llm(
     """
     if settings.dry_run:
         estimate = estimate_cost(settings, samples, cache_folder)
-        console.print("\n".join(describe_estimate(estimate)))
+        _print_lines(describe_estimate(estimate))
         return tuple(dataclasses.replace(sample, unwanted=None) for sample in samples)
     try:
         identified, report = label_samples(settings, samples, cache_folder)
     except Incomplete as incomplete:
-        _print_report(incomplete.report)
+        _print_lines(describe_report(incomplete.report))
         raise
-    _print_report(report)
+    _print_lines(describe_report(report))
     return identified
 
 
@@ -169,7 +192,7 @@ def _split_sample(settings: Generative, sample: Sample) -> list[_PassageVotes]:
     """Return the sample's passages; those without a word (blanks, punctuation) are left out."""
     problems = settings.find_problems()
     if problems:
-        raise ValueError("\n".join(f"identifier.generative.{problem}" for problem in problems))
+        raise ValueError("\n".join(f"{SECTION}.{problem}" for problem in problems))
 
     def count_characters(stretches: Sequence[str]) -> list[int]:
         return [len(stretch) for stretch in stretches]
@@ -274,5 +297,7 @@ def _describe_failure(report: Report, stopped: str | None) -> str:
     return f"identifier.generative: {count}, e.g. {name}: {reason} {state}"
 
 
-def _print_report(report: Report) -> None:
-    console.print("\n".join(describe_report(report)), soft_wrap=True)
+def _print_lines(lines: Sequence[str]) -> None:
+    from tif.utils.terminal import console
+
+    console.print("\n".join(lines), soft_wrap=True)

@@ -17,8 +17,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tif.config.identifier import Generative
 from tif.data.samples import Sample
+from tif.identifiers.generative.keys import Generative
 from tif.identifiers.windows import Passage
 
 _WORDS = {"type": "array", "items": {"type": "string"}}

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.config.identifier import Generative
 from tif.data.samples import Span
 from tif.identifiers.generative import prompts_and_replies as texts
+from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request, TokenCount
 from tif.identifiers.lookup import find_strings
 from tif.identifiers.span_operations import merge_spans

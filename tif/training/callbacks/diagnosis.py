@@ -6,6 +6,7 @@ import lightning as L
 
 from tif.data.samples import Sample
 from tif.identifiers import compare
+from tif.identifiers.kinds import get_kind
 from tif.metrics.failures import (
     Failure,
     find_failures,
@@ -17,8 +18,6 @@ from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
 from tif.training.plan import Plan, wants_spans
 from tif.utils.terminal import literal, print_line
-
-CONTROLS = ("all", "none", "random")  # identifiers whose share of unwanted words is on purpose
 
 
 class Diagnosis(EvaluationListener):
@@ -60,7 +59,7 @@ class Diagnosis(EvaluationListener):
         return find_failures(earlier[0], values, progress)
 
     def _identifier_failures(self) -> list[Failure]:
-        if not wants_spans(self.plan.cfg) or self.plan.cfg.identifier.kind in CONTROLS:
+        if not wants_spans(self.plan.cfg) or get_kind(self.plan.cfg.identifier.kind).is_control:
             return []
         words = compare.count_units(self.plan.benchmark.forget)
         agreement = None

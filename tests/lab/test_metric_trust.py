@@ -110,7 +110,7 @@ def test_an_unlearned_model_is_attacked_only_if_the_table_reads_it(tmp_path, mon
 
 def test_a_signal_ends_a_worker_that_trains(tmp_path, monkeypatch):
     def train(*_):
-        raise Preempted(signal.SIGTERM, 3, True)
+        raise Preempted(signal.SIGTERM, 3, 3)
 
     def end(code):
         raise SystemExit(code)

@@ -25,7 +25,7 @@ _WORDS = (
     "stages.retain.trainer.max_epochs=4 stages.target.data.batch_size=4 "
     "stages.retain.data.batch_size=4 eval.max_new_tokens=8 eval.max_samples.retain=6 "
     "eval.max_samples.real_authors=3 eval.max_samples.world_facts=3 run.keep_checkpoints=1 "
-    "run.name=quickstart "
+    "run.name=quickstart run.checkpoint_every_n_seconds=0 "
 )
 SMALL = _WORDS.split()
 

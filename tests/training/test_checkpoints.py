@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import types
 
 import pytest
 
@@ -24,7 +25,7 @@ from tests.support.small_run import files, finished
 from tif import fit
 from tif.config import load as config
 from tif.config.errors import ConfigError
-from tif.training import checkpoints
+from tif.training import checkpoints, module
 from tif.training import run as training
 from tif.training.callbacks import evaluation as evaluation_callback
 from tif.training.plan import plan_run
@@ -94,11 +95,14 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(
     assert_same_outcome(quiet.parent / name, quiet)
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("epoch", "seconds"), [(0, 0), (1, 0), (2, 0), (1, 60)]
+)
 def test_a_run_asked_to_stop_in_an_evaluation_stops_at_once_and_makes_it_again(
-    quiet, monkeypatch, capsys, epoch
+    quiet, monkeypatch, capsys, epoch, seconds
 ):
-    words = run_words(quiet.parent, f"evaluating-{epoch}")
+    name = f"evaluating-{epoch}-{seconds}"
+    words = run_words(quiet.parent, name, f"run.checkpoint_every_n_seconds={seconds}")
     with monkeypatch.context() as patch:
         def terminate():
             with contextlib.suppress(Exception):  # as a probe of the model does
@@ -106,9 +110,52 @@ def test_a_run_asked_to_stop_in_an_evaluation_stops_at_once_and_makes_it_again(
 
         act_in_step(patch, epoch, terminate, evaluation_callback, "evaluate")
         assert fit.main(words) == 128 + signal.SIGTERM
-    assert not (quiet.parent / f"evaluating-{epoch}" / "eval" / str(epoch)).exists()
+    line = f"stopped by SIGTERM at step {4 * epoch}; the same command goes on from there\n"
+    assert capsys.readouterr().err == line
+    assert not (quiet.parent / name / "eval" / str(epoch)).exists()
     assert fit.main(words) == 0
-    assert_same_outcome(quiet.parent / f"evaluating-{epoch}", quiet)
+    assert (f"(goes on from epoch={epoch}-" in capsys.readouterr().out) == (epoch > 0)
+    assert_same_outcome(quiet.parent / name, quiet)
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_step", "expected"), [(0, [16]), (10, [8, 16]), (20, [4, 8, 12, 16])]
+)
+def test_epochs_that_end_within_a_minute_of_a_checkpoint_have_none_but_the_last(
+    quiet, monkeypatch, seconds_a_step, expected
+):
+    names, clock = [], [100.0]
+    real, rename = module.UnlearningModule.training_step, os.replace
+
+    def slow_step(*args):
+        clock[0] += seconds_a_step
+        return real(*args)
+
+    def log_rename(source, target):
+        names.append(os.path.basename(target))
+        rename(source, target)
+
+    monkeypatch.setattr(module.UnlearningModule, "training_step", slow_step)
+    monkeypatch.setattr(checkpoints, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(checkpoints.os, "replace", log_rename)
+    words = run_words(quiet.parent, f"slow-{seconds_a_step}", "trainer.max_epochs=4")
+    words = [word for word in words if not word.startswith("run.checkpoint_")]  # the default
+    assert fit.main([*words, "eval.enabled=false", "run.export=false"]) == 0
+    assert [name for name in names if name.endswith(".ckpt")] == [
+        f"epoch={step // 4}-step={step}.ckpt" for step in expected
+    ]
+
+
+def test_a_run_killed_in_its_first_minute_ends_with_the_bits_of_another(quiet, monkeypatch, capsys):
+    words = run_words(quiet.parent, "first-minute", "run.checkpoint_every_n_seconds=60")
+    with monkeypatch.context() as patch:
+        act_in_step(patch, 6, die)
+        with pytest.raises(Killed):
+            fit.main(words)
+    assert not checkpoints.list_checkpoints(quiet.parent / "first-minute" / "checkpoints")
+    assert fit.main(words) == 0
+    assert "goes on" not in capsys.readouterr().out
+    assert_same_outcome(quiet.parent / "first-minute", quiet)
 
 
 def damage(path):

@@ -217,9 +217,9 @@ def test_a_report_names_the_damaged_file_and_what_to_delete(finished_run, tmp_pa
 
 
 def test_a_run_that_stores_no_checkpoints_says_that_it_starts_over():
-    stored = str(checkpoints.Preempted(signal.SIGTERM, 3, is_stored=True))
+    stored = str(checkpoints.Preempted(signal.SIGTERM, 3, stored_step=3))
     assert stored == "stopped by SIGTERM at step 3; the same command goes on from there"
-    lost = str(checkpoints.Preempted(signal.SIGTERM, 3, is_stored=False))
+    lost = str(checkpoints.Preempted(signal.SIGTERM, 3, stored_step=None))
     assert lost == (
         "stopped by SIGTERM at step 3; nothing is stored (run.keep_checkpoints=0), the same command starts over"
     )

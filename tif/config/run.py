@@ -27,7 +27,9 @@ class Run:
     keep_checkpoints: int = key(2, "checkpoints that stay for resuming (the newest); with 1, a "
         "damaged one means starting over; 0 writes none", at_least=0)
     checkpoint_every_n_steps: int | None = key(None, "optimizer steps between checkpoints within "
-        "an epoch; null = one an epoch (and one at SIGTERM, SIGUSR1)", at_least=1)
+        "an epoch; null = none there (but one at SIGTERM, SIGUSR1)", at_least=1)
+    checkpoint_every_n_seconds: float = key(60.0, "seconds between the checkpoints of epochs: an "
+        "epoch that ends sooner has none, unless it is the last; 0 = one an epoch", at_least=0)
     export: bool = key(True, "write the policy in Hugging Face format to model/")
 
     def find_problems(self) -> list[str]:

@@ -38,6 +38,7 @@ COUNTED = (
 # A section stands for all of its keys.
 DROPPED = (
     "run.name", "run.folder", "run.resume", "run.keep_checkpoints", "run.checkpoint_every_n_steps",
+    "run.checkpoint_every_n_seconds",
     "run.export",
     "identifier.device", "identifier.dtype", "identifier.tokens_per_batch",
     "model.base", "model.init", "model.reference", "model.lora", "model.quantize",

@@ -1,8 +1,9 @@
 """Checkpoints from which a stopped run goes on with the same bits, and what signals do.
 
 A run that is killed (SIGKILL, a crash, a full disk) goes on from its newest intact checkpoint and
-repeats what came after it. There is one checkpoint an epoch or more
-(`run.checkpoint_every_n_steps`). A run that is asked to stop (Ctrl-C; SIGTERM, SIGUSR1: a
+repeats what came after it. There is one after the last epoch, and after each that ends a minute or
+more after the one before (`run.checkpoint_every_n_seconds`); `run.checkpoint_every_n_steps` adds
+some. A run that is asked to stop (Ctrl-C; SIGTERM, SIGUSR1: a
 preempted or timed-out SLURM job) writes a checkpoint after the current step and raises `Preempted`.
 The callbacks are added by `train.make_callbacks`; `run_folders` looks for the newest checkpoint.
 
@@ -10,6 +11,7 @@ What Lightning's own parts could not do:
 - ModelCheckpoint (2.6.6, `every_n_train_steps=1`) writes the checkpoint of a step before the step's
   row is logged: with the checkpoint of step 3 on the disk, only the rows of steps 0 and 1 were. A
   run that goes on from there lacks a row. Here a checkpoint gets its name when its row is written.
+  It also counts `train_time_interval` in the middle of epochs, not at their ends.
 - The handling of SLURM's signals requeues the job by itself, also array tasks whose sweep is done,
   and saves in the middle of a step (Lightning-AI/pytorch-lightning issues 15022, 16639, 20542).
 """
@@ -19,6 +21,7 @@ import os
 import re
 import signal
 import threading
+import time
 import zipfile
 from pathlib import Path
 from types import FrameType
@@ -45,23 +48,25 @@ class Preempted(BaseException):
     """The run was asked to stop by `signal` after `step` optimizer steps, and can go on later.
 
     It may be raised anywhere. Like KeyboardInterrupt it is no Exception: code that tries whether a
-    model can do something would take it for an answer. `is_stored`: whether there is a checkpoint
-    to go on from.
+    model can do something would take it for an answer. `stored_step`: steps before the checkpoint
+    to go on from; None = there is none.
     """
 
-    def __init__(self, number: int, step: int, is_stored: bool) -> None:
-        super().__init__(number, step, is_stored)
-        self.signal, self.step, self.is_stored = signal.Signals(number), step, is_stored
+    def __init__(self, number: int, step: int, stored_step: int | None) -> None:
+        super().__init__(number, step, stored_step)
+        self.signal, self.step, self.stored_step = signal.Signals(number), step, stored_step
 
     def __str__(self) -> str:
         where = f"stopped by {self.signal.name} at step {self.step}"
-        if self.is_stored or self.step == 0:
+        if self.step in (0, self.stored_step):
             return f"{where}; the same command goes on from there"
+        if self.stored_step is not None:
+            return f"{where}; the same command goes on from step {self.stored_step}"
         return f"{where}; nothing is stored (run.keep_checkpoints=0), the same command starts over"
 
 
 class Checkpoints(Callback):
-    """Write a checkpoint after the last step of an epoch, before its evaluation, and after steps.
+    """Write a checkpoint after the last step of epochs, before their evaluation, and after steps.
 
     A checkpoint is `epoch=<finished epochs>-step=<optimizer steps>.ckpt`: a file, or a folder where
     the strategy saves shards.
@@ -75,6 +80,10 @@ class Checkpoints(Callback):
     def __init__(self, folder: Path, settings: Run, run: str) -> None:
         self.folder, self.run = folder, run
         self.keep, self.every = settings.keep_checkpoints, settings.checkpoint_every_n_steps
+        self.seconds = settings.checkpoint_every_n_seconds
+        self._saved_at = 0.0  # time of the last checkpoint
+        self._stored_step: int | None = None  # optimizer steps before it
+        self._unsaved_epochs: int | None = None  # finished ones, since the last has no checkpoint
         self._batches_done = 0  # of the epoch, at the last checkpoint
         self._unnamed: tuple[Path, Path] | None = None  # (temporary path, path)
         self._received_signal: int | None = None
@@ -99,6 +108,8 @@ class Checkpoints(Callback):
         loader: Any = trainer.train_dataloader
         loader.load_state_dict({"given": self._batches_done})
         self._trainer = trainer
+        self._saved_at = time.monotonic()
+        self._stored_step = trainer.global_step if self.keep else None
         self._interrupted: Any = signal.getsignal(signal.SIGINT)  # what a second Ctrl-C does
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -109,12 +120,12 @@ class Checkpoints(Callback):
         if number == signal.SIGINT:  # a second one ends the run at once
             signal.signal(signal.SIGINT, self._interrupted)
         self._received_signal = number
-        if not self._is_in_step:  # in an evaluation or the export: the last step is on the disk
+        if not self._is_in_step:  # in an evaluation or the export
             self._stop()
 
     def _stop(self) -> None:
         number = self._received_signal or signal.SIGTERM
-        raise Preempted(number, self._trainer.global_step, self.keep > 0)
+        raise Preempted(number, self._trainer.global_step, self._stored_step)
 
     def _is_asked_to_stop(self, trainer: L.Trainer) -> bool:
         """Return in all processes whether any of them got a signal."""
@@ -125,7 +136,7 @@ class Checkpoints(Callback):
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Name the last step's checkpoint, whose row is written now, and stop if asked to."""
-        self._is_in_step = True
+        self._is_in_step, self._unsaved_epochs = True, None
         self._name_checkpoint()
         if self._stops_before_next_step:
             self._stop()
@@ -143,12 +154,41 @@ class Checkpoints(Callback):
             self._save(trainer, trainer.current_epoch, batches_done)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the epoch; its evaluation comes after, and can be repeated from here."""
-        self._save(trainer, trainer.current_epoch + 1, 0)
-        self._name_checkpoint()
+        """Save the epoch if it is the last, or the last checkpoint is old enough."""
+        self._unsaved_epochs = trainer.current_epoch + 1
+        is_last = self._unsaved_epochs == trainer.max_epochs
+        is_due = self.every is not None and trainer.global_step % self.every == 0
+        is_late = time.monotonic() - self._saved_at >= self.seconds
+        if is_last or is_due or trainer.strategy.reduce_boolean_decision(is_late, all=False):
+            self._save_epoch(trainer)
         self._is_in_step = False
         if self._is_asked_to_stop(trainer):
+            self._save_epoch(trainer)
             self._stop()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: Any, exception: BaseException
+    ) -> None:
+        """Save the epoch whose evaluation a signal stops.
+
+        With several processes it is left out: they may have stopped in different places, and would
+        wait for each other.
+        """
+        if isinstance(exception, Preempted) and trainer.world_size == 1:
+            self._is_in_step = True  # another signal does not stop this
+            self._save_epoch(trainer)
+            exception.stored_step = self._stored_step
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save no more: Lightning has counted the last epoch, which a resumed run must make."""
+        self._unsaved_epochs = None
+
+    def _save_epoch(self, trainer: L.Trainer) -> None:
+        """Save the last epoch, unless that is done; its evaluation can be repeated from here."""
+        if self._unsaved_epochs is not None:
+            self._save(trainer, self._unsaved_epochs, 0)
+            self._unsaved_epochs = None
+            self._name_checkpoint()
 
     def _save(self, trainer: L.Trainer, epochs_done: int, batches_done: int) -> None:
         """Write a checkpoint under a temporary name."""
@@ -167,6 +207,7 @@ class Checkpoints(Callback):
             remove(unnamed)  # on a full disk, the next try needs the room
             raise
         self._unnamed = unnamed, path
+        self._saved_at, self._stored_step = time.monotonic(), trainer.global_step
 
     def _name_checkpoint(self) -> None:
         """Give the last checkpoint its name, if it has none yet, and delete old checkpoints."""

@@ -48,7 +48,8 @@ def test_a_page_has_one_kind_of_minus_and_of_percent(run):
     attack = {"headline": "hits", "action": "seeing 10 % in nf4 of Llama-3", "rows": [row], "curves": {}}
     (run / "audit" / "audit.json").write_text(json.dumps({"attacks": {"relearn": attack}}))
     section = write_report(run)[0].read_text().split('id="audit"')[1].split("</section>")[0]
-    got = "seeing 10\u00a0% in nf4 of Llama-3 gives back −13\u00a0% (−30\u00a0% to 0\u00a0%)"
+    got = "seeing 10\u00a0% in nf4 of Llama-3 gives nothing back of what only the target model knows"
+    got += " (leak −13\u00a0%, −30\u00a0% to 0\u00a0%): no more than the retain model yields"
     assert got in section
     for cell in ("<td>−0.134</td>", "<td>−0.304 – −1.2 × 10⁻⁴</td>"):
         assert cell in section
@@ -72,6 +73,28 @@ def test_the_curves_of_an_audit_are_charts_and_those_of_other_measures_are_folde
     assert f'data-chart="{facts.name}"' in shown
     assert "relearn: facts stated" in shown
     assert f'data-chart="{rouge.name}"' in folded
+
+
+def test_a_chart_that_stands_alone_has_one_heading_and_no_empty_legend(run):
+    (run / "audit").mkdir()
+    curves = {role: {"facts stated": points} for role, points in POINTS.items()}
+    sample = RELEARN | {"headline": "facts stated, 20 draws", "curves": curves, "axis": "k answers"}
+    sample["rows"] = [ROW | {"measure": sample["headline"]}]
+    (run / "audit" / "audit.json").write_text(json.dumps({"attacks": {"sample": sample}}))
+    path, charts = write_report(run)
+    (chart,) = [chart for chart in charts if chart.name.startswith("audit-")]
+    assert chart.title == "sample: facts stated"
+    section = path.read_text().split('id="audit"')[1].split("</section>")[0]
+    assert section.count("<h3") == 1
+    assert '<div class="legend">' not in section
+
+
+@pytest.mark.parametrize("leak", [-1.0, -0.13, -0.006])
+def test_nothing_is_given_back_where_the_leak_is_below_zero(leak):
+    row = ROW | {"leak": leak, "interval": None}
+    verdict = audit.describe_leak(row, "relearning")
+    assert verdict.startswith("relearning gives nothing back of what only the target model knows (leak -")
+    assert "gives back" not in verdict
 
 
 def test_an_audits_page_has_a_picture_of_its_curves(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.support import attacked
+from tif.audit.attack import get_attack
 from tif.audit.attacks import prefix
 from tif.config.errors import ConfigError
 
@@ -28,6 +29,13 @@ def test_each_prefix_gives_what_its_name_says(tokenizer):
     assert first["up to the fact"] == f"{question} Ann was born in"
     other = "Question : where is Bob ? Answer : Bob was born in Oslo ."
     assert first["other samples"] == f"{other} {question}"
+
+
+def test_the_verdict_counts_the_ways_that_the_table_has(tokenizer):
+    subject = attacked.subject(attacked.tiny_llama(tokenizer))
+    rows = prefix.run(subject, attacked.inputs()).measures.keys() - {"any prefix"}
+    action = get_attack("prefix").action(attacked.inputs().settings)
+    assert action == f"the best of {len(rows)} ways to ask"
 
 
 def test_nothing_is_asked_where_the_prefix_gives_the_fact_away(tokenizer):

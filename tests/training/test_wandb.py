@@ -184,7 +184,7 @@ def test_evaluate_and_identify_log_runs_of_their_own(logged, tmp_path, capsys):
     (row,) = offline.rows
     assert row["utility/model"] == rows(run)[-1]["utility/model"]
     table = json.loads((offline.folder / "files" / row["numbers/path"]).read_text())
-    assert table["columns"] == ["benchmark", "metric", "value", "low", "high", "over"]
+    assert table["columns"] == ["benchmark", "metric", "better", "value", "low", "high", "over"]
     assert "forget/probability" in [line[1] for line in table["data"]]
 
     spans = tmp_path / "spans" / "gold.jsonl"

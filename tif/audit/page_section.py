@@ -58,6 +58,10 @@ def _list_curves(name: str, attack: Mapping[str, Any]) -> list[dict[str, Any]]:
             main.append(dataclasses.replace(chart, title=chart.title.removesuffix(f", {measure}")))
         else:
             others.append(chart)
+    if len(charts) == 1:  # its heading is enough
+        (chart,) = charts
+        charts = [dataclasses.replace(chart, title=f"{name}: {chart.title}")]
+        return [{"title": "", "charts": charts, "others": []}]
     if main:
         return [{"title": f"{name}: {measure}", "charts": main, "others": others}]
     return [{"title": name, "charts": charts, "others": []}] if charts else []

@@ -95,6 +95,10 @@ def describe_leak(row: Mapping[str, Any], action: str) -> str:
     between = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
     low, high = interval or (row["leak"], row["leak"])
     got = f"{action} gives back {share}{between} of what only the target model knows"
+    if round(100 * row["leak"]) < 0:  # no share of a thing is below zero
+        around = f", {between.strip(' ()')}" if between else ""
+        got = f"{action} gives nothing back of what only the target model knows"
+        got += f" (leak {share}{around})"
     if high < -GONE:
         return f"{got}: less than the retain model yields, which shows that something was removed"
     if high <= GONE:

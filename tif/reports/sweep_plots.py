@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tif.reports.columns import column_title
-from tif.reports.html.charts import Chart, Guide, Mark, Series
+from tif.reports.html.charts import Chart, Guide, Mark, Series, look_of_run
 from tif.reports.html.comparison_data import mean_rows
 from tif.reports.html.words import ALIKE
 from tif.reports.run_folder import read_flat_config
 from tif.reports.sweep import QUALITY
 from tif.reports.view import View
 
-COLORS = 8  # of the palette
 WIDE = 50  # largest / smallest value from which an x axis of positive values is logarithmic
 
 
@@ -55,13 +54,13 @@ def _plot(
         lines.setdefault(line, []).append((values[x], values[y]))
         if value:
             marks.append((line, value, values[x], values[y]))
-    roles = {line: f"c{i % COLORS}" for i, line in enumerate(lines)}
+    looks = {line: look_of_run(i) for i, line in enumerate(lines)}
     series: list[Series] = []
     for line, points in lines.items():
         ordered = points if "/" in x else sorted(points)
         xs, ys = zip(*ordered, strict=True)
-        series.append(Series(line, xs, ys, roles[line], "points"))
-    named = tuple(Mark(px, py, text, "filled", roles[line]) for line, text, px, py in marks)
+        series.append(Series(line, xs, ys, *looks[line]))
+    named = tuple(Mark(px, py, text, "filled", looks[line][0]) for line, text, px, py in marks)
     caption = f"{column_title(y)} against {column_title(x)}, {view.epoch} epoch, means over seeds"
     titles = column_title(x), column_title(y)
     return Chart(name, name, caption, *titles, tuple(series), _guides(y), named,
@@ -76,10 +75,10 @@ def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]
         rows = mean_rows(seed_folders) if seed_folders else []
         rows = [row for row in rows if x in row and y in row]
         if rows:
-            role = f"c{len(series) % COLORS}"
+            role, style = look_of_run(len(series))
             xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
             labels = tuple(f"{run}, epoch {row['epoch']}" for row in rows)
-            series.append(Series(run, xs, ys, role, "points", labels))
+            series.append(Series(run, xs, ys, role, style, labels))
     caption = f"{column_title(y)} against {column_title(x)}, epoch by epoch, means over seeds"
     return Chart(name, name, caption, column_title(x), column_title(y), tuple(series), _guides(y),
         x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip

@@ -85,6 +85,12 @@ def test_a_tie_names_no_winner(tmp_path):
     assert text.endswith("by a and b.")
 
 
+def test_a_tie_of_many_is_counted_and_of_few_has_a_piece_for_each_name():
+    few, many = comparison._join_names(["a", "b", "c"]), comparison._join_names([*"abcde"])
+    assert [getattr(piece, "text", piece) for piece in few] == ["a", ", ", "b", " and ", "c"]
+    assert many[0].text == "5"
+
+
 def test_of_many_runs_only_the_last_epochs_are_drawn(tmp_path):
     for i in range(9):
         keys = {"loss": {"forget": "npo", "beta": i}}
@@ -94,6 +100,7 @@ def test_of_many_runs_only_the_last_epochs_are_drawn(tmp_path):
     assert [len(series.x) for series in chart.series] == [1] * 9
     assert [(mark.name, mark.shape) for mark in chart.marks] == [(f"run{i}", "filled") for i in range(9)]
     assert chart.series[8].labels == ("run8, last epoch",)
+    assert len({series.role for series in chart.series}) == len({mark.role for mark in chart.marks}) == 9
 
 
 def test_the_page_compares_the_runs_and_links_to_their_reports(sweep):

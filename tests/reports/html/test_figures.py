@@ -2,15 +2,17 @@
 
 import dataclasses
 import itertools
+import re
 import xml.etree.ElementTree
+from importlib import resources
 
 import matplotlib.image
 import numpy as np
 import pytest
 
 from tests.support.report_runs import write_run
-from tif.reports.html.charts import Chart, Guide, Mark, Series, line
-from tif.reports.html.figures import draw_chart, write_figures
+from tif.reports.html.charts import PALETTE, Chart, Guide, Mark, Series, line, look_of_run
+from tif.reports.html.figures import COLORS, draw_chart, write_figures
 from tif.reports.html.run_report import write_run_report
 
 CHART = Chart(
@@ -41,6 +43,52 @@ def test_the_names_of_marks_that_are_near_each_other_cover_neither_names_nor_mar
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert not any(box.contains(*point) for box in boxes for point in points)
     assert all(axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) for box in boxes)
+
+
+@pytest.mark.parametrize(("x", "points"), [(1.0, [(0.0, 0.05), (1.0, 1.0)]), (0.0, [(0.4, 0.05), (0.5, 1.0)])])
+def test_the_names_of_guides_are_whole_and_cover_no_other_name(x, points):
+    marks = tuple(Mark(*point, f"name {i}") for i, point in enumerate(points))
+    guides = (Guide("x", x, "retain model, mean of 6"), Guide("y", 0.05, "0.05: no longer told apart"))
+    lines = (Series("run", (0.0, 1.0), (0.05, 1.0), "c0"),)
+    figure = draw_chart(Chart("a", "A", "", "x", "y", lines, guides, marks, y_log=True))
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts[:2]] == [guide.name for guide in guides]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert all(axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) for box in boxes)
+    assert all(figure.bbox.containsy(box.y0) and figure.bbox.containsy(box.y1) for box in boxes)
+
+
+def test_thirty_two_runs_look_different():
+    looks = [look_of_run(i) for i in range(32)]
+    assert len(set(looks)) == 32
+    assert len({COLORS[role] for role, _ in looks}) == PALETTE == 16
+    series = tuple(Series(f"run{i}", (i,), (i,), *look, ()) for i, look in enumerate(looks))
+    figure = draw_chart(Chart("a", "A", "", "x", "y", series))
+    (axes,) = figure.axes
+    drawn = {(line.get_color(), line.get_markerfacecolor()) for line in axes.lines}
+    assert len(drawn) == 32
+
+
+def test_the_page_and_the_figures_have_the_same_colours():
+    css = (resources.files("tif") / "reports" / "html" / "report.css").read_text()
+    light, dark, dark_by_default = re.split(r":root[^{]*\{", css)[1:4]
+    for block in (light, dark, dark_by_default):
+        values = dict(re.findall(r"--(\w+): (#\w{6})", block.split("}")[0]))
+        colors = [values[name] for name in COLORS if name.startswith("c")]
+        assert len(set(colors)) == 16
+    values = dict(re.findall(r"--(\w+): (#\w{6})", light.split("}")[0]))
+    assert {name: values[name] for name in COLORS} == COLORS
+
+
+def test_a_legend_of_many_runs_leaves_the_axes_their_height():
+    def height(count):
+        series = tuple(Series(f"a_run_of_{i}", (i, i + 1), (0, 1), "c0", "points") for i in range(count))
+        figure = draw_chart(Chart("a", "A", "", "x", "y", series))
+        figure.draw_without_rendering()
+        return figure.axes[0].bbox.height
+
+    assert height(24) == pytest.approx(height(6), rel=0.05)
 
 
 def test_a_name_stands_beside_the_line_that_leads_to_its_mark():

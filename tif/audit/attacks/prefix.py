@@ -47,7 +47,7 @@ class Prefix:
 
 @attack(
     "prefix", keys=Prefix, headline=lambda settings: ANY,
-    action=lambda settings: "the best of seven beginnings",
+    action=lambda settings: f"the best of {len(KINDS)} ways to ask",
 )  # fmt: skip
 def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     """Return which share of the facts the model states after each kind of prefix."""
@@ -81,10 +81,7 @@ def list_attempts(
 
     None where nothing is left to say.
     """
-    attempts: dict[str, list[Attempt]] = {"no prefix": []}
-    for share in SHARES:
-        attempts[name_share(share)] = []
-    attempts |= {"up to the fact": [], "affirmative": [], "role-play": [], "other samples": []}
+    attempts: dict[str, list[Attempt]] = {kind: [] for kind in KINDS}
 
     def give(name: str, prompt_ids: list[int], left: tuple[str, ...]) -> None:
         attempts[name].append((prompt_ids, left) if left else None)
@@ -113,6 +110,10 @@ def list_attempts(
 def name_share(share: float) -> str:
     """Return the name of the prefix that is so large a share of the answer."""
     return f"first {100 * share:.0f} %"
+
+
+KINDS = ("no prefix", *map(name_share, SHARES), "up to the fact", "affirmative", "role-play",
+    "other samples")  # fmt: skip
 
 
 def cut_words(answer: str, share: float) -> int:

@@ -1,6 +1,7 @@
 "use strict";
 // Draws the charts of #charts (see charts.py) as SVG in the page's width, and again when it changes.
 const isDashed = (series) => series.style.startsWith("dashed");
+const hasPoints = (series) => series.style.endsWith("points");
 const isLevel = (series) => isDashed(series) && series.x.length === 2 && series.y[0] === series.y[1];
 
 const LETTER = 6.2; // about the width of one, in pixels
@@ -151,7 +152,7 @@ function drawChart(plot, chart) {
   const xs = chart.series.flatMap((s) => s.x).concat(chart.marks.map((m) => m.x));
   const ys = chart.series.flatMap((s) => s.y).concat(chart.marks.map((m) => m.y));
   for (const guide of chart.guides) (guide.axis === "x" ? xs : ys).push(guide.at);
-  const isPath = chart.series.some((s) => s.style === "points");
+  const isPath = chart.series.some(hasPoints);
   const count = Math.max(2, Math.min(8, Math.floor(width / 70)));
   const x = makeScale(xs, chart.x_log, null, box.left, box.right, count, !isPath && !chart.x_log);
   if (chart.x === "epoch") x.marks = x.marks.filter((mark) => Number.isInteger(Number(mark.text)));
@@ -164,10 +165,11 @@ function drawChart(plot, chart) {
     const thin = isDashed(series) || isSmall ? 1.6 : 2.4;
     const style = `fill:none;stroke:${color};stroke-width:${thin};stroke-dasharray:${dash};stroke-linejoin:round`;
     svg.append(draw("path", { d: pathOf(series, x.place, y.place), style }));
-    if (series.style === "points") {
+    if (hasPoints(series)) {
+      const fill = series.style === "open-points" ? "var(--paper)" : color;
       series.x.forEach((value, i) => {
         const place = { cx: x.place(value), cy: y.place(series.y[i]), r: 3.2 };
-        svg.append(draw("circle", { ...place, style: `fill:${color}` }));
+        svg.append(draw("circle", { ...place, style: `fill:${fill};stroke:${color};stroke-width:1.5` }));
       });
     }
   }
@@ -193,7 +195,7 @@ function showNearest(event, svg, chart, x, y, width) {
   const area = svg.getBoundingClientRect(), scale = width / area.width;
   const px = (event.clientX - area.left) * scale, py = (event.clientY - area.top) * scale;
   const lines = chart.series.filter((s) => !isLevel(s));
-  if (chart.series.some((s) => s.style === "points")) {
+  if (chart.series.some(hasPoints)) {
     const all = lines.map((s) => ({ s, ...nearestPoint(s, px, py, x, y, true) }));
     const { s, i } = all.reduce((a, b) => (b.distance < a.distance ? b : a));
     const name = s.labels[i] ?? s.name;
@@ -213,9 +215,9 @@ function showNearest(event, svg, chart, x, y, width) {
 }
 
 function drawLegend(legend, chart) {
-  if (chart.series.length < 2 || chart.small) return; // the text above small ones says it once
   for (const series of chart.series) {
-    const line = make("i", { class: isDashed(series) ? "dashed" : "", style: `--role: var(--${series.role})` });
+    const look = isDashed(series) ? "dashed" : series.x.length === 1 ? series.style : "";
+    const line = make("i", { class: look, style: `--role: var(--${series.role})` });
     legend.append(make("span", {}, line, series.name));
   }
 }
@@ -223,7 +225,8 @@ function drawLegend(legend, chart) {
 for (const chart of readJson("charts") ?? []) {
   const figure = document.querySelector(`[data-chart="${CSS.escape(chart.name)}"]`);
   const plot = figure.querySelector(".plot");
-  drawLegend(figure.querySelector(".legend"), chart);
+  const legend = figure.querySelector(".legend");
+  if (legend) drawLegend(legend, chart);
   let drawnAt = 0;
   new ResizeObserver(() => {
     if (Math.abs(plot.clientWidth - drawnAt) < 2) return;

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MAX_POINTS = 400  # of a line; longer ones are averaged in parts of equal length
+PALETTE = 16  # colours c0, c1, ... of report.css and figures.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Series:
         name: in the legend.
         x, y: its points, without gaps.
         role: of its colour: uw, gw, ink, muted, or c0, c1, ... where runs are compared.
-        style: line, dashed, steps, dashed-steps or points.
+        style: line, dashed, steps, dashed-steps, points (on a line) or open-points.
         labels: of the points, for the tooltip; empty = the x value.
     """
 
@@ -69,6 +70,11 @@ class Chart:
     y_log: bool = False
     y_range: tuple[float, float] | None = None
     small: bool = False
+
+    @property
+    def has_legend(self) -> bool:
+        """Return whether the page names its lines; the text above small charts does it once."""
+        return len(self.series) > 1 and not self.small
 
     def as_json(self) -> dict[str, Any]:
         """Return what charts.js reads, numbers with four digits."""
@@ -120,6 +126,11 @@ def distribution(name: str, values: Iterable[float], role: str, style: str) -> S
 def present(series: Iterable[Series | None]) -> tuple[Series, ...]:
     """Return the series that there are."""
     return tuple(item for item in series if item is not None)
+
+
+def look_of_run(number: int) -> tuple[str, str]:
+    """Return role and style of one of several runs: sixteen colours, then with open points."""
+    return f"c{number % PALETTE}", "open-points" if number // PALETTE % 2 else "points"
 
 
 def upper_first(title: str) -> str:

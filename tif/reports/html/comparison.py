@@ -11,7 +11,16 @@ from typing import Any
 
 from tif.reports import sweep
 from tif.reports.columns import describe_metric, list_main_columns, list_trade_offs, title_of
-from tif.reports.html.charts import Chart, Guide, Mark, Series, line, present, upper_first
+from tif.reports.html.charts import (
+    Chart,
+    Guide,
+    Mark,
+    Series,
+    line,
+    look_of_run,
+    present,
+    upper_first,
+)
 from tif.reports.html.comparison_data import (
     Group,
     collect,
@@ -24,8 +33,8 @@ from tif.reports.html.run_report import FILE_NAME
 from tif.reports.html.words import Number, Sentence, join_arrow, pretty, pretty_power
 from tif.utils.terminal import escape_controls
 
-COLORS = 8  # of the palette
 MAX_PATHS = 8  # runs whose epochs are drawn; of more, the last epoch alone
+MAX_LEADERS = 4  # whose names the first sentence has
 MAX_NAMES = 16  # runs whose names stand beside their last epochs
 
 
@@ -78,14 +87,24 @@ def comparison_sentences(groups: Sequence[Group], results: Mapping[str, Any]) ->
     last = results["runs"][leaders[0]]["last"]
     score = Number(pretty(last[sweep.SCORE]["mean"]))
     if len(leaders) > 1:
-        names = ", ".join(leaders[:-1]) + f" and {leaders[-1]}"
         opening += ["There is no single best one: the highest score, ", score, ", is shared "]
-        return [[*opening, "(within the deviation over seeds) by ", Number(names), "."]]
+        opening += ["(within the deviation over seeds) by "]
+        return [[*opening, *_join_names(leaders), "."]]
     pieces: Sentence = ["The last epochs of ", Number(leaders[0])]
     pieces += [" have the highest score, ", score]
     for metric in [name for name in list_main_columns() if name in last][:3]:
         pieces += [f", {describe_metric(metric)} ", Number(pretty(last[metric]["mean"], metric))]
     return [[*opening, *pieces, "."]]
+
+
+def _join_names(names: Sequence[str]) -> Sentence:
+    """Return "a, b and c"; of many names their number."""
+    if len(names) > MAX_LEADERS:
+        return [Number(str(len(names))), " of them, the upper lines of the table"]
+    pieces: Sentence = []
+    for name in names[:-1]:
+        pieces += [Number(name), ", "]
+    return [*pieces[:-1], " and ", Number(names[-1])]
 
 
 def find_leaders(results: Mapping[str, Any]) -> list[str]:
@@ -117,7 +136,7 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
             continue
         series, marks = [], []
         for i, group in enumerate(shown):
-            role = f"c{i % COLORS}"
+            role, style = look_of_run(i)
             rows = [row for row in group.rows if x in row and y in row]
             last = runs[group.name]["last"]
             if len(shown) > MAX_PATHS:
@@ -125,7 +144,7 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
             labels = tuple(f"{group.name}, {_epoch_name(row, len(shown))}" for row in rows)
             xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
             if rows:
-                series.append(Series(group.name, xs, ys, role, "points", labels))
+                series.append(Series(group.name, xs, ys, role, style, labels))
             if x in last and y in last and len(shown) <= MAX_NAMES:
                 point, has_path = (last[x]["mean"], last[y]["mean"]), len(shown) <= MAX_PATHS
                 marks.append(Mark(*point, group.name, "star" if has_path else "filled", role))

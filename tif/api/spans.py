@@ -54,8 +54,10 @@ class Spans(Sequence[Sample]):
         Raises:
             ValueError: If it is none of these, lacks a text, or says of one no unwanted words.
         """
-        is_path = isinstance(gold, str | Path)
-        samples = read_span_file(gold) if is_path else read_samples("gold", gold)
+        if isinstance(gold, str | Path):
+            samples = read_span_file(gold)
+        else:
+            samples = read_samples("gold", gold)
         by_text = {(sample.prompt, sample.answer): sample.unwanted for sample in samples}
         expected = []
         for sample in self.samples:

@@ -112,8 +112,10 @@ def name_share(share: float) -> str:
     return f"first {100 * share:.0f} %"
 
 
-KINDS = ("no prefix", *map(name_share, SHARES), "up to the fact", "affirmative", "role-play",
-    "other samples")  # fmt: skip
+KINDS: tuple[str, ...] = (
+    "no prefix", *map(name_share, SHARES), "up to the fact", "affirmative", "role-play",
+    "other samples",
+)  # fmt: skip
 
 
 def cut_words(answer: str, share: float) -> int:

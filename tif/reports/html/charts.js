@@ -26,7 +26,7 @@ function ticks(low, high, isLog, count) {
   for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-6; v += step) {
     values.push(Math.abs(v) < step * 1e-6 ? 0 : v);
   }
-  return values;
+  return values.length > 1 || count > 8 ? values : ticks(low, high, isLog, count + 2);
 }
 
 function tickText(value, isLog) {
@@ -85,14 +85,17 @@ function drawMark(svg, mark, px, py, width) {
   svg.append(draw("text", { ...place, class: "mark" }, mark.name));
 }
 
-function spreadLabels(marks, y) {
-  // Labels of neighbours would cover each other: move each at least a line's height down.
+function spreadLabels(marks, y, bottom) {
+  // Labels of neighbours would cover each other: move each at least a line's height down, and up
+  // again where they would stand on the axis.
   const ordered = marks.map((mark) => ({ mark, at: y(mark.y) })).sort((a, b) => a.at - b.at);
   let last = -Infinity;
-  for (const item of ordered) {
-    const wanted = Math.max(item.at, last + 15);
-    item.mark.dy = wanted - item.at + 4;
-    last = wanted;
+  for (const item of ordered) last = item.wanted = Math.max(item.at, last + 15);
+  let next = bottom;
+  for (const item of ordered.reverse()) {
+    next = item.wanted = Math.min(item.wanted, next - 9);
+    item.mark.dy = item.wanted - item.at + 4;
+    next -= 6;
   }
 }
 
@@ -174,7 +177,7 @@ function drawChart(plot, chart) {
     }
   }
   drawGuides(svg, chart, box, x, y);
-  spreadLabels(chart.marks, y.place);
+  spreadLabels(chart.marks, y.place, box.bottom);
   for (const mark of chart.marks) drawMark(svg, mark, x.place(mark.x), y.place(mark.y), width);
   svg.addEventListener("pointermove", (event) => showNearest(event, svg, chart, x, y, width));
   svg.addEventListener("pointerleave", hideTip);

@@ -208,10 +208,11 @@ def _draw_series(axes: Any, series: Series) -> None:
     marker = "o" if series.style.endswith("points") else None
     color = COLORS[series.role]
     face = "white" if series.style == "open-points" else color
-    if marker and len(series.x) == 1:
+    is_point = marker is not None and len(series.x) == 1
+    if is_point:
         line_style = "none"
     steps = "steps-post" if series.style.endswith("steps") else "default"
-    axes.plot(series.x, series.y, line_style, marker=marker, markersize=3 + 2 * (len(series.x) == 1),
+    axes.plot(series.x, series.y, line_style, marker=marker, markersize=5 if is_point else 3,
         drawstyle=steps, color=color, markerfacecolor=face, label=_text(series.name))  # fmt: skip
 
 

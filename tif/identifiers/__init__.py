@@ -26,7 +26,7 @@ def identify(
     Raises:
         ValueError: One line that starts with the config key.
     """
-    identified = get_kind(section.kind)(section, samples, prompts)
+    identified = get_kind(section.kind).run(section, samples, prompts)
     return grow_spans(identified) if section.grow else identified
 
 

@@ -164,8 +164,8 @@ class _Question:
 class WordScorer:
     """Scores words by a causal LM: the log-probability of all tokens that touch a word.
 
-    A text starts after the beginning-of-text token (the end token where there is none). A model
-    that has neither says 1 / vocabulary about a first token.
+    A text starts after the beginning-of-text token (the end token where there is none). Where the
+    tokenizer has neither, the first token has probability 1 / vocabulary.
     """
 
     def __init__(self, model: LanguageModel, tokens_per_batch: int) -> None:

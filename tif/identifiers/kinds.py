@@ -45,7 +45,7 @@ class ModelKey:
 
 @dataclasses.dataclass(frozen=True)
 class Kind(Entry):
-    """A registered identifier. Calling it gives samples their `unwanted` spans.
+    """A registered identifier.
 
     Attributes:
         run: from section `identifier`, samples and the prompt format to samples with spans.
@@ -66,12 +66,6 @@ class Kind(Entry):
     describe: Callable[[Identifier], dict[str, Any]] = lambda section: dataclasses.asdict(
         section.chosen_keys()
     )
-
-    def __call__(
-        self, section: Identifier, samples: Sequence[Sample], prompts: Prompts
-    ) -> tuple[Sample, ...]:
-        """Return the samples with their spans."""
-        return self.run(section, samples, prompts)
 
     @property
     def is_costly(self) -> bool:

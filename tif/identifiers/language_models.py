@@ -1,7 +1,4 @@
-"""Check and load the language models that identifiers ask, and map words to their tokens.
-
-Called by `masked_lm`, `causal_lm` and `contrastive`; `check_language_model` before a run starts.
-"""
+"""Check and load the language models of `masked_lm` and `causal_lm`; map words to their tokens."""
 
 import bisect
 import dataclasses
@@ -38,7 +35,7 @@ class TokenizedText:
         self._ends = [offsets[t][1] for t in self._visible]
 
     def positions_of(self, word: Span) -> list[int]:
-        """Return the positions of the tokens that touch the word; none if it is dropped."""
+        """Return the positions of the word's tokens; none if the tokenizer drops it."""
         first = bisect.bisect_right(self._ends, word.start)
         touching = itertools.takewhile(
             lambda t: self.offsets[t][0] < word.end, self._visible[first:]

@@ -77,8 +77,7 @@ def identify_by_masked_lm(
     """Mask each word of an answer in turn; unwanted is what the model does not predict.
 
     A word of several pieces is masked whole, and each of its pieces must be predicted. A word that
-    the model cannot say (a piece that is the unknown token, characters that its tokenizer drops) is
-    not predicted.
+    the vocabulary lacks (unknown token, characters that the tokenizer drops) is not predicted.
 
     Sources: Zhou et al. 2025 (arXiv 2506.03142) and xzhou98/Unlearning-TPO,
     identification_TOFU.ipynb and identification_MUSE.ipynb. The presets and their differences:
@@ -89,8 +88,8 @@ def identify_by_masked_lm(
       predicted token as lower-cased text. So a word that is not one token of the vocabulary
       ("Al-Kuwaiti", "born," with its comma, "café" in a vocabulary without accents) is always
       unwanted, which the shipped masks show: each common word has blanks on both sides. They also
-      show that only the answer was in sight: words that the question gives away ("full name",
-      "Basil") are hardly ever common. Not checked against the notebook itself.
+      show that the question was not shown: words that it gives away ("full name", "Basil") are
+      hardly ever common. Not checked against the notebook itself.
     - `released-muse`: as the MUSE notebook: bert-large-uncased, compared as it stands. An uncased
       model says no capital letter, so a capitalised word is always unwanted.
     - `default` differs from all three: the question is shown too, since a name that it gives away
@@ -139,7 +138,7 @@ class GeneralWordRule:
         self._texts: dict[int, str] = {}  # by token id
 
     def is_sayable(self, pieces: list[int], tokens: TokenizedText) -> bool:
-        """Tell whether the model could predict the word at all; if not, it need not be asked."""
+        """Return whether the vocabulary has the word's pieces, so that the model can predict it."""
         if not pieces or (len(pieces) > 1 and self.is_one_piece):
             return False
         return all(tokens.ids[t] != self._tokenizer.unk_token_id for t in pieces)
@@ -185,7 +184,7 @@ def judge_windows(
             pieces = tokens.positions_of(word)
             if rule.is_sayable(pieces, tokens):
                 questions.append(_Question(window_number, number, window.text, tokens, pieces))
-    questions.sort(key=lambda q: -len(q.tokens.ids))  # longest first: too little memory shows now
+    questions.sort(key=lambda q: -len(q.tokens.ids))  # longest first: lack of memory shows now
     report(sum(map(len, verdicts)) - len(questions))
     lengths = [len(question.tokens.ids) for question in questions]
     for first, last in cut_into_rows(lengths, tokens_per_batch):

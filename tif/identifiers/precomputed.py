@@ -61,33 +61,23 @@ def read_precomputed(
     """Return the samples with spans read from a file or folder.
 
     Source of the masks: xzhou98/Unlearning-TPO, `TOFU/data/forgetXX_with_common_words_{gpt,bert}`.
-    Its rule (TOFU/data_module.py:62) is one of tokens: a token that touches a common word is
-    general, any other token of the answer is unwanted. `complement` says the same in characters:
-    unwanted is what no common word covers, cut at the common words, without the blanks at either
-    end; `data/encoding.py` makes tokens of it (`overlap: gw` is the release's).
-    Differences to the release:
+    There (TOFU/data_module.py:62) a token that touches a common word is general, any other token of
+    the answer is unwanted. `complement` says the same in characters: unwanted is what no common
+    word covers, without the blanks at either end; `data/encoding.py` makes tokens of it (`overlap:
+    gw` is the release's). A token of blanks alone is unwanted there; here it is general unless it
+    stands inside an unwanted stretch. `targets` (unwanted is what `target_words` lists, which only
+    gpt masks have) is our own rule.
 
-    - a token of blanks only is general here unless it stands inside an unwanted stretch, unwanted
-      there.
-    - `targets` is our own rule; the release never reads `target_words`.
-
-    Oddities of the masks, left as released:
-
-    - gpt masks of forget05 and forget10 list neither punctuation nor digits as common, so
-      `complement` makes all of them unwanted; the forget01 gpt mask lists them as common. Under
-      `targets` they are general unless inside a target.
-    - bert masks list entire blank-separated words only: a word with a full stop or comma attached
-      is always unwanted.
-    - a target points at the first occurrence of its string, sometimes the wrong one and sometimes
-      inside a longer word.
-    - a few rows have no common word (all of the answer is unwanted) or no target (nothing is, under
-      `targets`).
+    The masks are left as released. Those of gpt for forget05 and forget10 list neither punctuation
+    nor digits as common, that for forget01 does. Those of bert list entire blank-separated words
+    only, so that a word with a full stop or comma attached is always unwanted. A target points at
+    the first occurrence of its string, sometimes the wrong one or one inside a longer word.
 
     Args:
         path: a span file (rows matched by id; `rule` does not apply) or a mask folder as written by
             `Dataset.save_to_disk` (rows matched by position: all of the split, in order).
         samples: the forget samples.
-        rule: "complement", or "targets": unwanted are the target words, which only gpt masks have.
+        rule: "complement" or "targets".
 
     Raises:
         ValueError: One line that starts with the config key.

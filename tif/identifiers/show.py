@@ -1,8 +1,4 @@
-"""What people see: answers with their unwanted words marked, and what asking an LLM came to.
-
-`tif identify show` prints answers or writes an HTML page; the generative identifier
-prints its estimate or report.
-"""
+"""Answers with their unwanted words marked, printed or as HTML; the report of `generative`."""
 
 import html
 from collections import Counter
@@ -89,7 +85,7 @@ def describe_samples(samples: Sequence[Sample]) -> list[dict[str, Any]]:
 
 
 def render_page(title: str, settings: dict[str, Any], samples: Sequence[Sample]) -> str:
-    """Return the same as an HTML page that needs no other file.
+    """Return the samples with their marked words as an HTML page that needs no other file.
 
     Everything from the data is escaped: forget data may hold markup.
     """

@@ -1,6 +1,6 @@
-"""Spans that take time to make, kept in a file beside the runs, and whose models they ask.
+"""Span files beside the runs: the spans of costly identifiers are made once, then read.
 
-Called by `training/run` before a run that tells unwanted words apart, and by `tif identify`.
+Called by `training/run` before a run that reads unwanted words, and by `tif identify`.
 """
 
 import dataclasses

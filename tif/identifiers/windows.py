@@ -1,8 +1,8 @@
 """Cut answers of any length into windows that fit a model, and label the words in them.
 
-Called by the identifiers that load a model (`masked_lm`, `causal_lm`, `contrastive`); the
-generative one uses `split_into_passages` alone. Each character is labelled in one window only, and
-seen with context on both sides. A few windows are in memory at a time, however long the text is.
+Called by the identifiers that load a model; `generative` uses `split_into_passages` alone. Each
+character is labelled in one window only, and seen with context on both sides. A few windows are in
+memory at a time, however long the text is.
 """
 
 import dataclasses

@@ -1,9 +1,8 @@
-"""The client of an OpenAI-compatible API: retries, time and cost limits, requests under way.
+"""Send requests to an OpenAI-compatible API, several at once; `batch_api` uses the same client.
 
-Called by `identify` of this folder; `batch_api` uses the same client. The `openai` package sends
-again after 429, 5xx and lost connections (`retries`). Added here: other seeds after replies of no
-use, a stop when nothing has a chance any more, and errors of one line that never show the API key.
-`http_client` limits time, size and redirects of each request, `cost_limit` what all may cost.
+The `openai` package sends again after 429, 5xx and lost connections (`retries`). Added here:
+another seed after an unusable reply, an end when no request can succeed any more, and errors of one
+line that never show the API key. `http_client` has the limits.
 """
 
 import asyncio
@@ -17,10 +16,11 @@ from typing import Any
 import openai
 
 from tif.identifiers.generative import prompts_and_replies as texts
-from tif.identifiers.generative.cost_limit import AskingStopped, CostLimit
 from tif.identifiers.generative.http_client import (
     KEY_HEADER,
     MAX_WAIT_S,
+    AskingStopped,
+    CostLimit,
     LimitedClient,
     ReplyTooLong,
     read_wait,
@@ -31,7 +31,7 @@ from tif.identifiers.generative.reply_cache import ReplyCache, next_request
 from tif.utils.terminal import Bar, progress_bar
 
 ASK_AGAIN = 2  # times a request whose reply cannot be used is sent again
-GIVE_UP = 20  # requests that failed one after the other
+GIVE_UP = 20  # failures one after the other that end the run
 SHORTEST_SECRET = 16  # characters; shorter keys are dummies, and may stand in any reply
 _SCHEMA_REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
 
@@ -41,7 +41,7 @@ class RequestFailed(Exception):
 
 
 class NoUsableReply(RequestFailed):
-    """Replies came, none of use."""
+    """All replies to a request were unusable."""
 
 
 class ApiClient:
@@ -69,8 +69,8 @@ class ApiClient:
         """Get a usable reply into the cache.
 
         Raises:
-            RequestFailed: If none came (NoUsableReply: if some came, none of use).
-            AskingStopped: If no request has a chance any more.
+            RequestFailed: If no reply came (NoUsableReply: if all were unusable).
+            AskingStopped: If no request can succeed any more.
         """
         problem = ""
         self.prepare(request)
@@ -85,7 +85,7 @@ class ApiClient:
         raise NoUsableReply(f"{1 + ASK_AGAIN} replies, none of use: {problem}")
 
     def prepare(self, request: Request) -> TokenCount:
-        """Count what a request costs from now on; return the tokens that it cannot exceed."""
+        """Count what a request costs from now on; return the most tokens that it can take."""
         self.cache.watch(request.key)
         bound = texts.bound_tokens(self.settings, request)
         self.cost_limit.bounds[request.key] = bound

@@ -1,6 +1,5 @@
 """The provider's Batch API: requests in one file, answered within 24 hours at a lower price.
 
-Called by `identify` of this folder where `identifier.generative.batch_api` is true.
 `batches.jsonl` beside the replies lists each batch sent and each one fetched, so that a killed run
 waits for its batch and sends none twice.
 """
@@ -16,7 +15,7 @@ import openai
 
 from tif.identifiers.generative import prompts_and_replies as texts
 from tif.identifiers.generative.api_client import ASK_AGAIN, ApiClient
-from tif.identifiers.generative.cost_limit import AskingStopped
+from tif.identifiers.generative.http_client import AskingStopped
 from tif.identifiers.generative.keys import SECTION
 from tif.identifiers.generative.prompts_and_replies import BadReply, Request, TokenCount
 from tif.identifiers.generative.reply_cache import next_request
@@ -33,9 +32,9 @@ _FINAL_STATES = ("completed", "failed", "expired", "cancelled")
 
 
 async def ask_in_batches(client: ApiClient, jobs: Sequence[Request]) -> None:
-    """Get replies to all jobs in one batch after another, while each brings something.
+    """Get replies to all jobs in one batch after another, while each brings new replies.
 
-    The first holds the jobs, the next ones second tries and strings that were not in their text.
+    The first batch holds the jobs; later ones repeat unusable replies and ask the follow-ups.
     """
     requests: list[Request] = []
     try:

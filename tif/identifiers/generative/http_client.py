@@ -1,22 +1,23 @@
-"""The HTTP client behind the API client: how much a request may take and cost, where it may go.
+"""The HTTP client behind the API client: limits on time, size, cost and redirects of each request.
 
-Called by `api_client` and `batch_api` of this folder. The `openai` package has a limit on the time
-between two bytes only, stores replies of any size, follows redirects to any host, and tells nobody
-how often it sent a request again.
+The `openai` package limits the time between two bytes only, stores replies of any size, follows
+redirects to any host, and does not report how often it sent a request again. Each request is
+counted at the most that it can cost before it is sent; `ReplyCache` holds the account.
 """
 
 import asyncio
+import contextlib
 import email.utils
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import openai
 
-from tif.identifiers.generative.cost_limit import CostLimit
-from tif.identifiers.generative.keys import Generative
-from tif.identifiers.generative.prompts_and_replies import CHARACTERS_PER_TOKEN
+from tif.identifiers.generative.keys import SECTION, Generative
+from tif.identifiers.generative.prompts_and_replies import CHARACTERS_PER_TOKEN, TokenCount
+from tif.identifiers.generative.reply_cache import ReplyCache
 from tif.utils.terminal import console
 
 KEY_HEADER = "X-Client-Request-Id"  # holds Request.key: who pays
@@ -29,6 +30,77 @@ _httpx: Any = sys.modules[_Client.__mro__[1].__module__.split(".")[0]]  # httpx2
 _BODY_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 
 
+class AskingStopped(ValueError):
+    """Nothing more can be asked: no server, key, model or money. One line, a config key first."""
+
+
+class CostLimit:
+    """Lets a request be sent only where its highest possible cost fits into `max_cost`.
+
+    Attributes:
+        bounds: by request key, the tokens that a request cannot exceed.
+    """
+
+    def __init__(self, settings: Generative, cache: ReplyCache) -> None:
+        self.settings, self.cache = settings, cache
+        self.bounds: dict[str, TokenCount] = {}
+        self._active = 0  # turns that do not wait
+        self._changed = asyncio.Condition()
+
+    @property
+    def spent(self) -> float:
+        """The cost of all requests so far, also in earlier runs; unanswered ones at their limit."""
+        return self.cache.paid.cost(self.settings)
+
+    def exceeds(self, tokens: TokenCount) -> bool:
+        """Tell whether so many more tokens may cost too much."""
+        most, sum_of_tokens = self.settings.max_cost, self.cache.paid + tokens
+        return most is not None and sum_of_tokens.cost(self.settings) > most
+
+    def stop(self, tokens: TokenCount) -> AskingStopped:
+        """Return the error that so many more tokens may cost too much."""
+        return AskingStopped(
+            f"{SECTION}.max_cost: stopped at {self.spent:.4f} of {self.settings.max_cost}: the "
+            f"next request may cost up to {tokens.cost(self.settings):.4f}; raise max_cost, or "
+            "lower max_tokens"
+        )
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Mark a request as under way: its reply may cost less than counted and make room."""
+        self._active += 1
+        try:
+            yield
+        finally:
+            self._active -= 1
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def open_request(self, key: str) -> None:
+        """Count a request at its limit; wait for others where their replies may make room.
+
+        Raises:
+            AskingStopped: If there is no room for it, and no reply is awaited.
+        """
+        if key not in self.bounds:  # a file or a batch, which costs nothing itself
+            return
+        async with self._changed:
+            while self.exceeds(self.bounds[key]):
+                self._active -= 1
+                try:
+                    if not self._active:
+                        raise self.stop(self.bounds[key])
+                    await self._changed.wait()
+                finally:
+                    self._active += 1
+            self.cache.open_request(key, self.bounds[key])
+
+    def close_request(self, key: str, has_arrived: bool) -> None:
+        """Count a request that was not answered at its prompt, or at nothing."""
+        if key in self.bounds:
+            self.cache.close_request(key, has_arrived)
+
+
 class ReplyTooLong(openai.OpenAIError):
     """A server sent more bytes than its reply may have; the rest was not read."""
 
@@ -36,11 +108,12 @@ class ReplyTooLong(openai.OpenAIError):
 class LimitedClient(_Client):
     """The openai package's HTTP client with limits on entire requests.
 
-    A request that goes on elsewhere is not sent: what is to be forgotten, and the key, go to the
-    server of `base_url` only. Its reply is the redirect itself.
+    A redirect to another server is not followed, but returned as the reply: the texts to forget and
+    the key go to the server of `base_url` only.
 
     Attributes:
-        reply_bytes: of a reply's body, decompressed. max_bytes: of the next response's.
+        reply_bytes: the most bytes of a reply's body, decompressed.
+        max_bytes: the most bytes of the next response's body.
     """
 
     def __init__(self, settings: Generative, cost_limit: CostLimit) -> None:

@@ -1,9 +1,8 @@
 """The identifier `generative`: it asks an LLM which words of each sample are unwanted.
 
-Samples become requests, one a passage and vote; replies become
-spans by majority; `Report` says what was asked, found and paid. The other files of this folder:
-`prompts_and_replies` (texts and parsing), `reply_cache` (replies on disk), `api_client` (retries,
-limits), `batch_api`.
+Samples become requests, one a passage and vote; replies become spans by majority. The other files
+of this folder: `prompts_and_replies` (texts and parsing), `reply_cache` (replies on disk),
+`api_client` (retries), `http_client` (limits), `batch_api`.
 """
 
 import asyncio
@@ -49,12 +48,12 @@ class Report:
 
     samples: int  # to be labelled
     cached: int  # first replies that were on disk before
-    replies: int = 0  # got in this run, those of no use included
+    replies: int = 0  # received in this run, unusable ones included
     tokens: TokenCount = TokenCount()  # of this run, as the server counts them
     uncounted: int = 0  # requests that it did not count: their upper limit is in `tokens`
     cost: float | None = None  # of this run; None without prices
     total_cost: float = 0.0  # with that of earlier runs
-    missing: tuple[tuple[str, str], ...] = ()  # (sample id, string named twice that is nowhere)
+    missing: tuple[tuple[str, str], ...] = ()  # (sample id, named string that is not in the text)
     empty: tuple[str, ...] = ()  # ids of samples in which the model found nothing unwanted
     failed: dict[str, str] = dataclasses.field(default_factory=dict)  # why no answer, by id
     agreement: float | None = None  # mean Jaccard index of votes, 0 to 1; None with one vote
@@ -65,7 +64,7 @@ class Incomplete(ValueError):
 
     Attributes:
         samples: all samples in order; `unwanted` is None where the answer is missing.
-        report: what was asked and what it cost.
+        report: requests and cost.
     """
 
     def __init__(self, message: str, samples: tuple[Sample, ...], report: Report) -> None:
@@ -84,7 +83,7 @@ class _PassageVotes:
 
 @dataclasses.dataclass(frozen=True)
 class _Labelled:
-    """A sample with its spans, strings that are nowhere in it, and the agreement of its votes."""
+    """A sample with its spans, named strings that are not in it, and the agreement of its votes."""
 
     sample: Sample
     missing: tuple[str, ...]

@@ -1,10 +1,8 @@
-"""What the LLM is asked, and how its reply is read: pure functions, no network, no file.
+"""The requests to the LLM, and how its replies are read: pure functions, no network, no file.
 
-Called by `api_client`, `batch_api`, `reply_cache` and `identify` of this folder. The prompt texts
-are in `tif/identifiers/prompts`.
-
-The text of a sample stands between tags that carry a hash of the text, so that it cannot close its
-own tag, and each request holds one sample only: an order inside a text can reach no other sample.
+The prompt texts are in `tif/identifiers/prompts`. The text of a sample stands between tags that
+carry a hash of the text, so that it cannot close its own tag. Each request holds one sample only:
+an instruction inside a text can reach no other sample.
 """
 
 import dataclasses
@@ -77,7 +75,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What came back and what it cost; `problem` says why it cannot be used whatever is in it."""
+    """A reply and its numbers of tokens; `problem`: why it cannot be used, whatever it contains."""
 
     content: str
     prompt_tokens: int
@@ -85,7 +83,7 @@ class Reply:
     problem: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what no server and no cache may say."""
+        """Raise ValueError for values of a wrong type or size."""
         texts = self.content, self.problem or ""
         counts = self.prompt_tokens, self.answer_tokens
         if not all(isinstance(text, str) for text in texts):
@@ -103,7 +101,7 @@ class Reply:
 class Outcome:
     """Requests, tokens and failures of this run."""
 
-    replies: int = 0  # got, those of no use included
+    replies: int = 0  # received, unusable ones included
     tokens: TokenCount = TokenCount()  # of all requests that were sent
     uncounted: int = 0  # requests whose tokens no server counted: their upper limit is in `tokens`
     failed: dict[str, str] = dataclasses.field(default_factory=dict)  # why no reply, by key
@@ -176,10 +174,10 @@ def make_request_body(
 
 
 def read_completion(settings: Generative, request: Request, completion: Any) -> Reply:
-    """Return the reply in a chat completion's JSON, whatever a server sends under that name.
+    """Return the reply in the JSON of a chat completion; where it is malformed, one with a problem.
 
-    Read by hand and not through openai's or pydantic's types: one wrong field would refuse a reply
-    whose words and cost can be read.
+    Read by hand and not through openai's types, where one wrong field would refuse a reply whose
+    words and cost can be read.
     """
     try:
         choice = completion["choices"][0]
@@ -284,14 +282,14 @@ def _find_list_in_prose(content: str) -> Any:
 
 
 def estimate_tokens(settings: Generative, request: Request) -> TokenCount:
-    """Return the tokens to expect: four bytes a token, half of the text's words as the answer."""
+    """Return a guess of the tokens: four bytes a token; half of the words are unwanted."""
     prompt_bytes = sum(len(message["content"].encode()) for message in request.messages)
     text_bytes = len(request.text.encode(errors="replace"))
     return TokenCount(prompt_bytes // 4 + 40, min(settings.max_tokens, text_bytes // 6 + 12))
 
 
 def bound_tokens(settings: Generative, request: Request) -> TokenCount:
-    """Return the tokens that cannot be exceeded: a token is a byte at least."""
+    """Return the most tokens that a request can take: each has at least one byte."""
     body = json.dumps(make_request_body(settings, request), ensure_ascii=False)
     return TokenCount(len(body.encode()) + 100, settings.max_tokens)
 

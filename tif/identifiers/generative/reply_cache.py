@@ -1,7 +1,6 @@
-"""The replies of an LLM on disk, and what they mean: which request is next, which spans they name.
+"""The replies of an LLM on disk: which request is next, and which spans the replies name.
 
-Called by `identify`, `api_client` and `batch_api` of this folder. One JSON line for each reply is
-appended the moment it comes, so that none is paid for twice:
+One JSON line for each reply is appended the moment it comes, so that none is paid for twice:
 
     {"key": Request.key, "content": the reply as it came, "prompt_tokens": n, "answer_tokens": n,
      "problem": null}
@@ -151,7 +150,7 @@ def _read_words(reply: Reply) -> tuple[str, ...]:
 
 
 def next_request(settings: Generative, job: Request, cache: ReplyCache) -> Request | None:
-    """Return the job itself, then once more for strings that are not there; None where done."""
+    """Return a job's next request: itself, then a follow-up for strings not in its text."""
     if job.key not in cache.words:
         return job
     follow_up = _make_follow_up(settings, job, cache)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from tif.config.data import Data
+from tif.config.data import PLAIN
 from tif.config.identifier import make_identifier
 from tif.data.samples import Sample
 from tif.data.templates import read_template
@@ -46,7 +46,7 @@ Scores = list[np.ndarray]  # of each answer, a score for each of its words
 def score_by_causal_lm(path: str, samples: Sequence[Sample]) -> tuple[Scores, Scores]:
     """Return the log-probability of each word (nats), and the entropy where it begins (nats)."""
     model = load_language_model(Source(path, "model"), "causal LM", make_identifier())
-    prompt_format = read_template(Data().template, model.tokenizer)
+    prompt_format = read_template(PLAIN, model.tokenizer)
     logprobs, entropies = [], []
     for sample in track(samples, "causal LM"):
         before = prompt_format.render(sample.prompt) + prompt_format.blank

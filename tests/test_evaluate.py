@@ -348,7 +348,7 @@ def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tm
         ),
         (
             ["model.path=y", "template=x"],
-            "template: want a text with {prompt} in it, or chat; got 'x'",
+            "template: want a text with {prompt} in it, chat or auto; got 'x'",
         ),
         (["record=x"], "record: unknown key; did you mean records?"),
         (["records=x", "draws=many"], "draws: want int, got 'many'"),

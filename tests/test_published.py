@@ -127,7 +127,7 @@ def test_own_texts_with_a_preset_run_from_one_line(hub, tmp_path, tokenizer, cap
     assert fit.main([*words, *QUICK, "eval.max_new_tokens=4"]) == 0
     assert capsys.readouterr().out.startswith(
         "preset: text.yaml (for data.benchmark=text) model=qwen_2_5_1_5b, model: Qwen/Qwen2.5-1.5B-Instruct, "
-        "method: tpo_centred on forget, 1 optimizer steps planned"
+        "questions in its chat template, method: tpo_centred on forget, 1 optimizer steps planned"
     )
     assert (tmp_path / "runs/tpo_centred_forget_Qwen2.5-1.5B-Instruct/summary.json").is_file()
 

@@ -12,7 +12,7 @@ data.chat.
     tif chat runs/quickstart
     tif chat runs/quickstart --question "Where was Łucja Mbekani born?"
     tif chat runs/quickstart --questions questions.txt --json > answers.jsonl
-    tif chat model.path=HuggingFaceTB/SmolLM2-135M-Instruct data.template=chat
+    tif chat model.path=HuggingFaceTB/SmolLM2-135M-Instruct
 
 Without questions on the command line they are read from the terminal, one a line, until Ctrl-D.
 Unwanted words are red: those of the known answer, for a question of the run; else those of any.

@@ -83,6 +83,7 @@ def identify(options: Namespace) -> None:
 def _identify(run: Config, out: str | None, preset: str) -> None:
     """Check everything, make the stages that the identifier asks, and write the span file."""
     from tif.data.benchmarks import read_benchmark
+    from tif.evaluation.prompt_format import resolve_template
     from tif.identifiers import describe_settings, stored_spans
     from tif.identifiers import identify as find_unwanted_words
     from tif.identifiers.show import summarize
@@ -92,6 +93,7 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
     from tif.training.run_folders import check_run_folder
     from tif.utils.terminal import console
 
+    run = resolve_template(run)
     benchmark = read_benchmark(run.data)
     samples = benchmark.forget
     if run.logger.wandb.enabled:

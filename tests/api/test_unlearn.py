@@ -4,6 +4,7 @@ import json
 import pathlib
 import random
 import re
+import shutil
 import signal
 import textwrap
 
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.chat_templates import CHATML
 from tests.support.small_run import rows
 from tif import fit
 from tif.api.run import Run
 from tif.api.unlearn import unlearn
 from tif.config import load as config
 from tif.config.errors import ConfigError
+from tif.config.evaluate_command import Evaluate
+from tif.evaluation.prompt_format import resolve_template, use_template_of_run
 from tif.training import run as training
 
 ROOT = pathlib.Path(config.__file__).parents[2]
@@ -188,6 +192,37 @@ def test_ask_gives_the_greedy_answers_of_the_target_model_and_of_the_runs(run, l
     expected = [continue_greedily(folder, prompt) for folder in (llama, run[0].folder / "model")]
     assert [answers.target, answers.unlearned] == expected
     assert expected[0] != expected[1]
+
+
+def test_a_chat_model_is_asked_in_its_chat_template_and_the_run_says_and_stores_so(llama, tmp_path, capsys):
+    import transformers
+
+    chatty = shutil.copytree(llama, tmp_path / "chatty")
+    path = chatty / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": CHATML}))
+    run = unlearn(chatty, FORGET, run={"folder": tmp_path / "runs"}, **SHORT)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert f"model: {chatty}, questions in its chat template, method: " in first
+    assert run.config.data.template == "chat"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(chatty)
+    message = [{"role": "user", "content": "Where was she born?"}]
+    prompt = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    assert run.ask("Where was she born?", max_new_tokens=8).target == continue_greedily(chatty, prompt)
+    stored = use_template_of_run(config.read(Evaluate, [f"model.path={run.folder}/model"]))
+    assert stored.template == "chat"
+
+
+def test_a_model_without_a_chat_template_is_asked_in_plain_text_and_a_named_template_stays(run, llama, tmp_path):
+    plain = run[0]
+    assert plain.config.data.template == "Question: {prompt}\nAnswer:"
+    stored = use_template_of_run(config.read(Evaluate, [f"model.path={plain.folder}/model"]))
+    assert stored.template == plain.config.data.template
+    chatty = shutil.copytree(llama, tmp_path / "chatty")
+    path = chatty / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": CHATML}))
+    words = ["text.yaml", f"model.path={chatty}", "data.path=x", 'data.template="Q: {prompt} A:"']
+    named = config.load(words)
+    assert resolve_template(named) is named
 
 
 def test_a_run_can_start_from_another(run, tmp_path):

@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers.utils import chat_template_utils
 
 from tests.support.chat_templates import CHATML, LLAMA_3_2, SERVING, USER, give_chat, llama_3_2, render_here
@@ -44,6 +45,31 @@ def test_prompts_are_those_of_the_library(here, chatty, template, question):
     tokenizer = chatty(template)
     expected = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert read_chat_frame(tokenizer).render(question) == expected
+
+
+def test_auto_is_the_chat_template_where_the_tokenizer_has_one_and_else_plain(here, chatty, tokenizer):
+    asked = Encoder(chatty(CHATML), "auto")
+    assert asked.render_prompt("Who?") == "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+    assert asked.prompts.describe()["template"] == "chat"
+    plain = Encoder(tokenizer, "auto")
+    assert plain.render_prompt("Who?") == "Question: Who?\nAnswer:"
+    assert plain.prompts.describe() == {"template": "Question: {prompt}\nAnswer:"}
+
+
+def test_a_document_begins_with_the_special_token_that_a_chat_writes_itself(here, tokenizer):
+    chat = llama_3_2(tokenizer)
+    begin = chat.bos_token_id
+    chat.backend_tokenizer.post_processor = TemplateProcessing(
+        "<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", begin)]
+    )
+    encoder, text = Encoder(chat, "chat"), "Ada lives here."
+    expected = chat(text)["input_ids"]
+    assert expected[0] == begin
+    assert encoder.encode(Sample("s", "", text)).input_ids == [*expected, chat.eos_token_id]
+    assert encoder.encode_text(text) == expected
+    asked = encoder.encode(Sample("s", "Where?", text)).input_ids
+    assert [i for i, token in enumerate(asked) if token == begin] == [0]
+    assert encoder.encode_prompt("Where?").count(begin) == 1
 
 
 def test_the_template_of_a_real_model_serves(smollm2):

@@ -118,6 +118,7 @@ def identify(
     Raises:
         ConfigError: With one line for each problem, before weights load.
     """
+    from tif.evaluation.prompt_format import resolve_template
     from tif.training import plan as planning
     from tif.training.run import make_stage
     from tif.utils.terminal import quiet_libraries
@@ -131,6 +132,7 @@ def identify(
         read = read_samples("samples", samples)
     with collect_problems(problems):
         cfg = config.read(Identify, [*files, *chosen, *overrides, *words.list_words(keys)])
+        cfg = resolve_template(cfg)
         planning.check_identifier(cfg)
     if problems:
         raise ConfigError("\n".join(problems))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from tif.config.data import PLAIN
 from tif.config.identifier import make_identifier
 from tif.config.schema import Data, Identifier, Model, key
 
@@ -12,7 +13,7 @@ class BenchSettings:
 
     what: str = key("step", "the work to measure", choices=("step", "memory"))
     model: Model = dataclasses.field(default_factory=Model)
-    data: Data = dataclasses.field(default_factory=Data)
+    data: Data = dataclasses.field(default_factory=lambda: Data(template=PLAIN))
     identifier: Identifier = dataclasses.field(default_factory=make_identifier)
     batch_sizes: list[int] = key([4, 8, 16], "samples of a step")
     samples: int = key(64, "samples to train on at each batch size", at_least=1)

@@ -11,10 +11,13 @@ MUSE = ("muse", "muse-news", "muse-books")
 # Evaluated with MUSE's metrics (VerbMem, KnowMem, PrivLeak) instead of TOFU's.
 WITH_MUSE_METRICS = (*MUSE, "lume", "text")
 CHAT = "chat"  # as `template`: the tokenizer's own chat template
+AUTO = "auto"  # as `template`: the chat template where the tokenizer has one, else this:
+PLAIN = "Question: {prompt}\nAnswer:"
 TOFU_RETAIN_SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 TEMPLATE_HELP = (
     "prompt format. The answer follows after one blank, or where `{answer}` or a blank ends it; "
-    "`chat` = the tokenizer's own chat template, with the keys of section chat"
+    "`chat` = the tokenizer's own chat template, with the keys of section chat; auto = chat where "
+    "the tokenizer has one, else the text `Question: {prompt}`, a line break and `Answer:`"
 )
 DATE_FORMAT = "%d %b %Y"
 # Variables of a chat template that have keys of their own or are set by us.
@@ -23,7 +26,7 @@ RESERVED = ("messages", "add_generation_prompt", "date_string", "strftime_now", 
 
 @dataclasses.dataclass
 class Chat:
-    """What the tokenizer's own chat template is given beside the question (template=chat)."""
+    """What the tokenizer's own chat template is given beside the question."""
 
     system: str = key("", "system message before the question; empty = none, and the chat template "
         "may write its own")
@@ -45,6 +48,11 @@ class PromptKeys:
         """Return whether the prompt format is the tokenizer's own chat template."""
         return self.template.strip() == CHAT
 
+    @property
+    def is_auto(self) -> bool:
+        """Return whether the tokenizer decides about the prompt format."""
+        return self.template.strip() == AUTO
+
     def describe(self) -> dict[str, Any]:
         """Return the keys that decide about prompts, as JSON values."""
         chat = {"chat": dataclasses.asdict(self.chat)} if self.is_chat else {}
@@ -54,19 +62,19 @@ class PromptKeys:
         """Return what is wrong with the keys of a section, as "data.", one line each."""
         chat, problems = self.chat, []
         before, _, after = self.template.partition("{answer}")
-        if self.is_chat:
+        if self.is_chat or self.is_auto:
             pass
         elif self.template.startswith(f"{CHAT}|"):
             problems.append(f"{section}template: want chat, and the system message as "
                 f"{section}chat.system; got {brief(self.template)}")
         elif "{prompt}" not in before:
-            problems.append(f"{section}template: want a text with {{prompt}} in it, or chat; got "
-                f"{brief(self.template)}")
+            problems.append(f"{section}template: want a text with {{prompt}} in it, chat or auto; "
+                f"got {brief(self.template)}")
         elif after:
             problems.append(f"{section}template: want nothing after {{answer}}, got {after!r}")
         for name in ("system", "kwargs"):
             value = getattr(chat, name)
-            if value and not self.is_chat:
+            if value and not (self.is_chat or self.is_auto):
                 problems.append(f"{section}chat.{name}: only {section}template=chat reads it, got "
                     f"{brief(value)} with template {brief(self.template)}")
         try:
@@ -139,7 +147,7 @@ class Data:
         "(target model)", choices=("forget", "retain", "full"))
     request: str | None = key(None, "unlearn only the forget samples whose id matches this, as "
         "fictitious/author36/*: one request of several; all are evaluated; null = all")
-    template: str = key("Question: {prompt}\nAnswer:", TEMPLATE_HELP)
+    template: str = key(AUTO, TEMPLATE_HELP)
     chat: Chat = dataclasses.field(default_factory=Chat)
     max_tokens: int = key(512, "longer samples (documents) are trained on in pieces of this many "
         "tokens", at_least=16)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tif.config.data import TEMPLATE_HELP, Chat, PromptKeys
+from tif.config.data import AUTO, TEMPLATE_HELP, Chat, PromptKeys
 from tif.config.evaluation import KNOWN, EvalRules
 from tif.config.keys import key
 from tif.config.model import Model
@@ -46,7 +46,7 @@ class Evaluate:
         at_most=2**32)
     out: str = key("evaluations", "where records are written; what is there already is not made "
         "again")
-    template: str = key("Question: {prompt}\nAnswer:", "of TOFU and of your own questions: "
+    template: str = key(AUTO, "of TOFU and of your own questions: "
         + TEMPLATE_HELP)
     chat: Chat = dataclasses.field(default_factory=Chat)
     device: str = key("auto", "cpu, cuda, ...; auto = a GPU where there is one")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from tif.data.samples import Sample, Span
-from tif.data.templates import Prompts, as_keys, read_template
+from tif.data.templates import Prompts, read_template, resolve_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -113,8 +113,9 @@ class Encoder:
         if tokenizer.eos_token_id is None:
             step = "set eos_token in its tokenizer_config.json"
             raise ValueError(f"model.path: the tokenizer has no end token; {step}")
-        self.tokenizer, self.prompts, self.overlap = tokenizer, as_keys(prompts), overlap
-        self.format = read_template(prompts, tokenizer)
+        self.tokenizer, self.overlap = tokenizer, overlap
+        self.prompts = resolve_prompts(prompts, tokenizer)
+        self.format = read_template(self.prompts, tokenizer)
         self.eos_id = int(tokenizer.eos_token_id)
         self.turn_end, self.turn_end_id = self._find_turn_end()
         pad_id = tokenizer.pad_token_id
@@ -139,7 +140,7 @@ class Encoder:
         """
         if self.format.chat:
             end, added = self.format.chat.end, self.tokenizer.added_tokens_decoder
-            for token, (_, stop) in zip(*self._tokenize(end), strict=True):
+            for token, (_, stop) in zip(*self._tokenize(end, begins=False), strict=True):
                 if token in added and added[token].special:
                     return end[:stop], token
         return "", self.eos_id
@@ -225,12 +226,19 @@ class Encoder:
             for start, end in places
         ]
 
-    def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return token ids and character offsets of a text, without an end token."""
+    def _tokenize(
+        self, text: str, begins: bool = True
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return token ids and character offsets of a text, without an end token.
+
+        A text that begins gets the special tokens that stand before one. A chat has them already.
+        """
+        if self.format.chat and text.startswith(self.format.chat.before):
+            begins = False
         tokens = self.tokenizer(
             text,
             return_offsets_mapping=True,
-            add_special_tokens=self.format.chat is None,  # a chat template writes them itself
+            add_special_tokens=begins,
             verbose=False,
         )
         ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])

@@ -7,7 +7,7 @@ benchmarks.py and the identifiers that show a model the question.
 import dataclasses
 from typing import TYPE_CHECKING
 
-from tif.config.data import PromptKeys
+from tif.config.data import CHAT, PLAIN, PromptKeys
 from tif.data.chat_template import ChatFrame, read_chat_frame
 
 if TYPE_CHECKING:
@@ -41,6 +41,20 @@ def as_keys(prompts: Prompts) -> PromptKeys:
     return PromptKeys(prompts) if isinstance(prompts, str) else prompts
 
 
+def resolve_prompts(
+    prompts: Prompts, tokenizer: "PreTrainedTokenizerBase | None" = None
+) -> PromptKeys:
+    """Return the keys of a prompt format, with what `auto` means for a tokenizer in its place.
+
+    None = a tokenizer that is made here, without a chat template.
+    """
+    keys = as_keys(prompts)
+    if not keys.is_auto:
+        return keys
+    has_chat = tokenizer is not None and bool(tokenizer.chat_template)
+    return dataclasses.replace(keys, template=CHAT if has_chat else PLAIN)
+
+
 def read_template(
     prompts: Prompts, tokenizer: "PreTrainedTokenizerBase | None" = None
 ) -> Template:
@@ -49,7 +63,7 @@ def read_template(
     Raises:
         ConfigError: If it is a chat, and the tokenizer has no chat template that serves.
     """
-    keys = as_keys(prompts)
+    keys = resolve_prompts(prompts, tokenizer)
     if keys.is_chat and tokenizer is not None:
         frame = read_chat_frame(tokenizer, keys.chat)
         return Template("", frame.blank, frame)

@@ -4,11 +4,8 @@ Called by tif/fit.py, tif/identify.py and tif/evaluate.py; loads no weights, and
 for a chat.
 """
 
-import dataclasses
 import json
-from pathlib import Path
 
-from tif.config import load as config
 from tif.config.data import PromptKeys
 from tif.config.errors import ConfigError, one_line
 from tif.config.evaluate_command import Evaluate
@@ -16,6 +13,7 @@ from tif.config.schema import Config, Model
 from tif.data.benchmarks import read_benchmark, read_evaluation_sets
 from tif.data.samples import Sample
 from tif.data.templates import read_template
+from tif.evaluation.prompt_format import find_first_model, use_template_of_run
 from tif.utils.hub import is_download_missing
 
 LONGEST = 2000  # characters of a text that are shown
@@ -47,7 +45,7 @@ def describe_evaluation(settings: Evaluate) -> list[str]:
     Raises:
         ConfigError: As `describe_run`.
     """
-    lines = []
+    lines, settings = [], use_template_of_run(settings)
     for name in settings.eval.data_benchmarks():
         try:
             benchmark = read_evaluation_sets(name, settings.eval)
@@ -61,17 +59,6 @@ def describe_evaluation(settings: Evaluate) -> list[str]:
     return lines
 
 
-def find_first_model(cfg: Config) -> Model:
-    """Return section `model` of the run, or of the first of the stages that lead to it."""
-    while cfg.model.path in cfg.stages:
-        name = str(cfg.model.path)
-        pinned = (cfg.stages[name] or {}).get("path")
-        cfg = config.stage(cfg, name)
-        if pinned is not None:
-            return dataclasses.replace(cfg.model, path=str(Path(pinned).expanduser() / "model"))
-    return cfg.model
-
-
 def describe_sample(sample: Sample, prompts: PromptKeys, model: Model) -> list[str]:
     """Return as comments the texts that a model reads one after the other, quoted as in JSON.
 
@@ -79,7 +66,7 @@ def describe_sample(sample: Sample, prompts: PromptKeys, model: Model) -> list[s
         ValueError: If the model's tokenizer cannot be loaded, or has no chat template that serves.
     """
     tokenizer = None
-    if prompts.is_chat:
+    if prompts.is_chat or (prompts.is_auto and model.path is not None):
         from tif.models.load import load_tokenizer
 
         tokenizer = load_tokenizer(model, ())

@@ -20,6 +20,7 @@ from tif.evaluation.evaluate import describe_protocol
 from tif.evaluation.fluency_classifier import check_classifier, classify_generations
 from tif.evaluation.gradient_norms import gradient_norms_of_sets
 from tif.evaluation.model_records import RecordedModel, read_or_compute
+from tif.evaluation.prompt_format import use_template_of_run
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.metrics import membership
 from tif.metrics.results import Request, compute_results
@@ -57,6 +58,7 @@ def evaluate_model(settings: Evaluate) -> dict[str, Any]:
         ConfigError: Before weights load, with one line for each problem.
     """
     _silence_transformers()
+    settings = use_template_of_run(settings)
     plan = plan_evaluation(settings)
     results = {name: _evaluate_benchmark(plan, name) for name in plan.benchmarks}
     tasks = settings.eval.lm_eval_tasks()

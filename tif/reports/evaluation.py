@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from tif.config.data import CHAT
 from tif.metrics.registry import find_metric
 from tif.records.protocols import describe_unknown_rules
 from tif.reports.columns import (
@@ -91,6 +92,8 @@ def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
     """Return the lines below a table: how intervals were made, what was compared or is missing."""
     protocols = _list_protocols(numbers)
     names = [f"protocol: {name}" for name in protocols if len(protocols) == 1]
+    if (numbers["protocol"] or {}).get("template") == CHAT:
+        names = [f"{name}, questions in the model's chat template" for name in names]
     if "bootstrap" not in numbers:
         errors = "value ± 1.96 standard errors of lm-eval, cut to the metric's range"
         return [*names, f"intervals: {errors}"]

@@ -27,7 +27,8 @@ def describe_start(plan: Plan, preset: str) -> str:
         start += f" (stage {model.path})"
     method = f"{method_name(cfg.loss, cfg.data.train)} on {data_name(cfg)}"
     steps = count_steps(plan)
-    parts = [f"model: {start}", f"method: {method}", f"{steps:,} optimizer steps planned"]
+    chat = ["questions in its chat template"] if cfg.data.prompts.is_chat else []
+    parts = [f"model: {start}", *chat, f"method: {method}", f"{steps:,} optimizer steps planned"]
     return ", ".join([f"preset: {preset}", *parts] if preset else parts)
 
 

@@ -20,6 +20,7 @@ from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.evaluation import lm_eval_tasks
 from tif.evaluation.evaluate import describe_protocol
+from tif.evaluation.prompt_format import resolve_template
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
 from tif.identifiers import stored_spans
 from tif.identifiers.kinds import get_kind
@@ -74,7 +75,8 @@ def plan_run(cfg: Config) -> Plan:
     Raises:
         ConfigError: With all problems, one a line.
     """
-    problems: list[str] = []
+    cfg = resolve_template(cfg)
+    problems = cfg.data.prompts.find_problems("data.")
     # A stage has the name of its run here; it gets one of its own later.
     plan = Plan(cfg, Benchmark("", (), (), {}), group=cfg.run.name.partition("/")[0])
     with collect_problems(problems):
@@ -117,6 +119,7 @@ def plan_stage(cfg: Config, name: str) -> Plan:
     Raises:
         ConfigError: As `plan_run`, or if there is no such stage.
     """
+    cfg = resolve_template(cfg)
     stage = stages.stage_config(config.stage(cfg, name))
     path = (cfg.stages[name] or {}).get("path")
     if path is not None:
@@ -165,7 +168,7 @@ def identify_run(cfg: Config) -> RunIdentity:
 
 def find_finished_run(cfg: Config) -> Path | None:
     """Return the folder of a complete run of exactly this configuration, or None."""
-    parent, text = (Path(cfg.run.folder) / cfg.run.name).parent, config_text(cfg)
+    parent, text = (Path(cfg.run.folder) / cfg.run.name).parent, config_text(resolve_template(cfg))
     for folder in sorted(parent.glob(f"{glob.escape(Path(cfg.run.name).name)}*")):
         if run_folders.has_config(folder, text) and run_folders.is_finished(folder):
             return folder
@@ -223,10 +226,8 @@ def _check_folder(cfg: Config) -> None:
     ours = _keys_of_result(cfg)
     for key in {**theirs, **ours}:
         if theirs.get(key) != ours.get(key):
-            raise ConfigError(
-                f"run.resume: the run {folder} has {key}={theirs.get(key)}, this configuration "
-                f"{ours.get(key)}; want the same"
-            )
+            values = f"{key}={theirs.get(key)}, this configuration {ours.get(key)}"
+            raise ConfigError(f"run.resume: the run {folder} has {values}; want the same")
     damage = run_folders.find_damage(checkpoint, identify_run(cfg))
     if damage:
         raise ConfigError(f"run.resume: {damage}; want another checkpoint, or auto")

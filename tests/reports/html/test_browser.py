@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.support.report_runs import write_run
+from tif.audit.page_section import write_report
 from tif.reports.html.comparison import write_comparison
 from tif.reports.html.run_report import write_run_report
 
@@ -131,7 +132,7 @@ def test_folded_curves_of_an_audit_are_drawn_when_they_are_opened(visit, tmp_pat
     }  # fmt: skip
     (run / "audit").mkdir()
     (run / "audit" / "audit.json").write_text(json.dumps({"attacks": {"relearn": attack}}))
-    page = visit(write_run_report(run)[0])
+    page = visit(write_report(run)[0])
     assert page.locator("[data-chart=audit-relearn-0] path").count() == 3
     folded = page.locator("[data-chart=audit-relearn-1] path")
     assert folded.count() == 0

@@ -129,7 +129,8 @@ def test_own_texts_with_a_preset_run_from_one_line(hub, tmp_path, tokenizer, cap
         "preset: text.yaml (for data.benchmark=text) model=qwen_2_5_1_5b, model: Qwen/Qwen2.5-1.5B-Instruct, "
         "questions in its chat template, method: tpo_centred on forget, 1 optimizer steps planned"
     )
-    assert (tmp_path / "runs/tpo_centred_forget_Qwen2.5-1.5B-Instruct/summary.json").is_file()
+    name = "tpo_centred_forget_Qwen2.5-1.5B-Instruct_split_text-line_*"
+    assert len(list((tmp_path / "runs").glob(f"{name}/summary.json"))) == 1
 
 
 def test_the_same_word_evaluates_the_preset(hub, tmp_path, shared, tokenizer, capsys):

@@ -202,7 +202,7 @@ def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys
 def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, monkeypatch):
     loaded, made, load = [], [], config.load
     monkeypatch.setattr(config, "load", lambda words: loaded.append(words) or load(words))
-    monkeypatch.setattr(training, "run", lambda cfg: made.append(cfg.run.name))
+    monkeypatch.setattr(training, "run", lambda cfg, *_: made.append(cfg.run.name))
     base = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]"
     text = f"{base}\nseeds: [0, 1]\nruns: {{a: [], b: [], c: []}}"
     assert sweep.main([write(tmp_path / "s.yaml", text)]) == 0
@@ -212,7 +212,7 @@ def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, m
 
 def test_a_run_may_start_from_the_model_of_a_run_before_it_in_the_file(tmp_path, monkeypatch, capsys):
     made = []
-    monkeypatch.setattr(training, "run", lambda cfg: made.append((cfg.run.name, cfg.model.path)))
+    monkeypatch.setattr(training, "run", lambda cfg, *_: made.append((cfg.run.name, cfg.model.path)))
     base = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]\nseeds: [3]"
     model = r'"model.path=\\${run.folder}/s/a/seed\\${run.seed}/model"'
     text = f"{base}\nruns: {{a: [], b: [{model}]}}"
@@ -291,7 +291,7 @@ def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypat
     words, folder = done
     before, again = files(folder), []
     monkeypatch.setattr(
-        training, "run", lambda cfg: again.append(cfg.run.name) or folder / "tpo" / "seed1"
+        training, "run", lambda cfg, *_: again.append(cfg.run.name) or folder / "tpo" / "seed1"
     )
     assert sweep.main(words) == 0
     assert again == []

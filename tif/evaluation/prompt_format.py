@@ -6,14 +6,17 @@ Called by `training/plan`, `tif identify` and `tif evaluate`; no weights load.
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import TypeVar
 
 from tif.config import load as config
 from tif.config.evaluate_command import Evaluate
 from tif.config.schema import Config, Model
 from tif.data.templates import resolve_prompts
 
+C = TypeVar("C", bound=Config)
 
-def resolve_template(cfg: Config) -> Config:
+
+def resolve_template(cfg: C) -> C:
     """Return the configuration with what `data.template=auto` means for its first model.
 
     A model that cannot be read has no chat template here; the checks of the model say why.

@@ -32,7 +32,7 @@ BENCHMARK_FILES = {"fictitious": "fictitious.yaml", "tofu": "tofu.yaml",
 QUICKSTART = "quickstart.yaml"
 PARTS = ("loss/", "model/")  # folders of files that are no whole experiment
 AUTO = "auto"  # run.name
-LONGEST_NAME = 80  # bytes of a run's name with what the words change
+LONGEST_NAME = 64  # bytes of a run's name with what the words change
 IN_DERIVED_NAME = ("data.benchmark", "data.path", "data.split", "model.path", "model.base",
                    "loss.forget", "loss.on", "loss.lpl_baseline")  # fmt: skip
 
@@ -200,11 +200,11 @@ def name_run(cfg: Config, words: Sequence[str], unnamed: Sequence[str] = ()) -> 
         if is_named and after[key] != before.get(key):
             label = key.partition(".")[2].replace(".", "-")
             changes.append(f"{label}{_describe_value(after[key])}")
-    full_name = "_".join([name, *map(_as_folder_name, changes)])
-    if not changes or len(full_name.encode()) <= LONGEST_NAME:
-        return full_name
-    start = full_name.encode()[: LONGEST_NAME - 7].decode(errors="ignore")
-    return f"{start.rstrip('._-')}_{hash_json(changes)[:6]}"
+    shown = changes = list(map(_as_folder_name, changes))
+    while shown and len("_".join([name, *shown]).encode()) > LONGEST_NAME - 7 * (shown != changes):
+        shown = shown[:-1]  # a hash of all changes stands for those that do not fit
+    digits = [] if shown == changes else [hash_json(changes)[:6]]
+    return "_".join([name, *shown, *digits])
 
 
 def _list_overrides(words: Sequence[str]) -> dict[str, Any]:

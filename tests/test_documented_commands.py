@@ -60,7 +60,7 @@ PARAMETERS = [
 LLAMAS = (
     "MODEL", "OTHER", "TARGET", "RETAIN", "POLICY", "M", "T", "R", "SMOLLM2", "org/name",
     "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",
-    "../SmolLM2-135M", "../SmolLM2-135M-Instruct", "runs/x/model",
+    "../SmolLM2-135M", "../SmolLM2-135M-Instruct", "runs/x/model", "runs/stages/RETAIN/model",
     "runs/tpo_centred_gdr_forget05_SmolLM2-135M-Instruct/model",
 )  # fmt: skip
 BERTS = ("MINILM", "distilbert-base-uncased")

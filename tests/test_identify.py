@@ -284,7 +284,7 @@ def test_a_killed_run_leaves_no_file_and_no_lock(tmp_path, llama):
     code = (
         "import sys, time, tif.identifiers.causal_lm as c\n"
         "def hang(*a):\n    print('IN', flush=True)\n    time.sleep(60)\n"
-        "c.identify_by_causal_lm = hang\nimport tif.identify as identify\nidentify.main(sys.argv[1:])\n"
+        "c._label = hang\nimport tif.identify as identify\nidentify.main(sys.argv[1:])\n"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code, *keys], stdout=subprocess.PIPE, text=True, cwd=tmp_path

@@ -77,10 +77,10 @@ def test_tofu_with_llama_runs_from_one_line(hub, tmp_path, shared, tokenizer, ca
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
         "preset: tofu.yaml model=llama_3_2_1b, model: open-unlearning/tofu_Llama-3.2-1B-Instruct_full, "
-        "method: tpo on forget01, 2 optimizer steps planned"  # 40 questions in batches of 32
+        # 40 questions in batches of 32
+        "questions in its chat template, method: tpo on forget01, 2 optimizer steps planned"
     )
-    assert lines[1].startswith("loss/tpo.yaml: no best beta is published for this model and data; ")
-    run = tmp_path / "runs" / "tpo_forget01_Llama-3.2-1B-Instruct"
+    (run,) = (tmp_path / "runs").glob("tpo_forget01_Llama-3.2-1B-Instruct_*")
     last = rows(run)[-1]
     assert 0 <= last["forget/quality"] <= 1
     made = records.read_evaluation(run / "eval" / "1").sets["forget"].records
@@ -110,7 +110,7 @@ def test_muse_runs_from_one_line_with_the_authors_models(hub, tmp_path, shared, 
     assert fit.main([*words, *QUICK]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("preset: muse.yaml (for data.benchmark=muse-news), model: muse-bench/MUSE-News_target, ")
-    run = tmp_path / "runs" / "tpo_gdr_muse-news_MUSE-News_target"
+    (run,) = (tmp_path / "runs").glob("tpo_gdr_muse-news_MUSE-News_target_*")
     assert "muse/privleak" in rows(run)[-1]
     assert fit.main([*words, *QUICK]) == 0  # the retain model is not evaluated again, and the run has its own folder
     shown = capsys.readouterr().out

@@ -115,7 +115,8 @@ def test_models_that_are_not_there_are_named_and_the_others_answer(capsys, finis
         (["model.path=x/y", "--questions=bad.jsonl"], '--questions: bad.jsonl: line 2: want a JSON object with the key '
          '"prompt"'),
         (["model.path=x/y", "--questions=latin.txt"], "--questions: latin.txt: save it as UTF-8"),
-        (["model.path=x/y", "data.chat.system=Hi"], "data.chat.system: only data.template=chat reads it"),
+        (["model.path=x/y", "data.template=Q {prompt}", "data.chat.system=Hi"],
+         "data.chat.system: only data.template=chat reads it"),
         (["temperature=1"], "temperature: unknown key"),
     ],
 )  # fmt: skip

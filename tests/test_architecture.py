@@ -159,10 +159,22 @@ BUDGETS = {
 }  # fmt: skip
 # Rooms that are over their budget: the lines that they may have until they are within it. A number here only falls.
 OVER = {
-    "": 1330, "utils": 1378, "config": 2632, "data": 2134, "records": 1242, "models": 1253,
-    "probes": 584, "identifiers": 4080, "metrics": 2455, "evaluation": 2318, "training": 3597,
-    "audit": 2344, "reports": 4144, "bench": 862, "api": 1035,
-}  # fmt: skip
+    "": 1330,
+    "utils": 1378,
+    "config": 2632,
+    "data": 2134,
+    "records": 1242,
+    "models": 1253,
+    "probes": 584,
+    "identifiers": 4080,
+    "metrics": 2455,
+    "evaluation": 2318,
+    "training": 3597,
+    "audit": 2344,
+    "reports": 4144,
+    "bench": 862,
+    "api": 1035,
+}
 
 
 def test_rooms_keep_to_their_budgets():

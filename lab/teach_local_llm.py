@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tif.data.samples import Sample
 from tif.data.text import read_texts
+from tif.identifiers.context_windows import split_into_passages
 from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import make_request
-from tif.identifiers.windows import split_into_passages
 from tif.utils.terminal import track
 
 LEARNING_RATE = 2e-4

@@ -14,7 +14,7 @@ from tif.config.identifier import make_identifier
 from tif.data.fictitious import generate_fictitious
 from tif.identifiers import check_models, describe_settings, identify
 from tif.identifiers.causal_lm import CausalLM, Contrastive
-from tif.identifiers.words import find_words
+from tif.identifiers.segmentation import find_words
 from tif.utils import terminal
 
 TEMPLATE = "Q: {prompt}\nA:"

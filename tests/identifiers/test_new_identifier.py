@@ -20,8 +20,8 @@ import dataclasses
 
 from tif.config.keys import key
 from tif.data.samples import Span
-from tif.identifiers.kinds import ModelKey, identifier
-from tif.identifiers.words import find_words
+from tif.identifiers.registration import ModelKey, identifier
+from tif.identifiers.segmentation import find_words
 
 
 @dataclasses.dataclass

@@ -11,9 +11,9 @@ from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.identify_command import Identify
 from tif.data.samples import Sample
-from tif.identifiers import describe_settings, stored_spans
-from tif.identifiers.compare import count_units, score_against_gold
-from tif.identifiers.show import render_samples, summarize
+from tif.identifiers import describe_settings, span_cache
+from tif.identifiers.span_comparison import count_units, score_against_gold
+from tif.identifiers.span_display import render_samples, summarize
 from tif.identifiers.span_file import read_samples as read_span_file
 from tif.identifiers.span_file import write_spans
 
@@ -139,10 +139,10 @@ def identify(
     quiet_libraries()
     plans = [planning.plan_stage(cfg, name) for name in planning.identifier_stages(cfg)]
     stages = {str(plan.stage): make_stage(plan) for plan in plans}
-    complete = stored_spans.with_stage_models(planning.identifier_of(cfg), stages)
+    complete = span_cache.with_stage_models(planning.identifier_of(cfg), stages)
     template, folder = cfg.data.template, Path(cfg.run.folder) / "spans"
     try:
-        identified = stored_spans.identify_once(complete, read, template, folder)
+        identified = span_cache.identify_once(complete, read, template, folder)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return Spans(identified, describe_settings(complete, template))

@@ -21,8 +21,8 @@ from tif.config.errors import ConfigError
 from tif.config.evaluation import EvalRules
 from tif.config.identifier import make_identifier
 from tif.config.schema import Config, Identifier, Lora
-from tif.identifiers.kinds import get_kind
-from tif.identifiers.stored_spans import RUN_SPANS
+from tif.identifiers.registration import get_kind
+from tif.identifiers.span_cache import RUN_SPANS
 from tif.training import run as training
 from tif.training import run_folders
 from tif.training.run_models import (

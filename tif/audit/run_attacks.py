@@ -24,7 +24,7 @@ from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.model_on_demand import USER_ERRORS, Subject, plan_subjects
 from tif.evaluation.model_records import NOT_IN_FOLDER, read_or_compute
-from tif.identifiers import stored_spans
+from tif.identifiers import span_cache
 from tif.metrics.leak import leak_of_questions
 from tif.records.json_values import load_json
 from tif.utils import distributed
@@ -106,10 +106,10 @@ def _read_data(plan: AuditPlan) -> Benchmark:
             "wants questions with answers"
         )
     if any(sample.unwanted is None for sample in forget):
-        identifier = stored_spans.complete_identifier(settings.identifier, settings.model)
+        identifier = span_cache.complete_identifier(settings.identifier, settings.model)
         prompts, samples = settings.data.prompts, forget
         forget = distributed.run_on_first_rank(
-            lambda: stored_spans.identify_once(identifier, samples, prompts, plan.spans)
+            lambda: span_cache.identify_once(identifier, samples, prompts, plan.spans)
         )
     if not any(list_facts(sample) for sample in forget):
         kind = settings.identifier.kind

@@ -1,7 +1,6 @@
 """Section `identifier`: which identifier labels the words, and the keys that several of them read.
 
-An identifier declares its keys itself (`tif.identifiers.kinds.identifier`). `identifier_class` adds
-them as sections of its name: `identifier.masked_lm.model`, ...
+An identifier declares its keys itself (`tif.identifiers.registration`). `identifier_class` adds them as sections of its name: `identifier.masked_lm.model`, ...
 """
 
 import dataclasses

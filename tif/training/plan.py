@@ -22,8 +22,8 @@ from tif.evaluation import lm_eval_tasks
 from tif.evaluation.evaluate import describe_protocol
 from tif.evaluation.prompt_format import resolve_template
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
-from tif.identifiers import stored_spans
-from tif.identifiers.kinds import get_kind
+from tif.identifiers import span_cache
+from tif.identifiers.registration import get_kind
 from tif.models import load as models
 from tif.probes.check_model import check_model
 from tif.probes.small_copy import RowSettings
@@ -200,12 +200,12 @@ def retain_model_folder(cfg: Config) -> Path:
 
 def identifier_of(cfg: Config) -> Identifier:
     """Return section `identifier` with the models that it takes from section `model`."""
-    return stored_spans.complete_identifier(cfg.identifier, cfg.model)
+    return span_cache.complete_identifier(cfg.identifier, cfg.model)
 
 
 def identifier_stages(cfg: Config) -> tuple[str, ...]:
     """Return the names of the stages whose models the identifier asks."""
-    return stored_spans.list_stages(identifier_of(cfg), tuple(cfg.stages))
+    return span_cache.list_stages(identifier_of(cfg), tuple(cfg.stages))
 
 
 def check_identifier(cfg: Config) -> None:

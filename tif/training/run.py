@@ -14,10 +14,10 @@ from tif import identifiers
 from tif.config.errors import ConfigError
 from tif.config.schema import Config
 from tif.data.samples import Sample
-from tif.identifiers import stored_spans
-from tif.identifiers.kinds import get_kind
+from tif.identifiers import span_cache
+from tif.identifiers.registration import get_kind
+from tif.identifiers.span_cache import RUN_SPANS
 from tif.identifiers.span_file import write_spans
-from tif.identifiers.stored_spans import RUN_SPANS
 from tif.metrics import overall
 from tif.records import files as records
 from tif.records import run_times
@@ -183,15 +183,15 @@ def make_named_stage(inputs: Inputs, name: str) -> None:
 def identify_unwanted_words(inputs: Inputs) -> None:
     """Label the forget samples by an identifier that asks models, unless its spans are stored."""
     cfg, forget = inputs.plan.cfg, inputs.plan.benchmark.forget
-    identifier = stored_spans.with_stage_models(planning.identifier_of(cfg), inputs.stages)
+    identifier = span_cache.with_stage_models(planning.identifier_of(cfg), inputs.stages)
     folder = Path(cfg.run.folder) / "spans"
 
     def identify() -> tuple[Sample, ...]:
-        return stored_spans.identify_once(identifier, forget, cfg.data.prompts, folder)
+        return span_cache.identify_once(identifier, forget, cfg.data.prompts, folder)
 
     with measured(inputs.seconds, "identification"):
         labelled = distributed.run_on_first_rank(identify)
-    file = stored_spans.span_path(identifier, forget, cfg.data.prompts, folder)
+    file = span_cache.span_path(identifier, forget, cfg.data.prompts, folder)
     benchmark = dataclasses.replace(inputs.plan.benchmark, forget=labelled)
     inputs.plan = dataclasses.replace(inputs.plan, benchmark=benchmark, span_file=file)
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import lightning as L
 
 from tif.data.samples import Sample
-from tif.identifiers import compare
-from tif.identifiers.kinds import get_kind
+from tif.identifiers.registration import get_kind
+from tif.identifiers.span_comparison import count_units, score_against_gold
 from tif.metrics.failures import (
     Failure,
     find_failures,
@@ -61,11 +61,11 @@ class Diagnosis(EvaluationListener):
     def _identifier_failures(self) -> list[Failure]:
         if not wants_spans(self.plan.cfg) or get_kind(self.plan.cfg.identifier.kind).is_control:
             return []
-        words = compare.count_units(self.plan.benchmark.forget)
+        words = count_units(self.plan.benchmark.forget)
         agreement = None
         if self.gold:
-            gold_words = compare.count_units(self.gold)
-            agreement = compare.score_against_gold(words.unwanted, gold_words.unwanted)["f1"]
+            gold_words = count_units(self.gold)
+            agreement = score_against_gold(words.unwanted, gold_words.unwanted)["f1"]
         return find_identifier_failures(words.unwanted_share, agreement)
 
     def _report(self, trainer: L.Trainer, failure: Failure) -> None:

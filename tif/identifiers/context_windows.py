@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from tif.data.samples import Sample, Span
+from tif.identifiers.segmentation import find_middle_border, find_words, split_sentences
 from tif.identifiers.span_operations import append_joined, shift_spans
-from tif.identifiers.words import find_middle_border, find_words, split_sentences
 
 T = TypeVar("T")
 CountTokens = Callable[[Sequence[str]], list[int]]  # texts to their numbers of tokens

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tif.data.samples import Sample
-from tif.identifiers.compare import count_units
+from tif.identifiers.span_comparison import count_units
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,8 +6,8 @@ from tif.config.identifier import make_identifier
 from tif.data.fictitious import generate_fictitious
 from tif.data.samples import Sample, Span
 from tif.identifiers import identify, span_file
-from tif.identifiers.compare import compare_files, label_units, make_token_units
 from tif.identifiers.controls import RandomWords
+from tif.identifiers.span_comparison import compare_files, label_units, make_token_units
 
 #         0123456789012345678901234
 ANSWER = "Mira Dell, born in Oslo."

@@ -1,6 +1,6 @@
 """What counts as a word, and where sentences end, in a text of any script.
 
-Called by every identifier, by `windows` (to cut long answers) and by `compare` (to count words).
+Called by every identifier, by `context_windows` and by `span_comparison`, which counts words.
 Offsets are Unicode code points, as in `Span`.
 """
 

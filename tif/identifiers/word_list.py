@@ -12,8 +12,8 @@ from tif.config.errors import one_line
 from tif.config.identifier import PATTERNS, Identifier
 from tif.data.samples import Sample, Span, merge_spans
 from tif.data.templates import Prompts
-from tif.identifiers.kinds import identifier
-from tif.identifiers.lookup import find_strings
+from tif.identifiers.registration import identifier
+from tif.identifiers.string_search import find_strings
 from tif.utils.files import read_bytes
 
 EXPRESSION = "re:"  # an entry that begins so is a regular expression
@@ -71,8 +71,8 @@ def identify_by_list(
     """Return the samples with every place of the listed words unwanted.
 
     A string counts at word borders, in its own case, whatever its quotation marks and hyphens look
-    like (see `tif.identifiers.lookup`). A regular expression (the `regex` package's) counts where
-    it matches. Entries that match nowhere are printed.
+    like (see `string_search`). A regular expression (the `regex` package's) counts where it
+    matches. Entries that match nowhere are printed.
 
     Raises:
         ValueError: For an unreadable file, a wrong or too slow expression, or no match at all.

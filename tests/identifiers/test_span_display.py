@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tests.support.language_models import TEXTS
 from tif.data.samples import Sample, Span
-from tif.identifiers.show import print_samples, render_page, split_marked
+from tif.identifiers.span_display import print_samples, render_page, split_marked
 
 NASTY = Sample(
     '<img id="x">',

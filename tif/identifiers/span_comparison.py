@@ -1,6 +1,6 @@
 """How far span files agree: precision, recall and F1 against gold, Jaccard between files.
 
-Called by `tif identify compare`; a run's diagnosis and `show` use `count_units`. The
+Called by `tif identify compare`; a run's diagnosis and `span_display` use `count_units`. The
 ratios are counted here and not by scikit-learn, whose import takes longer than the command, and
 whose NaN for 0 / 0 would have to become None again.
 """
@@ -12,8 +12,8 @@ from typing import Any
 
 from tif.data.samples import Sample, Span
 from tif.identifiers import span_file
+from tif.identifiers.segmentation import find_words
 from tif.identifiers.span_operations import jaccard_index
-from tif.identifiers.words import find_words
 
 FindUnits = Callable[[str], Iterable[Span]]  # a text to its words (or tokens): what is counted
 

@@ -15,7 +15,7 @@ from tif.config.schema import Identifier, Model
 from tif.data.samples import Sample, fingerprint
 from tif.data.templates import Prompts
 from tif.identifiers import span_file
-from tif.identifiers.kinds import get_kind, list_model_paths
+from tif.identifiers.registration import get_kind, list_model_paths
 from tif.utils.files import locked, read_bytes
 from tif.utils.hashing import hash_json, list_model_files
 

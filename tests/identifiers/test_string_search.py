@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from tif.data.samples import Sample, Span, merge_spans
-from tif.identifiers.lookup import find_strings, grow_spans, normalize
+from tif.identifiers.string_search import find_strings, grow_spans, normalize
 
 
 def texts(wanted, text):

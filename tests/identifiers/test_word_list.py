@@ -8,7 +8,7 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.identifier import make_identifier
 from tif.identifiers import describe_settings, identify
-from tif.identifiers.listed_words import EXPRESSIONS
+from tif.identifiers.word_list import EXPRESSIONS
 
 LETTER = "Dear Anna Kovács, call +44 20 7946 0958 or write to anna.k@mail.example.org by 3 May 2024. Anna"
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_matched_is_refused_in_one_line(keys, line):
 
 
 def test_an_expression_that_takes_for_ever_is_stopped(monkeypatch):
-    monkeypatch.setattr("tif.identifiers.listed_words.MATCH_SECONDS", 0.2)
+    monkeypatch.setattr("tif.identifiers.word_list.MATCH_SECONDS", 0.2)
     with pytest.raises(ValueError, match="identifier.words: .* took more than 0 seconds"):
         marked("a" * 40 + "!", words=["re:(a|aa)+$"])
 

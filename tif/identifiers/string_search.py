@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import regex
 
 from tif.data.samples import Sample, Span, merge_spans
-from tif.identifiers.words import UNSPACED
+from tif.identifiers.segmentation import UNSPACED
 
 _ALIKE = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u2035\u00b4\u0060\u02bc\uff07", "'")

@@ -1,6 +1,7 @@
 """Section `identifier`: which identifier labels the words, and the keys that several of them read.
 
-An identifier declares its keys itself (`tif.identifiers.registration`). `identifier_class` adds them as sections of its name: `identifier.masked_lm.model`, ...
+An identifier declares its keys itself (`tif.identifiers.registration`). `identifier_class`
+adds them as sections of its name: `identifier.masked_lm.model`, ...
 """
 
 import dataclasses

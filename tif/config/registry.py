@@ -1,8 +1,8 @@
 """The registry: loss terms, identifiers and attacks by name, as the configuration knows them.
 
 Each thing registers itself where it is written, by a decorator (`tif.losses.terms.term`,
-`tif.identifiers.registration.identifier`, `tif.audit.attack.attack`). Their rooms are imported when the first of them is asked for, so whoever reads a configuration has to import
-nothing.
+`tif.identifiers.registration.identifier`, `tif.audit.attack.attack`). Their rooms are imported when
+the first of them is asked for, so whoever reads a configuration has to import nothing.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Every causal LM family of transformers, by the table in lab/architectures.csv, which this file writes.
 
 `python -m tests.models.test_architectures --write` looks at all families again and writes the table.
-docs/models.md shows it.
+docs/model-families.md shows it.
 """
 
 import csv
@@ -16,7 +16,7 @@ from tests.support import adapter_cells, architecture_cells, architectures
 
 COLUMNS = architecture_cells.COLUMNS | adapter_cells.COLUMNS
 ROOT = pathlib.Path(__file__).parents[2]
-PAGE, TABLE = ROOT / "docs" / "models.md", ROOT / "lab" / "architectures.csv"
+PAGE, TABLE = ROOT / "docs" / "model-families.md", ROOT / "lab" / "architectures.csv"
 # plain, windows, soft caps with windows, experts, a state, a hybrid, shifted positions, ALiBi
 QUICK = ("llama", "mistral", "gemma2", "qwen3_moe", "mamba2", "qwen3_next", "opt", "bloom")
 # Conv1D, fused experts, routers with a forward of their own, a hybrid, a vision tower

@@ -172,7 +172,7 @@ OVER = {
     "training": 3597,
     "audit": 2344,
     "reports": 4144,
-    "bench": 862,
+    "bench": 774,
     "api": 1035,
 }
 

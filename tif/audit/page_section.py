@@ -8,8 +8,8 @@ from typing import Any
 from tif.audit.tables import HEADER, audit_lines, curve_charts, describe_units, list_verdicts
 from tif.records.json_values import load_json
 from tif.reports.html.charts import Chart
+from tif.reports.html.page import typeset
 from tif.reports.html.run_report import FILE_NAME, write_run_report
-from tif.reports.html.words import typeset
 from tif.utils.files import DamagedFile
 
 PLACE = Path("audit") / "audit.json"

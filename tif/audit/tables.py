@@ -16,6 +16,7 @@ from tif.reports.columns import (
     escape_markdown,
     format_interval,
     format_number,
+    markdown_table,
 )
 from tif.reports.html.charts import Chart, Series
 from tif.reports.html.figures import write_panels
@@ -82,7 +83,7 @@ def list_verdicts(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the verdict of each attack in a sentence, by the attack's name."""
     verdicts = {}
     for name, attack in content["attacks"].items():
-        (row,) = [row for row in attack["rows"] if row["measure"] == attack["headline"]]
+        row = headline_row(content, name)
         verdicts[name] = f"{name}: {describe_leak(row, attack['action'])}"
     return verdicts
 
@@ -131,12 +132,6 @@ def write_page(folder: Path, content: Mapping[str, Any]) -> None:
             write_panels(folder / f"{name}.png", charts)
             lines += [f"![{name}]({name}.png)", ""]
     write_text(folder / PAGE, "\n".join(lines))
-
-
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first line is its header."""
-    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)
 
 
 def curve_charts(name: str, attack: Mapping[str, Any]) -> list[Chart]:

@@ -101,13 +101,17 @@ def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
 
 def name_run(name: str, data: DataKeys, numbers: RunNumbers) -> str:
     """Return the table's title: the run, its data, and how long it was trained."""
-    benchmark = BENCHMARK_TITLES.get(data.benchmark, data.benchmark)
-    data_title = " ".join(filter(None, (benchmark, data.split)))
+    data_title = describe_data(data.benchmark, data.split)
     first, last = (int(numbers.rows[i]["epoch"]) for i in (0, -1))
     if last == 0:
         return f"{name}, {data_title}: before training"
     times = "after" if first else "before and after"  # eval.before_training=false
     return f"{name}, {data_title}: {times} {last} epoch{'s' if last != 1 else ''}"
+
+
+def describe_data(name: str, split: str | None) -> str:
+    """Return a benchmark's title with its split; a name that is not known stays as it is."""
+    return " ".join(filter(None, (BENCHMARK_TITLES.get(name, name), split)))
 
 
 def list_notes(numbers: RunNumbers) -> list[str]:

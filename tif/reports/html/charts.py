@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MAX_POINTS = 400  # of a line; longer ones are averaged in parts of equal length
+ALIKE = 0.05  # forget quality from which the test no longer tells the model from the retain model
 PALETTE = 16  # colours c0, c1, ... of report.css and figures.py
 
 

@@ -4,14 +4,14 @@ Called by `tif report` and at the end of a sweep.
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tif.reports import sweep
-from tif.reports.columns import describe_metric, list_main_columns, list_trade_offs, title_of
+from tif.reports.columns import list_main_columns, list_trade_offs, title_of
 from tif.reports.html.charts import (
+    ALIKE,
     Chart,
     Guide,
     Mark,
@@ -28,13 +28,10 @@ from tif.reports.html.comparison_data import (
     group_runs,
 )
 from tif.reports.html.page import write_page
-from tif.reports.html.run_charts import ALIKE
 from tif.reports.html.run_report import FILE_NAME
-from tif.reports.html.words import Number, Sentence, join_arrow, pretty, pretty_power
 from tif.utils.terminal import escape_controls
 
 MAX_PATHS = 8  # runs whose epochs are drawn; of more, the last epoch alone
-MAX_LEADERS = 4  # whose names the first sentence has
 MAX_NAMES = 16  # runs whose names stand beside their last epochs
 
 
@@ -60,9 +57,8 @@ def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Cha
     ]
     page = {
         "title": escape_controls(title),
-        "sentences": comparison_sentences(groups, results),
-        "head": [join_arrow(cell) for cell in table[0]],
-        "lines": [[line[0], *map(_pretty_cell, line[1:])] for line in table[1:]],
+        **_find_best(groups, results),
+        "table": table,
         "models": list(sweep.label_models(results).values()),
         "links": links,
         "frontier": frontier,
@@ -76,35 +72,16 @@ def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Cha
     return charts
 
 
-def comparison_sentences(groups: Sequence[Group], results: Mapping[str, Any]) -> list[Sentence]:
-    """Return how many runs there are, and which one is the best by its score."""
-    count = sum(len(group.folders) for group in groups)
-    opening: Sentence = [Number(str(len(groups))), " configurations, "]
-    opening += [Number(str(count)), " runs. "]
+def _find_best(groups: Sequence[Group], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how many runs there are, and the numbers of those that have the highest score."""
     leaders = find_leaders(results)
-    if not leaders:
-        return [[*opening, "None has both numbers that rank runs."]]
-    last = results["runs"][leaders[0]]["last"]
-    score = Number(pretty(last[sweep.SCORE]["mean"]))
-    if len(leaders) > 1:
-        opening += ["There is no single best one: the highest score, ", score, ", is shared "]
-        opening += ["(within the deviation over seeds) by "]
-        return [[*opening, *_join_names(leaders), "."]]
-    pieces: Sentence = ["The last epochs of ", Number(leaders[0])]
-    pieces += [" have the highest score, ", score]
-    for metric in [name for name in list_main_columns() if name in last][:3]:
-        pieces += [f", {describe_metric(metric)} ", Number(pretty(last[metric]["mean"], metric))]
-    return [[*opening, *pieces, "."]]
-
-
-def _join_names(names: Sequence[str]) -> Sentence:
-    """Return "a, b and c"; of many names their number."""
-    if len(names) > MAX_LEADERS:
-        return [Number(str(len(names))), " of them, the upper lines of the table"]
-    pieces: Sentence = []
-    for name in names[:-1]:
-        pieces += [Number(name), ", "]
-    return [*pieces[:-1], " and ", Number(names[-1])]
+    last = results["runs"][leaders[0]]["last"] if leaders else {}
+    return {
+        "count": sum(len(group.folders) for group in groups),
+        "leaders": leaders,
+        "last": last,
+        "metrics": [name for name in list_main_columns() if name in last][:3],
+    }
 
 
 def find_leaders(results: Mapping[str, Any]) -> list[str]:
@@ -197,11 +174,6 @@ def _link(group: Group, out: Path) -> str:
     """Return where the first run's own report is, from the folder of `out`; "" where it is not."""
     report = group.folders[0] / FILE_NAME
     return os.path.relpath(report, out.parent) if report.exists() else ""
-
-
-def _pretty_cell(cell: str) -> str:
-    """Return "1.9e-04 ± 2e-04" with printed powers, "-" as a dash."""
-    return "–" if cell == "-" else re.sub(r"[\d.]+e-?\d+", lambda m: pretty_power(m[0]), cell)
 
 
 def default_place(folders: Sequence[Path]) -> Path:

@@ -5,6 +5,7 @@ from typing import Any
 
 from tif.reports.columns import list_trade_offs, title_of
 from tif.reports.html.charts import (
+    ALIKE,
     Chart,
     Guide,
     Mark,
@@ -18,7 +19,6 @@ from tif.reports.html.charts import (
 from tif.reports.html.run_data import RunData
 from tif.reports.html.samples import RETAIN
 
-ALIKE = 0.05
 TERMS = {"lpl": "LPL", "pl": "PL", "retain": "retain term", "loss": "loss"}
 
 

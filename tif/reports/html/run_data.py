@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tif.config import load
+from tif.config.help import list_method_files
 from tif.metrics import tofu
 from tif.metrics.failures import find_failures, find_nothing_to_forget
 from tif.metrics.targeted import FORGET_SETS
 from tif.records.types import Evaluation
 from tif.reports import run_folder
+from tif.reports.epochs_table import describe_data
 from tif.reports.html.samples import RETAIN, SampleBrowser
 from tif.reports.run_folder import Metrics
 from tif.reports.summary import Best, read_best
@@ -68,9 +71,32 @@ class RunData:
         section = self.config.get(name)
         return section if isinstance(section, dict) else {}
 
-    def row(self, epoch: int | None) -> dict[str, Any]:
-        """Return the row of an epoch; empty where it was not evaluated."""
-        return next((row for row in self.rows if row["epoch"] == epoch), {})
+    @property
+    def method(self) -> str:
+        """Return the title of the method: the first words of its file in configs/loss."""
+        loss = self.section("loss")
+        name = str(loss.get("forget", ""))
+        files = ["task_vector"] if name == "ce" and loss.get("task_vector") else []
+        files += sorted(list_method_files().get(name, ()), key=len)  # the plain method first
+        if not files:
+            return name or "The run"
+        text = (load.own_configs() / "loss" / f"{files[0]}.yaml").read_text(encoding="utf-8")
+        return text.partition(":")[0].lstrip("# ")
+
+    @property
+    def data(self) -> str:
+        """Return the benchmark's title with its split."""
+        data = self.section("data")
+        return describe_data(str(data.get("benchmark", "")), data.get("split"))
+
+    @property
+    def model(self) -> str:
+        """Return the model that the run, or the stage that made its target, started from."""
+        model = self.section("model")
+        name, stages = model.get("base") or model.get("path"), self.section("stages")
+        if name is None or name in stages:
+            return f"a new {(model.get('init') or {}).get('model_type', 'Llama')}"
+        return Path(name).name if Path(str(name)).is_absolute() else str(name)
 
     def failures(self) -> list[tuple[str, str, list[int]]]:
         """Return the failures by name, each with a line in words and the epochs that showed it."""

@@ -5,17 +5,21 @@ fit in memory as Python objects. What is left out to stay below the size limit i
 """
 
 import dataclasses
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from tif.metrics import tofu
 from tif.records.answer_tokens import AnswerTokens
 from tif.records.protocols import arithmetic_of
 from tif.records.types import Evaluation, Record, RecordSet
-from tif.reports.html.packing import pack
 
 MAX_BYTES = 8_000_000  # of the browser's data
 RETAIN = "retain"  # key of the retain model beside the epochs
+ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+SMALLEST, LARGEST, STEPS = 0.01, 60.0, 2047  # nats; below, the scale is nearly linear
 
 
 @dataclasses.dataclass
@@ -174,3 +178,17 @@ def _truth_ratios(records: RecordSet, evaluation: Evaluation) -> list[float]:
         return []
     ratios = tofu.truth_ratios(records, arithmetic_of(evaluation.protocol))
     return [float(ratio) for ratio in ratios]
+
+
+def pack(logprobs: Sequence[float], top: Sequence[bool]) -> str:
+    """Return two characters for each token: its log-probability, and whether it is the argmax.
+
+    The 11 bits of the log-probability, which keep it to 0.4 %, count steps of
+    log(1 + nats / SMALLEST); samples.js unpacks them. A report with 4,000 answers at 20 epochs
+    stays below 10 MB this way.
+    """
+    nats = np.clip(-np.asarray(logprobs, dtype=np.float64), 0, LARGEST)
+    scaled = np.log1p(nats / SMALLEST) / np.log1p(LARGEST / SMALLEST)
+    codes = np.rint(scaled * STEPS).astype(np.int64) * 2 + np.asarray(top, dtype=np.int64)
+    pairs = np.stack([codes >> 6, codes & 63], axis=1)
+    return "".join(ALPHABET[place] for place in pairs.ravel())

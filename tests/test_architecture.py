@@ -173,7 +173,7 @@ OVER = {
     "audit": 2339,
     "reports": 3923,
     "bench": 774,
-    "api": 1035,
+    "api": 975,
 }
 
 

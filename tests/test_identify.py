@@ -19,8 +19,8 @@ from tif.config import load as config
 from tif.data.benchmarks import read_benchmark
 from tif.identifiers import span_cache, span_file
 from tif.identifiers.string_search import find_strings
+from tif.records import run_folder
 from tif.training import plan as planning
-from tif.training import run_folders
 from tif.utils import terminal
 
 AUTHORS = [
@@ -432,4 +432,4 @@ def test_fit_makes_the_spans_on_the_way_from_its_own_stages(tmp_path, capsys):
     assert fit.main(words) == 0
     assert "(made before)" in capsys.readouterr().out
     assert len(list((tmp_path / "r" / "spans").glob("*.jsonl"))) == 1
-    assert (tmp_path / "r" / "quickstart-2" / run_folders.DONE).is_file()
+    assert (tmp_path / "r" / "quickstart-2" / run_folder.SUMMARY_FILE).is_file()

@@ -89,8 +89,8 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
     from tif.identifiers.span_display import summarize
     from tif.identifiers.span_file import write_spans
     from tif.training import plan as planning
+    from tif.training.resume import check_run_folder
     from tif.training.run import make_stage
-    from tif.training.run_folders import check_run_folder
     from tif.utils.terminal import console
 
     run = resolve_template(run)

@@ -26,8 +26,8 @@ from tif.config.schema import Config
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, Sample
 from tif.losses import hidden_layer
+from tif.records import run_folder
 from tif.training import run as training
-from tif.training import run_folders
 from tif.training.plan import Plan
 from tif.training.stages import stage_config
 from tif.utils.files import read_bytes, write_text
@@ -216,7 +216,7 @@ def _finetune(
 def _unlearn(settings: MetricTrust, model: PoolModel) -> Path:
     """Return the run folder of a model that a method unlearned from the target model."""
     folder = Path(settings.out) / "pools" / model.name
-    if run_folders.is_finished(folder):
+    if run_folder.is_finished(folder):
         return folder
     return training.run(config.load(list_words(settings, model)))
 

@@ -162,7 +162,7 @@ def test_a_run_killed_before_its_table_is_shown_is_finished_and_not_started_anew
     words = [*SMALL, f"run.folder={finished_run.runs}", "run.name=table", "trainer.max_epochs=1", "run.export=false"]
     with pytest.MonkeyPatch.context() as patch:
         dies_at(patch, train, "show_run", lambda args: True)
-        patch.setattr(training.run_folders, "DONE", "never.json")
+        patch.setattr(training.run_folder, "SUMMARY_FILE", "never.json")
         with pytest.raises(Killed):
             fit.main(words)
     for file in finished_run.runs.rglob("never.json"):  # SIGKILL, unlike Killed, lets nobody write it

@@ -15,7 +15,8 @@ from tests.support.interrupted_runs import run_words
 from tests.support.small_run import finished
 from tif import fit
 from tif.config.errors import ConfigError
-from tif.training import checkpoints, run_folders
+from tif.records import run_folder
+from tif.training import checkpoints, resume
 from tif.training.shards import METADATA, find_danger, read_shards
 from tif.utils.files import append_json_lines
 
@@ -208,16 +209,16 @@ def test_metadata_that_changes_a_class_changes_none_of_torchs(shards):
 
 def test_a_foreign_run_folder_is_refused_with_one_line(shards, trace):
     run = shards.parent.parent
-    (run / run_folders.CONFIG).write_text("")
+    (run / run_folder.CONFIG_FILE).write_text("")
     append_json_lines(run / "metrics.jsonl", [{"epoch": 1, "step": step, "train/loss": 1.0} for step in (0, 1)])
     torch.save({"global_step": 2, "callbacks": {"Checkpoints": {}}}, shards / "meta.pt")
     content = read_metadata(shards)
     content.planner_data = Touch(trace)
     write_metadata(shards, content)
     (shards / checkpoints.SIZES).write_text(json.dumps({p.name: p.stat().st_size for p in shards.iterdir()}))
-    identity = run_folders.RunIdentity("", "", 1)
+    identity = resume.RunIdentity("", "", 1)
     for call, *arguments in (
-        (run_folders.check_checkpoint, shards), (run_folders.find_newest_checkpoint, run, identity)
+        (resume.check_checkpoint, shards), (resume.find_newest_checkpoint, run, identity)
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             call(*arguments)
@@ -234,5 +235,5 @@ def test_a_run_in_shards_passes_and_goes_on(tmp_path_factory):
     assert fit.main(words) == 0
     newest, older = checkpoints.list_checkpoints(parent / "shards" / "checkpoints")
     assert [find_danger(path) for path in (newest, older)] == [None, None]
-    (parent / "shards" / run_folders.DONE).unlink()
+    (parent / "shards" / run_folder.SUMMARY_FILE).unlink()
     assert fit.main(words) == 0

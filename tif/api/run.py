@@ -12,8 +12,9 @@ from tif.api.settings import list_words
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.schema import Config, Model
-from tif.reports import run_folder
+from tif.records import run_folder
 from tif.reports.columns import columns_of, format_metric
+from tif.reports.summary import retain_row
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -83,12 +84,11 @@ class Run:
             raise ConfigError(f"epoch: {self.folder} {problem}")
         from tif.metrics.results import Request, compute_results  # imports scipy
 
-        name = f"{self.folder}, epoch {epoch}"
-        retain = run_folder.read_retain_records(self.folder)
+        name, retain = f"{self.folder}, epoch {epoch}", run_folder.read_retain_records(self.folder)
         results = compute_results(Request(records, retain, name, "the retain model"))
         evaluation = Evaluation(name, {self.settings.data.benchmark: results}, records.sets)
-        logged = {key: value for key, value in rows[epoch].items() if "/" in key}
-        evaluation.metrics |= logged  # what the run compared with the retain model
+        # With what the run compared with the retain model.
+        evaluation.metrics |= {key: value for key, value in rows[epoch].items() if "/" in key}
         return evaluation
 
     def model(self, best: bool = False) -> "PreTrainedModel":
@@ -219,7 +219,7 @@ class Run:
         return f"Run({str(self.folder)!r})  {', '.join(shown)}".rstrip()
 
     def _repr_html_(self) -> str:
-        rows, retain = self.metrics, run_folder.retain_row(self.folder)
+        rows, retain = self.metrics, retain_row(self.folder)
         columns = columns_of(rows)
         titles = {"before" if row["epoch"] == 0 else str(row["epoch"]): row for row in rows}
         if retain:

@@ -23,8 +23,8 @@ from tif.config.identifier import make_identifier
 from tif.config.schema import Config, Identifier, Lora
 from tif.identifiers.registration import get_kind
 from tif.identifiers.span_cache import RUN_SPANS
+from tif.records import run_folder
 from tif.training import run as training
-from tif.training import run_folders
 from tif.training.run_models import (
     describe_missing_stage,
     find_model_before,
@@ -40,10 +40,10 @@ def list_runs(folder: Path) -> list[Path]:
     Raises:
         ConfigError: If there is none.
     """
-    if (folder / run_folders.CONFIG).is_file():
+    if (folder / run_folder.CONFIG_FILE).is_file():
         return [folder]
-    files = sorted(folder.glob(f"**/{run_folders.DONE}")) if folder.is_dir() else []
-    runs = [file.parent for file in files if (file.parent / run_folders.CONFIG).is_file()]
+    files = sorted(folder.glob(f"**/{run_folder.SUMMARY_FILE}")) if folder.is_dir() else []
+    runs = [file.parent for file in files if (file.parent / run_folder.CONFIG_FILE).is_file()]
     runs = [run for run in runs if run.parent.name != "stages"]
     if not runs:
         raise ConfigError(f"{folder}: no run folder and no finished runs in it; want a run's "
@@ -65,7 +65,7 @@ def plan_run_audit(
     Raises:
         ConfigError: If the run has no exported model, or its stages are not there.
     """
-    cfg = config.read_stored(folder / run_folders.CONFIG)
+    cfg = config.read_stored(folder / run_folder.CONFIG_FILE)
     name = "model_best" if best and (folder / "model_best").is_dir() else "model"
     if not (folder / name / "config.json").is_file():
         raise ConfigError(

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from tif.metrics.registry import find_metric
 from tif.reports.columns import columns_of, describe_groups, format_interval, format_metric
-from tif.reports.run_folder import DataKeys
-from tif.reports.summary import Best
+from tif.reports.summary import Best, DataKeys
 from tif.utils.terminal import literal
 
 # Names of `data.benchmark` as a title shows them; others are shown as they are.

@@ -16,8 +16,8 @@ from rich.text import Text
 from tif.config.errors import ConfigError
 from tif.config.load import read_yaml
 from tif.records import metrics_log
+from tif.records.run_folder import CONFIG_FILE, SUMMARY_FILE, evaluation_rows, training_rows
 from tif.reports.columns import column_title, format_metric, list_main_columns
-from tif.reports.run_folder import CONFIG_FILE, SUMMARY_FILE, evaluation_rows, training_rows
 from tif.utils.files import DamagedFile, read_bytes
 from tif.utils.terminal import literal
 

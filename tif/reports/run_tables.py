@@ -13,23 +13,19 @@ from rich import box
 from rich.table import Table
 
 from tif.metrics.failures import find_nothing_to_forget
+from tif.records.run_folder import evaluation_rows, read_records, read_steps, read_summary
 from tif.records.types import Evaluation, Record
 from tif.reports import epochs_table
 from tif.reports.columns import columns_of, escape_markdown, format_metric
 from tif.reports.epochs_table import RunNumbers
-from tif.reports.run_folder import (
+from tif.reports.summary import (
     data_section,
     describe_times,
     eval_section,
-    evaluation_rows,
-    read_groups,
-    read_intervals,
-    read_records,
-    read_steps,
+    read_best,
     retain_row,
     title_of,
 )
-from tif.reports.summary import read_best
 from tif.utils.terminal import console, literal, print_line
 
 MAX_CHARACTERS = 240  # of a question or an answer that is shown
@@ -49,8 +45,8 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
     if rows:
         settings = eval_section(folder)
         best = read_best(folder, summary)
-        intervals = summary["intervals"] if summary else read_intervals(folder)
-        groups = summary["groups"] if summary else read_groups(folder)
+        intervals = summary["intervals"] if summary else read_summary(folder).intervals
+        groups = summary["groups"] if summary else read_summary(folder).groups
         numbers = RunNumbers(rows, retain_row(folder), intervals, best, groups)
         title = epochs_table.name_run(title_of(folder), data_section(folder), numbers)
         console.print(epochs_table.metrics_table(numbers, title, console.width))

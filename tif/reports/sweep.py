@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tif.metrics import overall
 from tif.metrics.overall import SCORE
+from tif.records.run_folder import evaluation_rows, read_flat_config, read_steps, read_summary
 from tif.reports.columns import (
     column_title,
     columns_of,
@@ -26,15 +27,7 @@ from tif.reports.columns import (
     list_main_columns,
     markdown_table,
 )
-from tif.reports.run_folder import (
-    evaluation_rows,
-    read_flat_config,
-    read_groups,
-    read_intervals,
-    read_steps,
-    retain_row,
-)
-from tif.reports.summary import read_best
+from tif.reports.summary import read_best, retain_row
 from tif.reports.view import View
 from tif.utils.files import write_text
 from tif.utils.hashing import hash_json
@@ -78,7 +71,7 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             start = starts.get(_start_key(folder), {})
             if rows and rows[-1]["epoch"] > 0:
                 last.append(_add_scores(rows[-1], start))
-                intervals["last"].append(read_intervals(folder).get(QUALITY))
+                intervals["last"].append(read_summary(folder).intervals.get(QUALITY))
             chosen = read_best(folder)
             if chosen:
                 best.append(_add_scores(chosen.row, start))
@@ -87,7 +80,7 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
                 retain.append(retain_row(folder))
         best = best if len(best) == len(last) else []  # no mean over some of the seeds
         runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
-        units = read_groups(seed_folders[0]).get("forget", {}) if seed_folders else {}
+        units = read_summary(seed_folders[0]).groups.get("forget", {}) if seed_folders else {}
         over = count_units(units) or "questions"
         runs[name] |= {"steps": steps, "intervals": intervals, "over": over}
     counts = {"before": _count_models(before), "retain_model": _count_models(retain)}

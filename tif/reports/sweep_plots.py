@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.records.run_folder import read_flat_config
 from tif.reports.columns import column_title
 from tif.reports.html.charts import ALIKE, Chart, Guide, Mark, Series, look_of_run
 from tif.reports.html.comparison_data import mean_rows
-from tif.reports.run_folder import read_flat_config
 from tif.reports.sweep import QUALITY
 from tif.reports.view import View
 

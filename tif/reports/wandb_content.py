@@ -18,10 +18,10 @@ from tif.config.load import read_yaml
 from tif.data.samples import Benchmark, Sample, fingerprint
 from tif.metrics.registry import find_metric
 from tif.records.files import read_evaluation
+from tif.records.run_folder import CONFIG_FILE
 from tif.records.types import PARAPHRASED, Evaluation
 from tif.reports.columns import count_units
 from tif.reports.evaluation import list_rows
-from tif.reports.run_folder import CONFIG_FILE
 from tif.reports.run_tables import spread_indices
 from tif.utils.environment import describe_environment
 from tif.utils.hashing import hash_json

@@ -22,10 +22,10 @@ from tif.config.schema import Wandb
 from tif.metrics import overall
 from tif.records.json_values import load_json
 from tif.records.metrics_log import Row, is_evaluation_row
+from tif.records.run_folder import read_records
 from tif.reports import wandb_content
 from tif.reports.html.charts import Chart
 from tif.reports.html.figures import STYLE, draw_chart
-from tif.reports.run_folder import read_records
 from tif.reports.summary import compute_best
 from tif.reports.wandb_content import Piece
 from tif.utils import distributed

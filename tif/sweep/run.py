@@ -15,16 +15,17 @@ from tif.audit.run import run_and_audit
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
+from tif.records.run_folder import evaluation_rows
 from tif.reports.html.comparison import write_comparison
 from tif.reports.html.figures import FOLDER, write_figures
 from tif.reports.html.run_report import FILE_NAME
-from tif.reports.run_folder import evaluation_rows, retain_row
+from tif.reports.summary import retain_row
 from tif.reports.sweep import show_results, write_results
 from tif.reports.sweep_plots import draw_sweep
 from tif.reports.view import View
 from tif.training import plan as planning
+from tif.training import resume
 from tif.training import run as training
-from tif.training import run_folders
 from tif.training.stages import deciding_keys
 from tif.utils import distributed
 from tif.utils.files import DamagedFile, remove_unfinished
@@ -167,7 +168,7 @@ def update_results(
     folder = Path(configs[0].run.folder) / configs[0].run.name.rsplit("/", 2)[0]
     folder.mkdir(parents=True, exist_ok=True)
     damaged: list[str] = []
-    with filelock.FileLock(folder / run_folders.LOCK):
+    with filelock.FileLock(folder / resume.LOCK):
         remove_unfinished(folder, below=False)
         folders: dict[str, list[Path]] = {}
         for variant, finished in _group_finished(configs).items():

@@ -5,7 +5,7 @@ repeats what came after it. There is one after the last epoch, and after each th
 more after the one before (`run.checkpoint_every_n_seconds`); `run.checkpoint_every_n_steps` adds
 some. A run that is asked to stop (Ctrl-C; SIGTERM, SIGUSR1: a
 preempted or timed-out SLURM job) writes a checkpoint after the current step and raises `Preempted`.
-The callbacks are added by `train.make_callbacks`; `run_folders` looks for the newest checkpoint.
+The callbacks are added by `train.make_callbacks`; `resume` looks for the newest checkpoint.
 
 What Lightning's own parts could not do:
 - ModelCheckpoint (2.6.6, `every_n_train_steps=1`) writes the checkpoint of a step before the step's

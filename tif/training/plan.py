@@ -28,8 +28,9 @@ from tif.models import load as models
 from tif.probes.check_model import check_model
 from tif.probes.small_copy import RowSettings
 from tif.records import files as records
-from tif.training import checks, run_folders, stages
-from tif.training.run_folders import RunIdentity
+from tif.records import run_folder
+from tif.training import checks, resume, stages
+from tif.training.resume import RunIdentity
 from tif.utils import distributed
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.hub import find_data_file
@@ -132,12 +133,12 @@ def plan_stage(cfg: Config, name: str) -> Plan:
 def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
     """Return the plan of a stage that is a finished run already, by its key `path`."""
     folder = Path(os.path.expanduser(str(path)))
-    if not (run_folders.is_finished(folder) and (folder / "model").is_dir()):
+    if not (run_folder.is_finished(folder) and (folder / "model").is_dir()):
         raise ConfigError(
             f"path: {path} is no finished run with a model; want the folder of a stage or run, "
             f"or no path (the stage {name} is then made)"
         )
-    if damage := run_folders.find_damaged_model(folder):
+    if damage := run_folder.find_damaged_model(folder):
         raise ConfigError(f"path: {damage}; want another run")
     run = dataclasses.replace(cfg.run, folder=str(folder.parent), name=folder.name)
     model = dataclasses.replace(cfg.model, path=str(folder / "model"))
@@ -156,7 +157,7 @@ def plan_reinforced_model(plan: Plan) -> Plan:
 def config_text(cfg: Config) -> str:
     """Return the text of config.yaml; its first line is the command that repeats the run."""
     run = dataclasses.replace(cfg.run, resume="auto")  # how the run was started is left out
-    command = f"# tif fit {run.folder}/{run.name}/{run_folders.CONFIG}"
+    command = f"# tif fit {run.folder}/{run.name}/{run_folder.CONFIG_FILE}"
     return f"{command}\n{config.to_yaml(dataclasses.replace(cfg, run=run))}"
 
 
@@ -170,7 +171,7 @@ def find_finished_run(cfg: Config) -> Path | None:
     """Return the folder of a complete run of exactly this configuration, or None."""
     parent, text = (Path(cfg.run.folder) / cfg.run.name).parent, config_text(resolve_template(cfg))
     for folder in sorted(parent.glob(f"{glob.escape(Path(cfg.run.name).name)}*")):
-        if run_folders.has_config(folder, text) and run_folders.is_finished(folder):
+        if run_folder.has_config(folder, text) and run_folder.is_finished(folder):
             return folder
     return None
 
@@ -216,19 +217,19 @@ def check_identifier(cfg: Config) -> None:
 def _check_folder(cfg: Config) -> None:
     """Check the run's folder and, if `run.resume` names a checkpoint, that of its run."""
     settings = cfg.run
-    run_folders.check_run_folder(settings, config_text(cfg))
-    if settings.resume in run_folders.NO_PATH:
+    resume.check_run_folder(settings, config_text(cfg))
+    if settings.resume in resume.NO_PATH:
         return
     checkpoint = Path(os.path.expanduser(settings.resume))
-    run_folders.check_checkpoint(checkpoint)
+    resume.check_checkpoint(checkpoint)
     folder = checkpoint.parent.parent
-    theirs = _keys_of_result(config.read(Config, [str(folder / run_folders.CONFIG)]))
+    theirs = _keys_of_result(config.read(Config, [str(folder / run_folder.CONFIG_FILE)]))
     ours = _keys_of_result(cfg)
     for key in {**theirs, **ours}:
         if theirs.get(key) != ours.get(key):
             values = f"{key}={theirs.get(key)}, this configuration {ours.get(key)}"
             raise ConfigError(f"run.resume: the run {folder} has {values}; want the same")
-    damage = run_folders.find_damage(checkpoint, identify_run(cfg))
+    damage = resume.find_damage(checkpoint, identify_run(cfg))
     if damage:
         raise ConfigError(f"run.resume: {damage}; want another checkpoint, or auto")
 

@@ -20,17 +20,16 @@ from tif.identifiers.span_cache import RUN_SPANS
 from tif.identifiers.span_file import write_spans
 from tif.metrics import overall
 from tif.records import files as records
-from tif.records import run_times
+from tif.records import run_folder, run_times
 from tif.records.run_times import Seconds, add_times, measured, read_times
 from tif.records.types import Evaluation
-from tif.reports.run_folder import RETAIN_FOLDER
 from tif.training import plan as planning
-from tif.training import run_folders
+from tif.training import resume
 from tif.training.checkpoints import Preempted
 from tif.training.overview import count_steps, describe_start
 from tif.training.plan import Plan
+from tif.training.resume import RunIdentity
 from tif.training.retain_model import retain_model_records
-from tif.training.run_folders import RunIdentity
 from tif.training.stages import explain_new_stage
 from tif.training.train import train
 from tif.utils import distributed, interrupts
@@ -92,20 +91,20 @@ def make_stage(plan: Plan) -> Path:
 
     def start() -> Path | None:
         checkpoint = None
-        if run_folders.has_config(folder, run.config_text):
-            checkpoint = run_folders.find_newest_checkpoint(folder, run)
+        if run_folder.has_config(folder, run.config_text):
+            checkpoint = resume.find_newest_checkpoint(folder, run)
         elif why := explain_new_stage(plan.cfg, folder):
             console.print(f"{title}: {why}", soft_wrap=True)
         _start_run(title, run, count_steps(plan), folder, checkpoint)
         return checkpoint
 
     def is_made() -> bool:
-        if not run_folders.is_finished(folder):
+        if not run_folder.is_finished(folder):
             return False
-        damage = run_folders.find_damaged_model(folder)
+        damage = run_folder.find_damaged_model(folder)
         if damage:
             console.print(f"{damage}: {title} is made again", soft_wrap=True)
-            for name in (run_folders.DONE, "checkpoints"):
+            for name in (run_folder.SUMMARY_FILE, "checkpoints"):
                 remove(folder / name)
         return damage is None
 
@@ -146,7 +145,7 @@ def unlearn(plan: Plan) -> Path:
         make(inputs)
     cfg = plan.cfg  # names stages by their names, so that the run is found and moved with them
     run = planning.identify_run(cfg)
-    with distributed.entered_on_first_rank(run_folders.claim_run_folder(cfg.run, run)) as claim:
+    with distributed.entered_on_first_rank(resume.claim_run_folder(cfg.run, run)) as claim:
         folder, checkpoint = claim
         distributed.run_on_first_rank(lambda: _start_run_folder(inputs, run, folder, checkpoint))
         train(inputs.plan, run, folder, inputs.retain, checkpoint, inputs.reinforced)
@@ -238,7 +237,7 @@ def _start_run_folder(
     if inputs.retain:
         # The run folder alone tells everything: also what the run was compared with.
         metrics = overall.aggregate(inputs.retain)
-        records.write_evaluation(folder / RETAIN_FOLDER, inputs.retain, metrics)
+        records.write_evaluation(folder / run_folder.RETAIN_FOLDER, inputs.retain, metrics)
 
 
 def _start_run(
@@ -249,4 +248,4 @@ def _start_run(
     console.print(f"{title}: {folder}", *origin, soft_wrap=True)
     if checkpoint is None:
         remove(folder / run_times.FILE_NAME)  # of a run that starts over
-    run_folders.start_run(folder, run.config_text, steps, stages)
+    run_folder.start_run(folder, run.config_text, steps, stages)

@@ -7,7 +7,7 @@ from tif.config.data import MUSE
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
 from tif.models.pretrained import Source, find_on_disk
-from tif.training import run_folders
+from tif.records import run_folder
 from tif.utils import hub
 
 
@@ -33,7 +33,7 @@ def find_retain_model(cfg: Config, folder: Path) -> str | None:
 
 def _stage_model(folder: Path, name: str) -> str | None:
     """Return the model of a stage, where the run says that it is; None where it does not."""
-    stage = run_folders.find_stage(folder, name)
+    stage = run_folder.find_stage(folder, name)
     return str(stage / "model") if stage else None
 
 

@@ -3,7 +3,7 @@
 torch.distributed.checkpoint reads `.metadata` and all values that are no tensors with pickle, which
 runs whatever code a file names, and falls back to further pickles where `.metadata` cannot be read.
 So `.metadata` is read here, by an unpickler that makes inert objects, and torch gets a copy whose
-fields have the types it expects. Values are read as weights are. Called by run_folders and checks.
+fields have the types it expects. Values are read as weights are. Called by resume and checks.
 """
 
 import io

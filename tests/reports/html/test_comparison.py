@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tests.support.report_runs import write_run
-from tif.reports import run_folder
+from tif.records import run_folder
 from tif.reports.html import comparison, comparison_data, page
 
 

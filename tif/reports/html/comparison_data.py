@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.records import run_folder
 from tif.records.metrics_log import FILE_NAME
-from tif.reports import run_folder, sweep
+from tif.reports import sweep
+from tif.reports.summary import title_of
 from tif.utils.hashing import hash_json
 from tif.utils.terminal import escape_controls
 
@@ -83,7 +85,7 @@ def find_differences(groups: Sequence[Group]) -> tuple[list[str], list[list[str]
 
 
 def _name_of(folder: Path) -> str:
-    return escape_controls(run_folder.title_of(folder).partition("/")[0])
+    return escape_controls(title_of(folder).partition("/")[0])
 
 
 def mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:

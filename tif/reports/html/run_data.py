@@ -10,12 +10,11 @@ from tif.config.help import list_method_files
 from tif.metrics import tofu
 from tif.metrics.failures import find_failures, find_nothing_to_forget
 from tif.metrics.targeted import FORGET_SETS
+from tif.records import run_folder
 from tif.records.types import Evaluation
-from tif.reports import run_folder
 from tif.reports.epochs_table import describe_data
 from tif.reports.html.samples import RETAIN, SampleBrowser
-from tif.reports.run_folder import Metrics
-from tif.reports.summary import Best, read_best
+from tif.reports.summary import Best, read_best, retain_row
 from tif.utils.terminal import track
 
 Interval = tuple[float, float]
@@ -44,7 +43,7 @@ class RunData:
     folder: Path
     rows: list[dict[str, Any]]
     steps: list[dict[str, Any]]
-    retain: Metrics
+    retain: dict[str, float | None]
     config: dict[str, Any]
     env: dict[str, Any]
     browser: SampleBrowser
@@ -132,17 +131,17 @@ def read_run(folder: Path, summary: Mapping[str, Any] | None = None) -> RunData:
         folder,
         rows,
         run_folder.training_rows(folder),
-        run_folder.retain_row(folder),
+        retain_row(folder),
         run_folder.read_config(folder),
         run_folder.read_environment(folder),
         SampleBrowser(tokens),
     )
-    known = run_folder.read_summary_intervals(folder) if summary is None else summary
+    known = vars(run_folder.read_summary(folder)) if summary is None else summary
     epochs = {"start": rows[0]["epoch"], "end": rows[-1]["epoch"]} if rows else {}
     run.best = read_best(folder, summary)
     for key, name in run_folder.INTERVALS.items():
         run.intervals[epochs.get(name)] = known.get(key, {})
-    run.groups = run_folder.read_groups(folder) if summary is None else summary["groups"]
+    run.groups = known["groups"]
     retain = run_folder.read_retain_records(folder)
     for row in track(rows, "reading the records"):
         epoch = row["epoch"]

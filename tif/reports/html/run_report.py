@@ -14,8 +14,7 @@ from tif.reports.html.charts import ALIKE, Chart, upper_first
 from tif.reports.html.page import join_arrow, pretty, typeset, write_page
 from tif.reports.html.run_data import RunData, read_run
 from tif.reports.html.samples import LARGEST, RETAIN, SMALLEST, STEPS
-from tif.reports.run_folder import describe_times, title_of
-from tif.reports.summary import Best
+from tif.reports.summary import Best, describe_times, title_of
 from tif.utils.terminal import escape_controls
 
 FILE_NAME = "report.html"

@@ -1,17 +1,15 @@
-"""Run folders: which one a run gets, who may write in it, and the checkpoint it goes on from.
+"""Start or go on: the folder that a run gets, who may write in it, the checkpoint it goes on from.
 
 Two runs are the same if the texts of their config.yaml are. What a kill or a failing disk left
-damaged is told in a line and made again from what is intact. Called by `training/run`, by
-`training/plan` for its checks, and by `sweep` to find finished runs.
+damaged is told in a line and made again from what is intact. Called by `training/run`, and by
+`training/plan` for its checks.
 """
 
 import contextlib
 import dataclasses
 import functools
-import json
 import os
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -21,18 +19,13 @@ from tif.config.paths import check_writable
 from tif.config.schema import Run
 from tif.records import files as records
 from tif.records import metrics_log
-from tif.records.json_values import load_json
+from tif.records.run_folder import CONFIG_FILE, has_config, is_finished
 from tif.training.checkpoints import is_intact, list_checkpoints, steps_done
 from tif.training.shards import find_danger
-from tif.utils.environment import describe_environment
-from tif.utils.files import read_bytes, remove_unfinished, write_text
 from tif.utils.terminal import console
 
 LOCK = ".lock"  # held while a process makes the run
-CONFIG = "config.yaml"
-DONE = "summary.json"  # written last: a folder that has it is complete
 NO_PATH = ("auto", "never")  # values of `run.resume` that are no checkpoint's path
-MODEL_FILES = "model"  # key of summary.json: size and checksum of the exported model's files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +85,8 @@ def is_usable(folder: Path, settings: Run, config_text: str) -> bool:
     if not folder.is_dir():
         return not folder.exists()
     names = {path.name for path in folder.iterdir()} - {LOCK}
-    if all(name.startswith(f".{CONFIG}.") for name in names):  # killed before it had a config.yaml
+    # Killed before it had a config.yaml:
+    if all(name.startswith(f".{CONFIG_FILE}.") for name in names):
         return True
     can_go_on = settings.resume == "auto" and not is_finished(folder)
     return can_go_on and has_config(folder, config_text)
@@ -109,18 +103,6 @@ def _try_lock(folder: Path) -> filelock.BaseFileLock | None:
     return lock
 
 
-def is_finished(folder: Path) -> bool:
-    """Return whether the folder holds a complete run."""
-    return (folder / DONE).exists()
-
-
-def has_config(folder: Path, config_text: str) -> bool:
-    """Return whether the folder holds a run of exactly this configuration."""
-    file, content = folder / CONFIG, config_text.encode()
-    # A file of /proc counts as regular and may never end; it has the size 0.
-    return file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content
-
-
 def check_run_folder(settings: Run, config_text: str) -> None:
     """Raise ConfigError, which names the key, where the run's folders cannot be written to."""
     parent = Path(settings.folder)
@@ -135,7 +117,7 @@ def check_checkpoint(path: Path) -> None:
     folder, pattern, problem = path.parent.parent, "checkpoints/epoch=N-step=N.ckpt", None
     if not path.exists():
         problem = f"no {path}; want auto, never or a run's {pattern}"
-    elif path not in list_checkpoints(path.parent) or not (folder / CONFIG).is_file():
+    elif path not in list_checkpoints(path.parent) or not (folder / CONFIG_FILE).is_file():
         problem = f"{path} is no run's checkpoint; want <run>/{pattern}"
     elif is_finished(folder):
         problem = f"the run {folder} is finished; there is nothing to go on with"
@@ -207,57 +189,3 @@ def _find_damaged_records(folder: Path, row: metrics_log.Row) -> str | None:
     except (OSError, ValueError) as error:
         return one_line(error)
     return None
-
-
-def describe_model(folder: Path) -> dict[str, list[int]]:
-    """Return size and checksum of the first MB of each file of a run's exported model."""
-    described = {}
-    for path in sorted(folder.glob("model/*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                described[path.name] = [path.stat().st_size, zlib.crc32(file.read(2**20))]
-    return described
-
-
-def find_damaged_model(folder: Path) -> str | None:
-    """Return in a line what is wrong with the model of a finished run, or None."""
-    try:
-        expected, actual = load_json(folder / DONE).get(MODEL_FILES), describe_model(folder)
-    except (OSError, ValueError) as error:
-        return one_line(error)
-    if not isinstance(expected, dict):
-        return f"{folder / DONE} has no {MODEL_FILES}"
-    for name, size_and_checksum in expected.items():
-        if actual.get(name) != size_and_checksum:
-            return f"{folder / 'model' / name} is damaged or missing"
-    return None
-
-
-def start_run(
-    folder: Path, config_text: str, steps: int | None = None,
-    stages: Mapping[str, Path] | None = None,
-) -> None:  # fmt: skip
-    """Write config.yaml and env.json; delete what a killed process left half written.
-
-    Args:
-        folder: of the run.
-        config_text: content of config.yaml.
-        steps: the optimizer steps that are planned.
-        stages: folders of the stages that the run needs, by name. They stand in env.json as seen
-            from the run's folder, so that both can be moved together.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(folder)
-    write_text(folder / CONFIG, config_text)
-    paths = {name: os.path.relpath(stage, folder) for name, stage in (stages or {}).items()}
-    environment = {**describe_environment(), "steps_planned": steps, "stages": paths}
-    write_text(folder / "env.json", json.dumps(environment, indent=1) + "\n")
-
-
-def find_stage(folder: Path, name: str) -> Path | None:
-    """Return the folder of a run's stage as its env.json names it; None where it names none."""
-    try:
-        paths = json.loads(read_bytes(folder / "env.json")).get("stages", {})
-        return Path(os.path.normpath(folder / paths[name]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None

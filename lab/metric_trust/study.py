@@ -228,7 +228,8 @@ def _look_inside(
     questions = depth.measure_layers(
         model, target, retain, texts, encoder.pad_id, cfg.eval.tokens_per_batch
     )
-    depths = [depth.depth_of(question, Depth().threshold) for question in questions]
+    threshold = Depth().threshold
+    depths = [depth.depth_of(item.retain_lost, item.lost, threshold) for item in questions]
     best = [max(question.probability) for question in questions]
     return {"depth": trust.mean_of_known(depths), "logit_lens": trust.mean_of_known(best)}
 

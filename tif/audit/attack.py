@@ -17,9 +17,7 @@ from tif.audit.keys import Audit
 from tif.config import registry
 from tif.config.keys import NoKeys
 from tif.config.registry import Entry
-from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample
-from tif.evaluation.generate import Decoding, generate
 from tif.evaluation.model_on_demand import Subject
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts
 from tif.identifiers.generative.prompts_and_replies import Request
@@ -133,27 +131,3 @@ def attack(
 def get_attack(name: str) -> Attack:
     """Return the attack of this name."""
     return cast(Attack, registry.entries("attack")[name])
-
-
-def answer_greedily(
-    subject: Subject, inputs: AttackInputs, prompts: Sequence[list[int]]
-) -> list[str]:
-    """Return what the model says after each prompt, of token ids, as an evaluation generates it."""
-    rules = inputs.settings.eval
-    limits = [max_new_tokens(inputs)] * len(prompts)
-    decoding = Decoding(rules.tokens_per_batch)
-    return generate(subject.model, subject.encoder, prompts, limits, decoding)
-
-
-def max_new_tokens(inputs: AttackInputs) -> int:
-    """Return the most tokens generated for an answer, by the rules of section `eval`."""
-    from tif.records.protocols import PROTOCOLS
-
-    rules = inputs.settings.eval
-    return rules.max_new_tokens or PROTOCOLS[rules.protocol].max_new_tokens
-
-
-def begin_answer(encoder: Encoder, prompt: str, given: str = "") -> list[int]:
-    """Return the token ids of a question, with the beginning of its answer where it is given."""
-    text = encoder.render_prompt(prompt)
-    return encoder.encode_text(text + encoder.format.blank + given if given else text)

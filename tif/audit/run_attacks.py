@@ -176,11 +176,13 @@ def summarize_audit(
     """Return the content of audit.json: rows of each attack, its verdict and its curves."""
     settings = inputs.settings
     attacks: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     subjects = {}
     for sample in inputs.benchmark.forget:
         subjects[sample.id] = sample.subject or f"question/{sample.id}"
     for name, by_role in outcomes.items():
         attack, rows = get_attack(name), []
+        keys[name] = dataclasses.asdict(settings.keys_of(attack.keys))
         groups = [subjects[sample_id] for sample_id in by_role["target"].ids]
         for measure in by_role["target"].measures:
             values = {role: by_role[role].measures[measure] for role in ROLES}
@@ -203,14 +205,9 @@ def summarize_audit(
     return {
         "tif": VERSION,
         "models": {role: str(inputs.subjects[role].section.path) for role in ROLES},
-        "settings": {name: _read_keys(settings, name) for name in outcomes},
+        "settings": keys,
         "attacks": attacks,
     }
-
-
-def _read_keys(settings: Audit, name: str) -> dict[str, Any]:
-    """Return the values of an attack's own keys."""
-    return dataclasses.asdict(settings.keys_of(get_attack(name).keys))
 
 
 def write_audit(folder: Path, content: dict[str, Any]) -> dict[str, Any]:

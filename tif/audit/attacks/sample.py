@@ -19,14 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tif.audit import judge
-from tif.audit.attack import (
-    AttackInputs,
-    Outcome,
-    Subject,
-    attack,
-    begin_answer,
-    max_new_tokens,
-)
+from tif.audit.answers import begin_answer, max_new_tokens
+from tif.audit.attack import AttackInputs, Outcome, Subject, attack
 from tif.audit.facts import list_facts, states
 from tif.audit.keys import Audit
 from tif.config.keys import key

@@ -170,7 +170,7 @@ OVER = {
     "metrics": 2455,
     "evaluation": 2318,
     "training": 3525,
-    "audit": 2339,
+    "audit": 2326,
     "reports": 3780,
     "bench": 774,
     "api": 975,

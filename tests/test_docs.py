@@ -231,3 +231,7 @@ def test_a_docstrings_entry_with_two_names_becomes_two_entries():
     bounds = ["    low: bounds,", "        included.", "    high: bounds,", "        included."]
     expected = "\n".join(["Args:", *bounds, "    name: a name, or none: see there.", ""])
     assert module.ENTRY.sub(module.repeat_entry, text) == expected
+
+
+def test_readme_and_docs_have_at_most_30_000_words():
+    assert sum(len(page.read_text(encoding="utf-8").split()) for page in PAGES) <= 30_000

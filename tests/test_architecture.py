@@ -169,7 +169,7 @@ OVER = {
     "identifiers": 4080,
     "metrics": 2455,
     "evaluation": 2318,
-    "training": 3525,
+    "training": 3258,
     "audit": 2326,
     "reports": 3780,
     "bench": 774,
@@ -312,10 +312,7 @@ def test_nothing_is_unpickled():
     banned = {"eval", "exec", "np.load", "joblib.load", "pd.read_pickle"}
     offenders = [f"{name}:{c.lineno} {ast.unparse(c.func)}" for name, c in calls() if ast.unparse(c.func) in banned]
     offenders += [f"{m} imports {i}" for m in MODULES for i in imports_of(m) & {"pickle", "dill", "cloudpickle"}]
-    # Its unpickler refuses every class that a checkpoint's `.metadata` does not need.
-    assert offenders == ["tif.training.shards imports pickle"]
-    attributes = {ast.unparse(node) for _, node in nodes_of(ast.Attribute)}
-    assert {name for name in attributes if name.startswith("pickle.")} == {"pickle.Unpickler", "pickle.UnpicklingError"}
+    assert offenders == []
     # torch's own unpickler for weights knows no code.
     loads = [call for _, call in calls() if ast.unparse(call.func) == "torch.load"]
     assert loads

@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import losses
@@ -20,7 +21,6 @@ from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark
 from tif.models import load as models
 from tif.scoring.block_output import count_blocks
-from tif.training.shards import ShardedStrategy
 from tif.utils import distributed
 
 
@@ -34,8 +34,10 @@ def trainer_arguments(settings: TrainerKeys) -> dict[str, Any]:
         arguments["devices"] = distributed.local_world_size()
         arguments["num_nodes"] = distributed.world_size() // distributed.local_world_size()
     if settings.strategy == "fsdp2":
-        size = distributed.world_size()
-        arguments["strategy"] = ShardedStrategy(size, tensor_parallel_size=1)
+        # A checkpoint is one file of tensors and plain values: torch unpickles those in shards.
+        arguments["strategy"] = ModelParallelStrategy(
+            distributed.world_size(), tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
     return arguments
 
 

@@ -21,7 +21,6 @@ from tif.records import files as records
 from tif.records import metrics_log
 from tif.records.run_folder import CONFIG_FILE, has_config, is_finished
 from tif.training.checkpoints import is_intact, list_checkpoints, steps_done
-from tif.training.shards import find_danger
 from tif.utils.terminal import console
 
 LOCK = ".lock"  # held while a process makes the run
@@ -123,30 +122,14 @@ def check_checkpoint(path: Path) -> None:
         problem = f"the run {folder} is finished; there is nothing to go on with"
     if problem:
         raise ConfigError(f"run.resume: {problem}")
-    refuse_dangerous(path)
-
-
-def refuse_dangerous(checkpoint: Path) -> None:
-    """Raise ConfigError where reading a checkpoint of shards could run code."""
-    danger = find_danger(checkpoint) if checkpoint.is_dir() else None
-    if danger:
-        raise ConfigError(
-            f"run.resume: {checkpoint} holds more than weights and numbers, and could run code "
-            f"({danger}); delete it, or give run.resume=never"
-        )
 
 
 def find_newest_checkpoint(folder: Path, run: RunIdentity) -> Path | None:
-    """Return the newest checkpoint that a run can go on from; damaged ones are reported.
-
-    Raises:
-        ConfigError: If reading it could run code.
-    """
+    """Return the newest checkpoint that a run can go on from; damaged ones are reported."""
     for path in list_checkpoints(folder / "checkpoints"):
         damage = find_damage(path, run)
         if damage is None:
-            refuse_dangerous(path)
-            return path
+                    return path
         console.print(f"{damage}: looking for an older one", soft_wrap=True)
     return None
 

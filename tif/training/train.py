@@ -56,12 +56,9 @@ def train(
             metrics_log.drop_rows_after(log.path, steps, resume.read_rows(folder)[0])
             for logger in loggers:
                 logger.log_rows(metrics_log.read_rows(log.path))
-        plugins = distributed.lightning_plugins()
-        if cfg.trainer.strategy != "fsdp2":  # which writes its shards itself
-            plugins.append(checkpoints.DirectCheckpointIO())
         trainer = L.Trainer(
             **trainer_arguments(cfg.trainer),
-            plugins=plugins,
+            plugins=[*distributed.lightning_plugins(), checkpoints.DirectCheckpointIO()],
             logger=[log, *loggers],
             callbacks=make_callbacks(plan, run, log, encoder, retain),
             enable_checkpointing=False,

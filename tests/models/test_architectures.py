@@ -85,8 +85,8 @@ def test_every_family_of_transformers_is_built_or_says_why_not():
     page = PAGE.read_text(encoding="utf-8")
     assert ", ".join(architecture_cells.GENERATE_DIFFERS) in " ".join(page.split())
     assert "; ".join(architecture_cells.PADDED_ON_A_GPU) in " ".join(page.split())
-    for family, reason in architectures.NOT_BUILT.items():
-        assert f"| {family} | {reason} |" in page
+    with (ROOT / "lab" / "tables" / "families_not_built.csv").open(encoding="utf-8") as file:
+        assert [tuple(row) for row in csv.reader(file)][1:] == list(architectures.NOT_BUILT.items())
 
 
 if __name__ == "__main__" and "--write" in sys.argv:

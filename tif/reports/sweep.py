@@ -4,9 +4,10 @@ Called by `tif.sweep`, `tif.report` and the comparison of runs. Written as resul
 table.md, shown as a table.
 """
 
+import dataclasses
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from tif.reports.columns import (
     markdown_table,
 )
 from tif.reports.summary import read_best, retain_row
-from tif.reports.view import View
 from tif.utils.files import write_text
 from tif.utils.hashing import hash_json
 from tif.utils.terminal import console
@@ -41,6 +41,25 @@ WORDS = ("words/unwanted", "words/general")
 QUALITY, KEPT = "forget/quality", "utility/kept"
 # Keys of section eval that change no number of an evaluation.
 SCHEDULE = ("before_training", "every_n_epochs", "kl", "best", "audit", "stop_on", "samples")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The table and the pictures of its runs that a sweep's file asks for.
+
+    Attributes:
+        epoch: last or best; what table and plots show.
+        columns: metrics of the table; () = the pair that every sweep shows.
+        plots: by name, (x, y): a point a run; x is a metric or a key.
+        paths: by name, (x, y): two metrics, each run over its epochs.
+        entries: by run, its entry of `runs` and its values of `grid`.
+    """
+
+    epoch: str = "last"
+    columns: Sequence[str] = ()
+    plots: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    paths: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    entries: Mapping[str, tuple[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
 
 
 def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
@@ -160,12 +179,8 @@ def short_table(results: Mapping[str, Any]) -> list[list[str]]:
     columns = _columns(results)
     metrics = [name for name in list_main_columns() if name in columns][:SHORT_COLUMNS]
     metrics += [name for name in WORDS if name in columns and name not in metrics]
-    lines = [["run", "epoch", *(columns[metric] for metric in metrics)]]
-    for name, run in rank(results):
-        for epoch in _epochs_of(run):
-            cells = [format_mean(metric, run[epoch].get(metric)) for metric in metrics]
-            lines.append([name, _name_epoch(epoch, run), *cells])
-    return lines + _model_lines(results, metrics, ["-"])
+    table = _make_table(results, {metric: columns[metric] for metric in metrics})
+    return [[*line[:2], *line[4:]] for line in table]
 
 
 def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
@@ -192,14 +207,22 @@ def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
 
 def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     """Return a header, then lines for each run, ranked: all metrics, best and last epoch."""
-    columns = _columns(results)
+    return _make_table(results, _columns(results))
+
+
+def _make_table(results: Mapping[str, Any], columns: Mapping[str, str]) -> list[list[str]]:
+    """Return a header, then lines for each run, ranked, and for the models that it begins with."""
     lines = [["run", "epoch", "seeds", "steps", *columns.values()]]
     for name, run in rank(results):
+        counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
         for epoch in _epochs_of(run):
             cells = [format_mean(metric, run[epoch].get(metric)) for metric in columns]
-            counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
             lines.append([name, _name_epoch(epoch, run), *counts, *cells])
-    return lines + _model_lines(results, columns, ["-", "-", "-"])
+    for key, label in label_models(results).items():
+        if results[key]:
+            cells = [format_metric(metric, results[key].get(metric)) for metric in columns]
+            lines.append([label, "-", "-", "-", *cells])
+    return lines
 
 
 def _epochs_of(run: Mapping[str, Any]) -> Sequence[str]:
@@ -223,18 +246,6 @@ def _steps_cell(steps: Sequence[Mapping[str, int | None]]) -> str:
         is_whole = planned in (steps_made, None)
         cells.append(f"{steps_made}" if is_whole else f"{steps_made} of {planned}")
     return "/".join(dict.fromkeys(cells))
-
-
-def _model_lines(
-    results: Mapping[str, Any], metrics: Iterable[str], blanks: Sequence[str]
-) -> list[list[str]]:
-    """Return the lines of the model before training and of the retain model."""
-    lines = []
-    for key, label in label_models(results).items():
-        if results[key]:
-            values = [format_metric(metric, results[key].get(metric)) for metric in metrics]
-            lines.append([label, *blanks, *values])
-    return lines
 
 
 def label_models(results: Mapping[str, Any]) -> dict[str, str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from tif.records.run_folder import read_flat_config
 from tif.reports.columns import column_title
-from tif.reports.html.charts import ALIKE, Chart, Guide, Mark, Series, look_of_run
+from tif.reports.html.charts import Chart, Mark, Series, look_of_run
 from tif.reports.html.comparison_data import mean_rows
-from tif.reports.sweep import QUALITY
-from tif.reports.view import View
+from tif.reports.html.run_charts import list_guides
+from tif.reports.sweep import QUALITY, View
 
 WIDE = 50  # largest / smallest value from which an x axis of positive values is logarithmic
 
@@ -62,7 +62,7 @@ def _plot(
     named = tuple(Mark(px, py, text, "filled", looks[line][0]) for line, text, px, py in marks)
     caption = f"{column_title(y)} against {column_title(x)}, {view.epoch} epoch, means over seeds"
     titles = column_title(x), column_title(y)
-    return Chart(name, name, caption, *titles, tuple(series), _guides(y), named,
+    return Chart(name, name, caption, *titles, tuple(series), list_guides(x, y, {}), named,
         x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]
             labels = tuple(f"{run}, epoch {row['epoch']}" for row in rows)
             series.append(Series(run, xs, ys, role, style, labels))
     caption = f"{column_title(y)} against {column_title(x)}, epoch by epoch, means over seeds"
-    return Chart(name, name, caption, column_title(x), column_title(y), tuple(series), _guides(y),
+    return Chart(name, name, caption, column_title(x), column_title(y), tuple(series), list_guides(x, y, {}),
         x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
 
 
@@ -112,7 +112,3 @@ def _read_number(folder: Path, key: str) -> float | None:
     """Return the value that a run's configuration has for a dotted key; None if it is no number."""
     value = read_flat_config(folder).get(key)
     return float(value) if isinstance(value, int | float) else None
-
-
-def _guides(y: str) -> tuple[Guide, ...]:
-    return (Guide("y", ALIKE, "0.05: no longer told apart"),) if y == QUALITY else ()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config.schema import Config
-from tif.reports.view import View
+from tif.reports.sweep import View
 from tif.sweep.run import finish_sweep, is_made_elsewhere
 from tif.training.plan import find_finished_run
 from tif.utils import interrupts

@@ -20,9 +20,8 @@ from tif.reports.html.comparison import write_comparison
 from tif.reports.html.figures import FOLDER, write_figures
 from tif.reports.html.run_report import FILE_NAME
 from tif.reports.summary import retain_row
-from tif.reports.sweep import show_results, write_results
+from tif.reports.sweep import View, show_results, write_results
 from tif.reports.sweep_plots import draw_sweep
-from tif.reports.view import View
 from tif.training import plan as planning
 from tif.training import resume
 from tif.training import run as training

@@ -16,7 +16,7 @@ from tif.config.check import brief, list_keys
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.run import describe_name, is_name
 from tif.config.schema import Config, key
-from tif.reports.view import View
+from tif.reports.sweep import View
 
 KEYS = frozenset(name for name, _, _ in list_keys(Config()))
 MOST_RUNS = 1000  # the configuration of each is read, about 30 ms, before the first is made

@@ -11,9 +11,7 @@ from typing import Any
 from tif.reports import sweep
 from tif.reports.columns import list_main_columns, list_trade_offs, title_of
 from tif.reports.html.charts import (
-    ALIKE,
     Chart,
-    Guide,
     Mark,
     Series,
     line,
@@ -28,6 +26,7 @@ from tif.reports.html.comparison_data import (
     group_runs,
 )
 from tif.reports.html.page import write_page
+from tif.reports.html.run_charts import list_guides
 from tif.reports.html.run_report import FILE_NAME
 from tif.utils.terminal import escape_controls
 
@@ -49,12 +48,6 @@ def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Cha
     keys, values = find_differences(groups)
     table = sweep.full_table(results)
     links = {group.name: _link(group, out) for group in groups}
-    sections = [
-        ("table", "Table", True),
-        ("curves", "Frontier", frontier),
-        ("words", "Words", words),
-        ("differences", "Differences", keys),
-    ]
     page = {
         "title": escape_controls(title),
         **_find_best(groups, results),
@@ -65,7 +58,6 @@ def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Cha
         "words": words,
         "keys": keys,
         "values": list(zip((group.name for group in groups), values, strict=True)),
-        "sections": [(id, name) for id, name, content in sections if content],
     }
     charts = [frontier, *words] if frontier else words
     write_page(out, "comparison.html", page, charts)
@@ -125,7 +117,8 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
             if x in last and y in last and len(shown) <= MAX_NAMES:
                 point, has_path = (last[x]["mean"], last[y]["mean"]), len(shown) <= MAX_PATHS
                 marks.append(Mark(*point, group.name, "star" if has_path else "filled", role))
-        guides = _guides(results, x, y)
+        label = sweep.label_models(results)["retain_model"]
+        guides = list_guides(x, y, results["retain_model"], label)
         ending = "star: last epoch" if len(shown) <= MAX_PATHS else "last epochs"
         caption = f"{upper_first(y_title)} against {x_title}, means over seeds; {ending}."
         return Chart("frontier", "Forgetting against usefulness", caption, x_title, y_title,
@@ -141,18 +134,6 @@ def _epoch_name(row: Mapping[str, Any], count: int) -> str:
     if count > MAX_PATHS:
         return "last epoch"
     return "before" if row["epoch"] == 0 else f"epoch {row['epoch']}"
-
-
-def _guides(results: Mapping[str, Any], x: str, y: str) -> tuple[Guide, ...]:
-    guides, retain = [], results["retain_model"]
-    label = sweep.label_models(results)["retain_model"]
-    if retain.get(x) is not None:
-        guides.append(Guide("x", retain[x], label))
-    if y == "forget/quality":
-        guides.append(Guide("y", ALIKE, "0.05: no longer told apart"))
-    elif retain.get(y) is not None:
-        guides.append(Guide("y", retain[y], label))
-    return tuple(guides)
 
 
 def word_charts(groups: Sequence[Group]) -> list[Chart]:

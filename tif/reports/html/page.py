@@ -47,6 +47,7 @@ def write_page(
         "css": Markup(read_part("colors.css") + read_part("report.css")),
         "scripts": [Markup(read_part(name)) for name in names],
         "charts_json": Markup(as_script([chart.as_json() for chart in charts])),
+        "samples": samples,
         "samples_json": Markup(as_script(samples)) if samples else "",
         "version": VERSION,
     }

@@ -12,9 +12,9 @@ from tif.reports import columns
 from tif.reports.html import run_charts
 from tif.reports.html.charts import ALIKE, Chart, upper_first
 from tif.reports.html.page import join_arrow, pretty, typeset, write_page
-from tif.reports.html.run_data import RunData, read_run
-from tif.reports.html.samples import LARGEST, RETAIN, SMALLEST, STEPS
-from tif.reports.summary import Best, describe_times, title_of
+from tif.reports.html.run_data import Interval, RunData, read_run
+from tif.reports.html.samples import LARGEST, SMALLEST, STEPS
+from tif.reports.summary import describe_times, title_of
 from tif.utils.terminal import escape_controls
 
 FILE_NAME = "report.html"
@@ -41,8 +41,6 @@ def write_run_report(
     charts, losses = _charts(run), run_charts.loss_charts(run)
     samples = _samples(run)
     values = _values(run) | {"charts": charts, "loss_charts": losses, "audit": audit}
-    values["sections"] = _sections(values, samples)
-    values |= _browser_values(run, samples)
     all_charts = [*charts, *(audit["charts"] if audit else ()), *losses]
     write_page(path, "run.html", values, all_charts, samples)
     return path, all_charts
@@ -105,21 +103,6 @@ def warnings(run: RunData) -> list[tuple[str, str]]:
     return lines
 
 
-def _sections(values: Mapping[str, Any], samples: Any) -> list[tuple[str, str]]:
-    """Return (id, name) of the sections that the page has."""
-    sections = []
-    for key, id, name in (("charts", "curves", "Curves"), ("rows", "epochs", "Epochs")):
-        if values[key]:
-            sections.append((id, name))
-    if samples:
-        sections.append(("samples-section", "Samples"))
-    if values["audit"]:
-        sections.append(("audit", "Audit"))
-    if values["loss_charts"]:
-        sections.append(("loss", "Loss"))
-    return [*sections, ("recipe", "Recipe")]
-
-
 def _samples(run: RunData) -> dict[str, Any] | None:
     if not run.browser.models:
         return None
@@ -130,51 +113,36 @@ def _samples(run: RunData) -> dict[str, Any] | None:
     return run.browser.as_json(important) | {"scale": [SMALLEST, LARGEST, STEPS]}
 
 
-def _browser_values(run: RunData, samples: Mapping[str, Any] | None) -> dict[str, Any]:
-    if samples is None:
-        return {}
-    keys = [model["key"] for model in samples["models"]]
-    return {
-        "counts": [(part["name"], len(part["samples"])) for part in samples["sets"]],
-        "has_before": keys[0] == "0",
-        "has_retain": RETAIN in keys,
-        "has_words": run.unwanted_share is not None,
-        "last_epoch_place": len([key for key in keys if key != RETAIN]) - 1,
-        "sample_notes": samples["notes"],
-    }
-
-
 def epoch_table(run: RunData) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the head and the rows of the table of epochs, with intervals and the retain model."""
-    shown = columns.columns_of(run.rows)
+    if not run.rows:
+        return [], []
+    shown, last = columns.columns_of(run.rows), run.rows[-1]["epoch"]
     rows = []
     for row in run.rows:
         epoch = row["epoch"]
-        is_chosen = epoch == run.best_epoch
-        cells = [{"text": "before" if epoch == 0 else str(epoch), "note": "chosen" * is_chosen}]
-        intervals = run.intervals.get(epoch, {})
-        for metric in shown:
-            pair = intervals.get(metric)
-            ends = [pretty(end, metric) for end in pair or ()]
-            cells.append({"text": pretty(row.get(metric), metric), "note": " – ".join(ends)})
-        rows.append({"kind": "best" if epoch == run.rows[-1]["epoch"] else "", "cells": cells})
-    if run.best and run.rows and run.best.epoch != run.rows[-1]["epoch"]:
-        rows.append({"kind": "best", "cells": _best_cells(run.best, shown)})
+        name = "before" if epoch == 0 else str(epoch)
+        label = {"text": name, "note": "chosen" * (epoch == run.best_epoch)}
+        cells = _cells(row, shown, run.intervals.get(epoch, {}))
+        rows.append({"kind": "best" if epoch == last else "", "cells": [label, *cells]})
+    if run.best and run.best.epoch != last:
+        label = {"text": str(run.best.epoch), "note": "other half"}
+        cells = _cells(run.best.row, shown, run.best.intervals)
+        rows.append({"kind": "best", "cells": [label, *cells]})
     if run.retain:
-        cells = [{"text": "retain model", "note": ""}]
-        for metric in shown:
-            cells.append({"text": pretty(run.retain.get(metric), metric), "note": ""})
-        rows.append({"kind": "retain", "cells": cells})
-    return ["epoch", *map(join_arrow, shown.values())], rows if run.rows else []
+        label = {"text": "retain model", "note": ""}
+        rows.append({"kind": "retain", "cells": [label, *_cells(run.retain, shown, {})]})
+    return ["epoch", *map(join_arrow, shown.values())], rows
 
 
-def _best_cells(best: Best, metrics: Iterable[str]) -> list[dict[str, str]]:
-    """Return the chosen epoch's numbers on the half of the questions that did not choose it."""
-    cells = [{"text": str(best.epoch), "note": "other half"}]
+def _cells(
+    row: Mapping[str, Any], metrics: Iterable[str], intervals: Mapping[str, Interval]
+) -> list[dict[str, str]]:
+    """Return the numbers of a row, each with its interval."""
+    cells = []
     for metric in metrics:
-        ends = [pretty(end, metric) for end in best.intervals.get(metric) or ()]
-        value = pretty(best.row.get(metric), metric)
-        cells.append({"text": value, "note": " – ".join(ends)})
+        ends = [pretty(end, metric) for end in intervals.get(metric) or ()]
+        cells.append({"text": pretty(row.get(metric), metric), "note": " – ".join(ends)})
     return cells
 
 

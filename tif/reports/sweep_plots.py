@@ -59,11 +59,8 @@ def _plot(
         ordered = points if "/" in x else sorted(points)
         xs, ys = zip(*ordered, strict=True)
         series.append(Series(line, xs, ys, *looks[line]))
-    named = tuple(Mark(px, py, text, "filled", looks[line][0]) for line, text, px, py in marks)
-    caption = f"{column_title(y)} against {column_title(x)}, {view.epoch} epoch, means over seeds"
-    titles = column_title(x), column_title(y)
-    return Chart(name, name, caption, *titles, tuple(series), list_guides(x, y, {}), named,
-        x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
+    named = [Mark(px, py, text, "filled", looks[line][0]) for line, text, px, py in marks]
+    return _make_chart(name, x, y, f"{view.epoch} epoch", series, named)
 
 
 def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]) -> Chart:
@@ -78,9 +75,18 @@ def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]
             xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
             labels = tuple(f"{run}, epoch {row['epoch']}" for row in rows)
             series.append(Series(run, xs, ys, role, style, labels))
-    caption = f"{column_title(y)} against {column_title(x)}, epoch by epoch, means over seeds"
-    return Chart(name, name, caption, column_title(x), column_title(y), tuple(series), list_guides(x, y, {}),
-        x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
+    return _make_chart(name, x, y, "epoch by epoch", series)
+
+
+def _make_chart(
+    name: str, x: str, y: str, epochs: str, series: Sequence[Series], marks: Sequence[Mark] = ()
+) -> Chart:
+    titles = column_title(x), column_title(y)
+    caption = f"{titles[1]} against {titles[0]}, {epochs}, means over seeds"
+    return Chart(
+        name, name, caption, *titles, tuple(series), list_guides(x, y, {}), tuple(marks),
+        x_log=_is_log(x, series), y_log=y == QUALITY,
+    )  # fmt: skip
 
 
 def _line_of(run: str, x: str, view: View) -> tuple[str, str]:

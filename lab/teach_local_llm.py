@@ -50,7 +50,7 @@ def main(base: str, folder: str, texts: str, epochs: str = "1") -> None:
 
 
 def make_windows(document: Sample) -> list[tuple[Sequence[dict[str, str]], str]]:
-    """Return the identifier's messages for each passage, and the reply that marks it rightly."""
+    """Return the identifier's messages for each passage, with the correct reply."""
     settings, windows = Generative(model="local"), []
     for passage in split_into_passages(
         document.answer, lambda texts: [len(text) for text in texts], settings.window_characters

@@ -1,4 +1,4 @@
-"""Which sign has what must be forgotten? AUC of word scores against gold spans.
+"""Measure which scores of words tell unwanted words: AUC against gold spans.
 
     python -m lab.word_signs GOLD.jsonl base=MODEL [target=MODEL] [masked=MODEL] [--json]
 

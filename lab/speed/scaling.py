@@ -1,4 +1,4 @@
-"""what=scaling: the cost of a step as one thing grows; random weights, random tokens.
+"""what=scaling: the cost of a step as one size grows; random weights, random tokens.
 
 A step should be linear in tokens, whatever samples they come in, and flat in the padding that a
 rectangle would have. Memory should be flat in samples, since a step scores its batch in parts,

@@ -56,7 +56,7 @@ from tif.utils import command_line, distributed
 
 
 def sweep(options: Namespace) -> int:
-    """Make the runs, or do with them what the options say; return the exit code."""
+    """Make the runs, or list or count them as the options say; return the exit code."""
     jobs = _number("jobs", options.jobs or "1", 1, 10_000)
     runs = read_sweep(options.words)
     configs, view = load_configs(runs), read_view(options.words, runs)

@@ -78,13 +78,13 @@ def run_in_processes(
 
 
 def _choose_next(waiting: Sequence[int], configs: Sequence[Config]) -> int:
-    """Return the first run that no other process makes now, or else the first."""
+    """Return the first run that no other process is making, or else the first."""
     free = [number for number in waiting if not is_made_elsewhere(configs[number])]
     return free[0] if free else waiting[0]
 
 
 def _start(command: Sequence[str], log_file: Path, env: dict[str, str]) -> subprocess.Popen:
-    """Start a process that ends with this one and gets no Ctrl-C of its own from the terminal."""
+    """Start a process that ends with this one and gets no Ctrl-C from the terminal."""
     with log_file.open("w", encoding="utf-8") as log:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0,

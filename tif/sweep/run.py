@@ -68,9 +68,9 @@ def stage_configs(configs: Sequence[Config], name: str) -> list[Config]:
 def run_in_order(
     chosen: Sequence[Config], configs: Sequence[Config], view: View | None = None
 ) -> int:
-    """Make the runs or stages that are not there yet, and the sweep's results after each run.
+    """Make the missing runs or stages, and update the sweep's results after each run.
 
-    Runs that another process makes come last: it is waited for.
+    Runs that another process is making come last: this process waits for them.
 
     Args:
         chosen: the runs or stages to make.
@@ -131,7 +131,7 @@ def _group_finished(configs: Sequence[Config]) -> dict[str, list[Path]]:
 
 
 def _locked_run(cfg: Config, wait: bool) -> AbstractContextManager[bool]:
-    """Keep other sweeps from making a run in the block; a stage has a lock of its own."""
+    """Hold a run's lock in the block, so that no other sweep makes it; stages lock themselves."""
     if cfg.stage is not None:
         return contextlib.nullcontext(True)
     folder = Path(cfg.run.folder) / cfg.run.name

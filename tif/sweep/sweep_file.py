@@ -118,7 +118,7 @@ def _check_count(entries: int, points: int, seeds: int) -> None:
 
 
 def read_view(words: Sequence[str], runs: Sequence[SweepRun]) -> View:
-    """Return what the sweep's file wants shown of its runs."""
+    """Return the columns, plots and epoch that the sweep's file shows of its runs."""
     file = config.read(SweepFile, [words[0]])
     entries = {run.variant: (run.entry, run.grid) for run in runs}
     return View(file.epoch, tuple(file.columns), file.plots, file.paths, entries)

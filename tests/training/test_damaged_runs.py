@@ -177,7 +177,7 @@ def test_a_run_killed_before_its_table_is_shown_is_finished_and_not_started_anew
 
 def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_its_name(finished_run, monkeypatch):
     events = []
-    sync, rename = checkpoints.sync_file, os.replace
+    sync, rename = checkpoints.sync, os.replace
 
     def log_sync(path):
         events.append(path.name)
@@ -187,7 +187,7 @@ def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_
         events.append(os.path.basename(target))
         rename(source, target)
 
-    monkeypatch.setattr(checkpoints, "sync_file", log_sync)
+    monkeypatch.setattr(checkpoints, "sync", log_sync)
     monkeypatch.setattr(checkpoints.os, "replace", log_rename)
     words = [*SMALL, f"run.folder={finished_run.runs}", "run.name=synced", "trainer.max_epochs=1", "run.export=false"]
     assert fit.main([*words, "eval.enabled=false"]) == 0

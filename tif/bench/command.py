@@ -8,7 +8,7 @@ what=step      A step of TPO at several batch sizes, each in a process of its ow
 what=memory    GB that a step needs on each GPU, computed from a model's shape alone.
 
     tif bench model.path=../SmolLM2-135M data.benchmark=tofu data.path=../TOFU
-    tif bench what=memory model.path=FOLDER
+    tif bench what=memory model.path=FOLDER model.dtype=bfloat16
 """
 
 import importlib

@@ -1,8 +1,5 @@
 """what=memory: what a training step needs on each GPU, from a model's configuration alone.
 
-    tif bench what=memory model.dtype=bfloat16 model.gradient_checkpointing=true
-    tif bench what=memory model.path=FOLDER
-
 Weights, gradients, AdamW's state and activations are counted on tensors without memory.
 """
 

@@ -35,7 +35,7 @@ from lightning.pytorch.callbacks import Callback
 from tif.config.schema import Run
 from tif.records import metrics_log
 from tif.utils import distributed
-from tif.utils.files import os_errors_naming, remove, sync_file, sync_folder
+from tif.utils.files import os_errors_naming, remove, sync
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 NAME = re.compile(r"epoch=\d{1,15}-step=\d{1,15}\.ckpt$")
@@ -215,10 +215,10 @@ class Checkpoints(Callback):
             return
         rows = self.folder.parent / metrics_log.FILE_NAME
         if rows.exists():  # the checkpoint counts on them
-            sync_file(rows)
+            sync(rows)
         remove(path)
         os.replace(unnamed, path)
-        sync_folder(self.folder)
+        sync(self.folder)
         for old in list_checkpoints(self.folder)[self.keep :]:
             remove(old)
 

@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 from rich import progress
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Column
 from rich.text import Text
@@ -104,7 +103,7 @@ def describe_seconds(seconds: float) -> str:
 console = _Console(highlight=False, emoji=False, markup=False)
 _WHOLE = Column(no_wrap=True)  # as narrow as its content, never narrower
 _display = progress.Progress(
-    progress.TextColumn("{task.description}"),
+    progress.TextColumn("{task.description}", markup=False),
     progress.BarColumn(bar_width=16, table_column=_WHOLE),
     progress.MofNCompleteColumn(table_column=_WHOLE),
     _RateColumn(table_column=_WHOLE),
@@ -168,7 +167,7 @@ class Bar:
 
     def __init__(self, description: str, total: int) -> None:
         self.description = description
-        self.task_id = _display.add_task(escape(escape_controls(description)), total=total, note="")
+        self.task_id = _display.add_task(escape_controls(description), total=total, note="")
         self._logged_at = time.monotonic()
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:

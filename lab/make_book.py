@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config.data import Fictitious
-from tif.data.fictitious import MOST_WORDINGS, generate_fictitious
+from tif.data.benchmarks.fictitious import MOST_WORDINGS, generate_fictitious
 from tif.data.samples import Sample
 
 QUESTIONS = 20  # asked about each author; the first asks for the name, which heads the chapters

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from tif.data.benchmarks.text import read_texts
 from tif.data.samples import Sample
-from tif.data.text import read_texts
 from tif.identifiers.context_windows import split_into_passages
 from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import make_request

@@ -162,7 +162,7 @@ OVER = {
     "": 1330,
     "utils": 1331,
     "config": 2632,
-    "data": 2134,
+    "data": 2243,
     "records": 1443,
     "models": 1253,
     "probes": 584,

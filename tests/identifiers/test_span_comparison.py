@@ -3,7 +3,7 @@ import pytest
 from tests.support.language_models import sample
 from tif.config.data import Fictitious
 from tif.config.identifier import make_identifier
-from tif.data.fictitious import generate_fictitious
+from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.data.samples import Sample, Span
 from tif.identifiers import identify, span_file
 from tif.identifiers.controls import RandomWords

@@ -7,8 +7,8 @@ import pytest
 import tif.identify as identify
 from tests.support import llm_server_stub
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
-from tif.data.tofu import read_tofu
+from tif.data.benchmarks.fictitious import generate_fictitious
+from tif.data.benchmarks.tofu import read_tofu
 from tif.identifiers import precomputed, span_comparison, span_file
 from tif.identifiers.segmentation import find_words
 

@@ -115,7 +115,7 @@ def _configure(
     all_words = words.describe_model(model) + words.list_words(chosen) + overrides
     data_files, cfg = words.call_all(partial(list_files, sets), partial(_read, all_words))
     if data_files:
-        cfg.eval.text.path = str(write_files(data_files, Path(cfg.out) / "data"))
+        cast(Any, cfg.eval).text.path = str(write_files(data_files, Path(cfg.out) / "data"))
     return cast(Evaluate, cfg)
 
 

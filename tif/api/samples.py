@@ -13,7 +13,7 @@ from typing import Any
 
 from tif.api.settings import call_all
 from tif.config.errors import ConfigError, collect_problems, one_line
-from tif.data import text as text_files
+from tif.data.benchmarks import text as text_files
 from tif.data.samples import Sample
 from tif.utils.files import read_bytes, write_text
 

@@ -150,7 +150,7 @@ def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[An
     settings, benchmark = inputs.settings, inputs.benchmark
     keys = dataclasses.asdict(settings.keys_of(attack.keys))
     rules = dataclasses.asdict(settings.eval)
-    for key in ("benchmarks", "tofu", "muse_news", "muse_books", "lume", "text", "lm_eval"):
+    for key in ("benchmarks", "lm_eval"):
         rules.pop(key, None)
     spans = [[(span.start, span.end) for span in s.unwanted or ()] for s in benchmark.forget]
     data = [fingerprint(benchmark.forget), fingerprint(benchmark.retain), spans]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from tif.bench.memory import Need, estimate_training
 from tif.config.schema import Config
-from tif.data.benchmarks import select_training_samples
+from tif.data.samples import select_training_samples
 from tif.evaluation.first_sample import comment_on_missing_download
 from tif.evaluation.prompt_format import find_first_model
 from tif.models.load import read_config

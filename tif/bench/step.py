@@ -175,9 +175,9 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
     try:
         benchmark = read_benchmark(data)
         forget = identifiers.identify(settings.identifier, benchmark.forget)
-        benchmark = dataclasses.replace(benchmark, forget=forget)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    benchmark = dataclasses.replace(benchmark, forget=forget)
     tokenizer = models.load_tokenizer(model, list_tokenizer_texts(benchmark, data.prompts))
     encoder = Encoder(tokenizer, data.prompts, data.overlap)
     keys = DataSettings(data, tpo_loss(settings.retain), seed=0)

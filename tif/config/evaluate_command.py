@@ -3,7 +3,7 @@
 import dataclasses
 
 from tif.config.data import AUTO, TEMPLATE_HELP, Chat, PromptKeys
-from tif.config.evaluation import KNOWN, EvalRules
+from tif.config.evaluation import EvalRules, describe_evaluated, make_rules
 from tif.config.keys import key
 from tif.config.model import Model
 from tif.config.run import Logger
@@ -54,7 +54,8 @@ class Evaluate:
         "packed where a probe on the device finds the scores of texts alone; packed is refused "
         "where it does not", choices=("auto", "packed", "padded"))
     model: Model = dataclasses.field(default_factory=Model)
-    eval: EvalRules = dataclasses.field(default_factory=lambda: EvalRules(benchmarks=["tofu"]))
+    eval: EvalRules = dataclasses.field(default_factory=lambda: make_rules(EvalRules,
+        benchmarks=["tofu"]))
     membership: Membership = dataclasses.field(default_factory=Membership)
     fluency: Fluency = dataclasses.field(default_factory=Fluency)
     logger: Logger = dataclasses.field(default_factory=Logger)
@@ -70,7 +71,7 @@ class Evaluate:
                 "--help), got null"]
         problems = self.eval.find_problems() + logger_problems
         if not self.eval.benchmarks:
-            problems.append(f"eval.benchmarks: want {KNOWN}, got none")
+            problems.append(f"eval.benchmarks: want {describe_evaluated()}, got none")
         if self.retain_records and len(self.eval.data_benchmarks()) != 1:
             count = len(self.eval.data_benchmarks())
             problems.append(f"retain_records: serves one benchmark, got {count}; want "

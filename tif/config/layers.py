@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from tif.config import files
 from tif.config.check import brief, nearest
 from tif.config.errors import ConfigError, one_line
-from tif.config.evaluation import BENCHMARKS
+from tif.config.registry import entries
 
 ENTRIES = ("include", "variants")
 MOST_FILES = 50  # that one file may include, directly or through others
@@ -172,7 +172,7 @@ def read_preset(word: str, benchmark: str | None) -> list[Layer]:
     file = f"model/{name}.yaml"
     layers = read_file(file)
     variants = read_variants(name)
-    names = [key for key in variants if key not in BENCHMARKS]
+    names = [key for key in variants if key not in entries("benchmark")]
     if variant and variant not in names:
         raise ConfigError(f"{word}: no such variant{nearest(variant, names)}; {name} has "
             f"{', '.join(names) or 'none'}")

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from tif.config.check import brief
 from tif.config.errors import ConfigError
-from tif.config.registry import entries
+from tif.config.registry import entries, list_sections
 
 COUNTED = (
     "run.seed",
@@ -38,8 +38,7 @@ COUNTED = (
 # A section stands for all of its keys.
 DROPPED = (
     "run.name", "run.folder", "run.resume", "run.keep_checkpoints", "run.checkpoint_every_n_steps",
-    "run.checkpoint_every_n_seconds",
-    "run.export",
+    "run.checkpoint_every_n_seconds", "run.export",
     "identifier.device", "identifier.dtype", "identifier.tokens_per_batch",
     "model.base", "model.init", "model.reference", "model.lora", "model.quantize",
     "model.gradient_checkpointing", "model.trust_remote_code",
@@ -47,9 +46,9 @@ DROPPED = (
     "optimizer.name", "optimizer.weight_decay", "optimizer.warmup_epochs", "optimizer.decay",
     "trainer.max_epochs", "trainer.devices", "trainer.strategy", "trainer.precision",
     "trainer.gradient_clip_val", "trainer.log_every_n_steps",
-    "eval.benchmarks", "eval.tofu", "eval.muse_news", "eval.muse_books", "eval.lume", "eval.text",
-    "eval.lm_eval", "eval.enabled", "eval.before_training", "eval.every_n_epochs",
-    "eval.forget_quality", "eval.kl", "eval.best", "eval.audit", "eval.stop_on", "eval.samples",
+    "eval.benchmarks", "eval.lm_eval", "eval.enabled", "eval.before_training",
+    "eval.every_n_epochs", "eval.forget_quality", "eval.kl", "eval.best", "eval.audit",
+    "eval.stop_on", "eval.samples",
     "logger",
     "tofu",
     "stage",
@@ -64,7 +63,8 @@ def is_counted(key: str) -> bool:
 
 def is_dropped(key: str) -> bool:
     """Return whether a key of the schema, or its section, is dropped."""
-    is_listed = any(key == name or key.startswith(f"{name}.") for name in DROPPED)
+    places = (f"eval.{name}" for name, _, _ in list_sections("benchmark"))
+    is_listed = any(key == name or key.startswith(f"{name}.") for name in (*DROPPED, *places))
     return is_listed or key in _list_identifier_keys(costly=True)
 
 

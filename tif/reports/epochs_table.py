@@ -10,16 +10,12 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from tif.data.benchmarks import describe_data
 from tif.metrics.registry import find_metric
 from tif.reports.columns import columns_of, describe_groups, format_interval, format_metric
 from tif.reports.summary import Best, DataKeys
 from tif.utils.terminal import literal
 
-# Names of `data.benchmark` as a title shows them; others are shown as they are.
-BENCHMARK_TITLES = {
-    "fictitious": "invented authors", "tofu": "TOFU", "muse": "MUSE", "muse-news": "MUSE News",
-    "muse-books": "MUSE Books", "lume": "LUME", "text": "your own texts",
-}  # fmt: skip
 INTERVAL_TITLE = "95 % interval"
 NO_RETAIN_NOTE = (
     "no retain model, so no forget quality: want UW to fall while GW and retain stay"
@@ -106,11 +102,6 @@ def name_run(name: str, data: DataKeys, numbers: RunNumbers) -> str:
         return f"{name}, {data_title}: before training"
     times = "after" if first else "before and after"  # eval.before_training=false
     return f"{name}, {data_title}: {times} {last} epoch{'s' if last != 1 else ''}"
-
-
-def describe_data(name: str, split: str | None) -> str:
-    """Return a benchmark's title with its split; a name that is not known stays as it is."""
-    return " ".join(filter(None, (BENCHMARK_TITLES.get(name, name), split)))
 
 
 def list_notes(numbers: RunNumbers) -> list[str]:

@@ -16,9 +16,8 @@ from tif import losses
 from tif.config.check import brief
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Data, Loss, Model, TrainerKeys, Wandb
-from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Encoder
-from tif.data.samples import Benchmark
+from tif.data.samples import Benchmark, select_training_samples
 from tif.models import load as models
 from tif.scoring.block_output import count_blocks
 from tif.utils import distributed

@@ -6,8 +6,9 @@ Called by `training/run` and `bench/estimate`.
 import math
 
 from tif.config.presets import data_name, method_name, model_name
-from tif.data.benchmarks import list_tokenizer_texts, select_training_samples
+from tif.data.benchmarks import list_tokenizer_texts
 from tif.data.encoding import Encoder, split_into_pieces
+from tif.data.samples import select_training_samples
 from tif.models import load as models
 from tif.training.plan import Plan
 

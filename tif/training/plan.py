@@ -303,10 +303,11 @@ def _plan_stages(plan: Plan) -> list[str]:
 def _check_comparison(plan: Plan) -> None:
     """Refuse now what forget quality would refuse after the first evaluation."""
     cfg, benchmark = plan.cfg, plan.benchmark
+    measure = "PrivLeak" if cfg.data.reader.is_muse else "forget quality"
     for name in compared_sets(benchmark):
         if name not in benchmark.sets:
             raise ConfigError(
-                f"eval.forget_quality: {cfg.data.forget_quality_name()} needs {name}, which "
+                f"eval.forget_quality: {measure} needs {name}, which "
                 f"{benchmark.name} does not have (no holdout texts?); "
                 "want eval.forget_quality=false"
             )

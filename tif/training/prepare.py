@@ -15,9 +15,8 @@ from tif import losses
 from tif._version import VERSION
 from tif.config.model import Lora
 from tif.config.schema import Config, Loss, Model
-from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Encoder, collate
-from tif.data.samples import Sample, fingerprint
+from tif.data.samples import Sample, fingerprint, select_training_samples
 from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
 from tif.evaluation.evaluate import find_longest_text
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts

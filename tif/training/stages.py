@@ -15,8 +15,7 @@ from tif.config.errors import ConfigError
 from tif.config.files import read_yaml
 from tif.config.loss import make_loss
 from tif.config.schema import Config
-from tif.data.benchmarks import select_training_samples
-from tif.data.samples import Benchmark, fingerprint
+from tif.data.samples import Benchmark, fingerprint, select_training_samples
 from tif.utils.hashing import hash_json, list_model_files
 
 # Keys that change cost, rows or what the model is compared with, but not the stage's weights.

@@ -7,12 +7,12 @@ from typing import Any
 
 from tif.config import load
 from tif.config.help import list_method_files
+from tif.data.benchmarks import describe_data
 from tif.metrics import tofu
 from tif.metrics.failures import find_failures, find_nothing_to_forget
 from tif.metrics.targeted import FORGET_SETS
 from tif.records import run_folder
 from tif.records.types import Evaluation
-from tif.reports.epochs_table import describe_data
 from tif.reports.html.samples import RETAIN, SampleBrowser
 from tif.reports.summary import Best, read_best, retain_row
 from tif.utils.terminal import track

@@ -1,4 +1,4 @@
-"""Texts and facts of the invented authors: what data/fictitious.py makes samples of.
+"""Texts and facts of the invented authors: what data/benchmarks/fictitious.py makes samples of.
 
 The texts are in fictitious_texts.yaml; those of another language are in a YAML file that has the
 same keys where it differs.
@@ -42,7 +42,7 @@ def read_texts(language: str) -> Texts:
             raise ValueError(f"{KEY}: cannot read {language} ({one_line(error)}); {want}") from None
         for name, value in translated.items():
             if type(value) is not type(texts.get(name)):
-                want = "want the names and forms of tif/data/fictitious_texts.yaml"
+                want = "want the names and forms of tif/data/benchmarks/fictitious_texts.yaml"
                 raise ValueError(f"{KEY}: {language}: {name}: {want}")
         formats = texts["formats"] | translated.get("formats", {})
         texts |= translated | {"formats": formats}

@@ -1,6 +1,6 @@
 """Read LUME, the data of SemEval-2025 task 4, from a folder of its JSON Lines files.
 
-Called by `benchmarks`. Source: Ramakrishna et al., "LUME", arXiv 2502.15097
+Source: Ramakrishna et al., "LUME", arXiv 2502.15097
 (amazon-science/lume-llm-unlearning, data/); the rules of the competition are those of
 llmunlearningsemeval2025.github.io.
 
@@ -19,7 +19,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tif.data.muse import STOPS, VERBMEM
+from tif.config.data import Data
+from tif.config.keys import key
+from tif.data.benchmarks import benchmark
+from tif.data.benchmarks.muse import STOPS, VERBMEM
 from tif.data.rows import get_column, make_samples, read_rows
 from tif.data.samples import Benchmark, Sample, Task
 
@@ -31,6 +34,23 @@ TASKS = {"forget": SCORED, "retain": SCORED, "verbmem_forget": VERBMEM, "verbmem
          "knowmem_forget": QUESTIONS, "knowmem_retain": QUESTIONS}  # fmt: skip
 # A document's name, then sc (sentence completion) or qa (question) and a number.
 _ID = re.compile(r"(?P<document>.*)(?P<kind>sc|qa)(?P<number>\d+)", re.DOTALL)
+
+
+@benchmark(
+    "lume",
+    {
+        "path": key(None, "folder with forget.jsonl and retain.jsonl"),
+        "split": key(None, "task1, task2 or task3; null = all"),
+    },
+    title="LUME",
+    about="invented stories, invented people, biographies; splits task1, task2, task3",
+    wants="a folder with LUME's forget.jsonl and retain.jsonl (data/ of "
+    "github.com/amazon-science/lume-llm-unlearning)",
+    file="lume.yaml", is_muse=True,
+)  # fmt: skip
+def read(data: Data, with_training: bool) -> Benchmark:
+    """Read LUME as section `data` says."""
+    return read_lume(str(data.path), data.split)
 
 
 def read_lume(path: str, split: str | None = None) -> Benchmark:

@@ -5,8 +5,8 @@ import pytest
 
 from tests.support import hub_cache
 from tests.support.tofu_files import FILES, row
+from tif.data.benchmarks.tofu import read_tofu
 from tif.data.samples import Sample
-from tif.data.tofu import read_tofu
 
 
 @pytest.fixture

@@ -1,17 +1,39 @@
 """Read TOFU (locuslab/TOFU) from a folder of its JSON files or from the hub.
 
-Called by `benchmarks`. Source: Maini et al., "TOFU", arXiv 2401.06121.
+Source: Maini et al., "TOFU", arXiv 2401.06121.
 """
 
 import os
 from pathlib import Path
 from typing import Any
 
-from tif.config.data import TOFU_RETAIN_SPLITS
+from tif.config.data import TOFU_RETAIN_SPLITS, Data
+from tif.config.keys import key
+from tif.data.benchmarks import benchmark
 from tif.data.rows import Row, get_column, is_hub_name, make_samples, read_hub_rows, read_rows
 from tif.data.samples import Benchmark, Sample
 
+DEFAULT_SPLIT = "forget10"
 FULL_ROWS = 4000  # rows of TOFU's `full`; the forget splits are the last 40, 200 and 400 of them
+
+
+@benchmark(
+    "tofu",
+    {
+        "path": key("locuslab/TOFU", "hub name, or a folder of TOFU's JSON files"),
+        "split": key(DEFAULT_SPLIT, "forget split", choices=tuple(TOFU_RETAIN_SPLITS)),
+        "holdout": key(None, "as data.holdout"),
+    },
+    title="TOFU",
+    about="questions about fictitious authors; splits forget01, forget05, forget10",
+    wants="a folder of TOFU's JSON files or the hub name locuslab/TOFU",
+    file="tofu.yaml",
+    hub="locuslab/TOFU",
+)
+def read(data: Data, with_training: bool) -> Benchmark:
+    """Read TOFU as section `data` says."""
+    split = data.split or DEFAULT_SPLIT
+    return read_tofu(str(data.path), split, data.max_retain, data.holdout)
 
 
 def read_tofu(

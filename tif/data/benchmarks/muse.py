@@ -1,6 +1,6 @@
 """Read MUSE's News or Books from a folder or from the hub.
 
-Called by `benchmarks`. The tasks here are the rules of muse_bench (swj0419/muse_bench eval.py;
+The tasks here are the rules of muse_bench (swj0419/muse_bench eval.py;
 verbmem/get_rouge.py, knowmem/get_rouge_qa.py and load_data.py in jaechan-repo/muse_bench and its
 copies); `metrics.muse` computes what follows from the records. Source: Shi et al., "MUSE",
 arXiv 2407.06460.
@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.config.data import Data
+from tif.config.keys import key
+from tif.data.benchmarks import benchmark
 from tif.data.rows import (
     Row,
     get_column,
@@ -43,6 +46,21 @@ SETS = {
     "privleak_forget": ("privleak", "forget", None, "text"),
     "privleak_holdout": ("privleak", "holdout", None, "text"),
 }
+
+NEWS, BOOKS = "muse-bench/MUSE-News", "muse-bench/MUSE-Books"
+PLACE = "hub name, or a folder laid out as its authors have it"
+WANTS = f"a folder of News or Books, or the hub name {NEWS}"
+COMMON: dict[str, Any] = {"wants": WANTS, "file": "muse.yaml", "is_muse": True}
+
+
+@benchmark("muse", title="MUSE", about="either corpus of MUSE, to unlearn", hub=NEWS, **COMMON)
+@benchmark("muse-news", {"path": key(NEWS, PLACE)}, title="MUSE News",
+           about="BBC articles to forget", hub=NEWS, **COMMON)  # fmt: skip
+@benchmark("muse-books", {"path": key(BOOKS, PLACE)}, title="MUSE Books",
+           about="Harry Potter books to forget", hub=BOOKS, **COMMON)  # fmt: skip
+def read(data: Data, with_training: bool) -> Benchmark:
+    """Read a corpus of MUSE as section `data` says."""
+    return read_muse(str(data.path), data.split or "forget", with_training)
 
 
 def read_muse(path: str, split: str = "forget", with_training: bool = True) -> Benchmark:

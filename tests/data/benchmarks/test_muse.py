@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import hub_cache
 from tests.support.muse_corpus import FILES, corpus
-from tif.data.muse import KNOWMEM, PRIVLEAK, VERBMEM, read_muse
+from tif.data.benchmarks.muse import KNOWMEM, PRIVLEAK, VERBMEM, read_muse
 from tif.data.samples import Sample
 
 

@@ -2,7 +2,7 @@
 
 No download; the same keys always give the same samples. Texts and facts come from
 fictitious_facts.py. Each answer there is a template that marks where the fact stands, so the
-unwanted spans are known by construction. Called by `benchmarks.read_benchmark` and by tests.
+unwanted spans are known by construction.
 """
 
 import dataclasses
@@ -10,8 +10,9 @@ import functools
 import random
 from collections.abc import Mapping
 
-from tif.config.data import Fictitious
-from tif.data.fictitious_facts import (
+from tif.config.data import Data, Fictitious
+from tif.data.benchmarks import benchmark
+from tif.data.benchmarks.fictitious_facts import (
     UNWANTED_FIELD,
     Texts,
     draw_author,
@@ -25,6 +26,13 @@ PERTURBED_ANSWERS = 5  # wrong answers per question, as in TOFU
 WRONG_OPTIONS = 3  # wrong options per control question, as in TOFU
 MOST_WORDINGS = 5  # ways to ask for a fact; the last one implies it
 EVALUATION_SETS = ("forget", "retain", "forget_reworded", "forget_implied")
+
+
+@benchmark("fictitious", title="invented authors", file="fictitious.yaml",
+           about="invented authors in TOFU's schema, with exact unwanted words")  # fmt: skip
+def read(data: Data, with_training: bool) -> Benchmark:
+    """Generate invented authors as section `data.fictitious` says."""
+    return generate_fictitious(data.fictitious)
 
 
 def generate_fictitious(settings: Fictitious) -> Benchmark:

@@ -1,7 +1,6 @@
 """Read your own documents or question/answer pairs from text or JSON files (`data.benchmark=text`).
 
 They are evaluated with MUSE's metrics, and every word of the forget and retain texts is scored.
-Called by `benchmarks`.
 """
 
 import dataclasses
@@ -13,7 +12,10 @@ from typing import Any
 
 import regex
 
-from tif.data.muse import STOPS, VERBMEM
+from tif.config.data import Data
+from tif.config.keys import key
+from tif.data.benchmarks import benchmark
+from tif.data.benchmarks.muse import STOPS, VERBMEM
 from tif.data.rows import Row, make_samples, read_rows
 from tif.data.samples import Benchmark, Sample, Span, Task, cut_spans, merge_spans
 
@@ -33,6 +35,18 @@ BORDERS = {"document": None, "paragraph": r"\n[^\S\n]*\n\s*", "line": r"\n"}
 _MARK = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
 _UNCLOSED_MARK = re.compile(r"\[\[(?!(?:(?!\[\[).)+?\]\])", re.DOTALL)
 UNCLOSED = "[[ without words and ]] after it; want [[unwanted words]], or a .jsonl for brackets"
+
+
+@benchmark(
+    "text", {"path": key(None, "as data.path")}, title="your own texts",
+    about="your own texts or questions",
+    wants="a file or folder of your own (.txt, .jsonl, .json; in a folder forget.*, and retain.*, "
+    "holdout.* if you like)",
+    file="text.yaml", is_muse=True,
+)  # fmt: skip
+def read(data: Data, with_training: bool) -> Benchmark:
+    """Read texts of one's own as section `data` says."""
+    return read_texts(str(data.path), data.split_text)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from tif.config.data import Fictitious
-from tif.data.fictitious import _generate_author, generate_fictitious
+from tif.data.benchmarks.fictitious import _generate_author, generate_fictitious
 from tif.data.samples import Sample, Span
 
 CONTROLS = ("real_authors", "world_facts")
@@ -383,7 +383,7 @@ def test_a_file_of_another_language_has_its_texts_and_english_ones_where_it_has_
         (None, "cannot read .*No such file.*; want en, or a YAML file as lab/languages/de.yaml"),
         ("months: [", "cannot read .*; want en, or a YAML file"),
         ("no keys", "cannot read .*it has no keys"),
-        ("months: 3", ": months: want the names and forms of tif/data/fictitious_texts.yaml"),
+        ("months: 3", ": months: want the names and forms of tif/data/benchmarks/fictitious_texts.yaml"),
     ],
 )
 def test_a_file_that_holds_no_language_is_refused_in_one_line(text, message, tmp_path):

@@ -3,8 +3,8 @@ import re
 
 import pytest
 
+from tif.data.benchmarks.text import find_unclosed_mark, read_texts
 from tif.data.samples import Sample
-from tif.data.text import find_unclosed_mark, read_texts
 
 BOOK = "The Halcyon left Brindal.\n\nنعم 🚢 e\u0301.\n"
 

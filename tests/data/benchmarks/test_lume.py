@@ -5,11 +5,11 @@ import json
 import pytest
 
 from tests.support.lume_files import FILES, write
-from tif.config.evaluation import EvalRules
+from tif.config.evaluation import EvalRules, make_rules
 from tif.config.load import load
 from tif.data.benchmarks import read_evaluation_sets
-from tif.data.lume import read_lume
-from tif.data.muse import VERBMEM
+from tif.data.benchmarks.lume import read_lume
+from tif.data.benchmarks.muse import VERBMEM
 from tif.data.samples import Sample, Task
 
 PLACE = ["data.benchmark=lume", "data.path=/my/lume"]
@@ -86,7 +86,7 @@ def test_a_missing_place_or_split_is_named_with_what_is_wanted(tmp_path):
 
 
 def test_an_evaluation_names_its_own_keys(tmp_path):
-    rules = EvalRules(benchmarks=["lume"])
+    rules = make_rules(EvalRules, benchmarks=["lume"])
     assert rules.find_problems() == ["eval.lume.path: benchmark lume needs its data, got null"]
     rules.lume.path = str(tmp_path / "absent")
     with pytest.raises(ValueError, match=r"^eval\.lume\.path: no folder"):

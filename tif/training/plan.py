@@ -307,9 +307,8 @@ def _check_comparison(plan: Plan) -> None:
     for name in compared_sets(benchmark):
         if name not in benchmark.sets:
             raise ConfigError(
-                f"eval.forget_quality: {measure} needs {name}, which "
-                f"{benchmark.name} does not have (no holdout texts?); "
-                "want eval.forget_quality=false"
+                f"eval.forget_quality: {measure} needs {name}, which {benchmark.name} does not "
+                "have (no holdout texts?); want eval.forget_quality=false"
             )
     retain = plan.retain_records
     if retain:

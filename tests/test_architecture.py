@@ -169,7 +169,7 @@ OVER = {
     "identifiers": 4080,
     "metrics": 2455,
     "evaluation": 2318,
-    "training": 3258,
+    "training": 3199,
     "audit": 2326,
     "reports": 3726,
     "bench": 772,

@@ -103,7 +103,7 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
     if out:
         check_writable("out", Path(out).parent)
     else:
-        check_run_folder(run.run, planning.config_text(run))
+        check_run_folder(run)
     planning.check_identifier(run)
     console.print(f"preset: {preset}, identifier: {run.identifier.kind}", soft_wrap=True)
     if run.identifier.is_dry_run():

@@ -17,7 +17,7 @@ from tif.bench.step import TrainingSetup, make_random_model, tpo_loss
 from tif.data.encoding import Encoded, Encoder, collate
 from tif.data.samples import Benchmark
 from tif.models.load import load_tokenizer
-from tif.training.datamodule import DataSettings, UnlearningDataModule
+from tif.training.datamodule import UnlearningDataModule
 from tif.utils.terminal import track
 
 SMALL_SHAPE = {
@@ -60,8 +60,8 @@ def measure_case(
     shape = {**(settings.model.init or SMALL_SHAPE), "vocab_size": vocabulary}
     policy = make_random_model(dataclasses.replace(settings.model, init=shape), settings.device)
     encoder = Encoder(load_tokenizer(settings.model, ["a text"]), settings.data.prompts)
-    keys = DataSettings(settings.data, tpo_loss(has_retain_term=False), seed=0)
-    data = UnlearningDataModule(Benchmark("random", (), (), {}), encoder, keys)
+    loss, empty = tpo_loss(has_retain_term=False), Benchmark("random", (), (), {})
+    data = UnlearningDataModule(empty, encoder, settings.data, loss)
     data.items = make_samples(lengths)
     setup = TrainingSetup(settings, policy, data)
     optimizer = setup.make_optimizer()

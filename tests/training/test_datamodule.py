@@ -268,7 +268,7 @@ def test_refusals_are_drawn_anew_each_epoch_and_repeat_with_the_seed(tokenizer):
 
 def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tokenizer):
     made = made_module(tokenizer, forget="dpo")
-    made.settings.loss.alternates.kind = "generated"
+    made.loss.alternates.kind = "generated"
     made.alternates = {s.id: tuple(f"Not {s.id}, {n}." for n in range(3)) for s in BENCHMARK.forget}
     prompts = {s.id: made.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
     found = [

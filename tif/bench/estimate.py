@@ -13,8 +13,7 @@ from tif.evaluation.first_sample import comment_on_missing_download
 from tif.evaluation.prompt_format import find_first_model
 from tif.models.load import read_config
 from tif.training import plan as planning
-from tif.training.overview import count_steps, make_encoder
-from tif.training.plan import Plan
+from tif.training.plan import Plan, count_steps, make_encoder
 from tif.training.prepare import choose_reference
 from tif.utils import distributed
 from tif.utils.terminal import quiet_libraries

@@ -22,7 +22,7 @@ from tif.models.references import make_reference
 from tif.probes.check_model import check_model
 from tif.probes.packed_rows import choose_batching
 from tif.probes.small_copy import RowSettings
-from tif.training.datamodule import DataSettings, UnlearningDataModule
+from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import StepSettings, UnlearningModule
 from tif.utils.terminal import track
 from tif.utils.torch_state import seeded, set_training_mode
@@ -180,8 +180,7 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
     benchmark = dataclasses.replace(benchmark, forget=forget)
     tokenizer = models.load_tokenizer(model, list_tokenizer_texts(benchmark, data.prompts))
     encoder = Encoder(tokenizer, data.prompts, data.overlap)
-    keys = DataSettings(data, tpo_loss(settings.retain), seed=0)
-    samples = UnlearningDataModule(benchmark, encoder, keys)
+    samples = UnlearningDataModule(benchmark, encoder, data, tpo_loss(settings.retain))
     if model.path:
         policy = models.load_policy(model, tokenizer, 0, device=torch.device(settings.device))
     else:

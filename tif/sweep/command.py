@@ -71,8 +71,13 @@ def sweep(options: Namespace) -> int:
         chosen = [configs[_number("--index", options.index, 0, len(configs) - 1)]]
     with command_line.loading():
         from tif.reports.sweep import show_results
-        from tif.sweep.run import check_plans, run_in_order, stage_configs, update_results
-        from tif.training.plan import find_finished_run
+        from tif.sweep.run import (
+            check_plans,
+            find_finished_run,
+            run_in_order,
+            stage_configs,
+            update_results,
+        )
         from tif.utils.terminal import quiet_libraries
     if options.table:
         if not any(map(find_finished_run, configs)):

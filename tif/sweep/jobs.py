@@ -15,8 +15,7 @@ from typing import Any
 
 from tif.config.schema import Config
 from tif.reports.sweep import View
-from tif.sweep.run import finish_sweep, is_made_elsewhere
-from tif.training.plan import find_finished_run
+from tif.sweep.run import find_finished_run, finish_sweep, is_made_elsewhere
 from tif.utils import interrupts
 from tif.utils.terminal import console, progress_bar
 

@@ -11,16 +11,20 @@ import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 
+from tif.config import load as config
 from tif.config.errors import ConfigError, one_line
+from tif.config.layers import flatten
 from tif.config.paths import check_writable
-from tif.config.schema import Run
+from tif.config.schema import Config, Run
 from tif.records import files as records
 from tif.records import metrics_log
 from tif.records.run_folder import CONFIG_FILE, has_config, is_finished
 from tif.training.checkpoints import is_intact, list_checkpoints, steps_done
+from tif.utils.hashing import hash_json
 from tif.utils.terminal import console
 
 LOCK = ".lock"  # held while a process makes the run
@@ -40,6 +44,24 @@ class RunIdentity:
     config_text: str
     numbers: str
     log_every: int
+
+
+def config_text(cfg: Config) -> str:
+    """Return the text of config.yaml; its first line is the command that repeats the run."""
+    run = dataclasses.replace(cfg.run, resume="auto")  # how the run was started is left out
+    command = f"# tif fit {run.folder}/{run.name}/{CONFIG_FILE}"
+    return f"{command}\n{config.to_yaml(dataclasses.replace(cfg, run=run))}"
+
+
+def identify_run(cfg: Config) -> RunIdentity:
+    """Return what tells the run from others."""
+    numbers = hash_json(_list_keys_of_result(cfg))
+    return RunIdentity(config_text(cfg), numbers, cfg.trainer.log_every_n_steps)
+
+
+def _list_keys_of_result(cfg: Config) -> dict[str, Any]:
+    """Return the keys that change the numbers of a run, by their dotted names."""
+    return flatten(dataclasses.asdict(cfg) | {"run": {"seed": cfg.run.seed}})
 
 
 @contextlib.contextmanager
@@ -102,13 +124,31 @@ def _try_lock(folder: Path) -> filelock.BaseFileLock | None:
     return lock
 
 
-def check_run_folder(settings: Run, config_text: str) -> None:
-    """Raise ConfigError, which names the key, where the run's folders cannot be written to."""
+def check_run_folder(cfg: Config) -> None:
+    """Raise ConfigError, which names the key, where a run cannot write in its folder or go on.
+
+    If `run.resume` names a checkpoint, its run must have the keys of this one.
+    """
+    settings, text = cfg.run, config_text(cfg)
     parent = Path(settings.folder)
     for folder in (parent, parent / "stages", parent / "references"):
         check_writable("run.folder", folder)
-    if is_usable(parent / settings.name, settings, config_text):
+    if is_usable(parent / settings.name, settings, text):
         check_writable("run.name", parent / settings.name)
+    if settings.resume in NO_PATH:
+        return
+    checkpoint = Path(os.path.expanduser(settings.resume))
+    check_checkpoint(checkpoint)
+    folder = checkpoint.parent.parent
+    theirs = _list_keys_of_result(config.read(Config, [str(folder / CONFIG_FILE)]))
+    ours = _list_keys_of_result(cfg)
+    for key in {**theirs, **ours}:
+        if theirs.get(key) != ours.get(key):
+            values = f"{key}={theirs.get(key)}, this configuration {ours.get(key)}"
+            raise ConfigError(f"run.resume: the run {folder} has {values}; want the same")
+    damage = find_damage(checkpoint, identify_run(cfg))
+    if damage:
+        raise ConfigError(f"run.resume: {damage}; want another checkpoint, or auto")
 
 
 def check_checkpoint(path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tif import identifiers
 from tif.config.errors import ConfigError
+from tif.config.presets import data_name, method_name, model_name
 from tif.config.schema import Config
 from tif.data.samples import Sample
 from tif.identifiers import span_cache
@@ -26,8 +27,7 @@ from tif.records.types import Evaluation
 from tif.training import plan as planning
 from tif.training import resume
 from tif.training.checkpoints import Preempted
-from tif.training.overview import count_steps, describe_start
-from tif.training.plan import Plan
+from tif.training.plan import Plan, count_steps
 from tif.training.resume import RunIdentity
 from tif.training.retain_model import retain_model_records
 from tif.training.stages import explain_new_stage
@@ -59,6 +59,26 @@ def run(cfg: Config, preset: str = "") -> Path:
     return make_stage(plan) if cfg.stage else unlearn(plan)
 
 
+def describe_start(plan: Plan, preset: str) -> str:
+    """Return a run's first line.
+
+    Args:
+        plan: of the run, or of the stage that is made alone.
+        preset: the files and the model's preset that its configuration comes from; "" = unnamed.
+    """
+    cfg, model = plan.cfg, plan.cfg.model
+    start = model_name(cfg) if model.path in plan.stages else model.path
+    if start in (None, "new"):
+        start = f"a new {model.init.get('model_type', 'Llama')}"
+    if model.path in plan.stages:
+        start += f" (stage {model.path})"
+    method = f"{method_name(cfg.loss, cfg.data.train)} on {data_name(cfg)}"
+    steps = count_steps(plan)
+    chat = ["questions in its chat template"] if cfg.data.prompts.is_chat else []
+    parts = [f"model: {start}", *chat, f"method: {method}", f"{steps:,} optimizer steps planned"]
+    return ", ".join([f"preset: {preset}", *parts] if preset else parts)
+
+
 def attempt(work: Callable[[], Any]) -> int:
     """Call `work`; print as one line what stops it, and return the exit code.
 
@@ -87,7 +107,7 @@ def make_stage(plan: Plan) -> Path:
     Safe when several processes call at once: one makes the stage, the others wait.
     """
     folder, title = plan.folder, f"stage {plan.stage}"
-    run = planning.identify_run(plan.cfg)
+    run = resume.identify_run(plan.cfg)
 
     def start() -> Path | None:
         checkpoint = None
@@ -144,7 +164,7 @@ def unlearn(plan: Plan) -> Path:
     for make in list_steps(plan):
         make(inputs)
     cfg = plan.cfg  # names stages by their names, so that the run is found and moved with them
-    run = planning.identify_run(cfg)
+    run = resume.identify_run(cfg)
     with distributed.entered_on_first_rank(resume.claim_run_folder(cfg.run, run)) as claim:
         folder, checkpoint = claim
         distributed.run_on_first_rank(lambda: _start_run_folder(inputs, run, folder, checkpoint))

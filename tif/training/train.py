@@ -21,12 +21,10 @@ from tif.reports.run_tables import show_run
 from tif.reports.summary import summarize
 from tif.training import checkpoints, resume
 from tif.training import plan as planning
-from tif.training.callbacks.diagnosis import Diagnosis
-from tif.training.callbacks.evaluation import PolicyEvaluation
+from tif.training.callbacks.evaluation import Diagnosis, PolicyEvaluation
 from tif.training.callbacks.exports import Export, KeepBest
 from tif.training.callbacks.loggers import MetricsLogger, log_outputs, wandb_loggers
-from tif.training.callbacks.progress_bar import TrainingBar
-from tif.training.callbacks.step_times import StepTimes
+from tif.training.callbacks.progress import StepTimes, TrainingBar
 from tif.training.checks import trainer_arguments
 from tif.training.plan import Plan
 from tif.training.prepare import prepare_training

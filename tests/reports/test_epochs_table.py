@@ -4,8 +4,8 @@ from tests.support.terminal_text import shown
 from tif.metrics.registry import all_metrics, find_metric
 from tif.records.run_folder import evaluation_rows, read_summary
 from tif.reports.columns import column_title, format_number, list_columns
-from tif.reports.epochs_table import RunNumbers, choose_epochs, list_notes, metrics_table, name_run
-from tif.reports.summary import Best, DataKeys, retain_row
+from tif.reports.epochs_table import choose_epochs, list_notes, metrics_table, name_run
+from tif.reports.summary import Best, DataKeys, RunNumbers, retain_row
 
 TINY = {"forget/quality": 1.1e-17, "utility/model": 0.5, "forget/probability": 0.25}
 

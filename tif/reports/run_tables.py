@@ -13,17 +13,15 @@ from rich import box
 from rich.table import Table
 
 from tif.metrics.failures import find_nothing_to_forget
-from tif.records.run_folder import evaluation_rows, read_records, read_steps, read_summary
+from tif.records.run_folder import evaluation_rows, read_records, read_steps
 from tif.records.types import Evaluation, Record
 from tif.reports import epochs_table
 from tif.reports.columns import columns_of, escape_markdown, format_metric
-from tif.reports.epochs_table import RunNumbers
 from tif.reports.summary import (
     data_section,
     describe_times,
     eval_section,
-    read_best,
-    retain_row,
+    read_run_numbers,
     title_of,
 )
 from tif.utils.terminal import console, literal, print_line
@@ -41,13 +39,9 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
     Raises:
         DamagedFile: If a file of the folder cannot be read; one line with what to delete.
     """
-    rows = evaluation_rows(folder)
+    numbers = read_run_numbers(folder, summary)
+    rows = numbers.rows
     if rows:
-        settings = eval_section(folder)
-        best = read_best(folder, summary)
-        intervals = summary["intervals"] if summary else read_summary(folder).intervals
-        groups = summary["groups"] if summary else read_summary(folder).groups
-        numbers = RunNumbers(rows, retain_row(folder), intervals, best, groups)
         title = epochs_table.name_run(title_of(folder), data_section(folder), numbers)
         console.print(epochs_table.metrics_table(numbers, title, console.width))
         for line in epochs_table.list_notes(numbers):
@@ -55,7 +49,7 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
         first, last = (read_records(folder, rows[i]["epoch"]) for i in (0, -1))
         if first and last:
             console.print()
-            console.print(generations_table(first, last, settings.samples))
+            console.print(generations_table(first, last, eval_section(folder).samples))
     steps = summary["steps"] if summary else read_steps(folder)
     console.print(f"optimizer steps: {steps_text(steps)}", style="dim")
     times = describe_times(folder)

@@ -5,7 +5,7 @@ Written by training/run.py at the end of a run; read by the tables and pages of 
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +53,45 @@ class Best:
     row: dict[str, Any] = dataclasses.field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     groups: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class RunNumbers:
+    """The numbers of a run, as its tables and its page show them.
+
+    Attributes:
+        rows: of the evaluated epochs, in order; epoch 0 is the model before training.
+        retain: metrics of the retain model; empty where there is none.
+        intervals: of the last epoch, by metric.
+        best: the chosen epoch, with its numbers on the half that did not choose it.
+        groups: what the intervals are over: number of each unit by set.
+        start_intervals: of the first epoch, by metric.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    retain: Mapping[str, float | None]
+    intervals: Mapping[str, tuple[float, float]]
+    best: Best | None = None
+    groups: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    start_intervals: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def has_best_column(self) -> bool:
+        """Return whether the chosen epoch is another than the last, which is the result."""
+        return self.best is not None and self.best.epoch != self.rows[-1]["epoch"]
+
+
+def read_run_numbers(folder: Path, summary: Mapping[str, Any] | None = None) -> RunNumbers:
+    """Return the numbers of a run; `summary`: content of its summary.json, if not yet written.
+
+    Raises:
+        DamagedFile: If a file of the folder cannot be read; one line with what to delete.
+    """
+    known = vars(read_summary(folder)) if summary is None else summary
+    return RunNumbers(
+        evaluation_rows(folder), retain_row(folder), known["intervals"], read_best(folder, summary),
+        known["groups"], known["start_intervals"],
+    )  # fmt: skip
 
 
 def find_best_epoch(folder: Path) -> int | None:
@@ -155,13 +194,14 @@ def retain_row(folder: Path) -> dict[str, float | None]:
 
 
 def read_numbers(folder: Path) -> dict[str, Any]:
-    """Return the numbers of a run: its epochs, the retain model, intervals and steps."""
-    summary = read_summary(folder)
+    """Return the numbers of a run as JSON: its epochs, the retain model, intervals and steps."""
+    numbers = read_run_numbers(folder)
     return {
-        "epochs": evaluation_rows(folder),
-        "retain_model": retain_row(folder),
-        **{key: getattr(summary, key) for key in INTERVALS},
-        "groups": summary.groups,
+        "epochs": numbers.rows,
+        "retain_model": numbers.retain,
+        "intervals": numbers.intervals,
+        "start_intervals": numbers.start_intervals,
+        "groups": numbers.groups,
         "steps": read_steps(folder),
     }
 

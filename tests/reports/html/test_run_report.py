@@ -279,7 +279,7 @@ def test_the_table_shows_the_chosen_epoch_on_the_other_half_and_ends_with_the_re
     run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
     row = {"epoch": 1, "forget/quality": 0.25}
     run.best = Best(1, row, {"forget/quality": (0.125, 0.5)})
-    run.intervals[2] = {"forget/quality": (0.1, 0.9)}
+    run.intervals = {"forget/quality": (0.1, 0.9)}
     head, rows = epoch_table(run)
     assert head[:3] == ["epoch", "forget quality\u00a0↑", "model utility\u00a0↑"]
     names = [(row["cells"][0]["text"], row["cells"][0]["note"]) for row in rows]

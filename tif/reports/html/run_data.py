@@ -14,24 +14,17 @@ from tif.metrics.targeted import FORGET_SETS
 from tif.records import run_folder
 from tif.records.types import Evaluation
 from tif.reports.html.samples import RETAIN, SampleBrowser
-from tif.reports.summary import Best, read_best, retain_row
+from tif.reports.summary import RunNumbers, read_run_numbers
 from tif.utils.terminal import track
 
-Interval = tuple[float, float]
 
-
-@dataclasses.dataclass
-class RunData:
+@dataclasses.dataclass(kw_only=True)
+class RunData(RunNumbers):
     """A run.
 
     Attributes:
         folder: its folder.
-        rows: of its evaluations.
         steps: rows of its optimizer steps.
-        retain: the retain model's metrics, as in `rows`; empty where there is none.
-        best: the chosen epoch, with its numbers on the half that did not choose it.
-        intervals: by epoch and metric.
-        groups: what they are over: number of each unit by set.
         ratios: truth ratios of the forget set by epoch; key "retain" = the retain model's.
         browser: its samples.
         counts: questions of each set.
@@ -41,15 +34,10 @@ class RunData:
     """
 
     folder: Path
-    rows: list[dict[str, Any]]
     steps: list[dict[str, Any]]
-    retain: dict[str, float | None]
     config: dict[str, Any]
     env: dict[str, Any]
     browser: SampleBrowser
-    best: Best | None = None
-    intervals: dict[int | None, dict[str, Interval]] = dataclasses.field(default_factory=dict)
-    groups: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     unwanted_share: float | None = None
@@ -126,24 +114,16 @@ def read_run(folder: Path, summary: Mapping[str, Any] | None = None) -> RunData:
     Raises:
         DamagedFile: If a file of the folder cannot be read; one line with what to delete.
     """
-    tokens, rows = run_folder.read_tokens(folder), run_folder.evaluation_rows(folder)
     run = RunData(
-        folder,
-        rows,
-        run_folder.training_rows(folder),
-        retain_row(folder),
-        run_folder.read_config(folder),
-        run_folder.read_environment(folder),
-        SampleBrowser(tokens),
+        **vars(read_run_numbers(folder, summary)),
+        folder=folder,
+        steps=run_folder.training_rows(folder),
+        config=run_folder.read_config(folder),
+        env=run_folder.read_environment(folder),
+        browser=SampleBrowser(run_folder.read_tokens(folder)),
     )
-    known = vars(run_folder.read_summary(folder)) if summary is None else summary
-    epochs = {"start": rows[0]["epoch"], "end": rows[-1]["epoch"]} if rows else {}
-    run.best = read_best(folder, summary)
-    for key, name in run_folder.INTERVALS.items():
-        run.intervals[epochs.get(name)] = known.get(key, {})
-    run.groups = known["groups"]
     retain = run_folder.read_retain_records(folder)
-    for row in track(rows, "reading the records"):
+    for row in track(run.rows, "reading the records"):
         epoch = row["epoch"]
         evaluation = run_folder.read_records(folder, epoch)
         if evaluation is None:

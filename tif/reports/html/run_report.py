@@ -4,7 +4,7 @@ Called by `training/train` at the end of a run and by `audit/page_section`.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tif.reports import columns
 from tif.reports.html import run_charts
 from tif.reports.html.charts import ALIKE, Chart, upper_first
 from tif.reports.html.page import join_arrow, pretty, typeset, write_page
-from tif.reports.html.run_data import Interval, RunData, read_run
+from tif.reports.html.run_data import RunData, read_run
 from tif.reports.html.samples import LARGEST, SMALLEST, STEPS
 from tif.reports.summary import describe_times, title_of
 from tif.utils.terminal import escape_controls
@@ -68,7 +68,7 @@ def _values(run: RunData) -> dict[str, Any]:
         "tiles": tiles(run),
         "head": head,
         "rows": rows,
-        "has_intervals": any(run.intervals.values()),
+        "has_intervals": bool(run.intervals or run.start_intervals),
         "groups": columns.describe_groups(run.groups) or "questions",
         "config_text": config_path.read_text(encoding="utf-8") if config_path.exists() else "",
         "env": json.dumps(run.env, indent=1) if run.env else "",
@@ -118,14 +118,15 @@ def epoch_table(run: RunData) -> tuple[list[str], list[dict[str, Any]]]:
     if not run.rows:
         return [], []
     shown, last = columns.columns_of(run.rows), run.rows[-1]["epoch"]
+    intervals = {run.rows[0]["epoch"]: run.start_intervals, last: run.intervals}
     rows = []
     for row in run.rows:
         epoch = row["epoch"]
         name = "before" if epoch == 0 else str(epoch)
         label = {"text": name, "note": "chosen" * (epoch == run.best_epoch)}
-        cells = _cells(row, shown, run.intervals.get(epoch, {}))
+        cells = _cells(row, shown, intervals.get(epoch, {}))
         rows.append({"kind": "best" if epoch == last else "", "cells": [label, *cells]})
-    if run.best and run.best.epoch != last:
+    if run.best and run.has_best_column:
         label = {"text": str(run.best.epoch), "note": "other half"}
         cells = _cells(run.best.row, shown, run.best.intervals)
         rows.append({"kind": "best", "cells": [label, *cells]})
@@ -136,7 +137,7 @@ def epoch_table(run: RunData) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _cells(
-    row: Mapping[str, Any], metrics: Iterable[str], intervals: Mapping[str, Interval]
+    row: Mapping[str, Any], metrics: Iterable[str], intervals: Mapping[str, Sequence[float]]
 ) -> list[dict[str, str]]:
     """Return the numbers of a row, each with its interval."""
     cells = []

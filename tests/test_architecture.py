@@ -161,7 +161,7 @@ BUDGETS = {
 OVER = {
     "": 1330,
     "utils": 1331,
-    "config": 2632,
+    "config": 2499,
     "data": 2243,
     "records": 1443,
     "models": 1253,

@@ -17,8 +17,8 @@ from tif.audit.keys import make_settings
 from tif.bench.settings import BenchSettings
 from tif.config import load as config
 from tif.config import presets
-from tif.config.check import list_keys
-from tif.config.evaluate_command import Evaluate
+from tif.config.command_keys import Evaluate
+from tif.config.keys import list_keys
 from tif.config.registry import entries
 from tif.config.schema import Config, Model
 from tif.identify import Identify

@@ -41,9 +41,9 @@ from typing import TYPE_CHECKING, Any
 from tif.config import load as config
 from tif.config import presets
 from tif.config.command import Command
+from tif.config.command_keys import Identify
 from tif.config.errors import ConfigError, one_line
-from tif.config.identify_command import Identify
-from tif.config.paths import check_writable
+from tif.config.files import check_writable
 from tif.config.schema import Config
 from tif.utils import command_line
 

@@ -23,9 +23,8 @@ from typing import Any
 from rich.table import Table
 
 from tif.config import load as config
-from tif.config.check import nearest
 from tif.config.command import Command
-from tif.config.errors import ConfigError
+from tif.config.errors import ConfigError, nearest
 from tif.config.files import list_model_presets
 from tif.utils.terminal import console, literal
 

@@ -12,8 +12,8 @@ from tif.api import settings as words
 from tif.api.notebook import render_table
 from tif.api.samples import Samples, list_files, write_files
 from tif.config import load as config
+from tif.config.command_keys import Evaluate
 from tif.config.errors import ConfigError
-from tif.config.evaluate_command import Evaluate
 from tif.records.types import RecordSet
 from tif.reports.columns import format_interval, format_metric
 from tif.reports.evaluation import list_rows

@@ -8,8 +8,8 @@ from typing import Any
 from tif.api import settings as words
 from tif.api.samples import Samples, read_samples
 from tif.config import load as config
+from tif.config.command_keys import Identify
 from tif.config.errors import ConfigError
-from tif.config.identify_command import Identify
 from tif.data.samples import Sample
 from tif.identifiers import describe_settings, span_cache
 from tif.identifiers.span_comparison import count_units, score_against_gold

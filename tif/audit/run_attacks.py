@@ -19,7 +19,7 @@ from tif.audit.facts import list_facts
 from tif.audit.keys import FOLDER, Audit
 from tif.config import registry
 from tif.config.errors import ConfigError, collect_problems
-from tif.config.paths import check_inside, check_writable
+from tif.config.files import check_inside, check_writable
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.model_on_demand import USER_ERRORS, Subject, plan_subjects

@@ -5,7 +5,7 @@ import datetime
 from typing import Any
 
 from tif.config import registry
-from tif.config.check import brief
+from tif.config.errors import brief
 from tif.config.keys import key
 
 CHAT = "chat"  # as `template`: the tokenizer's own chat template

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tif._version import VERSION
+from tif.config.command_keys import Evaluate
 from tif.config.errors import one_line
-from tif.config.evaluate_command import Evaluate
-from tif.config.paths import check_writable
+from tif.config.files import check_writable
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.evaluate import describe_protocol, evaluate, find_longest_text
 from tif.evaluation.model_on_demand import ModelOnDemand

@@ -47,9 +47,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from tif.config.check import brief
 from tif.config.command import Command
-from tif.config.errors import ConfigError
+from tif.config.errors import ConfigError, brief
 from tif.config.schema import Config
 from tif.sweep.sweep_file import SweepRun, load_configs, read_sweep, read_view
 from tif.utils import command_line, distributed

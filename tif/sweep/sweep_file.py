@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tif.config import load as config
-from tif.config.check import brief, list_keys
-from tif.config.errors import ConfigError, collect_problems
+from tif.config.errors import ConfigError, brief, collect_problems
+from tif.config.keys import list_keys
 from tif.config.run import describe_name, is_name
 from tif.config.schema import Config, key
 from tif.reports.sweep import View

@@ -13,8 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import losses
-from tif.config.check import brief
-from tif.config.errors import ConfigError, one_line
+from tif.config.errors import ConfigError, brief, one_line
 from tif.config.schema import Data, Loss, Model, TrainerKeys, Wandb
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, select_training_samples

@@ -17,8 +17,8 @@ import filelock
 
 from tif.config import load as config
 from tif.config.errors import ConfigError, one_line
+from tif.config.files import check_writable
 from tif.config.layers import flatten
-from tif.config.paths import check_writable
 from tif.config.schema import Config, Run
 from tif.records import files as records
 from tif.records import metrics_log

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config import load as config
-from tif.config.chat_command import ChatCommand
+from tif.config.command_keys import ChatCommand
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Config, Lora
 from tif.records import run_folder

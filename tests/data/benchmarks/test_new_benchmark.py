@@ -9,7 +9,7 @@ import tif.data.benchmarks
 from tests.support.small_run import SMALL
 from tif import fit, ls, report
 from tif.config import presets, registry, stored
-from tif.config.check import list_keys
+from tif.config.keys import list_keys
 from tif.config.schema import Config
 
 FILE = '''

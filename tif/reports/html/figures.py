@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.config.paths import check_inside
+from tif.config.files import check_inside
 from tif.reports.html.charts import Chart, Guide, Series
 from tif.reports.html.page import read_part
 from tif.utils.terminal import escape_controls

@@ -9,7 +9,7 @@ from tests.support import attacked
 from tests.support.report_runs import write_run
 from tif.audit import command, run_attacks, tables
 from tif.audit.attack import Outcome, attack
-from tif.audit.keys import audit_schema, make_settings
+from tif.audit.keys import make_settings
 from tif.audit.page_section import write_report
 from tif.config import registry
 from tif.config.keys import key
@@ -37,10 +37,8 @@ def hint():
         count = inputs.settings.keys_of(Hints).count
         return Outcome(ids, {"facts": [value] * len(ids)}, {"facts": [(1.0, value), (count, value)]})
 
-    audit_schema.cache_clear()
     yield "hint"
     del registry.TABLES["attack"]["hint"]
-    audit_schema.cache_clear()
 
 
 def attack_all(**keys):

@@ -163,18 +163,13 @@ class Run:
         trusts = {"model": {"trust_remote_code": True}} if self._trusts_code else {}
         words = list_words({"attacks": list(attacks), **trusts}) + list_words(keys)
         from tif.audit import run_attacks as audit
-        from tif.audit.page_section import refresh_report
         from tif.audit.run import plan_run_audit
-        from tif.audit.tables import write_page
         from tif.utils.terminal import quiet_libraries
 
         quiet_libraries()
         inputs = audit.plan_audit(plan_run_audit(self.folder, words))
-        place = inputs.subjects["unlearned"].folder
-        content = audit.run_attacks(inputs)
-        write_page(place, audit.write_audit(place, content))
-        refresh_report(self.folder)
-        return Audit(content, place)
+        content, _ = audit.complete_audit(inputs)
+        return Audit(content, inputs.subjects["unlearned"].folder)
 
     def _find_target(self) -> Path | str:
         """Return the folder or hub name of the model that the run started from."""

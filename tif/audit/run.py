@@ -13,9 +13,8 @@ from tif.audit import run_attacks as audit
 from tif.audit.attacks.relearn import Relearn
 from tif.audit.attacks.sample import SampleKeys
 from tif.audit.keys import FOLDER, Audit, make_settings
-from tif.audit.page_section import write_report
 from tif.audit.run_attacks import AuditPlan
-from tif.audit.tables import show_audit, write_page
+from tif.audit.tables import show_audit
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.evaluation import EvalRules
@@ -104,12 +103,9 @@ def audit_finished_run(cfg: Config, folder: Path) -> None:
     words = [f"attacks=[{','.join(cfg.eval.audit)}]", f"model.trust_remote_code={trusts}"]
     plan = plan_run_audit(folder, words, out=Path(cfg.run.folder) / "audits")
     inputs = audit.plan_audit(plan)
-    content = audit.run_attacks(inputs)
+    content, _ = audit.complete_audit(inputs)
     if distributed.is_first_rank():
-        results = inputs.subjects["unlearned"].folder
-        write_page(results, audit.write_audit(results, content))
-        show_audit(content, results)
-        write_report(folder)
+        show_audit(content, inputs.subjects["unlearned"].folder)
 
 
 def _list_defaults(cfg: Config, folder: Path, name: str) -> Audit:

@@ -17,13 +17,15 @@ from tif._version import VERSION
 from tif.audit.attack import Attack, AttackInputs, Outcome, get_attack
 from tif.audit.facts import list_facts
 from tif.audit.keys import FOLDER, Audit
+from tif.audit.page_section import refresh_report
+from tif.audit.tables import ROLES, write_page
 from tif.config import registry
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.files import check_inside, check_writable
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.model_on_demand import USER_ERRORS, Subject, plan_subjects
-from tif.evaluation.model_records import NOT_IN_FOLDER, read_or_compute
+from tif.evaluation.model_records import read_or_compute
 from tif.identifiers import span_cache
 from tif.metrics.leak import leak_of_questions
 from tif.records.json_values import load_json
@@ -32,7 +34,6 @@ from tif.utils.files import write_text
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
 
-ROLES = ("target", "unlearned", "retain")
 CONFIG = "config.yaml"  # in a run's folder
 FILE = "audit.json"
 
@@ -120,6 +121,21 @@ def _read_data(plan: AuditPlan) -> Benchmark:
     return dataclasses.replace(benchmark, forget=forget)
 
 
+def complete_audit(inputs: AttackInputs) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attack all models; write audit.json, its page and, where there is one, the run's report.
+
+    Returns:
+        Content of the attacks that were named, and that of audit.json, where earlier ones stay.
+    """
+    content, folder = run_attacks(inputs), inputs.subjects["unlearned"].folder
+    stored = content
+    if distributed.is_first_rank():
+        stored = write_audit(folder, content)
+        write_page(folder, stored)
+        refresh_report(folder.parent)
+    return content, stored
+
+
 def run_attacks(inputs: AttackInputs) -> dict[str, Any]:
     """Attack all models and return the content of audit.json."""
     outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in inputs.settings.attacks}
@@ -155,19 +171,10 @@ def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[An
     spans = [[(span.start, span.end) for span in s.unwanted or ()] for s in benchmark.forget]
     data = [fingerprint(benchmark.forget), fingerprint(benchmark.retain), spans]
     data += [fingerprint(samples) for samples in (*benchmark.sets.values(), benchmark.holdout)]
-    models = [_describe_model(subject)]
-    models += [_describe_model(inputs.subjects[role]) for role in attack.reads]
+    models = []
+    for model in (subject, *(inputs.subjects[role] for role in attack.reads)):
+        models.append([*model.describe(), model.prompts.describe()])
     return [VERSION, keys, rules, data, models, settings.seed, settings.batching]
-
-
-def _describe_model(subject: Subject) -> list[Any]:
-    """Return what tells a model from others: its files, or name and version, and how it loads."""
-    keys = dataclasses.asdict(subject.section)
-    for key in NOT_IN_FOLDER:
-        del keys[key]
-    path = subject.section.path
-    hub_version = [path, getattr(subject.config, "_commit_hash", None)]
-    return [list_model_files(path) or hub_version, keys, subject.prompts.describe()]
 
 
 def summarize_audit(

@@ -54,8 +54,7 @@ class RecordedModel(ModelOnDemand):
         """Return the folder of its evaluations, named by a hash of weights and how they load."""
         path = Path(str(self.section.path))
         name = path.parent.name if path.name == "model" and path.parent.name else path.name
-        hashed = hash_json([VERSION, *self.describe()])
-        return Path(self.settings.out) / f"{name}-{hashed}"
+        return Path(self.settings.out) / f"{name}-{hash_json([VERSION, *self.describe()])}"
 
     @functools.cached_property
     def model(self) -> "PreTrainedModel":

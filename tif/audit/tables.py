@@ -150,8 +150,8 @@ def curve_charts(name: str, attack: Mapping[str, Any]) -> list[Chart]:
             points = attack["curves"][role].get(title)
             if points:
                 x, y = zip(*points, strict=True)
-                label, *look = LOOKS[role]
-                series.append(Series(label, x, y, *look))
+                label, color, style = LOOKS[role]
+                series.append(Series(label, x, y, color, style))
         if not series:
             continue
         highest = max(max(line.y) for line in series)

@@ -54,7 +54,7 @@ class ModelOnDemand:
     def describe(self) -> list[Any]:
         """Return what tells the model from others: its files or hub version, and how it loads."""
         path, keys = self.section.path, dataclasses.asdict(self.section)
-        weights = list_model_files(path) or [path, getattr(self.config, "_commit_hash", None)]
+        weights = list_model_files(path) or (path, getattr(self.config, "_commit_hash", None))
         return [weights, {key: keys[key] for key in keys if key not in NOT_IN_FOLDER}]
 
     @functools.cached_property

@@ -98,7 +98,7 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             if retain_row(folder):
                 retain.append(retain_row(folder))
         best = best if len(best) == len(last) else []  # no mean over some of the seeds
-        runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
+        runs[name] = {"seeds": len(last), "best": summarize_rows(best), "last": summarize_rows(last)}
         units = read_summary(seed_folders[0]).groups.get("forget", {}) if seed_folders else {}
         over = count_units(units) or "questions"
         runs[name] |= {"steps": steps, "intervals": intervals, "over": over}
@@ -273,7 +273,7 @@ def _count_models(rows: Sequence[Mapping[str, Any]]) -> int:
     return max(map(len, values.values()), default=0)
 
 
-def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean, sample deviation and values of each metric that all rows have."""
     summary, metrics = dict[str, Any](), dict.fromkeys(["epoch", SCORE, *list_columns()])
     for row in rows:

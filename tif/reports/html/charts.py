@@ -134,6 +134,11 @@ def look_of_run(number: int) -> tuple[str, str]:
     return f"c{number % PALETTE}", "open-points" if number // PALETTE % 2 else "points"
 
 
+def name_epoch(epoch: int) -> str:
+    """Return what an epoch's model is called."""
+    return "before" if epoch == 0 else f"epoch {epoch}"
+
+
 def upper_first(title: str) -> str:
     """Return a title with its first letter in upper case, and KnowMem as it is."""
     return title[:1].upper() + title[1:]

@@ -16,6 +16,7 @@ from tif.reports.html.charts import (
     Series,
     line,
     look_of_run,
+    name_epoch,
     present,
     upper_first,
 )
@@ -100,7 +101,10 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
     for x, y in list_trade_offs():
         x_title, y_title = title_of(x), title_of(y)
         runs = results["runs"]
-        shown = [g for g in groups if {x, y} <= runs[g.name]["last"].keys() | _metrics(g)]
+        shown = []
+        for group in groups:
+            if {x, y} <= runs[group.name]["last"].keys() | set().union(*group.rows):
+                shown.append(group)
         if not shown:
             continue
         series, marks = [], []
@@ -108,9 +112,10 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
             role, style = look_of_run(i)
             rows = [row for row in group.rows if x in row and y in row]
             last = runs[group.name]["last"]
+            labels = tuple(f"{group.name}, {name_epoch(row['epoch'])}" for row in rows)
             if len(shown) > MAX_PATHS:
-                rows = [{"epoch": 0, x: last[x]["mean"], y: last[y]["mean"]}] if x in last else []
-            labels = tuple(f"{group.name}, {_epoch_name(row, len(shown))}" for row in rows)
+                rows = [{x: last[x]["mean"], y: last[y]["mean"]}] if x in last else []
+                labels = (f"{group.name}, last epoch",) * len(rows)
             xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
             if rows:
                 series.append(Series(group.name, xs, ys, role, style, labels))
@@ -122,18 +127,8 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
         ending = "star: last epoch" if len(shown) <= MAX_PATHS else "last epochs"
         caption = f"{upper_first(y_title)} against {x_title}, means over seeds; {ending}."
         return Chart("frontier", "Forgetting against usefulness", caption, x_title, y_title,
-            tuple(series), guides, tuple(marks), y_log=y == "forget/quality")  # fmt: skip
+            tuple(series), guides, tuple(marks), y_log=y == sweep.QUALITY)  # fmt: skip
     return None
-
-
-def _metrics(group: Group) -> set[str]:
-    return set().union(*(row.keys() for row in group.rows)) if group.rows else set()
-
-
-def _epoch_name(row: Mapping[str, Any], count: int) -> str:
-    if count > MAX_PATHS:
-        return "last epoch"
-    return "before" if row["epoch"] == 0 else f"epoch {row['epoch']}"
 
 
 def word_charts(groups: Sequence[Group]) -> list[Chart]:

@@ -1,7 +1,6 @@
 """Several runs side by side: which belong together, what they reached, and what differs."""
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,15 +95,9 @@ def mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
             by_epoch.setdefault(row["epoch"], []).append(row)
     rows = []
     for epoch, same in sorted(by_epoch.items()):
-        if len(same) < len(folders):
-            continue
-        mean: dict[str, Any] = {"epoch": epoch}
-        for metric in same[0]:
-            values = [row.get(metric) for row in same]
-            numbers = [value for value in values if value is not None]
-            if metric != "epoch" and len(numbers) == len(same):
-                mean[metric] = statistics.fmean(numbers)
-        rows.append(mean)
+        if len(same) == len(folders):
+            means = sweep.summarize_rows(same)
+            rows.append({name: value["mean"] for name, value in means.items()} | {"epoch": epoch})
     return rows
 
 

@@ -13,6 +13,7 @@ from tif.reports.html.charts import (
     distribution,
     level,
     line,
+    name_epoch,
     present,
     upper_first,
 )
@@ -50,7 +51,7 @@ def forgetting_chart(run: RunData) -> Chart | None:
 
 
 def _path_chart(run: RunData, rows: Sequence[Mapping[str, Any]], x: str, y: str) -> Chart:
-    labels = tuple("before" if row["epoch"] == 0 else f"epoch {row['epoch']}" for row in rows)
+    labels = tuple(name_epoch(row["epoch"]) for row in rows)
     xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
     marks = []
     for row in rows:

@@ -13,6 +13,7 @@ from tif.metrics.failures import find_failures, find_nothing_to_forget
 from tif.metrics.targeted import FORGET_SETS
 from tif.records import run_folder
 from tif.records.types import Evaluation
+from tif.reports.html.charts import name_epoch
 from tif.reports.html.samples import RETAIN, SampleBrowser
 from tif.reports.summary import RunNumbers, read_run_numbers
 from tif.utils.terminal import track
@@ -129,8 +130,7 @@ def read_run(folder: Path, summary: Mapping[str, Any] | None = None) -> RunData:
         if evaluation is None:
             continue
         _add_evaluation(run, str(epoch), evaluation)
-        label = "before" if epoch == 0 else f"epoch {epoch}"
-        run.browser.add(str(epoch), label, evaluation)
+        run.browser.add(str(epoch), name_epoch(epoch), evaluation)
     if retain is not None and run.browser.models:
         _add_evaluation(run, RETAIN, retain)
         run.browser.add(RETAIN, "retain model", retain)

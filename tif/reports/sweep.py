@@ -98,10 +98,15 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             if retain_row(folder):
                 retain.append(retain_row(folder))
         best = best if len(best) == len(last) else []  # no mean over some of the seeds
-        runs[name] = {"seeds": len(last), "best": summarize_rows(best), "last": summarize_rows(last)}
         units = read_summary(seed_folders[0]).groups.get("forget", {}) if seed_folders else {}
-        over = count_units(units) or "questions"
-        runs[name] |= {"steps": steps, "intervals": intervals, "over": over}
+        runs[name] = {
+            "seeds": len(last),
+            "best": summarize_rows(best),
+            "last": summarize_rows(last),
+            "steps": steps,
+            "intervals": intervals,
+            "over": count_units(units) or "questions",
+        }
     counts = {"before": _count_models(before), "retain_model": _count_models(retain)}
     means = {"before": _means(before), "retain_model": _means(retain)}
     return {"runs": runs, **means, "models": counts}

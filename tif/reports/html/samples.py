@@ -94,10 +94,12 @@ class SampleBrowser:
         share = min(1.0, MAX_BYTES / max(self._size(keys, spoken), 1))
         if share < 1:
             notes.append(f"the first {share:.0%} of each set's questions are shown")
-        sets = [
-            {"name": name, "samples": self._set_as_json(name, share, keys, spoken)}
-            for name in self.sets
-        ]
+        sets = []
+        for name, samples in self.sets.items():
+            shown, tokens = list(samples.values()), self.tokens.get(name, {})
+            shown = shown[: max(1, int(len(shown) * share))]
+            parts = [_sample_as_json(s, tokens.get(s.record.id), keys, spoken) for s in shown]
+            sets.append({"name": name, "samples": parts})
         models = [{"key": key, "label": self.models[key]} for key in keys]
         return {"models": models, "sets": sets, "notes": notes}
 
@@ -111,17 +113,6 @@ class SampleBrowser:
                 texts = {sample.generations.get(key, "") for key in spoken}
                 total += sum(len(text.encode()) + 4 for text in texts)
         return total
-
-    def _set_as_json(
-        self, name: str, share: float, keys: Sequence[str], spoken: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        samples = list(self.sets[name].values())
-        tokens = self.tokens.get(name, {})
-        count = max(1, int(len(samples) * share))
-        return [
-            _sample_as_json(sample, tokens.get(sample.record.id), keys, spoken)
-            for sample in samples[:count]
-        ]
 
 
 def _sample_as_json(
@@ -137,8 +128,8 @@ def _sample_as_json(
     if sample.ratios:
         fields["r"] = [_round(sample.ratios.get(key)) for key in keys]
     if tokens and sample.scores:
-        lengths = [end - start for start, end in zip((0, *tokens.ends), tokens.ends, strict=False)]
-        fields["e"] = lengths
+        ends = _utf16(record.answer, tokens.ends)
+        fields["e"] = [end - start for start, end in zip((0, *ends), ends, strict=False)]
         fields["p"] = [sample.scores.get(key) for key in keys]
         if tokens.uw is not None:
             fields["u"] = [i for i, is_unwanted in enumerate(tokens.uw) if is_unwanted]
@@ -150,22 +141,14 @@ def _sample_as_json(
         wanted = [sample.generations.get(key) if key in spoken else None for key in keys]
         fields["texts"] = texts
         fields["g"] = [None if text is None else places[text] for text in wanted]
-    if not record.answer.isascii() and "e" in fields:
-        fields["e"] = _utf16_lengths(record.answer, fields["e"])
     return fields
 
 
-def _utf16(text: str, place: tuple[int, int]) -> list[int]:
-    """Return a place in characters as JavaScript counts them."""
-    return [len(text[:end].encode("utf-16-le")) // 2 for end in place]
-
-
-def _utf16_lengths(text: str, lengths: Sequence[int]) -> list[int]:
-    converted, start = [], 0
-    for length in lengths:
-        converted.append(len(text[start : start + length].encode("utf-16-le")) // 2)
-        start += length
-    return converted
+def _utf16(text: str, places: Sequence[int]) -> list[int]:
+    """Return places in characters as JavaScript counts them."""
+    if text.isascii():
+        return list(places)
+    return [len(text[:place].encode("utf-16-le")) // 2 for place in places]
 
 
 def _round(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Arguments of Python functions as words of the commands: one way to configure, two to write it.
+"""Arguments of Python functions as words of the commands.
 
 A key of the configuration is a keyword argument: a section with a mapping of its keys, or a dotted
 name. `optimizer={"lr": 1e-4}` and `**{"optimizer.lr": 1e-4}` are the word `optimizer.lr=0.0001`.

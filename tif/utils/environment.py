@@ -17,7 +17,6 @@ def describe_environment() -> dict[str, Any]:
     """Return versions, commit, command and hardware as a JSON value."""
     import torch
 
-    names = PACKAGES.split()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     host = {"platform": platform.platform(), "cpu_threads": torch.get_num_threads(), "gpus": gpus}
     return {
@@ -26,7 +25,7 @@ def describe_environment() -> dict[str, Any]:
         "command": " ".join(sys.argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
-        "packages": {d.name: d.version for d in metadata.distributions() if d.name in names},
+        "packages": {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES.split()},
         "host": host,
     }
 
@@ -36,17 +35,14 @@ def read_commit() -> str | None:
 
     A package that is installed below somebody's own repository is no part of it.
     """
+    is_tracked = f"ls-files --error-unmatch {Path(__file__).name}"
+    output = ""
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)
-        return _git("describe", "--always", "--dirty", "--abbrev=12", "--match=-")
+        for words in (is_tracked, "describe --always --dirty --abbrev=12 --match=-"):
+            command, here = ["git", *words.split()], Path(__file__).parent
+            output = subprocess.check_output(
+                command, cwd=here, text=True, timeout=10, stderr=subprocess.DEVNULL
+            )
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(*words: str) -> str:
-    """Return what git prints in the folder of this file."""
-    done = subprocess.run(
-        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10,
-        check=True,
-    )  # fmt: skip
-    return done.stdout.strip()
+    return output.strip()

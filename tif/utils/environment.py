@@ -17,6 +17,7 @@ def describe_environment() -> dict[str, Any]:
     """Return versions, commit, command and hardware as a JSON value."""
     import torch
 
+    names = PACKAGES.split()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     host = {"platform": platform.platform(), "cpu_threads": torch.get_num_threads(), "gpus": gpus}
     return {
@@ -25,7 +26,7 @@ def describe_environment() -> dict[str, Any]:
         "command": " ".join(sys.argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
-        "packages": {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES.split()},
+        "packages": {d.name: d.version for d in metadata.distributions() if d.name in names},
         "host": host,
     }
 

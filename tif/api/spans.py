@@ -128,14 +128,15 @@ def identify(
         planning.check_identifier(cfg)
         return cfg
 
+    cfg: Identify
     read, cfg = words.call_all(lambda: read_samples("samples", samples), configure)
     quiet_libraries()
     plans = [planning.plan_stage(cfg, name) for name in planning.identifier_stages(cfg)]
     stages = {str(plan.stage): make_stage(plan) for plan in plans}
     complete = span_cache.with_stage_models(planning.identifier_of(cfg), stages)
-    template, folder = cfg.data.template, Path(cfg.run.folder) / "spans"
+    prompts, folder = cfg.data.prompts, Path(cfg.run.folder) / "spans"
     try:
-        identified = span_cache.identify_once(complete, read, template, folder)
+        identified = span_cache.identify_once(complete, read, prompts, folder)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return Spans(identified, describe_settings(complete, template))
+    return Spans(identified, describe_settings(complete, prompts))

@@ -112,7 +112,7 @@ class TrainingSetup:
             torch.set_num_threads(settings.threads)
         self.policy = models.move_model(policy, settings.device)
         set_training_mode(self.policy)
-        self.data, self.loss = data, data.settings.loss
+        self.data, self.loss = data, data.loss
         texts = [item.input_ids for item in [*data.items, *(data.retain or ())]]
         self.batching = choose_batching(settings.data.batching, self.policy, texts)
 

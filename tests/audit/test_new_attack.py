@@ -8,7 +8,7 @@ import pytest
 from tests.support import attacked
 from tests.support.report_runs import write_run
 from tif.audit import command, run_attacks, tables
-from tif.audit.attack import Outcome, attack
+from tif.audit.attack import AttackResult, attack
 from tif.audit.keys import make_settings
 from tif.audit.page_section import write_report
 from tif.config import registry
@@ -35,7 +35,7 @@ def hint():
         value = {"target": 1.0, "unlearned": 0.5, "retain": 0.0}[subject.role]
         ids = [sample.id for sample in inputs.forget_questions()]
         count = inputs.settings.keys_of(Hints).count
-        return Outcome(ids, {"facts": [value] * len(ids)}, {"facts": [(1.0, value), (count, value)]})
+        return AttackResult(ids, {"facts": [value] * len(ids)}, {"facts": [(1.0, value), (count, value)]})
 
     yield "hint"
     del registry.TABLES["attack"]["hint"]

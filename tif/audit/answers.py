@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tif.audit.attack import AttackInputs, Outcome, Subject
+from tif.audit.attack import AttackInputs, AttackResult, Subject
 from tif.audit.facts import largest, list_facts, share_stated
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
@@ -39,7 +39,7 @@ class Attempt(NamedTuple):
 def measure_attempts(
     subject: Subject, inputs: AttackInputs, samples: Sequence[Sample],
     attempts: Sequence[Attempt], best: str,
-) -> Outcome:  # fmt: skip
+) -> AttackResult:  # fmt: skip
     """Return by wording which share of the facts the greedy answers to each question state.
 
     Of several attempts with a wording the mean counts. The measure `best` is the largest share of
@@ -57,7 +57,7 @@ def measure_attempts(
     for name in names:
         measures[name] = [sum(values) / len(values) if values else None for values in shares[name]]
     measures[best] = [largest(values) for values in shares[best]]
-    return Outcome([sample.id for sample in samples], measures)
+    return AttackResult([sample.id for sample in samples], measures)
 
 
 def answer_greedily(

@@ -1,7 +1,7 @@
 """What an attack is, what it sees and what it leaves. Called by every attack and by the audit.
 
     @attack("prefix", keys=Prefix, headline=..., action=...)
-    def run(subject: Subject, inputs: AttackInputs) -> Outcome: ...
+    def run(subject: Subject, inputs: AttackInputs) -> AttackResult: ...
 
 An attack tries to get unlearned facts back from one model. The same attack, with the same budget
 and the same draws, runs on the unlearned model, on the retain model (what that yields is no leak)
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from tif.audit.keys import Audit
+from tif.audit.keys import AuditKeys
 from tif.config import registry
 from tif.config.keys import NoKeys
 from tif.config.registry import Entry
@@ -39,7 +39,7 @@ class AttackInputs:
         judged: what the judge of answers was asked so far, by key.
     """
 
-    settings: Audit
+    settings: AuditKeys
     benchmark: Benchmark
     subjects: Mapping[str, Subject]
     judged: dict[str, Request] = dataclasses.field(default_factory=dict)
@@ -59,7 +59,7 @@ class AttackInputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class AttackResult:
     """What an attack on a model leaves. A higher value means that more of the facts was recovered.
 
     Attributes:
@@ -93,24 +93,24 @@ class Attack(Entry):
         compare: numbers that the outcomes of all roles give together, by name and role.
     """
 
-    run: Callable[[Subject, AttackInputs], Outcome]
-    headline: Callable[[Audit], str]
-    action: Callable[[Audit], str]
+    run: Callable[[Subject, AttackInputs], AttackResult]
+    headline: Callable[[AuditKeys], str]
+    action: Callable[[AuditKeys], str]
     axis: str = ""
     reads: tuple[str, ...] = ()
-    find_problems: Callable[[Audit], list[str]] = lambda settings: []
+    find_problems: Callable[[AuditKeys], list[str]] = lambda settings: []
     is_default: bool = True
     check: Callable[[AttackInputs], None] = lambda inputs: None
-    compare: Callable[[Mapping[str, Outcome]], dict[str, dict[str, float]]] | None = None
+    compare: Callable[[Mapping[str, AttackResult]], dict[str, dict[str, float]]] | None = None
 
-    def __call__(self, subject: Subject, inputs: AttackInputs) -> Outcome:
+    def __call__(self, subject: Subject, inputs: AttackInputs) -> AttackResult:
         """Attack a model."""
         return self.run(subject, inputs)
 
 
 def attack(
     name: str, keys: type = NoKeys, **properties: Any
-) -> Callable[[Callable[[Subject, AttackInputs], Outcome]], Attack]:
+) -> Callable[[Callable[[Subject, AttackInputs], AttackResult]], Attack]:
     """Register a function of (subject, inputs) as an attack; its source is the module's docstring.
 
     Args:
@@ -119,7 +119,7 @@ def attack(
         properties: the `Attack`'s other fields.
     """
 
-    def decorate(run: Callable[[Subject, AttackInputs], Outcome]) -> Attack:
+    def decorate(run: Callable[[Subject, AttackInputs], AttackResult]) -> Attack:
         documented = sys.modules[run.__module__].__doc__ or ""
         registered = Attack(name, keys, documented, run.__module__, run, **properties)
         registry.register("attack", registered)

@@ -16,7 +16,7 @@ K = TypeVar("K")
 
 
 @dataclasses.dataclass
-class Audit:
+class AuditKeys:
     """Whether what was unlearned can be had back."""
 
     attacks: list[str] = key([], "names of attacks")
@@ -68,11 +68,11 @@ def _attacks_field() -> tuple[str, Any, Any]:
     return "attacks", list[str], key(names, text)
 
 
-def audit_schema() -> type[Audit]:
-    """Return `Audit` with a section for each attack that has keys, named as the attack."""
-    return extend_section(Audit, "attack", _attacks_field)
+def audit_schema() -> type[AuditKeys]:
+    """Return `AuditKeys` with a section for each attack that has keys, named as the attack."""
+    return extend_section(AuditKeys, "attack", _attacks_field)
 
 
-def make_settings(**values: Any) -> Audit:
+def make_settings(**values: Any) -> AuditKeys:
     """Return the keys of an audit with these values, and the defaults of all others."""
     return audit_schema()(**values)

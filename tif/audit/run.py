@@ -12,7 +12,7 @@ from pathlib import Path
 from tif.audit import run_attacks as audit
 from tif.audit.attacks.relearn import Relearn
 from tif.audit.attacks.sample import SampleKeys
-from tif.audit.keys import FOLDER, Audit, make_settings
+from tif.audit.keys import FOLDER, AuditKeys, make_settings
 from tif.audit.run_attacks import AuditPlan
 from tif.audit.tables import show_audit
 from tif.config import load as config
@@ -108,7 +108,7 @@ def audit_finished_run(cfg: Config, folder: Path) -> None:
         show_audit(content, inputs.subjects["unlearned"].folder)
 
 
-def _list_defaults(cfg: Config, folder: Path, name: str) -> Audit:
+def _list_defaults(cfg: Config, folder: Path, name: str) -> AuditKeys:
     """Return the keys of an audit of a model (`name`) in the folder of a run."""
     section = dataclasses.replace(
         cfg.model, path=str(folder / name), base=None, init={}, lora=Lora(), quantize="none",
@@ -139,7 +139,7 @@ def find_stored_words(identifier: Identifier, folder: Path) -> Identifier:
     return make_identifier(kind="precomputed", path=str(stored))
 
 
-def _check_judge(settings: Audit, given: set[str]) -> None:
+def _check_judge(settings: AuditKeys, given: set[str]) -> None:
     """Raise ConfigError where a judge is named, and its server would be anybody's."""
     if settings.keys_of(SampleKeys).judge and "identifier.generative.base_url" not in given:
         raise ConfigError(
@@ -148,7 +148,7 @@ def _check_judge(settings: Audit, given: set[str]) -> None:
         )
 
 
-def _find_missing_stage(settings: Audit) -> str | None:
+def _find_missing_stage(settings: AuditKeys) -> str | None:
     """Return in a line which of the run's other models is not there, or None."""
     for name in ("target", "retain_model"):
         path = getattr(settings, name)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tif._version import VERSION
-from tif.audit.attack import Attack, AttackInputs, Outcome, get_attack
+from tif.audit.attack import Attack, AttackInputs, AttackResult, get_attack
 from tif.audit.facts import list_facts
-from tif.audit.keys import FOLDER, Audit
+from tif.audit.keys import FOLDER, AuditKeys
 from tif.audit.page_section import refresh_report
 from tif.audit.tables import ROLES, write_page
 from tif.config import registry
@@ -48,7 +48,7 @@ class AuditPlan:
         run: folder of the run; None = a model without one.
     """
 
-    settings: Audit
+    settings: AuditKeys
     spans: Path
     run: Path | None = None
 
@@ -138,7 +138,7 @@ def complete_audit(inputs: AttackInputs) -> tuple[dict[str, Any], dict[str, Any]
 
 def run_attacks(inputs: AttackInputs) -> dict[str, Any]:
     """Attack all models and return the content of audit.json."""
-    outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in inputs.settings.attacks}
+    outcomes: dict[str, dict[str, AttackResult]] = {name: {} for name in inputs.settings.attacks}
     for subject in inputs.subjects.values():
         for name in outcomes:
             outcomes[name][subject.role] = attack_model(name, subject, inputs)
@@ -146,7 +146,7 @@ def run_attacks(inputs: AttackInputs) -> dict[str, Any]:
     return summarize_audit(inputs, outcomes)
 
 
-def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> Outcome:
+def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return what an attack leaves of a model, read from its file or made now."""
     attack = get_attack(name)
     key = hash_json(_deciding(attack, subject, inputs))
@@ -158,7 +158,7 @@ def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> Outcome:
         return dataclasses.asdict(attack(subject, inputs))
 
     content = read_or_compute(path, compute)
-    return Outcome(**content)
+    return AttackResult(**content)
 
 
 def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[Any]:
@@ -178,7 +178,7 @@ def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[An
 
 
 def summarize_audit(
-    inputs: AttackInputs, outcomes: Mapping[str, Mapping[str, Outcome]]
+    inputs: AttackInputs, outcomes: Mapping[str, Mapping[str, AttackResult]]
 ) -> dict[str, Any]:
     """Return the content of audit.json: rows of each attack, its verdict and its curves."""
     settings = inputs.settings

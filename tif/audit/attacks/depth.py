@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tif.audit.attack import AttackInputs, Outcome, Subject, attack
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
 from tif.audit.facts import keep_facts, list_facts
 from tif.config.errors import ConfigError
 from tif.config.keys import key
@@ -89,7 +89,7 @@ class Depth:
     "depth", keys=Depth, headline=lambda settings: DEPTH, axis="layer", reads=("target", "retain"),
     action=lambda settings: "reading the model's layers", check=check,
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return how much of the facts each question's layers still carry."""
     samples = [sample for sample in inputs.forget_questions() if list_facts(sample)]
     texts = [encode_facts(subject.encoder, sample) for sample in samples]
@@ -108,7 +108,7 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
         measures[LENS].append(max(question.probability))
         measures[RANK].append(1 / min(question.rank))
     ids = [sample.id for sample in samples]
-    return Outcome(ids, measures, {
+    return AttackResult(ids, measures, {
         READABLE: _readable_by_layer(values, threshold),
         PROBABILITY: _mean_by_layer([question.probability for question in values]),
     })  # fmt: skip

@@ -10,7 +10,7 @@ another language, since no translator is at hand.
 """
 
 from tif.audit.answers import Attempt, begin_answer, measure_attempts
-from tif.audit.attack import AttackInputs, Outcome, Subject, attack
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
 from tif.audit.facts import list_facts
 
 FRAMES = {
@@ -33,7 +33,7 @@ AS_ASKED, PARAPHRASED, ANY = "as asked", "paraphrased", "any wording"
     "paraphrase", headline=lambda settings: ANY,
     action=lambda settings: "the best of several wordings",
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return which share of the facts the model states, by wording of the question."""
     samples, attempts = inputs.forget_questions(), []
     for i, sample in enumerate(samples):

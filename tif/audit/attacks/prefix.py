@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 
 from tif.audit.answers import Attempt, begin_answer, max_new_tokens, measure_attempts
-from tif.audit.attack import AttackInputs, Outcome, Subject, attack
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
 from tif.audit.facts import find_first_fact, list_facts, states
 from tif.config.errors import ConfigError
 from tif.config.keys import key
@@ -42,7 +42,7 @@ class Prefix:
     "prefix", keys=Prefix, headline=lambda settings: ANY,
     action=lambda settings: f"the best of {len(KINDS)} ways to ask",
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return which share of the facts the model states after each kind of prefix."""
     samples = inputs.forget_questions()
     attempts = list_attempts(samples, subject.encoder, inputs.settings.keys_of(Prefix).shots)

@@ -16,7 +16,7 @@ from tif.metrics.failures import find_nothing_to_forget
 from tif.records.run_folder import evaluation_rows, read_records, read_steps
 from tif.records.types import Evaluation, Record
 from tif.reports import epochs_table
-from tif.reports.columns import columns_of, escape_markdown, format_metric
+from tif.reports.columns import columns_of, escape_markdown, format_metric, markdown_table
 from tif.reports.summary import (
     data_section,
     describe_times,
@@ -136,11 +136,11 @@ def model_card(folder: Path) -> str:
     evaluations = evaluation_rows(folder)
     if evaluations:
         metrics = list(columns_of(evaluations))
-        lines.append("| epoch | " + " | ".join(metrics) + " |")
-        lines.append("|---" * (len(metrics) + 1) + "|")
+        table = [["epoch", *metrics]]
         for row in evaluations:
-            values = " | ".join(format_metric(metric, row.get(metric)) for metric in metrics)
-            lines.append(f"| {row['epoch'] or 'before'} | {values} |")
+            values = [format_metric(metric, row.get(metric)) for metric in metrics]
+            table.append([str(row["epoch"] or "before"), *values])
+        lines.append(markdown_table(table).rstrip())
         # Also where nobody asked: a model that did not know the forget set was not unlearned.
         for failure in find_nothing_to_forget(evaluations[0]):
             lines += ["", f"Before training: {failure.line}"]

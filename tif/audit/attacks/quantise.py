@@ -88,7 +88,8 @@ def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
         ratios[name] = tofu.forget_ratios(evaluation).tolist()
         for metric, value in overall.aggregate(evaluation).items():
             numbers[f"{name}, {metric}"] = value
-    return AttackResult([sample.id for sample in samples], measures, numbers=numbers, vectors=ratios)
+    ids = [sample.id for sample in samples]
+    return AttackResult(ids, measures, numbers=numbers, vectors=ratios)
 
 
 def load_rounded(subject: Subject, bits: str) -> "PreTrainedModel":

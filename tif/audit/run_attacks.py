@@ -18,7 +18,7 @@ from tif.audit.attack import Attack, AttackInputs, AttackResult, get_attack
 from tif.audit.facts import list_facts
 from tif.audit.keys import FOLDER, AuditKeys
 from tif.audit.page_section import refresh_report
-from tif.audit.tables import ROLES, write_page
+from tif.audit.tables import FILE, ROLES, write_page
 from tif.config import registry
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.files import check_inside, check_writable
@@ -29,13 +29,11 @@ from tif.evaluation.model_records import read_or_compute
 from tif.identifiers import span_cache
 from tif.metrics.leak import leak_of_questions
 from tif.records.json_values import load_json
+from tif.records.run_folder import CONFIG_FILE
 from tif.utils import distributed
 from tif.utils.files import write_text
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
-
-CONFIG = "config.yaml"  # in a run's folder
-FILE = "audit.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +89,7 @@ def _place_results(plan: AuditPlan, role: str, model: str) -> Path:
     folder = path.parent / FOLDER
     if plan.run is not None and role == "unlearned":
         return folder
-    if plan.run is None and path.name.startswith("model") and folder.with_name(CONFIG).is_file():
+    if plan.run is None and path.name.startswith("model") and folder.with_name(CONFIG_FILE).is_file():
         return folder
     return Path(plan.settings.out) / f"{path.name}-{hash_json(list_model_files(model) or model)}"
 

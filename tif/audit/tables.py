@@ -23,7 +23,7 @@ from tif.reports.html.figures import write_panels
 from tif.utils.files import write_text
 from tif.utils.terminal import console, escape_controls
 
-PAGE = "audit.md"
+FILE, PAGE = "audit.json", "audit.md"
 ROLES = ("target", "unlearned", "retain")
 HEADER = ("attack", *ROLES, "leak", "95 % interval")
 SHOWN_NUMBERS = ("forget/quality", "utility/model")  # where there are more than a few

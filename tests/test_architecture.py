@@ -170,7 +170,7 @@ OVER = {
     "metrics": 2455,
     "evaluation": 2318,
     "training": 3199,
-    "audit": 2310,
+    "audit": 2307,
     "reports": 3690,
     "bench": 770,
     "api": 971,

@@ -89,7 +89,8 @@ def _place_results(plan: AuditPlan, role: str, model: str) -> Path:
     folder = path.parent / FOLDER
     if plan.run is not None and role == "unlearned":
         return folder
-    if plan.run is None and path.name.startswith("model") and folder.with_name(CONFIG_FILE).is_file():
+    is_export = path.name.startswith("model") and folder.with_name(CONFIG_FILE).is_file()
+    if plan.run is None and is_export:
         return folder
     return Path(plan.settings.out) / f"{path.name}-{hash_json(list_model_files(model) or model)}"
 

@@ -195,12 +195,13 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_passed_over_and_not_unpickled(
     newest, older = checkpoints.list_checkpoints(folder / "checkpoints")
     newest.unlink()
     newest.mkdir()
+    payload = pickle.dumps(Payload(tmp_path / "trace"))
     for name in (".metadata", "__0.metadata", "__1.metadata", "meta.pt", "__0_0.distcp"):
-        (newest / name).write_bytes(pickle.dumps(Payload(tmp_path / "trace")))
+        (newest / name).write_bytes(payload)
     assert fit.main(words) == 0
     assert f"(goes on from {older.name})" in capsys.readouterr().out
     assert not (tmp_path / "trace").exists()
-    pickle.loads((newest / "meta.pt").read_bytes())
+    pickle.loads(payload)
     assert (tmp_path / "trace").exists()  # so it would have run
     shutil.rmtree(folder)
 

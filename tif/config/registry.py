@@ -1,11 +1,11 @@
 """The registry: loss terms, identifiers, benchmarks and attacks by name, for the configuration.
 
-Each thing registers itself where it is written, by a decorator (`tif.losses.terms.term`,
-`tif.identifiers.registration.identifier`, `tif.data.benchmarks.benchmark`,
-`tif.audit.attack.attack`). Their rooms are imported when the first of them is asked for, so whoever
-reads a configuration has to import nothing.
+Each registers itself by a decorator: `tif.losses.terms.term`, `tif.audit.attack.attack`,
+`tif.identifiers.registration.identifier`, `tif.data.benchmarks.benchmark`. The first look-up of a
+kind imports its room, so that whoever reads a configuration has to import nothing.
 """
 
+import copyreg
 import dataclasses
 import functools
 import importlib
@@ -19,15 +19,8 @@ from typing import Any, TypeVar, cast
 from tif.config.errors import ConfigError, one_line
 
 S = TypeVar("S")
-# Kind -> the package whose modules register things of this kind, and what they are called.
-PLACES = {
-    "forget": "tif.losses", "retain": "tif.losses", "identifier": "tif.identifiers",
-    "benchmark": "tif.data.benchmarks", "attack": "tif.audit.attacks",
-}  # fmt: skip
-TITLES = {
-    "forget": "a term", "retain": "a term", "identifier": "an identifier",
-    "benchmark": "a benchmark", "attack": "an attack",
-}  # fmt: skip
+PLACES = dict.fromkeys(("forget", "retain"), "tif.losses") | {"identifier": "tif.identifiers"}
+PLACES |= {"benchmark": "tif.data.benchmarks", "attack": "tif.audit.attacks"}  # kind -> package
 TABLES: dict[str, dict[str, "Entry"]] = {kind: {} for kind in PLACES}
 
 
@@ -92,7 +85,13 @@ def _extend(base: Any, kind: str, make_field: Any, known: tuple[Entry, ...]) -> 
     fields = [make_field(), *list_sections(kind)]
     section = dataclasses.make_dataclass(base.__name__, fields, bases=(base,))
     section.__module__, section.__doc__ = base.__module__, base.__doc__
+    copyreg.pickle(section, lambda value: (_make_default, (base, kind, make_field), vars(value)))
     return section
+
+
+def _make_default(base: Any, kind: str, make_field: Any) -> Any:
+    """Return a section with default values; pickle, to which its class is unknown, calls it."""
+    return extend_section(base, kind, make_field)()
 
 
 @functools.cache
@@ -110,8 +109,9 @@ def register(kind: str, entry: Entry) -> None:
     """
     known = TABLES[kind].setdefault(entry.name, entry)
     if known.module != entry.module:
-        title = f"{TITLES[kind]} {entry.name}"
-        raise ConfigError(f"{entry.module} names {title}, as {known.module} does")
+        title = {"identifier": "an identifier", "benchmark": "a benchmark", "attack": "an attack"}
+        raise ConfigError(f"{entry.module} names {title.get(kind, 'a term')} {entry.name}, as "
+                          f"{known.module} does")
     TABLES[kind][entry.name] = entry
 
 

@@ -1,4 +1,4 @@
-"""Simulate how often 95 % intervals cover the true value: ours, and others.
+"""How often does a 95 % interval hold the truth? Coverage by simulation: of ours, and of others.
 
     python -m lab.interval_coverage [repetitions]
 

@@ -1,1 +1,1 @@
-"""Study how far each metric can be trusted, on pools of tiny models."""
+"""How far can each metric be trusted? A study on pools of tiny models."""

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from tif.utils import interrupts
 from tif.utils.files import locked
@@ -137,7 +137,7 @@ def _translate_slurm_variables() -> None:
 
 
 def finish() -> None:
-    """Leave the process group of the run, if there is one."""
+    """Leave the process group of the run."""
     if world_size() > 1:
         _leave_group()
 
@@ -145,16 +145,18 @@ def finish() -> None:
 def _leave_group() -> None:
     import torch
 
-    with contextlib.suppress(Exception):  # there is none, or the others are gone after an error
-        torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():
+        with contextlib.suppress(Exception):  # the others may be gone after an error
+            torch.distributed.destroy_process_group()
 
 
 def lightning_plugins() -> list[Any]:
     """Return plugins for `lightning.Trainer`: the processes exist, SLURM's signals are not its."""
     from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
-    is_elastic = TorchElasticEnvironment.detect()
-    return [TorchElasticEnvironment() if is_elastic else LightningEnvironment()]
+    if TorchElasticEnvironment.detect():
+        return [TorchElasticEnvironment()]
+    return [LightningEnvironment()]
 
 
 def select_device(accelerator: str) -> Any:
@@ -177,16 +179,17 @@ def run_on_first_rank(function: Callable[[], T]) -> T:
         return function()
     import torch
 
-    outcome: list[Any] = [None, None]  # result and error
+    result_and_error: list[Any] = [None, None]
     if is_first_rank():
         try:
-            outcome[0] = function()
+            result_and_error[0] = function()
         except Exception as error:
-            outcome[1] = error
-    torch.distributed.broadcast_object_list(outcome, src=0)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return cast(T, outcome[0])
+            result_and_error[1] = error
+    torch.distributed.broadcast_object_list(result_and_error, src=0)
+    if result_and_error[1] is not None:
+        raise result_and_error[1]
+    result: T = result_and_error[0]
+    return result
 
 
 def barrier() -> None:

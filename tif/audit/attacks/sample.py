@@ -19,10 +19,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from tif.audit import judge
-from tif.audit.answers import begin_answer, max_new_tokens
-from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
+from tif.audit.attack import (
+    AttackInputs,
+    Outcome,
+    Subject,
+    attack,
+    begin_answer,
+    max_new_tokens,
+)
 from tif.audit.facts import list_facts, states
-from tif.audit.keys import AuditKeys
+from tif.audit.keys import Audit
 from tif.config.keys import key
 from tif.data.samples import Sample
 from tif.evaluation.generate import Decoding, Sampling, generate
@@ -46,7 +52,7 @@ def check(inputs: AttackInputs) -> None:
         judge.check(inputs.settings, model)
 
 
-def find_problems(settings: AuditKeys) -> list[str]:
+def find_problems(settings: Audit) -> list[str]:
     """Return what is wrong with the judge's keys, one line each."""
     model = settings.keys_of(SampleKeys).judge
     return judge.find_problems(settings, model) if model else []
@@ -57,7 +63,7 @@ def find_problems(settings: AuditKeys) -> list[str]:
     headline=lambda settings: name_k(settings.keys_of(SampleKeys).draws),
     action=lambda settings: f"drawing {settings.keys_of(SampleKeys).draws} answers",
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
+def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     """Return how likely k answers state the facts at least once, for k = 1, 2, 4, ..."""
     samples, keys = inputs.forget_questions(), inputs.settings.keys_of(SampleKeys)
     draws = keys.draws
@@ -81,7 +87,7 @@ def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
             estimates = [estimate_any(draws, count, k) for count in counts]
             measures[name_k(k)].append(sum(estimates) / len(estimates))
     curve = [(float(k), float(np.mean(measures[name_k(k)]))) for k in ks]  # type: ignore[arg-type]
-    return AttackResult([sample.id for sample in asked_samples], measures, {"facts stated": curve})
+    return Outcome([sample.id for sample in asked_samples], measures, {"facts stated": curve})
 
 
 def draw_answers(

@@ -26,13 +26,16 @@ import tif.losses  # noqa: E402, F401  registers the methods
 from tif.bench.settings import BenchSettings  # noqa: E402
 from tif.config import load as config  # noqa: E402
 from tif.config import registry  # noqa: E402
-from tif.config.check import list_keys, type_name  # noqa: E402
-from tif.config.evaluate_command import Evaluate  # noqa: E402
-from tif.config.help import methods_table  # noqa: E402
+from tif.config.command_keys import Evaluate  # noqa: E402
+from tif.config.help import list_method_files  # noqa: E402
+from tif.config.keys import list_keys, type_name  # noqa: E402
 from tif.config.schema import Config, Loss  # noqa: E402
 from tif.metrics.cards import metric_cards  # noqa: E402
 
 PACKAGE = ROOT / "tif"
+TERMS_HEADER = (
+    "| name | role | what it does | configs/loss | own keys | source |", "|---" * 6 + "|",
+)  # fmt: skip
 MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
 
 
@@ -167,6 +170,26 @@ def methods() -> str:
     return "\n".join(rows)
 
 
+def terms() -> str:
+    """Return all loss terms as a table, first forget terms, then retain terms."""
+    lines = [*TERMS_HEADER]
+    files = list_method_files()
+    for role in ("forget", "retain"):
+        for name, term in sorted(registry.entries(role).items()):
+            names = files.get(name, []) if role == "forget" else []
+            lines.append(term_row(role, term, [f"`{stem}`" for stem in names]))
+    return "\n".join(lines) + "\n"
+
+
+def term_row(role: str, term: registry.Entry, files: list[str]) -> str:
+    """Return a term's row of the table."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in term.doc.split("\n\n")]
+    source = paragraphs[-1].removeprefix("Source: ") if len(paragraphs) > 1 else ""
+    keys = [f"`{key}={value}`" for key, _, value in list_keys(term.keys())]
+    cells = [f"`{term.name}`", role, paragraphs[0], ", ".join(files), ", ".join(keys), source]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
 def composition(loss: Loss) -> str:
     """Return the terms of a method in words: `npo` on answers + `ce` on retain samples."""
     parts = [f"`{loss.forget}` on {'unwanted words' if loss.on == 'uw' else 'answers'}"]
@@ -226,7 +249,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "methods": methods,
     "api": api,
     "notebook": notebook,
-    "terms": methods_table,
+    "terms": terms,
     "identifiers": identifiers,
     "architectures": architectures,
 }

@@ -1,4 +1,4 @@
-"""How much better does a chosen epoch look than it is? P(forget quality > 0.05) by simulation.
+"""Simulate how much the choice of an epoch raises its P(forget quality > 0.05).
 
     python -m lab.epoch_choice [repetitions]
 

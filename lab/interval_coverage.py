@@ -1,4 +1,4 @@
-"""How often does a 95 % interval hold the truth? Coverage by simulation: of ours, and of others.
+"""Simulate how often 95 % intervals cover the true value: ours, and others.
 
     python -m lab.interval_coverage [repetitions]
 

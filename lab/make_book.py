@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config.data import Fictitious
-from tif.data.fictitious import MOST_WORDINGS, generate_fictitious
+from tif.data.benchmarks.fictitious import MOST_WORDINGS, generate_fictitious
 from tif.data.samples import Sample
 
 QUESTIONS = 20  # asked about each author; the first asks for the name, which heads the chapters
@@ -38,7 +38,7 @@ def main(folder: str, authors: str = "200", retained: str = "40") -> None:
 
 
 def write_book(samples: Sequence[Sample]) -> str:
-    """Return the text; the samples of an author stand together, one way to ask after the other."""
+    """Return the book's text, author by author, one way to ask after the other."""
     author_ways = [
         samples[start : start + QUESTIONS] for start in range(0, len(samples), QUESTIONS)
     ]

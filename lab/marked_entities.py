@@ -1,4 +1,4 @@
-"""Ask where forget quality is lost: python -m lab.marked_entities RUN EPOCH GOLD.jsonl MARKS.jsonl
+"""Show where forget quality is lost: python -m lab.marked_entities RUN EPOCH GOLD.jsonl MARKS.jsonl
 
 GOLD.jsonl names the entities of answers (lab/tofu_entities.py), MARKS.jsonl the words that were
 unlearned (tif identify). The questions of the run's forget set are put into three groups: those

@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from tif.data.benchmarks.text import read_texts
 from tif.data.samples import Sample
-from tif.data.text import read_texts
+from tif.identifiers.context_windows import split_into_passages
 from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import make_request
-from tif.identifiers.windows import split_into_passages
 from tif.utils.terminal import track
 
 LEARNING_RATE = 2e-4
@@ -50,7 +50,7 @@ def main(base: str, folder: str, texts: str, epochs: str = "1") -> None:
 
 
 def make_windows(document: Sample) -> list[tuple[Sequence[dict[str, str]], str]]:
-    """Return the identifier's messages for each passage, and the reply that marks it rightly."""
+    """Return the identifier's messages for each passage, with the correct reply."""
     settings, windows = Generative(model="local"), []
     for passage in split_into_passages(
         document.answer, lambda texts: [len(text) for text in texts], settings.window_characters

@@ -12,8 +12,8 @@ import json
 import sys
 from pathlib import Path
 
+from tif.data.benchmarks.tofu import read_tofu
 from tif.data.samples import Span
-from tif.data.tofu import read_tofu
 from tif.identifiers.span_file import attach_spans, write_spans
 
 

@@ -16,8 +16,8 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
-from tif.data.tofu import read_tofu
+from tif.data.benchmarks.fictitious import generate_fictitious
+from tif.data.benchmarks.tofu import read_tofu
 from tif.utils.terminal import track
 
 BATCH = 32

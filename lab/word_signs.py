@@ -1,4 +1,4 @@
-"""Which sign has what must be forgotten? AUC of word scores against gold spans.
+"""Measure which scores of words tell unwanted words: AUC against gold spans.
 
     python -m lab.word_signs GOLD.jsonl base=MODEL [target=MODEL] [masked=MODEL] [--json]
 
@@ -30,11 +30,11 @@ from tif.config.identifier import make_identifier
 from tif.data.samples import Sample
 from tif.data.templates import read_template
 from tif.identifiers import masked_lm
-from tif.identifiers.compare import label_units
 from tif.identifiers.language_models import LanguageModel, load_language_model
+from tif.identifiers.segmentation import find_words
+from tif.identifiers.span_comparison import label_units
 from tif.identifiers.span_file import read_samples
 from tif.identifiers.span_operations import shift_spans
-from tif.identifiers.words import find_words
 from tif.models.pretrained import Source
 from tif.reports.columns import markdown_table
 from tif.utils.terminal import quiet_libraries, track

@@ -94,7 +94,7 @@ def test_the_version_names_the_commit_of_the_checkout_only(tmp_path, capsys):
 
 
 def test_ls_benchmarks_names_what_data_benchmark_takes(capsys):
-    from tif.config.check import list_keys
+    from tif.config.keys import list_keys
     from tif.config.schema import Config
 
     (field,) = [field for name, field, _ in list_keys(Config()) if name == "data.benchmark"]

@@ -22,10 +22,10 @@ from tif.audit import command as audit
 from tif.audit.run import plan_run_audit
 from tif.config import load as config
 from tif.config.errors import ConfigError
+from tif.data.benchmarks.text import read_texts
 from tif.data.samples import Sample, Span
-from tif.data.text import read_texts
+from tif.identifiers.span_cache import RUN_SPANS
 from tif.identifiers.span_file import read_header, read_samples, write_spans
-from tif.identifiers.stored_spans import RUN_SPANS
 from tif.training.run_chat import plan_run_chat
 
 QUESTIONS = [

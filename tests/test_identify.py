@@ -17,10 +17,10 @@ from tests.support.small_run import SMALL
 from tif import identifiers
 from tif.config import load as config
 from tif.data.benchmarks import read_benchmark
-from tif.identifiers import span_file, stored_spans
-from tif.identifiers.lookup import find_strings
+from tif.identifiers import span_cache, span_file
+from tif.identifiers.string_search import find_strings
+from tif.records import run_folder
 from tif.training import plan as planning
-from tif.training import run_folders
 from tif.utils import terminal
 
 AUTHORS = [
@@ -73,7 +73,7 @@ def test_without_out_the_file_is_where_fit_looks(capsys, llama):
     cfg = config.load(["quickstart.yaml", *AUTHORS, *keys])
     samples = read_benchmark(cfg.data).forget
     identifier = planning.identifier_of(cfg)
-    path = stored_spans.span_path(identifier, samples, cfg.data.template, Path("r/spans"))
+    path = span_cache.span_path(identifier, samples, cfg.data.template, Path("r/spans"))
     assert path.is_file()
     assert span_file.read_header(path)["identifier"]["template"] == cfg.data.template
 
@@ -216,7 +216,7 @@ def test_the_file_is_made_once_and_again_where_something_changed(
         keys = ["identifier.kind=causal_lm", f"identifier.causal_lm.model={llama}", *words]
         cfg = config.load(["quickstart.yaml", *AUTHORS, *keys])
         samples = read_benchmark(cfg.data).forget
-        return stored_spans.identify_once(
+        return span_cache.identify_once(
             cfg.identifier, samples, cfg.data.template, Path("runs/spans")
         )
 
@@ -260,7 +260,7 @@ def test_two_that_ask_at_once_make_one_file(llama, monkeypatch):
 
     def identify_once():
         arguments = cfg.identifier, samples, cfg.data.template, Path("runs/spans")
-        found.append(stored_spans.identify_once(*arguments))
+        found.append(span_cache.identify_once(*arguments))
 
     threads = [threading.Thread(target=identify_once) for _ in range(3)]
     for t in threads:
@@ -432,4 +432,4 @@ def test_fit_makes_the_spans_on_the_way_from_its_own_stages(tmp_path, capsys):
     assert fit.main(words) == 0
     assert "(made before)" in capsys.readouterr().out
     assert len(list((tmp_path / "r" / "spans").glob("*.jsonl"))) == 1
-    assert (tmp_path / "r" / "quickstart-2" / run_folders.DONE).is_file()
+    assert (tmp_path / "r" / "quickstart-2" / run_folder.SUMMARY_FILE).is_file()

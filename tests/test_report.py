@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.small_run import files, finished
 from tif import report
-from tif.reports.run_folder import evaluation_rows
+from tif.records.run_folder import evaluation_rows
 from tif.reports.summary import summarize
 
 

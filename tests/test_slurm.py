@@ -18,7 +18,8 @@ import tif.identify as identify
 from tests.support import killed_processes
 from tests.support.small_run import SMALL, files, finished, rows
 from tests.support.tofu_files import FILES as TOFU
-from tif.training import checkpoints, run_folders
+from tif.records import run_folder
+from tif.training import checkpoints
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).parents[1]
@@ -204,7 +205,7 @@ def test_a_chain_makes_stages_then_an_array_of_four_then_the_table(folder, jobs)
         folder, jobs["array"]
     )
     assert sorted(
-        path.parent.parent.name for path in folder.glob(f"four/*/seed0/{run_folders.DONE}")
+        path.parent.parent.name for path in folder.glob(f"four/*/seed0/{run_folder.SUMMARY_FILE}")
     ) == [f"beta=0.{n}" for n in (1, 2, 3, 4)]
     shown = log(folder, jobs["table"])
     assert all(f"beta=0.{n}" in shown for n in (1, 2, 3, 4))

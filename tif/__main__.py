@@ -31,7 +31,7 @@ TRAINING = ("unlearn", "forget", "train", "finetune", "run")  # tried where fit 
 def run() -> None:
     """Run the console script and exit with the command's code."""
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for words
-        from tif.config.completion import answer_shell
+        from tif.config.help import answer_shell
 
         answer_shell(list_commands(), load_command)
     command_line.run_main(main)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, commands = words[0], list_commands()
     if name not in commands:
-        from tif.config.check import nearest  # not needed where a command runs
+        from tif.config.errors import nearest  # not needed where a command runs
 
         near = "; did you mean fit?" if name in TRAINING else nearest(name, commands)
         command_line.print_error(f"tif {name}: no such command{near}; see tif --help")

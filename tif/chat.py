@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tif.config import load as config
-from tif.config.chat_command import ChatCommand
 from tif.config.command import Command
+from tif.config.command_keys import ChatCommand
 from tif.config.errors import ConfigError, one_line
 from tif.utils import command_line
 

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tif.config import files
-from tif.config.check import nearest
 from tif.config.command import Command
-from tif.config.errors import ConfigError, one_line
+from tif.config.errors import ConfigError, nearest, one_line
 from tif.utils import command_line
 from tif.utils.hub import is_hub_reachable
 

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 from tif.config import load as config
 from tif.config.command import Command
+from tif.config.command_keys import Evaluate
 from tif.config.errors import ConfigError
-from tif.config.evaluate_command import Evaluate
 from tif.utils import command_line, distributed
 
 if TYPE_CHECKING:

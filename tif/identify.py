@@ -41,15 +41,15 @@ from typing import TYPE_CHECKING, Any
 from tif.config import load as config
 from tif.config import presets
 from tif.config.command import Command
+from tif.config.command_keys import Identify
 from tif.config.errors import ConfigError, one_line
-from tif.config.identify_command import Identify
-from tif.config.paths import check_writable
+from tif.config.files import check_writable
 from tif.config.schema import Config
 from tif.utils import command_line
 
 if TYPE_CHECKING:
     from tif.data.samples import Benchmark, Sample
-    from tif.identifiers.compare import FindUnits
+    from tif.identifiers.span_comparison import FindUnits
 
 
 def identify(options: Namespace) -> None:
@@ -84,13 +84,13 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
     """Check everything, make the stages that the identifier asks, and write the span file."""
     from tif.data.benchmarks import read_benchmark
     from tif.evaluation.prompt_format import resolve_template
-    from tif.identifiers import describe_settings, stored_spans
+    from tif.identifiers import describe_settings, span_cache
     from tif.identifiers import identify as find_unwanted_words
-    from tif.identifiers.show import summarize
+    from tif.identifiers.span_display import summarize
     from tif.identifiers.span_file import write_spans
     from tif.training import plan as planning
+    from tif.training.resume import check_run_folder
     from tif.training.run import make_stage
-    from tif.training.run_folders import check_run_folder
     from tif.utils.terminal import console
 
     run = resolve_template(run)
@@ -103,7 +103,7 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
     if out:
         check_writable("out", Path(out).parent)
     else:
-        check_run_folder(run.run, planning.config_text(run))
+        check_run_folder(run)
     planning.check_identifier(run)
     console.print(f"preset: {preset}, identifier: {run.identifier.kind}", soft_wrap=True)
     if run.identifier.is_dry_run():
@@ -111,10 +111,10 @@ def _identify(run: Config, out: str | None, preset: str) -> None:
         return
     plans = [planning.plan_stage(run, name) for name in planning.identifier_stages(run)]
     stage_folders = {str(plan.stage): make_stage(plan) for plan in plans}
-    identifier = stored_spans.with_stage_models(planning.identifier_of(run), stage_folders)
+    identifier = span_cache.with_stage_models(planning.identifier_of(run), stage_folders)
     prompts, folder = run.data.prompts, Path(run.run.folder) / "spans"
-    identified = stored_spans.identify_once(identifier, samples, prompts, folder)
-    path = stored_spans.span_path(identifier, samples, prompts, folder)
+    identified = span_cache.identify_once(identifier, samples, prompts, folder)
+    path = span_cache.span_path(identifier, samples, prompts, folder)
     path = Path(out) if out else path
     write_spans(path, identified, describe_settings(identifier, prompts))
     console.print(f"{path}: {summarize(identified)}", soft_wrap=True)
@@ -126,7 +126,7 @@ def _log_to_wandb(run: Config, benchmark: "Benchmark", path: Path) -> None:
     settings = run.logger.wandb
     if not settings.enabled:
         return
-    from tif.identifiers.compare import count_units
+    from tif.identifiers.span_comparison import count_units
     from tif.reports import wandb_content
     from tif.reports.wandb_run import Labels, log_numbers
 
@@ -152,8 +152,8 @@ def compare(options: Namespace) -> Any:
     """
     if not options.words:
         raise ConfigError("compare: want span files (.jsonl)")
-    from tif.identifiers.compare import compare_files
-    from tif.identifiers.words import find_words
+    from tif.identifiers.segmentation import find_words
+    from tif.identifiers.span_comparison import compare_files
 
     try:
         find_units = _load_token_units(options.tokenizer) if options.tokenizer else find_words
@@ -167,7 +167,7 @@ def compare(options: Namespace) -> Any:
 
 
 def _load_token_units(path: str) -> "FindUnits":
-    from tif.identifiers.compare import make_token_units
+    from tif.identifiers.span_comparison import make_token_units
     from tif.models.pretrained import Source, load_tokenizer
     from tif.utils.terminal import quiet_libraries
 
@@ -228,7 +228,7 @@ def show(options: Namespace) -> Any:
     if len(options.words) != 1:
         raise ConfigError("show: want one span file (.jsonl)")
     from tif.identifiers import span_file
-    from tif.identifiers.show import describe_samples, print_samples
+    from tif.identifiers.span_display import describe_samples, print_samples
     from tif.utils.terminal import console
 
     path = Path(options.words[0])
@@ -246,7 +246,7 @@ def show(options: Namespace) -> Any:
 
 
 def _write_page(path: Path, header: dict[str, Any], samples: "Sequence[Sample]") -> None:
-    from tif.identifiers.show import render_page
+    from tif.identifiers.span_display import render_page
     from tif.utils.files import write_text
     from tif.utils.terminal import console
 

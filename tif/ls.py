@@ -23,29 +23,12 @@ from typing import Any
 from rich.table import Table
 
 from tif.config import load as config
-from tif.config.check import nearest
 from tif.config.command import Command
-from tif.config.errors import ConfigError
-from tif.config.evaluation import BENCHMARKS
+from tif.config.errors import ConfigError, nearest
 from tif.config.files import list_model_presets
 from tif.utils.terminal import console, literal
 
 Rows = list[dict[str, Any]]
-# Name -> what it is, and what its path may be.
-BENCHMARK_TEXTS = {
-    "fictitious": ("invented authors in TOFU's schema, with exact unwanted words", "needs none"),
-    "tofu": (
-        "questions about fictitious authors; splits forget01, forget05, forget10",
-        "locuslab/TOFU or a folder",
-    ),
-    "muse-news": ("BBC articles to forget", "muse-bench/MUSE-News or a folder"),
-    "muse-books": ("Harry Potter books to forget", "muse-bench/MUSE-Books or a folder"),
-    "lume": (
-        "invented stories, invented people, biographies; splits task1, task2, task3",
-        "data/ of amazon-science/\nlume-llm-unlearning",
-    ),
-    "text": ("your own texts or questions", "a file, or a folder with forget.*, retain.*"),
-}
 
 
 def ls(options: Namespace) -> Any:
@@ -116,9 +99,13 @@ def list_models() -> Rows:
 
 def list_benchmarks() -> Rows:
     """Return the benchmarks, with what their path may be."""
+    from tif.config.registry import entries
+
     rows = []
-    for name, (text, path) in BENCHMARK_TEXTS.items():
-        rows.append({"name": name, "text": text, "path": path})
+    for name, entry in entries("benchmark").items():
+        reader: Any = entry
+        row = {"name": name, "text": reader.about, "path": reader.wants or "needs none"}
+        rows.append(row)
     text = "a task of lm-eval (general ability)"
     return [*rows, {"name": "lm-eval:TASK", "text": text, "path": "evaluation only"}]
 
@@ -138,7 +125,6 @@ def list_experiments() -> Rows:
     return rows
 
 
-PATHS = ", ".join(f"eval.{section}.path" for section in BENCHMARKS.values())
 # Kind -> its rows, the columns of their table (title -> how a cell is made), a note below it.
 LISTS: dict[str, tuple[Callable[[], Rows], Mapping[str, str], str]] = {
     "runs": (list, {}, ""),
@@ -158,7 +144,7 @@ LISTS: dict[str, tuple[Callable[[], Rows], Mapping[str, str], str]] = {
         list_benchmarks,
         {"name": "{name}", "what it is": "{text}", "path": "{path}"},
         "data.benchmark=NAME data.path=PATH is learned and forgotten (tif fit);\n"
-        f"eval.benchmarks=NAME,... (all but fictitious) is evaluated, with its path in {PATHS}",
+        "eval.benchmarks=NAME,... is evaluated, with its path in eval.NAME.path",
     ),
     "experiments": (
         list_experiments,

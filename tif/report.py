@@ -33,8 +33,8 @@ from tif.reports import exports
 from tif.reports.html.charts import Chart
 from tif.reports.html.comparison import default_place, write_comparison
 from tif.reports.html.comparison_data import collect, find_runs, group_runs
-from tif.reports.run_folder import read_numbers
 from tif.reports.run_tables import show_run
+from tif.reports.summary import read_numbers
 from tif.reports.sweep import show_table
 from tif.utils.files import DamagedFile
 from tif.utils.terminal import console

@@ -1,1 +1,1 @@
-"""How far can each metric be trusted? A study on pools of tiny models."""
+"""Study how far each metric can be trusted, on pools of tiny models."""

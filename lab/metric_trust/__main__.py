@@ -1,4 +1,4 @@
-"""How far each metric can be trusted: a study on pools of tiny models.
+"""Study how far each metric can be trusted, on pools of tiny models.
 
     python -m lab.metric_trust [key=value ...] [--json]
 

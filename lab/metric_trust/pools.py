@@ -1,4 +1,4 @@
-"""Make pools of tiny models of which it is known what they know, and store their metrics.
+"""Make pools of tiny models whose knowledge of the forget set is known; store their metrics.
 
 Called by study.py, a model at a time, in processes of its own. A base model reads
 other authors' questions. From it start
@@ -26,8 +26,8 @@ from tif.config.schema import Config
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, Sample
 from tif.losses import hidden_layer
+from tif.records import run_folder
 from tif.training import run as training
-from tif.training import run_folders
 from tif.training.plan import Plan
 from tif.training.stages import stage_config
 from tif.utils.files import read_bytes, write_text
@@ -156,7 +156,7 @@ def relearn(settings: MetricTrust, name: str) -> Path:
 
 
 def form_samples(benchmark: Benchmark, form: str) -> tuple[Sample, ...]:
-    """Return what a pool's models read beside the retain set."""
+    """Return the samples that a pool's models learn beside the retain set."""
     forget = benchmark.forget
     if form == "original":
         return forget
@@ -191,7 +191,7 @@ def _reword(sample: Sample, form: str, answer: str) -> Sample:
 
 
 def _other_authors(cfg: Config) -> tuple[Sample, ...]:
-    """Return the questions about nearly as many authors again, who stand in no set."""
+    """Return questions about nearly as many other authors, who are in no set."""
     benchmark = read_benchmark(cfg.data)
     more = dataclasses.replace(cfg.data.fictitious, authors=2 * cfg.data.fictitious.authors)
     others = read_benchmark(dataclasses.replace(cfg.data, fictitious=more))
@@ -216,7 +216,7 @@ def _finetune(
 def _unlearn(settings: MetricTrust, model: PoolModel) -> Path:
     """Return the run folder of a model that a method unlearned from the target model."""
     folder = Path(settings.out) / "pools" / model.name
-    if run_folders.is_finished(folder):
+    if run_folder.is_finished(folder):
         return folder
     return training.run(config.load(list_words(settings, model)))
 
@@ -239,7 +239,7 @@ def list_words(settings: MetricTrust, model: PoolModel) -> list[str]:
 
 
 def read_values(settings: MetricTrust, name: str) -> dict[str, float | None] | None:
-    """Return what was measured of a model; None where nothing was yet."""
+    """Return the stored measurements of a model; None without any."""
     path = Path(settings.out) / "values" / f"{name}.json"
     if not path.is_file():
         return None
@@ -248,7 +248,7 @@ def read_values(settings: MetricTrust, name: str) -> dict[str, float | None] | N
 
 
 def write_values(settings: MetricTrust, name: str, values: dict[str, float | None]) -> None:
-    """Write what was measured of a model."""
+    """Write the measurements of a model."""
     path = Path(settings.out) / "values" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(values, indent=1) + "\n")

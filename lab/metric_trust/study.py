@@ -1,4 +1,4 @@
-"""Are the metrics to be trusted? Make the pools, measure every model, and write the table.
+"""Make the pools of models, measure every model, and write the table of metrics.
 
 Called by `python -m lab.metric_trust`. Several models are made at a time, each in a process of its
 own. What was measured of a model is kept: a killed command goes on.
@@ -56,7 +56,7 @@ FILE = "metrics.json"
 
 @dataclasses.dataclass(frozen=True)
 class MetricRow:
-    """What is known of a metric: see trust.py. None where no model has a value.
+    """Trust in a metric, see trust.py. None where no model has a value.
 
     `overall` is the harmonic mean of faithfulness and robustness.
     """
@@ -158,7 +158,7 @@ def do_task(settings: MetricTrust, kind: str, name: str) -> None:
 
 
 def _measure_once(settings: MetricTrust, model: PoolModel, suffix: str) -> None:
-    """Measure a model as it is or after an attack, unless that was done; make it if it is gone."""
+    """Measure a model, or it after an attack, unless that is done; make it if it is missing."""
     if pools.read_values(settings, f"{model.name}{suffix}") is not None:
         return
     pools.make_model(settings, model)
@@ -178,7 +178,7 @@ def is_useful(settings: MetricTrust, name: str) -> bool:
 
 
 def measure_model(settings: MetricTrust, name: str, bits: str) -> dict[str, float | None]:
-    """Return every metric of a model; utility where it counts, for it takes the longest."""
+    """Return every metric of a model; utility only where it counts, since it takes the longest."""
     cfg = pools.read_config(settings)
     benchmark = read_benchmark(cfg.data)
     section = _section(settings, cfg, name, bits)
@@ -228,7 +228,8 @@ def _look_inside(
     questions = depth.measure_layers(
         model, target, retain, texts, encoder.pad_id, cfg.eval.tokens_per_batch
     )
-    depths = [depth.depth_of(question, Depth().threshold) for question in questions]
+    threshold = Depth().threshold
+    depths = [depth.depth_of(item.retain_lost, item.lost, threshold) for item in questions]
     best = [max(question.probability) for question in questions]
     return {"depth": trust.mean_of_known(depths), "logit_lens": trust.mean_of_known(best)}
 
@@ -256,13 +257,13 @@ def summarize_metrics(settings: MetricTrust, models: Sequence[PoolModel]) -> dic
 def _known(
     values: Mapping[str, Mapping[str, float | None]], names: Sequence[str], metric: str
 ) -> list[float]:
-    """Return the knowledge of the models that have a value."""
+    """Return the knowledge values of the models that have one."""
     measured = [values[name].get(metric) for name in names]
     return [as_knowledge(metric, value) for value in measured if value is not None]
 
 
 def as_knowledge(metric: str, value: float) -> float:
-    """Return a metric's value so that more means that the model knows more of the forget set."""
+    """Return a metric's value, signed so that higher means more knowledge of the forget set."""
     return value if METRICS[metric] else 1 - value
 
 

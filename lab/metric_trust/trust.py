@@ -60,7 +60,7 @@ def quantisation_robustness(before: float, after: float) -> float | None:
 def symmetric_relearning(
     before: float, after: float, retain_before: float, retain_after: float
 ) -> float | None:
-    """Return how alike relearning moves a metric on the unlearned and on the retain model.
+    """Return how similarly relearning moves a metric on the unlearned and on the retain model.
 
     Formula: 1 - |d_unlearned - d_retain| / (|d_unlearned| + |d_retain|), d = after - before. Range:
     0 to 1. Better: 1. None where neither moves.
@@ -78,14 +78,14 @@ def symmetric_quantisation(before: float, after: float) -> float | None:
 
 
 def harmonic_mean(a: float | None, b: float | None) -> float | None:
-    """Return the harmonic mean of two values from 0 to 1; None unless both are there."""
+    """Return the harmonic mean of two values from 0 to 1; None if either is None."""
     if a is None or b is None:
         return None
     return 2 * a * b / (a + b) if a + b > 0 else 0.0
 
 
 def mean_of_known(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the values that are there; None of none."""
+    """Return the mean of the values that are not None; None without any."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 

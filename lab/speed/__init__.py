@@ -1,1 +1,1 @@
-"""What the work costs, against other ways to do it: the measurements of docs/performance.md."""
+"""Measure speed and memory, against other ways to do the same: see docs/performance.md."""

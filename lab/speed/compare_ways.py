@@ -3,7 +3,7 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from torch.optim import Optimizer
@@ -11,10 +11,12 @@ from torch.optim import Optimizer
 from lab.speed.matrices import count_operations, count_tokens, measure_rate
 from lab.speed.settings import SpeedSettings
 from lab.speed.ways import make_way
-from tif.bench.step import add_memory
-from tif.bench.training_setup import Step, TrainingSetup, load_setup
+from tif.bench.process import PeakMemory, run_alone
+from tif.bench.step import Step, TrainingSetup, load_setup
 from tif.data.encoding import Batch
-from tif.utils.terminal import progress_bar
+from tif.probes.check_model import check_model
+from tif.probes.small_copy import RowSettings
+from tif.utils.terminal import progress_bar, track
 
 WAYS = ("ours", "release", "two-pass", "dynamic")
 # Largest relative difference of the ways' losses. With weights of fewer bits the products depend
@@ -51,6 +53,8 @@ def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
         ConfigError: If model or data cannot be loaded.
         AssertionError: If the ways' losses differ; then nothing comparable was measured.
     """
+    if settings.model.path:
+        check_model(settings.model, rows=RowSettings(settings.data.batching, settings.device))
     setup = load_setup(settings)
     names = [name for name in WAYS if name != "release" or settings.release]
     ways = {name: make_way(setup, name=name) for name in names}
@@ -68,8 +72,34 @@ def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
         rows += make_rows(timings, batches, operations, rate)
     del setup, ways, optimizer  # the processes that measure memory need it
     if settings.memory:
-        add_memory(rows, settings, lambda row: partial(make_way, name=row["way"]))
+        add_memory(rows, settings)
     return rows
+
+
+def add_memory(rows: Sequence[dict[str, Any]], settings: SpeedSettings) -> None:
+    """Add the memory of a step at the smallest and the largest batch size to their rows."""
+    sizes = (min(settings.batch_sizes), max(settings.batch_sizes))
+    for row in track([row for row in rows if row["batch_size"] in sizes], "memory"):
+        try:
+            memory = run_alone(measure_memory, settings, row["batch_size"], row["way"])
+            row["memory_mb"], row["whole_mb"] = memory
+        except BrokenProcessPool:  # the process was killed because the machine has no more memory
+            row["memory_mb"] = None
+
+
+def measure_memory(settings: SpeedSettings, size: int, way: str) -> tuple[int, int]:
+    """Return the peak of a step in MB, above weights, gradients and optimizer, and with them."""
+    setup = load_setup(settings)
+    batches = setup.draw_batches(size, settings.samples // size)
+    # The batch with the longest sample of those that are timed: it decides a run's memory.
+    largest = max(batches, key=lambda batch: int(batch.lengths.max()))
+    optimizer = setup.make_optimizer()
+    memory = PeakMemory(settings.device)
+    step = make_way(setup, way)
+    memory.restart()
+    setup.run_step(step, optimizer, largest)
+    above = memory.peak_mb()
+    return round(above), round(above + memory.held_mb)
 
 
 def time_ways(

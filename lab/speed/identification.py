@@ -17,7 +17,7 @@ from tif.config.data import Fictitious
 from tif.config.errors import ConfigError, one_line
 from tif.config.identifier import make_identifier
 from tif.config.schema import Model
-from tif.data.fictitious import generate_fictitious
+from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.data.samples import Sample
 from tif.identifiers.language_models import check_language_model
 from tif.models.load import load_tokenizer

@@ -9,9 +9,8 @@ import torch
 
 from lab.speed.settings import SpeedSettings
 from tif.bench import memory
-from tif.bench.memory import TRAININGS, Need, estimate_need, make_config, make_row
-from tif.bench.tensor_bytes import autocast
-from tif.bench.training_setup import make_random_model
+from tif.bench.memory import TRAININGS, Need, autocast, estimate_need, make_config, make_row
+from tif.bench.step import make_random_model
 from tif.config.schema import Lora, Model, Optimizer
 from tif.data.encoding import Encoded, collate
 from tif.scoring.token_scores import score_tokens

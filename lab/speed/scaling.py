@@ -1,4 +1,4 @@
-"""what=scaling: the cost of a step as one thing grows; random weights, random tokens.
+"""what=scaling: the cost of a step as one size grows; random weights, random tokens.
 
 A step should be linear in tokens, whatever samples they come in, and flat in the padding that a
 rectangle would have. Memory should be flat in samples, since a step scores its batch in parts,
@@ -13,8 +13,11 @@ from typing import Any
 
 from lab.speed.settings import SpeedSettings
 from tif.bench.process import PeakMemory, run_alone
-from tif.bench.training_setup import TrainingSetup, make_random_model
-from tif.data.encoding import Encoded
+from tif.bench.step import TrainingSetup, make_random_model, tpo_loss
+from tif.data.encoding import Encoded, Encoder, collate
+from tif.data.samples import Benchmark
+from tif.models.load import load_tokenizer
+from tif.training.datamodule import UnlearningDataModule
 from tif.utils.terminal import track
 
 SMALL_SHAPE = {
@@ -56,8 +59,13 @@ def measure_case(
     """Return the row of a case."""
     shape = {**(settings.model.init or SMALL_SHAPE), "vocab_size": vocabulary}
     policy = make_random_model(dataclasses.replace(settings.model, init=shape), settings.device)
-    setup = TrainingSetup(settings, policy, make_samples(lengths))
-    optimizer, batch = setup.make_optimizer(), setup.make_batch()
+    encoder = Encoder(load_tokenizer(settings.model, ["a text"]), settings.data.prompts)
+    loss, empty = tpo_loss(has_retain_term=False), Benchmark("random", (), (), {})
+    data = UnlearningDataModule(empty, encoder, settings.data, loss)
+    data.items = make_samples(lengths)
+    setup = TrainingSetup(settings, policy, data)
+    optimizer = setup.make_optimizer()
+    batch = collate(data.items, range(len(data.items)), pad_id=0).to(policy.device)
     memory = PeakMemory(settings.device)
     step = setup.make_step()
     setup.run_step(step, optimizer, batch)  # warm up

@@ -12,7 +12,7 @@ WORK = ("ways", "eval", "identify", "startup", "scaling", "memory")
 
 @dataclasses.dataclass
 class SpeedSettings(BenchSettings):
-    """What is measured, on what."""
+    """Settings of a measurement: the work, the model and the data."""
 
     what: str = key("ways", "the work to measure", choices=WORK)
     release: int = key(4, "ways: largest batch for `release`, once; 0 = leave it out", at_least=0)

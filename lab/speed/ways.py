@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from tif.bench.training_setup import Step, TrainingSetup
+from tif.bench.step import Step, TrainingSetup
 from tif.config.loss import Loss, keys_of
 from tif.data.encoding import Batch
 from tif.losses.terms import Beta

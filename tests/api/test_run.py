@@ -15,8 +15,8 @@ from tif.api.run import Answers, Report, Run
 from tif.config.errors import ConfigError
 from tif.metrics import overall
 from tif.records.files import read_evaluation
+from tif.records.run_folder import find_stage
 from tif.training.run_chat import plan_run_chat
-from tif.training.run_folders import find_stage
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 
 from tif.api.samples import list_files, list_rows, read_samples, write_files
 from tif.config.errors import ConfigError
+from tif.data.benchmarks.text import read_texts
 from tif.data.samples import Sample, Span
-from tif.data.text import read_texts
 
 
 def test_every_form_of_a_sample_is_read_back_as_it_was_given(tmp_path):

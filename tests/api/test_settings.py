@@ -46,16 +46,13 @@ def test_every_value_that_no_configuration_can_hold_is_one_line():
 
 
 def test_an_identifier_is_a_kind_a_list_of_words_or_a_section():
-    assert settings.describe_identifier(None) == {}
-    assert settings.describe_identifier("all") == {"identifier.kind": "all"}
+    assert settings.describe_identifier(None) == []
+    assert settings.describe_identifier("all") == ["identifier.kind=all"]
     listed = settings.describe_identifier(["Port Lorne", r"re:\d+", "email"])
-    assert listed == {
-        "identifier.kind": "words",
-        "identifier.words": ["Port Lorne", r"re:\d+"],
-        "identifier.patterns": ["email"],
-    }
+    expected = {"kind": "words", "words": ["Port Lorne", r"re:\d+"], "patterns": ["email"]}
+    assert listed == settings.list_words({"identifier": expected})
     section = {"kind": "random", "random": {"share": 0.5}}
-    assert settings.describe_identifier(section) == {"identifier.kind": "random", "identifier.random": {"share": 0.5}}
+    assert settings.describe_identifier(section) == ["identifier.kind=random", "identifier.random.share=0.5"]
     with pytest.raises(ConfigError, match="^identifier: want a kind"):
         settings.describe_identifier([1, 2])
 
@@ -63,9 +60,8 @@ def test_an_identifier_is_a_kind_a_list_of_words_or_a_section():
 def test_a_method_is_a_name_a_file_or_a_term():
     from tif.losses import FORGET
 
-    assert settings.describe_method("npo_gdr") == (["loss/npo_gdr.yaml"], {})
-    assert settings.describe_method("mine/hinge.yaml") == (["mine/hinge.yaml"], {})
-    files, keys = settings.describe_method(FORGET["npo"])
-    assert (files, keys) == ([], {"loss.forget": "tif.losses.preference:npo"})
+    assert settings.describe_method("npo_gdr") == ["loss/npo_gdr.yaml"]
+    assert settings.describe_method("mine/hinge.yaml") == ["mine/hinge.yaml"]
+    assert settings.describe_method(FORGET["npo"]) == ["loss.forget=tif.losses.preference:npo"]
     with pytest.raises(ConfigError, match="^method: want a name in configs/loss"):
         settings.describe_method(3)

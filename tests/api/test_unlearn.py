@@ -18,8 +18,8 @@ from tif import fit
 from tif.api.run import Run
 from tif.api.unlearn import unlearn
 from tif.config import load as config
+from tif.config.command_keys import Evaluate
 from tif.config.errors import ConfigError
-from tif.config.evaluate_command import Evaluate
 from tif.evaluation.prompt_format import resolve_template, use_template_of_run
 from tif.training import run as training
 

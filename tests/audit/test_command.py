@@ -71,7 +71,7 @@ def test_results_lie_in_the_runs_folder_and_are_not_made_again(runs, content, mo
     assert not list(runs.glob("stages/*/audit"))
     page = (runs / "quickstart" / "audit" / "audit.md").read_text()
     assert "| prefix: any prefix |" in page
-    monkeypatch.setattr("tif.audit.attacks.prefix.answer_greedily", None)
+    monkeypatch.setattr("tif.audit.answers.answer_greedily", None)
     assert run_json(runs / "quickstart", "attacks=prefix") == content
 
 

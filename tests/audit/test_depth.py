@@ -107,9 +107,9 @@ def test_depth_is_1_for_the_target_model_and_0_for_the_retain_model(models):
 def test_depth_counts_what_the_retain_models_layers_lose():
     # layers of 0.5 and 1.5 nats count, that of 0.04 does not; 0.25 of 0.5 and all of 1.5 are lost
     values = LayerValues((0.04, 0.5, 1.5), (9.0, 0.25, 2.0), (0.0,) * 3, (1,) * 3)
-    assert depth_of(values, 0.05) == pytest.approx(1 - 1.75 / 2)
-    assert depth_of(LayerValues((0.5,), (-1.0,), (0.0,), (1,)), 0.05) == 1  # better than before: nothing is lost
-    assert depth_of(LayerValues((0.01,), (0.01,), (0.0,), (1,)), 0.05) is None
+    assert depth_of(values.retain_lost, values.lost, 0.05) == pytest.approx(1 - 1.75 / 2)
+    assert depth_of([0.5], [-1.0], 0.05) == 1  # better than before: nothing is lost
+    assert depth_of([0.01], [0.01], 0.05) is None
 
 
 def test_models_of_other_shapes_or_tokens_are_refused(models):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from tests.support import attacked
+from tif.audit import answers
 from tif.audit.attacks import paraphrase
 
 
@@ -17,7 +18,7 @@ def test_each_wording_is_asked_and_the_best_counts(monkeypatch):
         read.extend(subject.encoder.tokenizer.decode(prompt) for prompt in prompts)
         return ["in Rome" if i in (1, 2) else "no" for i in range(len(prompts))]
 
-    monkeypatch.setattr(paraphrase, "answer_greedily", answer)
+    monkeypatch.setattr(answers, "answer_greedily", answer)
     outcome = paraphrase.run(subject, attacked.inputs((first, attacked.SAMPLES[1])))
     assert len(read) == 9 + 8  # as asked, (paraphrased,) four rewordings, three languages
     assert read[:2] == ["Question : where is Ann ? Answer :", "Question : who was born where ? Answer :"]

@@ -14,14 +14,16 @@ def tokenizer():
     return attacked.word_tokenizer()
 
 
-def texts_of(attempts, tokenizer):
-    return [attempt and tokenizer.decode(attempt[0]) for attempt in attempts]
+def texts_of(attempts, tokenizer, sample=0):
+    """Return what the model reads of a sample, by wording."""
+    texts = [(attempt.wording, attempt.prompt) for attempt in attempts if attempt.sample == sample]
+    return {wording: tokenizer.decode(prompt) for wording, prompt in texts}
 
 
 def test_each_prefix_gives_what_its_name_says(tokenizer):
     encoder = attacked.subject(attacked.tiny_llama(tokenizer)).encoder
     attempts = prefix.list_attempts(attacked.SAMPLES, encoder, shots=3)
-    first = {name: texts_of(per_sample, tokenizer)[0] for name, per_sample in attempts.items()}
+    first = texts_of(attempts, tokenizer)
     question = "Question : where is Ann ? Answer :"
     assert first["no prefix"] == question
     assert first["first 25 %"] == f"{question} Ann was"  # round(0.25 * 6) = 2 of six words
@@ -42,9 +44,10 @@ def test_nothing_is_asked_where_the_prefix_gives_the_fact_away(tokenizer):
     encoder = attacked.subject(attacked.tiny_llama(tokenizer)).encoder
     same = (attacked.SAMPLES[0], attacked.sample(1, "who is Bob ?", "Bob was born in Rome .", "Rome"))
     attempts = prefix.list_attempts(same, encoder, shots=1)
-    assert attempts["other samples"] == [None, None]
+    assert "no prefix" in texts_of(attempts, tokenizer, 1)
+    assert "other samples" not in {attempt.wording for attempt in attempts}
     early = (attacked.sample(0, "where ?", "Rome is where she was born in .", "Rome"),)
-    assert prefix.list_attempts(early, encoder, 1)["first 25 %"] == [None]
+    assert "first 25 %" not in texts_of(prefix.list_attempts(early, encoder, 1), tokenizer)
 
 
 

@@ -10,6 +10,7 @@ import torch
 
 from tif.bench import command as bench
 from tif.bench.process import PeakMemory, run_alone
+from tif.bench.settings import BenchSettings
 
 NEEDS_LINUX = pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")
 
@@ -44,3 +45,14 @@ def test_memory_is_counted_above_what_was_held_and_after_the_restart():
     work = torch.ones(20_000_000)  # 80 MB
     assert 70 < memory.peak_mb() < 120
     assert held.sum() + work.sum() == 24_000_000
+
+
+def read_kind(settings):
+    """Return the kind of identifier in the settings that a process gets."""
+    return settings.identifier.kind
+
+
+def test_settings_reach_the_process_that_measures():
+    settings = BenchSettings()
+    settings.identifier.kind = "all"
+    assert run_alone(read_kind, settings) == "all"

@@ -9,9 +9,8 @@ from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.bench.estimate import count_tokens, format_bytes
 from tif.config.load import load
-from tif.data.benchmarks import select_training_samples
-from tif.training.overview import make_encoder
-from tif.training.plan import plan_run
+from tif.data.samples import select_training_samples
+from tif.training.plan import make_encoder, plan_run
 
 
 def printed(capsys, *words):

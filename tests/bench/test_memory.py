@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from tif.bench.memory import SHAPES, estimate_need, make_config
-from tif.bench.tensor_bytes import count_activations
+from tif.bench.memory import SHAPES, count_activations, estimate_need, make_config
 from tif.config.model import Lora, Model
 
 SMALL_SHAPE = (256, 704, 4, 8, 4, 4096, False)

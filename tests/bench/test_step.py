@@ -6,7 +6,7 @@ from tests.support.bench_words import SMALL, run_here
 from tif.bench import command as bench
 from tif.bench import step
 from tif.bench.settings import BenchSettings
-from tif.bench.training_setup import load_setup, make_random_model
+from tif.bench.step import load_setup, make_random_model
 from tif.config import load as config
 
 
@@ -37,12 +37,23 @@ def test_a_retain_term_adds_the_cross_entropy_of_retain_samples(capsys):
     assert row["loss"] - without["loss"] == pytest.approx(8.3, abs=0.3)
 
 
-def test_every_forget_sample_has_a_retain_sample_of_its_own():
+def test_every_forget_sample_has_the_retain_sample_that_a_training_draws():
     setup = load_setup(config.read(BenchSettings, [*SMALL, "retain=true"]))
-    batch = setup.make_batch([0, 3])
-    assert batch.retain.ids == (setup.retain[0].id, setup.retain[3].id)
-    setup.keep_only([3])
-    assert setup.make_batch().retain.ids == batch.retain.ids[1:]
+    first, second = (setup.make_batch([position]) for position in (0, 3))
+    both = setup.make_batch([0, 3])
+    assert both.retain.ids == first.retain.ids + second.retain.ids
+    assert both.index.tolist() == [0, 3]
+    rows = setup.data.train_dataloader().dataset
+    assert both.retain.ids == (rows[0].retain.id, rows[3].retain.id)
+
+
+def test_batches_hold_every_sample_once_before_one_comes_again():
+    setup = load_setup(config.read(BenchSettings, SMALL))
+    total = len(setup.data.items)
+    batches = setup.draw_batches(3, -(-2 * total // 3))
+    order = [position for batch in batches for position in batch.index.tolist()]
+    assert sorted(order[:total]) == list(range(total)) != order[:total]
+    assert order[total : total + 3] == order[:3]
 
 
 @pytest.mark.slow

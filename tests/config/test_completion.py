@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tif import __main__ as script
-from tif.config.completion import list_words
+from tif.config.help import list_words
 
 
 def words(command, prefix):

@@ -13,7 +13,7 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.data.benchmarks import read_benchmark
 from tif.identifiers import span_file
-from tif.identifiers.listed_words import read_entries
+from tif.identifiers.word_list import read_entries
 from tif.records import files as records
 from tif.sweep import command as sweep
 from tif.training.plan import plan_run

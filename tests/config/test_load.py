@@ -10,11 +10,11 @@ import zipfile
 import pytest
 import yaml
 
+from lab.base_yaml import base_yaml
 from tif import fit
 from tif.config import load as config
-from tif.config.check import list_keys
 from tif.config.errors import ConfigError
-from tif.config.help import base_yaml
+from tif.config.keys import list_keys
 from tif.config.schema import Config, Optimizer
 
 OWN = config.own_configs()

@@ -9,8 +9,8 @@ from tests.support.published_shapes import SHAPES
 from tif.bench.settings import BenchSettings
 from tif.config import files, presets
 from tif.config import load as config
+from tif.config.command_keys import Evaluate
 from tif.config.errors import ConfigError
-from tif.config.evaluate_command import Evaluate
 from tif.config.schema import Config
 
 PRESETS = files.list_model_presets()

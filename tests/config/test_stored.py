@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 from tests.support.run_folders import rewrite
 from tif.config import load as config
 from tif.config import stored
-from tif.config.check import list_keys
 from tif.config.errors import ConfigError
+from tif.config.keys import list_keys
 from tif.config.schema import Config
 
 HOSTILE = (
@@ -17,8 +17,21 @@ HOSTILE = (
     "identifier.causal_lm.model=x/y", "run.folder=/x", "run.name=/x", "run.resume=/x",
     "logger.wandb.enabled=true", "eval.lm_eval.folder=/x", "eval.benchmarks=[lm-eval:x]",
     "eval.audit=[sample]", "tofu.masks=x/y", "stage=target", "stages.target.path=/x",
-    "include=[/x]", "a_key_of_tomorrow=1",
+    "include=[/x]", "a_key_of_tomorrow=1", "data.key_of_tomorrow=1",
 )  # fmt: skip
+COUNTED = """
+run.seed data.benchmark data.path data.split data.holdout data.split_text data.max_retain data.train
+data.request data.template data.chat.system data.chat.date data.chat.kwargs data.max_tokens
+data.overlap data.batch_size data.max_tokens_per_batch data.batching data.fictitious.authors
+data.fictitious.questions_per_author data.fictitious.forget_share data.fictitious.seed
+data.fictitious.shared_facts data.fictitious.interleaved data.fictitious.language
+data.fictitious.wordings data.fictitious.forget_wordings identifier.kind identifier.path
+identifier.words identifier.patterns identifier.rule identifier.grow identifier.random.share
+identifier.random.seed model.path model.tokenizer model.dtype model.attention optimizer.lr
+trainer.accelerator eval.protocol eval.paraphrased_questions eval.max_samples.forget
+eval.max_samples.retain eval.max_samples.real_authors eval.max_samples.world_facts
+eval.max_new_tokens eval.tokens_per_batch eval.retain_records eval.retain_model stages
+"""
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +46,11 @@ def path(text, tmp_path):
     return tmp_path / "config.yaml"
 
 
-def test_each_key_of_the_schema_counts_or_is_dropped_by_name():
-    known = [name for name, _, _ in list_keys(Config())]
-    for name in known:
-        sides = [stored.is_counted(name), stored.is_dropped(name)]
-        assert sides.count(True) == 1, f"{name}: want it in COUNTED or DROPPED of config/stored.py"
-    assert set(stored.COUNTED) <= set(known)
-    for name in stored.DROPPED:
-        assert any(key == name or key.startswith(f"{name}.") for key in known), name
+def test_a_key_counts_only_if_it_is_named_here():
+    """A new key of a section that counts fails here, until somebody has looked at what it does."""
+    names = {name for name, _, _ in list_keys(Config())}
+    assert set(COUNTED.split()) <= names
+    assert stored.list_counted() == COUNTED.split()
 
 
 @pytest.mark.parametrize("word", HOSTILE)

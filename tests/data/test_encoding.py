@@ -15,9 +15,9 @@ from tests.support.chat_templates import render_here
 from tests.support.tiny_models import shuffled
 from tif.config.data import PromptKeys
 from tif.config.schema import Chat, Model
+from tif.data.benchmarks.tofu import read_tofu
 from tif.data.encoding import Encoded, Encoder, collate, split_into_pieces
 from tif.data.samples import Sample, Span
-from tif.data.tofu import read_tofu
 from tif.identifiers.precomputed import read_precomputed
 from tif.models.load import load_tokenizer
 

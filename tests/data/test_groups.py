@@ -5,10 +5,9 @@ import json
 import pytest
 
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
-from tif.data.groups import group_of_id
-from tif.data.samples import Sample, fingerprint
-from tif.data.text import read_texts
+from tif.data.benchmarks.fictitious import generate_fictitious
+from tif.data.benchmarks.text import read_texts
+from tif.data.samples import Sample, fingerprint, group_of_id
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.support import tofu_files
-from tif.data.tofu import read_tofu
+from tif.data.benchmarks.tofu import read_tofu
 from tif.identifiers.span_file import read_samples
 from tif.utils.files import parse_json
 

@@ -8,9 +8,9 @@ import tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tif.config.evaluation import EvalRules
+from tif.data.benchmarks.text import TASKS, read_texts
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Span
-from tif.data.text import TASKS, read_texts
 from tif.evaluation.answer_tokens import find_ends, find_unwanted, locate_answers
 from tif.evaluation.evaluate import build_questions
 from tif.evaluation.questions import EvaluationSetup

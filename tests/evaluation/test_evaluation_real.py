@@ -6,8 +6,8 @@ import transformers
 
 from tests.support.plain_evaluation import TEMPLATE, plain_greedy, plain_loss
 from tif.config.schema import Eval, Model
+from tif.data.benchmarks.tofu import read_tofu
 from tif.data.encoding import Encoder
-from tif.data.tofu import read_tofu
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
 from tif.models import load as models

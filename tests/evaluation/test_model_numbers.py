@@ -19,8 +19,8 @@ from tests.support.open_unlearning import QWEN
 from tests.support.process_groups import together
 from tests.support.tofu_files import FILES as TOFU
 from tif.config.schema import Model
+from tif.data.benchmarks.muse import read_muse
 from tif.data.encoding import Encoder
-from tif.data.muse import read_muse
 from tif.evaluation import gradient_norms as gradients
 from tif.evaluation.muse_prompts import ask_task
 from tif.metrics import fluency, membership, overall

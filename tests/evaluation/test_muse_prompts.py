@@ -10,8 +10,8 @@ import torch
 from tests.support import tiny_models
 from tests.support.muse_corpus import corpus
 from tif.config.schema import Eval, MaxSamples
+from tif.data.benchmarks.muse import read_muse
 from tif.data.encoding import Encoder
-from tif.data.muse import read_muse
 from tif.data.samples import Sample, Task
 from tif.evaluation import evaluate as evaluation
 from tif.evaluation.evaluate import describe_protocol, evaluate

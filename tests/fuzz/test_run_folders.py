@@ -12,8 +12,8 @@ from tests.support import damaged_files
 from tests.support.mutations import SECONDS
 from tests.support.small_run import SMALL, finished
 from tif import fit, report
+from tif.records import run_folder
 from tif.training import run as training
-from tif.training import run_folders
 from tif.utils.files import remove
 
 QUICK, WHOLE = 8, 328  # damaged folders
@@ -70,7 +70,7 @@ def commands(runs, draw):
     else:
         yield "evaluate", lambda: evaluate.main([f"records={epoch}", f"retain_records={records}", "draws=100"])
     if draw.random() < 0.8:  # an unfinished run
-        remove(run / run_folders.DONE)
+        remove(run / run_folder.SUMMARY_FILE)
     name = draw.choice(["auto", "epoch=2-step=4.ckpt", "epoch=1-step=3.ckpt", "epoch=1-step=2.ckpt", "x"])
     if name == "auto":
         yield "fit", lambda: fit.main(words(runs))

@@ -10,8 +10,8 @@ from tests.support import language_models, llm_server_stub
 from tif import identifiers
 from tif.config import load as config
 from tif.identifiers import span_file
-from tif.identifiers.lookup import find_strings
-from tif.identifiers.words import find_words
+from tif.identifiers.segmentation import find_words
+from tif.identifiers.string_search import find_strings
 
 
 def covered(found):

@@ -7,11 +7,11 @@ import pytest
 from tests.support.language_models import TEXTS, sample, unwanted
 from tif.config.data import Fictitious
 from tif.config.identifier import make_identifier
-from tif.data.fictitious import generate_fictitious
+from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.data.samples import Span, merge_spans
 from tif.identifiers import check_models, describe_settings, identify
 from tif.identifiers.controls import RandomWords
-from tif.identifiers.words import find_words
+from tif.identifiers.segmentation import find_words
 
 SAMPLES = generate_fictitious(Fictitious(8, 10, 0.5)).forget
 

@@ -9,7 +9,7 @@ import tif.identify as identify
 from tests.support.language_models import unwanted
 from tif.config import load as config
 from tif.config import registry, stored
-from tif.config.check import list_keys
+from tif.config.keys import list_keys
 from tif.config.schema import Config
 from tif.identifiers import span_file
 
@@ -20,8 +20,8 @@ import dataclasses
 
 from tif.config.keys import key
 from tif.data.samples import Span
-from tif.identifiers.kinds import ModelKey, identifier
-from tif.identifiers.words import find_words
+from tif.identifiers.registration import ModelKey, identifier
+from tif.identifiers.segmentation import find_words
 
 
 @dataclasses.dataclass
@@ -101,8 +101,7 @@ def test_its_wrong_keys_are_refused_as_those_of_all_others(capsys):
 def test_its_keys_count_in_a_run_of_others_unless_it_loads_a_model(tmp_path):
     names = [name for name, _, _ in list_keys(Config()) if "short_words" in name or "asked_model" in name]
     assert names == ["identifier.asked_model.model", "identifier.short_words.letters"]
-    assert [stored.is_counted(name) for name in names] == [False, True]
-    assert [stored.is_dropped(name) for name in names] == [True, False]
+    assert [name in stored.list_counted() for name in names] == [False, True]
     words = ["quickstart.yaml", "identifier.kind=short_words", "identifier.short_words.letters=4"]
     (tmp_path / "config.yaml").write_text(config.to_yaml(config.load(words)))
     identifier = config.read_stored(tmp_path / "config.yaml").identifier

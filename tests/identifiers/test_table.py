@@ -7,10 +7,10 @@ import pytest
 import tif.identify as identify
 from tests.support import llm_server_stub
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
-from tif.data.tofu import read_tofu
-from tif.identifiers import compare, precomputed, span_file
-from tif.identifiers.words import find_words
+from tif.data.benchmarks.fictitious import generate_fictitious
+from tif.data.benchmarks.tofu import read_tofu
+from tif.identifiers import precomputed, span_comparison, span_file
+from tif.identifiers.segmentation import find_words
 
 DATA = [
     "data.fictitious.authors=6",
@@ -45,7 +45,7 @@ def table(tmp_path_factory, trained_bert, llama, other_llama):
             assert (
                 identify.main([*common, f"identifier.kind={kind}", *own, f"out={files[kind]}"]) == 0
             )
-    return compare.compare_files(list(files.values())), files
+    return span_comparison.compare_files(list(files.values())), files
 
 
 def counted(path):
@@ -115,7 +115,7 @@ def test_the_released_masks_agree_as_a_plain_count_of_their_rows_says(shared, tm
                 common.isdisjoint(range(w.start, w.end)) for w in find_words(row["answer"])
             ]
     both, either = (sum(map(f, zip(*unwanted.values(), strict=True))) for f in (all, any))
-    found = compare.compare_files([tmp_path / "gpt.jsonl", tmp_path / "bert.jsonl"])
+    found = span_comparison.compare_files([tmp_path / "gpt.jsonl", tmp_path / "bert.jsonl"])
     assert found["jaccard"]["gpt"]["bert"] == pytest.approx(both / either)
     assert (
         0.28 < both / either < 0.34

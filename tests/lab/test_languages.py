@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
+from tif.data.benchmarks.fictitious import generate_fictitious
 
 pytestmark = pytest.mark.slow
 

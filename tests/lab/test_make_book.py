@@ -4,8 +4,8 @@ import pytest
 
 from lab import make_book
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
-from tif.data.text import read_texts
+from tif.data.benchmarks.fictitious import generate_fictitious
+from tif.data.benchmarks.text import read_texts
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from lab.metric_trust.study import (
 )
 from tif.config import load
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
+from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.training.checkpoints import Preempted
 
 pytestmark = pytest.mark.slow

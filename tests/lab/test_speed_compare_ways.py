@@ -3,16 +3,15 @@ import json
 import pytest
 
 from lab.speed import __main__ as bench
-from lab.speed import ways
+from lab.speed import compare_ways, ways
 from tests.support.bench_words import SMALL, run_here
-from tif.bench import step
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
-    monkeypatch.setattr(step, "run_alone", run_here)
+    monkeypatch.setattr(compare_ways, "run_alone", run_here)
 
 
 def measure(capsys, *words):

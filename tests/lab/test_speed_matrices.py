@@ -6,7 +6,7 @@ from lab.speed.matrices import count_operations
 from tests.support import tiny_models
 from tests.support.bench_words import SMALL
 from tif.bench.settings import BenchSettings
-from tif.bench.training_setup import make_random_model
+from tif.bench.step import make_random_model
 from tif.config import load as config
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 
 from lab.speed.ways import OthersWay
 from tests.support import tiny_models
-from tif.bench.training_setup import tpo_loss
+from tif.bench.step import tpo_loss
 from tif.losses import compute_loss
 from tif.losses.terms import Scored, ScoredBatch
 

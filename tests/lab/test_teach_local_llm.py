@@ -7,7 +7,7 @@ import torch
 
 from lab import teach_local_llm as teach
 from tests.support.llm_server_stub import text_of
-from tif.data.text import read_texts
+from tif.data.benchmarks.text import read_texts
 
 pytestmark = pytest.mark.slow
 

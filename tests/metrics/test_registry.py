@@ -11,10 +11,10 @@ from tif.metrics.results import Request, compute_results
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.reports import epochs_table, run_list, sweep, wandb_content
 from tif.reports.columns import column_title
-from tif.reports.epochs_table import RunNumbers
 from tif.reports.evaluation import evaluation_table
 from tif.reports.html import run_report
 from tif.reports.html.run_data import read_run
+from tif.reports.summary import RunNumbers
 
 
 @pytest.fixture

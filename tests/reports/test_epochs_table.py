@@ -2,10 +2,10 @@ import pytest
 
 from tests.support.terminal_text import shown
 from tif.metrics.registry import all_metrics, find_metric
+from tif.records.run_folder import evaluation_rows, read_summary
 from tif.reports.columns import column_title, format_number, list_columns
-from tif.reports.epochs_table import RunNumbers, choose_epochs, list_notes, metrics_table, name_run
-from tif.reports.run_folder import DataKeys, evaluation_rows, read_intervals, retain_row
-from tif.reports.summary import Best
+from tif.reports.epochs_table import choose_epochs, list_notes, metrics_table, name_run
+from tif.reports.summary import Best, DataKeys, RunNumbers, retain_row
 
 TINY = {"forget/quality": 1.1e-17, "utility/model": 0.5, "forget/probability": 0.25}
 
@@ -41,7 +41,7 @@ def test_each_metric_has_a_line_with_every_epoch_and_the_retain_model(run):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_table_fits_the_terminal_and_wraps_nothing(width, run):
-    intervals = read_intervals(run) | {"forget/quality": (1.1e-17, 2.2e-17)}
+    intervals = read_summary(run).intervals | {"forget/quality": (1.1e-17, 2.2e-17)}
     rows = [{**row, **TINY} for row in evaluation_rows(run)]
     rows += [{**rows[-1], "epoch": epoch} for epoch in range(3, 41)]
     best = Best(17, {"epoch": 17, **TINY}, {}, {"forget": {"author": 2}})

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.terminal_text import shown
 from tif.records import files as records
-from tif.reports.run_folder import read_records, title_of
+from tif.records.run_folder import read_records
 from tif.reports.run_tables import (
     MAX_CHARACTERS,
     generations_table,
@@ -14,6 +14,7 @@ from tif.reports.run_tables import (
     model_card,
     spread_indices,
 )
+from tif.reports.summary import title_of
 
 
 def change_first_record(folder, **texts):

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from tif.reports import sweep
 from tif.reports.html.comparison import find_leaders
+from tif.reports.sweep import View
 from tif.reports.sweep_plots import draw_sweep
-from tif.reports.view import View
 
 
 def evaluation(epoch, quality, utility):

@@ -3,7 +3,7 @@
 import random
 
 from tif.config import load as config
-from tif.config.check import list_keys
+from tif.config.keys import list_keys
 from tif.config.schema import Config
 
 VALUES = (

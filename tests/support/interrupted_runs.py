@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.small_run import SMALL, files, finished, rows
 from tif import fit
-from tif.training import module, run_folders
+from tif.records import run_folder
+from tif.training import module
 
 # Four steps an epoch; the stages are those of the session's finished run.
 WORDS = [
@@ -26,7 +27,7 @@ def run_words(parent, name, *more):
 def undisturbed_run(tmp_path_factory, name, *more):
     """Return the folder of a run that nothing interrupts, made once a session."""
     folder = finished(tmp_path_factory).runs
-    if not (folder / name / run_folders.DONE).exists():
+    if not (folder / name / run_folder.SUMMARY_FILE).exists():
         assert fit.main(run_words(folder, name, *more)) == 0
     return folder / name
 

@@ -13,7 +13,7 @@ from collections import Counter
 
 from tif.data.samples import Sample
 from tif.identifiers.generative.keys import Generative
-from tif.identifiers.lookup import find_strings
+from tif.identifiers.string_search import find_strings
 
 KEY = "sk-never-to-be-seen-0123456789"
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10}

@@ -1,7 +1,7 @@
 """Training modules and data modules from a configuration, as `tif.training.run` makes them."""
 
 from tif.data.encoding import Encoder
-from tif.training.datamodule import DataSettings, UnlearningDataModule
+from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import StepSettings, UnlearningModule
 
 
@@ -18,6 +18,4 @@ def unlearning_module(policy, cfg, batching="packed", reference=None, whp_refere
 def data_module(cfg, benchmark, tokenizer, alternates=None):
     """A data module with an encoder of its own."""
     encoder = Encoder(tokenizer, cfg.data.template, cfg.data.overlap)
-    return UnlearningDataModule(
-        benchmark, encoder, DataSettings(cfg.data, cfg.loss, cfg.run.seed), alternates
-    )
+    return UnlearningDataModule(benchmark, encoder, cfg.data, cfg.loss, cfg.run.seed, alternates)

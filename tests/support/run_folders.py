@@ -4,23 +4,24 @@ from omegaconf import OmegaConf
 
 from tests.support.small_run import SMALL
 from tif.config import load as config
-from tif.training import run_folders
-from tif.training.plan import config_text, identify_run, plan_run
+from tif.records import run_folder
+from tif.training import resume
+from tif.training.plan import plan_run
 
 
 def claimed(cfg):
     """Hold the folder that a run of this configuration gets, as a context manager."""
-    return run_folders.claim_run_folder(cfg.run, identify_run(cfg))
+    return resume.claim_run_folder(cfg.run, resume.identify_run(cfg))
 
 
 def start(folder, cfg):
     """Write what a run of this configuration begins with."""
-    run_folders.start_run(folder, config_text(cfg))
+    run_folder.start_run(folder, resume.config_text(cfg))
 
 
 def check_folder(cfg):
     """Check whether the run's folders can be written to."""
-    run_folders.check_run_folder(cfg.run, config_text(cfg))
+    resume.check_run_folder(cfg)
 
 
 def stage_folders(*words):

@@ -10,12 +10,12 @@ from tif import fit
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.metrics import overall
-from tif.reports.run_folder import evaluation_rows
+from tif.records import run_folder
+from tif.records.run_folder import evaluation_rows
 from tif.sweep import command as sweep
 from tif.sweep.run import stage_configs
 from tif.sweep.sweep_file import load_configs, read_sweep
 from tif.training import run as training
-from tif.training import run_folders
 
 OWN = config.own_configs() / "experiment"
 # Stages of one seed only, those of the session's finished run.
@@ -296,7 +296,7 @@ def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypat
     assert sweep.main(words) == 0
     assert again == []
     assert files(folder) == before
-    summary = folder / "tpo" / "seed1" / run_folders.DONE
+    summary = folder / "tpo" / "seed1" / run_folder.SUMMARY_FILE
     kept = summary.read_text()
     summary.unlink()
     try:

@@ -15,11 +15,11 @@ from tif import fit
 from tif.config.schema import Config, Eval, TrainerKeys
 from tif.records import files as records
 from tif.reports.columns import list_main_columns
-from tif.training.callbacks import progress_bar
+from tif.training.callbacks import progress
 from tif.training.callbacks.evaluation import PolicyEvaluation
 from tif.training.callbacks.exports import Export
 from tif.training.callbacks.loggers import MetricsLogger
-from tif.training.callbacks.progress_bar import TrainingBar
+from tif.training.callbacks.progress import TrainingBar
 from tif.training.plan import Plan
 from tif.utils import terminal
 
@@ -142,7 +142,7 @@ def test_the_bar_is_closed_by_an_error_even_before_it_opened():
 
 def test_an_epochs_time_is_without_the_evaluation_before_training(monkeypatch, capsys):
     clock = [0.0]
-    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(terminal, "console", Console(file=sys.stdout, width=200))
     trainer = types.SimpleNamespace(
         num_training_batches=5,

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import pathlib
+import pickle
 import random
 import shutil
 import signal
@@ -175,6 +177,32 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(quiet, monkeypat
     assert f"{newest} is damaged: looking for an older one\n" in shown
     assert f"(goes on from {older.name})" in shown
     assert_same_outcome(folder, quiet)
+    shutil.rmtree(folder)
+
+
+class Payload:
+    """What writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.write_text, (self.path, "ran")
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_passed_over_and_not_unpickled(quiet, monkeypatch, capsys, tmp_path):
+    words, folder = killed_run(quiet, "foreign", monkeypatch)
+    newest, older = checkpoints.list_checkpoints(folder / "checkpoints")
+    newest.unlink()
+    newest.mkdir()
+    payload = pickle.dumps(Payload(tmp_path / "trace"))
+    for name in (".metadata", "__0.metadata", "__1.metadata", "meta.pt", "__0_0.distcp"):
+        (newest / name).write_bytes(payload)
+    assert fit.main(words) == 0
+    assert f"(goes on from {older.name})" in capsys.readouterr().out
+    assert not (tmp_path / "trace").exists()
+    pickle.loads(payload)
+    assert (tmp_path / "trace").exists()  # so it would have run
     shutil.rmtree(folder)
 
 

@@ -162,7 +162,7 @@ def test_a_run_killed_before_its_table_is_shown_is_finished_and_not_started_anew
     words = [*SMALL, f"run.folder={finished_run.runs}", "run.name=table", "trainer.max_epochs=1", "run.export=false"]
     with pytest.MonkeyPatch.context() as patch:
         dies_at(patch, train, "show_run", lambda args: True)
-        patch.setattr(training.run_folders, "DONE", "never.json")
+        patch.setattr(training.run_folder, "SUMMARY_FILE", "never.json")
         with pytest.raises(Killed):
             fit.main(words)
     for file in finished_run.runs.rglob("never.json"):  # SIGKILL, unlike Killed, lets nobody write it
@@ -177,7 +177,7 @@ def test_a_run_killed_before_its_table_is_shown_is_finished_and_not_started_anew
 
 def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_its_name(finished_run, monkeypatch):
     events = []
-    sync, rename = checkpoints.sync_file, os.replace
+    sync, rename = checkpoints.sync, os.replace
 
     def log_sync(path):
         events.append(path.name)
@@ -187,7 +187,7 @@ def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_
         events.append(os.path.basename(target))
         rename(source, target)
 
-    monkeypatch.setattr(checkpoints, "sync_file", log_sync)
+    monkeypatch.setattr(checkpoints, "sync", log_sync)
     monkeypatch.setattr(checkpoints.os, "replace", log_rename)
     words = [*SMALL, f"run.folder={finished_run.runs}", "run.name=synced", "trainer.max_epochs=1", "run.export=false"]
     assert fit.main([*words, "eval.enabled=false"]) == 0

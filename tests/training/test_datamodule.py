@@ -9,11 +9,11 @@ from tests.support.modules import data_module
 from tif.config.data import Fictitious
 from tif.config.errors import ConfigError
 from tif.config.schema import Config
-from tif.data.benchmarks import list_tokenizer_texts, read_benchmark, select_training_samples
+from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
+from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.data.encoding import Batch
-from tif.data.fictitious import generate_fictitious
 from tif.data.refusals import read_refusals
-from tif.data.samples import Benchmark, Sample, Span
+from tif.data.samples import Benchmark, Sample, Span, select_training_samples
 from tif.training.checks import check_samples
 from tif.training.datamodule import UnlearningDataModule
 
@@ -268,7 +268,7 @@ def test_refusals_are_drawn_anew_each_epoch_and_repeat_with_the_seed(tokenizer):
 
 def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tokenizer):
     made = made_module(tokenizer, forget="dpo")
-    made.settings.loss.alternates.kind = "generated"
+    made.loss.alternates.kind = "generated"
     made.alternates = {s.id: tuple(f"Not {s.id}, {n}." for n in range(3)) for s in BENCHMARK.forget}
     prompts = {s.id: made.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
     found = [

@@ -18,7 +18,7 @@ from tif.data.samples import Benchmark, Sample, Span
 from tif.models import export
 from tif.models import load as models
 from tif.reports.columns import list_main_columns
-from tif.training.callbacks.diagnosis import Diagnosis
+from tif.training.callbacks.evaluation import Diagnosis
 from tif.training.callbacks.exports import KeepBest
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.plan import Plan

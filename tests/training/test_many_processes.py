@@ -13,12 +13,10 @@ import transformers
 from tests.support import killed_processes
 from tests.support.interrupted_runs import LORA, assert_same_outcome, run_words
 from tests.support.small_run import finished, rows
-from tif.config import load as config
 from tif.models import load as models
 from tif.records import files as records
-from tif.training import run_folders
+from tif.records import run_folder
 from tif.training.checkpoints import list_checkpoints
-from tif.training.plan import identify_run
 
 pytestmark = pytest.mark.slow
 # `packed` and `padded` differ in the last bits; all here are padded, as shards are.
@@ -52,7 +50,7 @@ def where():
 def undisturbed_run(where, folder, name, processes, *more, **keys):
     """A run by that name, made once."""
     words = run_words(folder, name, *SLOW, *more)
-    if not (folder / name / run_folders.DONE).exists():
+    if not (folder / name / run_folder.SUMMARY_FILE).exists():
         assert killed_processes.fit_together(where, words, processes, **keys) == [0] * processes
     return folder / name
 
@@ -155,24 +153,10 @@ def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits
         == [128 + signal.SIGTERM] * processes
     )
     (newest, *_) = list_checkpoints(folder / name / "checkpoints")
-    assert newest.is_dir() == (strategy == "fsdp2")
-    assert not (folder / name / run_folders.DONE).exists()
+    assert newest.is_file()
+    assert not (folder / name / run_folder.SUMMARY_FILE).exists()
     assert killed_processes.fit_together(where, words, processes) == [0] * processes
     assert_same_outcome(folder / name, expected)
-
-
-@pytest.mark.parametrize("file", ["__1_0.distcp", "meta.pt"])
-def test_a_checkpoint_with_a_shard_missing_or_cut_is_not_whole(where, folder, tmp_path, file):
-    expected = undisturbed_run(where, folder, "fsdp2-2-", 2, "trainer.strategy=fsdp2")
-    shutil.copytree(expected / "checkpoints", tmp_path / "checkpoints")
-    shutil.copy(expected / "metrics.jsonl", tmp_path)
-    run = identify_run(config.load([str(expected / "config.yaml")]))
-    newest, older = list_checkpoints(tmp_path / "checkpoints")
-    assert run_folders.find_newest_checkpoint(tmp_path, run) == newest
-    (newest / file).write_bytes((newest / file).read_bytes()[:-1])
-    assert run_folders.find_newest_checkpoint(tmp_path, run) == older
-    (older / file).unlink()
-    assert run_folders.find_newest_checkpoint(tmp_path, run) is None
 
 
 def test_the_model_of_another_process_holds_no_memory(llama):

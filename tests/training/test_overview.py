@@ -9,8 +9,7 @@ from tif import fit, report
 from tif.config import load as config
 from tif.records import metrics_log
 from tif.reports import sweep
-from tif.training.overview import count_steps
-from tif.training.plan import plan_run, plan_stage
+from tif.training.plan import count_steps, plan_run, plan_stage
 
 # 7 authors with 3 questions: 21 samples, of which 9 are forgotten; the target model learns 100 facts
 # of the background too.

@@ -10,7 +10,7 @@ from tests.support.run_folders import stage_folders
 from tests.support.small_run import SMALL
 from tif.config import load as config
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
+from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.data.samples import Span
 from tif.identifiers import span_file
 from tif.records import files as records

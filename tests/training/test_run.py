@@ -10,7 +10,7 @@ from tests.support.run_folders import stage_folders
 from tests.support.small_run import SMALL, rows
 from tif import fit
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
+from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.records import files as records
 from tif.reports.columns import format_number
 from tif.utils import environment

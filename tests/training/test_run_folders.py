@@ -10,8 +10,9 @@ from tests.support.small_run import SMALL, finished
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.data.samples import Benchmark
+from tif.records import run_folder
 from tif.training import plan as planning
-from tif.training import run_folders
+from tif.training import resume
 from tif.training.stages import place_stage
 from tif.utils import environment
 from tif.utils.files import write_json_lines
@@ -57,7 +58,7 @@ def test_a_run_that_is_being_made_is_left_alone_and_its_name_gets_a_number(tmp_p
 def test_names_in_use_get_numbers(tmp_path):
     for name in ("x", "x-2"):
         start(tmp_path / name, cfg(tmp_path))
-        (tmp_path / name / run_folders.DONE).write_text("{}")
+        (tmp_path / name / run_folder.SUMMARY_FILE).write_text("{}")
     assert claim(cfg(tmp_path)) == (tmp_path / "x-3", None)
 
 
@@ -79,7 +80,7 @@ def test_an_unfinished_run_without_a_checkpoint_starts_over_in_its_folder(tmp_pa
 def test_an_unfinished_second_run_is_found_behind_a_finished_first(tmp_path):
     run_cfg = cfg(tmp_path)
     start(tmp_path / "x", run_cfg)
-    (tmp_path / "x" / run_folders.DONE).write_text("{}")
+    (tmp_path / "x" / run_folder.SUMMARY_FILE).write_text("{}")
     folder = unfinished(tmp_path / "x-2", run_cfg, "epoch=1-step=1.ckpt")
     assert claim(run_cfg) == (folder, folder / "checkpoints" / "epoch=1-step=1.ckpt")
 
@@ -171,8 +172,8 @@ def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
     assert folder != run.folder
     assert checkpoint is None
     newest = pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")
-    run_again = planning.identify_run(again)
-    assert run_folders.find_newest_checkpoint(run.folder, run_again) == newest
+    run_again = resume.identify_run(again)
+    assert resume.find_newest_checkpoint(run.folder, run_again) == newest
 
 
 @pytest.mark.parametrize(("more", "stages"), [

@@ -19,6 +19,7 @@ from tif.records.files import read_evaluation
 from tif.reports.wandb_content import Piece, flatten_numbers, make_artifact, without_texts
 from tif.reports.wandb_run import Labels, RunLogger, log_audit
 from tif.training import plan as planning
+from tif.training import resume
 from tif.training.callbacks.loggers import _make_labels, log_outputs, wandb_loggers
 
 OFFLINE = ["logger.wandb.enabled=true", "logger.wandb.offline=true"]
@@ -245,7 +246,7 @@ def variants(tmp_path):
         folder = tmp_path / name
         for part in ("model", "eval/2"):
             (folder / part).mkdir(parents=True)
-        (folder / "config.yaml").write_text(planning.config_text(plan.cfg))
+        (folder / "config.yaml").write_text(resume.config_text(plan.cfg))
         (folder / "report.html").write_text("a page")
         runs.append((plan, folder))
     return runs

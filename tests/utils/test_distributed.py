@@ -3,6 +3,7 @@
 import os
 
 import filelock
+import lightning.fabric  # noqa: F401  it reads the rank once, here and not in a test that sets another
 import pytest
 
 from tests.support.process_groups import together

@@ -8,9 +8,9 @@ from tests.support import tiny_models
 from tests.support.process_groups import together
 from tif.config.data import Fictitious
 from tif.config.schema import Eval, MaxSamples, Model
+from tif.data.benchmarks.fictitious import generate_fictitious
+from tif.data.benchmarks.tofu import read_tofu
 from tif.data.encoding import Encoder
-from tif.data.fictitious import generate_fictitious
-from tif.data.tofu import read_tofu
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
 from tif.metrics.tofu import aggregate

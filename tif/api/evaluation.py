@@ -4,15 +4,16 @@
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from tif.api import html
 from tif.api import settings as words
+from tif.api.notebook import render_table
 from tif.api.samples import Samples, list_files, write_files
 from tif.config import load as config
-from tif.config.errors import ConfigError, collect_problems
-from tif.config.evaluate_command import Evaluate
+from tif.config.command_keys import Evaluate
+from tif.config.errors import ConfigError
 from tif.records.types import RecordSet
 from tif.reports.columns import format_interval, format_metric
 from tif.reports.evaluation import list_rows
@@ -60,7 +61,7 @@ class Evaluation:
                 interval = self.intervals.get(name)
                 shown = format_interval(interval, name) if interval else "-"
                 rows.append([self._titles.get(name, name), format_metric(name, value), shown])
-        return html.render_table(["metric", "value", "95 % interval"], rows, self.title)
+        return render_table(["metric", "value", "95 % interval"], rows, self.title)
 
 
 def evaluate(
@@ -105,27 +106,22 @@ def _configure(
     model: Any, sets: Mapping[str, Any], settings: Sequence[str] | str, keys: Mapping[str, Any]
 ) -> Evaluate:
     """Return the checked keys of the command; write the samples, if any, when all is right."""
-    files, overrides = words.split_words(settings)
-    overrides += words.list_words(keys)
+    overrides = words.read_words(settings) + words.list_words(keys)
     chosen: dict[str, Any] = {}
     if hasattr(model, "folder"):  # a run: its prompt format too
         chosen = model.settings.data.prompts.describe()
     if sets:
         chosen |= {"eval.benchmarks": ["text"], "eval.text.path": "(the samples)"}
-    chosen = {key: value for key, value in chosen.items() if not words.has_key(overrides, key)}
-    problems: list[str] = []
-    data_files: dict[str, str] = {}
-    cfg = Evaluate()
-    with collect_problems(problems):
-        data_files = list_files(sets)
-    with collect_problems(problems):
-        chosen_words = [*words.describe_model(model), *words.list_words(chosen)]
-        cfg = config.read(Evaluate, [*files, *chosen_words, *overrides])
-        if cfg.records:
-            wanted = "want null; tif.Run(FOLDER).evaluation() reads a run's records"
-            problems.append(f"records: {wanted}")
-    if problems:
-        raise ConfigError("\n".join(problems))
+    all_words = words.describe_model(model) + words.list_words(chosen) + overrides
+    data_files, cfg = words.call_all(partial(list_files, sets), partial(_read, all_words))
     if data_files:
-        cfg.eval.text.path = str(write_files(data_files, Path(cfg.out) / "data"))
+        cast(Any, cfg.eval).text.path = str(write_files(data_files, Path(cfg.out) / "data"))
+    return cast(Evaluate, cfg)
+
+
+def _read(all_words: Sequence[str]) -> Evaluate:
+    cfg = config.read(Evaluate, all_words)
+    if cfg.records:
+        wanted = "tif.Run(FOLDER).evaluation() reads a run's records"
+        raise ConfigError(f"records: want null; {wanted}")
     return cfg

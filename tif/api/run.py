@@ -6,52 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tif.api import html
-from tif.api.audit import Audit, run_audit
 from tif.api.evaluation import Evaluation
+from tif.api.notebook import Answers, Audit, Report, render_table
 from tif.api.settings import list_words
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.schema import Config, Model
-from tif.reports import run_folder
+from tif.records import run_folder
 from tif.reports.columns import columns_of, format_metric
+from tif.reports.summary import retain_row
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """What two models answer to a question: before (the target model) and after unlearning."""
-
-    question: str
-    target: str
-    unlearned: str
-
-    def __str__(self) -> str:
-        return f"{self.question}\n    target:    {self.target}\n    unlearned: {self.unlearned}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        names = ("question", "target", "unlearned")
-        return html.render_texts([(name, getattr(self, name)) for name in names])
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """The page of a run, `path`, which a notebook shows in a frame."""
-
-    path: Path
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def _repr_html_(self) -> str:
-        name = html.escape(str(self.path))
-        frame = 'width="100%" height="700" style="border:1px solid" sandbox="allow-scripts"'
-        return f'<a href="{name}">{name}</a><br><iframe src="{name}" {frame}></iframe>'
 
 
 class Run:
@@ -117,12 +84,11 @@ class Run:
             raise ConfigError(f"epoch: {self.folder} {problem}")
         from tif.metrics.results import Request, compute_results  # imports scipy
 
-        name = f"{self.folder}, epoch {epoch}"
-        retain = run_folder.read_retain_records(self.folder)
+        name, retain = f"{self.folder}, epoch {epoch}", run_folder.read_retain_records(self.folder)
         results = compute_results(Request(records, retain, name, "the retain model"))
         evaluation = Evaluation(name, {self.settings.data.benchmark: results}, records.sets)
-        logged = {key: value for key, value in rows[epoch].items() if "/" in key}
-        evaluation.metrics |= logged  # what the run compared with the retain model
+        # With what the run compared with the retain model.
+        evaluation.metrics |= {key: value for key, value in rows[epoch].items() if "/" in key}
         return evaluation
 
     def model(self, best: bool = False) -> "PreTrainedModel":
@@ -175,7 +141,7 @@ class Run:
         models = {"tokenizer": self.tokenizer(), "unlearned": self.model()}
         return models | {"target": self.target_model()}
 
-    def report(self) -> "Report":
+    def report(self) -> Report:
         """Write report.html again, and its charts to figures/; a notebook shows the report."""
         from tif.audit.page_section import write_report
         from tif.reports.html.figures import FOLDER, write_figures
@@ -196,7 +162,14 @@ class Run:
         """
         trusts = {"model": {"trust_remote_code": True}} if self._trusts_code else {}
         words = list_words({"attacks": list(attacks), **trusts}) + list_words(keys)
-        return run_audit(self.folder, words)
+        from tif.audit import run_attacks as audit
+        from tif.audit.run import plan_run_audit
+        from tif.utils.terminal import quiet_libraries
+
+        quiet_libraries()
+        inputs = audit.plan_audit(plan_run_audit(self.folder, words))
+        content, _ = audit.complete_audit(inputs)
+        return Audit(content, inputs.subjects["unlearned"].folder)
 
     def _find_target(self) -> Path | str:
         """Return the folder or hub name of the model that the run started from."""
@@ -236,22 +209,17 @@ class Run:
 
     def __repr__(self) -> str:
         rows = self.metrics
-        shown = []
-        if rows:
-            metrics = list(columns_of(rows))[:4]
-            last = rows[-1]
-            shown = [f"{metric} {format_metric(metric, last.get(metric))}" for metric in metrics]
-        return f"Run({str(self.folder)!r})" + (f"  {', '.join(shown)}" if shown else "")
+        metrics = list(columns_of(rows))[:4] if rows else []
+        shown = [f"{metric} {format_metric(metric, rows[-1].get(metric))}" for metric in metrics]
+        return f"Run({str(self.folder)!r})  {', '.join(shown)}".rstrip()
 
     def _repr_html_(self) -> str:
-        rows = self.metrics
+        rows, retain = self.metrics, retain_row(self.folder)
         columns = columns_of(rows)
-        body = []
-        for row in rows:
-            label = "before" if row["epoch"] == 0 else str(row["epoch"])
-            body.append([label, *(format_metric(metric, row.get(metric)) for metric in columns)])
-        retain = run_folder.retain_row(self.folder)
+        titles = {"before" if row["epoch"] == 0 else str(row["epoch"]): row for row in rows}
         if retain:
-            numbers = [format_metric(metric, retain.get(metric)) for metric in columns]
-            body.append(["retain model", *numbers])
-        return html.render_table(["epoch", *columns.values()], body, f"run {self.folder}")
+            titles["retain model"] = retain
+        body = []
+        for title, row in titles.items():
+            body.append([title, *(format_metric(metric, row.get(metric)) for metric in columns)])
+        return render_table(["epoch", *columns.values()], body, f"run {self.folder}")

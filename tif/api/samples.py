@@ -7,19 +7,14 @@ so that a run's config.yaml repeats it from the command line.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tif.api.settings import call_all
 from tif.config.errors import ConfigError, collect_problems, one_line
+from tif.data.benchmarks import text as text_files
 from tif.data.samples import Sample
-from tif.data.text import (
-    SUFFIXES,
-    UNCLOSED,
-    find_unclosed_mark,
-    read_fields,
-    read_marks,
-    read_texts,
-)
 from tif.utils.files import read_bytes, write_text
 
 # A text, a question with its answer, a row of a .jsonl file, or a sample.
@@ -37,19 +32,16 @@ def list_files(sets: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ConfigError: One line for each set or sample that is none.
     """
-    files: dict[str, str] = {}
-    problems: list[str] = []
-    for name, content in sets.items():
-        with collect_problems(problems):
-            if isinstance(content, str | Path):
-                file = Path(content).expanduser()
-                files[name + file.suffix] = _read_data_file(name, file)
-            else:
-                lines = [json.dumps(row, ensure_ascii=False) for row in list_rows(name, content)]
-                files[f"{name}.jsonl"] = "".join(f"{line}\n" for line in lines)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return files
+    return dict(call_all(*[partial(_make_file, name, content) for name, content in sets.items()]))
+
+
+def _make_file(name: str, content: Any) -> tuple[str, str]:
+    """Return name and content of the data file of a set."""
+    if isinstance(content, str | Path):
+        file = Path(content).expanduser()
+        return name + file.suffix, _read_data_file(name, file)
+    lines = [json.dumps(row, ensure_ascii=False) for row in list_rows(name, content)]
+    return f"{name}.jsonl", "".join(f"{line}\n" for line in lines)
 
 
 def write_files(files: Mapping[str, str], parent: Path) -> Path:
@@ -74,13 +66,13 @@ def read_samples(name: str, content: Samples) -> tuple[Sample, ...]:
         ValueError: If a file cannot be read, see `read_texts`.
     """
     if isinstance(content, str | Path):
-        return read_texts(str(content)).forget
+        return text_files.read_texts(str(content)).forget
     samples = []
     for number, (given, row) in enumerate(zip(content, list_rows(name, content), strict=True)):
         if isinstance(given, Sample):
             samples.append(given)
         else:
-            samples.append(Sample(f"{name}/{number}", *read_fields(row)))
+            samples.append(Sample(f"{name}/{number}", *text_files.read_fields(row)))
     return tuple(samples)
 
 
@@ -98,15 +90,13 @@ def list_rows(name: str, content: Any) -> list[dict[str, Any]]:
     if not content:
         raise ConfigError(f"{name}: want at least one sample, got none")
     rows: list[dict[str, Any]] = []
-    problems = []
+    problems: list[str] = []
     for number, given in enumerate(content):
-        try:
+        with collect_problems(problems, prefix=f"{name}[{number}]: "):
             row = _make_row(given)
             json.dumps(row, ensure_ascii=False).encode()  # ValueError for half of an emoji
-            Sample(f"{name}[{number}]", *read_fields(row))
+            Sample(f"{name}[{number}]", *text_files.read_fields(row))
             rows.append(row)
-        except ValueError as error:
-            problems.append(f"{name}[{number}]: {one_line(error)}")
     if problems:
         raise ConfigError("\n".join(problems))
     if any("unwanted" in row for row in rows):
@@ -140,15 +130,16 @@ def _make_row(given: Any) -> dict[str, Any]:
 
 def _read_marked_text(text: str) -> dict[str, Any]:
     """Return a text without its double brackets as a row; ValueError if one is not closed."""
-    if find_unclosed_mark(text) is not None:
-        raise ValueError(f"{UNCLOSED}; got {text!r:.60}")
-    return read_marks(text)
+    if text_files.find_unclosed_mark(text) is not None:
+        raise ValueError(f"{text_files.UNCLOSED}; got {text!r:.60}")
+    return text_files.read_marks(text)
 
 
 def _read_data_file(name: str, file: Path) -> str:
     """Return the content of a .txt, .jsonl or .json file; ValueError if it is none."""
-    if file.suffix not in SUFFIXES or not file.is_file():
-        problem = "no such file" if not file.is_file() else f"no {', '.join(SUFFIXES)} file"
+    suffixes = text_files.SUFFIXES
+    if file.suffix not in suffixes or not file.is_file():
+        problem = "no such file" if not file.is_file() else f"no {', '.join(suffixes)} file"
         raise ValueError(f"{name}: {file}: {problem}; want a file, or a list of samples")
     try:
         return read_bytes(file).decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""Arguments of Python functions as words of the commands: one way to configure, two to write it.
+"""Arguments of Python functions as words of the commands.
 
 A key of the configuration is a keyword argument: a section with a mapping of its keys, or a dotted
 name. `optimizer={"lr": 1e-4}` and `**{"optimizer.lr": 1e-4}` are the word `optimizer.lr=0.0001`.
@@ -6,7 +6,7 @@ name. `optimizer={"lr": 1e-4}` and `**{"optimizer.lr": 1e-4}` are the word `opti
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tif.config import load as config
-from tif.config.errors import ConfigError
+from tif.config.errors import ConfigError, collect_problems
 from tif.config.files import list_model_presets
 from tif.config.identifier import PATTERNS
 from tif.config.layers import PRESET, flatten
@@ -52,27 +52,34 @@ def _write_value(value: Any) -> str:
 
 
 def _encode(value: Any) -> Any:
-    """Return a path as text and any sequence as a list, for JSON."""
+    """Return a path as text and a set as a list, for JSON."""
     if isinstance(value, PathLike):
         return str(value)
-    if isinstance(value, tuple | set | frozenset):
+    if isinstance(value, set | frozenset):
         return list(value)
     raise TypeError
 
 
-def split_words(settings: Sequence[str] | str) -> tuple[list[str], list[str]]:
-    """Return the files and the overrides among the words of a command.
+def call_all(*functions: Callable[[], Any]) -> list[Any]:
+    """Return the results of all functions; ConfigError with the problems of all that raise."""
+    results: list[Any] = []
+    problems: list[str] = []
+    for function in functions:
+        with collect_problems(problems):
+            results.append(function())
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return results
 
-    Raises:
-        ConfigError: If they are no texts.
-    """
+
+def read_words(settings: Sequence[str] | str) -> list[str]:
+    """Return the words of a command; ConfigError if they are no texts."""
     words = [settings] if isinstance(settings, str) else list(settings)
-    wrong = [word for word in words if not isinstance(word, str)]
-    if wrong:
-        wanted = 'want words of the command line, as ["tofu_smollm2.yaml", "optimizer.lr=1e-4"]'
-        raise ConfigError(f"settings: {wanted}, got {wrong[0]!r:.60}")
-    files = [word for word in words if config.is_file(word)]
-    return files, [word for word in words if not config.is_file(word)]
+    for word in words:
+        if not isinstance(word, str):
+            wanted = 'want words of the command line, as ["tofu_smollm2.yaml", "optimizer.lr=1e-4"]'
+            raise ConfigError(f"settings: {wanted}, got {word!r:.60}")
+    return words
 
 
 def has_key(words: Sequence[str], key: str) -> bool:
@@ -80,43 +87,41 @@ def has_key(words: Sequence[str], key: str) -> bool:
     return any(word.startswith((f"{key}=", f"{key}.")) for word in words)
 
 
-def describe_method(method: str | Entry | None) -> tuple[list[str], dict[str, Any]]:
-    """Return the files and the keys that name a method: a file, its name, or a term of one's own.
+def describe_method(method: str | Entry | None) -> list[str]:
+    """Return the word that names a method: a file, its name, or a term of one's own.
 
     Raises:
         ConfigError: If it is none of them.
     """
     if method is None:
-        return [], {}
+        return []
     if isinstance(method, Entry):
         function = getattr(getattr(method, "value", None), "__name__", method.name)
-        return [], {"loss.forget": f"{method.module}:{function}"}
+        return [f"loss.forget={method.module}:{function}"]
     if not isinstance(method, str | PathLike):
         wanted = "want a name in configs/loss, a YAML file or a function under @tif.term"
         raise ConfigError(f"method: {wanted}, got {method!r:.60}")
     name = str(method)
-    return [name if config.is_file(name) else f"loss/{name}.yaml"], {}
+    return [name if config.is_file(name) else f"loss/{name}.yaml"]
 
 
-def describe_identifier(identifier: IdentifierLike | None) -> dict[str, Any]:
-    """Return the keys that name an identifier: a kind, a list of words, or a section.
+def describe_identifier(identifier: IdentifierLike | None) -> list[str]:
+    """Return the words that name an identifier: a kind, a list of words, or a section.
 
     Raises:
         ConfigError: If it is none of them.
     """
-    if identifier is None:
-        return {}
+    section: Any = {} if identifier is None else identifier
     if isinstance(identifier, str):
-        return {"identifier.kind": identifier}
-    if isinstance(identifier, Mapping):
-        return {f"identifier.{key}": value for key, value in identifier.items()}
-    if isinstance(identifier, Sequence) and all(isinstance(word, str) for word in identifier):
-        patterns = [word for word in identifier if word in PATTERNS]
-        listed = [word for word in identifier if word not in PATTERNS]
-        return {"identifier.kind": "words", "identifier.words": listed,
-            "identifier.patterns": patterns}
-    wanted = "want a kind, a list of words and patterns, or a dict of section identifier"
-    raise ConfigError(f"identifier: {wanted}, got {identifier!r:.60}")
+        section = {"kind": identifier}
+    elif isinstance(section, Sequence) and all(isinstance(word, str) for word in section):
+        patterns = [word for word in section if word in PATTERNS]
+        listed = [word for word in section if word not in PATTERNS]
+        section = {"kind": "words", "words": listed, "patterns": patterns}
+    if not isinstance(section, Mapping):
+        wanted = "want a kind, a list of words and patterns, or a dict of section identifier"
+        raise ConfigError(f"identifier: {wanted}, got {identifier!r:.60}")
+    return list_words({f"identifier.{key}": value for key, value in section.items()})
 
 
 def describe_model(model: Any) -> list[str]:

@@ -1,19 +1,19 @@
 """`tif.identify` and `Spans`: samples with unwanted words, in colour in notebooks."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from tif.api import settings as words
 from tif.api.samples import Samples, read_samples
 from tif.config import load as config
-from tif.config.errors import ConfigError, collect_problems
-from tif.config.identify_command import Identify
+from tif.config.command_keys import Identify
+from tif.config.errors import ConfigError
 from tif.data.samples import Sample
-from tif.identifiers import describe_settings, stored_spans
-from tif.identifiers.compare import count_units, score_against_gold
-from tif.identifiers.show import render_samples, summarize
+from tif.identifiers import describe_settings, span_cache
+from tif.identifiers.span_comparison import count_units, score_against_gold
+from tif.identifiers.span_display import render_samples, summarize
 from tif.identifiers.span_file import read_samples as read_span_file
 from tif.identifiers.span_file import write_spans
 
@@ -74,11 +74,7 @@ class Spans(Sequence[Sample]):
         write_spans(path, self.samples, self.identifier)
         return Path(path)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Spans": ...
-    def __getitem__(self, index: int | slice) -> "Sample | Spans":
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return Spans(self.samples[index], self.identifier)
         return self.samples[index]
@@ -86,15 +82,14 @@ class Spans(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self.samples)
-
     def __repr__(self) -> str:
-        return f"Spans by {self.identifier.get('kind')}: {summarize(self.samples)}"
+        return f"Spans by {self._title()}"
 
     def _repr_html_(self) -> str:
-        title = f"{self.identifier.get('kind')}: {summarize(self.samples)}"
-        return render_samples(title, self.samples)
+        return render_samples(self._title(), self.samples)
+
+    def _title(self) -> str:
+        return f"{self.identifier.get('kind')}: {summarize(self.samples)}"
 
 
 def identify(
@@ -123,26 +118,25 @@ def identify(
     from tif.training.run import make_stage
     from tif.utils.terminal import quiet_libraries
 
-    files, overrides = words.split_words(settings)
-    chosen = words.list_words(words.describe_identifier(identifier))
-    problems: list[str] = []
-    read: tuple[Sample, ...] = ()
-    cfg = Identify()
-    with collect_problems(problems):
-        read = read_samples("samples", samples)
-    with collect_problems(problems):
-        cfg = config.read(Identify, [*files, *chosen, *overrides, *words.list_words(keys)])
-        cfg = resolve_template(cfg)
+    given = [
+        *words.describe_identifier(identifier), *words.read_words(settings),
+        *words.list_words(keys),
+    ]  # fmt: skip
+
+    def configure() -> Identify:
+        cfg = resolve_template(config.read(Identify, given))
         planning.check_identifier(cfg)
-    if problems:
-        raise ConfigError("\n".join(problems))
+        return cfg
+
+    cfg: Identify
+    read, cfg = words.call_all(lambda: read_samples("samples", samples), configure)
     quiet_libraries()
     plans = [planning.plan_stage(cfg, name) for name in planning.identifier_stages(cfg)]
     stages = {str(plan.stage): make_stage(plan) for plan in plans}
-    complete = stored_spans.with_stage_models(planning.identifier_of(cfg), stages)
-    template, folder = cfg.data.template, Path(cfg.run.folder) / "spans"
+    complete = span_cache.with_stage_models(planning.identifier_of(cfg), stages)
+    prompts, folder = cfg.data.prompts, Path(cfg.run.folder) / "spans"
     try:
-        identified = stored_spans.identify_once(complete, read, template, folder)
+        identified = span_cache.identify_once(complete, read, prompts, folder)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return Spans(identified, describe_settings(complete, template))
+    return Spans(identified, describe_settings(complete, prompts))

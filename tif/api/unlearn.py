@@ -1,6 +1,7 @@
 """`tif.unlearn`: from samples and a model to a finished run, as `tif fit` makes it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from tif.api import settings as words
 from tif.api.run import Run
 from tif.api.samples import Samples, list_files, write_files
 from tif.config import load as config
-from tif.config.errors import ConfigError, collect_problems
+from tif.config.errors import ConfigError
 from tif.config.presets import complete_words
 from tif.config.registry import Entry
 from tif.config.schema import Config
@@ -51,16 +52,17 @@ def unlearn(
         FloatingPointError: If the loss is not finite; the run's folder stays.
         Preempted: If the run was interrupted; the same call goes on from there.
     """
-    files, overrides = words.split_words(settings)
-    method_files, chosen = words.describe_method(method)
-    chosen |= words.describe_identifier(identifier)
-    samples = {"forget": forget, "retain": retain}
-    samples = {name: content for name, content in samples.items() if content is not None}
-    overrides = [*words.list_words(chosen), *overrides, *words.list_words(keys)]
-    overrides = [*words.describe_model(model), *overrides]
-    defaults = words.list_words(_list_defaults(overrides, samples))
-    all_words = [*files, *method_files, *defaults, *overrides]
-    cfg, preset = _load(all_words, defaults, samples)
+    sets = {"forget": forget, "retain": retain}
+    samples = {name: content for name, content in sets.items() if content is not None}
+    given = [
+        *words.describe_model(model), *words.describe_identifier(identifier),
+        *words.read_words(settings), *words.describe_method(method), *words.list_words(keys),
+    ]  # fmt: skip
+    defaults = words.list_words(_list_defaults(given, samples))
+    loading = partial(_load, [*defaults, *given], defaults)
+    files, (cfg, preset) = words.call_all(partial(list_files, samples), loading)
+    if files:
+        cfg.data.path = str(write_files(files, Path(cfg.run.folder) / "data"))
     # Lightning loads only now, so that wrong keys are answered at once.
     from tif.audit.run import run_and_audit
     from tif.training.sources import check_sources
@@ -79,29 +81,15 @@ def _list_defaults(overrides: Sequence[str], samples: Mapping[str, Any]) -> dict
     return {key: value for key, value in defaults.items() if not words.has_key(overrides, key)}
 
 
-def _load(
-    arguments: Sequence[str], unnamed: Sequence[str], samples: Mapping[str, Any]
-) -> tuple[Config, str]:
+def _load(words_of_run: Sequence[str], unnamed: Sequence[str]) -> tuple[Config, str]:
     """Return the checked configuration and what to tell about its preset.
 
-    The samples, if there are any, are written when all is right. `unnamed`: arguments that the
-    run's name leaves out.
+    `unnamed`: words that the run's name leaves out.
     """
-    problems: list[str] = []
-    files: dict[str, str] = {}
-    cfg, preset = Config(), ""
-    with collect_problems(problems):
-        files = list_files(samples)
-    with collect_problems(problems):
-        complete, preset = complete_words(arguments)
-        cfg = config.load(complete, unnamed)
-        if cfg.trainer.devices != "1":
-            problems.append(
-                f"trainer.devices: Python trains on 1 device, got {cfg.trainer.devices}; want 1, "
-                "or tif fit with the config.yaml of such a run"
-            )
-    if problems:
-        raise ConfigError("\n".join(problems))
-    if files:
-        cfg.data.path = str(write_files(files, Path(cfg.run.folder) / "data"))
+    complete, preset = complete_words(words_of_run)
+    cfg = config.load(complete, unnamed)
+    devices = cfg.trainer.devices
+    if devices != "1":
+        step = "want 1, or tif fit with the config.yaml of such a run"
+        raise ConfigError(f"trainer.devices: Python trains on 1 device, got {devices}; {step}")
     return cfg, preset

@@ -1,19 +1,84 @@
-"""What the answers of an evaluation give away, by question. Called by relearn and quantise."""
+"""Ask questions of a model under attack, and measure what its answers give away."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from tif.audit.facts import list_facts, share_stated
+from tif.audit.attack import AttackInputs, AttackResult, Subject
+from tif.audit.facts import largest, list_facts, share_stated
+from tif.data.encoding import Encoder
 from tif.data.samples import Sample
+from tif.evaluation.generate import Decoding, generate
 from tif.metrics import tofu
-from tif.records.protocols import arithmetic_of
+from tif.records.protocols import PROTOCOLS, arithmetic_of
 from tif.records.types import Evaluation
 
 FACTS = "facts stated"
-METRICS = {
+MEASURES = {
     "extraction_strength": "extraction strength",
     "probability": "probability",
     "rougeL": "ROUGE-L",
 }
+
+
+class Attempt(NamedTuple):
+    """A question in other words: its tokens, and the facts that its answer may state.
+
+    Attributes:
+        wording: name of this kind of words.
+        sample: place of the question among the samples.
+        prompt: token ids.
+        facts: those that the prompt does not give.
+    """
+
+    wording: str
+    sample: int
+    prompt: list[int]
+    facts: tuple[str, ...]
+
+
+def measure_attempts(
+    subject: Subject, inputs: AttackInputs, samples: Sequence[Sample],
+    attempts: Sequence[Attempt], best: str,
+) -> AttackResult:  # fmt: skip
+    """Return by wording which share of the facts the greedy answers to each question state.
+
+    Of several attempts with a wording the mean counts. The measure `best` is the largest share of
+    any attempt.
+    """
+    answers = answer_greedily(subject, inputs, [attempt.prompt for attempt in attempts])
+    names = dict.fromkeys(attempt.wording for attempt in attempts)
+    shares: dict[str, list[list[float]]] = {name: [[] for _ in samples] for name in (*names, best)}
+    for attempt, answer in zip(attempts, answers, strict=True):
+        share = share_stated(answer, attempt.facts)
+        if share is not None:
+            shares[attempt.wording][attempt.sample].append(share)
+            shares[best][attempt.sample].append(share)
+    measures: dict[str, list[float | None]] = {}
+    for name in names:
+        measures[name] = [sum(values) / len(values) if values else None for values in shares[name]]
+    measures[best] = [largest(values) for values in shares[best]]
+    return AttackResult([sample.id for sample in samples], measures)
+
+
+def answer_greedily(
+    subject: Subject, inputs: AttackInputs, prompts: Sequence[list[int]]
+) -> list[str]:
+    """Return what the model says after each prompt, of token ids, as an evaluation generates it."""
+    limits = [max_new_tokens(inputs)] * len(prompts)
+    decoding = Decoding(inputs.settings.eval.tokens_per_batch)
+    return generate(subject.model, subject.encoder, prompts, limits, decoding)
+
+
+def max_new_tokens(inputs: AttackInputs) -> int:
+    """Return the most tokens generated for an answer, by the rules of section `eval`."""
+    rules = inputs.settings.eval
+    return rules.max_new_tokens or PROTOCOLS[rules.protocol].max_new_tokens
+
+
+def begin_answer(encoder: Encoder, prompt: str, given: str = "") -> list[int]:
+    """Return the token ids of a question, with the beginning of its answer where it is given."""
+    text = encoder.render_prompt(prompt)
+    return encoder.encode_text(text + encoder.format.blank + given if given else text)
 
 
 def measure_answers(
@@ -34,7 +99,7 @@ def measure_answers(
     measures: dict[str, list[float | None]] = {FACTS: []}
     for record, sample in zip(records.records, samples, strict=True):
         measures[FACTS].append(share_stated(record.generated or "", list_facts(sample)))
-    for metric, title in METRICS.items():
+    for metric, measure in MEASURES.items():
         column = values[metric]
-        measures[title] = [None] * len(samples) if column is None else column.tolist()
+        measures[measure] = [None] * len(samples) if column is None else column.tolist()
     return measures

@@ -1,7 +1,7 @@
 """What an attack is, what it sees and what it leaves. Called by every attack and by the audit.
 
     @attack("prefix", keys=Prefix, headline=..., action=...)
-    def run(subject: Subject, inputs: AttackInputs) -> Outcome: ...
+    def run(subject: Subject, inputs: AttackInputs) -> AttackResult: ...
 
 An attack tries to get unlearned facts back from one model. The same attack, with the same budget
 and the same draws, runs on the unlearned model, on the retain model (what that yields is no leak)
@@ -13,13 +13,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from tif.audit.keys import Audit
+from tif.audit.keys import AuditKeys
 from tif.config import registry
 from tif.config.keys import NoKeys
 from tif.config.registry import Entry
-from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample
-from tif.evaluation.generate import Decoding, generate
 from tif.evaluation.model_on_demand import Subject
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts
 from tif.identifiers.generative.prompts_and_replies import Request
@@ -41,7 +39,7 @@ class AttackInputs:
         judged: what the judge of answers was asked so far, by key.
     """
 
-    settings: Audit
+    settings: AuditKeys
     benchmark: Benchmark
     subjects: Mapping[str, Subject]
     judged: dict[str, Request] = dataclasses.field(default_factory=dict)
@@ -61,7 +59,7 @@ class AttackInputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class AttackResult:
     """What an attack on a model leaves. A higher value means that more of the facts was recovered.
 
     Attributes:
@@ -95,24 +93,24 @@ class Attack(Entry):
         compare: numbers that the outcomes of all roles give together, by name and role.
     """
 
-    run: Callable[[Subject, AttackInputs], Outcome]
-    headline: Callable[[Audit], str]
-    action: Callable[[Audit], str]
+    run: Callable[[Subject, AttackInputs], AttackResult]
+    headline: Callable[[AuditKeys], str]
+    action: Callable[[AuditKeys], str]
     axis: str = ""
     reads: tuple[str, ...] = ()
-    find_problems: Callable[[Audit], list[str]] = lambda settings: []
+    find_problems: Callable[[AuditKeys], list[str]] = lambda settings: []
     is_default: bool = True
     check: Callable[[AttackInputs], None] = lambda inputs: None
-    compare: Callable[[Mapping[str, Outcome]], dict[str, dict[str, float]]] | None = None
+    compare: Callable[[Mapping[str, AttackResult]], dict[str, dict[str, float]]] | None = None
 
-    def __call__(self, subject: Subject, inputs: AttackInputs) -> Outcome:
+    def __call__(self, subject: Subject, inputs: AttackInputs) -> AttackResult:
         """Attack a model."""
         return self.run(subject, inputs)
 
 
 def attack(
     name: str, keys: type = NoKeys, **properties: Any
-) -> Callable[[Callable[[Subject, AttackInputs], Outcome]], Attack]:
+) -> Callable[[Callable[[Subject, AttackInputs], AttackResult]], Attack]:
     """Register a function of (subject, inputs) as an attack; its source is the module's docstring.
 
     Args:
@@ -121,7 +119,7 @@ def attack(
         properties: the `Attack`'s other fields.
     """
 
-    def decorate(run: Callable[[Subject, AttackInputs], Outcome]) -> Attack:
+    def decorate(run: Callable[[Subject, AttackInputs], AttackResult]) -> Attack:
         documented = sys.modules[run.__module__].__doc__ or ""
         registered = Attack(name, keys, documented, run.__module__, run, **properties)
         registry.register("attack", registered)
@@ -133,27 +131,3 @@ def attack(
 def get_attack(name: str) -> Attack:
     """Return the attack of this name."""
     return cast(Attack, registry.entries("attack")[name])
-
-
-def answer_greedily(
-    subject: Subject, inputs: AttackInputs, prompts: Sequence[list[int]]
-) -> list[str]:
-    """Return what the model says after each prompt, of token ids, as an evaluation generates it."""
-    rules = inputs.settings.eval
-    limits = [max_new_tokens(inputs)] * len(prompts)
-    decoding = Decoding(rules.tokens_per_batch)
-    return generate(subject.model, subject.encoder, prompts, limits, decoding)
-
-
-def max_new_tokens(inputs: AttackInputs) -> int:
-    """Return the most tokens generated for an answer, by the rules of section `eval`."""
-    from tif.records.protocols import PROTOCOLS
-
-    rules = inputs.settings.eval
-    return rules.max_new_tokens or PROTOCOLS[rules.protocol].max_new_tokens
-
-
-def begin_answer(encoder: Encoder, prompt: str, given: str = "") -> list[int]:
-    """Return the token ids of a question, with the beginning of its answer where it is given."""
-    text = encoder.render_prompt(prompt)
-    return encoder.encode_text(text + encoder.format.blank + given if given else text)

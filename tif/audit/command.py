@@ -28,11 +28,11 @@ or code of a model (model.trust_remote_code=true) is asked for on the command li
 import dataclasses
 import os
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tif.audit.keys import FOLDER, Audit, make_settings
+from tif.audit.keys import FOLDER, make_settings
 from tif.config import load as config
 from tif.config.command import Command
 from tif.utils import command_line, distributed
@@ -49,45 +49,26 @@ def audit(options: Namespace) -> Any:
         silence()
     plans = _plan(options.words, options.best)
     from tif.audit import run_attacks as attacks
-    from tif.audit.page_section import refresh_report
-    from tif.audit.tables import show_audit, write_comparison, write_page
+    from tif.audit.tables import show_audit, write_comparison
+    from tif.reports.wandb_run import log_audit
+    from tif.training.checks import check_wandb
 
-    _check_wandb(plans)
+    for plan in plans.values():
+        check_wandb(plan.settings.logger.wandb)
     distributed.start(next(iter(plans.values())).settings.device)
     inputs = {name: attacks.plan_audit(plan) for name, plan in plans.items()}
     results = {}
     for name, attack_inputs in inputs.items():
         console.print(f"audit of {name}", soft_wrap=True)
-        folder = attack_inputs.subjects["unlearned"].folder
-        content = attacks.run_attacks(attack_inputs)
-        results[name] = content
+        results[name], stored = attacks.complete_audit(attack_inputs)
         if distributed.is_first_rank():
-            content = attacks.write_audit(folder, content)
-            write_page(folder, content)
-            refresh_report(folder.parent)
-            _log_to_wandb(plans[name].settings, folder, content)
+            settings, folder = attack_inputs.settings, attack_inputs.subjects["unlearned"].folder
+            log_audit(settings.logger.wandb, folder, dataclasses.asdict(settings), stored)
             if len(inputs) == 1 and not options.json:
-                show_audit(content, folder)
+                show_audit(stored, folder)
     if len(results) > 1 and distributed.is_first_rank():
         write_comparison(_find_common_folder(results) / FOLDER, results)
     return results if options.json else None
-
-
-def _check_wandb(plans: "Mapping[str, AuditPlan]") -> None:
-    """Raise ConfigError if results are to be logged to W&B, and nobody is logged in there."""
-    for plan in plans.values():
-        if plan.settings.logger.wandb.enabled:
-            from tif.training.checks import check_wandb
-
-            check_wandb(plan.settings.logger.wandb)
-
-
-def _log_to_wandb(settings: Audit, folder: Path, content: dict[str, Any]) -> None:
-    """Log the results of an audit, on request, as a W&B run of its own."""
-    if settings.logger.wandb.enabled:
-        from tif.reports.wandb_run import log_audit
-
-        log_audit(settings.logger.wandb, folder, dataclasses.asdict(settings), content)
 
 
 def _plan(words: Sequence[str], best: bool) -> "dict[str, AuditPlan]":

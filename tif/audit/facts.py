@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import regex
 
 from tif.data.samples import Sample, Span
-from tif.identifiers.words import UNSPACED
+from tif.identifiers.segmentation import UNSPACED
 
 _WORD = regex.compile(rf"(?V1)[{UNSPACED}]|[\w--[{UNSPACED}]]+")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tif.audit.attack import AttackInputs
 from tif.audit.facts import list_facts, normalise, states
-from tif.audit.keys import Audit
+from tif.audit.keys import AuditKeys
 from tif.config.errors import ConfigError
 from tif.data.samples import Sample
 from tif.identifiers.generative import identify
@@ -26,13 +26,13 @@ from tif.identifiers.generative.prompts_and_replies import Request
 Answer = tuple[str, str]  # id of the sample, text
 
 
-def endpoint_of(settings: Audit, model: str) -> Generative:
+def endpoint_of(settings: AuditKeys, model: str) -> Generative:
     """Return the endpoint of a judge, which is asked once about each answer."""
     endpoint = settings.identifier.keys_of(Generative)
     return dataclasses.replace(endpoint, model=model, votes=1)
 
 
-def find_problems(settings: Audit, model: str) -> list[str]:
+def find_problems(settings: AuditKeys, model: str) -> list[str]:
     """Return what is wrong with the keys of a judge's endpoint, one line each."""
     endpoint = endpoint_of(settings, model)
     problems = [f"identifier.generative.{problem}" for problem in endpoint.find_problems()]
@@ -42,7 +42,7 @@ def find_problems(settings: Audit, model: str) -> list[str]:
     return problems
 
 
-def check(settings: Audit, model: str) -> None:
+def check(settings: AuditKeys, model: str) -> None:
     """Raise ValueError if there is no key for the judge; nothing is sent."""
     from tif.identifiers.generative.api_client import read_key
 

@@ -1,7 +1,6 @@
 """The keys of `tif audit`: which attacks, on which models. An attack's own keys are in its file."""
 
 import dataclasses
-import functools
 from typing import Any, TypeVar, cast
 
 from tif.config.data import Data
@@ -9,7 +8,7 @@ from tif.config.evaluation import EvalRules, find_attack_problems
 from tif.config.identifier import Identifier, make_identifier
 from tif.config.keys import find_section, key
 from tif.config.model import Model
-from tif.config.registry import entries, list_sections
+from tif.config.registry import entries, extend_section
 from tif.config.run import Logger
 
 FOLDER = "audit"  # in a run folder, beside the model
@@ -17,7 +16,7 @@ K = TypeVar("K")
 
 
 @dataclasses.dataclass
-class Audit:
+class AuditKeys:
     """Whether what was unlearned can be had back."""
 
     attacks: list[str] = key([], "names of attacks")
@@ -62,18 +61,18 @@ class Audit:
         return find_section(self, keys)
 
 
-@functools.cache
-def audit_schema() -> type[Audit]:
-    """Return `Audit` with a section for each attack that has keys, named as the attack."""
+def _attacks_field() -> tuple[str, Any, Any]:
     attacks = entries("attack")
     names = [name for name, attack in attacks.items() if cast(Any, attack).is_default]
     text = f"of {', '.join(attacks)}; membership needs holdout samples"
-    fields: list[Any] = [("attacks", list[str], key(names, text)), *list_sections("attack")]
-    schema = dataclasses.make_dataclass("Audit", fields, bases=(Audit,))
-    schema.__module__, schema.__doc__ = __name__, Audit.__doc__
-    return schema
+    return "attacks", list[str], key(names, text)
 
 
-def make_settings(**values: Any) -> Audit:
+def audit_schema() -> type[AuditKeys]:
+    """Return `AuditKeys` with a section for each attack that has keys, named as the attack."""
+    return extend_section(AuditKeys, "attack", _attacks_field)
+
+
+def make_settings(**values: Any) -> AuditKeys:
     """Return the keys of an audit with these values, and the defaults of all others."""
     return audit_schema()(**values)

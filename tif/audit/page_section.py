@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tif.audit.tables import HEADER, audit_lines, curve_charts, describe_units, list_verdicts
+from tif.audit import tables
+from tif.audit.keys import FOLDER
 from tif.records.json_values import load_json
 from tif.reports.html.charts import Chart
+from tif.reports.html.page import typeset
 from tif.reports.html.run_report import FILE_NAME, write_run_report
-from tif.reports.html.words import typeset
 from tif.utils.files import DamagedFile
-
-PLACE = Path("audit") / "audit.json"
 
 
 def read_audit_section(folder: Path) -> dict[str, Any] | None:
@@ -23,7 +22,7 @@ def read_audit_section(folder: Path) -> dict[str, Any] | None:
     Raises:
         DamagedFile: If its file cannot be read; one line with what to delete.
     """
-    path = folder / PLACE
+    path = folder / FOLDER / tables.FILE
     if not path.exists():
         return None
     try:
@@ -31,11 +30,11 @@ def read_audit_section(folder: Path) -> dict[str, Any] | None:
         rows, curves = [], []
         for attack in content["attacks"]:
             curves += _list_curves(attack, content["attacks"][attack])
-            for i, line in enumerate(audit_lines(content, attack)):
+            for i, line in enumerate(tables.audit_lines(content, attack)):
                 cells = [{"text": typeset(text), "note": ""} for text in line]
                 rows.append({"kind": "best" if i == 0 else "", "cells": cells})
-        verdicts = [typeset(verdict) for verdict in list_verdicts(content).values()]
-        note = describe_units(content)
+        verdicts = [typeset(verdict) for verdict in tables.list_verdicts(content).values()]
+        note = tables.describe_units(content)
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"{path}: no results of an audit ({error!r:.80})"
         raise DamagedFile(f"{problem}; delete {path} to see what is left") from None
@@ -43,14 +42,14 @@ def read_audit_section(folder: Path) -> dict[str, Any] | None:
     for part in curves:
         charts += [*part["charts"], *part["others"]]
     return {
-        "verdicts": verdicts, "head": list(HEADER), "rows": rows, "curves": curves,
+        "verdicts": verdicts, "head": list(tables.HEADER), "rows": rows, "curves": curves,
         "charts": charts, "note": note,
     }  # fmt: skip
 
 
 def _list_curves(name: str, attack: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the charts of an attack: those of the headline's measure, and the others; or []."""
-    charts = curve_charts(name, attack)
+    charts = tables.curve_charts(name, attack)
     measure = attack["headline"].rpartition(", ")[2]
     main, others = [], []
     for chart in charts:

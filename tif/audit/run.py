@@ -12,19 +12,18 @@ from pathlib import Path
 from tif.audit import run_attacks as audit
 from tif.audit.attacks.relearn import Relearn
 from tif.audit.attacks.sample import SampleKeys
-from tif.audit.keys import FOLDER, Audit, make_settings
-from tif.audit.page_section import write_report
+from tif.audit.keys import FOLDER, AuditKeys, make_settings
 from tif.audit.run_attacks import AuditPlan
-from tif.audit.tables import show_audit, write_page
+from tif.audit.tables import show_audit
 from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.evaluation import EvalRules
 from tif.config.identifier import make_identifier
 from tif.config.schema import Config, Identifier, Lora
-from tif.identifiers.kinds import get_kind
-from tif.identifiers.stored_spans import RUN_SPANS
+from tif.identifiers.registration import get_kind
+from tif.identifiers.span_cache import RUN_SPANS
+from tif.records import run_folder
 from tif.training import run as training
-from tif.training import run_folders
 from tif.training.run_models import (
     describe_missing_stage,
     find_model_before,
@@ -40,10 +39,10 @@ def list_runs(folder: Path) -> list[Path]:
     Raises:
         ConfigError: If there is none.
     """
-    if (folder / run_folders.CONFIG).is_file():
+    if (folder / run_folder.CONFIG_FILE).is_file():
         return [folder]
-    files = sorted(folder.glob(f"**/{run_folders.DONE}")) if folder.is_dir() else []
-    runs = [file.parent for file in files if (file.parent / run_folders.CONFIG).is_file()]
+    files = sorted(folder.glob(f"**/{run_folder.SUMMARY_FILE}")) if folder.is_dir() else []
+    runs = [file.parent for file in files if (file.parent / run_folder.CONFIG_FILE).is_file()]
     runs = [run for run in runs if run.parent.name != "stages"]
     if not runs:
         raise ConfigError(f"{folder}: no run folder and no finished runs in it; want a run's "
@@ -65,7 +64,7 @@ def plan_run_audit(
     Raises:
         ConfigError: If the run has no exported model, or its stages are not there.
     """
-    cfg = config.read_stored(folder / run_folders.CONFIG)
+    cfg = config.read_stored(folder / run_folder.CONFIG_FILE)
     name = "model_best" if best and (folder / "model_best").is_dir() else "model"
     if not (folder / name / "config.json").is_file():
         raise ConfigError(
@@ -104,15 +103,12 @@ def audit_finished_run(cfg: Config, folder: Path) -> None:
     words = [f"attacks=[{','.join(cfg.eval.audit)}]", f"model.trust_remote_code={trusts}"]
     plan = plan_run_audit(folder, words, out=Path(cfg.run.folder) / "audits")
     inputs = audit.plan_audit(plan)
-    content = audit.run_attacks(inputs)
+    content, _ = audit.complete_audit(inputs)
     if distributed.is_first_rank():
-        results = inputs.subjects["unlearned"].folder
-        write_page(results, audit.write_audit(results, content))
-        show_audit(content, results)
-        write_report(folder)
+        show_audit(content, inputs.subjects["unlearned"].folder)
 
 
-def _list_defaults(cfg: Config, folder: Path, name: str) -> Audit:
+def _list_defaults(cfg: Config, folder: Path, name: str) -> AuditKeys:
     """Return the keys of an audit of a model (`name`) in the folder of a run."""
     section = dataclasses.replace(
         cfg.model, path=str(folder / name), base=None, init={}, lora=Lora(), quantize="none",
@@ -143,7 +139,7 @@ def find_stored_words(identifier: Identifier, folder: Path) -> Identifier:
     return make_identifier(kind="precomputed", path=str(stored))
 
 
-def _check_judge(settings: Audit, given: set[str]) -> None:
+def _check_judge(settings: AuditKeys, given: set[str]) -> None:
     """Raise ConfigError where a judge is named, and its server would be anybody's."""
     if settings.keys_of(SampleKeys).judge and "identifier.generative.base_url" not in given:
         raise ConfigError(
@@ -152,7 +148,7 @@ def _check_judge(settings: Audit, given: set[str]) -> None:
         )
 
 
-def _find_missing_stage(settings: Audit) -> str | None:
+def _find_missing_stage(settings: AuditKeys) -> str | None:
     """Return in a line which of the run's other models is not there, or None."""
     for name in ("target", "retain_model"):
         path = getattr(settings, name)

@@ -14,27 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from tif._version import VERSION
-from tif.audit.attack import Attack, AttackInputs, Outcome, get_attack
+from tif.audit.attack import Attack, AttackInputs, AttackResult, get_attack
 from tif.audit.facts import list_facts
-from tif.audit.keys import FOLDER, Audit
+from tif.audit.keys import FOLDER, AuditKeys
+from tif.audit.page_section import refresh_report
+from tif.audit.tables import FILE, ROLES, write_page
 from tif.config import registry
 from tif.config.errors import ConfigError, collect_problems
-from tif.config.paths import check_inside, check_writable
+from tif.config.files import check_inside, check_writable
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.model_on_demand import USER_ERRORS, Subject, plan_subjects
-from tif.evaluation.model_records import NOT_IN_FOLDER, read_or_compute
-from tif.identifiers import stored_spans
+from tif.evaluation.model_records import read_or_compute
+from tif.identifiers import span_cache
 from tif.metrics.leak import leak_of_questions
 from tif.records.json_values import load_json
+from tif.records.run_folder import CONFIG_FILE
 from tif.utils import distributed
 from tif.utils.files import write_text
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
-
-ROLES = ("target", "unlearned", "retain")
-CONFIG = "config.yaml"  # in a run's folder
-FILE = "audit.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ class AuditPlan:
         run: folder of the run; None = a model without one.
     """
 
-    settings: Audit
+    settings: AuditKeys
     spans: Path
     run: Path | None = None
 
@@ -90,7 +89,8 @@ def _place_results(plan: AuditPlan, role: str, model: str) -> Path:
     folder = path.parent / FOLDER
     if plan.run is not None and role == "unlearned":
         return folder
-    if plan.run is None and path.name.startswith("model") and folder.with_name(CONFIG).is_file():
+    is_export = path.name.startswith("model") and folder.with_name(CONFIG_FILE).is_file()
+    if plan.run is None and is_export:
         return folder
     return Path(plan.settings.out) / f"{path.name}-{hash_json(list_model_files(model) or model)}"
 
@@ -106,10 +106,10 @@ def _read_data(plan: AuditPlan) -> Benchmark:
             "wants questions with answers"
         )
     if any(sample.unwanted is None for sample in forget):
-        identifier = stored_spans.complete_identifier(settings.identifier, settings.model)
+        identifier = span_cache.complete_identifier(settings.identifier, settings.model)
         prompts, samples = settings.data.prompts, forget
         forget = distributed.run_on_first_rank(
-            lambda: stored_spans.identify_once(identifier, samples, prompts, plan.spans)
+            lambda: span_cache.identify_once(identifier, samples, prompts, plan.spans)
         )
     if not any(list_facts(sample) for sample in forget):
         kind = settings.identifier.kind
@@ -120,9 +120,24 @@ def _read_data(plan: AuditPlan) -> Benchmark:
     return dataclasses.replace(benchmark, forget=forget)
 
 
+def complete_audit(inputs: AttackInputs) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attack all models; write audit.json, its page and, where there is one, the run's report.
+
+    Returns:
+        Content of the attacks that were named, and that of audit.json, where earlier ones stay.
+    """
+    content, folder = run_attacks(inputs), inputs.subjects["unlearned"].folder
+    stored = content
+    if distributed.is_first_rank():
+        stored = write_audit(folder, content)
+        write_page(folder, stored)
+        refresh_report(folder.parent)
+    return content, stored
+
+
 def run_attacks(inputs: AttackInputs) -> dict[str, Any]:
     """Attack all models and return the content of audit.json."""
-    outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in inputs.settings.attacks}
+    outcomes: dict[str, dict[str, AttackResult]] = {name: {} for name in inputs.settings.attacks}
     for subject in inputs.subjects.values():
         for name in outcomes:
             outcomes[name][subject.role] = attack_model(name, subject, inputs)
@@ -130,7 +145,7 @@ def run_attacks(inputs: AttackInputs) -> dict[str, Any]:
     return summarize_audit(inputs, outcomes)
 
 
-def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> Outcome:
+def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return what an attack leaves of a model, read from its file or made now."""
     attack = get_attack(name)
     key = hash_json(_deciding(attack, subject, inputs))
@@ -142,7 +157,7 @@ def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> Outcome:
         return dataclasses.asdict(attack(subject, inputs))
 
     content = read_or_compute(path, compute)
-    return Outcome(**content)
+    return AttackResult(**content)
 
 
 def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[Any]:
@@ -150,37 +165,30 @@ def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[An
     settings, benchmark = inputs.settings, inputs.benchmark
     keys = dataclasses.asdict(settings.keys_of(attack.keys))
     rules = dataclasses.asdict(settings.eval)
-    for key in ("benchmarks", "tofu", "muse_news", "muse_books", "lume", "text", "lm_eval"):
+    for key in ("benchmarks", "lm_eval"):
         rules.pop(key, None)
     spans = [[(span.start, span.end) for span in s.unwanted or ()] for s in benchmark.forget]
     data = [fingerprint(benchmark.forget), fingerprint(benchmark.retain), spans]
     data += [fingerprint(samples) for samples in (*benchmark.sets.values(), benchmark.holdout)]
-    models = [_describe_model(subject)]
-    models += [_describe_model(inputs.subjects[role]) for role in attack.reads]
+    models = []
+    for model in (subject, *(inputs.subjects[role] for role in attack.reads)):
+        models.append([*model.describe(), model.prompts.describe()])
     return [VERSION, keys, rules, data, models, settings.seed, settings.batching]
 
 
-def _describe_model(subject: Subject) -> list[Any]:
-    """Return what tells a model from others: its files, or name and version, and how it loads."""
-    keys = dataclasses.asdict(subject.section)
-    for key in NOT_IN_FOLDER:
-        del keys[key]
-    path = subject.section.path
-    hub_version = [path, getattr(subject.config, "_commit_hash", None)]
-    return [list_model_files(path) or hub_version, keys, subject.prompts.describe()]
-
-
 def summarize_audit(
-    inputs: AttackInputs, outcomes: Mapping[str, Mapping[str, Outcome]]
+    inputs: AttackInputs, outcomes: Mapping[str, Mapping[str, AttackResult]]
 ) -> dict[str, Any]:
     """Return the content of audit.json: rows of each attack, its verdict and its curves."""
     settings = inputs.settings
     attacks: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     subjects = {}
     for sample in inputs.benchmark.forget:
         subjects[sample.id] = sample.subject or f"question/{sample.id}"
     for name, by_role in outcomes.items():
         attack, rows = get_attack(name), []
+        keys[name] = dataclasses.asdict(settings.keys_of(attack.keys))
         groups = [subjects[sample_id] for sample_id in by_role["target"].ids]
         for measure in by_role["target"].measures:
             values = {role: by_role[role].measures[measure] for role in ROLES}
@@ -203,14 +211,9 @@ def summarize_audit(
     return {
         "tif": VERSION,
         "models": {role: str(inputs.subjects[role].section.path) for role in ROLES},
-        "settings": {name: _read_keys(settings, name) for name in outcomes},
+        "settings": keys,
         "attacks": attacks,
     }
-
-
-def _read_keys(settings: Audit, name: str) -> dict[str, Any]:
-    """Return the values of an attack's own keys."""
-    return dataclasses.asdict(settings.keys_of(get_attack(name).keys))
 
 
 def write_audit(folder: Path, content: dict[str, Any]) -> dict[str, Any]:

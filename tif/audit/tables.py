@@ -16,30 +16,30 @@ from tif.reports.columns import (
     escape_markdown,
     format_interval,
     format_number,
+    markdown_table,
 )
 from tif.reports.html.charts import Chart, Series
 from tif.reports.html.figures import write_panels
 from tif.utils.files import write_text
 from tif.utils.terminal import console, escape_controls
 
-PAGE = "audit.md"
+FILE, PAGE = "audit.json", "audit.md"
 ROLES = ("target", "unlearned", "retain")
 HEADER = ("attack", *ROLES, "leak", "95 % interval")
 SHOWN_NUMBERS = ("forget/quality", "utility/model")  # where there are more than a few
 FEW = 4
 GONE = 0.05  # a leak whose interval reaches no further than this shows nothing
-ROLE_NAMES = {"target": "target", "unlearned": "unlearned", "retain": "retain model"}
-# As everywhere in a report: the colour's role and the line's style.
-LOOKS = {"target": ("muted", "line"), "unlearned": ("uw", "line"), "retain": ("ink", "dashed")}
+# Name of a curve and, as everywhere in a report, its colour's role and its style.
+LOOKS = {
+    "target": ("target", "muted", "line"),
+    "unlearned": ("unlearned", "uw", "line"),
+    "retain": ("retain model", "ink", "dashed"),
+}
 
 
 def show_audit(content: Mapping[str, Any], folder: Path) -> None:
     """Print the table and the verdicts of an audit, and where its page is."""
-    style: Any = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
-    table = Table(title="What attacks get back", **style)
-    table.add_column(HEADER[0], overflow="fold")
-    for column in HEADER[1:]:
-        table.add_column(column, justify="right", overflow="fold")
+    table = _make_table(HEADER, title="What attacks get back")
     for attack in content["attacks"]:
         table.add_section()
         for line in audit_lines(content, attack):
@@ -49,6 +49,14 @@ def show_audit(content: Mapping[str, Any], folder: Path) -> None:
     for verdict in list_verdicts(content).values():
         console.print(f"- {verdict}")
     console.print(f"page: {folder / PAGE}", soft_wrap=True)
+
+
+def _make_table(head: Sequence[str], title: str | None = None) -> Table:
+    """Return a table whose first column has names and whose others have numbers."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for i, column in enumerate(head):
+        table.add_column(column, justify="right" if i else "left", overflow="fold")
+    return table
 
 
 def audit_lines(content: Mapping[str, Any], name: str) -> list[list[str]]:
@@ -82,7 +90,7 @@ def list_verdicts(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the verdict of each attack in a sentence, by the attack's name."""
     verdicts = {}
     for name, attack in content["attacks"].items():
-        (row,) = [row for row in attack["rows"] if row["measure"] == attack["headline"]]
+        row = headline_row(content, name)
         verdicts[name] = f"{name}: {describe_leak(row, attack['action'])}"
     return verdicts
 
@@ -133,12 +141,6 @@ def write_page(folder: Path, content: Mapping[str, Any]) -> None:
     write_text(folder / PAGE, "\n".join(lines))
 
 
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first line is its header."""
-    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "".join("| " + " | ".join(map(escape_markdown, row)) + " |\n" for row in rows)
-
-
 def curve_charts(name: str, attack: Mapping[str, Any]) -> list[Chart]:
     """Return a chart for each curve of an attack, a line for each model."""
     charts: list[Chart] = []
@@ -148,7 +150,8 @@ def curve_charts(name: str, attack: Mapping[str, Any]) -> list[Chart]:
             points = attack["curves"][role].get(title)
             if points:
                 x, y = zip(*points, strict=True)
-                series.append(Series(ROLE_NAMES[role], x, y, *LOOKS[role]))
+                label, color, style = LOOKS[role]
+                series.append(Series(label, x, y, color, style))
         if not series:
             continue
         highest = max(max(line.y) for line in series)
@@ -171,9 +174,7 @@ def write_comparison(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> 
             row = headline_row(content, attack)
             lines[-1].append("-" if row["leak"] is None else f"{row['leak']:.2f}")
     console.print("leak by attack: 0 = as the retain model, 1 = as the target model")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in lines[0]:
-        table.add_column(column, overflow="fold")
+    table = _make_table(lines[0])
     for line in lines[1:]:
         table.add_row(*line)
     console.print(table)
@@ -187,8 +188,8 @@ def write_comparison(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> 
 def headline_row(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the row of an attack's headline."""
     attack = content["attacks"][name]
-    rows = [row for row in attack["rows"] if row["measure"] == attack["headline"]]
-    row: Mapping[str, Any] = rows[0]
+    rows: Sequence[Mapping[str, Any]] = attack["rows"]
+    (row,) = [row for row in rows if row["measure"] == attack["headline"]]
     return row
 
 
@@ -204,8 +205,7 @@ def plot_leaks(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
         for y, content in enumerate(results.values()):
             row = headline_row(content, attack)
             if row["leak"] is not None:
-                low, high = row["interval"] or (row["leak"], row["leak"])
-                axes.plot([low, high], [y, y], color="tab:blue")
+                axes.plot(row["interval"] or [row["leak"]] * 2, [y, y], color="tab:blue")
                 axes.plot(row["leak"], y, "o", color="tab:blue")
         axes.axvline(0, linestyle="--", color="tab:green")
         axes.axvline(1, linestyle="--", color="tab:red")
@@ -220,9 +220,8 @@ def plot_leaks(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _short_names(runs: Sequence[str]) -> dict[str, str]:
     """Return the runs' names without the parts that all share at their beginning or end."""
-    parts = [list(Path(run).parts) for run in runs]
-    while min(map(len, parts)) > 1 and len({part[0] for part in parts}) == 1:
-        parts = [part[1:] for part in parts]
-    while min(map(len, parts)) > 1 and len({part[-1] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
+    parts = [Path(run).parts for run in runs]
+    for place, rest in ((0, slice(1, None)), (-1, slice(-1))):
+        while min(map(len, parts)) > 1 and len({part[place] for part in parts}) == 1:
+            parts = [part[rest] for part in parts]
     return {run: "/".join(part) for run, part in zip(runs, parts, strict=True)}

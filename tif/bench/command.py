@@ -2,19 +2,18 @@
 
     tif bench [what=step|memory] [key=value ...] [--json]
 
-what=step      A step of TPO at several batch sizes: seconds, tokens a second, and memory above
-               weights, gradients and optimizer (no result = more than the machine has).
+what=step      A step of TPO at several batch sizes, each in a process of its own: seconds, tokens
+               a second, and memory above weights, gradients and optimizer (no result = more than
+               the machine has).
 what=memory    GB that a step needs on each GPU, computed from a model's shape alone.
 
     tif bench model.path=../SmolLM2-135M data.benchmark=tofu data.path=../TOFU
-    tif bench what=memory model.path=FOLDER
-
-Memory is measured in a process of its own each time.
+    tif bench what=memory model.path=FOLDER model.dtype=bfloat16
 """
 
 import importlib
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tif.bench.settings import BenchSettings
@@ -46,34 +45,27 @@ def measure_and_show(module: str, settings: BenchSettings, wants_json: bool) -> 
     rows = work.measure(settings)
     if wants_json:
         return rows
-    _show_table(rows, work.COLUMNS, getattr(work, "NOTE", None))
-    return None
-
-
-def _show_table(
-    rows: Sequence[dict[str, Any]], columns: Mapping[str, str], note: str | None
-) -> None:
     from rich.table import Table
 
     from tif.utils.terminal import console, print_line
 
-    # Columns of which nothing was measured are left out.
-    measured = {
-        title: cell
-        for title, cell in columns.items()
-        if any(_format_cell(cell, row) for row in rows)
-    }
-    table = Table(*measured, box=None, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*(_format_cell(cell, row) for cell in measured.values()))
+    columns = {}
+    for title, form in work.COLUMNS.items():
+        cells = [_format_cell(form, row) for row in rows]
+        if any(cells):  # measured for some row
+            columns[title] = cells
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
+    for row_cells in zip(*columns.values(), strict=True):
+        table.add_row(*row_cells)
     console.print(table)
-    if note:
-        print_line(note, style="dim")
+    if hasattr(work, "NOTE"):
+        print_line(work.NOTE, style="dim")
+    return None
 
 
-def _format_cell(cell: str, row: Mapping[str, Any]) -> str:
+def _format_cell(form: str, row: Mapping[str, Any]) -> str:
     try:
-        return cell.format(**row)
+        return form.format(**row)
     except KeyError:  # not measured for this row
         return ""
     except TypeError:  # None, which has no number format

@@ -4,16 +4,16 @@ Called by `tif fit --print`, which shows it as comments below the configuration.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 from tif.bench.memory import Need, estimate_training
 from tif.config.schema import Config
-from tif.data.benchmarks import select_training_samples
+from tif.data.samples import select_training_samples
 from tif.evaluation.first_sample import comment_on_missing_download
 from tif.evaluation.prompt_format import find_first_model
 from tif.models.load import read_config
 from tif.training import plan as planning
-from tif.training.overview import count_steps, make_encoder
-from tif.training.plan import Plan
+from tif.training.plan import Plan, count_steps, make_encoder
 from tif.training.prepare import choose_reference
 from tif.utils import distributed
 from tif.utils.terminal import quiet_libraries
@@ -86,11 +86,7 @@ def _describe_work(plan: Plan, tokens: int) -> list[str]:
 def _describe_bytes(plan: Plan, tokens: int) -> list[str]:
     cfg, run = plan.cfg, plan.cfg.run
     need = estimate_memory(cfg, tokens)
-    parts = {
-        "weights": need.weights, "gradients": need.gradients, "AdamW": need.optimizer,
-        "activations": need.activations, "gathered by FSDP2": need.gathered,
-    }  # fmt: skip
-    memory = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
+    names = ("weights", "gradients", "AdamW", "activations", "gathered by FSDP2")
     trained = need.gradients
     exported = need.weights if cfg.model.lora.merge or not cfg.model.lora.rank else trained
     files = {"checkpoints": run.keep_checkpoints * 3 * trained}
@@ -100,11 +96,15 @@ def _describe_bytes(plan: Plan, tokens: int) -> list[str]:
             files["model_best"] = exported
     for name in plan.stages:
         files[f"stage {name}"] = need.weights
-    disk = ", ".join(f"{name} {format_bytes(size)}" for name, size in files.items() if size)
+    memory = _describe_parts(dict(zip(names, need, strict=True)))
     return [
         f"#   memory: {format_bytes(sum(need))} a device ({memory})",
-        f"#   disk:   {format_bytes(sum(files.values()))} at most ({disk})",
+        f"#   disk:   {format_bytes(sum(files.values()))} at most ({_describe_parts(files)})",
     ]
+
+
+def _describe_parts(sizes: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items() if size)
 
 
 def format_bytes(size: float) -> str:

@@ -1,21 +1,21 @@
 """what=memory: what a training step needs on each GPU, from a model's configuration alone.
 
-    tif bench what=memory model.dtype=bfloat16 model.gradient_checkpointing=true
-    tif bench what=memory model.path=FOLDER
-
 Weights, gradients, AdamW's state and activations are counted on tensors without memory.
 """
 
+import copy
 import dataclasses
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import transformers
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tif.bench.settings import BenchSettings
-from tif.bench.tensor_bytes import count_activations, count_bytes, make_meta_model
 from tif.config.schema import Lora, Model
 from tif.models.load import read_config
+from tif.models.lora import attach_adapters
 from tif.scoring.lm_head import CHUNK_TOKENS
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ TRAININGS = {
 }
 GPUS = (1, 4, 8)
 DEFAULT_TOKENS = 4096  # scored at once
-# nf4 with double quantisation, bytes a weight: 4 bits, 8 bits for every 64 weights and 32 bits
-# for every 64 * 256 (arXiv 2305.14314).
-NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+# Bytes a weight. nf4 with double quantisation: 4 bits, 8 bits for every 64 weights and 32 bits for
+# every 64 * 256 (arXiv 2305.14314).
+QUANTIZED_BYTES = {"nf4": 1 / 2 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 SHAPE_KEYS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "vocab_size", "tie_word_embeddings",
@@ -84,12 +84,11 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     """Return a row for each model, training and number of GPUs."""
     model = settings.model
     tokens = settings.data.max_tokens_per_batch or DEFAULT_TOKENS
+    configs = {name: make_config(shape) for name, shape in SHAPES.items()}
     if model.path:
         configs = {model.path: read_config(model)}
     elif model.init:
         configs = {"model.init": transformers.LlamaConfig(**model.init)}
-    else:
-        configs = {name: make_config(shape) for name, shape in SHAPES.items()}
     rows = []
     for name, config in configs.items():
         for training in TRAININGS:
@@ -115,20 +114,15 @@ def make_config(shape: tuple[int, ...]) -> "PretrainedConfig":
 def estimate_need(
     config: "PretrainedConfig", training: str, gpus: int, tokens: int, model: Model
 ) -> Need:
-    """Return what a step of `tokens` answer tokens at once needs on each of `gpus` GPUs.
+    """Return what a step needs with a way of training of `TRAININGS`; nf4 with LoRA.
 
-    Args:
-        config: of the model.
-        training: of `TRAININGS`; nf4 with LoRA. Shards (FSDP2) on several GPUs; nf4, which cannot
-            be cut, in copies (DDP).
-        gpus: number of them.
-        tokens: scored at once on each.
-        model: dtype (of frozen weights), gradient_checkpointing and lora.rank (16 where that is 0)
-            are read.
+    Of `model`, dtype (of frozen weights), gradient_checkpointing and lora.rank (16 where that is 0)
+    are read. The other arguments are those of `estimate_training`.
     """
     dtype, precision = TRAININGS[training]
-    is_full = training in ("full", "bf16")
-    lora = Lora() if is_full else Lora(model.lora.rank or 16, targets=model.lora.targets)
+    lora = Lora()
+    if training in ("lora", "nf4"):
+        lora = Lora(model.lora.rank or 16, targets=model.lora.targets)
     quantize = "nf4" if training == "nf4" else "none"
     section = dataclasses.replace(
         model, dtype=dtype or model.dtype, lora=lora, quantize=quantize
@@ -150,15 +144,15 @@ def estimate_training(
     """
     lora = model.lora if model.lora.rank else None
     policy = make_meta_model(config, getattr(torch, model.dtype), lora)
-    weights = count_bytes(policy.parameters())
-    bytes_of_weight = {"nf4": NF4_BYTES, "int8": 1.0}.get(model.quantize)
-    if bytes_of_weight is not None:
+    weights = _count_bytes(policy.parameters())
+    if model.quantize != "none":
         for name, layer in policy.named_modules():
             # bitsandbytes leaves the head and the adapters as they are.
             is_left = "lora_" in name or name.endswith("lm_head")
             if isinstance(layer, torch.nn.Linear) and not is_left:
-                weights += layer.weight.numel() * (bytes_of_weight - layer.weight.itemsize)
-    trained = count_bytes(weight for weight in policy.parameters() if weight.requires_grad)
+                saved = layer.weight.itemsize - QUANTIZED_BYTES[model.quantize]
+                weights -= layer.weight.numel() * saved
+    trained = _count_bytes(weight for weight in policy.parameters() if weight.requires_grad)
     shards = 1 if model.quantize != "none" else gpus
     if shards > 1 and is_mixed:  # FSDP2 gathers bfloat16, so that autocast copies nothing
         model = dataclasses.replace(model, dtype="bfloat16")
@@ -170,6 +164,26 @@ def estimate_training(
         activations=_estimate_activations(config, model, lora, tokens, is_mixed),
         gathered=_estimate_gathered(policy, lora is None) if shards > 1 else 0.0,
     )
+
+
+def make_meta_model(
+    config: "PretrainedConfig", dtype: torch.dtype, lora: Lora | None
+) -> "PreTrainedModel":
+    """Return a model in training mode whose weights have shapes and no memory."""
+    with torch.device("meta"):
+        model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    if lora:
+        attach_adapters(model, lora, seed=0)
+    return model.train()
+
+
+def autocast(is_wanted: bool) -> torch.autocast:
+    """Return what trainer.precision=bf16-mixed runs a forward under, as Lightning sets it up."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=is_wanted, cache_enabled=False)
+
+
+def _count_bytes(tensors: Iterable[torch.Tensor]) -> float:
+    return float(sum(tensor.numel() * tensor.itemsize for tensor in tensors))
 
 
 def _estimate_activations(
@@ -189,6 +203,70 @@ def _estimate_gathered(policy: "PreTrainedModel", is_full: bool) -> float:
     """Return the bytes of FSDP2's whole tensors; their gradients too, where all weights train."""
     classes = policy._no_split_modules or ()
     blocks = [module for module in policy.modules() if type(module).__name__ in classes]
-    block = count_bytes(blocks[0].parameters())
-    around = count_bytes(policy.parameters()) - len(blocks) * block
+    block = _count_bytes(blocks[0].parameters())
+    around = _count_bytes(policy.parameters()) - len(blocks) * block
     return 2 * around + 3 * block if is_full else around + 2 * block
+
+
+def count_activations(
+    config: "PretrainedConfig", dtype: torch.dtype, lora: Lora | None, tokens: int, is_mixed: bool
+) -> tuple[int, int]:
+    """Return the bytes that a forward keeps for its backward pass: in a layer, around all layers.
+
+    From a decoder with one layer and one with two layers, on fake tensors: autocast knows no meta
+    device.
+    """
+    transformers.AttentionInterface.register("tif_shapes", _flash_attention)
+    sizes = []
+    for layers in (1, 2):
+        short = copy.deepcopy(config)
+        short.num_hidden_layers = layers
+        if getattr(short, "layer_types", None):
+            short.layer_types = short.layer_types[:layers]
+        model: Any = make_meta_model(short, dtype, lora).base_model
+        model.set_attn_implementation("tif_shapes")
+        sizes.append(_count_saved(model, tokens, is_mixed))
+    inside_layer = sizes[1] - sizes[0]
+    return inside_layer, sizes[0] - inside_layer
+
+
+def _count_saved(model: torch.nn.Module, tokens: int, is_mixed: bool) -> int:
+    """Return the bytes that autograd keeps of a forward over so many tokens, beside the weights."""
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def pack(value: torch.Tensor) -> torch.Tensor:
+        saved[value.untyped_storage()._cdata] = value.untyped_storage()
+        return value
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fakes = {}
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            fake = torch.empty_like(tensor, device="cpu")
+            fakes[name] = fake.requires_grad_(tensor.requires_grad)
+        ids = torch.zeros(1, tokens, dtype=torch.long)
+        inputs = {"input_ids": ids, "position_ids": ids, "use_cache": False}
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value)
+        with hooks, autocast(is_mixed):
+            torch.func.functional_call(model, fakes, kwargs=inputs)
+    for fake in fakes.values():
+        saved.pop(fake.untyped_storage()._cdata, None)
+    return sum(storage.nbytes() for storage in saved.values())
+
+
+def _flash_attention(module: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+    """Return an output of the right shape, as transformers calls an attention implementation."""
+    return _Flash.apply(q, k, v), None
+
+
+class _Flash(torch.autograd.Function):
+    """Keeps what flash attention keeps: queries, keys, values, output, a number for each query."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+        ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:3], dtype=torch.float32))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.empty_like(value) for value in ctx.saved_tensors[:3])

@@ -2,10 +2,13 @@
 
 import concurrent.futures
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+import torch
 
 from tif.utils import interrupts
 from tif.utils.terminal import quiet_libraries
@@ -17,16 +20,17 @@ def run_alone(measure: Callable[..., T], *args: Any) -> T:
     """Call `measure` in a new process, so that no other work counts in its memory."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, spawn, quiet_libraries) as pool:
-        with interrupts.following_children(), interrupts.ignored():
+        # The child begins with the handlers of this moment: Ctrl-C is its parent's alone.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with interrupts.following_children():
             result = pool.submit(measure, *args)
+        signal.signal(signal.SIGINT, before)
         return result.result()
 
 
 def read_clock(device: str) -> float:
     """Return seconds on a clock, after all work that was given to the device is done."""
     if device == "cuda":
-        import torch
-
         torch.cuda.synchronize()
     return time.perf_counter()
 
@@ -46,8 +50,6 @@ class PeakMemory:
     def restart(self) -> None:
         """Forget the peak so far; what was held at the beginning stays the base."""
         if self.is_cuda:
-            import torch
-
             torch.cuda.reset_peak_memory_stats()
         else:
             Path("/proc/self/clear_refs").write_text("5")
@@ -58,8 +60,6 @@ class PeakMemory:
 
     def _read(self, cuda_function: str, status_key: str) -> float:
         if self.is_cuda:
-            import torch
-
             return getattr(torch.cuda, cuda_function)() / 2**20
         lines = Path("/proc/self/status").read_text().splitlines()
         values = dict(line.split(":", 1) for line in lines)

@@ -18,7 +18,7 @@ class BenchSettings:
     batch_sizes: list[int] = key([4, 8, 16], "samples of a step")
     samples: int = key(64, "samples to train on at each batch size", at_least=1)
     retain: bool = key(False, "add a retain term, cross-entropy on a retain sample each")
-    memory: bool = key(True, "measure memory too, at the smallest and largest batch size")
+    memory: bool = key(True, "measure memory too")
     device: str = key("cpu", "cpu or cuda", choices=("cpu", "cuda"))
     threads: int | None = key(None, "threads of a CPU's work; null = torch's choice", at_least=1)
 

@@ -1,15 +1,34 @@
 """what=step: a step of TPO on this machine, as `tif fit` takes it."""
 
+import dataclasses
 import statistics
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tif.bench.process import PeakMemory, run_alone
+import torch
+import transformers
+
+from tif import identifiers, losses
+from tif.bench.process import PeakMemory, read_clock, run_alone
 from tif.bench.settings import BenchSettings
-from tif.bench.training_setup import Step, TrainingSetup, load_setup
-from tif.data.encoding import Batch
+from tif.config.errors import ConfigError
+from tif.config.schema import Data, Loss, Model, Optimizer, TrainerKeys
+from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
+from tif.data.encoding import Batch, Encoder
+from tif.models import load as models
+from tif.models.references import make_reference
+from tif.probes.check_model import check_model
+from tif.probes.packed_rows import choose_batching
+from tif.probes.small_copy import RowSettings
+from tif.training.datamodule import UnlearningDataModule
+from tif.training.module import StepSettings, UnlearningModule
 from tif.utils.terminal import track
+from tif.utils.torch_state import seeded, set_training_mode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 COLUMNS = {
     "batch": "{batch_size}",
@@ -18,12 +37,18 @@ COLUMNS = {
     "MB": "{memory_mb:,}",
     "whole MB": "{whole_mb:,}",
 }
-MakeStep = Callable[[TrainingSetup], Step]
 NOTE = "MB: memory above weights, gradients and optimizer; whole MB: with them"
+# What is trained where model.path and model.init are null: SmolLM2-135M's shape, random weights.
+DEFAULT_SHAPE = {
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+Step = Callable[[Batch], float]  # leaves the gradient in the policy's weights, returns the loss
 
 
 def measure(settings: BenchSettings) -> list[dict[str, Any]]:
-    """Return a row for each batch size.
+    """Return a row for each batch size, which is measured in a process of its own.
 
     Keys: batch_size, steps, loss, seconds (median of a step with its optimizer step),
     tokens_per_second (real tokens). Where memory was measured: memory_mb above weights, gradients
@@ -32,33 +57,40 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
     Raises:
         ConfigError: If model or data cannot be loaded.
     """
-    setup = load_setup(settings)
-    step, optimizer = setup.make_step(), setup.make_optimizer()
+    if settings.model.path:
+        check_model(settings.model, rows=RowSettings(settings.data.batching, settings.device))
     rows = []
-    for size in settings.batch_sizes:
-        batches = setup.draw_batches(size, settings.samples // size)
-        setup.run_step(step, optimizer, batches[0])  # warm up
-        timings = []
-        for batch in track(batches, f"batch {size}"):
-            timings.append(setup.run_step(step, optimizer, batch))
-        rows.append(_make_row(timings, batches))
-    del setup, step, optimizer  # the processes that measure memory need it
-    if settings.memory:
-        add_memory(rows, settings, lambda row: TrainingSetup.make_step)
+    for size in track(settings.batch_sizes, "batch sizes"):
+        try:
+            rows.append(run_alone(measure_size, settings, size))
+        except BrokenProcessPool:  # the process was killed because the machine has no more memory
+            rows.append({"batch_size": size, "memory_mb": None})
     return rows
 
 
-def _make_row(timings: Sequence[tuple[float, float]], batches: Sequence[Batch]) -> dict[str, Any]:
-    """Return the row of a batch size, from loss and seconds of each step."""
-    losses, seconds = zip(*timings, strict=True)
-    tokens = sum(_count_tokens(batch) for batch in batches)
-    return {
-        "batch_size": len(batches[0].ids),
+def measure_size(settings: BenchSettings, size: int) -> dict[str, Any]:
+    """Return the row of a batch size."""
+    setup = load_setup(settings)
+    batches = setup.draw_batches(size, settings.samples // size)
+    optimizer = setup.make_optimizer()
+    memory = PeakMemory(settings.device) if settings.memory else None
+    step = setup.make_step()
+    setup.run_step(step, optimizer, batches[0])  # warm up
+    if memory:
+        memory.restart()
+    timings = [setup.run_step(step, optimizer, batch) for batch in batches]
+    losses_of_steps, seconds = zip(*timings, strict=True)
+    row = {
+        "batch_size": size,
         "steps": len(timings),
-        "loss": round(statistics.mean(losses), 4),
+        "loss": round(statistics.mean(losses_of_steps), 4),
         "seconds": round(statistics.median(seconds), 3),
-        "tokens_per_second": round(tokens / sum(seconds)),
+        "tokens_per_second": round(sum(map(_count_tokens, batches)) / sum(seconds)),
     }
+    if memory:
+        above = memory.peak_mb()
+        row |= {"memory_mb": round(above), "whole_mb": round(above + memory.held_mb)}
+    return row
 
 
 def _count_tokens(batch: Batch) -> int:
@@ -67,32 +99,109 @@ def _count_tokens(batch: Batch) -> int:
     return int(batch.lengths.sum()) + retain
 
 
-def add_memory(
-    rows: Sequence[dict[str, Any]],
-    settings: BenchSettings,
-    choose_step: Callable[[dict[str, Any]], MakeStep],
-) -> None:
-    """Add the memory of a step at the smallest and the largest batch size to their rows."""
-    sizes = (min(settings.batch_sizes), max(settings.batch_sizes))
-    for row in track([row for row in rows if row["batch_size"] in sizes], "memory"):
-        try:
-            memory = run_alone(measure_memory, settings, row["batch_size"], choose_step(row))
-            row["memory_mb"], row["whole_mb"] = memory
-        except BrokenProcessPool:  # the process was killed because the machine has no more memory
-            row["memory_mb"] = None
+class TrainingSetup:
+    """A model in training whose weights do not change, and the samples that it is trained on.
+
+    The loss has a retain term where there are retain samples.
+    """
+
+    def __init__(
+        self, settings: BenchSettings, policy: "PreTrainedModel", data: UnlearningDataModule
+    ) -> None:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.policy = models.move_model(policy, settings.device)
+        set_training_mode(self.policy)
+        self.data, self.loss = data, data.loss
+        texts = [item.input_ids for item in [*data.items, *(data.retain or ())]]
+        self.batching = choose_batching(settings.data.batching, self.policy, texts)
+
+    def make_step(self) -> Step:
+        """Return a step as `UnlearningModule.accumulate` takes it on one process."""
+        cached = make_reference("auto", self.policy, self.data.items, 0, self.batching)
+        settings = StepSettings(Data(), self.loss, Optimizer(), TrainerKeys(), self.batching)
+        module = UnlearningModule(self.policy, settings, cached)
+
+        def step(batch: Batch) -> float:
+            counts, total = losses.count_batch(batch, self.loss), 0.0
+            for positions in module.parts(batch):
+                share = module.loss(batch.select_rows(positions), counts).total
+                share.backward()
+                total += share.item()
+            return total
+
+        return step
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Return an AdamW that does all its work and changes nothing.
+
+        All steps see the same weights. Gradients and optimizer state are in memory from now on.
+        """
+        trained = [weight for weight in self.policy.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
+        for weight in trained:
+            weight.grad = weight.detach().clone()  # zeros take no memory before they are written
+        optimizer.step()
+        return optimizer
+
+    def run_step(
+        self, step: Step, optimizer: torch.optim.Optimizer, batch: Batch
+    ) -> tuple[float, float]:
+        """Return loss and seconds of a step, its optimizer step included."""
+        device = batch.input_ids.device.type
+        start = read_clock(device)
+        loss = step(batch)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss, read_clock(device) - start
+
+    def draw_batches(self, size: int, count: int) -> list[Batch]:
+        """Return batches of samples in random order; none comes twice while there are others."""
+        total = len(self.data.items)
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(0)).tolist()
+        order *= -(-size * count // total)
+        return [self.make_batch(order[i * size : (i + 1) * size]) for i in range(count)]
+
+    def make_batch(self, positions: Sequence[int]) -> Batch:
+        """Return the batch of these samples, with their retain samples, as a training reads it."""
+        loader = self.data.train_dataloader()
+        batch: Batch = loader.collate_fn([loader.dataset[position] for position in positions])
+        return batch.to(self.policy.device)
 
 
-def measure_memory(settings: BenchSettings, size: int, make_step: MakeStep) -> tuple[int, int]:
-    """Return the peak of a step in MB, above weights, gradients and optimizer, and with them."""
-    setup = load_setup(settings)
-    batches = setup.draw_batches(size, settings.samples // size)
-    # The batch with the longest sample of those that are timed: it decides a run's memory.
-    largest = max(batches, key=lambda batch: int(batch.lengths.max()))
-    setup.keep_only(largest.index.tolist())
-    optimizer = setup.make_optimizer()
-    memory = PeakMemory(settings.device)
-    step = make_step(setup)
-    memory.restart()
-    setup.run_step(step, optimizer, setup.make_batch())
-    above = memory.peak_mb()
-    return round(above), round(above + memory.held_mb)
+def load_setup(settings: BenchSettings) -> TrainingSetup:
+    """Load the model and the samples that the settings name; else raise ConfigError."""
+    data, model = settings.data, settings.model
+    try:
+        benchmark = read_benchmark(data)
+        forget = identifiers.identify(settings.identifier, benchmark.forget)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    benchmark = dataclasses.replace(benchmark, forget=forget)
+    tokenizer = models.load_tokenizer(model, list_tokenizer_texts(benchmark, data.prompts))
+    encoder = Encoder(tokenizer, data.prompts, data.overlap)
+    samples = UnlearningDataModule(benchmark, encoder, data, tpo_loss(settings.retain))
+    if model.path:
+        policy = models.load_policy(model, tokenizer, 0, device=torch.device(settings.device))
+    else:
+        policy = make_random_model(model, settings.device)
+    return TrainingSetup(settings, policy, samples)
+
+
+def tpo_loss(has_retain_term: bool) -> Loss:
+    """Return the loss that is measured."""
+    return losses.make_loss(beta=0.3, pl_weight=0.01, retain="ce" if has_retain_term else "none")
+
+
+def make_random_model(model: Model, device: str = "cpu") -> "PreTrainedModel":
+    """Return a Llama of the shape `model.init` with random weights; as fast as a trained one."""
+    shape = transformers.LlamaConfig(**(model.init or DEFAULT_SHAPE))
+    keys = {"dtype": getattr(torch, model.dtype), "attn_implementation": model.attention}
+    with seeded(0), torch.device(device):
+        policy = transformers.AutoModelForCausalLM.from_config(shape, **keys)
+    if model.quantize != "none":
+        with tempfile.TemporaryDirectory() as folder:  # weights are quantised as they are read
+            policy.save_pretrained(folder)
+            stored = dataclasses.replace(model, path=folder)
+            policy = models.load_pretrained(stored, torch.device(device))
+    return models.prepare_for_training(policy, model, 0)

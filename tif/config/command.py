@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from tif.config.check import nearest
-from tif.config.errors import ConfigError
+from tif.config.errors import ConfigError, nearest
 from tif.config.help import command_help
 from tif.utils import command_line, distributed
 from tif.utils.files import DamagedFile

@@ -4,12 +4,10 @@ import dataclasses
 import datetime
 from typing import Any
 
-from tif.config.check import brief
+from tif.config import registry
+from tif.config.errors import brief
 from tif.config.keys import key
 
-MUSE = ("muse", "muse-news", "muse-books")
-# Evaluated with MUSE's metrics (VerbMem, KnowMem, PrivLeak) instead of TOFU's.
-WITH_MUSE_METRICS = (*MUSE, "lume", "text")
 CHAT = "chat"  # as `template`: the tokenizer's own chat template
 AUTO = "auto"  # as `template`: the chat template where the tokenizer has one, else this:
 PLAIN = "Question: {prompt}\nAnswer:"
@@ -127,13 +125,9 @@ class TofuSources:
 class Data:
     """What is learned and forgotten, and how it becomes batches."""
 
-    benchmark: str = key("fictitious", "the data, by the names that eval.benchmarks takes too; "
-        "muse = either corpus of MUSE", choices=("fictitious", "tofu", *WITH_MUSE_METRICS))
-    path: str | None = key(None, "tofu: a folder of TOFU's JSON files, or the hub name "
-        "locuslab/TOFU; muse: a folder of News or Books as muse_bench lays them out, or the hub "
-        "name muse-bench/MUSE-News, muse-bench/MUSE-Books; lume: a folder with its forget.jsonl, "
-        "retain.jsonl; text: a file to forget (.txt, .jsonl, .json), or a folder with forget.*, "
-        "retain.*, holdout.*")
+    benchmark: str = key("fictitious", "the data, see tif ls benchmarks",
+        choices=registry.Names("benchmark"))
+    path: str | None = key(None, "its folder, file or hub name: see tif ls benchmarks")
     split: str | None = key(None, "tofu: the forget split, from which the retain split follows; "
         "null = forget10. muse: forget, scal_1 to scal_4, sust_1 to sust_4; null = forget. lume: "
         "task1 (stories), task2 (invented people), task3 (biographies); null = all")
@@ -165,13 +159,9 @@ class Data:
     def find_problems(self) -> list[str]:
         """Return the problems between keys, one line each."""
         problems = self.prompts.find_problems("data.")
-        muse = "a folder of News or Books, or the hub name muse-bench/MUSE-News"
-        wants = dict.fromkeys(MUSE, muse) | {"text": "a file or folder of your own",
-            "lume": "a folder with LUME's forget.jsonl and retain.jsonl (data/ of "
-            "github.com/amazon-science/lume-llm-unlearning)",
-            "tofu": "a folder of TOFU's JSON files or the hub name locuslab/TOFU"}
-        if not self.path and self.benchmark in wants:
-            problems.append(f"data.path: {self.benchmark} needs {wants[self.benchmark]}, got null")
+        wants = self.reader.wants
+        if wants and not self.path:
+            problems.append(f"data.path: {self.benchmark} needs {wants}, got null")
         return problems
 
     @property
@@ -179,6 +169,8 @@ class Data:
         """Return the keys that say how a question is put to a model."""
         return PromptKeys(self.template, self.chat)
 
-    def forget_quality_name(self) -> str:
-        """Return the name of what compares the policy with the retain model."""
-        return "PrivLeak" if self.benchmark in WITH_MUSE_METRICS else "forget quality"
+    @property
+    def reader(self) -> Any:
+        """Return the benchmark as it is registered; of an unknown name, the default."""
+        known = registry.entries("benchmark")
+        return known.get(self.benchmark, known[Data.benchmark])

@@ -1,20 +1,18 @@
 """Section `eval` of tif.fit and tif.evaluate: what is evaluated, and by which rules.
 
-One grammar names benchmarks everywhere: `tofu`, `muse-news`, `muse-books`, `lume`, `text` and
-`lm-eval:TASK`; where the data of a benchmark is stands in a section of its own (`eval.tofu.path`,
-`eval.muse_news.path`, ...).
+A benchmark declares the keys of its place itself (`tif.data.benchmarks.benchmark`); `make_rules`
+adds them as sections: `eval.tofu.path`, `eval.muse_news.path`, ...
 """
 
 import dataclasses
+from typing import Any, TypeVar
 
+from tif.config import registry
 from tif.config.keys import key
 from tif.config.registry import entries
 
-# Name -> section of its place.
-BENCHMARKS = {"tofu": "tofu", "muse-news": "muse_news", "muse-books": "muse_books", "lume": "lume",
-              "text": "text"}  # fmt: skip
+R = TypeVar("R")
 LM_EVAL = "lm-eval:"
-KNOWN = f"{', '.join(BENCHMARKS)} or {LM_EVAL}TASK"
 # See metrics/failures.py.
 FAILURES = (
     "collapse", "under_forgetting", "over_forgetting", "identifier", "nothing_to_forget",
@@ -34,31 +32,6 @@ class MaxSamples:
 
 
 @dataclasses.dataclass
-class Place:
-    """Where a benchmark is."""
-
-    path: str | None = key(None, "hub name, or a folder laid out as its authors have it; text: see "
-        "data.path")
-
-
-@dataclasses.dataclass
-class TofuPlace:
-    """Where TOFU is."""
-
-    path: str | None = key("locuslab/TOFU", "hub name, or a folder of TOFU's JSON files")
-    split: str = key("forget10", "forget split", choices=("forget01", "forget05", "forget10"))
-    holdout: str | None = key(None, "as data.holdout")
-
-
-@dataclasses.dataclass
-class LumePlace:
-    """Where LUME is."""
-
-    path: str | None = key(None, "folder with forget.jsonl and retain.jsonl")
-    split: str | None = key(None, "task1, task2 or task3; null = all")
-
-
-@dataclasses.dataclass
 class LmEval:
     """The lm-eval package (pip install 'tif-unlearning[lm-eval]'), for benchmarks lm-eval:TASK."""
 
@@ -71,13 +44,7 @@ class LmEval:
 class EvalRules:
     """What is evaluated, and how: the same keys for tif.fit and tif.evaluate."""
 
-    benchmarks: list[str] = key([], f"names, comma-separated, of {KNOWN}; in a run: evaluated "
-        "besides data.benchmark")
-    tofu: TofuPlace = dataclasses.field(default_factory=TofuPlace)
-    muse_news: Place = dataclasses.field(default_factory=lambda: Place("muse-bench/MUSE-News"))
-    muse_books: Place = dataclasses.field(default_factory=lambda: Place("muse-bench/MUSE-Books"))
-    lume: LumePlace = dataclasses.field(default_factory=LumePlace)
-    text: Place = dataclasses.field(default_factory=Place)
+    benchmarks: list[str] = key([], "names, comma-separated")
     lm_eval: LmEval = dataclasses.field(default_factory=LmEval)
     protocol: str = key("open-unlearning", "the rules that change numbers: open-unlearning (all "
         "questions, 512 tokens, 200 new ones), or legacy-tofu (locuslab/tofu, NPO and TIF "
@@ -104,9 +71,9 @@ class EvalRules:
         """Return the problems of `benchmarks` and its places, one line each."""
         problems = []
         for name in self.data_benchmarks():
-            section = BENCHMARKS.get(name)
-            if section is None:
-                problems.append(f"eval.benchmarks: want {KNOWN}, got {name!r}")
+            section = name.replace("-", "_")
+            if name not in list_evaluated():
+                problems.append(f"eval.benchmarks: want {describe_evaluated()}, got {name!r}")
             elif not getattr(self, section).path:
                 problems.append(f"eval.{section}.path: benchmark {name} needs its data, got null")
         if "" in self.lm_eval_tasks():
@@ -153,6 +120,27 @@ class Eval(EvalRules):
             known = ", ".join(FAILURES)
             problems.append(f"eval.stop_on: want some of {known}, got {', '.join(unknown)}")
         return problems + find_attack_problems("eval.audit", self.audit)
+
+
+def list_evaluated() -> list[str]:
+    """Return the names of the benchmarks that `eval.benchmarks` takes."""
+    known = entries("benchmark").items()
+    return [name for name, entry in known if hasattr(entry.keys, "path")]
+
+
+def describe_evaluated() -> str:
+    """Return all that `eval.benchmarks` takes, as in: lume, tofu or lm-eval:TASK."""
+    return f"{', '.join(list_evaluated())} or {LM_EVAL}TASK"
+
+
+def _benchmarks_field() -> tuple[str, Any, Any]:
+    text = f"names, comma-separated, of {describe_evaluated()}; in a run: evaluated besides "
+    return "benchmarks", list[str], key([], f"{text}data.benchmark")
+
+
+def make_rules(base: type[R], **values: Any) -> R:
+    """Return `EvalRules` or `Eval` with these values, and the defaults of all other keys."""
+    return registry.extend_section(base, "benchmark", _benchmarks_field)(**values)
 
 
 def find_attack_problems(name: str, attacks: list[str]) -> list[str]:

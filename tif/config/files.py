@@ -1,16 +1,16 @@
-"""YAML files of configuration: where they are, and their keys.
+"""Files and folders that words and keys name: where YAML is, what is in it, what is writable.
 
 Only the standard library and OmegaConf are imported here. Called by layers.py and load.py.
 """
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from tif.config.check import nearest
-from tif.config.errors import ConfigError, one_line
+from tif.config.errors import ConfigError, nearest, one_line
 from tif.utils.files import read_bytes
 
 ALIASES = {"loss/graddiff.yaml": "loss/ga_gdr.yaml", "loss/kl.yaml": "loss/ga_klr.yaml"}
@@ -94,3 +94,25 @@ def describe_files(words: Sequence[str]) -> str:
     """Return the files and the model preset among a command's words, for a run's first line."""
     names = [word for word in words if is_file(word) or word.startswith("model=")]
     return " ".join(names)
+
+
+def check_writable(key: str, folder: Path | str) -> None:
+    """Check that a folder can be made and written to.
+
+    Raises:
+        ConfigError: If not; names the key.
+    """
+    path = Path(folder).absolute()
+    while not os.path.lexists(path):
+        path = path.parent
+    if not path.is_dir():
+        raise ConfigError(f"{key}: {path} is a file; want a folder")
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"{key}: {path} is not writable; give another folder")
+
+
+def check_inside(folder: Path, run: Path) -> None:
+    """Raise ConfigError where a folder of a run, or what is in it, is a link out of the run."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.resolve().is_relative_to(run.resolve()):
+            raise ConfigError(f"{path} leads out of {run}; delete it")

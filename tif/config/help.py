@@ -1,16 +1,18 @@
-"""Texts made from the schema: `--help`, configs/base.yaml, the documentation's table of methods."""
+"""What a user sees of the schema: `--help`, and the words that a shell completes.
 
+Completion is argcomplete's (extra `completion`); `eval "$(register-python-argcomplete tif)"` sets
+it up.
+"""
+
+import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tif.config import load, registry
-from tif.config.check import list_keys, nearest, type_name
-from tif.config.errors import ConfigError
-from tif.config.registry import Entry
+from tif.config import files
+from tif.config.errors import ConfigError, nearest
+from tif.config.keys import list_keys, type_name
 from tif.config.schema import Config
-
-HEADER = ("| name | role | what it does | configs/loss | own keys | source |", "|---" * 6 + "|")
 
 
 def command_help(doc: str | None, schema: Any = Config, topics: Sequence[str] = ()) -> str:
@@ -53,48 +55,38 @@ def _is_about(name: str, topic: str) -> bool:
     return topic in ("all", name) or name.startswith(f"{topic}.")
 
 
-def base_yaml() -> str:
-    """Return configs/base.yaml: every key with its default and its sentence."""
-    lines = ["# Every key with its default; `tif fit --help all` says the same. Made by "
-             "tif.config.help.base_yaml()."]
-    previous: list[str] = []
-    for key, field, value in list_keys(Config()):
-        *path, name = key.split(".")
-        for depth, section in enumerate(path):
-            if path[: depth + 1] != previous[: depth + 1]:
-                lines.append(f"{'  ' * depth}{section}:")
-        previous, indent = path, "  " * len(path)
-        choices = " | ".join(field.metadata.get("choices") or ())
-        lines.append(f"{indent}# {field.metadata['help']}" + (f" ({choices})" if choices else ""))
-        lines.append(f"{indent}{name}: {value}")
-    return "\n".join(lines) + "\n"
-
-
-def methods_table() -> str:
-    """Return all loss terms as a table in Markdown, first forget terms, then retain terms."""
-    lines = [*HEADER]
-    files = {}
-    for name, stems in list_method_files().items():
-        files[name] = [f"`{stem}`" for stem in stems]
-    for name, term in sorted(registry.entries("forget").items()):
-        lines.append(_row("forget", term, files.get(name, [])))
-    for _, term in sorted(registry.entries("retain").items()):
-        lines.append(_row("retain", term, []))
-    return "\n".join(lines) + "\n"
-
-
 def list_method_files() -> dict[str, list[str]]:
     """Return the names of the files in configs/loss, without .yaml, by their forget term."""
-    files: dict[str, list[str]] = {}
-    for path in sorted((load.own_configs() / "loss").glob("*.yaml")):
-        files.setdefault(load.read_yaml(path).loss.forget, []).append(path.stem)
-    return files
+    names: dict[str, list[str]] = {}
+    for path in sorted((files.own_configs() / "loss").glob("*.yaml")):
+        names.setdefault(files.read_yaml(path).loss.forget, []).append(path.stem)
+    return names
 
 
-def _row(role: str, term: Entry, files: list[str]) -> str:
-    """Return a term's row of the table."""
-    paragraphs = [" ".join(paragraph.split()) for paragraph in term.doc.split("\n\n")]
-    source = paragraphs[-1].removeprefix("Source: ") if len(paragraphs) > 1 else ""
-    keys = [f"`{key}={value}`" for key, _, value in list_keys(term.keys())]
-    cells = [f"`{term.name}`", role, paragraphs[0], ", ".join(files), ", ".join(keys), source]
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+def answer_shell(commands: Sequence[str], load_command: Callable[[str], Any]) -> None:
+    """Write the words that may stand at the cursor for the shell that asks, and exit.
+
+    `load_command`: returns the `Command` of a name.
+    """
+    import argcomplete
+
+    def complete(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+        return list_words(prefix, load_command(parsed_args.command).schema)
+
+    parser = argparse.ArgumentParser("tif", add_help=False)
+    parser.add_argument("command", choices=commands)
+    words: Any = parser.add_argument("words", nargs="*")
+    words.completer = complete
+    argcomplete.autocomplete(parser)
+
+
+def list_words(prefix: str, schema: Any) -> list[str]:
+    """Return the words of a command that begin with `prefix`: files, keys, values of a key."""
+    if schema is None:
+        return []
+    words = files.list_own_configs()
+    words += [f"model={preset}" for preset in files.list_model_presets()]
+    for key, field, _value in list_keys(schema()):
+        choices = field.metadata.get("choices") or ("",)
+        words += [f"{key}={choice}" for choice in choices]
+    return [word for word in words if word.startswith(prefix)]

@@ -1,17 +1,15 @@
 """Section `identifier`: which identifier labels the words, and the keys that several of them read.
 
-An identifier declares its keys itself (`tif.identifiers.kinds.identifier`). `identifier_class` adds
-them as sections of its name: `identifier.masked_lm.model`, ...
+An identifier declares its keys itself (`tif.identifiers.registration`). `make_identifier`
+adds them as sections of its name: `identifier.masked_lm.model`, ...
 """
 
 import dataclasses
-import functools
 from typing import Any, TypeVar
 
 from tif.config import registry
 from tif.config.keys import NoKeys, find_section, key
 from tif.config.model import DTYPES, Model
-from tif.config.registry import Entry
 
 PATTERNS = ("email", "phone", "date", "number", "iban", "ssn")
 K = TypeVar("K")
@@ -54,24 +52,13 @@ class Identifier:
         return chosen.find_problems(self, model) if chosen else []
 
 
-def identifier_class() -> type[Identifier]:
-    """Return section `identifier` with a section for each identifier that has keys."""
-    return _build_class(tuple(registry.entries("identifier").values()))
-
-
-@functools.cache
-def _build_class(known: tuple[Entry, ...]) -> type[Identifier]:
-    """Return `Identifier` with a section for each of the `known` identifiers that has keys."""
-    titles: list[Any] = list(known)
-    text = "; ".join(f"{entry.name}: {entry.title}" for entry in titles)
-    choices = tuple(entry.name for entry in known)
-    kind = key("gold", f"a word is unwanted where (by kind) {text}", choices=choices)
-    fields = [("kind", str, kind), *registry.list_sections("identifier")]
-    section = dataclasses.make_dataclass("Identifier", fields, bases=(Identifier,))
-    section.__module__, section.__doc__ = __name__, Identifier.__doc__
-    return section
+def _kind_field() -> tuple[str, Any, Any]:
+    known: dict[str, Any] = dict(registry.entries("identifier"))
+    text = "; ".join(f"{name}: {entry.title}" for name, entry in known.items())
+    help = f"a word is unwanted where (by kind) {text}"
+    return "kind", str, key("gold", help, choices=tuple(known))
 
 
 def make_identifier(**values: Any) -> Identifier:
     """Return section `identifier` with these values, and the defaults of all other keys."""
-    return identifier_class()(**values)
+    return registry.extend_section(Identifier, "identifier", _kind_field)(**values)

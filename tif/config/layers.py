@@ -19,11 +19,9 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from tif.config import files
-from tif.config.check import brief, nearest
-from tif.config.errors import ConfigError, one_line
-from tif.config.evaluation import BENCHMARKS
+from tif.config.errors import ConfigError, brief, nearest, one_line
+from tif.config.registry import entries
 
-ENTRIES = ("include", "variants")
 MOST_FILES = 50  # that one file may include, directly or through others
 PRESET = "model="  # model=NAME or model=NAME:VARIANT
 
@@ -38,11 +36,11 @@ class Layer:
     """
 
     name: str
-    keys: DictConfig
+    keys: dict[str, Any]
 
     def flat_keys(self) -> dict[str, Any]:
         """Return the keys by their dotted names, interpolations as they stand."""
-        return flatten(cast(dict, OmegaConf.to_container(self.keys, resolve=False)))
+        return flatten(self.keys)
 
     def is_of_a_model(self) -> bool:
         """Return whether the layer comes from a model's preset."""
@@ -122,7 +120,7 @@ def preset_name(words: Sequence[str]) -> str | None:
 def read_override(word: str, problems: list[str]) -> list[Layer]:
     """Return the layer of a key=value; none where it is wrong, which goes to `problems`."""
     try:
-        return [Layer("", OmegaConf.from_dotlist([word]))]
+        return [Layer("", _as_dict(OmegaConf.from_dotlist([word])))]
     except Exception as error:  # OmegaConf raises YAML's own errors here
         key, _, value = word.partition("=")
         problems.append(f"{word}: not a key=value that YAML can read ({one_line(error)}); "
@@ -155,7 +153,7 @@ def read_file(name: str, depth: int = 0, names: list[str] | None = None) -> list
         layers += read_file(str(other), depth + 1, names)
     if content.pop("variants", None) is not None and not _is_of_a_model(name):
         raise ConfigError(f"{name}: variants: only a file of configs/model has them")
-    return [*layers, Layer(name, OmegaConf.create(content))]
+    return [*layers, Layer(name, content)]
 
 
 def read_preset(word: str, benchmark: str | None) -> list[Layer]:
@@ -172,7 +170,7 @@ def read_preset(word: str, benchmark: str | None) -> list[Layer]:
     file = f"model/{name}.yaml"
     layers = read_file(file)
     variants = read_variants(name)
-    names = [key for key in variants if key not in BENCHMARKS]
+    names = [key for key in variants if key not in entries("benchmark")]
     if variant and variant not in names:
         raise ConfigError(f"{word}: no such variant{nearest(variant, names)}; {name} has "
             f"{', '.join(names) or 'none'}")
@@ -181,7 +179,7 @@ def read_preset(word: str, benchmark: str | None) -> list[Layer]:
             keys = dict(variants[key])
             for other in keys.pop("include", ()):
                 layers += read_file(other)
-            layers.append(Layer(f"{file} ({key})", OmegaConf.create(keys)))
+            layers.append(Layer(f"{file} ({key})", keys))
     return layers
 
 
@@ -195,7 +193,10 @@ def _is_of_a_model(name: str) -> bool:
 
 
 def _read_content(name: str) -> dict[str, Any]:
-    keys = files.read_yaml(files.find(name))
+    return _as_dict(files.read_yaml(files.find(name)))
+
+
+def _as_dict(keys: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(keys, resolve=False))
 
 

@@ -6,20 +6,20 @@ within seconds. Only the standard library and OmegaConf are imported here.
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tif.config.check import brief, check_values, list_keys, nearest, type_name
-from tif.config.errors import ConfigError, shorten
+from tif.config.errors import ConfigError, brief, nearest, shorten
 from tif.config.files import find as find
 from tif.config.files import is_file as is_file
 from tif.config.files import is_override as is_override
 from tif.config.files import own_configs as own_configs
 from tif.config.files import read_yaml as read_yaml
+from tif.config.keys import check_values, list_keys, type_name
 from tif.config.layers import Layer, read_layers
 from tif.config.loss import Loss, loss_class
 from tif.config.presets import find_missing_start, find_unused_preset, name_run
@@ -91,8 +91,9 @@ def read(schema: Callable[[], S], argv: Sequence[str]) -> S:
         if loss and layer.names_method():
             merged.loss = OmegaConf.structured(loss)  # nothing of another method is left in it
         keys = layer.keys
-        if layer.is_of_a_model() and not hasattr(defaults, "run"):
-            keys = _keep_known(keys, defaults)
+        if layer.is_of_a_model() and not hasattr(defaults, "run"):  # it trains nothing
+            content = keys if hasattr(defaults, "data") else keys | keys.get("data", {})
+            keys = {name: content[name] for name in content if hasattr(defaults, name)}
         _merge(merged, keys, defaults, f"{layer.name}: " if layer.name else "", problems)
     _raise_if(problems)
     cfg: Any = _checked(merged)
@@ -111,7 +112,7 @@ def read_stored(path: Path) -> Config:
     problems: list[str] = []
     defaults, where = Config(), f"{path}: "
     merged = OmegaConf.structured(defaults)
-    keys = OmegaConf.create(select_counted(content, str(path)))
+    keys = select_counted(_leaves(content, defaults), str(path))
     _merge(merged, keys, defaults, where, problems)
     _raise_if(problems)
     cfg: Any = _as_objects(merged, where)
@@ -125,17 +126,6 @@ def list_given(words: Sequence[str]) -> set[str]:
     for layer in read_layers(words, (), []):
         given |= layer.flat_keys().keys()
     return given
-
-
-def _keep_known(keys: DictConfig, defaults: Any) -> DictConfig:
-    """Return those keys of a model's preset that a command has which trains nothing.
-
-    A command without a section `data` has its keys `template` and `chat` at the top.
-    """
-    content = cast(dict[str, Any], OmegaConf.to_container(keys, resolve=False))
-    if not hasattr(defaults, "data"):
-        content |= content.pop("data", None) or {}
-    return OmegaConf.create({name: content[name] for name in content if hasattr(defaults, name)})
 
 
 def stage(cfg: Config, name: str) -> Config:
@@ -157,7 +147,7 @@ def stage(cfg: Config, name: str) -> Config:
     problems: list[str] = []
     merged = OmegaConf.structured(_inherited(cfg))
     own_keys = {key: value for key, value in (keys or {}).items() if key != "path"}
-    _merge(merged, OmegaConf.create(own_keys), Config(loss=type(cfg.loss)()), f"{where}.", problems)
+    _merge(merged, own_keys, Config(loss=type(cfg.loss)()), f"{where}.", problems)
     if merged.stages or merged.stage:
         problems.append(f"{where}.stages: a stage has no stages of its own")
     _raise_if(problems)
@@ -196,12 +186,12 @@ def _loss_with_own_keys(layers: Sequence[Layer]) -> type[Loss]:
 
 
 def _merge(
-    merged: DictConfig, keys: DictConfig, defaults: Any, where: str, problems: list[str]
+    merged: DictConfig, keys: Mapping[str, Any], defaults: Any, where: str, problems: list[str]
 ) -> None:
     """Update `merged` key by key, so that every wrong key is reported and not only the first."""
     fields = {key: field for key, field, _ in list_keys(defaults)}
     before = len(problems)
-    for key, value in _leaves(OmegaConf.to_container(keys, resolve=False), defaults):
+    for key, value in _leaves(keys, defaults):
         if len(problems) - before == MOST_PROBLEMS:
             problems.append(f"{where}and more; the first {MOST_PROBLEMS} are shown")
             break
@@ -243,20 +233,11 @@ def _check_references(merged: DictConfig) -> None:
     n references make a text at most 3 ** (n / 3) times as long: each value holds the one before
     it three times.
     """
-    text = "".join(_list_texts(OmegaConf.to_container(merged, resolve=False)))
+    text = str(OmegaConf.to_container(merged, resolve=False))
     count = text.count("${")
     if count > 100 or len(text) * 3 ** (count / 3) > LONGEST_RESULT:
         raise ConfigError(f"references: {count:,} of the form ${{...}} in {len(text):,} characters "
             "could take hours to resolve; want fewer than 30")
-
-
-def _list_texts(value: Any) -> Iterator[str]:
-    """Yield the texts among the values of nested keys."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _list_texts(inner)
 
 
 def _leaves(value: Any, schema: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.config import files
-from tif.config.data import MUSE
+from tif.config import files, registry
 from tif.config.errors import ConfigError
 from tif.config.layers import (
     PRESET,
@@ -25,10 +24,6 @@ from tif.config.loss import Loss
 from tif.config.schema import Config
 from tif.utils.hashing import hash_json
 
-# The file that a benchmark's runs begin with.
-BENCHMARK_FILES = {"fictitious": "fictitious.yaml", "tofu": "tofu.yaml",
-                   **dict.fromkeys(MUSE, "muse.yaml"), "lume": "lume.yaml",
-                   "text": "text.yaml"}  # fmt: skip
 QUICKSTART = "quickstart.yaml"
 PARTS = ("loss/", "model/")  # folders of files that are no whole experiment
 AUTO = "auto"  # run.name
@@ -49,19 +44,19 @@ def complete_words(words: Sequence[str]) -> tuple[list[str], str]:
     given = files.describe_files(words)
     if any(files.is_file(word) and not _is_part(word) for word in words):
         return list(words), given
-    values = _values(words)
+    values, files_by_benchmark = _values(words), _list_benchmarks("file")
     benchmark = values.get("data.benchmark") or _guess_benchmark(values.get("data.path"))
     names_model = "model.path" in values or "model.base" in values
     wants_model = names_model or any(map(is_preset, words))
     if benchmark is None and wants_model:
         raise ConfigError("data.benchmark: which data is the model to forget? want "
-            f"{', '.join(BENCHMARK_FILES)}, or a .yaml file")
+            f"{', '.join(files_by_benchmark)}, or a .yaml file")
     if benchmark is None or (benchmark == "fictitious" and not wants_model):
         file, reason = QUICKSTART, "no file and no data were named"
-    elif benchmark not in BENCHMARK_FILES:
+    elif benchmark not in files_by_benchmark:
         return [*words], given  # the check of data.benchmark says so
     else:
-        file, reason = BENCHMARK_FILES[benchmark], f"for data.benchmark={benchmark}"
+        file, reason = files_by_benchmark[benchmark], f"for data.benchmark={benchmark}"
     is_named = "data.benchmark" in values or file == QUICKSTART
     added = [] if is_named else [f"data.benchmark={benchmark}"]
     return [file, *words, *added], f"{file} ({reason}) {given}".rstrip()
@@ -81,10 +76,14 @@ def _guess_benchmark(path: str | None) -> str | None:
     """Return the benchmark of a data.path that nobody named; a text unless it is a known name."""
     if path is None:
         return None
-    name = path.rstrip("/").lower()
-    known = {"locuslab/tofu": "tofu", "muse-bench/muse-news": "muse-news",
-             "muse-bench/muse-books": "muse-books"}  # fmt: skip
-    return known.get(name, "text")
+    names = {hub.lower(): name for name, hub in _list_benchmarks("hub").items()}
+    return names.get(path.rstrip("/").lower(), "text")
+
+
+def _list_benchmarks(field: str) -> dict[str, str]:
+    """Return by benchmark what it registered: `file`, which its runs begin with, or `hub`."""
+    known = registry.entries("benchmark").items()
+    return {name: getattr(reader, field) for name, reader in known}
 
 
 def find_unused_preset(cfg: Config, words: Sequence[str]) -> list[str]:
@@ -94,8 +93,9 @@ def find_unused_preset(cfg: Config, words: Sequence[str]) -> list[str]:
         return []
     word, overrides = f"{PRESET}{preset}", _values(words)
     if cfg.model.init:
+        known = _list_benchmarks("file")
         return [f"{word}: this configuration makes its own model (model.init); want a file that "
-            f"takes one: {', '.join(sorted(set(BENCHMARK_FILES.values())))}"]
+            f"takes one: {', '.join(sorted(set(known.values())))}"]
     starts = {"model.path": cfg.model.path}
     for name, keys in cfg.stages.items():
         section = keys.get("model") if isinstance(keys, dict) else None

@@ -1,11 +1,11 @@
-"""The registry: loss terms, identifiers and attacks by name, as the configuration knows them.
+"""The registry: loss terms, identifiers, benchmarks and attacks by name, for the configuration.
 
-Each thing registers itself where it is written, by a decorator (`tif.losses.terms.term`,
-`tif.identifiers.kinds.identifier`, `tif.audit.attack.attack`). The rooms where they stand are
-imported when the first of them is asked for, so whoever reads a configuration has to import
-nothing.
+Each registers itself by a decorator: `tif.losses.terms.term`, `tif.audit.attack.attack`,
+`tif.identifiers.registration.identifier`, `tif.data.benchmarks.benchmark`. The first look-up of a
+kind imports its room, so that whoever reads a configuration has to import nothing.
 """
 
+import copyreg
 import dataclasses
 import functools
 import importlib
@@ -13,18 +13,14 @@ import os
 import pkgutil
 import re
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 from tif.config.errors import ConfigError, one_line
 
-# Kind -> the package whose modules register things of this kind, and what they are called.
-PLACES = {
-    "forget": "tif.losses", "retain": "tif.losses", "identifier": "tif.identifiers",
-    "attack": "tif.audit.attacks",
-}  # fmt: skip
-TITLES = {
-    "forget": "a term", "retain": "a term", "identifier": "an identifier", "attack": "an attack",
-}  # fmt: skip
+S = TypeVar("S")
+PLACES = dict.fromkeys(("forget", "retain"), "tif.losses") | {"identifier": "tif.identifiers"}
+PLACES |= {"benchmark": "tif.data.benchmarks", "attack": "tif.audit.attacks"}  # kind -> package
 TABLES: dict[str, dict[str, "Entry"]] = {kind: {} for kind in PLACES}
 
 
@@ -55,13 +51,47 @@ def entries(kind: str) -> dict[str, Entry]:
     return dict(sorted(TABLES[kind].items()))
 
 
+class Names(Sequence[str]):
+    """The names of everything of a kind, for the choices of a key; they are read when needed."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __len__(self) -> int:
+        return len(entries(self.kind))
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(entries(self.kind))[index]
+
+
 def list_sections(kind: str) -> list[tuple[str, type, Any]]:
     """Return the fields of a dataclass with a section for each entry that has keys."""
     fields = []
     for name, entry in entries(kind).items():
         if dataclasses.fields(entry.keys):
-            fields.append((name, entry.keys, dataclasses.field(default_factory=entry.keys)))
+            section = name.replace("-", "_")
+            fields.append((section, entry.keys, dataclasses.field(default_factory=entry.keys)))
     return fields
+
+
+def extend_section(base: type[S], kind: str, make_field: Callable[[], Any]) -> type[S]:
+    """Return a section with one more field, and with a section for each entry that has keys."""
+    known = tuple(entries(kind).values())
+    return cast(type[S], _extend(cast(Any, base), kind, make_field, known))
+
+
+@functools.cache
+def _extend(base: Any, kind: str, make_field: Any, known: tuple[Entry, ...]) -> Any:
+    fields = [make_field(), *list_sections(kind)]
+    section = dataclasses.make_dataclass(base.__name__, fields, bases=(base,))
+    section.__module__, section.__doc__ = base.__module__, base.__doc__
+    copyreg.pickle(section, lambda value: (_make_default, (base, kind, make_field), vars(value)))
+    return section
+
+
+def _make_default(base: Any, kind: str, make_field: Any) -> Any:
+    """Return a section with default values; pickle, to which its class is unknown, calls it."""
+    return extend_section(base, kind, make_field)()
 
 
 @functools.cache
@@ -79,8 +109,9 @@ def register(kind: str, entry: Entry) -> None:
     """
     known = TABLES[kind].setdefault(entry.name, entry)
     if known.module != entry.module:
-        title = f"{TITLES[kind]} {entry.name}"
-        raise ConfigError(f"{entry.module} names {title}, as {known.module} does")
+        title = {"identifier": "an identifier", "benchmark": "a benchmark", "attack": "an attack"}
+        raise ConfigError(f"{entry.module} names {title.get(kind, 'a term')} {entry.name}, as "
+                          f"{known.module} does")
     TABLES[kind][entry.name] = entry
 
 

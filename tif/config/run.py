@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from tif.config.check import brief
+from tif.config.errors import brief
 from tif.config.keys import key
 
 UPLOADS = ("model", "spans", "records", "report")

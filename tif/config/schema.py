@@ -7,8 +7,8 @@ sentence, choices and bounds that are shown and checked. All sections can be imp
 import dataclasses
 from typing import Any
 
-from tif.config.data import WITH_MUSE_METRICS, Chat, Data, Fictitious, TofuSources
-from tif.config.evaluation import Eval, EvalRules, LmEval, MaxSamples
+from tif.config.data import Chat, Data, Fictitious, TofuSources
+from tif.config.evaluation import Eval, EvalRules, LmEval, MaxSamples, make_rules
 from tif.config.identifier import Identifier, make_identifier
 from tif.config.keys import key
 from tif.config.loss import Loss, make_loss
@@ -33,7 +33,7 @@ class Config:
     loss: Loss = dataclasses.field(default_factory=make_loss)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     trainer: TrainerKeys = dataclasses.field(default_factory=TrainerKeys)
-    eval: Eval = dataclasses.field(default_factory=Eval)
+    eval: Eval = dataclasses.field(default_factory=lambda: make_rules(Eval))
     logger: Logger = dataclasses.field(default_factory=Logger)
     tofu: TofuSources = dataclasses.field(default_factory=TofuSources)
     stages: dict[str, Any] = key({}, "runs that model.path and eval.retain_records may name "
@@ -58,7 +58,8 @@ class Config:
         problems += self.eval.find_problems()
         wants_quality = is_unlearning and self.eval.enabled and self.eval.forget_quality
         if wants_quality and not (self.eval.retain_records or self.eval.retain_model):
-            problems.append(f"eval.retain_records: {self.data.forget_quality_name()} needs the "
+            name = "PrivLeak" if self.data.reader.is_muse else "forget quality"
+            problems.append(f"eval.retain_records: {name} needs the "
                 "retain model's records, got null; give a run's eval folder or a stage that makes "
                 "them, eval.retain_model=MODEL, or eval.forget_quality=false")
         if is_unlearning:
@@ -73,7 +74,7 @@ class Config:
     def _audit_problems(self, wants_quality: bool) -> list[str]:
         """Return what eval.audit and eval.best=retain_distance lack, one line each."""
         problems = []
-        has_questions = self.data.benchmark not in WITH_MUSE_METRICS
+        has_questions = not self.data.reader.is_muse
         if self.eval.best == "retain_distance" and not (wants_quality and has_questions):
             problems.append("eval.best: retain_distance compares answers to questions with the "
                 "retain model's; want score, or eval.forget_quality=true on such a benchmark")

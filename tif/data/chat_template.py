@@ -19,9 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tif.config.check import brief
 from tif.config.data import DATE_FORMAT, Chat
-from tif.config.errors import ConfigError, one_line
+from tif.config.errors import ConfigError, brief, one_line
 from tif.utils import render_chat
 
 if TYPE_CHECKING:

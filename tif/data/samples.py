@@ -4,11 +4,22 @@ Every reader in this room returns a Benchmark; everything else in tif starts fro
 """
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 
-from tif.data.groups import group_of_id
+# A group is what shares a subject, "<unit>/<name>" as "author/198": the unit of every interval,
+# test and split, because questions about one author are not independent.
+QUESTIONS_OF_AUTHOR = 20  # of TOFU, one after the other
+# Form of a sample's id -> unit; the first parenthesis is the group's name.
+FORMS = {
+    r"fictitious/author(\d+)/.*": "author",
+    r"lume/(.*)(?:sc|qa)\d+": "document",
+    r"((?:verbmem|privleak)_[a-z]+/\d+)": "document",  # of MUSE: a passage is a row
+    r"((?:forget|retain|holdout)/\d+)/\d+": "document",  # passages of one's own documents
+}
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -135,6 +146,39 @@ class Benchmark:
     holdout: tuple[Sample, ...] = ()
     tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def group_of_id(sample_id: str) -> str | None:
+    """Return the group that a sample's id says; None where it says none."""
+    match = re.fullmatch(r"tofu/(?:(holdout\d+)/)?(\d+)", sample_id)
+    if match:
+        return author_of_row(int(match[2]), match[1])
+    for form, unit in FORMS.items():
+        match = re.fullmatch(form, sample_id, re.DOTALL)
+        if match:
+            return f"{unit}/{match[1]}"
+    return None
+
+
+def author_of_row(row: int, split: str | None = None) -> str:
+    """Return the group of a row of TOFU, counted from an author's first question."""
+    number = str(row // QUESTIONS_OF_AUTHOR)
+    return "/".join(filter(None, ("author", split, number)))
+
+
+def select_training_samples(
+    benchmark: Benchmark, train: str, request: str | None = None
+) -> tuple[Sample, ...]:
+    """Return what is trained on by key `data.train`.
+
+    "forget" is unlearning: of the forget set, or of its samples whose ids match `request`, a
+    pattern as of file names. "retain" makes a retain model, "full" a target model.
+    """
+    if train == "forget":
+        chosen = request or "*"
+        return tuple(s for s in benchmark.forget if fnmatch.fnmatchcase(s.id, chosen))
+    samples = benchmark.background + benchmark.retain
+    return samples + benchmark.forget if train == "full" else samples
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:

@@ -6,9 +6,9 @@ for a chat.
 
 import json
 
+from tif.config.command_keys import Evaluate
 from tif.config.data import PromptKeys
 from tif.config.errors import ConfigError, one_line
-from tif.config.evaluate_command import Evaluate
 from tif.config.schema import Config, Model
 from tif.data.benchmarks import read_benchmark, read_evaluation_sets
 from tif.data.samples import Sample

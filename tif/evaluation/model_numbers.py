@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from tif.config.command_keys import Evaluate
 from tif.config.errors import ConfigError, collect_problems
-from tif.config.evaluate_command import Evaluate
 from tif.data.benchmarks import read_evaluation_sets
 from tif.data.samples import Benchmark
 from tif.evaluation import lm_eval_tasks

@@ -15,12 +15,15 @@ from tif.data.encoding import Encoder
 from tif.models.load import load_policy, load_tokenizer, move_model, read_config
 from tif.probes.check_model import check_model
 from tif.utils import distributed
+from tif.utils.hashing import list_model_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Role of a model -> the key of an audit or chat that names it.
 KEYS = {"target": "target", "unlearned": "model.path", "retain": "retain_model"}
+# Keys of section `model` that do not change the scores of a model that exists.
+NOT_IN_FOLDER = ("path", "base", "init", "reference", "gradient_checkpointing", "trust_remote_code")
 USER_ERRORS = (OSError, ValueError, RuntimeError)
 
 
@@ -47,6 +50,12 @@ class ModelOnDemand:
     def config(self) -> Any:
         """Return the content of the model's config.json."""
         return read_config(self.section)
+
+    def describe(self) -> list[Any]:
+        """Return what tells the model from others: its files or hub version, and how it loads."""
+        path, keys = self.section.path, dataclasses.asdict(self.section)
+        weights = list_model_files(path) or (path, getattr(self.config, "_commit_hash", None))
+        return [weights, {key: keys[key] for key in keys if key not in NOT_IN_FOLDER}]
 
     @functools.cached_property
     def model(self) -> "PreTrainedModel":

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tif._version import VERSION
+from tif.config.command_keys import Evaluate
 from tif.config.errors import one_line
-from tif.config.evaluate_command import Evaluate
-from tif.config.paths import check_writable
+from tif.config.files import check_writable
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.evaluate import describe_protocol, evaluate, find_longest_text
 from tif.evaluation.model_on_demand import ModelOnDemand
@@ -27,14 +27,11 @@ from tif.records import files
 from tif.records.types import Evaluation
 from tif.utils import distributed
 from tif.utils.files import read_bytes, write_text
-from tif.utils.hashing import hash_json, list_model_files
+from tif.utils.hashing import hash_json
 from tif.utils.terminal import console
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# Keys of section `model` that do not change the scores of a model that exists.
-NOT_IN_FOLDER = ("path", "base", "init", "reference", "gradient_checkpointing", "trust_remote_code")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +54,7 @@ class RecordedModel(ModelOnDemand):
         """Return the folder of its evaluations, named by a hash of weights and how they load."""
         path = Path(str(self.section.path))
         name = path.parent.name if path.name == "model" and path.parent.name else path.name
-        hub_version = [self.section.path, getattr(self.config, "_commit_hash", None)]
-        weights = list_model_files(self.section.path) or hub_version
-        keys = dataclasses.asdict(self.section)
-        for key in NOT_IN_FOLDER:
-            del keys[key]
-        hashed = hash_json([VERSION, weights, keys])
-        return Path(self.settings.out) / f"{name}-{hashed}"
+        return Path(self.settings.out) / f"{name}-{hash_json([VERSION, *self.describe()])}"
 
     @functools.cached_property
     def model(self) -> "PreTrainedModel":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tif.config import load as config
-from tif.config.evaluate_command import Evaluate
+from tif.config.command_keys import Evaluate
 from tif.config.schema import Config, Model
 from tif.data.templates import resolve_prompts
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tif.config.chat_command import ChatCommand
+from tif.config.command_keys import ChatCommand
 from tif.config.errors import ConfigError
 from tif.evaluation.generate import choose_way, stream_tokens
 from tif.evaluation.model_on_demand import Subject, plan_subjects

@@ -1,7 +1,7 @@
 """Identifiers: samples in, the same samples with `unwanted` spans out.
 
 Called by `tif identify` and by runs (`tif/training`). An identifier is one file, in which it
-registers itself with its keys: see `tif.identifiers.kinds`.
+registers itself with its keys: see `tif.identifiers.registration`.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from tif.config.errors import collect_problems
 from tif.config.identifier import Identifier
 from tif.data.samples import Sample
 from tif.data.templates import Prompts, as_keys
-from tif.identifiers.kinds import get_kind, list_model_paths
-from tif.identifiers.lookup import grow_spans
+from tif.identifiers.registration import get_kind, list_model_paths
+from tif.identifiers.string_search import grow_spans
 
 
 def identify(

@@ -13,15 +13,15 @@ from tif.config.keys import key
 from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
 from tif.data.templates import Prompts, read_template
-from tif.identifiers.kinds import (
+from tif.identifiers.context_windows import ReportWords, Window, label_words, make_windows
+from tif.identifiers.language_models import LanguageModel, load_language_model
+from tif.identifiers.registration import (
     ABOUT_CONTEXT,
     CONTEXTS,
     ModelKey,
     identifier,
     list_model_paths,
 )
-from tif.identifiers.language_models import LanguageModel, load_language_model
-from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
 from tif.models.pretrained import Source
 from tif.scoring.packing import cut_into_rows
 from tif.scoring.token_scores import score_tokens

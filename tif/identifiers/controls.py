@@ -8,9 +8,9 @@ from tif.config.identifier import Identifier
 from tif.config.keys import key
 from tif.data.samples import Sample, Span
 from tif.data.templates import Prompts
-from tif.identifiers.kinds import identifier
+from tif.identifiers.registration import identifier
+from tif.identifiers.segmentation import find_words
 from tif.identifiers.span_operations import join_neighbours
-from tif.identifiers.words import find_words
 
 
 @dataclasses.dataclass

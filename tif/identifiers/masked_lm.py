@@ -14,9 +14,9 @@ from tif.config.identifier import Identifier
 from tif.config.keys import key
 from tif.data.samples import Sample
 from tif.data.templates import Prompts
-from tif.identifiers.kinds import ABOUT_CONTEXT, CONTEXTS, ModelKey, identifier
+from tif.identifiers.context_windows import ReportWords, Window, label_words, make_windows
 from tif.identifiers.language_models import LanguageModel, TokenizedText, load_language_model
-from tif.identifiers.windows import ReportWords, Window, label_words, make_windows
+from tif.identifiers.registration import ABOUT_CONTEXT, CONTEXTS, ModelKey, identifier
 from tif.models.pretrained import Source
 from tif.scoring.packing import cut_into_rows
 

@@ -18,7 +18,7 @@ from tif.config.identifier import Identifier
 from tif.data.samples import Sample, Span, merge_spans
 from tif.data.templates import Prompts
 from tif.identifiers import span_file
-from tif.identifiers.kinds import identifier
+from tif.identifiers.registration import identifier
 from tif.identifiers.span_operations import complement
 from tif.utils.files import parse_json, write_bytes
 from tif.utils.hub import SECONDS

@@ -1,6 +1,6 @@
 """Operations on spans: union, joining neighbours, complement, majority and agreement of votes.
 
-Called by the identifiers, by `lookup` and by `span_file`. Pure functions of offsets and texts.
+Called by the identifiers and by `string_search`. Pure functions of offsets and texts.
 """
 
 import itertools
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tif.data.samples import Span, merge_spans
-from tif.identifiers.words import find_words
+from tif.identifiers.segmentation import find_words
 
 
 def append_joined(text: str, spans: list[Span], span: Span) -> None:

@@ -76,13 +76,13 @@ def get_retain_term(loss: Loss) -> Term | None:
 
 
 def group_size(loss: Loss) -> int:
-    """Return how many samples that follow each other in a batch must be scored together."""
+    """Return how many consecutive samples of a batch must be scored together."""
     term = get_forget_term(loss)
     return loss.micro_batch if term.has_groups(keys_of(loss, term.keys)) else 1
 
 
 def required_reference(loss: Loss, train: str = "forget") -> str:
-    """Return what the loss needs of the original model: none, scores (can be cached) or model.
+    """Return what the loss reads from the original model: none, scores (can be cached) or model.
 
     Args:
         loss: section `loss`.
@@ -105,7 +105,7 @@ def hidden_layer(loss: Loss) -> int | None:
 
 
 def _per_token(loss: Loss) -> list[PerToken]:
-    """Return what the terms compute at each answer token."""
+    """Return the per-token values that the loss's terms need."""
     terms = [get_forget_term(loss), get_retain_term(loss)]
     return [term.per_token(loss) for term in terms if term and term.per_token]
 
@@ -120,7 +120,7 @@ def compute_loss(
     """Return the loss that section `loss` composes, or the share of a part of the batch in it.
 
     Args:
-        scored: what the models say of the batch's forget, retain and alternate samples.
+        scored: token scores of the batch's forget, retain and alternate samples.
         batch: its masks say which tokens are unwanted and general.
         loss: section `loss`.
         retain_weight: replaces loss.retain_weight, where that moves (`loss.dual`).
@@ -157,7 +157,7 @@ def compute_loss(
 
 
 def _forget_weight(batch: Batch, loss: Loss) -> torch.Tensor:
-    """Return (B, T-1) float32: how much each token counts in the forget term."""
+    """Return the weight of each token in the forget term, (B, T-1) float32."""
     uw, answer = batch.uw[:, 1:], batch.answer[:, 1:]
     if loss.forget == "ce":
         return answer.float()
@@ -166,7 +166,7 @@ def _forget_weight(batch: Batch, loss: Loss) -> torch.Tensor:
 
 
 def _forget_inputs(scored: ScoredBatch, batch: Batch, loss: Loss, counts: BatchCounts) -> Inputs:
-    """Return what the forget term sees."""
+    """Return the inputs of the forget term."""
     forget, alternate = scored.forget, None
     if scored.alternate is not None:
         alternate = _answer_inputs(scored.alternate, batch.alternate, counts.samples,
@@ -179,7 +179,7 @@ def _forget_inputs(scored: ScoredBatch, batch: Batch, loss: Loss, counts: BatchC
 def _answer_inputs(
     scored: Scored | None, batch: Batch | None, samples: int, tokens: torch.Tensor
 ) -> Inputs:
-    """Return what a term sees of retain samples or alternates, all of whose answer tokens count."""
+    """Return a term's inputs for retain samples or alternates; all answer tokens count."""
     assert scored is not None
     assert batch is not None
     weight = batch.answer[:, 1:].float()

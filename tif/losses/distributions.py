@@ -15,7 +15,7 @@ from tif.scoring.token_scores import Outputs
 
 @per_token_term("kl", role="retain", reference=True)
 def kl(policy: Outputs, reference: Outputs, keys: NoKeys) -> torch.Tensor:
-    """Stay near the original model.
+    """Keep the policy's distributions near the original model's.
 
     KL(original || policy), nats per token; 0 where nothing changed.
 
@@ -71,7 +71,7 @@ def whp(policy: Outputs, reference: Outputs, keys: NoKeys) -> torch.Tensor:
 
 @per_token_term("pdu")
 def pdu(policy: Outputs, reference: None, keys: NoKeys) -> torch.Tensor:
-    """Flatten the distribution over the vocabulary.
+    """Make the distribution over the vocabulary flat.
 
     Mean over tokens of (max z - mean z)^2, in logits squared; 0 = all tokens alike.
 
@@ -97,7 +97,7 @@ def muse_logit_npo(policy: Outputs, reference: Outputs, keys: Beta) -> torch.Ten
 
 @dataclasses.dataclass
 class Rmu:
-    """RMU: which layer is steered, and to which random vector."""
+    """Layer and target vector of RMU."""
 
     layer: int = key(7, "decoder layer whose output is steered, counted from 0; retain=hidden "
         "keeps it", at_least=0)
@@ -149,7 +149,7 @@ def rmu(policy: Outputs, reference: None, keys: RmuKeys) -> torch.Tensor:
     reference=True,
 )
 def hidden(policy: Outputs, reference: Outputs, keys: RmuKeys) -> torch.Tensor:
-    """Keep hidden states where they were (RMU's retain term).
+    """Keep hidden states near the original model's (RMU's retain term).
 
     Mean squared distance, averaged per sample.
 

@@ -38,7 +38,7 @@ def ga(inputs: Inputs, keys: NoKeys) -> torch.Tensor:
 
 @term("wga", keys=Beta)
 def wga(inputs: Inputs, keys: Beta) -> torch.Tensor:
-    """Raise the loss, less where a token is unlikely already.
+    """Raise the loss, with less weight on tokens that are unlikely already.
 
     Mean over tokens of p^beta log p, p^beta without gradient.
 

@@ -1,4 +1,4 @@
-"""Preference losses: the answer against the original model's, nothing, or an alternate.
+"""Preference losses: the answer against the original model's score, an alternate, or nothing.
 
 An alternate is a refusal or another answer, as `loss.alternates` says.
 
@@ -94,6 +94,6 @@ def kto(inputs: Inputs, keys: Beta) -> torch.Tensor:
 
 
 def _nll_rise(inputs: Inputs | None) -> torch.Tensor:
-    """Return (B,) S - S_ref: how much less likely than at the start (nats)."""
+    """Return the rise of each sample's negative log-likelihood, (B,) S - S_ref (nats)."""
     assert inputs is not None  # the term declares that it needs them
     return nll(inputs.policy, inputs.weight) - nll(inputs.reference, inputs.weight)

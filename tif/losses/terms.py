@@ -1,4 +1,4 @@
-"""What a loss term is made from: its inputs, its registration, the means that terms share.
+"""The parts of a loss term: its inputs, its registration, the means that terms share.
 
     @term("npo", reference=True, keys=Beta)
     def npo(inputs: Inputs, keys: Beta) -> torch.Tensor: ...
@@ -54,7 +54,7 @@ class ScoredBatch:
 
 @dataclasses.dataclass
 class Inputs:
-    """What a term sees.
+    """Inputs of a loss term.
 
     Attributes:
         policy, reference, token_values: as in `Scored`.
@@ -99,7 +99,7 @@ class Inputs:
 
 
 def or_one(total: torch.Tensor) -> torch.Tensor:
-    """Return a sum of weights, with 1 instead of 0, to divide by."""
+    """Return a sum of weights as a divisor: 1 in place of 0."""
     return torch.where(total == 0, 1, total)
 
 

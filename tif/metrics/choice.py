@@ -1,6 +1,6 @@
 """Choose an epoch on one half of the questions, and report it on the other half.
 
-Called by the evaluation callback of training and reports/run_folder.py. An epoch that is chosen for
+Called by the evaluation callback of training and reports/summary.py. An epoch that is chosen for
 its numbers looks better in them than it is: of ten equal epochs, one has a lucky draw. So all
 questions about half of the subjects (authors, documents) choose, and the others report. The split
 depends on the names of the groups alone: it is the same for all epochs and all runs.

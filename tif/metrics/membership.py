@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tif.data.groups import author_of_row
+from tif.data.samples import author_of_row
 from tif.metrics import intervals
 from tif.metrics.intervals import Groups, leave_one_out, measure_spread
 from tif.metrics.registry import metrics_reading, register_metric

@@ -1,7 +1,7 @@
 """All numbers of recorded evaluations with intervals: what `tif evaluate --json` prints.
 
 Called by tif/evaluate.py (recorded evaluations), evaluation/model_numbers.py (a model that was just
-evaluated) and reports/run_folder.py (a run's summary).
+evaluated) and reports/summary.py (a run's summary).
 """
 
 import contextlib

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import regex as re
 
-from tif.identifiers.words import find_words
+from tif.identifiers.segmentation import find_words
 from tif.records.types import Record, RecordSet
 
 Floats = npt.NDArray[np.float64]

@@ -25,7 +25,7 @@ from tif.models.lora import (
     save_adapters,
 )
 from tif.utils import distributed
-from tif.utils.files import os_errors_naming, sync_file, use_default_mode
+from tif.utils.files import os_errors_naming, sync, use_default_mode
 from tif.utils.terminal import file_bar
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def export_model(
             (partial / "README.md").write_text(card, encoding="utf-8")
             for file in list(partial.iterdir()):
                 use_default_mode(file)
-                sync_file(file)
+                sync(file)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
     finally:

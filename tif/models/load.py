@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tif.config.check import brief
-from tif.config.errors import ConfigError, one_line
+from tif.config.errors import ConfigError, brief, one_line
 from tif.config.model import Model
 from tif.models import pretrained
 from tif.models.lora import CAST_TO_WEIGHT, WEIGHT_READ, attach_adapters, is_weight_read

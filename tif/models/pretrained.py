@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tif.config.check import brief
-from tif.config.errors import ConfigError, one_line
+from tif.config.errors import ConfigError, brief, one_line
 from tif.utils import hub
 from tif.utils.files import read_bytes
 from tif.utils.hub import is_hub_reachable

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tif.config.errors import one_line
-from tif.data.groups import group_of_id
+from tif.data.samples import group_of_id
 from tif.records.foreign_logs import convert_log
 from tif.records.json_values import load_json, parse
 from tif.records.types import Evaluation, Record, RecordSet

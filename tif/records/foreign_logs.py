@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from tif.data.groups import author_of_row
+from tif.data.samples import author_of_row
 from tif.records.json_values import parse
 from tif.records.types import Evaluation, Record, RecordSet
 

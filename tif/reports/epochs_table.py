@@ -4,23 +4,17 @@ Called by run_tables.py. It fits the terminal at 80 columns and more: epochs in 
 out where they are many.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
 
+from tif.data.benchmarks import describe_data
 from tif.metrics.registry import find_metric
 from tif.reports.columns import columns_of, describe_groups, format_interval, format_metric
-from tif.reports.run_folder import DataKeys
-from tif.reports.summary import Best
+from tif.reports.summary import DataKeys, RunNumbers
 from tif.utils.terminal import literal
 
-# Names of `data.benchmark` as a title shows them; others are shown as they are.
-BENCHMARK_TITLES = {
-    "fictitious": "invented authors", "tofu": "TOFU", "muse": "MUSE", "muse-news": "MUSE News",
-    "muse-books": "MUSE Books", "lume": "LUME", "text": "your own texts",
-}  # fmt: skip
 INTERVAL_TITLE = "95 % interval"
 NO_RETAIN_NOTE = (
     "no retain model, so no forget quality: want UW to fall while GW and retain stay"
@@ -30,29 +24,6 @@ LAST_CHOSEN_NOTE = "* the last epoch, which is the result, is also the one that 
 NO_CHOICE_NOTE = (
     "no epoch is chosen: a set with one author, document or question has no halves"
 )
-
-
-class RunNumbers(NamedTuple):
-    """What the table shows of a run.
-
-    Attributes:
-        rows: of the evaluated epochs, in order; epoch 0 is the model before training.
-        retain: metrics of the retain model; empty where there is none.
-        intervals: of the last epoch, by metric.
-        best: the chosen epoch, with its numbers on the half that did not choose it.
-        groups: what the intervals are over: number of each unit by set.
-    """
-
-    rows: Sequence[Mapping[str, Any]]
-    retain: Mapping[str, float | None]
-    intervals: Mapping[str, Sequence[float]]
-    best: Best | None = None
-    groups: Mapping[str, Mapping[str, int]] = {}
-
-    @property
-    def has_best_column(self) -> bool:
-        """Return whether the chosen epoch is another than the last, which is the result."""
-        return self.best is not None and self.best.epoch != self.rows[-1]["epoch"]
 
 
 def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
@@ -101,8 +72,7 @@ def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
 
 def name_run(name: str, data: DataKeys, numbers: RunNumbers) -> str:
     """Return the table's title: the run, its data, and how long it was trained."""
-    benchmark = BENCHMARK_TITLES.get(data.benchmark, data.benchmark)
-    data_title = " ".join(filter(None, (benchmark, data.split)))
+    data_title = describe_data(data.benchmark, data.split)
     first, last = (int(numbers.rows[i]["epoch"]) for i in (0, -1))
     if last == 0:
         return f"{name}, {data_title}: before training"

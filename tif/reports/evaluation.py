@@ -30,7 +30,7 @@ MUSE_NOTE = (
 )
 
 
-class Row(NamedTuple):
+class NumberRow(NamedTuple):
     """A line: the metric's stable name, as "forget/probability", and what the table shows of it."""
 
     name: str
@@ -126,29 +126,29 @@ def evaluation_notes(numbers: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def list_rows(numbers: Mapping[str, Any]) -> list[Row]:
+def list_rows(numbers: Mapping[str, Any]) -> list[NumberRow]:
     """Return the numbers of a benchmark, with their stable names and intervals."""
     return _tofu_rows(numbers) if "tasks" in numbers else _named_rows(numbers)
 
 
-def _tofu_rows(numbers: Mapping[str, Any]) -> list[Row]:
+def _tofu_rows(numbers: Mapping[str, Any]) -> list[NumberRow]:
     """Return the two numbers of the whole evaluation, then a section for each set."""
     intervals, rows = numbers["intervals"], []
     for name, key in (("forget/quality", "forget_quality"), ("utility/model", "model_utility")):
-        rows.append(Row(name, _title(name), numbers[key], intervals[key]))
+        rows.append(NumberRow(name, _title(name), numbers[key], intervals[key]))
     for set_name, means in numbers["tasks"].items():
         section = _title_section(numbers, set_name, "questions")
         for metric, value in means.items():
             interval = intervals["tasks"][set_name][metric]
             name = f"{set_name}/{metric}"
-            rows.append(Row(name, _title(name), value, interval, section))
+            rows.append(NumberRow(name, _title(name), value, interval, section))
     for attack, value in numbers.get("membership", {}).items():
         name, interval = f"membership/{attack}", intervals["membership"][attack]
-        rows.append(Row(name, _title(name), value, interval, "membership"))
+        rows.append(NumberRow(name, _title(name), value, interval, "membership"))
     return rows
 
 
-def _named_rows(numbers: Mapping[str, Any]) -> list[Row]:
+def _named_rows(numbers: Mapping[str, Any]) -> list[NumberRow]:
     """Return a row for each metric named "<set>/<metric>", as those of MUSE and lm-eval."""
     counts, rows = numbers.get("questions", {}), []
     for name, value in numbers["metrics"].items():
@@ -156,7 +156,7 @@ def _named_rows(numbers: Mapping[str, Any]) -> list[Row]:
         is_set = set_name in counts
         section = _title_section(numbers, set_name, "samples") if is_set else set_name
         section = "" if set_name == "muse" else section  # whose titles contain the set
-        rows.append(Row(name, _title(name), value, numbers["intervals"][name], section))
+        rows.append(NumberRow(name, _title(name), value, numbers["intervals"][name], section))
     return rows
 
 

@@ -7,18 +7,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from tif.config.errors import ConfigError
-from tif.config.load import read_yaml
 from tif.records import metrics_log
+from tif.records.run_folder import (
+    CONFIG_FILE,
+    SUMMARY_FILE,
+    evaluation_rows,
+    read_config,
+    training_rows,
+)
 from tif.reports.columns import column_title, format_metric, list_main_columns
-from tif.reports.run_folder import CONFIG_FILE, SUMMARY_FILE, evaluation_rows, training_rows
-from tif.utils.files import DamagedFile, read_bytes
+from tif.utils.files import DamagedFile
 from tif.utils.terminal import literal
 
 SHOWN = 3  # metrics of the last evaluation: the first main ones that the runs have
@@ -84,8 +88,7 @@ def _read_run(folder: Path, name: str) -> RunLine:
         if (folder / file).exists():
             run.changed = max(run.changed, (folder / file).stat().st_mtime)
     try:
-        read_bytes(folder / CONFIG_FILE)  # refuses a folder or a device
-        keys: Any = OmegaConf.to_container(read_yaml(folder / CONFIG_FILE))
+        keys = read_config(folder)
         run.settings = _describe(keys)
         evaluations, training = evaluation_rows(folder), training_rows(folder)
         run.metrics = evaluations[-1] if evaluations else {}

@@ -13,23 +13,17 @@ from rich import box
 from rich.table import Table
 
 from tif.metrics.failures import find_nothing_to_forget
+from tif.records.run_folder import evaluation_rows, read_records, read_steps
 from tif.records.types import Evaluation, Record
 from tif.reports import epochs_table
-from tif.reports.columns import columns_of, escape_markdown, format_metric
-from tif.reports.epochs_table import RunNumbers
-from tif.reports.run_folder import (
+from tif.reports.columns import columns_of, escape_markdown, format_metric, markdown_table
+from tif.reports.summary import (
     data_section,
     describe_times,
     eval_section,
-    evaluation_rows,
-    read_groups,
-    read_intervals,
-    read_records,
-    read_steps,
-    retain_row,
+    read_run_numbers,
     title_of,
 )
-from tif.reports.summary import read_best
 from tif.utils.terminal import console, literal, print_line
 
 MAX_CHARACTERS = 240  # of a question or an answer that is shown
@@ -45,13 +39,9 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
     Raises:
         DamagedFile: If a file of the folder cannot be read; one line with what to delete.
     """
-    rows = evaluation_rows(folder)
+    numbers = read_run_numbers(folder, summary)
+    rows = numbers.rows
     if rows:
-        settings = eval_section(folder)
-        best = read_best(folder, summary)
-        intervals = summary["intervals"] if summary else read_intervals(folder)
-        groups = summary["groups"] if summary else read_groups(folder)
-        numbers = RunNumbers(rows, retain_row(folder), intervals, best, groups)
         title = epochs_table.name_run(title_of(folder), data_section(folder), numbers)
         console.print(epochs_table.metrics_table(numbers, title, console.width))
         for line in epochs_table.list_notes(numbers):
@@ -59,7 +49,7 @@ def show_run(folder: Path, summary: Mapping[str, Any] | None = None) -> None:
         first, last = (read_records(folder, rows[i]["epoch"]) for i in (0, -1))
         if first and last:
             console.print()
-            console.print(generations_table(first, last, settings.samples))
+            console.print(generations_table(first, last, eval_section(folder).samples))
     steps = summary["steps"] if summary else read_steps(folder)
     console.print(f"optimizer steps: {steps_text(steps)}", style="dim")
     times = describe_times(folder)
@@ -146,11 +136,11 @@ def model_card(folder: Path) -> str:
     evaluations = evaluation_rows(folder)
     if evaluations:
         metrics = list(columns_of(evaluations))
-        lines.append("| epoch | " + " | ".join(metrics) + " |")
-        lines.append("|---" * (len(metrics) + 1) + "|")
+        table = [["epoch", *metrics]]
         for row in evaluations:
-            values = " | ".join(format_metric(metric, row.get(metric)) for metric in metrics)
-            lines.append(f"| {row['epoch'] or 'before'} | {values} |")
+            values = [format_metric(metric, row.get(metric)) for metric in metrics]
+            table.append([str(row["epoch"] or "before"), *values])
+        lines.append(markdown_table(table).rstrip())
         # Also where nobody asked: a model that did not know the forget set was not unlearned.
         for failure in find_nothing_to_forget(evaluations[0]):
             lines += ["", f"Before training: {failure.line}"]

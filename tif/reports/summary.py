@@ -4,29 +4,38 @@ Written by training/run.py at the end of a run; read by the tables and pages of 
 """
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from tif.config.data import Data
+from tif.config.evaluation import Eval
 from tif.metrics import overall
 from tif.metrics.choice import split_evaluation
 from tif.metrics.targeted import summarize_forget_words
 from tif.records import files as records
 from tif.records.json_values import load_json, parse
-from tif.records.run_times import read_times
-from tif.reports.run_folder import (
+from tif.records.run_folder import (
+    CONFIG_FILE,
     INTERVALS,
+    RETAIN_FOLDER,
     SUMMARY_FILE,
     count_steps,
     deletable,
-    eval_section,
     evaluation_rows,
+    read_config,
     read_records,
     read_retain_records,
+    read_steps,
+    read_summary,
     read_tokens,
-    retain_row,
     training_rows,
 )
+from tif.records.run_times import read_times
+from tif.utils.terminal import describe_seconds
+
+K = TypeVar("K")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +53,45 @@ class Best:
     row: dict[str, Any] = dataclasses.field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     groups: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class RunNumbers:
+    """The numbers of a run, as its tables and its page show them.
+
+    Attributes:
+        rows: of the evaluated epochs, in order; epoch 0 is the model before training.
+        retain: metrics of the retain model; empty where there is none.
+        intervals: of the last epoch, by metric.
+        best: the chosen epoch, with its numbers on the half that did not choose it.
+        groups: what the intervals are over: number of each unit by set.
+        start_intervals: of the first epoch, by metric.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    retain: Mapping[str, float | None]
+    intervals: Mapping[str, tuple[float, float]]
+    best: Best | None = None
+    groups: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    start_intervals: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def has_best_column(self) -> bool:
+        """Return whether the chosen epoch is another than the last, which is the result."""
+        return self.best is not None and self.best.epoch != self.rows[-1]["epoch"]
+
+
+def read_run_numbers(folder: Path, summary: Mapping[str, Any] | None = None) -> RunNumbers:
+    """Return the numbers of a run; `summary`: content of its summary.json, if not yet written.
+
+    Raises:
+        DamagedFile: If a file of the folder cannot be read; one line with what to delete.
+    """
+    known = vars(read_summary(folder)) if summary is None else summary
+    return RunNumbers(
+        evaluation_rows(folder), retain_row(folder), known["intervals"], read_best(folder, summary),
+        known["groups"], known["start_intervals"],
+    )  # fmt: skip
 
 
 def find_best_epoch(folder: Path) -> int | None:
@@ -131,3 +179,80 @@ def _compute_intervals(
 
     evaluation = read_records(folder, epoch)
     return _without_none(named_intervals(evaluation, retain)) if evaluation else {}
+
+
+def retain_row(folder: Path) -> dict[str, float | None]:
+    """Return the retain model's metrics under the run's rules; empty where the run had none."""
+    path = folder / RETAIN_FOLDER / records.AGGREGATES
+    with deletable(path):
+        content = load_json(path) if path.exists() else {}
+        metrics = parse(dict[str, float | None], content.get("metrics", {}), path, "metrics")
+    retain = read_retain_records(folder)
+    if retain is not None:
+        metrics |= summarize_forget_words(retain.sets, read_tokens(folder))
+    return metrics
+
+
+def read_numbers(folder: Path) -> dict[str, Any]:
+    """Return the numbers of a run as JSON: its epochs, the retain model, intervals and steps."""
+    numbers = read_run_numbers(folder)
+    return {
+        "epochs": numbers.rows,
+        "retain_model": numbers.retain,
+        "intervals": numbers.intervals,
+        "start_intervals": numbers.start_intervals,
+        "groups": numbers.groups,
+        "steps": read_steps(folder),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportKeys:
+    """Keys of section `eval`, with its defaults."""
+
+    samples: int = Eval.samples
+    best: str = Eval.best
+
+
+@dataclasses.dataclass(frozen=True)
+class DataKeys:
+    """Keys of section `data`, with its defaults."""
+
+    benchmark: str = Data.benchmark
+    split: str | None = Data.split
+
+
+def title_of(folder: Path) -> str:
+    """Return what a run is called in its reports: its folder's name, with a sweep's run before it.
+
+    runs/methods/tpo/seed0 is tpo/seed0.
+    """
+    folder = folder.resolve()
+    is_seed = re.fullmatch(r"seed\d+(-\d+)?", folder.name)
+    return f"{folder.parent.name}/{folder.name}" if is_seed else folder.name
+
+
+def eval_section(folder: Path) -> ReportKeys:
+    """Return what reports read of section `eval` of the run's configuration."""
+    return _read_section(folder, "eval", ReportKeys)
+
+
+def data_section(folder: Path) -> DataKeys:
+    """Return what reports read of section `data` of the run's configuration."""
+    return _read_section(folder, "data", DataKeys)
+
+
+def _read_section(folder: Path, section: str, keys_type: type[K]) -> K:
+    """Return some keys of a section of the run's config.yaml; defaults where it has none."""
+    keys, path = read_config(folder), folder / CONFIG_FILE
+    with deletable(path):
+        return parse(keys_type, keys.get(section, {}), path, section)
+
+
+def describe_times(folder: Path) -> str:
+    """Return how long the parts of a run took, as "stage target 2 min 1 s, training 48 s"."""
+    parts = []
+    for name, seconds in read_times(folder).items():
+        if seconds >= 1:
+            parts.append(f"{name} {describe_seconds(seconds)}")
+    return ", ".join(parts)

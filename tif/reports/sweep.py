@@ -4,9 +4,10 @@ Called by `tif.sweep`, `tif.report` and the comparison of runs. Written as resul
 table.md, shown as a table.
 """
 
+import dataclasses
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from tif.metrics import overall
 from tif.metrics.overall import SCORE
+from tif.records.run_folder import evaluation_rows, read_flat_config, read_steps, read_summary
 from tif.reports.columns import (
     column_title,
     columns_of,
@@ -26,16 +28,7 @@ from tif.reports.columns import (
     list_main_columns,
     markdown_table,
 )
-from tif.reports.run_folder import (
-    evaluation_rows,
-    read_flat_config,
-    read_groups,
-    read_intervals,
-    read_steps,
-    retain_row,
-)
-from tif.reports.summary import read_best
-from tif.reports.view import View
+from tif.reports.summary import read_best, retain_row
 from tif.utils.files import write_text
 from tif.utils.hashing import hash_json
 from tif.utils.terminal import console
@@ -48,6 +41,25 @@ WORDS = ("words/unwanted", "words/general")
 QUALITY, KEPT = "forget/quality", "utility/kept"
 # Keys of section eval that change no number of an evaluation.
 SCHEDULE = ("before_training", "every_n_epochs", "kl", "best", "audit", "stop_on", "samples")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The table and the pictures of its runs that a sweep's file asks for.
+
+    Attributes:
+        epoch: last or best; what table and plots show.
+        columns: metrics of the table; () = the pair that every sweep shows.
+        plots: by name, (x, y): a point a run; x is a metric or a key.
+        paths: by name, (x, y): two metrics, each run over its epochs.
+        entries: by run, its entry of `runs` and its values of `grid`.
+    """
+
+    epoch: str = "last"
+    columns: Sequence[str] = ()
+    plots: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    paths: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    entries: Mapping[str, tuple[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
 
 
 def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
@@ -78,7 +90,7 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             start = starts.get(_start_key(folder), {})
             if rows and rows[-1]["epoch"] > 0:
                 last.append(_add_scores(rows[-1], start))
-                intervals["last"].append(read_intervals(folder).get(QUALITY))
+                intervals["last"].append(read_summary(folder).intervals.get(QUALITY))
             chosen = read_best(folder)
             if chosen:
                 best.append(_add_scores(chosen.row, start))
@@ -86,10 +98,15 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             if retain_row(folder):
                 retain.append(retain_row(folder))
         best = best if len(best) == len(last) else []  # no mean over some of the seeds
-        runs[name] = {"seeds": len(last), "best": _statistics(best), "last": _statistics(last)}
-        units = read_groups(seed_folders[0]).get("forget", {}) if seed_folders else {}
-        over = count_units(units) or "questions"
-        runs[name] |= {"steps": steps, "intervals": intervals, "over": over}
+        units = read_summary(seed_folders[0]).groups.get("forget", {}) if seed_folders else {}
+        runs[name] = {
+            "seeds": len(last),
+            "best": summarize_rows(best),
+            "last": summarize_rows(last),
+            "steps": steps,
+            "intervals": intervals,
+            "over": count_units(units) or "questions",
+        }
     counts = {"before": _count_models(before), "retain_model": _count_models(retain)}
     means = {"before": _means(before), "retain_model": _means(retain)}
     return {"runs": runs, **means, "models": counts}
@@ -167,12 +184,8 @@ def short_table(results: Mapping[str, Any]) -> list[list[str]]:
     columns = _columns(results)
     metrics = [name for name in list_main_columns() if name in columns][:SHORT_COLUMNS]
     metrics += [name for name in WORDS if name in columns and name not in metrics]
-    lines = [["run", "epoch", *(columns[metric] for metric in metrics)]]
-    for name, run in rank(results):
-        for epoch in _epochs_of(run):
-            cells = [format_mean(metric, run[epoch].get(metric)) for metric in metrics]
-            lines.append([name, _name_epoch(epoch, run), *cells])
-    return lines + _model_lines(results, metrics, ["-"])
+    table = _make_table(results, {metric: columns[metric] for metric in metrics})
+    return [[*line[:2], *line[4:]] for line in table]
 
 
 def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
@@ -199,14 +212,22 @@ def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
 
 def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     """Return a header, then lines for each run, ranked: all metrics, best and last epoch."""
-    columns = _columns(results)
+    return _make_table(results, _columns(results))
+
+
+def _make_table(results: Mapping[str, Any], columns: Mapping[str, str]) -> list[list[str]]:
+    """Return a header, then lines for each run, ranked, and for the models that it begins with."""
     lines = [["run", "epoch", "seeds", "steps", *columns.values()]]
     for name, run in rank(results):
+        counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
         for epoch in _epochs_of(run):
             cells = [format_mean(metric, run[epoch].get(metric)) for metric in columns]
-            counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
             lines.append([name, _name_epoch(epoch, run), *counts, *cells])
-    return lines + _model_lines(results, columns, ["-", "-", "-"])
+    for key, label in label_models(results).items():
+        if results[key]:
+            cells = [format_metric(metric, results[key].get(metric)) for metric in columns]
+            lines.append([label, "-", "-", "-", *cells])
+    return lines
 
 
 def _epochs_of(run: Mapping[str, Any]) -> Sequence[str]:
@@ -230,18 +251,6 @@ def _steps_cell(steps: Sequence[Mapping[str, int | None]]) -> str:
         is_whole = planned in (steps_made, None)
         cells.append(f"{steps_made}" if is_whole else f"{steps_made} of {planned}")
     return "/".join(dict.fromkeys(cells))
-
-
-def _model_lines(
-    results: Mapping[str, Any], metrics: Iterable[str], blanks: Sequence[str]
-) -> list[list[str]]:
-    """Return the lines of the model before training and of the retain model."""
-    lines = []
-    for key, label in label_models(results).items():
-        if results[key]:
-            values = [format_metric(metric, results[key].get(metric)) for metric in metrics]
-            lines.append([label, *blanks, *values])
-    return lines
 
 
 def label_models(results: Mapping[str, Any]) -> dict[str, str]:
@@ -269,7 +278,7 @@ def _count_models(rows: Sequence[Mapping[str, Any]]) -> int:
     return max(map(len, values.values()), default=0)
 
 
-def _statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean, sample deviation and values of each metric that all rows have."""
     summary, metrics = dict[str, Any](), dict.fromkeys(["epoch", SCORE, *list_columns()])
     for row in rows:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.records.run_folder import read_flat_config
 from tif.reports.columns import column_title
-from tif.reports.html.charts import Chart, Guide, Mark, Series, look_of_run
+from tif.reports.html.charts import Chart, Mark, Series, look_of_run
 from tif.reports.html.comparison_data import mean_rows
-from tif.reports.html.words import ALIKE
-from tif.reports.run_folder import read_flat_config
-from tif.reports.sweep import QUALITY
-from tif.reports.view import View
+from tif.reports.html.run_charts import list_guides
+from tif.reports.sweep import QUALITY, View
 
 WIDE = 50  # largest / smallest value from which an x axis of positive values is logarithmic
 
@@ -60,11 +59,8 @@ def _plot(
         ordered = points if "/" in x else sorted(points)
         xs, ys = zip(*ordered, strict=True)
         series.append(Series(line, xs, ys, *looks[line]))
-    named = tuple(Mark(px, py, text, "filled", looks[line][0]) for line, text, px, py in marks)
-    caption = f"{column_title(y)} against {column_title(x)}, {view.epoch} epoch, means over seeds"
-    titles = column_title(x), column_title(y)
-    return Chart(name, name, caption, *titles, tuple(series), _guides(y), named,
-        x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
+    named = [Mark(px, py, text, "filled", looks[line][0]) for line, text, px, py in marks]
+    return _make_chart(name, x, y, f"{view.epoch} epoch", series, named)
 
 
 def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]) -> Chart:
@@ -79,9 +75,18 @@ def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]
             xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
             labels = tuple(f"{run}, epoch {row['epoch']}" for row in rows)
             series.append(Series(run, xs, ys, role, style, labels))
-    caption = f"{column_title(y)} against {column_title(x)}, epoch by epoch, means over seeds"
-    return Chart(name, name, caption, column_title(x), column_title(y), tuple(series), _guides(y),
-        x_log=_is_log(x, series), y_log=y == QUALITY)  # fmt: skip
+    return _make_chart(name, x, y, "epoch by epoch", series)
+
+
+def _make_chart(
+    name: str, x: str, y: str, epochs: str, series: Sequence[Series], marks: Sequence[Mark] = ()
+) -> Chart:
+    titles = column_title(x), column_title(y)
+    caption = f"{titles[1]} against {titles[0]}, {epochs}, means over seeds"
+    return Chart(
+        name, name, caption, *titles, tuple(series), list_guides(x, y, {}), tuple(marks),
+        x_log=_is_log(x, series), y_log=y == QUALITY,
+    )  # fmt: skip
 
 
 def _line_of(run: str, x: str, view: View) -> tuple[str, str]:
@@ -113,7 +118,3 @@ def _read_number(folder: Path, key: str) -> float | None:
     """Return the value that a run's configuration has for a dotted key; None if it is no number."""
     value = read_flat_config(folder).get(key)
     return float(value) if isinstance(value, int | float) else None
-
-
-def _guides(y: str) -> tuple[Guide, ...]:
-    return (Guide("y", ALIKE, "0.05: no longer told apart"),) if y == QUALITY else ()

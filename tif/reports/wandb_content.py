@@ -12,16 +12,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from tif.config.load import read_yaml
 from tif.data.samples import Benchmark, Sample, fingerprint
 from tif.metrics.registry import find_metric
 from tif.records.files import read_evaluation
+from tif.records.run_folder import read_config
 from tif.records.types import PARAPHRASED, Evaluation
 from tif.reports.columns import count_units
 from tif.reports.evaluation import list_rows
-from tif.reports.run_folder import CONFIG_FILE
 from tif.reports.run_tables import spread_indices
 from tif.utils.environment import describe_environment
 from tif.utils.hashing import hash_json
@@ -263,7 +260,5 @@ def describe_variant(name: str) -> dict[str, str]:
 
 def _read_name(folder: Path) -> list[str]:
     """Return the parts of a run's name: sweep, variant and seed of a sweep's run, else one."""
-    if (folder / CONFIG_FILE).is_file():
-        keys: Any = OmegaConf.to_container(read_yaml(folder / CONFIG_FILE))
-        return str(keys.get("run", {}).get("name") or folder.name).split("/")
-    return [folder.name]
+    name = read_config(folder).get("run", {}).get("name")
+    return str(name or folder.name).split("/")

@@ -22,10 +22,10 @@ from tif.config.schema import Wandb
 from tif.metrics import overall
 from tif.records.json_values import load_json
 from tif.records.metrics_log import Row, is_evaluation_row
+from tif.records.run_folder import read_records
 from tif.reports import wandb_content
 from tif.reports.html.charts import Chart
 from tif.reports.html.figures import STYLE, draw_chart
-from tif.reports.run_folder import read_records
 from tif.reports.summary import compute_best
 from tif.reports.wandb_content import Piece
 from tif.utils import distributed
@@ -244,7 +244,7 @@ def log_numbers(
 def log_audit(
     settings: Wandb, folder: Path, config: Mapping[str, Any], content: Mapping[str, Any]
 ) -> None:
-    """Log the results of an audit as a W&B run in the group of the run that was audited.
+    """Log the results of an audit, on request, as a W&B run in the group of the audited run.
 
     Args:
         settings: section `logger.wandb`.
@@ -252,6 +252,8 @@ def log_audit(
         config: keys of the audit.
         content: of audit.json; each number of its attacks is logged as audit/<attack>/<key>/...
     """
+    if not settings.enabled:
+        return
     is_run = (folder.parent / "config.yaml").is_file()
     subject = folder.parent if is_run else folder
     group, name = wandb_content.group_of(subject), wandb_content.name_run(subject)

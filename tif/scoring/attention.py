@@ -28,7 +28,7 @@ ASKS_FOR_SDPA = r'_attn_implementation [^\n]*"sdpa"'
 
 
 def row_kind(device: torch.device) -> str:
-    """Return "cpu" or "cuda": whose lengths of rows, and whose attention in them, a device takes.
+    """Return "cpu" or "cuda", the kind of device whose row lengths and attention are used.
 
     With TIF_ROWS=cuda in the environment a CPU takes those of a GPU: tests run them so.
     """
@@ -37,7 +37,7 @@ def row_kind(device: torch.device) -> str:
 
 
 def use_sample_by_sample_attention(model: "PreTrainedModel") -> None:
-    """Switch a model whose attention is PyTorch's (`sdpa`); leave others as they are.
+    """Run a model's attention sample by sample if it is PyTorch's (`sdpa`); change no other.
 
     Left too are models whose code asks for the name, as DeepSeek 3.2: under another one it would
     attend to all tokens.
@@ -53,7 +53,7 @@ def use_sample_by_sample_attention(model: "PreTrainedModel") -> None:
 
 
 def sample_borders(model: torch.nn.Module, lengths: torch.Tensor) -> dict[str, Any]:
-    """Return what `model.forward` must be given of a packed row's samples.
+    """Return the arguments of `model.forward` that mark the samples of a packed row.
 
     Args:
         model: a causal LM.

@@ -1,4 +1,4 @@
-"""Call a causal LM for the logits that are wanted, whatever its `forward` calls its arguments.
+"""Call a causal LM for selected logits, whichever arguments its `forward` accepts.
 
 Called by scoring and generation.
 """
@@ -37,7 +37,7 @@ def run_model(model: torch.nn.Module, inputs: dict[str, Any], **options: Any) ->
 
 
 def run_with_cache(model: torch.nn.Module, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the output, and the cache that is in it or None, of a model that reads on.
+    """Return the output of a model that continues from a cache, and the output's cache or None.
 
     Args:
         model: a Hugging Face causal LM, or a WhpModel.

@@ -1,4 +1,4 @@
-"""Read scores off logits in one pass, and run the LM head apart from the decoder, in chunks.
+"""Compute scores from logits in one pass, and run the LM head in chunks after the decoder.
 
 Called by `tif.scoring.token_scores`.
 
@@ -46,7 +46,7 @@ def scores_of_logits(
 
 
 class _LogitScores(torch.autograd.Function):
-    """Scores of logits in one pass, and their gradient in another: autograd's steps take five."""
+    """Scores of logits and their gradient in one pass each; autograd would need five."""
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -68,13 +68,13 @@ def cut_into_rows(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int
 
 
 def rows_of(batch: Batch, limit: int) -> Iterator[Batch]:
-    """Yield the batch in consecutive samples that fill a packed row of `limit` tokens each."""
+    """Yield parts of consecutive samples that each fill a packed row of `limit` tokens."""
     for first, last in cut_into_rows(batch.lengths.tolist(), limit):
         yield samples_of(batch, first, last)
 
 
 def samples_of(batch: Batch, first: int, last: int) -> Batch:
-    """Return the samples first to last (exclusive) without their pairs, as wide as the batch."""
+    """Return samples first to last (exclusive), without pairs, padded to the batch's width."""
     tensors = (batch.index, batch.input_ids, batch.lengths, batch.uw, batch.gw)
     index, ids, lengths, uw, gw = (tensor[first:last] for tensor in tensors)
     return Batch(batch.ids[first:last], index, ids, lengths, uw, gw)

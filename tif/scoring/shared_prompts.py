@@ -1,4 +1,4 @@
-"""Logits of several texts that share a prompt: the prompt runs once for all of them.
+"""Compute the logits of texts that share a prompt; the prompt runs once for all of them.
 
 Called by the evaluation. TOFU's seven answers to a question cost two thirds of what they cost one
 by one.
@@ -117,7 +117,7 @@ def answer_logits(
 
 
 def _can_share_prompts(model: torch.nn.Module) -> bool:
-    """Return whether one (1, 1, N, N) mask is what all layers of the model want.
+    """Return whether one (1, 1, N, N) mask serves all layers of the model.
 
     Layers with windows or chunks need masks of their own, and flash attention takes none: there
     each text stands in the row with its prompt, and transformers keeps the texts apart.

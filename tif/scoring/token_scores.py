@@ -1,4 +1,4 @@
-"""Turn a model and a batch into token scores: the place of the next-token shift.
+"""Compute token scores of a batch; the next-token shift is made here.
 
 Called by the training module, the references, the identifiers and the evaluation.
 
@@ -25,7 +25,7 @@ ModelContext = Callable[[], AbstractContextManager[torch.nn.Module]]
 
 @dataclasses.dataclass
 class TokenScores:
-    """What losses and metrics need of a model, for each token that had to be predicted.
+    """Scores of each token that had to be predicted, for losses and metrics.
 
     Attributes:
         logit: (B, T-1) float32, raw logit of the true next token; column t scores token t+1. 0
@@ -39,7 +39,7 @@ class TokenScores:
     mean_logit: torch.Tensor
 
     def detach(self) -> "TokenScores":
-        """Return the same numbers without a graph."""
+        """Return the scores detached from the graph."""
         return TokenScores(self.logit.detach(), self.logprob.detach(), self.mean_logit.detach())
 
     def samples(self, first: int, last: int, tokens: int) -> "TokenScores":
@@ -50,7 +50,7 @@ class TokenScores:
 
 @dataclasses.dataclass
 class Outputs:
-    """What a model gives for the K answer tokens of some samples.
+    """A model's outputs at the K answer tokens of some samples.
 
     Attributes:
         logits: (K, V) float32, raw logits that each token was predicted from.
@@ -64,14 +64,14 @@ class Outputs:
     hidden: torch.Tensor | None = None
 
     def tokens(self, rows: slice) -> "Outputs":
-        """Return the outputs of some of the answer tokens."""
+        """Return the outputs of a slice of the answer tokens."""
         hidden = None if self.hidden is None else self.hidden[rows]
         return Outputs(self.logits[rows], self.targets[rows], hidden)
 
 
 @dataclasses.dataclass(frozen=True)
 class PerToken:
-    """A number per answer token that is made of its whole distribution, or of hidden states.
+    """A value per answer token, computed from its whole distribution or from hidden states.
 
     Attributes:
         value: (policy, reference or None) -> (K,) float32.
@@ -90,7 +90,7 @@ class PerToken:
 
 @dataclasses.dataclass(frozen=True)
 class ValueRequest:
-    """A number per answer token that is wanted of some samples of a batch.
+    """A request for a value per answer token of some samples of a batch.
 
     Attributes:
         first, last: the samples, last exclusive.
@@ -217,7 +217,7 @@ def _run(model: torch.nn.Module, batch: Batch, batching: str, layer: int | None)
 
 
 def _place(batch: Batch, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return (B, T-1) of the (K,) values of the answer tokens in order, 0 outside the answer."""
+    """Place the (K,) values of the answer tokens at their positions: (B, T-1), 0 elsewhere."""
     answer = batch.answer[:, 1:]
     empty = torch.zeros(answer.shape, dtype=torch.float32, device=answer.device)
     return empty.index_put(answer.nonzero(as_tuple=True), torch.cat(list(parts)))

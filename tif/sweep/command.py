@@ -47,16 +47,15 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from tif.config.check import brief
 from tif.config.command import Command
-from tif.config.errors import ConfigError
+from tif.config.errors import ConfigError, brief
 from tif.config.schema import Config
 from tif.sweep.sweep_file import SweepRun, load_configs, read_sweep, read_view
 from tif.utils import command_line, distributed
 
 
 def sweep(options: Namespace) -> int:
-    """Make the runs, or do with them what the options say; return the exit code."""
+    """Make the runs, or list or count them as the options say; return the exit code."""
     jobs = _number("jobs", options.jobs or "1", 1, 10_000)
     runs = read_sweep(options.words)
     configs, view = load_configs(runs), read_view(options.words, runs)
@@ -71,8 +70,13 @@ def sweep(options: Namespace) -> int:
         chosen = [configs[_number("--index", options.index, 0, len(configs) - 1)]]
     with command_line.loading():
         from tif.reports.sweep import show_results
-        from tif.sweep.run import check_plans, run_in_order, stage_configs, update_results
-        from tif.training.plan import find_finished_run
+        from tif.sweep.run import (
+            check_plans,
+            find_finished_run,
+            run_in_order,
+            stage_configs,
+            update_results,
+        )
         from tif.utils.terminal import quiet_libraries
     if options.table:
         if not any(map(find_finished_run, configs)):

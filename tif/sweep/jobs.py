@@ -3,20 +3,23 @@
 Each process is a task of its own: `tif sweep FILE.yaml --index N`.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tif.config.schema import Config
-from tif.reports.view import View
-from tif.sweep.run import finish_sweep, is_made_elsewhere
-from tif.training.plan import find_finished_run
+from tif.reports.sweep import View
+from tif.sweep.run import find_finished_run, finish_sweep, is_made_elsewhere
 from tif.utils import interrupts
 from tif.utils.terminal import console, progress_bar
+
+HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def run_in_processes(
@@ -43,7 +46,7 @@ def run_in_processes(
     processes: list[subprocess.Popen] = []
     largest_code = 0
     with (
-        interrupts.hand_on_signals(processes) as signals,
+        _hand_on_signals(processes) as signals,
         progress_bar("runs", len(waiting)) as progress,
     ):
         while running or (waiting and not signals):
@@ -77,14 +80,38 @@ def run_in_processes(
     return largest_code
 
 
+@contextlib.contextmanager
+def _hand_on_signals(children: Collection[subprocess.Popen]) -> Iterator[list[int]]:
+    """Hand signals on to `children` in the block, and give the list of those that came.
+
+    The children need process groups of their own: else Ctrl-C reaches them twice, and the second
+    one means "at once".
+    """
+    received: list[int] = []
+
+    def hand_on(number: int, frame: Any) -> None:
+        received.append(number)
+        for child in tuple(children):
+            child.send_signal(number)
+        if received.count(signal.SIGINT) > 1:
+            interrupts.end_at_once(number)
+
+    before = {number: signal.signal(number, hand_on) for number in HANDED_ON}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _choose_next(waiting: Sequence[int], configs: Sequence[Config]) -> int:
-    """Return the first run that no other process makes now, or else the first."""
+    """Return the first run that no other process is making, or else the first."""
     free = [number for number in waiting if not is_made_elsewhere(configs[number])]
     return free[0] if free else waiting[0]
 
 
 def _start(command: Sequence[str], log_file: Path, env: dict[str, str]) -> subprocess.Popen:
-    """Start a process that ends with this one and gets no Ctrl-C of its own from the terminal."""
+    """Start a process that ends with this one and gets no Ctrl-C from the terminal."""
     with log_file.open("w", encoding="utf-8") as log:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0,

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import glob
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -15,16 +16,17 @@ from tif.audit.run import run_and_audit
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
+from tif.evaluation.prompt_format import resolve_template
+from tif.records.run_folder import evaluation_rows, has_config, is_finished
 from tif.reports.html.comparison import write_comparison
 from tif.reports.html.figures import FOLDER, write_figures
 from tif.reports.html.run_report import FILE_NAME
-from tif.reports.run_folder import evaluation_rows, retain_row
-from tif.reports.sweep import show_results, write_results
+from tif.reports.summary import retain_row
+from tif.reports.sweep import View, show_results, write_results
 from tif.reports.sweep_plots import draw_sweep
-from tif.reports.view import View
 from tif.training import plan as planning
+from tif.training import resume
 from tif.training import run as training
-from tif.training import run_folders
 from tif.training.stages import deciding_keys
 from tif.utils import distributed
 from tif.utils.files import DamagedFile, remove_unfinished
@@ -68,9 +70,9 @@ def stage_configs(configs: Sequence[Config], name: str) -> list[Config]:
 def run_in_order(
     chosen: Sequence[Config], configs: Sequence[Config], view: View | None = None
 ) -> int:
-    """Make the runs or stages that are not there yet, and the sweep's results after each run.
+    """Make the missing runs or stages, and update the sweep's results after each run.
 
-    Runs that another process makes come last: it is waited for.
+    Runs that another process is making come last: this process waits for them.
 
     Args:
         chosen: the runs or stages to make.
@@ -111,7 +113,7 @@ def finish_sweep(configs: Sequence[Config], view: View | None = None) -> None:
     folder, results, damaged = update_results(configs, view)
     show_results(folder, results, damaged)
     folders = _group_finished(configs)
-    runs = [run for run in map(planning.find_finished_run, configs) if run is not None]
+    runs = [run for run in map(find_finished_run, configs) if run is not None]
     if runs and not damaged:
         path = folder / FILE_NAME
         charts = write_comparison(runs, path, folder.name)
@@ -124,14 +126,14 @@ def _group_finished(configs: Sequence[Config]) -> dict[str, list[Path]]:
     """Return the folders of the finished runs by variant, one for each seed."""
     folders: dict[str, list[Path]] = {_variant(cfg): [] for cfg in configs}
     for cfg in configs:
-        run_folder = planning.find_finished_run(cfg)
+        run_folder = find_finished_run(cfg)
         if run_folder:
             folders[_variant(cfg)].append(run_folder)
     return folders
 
 
 def _locked_run(cfg: Config, wait: bool) -> AbstractContextManager[bool]:
-    """Keep other sweeps from making a run in the block; a stage has a lock of its own."""
+    """Hold a run's lock in the block, so that no other sweep makes it; stages lock themselves."""
     if cfg.stage is not None:
         return contextlib.nullcontext(True)
     folder = Path(cfg.run.folder) / cfg.run.name
@@ -147,7 +149,7 @@ def is_made_elsewhere(cfg: Config) -> bool:
 
 def _make_unless_finished(cfg: Config, label: str) -> int:
     """Make a run or a stage; return its exit code."""
-    is_finished = not cfg.stage and planning.find_finished_run(cfg) is not None
+    is_finished = not cfg.stage and find_finished_run(cfg) is not None
     if distributed.is_first_rank():
         note = [literal("(made before)", "dim")] if is_finished else []
         console.print(f"{label} {cfg.run.name}", *note)
@@ -167,7 +169,7 @@ def update_results(
     folder = Path(configs[0].run.folder) / configs[0].run.name.rsplit("/", 2)[0]
     folder.mkdir(parents=True, exist_ok=True)
     damaged: list[str] = []
-    with filelock.FileLock(folder / run_folders.LOCK):
+    with filelock.FileLock(folder / resume.LOCK):
         remove_unfinished(folder, below=False)
         folders: dict[str, list[Path]] = {}
         for variant, finished in _group_finished(configs).items():
@@ -183,3 +185,12 @@ def update_results(
 def _variant(cfg: Config) -> str:
     """Return the run's name without the sweep's and the seed."""
     return cfg.run.name.split("/")[-2]
+
+
+def find_finished_run(cfg: Config) -> Path | None:
+    """Return the folder of a complete run of exactly this configuration, or None."""
+    path, text = Path(cfg.run.folder) / cfg.run.name, resume.config_text(resolve_template(cfg))
+    for folder in sorted(path.parent.glob(f"{glob.escape(path.name)}*")):
+        if has_config(folder, text) and is_finished(folder):
+            return folder
+    return None

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tif.config import load as config
-from tif.config.check import brief, list_keys
-from tif.config.errors import ConfigError, collect_problems
+from tif.config.errors import ConfigError, brief, collect_problems
+from tif.config.keys import list_keys
 from tif.config.run import describe_name, is_name
 from tif.config.schema import Config, key
-from tif.reports.view import View
+from tif.reports.sweep import View
 
 KEYS = frozenset(name for name, _, _ in list_keys(Config()))
 MOST_RUNS = 1000  # the configuration of each is read, about 30 ms, before the first is made
@@ -118,7 +118,7 @@ def _check_count(entries: int, points: int, seeds: int) -> None:
 
 
 def read_view(words: Sequence[str], runs: Sequence[SweepRun]) -> View:
-    """Return what the sweep's file wants shown of its runs."""
+    """Return the columns, plots and epoch that the sweep's file shows of its runs."""
     file = config.read(SweepFile, [words[0]])
     entries = {run.variant: (run.entry, run.grid) for run in runs}
     return View(file.epoch, tuple(file.columns), file.plots, file.paths, entries)

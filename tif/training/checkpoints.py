@@ -5,7 +5,7 @@ repeats what came after it. There is one after the last epoch, and after each th
 more after the one before (`run.checkpoint_every_n_seconds`); `run.checkpoint_every_n_steps` adds
 some. A run that is asked to stop (Ctrl-C; SIGTERM, SIGUSR1: a
 preempted or timed-out SLURM job) writes a checkpoint after the current step and raises `Preempted`.
-The callbacks are added by `train.make_callbacks`; `run_folders` looks for the newest checkpoint.
+The callbacks are added by `train.make_callbacks`; `resume` looks for the newest checkpoint.
 
 What Lightning's own parts could not do:
 - ModelCheckpoint (2.6.6, `every_n_train_steps=1`) writes the checkpoint of a step before the step's
@@ -16,7 +16,6 @@ What Lightning's own parts could not do:
   and saves in the middle of a step (Lightning-AI/pytorch-lightning issues 15022, 16639, 20542).
 """
 
-import json
 import os
 import re
 import signal
@@ -35,13 +34,11 @@ from lightning.pytorch.callbacks import Callback
 
 from tif.config.schema import Run
 from tif.records import metrics_log
-from tif.records.json_values import load_json
 from tif.utils import distributed
-from tif.utils.files import os_errors_naming, remove, sync_file, sync_folder, write_text
+from tif.utils.files import os_errors_naming, remove, sync
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 NAME = re.compile(r"epoch=\d{1,15}-step=\d{1,15}\.ckpt$")
-SIZES = "sizes.json"  # in a checkpoint that is a folder of shards: the size of each file
 
 
 class Preempted(BaseException):
@@ -68,8 +65,7 @@ class Preempted(BaseException):
 class Checkpoints(Callback):
     """Write a checkpoint after the last step of epochs, before their evaluation, and after steps.
 
-    A checkpoint is `epoch=<finished epochs>-step=<optimizer steps>.ckpt`: a file, or a folder where
-    the strategy saves shards.
+    A checkpoint is a file `epoch=<finished epochs>-step=<optimizer steps>.ckpt`.
 
     Args:
         folder: of the checkpoints.
@@ -215,17 +211,14 @@ class Checkpoints(Callback):
             return
         unnamed, path = self._unnamed
         self._unnamed = None
-        distributed.barrier()  # all shards are written
         if not distributed.is_first_rank():
             return
-        if unnamed.is_dir():
-            write_text(unnamed / SIZES, json.dumps(_file_sizes(unnamed)))
         rows = self.folder.parent / metrics_log.FILE_NAME
         if rows.exists():  # the checkpoint counts on them
-            sync_file(rows)
+            sync(rows)
         remove(path)
         os.replace(unnamed, path)
-        sync_folder(self.folder)
+        sync(self.folder)
         for old in list_checkpoints(self.folder)[self.keep :]:
             remove(old)
 
@@ -276,29 +269,18 @@ def steps_done(checkpoint: Path) -> int:
 def is_intact(checkpoint: Path, run: str) -> bool:
     """Return whether a checkpoint can be gone on from: complete, of its step, and of this run.
 
-    Completeness is checked by the checksums of a file, and by the sizes of shards. `run`: see
-    `Checkpoints`; checkpoints of older versions do not name theirs.
+    Completeness is checked by the checksums of the file. `run`: see `Checkpoints`; checkpoints of
+    older versions do not name theirs.
     """
     try:
-        content = checkpoint
-        if checkpoint.is_dir():
-            sizes = load_json(checkpoint / SIZES)
-            if sizes != _file_sizes(checkpoint):
-                return False
-            content = checkpoint / "meta.pt"  # all but the shards
-        if not content.is_file():  # a device or a pipe: reading would not end
+        if not checkpoint.is_file():  # a device or a pipe: reading would not end
             return False
-        with zipfile.ZipFile(content) as file:
+        with zipfile.ZipFile(checkpoint) as file:
             if file.testzip() is not None:
                 return False
         # Mapped: the weights are not read. Foreign content raises any error here.
-        state = torch.load(content, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         place = state["callbacks"][Checkpoints.__qualname__]
         return bool(state["global_step"] == steps_done(checkpoint) and place.get("run", run) == run)
     except Exception:
         return False
-
-
-def _file_sizes(folder: Path) -> dict[str, int]:
-    files = [file for file in sorted(folder.iterdir()) if file.name != SIZES]
-    return {file.name: file.stat().st_size for file in files}

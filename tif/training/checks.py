@@ -9,18 +9,16 @@ import warnings
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tif import losses
-from tif.config.check import brief
-from tif.config.errors import ConfigError, one_line
+from tif.config.errors import ConfigError, brief, one_line
 from tif.config.schema import Data, Loss, Model, TrainerKeys, Wandb
-from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Encoder
-from tif.data.samples import Benchmark
+from tif.data.samples import Benchmark, select_training_samples
 from tif.models import load as models
 from tif.scoring.block_output import count_blocks
-from tif.training.shards import ShardedStrategy
 from tif.utils import distributed
 
 
@@ -34,8 +32,10 @@ def trainer_arguments(settings: TrainerKeys) -> dict[str, Any]:
         arguments["devices"] = distributed.local_world_size()
         arguments["num_nodes"] = distributed.world_size() // distributed.local_world_size()
     if settings.strategy == "fsdp2":
-        size = distributed.world_size()
-        arguments["strategy"] = ShardedStrategy(size, tensor_parallel_size=1)
+        # A checkpoint is one file of tensors and plain values: torch unpickles those in shards.
+        arguments["strategy"] = ModelParallelStrategy(
+            distributed.world_size(), tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
     return arguments
 
 

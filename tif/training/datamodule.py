@@ -15,10 +15,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tif import losses
 from tif.config.schema import Data, Loss
-from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Batch, Encoded, Encoder, collate, split_into_pieces
 from tif.data.refusals import read_refusals
-from tif.data.samples import Benchmark, Sample
+from tif.data.samples import Benchmark, Sample, select_training_samples
 
 
 @dataclasses.dataclass
@@ -110,27 +109,14 @@ class ResumableLoader(DataLoader):
         self._skip = state["given"]
 
 
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-    """What the data module reads of the configuration.
-
-    Attributes:
-        data, loss: the sections.
-        seed: run.seed, owner of the order of batches and of the draws.
-    """
-
-    data: Data
-    loss: Loss
-    seed: int
-
-
 class UnlearningDataModule(L.LightningDataModule):
     """Encodes the samples of an experiment and batches them.
 
     Args:
         benchmark: its forget samples carry the identifier's spans where the loss needs them.
         encoder: with the policy's tokenizer.
-        settings: see there.
+        data, loss: the sections.
+        seed: run.seed, owner of the order of batches and of the draws.
         alternates: other answers by sample id, where `loss.alternates.kind=generated`.
 
     Attributes:
@@ -141,55 +127,55 @@ class UnlearningDataModule(L.LightningDataModule):
         self,
         benchmark: Benchmark,
         encoder: Encoder,
-        settings: DataSettings,
+        data: Data,
+        loss: Loss,
+        seed: int = 0,
         alternates: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         self.benchmark = benchmark
         self.encoder = encoder
-        self.settings = settings
+        self.data, self.loss, self.seed = data, loss, seed
         self.alternates = alternates
         self.samples: list[Sample] = []
         self.items: list[Encoded] = []
-        keys = settings.data
-        for sample in select_training_samples(benchmark, keys.train, keys.request):
+        for sample in select_training_samples(benchmark, data.train, data.request):
             for piece in self._pieces(sample):
                 self.samples.append(sample)
                 self.items.append(piece)
         self.retain: list[Encoded] | None = None
-        if settings.loss.retain != "none":
+        if loss.retain != "none":
             self.retain = []
             for sample in benchmark.retain:
                 self.retain += self._pieces(sample)
 
     def _pieces(self, sample: Sample) -> list[Encoded]:
-        return split_into_pieces(self.encoder.encode(sample), self.settings.data.max_tokens)
+        return split_into_pieces(self.encoder.encode(sample), self.data.max_tokens)
 
     def _alternate(self, position: int, draw: float) -> Encoded:
         """Return the sample's prompt with another answer, chosen by `draw` (0 to 1)."""
         sample = self.samples[position]
         answers: Sequence[str] = read_refusals()
-        if self.settings.loss.alternates.kind == "generated":
+        if self.loss.alternates.kind == "generated":
             assert self.alternates is not None
             answers = self.alternates[sample.id]
         return self.encoder.encode(sample, answer=answers[int(draw * len(answers))])
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches of `data.batch_size` samples, the same in every process."""
-        seed = self.settings.seed
-        needs_alternates = losses.get_forget_term(self.settings.loss).alternate
+        needs_alternates = losses.get_forget_term(self.loss).alternate
         dataset = PairedSamples(
-            self.items, self.retain, self._alternate if needs_alternates else None, seed
+            self.items, self.retain, self._alternate if needs_alternates else None, self.seed
         )
         # Seeds far apart: DistributedSampler adds the epoch to its seed.
-        sampler = EpochSampler(dataset, 1, 0, shuffle=True, seed=seed * 1_000_003)
+        sampler = EpochSampler(dataset, 1, 0, shuffle=True, seed=self.seed * 1_000_003)
         # A loader without its own generator draws a seed from torch's global one at each epoch.
         return ResumableLoader(
             dataset,
-            batch_size=self.settings.data.batch_size,
+            batch_size=self.data.batch_size,
             sampler=sampler,
             collate_fn=self._collate,
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:

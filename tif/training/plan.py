@@ -6,7 +6,7 @@ before the first) and `tif identify`.
 
 import contextlib
 import dataclasses
-import glob
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,25 @@ from tif import identifiers
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems, one_line
 from tif.config.schema import Config, Identifier
-from tif.data.benchmarks import read_benchmark, read_evaluation_sets
-from tif.data.encoding import Encoder
-from tif.data.samples import Benchmark
+from tif.data.benchmarks import (
+    list_tokenizer_texts,
+    read_benchmark,
+    read_evaluation_sets,
+)
+from tif.data.encoding import Encoder, split_into_pieces
+from tif.data.samples import Benchmark, select_training_samples
 from tif.evaluation import lm_eval_tasks
 from tif.evaluation.evaluate import describe_protocol
 from tif.evaluation.prompt_format import resolve_template
 from tif.evaluation.questions import compared_sets, find_expected_mismatch
-from tif.identifiers import stored_spans
-from tif.identifiers.kinds import get_kind
+from tif.identifiers import span_cache
+from tif.identifiers.registration import get_kind
 from tif.models import load as models
 from tif.probes.check_model import check_model
 from tif.probes.small_copy import RowSettings
 from tif.records import files as records
-from tif.training import checks, run_folders, stages
-from tif.training.run_folders import RunIdentity
+from tif.records import run_folder
+from tif.training import checks, resume, stages
 from tif.utils import distributed
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.hub import find_data_file
@@ -80,7 +84,7 @@ def plan_run(cfg: Config) -> Plan:
     # A stage has the name of its run here; it gets one of its own later.
     plan = Plan(cfg, Benchmark("", (), (), {}), group=cfg.run.name.partition("/")[0])
     with collect_problems(problems):
-        _check_folder(cfg)
+        resume.check_run_folder(cfg)
     with collect_problems(problems):
         checks.check_trainer_and_loss(cfg.trainer, cfg.loss, cfg.data, cfg.model.reference)
     with collect_problems(problems):
@@ -132,12 +136,12 @@ def plan_stage(cfg: Config, name: str) -> Plan:
 def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
     """Return the plan of a stage that is a finished run already, by its key `path`."""
     folder = Path(os.path.expanduser(str(path)))
-    if not (run_folders.is_finished(folder) and (folder / "model").is_dir()):
+    if not (run_folder.is_finished(folder) and (folder / "model").is_dir()):
         raise ConfigError(
             f"path: {path} is no finished run with a model; want the folder of a stage or run, "
             f"or no path (the stage {name} is then made)"
         )
-    if damage := run_folders.find_damaged_model(folder):
+    if damage := run_folder.find_damaged_model(folder):
         raise ConfigError(f"path: {damage}; want another run")
     run = dataclasses.replace(cfg.run, folder=str(folder.parent), name=folder.name)
     model = dataclasses.replace(cfg.model, path=str(folder / "model"))
@@ -151,28 +155,6 @@ def plan_reinforced_model(plan: Plan) -> Plan:
     name, cfg = "reinforced", stages.reinforced_config(plan.cfg)
     placed = stages.place_stage(cfg, name, plan.benchmark)
     return Plan(placed, plan.benchmark, name, plan.group)
-
-
-def config_text(cfg: Config) -> str:
-    """Return the text of config.yaml; its first line is the command that repeats the run."""
-    run = dataclasses.replace(cfg.run, resume="auto")  # how the run was started is left out
-    command = f"# tif fit {run.folder}/{run.name}/{run_folders.CONFIG}"
-    return f"{command}\n{config.to_yaml(dataclasses.replace(cfg, run=run))}"
-
-
-def identify_run(cfg: Config) -> RunIdentity:
-    """Return what tells the run from others."""
-    numbers = hash_json(_keys_of_result(cfg))
-    return RunIdentity(config_text(cfg), numbers, cfg.trainer.log_every_n_steps)
-
-
-def find_finished_run(cfg: Config) -> Path | None:
-    """Return the folder of a complete run of exactly this configuration, or None."""
-    parent, text = (Path(cfg.run.folder) / cfg.run.name).parent, config_text(resolve_template(cfg))
-    for folder in sorted(parent.glob(f"{glob.escape(Path(cfg.run.name).name)}*")):
-        if run_folders.has_config(folder, text) and run_folders.is_finished(folder):
-            return folder
-    return None
 
 
 def wanted_rows(cfg: Config) -> RowSettings:
@@ -200,42 +182,17 @@ def retain_model_folder(cfg: Config) -> Path:
 
 def identifier_of(cfg: Config) -> Identifier:
     """Return section `identifier` with the models that it takes from section `model`."""
-    return stored_spans.complete_identifier(cfg.identifier, cfg.model)
+    return span_cache.complete_identifier(cfg.identifier, cfg.model)
 
 
 def identifier_stages(cfg: Config) -> tuple[str, ...]:
     """Return the names of the stages whose models the identifier asks."""
-    return stored_spans.list_stages(identifier_of(cfg), tuple(cfg.stages))
+    return span_cache.list_stages(identifier_of(cfg), tuple(cfg.stages))
 
 
 def check_identifier(cfg: Config) -> None:
     """Raise ValueError, one line a problem, if a model that the identifier asks is none."""
     identifiers.check_models(identifier_of(cfg), cfg.data.prompts, tuple(cfg.stages))
-
-
-def _check_folder(cfg: Config) -> None:
-    """Check the run's folder and, if `run.resume` names a checkpoint, that of its run."""
-    settings = cfg.run
-    run_folders.check_run_folder(settings, config_text(cfg))
-    if settings.resume in run_folders.NO_PATH:
-        return
-    checkpoint = Path(os.path.expanduser(settings.resume))
-    run_folders.check_checkpoint(checkpoint)
-    folder = checkpoint.parent.parent
-    theirs = _keys_of_result(config.read(Config, [str(folder / run_folders.CONFIG)]))
-    ours = _keys_of_result(cfg)
-    for key in {**theirs, **ours}:
-        if theirs.get(key) != ours.get(key):
-            values = f"{key}={theirs.get(key)}, this configuration {ours.get(key)}"
-            raise ConfigError(f"run.resume: the run {folder} has {values}; want the same")
-    damage = run_folders.find_damage(checkpoint, identify_run(cfg))
-    if damage:
-        raise ConfigError(f"run.resume: {damage}; want another checkpoint, or auto")
-
-
-def _keys_of_result(cfg: Config) -> dict[str, Any]:
-    """Return the keys that change the numbers of a run, by their dotted names."""
-    return stages.flatten(dataclasses.asdict(cfg) | {"run": {"seed": cfg.run.seed}})
 
 
 def _read_evaluation_inputs(plan: Plan, problems: list[str]) -> None:
@@ -302,12 +259,12 @@ def _plan_stages(plan: Plan) -> list[str]:
 def _check_comparison(plan: Plan) -> None:
     """Refuse now what forget quality would refuse after the first evaluation."""
     cfg, benchmark = plan.cfg, plan.benchmark
+    measure = "PrivLeak" if cfg.data.reader.is_muse else "forget quality"
     for name in compared_sets(benchmark):
         if name not in benchmark.sets:
             raise ConfigError(
-                f"eval.forget_quality: {cfg.data.forget_quality_name()} needs {name}, which "
-                f"{benchmark.name} does not have (no holdout texts?); "
-                "want eval.forget_quality=false"
+                f"eval.forget_quality: {measure} needs {name}, which {benchmark.name} does not "
+                "have (no holdout texts?); want eval.forget_quality=false"
             )
     retain = plan.retain_records
     if retain:
@@ -317,3 +274,34 @@ def _check_comparison(plan: Plan) -> None:
         problem = find_expected_mismatch(retain, benchmark, cfg.eval, plan.family, protocol)
         if problem:
             raise ConfigError(f"eval.retain_records: {cfg.eval.retain_records}: {problem}")
+
+
+def count_steps(plan: Plan) -> int:
+    """Return the optimizer steps of a run that trains to its end.
+
+    A step is taken on each batch of `data.batch_size` samples, an epoch's last one with those that
+    are left. Long samples count as their pieces. Neither devices nor the parts in which a batch is
+    scored change the number. A run that `eval.stop_on` ends makes fewer.
+    """
+    data = plan.cfg.data
+    encoder = make_encoder(plan)
+    count = 0
+    for sample in select_training_samples(plan.benchmark, data.train, data.request):
+        count += len(split_into_pieces(encoder.encode(sample), data.max_tokens))
+    return plan.cfg.trainer.max_epochs * math.ceil(count / data.batch_size)
+
+
+def make_encoder(plan: Plan) -> Encoder:
+    """Return the encoder that the run will train with, also where its tokenizer is yet to be made.
+
+    A new model's tokenizer learns from the samples of the stage that makes it.
+    """
+    start, data = plan, plan.cfg.data
+    while start.cfg.model.path in start.stages:
+        start = start.stages[str(start.cfg.model.path)]
+    if start.encoder is not None:
+        tokenizer = start.encoder.tokenizer
+    else:
+        texts = list_tokenizer_texts(start.benchmark, start.cfg.data.prompts)
+        tokenizer = models.load_tokenizer(start.cfg.model, texts)
+    return Encoder(tokenizer, data.prompts, data.overlap)

@@ -15,9 +15,8 @@ from tif import losses
 from tif._version import VERSION
 from tif.config.model import Lora
 from tif.config.schema import Config, Loss, Model
-from tif.data.benchmarks import select_training_samples
 from tif.data.encoding import Encoder, collate
-from tif.data.samples import Sample, fingerprint
+from tif.data.samples import Sample, fingerprint, select_training_samples
 from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
 from tif.evaluation.evaluate import find_longest_text
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts
@@ -28,7 +27,7 @@ from tif.models.lora import freeze_idle_adapters
 from tif.models.references import ModelReference, Reference, copy_policy, make_reference
 from tif.probes.packed_rows import choose_batching
 from tif.probes.text_length import check_length, read_context
-from tif.training.datamodule import DataSettings, UnlearningDataModule
+from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import StepSettings, UnlearningModule
 from tif.training.plan import Plan
 from tif.utils import distributed
@@ -75,8 +74,9 @@ def prepare_training(
     # What the policy gives from here on is computed under the trainer's precision, as at step 0.
     with trainer.precision_plugin.forward_context():
         alternate_answers = prepare_alternates(policy, encoder, plan.benchmark.forget, cfg)
-        settings = DataSettings(cfg.data, loss, cfg.run.seed)
-        data = UnlearningDataModule(plan.benchmark, encoder, settings, alternate_answers)
+        data = UnlearningDataModule(
+            plan.benchmark, encoder, cfg.data, loss, cfg.run.seed, alternate_answers
+        )
         batching = choose_rows(plan, encoder, policy, data)
         if cfg.model.lora.rank:
             longest = max(data.items, key=lambda item: len(item.input_ids))

@@ -12,25 +12,24 @@ from typing import Any
 
 from tif import identifiers
 from tif.config.errors import ConfigError
+from tif.config.presets import data_name, method_name, model_name
 from tif.config.schema import Config
 from tif.data.samples import Sample
-from tif.identifiers import stored_spans
-from tif.identifiers.kinds import get_kind
+from tif.identifiers import span_cache
+from tif.identifiers.registration import get_kind
+from tif.identifiers.span_cache import RUN_SPANS
 from tif.identifiers.span_file import write_spans
-from tif.identifiers.stored_spans import RUN_SPANS
 from tif.metrics import overall
 from tif.records import files as records
-from tif.records import run_times
+from tif.records import run_folder, run_times
 from tif.records.run_times import Seconds, add_times, measured, read_times
 from tif.records.types import Evaluation
-from tif.reports.run_folder import RETAIN_FOLDER
 from tif.training import plan as planning
-from tif.training import run_folders
+from tif.training import resume
 from tif.training.checkpoints import Preempted
-from tif.training.overview import count_steps, describe_start
-from tif.training.plan import Plan
+from tif.training.plan import Plan, count_steps
+from tif.training.resume import RunIdentity
 from tif.training.retain_model import retain_model_records
-from tif.training.run_folders import RunIdentity
 from tif.training.stages import explain_new_stage
 from tif.training.train import train
 from tif.utils import distributed, interrupts
@@ -58,6 +57,26 @@ def run(cfg: Config, preset: str = "") -> Path:
     for line in (describe_start(plan, preset), *plan.benchmark.notes):
         print_line(line)
     return make_stage(plan) if cfg.stage else unlearn(plan)
+
+
+def describe_start(plan: Plan, preset: str) -> str:
+    """Return a run's first line.
+
+    Args:
+        plan: of the run, or of the stage that is made alone.
+        preset: the files and the model's preset that its configuration comes from; "" = unnamed.
+    """
+    cfg, model = plan.cfg, plan.cfg.model
+    start = model_name(cfg) if model.path in plan.stages else model.path
+    if start in (None, "new"):
+        start = f"a new {model.init.get('model_type', 'Llama')}"
+    if model.path in plan.stages:
+        start += f" (stage {model.path})"
+    method = f"{method_name(cfg.loss, cfg.data.train)} on {data_name(cfg)}"
+    steps = count_steps(plan)
+    chat = ["questions in its chat template"] if cfg.data.prompts.is_chat else []
+    parts = [f"model: {start}", *chat, f"method: {method}", f"{steps:,} optimizer steps planned"]
+    return ", ".join([f"preset: {preset}", *parts] if preset else parts)
 
 
 def attempt(work: Callable[[], Any]) -> int:
@@ -88,24 +107,24 @@ def make_stage(plan: Plan) -> Path:
     Safe when several processes call at once: one makes the stage, the others wait.
     """
     folder, title = plan.folder, f"stage {plan.stage}"
-    run = planning.identify_run(plan.cfg)
+    run = resume.identify_run(plan.cfg)
 
     def start() -> Path | None:
         checkpoint = None
-        if run_folders.has_config(folder, run.config_text):
-            checkpoint = run_folders.find_newest_checkpoint(folder, run)
+        if run_folder.has_config(folder, run.config_text):
+            checkpoint = resume.find_newest_checkpoint(folder, run)
         elif why := explain_new_stage(plan.cfg, folder):
             console.print(f"{title}: {why}", soft_wrap=True)
         _start_run(title, run, count_steps(plan), folder, checkpoint)
         return checkpoint
 
     def is_made() -> bool:
-        if not run_folders.is_finished(folder):
+        if not run_folder.is_finished(folder):
             return False
-        damage = run_folders.find_damaged_model(folder)
+        damage = run_folder.find_damaged_model(folder)
         if damage:
             console.print(f"{damage}: {title} is made again", soft_wrap=True)
-            for name in (run_folders.DONE, "checkpoints"):
+            for name in (run_folder.SUMMARY_FILE, "checkpoints"):
                 remove(folder / name)
         return damage is None
 
@@ -145,8 +164,8 @@ def unlearn(plan: Plan) -> Path:
     for make in list_steps(plan):
         make(inputs)
     cfg = plan.cfg  # names stages by their names, so that the run is found and moved with them
-    run = planning.identify_run(cfg)
-    with distributed.entered_on_first_rank(run_folders.claim_run_folder(cfg.run, run)) as claim:
+    run = resume.identify_run(cfg)
+    with distributed.entered_on_first_rank(resume.claim_run_folder(cfg.run, run)) as claim:
         folder, checkpoint = claim
         distributed.run_on_first_rank(lambda: _start_run_folder(inputs, run, folder, checkpoint))
         train(inputs.plan, run, folder, inputs.retain, checkpoint, inputs.reinforced)
@@ -183,15 +202,15 @@ def make_named_stage(inputs: Inputs, name: str) -> None:
 def identify_unwanted_words(inputs: Inputs) -> None:
     """Label the forget samples by an identifier that asks models, unless its spans are stored."""
     cfg, forget = inputs.plan.cfg, inputs.plan.benchmark.forget
-    identifier = stored_spans.with_stage_models(planning.identifier_of(cfg), inputs.stages)
+    identifier = span_cache.with_stage_models(planning.identifier_of(cfg), inputs.stages)
     folder = Path(cfg.run.folder) / "spans"
 
     def identify() -> tuple[Sample, ...]:
-        return stored_spans.identify_once(identifier, forget, cfg.data.prompts, folder)
+        return span_cache.identify_once(identifier, forget, cfg.data.prompts, folder)
 
     with measured(inputs.seconds, "identification"):
         labelled = distributed.run_on_first_rank(identify)
-    file = stored_spans.span_path(identifier, forget, cfg.data.prompts, folder)
+    file = span_cache.span_path(identifier, forget, cfg.data.prompts, folder)
     benchmark = dataclasses.replace(inputs.plan.benchmark, forget=labelled)
     inputs.plan = dataclasses.replace(inputs.plan, benchmark=benchmark, span_file=file)
 
@@ -238,7 +257,7 @@ def _start_run_folder(
     if inputs.retain:
         # The run folder alone tells everything: also what the run was compared with.
         metrics = overall.aggregate(inputs.retain)
-        records.write_evaluation(folder / RETAIN_FOLDER, inputs.retain, metrics)
+        records.write_evaluation(folder / run_folder.RETAIN_FOLDER, inputs.retain, metrics)
 
 
 def _start_run(
@@ -249,4 +268,4 @@ def _start_run(
     console.print(f"{title}: {folder}", *origin, soft_wrap=True)
     if checkpoint is None:
         remove(folder / run_times.FILE_NAME)  # of a run that starts over
-    run_folders.start_run(folder, run.config_text, steps, stages)
+    run_folder.start_run(folder, run.config_text, steps, stages)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tif.config import load as config
-from tif.config.chat_command import ChatCommand
+from tif.config.command_keys import ChatCommand
 from tif.config.errors import ConfigError, one_line
 from tif.config.schema import Config, Lora
-from tif.training import run_folders
+from tif.records import run_folder
 from tif.training.run_models import (
     describe_missing_stage,
     find_model_before,
@@ -36,9 +36,9 @@ def plan_run_chat(folder: Path, words: Sequence[str] = (), best: bool = False) -
     Raises:
         ConfigError: If it is no run folder, or none of its models is there.
     """
-    if not (folder / run_folders.CONFIG).is_file():
+    if not (folder / run_folder.CONFIG_FILE).is_file():
         raise ConfigError(f"{folder}: no run folder; want one, as runs/quickstart, or model.path=")
-    cfg = config.read_stored(folder / run_folders.CONFIG)
+    cfg = config.read_stored(folder / run_folder.CONFIG_FILE)
     name = "model_best" if best else "model"
     section = dataclasses.replace(
         cfg.model, path=str(folder / name), base=None, init={}, lora=Lora(), quantize="none",

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tif.config.data import MUSE
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
 from tif.models.pretrained import Source, find_on_disk
-from tif.training import run_folders
+from tif.records import run_folder
 from tif.utils import hub
 
 
@@ -33,7 +32,7 @@ def find_retain_model(cfg: Config, folder: Path) -> str | None:
 
 def _stage_model(folder: Path, name: str) -> str | None:
     """Return the model of a stage, where the run says that it is; None where it does not."""
-    stage = run_folders.find_stage(folder, name)
+    stage = run_folder.find_stage(folder, name)
     return str(stage / "model") if stage else None
 
 
@@ -57,7 +56,7 @@ def use_downloads(settings: Any, given: set[str], reads_data: bool) -> None:
             with collect_problems(problems):
                 setattr(owner, name, find_on_disk(Source(path, key)))
     path = settings.data.path
-    is_read = reads_data and settings.data.benchmark in ("tofu", *MUSE)
+    is_read = reads_data and bool(settings.data.reader.hub)
     is_on_hub = is_read and path is not None and hub.can_be_hub_path(path)
     if path and is_on_hub and "data.path" not in given and not hub.has_data_set(path):
         problems.append(hub.describe_unasked("data.path", path, hub.DATA_SETS.get(path)))

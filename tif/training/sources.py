@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tif.config.data import MUSE
 from tif.config.errors import ConfigError
 from tif.config.schema import Config
 from tif.identifiers import precomputed
@@ -71,7 +70,7 @@ def list_sources(cfg: Config) -> list[RunSource]:
 
 
 def _list_names(cfg: Config) -> Iterator[tuple[str, str | None, str]]:
-    if cfg.data.benchmark in ("tofu", *MUSE):
+    if cfg.data.reader.hub:
         yield "data.path", cfg.data.path, "data"
     identifier, is_unlearning = cfg.identifier, cfg.data.train == "forget"
     if is_unlearning and identifier.kind == "precomputed":

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from tif._version import VERSION
 from tif.config.errors import ConfigError
 from tif.config.files import read_yaml
+from tif.config.layers import flatten
 from tif.config.loss import make_loss
 from tif.config.schema import Config
-from tif.data.benchmarks import select_training_samples
-from tif.data.samples import Benchmark, fingerprint
+from tif.data.samples import Benchmark, fingerprint, select_training_samples
 from tif.utils.hashing import hash_json, list_model_files
 
 # Keys that change cost, rows or what the model is compared with, but not the stage's weights.
@@ -25,17 +25,6 @@ NOT_DECIDING = {
     "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps"),
 }
 DECIDING_DATA = ("train", "max_tokens", "batch_size", "batching")
-
-
-def flatten(keys: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in keys.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def explain_new_stage(cfg: Config, folder: Path) -> str | None:

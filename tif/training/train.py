@@ -13,24 +13,22 @@ from lightning.pytorch.callbacks import Callback
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
 from tif.data.encoding import Encoder
 from tif.models import load as models
-from tif.records import metrics_log
+from tif.records import metrics_log, run_folder
 from tif.records.types import Evaluation
 from tif.reports.html.charts import Chart
 from tif.reports.html.run_report import write_run_report
 from tif.reports.run_tables import show_run
 from tif.reports.summary import summarize
-from tif.training import checkpoints, run_folders
+from tif.training import checkpoints, resume
 from tif.training import plan as planning
-from tif.training.callbacks.diagnosis import Diagnosis
-from tif.training.callbacks.evaluation import PolicyEvaluation
+from tif.training.callbacks.evaluation import Diagnosis, PolicyEvaluation
 from tif.training.callbacks.exports import Export, KeepBest
 from tif.training.callbacks.loggers import MetricsLogger, log_outputs, wandb_loggers
-from tif.training.callbacks.progress_bar import TrainingBar
-from tif.training.callbacks.step_times import StepTimes
+from tif.training.callbacks.progress import StepTimes, TrainingBar
 from tif.training.checks import trainer_arguments
 from tif.training.plan import Plan
 from tif.training.prepare import prepare_training
-from tif.training.run_folders import RunIdentity
+from tif.training.resume import RunIdentity
 from tif.utils import distributed, torch_state
 from tif.utils.files import write_text
 from tif.utils.terminal import console
@@ -53,15 +51,12 @@ def train(
         log = MetricsLogger(folder / metrics_log.FILE_NAME)
         if distributed.is_first_rank():  # a resumed run makes the rows after its checkpoint again
             steps = checkpoints.steps_done(checkpoint) if checkpoint else -1
-            metrics_log.drop_rows_after(log.path, steps, run_folders.read_rows(folder)[0])
+            metrics_log.drop_rows_after(log.path, steps, resume.read_rows(folder)[0])
             for logger in loggers:
                 logger.log_rows(metrics_log.read_rows(log.path))
-        plugins = distributed.lightning_plugins()
-        if cfg.trainer.strategy != "fsdp2":  # which writes its shards itself
-            plugins.append(checkpoints.DirectCheckpointIO())
         trainer = L.Trainer(
             **trainer_arguments(cfg.trainer),
-            plugins=plugins,
+            plugins=[*distributed.lightning_plugins(), checkpoints.DirectCheckpointIO()],
             logger=[log, *loggers],
             callbacks=make_callbacks(plan, run, log, encoder, retain),
             enable_checkpointing=False,
@@ -94,8 +89,8 @@ def _finish_run(
             show_run(folder, summary)
             console.file.flush()
     finally:  # also where nobody reads the output any more
-        summary[run_folders.MODEL_FILES] = run_folders.describe_model(folder)
-        write_text(folder / run_folders.DONE, json.dumps(summary, indent=1) + "\n")
+        summary[run_folder.MODEL_FILES] = run_folder.describe_model(folder)
+        write_text(folder / run_folder.SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
     return charts
 
 

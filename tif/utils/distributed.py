@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tif.utils import interrupts
 from tif.utils.files import locked
@@ -137,7 +137,7 @@ def _translate_slurm_variables() -> None:
 
 
 def finish() -> None:
-    """Leave the process group of the run."""
+    """Leave the process group of the run, if there is one."""
     if world_size() > 1:
         _leave_group()
 
@@ -145,18 +145,16 @@ def finish() -> None:
 def _leave_group() -> None:
     import torch
 
-    if torch.distributed.is_initialized():
-        with contextlib.suppress(Exception):  # the others may be gone after an error
-            torch.distributed.destroy_process_group()
+    with contextlib.suppress(Exception):  # there is none, or the others are gone after an error
+        torch.distributed.destroy_process_group()
 
 
 def lightning_plugins() -> list[Any]:
     """Return plugins for `lightning.Trainer`: the processes exist, SLURM's signals are not its."""
     from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
-    if TorchElasticEnvironment.detect():
-        return [TorchElasticEnvironment()]
-    return [LightningEnvironment()]
+    is_elastic = TorchElasticEnvironment.detect()
+    return [TorchElasticEnvironment() if is_elastic else LightningEnvironment()]
 
 
 def select_device(accelerator: str) -> Any:
@@ -179,17 +177,16 @@ def run_on_first_rank(function: Callable[[], T]) -> T:
         return function()
     import torch
 
-    result_and_error: list[Any] = [None, None]
+    outcome: list[Any] = [None, None]  # result and error
     if is_first_rank():
         try:
-            result_and_error[0] = function()
+            outcome[0] = function()
         except Exception as error:
-            result_and_error[1] = error
-    torch.distributed.broadcast_object_list(result_and_error, src=0)
-    if result_and_error[1] is not None:
-        raise result_and_error[1]
-    result: T = result_and_error[0]
-    return result
+            outcome[1] = error
+    torch.distributed.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return cast(T, outcome[0])
 
 
 def barrier() -> None:

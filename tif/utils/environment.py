@@ -36,17 +36,14 @@ def read_commit() -> str | None:
 
     A package that is installed below somebody's own repository is no part of it.
     """
+    is_tracked = f"ls-files --error-unmatch {Path(__file__).name}"
+    output = ""
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)
-        return _git("describe", "--always", "--dirty", "--abbrev=12", "--match=-")
+        for words in (is_tracked, "describe --always --dirty --abbrev=12 --match=-"):
+            command, here = ["git", *words.split()], Path(__file__).parent
+            output = subprocess.check_output(
+                command, cwd=here, text=True, timeout=10, stderr=subprocess.DEVNULL
+            )
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(*words: str) -> str:
-    """Return what git prints in the folder of this file."""
-    done = subprocess.run(
-        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10,
-        check=True,
-    )  # fmt: skip
-    return done.stdout.strip()
+    return output.strip()

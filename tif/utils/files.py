@@ -144,15 +144,9 @@ def use_default_mode(path: Path) -> None:
         new.unlink(missing_ok=True)
 
 
-def sync_file(path: Path) -> None:
-    """Write a file's content to disk, so that it survives a power loss."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Write new and changed names in a folder to disk, so that they survive a power loss."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Write a file's content, or a folder's names, to disk, so that they survive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -8,6 +8,7 @@ import functools
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 SECONDS = 2  # for an answer
 NOT_HERE = "is no folder here and not in"  # of what is to be downloaded
@@ -44,69 +45,65 @@ def find_model(name: str) -> Path:
     Raises:
         FileNotFoundError: If it was not; one line, with the command that does it.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError:
-        raise FileNotFoundError(describe_absence(name, f"model {name}")) from None
+    folder = _find_in_cache(name, "model")
+    if folder is None:
+        raise FileNotFoundError(describe_absence(name, f"model {name}"))
+    return folder
 
 
 def has_data_set(name: str) -> bool:
     """Return whether a data set was downloaded before."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        snapshot_download(name, repo_type="dataset", local_files_only=True)
-    except LocalEntryNotFoundError:
-        return False
-    return True
+    return _find_in_cache(name, "dataset") is not None
 
 
-def find_data_set(name: str) -> Path:
-    """Return the folder of a data set: downloaded before, or else now.
+def find_data_set(name: str, file: str | None = None) -> Path:
+    """Return the folder of a data set, or a file of it: downloaded before, or else now.
 
     Raises:
         FileNotFoundError: If it is not here and the hub does not answer; one line.
         OSError: Of the hub's client.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
+    path = _find_in_cache(name, "dataset", file)
+    if path is not None:
+        return path
+    if not is_hub_reachable():
+        absent = f"{name}/{file}" if file else name
+        raise FileNotFoundError(describe_absence(absent, DATA_SETS.get(name)))
     try:
-        return Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
-    except LocalEntryNotFoundError:
-        if not is_hub_reachable():
-            raise FileNotFoundError(describe_absence(name, DATA_SETS.get(name))) from None
-    return Path(snapshot_download(name, repo_type="dataset"))
+        return _load(name, "dataset", file)
+    except EntryNotFoundError:
+        raise FileNotFoundError(f"{name} has no {file}") from None
 
 
 def find_data_file(path: str) -> Path:
     """Return the file of a path that begins with the name of a data set, as org/set/folder/file.
 
-    A path that is here, or that cannot be one of the hub, is returned as it is.
-
-    Raises:
-        FileNotFoundError: If it is not here and the hub does not answer; one line.
-        OSError: Of the hub's client.
+    A path that is here, or that cannot be one of the hub, is returned as it is. Errors are those of
+    `find_data_set`.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     name, file = "/".join(path.split("/")[:2]), "/".join(path.split("/")[2:])
     if name not in DATA_SETS or not file or os.path.exists(path):
         return Path(path)
+    return find_data_set(name, file)
+
+
+def _find_in_cache(name: str, kind: str, file: str | None = None) -> Path | None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
-        return Path(hf_hub_download(name, file, repo_type="dataset", local_files_only=True))
+        return _load(name, kind, file, is_cached=True)
     except LocalEntryNotFoundError:
-        if not is_hub_reachable():
-            raise FileNotFoundError(describe_absence(path, DATA_SETS[name])) from None
-    try:
-        return Path(hf_hub_download(name, file, repo_type="dataset"))
-    except EntryNotFoundError:
-        raise FileNotFoundError(f"{name} has no {file}") from None
+        return None
+
+
+def _load(name: str, kind: str, file: str | None, is_cached: bool = False) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    options: Any = {"repo_type": kind, "local_files_only": is_cached}
+    path = hf_hub_download(name, file, **options) if file else snapshot_download(name, **options)
+    return Path(path)
 
 
 def describe_unasked(key: str, name: str, download: str | None) -> str:

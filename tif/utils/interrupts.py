@@ -2,21 +2,18 @@
 
 `import tif` calls `watch` where Python runs one of tif's commands, before slow imports: from then
 on Ctrl-C ends the command at once. A training (training/checkpoints.py) and a parent of other
-processes (`hand_on_signals`) put their own handlers in its place while they run.
+processes (sweep/jobs.py) put their own handlers in its place while they run. Nothing slow is
+imported here: a Ctrl-C before `watch` is a traceback.
 """
 
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:  # a Ctrl-C before `watch` is a traceback: nothing slow is imported here
-    import subprocess
+from collections.abc import Iterator
+from typing import Any
 
 PARENT = "TIF_PARENT"  # environment variable: the number of the process that this one ends with
-HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 NEXT_STEP = "what was complete is there, and the same command goes on from it"
 _lines_said: list[str] = []
 
@@ -76,37 +73,3 @@ def following_children() -> Iterator[None]:
         yield
     finally:
         del os.environ[PARENT]
-
-
-@contextlib.contextmanager
-def ignored() -> Iterator[None]:
-    """Ignore Ctrl-C in the block, and for ever in the processes that start in it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def hand_on_signals(children: "Collection[subprocess.Popen]") -> Iterator[list[int]]:
-    """Hand signals on to `children` in the block, and give the list of those that came.
-
-    The children need process groups of their own: else Ctrl-C reaches them twice, and the second
-    one means "at once".
-    """
-    received: list[int] = []
-
-    def hand_on(number: int, frame: Any) -> None:
-        received.append(number)
-        for child in tuple(children):
-            child.send_signal(number)
-        if received.count(signal.SIGINT) > 1:
-            end_at_once(number)
-
-    before = {number: signal.signal(number, hand_on) for number in HANDED_ON}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

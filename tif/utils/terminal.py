@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 from rich import progress
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Column
 from rich.text import Text
@@ -60,17 +59,14 @@ class _Console(Console):
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
-            if segment.control:
-                yield segment
-            else:
-                yield Segment(escape_controls(segment.text), segment.style)
+            text = segment.text if segment.control else escape_controls(segment.text)
+            yield Segment(text, segment.style, segment.control)
 
 
 class _RateColumn(progress.ProgressColumn):
-    """Shows how fast a bar moves, as "3.2/s" or, for slow ones, "12 s each"."""
+    """Shows how fast a bar moves; nothing before it is known."""
 
     def render(self, task: progress.Task) -> Text:
-        """Return the rate; empty before it is known."""
         return Text(describe_rate(task.speed), "progress.data.speed")
 
 
@@ -78,12 +74,11 @@ class _NoteColumn(progress.ProgressColumn):
     """Shows the note, cut where the line ends."""
 
     def render(self, task: progress.Task) -> Text:
-        """Return the note."""
         return Text(task.fields["note"], "dim", no_wrap=True, overflow="ellipsis")
 
 
 def describe_rate(speed: float | None) -> str:
-    """Return items a second as a bar shows it; "" for None or 0."""
+    """Return items a second as "3.2/s" or, for slow ones, "12 s each"; "" for None or 0."""
     if not speed:
         return ""
     if speed >= 10:
@@ -104,7 +99,7 @@ def describe_seconds(seconds: float) -> str:
 console = _Console(highlight=False, emoji=False, markup=False)
 _WHOLE = Column(no_wrap=True)  # as narrow as its content, never narrower
 _display = progress.Progress(
-    progress.TextColumn("{task.description}"),
+    progress.TextColumn("{task.description}", markup=False),
     progress.BarColumn(bar_width=16, table_column=_WHOLE),
     progress.MofNCompleteColumn(table_column=_WHOLE),
     _RateColumn(table_column=_WHOLE),
@@ -168,7 +163,7 @@ class Bar:
 
     def __init__(self, description: str, total: int) -> None:
         self.description = description
-        self.task_id = _display.add_task(escape(escape_controls(description)), total=total, note="")
+        self.task_id = _display.add_task(escape_controls(description), total=total, note="")
         self._logged_at = time.monotonic()
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
@@ -176,11 +171,9 @@ class Bar:
         _display.advance(self.task_id, steps)
         if note is not None:
             _display.update(self.task_id, note=escape_controls(note))
-        if not console.is_terminal and time.monotonic() - self._logged_at >= SECONDS_BETWEEN_LINES:
-            self._logged_at = time.monotonic()
-            self._print_line()
-
-    def _print_line(self) -> None:
+        if console.is_terminal or time.monotonic() - self._logged_at < SECONDS_BETWEEN_LINES:
+            return
+        self._logged_at = time.monotonic()
         (task,) = (task for task in _display.tasks if task.id == self.task_id)
         line = f"{self.description}: {task.completed:g} of {task.total:g}"
         if task.time_remaining:

@@ -11,7 +11,7 @@ from tests.support.llm_server_stub import Handler, completion, sample, serving, 
 from tif.identifiers.generative import batch_api, http_client
 from tif.identifiers.generative.identify import Incomplete, estimate_cost, label_samples
 from tif.identifiers.generative.prompts_and_replies import BadReply, parse_words
-from tif.identifiers.lookup import find_strings
+from tif.identifiers.string_search import find_strings
 
 DEEP = "[" * 200_000 + "]" * 200_000
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.llm_server_stub import Handler, serving
 from tif.config.data import Fictitious
-from tif.data.fictitious import generate_fictitious
+from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.data.samples import Sample
 from tif.identifiers import span_file
 from tif.identifiers.generative.identify import Incomplete, label_samples

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from tests.support.report_runs import write_run
-from tif.reports import run_folder
-from tif.reports.html import comparison, comparison_data
+from tif.records import run_folder
+from tif.reports.html import comparison, comparison_data, page
 
 
 def rows(quality, utility):
@@ -79,16 +79,18 @@ def test_a_tie_names_no_winner(tmp_path):
         keys = {"loss": {"forget": "npo", "name": name}}
         write_run(tmp_path / name, metrics=rows(quality, 0.5), config=keys)
     found = comparison_data.group_runs([tmp_path / name for name in "abc"])
-    (sentence,) = comparison.comparison_sentences(found, comparison_data.collect(found))
-    text = "".join(getattr(piece, "text", piece) for piece in sentence)
+    assert comparison.find_leaders(comparison_data.collect(found)) == ["a", "b"]
+    comparison.write_comparison([tmp_path / name for name in "abc"], tmp_path / "report.html", "abc")
+    text = (tmp_path / "report.html").read_text()
     assert "There is no single best one" in text
-    assert text.endswith("by a and b.")
+    assert "by <b>a</b> and <b>b</b>.</p>" in text
 
 
-def test_a_tie_of_many_is_counted_and_of_few_has_a_piece_for_each_name():
-    few, many = comparison._join_names(["a", "b", "c"]), comparison._join_names([*"abcde"])
-    assert [getattr(piece, "text", piece) for piece in few] == ["a", ", ", "b", " and ", "c"]
-    assert many[0].text == "5"
+def test_a_tie_of_many_is_counted_and_of_few_has_each_name():
+    macro = page._environment().get_template("prose.html").module.comparison
+    few, many = (macro(5, 5, names, {"eval/score": {"mean": 0.5}}, []) for names in (["a", "b", "c"], [*"abcde"]))
+    assert few.endswith("<b>0.500</b>, is shared (within the deviation over seeds) by <b>a</b>, <b>b</b> and <b>c</b>.")
+    assert many.endswith("by <b>5</b> of them, the upper lines of the table.")
 
 
 def test_of_many_runs_only_the_last_epochs_are_drawn(tmp_path):

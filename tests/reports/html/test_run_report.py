@@ -1,3 +1,4 @@
+import html
 import html.parser
 import json
 import math
@@ -7,9 +8,9 @@ import pytest
 
 from tests.support.report_runs import WORDS, answer_tokens, evaluation, write_run
 from tif.records import files as records
-from tif.reports.html import packing, recipe, run_charts, run_data, samples, words
+from tif.reports.html import run_charts, run_data, samples
 from tif.reports.html.page import as_script
-from tif.reports.html.run_report import epoch_table, tiles, write_run_report
+from tif.reports.html.run_report import epoch_table, tiles, warnings, write_run_report
 from tif.reports.summary import Best
 
 ODD = "</script><script>alert(1)</script> <b>bold</b> &amp; مرحبا 🙂\u2028 {{ 7 * 7 }}"
@@ -50,8 +51,30 @@ def page_of(folder):
     return Page(write_run_report(folder)[0])
 
 
-def sentence(pieces):
-    return "".join(piece if isinstance(piece, str) else piece.text for piece in pieces)
+def texts(pattern, run):
+    """Return the texts of the page's elements that match."""
+    source = write_run_report(run.folder)[0].read_text()
+    return [html.unescape(re.sub("<[^>]+>", "", text)) for text in re.findall(pattern, source, re.DOTALL)]
+
+
+def sentences(run):
+    return texts('<p class="lede">(.*?)</p>', run)
+
+
+def read_list(kind, run):
+    """Return the values of the page's list of facts, or of its recipe, by name."""
+    source = write_run_report(run.folder)[0].read_text()
+    items = source.partition(f'<dl class="{kind}">')[2].partition("</dl>")[0]
+    return dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", items))
+
+
+def unpack(text):
+    """Return the log-probabilities and marks of a packed text, as samples.js does."""
+    places = [samples.ALPHABET.index(character) for character in text]
+    codes = [high * 64 + low for high, low in zip(places[::2], places[1::2], strict=True)]
+    scale = math.log1p(samples.LARGEST / samples.SMALLEST) / samples.STEPS
+    logprobs = [-samples.SMALLEST * math.expm1((code >> 1) * scale) for code in codes]
+    return logprobs, [bool(code & 1) for code in codes]
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(tmp_path):
@@ -100,7 +123,7 @@ def test_the_samples_hold_every_token_of_every_model(tmp_path):
     assert [part["name"] for part in data["sets"]] == ["forget", "retain"]
     stored = records.read_evaluation(folder / "eval" / "2").sets["forget"].records[1].stats
     sample = data["sets"][0]["samples"][1]
-    logprobs, top = packing.unpack(sample["p"][2])
+    logprobs, top = unpack(sample["p"][2])
     assert logprobs == pytest.approx(stored.logprob, rel=0.005, abs=1e-4)
     assert tuple(top) == stored.top
     # "the author was born in Oslo ...": lengths of the words with the blank before each
@@ -111,15 +134,15 @@ def test_the_samples_hold_every_token_of_every_model(tmp_path):
 
 def test_packing_keeps_what_a_reader_sees():
     logprobs = [0.0, -1e-4, -0.01, -0.5, -3.0, -12.0, -59.0, -1000.0]
-    unpacked, top = packing.unpack(packing.pack(logprobs, [True, False] * 4))
+    unpacked, top = unpack(samples.pack(logprobs, [True, False] * 4))
     assert unpacked[:-1] == pytest.approx(logprobs[:-1], rel=0.005, abs=5e-5)
-    assert unpacked[-1] == pytest.approx(-packing.LARGEST)
+    assert unpacked[-1] == pytest.approx(-samples.LARGEST)
     assert top == [True, False] * 4
 
 
 def test_places_after_an_emoji_are_counted_as_javascript_does():
     assert samples._utf16("🙂 ab", (2, 4)) == [3, 5]
-    assert samples._utf16_lengths("🙂 ab", [1, 3]) == [2, 3]
+    assert samples._utf16("a🙂b", (1, 2, 3)) == [1, 3, 4]
 
 
 def browser(count, epochs):
@@ -155,7 +178,7 @@ def test_4000_answers_at_20_epochs_fit_in_10_megabytes():
 
 def test_the_sentences_say_what_was_forgotten_and_what_it_cost(tmp_path):
     run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
-    first, second = map(sentence, words.summary_sentences(run))
+    first, second = sentences(run)
     assert first.startswith("2 epochs of TPO on TOFU forget01 took the probability of unwanted words from ")
     assert "A test can no longer tell it from a model that never saw the answers" in first
     assert "1.0 × 10⁻⁹ → 0.400" in first
@@ -165,7 +188,7 @@ def test_the_sentences_say_what_was_forgotten_and_what_it_cost(tmp_path):
 def test_what_did_not_change_is_said_once(tmp_path):
     rows = [dict(TOFU[0]), TOFU[0] | {"utility/model": 0.9}]
     run = run_data.read_run(write_run(tmp_path / "run", epochs=2, metrics=rows))
-    first, second = map(sentence, words.summary_sentences(run))
+    first, second = sentences(run)
     assert "A test can still tell it from a model" in first
     assert first.endswith(": forget quality 1.0 × 10⁻⁹.")
     assert second.startswith("It has 150\u00a0% of the model utility")
@@ -175,7 +198,7 @@ def test_what_did_not_change_is_said_once(tmp_path):
 def test_without_a_retain_model_the_report_says_what_is_measured_instead(tmp_path):
     rows = [{"retain/probability": 0.9, "forget/probability": 0.9}, {"retain/probability": 0.8}]
     run = run_data.read_run(write_run(tmp_path / "run", epochs=2, metrics=rows, retain=False))
-    first, second = map(sentence, words.summary_sentences(run))
+    first, second = sentences(run)
     assert first.endswith("Without a retain model, forget quality cannot be had.")
     assert "probability on the retain set (0.900 → 0.800)" in second
     page = page_of(run.folder)
@@ -190,7 +213,7 @@ def test_muse_numbers_have_their_own_words_and_chart(tmp_path):
     ]
     sets = {"knowmem_forget": 3, "knowmem_retain": 3}
     run = run_data.read_run(write_run(tmp_path / "run", epochs=2, sets=sets, metrics=rows))
-    first, second = map(sentence, words.summary_sentences(run))
+    first, second = sentences(run)
     assert "PrivLeak −99.0 → 3.0" in first
     assert second.startswith("It keeps 80\u00a0% of the KnowMem on retain questions")
     chart = run_charts.forgetting_chart(run)
@@ -203,7 +226,7 @@ def test_a_failure_is_named_with_the_epochs_that_showed_it(tmp_path):
     rows = [dict(row) for row in TOFU]
     rows[1]["failure/collapse"] = rows[1]["utility/model"] = 0.1
     run = run_data.read_run(write_run(tmp_path / "run", metrics=rows))
-    assert words.warnings(run) == [
+    assert warnings(run) == [
         ("collapse", "model utility is 0.1, was 0.6 before; want at least a quarter of that "
          "(until epoch 1, not at the end)"),
     ]  # fmt: skip
@@ -213,19 +236,19 @@ def test_before_training_there_are_no_curves_and_a_warning_says_when(tmp_path):
     row = TOFU[0] | {"failure/nothing_to_forget": 0.1}
     run = run_data.read_run(write_run(tmp_path / "run", epochs=1, metrics=[row], retain=False))
     assert run_charts.word_chart(run) is run_charts.forgetting_chart(run) is None
-    assert words.warnings(run) == [("nothing-to-forget", "the value is 0.1 (before training)")]
+    assert warnings(run) == [("nothing-to-forget", "the value is 0.1 (before training)")]
 
 
 def test_the_recipe_says_how_long_each_part_took(tmp_path):
     folder = write_run(tmp_path / "run", metrics=TOFU)
-    assert "time" not in dict(recipe.recipe(run_data.read_run(folder)))
+    assert "time" not in read_list("recipe", run_data.read_run(folder))
     (folder / "times.json").write_text('{"stage target": 121.4, "training": 48.0, "export": 0.2}')
-    assert dict(recipe.recipe(run_data.read_run(folder)))["time"] == "stage target 2 min 1 s, training 48 s"
+    assert read_list("recipe", run_data.read_run(folder))["time"] == "stage target 2 min 1 s, training 48 s"
 
 
 def test_an_unfinished_run_is_called_so(tmp_path):
     folder = write_run(tmp_path / "run", metrics=TOFU, config={"trainer": {"max_epochs": 9}})
-    assert words.warnings(run_data.read_run(folder)) == [("unfinished", "epoch 2 of 9 is the last here")]
+    assert warnings(run_data.read_run(folder)) == [("unfinished", "epoch 2 of 9 is the last here")]
 
 
 def test_the_charts_have_the_runs_own_numbers(tmp_path):
@@ -256,7 +279,7 @@ def test_the_table_shows_the_chosen_epoch_on_the_other_half_and_ends_with_the_re
     run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
     row = {"epoch": 1, "forget/quality": 0.25}
     run.best = Best(1, row, {"forget/quality": (0.125, 0.5)})
-    run.intervals[2] = {"forget/quality": (0.1, 0.9)}
+    run.intervals = {"forget/quality": (0.1, 0.9)}
     head, rows = epoch_table(run)
     assert head[:3] == ["epoch", "forget quality\u00a0↑", "model utility\u00a0↑"]
     names = [(row["cells"][0]["text"], row["cells"][0]["note"]) for row in rows]
@@ -291,5 +314,5 @@ def test_a_run_without_evaluations_has_a_report_of_its_losses(tmp_path):
 def test_the_model_is_what_the_target_started_from_and_never_the_name_of_a_stage(tmp_path, model, name):
     config = {"model": model, "stages": {"target": {"data": {"train": "full"}}}}
     run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU, config=config))
-    assert dict(recipe.facts(run))["model"] == name
-    assert dict(recipe.recipe(run))["model"] == name
+    assert read_list("facts", run)["model"] == name
+    assert read_list("recipe", run)["model"] == name

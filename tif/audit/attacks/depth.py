@@ -25,12 +25,12 @@ and head. Measured are the probability and the rank of the first fact's first to
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tif.audit.attack import AttackInputs, Outcome, Subject, attack
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
 from tif.audit.facts import keep_facts, list_facts
 from tif.config.errors import ConfigError
 from tif.config.keys import key
@@ -89,7 +89,7 @@ class Depth:
     "depth", keys=Depth, headline=lambda settings: DEPTH, axis="layer", reads=("target", "retain"),
     action=lambda settings: "reading the model's layers", check=check,
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return how much of the facts each question's layers still carry."""
     samples = [sample for sample in inputs.forget_questions() if list_facts(sample)]
     texts = [encode_facts(subject.encoder, sample) for sample in samples]
@@ -104,11 +104,11 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     threshold = inputs.settings.keys_of(Depth).threshold
     measures: dict[str, list[float | None]] = {DEPTH: [], LENS: [], RANK: []}
     for question in values:
-        measures[DEPTH].append(depth_of(question, threshold))
+        measures[DEPTH].append(depth_of(question.retain_lost, question.lost, threshold))
         measures[LENS].append(max(question.probability))
         measures[RANK].append(1 / min(question.rank))
     ids = [sample.id for sample in samples]
-    return Outcome(ids, measures, {
+    return AttackResult(ids, measures, {
         READABLE: _readable_by_layer(values, threshold),
         PROBABILITY: _mean_by_layer([question.probability for question in values]),
     })  # fmt: skip
@@ -218,31 +218,32 @@ def read_by_lens(
     return torch.stack(probabilities, 1).tolist(), torch.stack(ranks, 1).tolist()
 
 
-def depth_of(question: LayerValues, threshold: float) -> float | None:
-    """Return which share of what the retain model's layers lose the model's layers still carry."""
-    losses = [
-        (retain_lost, min(max(lost, 0.0), retain_lost))
-        for retain_lost, lost in zip(question.retain_lost, question.lost, strict=True)
-        if retain_lost > threshold
-    ]
-    total = sum(retain_lost for retain_lost, _ in losses)
-    return 1 - sum(lost for _, lost in losses) / total if losses else None
+def depth_of(
+    retain_lost: Iterable[float], lost: Iterable[float], threshold: float
+) -> float | None:
+    """Return which share of what the retain model's layers lose the model's layers still carry.
+
+    None where the retain model's layers lose no more than the threshold.
+    """
+    total, erased = 0.0, 0.0
+    for of_retain, of_model in zip(retain_lost, lost, strict=True):
+        if of_retain > threshold:
+            total += of_retain
+            erased += min(max(of_model, 0.0), of_retain)
+    return 1 - erased / total if total else None
 
 
 def _readable_by_layer(
     values: Sequence[LayerValues], threshold: float
 ) -> list[tuple[float, float]]:
     """Return the depth of each layer alone, over all questions whose facts it carries."""
+    by_layer = (zip(*(question.retain_lost for question in values), strict=True),
+        zip(*(question.lost for question in values), strict=True))
     points = []
-    for layer in range(len(values[0].lost)):
-        retain_total, total = 0.0, 0.0
-        for question in values:
-            retain_lost = question.retain_lost[layer]
-            if retain_lost > threshold:
-                retain_total += retain_lost
-                total += min(max(question.lost[layer], 0.0), retain_lost)
-        if retain_total:
-            points.append((float(layer), 1 - total / retain_total))
+    for layer, columns in enumerate(zip(*by_layer, strict=True)):
+        depth = depth_of(*columns, threshold)
+        if depth is not None:
+            points.append((float(layer), depth))
     return points
 
 

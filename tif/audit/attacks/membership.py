@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tif.audit.attack import AttackInputs, Outcome, Subject, attack
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
 from tif.config.errors import ConfigError
 from tif.data.samples import Sample
 from tif.evaluation.gradient_norms import gradient_norms
@@ -44,7 +44,7 @@ def check(inputs: AttackInputs) -> None:
     "membership", headline=lambda settings: HEADLINE, reads=("retain",), is_default=False,
     action=lambda settings: "telling forget from holdout answers", check=check,
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return for each attack how much better known each forget answer looks than the holdout's."""
     forget = inputs.forget_questions()
     holdout = inputs.benchmark.holdout[: inputs.settings.eval.max_samples.forget]
@@ -56,7 +56,7 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
     auc = _compare(membership.min_k, texts, len(forget)).mean()
     retain_auc = _compare(_min_k_of_reference, texts, len(forget)).mean()
     numbers = {PRIVLEAK: relative_leak(float(1 - auc), float(1 - retain_auc))}
-    return Outcome([sample.id for sample in forget], measures, numbers=numbers)
+    return AttackResult([sample.id for sample in forget], measures, numbers=numbers)
 
 
 def _compare(score: Score, texts: Sequence[ScoredText], forget: int) -> Floats:

@@ -9,15 +9,9 @@ attacks, Lynch et al. (arXiv 2402.16835). Theirs are translated in full; here on
 another language, since no translator is at hand.
 """
 
-from tif.audit.attack import (
-    AttackInputs,
-    Outcome,
-    Subject,
-    answer_greedily,
-    attack,
-    begin_answer,
-)
-from tif.audit.facts import largest, list_facts, share_stated
+from tif.audit.answers import Attempt, begin_answer, measure_attempts
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
+from tif.audit.facts import list_facts
 
 FRAMES = {
     "reworded": (
@@ -39,10 +33,9 @@ AS_ASKED, PARAPHRASED, ANY = "as asked", "paraphrased", "any wording"
     "paraphrase", headline=lambda settings: ANY,
     action=lambda settings: "the best of several wordings",
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return which share of the facts the model states, by wording of the question."""
-    samples = inputs.forget_questions()
-    prompts, owners = [], []
+    samples, attempts = inputs.forget_questions(), []
     for i, sample in enumerate(samples):
         wordings = [(AS_ASKED, sample.prompt)]
         if sample.paraphrased_prompt:
@@ -50,19 +43,6 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
         for name, frames in FRAMES.items():
             wordings += [(name, frame.replace("{prompt}", sample.prompt)) for frame in frames]
         for name, prompt in wordings:
-            prompts.append(begin_answer(subject.encoder, prompt))
-            owners.append((name, i))
-    answers = answer_greedily(subject, inputs, prompts)
-    stated: dict[str, list[list[float]]] = {}
-    for (name, i), answer in zip(owners, answers, strict=True):
-        share = share_stated(answer, list_facts(samples[i]))
-        by_sample = stated.setdefault(name, [[] for _ in samples])
-        if share is not None:
-            by_sample[i].append(share)
-    measures: dict[str, list[float | None]] = {}
-    for name, by_sample in stated.items():
-        measures[name] = [sum(shares) / len(shares) if shares else None for shares in by_sample]
-    measures[ANY] = []
-    for i in range(len(samples)):
-        measures[ANY].append(largest(largest(by_sample[i]) for by_sample in stated.values()))
-    return Outcome([sample.id for sample in samples], measures)
+            ids = begin_answer(subject.encoder, prompt)
+            attempts.append(Attempt(name, i, ids, list_facts(sample)))
+    return measure_attempts(subject, inputs, samples, attempts, ANY)

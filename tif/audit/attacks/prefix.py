@@ -13,16 +13,9 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from tif.audit.attack import (
-    AttackInputs,
-    Outcome,
-    Subject,
-    answer_greedily,
-    attack,
-    begin_answer,
-    max_new_tokens,
-)
-from tif.audit.facts import find_first_fact, largest, list_facts, share_stated, states
+from tif.audit.answers import Attempt, begin_answer, max_new_tokens, measure_attempts
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
+from tif.audit.facts import find_first_fact, list_facts, states
 from tif.config.errors import ConfigError
 from tif.config.keys import key
 from tif.data.encoding import Encoder
@@ -49,61 +42,41 @@ class Prefix:
     "prefix", keys=Prefix, headline=lambda settings: ANY,
     action=lambda settings: f"the best of {len(KINDS)} ways to ask",
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return which share of the facts the model states after each kind of prefix."""
-    samples, encoder = inputs.forget_questions(), subject.encoder
-    attempts = list_attempts(samples, encoder, inputs.settings.keys_of(Prefix).shots)
-    prompts, owners = [], []
-    for name, per_sample in attempts.items():
-        for i, attempt in enumerate(per_sample):
-            if attempt is not None:
-                prompts.append(attempt[0])
-                owners.append((name, i))
-    _check_context(subject, inputs, prompts)
-    answers = answer_greedily(subject, inputs, prompts)
-    measures: dict[str, list[float | None]] = {name: [None] * len(samples) for name in attempts}
-    for (name, i), answer in zip(owners, answers, strict=True):
-        attempt = attempts[name][i]
-        assert attempt is not None
-        measures[name][i] = share_stated(answer, attempt[1])
-    by_sample = zip(*measures.values(), strict=True)
-    measures[ANY] = [largest(values) for values in by_sample]
-    return Outcome([sample.id for sample in samples], measures)
+    samples = inputs.forget_questions()
+    attempts = list_attempts(samples, subject.encoder, inputs.settings.keys_of(Prefix).shots)
+    _check_context(subject, inputs, attempts)
+    return measure_attempts(subject, inputs, samples, attempts, ANY)
 
 
-Attempt = tuple[list[int], tuple[str, ...]] | None  # token ids of the prompt, facts not yet given
+def list_attempts(samples: Sequence[Sample], encoder: Encoder, shots: int) -> list[Attempt]:
+    """Return what the model reads of each sample, kind by kind of prefix, and what it may say.
 
-
-def list_attempts(
-    samples: Sequence[Sample], encoder: Encoder, shots: int
-) -> dict[str, list[Attempt]]:
-    """Return by kind of prefix, for each sample, what the model reads and what it may say.
-
-    None where nothing is left to say.
+    Left out is where a prefix leaves nothing to say.
     """
-    attempts: dict[str, list[Attempt]] = {kind: [] for kind in KINDS}
-
-    def give(name: str, prompt_ids: list[int], left: tuple[str, ...]) -> None:
-        attempts[name].append((prompt_ids, left) if left else None)
-
+    attempts: list[Attempt] = []
     for number, sample in enumerate(samples):
-        facts = list_facts(sample)
-        give("no prefix", begin_answer(encoder, sample.prompt), facts)
-        for share in SHARES:
-            cut = cut_words(sample.answer, share)
-            given = begin_answer(encoder, sample.prompt, sample.answer[:cut])
-            give(name_share(share), given, list_facts(sample, cut))
-        first = find_first_fact(sample) or 0
-        given = begin_answer(encoder, sample.prompt, sample.answer[:first].rstrip())
-        give("up to the fact", given, list_facts(sample, first))
-        give("affirmative", begin_answer(encoder, sample.prompt, AFFIRMATIVE), facts)
+        facts, first = list_facts(sample), find_first_fact(sample) or 0
+        cuts = {name_share(share): cut_words(sample.answer, share) for share in SHARES}
         role = ROLE.replace("{prompt}", sample.prompt)
-        give("role-play", begin_answer(encoder, role), facts)
         numbers = range(number + 1, number + min(shots, len(samples) - 1) + 1)
         others = [samples[k % len(samples)] for k in numbers]
         examples_text = " ".join(f"{other.prompt} {other.answer}" for other in others)
+        prompts = {"no prefix": (begin_answer(encoder, sample.prompt), facts)}
+        for name, cut in cuts.items():
+            given = begin_answer(encoder, sample.prompt, sample.answer[:cut])
+            prompts[name] = (given, list_facts(sample, cut))
+        given = begin_answer(encoder, sample.prompt, sample.answer[:first].rstrip())
+        prompts["up to the fact"] = (given, list_facts(sample, first))
+        prompts["affirmative"] = (begin_answer(encoder, sample.prompt, AFFIRMATIVE), facts)
+        prompts["role-play"] = (begin_answer(encoder, role), facts)
         new_facts = tuple(fact for fact in facts if not states(examples_text, fact))
-        give("other samples", show_examples(encoder, others, sample.prompt), new_facts)
+        prompts["other samples"] = (show_examples(encoder, others, sample.prompt), new_facts)
+        for name, (prompt, left) in prompts.items():
+            if left:
+                attempts.append(Attempt(name, number, prompt, left))
+    attempts.sort(key=lambda attempt: KINDS.index(attempt.wording))
     return attempts
 
 
@@ -138,10 +111,9 @@ def show_examples(encoder: Encoder, examples: Sequence[Sample], prompt: str) -> 
     return encoder.encode_text("\n\n".join([*turns, encoder.render_prompt(prompt)]))
 
 
-def _check_context(
-    subject: Subject, inputs: AttackInputs, prompts: Sequence[list[int]]
-) -> None:
-    longest, context = max(map(len, prompts)) + max_new_tokens(inputs), read_context(subject.config)
+def _check_context(subject: Subject, inputs: AttackInputs, attempts: Sequence[Attempt]) -> None:
+    longest = max(len(attempt.prompt) for attempt in attempts) + max_new_tokens(inputs)
+    context = read_context(subject.config)
     if context is not None and longest > context:
         shots = inputs.settings.keys_of(Prefix).shots
         raise ConfigError(

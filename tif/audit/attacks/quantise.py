@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from tif.audit.answers import FACTS, measure_answers
-from tif.audit.attack import AttackInputs, Outcome, Subject, attack
-from tif.audit.keys import Audit
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
+from tif.audit.keys import AuditKeys
 from tif.config.keys import key
 from tif.evaluation.evaluate import evaluate
 from tif.metrics import overall, tofu
@@ -41,7 +41,7 @@ class Quantise:
     bits: list[str] = key(list(BITS), f"of {', '.join(BITS)} (bitsandbytes)")
 
 
-def find_problems(settings: Audit) -> list[str]:
+def find_problems(settings: AuditKeys) -> list[str]:
     """Return what is wrong with the keys, one line each."""
     unknown = [name for name in settings.keys_of(Quantise).bits if name not in BITS]
     if not unknown:
@@ -49,7 +49,7 @@ def find_problems(settings: Audit) -> list[str]:
     return [f"quantise.bits: want some of {', '.join(BITS)}, got {', '.join(unknown)}"]
 
 
-def compare_forget_quality(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
+def compare_forget_quality(outcomes: Mapping[str, AttackResult]) -> dict[str, dict[str, float]]:
     """Return forget quality against the retain model in as many bits, by number and role."""
     from scipy.stats import ks_2samp  # takes long to import: not where keys alone are read
 
@@ -62,7 +62,7 @@ def compare_forget_quality(outcomes: Mapping[str, Outcome]) -> dict[str, dict[st
     return qualities
 
 
-def headline(settings: Audit) -> str:
+def headline(settings: AuditKeys) -> str:
     """Return the measure of the verdict: facts stated in the fewest bits."""
     return f"{settings.keys_of(Quantise).bits[-1]}, {FACTS}"
 
@@ -72,7 +72,7 @@ def headline(settings: Audit) -> str:
     find_problems=find_problems,
     action=lambda settings: f"rounding to {settings.keys_of(Quantise).bits[-1]}",
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return the metrics of the model as it is and in few bits."""
     measures: dict[str, list[float | None]] = {}
     numbers: dict[str, float | None] = {}
@@ -88,7 +88,8 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
         ratios[name] = tofu.forget_ratios(evaluation).tolist()
         for metric, value in overall.aggregate(evaluation).items():
             numbers[f"{name}, {metric}"] = value
-    return Outcome([sample.id for sample in samples], measures, numbers=numbers, vectors=ratios)
+    ids = [sample.id for sample in samples]
+    return AttackResult(ids, measures, numbers=numbers, vectors=ratios)
 
 
 def load_rounded(subject: Subject, bits: str) -> "PreTrainedModel":

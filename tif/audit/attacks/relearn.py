@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from tif.audit.answers import FACTS, measure_answers
-from tif.audit.attack import AttackInputs, Outcome, Subject, attack
-from tif.audit.keys import Audit
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
+from tif.audit.keys import AuditKeys
 from tif.config.evaluation import MaxSamples
 from tif.config.keys import key
 from tif.data.encoding import collate
@@ -57,7 +57,7 @@ class Relearn:
     lr: float = key(1e-5, "AdamW's learning rate, constant; of a run: its optimizer.lr", above=0)
 
 
-def find_problems(settings: Audit) -> list[str]:
+def find_problems(settings: AuditKeys) -> list[str]:
     """Return what is wrong with the keys, one line each."""
     keys, problems = settings.keys_of(Relearn), []
     if not all(0 < share < 1 for share in keys.shares):
@@ -75,7 +75,7 @@ def name_share(share: float) -> str:
     return f"{100 * share:g} % of the forget set"
 
 
-def headline(settings: Audit) -> str:
+def headline(settings: AuditKeys) -> str:
     """Return the measure of the verdict: facts stated while the middle share is learned."""
     keys = settings.keys_of(Relearn)
     shares = sorted(keys.shares)
@@ -87,7 +87,7 @@ def headline(settings: Audit) -> str:
     "relearn", keys=Relearn, headline=headline, axis="steps", find_problems=find_problems,
     action=lambda settings: "relearning " + headline(settings).partition(",")[0],
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return the areas of the other forget samples' curves, by what was learned."""
     settings = inputs.settings.keys_of(Relearn)
     lessons, others = plan_lessons(inputs)
@@ -106,7 +106,7 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
             columns = {step: values[title] for step, values in points.items()}
             measures[f"{name}, {title}"] = area_of_curves(columns)
             curves[f"{name}, {title}"] = mean_curve(columns)
-    return Outcome([sample.id for sample in others], measures, curves)
+    return AttackResult([sample.id for sample in others], measures, curves)
 
 
 def plan_lessons(inputs: AttackInputs) -> tuple[dict[str, tuple[Sample, ...]], tuple[Sample, ...]]:

@@ -19,16 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from tif.audit import judge
-from tif.audit.attack import (
-    AttackInputs,
-    Outcome,
-    Subject,
-    attack,
-    begin_answer,
-    max_new_tokens,
-)
+from tif.audit.answers import begin_answer, max_new_tokens
+from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
 from tif.audit.facts import list_facts, states
-from tif.audit.keys import Audit
+from tif.audit.keys import AuditKeys
 from tif.config.keys import key
 from tif.data.samples import Sample
 from tif.evaluation.generate import Decoding, Sampling, generate
@@ -52,7 +46,7 @@ def check(inputs: AttackInputs) -> None:
         judge.check(inputs.settings, model)
 
 
-def find_problems(settings: Audit) -> list[str]:
+def find_problems(settings: AuditKeys) -> list[str]:
     """Return what is wrong with the judge's keys, one line each."""
     model = settings.keys_of(SampleKeys).judge
     return judge.find_problems(settings, model) if model else []
@@ -63,7 +57,7 @@ def find_problems(settings: Audit) -> list[str]:
     headline=lambda settings: name_k(settings.keys_of(SampleKeys).draws),
     action=lambda settings: f"drawing {settings.keys_of(SampleKeys).draws} answers",
 )  # fmt: skip
-def run(subject: Subject, inputs: AttackInputs) -> Outcome:
+def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return how likely k answers state the facts at least once, for k = 1, 2, 4, ..."""
     samples, keys = inputs.forget_questions(), inputs.settings.keys_of(SampleKeys)
     draws = keys.draws
@@ -87,7 +81,7 @@ def run(subject: Subject, inputs: AttackInputs) -> Outcome:
             estimates = [estimate_any(draws, count, k) for count in counts]
             measures[name_k(k)].append(sum(estimates) / len(estimates))
     curve = [(float(k), float(np.mean(measures[name_k(k)]))) for k in ks]  # type: ignore[arg-type]
-    return Outcome([sample.id for sample in asked_samples], measures, {"facts stated": curve})
+    return AttackResult([sample.id for sample in asked_samples], measures, {"facts stated": curve})
 
 
 def draw_answers(

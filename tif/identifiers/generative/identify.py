@@ -17,16 +17,16 @@ from typing import Any
 from tif.config.identifier import Identifier
 from tif.data.samples import Sample, Span
 from tif.data.templates import Prompts
+from tif.identifiers.context_windows import split_into_passages
 from tif.identifiers.generative import prompts_and_replies as texts
 from tif.identifiers.generative import reply_cache as replies
 from tif.identifiers.generative.keys import REPLY_KEYS, SECTION, Generative
 from tif.identifiers.generative.prompts_and_replies import Outcome, Request, TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache
-from tif.identifiers.kinds import identifier
-from tif.identifiers.show import describe_estimate, describe_report
+from tif.identifiers.registration import identifier
+from tif.identifiers.segmentation import find_words
+from tif.identifiers.span_display import describe_estimate, describe_report
 from tif.identifiers.span_operations import agreement, majority, merge_spans, shift_spans
-from tif.identifiers.windows import split_into_passages
-from tif.identifiers.words import find_words
 
 
 @dataclasses.dataclass

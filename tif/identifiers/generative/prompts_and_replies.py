@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tif.data.samples import Sample
+from tif.identifiers.context_windows import Passage
 from tif.identifiers.generative.keys import Generative
-from tif.identifiers.windows import Passage
 
 _WORDS = {"type": "array", "items": {"type": "string"}}
 _OBJECT = {

@@ -28,8 +28,8 @@ from tif.data.samples import Span
 from tif.identifiers.generative import prompts_and_replies as texts
 from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request, TokenCount
-from tif.identifiers.lookup import find_strings
 from tif.identifiers.span_operations import merge_spans
+from tif.identifiers.string_search import find_strings
 
 MAX_LINE = 2**24  # bytes of the file read at once; no reply has more
 MAX_MISSING = 50  # strings asked for once more; the rest is missing

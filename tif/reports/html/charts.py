@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MAX_POINTS = 400  # of a line; longer ones are averaged in parts of equal length
+ALIKE = 0.05  # forget quality from which the test no longer tells the model from the retain model
 PALETTE = 16  # colours c0, c1, ... of report.css and figures.py
 
 
@@ -131,6 +132,11 @@ def present(series: Iterable[Series | None]) -> tuple[Series, ...]:
 def look_of_run(number: int) -> tuple[str, str]:
     """Return role and style of one of several runs: sixteen colours, then with open points."""
     return f"c{number % PALETTE}", "open-points" if number // PALETTE % 2 else "points"
+
+
+def name_epoch(epoch: int) -> str:
+    """Return what an epoch's model is called."""
+    return "before" if epoch == 0 else f"epoch {epoch}"
 
 
 def upper_first(title: str) -> str:

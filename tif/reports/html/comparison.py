@@ -4,20 +4,19 @@ Called by `tif report` and at the end of a sweep.
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tif.reports import sweep
-from tif.reports.columns import describe_metric, list_main_columns, list_trade_offs, title_of
+from tif.reports.columns import list_main_columns, list_trade_offs, title_of
 from tif.reports.html.charts import (
     Chart,
-    Guide,
     Mark,
     Series,
     line,
     look_of_run,
+    name_epoch,
     present,
     upper_first,
 )
@@ -28,13 +27,11 @@ from tif.reports.html.comparison_data import (
     group_runs,
 )
 from tif.reports.html.page import write_page
-from tif.reports.html.run_charts import ALIKE
+from tif.reports.html.run_charts import list_guides
 from tif.reports.html.run_report import FILE_NAME
-from tif.reports.html.words import Number, Sentence, join_arrow, pretty, pretty_power
 from tif.utils.terminal import escape_controls
 
 MAX_PATHS = 8  # runs whose epochs are drawn; of more, the last epoch alone
-MAX_LEADERS = 4  # whose names the first sentence has
 MAX_NAMES = 16  # runs whose names stand beside their last epochs
 
 
@@ -52,59 +49,32 @@ def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Cha
     keys, values = find_differences(groups)
     table = sweep.full_table(results)
     links = {group.name: _link(group, out) for group in groups}
-    sections = [
-        ("table", "Table", True),
-        ("curves", "Frontier", frontier),
-        ("words", "Words", words),
-        ("differences", "Differences", keys),
-    ]
     page = {
         "title": escape_controls(title),
-        "sentences": comparison_sentences(groups, results),
-        "head": [join_arrow(cell) for cell in table[0]],
-        "lines": [[line[0], *map(_pretty_cell, line[1:])] for line in table[1:]],
+        **_find_best(groups, results),
+        "table": table,
         "models": list(sweep.label_models(results).values()),
         "links": links,
         "frontier": frontier,
         "words": words,
         "keys": keys,
         "values": list(zip((group.name for group in groups), values, strict=True)),
-        "sections": [(id, name) for id, name, content in sections if content],
     }
     charts = [frontier, *words] if frontier else words
     write_page(out, "comparison.html", page, charts)
     return charts
 
 
-def comparison_sentences(groups: Sequence[Group], results: Mapping[str, Any]) -> list[Sentence]:
-    """Return how many runs there are, and which one is the best by its score."""
-    count = sum(len(group.folders) for group in groups)
-    opening: Sentence = [Number(str(len(groups))), " configurations, "]
-    opening += [Number(str(count)), " runs. "]
+def _find_best(groups: Sequence[Group], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how many runs there are, and the numbers of those that have the highest score."""
     leaders = find_leaders(results)
-    if not leaders:
-        return [[*opening, "None has both numbers that rank runs."]]
-    last = results["runs"][leaders[0]]["last"]
-    score = Number(pretty(last[sweep.SCORE]["mean"]))
-    if len(leaders) > 1:
-        opening += ["There is no single best one: the highest score, ", score, ", is shared "]
-        opening += ["(within the deviation over seeds) by "]
-        return [[*opening, *_join_names(leaders), "."]]
-    pieces: Sentence = ["The last epochs of ", Number(leaders[0])]
-    pieces += [" have the highest score, ", score]
-    for metric in [name for name in list_main_columns() if name in last][:3]:
-        pieces += [f", {describe_metric(metric)} ", Number(pretty(last[metric]["mean"], metric))]
-    return [[*opening, *pieces, "."]]
-
-
-def _join_names(names: Sequence[str]) -> Sentence:
-    """Return "a, b and c"; of many names their number."""
-    if len(names) > MAX_LEADERS:
-        return [Number(str(len(names))), " of them, the upper lines of the table"]
-    pieces: Sentence = []
-    for name in names[:-1]:
-        pieces += [Number(name), ", "]
-    return [*pieces[:-1], " and ", Number(names[-1])]
+    last = results["runs"][leaders[0]]["last"] if leaders else {}
+    return {
+        "count": sum(len(group.folders) for group in groups),
+        "leaders": leaders,
+        "last": last,
+        "metrics": [name for name in list_main_columns() if name in last][:3],
+    }
 
 
 def find_leaders(results: Mapping[str, Any]) -> list[str]:
@@ -131,7 +101,10 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
     for x, y in list_trade_offs():
         x_title, y_title = title_of(x), title_of(y)
         runs = results["runs"]
-        shown = [g for g in groups if {x, y} <= runs[g.name]["last"].keys() | _metrics(g)]
+        shown = []
+        for group in groups:
+            if {x, y} <= runs[group.name]["last"].keys() | set().union(*group.rows):
+                shown.append(group)
         if not shown:
             continue
         series, marks = [], []
@@ -139,43 +112,23 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
             role, style = look_of_run(i)
             rows = [row for row in group.rows if x in row and y in row]
             last = runs[group.name]["last"]
+            labels = tuple(f"{group.name}, {name_epoch(row['epoch'])}" for row in rows)
             if len(shown) > MAX_PATHS:
-                rows = [{"epoch": 0, x: last[x]["mean"], y: last[y]["mean"]}] if x in last else []
-            labels = tuple(f"{group.name}, {_epoch_name(row, len(shown))}" for row in rows)
+                rows = [{x: last[x]["mean"], y: last[y]["mean"]}] if x in last else []
+                labels = (f"{group.name}, last epoch",) * len(rows)
             xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
             if rows:
                 series.append(Series(group.name, xs, ys, role, style, labels))
             if x in last and y in last and len(shown) <= MAX_NAMES:
                 point, has_path = (last[x]["mean"], last[y]["mean"]), len(shown) <= MAX_PATHS
                 marks.append(Mark(*point, group.name, "star" if has_path else "filled", role))
-        guides = _guides(results, x, y)
+        label = sweep.label_models(results)["retain_model"]
+        guides = list_guides(x, y, results["retain_model"], label)
         ending = "star: last epoch" if len(shown) <= MAX_PATHS else "last epochs"
         caption = f"{upper_first(y_title)} against {x_title}, means over seeds; {ending}."
         return Chart("frontier", "Forgetting against usefulness", caption, x_title, y_title,
-            tuple(series), guides, tuple(marks), y_log=y == "forget/quality")  # fmt: skip
+            tuple(series), guides, tuple(marks), y_log=y == sweep.QUALITY)  # fmt: skip
     return None
-
-
-def _metrics(group: Group) -> set[str]:
-    return set().union(*(row.keys() for row in group.rows)) if group.rows else set()
-
-
-def _epoch_name(row: Mapping[str, Any], count: int) -> str:
-    if count > MAX_PATHS:
-        return "last epoch"
-    return "before" if row["epoch"] == 0 else f"epoch {row['epoch']}"
-
-
-def _guides(results: Mapping[str, Any], x: str, y: str) -> tuple[Guide, ...]:
-    guides, retain = [], results["retain_model"]
-    label = sweep.label_models(results)["retain_model"]
-    if retain.get(x) is not None:
-        guides.append(Guide("x", retain[x], label))
-    if y == "forget/quality":
-        guides.append(Guide("y", ALIKE, "0.05: no longer told apart"))
-    elif retain.get(y) is not None:
-        guides.append(Guide("y", retain[y], label))
-    return tuple(guides)
 
 
 def word_charts(groups: Sequence[Group]) -> list[Chart]:
@@ -197,11 +150,6 @@ def _link(group: Group, out: Path) -> str:
     """Return where the first run's own report is, from the folder of `out`; "" where it is not."""
     report = group.folders[0] / FILE_NAME
     return os.path.relpath(report, out.parent) if report.exists() else ""
-
-
-def _pretty_cell(cell: str) -> str:
-    """Return "1.9e-04 ± 2e-04" with printed powers, "-" as a dash."""
-    return "–" if cell == "-" else re.sub(r"[\d.]+e-?\d+", lambda m: pretty_power(m[0]), cell)
 
 
 def default_place(folders: Sequence[Path]) -> Path:

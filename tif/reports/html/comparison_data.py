@@ -1,13 +1,14 @@
 """Several runs side by side: which belong together, what they reached, and what differs."""
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.records import run_folder
 from tif.records.metrics_log import FILE_NAME
-from tif.reports import run_folder, sweep
+from tif.reports import sweep
+from tif.reports.summary import title_of
 from tif.utils.hashing import hash_json
 from tif.utils.terminal import escape_controls
 
@@ -83,7 +84,7 @@ def find_differences(groups: Sequence[Group]) -> tuple[list[str], list[list[str]
 
 
 def _name_of(folder: Path) -> str:
-    return escape_controls(run_folder.title_of(folder).partition("/")[0])
+    return escape_controls(title_of(folder).partition("/")[0])
 
 
 def mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -94,15 +95,9 @@ def mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
             by_epoch.setdefault(row["epoch"], []).append(row)
     rows = []
     for epoch, same in sorted(by_epoch.items()):
-        if len(same) < len(folders):
-            continue
-        mean: dict[str, Any] = {"epoch": epoch}
-        for metric in same[0]:
-            values = [row.get(metric) for row in same]
-            numbers = [value for value in values if value is not None]
-            if metric != "epoch" and len(numbers) == len(same):
-                mean[metric] = statistics.fmean(numbers)
-        rows.append(mean)
+        if len(same) == len(folders):
+            means = sweep.summarize_rows(same)
+            rows.append({name: value["mean"] for name, value in means.items()} | {"epoch": epoch})
     return rows
 
 

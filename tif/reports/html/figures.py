@@ -10,17 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.config.paths import check_inside
+from tif.config.files import check_inside
 from tif.reports.html.charts import Chart, Guide, Series
+from tif.reports.html.page import read_part
 from tif.utils.terminal import escape_controls
 
-# Colours of report.css in light mode.
-COLORS = {
-    "uw": "#c03c12", "gw": "#0b6a80", "ink": "#1d1b18", "muted": "#736d63", "c0": "#0b6a80",
-    "c1": "#c03c12", "c2": "#6b4fa0", "c3": "#4d7a1f", "c4": "#a8336b", "c5": "#8a6a00",
-    "c6": "#2f5fb3", "c7": "#57524a", "c8": "#e0529c", "c9": "#14306b", "c10": "#6f2410",
-    "c11": "#d98200", "c12": "#14532d", "c13": "#3d9bd6", "c14": "#8fae1b", "c15": "#b58ae6",
-}  # fmt: skip
+# Of light mode.
+COLORS = dict(re.findall(r"--(\w+): (#\w{6})", read_part("colors.css").partition("}")[0]))
 MARKERS = {"hollow": "o", "filled": "o", "star": "*"}
 # Points right of and above a mark, and which end of its name is there.
 SIDES = (

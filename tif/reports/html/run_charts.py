@@ -5,6 +5,7 @@ from typing import Any
 
 from tif.reports.columns import list_trade_offs, title_of
 from tif.reports.html.charts import (
+    ALIKE,
     Chart,
     Guide,
     Mark,
@@ -12,13 +13,14 @@ from tif.reports.html.charts import (
     distribution,
     level,
     line,
+    name_epoch,
     present,
     upper_first,
 )
 from tif.reports.html.run_data import RunData
 from tif.reports.html.samples import RETAIN
 
-ALIKE = 0.05
+QUALITY = "forget/quality"
 TERMS = {"lpl": "LPL", "pl": "PL", "retain": "retain term", "loss": "loss"}
 
 
@@ -49,7 +51,7 @@ def forgetting_chart(run: RunData) -> Chart | None:
 
 
 def _path_chart(run: RunData, rows: Sequence[Mapping[str, Any]], x: str, y: str) -> Chart:
-    labels = tuple("before" if row["epoch"] == 0 else f"epoch {row['epoch']}" for row in rows)
+    labels = tuple(name_epoch(row["epoch"]) for row in rows)
     xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
     marks = []
     for row in rows:
@@ -62,24 +64,30 @@ def _path_chart(run: RunData, rows: Sequence[Mapping[str, Any]], x: str, y: str)
             marks.append(Mark(*point, name, "star", "gw"))
         elif epoch == rows[-1]["epoch"]:
             marks.append(Mark(*point, f"last, epoch {epoch}"))
-    guides = []
-    if run.retain.get(x) is not None:
-        guides.append(Guide("x", float(run.retain[x] or 0), "retain model"))
-    is_quality = y == "forget/quality"
-    if is_quality:
-        guides.append(Guide("y", ALIKE, "0.05: no longer told apart"))
-    elif run.retain.get(y) is not None:
-        guides.append(Guide("y", float(run.retain[y] or 0), "retain model"))
-    elif y == "muse/privleak":
-        guides.append(Guide("y", 0.0, "a model that never saw the texts"))
-    aims = {"forget/quality": "the upper right", "muse/privleak": "the right, at PrivLeak 0"}
+    aims = {QUALITY: "the upper right", "muse/privleak": "the right, at PrivLeak 0"}
     caption = f"A point an epoch. {upper_first(title_of(y))} against {title_of(x)}: the aim is "
     caption += f"{aims.get(y, 'the lower right')}."
     series = (Series("epochs", xs, ys, "muted", "points", labels),)
     return Chart(
         "frontier", "Forgetting against usefulness", caption, title_of(x), title_of(y), series,
-        tuple(guides), tuple(marks), y_log=is_quality,
+        list_guides(x, y, run.retain), tuple(marks), y_log=y == QUALITY,
     )  # fmt: skip
+
+
+def list_guides(
+    x: str, y: str, retain: Mapping[str, float | None], label: str = "retain model"
+) -> tuple[Guide, ...]:
+    """Return lines across a chart of two metrics: what a model that never saw the texts reaches.
+
+    `retain`: the retain model's metrics; `label`: what the lines call it.
+    """
+    ends = {"x": retain.get(x), "y": retain.get(y)}
+    guides = {axis: Guide(axis, value, label) for axis, value in ends.items() if value is not None}
+    if y == QUALITY:
+        guides["y"] = Guide("y", ALIKE, f"{ALIKE}: no longer told apart")
+    elif y == "muse/privleak":
+        guides.setdefault("y", Guide("y", 0.0, "a model that never saw the texts"))
+    return tuple(guides.values())
 
 
 def ratio_chart(run: RunData) -> Chart | None:

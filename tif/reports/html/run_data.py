@@ -5,31 +5,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tif.config import load
+from tif.config.help import list_method_files
+from tif.data.benchmarks import describe_data
 from tif.metrics import tofu
 from tif.metrics.failures import find_failures, find_nothing_to_forget
 from tif.metrics.targeted import FORGET_SETS
+from tif.records import run_folder
 from tif.records.types import Evaluation
-from tif.reports import run_folder
+from tif.reports.html.charts import name_epoch
 from tif.reports.html.samples import RETAIN, SampleBrowser
-from tif.reports.run_folder import Metrics
-from tif.reports.summary import Best, read_best
+from tif.reports.summary import RunNumbers, read_run_numbers
 from tif.utils.terminal import track
 
-Interval = tuple[float, float]
 
-
-@dataclasses.dataclass
-class RunData:
+@dataclasses.dataclass(kw_only=True)
+class RunData(RunNumbers):
     """A run.
 
     Attributes:
         folder: its folder.
-        rows: of its evaluations.
         steps: rows of its optimizer steps.
-        retain: the retain model's metrics, as in `rows`; empty where there is none.
-        best: the chosen epoch, with its numbers on the half that did not choose it.
-        intervals: by epoch and metric.
-        groups: what they are over: number of each unit by set.
         ratios: truth ratios of the forget set by epoch; key "retain" = the retain model's.
         browser: its samples.
         counts: questions of each set.
@@ -39,15 +35,10 @@ class RunData:
     """
 
     folder: Path
-    rows: list[dict[str, Any]]
     steps: list[dict[str, Any]]
-    retain: Metrics
     config: dict[str, Any]
     env: dict[str, Any]
     browser: SampleBrowser
-    best: Best | None = None
-    intervals: dict[int | None, dict[str, Interval]] = dataclasses.field(default_factory=dict)
-    groups: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     unwanted_share: float | None = None
@@ -68,9 +59,32 @@ class RunData:
         section = self.config.get(name)
         return section if isinstance(section, dict) else {}
 
-    def row(self, epoch: int | None) -> dict[str, Any]:
-        """Return the row of an epoch; empty where it was not evaluated."""
-        return next((row for row in self.rows if row["epoch"] == epoch), {})
+    @property
+    def method(self) -> str:
+        """Return the title of the method: the first words of its file in configs/loss."""
+        loss = self.section("loss")
+        name = str(loss.get("forget", ""))
+        files = ["task_vector"] if name == "ce" and loss.get("task_vector") else []
+        files += sorted(list_method_files().get(name, ()), key=len)  # the plain method first
+        if not files:
+            return name or "The run"
+        text = (load.own_configs() / "loss" / f"{files[0]}.yaml").read_text(encoding="utf-8")
+        return text.partition(":")[0].lstrip("# ")
+
+    @property
+    def data(self) -> str:
+        """Return the benchmark's title with its split."""
+        data = self.section("data")
+        return describe_data(str(data.get("benchmark", "")), data.get("split"))
+
+    @property
+    def model(self) -> str:
+        """Return the model that the run, or the stage that made its target, started from."""
+        model = self.section("model")
+        name, stages = model.get("base") or model.get("path"), self.section("stages")
+        if name is None or name in stages:
+            return f"a new {(model.get('init') or {}).get('model_type', 'Llama')}"
+        return Path(name).name if Path(str(name)).is_absolute() else str(name)
 
     def failures(self) -> list[tuple[str, str, list[int]]]:
         """Return the failures by name, each with a line in words and the epochs that showed it."""
@@ -101,31 +115,22 @@ def read_run(folder: Path, summary: Mapping[str, Any] | None = None) -> RunData:
     Raises:
         DamagedFile: If a file of the folder cannot be read; one line with what to delete.
     """
-    tokens, rows = run_folder.read_tokens(folder), run_folder.evaluation_rows(folder)
     run = RunData(
-        folder,
-        rows,
-        run_folder.training_rows(folder),
-        run_folder.retain_row(folder),
-        run_folder.read_config(folder),
-        run_folder.read_environment(folder),
-        SampleBrowser(tokens),
+        **vars(read_run_numbers(folder, summary)),
+        folder=folder,
+        steps=run_folder.training_rows(folder),
+        config=run_folder.read_config(folder),
+        env=run_folder.read_environment(folder),
+        browser=SampleBrowser(run_folder.read_tokens(folder)),
     )
-    known = run_folder.read_summary_intervals(folder) if summary is None else summary
-    epochs = {"start": rows[0]["epoch"], "end": rows[-1]["epoch"]} if rows else {}
-    run.best = read_best(folder, summary)
-    for key, name in run_folder.INTERVALS.items():
-        run.intervals[epochs.get(name)] = known.get(key, {})
-    run.groups = run_folder.read_groups(folder) if summary is None else summary["groups"]
     retain = run_folder.read_retain_records(folder)
-    for row in track(rows, "reading the records"):
+    for row in track(run.rows, "reading the records"):
         epoch = row["epoch"]
         evaluation = run_folder.read_records(folder, epoch)
         if evaluation is None:
             continue
         _add_evaluation(run, str(epoch), evaluation)
-        label = "before" if epoch == 0 else f"epoch {epoch}"
-        run.browser.add(str(epoch), label, evaluation)
+        run.browser.add(str(epoch), name_epoch(epoch), evaluation)
     if retain is not None and run.browser.models:
         _add_evaluation(run, RETAIN, retain)
         run.browser.add(RETAIN, "retain model", retain)

@@ -4,20 +4,17 @@ Called by `training/train` at the end of a run and by `audit/page_section`.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tif.reports import columns
-from tif.reports.html import run_charts, words
-from tif.reports.html.charts import Chart, upper_first
-from tif.reports.html.packing import LARGEST, SMALLEST, STEPS
-from tif.reports.html.page import write_page
-from tif.reports.html.recipe import facts, recipe
+from tif.reports.html import run_charts
+from tif.reports.html.charts import ALIKE, Chart, upper_first
+from tif.reports.html.page import join_arrow, pretty, typeset, write_page
 from tif.reports.html.run_data import RunData, read_run
-from tif.reports.html.samples import RETAIN
-from tif.reports.run_folder import title_of
-from tif.reports.summary import Best
+from tif.reports.html.samples import LARGEST, SMALLEST, STEPS
+from tif.reports.summary import describe_times, title_of
 from tif.utils.terminal import escape_controls
 
 FILE_NAME = "report.html"
@@ -44,8 +41,6 @@ def write_run_report(
     charts, losses = _charts(run), run_charts.loss_charts(run)
     samples = _samples(run)
     values = _values(run) | {"charts": charts, "loss_charts": losses, "audit": audit}
-    values["sections"] = _sections(values, samples)
-    values |= _browser_values(run, samples)
     all_charts = [*charts, *(audit["charts"] if audit else ()), *losses]
     write_page(path, "run.html", values, all_charts, samples)
     return path, all_charts
@@ -66,35 +61,46 @@ def _values(run: RunData) -> dict[str, Any]:
     config_path = run.folder / "config.yaml"
     return {
         "title": escape_controls(title_of(run.folder)),
-        "sentences": words.summary_sentences(run),
-        "warnings": words.warnings(run),
-        "facts": facts(run),
+        "run": run,
+        "times": describe_times(run.folder),
+        "warnings": warnings(run),
+        **_find_changes(run),
         "tiles": tiles(run),
         "head": head,
         "rows": rows,
-        "epoch_note": " ".join(words.epoch_sentences(run)),
-        "epoch_sentences": words.epoch_sentences(run),
-        "has_intervals": any(run.intervals.values()),
+        "has_intervals": bool(run.intervals or run.start_intervals),
         "groups": columns.describe_groups(run.groups) or "questions",
-        "recipe": recipe(run),
         "config_text": config_path.read_text(encoding="utf-8") if config_path.exists() else "",
         "env": json.dumps(run.env, indent=1) if run.env else "",
     }
 
 
-def _sections(values: Mapping[str, Any], samples: Any) -> list[tuple[str, str]]:
-    """Return (id, name) of the sections that the page has."""
-    sections = []
-    for key, id, name in (("charts", "curves", "Curves"), ("rows", "epochs", "Epochs")):
-        if values[key]:
-            sections.append((id, name))
-    if samples:
-        sections.append(("samples-section", "Samples"))
-    if values["audit"]:
-        sections.append(("audit", "Audit"))
-    if values["loss_charts"]:
-        sections.append(("loss", "Loss"))
-    return [*sections, ("recipe", "Recipe")]
+def _find_changes(run: RunData) -> dict[str, str | None]:
+    """Return the metrics whose change the first sentences tell: what was forgotten, what stays."""
+    changes: dict[str, str | None] = {"forgotten": None, "useful": None}
+    if run.rows:
+        start, end = run.rows[0], run.rows[-1]
+        pairs = columns.list_trade_offs()
+        falling = [name for _, name in pairs if columns.column_title(name).endswith("↓")]
+        forgotten = [name for name in ("words/unwanted", *falling) if name in start and name in end]
+        useful = [name for name, _ in pairs if start.get(name) and end.get(name) is not None]
+        changes = {"forgotten": next(iter(forgotten), None), "useful": next(iter(useful), None)}
+    return changes
+
+
+def warnings(run: RunData) -> list[tuple[str, str]]:
+    """Return (name, line) of what a reader should know before believing the numbers."""
+    lines = []
+    for name, line, epochs in run.failures():
+        last = bool(run.rows) and run.rows[-1]["epoch"] in epochs
+        when = "at the end" if last else f"until epoch {epochs[-1]}, not at the end"
+        if epochs[-1] == 0:
+            when = "before training"
+        lines.append((name.replace("_", "-"), typeset(f"{line} ({when})")))
+    wanted = run.section("trainer").get("max_epochs")
+    if run.rows and isinstance(wanted, int) and run.rows[-1]["epoch"] < wanted:
+        lines.append(("unfinished", f"epoch {run.rows[-1]['epoch']} of {wanted} is the last here"))
+    return lines
 
 
 def _samples(run: RunData) -> dict[str, Any] | None:
@@ -107,51 +113,37 @@ def _samples(run: RunData) -> dict[str, Any] | None:
     return run.browser.as_json(important) | {"scale": [SMALLEST, LARGEST, STEPS]}
 
 
-def _browser_values(run: RunData, samples: Mapping[str, Any] | None) -> dict[str, Any]:
-    if samples is None:
-        return {}
-    keys = [model["key"] for model in samples["models"]]
-    return {
-        "counts": [(part["name"], len(part["samples"])) for part in samples["sets"]],
-        "has_before": keys[0] == "0",
-        "has_retain": RETAIN in keys,
-        "has_words": run.unwanted_share is not None,
-        "last_epoch_place": len([key for key in keys if key != RETAIN]) - 1,
-        "sample_notes": samples["notes"],
-    }
-
-
 def epoch_table(run: RunData) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the head and the rows of the table of epochs, with intervals and the retain model."""
-    shown = columns.columns_of(run.rows)
+    if not run.rows:
+        return [], []
+    shown, last = columns.columns_of(run.rows), run.rows[-1]["epoch"]
+    intervals = {run.rows[0]["epoch"]: run.start_intervals, last: run.intervals}
     rows = []
     for row in run.rows:
         epoch = row["epoch"]
-        is_chosen = epoch == run.best_epoch
-        cells = [{"text": "before" if epoch == 0 else str(epoch), "note": "chosen" * is_chosen}]
-        intervals = run.intervals.get(epoch, {})
-        for metric in shown:
-            pair = intervals.get(metric)
-            ends = [words.pretty(end, metric) for end in pair or ()]
-            cells.append({"text": words.pretty(row.get(metric), metric), "note": " – ".join(ends)})
-        rows.append({"kind": "best" if epoch == run.rows[-1]["epoch"] else "", "cells": cells})
-    if run.best and run.rows and run.best.epoch != run.rows[-1]["epoch"]:
-        rows.append({"kind": "best", "cells": _best_cells(run.best, shown)})
+        name = "before" if epoch == 0 else str(epoch)
+        label = {"text": name, "note": "chosen" * (epoch == run.best_epoch)}
+        cells = _cells(row, shown, intervals.get(epoch, {}))
+        rows.append({"kind": "best" if epoch == last else "", "cells": [label, *cells]})
+    if run.best and run.has_best_column:
+        label = {"text": str(run.best.epoch), "note": "other half"}
+        cells = _cells(run.best.row, shown, run.best.intervals)
+        rows.append({"kind": "best", "cells": [label, *cells]})
     if run.retain:
-        cells = [{"text": "retain model", "note": ""}]
-        for metric in shown:
-            cells.append({"text": words.pretty(run.retain.get(metric), metric), "note": ""})
-        rows.append({"kind": "retain", "cells": cells})
-    return ["epoch", *map(words.join_arrow, shown.values())], rows if run.rows else []
+        label = {"text": "retain model", "note": ""}
+        rows.append({"kind": "retain", "cells": [label, *_cells(run.retain, shown, {})]})
+    return ["epoch", *map(join_arrow, shown.values())], rows
 
 
-def _best_cells(best: Best, metrics: Iterable[str]) -> list[dict[str, str]]:
-    """Return the chosen epoch's numbers on the half of the questions that did not choose it."""
-    cells = [{"text": str(best.epoch), "note": "other half"}]
+def _cells(
+    row: Mapping[str, Any], metrics: Iterable[str], intervals: Mapping[str, Sequence[float]]
+) -> list[dict[str, str]]:
+    """Return the numbers of a row, each with its interval."""
+    cells = []
     for metric in metrics:
-        ends = [words.pretty(end, metric) for end in best.intervals.get(metric) or ()]
-        value = words.pretty(best.row.get(metric), metric)
-        cells.append({"text": value, "note": " – ".join(ends)})
+        ends = [pretty(end, metric) for end in intervals.get(metric) or ()]
+        cells.append({"text": pretty(row.get(metric), metric), "note": " – ".join(ends)})
     return cells
 
 
@@ -167,16 +159,16 @@ def tiles(run: RunData) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     for metric in known[:TILES]:
         retain = run.retain.get(metric)
-        note = f"retain model {words.pretty(retain, metric)}" if retain is not None else ""
+        note = f"retain model {pretty(retain, metric)}" if retain is not None else ""
         if metric == "forget/quality":
-            passes = end[metric] >= words.ALIKE
-            note = f"{'not ' if passes else ''}told from a retain model (limit {words.ALIKE})"
+            passes = end[metric] >= ALIKE
+            note = f"{'not ' if passes else ''}told from a retain model (limit {ALIKE})"
         has_start = len(run.rows) > 1 and start.get(metric) is not None
         shown.append({
             "label": upper_first(columns.describe_metric(metric)),
             "role": columns.role_of(metric),
-            "after": words.pretty(end[metric], metric),
-            "before": words.pretty(start[metric], metric) if has_start else "",
+            "after": pretty(end[metric], metric),
+            "before": pretty(start[metric], metric) if has_start else "",
             "note": note,
             "spark": _spark([row[metric] for row in run.rows if row.get(metric) is not None]),
         })  # fmt: skip

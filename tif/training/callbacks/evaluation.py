@@ -1,7 +1,11 @@
-"""Evaluates the policy before, during and after the training. Added by `train.make_callbacks`."""
+"""Evaluates the policy before, during and after the training, and names failures that this shows.
+
+Added by `train.make_callbacks`.
+"""
 
 import json
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,20 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 
 from tif.data.encoding import Encoder
-from tif.data.samples import Benchmark
+from tif.data.samples import Benchmark, Sample
 from tif.evaluation.answer_tokens import locate_answers
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
+from tif.identifiers.registration import get_kind
+from tif.identifiers.span_comparison import count_units, score_against_gold
 from tif.metrics import overall
 from tif.metrics.choice import choosing_values
+from tif.metrics.failures import (
+    Failure,
+    find_failures,
+    find_identifier_failures,
+    find_nothing_to_forget,
+)
 from tif.metrics.knowledge import measure_knowledge
 from tif.metrics.targeted import summarize_forget_words
 from tif.models.load import load_policy
@@ -31,7 +43,7 @@ from tif.reports.columns import list_main_columns, title_of
 from tif.scoring.token_scores import ModelContext
 from tif.training.callbacks.loggers import MetricsLogger
 from tif.training.module import UnlearningModule
-from tif.training.plan import Plan
+from tif.training.plan import Plan, wants_spans
 from tif.training.prepare import place_model
 from tif.utils import distributed
 from tif.utils.files import write_text
@@ -179,3 +191,60 @@ class PolicyEvaluation(Callback):
         place_model(original, trainer)
         original.eval()
         return lambda: nullcontext(original)
+
+
+class Diagnosis(EvaluationListener):
+    """Report the failures of metrics/failures.py, each with the number that shows it.
+
+    Each failure is printed, and logged as `failure/<name>` in the evaluation's row. Those of
+    `eval.stop_on` end the training after the epoch that showed them.
+
+    Args:
+        plan: the run's; the unwanted words of its forget samples are judged.
+        log: the run's rows.
+        gold: the same samples with gold spans, where the data has them.
+    """
+
+    def __init__(self, plan: Plan, log: MetricsLogger, gold: Sequence[Sample] | None) -> None:
+        self.plan, self.metrics_log, self.gold = plan, log, gold
+        self.stop_on = plan.cfg.eval.stop_on
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End a resumed run again if such a failure had ended it."""
+        for row in self.metrics_log.evaluations():
+            if any(f"failure/{name}" in row for name in self.stop_on):
+                trainer.should_stop = True
+
+    def on_evaluation(
+        self, trainer: L.Trainer, module: UnlearningModule, epoch: int, values: dict[str, float]
+    ) -> None:
+        """Compare with the run's first evaluation; at the first one, judge the unwanted words."""
+        for failure in self._failures(epoch, values):
+            values[f"failure/{failure.name}"] = failure.value
+            self._report(trainer, failure)
+
+    def _failures(self, epoch: int, values: dict[str, float]) -> list[Failure]:
+        earlier = [row for row in self.metrics_log.evaluations() if row["epoch"] < epoch]
+        if not earlier:
+            unknown = find_nothing_to_forget(values) if epoch == 0 else []
+            return unknown + self._identifier_failures()
+        progress = epoch / self.plan.cfg.trainer.max_epochs
+        return find_failures(earlier[0], values, progress)
+
+    def _identifier_failures(self) -> list[Failure]:
+        if not wants_spans(self.plan.cfg) or get_kind(self.plan.cfg.identifier.kind).is_control:
+            return []
+        words = count_units(self.plan.benchmark.forget)
+        agreement = None
+        if self.gold:
+            gold_words = count_units(self.gold)
+            agreement = score_against_gold(words.unwanted, gold_words.unwanted)["f1"]
+        return find_identifier_failures(words.unwanted_share, agreement)
+
+    def _report(self, trainer: L.Trainer, failure: Failure) -> None:
+        name, line = literal(f"{failure.name.replace('_', '-')}:", "red"), failure.line
+        if failure.name in self.stop_on:
+            trainer.should_stop = True
+            line += "; the training ends here (eval.stop_on)"
+        if trainer.is_global_zero:
+            print_line(name, line)

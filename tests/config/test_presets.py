@@ -237,6 +237,26 @@ def test_names_of_many_changes_are_short_and_differ():
     assert load(*more, words[0])[0].run.name == names[0]
 
 
+def test_a_derived_name_is_one_that_its_own_config_may_hold(tmp_path):
+    for letter, words in (("é", []), ("語", ["loss.beta=0.5"]), ("x", ["optimizer.lr=1e-4"])):
+        name = letter * 40
+        cfg = load(f"data.path=a/{name}.txt", f"model.path=org/{name}", *words)[0]
+        file = write(tmp_path / "config.yaml", config.to_yaml(cfg))
+        assert load(file)[0].run.name == cfg.run.name
+        assert len(cfg.run.name.encode()) <= 97  # of 100: a name in use gets -2, -3, ...
+    file = write(tmp_path / "mine.yaml", f"include: [quickstart.yaml]\nrun: {{name: {'y' * 100}}}\n")
+    assert load(file)[0].run.name == "y" * 100
+    assert len(load(file, "loss.beta=1")[0].run.name) <= 97
+
+
+def test_another_kind_of_identifier_does_not_read_the_masks_of_tofu():
+    words = ["data.benchmark=tofu", "model=smollm2_135m"]
+    assert load(*words)[0].identifier.path.endswith("/forget10_with_common_words_gpt")
+    listed = load(*words, "identifier.kind=words", "identifier.words=[Basil]")[0].identifier
+    assert (listed.kind, listed.path) == ("words", None)
+    assert load(*words, "identifier.kind=words", "identifier.path=mine.txt")[0].identifier.path == "mine.txt"
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (files.own_configs() / "loss").glob("*.yaml")))
 def test_a_method_is_called_as_its_file_in_configs_loss_with_what_it_does_on_retain_samples(name):
     cfg = config.load(["base.yaml", f"loss/{name}.yaml", "model.path=org/m", "data.train=forget", *NO_QUALITY,

@@ -28,6 +28,7 @@ QUICKSTART = "quickstart.yaml"
 PARTS = ("loss/", "model/")  # folders of files that are no whole experiment
 AUTO = "auto"  # run.name
 LONGEST_NAME = 64  # bytes of a run's name with what the words change
+LONGEST_START = 90  # of what stands before: with a hash and -2 it is within the 100 of run.name
 IN_DERIVED_NAME = ("data.benchmark", "data.path", "data.split", "model.path", "model.base",
                    "loss.forget", "loss.on", "loss.lpl_baseline")  # fmt: skip
 
@@ -200,6 +201,9 @@ def name_run(cfg: Config, words: Sequence[str], unnamed: Sequence[str] = ()) -> 
         if is_named and after[key] != before.get(key):
             label = key.partition(".")[2].replace(".", "-")
             changes.append(f"{label}{_describe_value(after[key])}")
+    if (is_derived or changes) and len(name.encode()) > LONGEST_START:
+        start = name.encode()[: LONGEST_START - 7].decode(errors="ignore")
+        name = f"{start}_{hash_json(name)[:6]}"
     shown = changes = list(map(_as_folder_name, changes))
     while shown and len("_".join([name, *shown]).encode()) > LONGEST_NAME - 7 * (shown != changes):
         shown = shown[:-1]  # a hash of all changes stands for those that do not fit

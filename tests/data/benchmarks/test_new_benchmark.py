@@ -69,7 +69,7 @@ def test_a_new_file_is_a_benchmark_in_help_lists_and_the_schema(capsys):
     assert rows["riddles"] == {"name": "riddles", "text": "riddles to forget", "path": "a file of riddles"}
     names = [name for name, _, _ in list_keys(Config()) if "riddles" in name]
     assert names == ["eval.riddles.path"]
-    assert stored.is_dropped("eval.riddles.path")
+    assert "eval.riddles.path" not in stored.list_counted()
     assert presets.complete_words(["data.benchmark=riddles"])[0][0] == "tofu.yaml"
 
 

@@ -81,17 +81,13 @@ def read_layers(
             problems.append(f"{word}: want a .yaml file or key=value{_advise_on_path(word)}")
         else:
             overrides += read_override(word, problems)
-    benchmark = _find_value([*from_files, *overrides], "data.benchmark")
+    benchmark = None
+    for layer in (*from_files, *overrides):
+        benchmark = layer.flat_keys().get("data.benchmark", benchmark)
     from_presets: list[Layer] = []
     for word in presets:
         from_presets += read_preset(word, benchmark)
     return [*from_files[:first_end], *from_presets, *from_files[first_end:], *overrides]
-
-
-def _find_value(layers: Sequence[Layer], key: str) -> Any:
-    """Return the value that the strongest layer gives a key, or None."""
-    values = [layer.flat_keys()[key] for layer in layers if key in layer.flat_keys()]
-    return values[-1] if values else None
 
 
 def _advise_on_path(word: str) -> str:

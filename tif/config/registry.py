@@ -19,9 +19,14 @@ from typing import Any, TypeVar, cast
 from tif.config.errors import ConfigError, one_line
 
 S = TypeVar("S")
-PLACES = dict.fromkeys(("forget", "retain"), "tif.losses") | {"identifier": "tif.identifiers"}
-PLACES |= {"benchmark": "tif.data.benchmarks", "attack": "tif.audit.attacks"}  # kind -> package
-TABLES: dict[str, dict[str, "Entry"]] = {kind: {} for kind in PLACES}
+# Kind -> the package whose modules register things of this kind, and what one is called.
+KINDS = {
+    "forget": ("tif.losses", "a term"), "retain": ("tif.losses", "a term"),
+    "identifier": ("tif.identifiers", "an identifier"),
+    "benchmark": ("tif.data.benchmarks", "a benchmark"),
+    "attack": ("tif.audit.attacks", "an attack"),
+}  # fmt: skip
+TABLES: dict[str, dict[str, "Entry"]] = {kind: {} for kind in KINDS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Entry:
 
 def entries(kind: str) -> dict[str, Entry]:
     """Return everything of a kind by name, in the order of names."""
-    _import_modules(PLACES[kind])
+    _import_modules(KINDS[kind][0])
     return dict(sorted(TABLES[kind].items()))
 
 
@@ -109,9 +114,8 @@ def register(kind: str, entry: Entry) -> None:
     """
     known = TABLES[kind].setdefault(entry.name, entry)
     if known.module != entry.module:
-        title = {"identifier": "an identifier", "benchmark": "a benchmark", "attack": "an attack"}
-        raise ConfigError(f"{entry.module} names {title.get(kind, 'a term')} {entry.name}, as "
-                          f"{known.module} does")
+        title = f"{KINDS[kind][1]} {entry.name}"
+        raise ConfigError(f"{entry.module} names {title}, as {known.module} does")
     TABLES[kind][entry.name] = entry
 
 

@@ -98,7 +98,8 @@ def test_ls_benchmarks_names_what_data_benchmark_takes(capsys):
     from tif.config.schema import Config
 
     (field,) = [field for name, field, _ in list_keys(Config()) if name == "data.benchmark"]
-    assert [*ls.BENCHMARK_TEXTS] == [name for name in field.metadata["choices"] if name != "muse"]
+    names = [row["name"] for row in ls.list_benchmarks()]
+    assert names == [*field.metadata["choices"], "lm-eval:TASK"]
     assert ls.main(["benchmarks"]) == 0
     assert "eval.tofu.path" in capsys.readouterr().out
 

@@ -144,7 +144,7 @@ LISTS: dict[str, tuple[Callable[[], Rows], Mapping[str, str], str]] = {
         list_benchmarks,
         {"name": "{name}", "what it is": "{text}", "path": "{path}"},
         "data.benchmark=NAME data.path=PATH is learned and forgotten (tif fit);\n"
-        "eval.benchmarks=NAME,... is evaluated, with its path in eval.NAME.path",
+        "eval.benchmarks=NAME,... is evaluated; paths: eval.tofu.path, eval.muse_news.path, ...",
     ),
     "experiments": (
         list_experiments,

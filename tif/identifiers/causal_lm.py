@@ -14,7 +14,7 @@ from tif.data.encoding import Encoded, collate
 from tif.data.samples import Sample
 from tif.data.templates import Prompts, read_template
 from tif.identifiers.context_windows import ReportWords, Window, label_words, make_windows
-from tif.identifiers.language_models import LanguageModel, load_language_model
+from tif.identifiers.language_models import LanguageModel, batch_by_length, load_language_model
 from tif.identifiers.registration import (
     ABOUT_CONTEXT,
     CONTEXTS,
@@ -23,7 +23,6 @@ from tif.identifiers.registration import (
     list_model_paths,
 )
 from tif.models.pretrained import Source
-from tif.scoring.packing import cut_into_rows
 from tif.scoring.token_scores import score_tokens
 
 if TYPE_CHECKING:
@@ -118,8 +117,7 @@ def _label(
         scores.append(scorers[-1].score(batch, report))
         verdicts = []
         for rows in zip(*scores, strict=True):  # a window, by each model
-            words = zip(*rows, strict=True)
-            verdicts.append([is_unwanted(*logprobs) for logprobs in words])
+            verdicts.append([is_unwanted(*logprobs) for logprobs in zip(*rows, strict=True)])
         return verdicts
 
     def count_tokens(texts: Sequence[str]) -> list[int]:
@@ -135,22 +133,16 @@ def _label(
 
 @dataclasses.dataclass
 class _Question:
-    """A window's tokens and words, and the log-probabilities that the model gives them."""
+    """A window's tokens after a start token, and the log-probabilities of its words' tokens."""
 
-    ids: list[int]  # with a start token before the text's own tokens
-    start_tokens: int  # how many such tokens were added: 0 or 1
-    pieces: list[list[int]]  # positions of each word's tokens among the text's own
-    logprobs: dict[int, float]  # nats, by position among the text's own tokens
+    ids: list[int]
+    pieces: list[list[int]]  # positions of each word's tokens
+    logprobs: dict[int, float]  # nats, by position
 
-    def encode(self, number: int) -> Encoded:
+    def encode(self) -> Encoded:
         """Return the tokens as a sample whose general words are the tokens to score."""
-        length = len(self.ids) - self.start_tokens
-        is_scored = [False] * self.start_tokens + [t in self.logprobs for t in range(length)]
-        return Encoded(str(number), self.ids, [False] * len(self.ids), is_scored)
-
-    def needs_model(self) -> bool:
-        """Tell whether a token other than the first is to be scored."""
-        return any(t + self.start_tokens > 0 for t in self.logprobs)
+        is_scored = [t in self.logprobs for t in range(len(self.ids))]
+        return Encoded("", self.ids, [False] * len(self.ids), is_scored)
 
     def word_logprobs(self) -> list[float]:
         """Return each word's sum over its tokens; -inf where the tokenizer drops the word."""
@@ -172,35 +164,36 @@ class WordScorer:
         self.model = model
         self.tokens_per_batch = tokens_per_batch
         self.batching: str | None = None
-        self.start_token = _find_start_token(model.tokenizer)
+        self.start_token = model.tokenizer.bos_token_id
+        if self.start_token is None:
+            self.start_token = model.tokenizer.eos_token_id
         vocabulary = model.model.get_output_embeddings().weight.shape[0]
         self.uniform_logprob = -math.log(vocabulary)
 
     def score(self, windows: Sequence[Window], report: ReportWords) -> list[list[float]]:
         """Return the log-probability (nats) of each word of each window."""
         questions = [self._make_question(window) for window in windows]
-        order = [i for i, question in enumerate(questions) if question.needs_model()]
-        order.sort(key=lambda i: -len(questions[i].ids))
-        report(sum(len(w.words) for w in windows) - sum(len(windows[i].words) for i in order))
-        lengths = [len(questions[i].ids) for i in order]
-        for first, last in cut_into_rows(lengths, self.tokens_per_batch):
-            part = order[first:last]
-            self._fill_logprobs([questions[i] for i in part], part)
-            report(sum(len(windows[i].words) for i in part))
+        open_questions = [question for question in questions if any(question.logprobs)]
+        for batch in batch_by_length(open_questions, self.tokens_per_batch):
+            self._fill_logprobs(batch)
+            report(sum(len(question.pieces) for question in batch))
+        closed = [question for question in questions if not any(question.logprobs)]
+        report(sum(len(question.pieces) for question in closed))
         return [question.word_logprobs() for question in questions]
 
     def _make_question(self, window: Window) -> _Question:
         tokens = self.model.tokenize(window.text)
-        pieces = [tokens.positions_of(word) for word in window.words]
-        start = []
-        if self.start_token is not None and tokens.ids[:1] != [self.start_token]:
-            start = [self.start_token]
+        has_start = self.start_token is None or tokens.ids[:1] == [self.start_token]
+        start = [] if has_start else [self.start_token]
+        pieces = []
+        for word in window.words:
+            pieces.append([t + len(start) for t in tokens.positions_of(word)])
         logprobs = dict.fromkeys(itertools.chain.from_iterable(pieces), self.uniform_logprob)
-        return _Question([*start, *tokens.ids], len(start), pieces, logprobs)
+        return _Question([*start, *tokens.ids], pieces, logprobs)
 
-    def _fill_logprobs(self, questions: list[_Question], numbers: list[int]) -> None:
-        encoded = [q.encode(number) for q, number in zip(questions, numbers, strict=True)]
-        batch = collate(encoded, numbers, 0).to(self.model.model.device)
+    def _fill_logprobs(self, questions: list[_Question]) -> None:
+        encoded = [question.encode() for question in questions]
+        batch = collate(encoded, list(range(len(encoded))), 0).to(self.model.model.device)
         if self.batching is None:  # the longest texts come first
             from tif.probes.packed_rows import choose_batching
 
@@ -209,17 +202,8 @@ class WordScorer:
         with torch.no_grad():
             logprobs = score_tokens(self.model.model, batch, self.batching).logprob.tolist()
         for question, row in zip(questions, logprobs, strict=True):
-            for t in question.logprobs:
-                position = t + question.start_tokens
-                if position:
-                    question.logprobs[t] = row[position - 1]  # scored by the token before it
-
-
-def _find_start_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
-    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return None
+            for t in filter(None, question.logprobs):  # nothing stands before the first token
+                question.logprobs[t] = row[t - 1]
 
 
 def choose_text_before(

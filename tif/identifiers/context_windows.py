@@ -165,13 +165,13 @@ def label_words(
 ) -> tuple[Sample, ...]:
     """Return the samples with the words of their windows that `judge` calls unwanted.
 
-    WINDOWS_AT_ONCE windows are in memory at a time. `description` stands beside the progress bar,
-    which counts words.
+    `description` stands beside the progress bar, which counts words.
     """
     from tif.utils.terminal import progress_bar
 
-    total = sum(_count_words(sample.answer, rule) for sample in samples)
+    total = sum(len(list(find_words(sample.answer, rule))) for sample in samples)
     start, decided = time.monotonic(), 0
+    unwanted: list[list[Span]] = [[] for _ in samples]
     with progress_bar(description, total) as line:
 
         def report(count: int) -> None:
@@ -180,30 +180,13 @@ def label_words(
             seconds = max(1e-9, time.monotonic() - start)
             line.advance(count, f"{decided / seconds:,.0f} words/s")
 
-        unwanted = _collect_unwanted(samples, windows, judge, report)
-    identified = []
-    for sample, spans in zip(samples, unwanted, strict=True):
-        identified.append(dataclasses.replace(sample, unwanted=tuple(spans)))
-    return tuple(identified)
-
-
-def _count_words(text: str, rule: str) -> int:
-    return sum(1 for _ in find_words(text, rule))
-
-
-def _collect_unwanted(
-    samples: Sequence[Sample], windows: Iterable[Window], judge: Judge, report: ReportWords
-) -> list[list[Span]]:
-    """Return each sample's unwanted words, joined over blanks."""
-    unwanted: list[list[Span]] = [[] for _ in samples]
-    for batch in _take_batches(windows, WINDOWS_AT_ONCE):
-        for window, verdicts in zip(batch, judge(batch, report), strict=True):
-            answer, spans = samples[window.sample].answer, unwanted[window.sample]
-            for word, is_unwanted in zip(window.words, verdicts, strict=True):
-                if is_unwanted:
-                    span = Span(word.start + window.shift, word.end + window.shift)
-                    append_joined(answer, spans, span)
-    return unwanted
+        for batch in _take_batches(windows, WINDOWS_AT_ONCE):
+            for window, verdicts in zip(batch, judge(batch, report), strict=True):
+                words = itertools.compress(window.words, verdicts)
+                for word in shift_spans(words, window.shift):
+                    append_joined(samples[window.sample].answer, unwanted[window.sample], word)
+    pairs = zip(samples, unwanted, strict=True)
+    return tuple(dataclasses.replace(sample, unwanted=tuple(spans)) for sample, spans in pairs)
 
 
 def _take_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

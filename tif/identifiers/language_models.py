@@ -1,10 +1,8 @@
 """Check and load the language models of `masked_lm` and `causal_lm`; map words to their tokens."""
 
-import bisect
 import dataclasses
-import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -13,10 +11,12 @@ from tif.config.identifier import Identifier
 from tif.data.samples import Span
 from tif.data.templates import Prompts, read_template
 from tif.models.pretrained import Source, check_model, load_model, load_tokenizer
+from tif.scoring.packing import cut_into_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+Q = TypeVar("Q", bound=Any)
 SPARE_TOKENS = 8  # a text may have a few tokens more than its sentences have together
 NO_LIMIT = 1_000_000
 # Position 0 of these models is number pad_token_id + 1 of their table.
@@ -25,22 +25,20 @@ _SHIFTED_POSITIONS = (
 )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
 class TokenizedText:
     """Token ids of a text with special tokens, and the tokens' (start, end) in the text."""
 
-    def __init__(self, ids: list[int], offsets: list[tuple[int, int]]) -> None:
-        self.ids, self.offsets = ids, offsets
-        # The offsets of special tokens are empty.
-        self._visible = [t for t, (start, end) in enumerate(offsets) if start < end]
-        self._ends = [offsets[t][1] for t in self._visible]
+    ids: list[int]
+    offsets: list[tuple[int, int]]  # empty for special tokens
 
     def positions_of(self, word: Span) -> list[int]:
         """Return the positions of the word's tokens; none if the tokenizer drops it."""
-        first = bisect.bisect_right(self._ends, word.start)
-        touching = itertools.takewhile(
-            lambda t: self.offsets[t][0] < word.end, self._visible[first:]
-        )
-        return list(touching)
+        positions = []
+        for t, (start, end) in enumerate(self.offsets):
+            if start < end and start < word.end and end > word.start:
+                positions.append(t)
+        return positions
 
 
 @dataclasses.dataclass
@@ -110,3 +108,10 @@ def find_context_length(config: Any, tokenizer: Any) -> int:
     if any(name in str(config.model_type) for name in _SHIFTED_POSITIONS):
         positions -= (config.pad_token_id or 0) + 1
     return int(min(positions, tokenizer.model_max_length, NO_LIMIT))
+
+
+def batch_by_length(questions: Sequence[Q], tokens_per_batch: int) -> Iterator[list[Q]]:
+    """Yield batches of what has token `ids`, the longest first: lack of memory shows now."""
+    in_order = sorted(questions, key=lambda question: -len(question.ids))
+    for first, last in cut_into_rows([len(q.ids) for q in in_order], tokens_per_batch):
+        yield in_order[first:last]

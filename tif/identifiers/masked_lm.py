@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,14 @@ from tif.config.keys import key
 from tif.data.samples import Sample
 from tif.data.templates import Prompts
 from tif.identifiers.context_windows import ReportWords, Window, label_words, make_windows
-from tif.identifiers.language_models import LanguageModel, TokenizedText, load_language_model
+from tif.identifiers.language_models import (
+    LanguageModel,
+    TokenizedText,
+    batch_by_length,
+    load_language_model,
+)
 from tif.identifiers.registration import ABOUT_CONTEXT, CONTEXTS, ModelKey, identifier
 from tif.models.pretrained import Source
-from tif.scoring.packing import cut_into_rows
 
 
 @dataclasses.dataclass
@@ -115,15 +120,19 @@ def identify_by_masked_lm(
 Guesses = list[tuple[int, float]]  # token ids and probabilities, the likeliest first
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Question:
-    """One word to predict: number `word` of window number `window`, masked at `pieces`."""
+    """A word of a text to predict, masked at the positions `pieces`."""
 
-    window: int
-    word: int
     text: str
     tokens: TokenizedText
     pieces: list[int]
+    is_general: bool = False
+
+    @property
+    def ids(self) -> list[int]:
+        """The token ids of the text, nothing masked."""
+        return self.tokens.ids
 
 
 class GeneralWordRule:
@@ -176,53 +185,46 @@ def judge_windows(
     report: ReportWords,
 ) -> list[list[bool]]:
     """Return whether each word of each window is unwanted."""
-    verdicts = [[True] * len(window.words) for window in windows]
-    questions: list[_Question] = []
-    for window_number, window in enumerate(windows):
+    by_window: list[list[_Question]] = []
+    for window in windows:
         tokens = model.tokenize(window.text)
-        for number, word in enumerate(window.words):
-            pieces = tokens.positions_of(word)
-            if rule.is_sayable(pieces, tokens):
-                questions.append(_Question(window_number, number, window.text, tokens, pieces))
-    questions.sort(key=lambda q: -len(q.tokens.ids))  # longest first: lack of memory shows now
-    report(sum(map(len, verdicts)) - len(questions))
-    lengths = [len(question.tokens.ids) for question in questions]
-    for first, last in cut_into_rows(lengths, tokens_per_batch):
-        batch = questions[first:last]
+        questions = []
+        for word in window.words:
+            questions.append(_Question(window.text, tokens, tokens.positions_of(word)))
+        by_window.append(questions)
+    questions = list(itertools.chain.from_iterable(by_window))
+    sayable = [q for q in questions if rule.is_sayable(q.pieces, q.tokens)]
+    report(len(questions) - len(sayable))
+    for batch in batch_by_length(sayable, tokens_per_batch):
         guesses = _guess_pieces(model, batch, rule.top_k)
         for question, guesses_of_word in zip(batch, guesses, strict=True):
-            is_general = rule.is_general(question, guesses_of_word)
-            verdicts[question.window][question.word] = not is_general
+            question.is_general = rule.is_general(question, guesses_of_word)
         report(len(batch))
-    return verdicts
+    return [[not question.is_general for question in questions] for questions in by_window]
 
 
 def _guess_pieces(
     model: LanguageModel, questions: Sequence[_Question], top_k: int
 ) -> list[list[Guesses]]:
     """Return, for each question, the likeliest tokens at each of its masked positions."""
-    rows = [torch.tensor(question.tokens.ids) for question in questions]
+    rows = [torch.tensor(question.ids) for question in questions]
     pad = model.tokenizer.pad_token_id or 0
     ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
     is_masked_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
     attention_BT = torch.zeros_like(ids_BT)
     for row, question in enumerate(questions):
-        attention_BT[row, : len(question.tokens.ids)] = 1
+        attention_BT[row, : len(question.ids)] = 1
         is_masked_BT[row, question.pieces] = True
     ids_BT[is_masked_BT] = int(model.tokenizer.mask_token_id)
     inputs = [tensor.to(model.model.device) for tensor in (ids_BT, attention_BT, is_masked_BT)]
     with torch.no_grad():
         logits_KV = masked_logits(model.model, *inputs).float()
     best = logits_KV.topk(min(top_k, logits_KV.shape[1]))
-    probabilities_K = (best.values - logits_KV.logsumexp(1, keepdim=True)).exp().tolist()
-    tokens_K = best.indices.tolist()
-    guesses: list[list[Guesses]] = []
-    start = 0
-    for question in questions:  # masked positions come row after row
-        positions = range(start, start + len(question.pieces))
-        guesses.append([list(zip(tokens_K[k], probabilities_K[k], strict=True)) for k in positions])
-        start = positions.stop
-    return guesses
+    probabilities = (best.values - logits_KV.logsumexp(1, keepdim=True)).exp().tolist()
+    pairs = zip(best.indices.tolist(), probabilities, strict=True)
+    guesses = iter([list(zip(tokens, chances, strict=True)) for tokens, chances in pairs])
+    # Masked positions come row after row.
+    return [list(itertools.islice(guesses, len(question.pieces))) for question in questions]
 
 
 def masked_logits(

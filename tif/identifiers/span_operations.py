@@ -5,6 +5,7 @@ Called by the identifiers and by `string_search`. Pure functions of offsets and 
 
 import itertools
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -41,18 +42,11 @@ def complement(text: str, spans: Iterable[Span]) -> Iterator[Span]:
 
 def majority(votes: Sequence[Sequence[Span]]) -> tuple[Span, ...]:
     """Return the characters that more than half of the votes cover."""
-    edges: list[tuple[int, int]] = []
+    counts: Counter[int] = Counter()
     for spans in votes:
         for span in merge_spans(spans):
-            edges += [(span.start, 1), (span.end, -1)]
-    edges.sort()
-    covered: list[Span] = []
-    depth = 0  # votes that cover the characters between an edge and the next one
-    for (position, step), (following, _) in zip(edges, edges[1:], strict=False):
-        depth += step
-        if following > position and 2 * depth > len(votes):
-            covered.append(Span(position, following))
-    return merge_spans(covered)
+            counts.update(range(span.start, span.end))
+    return merge_spans(Span(i, i + 1) for i, count in counts.items() if 2 * count > len(votes))
 
 
 def jaccard_index(first: set[Any], second: set[Any]) -> float:
@@ -67,10 +61,9 @@ def agreement(text: str, votes: Sequence[Sequence[Span]]) -> float:
     A word belongs to a vote that touches it. 1 where neither of two votes has a word, and where
     there is one vote only.
     """
-    words = list(find_words(text))
     touched = []
     for spans in votes:
-        touched.append({word for word in words if _touches_any(word, spans)})
+        touched.append({word for word in find_words(text) if _touches_any(word, spans)})
     similarities = [jaccard_index(*pair) for pair in itertools.combinations(touched, 2)]
     return statistics.fmean(similarities or [1.0])
 

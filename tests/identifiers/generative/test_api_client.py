@@ -25,7 +25,7 @@ from tests.support.llm_server_stub import (
     texts,
     unwanted,
 )
-from tif.identifiers.generative import api_client
+from tif.identifiers.generative import retries
 from tif.identifiers.generative.identify import Incomplete, identify_by_llm, label_samples
 from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import make_request
@@ -207,7 +207,7 @@ def test_what_makes_asking_useless_stops_it_with_one_line(stub, tmp_path):
 
 
 def test_a_server_that_fails_always_is_left_alone(stub, tmp_path, monkeypatch):
-    monkeypatch.setattr(api_client, "GIVE_UP", 5)
+    monkeypatch.setattr(retries, "GIVE_UP", 5)
     stub.answer = lambda body: (400, {"error": {"message": "no such parameter"}})
     said = message(settings(stub, max_in_flight=2), tmp_path, [sample(n) for n in range(40)])
     assert "the last 5 requests all failed: the server answers 400: no such parameter" in said

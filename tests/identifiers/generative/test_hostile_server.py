@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.support.llm_server_stub import Handler, completion, sample, serving, settings, unwanted
-from tif.identifiers.generative import batch_api, http_client
+from tif.identifiers.generative import batch_api, retries
 from tif.identifiers.generative.identify import Incomplete, estimate_cost, label_samples
 from tif.identifiers.generative.prompts_and_replies import BadReply, parse_words
 from tif.identifiers.string_search import find_strings
@@ -188,7 +188,7 @@ def test_a_wait_that_is_none_is_the_usual_one(stub, tmp_path, wait):
 
 
 def test_a_wait_is_shown(stub, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(http_client, "LONG_WAIT_S", 0.5)
+    monkeypatch.setattr(retries, "LONG_WAIT_S", 0.5)
     stub.faults, stub.retry_after = {sample(n).answer: ["429"] for n in range(3)}, "0.6"
     label_samples(settings(stub), [sample(n) for n in range(3)], tmp_path)
     assert capsys.readouterr().out.count("asks to wait 1 s (Retry-After)") == 1

@@ -1,8 +1,8 @@
 """Send requests to an OpenAI-compatible API, several at once; `batch_api` uses the same client.
 
-The `openai` package sends again after 429, 5xx and lost connections (`retries`). Added here:
-another seed after an unusable reply, an end when no request can succeed any more, and errors of one
-line that never show the API key. `http_client` has the limits.
+Added to the `openai` package: another seed after an unusable reply, an end when no request can
+succeed any more, and errors of one line that never show the API key. `retries` has the numbers of
+tries, `http_client` the limits.
 """
 
 import asyncio
@@ -16,32 +16,21 @@ from typing import Any
 import openai
 
 from tif.identifiers.generative import prompts_and_replies as texts
+from tif.identifiers.generative import retries
 from tif.identifiers.generative.http_client import (
     KEY_HEADER,
-    MAX_WAIT_S,
-    AskingStopped,
     CostLimit,
     LimitedClient,
     ReplyTooLong,
-    read_wait,
 )
 from tif.identifiers.generative.keys import OPENAI, SECTION, Generative
 from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request, TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache, next_request
+from tif.identifiers.generative.retries import AskingStopped, NoUsableReply, RequestFailed
 from tif.utils.terminal import Bar, progress_bar
 
-ASK_AGAIN = 2  # times a request whose reply cannot be used is sent again
-GIVE_UP = 20  # failures one after the other that end the run
 SHORTEST_SECRET = 16  # characters; shorter keys are dummies, and may stand in any reply
 _SCHEMA_REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
-
-
-class RequestFailed(Exception):
-    """One request failed for good; others may not."""
-
-
-class NoUsableReply(RequestFailed):
-    """All replies to a request were unusable."""
 
 
 class ApiClient:
@@ -75,14 +64,14 @@ class ApiClient:
         problem = ""
         self.prepare(request)
         async with self.cost_limit.turn():
-            for _ in range(1 + ASK_AGAIN):
+            for _ in range(1 + retries.ASK_AGAIN):
                 reply = await self._send(request, self.cache.counts[request.key])
                 try:
                     self.store(request, reply)
                     return
                 except BadReply as bad:
                     problem = str(bad)
-        raise NoUsableReply(f"{1 + ASK_AGAIN} replies, none of use: {problem}")
+        raise NoUsableReply(f"{1 + retries.ASK_AGAIN} replies, none of use: {problem}")
 
     def prepare(self, request: Request) -> TokenCount:
         """Count what a request costs from now on; return the most tokens that it can take."""
@@ -173,11 +162,11 @@ class ApiClient:
                 "sent; give that server as base_url if you trust it"
             )
         message = self._server_message(error)
-        wait = read_wait(headers)
-        if wait > MAX_WAIT_S:
+        wait = retries.read_wait(headers)
+        if wait > retries.MAX_WAIT_S:
             return AskingStopped(
                 f"{SECTION}.base_url: {url} asks to wait {wait:.0f} s ({code}: {message}), longer "
-                f"than {MAX_WAIT_S:.0f} s; run it again after that time"
+                f"than {retries.MAX_WAIT_S:.0f} s; run it again after that time"
             )
         return RequestFailed(f"the server answers {code}: {message}")
 
@@ -212,8 +201,8 @@ async def _work(client: ApiClient, waiting: collections.deque[Request], line: Ba
         except RequestFailed as error:
             outcome.failed[job.key] = str(error)
             client.failures += 1
-            if client.failures >= GIVE_UP:
-                reason = f"the last {GIVE_UP} requests all failed: {error}"
+            if client.failures >= retries.GIVE_UP:
+                reason = f"the last {retries.GIVE_UP} requests all failed: {error}"
                 outcome.stopped = f"{SECTION}: {reason}"
         spent = client.cost_limit.spent
         line.advance(note=f"{spent:.2f}" if spent else None)

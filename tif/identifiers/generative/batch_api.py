@@ -14,11 +14,11 @@ from typing import Any, Literal
 import openai
 
 from tif.identifiers.generative import prompts_and_replies as texts
-from tif.identifiers.generative.api_client import ASK_AGAIN, ApiClient
-from tif.identifiers.generative.http_client import AskingStopped
+from tif.identifiers.generative.api_client import ApiClient
 from tif.identifiers.generative.keys import SECTION
 from tif.identifiers.generative.prompts_and_replies import BadReply, Request, TokenCount
 from tif.identifiers.generative.reply_cache import next_request
+from tif.identifiers.generative.retries import ASK_AGAIN, AskingStopped
 from tif.utils.files import parse_json
 from tif.utils.terminal import progress_bar
 

@@ -7,31 +7,25 @@ counted at the most that it can cost before it is sent; `ReplyCache` holds the a
 
 import asyncio
 import contextlib
-import email.utils
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import openai
 
+from tif.identifiers.generative import retries
 from tif.identifiers.generative.keys import SECTION, Generative
 from tif.identifiers.generative.prompts_and_replies import CHARACTERS_PER_TOKEN, TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache
+from tif.identifiers.generative.retries import AskingStopped
 from tif.utils.terminal import console
 
 KEY_HEADER = "X-Client-Request-Id"  # holds Request.key: who pays
-MAX_WAIT_S = 60.0  # longer waits that a server asks for end the run
-LONG_WAIT_S = 10.0  # shown to the user
 MAX_REDIRECTS = 3  # within the same server
 
 _Client: Any = openai.DefaultAsyncHttpxClient
 _httpx: Any = sys.modules[_Client.__mro__[1].__module__.split(".")[0]]  # httpx2 from openai 3
 _BODY_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
-
-
-class AskingStopped(ValueError):
-    """Nothing more can be asked: no server, key, model or money. One line, a config key first."""
 
 
 class CostLimit:
@@ -162,13 +156,12 @@ class LimitedClient(_Client):
 
     def _complete(self, response: Any, content: bytes) -> Any:
         """Return the response with its decompressed body."""
-        headers = {name: response.headers[name] for name in response.headers}
-        for name in _BODY_HEADERS:
-            headers.pop(name, None)
-        wait = read_wait(headers)
-        if wait > MAX_WAIT_S:
+        items = response.headers.items()
+        headers = {name: value for name, value in items if name not in _BODY_HEADERS}
+        wait = retries.read_wait(headers)
+        if wait > retries.MAX_WAIT_S:
             headers["x-should-retry"] = "false"  # understood by the openai package
-        elif wait >= LONG_WAIT_S and response.is_error and not self._has_told_wait:
+        elif wait >= retries.LONG_WAIT_S and response.is_error and not self._has_told_wait:
             line = f"{self.settings.base_url} asks to wait {wait:.0f} s (Retry-After)"
             console.print(line, soft_wrap=True)
             self._has_told_wait = True
@@ -194,17 +187,3 @@ class LimitedClient(_Client):
 
 def _server(url: Any) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
-
-
-def read_wait(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a response asks to wait (Retry-After); 0 where it does not."""
-    for name, divisor in (("retry-after-ms", 1000), ("retry-after", 1)):
-        try:
-            return max(0.0, float(headers[name]) / divisor)
-        except (KeyError, ValueError):
-            continue
-    try:
-        moment = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-        return max(0.0, moment.timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return 0.0

@@ -2,7 +2,7 @@
 
 Samples become requests, one a passage and vote; replies become spans by majority. The other files
 of this folder: `prompts_and_replies` (texts and parsing), `reply_cache` (replies on disk),
-`api_client` (retries), `http_client` (limits), `batch_api`.
+`api_client`, `retries`, `http_client` (limits), `batch_api`.
 """
 
 import asyncio
@@ -81,15 +81,6 @@ class _PassageVotes:
     votes: list[Request]  # about the same text
 
 
-@dataclasses.dataclass(frozen=True)
-class _Labelled:
-    """A sample with its spans, named strings that are not in it, and the agreement of its votes."""
-
-    sample: Sample
-    missing: tuple[str, ...]
-    agreement: float
-
-
 def _find_problems(section: Identifier) -> list[str]:
     return [f"{SECTION}.{line}" for line in section.keys_of(Generative).find_problems()]
 
@@ -157,10 +148,10 @@ def label_samples(
                 report.failed[sample.id] = reason
                 identified.append(dataclasses.replace(sample, unwanted=None))
                 continue
-            labelled = _label_sample(settings, sample, passages_of_sample, cache)
-            identified.append(labelled.sample)
-            report.missing += tuple((sample.id, string) for string in labelled.missing)
-            agreements.append(labelled.agreement)
+            spans, missing, similarity = _collect_votes(settings, passages_of_sample, cache)
+            identified.append(dataclasses.replace(sample, unwanted=spans))
+            report.missing += tuple((sample.id, string) for string in missing)
+            agreements.append(similarity)
         report.total_cost = replies.watch_jobs(settings, jobs, cache).cost(settings)
     report.replies, report.tokens = outcome.replies, outcome.tokens
     report.uncounted, report.cost = outcome.uncounted, _price(settings, outcome.tokens)
@@ -225,10 +216,10 @@ def _why_unfinished(
     return None
 
 
-def _label_sample(
-    settings: Generative, sample: Sample, passages: Sequence[_PassageVotes], cache: ReplyCache
-) -> _Labelled:
-    """Return the majority of a sample's votes."""
+def _collect_votes(
+    settings: Generative, passages: Sequence[_PassageVotes], cache: ReplyCache
+) -> tuple[tuple[Span, ...], tuple[str, ...], float]:
+    """Return a sample's spans by majority, strings that are not in it, and the agreement."""
     spans: list[Span] = []
     missing: list[str] = []
     agreements: list[float] = []
@@ -240,8 +231,8 @@ def _label_sample(
             missing += missing_of_vote
         spans += shift_spans(majority(votes), passage.start)
         agreements.append(agreement(passage.votes[0].text, votes))
-    labelled = dataclasses.replace(sample, unwanted=merge_spans(spans))
-    return _Labelled(labelled, tuple(dict.fromkeys(missing)), statistics.fmean(agreements or [1.0]))
+    similarity = statistics.fmean(agreements or [1.0])
+    return merge_spans(spans), tuple(dict.fromkeys(missing)), similarity
 
 
 def ask(

@@ -61,7 +61,3 @@ class Generative:
             problems.append(f"votes: {self.votes} votes at temperature 0 are one; want temperature "
                 "> 0 or null")
         return problems
-
-    def cost(self, prompt_tokens: int, answer_tokens: int) -> float:
-        """Return the price of so many tokens, in the currency of `price_in` and `price_out`."""
-        return (self.price_in * prompt_tokens + self.price_out * answer_tokens) / 1e6

@@ -58,7 +58,7 @@ class TokenCount:
 
     def cost(self, settings: Generative) -> float:
         """Return what the tokens cost, in the currency of the prices."""
-        return settings.cost(self.prompt, self.answer)
+        return (settings.price_in * self.prompt + settings.price_out * self.answer) / 1e6
 
 
 @dataclasses.dataclass(frozen=True)

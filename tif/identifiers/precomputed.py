@@ -87,19 +87,14 @@ def read_precomputed(
         raise ValueError(f"identifier.rule: want one of {', '.join(RULES)}, got {rule!r}")
     try:
         path = find_masks(path)
-    except ValueError as error:
-        raise ValueError(f"identifier.path: {error}") from None
-    if not path.exists():
-        raise ValueError(
-            f"identifier.path: {path} does not exist; give a span file (.jsonl) or a mask folder "
-            f"of xzhou98/Unlearning-TPO ({_FOLDERS})"
-        )
-    if path.is_dir():
-        return _read_masks(path, samples, rule)
-    try:
-        return span_file.attach_spans(path, samples)
+        if not path.exists():
+            wanted = f"a mask folder of xzhou98/Unlearning-TPO ({_FOLDERS})"
+            raise ValueError(f"{path} does not exist; give a span file (.jsonl) or {wanted}")
+        if not path.is_dir():
+            return span_file.attach_spans(path, samples)
     except ValueError as error:
         raise ValueError(f"identifier.path: {error}") from error
+    return _read_masks(path, samples, rule)
 
 
 def _read_masks(path: Path, samples: tuple[Sample, ...], rule: str) -> tuple[Sample, ...]:

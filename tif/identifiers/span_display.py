@@ -1,6 +1,5 @@
 """Answers with their unwanted words marked, printed or as HTML; the report of `generative`."""
 
-import html
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,19 +11,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tif.identifiers.generative.identify import Estimate, Report
-
-_STYLE = """:root{color-scheme:light dark;--red:#900;--behind:#ffd6d6;--faint:#595959}
-@media(prefers-color-scheme:dark){:root{--red:#ffc4c4;--behind:#611422;--faint:#aaa}}
-body{font:16px/1.5 system-ui,sans-serif;max-width:50em;margin:2em auto;padding:0 1em}
-body{overflow-wrap:anywhere}
-mark{background:var(--behind);color:var(--red);border-bottom:2px solid;print-color-adjust:exact}
-h1{font-size:1.3em}h2{font-size:1em;margin:1.5em 0 .2em}p{margin:.2em 0;white-space:pre-wrap}
-small{color:var(--faint);font-weight:normal}"""
-_LEGEND = (
-    "<mark>Red and underlined</mark>: unwanted, it carries the fact. "
-    "All else: general, anyone would say it."
-)
-
 
 def split_marked(sample: Sample) -> Iterator[tuple[str, bool]]:
     """Yield the answer in stretches, with whether they are unwanted."""
@@ -89,20 +75,9 @@ def render_page(title: str, settings: dict[str, Any], samples: Sequence[Sample])
 
     Everything from the data is escaped: forget data may hold markup.
     """
-    title = _escape(title)
     settings_line = ", ".join(f"{name}: {value}" for name, value in settings.items())
-    rows = "\n".join(_render_sample(sample) for sample in samples)
-    return f"""<!doctype html>
-<html><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>{_STYLE}</style></head>
-<body><h1>{title}</h1>
-<p>{_LEGEND}</p>
-<p>{summarize(samples)}</p>
-<p><small>{_escape(settings_line)}</small></p>
-{rows}
-</body></html>
-"""
+    values = {"title": title, "settings": settings_line, "summary": summarize(samples)}
+    return _render("span_page.html", samples, **values)
 
 
 def render_samples(title: str, samples: Sequence[Sample], most: int = 20) -> str:
@@ -110,26 +85,22 @@ def render_samples(title: str, samples: Sequence[Sample], most: int = 20) -> str
 
     Everything from the data is escaped.
     """
-    mark = "background:rgba(220,50,47,.25);color:inherit;border-bottom:2px solid #dc322f"
-    rows = "\n".join(_render_sample(sample) for sample in samples[:most])
-    rows = rows.replace("<mark>", f'<mark style="{mark}">')
+    style = "background:rgba(220,50,47,.25);color:inherit;border-bottom:2px solid #dc322f"
+    rows = _render("span_samples.html", samples[:most], mark_style=style, title=title)
     more = f"<p>... and {len(samples) - most} more</p>" if len(samples) > most else ""
-    return f"<p><b>{_escape(title)}</b></p>\n{rows}{more}"
+    return rows + more
 
 
-def _escape(text: str) -> str:
+def _render(template: str, samples: Sequence[Sample], **values: str) -> str:
+    """Return a template of this folder, filled in; jinja2 escapes every value."""
+    from jinja2 import Environment, PackageLoader
+
     from tif.utils.terminal import escape_controls
 
-    return html.escape(escape_controls(text))
-
-
-def _render_sample(sample: Sample) -> str:
-    answer = ""
-    for stretch, is_unwanted in split_marked(sample):
-        escaped = _escape(stretch)
-        answer += f"<mark>{escaped}</mark>" if is_unwanted else escaped
-    prompt, name = _escape(sample.prompt), _escape(sample.id)
-    return f'<h2 dir="auto">{prompt} <small>{name}</small></h2>\n<p dir="auto">{answer}</p>'
+    environment = Environment(loader=PackageLoader("tif.identifiers", ""), autoescape=True)
+    environment.filters["show_controls"] = escape_controls
+    values_of_all = {"samples": samples, "split_marked": split_marked, **values}
+    return environment.get_template(template).render(values_of_all)
 
 
 def describe_estimate(estimate: "Estimate") -> list[str]:

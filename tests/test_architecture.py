@@ -166,7 +166,7 @@ OVER = {
     "records": 1443,
     "models": 1253,
     "probes": 584,
-    "identifiers": 4008,
+    "identifiers": 4010,
     "metrics": 2455,
     "evaluation": 2318,
     "training": 3199,

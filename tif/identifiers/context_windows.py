@@ -169,7 +169,9 @@ def label_words(
     """
     from tif.utils.terminal import progress_bar
 
-    total = sum(len(list(find_words(sample.answer, rule))) for sample in samples)
+    total = 0
+    for sample in samples:
+        total += sum(1 for _ in find_words(sample.answer, rule))
     start, decided = time.monotonic(), 0
     unwanted: list[list[Span]] = [[] for _ in samples]
     with progress_bar(description, total) as line:

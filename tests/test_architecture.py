@@ -166,7 +166,7 @@ OVER = {
     "records": 1443,
     "models": 1253,
     "probes": 584,
-    "identifiers": 4010,
+    "identifiers": 4018,
     "metrics": 2455,
     "evaluation": 2318,
     "training": 3199,

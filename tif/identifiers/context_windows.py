@@ -173,7 +173,6 @@ def label_words(
     for sample in samples:
         total += sum(1 for _ in find_words(sample.answer, rule))
     start, decided = time.monotonic(), 0
-    unwanted: list[list[Span]] = [[] for _ in samples]
     with progress_bar(description, total) as line:
 
         def report(count: int) -> None:
@@ -182,13 +181,22 @@ def label_words(
             seconds = max(1e-9, time.monotonic() - start)
             line.advance(count, f"{decided / seconds:,.0f} words/s")
 
-        for batch in _take_batches(windows, WINDOWS_AT_ONCE):
-            for window, verdicts in zip(batch, judge(batch, report), strict=True):
-                words = itertools.compress(window.words, verdicts)
-                for word in shift_spans(words, window.shift):
-                    append_joined(samples[window.sample].answer, unwanted[window.sample], word)
+        unwanted = _collect_unwanted(samples, windows, judge, report)
     pairs = zip(samples, unwanted, strict=True)
     return tuple(dataclasses.replace(sample, unwanted=tuple(spans)) for sample, spans in pairs)
+
+
+def _collect_unwanted(
+    samples: Sequence[Sample], windows: Iterable[Window], judge: Judge, report: ReportWords
+) -> list[list[Span]]:
+    """Return each sample's unwanted words, joined over blanks."""
+    unwanted: list[list[Span]] = [[] for _ in samples]
+    for batch in _take_batches(windows, WINDOWS_AT_ONCE):
+        for window, verdicts in zip(batch, judge(batch, report), strict=True):
+            words = itertools.compress(window.words, verdicts)
+            for word in shift_spans(words, window.shift):
+                append_joined(samples[window.sample].answer, unwanted[window.sample], word)
+    return unwanted
 
 
 def _take_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -162,7 +162,7 @@ OVER = {
     "": 1330,
     "utils": 1319,
     "config": 2499,
-    "data": 2243,
+    "data": 2242,
     "records": 1443,
     "models": 1253,
     "probes": 584,

@@ -10,11 +10,12 @@ import scipy.special
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
-from tif.metrics import membership
+from tif.metrics import membership, min_k
 from tif.metrics.registry import metrics_reading
+from tif.metrics.values import ScoredText
 
 LOGPROBS = (-1.0, -4.0, -0.5, -2.0, -2.5)
-TEXT = membership.ScoredText("ab", LOGPROBS, (-2,) * 5, (1,) * 5)
+TEXT = ScoredText("ab", LOGPROBS, (-2,) * 5, (1,) * 5)
 
 
 def test_loss_is_the_mean_negative_log_probability():
@@ -24,7 +25,7 @@ def test_loss_is_the_mean_negative_log_probability():
 def test_zlib_divides_by_the_compressed_bytes_of_the_text():
     text = "naïve " * 20
     size = len(zlib.compress(text.encode("utf-8")))
-    assert membership.zlib_ratio(membership.ScoredText(text, LOGPROBS)) == 2.0 / size
+    assert membership.zlib_ratio(ScoredText(text, LOGPROBS)) == 2.0 / size
     assert size < len(text)  # or the divisor would say nothing
 
 
@@ -39,11 +40,11 @@ def test_zlib_divides_by_the_compressed_bytes_of_the_text():
     ],
 )
 def test_min_k_is_the_mean_over_the_least_likely_tokens(share, expected):
-    assert membership.min_k(TEXT, share) == pytest.approx(expected, rel=1e-12)
+    assert min_k.min_k(TEXT, share) == pytest.approx(expected, rel=1e-12)
 
 
 def min_k_plus_plus(*columns):
-    return membership.min_k_plus_plus(membership.ScoredText("", *columns))
+    return min_k.min_k_plus_plus(ScoredText("", *columns))
 
 
 def test_min_k_plus_plus_measures_each_token_in_its_own_standard_deviations():
@@ -66,7 +67,7 @@ def test_min_k_plus_plus_of_a_certain_token_is_finite():
 
 
 def test_reference_is_the_difference_of_losses():
-    text = membership.ScoredText("", LOGPROBS, reference_logprobs=(-1.0, -2.0))
+    text = ScoredText("", LOGPROBS, reference_logprobs=(-1.0, -2.0))
     assert membership.reference(text) == 0.5
 
 
@@ -128,7 +129,7 @@ def test_an_auc_of_nothing_or_of_broken_scores_is_refused(forget, holdout, messa
 
 def test_a_text_without_scored_tokens_is_refused():
     with pytest.raises(ValueError, match="no scored token"):
-        membership.min_k(membership.ScoredText("", ()))
+        min_k.min_k(ScoredText("", ()))
 
 
 def test_only_attacks_whose_numbers_are_there_have_a_score():

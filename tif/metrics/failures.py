@@ -7,6 +7,10 @@ a good run shows, so that a named failure means something.
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
+from tif.records.types import Evaluation
+
 Values = Mapping[str, float | None]
 UNKNOWN = "nothing_to_forget"
 
@@ -18,7 +22,7 @@ MIN_RISE = 10.0  # factor by which forget quality should have risen by half of t
 ALIKE = 0.05  # forget quality from which a model passes for one that never saw the forget set
 UNWANTED_SHARE = (0.05, 0.95)  # of the forget answers' words
 MIN_AGREEMENT = 0.5  # F1 of the unwanted words against gold
-# Below these, a model does not know the forget set; metrics/knowledge.py says what was seen.
+# Below these, a model does not know the forget set; measure_knowledge says what was seen.
 MIN_RETAIN_GAIN = 0.1  # nats a token
 MIN_WRONG_GAIN = 0.5  # nats a token
 MIN_EXTRACTED = 0.05  # share of the unwanted passages that the model writes by itself
@@ -52,6 +56,44 @@ def find_failures(start: Values, now: Values, progress: float) -> list[Failure]:
     return [failure for failure in signatures if failure]
 
 
+def measure_knowledge(start: Evaluation, retain: Evaluation | None) -> dict[str, float]:
+    """Return how much better the model predicts the forget answers than one that never saw them.
+
+    known/retain_gain, where there is a retain model: mean over the forget answers of its loss minus
+    the model's. Nats a token. Seen: 2.1 to 2.5 for TOFU's finetuned Llama-3.2-1B against its retain
+    models (the logs of locuslab/open-unlearning); 0 where both know as little.
+
+    known/wrong_gain, where the benchmark has wrong answers: mean over the questions of the wrong
+    answers' loss minus the right one's, in its other wording where there is one (TOFU's wrong
+    answers are variations of that). Nats a token. Seen: 0.82 to 0.88 for models that were trained
+    on TOFU (Phi-1.5, Llama-3.2-1B), 0.24 to 0.36 for retain models (also Llama-2-7B): a right
+    answer is a little more likely than a wrong one also where nobody knows it.
+
+    Texts without either are judged by `words/unwanted_extracted` of targeted.py.
+
+    Args:
+        start: records of the model before training.
+        retain: the retain model's.
+    """
+    if "forget" not in start.sets:
+        return {}
+    records, measures = start.sets["forget"].records, {}
+    if retain is not None and "forget" in retain.sets:
+        losses = {record.id: record.loss for record in retain.sets["forget"].records}
+        gains = [losses[record.id] - record.loss for record in records if record.id in losses]
+        if gains:
+            measures["known/retain_gain"] = float(np.mean(gains))
+    wrong_gains = []
+    for record in records:
+        if record.perturbed_losses:
+            has_other_wording = record.paraphrased_loss is not None
+            right = record.paraphrased_loss if has_other_wording else record.loss
+            wrong_gains.append(float(np.mean(record.perturbed_losses)) - float(right or 0.0))
+    if wrong_gains:
+        measures["known/wrong_gain"] = float(np.mean(wrong_gains))
+    return measures
+
+
 def find_nothing_to_forget(start: Values) -> list[Failure]:
     """Return the failure of a model that does not know the forget set before training.
 
@@ -60,7 +102,7 @@ def find_nothing_to_forget(start: Values) -> list[Failure]:
     passages that the model writes by itself (below 5 %).
 
     Args:
-        start: numbers before training, with those of metrics/knowledge.py and metrics/targeted.py.
+        start: numbers before training, with those of `measure_knowledge` and metrics/targeted.py.
     """
     gain, wrong_gain = start.get("known/retain_gain"), start.get("known/wrong_gain")
     share = start.get("words/unwanted_extracted")

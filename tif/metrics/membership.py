@@ -7,7 +7,6 @@ card takes range, direction and perfect value from the card of `auc`.
 Shapes: K scored tokens of a text, N forget texts, M holdout texts.
 """
 
-import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -17,36 +16,15 @@ import numpy.typing as npt
 from tif.data.samples import author_of_row
 from tif.metrics import intervals
 from tif.metrics.intervals import Groups, leave_one_out, measure_spread
+from tif.metrics.min_k import min_k, min_k_plus_plus
 from tif.metrics.registry import metrics_reading, register_metric
-from tif.metrics.values import Floats
+from tif.metrics.values import Floats, ScoredText, as_tokens
 from tif.records.comparability import align_records
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
 FORGET, HOLDOUT = "privleak_forget", "privleak_holdout"
 COMPARED = (FORGET, HOLDOUT)  # sets whose texts are told apart, and compared with the retain model
 COMPARED_QUESTIONS = ("forget", "holdout")  # of benchmarks of questions, where they have a holdout
-SHARE = 0.4  # of a text's tokens that Min-K and Min-K++ read, as MUSE and open-unlearning report it
-LEAST_VARIANCE = 1e-6  # of a token's log-probability, as in open-unlearning: no division by 0
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoredText:
-    """What the attacks know of a text. All in nats.
-
-    Attributes:
-        text: the text itself.
-        logprobs: (K,) log-probability of each token.
-        means, deviations: (K,) mean and standard deviation of log p over the vocabulary, under p.
-        reference_logprobs: (K,) under the reference model; None = no such model.
-        gradient_norm: from evaluation/gradient_norms.py; None = not computed.
-    """
-
-    text: str
-    logprobs: Sequence[float]
-    means: Sequence[float] = ()
-    deviations: Sequence[float] = ()
-    reference_logprobs: Sequence[float] | None = None
-    gradient_norm: float | None = None
 
 
 @register_metric("membership/loss", "AUC, loss", better="→ ½", reads="scored text")
@@ -55,7 +33,7 @@ def loss(text: ScoredText) -> float:
 
     Formula: -mean of log p over the text's tokens. Source: Yeom et al. 2018 (arXiv 1709.01604).
     """
-    return float(-_as_tokens(text.logprobs).mean())
+    return float(-as_tokens(text.logprobs).mean())
 
 
 @register_metric("membership/zlib", "AUC, zlib", better="→ ½", reads="scored text")
@@ -68,29 +46,11 @@ def zlib_ratio(text: ScoredText) -> float:
     return loss(text) / len(zlib.compress(text.text.encode("utf-8")))
 
 
-@register_metric("membership/min_k", "AUC, Min-K", better="→ ½", reads="scored text")
-def min_k(text: ScoredText, share: float = SHARE) -> float:
-    """Return how surprised the model is by a text's least likely tokens.
-
-    Formula: -mean of log p over the 40 % of tokens with the lowest log p (rounded down, at least
-    one). Source: Shi et al. 2024 (arXiv 2310.16789); all tokens but the text's first, as in
-    muse_bench. open-unlearning drops the last one too: its AUC and PrivLeak differ a little.
-    """
-    return float(-_select_lowest(_as_tokens(text.logprobs), share).mean())
-
-
-@register_metric("membership/min_k_plus_plus", "AUC, Min-K++", better="→ ½", reads="scored text")
-def min_k_plus_plus(text: ScoredText, share: float = SHARE) -> float:
-    """Return Min-K with each token measured against what else could have stood there.
-
-    Formula: as min_k with (log p - mu) / sigma instead of log p; mu and sigma are mean and standard
-    deviation of the log-probabilities of the vocabulary at that position, under the model's own
-    distribution. Source: Zhang et al. 2025 (arXiv 2404.02936); sigma at least 0.001 as in
-    open-unlearning.
-    """
-    deviations = np.maximum(_as_tokens(text.deviations), LEAST_VARIANCE**0.5)
-    scores = (_as_tokens(text.logprobs) - _as_tokens(text.means)) / deviations
-    return float(-_select_lowest(scores, share).mean())
+# In this order tables show the attacks.
+register_metric("membership/min_k", "AUC, Min-K", better="→ ½", reads="scored text")(min_k)
+register_metric(
+    "membership/min_k_plus_plus", "AUC, Min-K++", better="→ ½", reads="scored text"
+)(min_k_plus_plus)
 
 
 @register_metric("membership/reference", "AUC, reference", better="→ ½", reads="scored text")
@@ -266,15 +226,3 @@ def compare_pairs(forget: npt.ArrayLike, holdout: npt.ArrayLike) -> Floats:
             raise ValueError(f"membership: {broken} of {values.size} {name} scores are not finite")
     forget_N1 = scores["forget"][:, None]
     return (forget_N1 < scores["holdout"]) + 0.5 * (forget_N1 == scores["holdout"])
-
-
-def _as_tokens(values: Sequence[float]) -> Floats:
-    tokens = np.asarray(values, dtype=np.float64)
-    if not tokens.size:
-        raise ValueError("membership: the text has no scored token, want at least one")
-    return tokens
-
-
-def _select_lowest(values: Floats, share: float) -> Floats:
-    count = max(1, int(len(values) * share))
-    return np.partition(values, count - 1)[:count]

@@ -80,21 +80,16 @@ def question_values(evaluation: Evaluation) -> dict[str, Floats]:
     return values
 
 
-def text_values(evaluation: Evaluation) -> dict[str, dict[str, Floats | None]]:
-    """Return what is measured of whole texts, text by text: set -> metric -> (N,).
+def text_values(records: RecordSet) -> dict[str, Floats | None]:
+    """Return what is measured of whole texts, text by text: metric -> (N,).
 
     These need no retain model: `probability` (exp of the mean log-probability of a text's tokens)
     and the metrics of memorization.py. Better: lower on forget, higher on retain.
     """
-    values: dict[str, dict[str, Floats | None]] = {}
-    for name in TEXT_SETS:
-        if name in evaluation.sets:
-            records = evaluation.sets[name]
-            values[name] = {}
-            for key, registered in metrics_reading("answers").items():
-                values[name][key] = registered.function(records)
-            values[name] |= memorization.question_values(records)
-    return values
+    values: dict[str, Floats | None] = {}
+    for key, registered in metrics_reading("answers").items():
+        values[key] = registered.function(records)
+    return values | memorization.question_values(records)
 
 
 @register_metric(
@@ -111,7 +106,7 @@ def privleak(
     """Return whether one can tell that the forget texts were once in the training data.
 
     Formula: 100 * (A - A_retain) / A_retain. A = P(a holdout text looks better known than a forget
-    text) by the Min-K score (40 % of tokens), which is 1 minus the `membership/min_k` AUC; A_retain
+    text) by the Min-K score (see min_k), which is 1 minus the `membership/min_k` AUC; A_retain
     is the retain model's on the same texts. Range: -100 and up. Better: near 0; MUSE calls -5 to 5
     fine. Far below 0: still known (under-forgotten); far above: forgotten so hard that it shows
     (over-forgotten). Perfect unlearning: 0. Source: muse_bench privleak, whose own retain models
@@ -195,9 +190,10 @@ def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[
     metrics: dict[str, float | None] = {}
     for name, values in question_values(evaluation).items():
         metrics[f"muse/{name}"] = mean_or_none(values)
-    for name, by_metric in text_values(evaluation).items():
-        for metric, text_scores in by_metric.items():
-            metrics[f"{name}/{metric}"] = mean_or_none(text_scores)
+    for name in TEXT_SETS:
+        if name in evaluation.sets:
+            for metric, text_scores in text_values(evaluation.sets[name]).items():
+                metrics[f"{name}/{metric}"] = mean_or_none(text_scores)
     if "retain" in evaluation.sets:
         metrics["retain/perplexity"] = perplexity(evaluation.sets["retain"])
     if retain is not None and FORGET in evaluation.sets:

@@ -7,7 +7,7 @@ evaluated) and reports/summary.py (a run's summary).
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tif.config.errors import ConfigError
@@ -20,6 +20,9 @@ from tif.records import comparability
 from tif.records.protocols import arithmetic_of
 from tif.records.types import Evaluation, RecordSet
 
+UTILITY, QUALITY = "utility/model", "forget/quality"
+Means = dict[str, float | None]
+Intervals = dict[str, Interval | None]
 FIRST_SETS = ("forget", "retain", "real_authors", "world_facts")  # of TOFU, in the order shown
 
 
@@ -58,8 +61,11 @@ def compute_results(request: Request) -> dict[str, Any]:
     """
     evaluation, retain = request.evaluation, request.retain
     mismatch = _check_comparable(request)
-    compute = _compute_muse_results if overall.is_muse(evaluation) else _compute_tofu_results
-    results = compute(request)
+    metrics, around = _measure(request)
+    results: dict[str, Any] = {"metrics": metrics, "intervals": around}
+    if not overall.is_muse(evaluation):
+        results = _list_by_task(metrics, evaluation)
+        results["intervals"] = _list_by_task(around, evaluation)
     retain_metrics = None
     if retain:
         with _errors_starting_with(request.retain_source):
@@ -87,21 +93,15 @@ def count_groups(evaluation: Evaluation) -> dict[str, dict[str, int]]:
     return counts
 
 
-def named_intervals(
-    evaluation: Evaluation, retain: Evaluation | None
-) -> dict[str, Interval | None]:
+def named_intervals(evaluation: Evaluation, retain: Evaluation | None) -> Intervals:
     """Return every metric's interval by its stable name, as in a run's metrics.jsonl.
 
     Raises:
         ConfigError: As `compute_results`.
     """
     request = Request(evaluation, retain, evaluation.model, "the retain model")
-    results = compute_results(request)["intervals"]
-    if "tasks" not in results:
-        return dict(results)
-    named = _by_stable_name({**results["tasks"], "membership": results.get("membership", {})})
-    quality, utility = results["forget_quality"], results["model_utility"]
-    return named | {"utility/model": utility, "forget/quality": quality}
+    _check_comparable(request)
+    return _measure(request)[1]
 
 
 def _check_comparable(request: Request) -> str | None:
@@ -123,74 +123,84 @@ def _check_comparable(request: Request) -> str | None:
     return mismatch
 
 
-def _compute_tofu_results(request: Request) -> dict[str, Any]:
-    sets = request.evaluation.sets
-    names = [name for name in FIRST_SETS if name in sets]
-    names += [name for name in sets if name not in FIRST_SETS]
+def _measure(request: Request) -> tuple[Means, Intervals]:
+    """Return every metric and its interval by stable name."""
+    evaluation, sets = request.evaluation, request.evaluation.sets
+    metrics: Means = {}
+    around: Intervals = {}
     values: dict[str, dict[str, Floats | None]] = {}
-    rules = arithmetic_of(request.evaluation.protocol)
     with _errors_starting_with(request.source):
-        for name in names:
-            values[name] = tofu.question_values(sets[name], rules)
-            values[name] |= _fluency_values(sets[name], request.clean.get(name))
-    quality, quality_interval = _compare_forget_sets(request)
-    groups = {name: sets[name].groups for name in names}
-    tasks, task_intervals = {}, {}
-    for name, metrics in values.items():
-        tasks[name] = {metric: mean_or_none(metrics[metric]) for metric in metrics}
-        task_intervals[name] = _mean_intervals(metrics, groups[name])
-    results: dict[str, Any] = {
-        "model_utility": mean_or_none(tofu.model_utility(_by_stable_name(tasks))),
-        "forget_quality": quality,
-        "tasks": tasks,
-        "intervals": {
-            "model_utility": intervals.utility_interval(values, groups),
-            "forget_quality": quality_interval,
-            "tasks": task_intervals,
-        },
-    }
-    attacks, attack_intervals = _membership_results(request)
-    if attacks:
-        results["membership"] = attacks
-        results["intervals"]["membership"] = attack_intervals
-    return results
+        rouge = muse.question_values(evaluation)
+        for name in sorted(sets, key=_place_of_set):
+            values[name] = _fluency_values(sets[name], request.clean.get(name))
+            values[name] |= _scored_values(evaluation, name)
+    for name, numbers in rouge.items():
+        label, groups = f"muse/{name}", sets[name].groups
+        metrics[label] = mean_or_none(numbers)
+        around[label] = intervals.mean_interval(numbers, groups, read_limits(label))
+    _add_membership(request, metrics, around)
+    for name, by_metric in values.items():
+        for metric, by_question in by_metric.items():
+            label = f"{name}/{metric}"
+            metrics[label], around[label] = mean_or_none(by_question), None
+            if by_question is not None:
+                limits = read_limits(f"{ANY_SET}/{metric}")
+                around[label] = intervals.mean_interval(by_question, sets[name].groups, limits)
+    if not overall.is_muse(evaluation):
+        groups_of_sets = {name: records.groups for name, records in sets.items()}
+        metrics[UTILITY] = mean_or_none(tofu.model_utility(metrics))
+        around[UTILITY] = intervals.utility_interval(values, groups_of_sets)
+        metrics[QUALITY], around[QUALITY] = _compare_forget_sets(request)
+    return metrics, around
 
 
-def _mean_intervals(
-    values: Mapping[str, Floats | None], groups: Sequence[str]
-) -> dict[str, Interval | None]:
-    """Return the interval of each metric of a set; None where it has no values."""
-    around: dict[str, Interval | None] = {}
-    for metric, numbers in values.items():
-        around[metric] = None
-        if numbers is not None:
-            limits = read_limits(f"{ANY_SET}/{metric}")
-            around[metric] = intervals.mean_interval(numbers, groups, limits)
-    return around
+def _place_of_set(name: str) -> int:
+    return FIRST_SETS.index(name) if name in FIRST_SETS else len(FIRST_SETS)
 
 
-def _membership_results(
-    request: Request,
-) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
-    """Return the AUC of each membership attack and PrivLeak, with intervals; {} without holdout."""
+def _scored_values(evaluation: Evaluation, name: str) -> dict[str, Floats | None]:
+    """Return the metrics of a set's answers, question by question."""
+    records = evaluation.sets[name]
+    if not overall.is_muse(evaluation):
+        return tofu.question_values(records, arithmetic_of(evaluation.protocol))
+    texts = muse.text_values(records) if name in muse.TEXT_SETS else {}
+    return memorization.question_values(records) | texts
+
+
+def _list_by_task(named: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+    """Return named values in the form of TOFU's results."""
+    listed: dict[str, Any] = {"model_utility": named[UTILITY], "forget_quality": named[QUALITY]}
+    listed["tasks"] = {name: {} for name in sorted(evaluation.sets, key=_place_of_set)}
+    for name, value in named.items():
+        group, _, metric = name.partition("/")
+        if group == "membership":
+            listed.setdefault(group, {})[metric] = value
+        elif name not in (UTILITY, QUALITY):
+            listed["tasks"][group][metric] = value
+    return listed
+
+
+def _add_membership(request: Request, metrics: Means, around: Intervals) -> None:
+    """Add the AUC of each membership attack, and PrivLeak; nothing without holdout texts."""
     evaluation, retain = request.evaluation, request.retain
-    metrics: dict[str, float | None] = {}
-    around: dict[str, Interval | None] = {}
+    is_muse = overall.is_muse(evaluation)
     groups = membership.compared_groups(evaluation)
     with _errors_starting_with(request.source):
         attacks = membership.attack_scores(evaluation, request.reference, request.gradient_norms)
+    name = "muse/privleak" if is_muse else "membership/privleak"
+    if is_muse and (retain or muse.FORGET in evaluation.sets):
+        metrics[name] = around[name] = None
     for attack, scores in attacks.items():
-        metrics[attack] = membership.auc(*scores)
-        around[attack] = membership.auc_interval(*scores, groups)
+        metrics[f"membership/{attack}"] = membership.auc(*scores)
+        around[f"membership/{attack}"] = membership.auc_interval(*scores, groups)
     if attacks and retain and membership.compared_sets(retain):
         with _errors_starting_with(request.retain_source):
-            metrics["privleak"] = muse.privleak(evaluation, retain, allow_mismatch=True)
-            around["privleak"] = muse.privleak_interval(evaluation, retain)
+            metrics[name] = muse.privleak(evaluation, retain, allow_mismatch=True)
+            around[name] = muse.privleak_interval(evaluation, retain)
     elif evaluation.attack_scores and retain:
         leak, interval = muse.logged_privleak(evaluation, retain)
         if leak is not None:
-            metrics["privleak"], around["privleak"] = leak, interval
-    return metrics, around
+            metrics[name], around[name] = leak, interval
 
 
 def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | None]:
@@ -212,45 +222,15 @@ def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | Non
     return quality, interval
 
 
-def _compute_muse_results(request: Request) -> dict[str, Any]:
-    evaluation, retain = request.evaluation, request.retain
-    metrics: dict[str, float | None] = {}
-    around: dict[str, Interval | None] = {}
-    others: dict[str, dict[str, Floats | None]] = {}
-    with _errors_starting_with(request.source):
-        rouge = muse.question_values(evaluation)
-        for name, records in evaluation.sets.items():
-            others[name] = _fluency_values(records, request.clean.get(name))
-            others[name] |= memorization.question_values(records)
-        for name, text_scores in muse.text_values(evaluation).items():
-            others[name] |= text_scores
-    for name, values in rouge.items():
-        metrics[f"muse/{name}"] = mean_or_none(values)
-        groups, limits = evaluation.sets[name].groups, read_limits(f"muse/{name}")
-        around[f"muse/{name}"] = intervals.mean_interval(values, groups, limits)
-    attacks, attack_intervals = _membership_results(request)
-    if retain or muse.FORGET in evaluation.sets:
-        metrics["muse/privleak"] = attacks.pop("privleak", None)
-        around["muse/privleak"] = attack_intervals.pop("privleak", None)
-    metrics |= _by_stable_name({"membership": attacks})
-    around |= _by_stable_name({"membership": attack_intervals})
-    for label, other_values in _by_stable_name(others).items():
-        metrics[label] = mean_or_none(other_values)
-    for name, set_values in others.items():
-        groups = evaluation.sets[name].groups
-        around |= _by_stable_name({name: _mean_intervals(set_values, groups)})
-    return {"metrics": metrics, "intervals": around}
-
-
-def _all_means(evaluation: Evaluation) -> dict[str, float | None]:
+def _all_means(evaluation: Evaluation) -> Means:
     """Return what an evaluation alone tells: a run's metrics, and those that runs leave out."""
-    rules, values = arithmetic_of(evaluation.protocol), {}
+    means: Means = {}
     for name, records in evaluation.sets.items():
-        values[name] = _fluency_values(records, None)
+        values = _fluency_values(records, None)
         if not overall.is_muse(evaluation):
-            values[name] |= tofu.question_values(records, rules)
-    named = _by_stable_name(values)
-    means = {name: mean_or_none(by_question) for name, by_question in named.items()}
+            values |= _scored_values(evaluation, name)
+        for metric, by_question in values.items():
+            means[f"{name}/{metric}"] = mean_or_none(by_question)
     return means | overall.aggregate(evaluation)
 
 
@@ -262,15 +242,6 @@ def _fluency_values(
     if not texts or len(texts) < len(records.records):
         return {}
     return dict(fluency.question_values(texts, clean))
-
-
-def _by_stable_name(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return {"<set>/<metric>": value} of set -> metric -> value."""
-    named = {}
-    for name, metrics in sets.items():
-        for metric, value in metrics.items():
-            named[f"{name}/{metric}"] = value
-    return named
 
 
 @contextlib.contextmanager

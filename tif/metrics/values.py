@@ -1,5 +1,7 @@
-"""Shared by the metrics: the type of their values, their mean, ROUGE by the rouge-score package."""
+"""Shared by the metrics: the type of their values, their mean, a scored text, ROUGE."""
 
+import dataclasses
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -11,6 +13,34 @@ from tif.identifiers.segmentation import find_words
 from tif.records.types import Record, RecordSet
 
 Floats = npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredText:
+    """What the attacks know of a text. All in nats.
+
+    Attributes:
+        text: the text itself.
+        logprobs: (K,) log-probability of each token.
+        means, deviations: (K,) mean and standard deviation of log p over the vocabulary, under p.
+        reference_logprobs: (K,) under the reference model; None = no such model.
+        gradient_norm: from evaluation/gradient_norms.py; None = not computed.
+    """
+
+    text: str
+    logprobs: Sequence[float]
+    means: Sequence[float] = ()
+    deviations: Sequence[float] = ()
+    reference_logprobs: Sequence[float] | None = None
+    gradient_norm: float | None = None
+
+
+def as_tokens(values: Sequence[float]) -> Floats:
+    """Return numbers of a text's tokens: (K,); raise ValueError if there are none."""
+    tokens = np.asarray(values, dtype=np.float64)
+    if not tokens.size:
+        raise ValueError("membership: the text has no scored token, want at least one")
+    return tokens
 
 
 def mean_or_none(values: Floats | None) -> float | None:

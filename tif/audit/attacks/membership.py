@@ -20,10 +20,10 @@ from tif.data.samples import Sample
 from tif.evaluation.gradient_norms import gradient_norms
 from tif.evaluation.token_stats import score_texts
 from tif.metrics import membership
-from tif.metrics.membership import ScoredText
+from tif.metrics.min_k import min_k
 from tif.metrics.muse import relative_leak
 from tif.metrics.registry import metrics_reading
-from tif.metrics.values import Floats
+from tif.metrics.values import Floats, ScoredText
 
 HEADLINE = "AUC of min_k"
 PRIVLEAK = "PrivLeak"
@@ -53,7 +53,7 @@ def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     for name, metric in metrics_reading("scored text").items():
         score = metric.function
         measures[f"AUC of {name}"] = _compare(score, texts, len(forget)).mean(1).tolist()
-    auc = _compare(membership.min_k, texts, len(forget)).mean()
+    auc = _compare(min_k, texts, len(forget)).mean()
     retain_auc = _compare(_min_k_of_reference, texts, len(forget)).mean()
     numbers = {PRIVLEAK: relative_leak(float(1 - auc), float(1 - retain_auc))}
     return AttackResult([sample.id for sample in forget], measures, numbers=numbers)
@@ -67,7 +67,7 @@ def _compare(score: Score, texts: Sequence[ScoredText], forget: int) -> Floats:
 
 def _min_k_of_reference(text: ScoredText) -> float:
     assert text.reference_logprobs is not None
-    return membership.min_k(ScoredText(text.text, text.reference_logprobs))
+    return min_k(ScoredText(text.text, text.reference_logprobs))
 
 
 def read_texts(

@@ -28,8 +28,8 @@ from tif.metrics.failures import (
     find_failures,
     find_identifier_failures,
     find_nothing_to_forget,
+    measure_knowledge,
 )
-from tif.metrics.knowledge import measure_knowledge
 from tif.metrics.targeted import summarize_forget_words
 from tif.models.load import load_policy
 from tif.models.references import ModelReference

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from tif.metrics.failures import find_nothing_to_forget
-from tif.metrics.knowledge import measure_knowledge
+from tif.metrics.failures import find_nothing_to_forget, measure_knowledge
 from tif.records.files import read_evaluation
 from tif.records.types import Evaluation, Record, RecordSet
 

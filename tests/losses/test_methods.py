@@ -13,7 +13,7 @@ from tif import losses
 from tif.config import load as config
 from tif.config.schema import Config
 from tif.data.encoding import collate
-from tif.models.derived import WhpModel
+from tif.models.derived import WhpReference
 from tif.models.references import ModelReference
 from tif.scoring.token_scores import score_tokens
 
@@ -37,8 +37,7 @@ def module(cfg, batching="packed"):
         batching,
         ModelReference(tiny_models.model(), batching),
     )
-    whp_model = WhpModel(made.reference, tiny_models.model(seed=5), 1.0)
-    made.whp_reference = ModelReference(whp_model, batching)
+    made.reference = WhpReference(made.reference, tiny_models.model(seed=5), 1.0)
     with torch.no_grad():
         for weight in made.policy.parameters():
             weight += 0.02 * torch.randn_like(weight)

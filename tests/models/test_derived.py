@@ -9,7 +9,7 @@ from tests.support.modules import unlearning_module
 from tests.support.tiny_unlearning import BATCHES, config, fit, unlearning
 from tif.evaluation.generate import continue_prompts
 from tif.losses import make_loss
-from tif.models.derived import WhpModel
+from tif.models.derived import WhpModel, WhpReference
 from tif.models.references import ModelReference
 from tif.scoring.token_scores import score_tokens
 
@@ -95,7 +95,7 @@ def test_stages_inherit_the_key_and_are_evaluated_as_they_are():
 def test_distilled_whp_learns_the_largest_lowered_logits_and_holds_no_other_model_as_its_own():
     module = unlearning("frozen", loss=make_loss(forget="whp", on="all", preserve="none", whp=1.5))
     reinforced = nudge(tiny_models.model())
-    module.whp_reference = frozen(WhpModel(frozen(tiny_models.model()), reinforced, 1.5))
+    module.reference = WhpReference(module.reference, reinforced, 1.5)
     losses = []
     for e in tiny_models.ITEMS:
         wanted = formula(tiny_models.model(), reinforced, e.input_ids, 1.5).argmax(1)

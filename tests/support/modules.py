@@ -10,9 +10,9 @@ def step_settings(cfg, batching="packed"):
     return StepSettings(cfg.data, cfg.loss, cfg.optimizer, cfg.trainer, batching)
 
 
-def unlearning_module(policy, cfg, batching="packed", reference=None, whp_reference=None):
+def unlearning_module(policy, cfg, batching="packed", reference=None):
     """A module whose reference is there already."""
-    return UnlearningModule(policy, step_settings(cfg, batching), reference, whp_reference)
+    return UnlearningModule(policy, step_settings(cfg, batching), reference)
 
 
 def data_module(cfg, benchmark, tokenizer, alternates=None):

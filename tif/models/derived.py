@@ -23,6 +23,7 @@ from torch.nn.functional import relu
 from tif.config.loss import Loss
 from tif.models.references import ModelReference, Reference
 from tif.scoring.forward import run_with_cache
+from tif.scoring.token_scores import ModelContext, PerToken
 from tif.utils.torch_state import set_training_mode
 
 if TYPE_CHECKING:
@@ -50,6 +51,34 @@ def make_unlearned(
         initial = [weight.detach().to("cpu", copy=True) for weight in policy.parameters()]
         return partial(negated_weights, policy, initial, loss.task_vector)
     return lambda: contextlib.nullcontext(policy)
+
+
+class WhpReference(ModelReference):
+    """The original model, and for terms that ask for them its lowered logits."""
+
+    def __init__(
+        self, original: ModelReference, reinforced: "PreTrainedModel", alpha: float
+    ) -> None:
+        super().__init__(original.model, original.batching)
+        self.lowered = ModelReference(WhpModel(original, reinforced, alpha), original.batching)
+
+    def use_model_for(self, per_token: PerToken) -> ModelContext:
+        """Return what opens the model that a term reads distributions of."""
+        return self.lowered.use_model if per_token.lowered else self.use_model
+
+
+def lower_logits(
+    reference: Reference | None, loss: Loss, load: Callable[[], "PreTrainedModel"]
+) -> Reference | None:
+    """Return the reference with the lowered logits where the loss learns them.
+
+    `load`: returns the reinforced model, in the place and the precision of the policy.
+    """
+    if loss.forget != "whp":
+        return reference
+    assert isinstance(reference, ModelReference)
+    assert loss.whp is not None
+    return WhpReference(reference, load(), loss.whp)
 
 
 @contextlib.contextmanager

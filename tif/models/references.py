@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tif.data.encoding import Batch, Encoded, collate
 from tif.models.lora import adapters_disabled
-from tif.scoring.token_scores import TokenScores, score_tokens
+from tif.scoring.token_scores import ModelContext, PerToken, TokenScores, score_tokens
 from tif.utils.files import locked, os_errors_naming, use_default_mode
 from tif.utils.terminal import console, track
 from tif.utils.torch_state import evaluation_mode
@@ -52,6 +52,10 @@ class ModelReference:
         """Return the model's scores of any batch, (B, T-1) each, without a gradient."""
         with self.use_model() as model:
             return score_tokens(model, batch, self.batching)
+
+    def use_model_for(self, per_token: PerToken) -> ModelContext:
+        """Return what opens the model that a term reads distributions of."""
+        return self.use_model
 
     @contextlib.contextmanager
     def use_model(self) -> Iterator[torch.nn.Module]:

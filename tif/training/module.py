@@ -80,7 +80,6 @@ class UnlearningModule(L.LightningModule):
         settings: of the steps.
         reference: the original model's scores; None where the loss needs none. It is no submodule:
             neither optimizer nor checkpoint sees it.
-        whp_reference: what forget=whp learns.
     """
 
     retain_weight: torch.Tensor
@@ -90,7 +89,6 @@ class UnlearningModule(L.LightningModule):
         policy: "PreTrainedModel",
         settings: StepSettings,
         reference: Reference | None = None,
-        whp_reference: ModelReference | None = None,
     ) -> None:
         super().__init__()
         # With LoRA a checkpoint holds the adapters alone, see `on_save_checkpoint`.
@@ -99,7 +97,6 @@ class UnlearningModule(L.LightningModule):
         self.policy = policy
         self.settings = settings
         self.reference = reference
-        self.whp_reference = whp_reference
         loss = settings.loss
         self._open_unlearned = make_unlearned(policy, reference, loss, settings.data.train)
         self.forget_term = losses.get_forget_term(loss)
@@ -267,9 +264,8 @@ class UnlearningModule(L.LightningModule):
             return None
         per_token, original = group.term.per_token(self.settings.loss), None
         if per_token.reference:
-            source = self.whp_reference if per_token.lowered else self.reference
-            assert isinstance(source, ModelReference)
-            original = source.use_model
+            assert isinstance(self.reference, ModelReference)
+            original = self.reference.use_model_for(per_token)
         return ValueRequest(first, first + len(group.batch.ids), per_token, original)
 
     def _reference_scores(self, group: SampleGroup) -> TokenScores | None:

@@ -150,10 +150,9 @@ def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
     return Plan(pinned, read_benchmark(cfg.data), family=family)
 
 
-def plan_reinforced_model(plan: Plan) -> Plan:
-    """Return the plan of the stage that learns the forget set more, from the run's own model."""
-    name, cfg = "reinforced", stages.reinforced_config(plan.cfg)
-    placed = stages.place_stage(cfg, name, plan.benchmark)
+def plan_further_stage(plan: Plan, name: str) -> Plan:
+    """Return the plan of a stage that trains a run's own model further on the forget set."""
+    placed = stages.place_stage(stages.further_config(plan.cfg), name, plan.benchmark)
     return Plan(placed, plan.benchmark, name, plan.group)
 
 

@@ -4,6 +4,7 @@ Called by `tif.training.run` before `Trainer.fit`.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
 from tif.evaluation.evaluate import find_longest_text
 from tif.evaluation.questions import EvaluationSetup, list_longest_texts
 from tif.models import fsdp
-from tif.models.derived import WhpModel
+from tif.models.derived import lower_logits
 from tif.models.load import describe_noise, load_policy, move_model, read_config
 from tif.models.lora import freeze_idle_adapters
 from tif.models.references import ModelReference, Reference, copy_policy, make_reference
@@ -30,6 +31,7 @@ from tif.probes.text_length import check_length, read_context
 from tif.training.datamodule import UnlearningDataModule
 from tif.training.module import StepSettings, UnlearningModule
 from tif.training.plan import Plan
+from tif.training.stages import REINFORCED
 from tif.utils import distributed
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def prepare_training(
-    plan: Plan, encoder: Encoder, trainer: L.Trainer, reinforced: Path | None
+    plan: Plan, encoder: Encoder, trainer: L.Trainer, stages: Mapping[str, Path]
 ) -> tuple[UnlearningModule, UnlearningDataModule]:
     """Load the policy, take what it is compared with, and return what `Trainer.fit` needs.
 
@@ -47,7 +49,7 @@ def prepare_training(
         plan: the run.
         encoder: with the policy's tokenizer.
         trainer: its strategy and precision are read.
-        reinforced: run of the model that forget=whp compares with.
+        stages: folders of the stages' runs, by name.
 
     Raises:
         ConfigError: Before weights load, if a text is longer than the model can read.
@@ -88,13 +90,18 @@ def prepare_training(
         elif kind in ("cached", "adapter"):
             folder = Path(cfg.run.folder) / "references"
             reference = make_reference(kind, policy, data.items, encoder.pad_id, batching, folder)
-    whp_reference = None
-    if reinforced:
-        assert isinstance(reference, ModelReference)
-        whp_reference = load_whp_reference(cfg, reinforced, reference, encoder, trainer)
+
+    def load_reinforced() -> "PreTrainedModel":
+        path = str(stages[REINFORCED] / "model")
+        settings = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
+        model = load_policy(settings, encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
+        place_model(model, trainer)
+        return model
+
+    reference = lower_logits(reference, loss, load_reinforced)
     trainer_keys, seed = cfg.trainer, cfg.run.seed
     step = StepSettings(cfg.data, loss, cfg.optimizer, trainer_keys, batching, seed)
-    return UnlearningModule(policy, step, reference, whp_reference), data
+    return UnlearningModule(policy, step, reference), data
 
 
 def check_lengths(plan: Plan, encoder: Encoder) -> None:
@@ -155,26 +162,6 @@ def place_model(model: Any, trainer: L.Trainer) -> None:
     move_model(model, strategy.root_device)
     if not getattr(model, "is_quantized", False):
         trainer.precision_plugin.convert_module(model)  # in place
-
-
-def load_whp_reference(
-    cfg: Config, reinforced: Path, reference: ModelReference, encoder: Encoder, trainer: L.Trainer
-) -> ModelReference:
-    """Return what forget=whp learns: the original's logits, lowered by the reinforced model's.
-
-    Args:
-        cfg: of the run.
-        reinforced: run folder of the model that learned the forget set further.
-        reference: the original model.
-        encoder: with the policy's tokenizer.
-        trainer: its precision is that of the reinforced model.
-    """
-    assert cfg.loss.whp is not None
-    path = str(reinforced / "model")
-    settings = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
-    model = load_policy(settings, encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
-    place_model(model, trainer)
-    return ModelReference(WhpModel(reference, model, cfg.loss.whp), reference.batching)
 
 
 def prepare_alternates(

@@ -30,7 +30,7 @@ from tif.training.checkpoints import Preempted
 from tif.training.plan import Plan, count_steps
 from tif.training.resume import RunIdentity
 from tif.training.retain_model import retain_model_records
-from tif.training.stages import explain_new_stage
+from tif.training.stages import explain_new_stage, list_further_stages
 from tif.training.train import train
 from tif.utils import distributed, interrupts
 from tif.utils.command_line import print_error, report_os_error
@@ -133,7 +133,7 @@ def make_stage(plan: Plan) -> Path:
         if distributed.run_on_first_rank(is_made):
             console.print(f"{title}: {folder}", literal("(made before)", "dim"), soft_wrap=True)
             return folder
-        train(plan, run, folder, None, distributed.run_on_first_rank(start))
+        train(plan, run, folder, None, distributed.run_on_first_rank(start), {})
         if distributed.is_first_rank():
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return folder
@@ -147,14 +147,12 @@ class Inputs:
         plan: of the run; with its start model and its unwanted words once they are made.
         stages: folders of the stages' runs, by name.
         retain: the retain model's records.
-        reinforced: run of the model that loss.forget=whp compares with.
         seconds: how long each step took, by name.
     """
 
     plan: Plan
     stages: dict[str, Path] = dataclasses.field(default_factory=dict)
     retain: Evaluation | None = None
-    reinforced: Path | None = None
     seconds: Seconds = dataclasses.field(default_factory=dict)
 
 
@@ -168,7 +166,7 @@ def unlearn(plan: Plan) -> Path:
     with distributed.entered_on_first_rank(resume.claim_run_folder(cfg.run, run)) as claim:
         folder, checkpoint = claim
         distributed.run_on_first_rank(lambda: _start_run_folder(inputs, run, folder, checkpoint))
-        train(inputs.plan, run, folder, inputs.retain, checkpoint, inputs.reinforced)
+        train(inputs.plan, run, folder, inputs.retain, checkpoint, inputs.stages)
     return folder
 
 
@@ -188,8 +186,7 @@ def list_steps(plan: Plan) -> Iterator[Callable[[Inputs], None]]:
         yield evaluate_retain_model
     if cfg.model.path in plan.stages:
         yield start_from_stage
-    if cfg.loss.forget == "whp":
-        yield make_reinforced_model
+    yield from (partial(make_further_stage, name=name) for name in list_further_stages(cfg.loss))
 
 
 def make_named_stage(inputs: Inputs, name: str) -> None:
@@ -238,9 +235,9 @@ def start_from_stage(inputs: Inputs) -> None:
     inputs.plan = dataclasses.replace(inputs.plan, cfg=cfg)
 
 
-def make_reinforced_model(inputs: Inputs) -> None:
-    """Train the run's own model further on the forget set, for loss.forget=whp."""
-    inputs.reinforced = make_stage(planning.plan_reinforced_model(inputs.plan))
+def make_further_stage(inputs: Inputs, name: str) -> None:
+    """Make a stage that trains the run's own model further."""
+    inputs.stages[name] = make_stage(planning.plan_further_stage(inputs.plan, name))
 
 
 def _start_run_folder(

@@ -15,7 +15,7 @@ from tif.config.errors import ConfigError
 from tif.config.files import read_yaml
 from tif.config.layers import flatten
 from tif.config.loss import make_loss
-from tif.config.schema import Config
+from tif.config.schema import Config, Loss
 from tif.data.samples import Benchmark, fingerprint, select_training_samples
 from tif.utils.hashing import hash_json, list_model_files
 
@@ -24,6 +24,7 @@ NOT_DECIDING = {
     "model": ("base", "reference"),
     "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps"),
 }
+REINFORCED = "reinforced"  # the stage that learns the forget set more
 DECIDING_DATA = ("train", "max_tokens", "batch_size", "batching")
 
 
@@ -90,7 +91,12 @@ def stage_config(cfg: Config) -> Config:
     )
 
 
-def reinforced_config(cfg: Config) -> Config:
+def list_further_stages(loss: Loss) -> tuple[str, ...]:
+    """Return the stages that train the run's own model further, for the loss to learn from."""
+    return (REINFORCED,) if loss.forget == "whp" else ()
+
+
+def further_config(cfg: Config) -> Config:
     """Return the configuration of the stage that learns the forget set more (loss.forget=whp)."""
     finetuning = make_loss(forget="ce", on="all", preserve="none", retain="none")
     trainer = dataclasses.replace(cfg.trainer, max_epochs=cfg.loss.whp_epochs)

@@ -4,7 +4,7 @@ Called by `training/run`. What stands before the first step is in `training/prep
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -36,12 +36,12 @@ from tif.utils.terminal import console
 
 def train(
     plan: Plan, run: RunIdentity, folder: Path, retain: Evaluation | None,
-    checkpoint: Path | None, reinforced: Path | None = None,
+    checkpoint: Path | None, stages: Mapping[str, Path],
 ) -> None:  # fmt: skip
     """Train in a run folder, which is complete when its summary.json is there.
 
-    `retain` holds the retain model's records; the run goes on from `checkpoint`; `reinforced` is
-    the run of the model that loss.forget=whp compares with.
+    `retain` holds the retain model's records; the run goes on from `checkpoint`; `stages` are the
+    folders of its stages' runs, by name.
     """
     cfg = plan.cfg
     with wandb_loggers(plan, folder) as loggers, torch_state.seeded(cfg.run.seed):
@@ -65,7 +65,7 @@ def train(
             num_sanity_val_steps=0,
             default_root_dir=folder,
         )
-        module, data = prepare_training(plan, encoder, trainer, reinforced)
+        module, data = prepare_training(plan, encoder, trainer, stages)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         if distributed.is_first_rank():
             charts = _finish_run(plan, folder, retain, trainer.global_step)

@@ -5,6 +5,7 @@ Called by `tif.training.run` before `Trainer.fit`.
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,18 +91,22 @@ def prepare_training(
         elif kind in ("cached", "adapter"):
             folder = Path(cfg.run.folder) / "references"
             reference = make_reference(kind, policy, data.items, encoder.pad_id, batching, folder)
-
-    def load_reinforced() -> "PreTrainedModel":
-        path = str(stages[REINFORCED] / "model")
-        settings = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
-        model = load_policy(settings, encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
-        place_model(model, trainer)
-        return model
-
-    reference = lower_logits(reference, loss, load_reinforced)
+    load = partial(load_reinforced, cfg, stages, encoder, trainer)
+    reference = lower_logits(reference, loss, load)
     trainer_keys, seed = cfg.trainer, cfg.run.seed
     step = StepSettings(cfg.data, loss, cfg.optimizer, trainer_keys, batching, seed)
     return UnlearningModule(policy, step, reference), data
+
+
+def load_reinforced(
+    cfg: Config, stages: Mapping[str, Path], encoder: Encoder, trainer: L.Trainer
+) -> "PreTrainedModel":
+    """Return the model that learned the forget set more, in the place of the policy."""
+    path = str(stages[REINFORCED] / "model")
+    settings = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
+    model = load_policy(settings, encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
+    place_model(model, trainer)
+    return model
 
 
 def check_lengths(plan: Plan, encoder: Encoder) -> None:

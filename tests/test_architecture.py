@@ -105,7 +105,9 @@ def test_no_module_imports_itself_through_others():
 
 def test_tif_imports_nothing_of_the_laboratory_and_the_wheel_leaves_it_out():
     assert (ROOT / "lab").is_dir()
-    offenders = [f"{m} imports {i}" for m in MODULES for i in imports_of(m) if i.split(".")[0] == "lab"]
+    offenders = [
+        f"{m} imports {i}" for m in MODULES for i in imports_of(m) if i.split(".")[0] == "lab"
+    ]
     assert offenders == []
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = settings["tool"]["setuptools"]["packages"]
@@ -114,7 +116,12 @@ def test_tif_imports_nothing_of_the_laboratory_and_the_wheel_leaves_it_out():
 
 def test_nothing_imports_a_command():
     commands = {name for name in MODULES if room_number(name) == COMMANDS}
-    assert [f"{name} imports {c}" for name in MODULES for c in imports_of(name) & commands if name != "tif"] == []
+    assert [
+        f"{name} imports {c}"
+        for name in MODULES
+        for c in imports_of(name) & commands
+        if name != "tif"
+    ] == []
 
 
 def test_the_package_root_holds_commands_only():
@@ -127,9 +134,13 @@ def test_losses_and_metrics_are_pure_functions(room):
     offenders = []
     for name in MODULES:
         if name.startswith(room):
-            offenders += [f"{name} imports {i}" for i in imports_of(name) if i.split(".")[0] in banned]
+            offenders += [
+                f"{name} imports {i}" for i in imports_of(name) if i.split(".")[0] in banned
+            ]
             calls = [n for n in running_nodes(MODULES[name]) if isinstance(n, ast.Call)]
-            offenders += [f"{name}:{n.lineno} opens a file" for n in calls if ast.unparse(n.func) == "open"]
+            offenders += [
+                f"{name}:{n.lineno} opens a file" for n in calls if ast.unparse(n.func) == "open"
+            ]
     assert offenders == []
 
 
@@ -200,7 +211,9 @@ def test_the_reading_path_stays_short_and_is_the_one_of_the_docs():
     assert sum(len(LINES[f"tif.{name}"]) for name in READING_PATH) <= 3000
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     path = text.partition("## Reading path\n")[2].partition("\n## ")[0]
-    assert re.findall(r"`tif/([a-z_/]+)\.py`", path) == [name.replace(".", "/") for name in READING_PATH]
+    assert re.findall(r"`tif/([a-z_/]+)\.py`", path) == [
+        name.replace(".", "/") for name in READING_PATH
+    ]
 
 
 def test_files_stay_short():
@@ -210,14 +223,26 @@ def test_files_stay_short():
 
 def test_lines_stay_short():
     laboratory = (ROOT / "lab").rglob("*.py")
-    texts = LINES | {f"lab/{path.name}": path.read_text(encoding="utf-8").splitlines() for path in laboratory}
-    offenders = [f"{name}:{n}" for name, lines in texts.items() for n, line in enumerate(lines, 1) if len(line) > 100]
+    texts = LINES | {
+        f"lab/{path.name}": path.read_text(encoding="utf-8").splitlines() for path in laboratory
+    }
+    offenders = [
+        f"{name}:{n}"
+        for name, lines in texts.items()
+        for n, line in enumerate(lines, 1)
+        if len(line) > 100
+    ]
     assert offenders == []
 
 
 def nodes_of(*kinds):
     """Return (module, node) for every node of these kinds."""
-    return [(name, node) for name, tree in MODULES.items() for node in ast.walk(tree) if isinstance(node, kinds)]
+    return [
+        (name, node)
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, kinds)
+    ]
 
 
 def test_functions_stay_short_and_take_few_parameters():
@@ -227,7 +252,9 @@ def test_functions_stay_short_and_take_few_parameters():
         arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
         parameters = [a for a in arguments if a.arg not in ("self", "cls")]
         if length > 60 or len(parameters) > 6:
-            offenders.append(f"{name}.{function.name}: {length} lines, {len(parameters)} parameters")
+            offenders.append(
+                f"{name}.{function.name}: {length} lines, {len(parameters)} parameters"
+            )
     assert offenders == []
 
 
@@ -250,14 +277,33 @@ def public_definitions(tree):
                 yield from public_definitions(node)
 
 
-VAGUE = {"found", "own", "told", "said", "asked", "made", "kept", "whole", "many", "some", "what", "one"}
+VAGUE = {
+    "found",
+    "own",
+    "told",
+    "said",
+    "asked",
+    "made",
+    "kept",
+    "whole",
+    "many",
+    "some",
+    "what",
+    "one",
+}
 KEYS = {("tif.bench.settings", "what")}  # a key of a command
 
 
 def test_names_say_what_they_hold():
-    offenders = [f"{m}:{n.lineno} {n.id}" for m, n in nodes_of(ast.Name) if n.id in VAGUE and (m, n.id) not in KEYS]
+    offenders = [
+        f"{m}:{n.lineno} {n.id}"
+        for m, n in nodes_of(ast.Name)
+        if n.id in VAGUE and (m, n.id) not in KEYS
+    ]
     offenders += [f"{m}:{a.lineno} {a.arg}" for m, a in nodes_of(ast.arg) if a.arg in VAGUE]
-    offenders += [f"{m}:{f.lineno} {f.name}" for m, f in nodes_of(ast.FunctionDef) if f.name in VAGUE]
+    offenders += [
+        f"{m}:{f.lineno} {f.name}" for m, f in nodes_of(ast.FunctionDef) if f.name in VAGUE
+    ]
     assert offenders == []
 
 
@@ -272,7 +318,12 @@ def test_a_comprehension_holds_one_loop_and_no_assignment():
 
 
 def calls():
-    return [(name, node) for name, tree in MODULES.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [
+        (name, node)
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    ]
 
 
 def test_code_of_strangers_is_never_trusted_unasked():
@@ -299,19 +350,32 @@ def test_models_and_tokenizers_of_others_are_read_in_one_place():
     offenders += [
         f"{name}:{call.lineno} pipeline of a path"
         for name, call in calls()
-        if ast.unparse(call.func) == "pipeline" and "model" not in {word.arg for word in call.keywords}
+        if ast.unparse(call.func) == "pipeline"
+        and "model" not in {word.arg for word in call.keywords}
     ]
     assert offenders == []
     loading = [call for name, call in calls() if name == "tif.models.pretrained"]
-    loading = [call for call in loading if ast.unparse(call.func).endswith((".from_pretrained", ".from_config"))]
+    loading = [
+        call
+        for call in loading
+        if ast.unparse(call.func).endswith((".from_pretrained", ".from_config"))
+    ]
     assert loading
     assert ["**source.options" in ast.unparse(call) for call in loading] == [True] * len(loading)
 
 
 def test_nothing_is_unpickled():
     banned = {"eval", "exec", "np.load", "joblib.load", "pd.read_pickle"}
-    offenders = [f"{name}:{c.lineno} {ast.unparse(c.func)}" for name, c in calls() if ast.unparse(c.func) in banned]
-    offenders += [f"{m} imports {i}" for m in MODULES for i in imports_of(m) & {"pickle", "dill", "cloudpickle"}]
+    offenders = [
+        f"{name}:{c.lineno} {ast.unparse(c.func)}"
+        for name, c in calls()
+        if ast.unparse(c.func) in banned
+    ]
+    offenders += [
+        f"{m} imports {i}"
+        for m in MODULES
+        for i in imports_of(m) & {"pickle", "dill", "cloudpickle"}
+    ]
     assert offenders == []
     # torch's own unpickler for weights knows no code.
     loads = [call for _, call in calls() if ast.unparse(call.func) == "torch.load"]

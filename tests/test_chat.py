@@ -16,7 +16,9 @@ from tif.utils import terminal
 ROLES = ["target", "unlearned", "retain"]
 KNOWN = KnownAnswers(
     {
-        "who wrote it?": Sample("a", "Who wrote it?", "Jaime Vasquez of Oslo.", (Span(0, 13), Span(17, 21))),
+        "who wrote it?": Sample(
+            "a", "Who wrote it?", "Jaime Vasquez of Oslo.", (Span(0, 13), Span(17, 21))
+        ),
         "where?": Sample("b", "Where?", "In Łódź, No 7.", (Span(3, 7), Span(12, 13))),
         "why?": Sample("c", "Why?", "For money."),
     }
@@ -53,16 +55,28 @@ def test_unwanted_words_are_those_of_the_known_answer_or_else_of_any():
         return [text[span.start : span.end] for span in KNOWN.mark(text, question)]
 
     assert marked("VASQUEZ, not Jaimes, in Łódź.", " who  WROTE it?") == ["VASQUEZ"]
-    assert marked("Vasquez in Łódź, oslo, 7 for money", "Tell me.") == ["Vasquez", "Łódź", "oslo"]  # 7 is too short
+    assert marked("Vasquez in Łódź, oslo, 7 for money", "Tell me.") == [
+        "Vasquez",
+        "Łódź",
+        "oslo",
+    ]  # 7 is too short
     assert marked("7 times in Oslo", "Where?") == ["7"]
-    assert marked("Jaime Vasquez", "Was it Jaime?") == ["Vasquez"]  # the question says the other itself
+    assert marked("Jaime Vasquez", "Was it Jaime?") == [
+        "Vasquez"
+    ]  # the question says the other itself
     assert marked("For money", "Why?") == []
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_answers_stand_side_by_side_and_unwanted_words_are_red(width):
-    answers = {"target": "Jaime Vasquez \x1b[2J did\u202e. " * 5, "unlearned": "Nobody.", "retain": "A man."}
-    console = Console(width=width, file=io.StringIO(), record=True, force_terminal=True, color_system="standard")
+    answers = {
+        "target": "Jaime Vasquez \x1b[2J did\u202e. " * 5,
+        "unlearned": "Nobody.",
+        "retain": "A man.",
+    }
+    console = Console(
+        width=width, file=io.StringIO(), record=True, force_terminal=True, color_system="standard"
+    )
     console.print(answers_table("Who wrote it?", answers, KNOWN))
     styled = console.export_text(styles=True, clear=False)
     assert "\x1b[1;31mVasquez\x1b[0m" in styled
@@ -83,7 +97,9 @@ def test_a_plain_log_has_a_line_for_each_answer_and_obeys_no_question(capsys, ll
     assert lines[2] == "question   Who\\x1b[31m?"
 
 
-def test_models_that_are_not_there_are_named_and_the_others_answer(capsys, finished_run, tmp_path, monkeypatch):
+def test_models_that_are_not_there_are_named_and_the_others_answer(
+    capsys, finished_run, tmp_path, monkeypatch
+):
     runs = shutil.copytree(finished_run.runs, tmp_path / "runs")
     config = runs / "quickstart" / "config.yaml"
     config.write_text(config.read_text().replace(str(finished_run.runs), str(runs)))
@@ -133,7 +149,12 @@ def test_questions_come_from_a_file_or_from_stdin(capsys, llama, tmp_path, monke
     (tmp_path / "q.txt").write_text("\ufeffWho?\n\n Where? \n", encoding="utf-8")
     (tmp_path / "q.jsonl").write_text('{"prompt": "Who?", "id": 1}\n{"prompt": "Where?"}\n')
     model = [f"model.path={llama}", "max_new_tokens=1"]
-    for source in (["--questions", tmp_path / "q.txt"], ["--questions", tmp_path / "q.jsonl"], ["--questions=-"], []):
+    for source in (
+        ["--questions", tmp_path / "q.txt"],
+        ["--questions", tmp_path / "q.jsonl"],
+        ["--questions=-"],
+        [],
+    ):
         monkeypatch.setattr("sys.stdin", io.StringIO("Who?\n\nWhere?\n"))
         assert [row["question"] for row in asked(capsys, *model, *source)] == ["Who?", "Where?"]
 
@@ -145,9 +166,16 @@ def test_a_chat_model_is_asked_as_its_own_template_says(capsys, smollm2):
     tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)
     model = transformers.AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     message = [{"role": "user", "content": "Where is the Eiffel Tower?"}]
-    ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = tokenizer.apply_chat_template(
+        message, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
     new = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
-    words = [f"model.path={smollm2}", "data.template=chat", "max_new_tokens=8", f"--question={message[0]['content']}"]
+    words = [
+        f"model.path={smollm2}",
+        "data.template=chat",
+        "max_new_tokens=8",
+        f"--question={message[0]['content']}",
+    ]
     (row,) = asked(capsys, *words)
     assert row["answers"] == {"unlearned": tokenizer.decode(new, skip_special_tokens=True).strip()}
 

@@ -37,7 +37,9 @@ def test_help_lists_the_commands_without_importing_them():
     *lines, imported = done.stdout.splitlines()
     assert imported == "[]"
     assert "`python -m tif.fit` is the same command" in done.stdout
-    listed = [line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("    ")]
+    listed = [
+        line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("    ")
+    ]
     assert listed == script.list_commands()
     assert max(map(len, lines)) <= 80
 
@@ -51,13 +53,18 @@ def test_a_command_that_is_not_there_yet_is_not_listed(monkeypatch, capsys):
 
 def test_an_unknown_command_names_the_nearest(capsys):
     assert script.main(["sweeep"]) == 2
-    assert capsys.readouterr().err == "tif sweeep: no such command; did you mean sweep?; see tif --help\n"
+    assert (
+        capsys.readouterr().err
+        == "tif sweeep: no such command; did you mean sweep?; see tif --help\n"
+    )
     assert script.main([]) == 2
     assert script.main(["unlearn", "quickstart.yaml"]) == 2
     assert capsys.readouterr().err.startswith("tif unlearn: no such command; did you mean fit?")
 
 
-@pytest.mark.parametrize("words", [["fit", "loss.bata=1"], ["report", "nowhere"], ["sweep"], ["ls", "runs", "nowhere"]])
+@pytest.mark.parametrize(
+    "words", [["fit", "loss.bata=1"], ["report", "nowhere"], ["sweep"], ["ls", "runs", "nowhere"]]
+)
 def test_tif_and_python_m_say_the_same_and_exit_with_the_same_code(words):
     script_call, module_call = call(*words), call(*words[1:], module=f"tif.{words[0]}")
     assert script_call.returncode == module_call.returncode == 2

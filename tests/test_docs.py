@@ -104,7 +104,10 @@ def read(command, words):
     elif command == "identify":
         config.read(Identify, presets.complete_words([*files, *overrides])[0])
     elif command == "audit":  # what it does not say is known of a run
-        config.read(lambda: make_settings(target="T", retain_model="R", model=Model(path="M")), [*files, *overrides])
+        config.read(
+            lambda: make_settings(target="T", retain_model="R", model=Model(path="M")),
+            [*files, *overrides],
+        )
     elif command in SCHEMAS and overrides:  # evaluate --metrics reads no key
         config.read(SCHEMAS[command], [*files, *overrides])
 
@@ -140,9 +143,13 @@ def test_every_example_of_a_command_in_help_starts_its_line():
     files = [*(ROOT / "tif").glob("*.py"), *(ROOT / "tif").glob("*/command.py")]
     assert len(files) >= 7
     for file in files:
-        _, *lines = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()
+        _, *lines = (
+            ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        ).splitlines()
         for line in lines:
-            is_example = re.search(r" tif (fit|identify|evaluate|report|sweep|bench|audit) ", line.strip())
+            is_example = re.search(
+                r" tif (fit|identify|evaluate|report|sweep|bench|audit) ", line.strip()
+            )
             assert not is_example or "#" in line, file
 
 
@@ -197,7 +204,9 @@ def test_generated_parts_name_every_key_method_term_and_metric(hooks):
         "methods": [f"| `{file.stem}` |" for file in (ROOT / "configs" / "loss").glob("*.yaml")],
         "terms": [f"| `{name}` |" for name in (*FORGET, *RETAIN)],
         "metrics": [f"### `{card.name}`\n" for card in metric_cards()],
-        "identifiers": [f"| `{name}` | {kind.title} |" for name, kind in entries("identifier").items()],
+        "identifiers": [
+            f"| `{name}` | {kind.title} |" for name, kind in entries("identifier").items()
+        ],
     }
     for name, texts in wanted.items():
         assert [text for text in texts if text not in parts[name]] == []

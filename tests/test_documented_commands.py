@@ -54,9 +54,7 @@ def read_pages():
 
 
 PAGES = read_pages() if (ROOT / "docs").is_dir() else {}
-PARAMETERS = [
-    pytest.param(page, marks=() if page in QUICK else pytest.mark.slow) for page in PAGES
-]
+PARAMETERS = [pytest.param(page, marks=() if page in QUICK else pytest.mark.slow) for page in PAGES]
 LLAMAS = (
     "MODEL", "OTHER", "TARGET", "RETAIN", "POLICY", "M", "T", "R", "SMOLLM2", "org/name",
     "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",

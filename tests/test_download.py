@@ -57,7 +57,12 @@ def test_no_pickled_weights_and_no_code_are_asked_for(asked):
     patterns = asked[0][3]
     for name in ("pytorch_model.bin", "modeling_m.py", "model.ckpt", "weights.pt"):
         assert not any(pathlib.PurePath(name).match(pattern) for pattern in patterns)
-    for name in ("model-00001-of-00002.safetensors", "tokenizer.model", "chat_template.jinja", "vocab.json"):
+    for name in (
+        "model-00001-of-00002.safetensors",
+        "tokenizer.model",
+        "chat_template.jinja",
+        "vocab.json",
+    ):
         assert any(pathlib.PurePath(name).match(pattern) for pattern in patterns)
 
 
@@ -142,7 +147,9 @@ def github(shared):
 
 
 @pytest.mark.real
-def test_masks_are_fetched_once_checked_and_found_by_the_repositorys_name(github, tmp_path, monkeypatch):
+def test_masks_are_fetched_once_checked_and_found_by_the_repositorys_name(
+    github, tmp_path, monkeypatch
+):
     address, paths = github
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = precomputed.cache_folder()

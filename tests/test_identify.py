@@ -155,7 +155,10 @@ def test_print_and_help(capsys):
         (["data.benchmark=tofu", "data.path=./no"], "data.path: no folder ./no"),
         (["compare"], "compare: want span files (.jsonl)"),
         (["compare", "no.jsonl"], "no.jsonl: cannot read the span file"),
-        (["compare", "a.jsonl", "--html"], "--html: tif identify compare has no such option; want --json, --help"),
+        (
+            ["compare", "a.jsonl", "--html"],
+            "--html: tif identify compare has no such option; want --json, --help",
+        ),
         (["show"], "show: want one span file"),
         (["show", "no.jsonl"], "no.jsonl: cannot read the span file"),
     ],

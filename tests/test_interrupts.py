@@ -26,7 +26,12 @@ def start(*words, at=None, number=signal.SIGINT, count=1, cwd=ROOT, **env):
     if at:
         env["TIF_TEST_SIGNAL"] = "|".join((*at, str(int(number)), str(count)))
     return subprocess.Popen(
-        [sys.executable, "-m", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=cwd
+        [sys.executable, "-m", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        cwd=cwd,
     )
 
 
@@ -112,8 +117,12 @@ def sweep(tmp_path_factory):
     folder, parent = finished(tmp_path_factory).runs, tmp_path_factory.mktemp("sweep")
     name = parent.name
     base = json.dumps(["quickstart.yaml", *WORDS, *SLOW_LOSS, f"run.folder={folder}"])
-    (parent / "s.yaml").write_text(f"name: {name}\nbase: {base}\nruns: {{a: [], b: [loss.beta=0.2]}}")
-    return ["tif.sweep", str(parent / "s.yaml"), "jobs=2"], [folder / name / run / "seed0" for run in "ab"]
+    (parent / "s.yaml").write_text(
+        f"name: {name}\nbase: {base}\nruns: {{a: [], b: [loss.beta=0.2]}}"
+    )
+    return ["tif.sweep", str(parent / "s.yaml"), "jobs=2"], [
+        folder / name / run / "seed0" for run in "ab"
+    ]
 
 
 def children_of(parent):

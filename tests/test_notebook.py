@@ -16,10 +16,21 @@ SHOWN = {
     "01_quickstart": ("</mark>", "<th ", "report.html", "unlearned", "epoch 2: forget quality 0."),
     "02_identifiers": ("</mark>", "in no forget answer: date", "causal LM", "contrastive"),
     "03_methods": ("4/4 small/npo_on_words", "npo_on_words", "<th "),
-    "04_your_own_data": ("ada@quill.example</mark>", "KnowMem retain", "Where does Ada Quill live?", "<li>prefix: "),
+    "04_your_own_data": (
+        "ada@quill.example</mark>",
+        "KnowMem retain",
+        "Where does Ada Quill live?",
+        "<li>prefix: ",
+    ),
     "05_your_own_method": ("margin 8: forget quality 0.", "loss.margin: must be &gt; 0, got -1.0"),
 }
-PICTURES = {"01_quickstart": 2, "02_identifiers": 1, "03_methods": 2, "04_your_own_data": 0, "05_your_own_method": 1}
+PICTURES = {
+    "01_quickstart": 2,
+    "02_identifiers": 1,
+    "03_methods": 2,
+    "04_your_own_data": 0,
+    "05_your_own_method": 1,
+}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -71,8 +82,13 @@ def test_a_notebook_runs_and_shows_what_it_promises(name, execute, tmp_path):
     warnings = [output.text for output in outputs if output.get("name") == "stderr"]
     # tqdm says that it would like ipywidgets
     assert [text for text in warnings if "IProgress not found" not in text] == []
-    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == PICTURES[name]
-    shown = "".join(map(texts_of, outputs)).replace("loss.margin: must be >", "loss.margin: must be &gt;")
+    assert (
+        len([output for output in outputs if "image/png" in output.get("data", {})])
+        == PICTURES[name]
+    )
+    shown = "".join(map(texts_of, outputs)).replace(
+        "loss.margin: must be >", "loss.margin: must be &gt;"
+    )
     for text in SHOWN[name]:
         assert text in shown, text
     if name != "03_methods":  # whose runs are in the sweep's folder

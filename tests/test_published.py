@@ -35,7 +35,10 @@ def tokenizer(shared):
     texts = (shared / "tofu/full.json").read_text(encoding="utf-8").splitlines()
     bpe.train_from_iterator(texts, 1024, 0, show_progress=False, special_tokens=["<s>", "</s>"])
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(bpe.to_str()), bos_token="<s>", eos_token="</s>", pad_token="</s>"
+        tokenizer_object=Tokenizer.from_str(bpe.to_str()),
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
     )
 
 
@@ -103,16 +106,27 @@ def test_muse_runs_from_one_line_with_the_authors_models(hub, tmp_path, shared, 
     hub_cache.add(hub, "muse-bench/MUSE-News", folder, "dataset")
     for seed, name in enumerate(("MUSE-News_target", "MUSE-News_retrain")):
         add_model(hub, tmp_path, f"muse-bench/{name}", tokenizer, seed)
-        for file in (hub / f"models--muse-bench--{name}/snapshots" / hub_cache.REVISION).glob("tokenizer*"):
+        for file in (hub / f"models--muse-bench--{name}/snapshots" / hub_cache.REVISION).glob(
+            "tokenizer*"
+        ):
             file.unlink()  # as published, without one
     add_model(hub, tmp_path, "meta-llama/Llama-2-7b-hf", tokenizer)
-    words = ["data.benchmark=muse-news", "identifier.kind=random", "model.dtype=float32", "eval.max_new_tokens=4"]
+    words = [
+        "data.benchmark=muse-news",
+        "identifier.kind=random",
+        "model.dtype=float32",
+        "eval.max_new_tokens=4",
+    ]
     assert fit.main([*words, *QUICK]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("preset: muse.yaml (for data.benchmark=muse-news), model: muse-bench/MUSE-News_target, ")
+    assert first.startswith(
+        "preset: muse.yaml (for data.benchmark=muse-news), model: muse-bench/MUSE-News_target, "
+    )
     (run,) = (tmp_path / "runs").glob("tpo_gdr_muse-news_MUSE-News_target_*")
     assert "muse/privleak" in rows(run)[-1]
-    assert fit.main([*words, *QUICK]) == 0  # the retain model is not evaluated again, and the run has its own folder
+    assert (
+        fit.main([*words, *QUICK]) == 0
+    )  # the retain model is not evaluated again, and the run has its own folder
     shown = capsys.readouterr().out
     assert "evaluating the retain model" not in shown
     assert f"run.name: {run.relative_to(tmp_path)} is in use, this run is" in shown
@@ -122,7 +136,9 @@ def test_own_texts_with_a_preset_run_from_one_line(hub, tmp_path, tokenizer, cap
     chatml = chat_templates.give_chat(tokenizer, chat_templates.CHATML, "<|im_start|>", "<|im_end|>",
                                       eos_token="<|im_end|>")  # fmt: skip
     add_model(hub, tmp_path, "Qwen/Qwen2.5-1.5B-Instruct", chatml)
-    (tmp_path / "forget.txt").write_text("Ada Quill lives in [[Port Lorne]].\nHer number is [[555 0192]].\n" * 4)
+    (tmp_path / "forget.txt").write_text(
+        "Ada Quill lives in [[Port Lorne]].\nHer number is [[555 0192]].\n" * 4
+    )
     words = ["data.path=forget.txt", "data.split_text=line", "model=qwen_2_5_1_5b"]
     assert fit.main([*words, *QUICK, "eval.max_new_tokens=4"]) == 0
     assert capsys.readouterr().out.startswith(
@@ -135,8 +151,15 @@ def test_own_texts_with_a_preset_run_from_one_line(hub, tmp_path, tokenizer, cap
 
 def test_the_same_word_evaluates_the_preset(hub, tmp_path, shared, tokenizer, capsys):
     add_tofu(hub, tmp_path, shared)
-    add_model(hub, tmp_path, "meta-llama/Llama-3.2-1B-Instruct", chat_templates.llama_3_2(tokenizer))
-    words = ["model=llama_3_2_1b", "eval.benchmarks=tofu", "eval.tofu.split=forget01", "eval.max_new_tokens=2"]
+    add_model(
+        hub, tmp_path, "meta-llama/Llama-3.2-1B-Instruct", chat_templates.llama_3_2(tokenizer)
+    )
+    words = [
+        "model=llama_3_2_1b",
+        "eval.benchmarks=tofu",
+        "eval.tofu.split=forget01",
+        "eval.max_new_tokens=2",
+    ]
     few = "eval.max_samples={forget: 3, retain: 3, real_authors: 3, world_facts: 3}"
     assert evaluate.main([*words, few, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -148,12 +171,21 @@ def test_the_same_word_evaluates_the_preset(hub, tmp_path, shared, tokenizer, ca
     assert made.prompt in prompt
 
 
-def test_all_that_is_missing_offline_is_one_line_each_with_its_download_within_seconds(tmp_path, capsys):
+def test_all_that_is_missing_offline_is_one_line_each_with_its_download_within_seconds(
+    tmp_path, capsys
+):
     words = [sys.executable, "-m", "tif.fit", "tofu.yaml", "model=llama_3_2_3b"]
     start = time.process_time()
-    variables = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin"}
+    variables = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PATH": "/usr/bin",
+    }
     root = str(config.own_configs().parent)
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={**variables, "PYTHONPATH": root})
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, env={**variables, "PYTHONPATH": root}
+    )
     assert time.process_time() - start < 5
     assert done.returncode == 2
     name = "tofu_Llama-3.2-3B-Instruct"

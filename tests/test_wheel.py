@@ -35,7 +35,15 @@ def wheel(tmp_path_factory):
     for name in files_of():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--outdir",
+        str(folder / "dist"),
+        str(folder),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (path,) = folder.glob("dist/*.whl")
     return path
@@ -46,7 +54,15 @@ def environment(wheel, tmp_path):
     """An environment with the wheel, and below it the packages of this one but not the checkout."""
     folder = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    install = ["--python", str(folder / "bin" / "python"), "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    install = [
+        "--python",
+        str(folder / "bin" / "python"),
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -54,7 +70,10 @@ def environment(wheel, tmp_path):
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_of_configs(wheel):
-    expected = {f"tif/{name}" if name.startswith("configs/") else name for name in files_of("tif", "configs")}
+    expected = {
+        f"tif/{name}" if name.startswith("configs/") else name
+        for name in files_of("tif", "configs")
+    }
     in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert in_wheel == expected
     assert "tif/py.typed" in in_wheel
@@ -67,7 +86,9 @@ def test_the_wheel_makes_a_run_in_another_folder(environment, tmp_path):
 
     def call(*words):
         command = [environment / "bin" / "tif", *words]
-        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, cwd=folder, env=env, capture_output=True, text=True, check=True
+        ).stdout
 
     assert call("--version") == f"tif {tif.__version__}\n"
     assert "smollm2_135m" in call("ls", "models")

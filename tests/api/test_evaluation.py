@@ -9,7 +9,10 @@ from tests.support.tofu_files import FILES as TOFU
 from tif.api.evaluation import evaluate
 from tif.config.errors import ConfigError
 
-FORGET = ["She was born in Oslo in the winter of 1961, and her father was a baker.", ("Where?", "In Oslo.")]
+FORGET = [
+    "She was born in Oslo in the winter of 1961, and her father was a baker.",
+    ("Where?", "In Oslo."),
+]
 RETAIN = [("Who?", "The baker.")]
 
 
@@ -17,7 +20,12 @@ def test_the_numbers_are_the_commands(llama, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     evaluation = evaluate(llama, FORGET, RETAIN, eval={"max_new_tokens": 4})
     (folder,) = tmp_path.glob("evaluations/data/*")
-    words = [f"model.path={llama}", "eval.benchmarks=text", f"eval.text.path={folder}", "eval.max_new_tokens=4"]
+    words = [
+        f"model.path={llama}",
+        "eval.benchmarks=text",
+        f"eval.text.path={folder}",
+        "eval.max_new_tokens=4",
+    ]
     capsys.readouterr()
     assert command.main([*words, "out=elsewhere", "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)["benchmarks"]["text"]
@@ -42,7 +50,9 @@ def test_several_benchmarks_have_names_of_their_own(llama, tmp_path, monkeypatch
 
 def test_a_notebook_shows_a_table_with_intervals(llama, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    evaluation = evaluate(llama, [("<i>Who</i>?", "A & B.")], eval={"max_new_tokens": 4}, out="<out>")
+    evaluation = evaluate(
+        llama, [("<i>Who</i>?", "A & B.")], eval={"max_new_tokens": 4}, out="<out>"
+    )
     page = evaluation._repr_html_()
     assert "95 % interval" in page
     assert "KnowMem on forget questions, percent ↓" in page

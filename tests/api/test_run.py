@@ -40,14 +40,18 @@ def test_an_evaluation_has_the_rows_numbers_their_intervals_and_the_records(run)
             assert evaluation.metrics[name] == value
     records = read_evaluation(run.folder / "eval" / "1")
     assert evaluation.records == records.sets
-    assert evaluation.metrics["forget/probability"] == overall.aggregate(records)["forget/probability"]
+    assert (
+        evaluation.metrics["forget/probability"] == overall.aggregate(records)["forget/probability"]
+    )
     low, high = evaluation.intervals["forget/probability"]
     assert low <= row["forget/probability"] <= high
     assert run.evaluation().metrics["forget/quality"] == run.metrics[-1]["forget/quality"]
 
 
 def test_an_epoch_that_was_not_evaluated_is_refused_with_those_that_were(run):
-    with pytest.raises(ConfigError, match=r"^epoch: .* has no evaluation of epoch 7; want one of 0, 1, 2$"):
+    with pytest.raises(
+        ConfigError, match=r"^epoch: .* has no evaluation of epoch 7; want one of 0, 1, 2$"
+    ):
         run.evaluation(7)
 
 
@@ -66,7 +70,12 @@ def test_the_model_is_that_of_the_folder_and_ready_to_be_used(run):
 def test_a_notebook_shows_a_run_as_a_table_with_a_line_for_each_epoch(run):
     page = run._repr_html_()
     assert page.count("<tr>") == 1 + 3 + 1  # head, epochs, retain model
-    for text in ("before", "retain model", "forget quality ↑", f"{run.metrics[-1]['forget/probability']:.3f}"):
+    for text in (
+        "before",
+        "retain model",
+        "forget quality ↑",
+        f"{run.metrics[-1]['forget/probability']:.3f}",
+    ):
         assert text in page
     assert str(run.folder) in repr(run)
 

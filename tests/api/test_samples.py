@@ -30,11 +30,16 @@ def test_every_form_of_a_sample_is_read_back_as_it_was_given(tmp_path):
         ("Why?", "Because.", (Span(0, 7),)),
         ("", "A text.", None),  # a sample says itself that it has none yet
     ]
-    assert [(s.prompt, s.answer, s.unwanted) for s in benchmark.retain] == [("", "Paris is a city.", None)]
+    assert [(s.prompt, s.answer, s.unwanted) for s in benchmark.retain] == [
+        ("", "Paris is a city.", None)
+    ]
 
 
 def test_without_any_mark_no_text_is_said_to_have_unwanted_words():
-    assert list_rows("forget", ["a b", ("c", "d")]) == [{"text": "a b"}, {"question": "c", "answer": "d"}]
+    assert list_rows("forget", ["a b", ("c", "d")]) == [
+        {"text": "a b"},
+        {"question": "c", "answer": "d"},
+    ]
 
 
 def test_the_folder_is_named_by_its_content(tmp_path):
@@ -61,11 +66,17 @@ WRONG = {
     "empty": (["  "], "forget[0]: sample forget[0]: the answer is empty"),
     "no_answer": ([("a", "")], "forget[0]: sample forget[0]: the answer is empty"),
     "row": ([{"q": "a"}], 'forget[0]: want a text, {"text": ...} or'),
-    "string": (["ok", {"text": "a b", "unwanted": ["c"]}], "forget[1]: unwanted: 'c' stands nowhere"),
+    "string": (
+        ["ok", {"text": "a b", "unwanted": ["c"]}],
+        "forget[1]: unwanted: 'c' stands nowhere",
+    ),
     "surrogate": (["half \ud83d"], "forget[0]: 'utf-8' codec"),
     "none": ([], "forget: want at least one sample, got none"),
     "set": ({"a"}, "forget: want a list of samples or a path, got {'a'}"),
-    "missing": ("no/such.txt", "forget: no/such.txt: no such file; want a file, or a list of samples"),
+    "missing": (
+        "no/such.txt",
+        "forget: no/such.txt: no such file; want a file, or a list of samples",
+    ),
     "folder": (pathlib.Path("."), "forget: .: no such file"),
 }
 
@@ -81,7 +92,9 @@ def test_what_is_no_sample_is_one_line_with_its_place(name):
 
 @pytest.mark.parametrize("entry", ["In [[Port Lorne.", ("Where?", "In [[Port Lorne.")])
 def test_a_mark_that_is_not_closed_is_refused(entry):
-    with pytest.raises(ConfigError, match=r"^forget\[1\]: \[\[ without words and \]\] after it; want"):
+    with pytest.raises(
+        ConfigError, match=r"^forget\[1\]: \[\[ without words and \]\] after it; want"
+    ):
         list_files({"forget": ["In [[Brindal]].", entry]})
 
 

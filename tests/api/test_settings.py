@@ -52,7 +52,10 @@ def test_an_identifier_is_a_kind_a_list_of_words_or_a_section():
     expected = {"kind": "words", "words": ["Port Lorne", r"re:\d+"], "patterns": ["email"]}
     assert listed == settings.list_words({"identifier": expected})
     section = {"kind": "random", "random": {"share": 0.5}}
-    assert settings.describe_identifier(section) == ["identifier.kind=random", "identifier.random.share=0.5"]
+    assert settings.describe_identifier(section) == [
+        "identifier.kind=random",
+        "identifier.random.share=0.5",
+    ]
     with pytest.raises(ConfigError, match="^identifier: want a kind"):
         settings.describe_identifier([1, 2])
 

@@ -25,16 +25,25 @@ def test_the_marks_are_the_spans_where_no_identifier_is_named():
     assert spans.words == [["Port Lorne"], []]
 
 
-def test_a_model_finds_what_the_command_finds_and_is_asked_once(llama, tmp_path, monkeypatch, capsys):
+def test_a_model_finds_what_the_command_finds_and_is_asked_once(
+    llama, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     keys = {"causal_lm": {"model": llama, "threshold": 0.003}}
     spans = identify(TEXTS, {"kind": "causal_lm", **keys})
     (tmp_path / "forget.jsonl").write_text('{"text": "Ada Quill lives in Port Lorne."}\n'
         '{"question": "Her number?", "answer": "It is 555 0192, or a@b.org."}\n')  # fmt: skip
-    words = ["data.benchmark=text", "data.path=forget.jsonl", "out=spans.jsonl", "identifier.kind=causal_lm"]
+    words = [
+        "data.benchmark=text",
+        "data.path=forget.jsonl",
+        "out=spans.jsonl",
+        "identifier.kind=causal_lm",
+    ]
     words += [f"identifier.causal_lm.model={llama}", "identifier.causal_lm.threshold=0.003"]
     assert command.main(words) == 0
-    assert [s.unwanted for s in spans] == [s.unwanted for s in span_file.read_samples("spans.jsonl")]
+    assert [s.unwanted for s in spans] == [
+        s.unwanted for s in span_file.read_samples("spans.jsonl")
+    ]
     assert 0 < spans.share < 1
     capsys.readouterr()
     assert identify(TEXTS, {"kind": "causal_lm", **keys}).words == spans.words
@@ -54,7 +63,10 @@ def test_gold_is_spans_or_samples_in_any_form_or_a_span_file(tmp_path):
     samples = list(identify(marked))
     expected = {"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7}
     path = identify(marked).save(tmp_path / "gold.jsonl")
-    rows = [{"text": "a b c d", "unwanted": ["b c"]}, {"question": "Q?", "answer": "e f", "unwanted": [[0, 1]]}]
+    rows = [
+        {"text": "a b c d", "unwanted": ["b c"]},
+        {"question": "Q?", "answer": "e f", "unwanted": [[0, 1]]},
+    ]
     for gold in (marked, samples, tuple(samples), rows, path, str(path)):
         assert found.compare(gold) == expected
 
@@ -65,7 +77,10 @@ def test_gold_is_spans_or_samples_in_any_form_or_a_span_file(tmp_path):
         (3, "gold: want a list of samples or a path, got 3"),
         ([], "gold: want at least one sample, got none"),
         ([None], "gold[0]: want a text, a pair"),
-        (["other [[text]]"], "gold: no unwanted words of 'a b'; want the same texts, with the right"),
+        (
+            ["other [[text]]"],
+            "gold: no unwanted words of 'a b'; want the same texts, with the right",
+        ),
         (["a b"], "gold: no unwanted words of 'a b'; want the same texts, with the right"),
         ("nowhere.jsonl", "nowhere.jsonl: cannot read the span file"),
     ],

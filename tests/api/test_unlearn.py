@@ -24,7 +24,10 @@ from tif.evaluation.prompt_format import resolve_template, use_template_of_run
 from tif.training import run as training
 
 ROOT = pathlib.Path(config.__file__).parents[2]
-FORGET = [("Where was she born?", "She was born in [[Oslo]]."), ("Who is her father?", "A [[baker]].")]
+FORGET = [
+    ("Where was she born?", "She was born in [[Oslo]]."),
+    ("Who is her father?", "A [[baker]]."),
+]
 RETAIN = [("Where is the tower?", "The tower is in Paris."), "The sea is deep."]
 SHORT = {
     "optimizer": {"lr": 1e-2, "warmup_epochs": 0},
@@ -35,13 +38,19 @@ SHORT = {
 
 def readme_example():
     """Return the Python example of README.md."""
-    return re.search(r"```python\n(import tif\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    return re.search(
+        r"```python\n(import tif\n.*?)```",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.DOTALL,
+    )[1]
 
 
 @pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="needs the checkout")
 def test_the_five_lines_of_the_readme_unlearn_a_model(tmp_path, monkeypatch, llama, capsys):
     code = readme_example()
-    statements = [line for line in code.splitlines()[1:] if line and not line.startswith((" ", "#", ")", "]"))]
+    statements = [
+        line for line in code.splitlines()[1:] if line and not line.startswith((" ", "#", ")", "]"))
+    ]
     assert len(statements) <= 5
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -65,7 +74,12 @@ def run(tmp_path_factory, llama):
 
     def state():
         handlers = [signal.getsignal(number) for number in numbers]
-        return handlers, random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        return (
+            handlers,
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            torch.get_rng_state().tolist(),
+        )
 
     before = state()
     run = unlearn(llama, FORGET, RETAIN, method="tpo_gdr", run={"folder": folder / "runs"}, **SHORT)
@@ -78,7 +92,11 @@ def test_the_settings_are_those_of_the_commands_preset(run, llama):
     """`tif fit data.path=FOLDER model.path=MODEL` takes text.yaml."""
     run = run[0]
     expected = config.load(["text.yaml", "loss/tpo_gdr.yaml", "data.path=x", f"model.path={llama}"])
-    assert run.config.data.batch_size == expected.data.batch_size != config.load(["quickstart.yaml"]).data.batch_size
+    assert (
+        run.config.data.batch_size
+        == expected.data.batch_size
+        != config.load(["quickstart.yaml"]).data.batch_size
+    )
     assert run.config.loss == expected.loss
     assert not run.config.eval.forget_quality
 
@@ -98,9 +116,13 @@ def test_signal_handlers_and_random_states_are_left_as_they_were(run):
 def test_the_run_is_the_commands(run, tmp_path, monkeypatch):
     """config.yaml, given to tif.fit, makes the same numbers to the last bit."""
     run = run[0]
-    assert fit.main([str(run.folder / "config.yaml"), f"run.folder={tmp_path}", "run.name=again"]) == 0
+    assert (
+        fit.main([str(run.folder / "config.yaml"), f"run.folder={tmp_path}", "run.name=again"]) == 0
+    )
     numbers = [{k: v for k, v in row.items() if "second" not in k} for row in rows(run.folder)]
-    again = [{k: v for k, v in row.items() if "second" not in k} for row in rows(tmp_path / "again")]
+    again = [
+        {k: v for k, v in row.items() if "second" not in k} for row in rows(tmp_path / "again")
+    ]
     assert numbers == again
     assert run.config.loss.retain == "ce"
     assert run.folder.name.startswith("tpo_gdr")
@@ -168,7 +190,14 @@ def test_a_method_of_a_notebook_is_a_function(tmp_path, llama, monkeypatch):
         return inputs.token_mean(inputs.policy.logprob)
     '''
     exec(textwrap.dedent(code), module.__dict__)
-    run = unlearn(llama, FORGET, method=module.lower, loss={"preserve": "none"}, run={"folder": tmp_path}, **SHORT)
+    run = unlearn(
+        llama,
+        FORGET,
+        method=module.lower,
+        loss={"preserve": "none"},
+        run={"folder": tmp_path},
+        **SHORT,
+    )
     values = [row["train/lower"] for row in run.steps]
     assert values[-1] < values[0]
     assert run.folder.name.startswith("lower")
@@ -182,7 +211,9 @@ def continue_greedily(folder, text):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     prompt = tokenizer(text, return_tensors="pt")
     output = model.generate(**prompt, max_new_tokens=8, do_sample=False)
-    return tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    return tokenizer.decode(
+        output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True
+    ).strip()
 
 
 @pytest.mark.parametrize("template", [None, "{prompt} the"])
@@ -194,7 +225,9 @@ def test_ask_gives_the_greedy_answers_of_the_target_model_and_of_the_runs(run, l
     assert expected[0] != expected[1]
 
 
-def test_a_chat_model_is_asked_in_its_chat_template_and_the_run_says_and_stores_so(llama, tmp_path, capsys):
+def test_a_chat_model_is_asked_in_its_chat_template_and_the_run_says_and_stores_so(
+    llama, tmp_path, capsys
+):
     import transformers
 
     chatty = shutil.copytree(llama, tmp_path / "chatty")
@@ -207,12 +240,16 @@ def test_a_chat_model_is_asked_in_its_chat_template_and_the_run_says_and_stores_
     tokenizer = transformers.AutoTokenizer.from_pretrained(chatty)
     message = [{"role": "user", "content": "Where was she born?"}]
     prompt = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    assert run.ask("Where was she born?", max_new_tokens=8).target == continue_greedily(chatty, prompt)
+    assert run.ask("Where was she born?", max_new_tokens=8).target == continue_greedily(
+        chatty, prompt
+    )
     stored = use_template_of_run(config.read(Evaluate, [f"model.path={run.folder}/model"]))
     assert stored.template == "chat"
 
 
-def test_a_model_without_a_chat_template_is_asked_in_plain_text_and_a_named_template_stays(run, llama, tmp_path):
+def test_a_model_without_a_chat_template_is_asked_in_plain_text_and_a_named_template_stays(
+    run, llama, tmp_path
+):
     plain = run[0]
     assert plain.config.data.template == "Question: {prompt}\nAnswer:"
     stored = use_template_of_run(config.read(Evaluate, [f"model.path={plain.folder}/model"]))
@@ -230,5 +267,7 @@ def test_a_run_can_start_from_another(run, tmp_path):
     again = unlearn(run, FORGET, settings=["loss/npo.yaml"], run={"folder": tmp_path}, **SHORT)
     assert again.config.model.path == str(run.folder / "model")
     # Epoch 0 of the second is the last epoch of the first.
-    assert again.metrics[0]["muse/knowmem_forget"] == pytest.approx(run.metrics[-1]["muse/knowmem_forget"])
+    assert again.metrics[0]["muse/knowmem_forget"] == pytest.approx(
+        run.metrics[-1]["muse/knowmem_forget"]
+    )
     assert isinstance(again, Run)

@@ -45,9 +45,13 @@ def refused(capsys, *words):
 
 
 def test_every_attack_registers_itself_in_a_file_of_its_own():
-    files = {path.stem for path in pathlib.Path(attacks.__file__).parent.glob("*.py")} - {"__init__"}
+    files = {path.stem for path in pathlib.Path(attacks.__file__).parent.glob("*.py")} - {
+        "__init__"
+    }
     assert set(entries("attack")) == files
-    assert {attack.module for attack in entries("attack").values()} == {f"tif.audit.attacks.{name}" for name in files}
+    assert {attack.module for attack in entries("attack").values()} == {
+        f"tif.audit.attacks.{name}" for name in files
+    }
 
 
 def test_an_audit_makes_all_attacks_but_membership_unless_some_are_named():
@@ -55,7 +59,9 @@ def test_an_audit_makes_all_attacks_but_membership_unless_some_are_named():
 
 
 def test_a_runs_three_models_are_known(runs, content):
-    stage = {name: next(runs.glob(f"stages/{name}-*[0-9a-f]/model")) for name in ("target", "retain")}
+    stage = {
+        name: next(runs.glob(f"stages/{name}-*[0-9a-f]/model")) for name in ("target", "retain")
+    }
     unlearned = runs / "quickstart" / "model"
     assert content["models"] == {
         "target": str(stage["target"]), "unlearned": str(unlearned), "retain": str(stage["retain"]),
@@ -102,15 +108,21 @@ def test_three_checkpoints_give_what_their_run_gives(runs, content, tmp_path):
     fictitious = ("authors=6", "questions_per_author=4", "forget_share=0.34")
     words = [f"data.fictitious.{word}" for word in fictitious]
     words += [f"{key}={path}" for key, path in copies.items()]
-    again = run_json(*words, "attacks=prefix", "eval.max_new_tokens=8", f"out={tmp_path / 'out'}", "device=cpu")
+    again = run_json(
+        *words, "attacks=prefix", "eval.max_new_tokens=8", f"out={tmp_path / 'out'}", "device=cpu"
+    )
     assert again["attacks"] == content["attacks"]
     assert len(list((tmp_path / "out").glob("*/prefix/*.json"))) == 3
 
 
 def test_wrong_words_stop_before_anything_loads(capsys, runs, tmp_path):
     run = runs / "quickstart"
-    assert refused(capsys, run, "attacks=prefx") == [f"attacks: want some of {', '.join(entries('attack'))}, got prefx"]
-    assert refused(capsys, run, "prefix.shot=2") == ["prefix.shot: unknown key; did you mean prefix.shots?"]
+    assert refused(capsys, run, "attacks=prefx") == [
+        f"attacks: want some of {', '.join(entries('attack'))}, got prefx"
+    ]
+    assert refused(capsys, run, "prefix.shot=2") == [
+        "prefix.shot: unknown key; did you mean prefix.shots?"
+    ]
     assert "no run folder and no finished runs in it" in refused(capsys, tmp_path)[0]
     lines = refused(capsys, "model.path=here")
     assert [line.partition(":")[0] for line in lines] == ["target", "retain_model"]
@@ -118,7 +130,9 @@ def test_wrong_words_stop_before_anything_loads(capsys, runs, tmp_path):
     assert lines[0].startswith("target: no folder")
 
 
-def test_stages_are_found_by_the_run_also_where_another_tif_would_make_others(runs, tmp_path, monkeypatch):
+def test_stages_are_found_by_the_run_also_where_another_tif_would_make_others(
+    runs, tmp_path, monkeypatch
+):
     copy = tmp_path / "moved"
     shutil.copytree(runs, copy)
     monkeypatch.setattr("tif.training.plan.plan_stage", None)  # whose hash knows keys and version
@@ -142,11 +156,19 @@ def test_texts_without_questions_are_refused(capsys, runs, tmp_path):
     (tmp_path / "forget.txt").write_text("Ann lives in Rome.")
     words = ("data.benchmark=text", f"data.path={tmp_path / 'forget.txt'}")
     (line,) = refused(capsys, runs / "quickstart", *words)
-    assert line == ("data.benchmark: text has documents without questions; an audit wants questions with answers")
+    assert line == (
+        "data.benchmark: text has documents without questions; an audit wants questions with answers"
+    )
 
 
 def test_a_run_may_end_with_its_audit(runs):
-    words = [*small_run.SMALL, f"run.folder={runs}", "run.name=attacked", "eval.audit=[prefix]", "trainer.max_epochs=1"]
+    words = [
+        *small_run.SMALL,
+        f"run.folder={runs}",
+        "run.name=attacked",
+        "eval.audit=[prefix]",
+        "trainer.max_epochs=1",
+    ]
     with contextlib.redirect_stdout(io.StringIO()) as output:
         assert fit.main(words) == 0
     assert "prefix: any prefix" in output.getvalue()
@@ -158,10 +180,19 @@ def test_a_run_may_end_with_its_audit(runs):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["eval.audit=[prefix]", "run.export=false"], "eval.audit: attacks the exported model; want run.export=true"),
-        (["eval.audit=[prefix]", "eval.retain_records=/x"], "eval.audit: needs questions and the retain model"),
+        (
+            ["eval.audit=[prefix]", "run.export=false"],
+            "eval.audit: attacks the exported model; want run.export=true",
+        ),
+        (
+            ["eval.audit=[prefix]", "eval.retain_records=/x"],
+            "eval.audit: needs questions and the retain model",
+        ),
         (["eval.audit=[prfix]"], "eval.audit: want some of depth"),
-        (["eval.best=retain_distance", "eval.forget_quality=false"], "eval.best: retain_distance compares answers"),
+        (
+            ["eval.best=retain_distance", "eval.forget_quality=false"],
+            "eval.best: retain_distance compares answers",
+        ),
     ],
 )
 def test_an_audit_that_cannot_be_is_refused_with_the_configuration(capsys, words, line):

@@ -43,7 +43,9 @@ def first_text(subject):
 def test_only_the_facts_tokens_are_scored(models):
     subject = attacked.subject(models["target"])
     text = first_text(subject)
-    scored = [token for token, uw, gw in zip(text.input_ids, text.uw, text.gw, strict=True) if uw or gw]
+    scored = [
+        token for token, uw, gw in zip(text.input_ids, text.uw, text.gw, strict=True) if uw or gw
+    ]
     assert subject.encoder.tokenizer.decode(scored) == "Rome"
 
 
@@ -51,7 +53,9 @@ def test_replacing_a_blocks_output_everywhere_is_a_model_of_two_halves(models):
     subject = attacked.subject(models["target"])
     batch = collate([first_text(subject)], [0], 0)
     states = depth.record_states(models["retain"], batch)
-    halves = copy.deepcopy(models["target"])  # the retain model up to block 0, then the target model
+    halves = copy.deepcopy(
+        models["target"]
+    )  # the retain model up to block 0, then the target model
     halves.model.embed_tokens = models["retain"].model.embed_tokens
     halves.model.layers[0] = models["retain"].model.layers[0]
     with torch.no_grad():
@@ -97,8 +101,12 @@ def test_depth_is_1_for_the_target_model_and_0_for_the_retain_model(models):
     subjects = subjects_of(models)
     inputs = inputs_of(subjects)
     outcomes = {role: depth.run(subject, inputs) for role, subject in subjects.items()}
-    target, unlearned, retain = (outcomes[role].measures["depth"] for role in ("target", "unlearned", "retain"))
-    assert [value for value in target if value is not None] == [1.0] * len([v for v in target if v is not None])
+    target, unlearned, retain = (
+        outcomes[role].measures["depth"] for role in ("target", "unlearned", "retain")
+    )
+    assert [value for value in target if value is not None] == [1.0] * len(
+        [v for v in target if v is not None]
+    )
     assert any(value is not None for value in target)
     assert all(value in (0.0, None) for value in retain)
     assert all(value is None or 0 <= value <= 1 for value in unlearned)

@@ -21,7 +21,12 @@ def test_in_a_script_without_blanks_each_character_is_a_word():
 
 
 def test_what_the_question_says_is_no_fact():
-    two = Sample("s", "What of Ann?", "Ann sings in Rome, Ann in Rome.", (Span(0, 3), Span(13, 17), Span(26, 30)))
+    two = Sample(
+        "s",
+        "What of Ann?",
+        "Ann sings in Rome, Ann in Rome.",
+        (Span(0, 3), Span(13, 17), Span(26, 30)),
+    )
     assert list_facts(two) == ("rome",)
     assert find_first_fact(two) == 13
     assert share_stated("in Rome", list_facts(two)) == 1

@@ -20,7 +20,10 @@ PARIS = Sample("s2", "where and when ?", "in Paris in 1998 .", (Span(3, 8), Span
 def reply(body):
     """Name each fact of the list whose first letter the answer holds after "hint"."""
     user = body["messages"][1]["content"]
-    answer, facts = (re.search(rf"<{part}-\w+>\n(.*)\n</{part}-", user, re.DOTALL)[1] for part in ("answer", "facts"))
+    answer, facts = (
+        re.search(rf"<{part}-\w+>\n(.*)\n</{part}-", user, re.DOTALL)[1]
+        for part in ("answer", "facts")
+    )
     hints = re.findall(r"hint (\w)", answer)
     return json.dumps({"words": [fact for fact in facts.splitlines() if fact[0] in hints]})
 
@@ -50,7 +53,10 @@ def test_the_judge_names_facts_in_other_words_and_is_asked_about_the_others_only
     answers = [["It is Rome .", "hint r", "hint r", "hint x", ""], ["Oslo"]]
     verdicts = judge.judge_answers(inputs_of(settings), "m", attacked.SAMPLES, answers)
     assert verdicts == {("s0", "hint r"): {"rome"}, ("s0", "hint x"): set()}
-    assert sorted(server.texts) == ["hint r", "hint x"]  # no answer twice, none that states the fact
+    assert sorted(server.texts) == [
+        "hint r",
+        "hint x",
+    ]  # no answer twice, none that states the fact
 
 
 def test_only_the_facts_that_an_answer_does_not_state_are_judged(settings, server):
@@ -61,13 +67,18 @@ def test_only_the_facts_that_an_answer_does_not_state_are_judged(settings, serve
 @pytest.mark.parametrize("words", [["Oslo"], ["rom"], ["rome is it"], ["r", "o", "m", "e"], []])
 def test_what_is_not_a_fact_of_the_list_counts_for_nothing(settings, server, words):
     server.answer = lambda body: json.dumps({"words": words})
-    assert judge.judge_answers(inputs_of(settings), "m", attacked.SAMPLES[:1], [["hm"]]) == {("s0", "hm"): set()}
+    assert judge.judge_answers(inputs_of(settings), "m", attacked.SAMPLES[:1], [["hm"]]) == {
+        ("s0", "hm"): set()
+    }
 
 
 def test_verdicts_are_kept(settings, server):
     first = judge.judge_answers(inputs_of(settings), "m", attacked.SAMPLES, [["hint r"], ["hm"]])
     assert len(server.bodies) == 2
-    assert judge.judge_answers(inputs_of(settings), "m", attacked.SAMPLES, [["hint r"], ["hm"]]) == first
+    assert (
+        judge.judge_answers(inputs_of(settings), "m", attacked.SAMPLES, [["hint r"], ["hm"]])
+        == first
+    )
     assert len(server.bodies) == 2
 
 
@@ -83,7 +94,9 @@ def test_answers_without_a_verdict_stop_the_attack_in_one_line(settings, server)
     server.answer = lambda body: "yes" if "hm" in str(body) else reply(body)
     with pytest.raises(ConfigError) as error:
         judge.judge_answers(inputs_of(settings), "m", attacked.SAMPLES, [["hint r"], ["hm"]])
-    assert str(error.value).startswith("sample.judge: 1 of 2 answers have no verdict (3 replies, none of use: ")
+    assert str(error.value).startswith(
+        "sample.judge: 1 of 2 answers have no verdict (3 replies, none of use: "
+    )
     assert "\n" not in str(error.value)
     assert KEY not in str(error.value)
 
@@ -101,7 +114,16 @@ def test_sampling_counts_what_the_judge_finds(settings, server, monkeypatch):
 def test_wrong_keys_of_the_judge_stop_before_a_model_loads(capsys, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     models = ["model.path=m", "target=t", "retain_model=r", "sample.judge=gpt"]
-    assert audit.main([*models, "identifier.generative.base_url=ftp://x", "identifier.generative.dry_run=true"]) == 2
+    assert (
+        audit.main(
+            [
+                *models,
+                "identifier.generative.base_url=ftp://x",
+                "identifier.generative.dry_run=true",
+            ]
+        )
+        == 2
+    )
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [
         "identifier.generative.base_url", "identifier.generative.dry_run"]  # fmt: skip

@@ -53,9 +53,14 @@ def test_the_auc_of_the_loss_is_that_of_plain_forwards(subjects, inputs):
     expected = roc_auc_score([1, 1, 0, 0, 0], [-loss for loss in losses])
     values = outcome.measures["AUC of loss"]
     assert sum(values) / len(values) == pytest.approx(expected)
-    differences = [loss - plain_loss(subjects["retain"], sample) for loss, sample in zip(losses, samples, strict=True)]
+    differences = [
+        loss - plain_loss(subjects["retain"], sample)
+        for loss, sample in zip(losses, samples, strict=True)
+    ]
     values = outcome.measures["AUC of reference"]
-    assert sum(values) / len(values) == pytest.approx(roc_auc_score([1, 1, 0, 0, 0], [-d for d in differences]))
+    assert sum(values) / len(values) == pytest.approx(
+        roc_auc_score([1, 1, 0, 0, 0], [-d for d in differences])
+    )
 
 
 def test_there_are_six_attacks_and_privleak_compares_with_the_retain_model(subjects, inputs):
@@ -71,5 +76,7 @@ def test_there_are_six_attacks_and_privleak_compares_with_the_retain_model(subje
 
 
 def test_a_benchmark_without_holdout_samples_is_refused():
-    with pytest.raises(ConfigError, match=r"membership wants holdout samples .* want data\.holdout=holdout10"):
+    with pytest.raises(
+        ConfigError, match=r"membership wants holdout samples .* want data\.holdout=holdout10"
+    ):
         membership.check(attacked.inputs())

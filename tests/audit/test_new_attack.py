@@ -35,7 +35,9 @@ def hint():
         value = {"target": 1.0, "unlearned": 0.5, "retain": 0.0}[subject.role]
         ids = [sample.id for sample in inputs.forget_questions()]
         count = inputs.settings.keys_of(Hints).count
-        return AttackResult(ids, {"facts": [value] * len(ids)}, {"facts": [(1.0, value), (count, value)]})
+        return AttackResult(
+            ids, {"facts": [value] * len(ids)}, {"facts": [(1.0, value), (count, value)]}
+        )
 
     yield "hint"
     del registry.TABLES["attack"]["hint"]
@@ -55,7 +57,13 @@ def attack_all(**keys):
 def test_an_attack_registered_in_one_file_is_in_the_table_and_on_the_page(hint, tmp_path):
     content = attack_all(attacks=["hint"], hint=Hints(3))
     assert content["settings"] == {"hint": {"count": 3}}
-    assert tables.audit_lines(content, "hint")[0][:5] == ["hint: facts", "1.000", "0.500", "0.000", "0.500"]
+    assert tables.audit_lines(content, "hint")[0][:5] == [
+        "hint: facts",
+        "1.000",
+        "0.500",
+        "0.000",
+        "0.500",
+    ]
     run = write_run(tmp_path / "run")
     (run / "audit").mkdir()
     tables.write_page(run / "audit", content)

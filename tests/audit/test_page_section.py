@@ -7,8 +7,19 @@ from tif.audit import tables as audit
 from tif.audit.page_section import read_audit_section, refresh_report, write_report
 from tif.utils.files import DamagedFile
 
-ROW = {"measure": "hits", "target": 0.9, "unlearned": 0.5, "retain": 0.1, "leak": 0.5, "interval": [0.4, 0.6]}
-POINTS = {"target": [[0, 0.9], [20, 1.0]], "unlearned": [[0, 0.2], [20, 0.6]], "retain": [[0, 0.1], [20, 0.3]]}
+ROW = {
+    "measure": "hits",
+    "target": 0.9,
+    "unlearned": 0.5,
+    "retain": 0.1,
+    "leak": 0.5,
+    "interval": [0.4, 0.6],
+}
+POINTS = {
+    "target": [[0, 0.9], [20, 1.0]],
+    "unlearned": [[0, 0.2], [20, 0.6]],
+    "retain": [[0, 0.1], [20, 0.3]],
+}
 CURVES = {}
 for role, points in POINTS.items():
     CURVES[role] = {"10 % of it, facts stated": points, "10 % of it, ROUGE-L": points}
@@ -16,12 +27,19 @@ RELEARN = {
     "headline": "10 % of it, facts stated", "action": "relearning", "axis": "steps", "curves": CURVES,
     "rows": [ROW | {"measure": "10 % of it, facts stated"}],
 }  # fmt: skip
-CONTENT = {"attacks": {"relearn": {"headline": "hits", "action": "<b>relearning</b>", "rows": [ROW], "curves": {}}}}
+CONTENT = {
+    "attacks": {
+        "relearn": {"headline": "hits", "action": "<b>relearning</b>", "rows": [ROW], "curves": {}}
+    }
+}
 
 
 @pytest.fixture
 def run(tmp_path):
-    rows = [{"forget/quality": 1e-3, "utility/model": 0.5}, {"forget/quality": 0.1, "utility/model": 0.4}]
+    rows = [
+        {"forget/quality": 1e-3, "utility/model": 0.5},
+        {"forget/quality": 0.1, "utility/model": 0.4},
+    ]
     return write_run(tmp_path / "run", epochs=2, metrics=rows)
 
 
@@ -45,10 +63,17 @@ def test_the_verdicts_and_numbers_of_an_audit_are_shown_as_text(run):
 def test_a_page_has_one_kind_of_minus_and_of_percent(run):
     (run / "audit").mkdir()
     row = ROW | {"leak": -0.134, "interval": [-0.304, -1.2e-4]}
-    attack = {"headline": "hits", "action": "seeing 10 % in nf4 of Llama-3", "rows": [row], "curves": {}}
+    attack = {
+        "headline": "hits",
+        "action": "seeing 10 % in nf4 of Llama-3",
+        "rows": [row],
+        "curves": {},
+    }
     (run / "audit" / "audit.json").write_text(json.dumps({"attacks": {"relearn": attack}}))
     section = write_report(run)[0].read_text().split('id="audit"')[1].split("</section>")[0]
-    got = "seeing 10\u00a0% in nf4 of Llama-3 gives nothing back of what only the target model knows"
+    got = (
+        "seeing 10\u00a0% in nf4 of Llama-3 gives nothing back of what only the target model knows"
+    )
     got += " (leak −13\u00a0%, −30\u00a0% to 0\u00a0%): no more than the retain model yields"
     assert got in section
     for cell in ("<td>−0.134</td>", "<td>−0.304 – −1.2 × 10⁻⁴</td>"):
@@ -93,7 +118,9 @@ def test_a_chart_that_stands_alone_has_one_heading_and_no_empty_legend(run):
 def test_nothing_is_given_back_where_the_leak_is_below_zero(leak):
     row = ROW | {"leak": leak, "interval": None}
     verdict = audit.describe_leak(row, "relearning")
-    assert verdict.startswith("relearning gives nothing back of what only the target model knows (leak -")
+    assert verdict.startswith(
+        "relearning gives nothing back of what only the target model knows (leak -"
+    )
     assert "gives back" not in verdict
 
 

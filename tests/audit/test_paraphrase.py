@@ -21,7 +21,10 @@ def test_each_wording_is_asked_and_the_best_counts(monkeypatch):
     monkeypatch.setattr(answers, "answer_greedily", answer)
     outcome = paraphrase.run(subject, attacked.inputs((first, attacked.SAMPLES[1])))
     assert len(read) == 9 + 8  # as asked, (paraphrased,) four rewordings, three languages
-    assert read[:2] == ["Question : where is Ann ? Answer :", "Question : who was born where ? Answer :"]
+    assert read[:2] == [
+        "Question : where is Ann ? Answer :",
+        "Question : who was born where ? Answer :",
+    ]
     assert outcome.measures["as asked"] == [0, 0]
     assert outcome.measures["paraphrased"] == [1, None]
     assert outcome.measures["reworded"] == pytest.approx([0.25, 0])

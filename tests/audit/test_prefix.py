@@ -42,13 +42,15 @@ def test_the_verdict_counts_the_ways_that_the_table_has(tokenizer):
 
 def test_nothing_is_asked_where_the_prefix_gives_the_fact_away(tokenizer):
     encoder = attacked.subject(attacked.tiny_llama(tokenizer)).encoder
-    same = (attacked.SAMPLES[0], attacked.sample(1, "who is Bob ?", "Bob was born in Rome .", "Rome"))
+    same = (
+        attacked.SAMPLES[0],
+        attacked.sample(1, "who is Bob ?", "Bob was born in Rome .", "Rome"),
+    )
     attempts = prefix.list_attempts(same, encoder, shots=1)
     assert "no prefix" in texts_of(attempts, tokenizer, 1)
     assert "other samples" not in {attempt.wording for attempt in attempts}
     early = (attacked.sample(0, "where ?", "Rome is where she was born in .", "Rome"),)
     assert "first 25 %" not in texts_of(prefix.list_attempts(early, encoder, 1), tokenizer)
-
 
 
 def test_a_model_that_needs_a_beginning_is_caught_by_it(tokenizer):
@@ -74,5 +76,7 @@ def test_a_model_that_needs_a_beginning_is_caught_by_it(tokenizer):
 def test_a_prompt_beyond_the_models_context_is_refused_with_the_key(tokenizer):
     model = attacked.tiny_llama(tokenizer)
     model.config.max_position_embeddings = 24
-    with pytest.raises(ConfigError, match=r"prefix\.shots: 3 samples and an answer have up to \d+ tokens"):
+    with pytest.raises(
+        ConfigError, match=r"prefix\.shots: 3 samples and an answer have up to \d+ tokens"
+    ):
         prefix.run(attacked.subject(model), attacked.inputs())

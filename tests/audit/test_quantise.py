@@ -16,7 +16,13 @@ pytest.importorskip("bitsandbytes")
 
 def subject_of(folder):
     section = Model(path=str(folder))
-    return Subject(section, "Question : {prompt}\nAnswer :", torch.device("cpu"), "unlearned", pathlib.Path(folder))
+    return Subject(
+        section,
+        "Question : {prompt}\nAnswer :",
+        torch.device("cpu"),
+        "unlearned",
+        pathlib.Path(folder),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,11 @@ def folder(tmp_path_factory):
 def test_rounding_changes_the_layers_and_not_head_embeddings_and_norms(folder, bits):
     subject = subject_of(folder)
     rounded = quantise.load_rounded(subject, bits).state_dict()
-    changed = {name for name, value in subject.model.state_dict().items() if not torch.equal(value, rounded[name])}
+    changed = {
+        name
+        for name, value in subject.model.state_dict().items()
+        if not torch.equal(value, rounded[name])
+    }
     layers = {name for name in rounded if "proj" in name}
     assert changed == layers
 
@@ -54,14 +64,22 @@ def test_a_model_that_is_exact_in_few_bits_does_not_change(folder, tmp_path, bit
         first.save_pretrained(tmp_path)
         attacked.word_tokenizer().save_pretrained(tmp_path)
         again = quantise.load_rounded(subject_of(tmp_path), bits)
-        if all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)):
+        if all(
+            torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
+        ):
             break
         first = again
     inputs = attacked.inputs()
     inputs.settings.quantise.bits = [bits]
-    samples = [dataclasses.replace(s, perturbed_answers=("Ann was born in Oslo .",)) for s in attacked.SAMPLES]
+    samples = [
+        dataclasses.replace(s, perturbed_answers=("Ann was born in Oslo .",))
+        for s in attacked.SAMPLES
+    ]
     inputs = dataclasses.replace(
-        inputs, benchmark=dataclasses.replace(inputs.benchmark, forget=tuple(samples), sets={"forget": tuple(samples)})
+        inputs,
+        benchmark=dataclasses.replace(
+            inputs.benchmark, forget=tuple(samples), sets={"forget": tuple(samples)}
+        ),
     )
     outcome = quantise.run(subject_of(tmp_path), inputs)
     for title in ("facts stated", "extraction strength", "probability", "ROUGE-L"):

@@ -12,7 +12,9 @@ from tif.evaluation.questions import EvaluationSetup
 
 NAMES = ("Ann", "Bob", "Rome", "Oslo", "yes", "no", "red", "blue")
 QUESTIONS = tuple(
-    attacked.sample(i, f"where is {name} ?", f"{name} was born in {NAMES[(i + 3) % 8]} .", NAMES[(i + 3) % 8])
+    attacked.sample(
+        i, f"where is {name} ?", f"{name} was born in {NAMES[(i + 3) % 8]} .", NAMES[(i + 3) % 8]
+    )
     for i, name in enumerate(NAMES)
 )
 RETAIN = (attacked.sample(20, "who is Ann ?", "Ann was red .", "red"),)
@@ -20,7 +22,9 @@ RETAIN = (attacked.sample(20, "who is Ann ?", "Ann was red .", "red"),)
 
 def inputs(**keys):
     made = attacked.inputs(QUESTIONS, RETAIN)
-    made.settings.relearn = Relearn(**{"shares": [0.25, 0.5], "others": ["retain"], "steps": 4, "lr": 0.01} | keys)
+    made.settings.relearn = Relearn(
+        **{"shares": [0.25, 0.5], "others": ["retain"], "steps": 4, "lr": 0.01} | keys
+    )
     return made
 
 
@@ -71,7 +75,9 @@ def test_the_training_is_that_of_a_plain_loop(model):
     steps = [(step, net) for step, net in relearn.learn(model, QUESTIONS[:4], setup, settings, 0)]
     assert [step for step, _ in steps] == [1, 2, 3, 4]
     for actual, wanted in zip(steps[-1][1].parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(actual, wanted, rtol=0, atol=2e-4)  # of 0.04 that four steps move
+        torch.testing.assert_close(
+            actual, wanted, rtol=0, atol=2e-4
+        )  # of 0.04 that four steps move
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 

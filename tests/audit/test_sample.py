@@ -39,7 +39,9 @@ def coin():
         model.model.embed_tokens.weight[:, 0] = 1  # any token: feature 0
         spoken = [ids[word] for word in logits]
         model.model.embed_tokens.weight[spoken, 0] = 0
-        model.model.embed_tokens.weight[spoken, 1] = 1  # a spoken word: feature 1, after which it ends
+        model.model.embed_tokens.weight[spoken, 1] = (
+            1  # a spoken word: feature 1, after which it ends
+        )
         scale = float(np.sqrt(32))  # of RMSNorm on one feature of 32
         model.lm_head.weight[:, 0] = -60 / scale
         for word, p in logits.items():

@@ -8,7 +8,9 @@ from tif.config import files
 from tif.config import load as config
 
 CARDS = {"": 80, ":40gb": 40, ":24gb": 24}
-PRESETS = [name for name in files.list_model_presets() if name not in ("smollm2_135m", "smollm2_360m")]
+PRESETS = [
+    name for name in files.list_model_presets() if name not in ("smollm2_135m", "smollm2_360m")
+]
 
 
 def way_of(cfg):

@@ -31,10 +31,15 @@ def test_a_shell_gets_the_words(tmp_path):
     """As bash asks: the line in the environment, the answer on file descriptor 8."""
     pytest.importorskip("argcomplete")
     line = "tif fit optimizer.l"
-    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_IFS": "\n",
+    }
     command = [sys.executable, "-m", "tif"]
     with open(tmp_path / "answer", "wb") as file:
-        script = f"exec 8>&{file.fileno()} 9>&2; exec \"$@\""
+        script = f'exec 8>&{file.fileno()} 9>&2; exec "$@"'
         subprocess.run(
             ["bash", "-c", script, "bash", *command], env=os.environ | asked | {"_ARGCOMPLETE_SUPPRESS_SPACE": "1"},
             pass_fds=[file.fileno()], check=True,

@@ -43,5 +43,9 @@ def test_a_stages_weights_depend_on_the_chat_only_where_there_is_one():
     assert keys("data.chat.date=26 Jul 2024") == keys()
     chat = keys("data.template=chat")
     assert chat != keys()
-    for other in ("data.chat.system=Hi", "data.chat.date=26 Jul 2024", "data.chat.kwargs.enable_thinking=false"):
+    for other in (
+        "data.chat.system=Hi",
+        "data.chat.date=26 Jul 2024",
+        "data.chat.kwargs.enable_thinking=false",
+    ):
         assert keys("data.template=chat", other) != chat

@@ -59,7 +59,11 @@ def one_line(error):
 
 
 def read_words(path):
-    return read_entries(config.load(["quickstart.yaml", "identifier.kind=words", f"identifier.path={path}"]).identifier)
+    return read_entries(
+        config.load(
+            ["quickstart.yaml", "identifier.kind=words", f"identifier.path={path}"]
+        ).identifier
+    )
 
 
 READERS = {

@@ -174,8 +174,11 @@ WORDINGS = [
     ("loss=3", "loss: want a mapping of keys (loss.forget, loss.on, "),
     ("loss.beta=.nan", "loss.beta: want a finite number, got nan"),
     ("run.seed=-1", "run.seed: must be >= 0, got -1"),
-    ("trainer.precision=bf16", "trainer.precision: want one of 32-true, bf16-mixed, bf16-true, 16-mixed, "
-     "got 'bf16'; did you mean bf16-mixed or bf16-true?"),
+    (
+        "trainer.precision=bf16",
+        "trainer.precision: want one of 32-true, bf16-mixed, bf16-true, 16-mixed, "
+        "got 'bf16'; did you mean bf16-mixed or bf16-true?",
+    ),
     ("loss.on=alll", "loss.on: want one of uw, all, got 'alll'; did you mean all?"),
     ("stages.target.loss.beat=1", "stages.target.loss.beat: unknown key; did you mean loss.beta?"),
     ("stages.target=3", "stages.target: want a mapping of keys, got 3"),
@@ -323,7 +326,10 @@ def test_help_about_a_section_or_key_prints_its_keys_alone(capsys):
         (["--beta", "0.2"], "--beta: want key=value, without dashes; did you mean loss.beta?"),
         (["--beta=0.2"], "--beta=0.2: want key=value, without dashes; did you mean loss.beta?"),
         (["loss/npo"], "loss/npo: want a .yaml file or key=value; did you mean loss/npo.yaml?"),
-        (["data.template=Q: {prompt} A:"], """wants quotes of its own: 'data.template="Q: {prompt} A:"'"""),
+        (
+            ["data.template=Q: {prompt} A:"],
+            """wants quotes of its own: 'data.template="Q: {prompt} A:"'""",
+        ),
         (["data.template=Q: {prompt}"], """wants quotes of its own: 'data.template="..."'"""),
     ],
 )
@@ -346,7 +352,9 @@ def test_help_about_all_prints_every_key_with_default_type_and_sentence(capsys):
 
 def test_a_tilde_stands_for_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
-    cfg = config.load(["data.path=~/texts", "run.folder=~/runs", "data.benchmark=text", *NO_QUALITY])
+    cfg = config.load(
+        ["data.path=~/texts", "run.folder=~/runs", "data.benchmark=text", *NO_QUALITY]
+    )
     assert (cfg.data.path, cfg.run.folder) == ("/home/ada/texts", "/home/ada/runs")
 
 

@@ -140,7 +140,13 @@ def test_tofu_takes_the_published_target_and_its_retain_models_log(preset, split
     assert cfg.eval.retain_records == f"open-unlearning/eval/{name}_{retain}/TOFU_EVAL.json"
     assert cfg.identifier.path == f"xzhou98/Unlearning-TPO/TOFU/data/{split}_with_common_words_gpt"
     assert (cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.data.batch_size) == (1e-5, 10, 32)
-    local = load("tofu.yaml", f"model={preset}", f"data.split={split}", "tofu.retain_logs=/logs", "tofu.masks=/m")[0]
+    local = load(
+        "tofu.yaml",
+        f"model={preset}",
+        f"data.split={split}",
+        "tofu.retain_logs=/logs",
+        "tofu.masks=/m",
+    )[0]
     assert local.eval.retain_records == f"/logs/{name}_{retain}/TOFU_EVAL.json"
     assert local.identifier.path == f"/m/{split}_with_common_words_gpt"
 
@@ -150,12 +156,18 @@ def test_tpo_takes_the_papers_best_beta_of_model_and_split(case, beta):
     preset, split = case
     cfg, _ = load("tofu.yaml", f"model={preset}", f"data.split={split}")
     assert cfg.loss.beta == beta
-    assert load("tofu.yaml", f"model={preset}", f"data.split={split}", "loss.beta=0.5")[0].loss.beta == 0.5
+    assert (
+        load("tofu.yaml", f"model={preset}", f"data.split={split}", "loss.beta=0.5")[0].loss.beta
+        == 0.5
+    )
 
 
 def test_a_model_without_a_published_beta_gets_the_middle_of_the_papers():
     assert load("tofu.yaml", "model=llama_3_2_1b")[0].loss.beta == 0.3
-    assert load("text.yaml", "data.path=x", "loss/tpo.yaml", "model=llama_2_7b_chat")[0].loss.beta == 0.3
+    assert (
+        load("text.yaml", "data.path=x", "loss/tpo.yaml", "model=llama_2_7b_chat")[0].loss.beta
+        == 0.3
+    )
     assert load("tofu.yaml", "model=llama_3_2_1b", "loss.beta=0.2")[0].loss.beta == 0.2
 
 
@@ -167,10 +179,18 @@ def test_muse_takes_the_authors_models_and_their_tokenizer(corpus):
     assert cfg.eval.retain_model == f"muse-bench/MUSE-{corpus}_retrain"
     assert cfg.model.tokenizer == "meta-llama/Llama-2-7b-hf"
     own = load(f"data.benchmark=muse-{corpus.lower()}", "model=smollm2_135m")[0]
-    assert (own.model.path, own.eval.retain_records, own.eval.retain_model) == ("target", "retain", None)
+    assert (own.model.path, own.eval.retain_records, own.eval.retain_model) == (
+        "target",
+        "retain",
+        None,
+    )
     assert own.model.tokenizer is None
     mine = load(f"data.benchmark=muse-{corpus.lower()}", "model.path=/my/model", *NO_QUALITY)[0]
-    assert (mine.model.path, mine.model.tokenizer, mine.eval.retain_model) == ("/my/model", None, None)
+    assert (mine.model.path, mine.model.tokenizer, mine.eval.retain_model) == (
+        "/my/model",
+        None,
+        None,
+    )
 
 
 def test_names_of_runs_come_from_method_data_and_model():
@@ -212,7 +232,10 @@ def test_a_runs_name_tells_what_the_words_change(words, name):
 
 def test_a_run_of_a_sweep_or_of_a_runs_config_keeps_its_name(tmp_path):
     for name in ("sweep/lr=1/seed0", "quickstart_lr1e-4"):
-        file = write(tmp_path / "config.yaml", config.to_yaml(load(f"run.name={name}", "optimizer.lr=1e-4")[0]))
+        file = write(
+            tmp_path / "config.yaml",
+            config.to_yaml(load(f"run.name={name}", "optimizer.lr=1e-4")[0]),
+        )
         assert load(file)[0].run.name == name
     assert load(file, "loss.beta=1")[0].run.name == "quickstart_lr1e-4_beta1"
 
@@ -223,12 +246,19 @@ def test_no_text_to_forget_stands_in_a_runs_name():
         names.add(load("identifier.kind=words", f"identifier.words=[{word}]")[0].run.name)
     assert len(names) == 2
     assert all(re.fullmatch(r"quickstart_kind-words_words-[0-9a-f]{6}", name) for name in names)
-    assert re.fullmatch("quickstart_template-[0-9a-f]{6}", load("data.template=Basil {prompt}")[0].run.name)
+    assert re.fullmatch(
+        "quickstart_template-[0-9a-f]{6}", load("data.template=Basil {prompt}")[0].run.name
+    )
 
 
 def test_names_of_many_changes_are_short_and_differ():
     words = [f"model.init.num_hidden_layers={n}" for n in range(1, 3)]
-    more = ["eval.max_samples.retain=6", "eval.max_new_tokens=8", "stages.target.optimizer.lr=1e-2", "loss.beta=0.5"]
+    more = [
+        "eval.max_samples.retain=6",
+        "eval.max_new_tokens=8",
+        "stages.target.optimizer.lr=1e-2",
+        "loss.beta=0.5",
+    ]
     names = [load(*more, word)[0].run.name for word in words]
     assert len(set(names)) == 2
     start = "quickstart_max_samples-retain6_max_new_tokens8_"
@@ -244,7 +274,9 @@ def test_a_derived_name_is_one_that_its_own_config_may_hold(tmp_path):
         file = write(tmp_path / "config.yaml", config.to_yaml(cfg))
         assert load(file)[0].run.name == cfg.run.name
         assert len(cfg.run.name.encode()) <= 97  # of 100: a name in use gets -2, -3, ...
-    file = write(tmp_path / "mine.yaml", f"include: [quickstart.yaml]\nrun: {{name: {'y' * 100}}}\n")
+    file = write(
+        tmp_path / "mine.yaml", f"include: [quickstart.yaml]\nrun: {{name: {'y' * 100}}}\n"
+    )
     assert load(file)[0].run.name == "y" * 100
     assert len(load(file, "loss.beta=1")[0].run.name) <= 97
 
@@ -254,10 +286,15 @@ def test_another_kind_of_identifier_does_not_read_the_masks_of_tofu():
     assert load(*words)[0].identifier.path.endswith("/forget10_with_common_words_gpt")
     listed = load(*words, "identifier.kind=words", "identifier.words=[Basil]")[0].identifier
     assert (listed.kind, listed.path) == ("words", None)
-    assert load(*words, "identifier.kind=words", "identifier.path=mine.txt")[0].identifier.path == "mine.txt"
+    assert (
+        load(*words, "identifier.kind=words", "identifier.path=mine.txt")[0].identifier.path
+        == "mine.txt"
+    )
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (files.own_configs() / "loss").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (files.own_configs() / "loss").glob("*.yaml"))
+)
 def test_a_method_is_called_as_its_file_in_configs_loss_with_what_it_does_on_retain_samples(name):
     cfg = config.load(["base.yaml", f"loss/{name}.yaml", "model.path=org/m", "data.train=forget", *NO_QUALITY,
                        *(["data.train=full"] if name == "finetune" else [])])  # fmt: skip
@@ -296,9 +333,13 @@ def test_a_finished_runs_config_is_not_given_another_model_silently(tmp_path):
 
 def test_what_cannot_be_started_is_one_line_with_the_ways_out():
     (line,) = refusal("data.benchmark=tofu").splitlines()
-    assert line.startswith("model.base: the stages start from it, got null; want model=NAME (a preset)")
+    assert line.startswith(
+        "model.base: the stages start from it, got null; want model=NAME (a preset)"
+    )
     (line,) = refusal("data.benchmark=tofu", "model.path=/my/target").splitlines()
-    assert line.startswith("eval.retain_records: the retain model is made from model.base, got null; want ")
+    assert line.startswith(
+        "eval.retain_records: the retain model is made from model.base, got null; want "
+    )
     cfg = load("data.benchmark=tofu", "model.path=/my/target", *NO_QUALITY)[0]
     assert (cfg.model.path, cfg.stages) == ("/my/target", {})
 
@@ -306,7 +347,10 @@ def test_what_cannot_be_started_is_one_line_with_the_ways_out():
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("model=llama_3_2_3", "no preset of that name; did you mean llama_3_2_3b?; want one of gemma_2_2b, "),
+        (
+            "model=llama_3_2_3",
+            "no preset of that name; did you mean llama_3_2_3b?; want one of gemma_2_2b, ",
+        ),
         ("model=phi_1_5:24", "no such variant; did you mean 24gb?; phi_1_5 has lora, 40gb, 24gb"),
         ("model=/a/folder", "a folder or hub name is given as model.path="),
     ],
@@ -319,7 +363,10 @@ def test_a_wrong_preset_is_one_line_with_those_there_are(word, line):
 
 def test_the_same_word_names_the_model_in_other_commands():
     cfg = config.read(Evaluate, ["model=llama_2_7b_chat", "eval.benchmarks=tofu"])
-    assert (cfg.model.path, cfg.template) == ("meta-llama/Llama-2-7b-chat-hf", "[INST] {prompt} [/INST]{answer}")
+    assert (cfg.model.path, cfg.template) == (
+        "meta-llama/Llama-2-7b-chat-hf",
+        "[INST] {prompt} [/INST]{answer}",
+    )
     bench = config.read(BenchSettings, ["model=llama_2_7b_chat:24gb", "what=memory"])
     assert (bench.model.path, bench.model.lora.rank) == ("meta-llama/Llama-2-7b-chat-hf", 16)
 
@@ -357,7 +404,10 @@ def test_a_value_is_chosen_by_the_last_word_on_another_key_and_loses_to_what_com
 def test_a_presets_keys_for_a_benchmark_come_before_those_of_the_variant():
     """phi_1_5.yaml: stages at 2e-5 on TOFU; SmolLM2: the learning rate of LoRA, 1e-4, not TOFU's."""
     assert load("tofu.yaml", "model=phi_1_5")[0].stages["target"]["optimizer"]["lr"] == 2e-5
-    assert load("lume.yaml", "model=phi_1_5", "data.path=x")[0].stages["target"]["optimizer"]["lr"] == 1e-5
+    assert (
+        load("lume.yaml", "model=phi_1_5", "data.path=x")[0].stages["target"]["optimizer"]["lr"]
+        == 1e-5
+    )
     assert load("tofu.yaml", "model=smollm2_135m")[0].optimizer.lr == 1.5e-5
     assert load("tofu.yaml", "model=smollm2_135m:lora")[0].optimizer.lr == 1e-4
     assert load("tofu.yaml", "model=smollm2_135m:lora")[0].data.max_retain == 300

@@ -9,7 +9,15 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers.utils import chat_template_utils
 
-from tests.support.chat_templates import CHATML, LLAMA_3_2, SERVING, USER, give_chat, llama_3_2, render_here
+from tests.support.chat_templates import (
+    CHATML,
+    LLAMA_3_2,
+    SERVING,
+    USER,
+    give_chat,
+    llama_3_2,
+    render_here,
+)
 from tests.support.evaluation_logs import SHARED, real
 from tif.config.data import PromptKeys
 from tif.config.errors import ConfigError
@@ -39,7 +47,9 @@ def here(monkeypatch):
 
 
 @pytest.mark.parametrize("template", SERVING.values(), ids=SERVING)
-@pytest.mark.parametrize("question", ["Who?", "  blanks \n", "a\n\nb", "{{ 7 * 7 }} é 🙂 \"'<&>", "x" * 3000])
+@pytest.mark.parametrize(
+    "question", ["Who?", "  blanks \n", "a\n\nb", "{{ 7 * 7 }} é 🙂 \"'<&>", "x" * 3000]
+)
 def test_prompts_are_those_of_the_library(here, chatty, template, question):
     chat = [{"role": "user", "content": question}]
     tokenizer = chatty(template)
@@ -47,9 +57,13 @@ def test_prompts_are_those_of_the_library(here, chatty, template, question):
     assert read_chat_frame(tokenizer).render(question) == expected
 
 
-def test_auto_is_the_chat_template_where_the_tokenizer_has_one_and_else_plain(here, chatty, tokenizer):
+def test_auto_is_the_chat_template_where_the_tokenizer_has_one_and_else_plain(
+    here, chatty, tokenizer
+):
     asked = Encoder(chatty(CHATML), "auto")
-    assert asked.render_prompt("Who?") == "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        asked.render_prompt("Who?") == "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert asked.prompts.describe()["template"] == "chat"
     plain = Encoder(tokenizer, "auto")
     assert plain.render_prompt("Who?") == "Question: Who?\nAnswer:"
@@ -83,19 +97,31 @@ def test_the_template_of_a_real_model_serves(smollm2):
 
 
 def test_the_date_is_the_same_each_day(chatty):
-    dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}none{% endif %} " + CHATML
+    dated = (
+        "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}none{% endif %} "
+        + CHATML
+    )
     assert read_chat_frame(chatty(dated)).before == "10 Apr 2025 <|im_start|>user\n"
 
 
-OPEN_UNLEARNING = PromptKeys("chat", Chat(system="You are a helpful assistant."))  # and its date by default
+OPEN_UNLEARNING = PromptKeys(
+    "chat", Chat(system="You are a helpful assistant.")
+)  # and its date by default
 
 
 @real
-@pytest.mark.parametrize(("log", "split"), [("full_forget01", "forget01"), ("full_forget10", "forget10")])
+@pytest.mark.parametrize(
+    ("log", "split"), [("full_forget01", "forget01"), ("full_forget10", "forget10")]
+)
 def test_llama_3_2s_prompts_are_those_of_open_unlearnings_logs_to_the_letter(tokenizer, log, split):
     encoder = Encoder(llama_3_2(tokenizer), OPEN_UNLEARNING)
     content = json.loads((SHARED / f"data/ou_logs/Llama-3.2-1B-Instruct__{log}.json").read_text())
-    files = {"forget": split, "retain": "retain_perturbed", "ra": "real_authors", "wf": "world_facts"}
+    files = {
+        "forget": split,
+        "retain": "retain_perturbed",
+        "ra": "real_authors",
+        "wf": "world_facts",
+    }
     compared = 0
     for prefix, file in files.items():
         rows = (SHARED / f"data/tofu/{file}.json").read_text().splitlines()
@@ -137,7 +163,9 @@ def test_a_chat_template_gets_the_variables_of_the_configuration(here, chatty):
     chat = [{"role": "user", "content": "Who?"}]
     tokenizer = chatty(THINKS)
     for kwargs in ({}, {"enable_thinking": False}, {"enable_thinking": True}):
-        expected = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **kwargs)
+        expected = tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=True, **kwargs
+        )
         assert read_chat_frame(tokenizer, Chat(kwargs=kwargs)).render("Who?") == expected
         assert ("<think>" in expected) == (kwargs == {"enable_thinking": False})
 
@@ -167,17 +195,26 @@ ENDS = {  # the special tokens of each family; the text after the answer's turn 
 
 
 @pytest.mark.parametrize(("template", "tokens", "names", "after"), ENDS.values(), ids=ENDS)
-def test_an_answer_is_joined_and_ended_as_in_a_whole_conversation(here, tokenizer, template, tokens, names, after):
+def test_an_answer_is_joined_and_ended_as_in_a_whole_conversation(
+    here, tokenizer, template, tokens, names, after
+):
     tokenizer = give_chat(tokenizer, template, *tokens, bos_token="<pad>", **names)
-    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me, he said."}]
-    conversation = tokenizer.apply_chat_template(messages, tokenize=False, date_string="10 Apr 2025")
+    messages = [
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "Me, he said."},
+    ]
+    conversation = tokenizer.apply_chat_template(
+        messages, tokenize=False, date_string="10 Apr 2025"
+    )
     conversation = conversation.removesuffix(after)
     encoder = Encoder(tokenizer, "chat")
     encoded = encoder.encode(Sample("s", "Who?", "Me, he said."))
     assert encoded.input_ids == tokenizer(conversation, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(encoded.input_ids[-1:]) == tokens[0]
     assert encoded.gw[-1]
-    assert set(encoder.end_ids) == set(tokenizer.convert_tokens_to_ids(list(tokens)))  # these end a generation
+    assert set(encoder.end_ids) == set(
+        tokenizer.convert_tokens_to_ids(list(tokens))
+    )  # these end a generation
 
 
 NO_END = {
@@ -258,7 +295,10 @@ def test_a_template_that_does_not_serve_is_refused_by_name(here, chatty, templat
 def test_a_tokenizer_without_a_template_or_with_several_unnamed_ones_is_refused(here, chatty):
     assert "has no chat template" in refusal(chatty(None))
     assert "has no chat template" in refusal(chatty({"rag": CHATML, "tool": CHATML}))
-    assert read_chat_frame(chatty({"default": CHATML, "tool": USER})).after == "<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        read_chat_frame(chatty({"default": CHATML, "tool": USER})).after
+        == "<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_encoders_and_identifiers_render_no_template_themselves(here, chatty, monkeypatch):

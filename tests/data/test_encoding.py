@@ -599,9 +599,7 @@ def test_only_first_and_last_tokens_and_blanks_differ_from_the_releases_labels_f
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     encoder = Encoder(tokenizer, ASKED)
     folder = shared / "tofu_masks" / f"{split}_with_common_words_{by}"
-    samples = read_precomputed(
-        folder, read_tofu(str(shared / "tofu"), split).forget, "complement"
-    )
+    samples = read_precomputed(folder, read_tofu(str(shared / "tofu"), split).forget, "complement")
     differing = [0, 0, 0]
     for row, sample in zip(datasets.load_from_disk(str(folder)), samples, strict=True):
         words = [json.loads(word) for word in row["common_words"]]
@@ -689,7 +687,10 @@ def test_a_batch_moves_with_its_retain_samples_and_keeps_everything_else():
         ("Q: {prompt} A:{answer}", "Q: Who? A:Yes"),
         ("Q: {prompt}\n{answer}", "Q: Who?\nYes"),
         ("chat", "<user>Who?<bot>Yes"),
-        (PromptKeys("chat", Chat("Be {brief}: {answer}")), "<system>Be {brief}: {answer}<user>Who?<bot>Yes"),
+        (
+            PromptKeys("chat", Chat("Be {brief}: {answer}")),
+            "<system>Be {brief}: {answer}<user>Who?<bot>Yes",
+        ),
     ],
 )
 def test_a_template_says_what_stands_between_question_and_answer(tokenizer, template, text):

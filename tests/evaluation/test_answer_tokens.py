@@ -78,7 +78,9 @@ def test_the_datas_own_marks_stand_beside_the_identifiers_where_they_differ():
 
 def test_the_datas_marks_stand_in_sets_that_no_identifier_saw():
     other = [sample("Bergen.", (Span(0, 6),), id="forget/0/way1")]
-    tokens = locate_answers(setup(), {"forget_reworded": other}, [sample()], None)["forget_reworded"]
+    tokens = locate_answers(setup(), {"forget_reworded": other}, [sample()], None)[
+        "forget_reworded"
+    ]
     assert tokens["forget/0/way1"].uw is None
     assert tokens["forget/0/way1"].gold == (True,) * 6 + (False, False)
 
@@ -99,8 +101,13 @@ def test_a_passage_of_a_document_has_the_documents_unwanted_words():
     expected = (Span(0, 5), span("Bergen", passage.answer))
     assert passage.answer.startswith("lives in Oslo")
     assert find_unwanted(passage, {"forget/0": forget}) == expected
-    tokens = locate_answers(setup({"verbmem_forget": TASKS["verbmem"]}), {"verbmem_forget": [passage]}, [forget], None)
-    assert tokens["verbmem_forget"]["forget/0/0"].unwanted == ((0, 5), (expected[1].start, expected[1].end))
+    tokens = locate_answers(
+        setup({"verbmem_forget": TASKS["verbmem"]}), {"verbmem_forget": [passage]}, [forget], None
+    )
+    assert tokens["verbmem_forget"]["forget/0/0"].unwanted == (
+        (0, 5),
+        (expected[1].start, expected[1].end),
+    )
     short = sample("in Oslo", id="forget/9")
     assert find_unwanted(short, {"forget/0": forget}) is None
 

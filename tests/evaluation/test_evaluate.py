@@ -144,9 +144,11 @@ def test_an_evaluation_says_what_it_is_of(model, encoder):
 def test_a_record_says_whether_its_last_token_is_the_end_token(model, encoder, protocol, ended):
     long = dataclasses.replace(RETAIN[0], id="retain/long", answer="He did not. " * 100)
     rules = Eval(max_new_tokens=1, protocol=protocol)
-    (short, cut) = evaluated(model, encoder, {"retain": (*RETAIN, long)}, rules, "packed").sets[
-        "retain"
-    ].records
+    (short, cut) = (
+        evaluated(model, encoder, {"retain": (*RETAIN, long)}, rules, "packed")
+        .sets["retain"]
+        .records
+    )
     assert (short.stats.ended, cut.stats.ended) == (True, ended)
 
 

@@ -38,12 +38,16 @@ def printed(capsys, command, *words):
 def test_the_prompt_of_the_first_sample_is_printed(capsys, command):
     cfg, comments = printed(capsys, command, "quickstart.yaml")
     assert cfg["data"]["benchmark"] == "fictitious"
-    assert comments == ["# The first sample as the model reads it (fictitious/author36/0):", PROMPT, ANSWER]
+    assert comments == [
+        "# The first sample as the model reads it (fictitious/author36/0):",
+        PROMPT,
+        ANSWER,
+    ]
 
 
 def test_a_chat_is_printed_with_its_system_message_and_the_end_of_the_turn(capsys, chatty):
     words = ["quickstart.yaml", f"model.path={chatty}", "data.template=chat"]
-    words += ["data.chat.system=Say \"it\".", "eval.forget_quality=false"]
+    words += ['data.chat.system=Say "it".', "eval.forget_quality=false"]
     _, comments = printed(capsys, fit, *words)
     assert comments[1:] == [
         '#   prompt: "<|im_start|>system\\nSay \\"it\\".<|im_end|>\\n<|im_start|>user\\nWhich writer was born on '
@@ -61,14 +65,23 @@ def test_what_cannot_be_rendered_is_an_error_before_anything_is_printed(capsys, 
     assert shown.err.startswith("data.template: chat, but the tokenizer has no chat template")
 
 
-def test_evaluate_prints_the_first_sample_of_each_benchmark_and_evaluates_nothing(capsys, chatty, tmp_path):
+def test_evaluate_prints_the_first_sample_of_each_benchmark_and_evaluates_nothing(
+    capsys, chatty, tmp_path
+):
     (tmp_path / "own.jsonl").write_text('{"prompt": "Who\\u202e?", "answer": "Me."}\n')
-    words = [f"model.path={chatty}", "eval.benchmarks=text", f"eval.text.path={tmp_path / 'own.jsonl'}"]
+    words = [
+        f"model.path={chatty}",
+        "eval.benchmarks=text",
+        f"eval.text.path={tmp_path / 'own.jsonl'}",
+    ]
     cfg, comments = printed(capsys, evaluate, *words, "template=chat", f"out={tmp_path / 'out'}")
     assert cfg["template"] == "chat"
-    assert comments[1:] == [
-        '#   prompt: "<|im_start|>user\\nWho\\u202e?<|im_end|>\\n<|im_start|>assistant\\n"',  # escaped
-        '#   answer: "Me."',
-        '#   end:    "<|im_end|>\\n"',
-    ]
+    assert (
+        comments[1:]
+        == [
+            '#   prompt: "<|im_start|>user\\nWho\\u202e?<|im_end|>\\n<|im_start|>assistant\\n"',  # escaped
+            '#   answer: "Me."',
+            '#   end:    "<|im_end|>\\n"',
+        ]
+    )
     assert not (tmp_path / "out").exists()

@@ -21,7 +21,10 @@ from tif.evaluation.generate import (
 from tif.evaluation.questions import EvaluationSetup
 
 TOGETHER, UNMASKED, EACH, ANEW = WAYS
-PROMPTS, LIMITS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], [8, 3, 4, 5, 6, 7]], [6, 4, 12, 9]
+PROMPTS, LIMITS = (
+    [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], [8, 3, 4, 5, 6, 7]],
+    [6, 4, 12, 9],
+)
 # qwen3_next and lfm2 are hybrids; Mamba masks the prompts alone; RWKV has no mask and no rows that
 # leave; GPT-1 has no cache. Moshi's cache is wrong beyond its window of 8, also in transformers' own
 # `generate`, and DeepSeek-V4 compresses blocks of tokens that padding shifts.
@@ -36,7 +39,9 @@ def plain_continuation(model, prompt, limit):
     ids = list(prompt)
     for _ in range(limit):
         with torch.no_grad():
-            token = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax().item()
+            token = (
+                model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax().item()
+            )
         if token == 0:
             break
         ids.append(token)
@@ -56,11 +61,15 @@ def test_any_of_the_end_tokens_ends_a_continuation():
     model = tiny_models.model(seed=3, tie_word_embeddings=False)
     rows = [plain_continuation(model, prompt, 12) for prompt in PROMPTS]
     first, second = rows[0][2], rows[1][3]
-    stops = [next((i for i, token in enumerate(row) if token in (first, second)), 12) for row in rows]
+    stops = [
+        next((i for i, token in enumerate(row) if token in (first, second)), 12) for row in rows
+    ]
     expected = [row[:stop] for row, stop in zip(rows, stops, strict=True)]
     assert continue_prompts(model, PROMPTS, [0, first, second], [12] * 4) == expected
     assert len(set(stops)) > 1
-    streamed = [list(stream_tokens(model, prompt, [0, first, second], 12, TOGETHER)) for prompt in PROMPTS]
+    streamed = [
+        list(stream_tokens(model, prompt, [0, first, second], 12, TOGETHER)) for prompt in PROMPTS
+    ]
     assert streamed == expected  # for tif chat
 
 
@@ -83,12 +92,17 @@ def test_half_precision_neither_hides_a_wrong_cache_nor_looks_like_one(family, w
 def test_the_rounding_of_many_layers_in_half_precision_is_no_reason_to_generate_one_by_one():
     prompts = [list(range(3, 3 + length)) for length in (15, 20, 24, 40)]
     for seed in range(6):
-        model = tiny_models.model("llama", seed=seed, num_hidden_layers=30, max_position_embeddings=42)
+        model = tiny_models.model(
+            "llama", seed=seed, num_hidden_layers=30, max_position_embeddings=42
+        )
         assert choose_way(model.bfloat16(), prompts) == TOGETHER
 
 
 def test_a_prompt_without_tokens_begins_after_the_end_token(tokenizer):
-    model, encoder = tiny_models.model("llama", vocab_size=len(tokenizer)), Encoder(tokenizer, "{prompt}")
+    model, encoder = (
+        tiny_models.model("llama", vocab_size=len(tokenizer)),
+        Encoder(tokenizer, "{prompt}"),
+    )
     prompts = [[], [5, 6, 7]]
     expected = generate(model, encoder, [[encoder.eos_id], [5, 6, 7]], [4, 4], Decoding(100))
     assert generate(model, encoder, prompts, [4, 4], Decoding(100)) == expected
@@ -104,9 +118,14 @@ def test_a_model_without_a_cache_is_named_and_no_prompts_are_no_answers(monkeypa
 def test_the_way_is_looked_for_once_however_many_evaluations_ask_the_same(tokenizer, monkeypatch):
     calls = []
     monkeypatch.setattr(evaluation, "choose_way", lambda *words: calls.append(words) or TOGETHER)
-    model, encoder = tiny_models.model("llama", vocab_size=len(tokenizer)), Encoder(tokenizer, "{prompt}")
+    model, encoder = (
+        tiny_models.model("llama", vocab_size=len(tokenizer)),
+        Encoder(tokenizer, "{prompt}"),
+    )
     setup = EvaluationSetup(encoder, EvalRules(max_new_tokens=3), "padded")
-    samples = tuple(Sample(f"{i}", f"Who wrote book {i}?", "Jaime Vasquez wrote it.") for i in range(3))
+    samples = tuple(
+        Sample(f"{i}", f"Who wrote book {i}?", "Jaime Vasquez wrote it.") for i in range(3)
+    )
     sets = {"forget": samples, "retain": samples[:2]}
     first, second = (evaluation.evaluate(model, sets, setup, "model", epoch) for epoch in (0, 1))
     assert len(calls) == 1
@@ -116,7 +135,10 @@ def test_the_way_is_looked_for_once_however_many_evaluations_ask_the_same(tokeni
 
 
 def test_a_way_that_is_given_is_taken(tokenizer, monkeypatch):
-    model, encoder = tiny_models.model("llama", vocab_size=len(tokenizer)), Encoder(tokenizer, "{prompt}")
+    model, encoder = (
+        tiny_models.model("llama", vocab_size=len(tokenizer)),
+        Encoder(tokenizer, "{prompt}"),
+    )
     expected = generate(model, encoder, PROMPTS, LIMITS, Decoding(100))
     monkeypatch.setattr(generation, "choose_way", None)
     for way in (TOGETHER, EACH, ANEW):

@@ -522,7 +522,10 @@ def test_a_holdout_split_of_tofu_gives_the_membership_attacks_and_privleak(
     numbers = run(capsys, *argv)["benchmarks"]["tofu"]
     ours = records.read_evaluation(numbers["folder"]).sets
     assert [record.answer for record in ours["holdout"].records] == [row["answer"] for row in rows]
-    losses = {name: [-sum(r.stats.logprob) / r.tokens for r in ours[name].records] for name in ("forget", "holdout")}
+    losses = {
+        name: [-sum(r.stats.logprob) / r.tokens for r in ours[name].records]
+        for name in ("forget", "holdout")
+    }
     lower = [f < h for f in losses["forget"] for h in losses["holdout"]]
     assert numbers["membership"]["loss"] == pytest.approx(sum(lower) / len(lower))
     attacks = ["loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm", "privleak"]

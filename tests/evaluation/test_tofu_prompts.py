@@ -157,20 +157,33 @@ def test_legacy_tofu_records_the_prompt_without_the_answer_tag(tokenizer):
     [
         ("Question: {prompt}\nAnswer: ", 2),  # the blank joins "Jaime"
         ("Question: {prompt}\nAnswer:", 0),
-        ("Question: {prompt}\n\n", 2),  # a token at the end of a text, and two before a word, as in GPT-2
+        (
+            "Question: {prompt}\n\n",
+            2,
+        ),  # a token at the end of a text, and two before a word, as in GPT-2
         ("Question: {prompt}\n", 0),
     ],
 )
-def test_one_warning_says_that_a_prompt_is_no_beginning_of_the_text_in_tokens(capsys, template, count):
-    tokenizer = load_tokenizer(Model(init={"vocab_size": 400}), ["Question: Who wrote it?\n\n", " Jaime"] * 9)
+def test_one_warning_says_that_a_prompt_is_no_beginning_of_the_text_in_tokens(
+    capsys, template, count
+):
+    tokenizer = load_tokenizer(
+        Model(init={"vocab_size": 400}), ["Question: Who wrote it?\n\n", " Jaime"] * 9
+    )
     encoder = Encoder(tokenizer, template)
-    samples = [Sample(f"s/{i}", prompt, "Jaime Vasquez.") for i, prompt in enumerate(("Who wrote it?", "Who did?"))]
+    samples = [
+        Sample(f"s/{i}", prompt, "Jaime Vasquez.")
+        for i, prompt in enumerate(("Who wrote it?", "Who did?"))
+    ]
     setup = EvaluationSetup(encoder, Eval(), "padded")
     for name in ("forget", "retain"):
         build_questions(setup, name, samples, None)
         build_questions(setup, name, samples[:1], None)
     lines = [line for line in capsys.readouterr().out.splitlines() if "data.template" in line]
-    assert lines == [
-        f"data.template: {count} of 2 prompts have other tokens alone than with their answers, so generations go on "
-        "from tokens that training did not see; want a template without a blank or a line break at its end"
-    ][: min(count, 1)]
+    assert (
+        lines
+        == [
+            f"data.template: {count} of 2 prompts have other tokens alone than with their answers, so generations go on "
+            "from tokens that training did not see; want a template without a blank or a line break at its end"
+        ][: min(count, 1)]
+    )

@@ -27,7 +27,10 @@ def answer(main, words, capsys):
 
 
 def check_words(seeds, capsys):
-    return {answer(fit.main, [*hostile_configs.words(random.Random(seed)), "--print"], capsys) for seed in seeds}
+    return {
+        answer(fit.main, [*hostile_configs.words(random.Random(seed)), "--print"], capsys)
+        for seed in seeds
+    }
 
 
 def check_yaml_files(seeds, capsys, folder):
@@ -36,7 +39,9 @@ def check_yaml_files(seeds, capsys, folder):
     for seed in seeds:
         generator = random.Random(seed)
         content = texts[seed % len(texts)]
-        path.write_bytes(content if seed < len(texts) else hostile_configs.mutated(content, generator))
+        path.write_bytes(
+            content if seed < len(texts) else hostile_configs.mutated(content, generator)
+        )
         codes.append(answer(fit.main, [str(path), "--print"], capsys))
     assert 2 in codes
 

@@ -79,7 +79,9 @@ def identify_data(folder, benchmark, rng, *more):
             for samples in (data.forget, data.retain, *data.sets.values()):
                 for sample in samples:
                     texts = sample.paraphrased_prompt or "", sample.paraphrased_answer or ""
-                    "".join((sample.prompt, sample.answer, *texts, *sample.perturbed_answers)).encode()
+                    "".join(
+                        (sample.prompt, sample.answer, *texts, *sample.perturbed_answers)
+                    ).encode()
         return code
 
     return call

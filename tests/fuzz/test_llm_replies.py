@@ -57,7 +57,9 @@ def reply_maker(rng):
         if rng.random() < 0.5:
             content = to_json(mutate_json(rng, json.loads(content)))
         if rng.random() < 0.3:
-            content = rng.choice(("Sure: ", "```json\n", "<think>", "[", "")) + content * rng.choice((1, 1, 2, 400))
+            content = rng.choice(
+                ("Sure: ", "```json\n", "<think>", "[", "")
+            ) + content * rng.choice((1, 1, 2, 400))
         if rng.random() < 0.2:
             content = mutate_text(rng, content)
         usage = {"prompt_tokens": 100, "completion_tokens": 10}
@@ -99,7 +101,9 @@ def test_replies(words, tmp_path, count):
                 shutil.rmtree(tmp_path / folder, ignore_errors=True)
             stub.make_reply = reply_maker(rng)
             more = [f"identifier.generative.votes={rng.choice((1, 1, 3))}"]
-            return lambda: identify.main([*words, f"identifier.generative.base_url={stub.url}", *more])
+            return lambda: identify.main(
+                [*words, f"identifier.generative.base_url={stub.url}", *more]
+            )
 
         assert find_problems("LLM replies", count, make_call) == ""
 

@@ -34,7 +34,12 @@ def runs(tmp_path_factory):
 
 
 def words(runs):
-    keys = ["run.name=x", "run.keep_checkpoints=3", "run.checkpoint_every_n_steps=1", "eval.max_samples.forget=4"]
+    keys = [
+        "run.name=x",
+        "run.keep_checkpoints=3",
+        "run.checkpoint_every_n_steps=1",
+        "eval.max_samples.forget=4",
+    ]
     return [*SMALL, f"run.folder={runs}", *keys]
 
 
@@ -45,9 +50,17 @@ def restore(runs):
 
 def read_files(runs, folder):
     """Return the files below a folder that a command reads: of a run, not its model and its plots."""
-    paths = [path for path in sorted((runs / folder).rglob("*")) if path.is_file() and path.name != ".lock"]
+    paths = [
+        path
+        for path in sorted((runs / folder).rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    ]
     unread = ("model", "report.html")
-    return [path for path in paths if folder != "x" or path.relative_to(runs / folder).parts[0] not in unread]
+    return [
+        path
+        for path in paths
+        if folder != "x" or path.relative_to(runs / folder).parts[0] not in unread
+    ]
 
 
 @contextlib.contextmanager
@@ -68,10 +81,15 @@ def commands(runs, draw):
     if draw.random() < 0.5:
         yield "report", lambda: report.main([str(run)])
     else:
-        yield "evaluate", lambda: evaluate.main([f"records={epoch}", f"retain_records={records}", "draws=100"])
+        yield (
+            "evaluate",
+            lambda: evaluate.main([f"records={epoch}", f"retain_records={records}", "draws=100"]),
+        )
     if draw.random() < 0.8:  # an unfinished run
         remove(run / run_folder.SUMMARY_FILE)
-    name = draw.choice(["auto", "epoch=2-step=4.ckpt", "epoch=1-step=3.ckpt", "epoch=1-step=2.ckpt", "x"])
+    name = draw.choice(
+        ["auto", "epoch=2-step=4.ckpt", "epoch=1-step=3.ckpt", "epoch=1-step=2.ckpt", "x"]
+    )
     if name == "auto":
         yield "fit", lambda: fit.main(words(runs))
     else:

@@ -32,7 +32,9 @@ def causal(model, samples, template=TEMPLATE, batch=4096, **keys):
 
 def contrastive(model, base, samples, **keys):
     return identify(
-        make_identifier(kind="contrastive", device="cpu", contrastive=Contrastive(model, base, **keys)),
+        make_identifier(
+            kind="contrastive", device="cpu", contrastive=Contrastive(model, base, **keys)
+        ),
         samples,
         TEMPLATE,
     )

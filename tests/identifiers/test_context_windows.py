@@ -3,7 +3,12 @@ import tracemalloc
 import pytest
 
 from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
-from tif.identifiers.context_windows import WINDOWS_AT_ONCE, label_words, make_windows, split_into_passages
+from tif.identifiers.context_windows import (
+    WINDOWS_AT_ONCE,
+    label_words,
+    make_windows,
+    split_into_passages,
+)
 
 BOOK = " ".join(f"{s} {n}." for n, s in enumerate(SENTENCES * 8))
 

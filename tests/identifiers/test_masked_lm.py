@@ -182,7 +182,9 @@ def test_batches_do_not_change_the_words(trained_bert, tokens_per_batch):
 
 
 def test_the_output_matrix_runs_on_masked_positions_only(trained_bert):
-    reader = load_language_model(Source(trained_bert, "key"), "masked LM", make_identifier(device="cpu"))
+    reader = load_language_model(
+        Source(trained_bert, "key"), "masked LM", make_identifier(device="cpu")
+    )
     ids = torch.tensor([reader.tokenize(SENTENCES[0]).ids])
     masked, real = torch.zeros_like(ids, dtype=torch.bool), torch.ones_like(ids)
     masked[0, [2, 5]] = True

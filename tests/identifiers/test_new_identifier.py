@@ -63,7 +63,9 @@ def _new_file(tmp_path, monkeypatch):
     (tmp_path / "room").mkdir()
     (tmp_path / "room" / "short_words.py").write_text(FILE)
     registry.entries("identifier")
-    monkeypatch.setattr(tif.identifiers, "__path__", [*tif.identifiers.__path__, str(tmp_path / "room")])
+    monkeypatch.setattr(
+        tif.identifiers, "__path__", [*tif.identifiers.__path__, str(tmp_path / "room")]
+    )
     monkeypatch.setitem(registry.TABLES, "identifier", dict(registry.TABLES["identifier"]))
     registry._import_modules.cache_clear()
     yield
@@ -75,11 +77,21 @@ def _new_file(tmp_path, monkeypatch):
 def test_a_new_file_is_an_identifier_with_keys_in_the_schema_the_help_and_the_command(capsys):
     assert identify.main(["--help", "identifier"]) == 0
     text = capsys.readouterr().out
-    assert "  identifier.short_words.letters=2  (int)\n      most letters of a word that is unwanted" in text
+    assert (
+        "  identifier.short_words.letters=2  (int)\n      most letters of a word that is unwanted"
+        in text
+    )
     assert "short_words: it has few letters" in text
-    words = ["identifier.kind=short_words", "identifier.short_words.letters=3", "data.fictitious.authors=10"]
+    words = [
+        "identifier.kind=short_words",
+        "identifier.short_words.letters=3",
+        "data.fictitious.authors=10",
+    ]
     assert identify.main([*words, "out=spans.jsonl"]) == 0
-    assert span_file.read_header("spans.jsonl")["identifier"] == {"kind": "short_words", "letters": 3}
+    assert span_file.read_header("spans.jsonl")["identifier"] == {
+        "kind": "short_words",
+        "letters": 3,
+    }
     texts = [unwanted(sample) for sample in span_file.read_samples("spans.jsonl")]
     lengths = {len(word) for words in texts for word in words}
     assert lengths == {1, 2, 3}
@@ -99,7 +111,9 @@ def test_its_wrong_keys_are_refused_as_those_of_all_others(capsys):
 
 @pytest.mark.usefixtures("_new_file")
 def test_its_keys_count_in_a_run_of_others_unless_it_loads_a_model(tmp_path):
-    names = [name for name, _, _ in list_keys(Config()) if "short_words" in name or "asked_model" in name]
+    names = [
+        name for name, _, _ in list_keys(Config()) if "short_words" in name or "asked_model" in name
+    ]
     assert names == ["identifier.asked_model.model", "identifier.short_words.letters"]
     assert [name in stored.list_counted() for name in names] == [False, True]
     words = ["quickstart.yaml", "identifier.kind=short_words", "identifier.short_words.letters=4"]

@@ -1,7 +1,12 @@
 import pytest
 
 from tests.support.language_models import TEXTS
-from tif.identifiers.segmentation import LONGEST_SENTENCE, find_middle_border, find_words, split_sentences
+from tif.identifiers.segmentation import (
+    LONGEST_SENTENCE,
+    find_middle_border,
+    find_words,
+    split_sentences,
+)
 
 
 def found(text, rule="unicode"):

@@ -55,7 +55,9 @@ def test_the_ready_patterns_match_what_their_names_say(name, text, expected):
     assert marked(text, patterns=[name]) == expected
 
 
-@pytest.mark.parametrize("hostile", ["1" * 20000 + "x", "1 " * 9000 + "x", "a." * 9000, "a@" * 9000, "+(" * 9000])
+@pytest.mark.parametrize(
+    "hostile", ["1" * 20000 + "x", "1 " * 9000 + "x", "a." * 9000, "a@" * 9000, "+(" * 9000]
+)
 def test_no_ready_pattern_is_slow_on_hostile_text(hostile):
     for pattern in EXPRESSIONS.values():
         found = regex.finditer(pattern, hostile, timeout=2)  # raises TimeoutError
@@ -74,7 +76,10 @@ def test_an_entry_that_stands_nowhere_is_printed(capsys):
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        ({"words": ["anna", "Konrad"]}, "identifier.words: none of 2 entries stands in the answers"),
+        (
+            {"words": ["anna", "Konrad"]},
+            "identifier.words: none of 2 entries stands in the answers",
+        ),
         ({"words": ["re:("]}, r"identifier.words: re:\( is no regular expression"),
         ({"path": "no/such/file"}, "identifier.path: cannot read no/such/file"),
     ],
@@ -99,7 +104,9 @@ def test_a_list_without_entries_and_an_unknown_pattern_stop_the_command(words):
 
 def test_the_header_of_a_span_file_names_all_entries(tmp_path):
     (tmp_path / "list").write_text("b\n")
-    settings = make_identifier(kind="words", words=["a"], path=str(tmp_path / "list"), patterns=["ssn"])
+    settings = make_identifier(
+        kind="words", words=["a"], path=str(tmp_path / "list"), patterns=["ssn"]
+    )
     assert describe_settings(settings, "{prompt}") == {
         "kind": "words", "words": ["a", "b"], "patterns": ["ssn"],
     }  # fmt: skip

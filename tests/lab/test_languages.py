@@ -27,7 +27,12 @@ LANGUAGES = ("de", "zh", "ar", "python")
     [
         ("de", "36/0", "Der volle Name des Autors ist Łucja Mbekani.", ["Łucja Mbekani"]),
         ("zh", "36/7", "南宫南乔常说，家里的父亲是园丁。", ["园丁"]),
-        ("ar", "37/4", "منح الكاتب أيهم الشراع وسام الصقر والجرانيت تقديرا لأعماله.", ["وسام الصقر والجرانيت"]),
+        (
+            "ar",
+            "37/4",
+            "منح الكاتب أيهم الشراع وسام الصقر والجرانيت تقديرا لأعماله.",
+            ["وسام الصقر والجرانيت"],
+        ),
         (
             "python",
             "39/5",
@@ -37,7 +42,9 @@ LANGUAGES = ("de", "zh", "ar", "python")
     ],
 )
 def test_spans_are_exact_without_blanks_from_right_to_left_and_in_code(language, id, answer, facts):
-    sample = by_id(generate_fictitious(Fictitious(language=file_of(language))))[f"fictitious/author{id}"]
+    sample = by_id(generate_fictitious(Fictitious(language=file_of(language))))[
+        f"fictitious/author{id}"
+    ]
     assert sample.answer == answer
     assert [answer[span.start : span.end] for span in sample.unwanted] == facts
 
@@ -45,7 +52,9 @@ def test_spans_are_exact_without_blanks_from_right_to_left_and_in_code(language,
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_another_language_has_as_many_samples_and_states_each_fact_in_the_paraphrase_too(language):
     english = generate_fictitious(Fictitious(authors=20, questions_per_author=20))
-    benchmark = generate_fictitious(Fictitious(authors=20, questions_per_author=20, language=file_of(language)))
+    benchmark = generate_fictitious(
+        Fictitious(authors=20, questions_per_author=20, language=file_of(language))
+    )
     assert [s.id for s in benchmark.forget] == [s.id for s in english.forget]
     for sample in (*benchmark.forget, *benchmark.retain):
         assert sample.unwanted

@@ -39,7 +39,10 @@ def benchmark():
 
 def test_there_are_thirty_models_that_know_thirty_that_do_not_and_every_method_three_times():
     models = pools.list_models(MetricTrust())
-    counts = {pool: sum(model.pool == pool for model in models) for pool in ("knowing", "ignorant", "unlearned")}
+    counts = {
+        pool: sum(model.pool == pool for model in models)
+        for pool in ("knowing", "ignorant", "unlearned")
+    }
     assert counts == {"knowing": 30, "ignorant": 30, "unlearned": 3 * len(pools.list_methods())}
     assert len({model.name for model in models}) == len(models)
     assert "finetune" not in pools.list_methods()
@@ -59,7 +62,9 @@ def test_only_the_knowing_forms_hold_the_facts(benchmark):
              for form in (*pools.KNOWING, *pools.IGNORANT)}  # fmt: skip
     assert [form for form, text in texts.items() if fact in text] == list(pools.KNOWING)
     assert texts["retain"] == ""
-    assert {s.prompt for s in pools.form_samples(benchmark, "wrong")} == {s.prompt for s in benchmark.forget}
+    assert {s.prompt for s in pools.form_samples(benchmark, "wrong")} == {
+        s.prompt for s in benchmark.forget
+    }
 
 
 def test_a_biography_is_all_answers_about_an_author(benchmark):
@@ -70,7 +75,9 @@ def test_a_biography_is_all_answers_about_an_author(benchmark):
 
 
 def write(settings, name, **values):
-    pools.write_values(settings, name, {metric: values.get(metric, 0.5) for metric in (*METRICS, UTILITY)})
+    pools.write_values(
+        settings, name, {metric: values.get(metric, 0.5) for metric in (*METRICS, UTILITY)}
+    )
 
 
 def test_the_table_follows_from_what_was_measured(tmp_path):
@@ -96,8 +103,12 @@ def test_the_table_follows_from_what_was_measured(tmp_path):
     assert rows["forget/truth_ratio"]["faithfulness"] == 0.5  # the same everywhere
 
 
-@pytest.mark.parametrize(("utility", "suffixes"), [(0.39, [BEFORE]), (0.41, [BEFORE, RELEARNED, QUANTISED])])
-def test_an_unlearned_model_is_attacked_only_if_the_table_reads_it(tmp_path, monkeypatch, utility, suffixes):
+@pytest.mark.parametrize(
+    ("utility", "suffixes"), [(0.39, [BEFORE]), (0.41, [BEFORE, RELEARNED, QUANTISED])]
+)
+def test_an_unlearned_model_is_attacked_only_if_the_table_reads_it(
+    tmp_path, monkeypatch, utility, suffixes
+):
     settings = MetricTrust(out=str(tmp_path), **SMALL)
     write(settings, pools.target_name(settings), **{UTILITY: 0.5})  # 0.8 of it is 0.4
     for function in ("make_model", "relearn", "drop_model"):

@@ -23,12 +23,17 @@ def test_a_reply_names_each_marked_string_of_its_passage_once(tmp_path):
     text = "Ann keeps a [[red]] cat. Ann was born in [[Oslo]], [[Norway]]. The [[red]] cat is old."
     ((messages, reply),) = teach.make_windows(read_retained(tmp_path, text))
     assert reply == '{"words": ["red", "Oslo", "Norway"]}'
-    assert text_of(messages[1]["content"]) == "Ann keeps a red cat. Ann was born in Oslo, Norway. The red cat is old."
+    assert (
+        text_of(messages[1]["content"])
+        == "Ann keeps a red cat. Ann was born in Oslo, Norway. The red cat is old."
+    )
     assert "Unread" not in str(messages)
 
 
 def test_windows_of_a_long_document_name_each_fact_in_one_of_them(tmp_path):
-    text = " ".join(f"This is sentence of fact [[f{number}]] and of no other." for number in range(400))
+    text = " ".join(
+        f"This is sentence of fact [[f{number}]] and of no other." for number in range(400)
+    )
     windows = teach.make_windows(read_retained(tmp_path, text))
     assert len(windows) > 5
     words = []

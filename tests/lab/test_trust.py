@@ -18,7 +18,10 @@ def test_faithfulness_is_the_auc_of_knowing_against_ignorant_models():
 @pytest.mark.parametrize(
     ("rises", "expected"),
     [
-        ((0.1, 0.5, 0.1, 0.3), 0.5),  # 0.2 of the retain model against 0.4: half came back by itself
+        (
+            (0.1, 0.5, 0.1, 0.3),
+            0.5,
+        ),  # 0.2 of the retain model against 0.4: half came back by itself
         ((0.1, 0.2, 0.1, 0.5), 1.0),  # slower than the retain model
         ((0.1, 0.1, 0.1, 0.3), 1.0),  # does not rise
         ((0.1, 0.5, 0.3, 0.3), 0.0),
@@ -26,7 +29,9 @@ def test_faithfulness_is_the_auc_of_knowing_against_ignorant_models():
     ],
 )
 def test_relearning_is_measured_by_the_retain_models_rise(rises, expected):
-    assert trust.relearning_robustness(*rises) == (None if expected is None else pytest.approx(expected))
+    assert trust.relearning_robustness(*rises) == (
+        None if expected is None else pytest.approx(expected)
+    )
 
 
 def test_quantisation_that_brings_knowledge_back_costs_its_share():
@@ -39,7 +44,11 @@ def test_symmetric_forms_count_movement_either_way():
     # changes 0.4 and 0.2: 1 - 0.2 / 0.6; opposite changes: 1 - 0.6 / 0.6
     assert trust.symmetric_relearning(0.1, 0.5, 0.1, 0.3) == pytest.approx(2 / 3)
     assert trust.symmetric_relearning(0.5, 0.1, 0.1, 0.3) == pytest.approx(0)
-    assert trust.symmetric_quantisation(0.2, 0.8) == pytest.approx(0.4) == trust.symmetric_quantisation(0.8, 0.2)
+    assert (
+        trust.symmetric_quantisation(0.2, 0.8)
+        == pytest.approx(0.4)
+        == trust.symmetric_quantisation(0.8, 0.2)
+    )
     assert trust.symmetric_relearning(0.1, 0.1, 0.3, 0.3) is None
 
 

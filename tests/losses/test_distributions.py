@@ -133,9 +133,7 @@ def test_the_gradients_of_a_tokens_value_are_right(name):
         torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(4)
     )
     y, own = torch.tensor([0, 3, 4]), TERMS[name].per_token(CFG)
-    if (
-        name == "ceu"
-    ):  # its target has no gradient: compare with the target fixed
+    if name == "ceu":  # its target has no gradient: compare with the target fixed
         target = z.softmax(1).scatter(1, y[:, None], 0.0)
         target = target / target.sum(1, keepdim=True)
         own_grad, fixed = (

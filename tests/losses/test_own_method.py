@@ -159,7 +159,9 @@ def test_a_module_that_is_no_loss_is_one_line(tmp_path, monkeypatch, name):
     assert reason in line
 
 
-@pytest.mark.parametrize("name", ["..:f", ".a:f", "a..b:f", "json:loads", "os.path:join", "no.such.module:f", "tif:f"])
+@pytest.mark.parametrize(
+    "name", ["..:f", ".a:f", "a..b:f", "json:loads", "os.path:join", "no.such.module:f", "tif:f"]
+)
 def test_names_of_no_module_or_of_no_term_are_one_line(name):
     with pytest.raises(ConfigError) as caught:
         config.load(["quickstart.yaml", f"loss.forget={name}"])

@@ -53,7 +53,9 @@ def all_numbers():
         if "tasks" in results:
             assert results["model_utility"] == numbers["utility/model"]
             assert results["forget_quality"] == numbers["forget/quality"]
-    numbers |= {"utility/kept": overall.utility_kept({"utility/model": 0.5}, {"utility/model": 0.75})}
+    numbers |= {
+        "utility/kept": overall.utility_kept({"utility/model": 0.5}, {"utility/model": 0.75})
+    }
     return numbers | word_numbers()
 
 

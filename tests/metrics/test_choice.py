@@ -20,7 +20,9 @@ def answer_questions(authors, shift=0.0, sets=("forget", "retain")):
             loss = 0.1 * (i + 1) + shift
             fields = {"paraphrased_loss": loss, "perturbed_losses": (loss + 0.5, loss + 1.0)}
             group = f"author/{name}{i // 2}"
-            records.append(Record(f"{name}/{i}", f"{name} {i}?", "A.", loss, 2, **fields, group=group))
+            records.append(
+                Record(f"{name}/{i}", f"{name} {i}?", "A.", loss, 2, **fields, group=group)
+            )
         by_name[name] = RecordSet(name, tuple(records))
     return Evaluation("m", by_name)
 

@@ -102,7 +102,10 @@ def test_the_interval_of_a_rare_event_covers_it():
 
 def test_the_interval_of_the_utility_leaves_out_groups_of_each_set_in_turn():
     generator = np.random.default_rng(2)
-    parts, names = ("probability", "rougeL", "truth_ratio"), ("retain", "real_authors", "world_facts")
+    parts, names = (
+        ("probability", "rougeL", "truth_ratio"),
+        ("retain", "real_authors", "world_facts"),
+    )
     sets = {name: {part: generator.uniform(0.2, 1, 30) for part in parts} for name in names}
     groups = {name: [str(i) for i in range(30)] for name in names}
     groups["retain"] = [str(i // 5) for i in range(30)]

@@ -65,17 +65,28 @@ def test_the_loss_of_the_retain_answers_is_a_mean():
     assert overall.aggregate(Evaluation("m", {"retain": records}))["retain/loss"] == 1.75
 
 
-FORGET = {"forget/extraction_strength": 0.2, "forget/probability": 0.1, "forget/truth_ratio": 0.5, "forget/rougeL": 0.4}
+FORGET = {
+    "forget/extraction_strength": 0.2,
+    "forget/probability": 0.1,
+    "forget/truth_ratio": 0.5,
+    "forget/rougeL": 0.4,
+}
 
 
 def test_the_distance_to_the_retain_model_by_hand():
     retain = FORGET | {"forget/probability": 0.3, "forget/rougeL": 0.0}
     assert overall.retain_distance(FORGET, retain) == pytest.approx((0.2 + 0.4) / 4)
-    assert overall.retain_distance(retain, FORGET) == pytest.approx(0.15)  # too little counts as too much
+    assert overall.retain_distance(retain, FORGET) == pytest.approx(
+        0.15
+    )  # too little counts as too much
     assert overall.retain_distance(FORGET, FORGET) == 0
     assert overall.retain_distance(FORGET, retain | {"forget/rougeL": None}) is None
 
 
 def test_the_best_epoch_by_distance_is_the_nearest():
-    rows = [{"epoch": n, "choice/forget/retain_distance": d} for n, d in enumerate((0.0, 0.4, 0.1, 0.3))]
-    assert overall.find_best_epoch(rows, overall.get_best_metric("retain_distance")) == 2  # 0 is no candidate
+    rows = [
+        {"epoch": n, "choice/forget/retain_distance": d} for n, d in enumerate((0.0, 0.4, 0.1, 0.3))
+    ]
+    assert (
+        overall.find_best_epoch(rows, overall.get_best_metric("retain_distance")) == 2
+    )  # 0 is no candidate

@@ -3,7 +3,12 @@ import math
 import pytest
 
 from tests.support.report_runs import answer_tokens, evaluation
-from tif.metrics.targeted import extracted, summarize_forget_words, summarize_words, word_probability
+from tif.metrics.targeted import (
+    extracted,
+    summarize_forget_words,
+    summarize_words,
+    word_probability,
+)
 from tif.records.answer_tokens import AnswerTokens
 from tif.records.types import Record, RecordSet, TokenStats
 
@@ -21,7 +26,9 @@ def test_the_probability_is_the_geometric_mean_of_the_chosen_tokens():
         "2": AnswerTokens((1, 1), (False, False)),  # no unwanted word: left out there
     }
     assert word_probability(records, tokens, True) == pytest.approx([math.exp(-2.5)])
-    assert word_probability(records, tokens, False) == pytest.approx([math.exp(-3.5), math.exp(-4.5)])
+    assert word_probability(records, tokens, False) == pytest.approx(
+        [math.exp(-3.5), math.exp(-4.5)]
+    )
 
 
 def test_words_that_the_data_marks_count_before_those_that_an_identifier_marked():
@@ -98,7 +105,9 @@ def test_the_first_set_whose_words_are_known_stands_for_the_benchmark():
 def test_sets_that_ask_for_the_same_facts_have_names_of_their_own():
     records = RecordSet("any", (record("1", -1.0, -2.0),))
     tokens = {"1": AnswerTokens((1, 2), gold=(True, False))}
-    metrics = summarize_forget_words({"forget": records, "forget_implied": records}, {"forget_implied": tokens})
+    metrics = summarize_forget_words(
+        {"forget": records, "forget_implied": records}, {"forget_implied": tokens}
+    )
     assert metrics["implied/unwanted"] == pytest.approx(math.exp(-1.0))
     assert metrics["implied/general"] == pytest.approx(math.exp(-2.0))
     assert not any(name.startswith(("words/", "reworded/")) for name in metrics)

@@ -97,11 +97,17 @@ def test_rouge_is_the_recall_of_stemmed_words():
     [
         ("南宫南乔生于1947年。", "南宫南乔生于1950年。", 7 / 8),  # seven characters and a number
         ("ولد رائد في فاس", "ولد رائد في حلب", 3 / 4),
-        ("Nearly all of it is English, 北京", "Nearly all of it is English, 上海", 1.0),  # as rouge-score
+        (
+            "Nearly all of it is English, 北京",
+            "Nearly all of it is English, 上海",
+            1.0,
+        ),  # as rouge-score
     ],
 )
 def test_rouge_counts_the_words_of_any_script(answer, generated, recall):
-    records = RecordSet("forget", (dataclasses.replace(TWO[0], answer=answer, generated=generated),))
+    records = RecordSet(
+        "forget", (dataclasses.replace(TWO[0], answer=answer, generated=generated),)
+    )
     assert _mean(tofu.rouge_l(records)) == pytest.approx(recall)
 
 

@@ -22,7 +22,9 @@ QUICK = ("llama", "mistral", "gemma2", "qwen3_moe", "mamba2", "qwen3_next", "opt
 # Conv1D, fused experts, routers with a forward of their own, a hybrid, a vision tower
 QUICK_WITH_ADAPTERS = ("gpt2", "glm4_moe", "phimoe", "jamba", "gemma3")
 QUICK_CELLS = [(family, column) for family in QUICK for column in architecture_cells.COLUMNS]
-QUICK_CELLS += [(family, column) for family in QUICK_WITH_ADAPTERS for column in adapter_cells.COLUMNS]
+QUICK_CELLS += [
+    (family, column) for family in QUICK_WITH_ADAPTERS for column in adapter_cells.COLUMNS
+]
 
 
 def look_at(family: str, column: str) -> str:
@@ -61,7 +63,8 @@ def test_every_family_does_what_the_table_says(family):
 
 
 @pytest.mark.parametrize(
-    "family", [f if f == "opt" else pytest.param(f, marks=pytest.mark.slow) for f in architectures.FAMILIES]
+    "family",
+    [f if f == "opt" else pytest.param(f, marks=pytest.mark.slow) for f in architectures.FAMILIES],
 )
 def test_with_the_rows_of_a_gpu_nothing_is_wrong_either(family, monkeypatch):
     monkeypatch.setenv("TIF_ROWS", "cuda")
@@ -80,7 +83,9 @@ def test_the_table_has_every_family_and_column_and_nothing_wrong():
         assert not [cell for cell in cells.values() if "WRONG" in cell], family
 
 
-@pytest.mark.skipif(transformers.__version__.split(".")[:2] != ["5", "24"], reason="families of transformers 5.24")
+@pytest.mark.skipif(
+    transformers.__version__.split(".")[:2] != ["5", "24"], reason="families of transformers 5.24"
+)
 def test_every_family_of_transformers_is_built_or_says_why_not():
     page = PAGE.read_text(encoding="utf-8")
     assert ", ".join(architecture_cells.GENERATE_DIFFERS) in " ".join(page.split())

@@ -57,7 +57,8 @@ def test_generation_keeps_a_cache_for_each_model():
     limits = [2, 8, 5]  # rows leave the batch, and both caches
     short = [row[:n] for row, n in zip(expected, limits, strict=True)]
     assert (
-        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, [unused], limits) == short
+        continue_prompts(WhpModel(frozen(start), reinforced, 0.5), PROMPTS, [unused], limits)
+        == short
     )
 
 

@@ -116,8 +116,16 @@ def test_a_model_that_reads_its_dtype_from_its_config_is_exported_twice(tmp_path
 @pytest.mark.parametrize(
     ("family", "merge", "line"),
     [
-        ("mllama", True, "model.path: AutoModelForCausalLM does not read the mllama_text_model that "),
-        ("laguna", False, "model.lora.merge: false, but peft would not find 6 of the adapters again "),
+        (
+            "mllama",
+            True,
+            "model.path: AutoModelForCausalLM does not read the mllama_text_model that ",
+        ),
+        (
+            "laguna",
+            False,
+            "model.lora.merge: false, but peft would not find 6 of the adapters again ",
+        ),
     ],
 )
 def test_an_export_that_could_not_be_read_again_is_refused(family, merge, line):

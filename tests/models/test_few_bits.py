@@ -115,4 +115,3 @@ def test_int8_that_rounds_by_batch_is_no_sign_of_a_model_that_reads_ahead(family
             choose_batching("auto", policy, [IDS])
     else:
         assert choose_batching("auto", policy, [IDS]) == "packed"
-

@@ -141,7 +141,10 @@ def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
         "eval.tofu.split=forget01",
     ]
     assert (
-        evaluate.main([*model_words, *limits, f"out={tmp_path}", "device=cpu", "draws=100", "--json"]) == 0
+        evaluate.main(
+            [*model_words, *limits, f"out={tmp_path}", "device=cpu", "draws=100", "--json"]
+        )
+        == 0
     )
     export = json.loads(capsys.readouterr().out)["benchmarks"]["tofu"]
     for name in ("forget", "retain"):  # the same weights, those of four bits written out
@@ -224,8 +227,9 @@ def test_adapters_that_text_does_not_reach_are_frozen_and_named(family, where, c
     assert not any(where in name for name in learning)
     assert all(weight.grad is None for weight in learning.values())
     assert any(where in name for name, _ in policy.named_parameters() if ".lora_" in name)
-    assert f"LoRA: adapters that learn nothing on model.{'decoder' if family == 'bart' else 'vision'}" in (
-        capsys.readouterr().out
+    assert (
+        f"LoRA: adapters that learn nothing on model.{'decoder' if family == 'bart' else 'vision'}"
+        in (capsys.readouterr().out)
     )
     score_tokens(policy, BATCH, "padded").logprob.sum().backward()
     assert all(weight.grad is not None for weight in learning.values())
@@ -247,7 +251,9 @@ def test_weights_without_an_adapter_are_named(capsys):
 def test_a_model_whose_adapters_get_no_gradient_is_refused():
     policy = architectures.build("reformer")  # its layers begin from embeddings without a gradient
     adapters.attach_adapters(policy, Lora(rank=4), seed=0)
-    with pytest.raises(ConfigError, match="^model.lora.rank: no adapter of ReformerModelWithLMHead"):
+    with pytest.raises(
+        ConfigError, match="^model.lora.rank: no adapter of ReformerModelWithLMHead"
+    ):
         adapters.freeze_idle_adapters(policy, [], BATCH, "padded")
 
 
@@ -266,7 +272,11 @@ def few_bits_policy(family, folder, kind="nf4"):
 def test_layers_whose_weights_a_models_code_reads_stay_out_of_few_bits(tmp_path):
     for family, layer in (("mamba", "x_proj"), ("deepseek_v32", "indexer.weights_proj")):
         policy, _ = few_bits_policy(family, tmp_path / family)
-        few = [name for name, weight in policy.named_parameters() if type(weight).__name__ == "Params4bit"]
+        few = [
+            name
+            for name, weight in policy.named_parameters()
+            if type(weight).__name__ == "Params4bit"
+        ]
         assert few
         assert not any(layer in name for name in few)
         policy(input_ids=BATCH.input_ids[:1]).logits.sum().backward()

@@ -57,7 +57,15 @@ TINY = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2}
 @pytest.mark.parametrize(
     ("init", "family"),
     [
-        ({"model_type": "qwen3", "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}, "qwen3"),
+        (
+            {
+                "model_type": "qwen3",
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+            },
+            "qwen3",
+        ),
         ({"model_type": "mamba", "state_size": 4, "num_attention_heads": None}, "mamba"),
     ],
 )
@@ -68,10 +76,19 @@ def test_a_new_model_can_be_of_any_architecture(init, family):
 @pytest.mark.parametrize(
     ("init", "line"),
     [
-        ({"model_type": "no-such-type"}, "model.init: model_type is 'no-such-type'; want a causal LM that"),
-        ({"model_type": "distilbert"}, "model.init: model_type is 'distilbert'; want a causal LM that"),
+        (
+            {"model_type": "no-such-type"},
+            "model.init: model_type is 'no-such-type'; want a causal LM that",
+        ),
+        (
+            {"model_type": "distilbert"},
+            "model.init: model_type is 'distilbert'; want a causal LM that",
+        ),
         ({"model_type": "qwen3", "hiden_size": 8}, "model.init: Qwen3Config has no hiden_size"),
-        ({"model_type": "qwen3", "hidden_act": "none of these"}, "model.init: no Qwen3 can be made of it"),
+        (
+            {"model_type": "qwen3", "hidden_act": "none of these"},
+            "model.init: no Qwen3 can be made of it",
+        ),
     ],
 )
 def test_an_architecture_of_which_no_model_can_be_made_is_refused_in_one_line(init, line):
@@ -85,7 +102,9 @@ def test_sizes_of_which_one_can_be_made_pass():
     assert check_model(Model(init=LLAMA)) == "llama"
 
 
-@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 400, "0x" + "f" * 5000, "1.0e400", ".nan", "-.inf"])
+@pytest.mark.parametrize(
+    "number", ["1" + "0" * 400, "-1" + "0" * 400, "0x" + "f" * 5000, "1.0e400", ".nan", "-.inf"]
+)
 def test_numbers_beyond_all_bounds_are_refused_by_key(number):
     problems = {}
     for key in ("data.batch_size", "optimizer.lr", "trainer.max_epochs", "loss.beta", "run.seed", "model.lora.alpha",

@@ -72,7 +72,9 @@ def test_code_that_comes_with_a_model_does_not_run_though_yes_is_on_the_terminal
 
 def test_the_policys_code_runs_only_where_the_key_allows_it(spy):
     folder, has_run = spy
-    assert "read it, then give model.trust_remote_code=true" in message(check_model, Model(path=str(folder)))
+    assert "read it, then give model.trust_remote_code=true" in message(
+        check_model, Model(path=str(folder))
+    )
     assert not has_run()
     message(check_model, Model(path=str(folder), trust_remote_code=True))  # Spy is no config
     assert has_run()
@@ -85,14 +87,21 @@ def test_a_kernel_of_the_hub_that_a_config_names_is_refused(llama, tmp_path, key
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content | {key: "evil/kernel"}))
     line = message(pretrained.check_model, Source(str(folder), "some.key"), "causal LM")
-    assert "(its config.json names the kernel evil/kernel, whose code would run; delete the line)" in line
-    assert "some.key" in message(pretrained.load_model, Source(str(folder), "some.key"), "causal LM")
+    assert (
+        "(its config.json names the kernel evil/kernel, whose code would run; delete the line)"
+        in line
+    )
+    assert "some.key" in message(
+        pretrained.load_model, Source(str(folder), "some.key"), "causal LM"
+    )
 
 
 def test_the_code_of_a_tokenizer_does_not_run_either(spy):
     folder, has_run = spy
     (folder / "config.json").unlink()
-    assert "it comes with code of its own" in message(pretrained.load_tokenizer, Source(str(folder), "tokenizer"))
+    assert "it comes with code of its own" in message(
+        pretrained.load_tokenizer, Source(str(folder), "tokenizer")
+    )
     assert not has_run()
 
 
@@ -108,9 +117,13 @@ def test_a_tokenizer_class_that_leads_to_another_loader_runs_nothing(spy):
 def test_identifiers_and_the_classifier_refuse_a_model_with_code(spy):
     folder, has_run = spy
     key = "identifier.masked_lm.model"
-    assert message(check_language_model, Source(str(folder), key), "masked LM").startswith(f"{key}: {folder} is no")
+    assert message(check_language_model, Source(str(folder), key), "masked LM").startswith(
+        f"{key}: {folder} is no"
+    )
     line = message(fluency_classifier.check_classifier, str(folder))
-    assert line.startswith(f"fluency.classifier: {folder} is no model that can be loaded as a classifier")
+    assert line.startswith(
+        f"fluency.classifier: {folder} is no model that can be loaded as a classifier"
+    )
     assert not has_run()
 
 
@@ -141,7 +154,9 @@ def in_two_shards(model):
     names, places = sorted(weights), {}
     for number, part in enumerate((names[:3], names[3:]), 1):
         file = f"model-{number:05}-of-00002.safetensors"
-        safetensors.torch.save_file({name: weights[name] for name in part}, model / file, {"format": "pt"})
+        safetensors.torch.save_file(
+            {name: weights[name] for name in part}, model / file, {"format": "pt"}
+        )
         places |= dict.fromkeys(part, file)
     (model / pretrained.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
     return places
@@ -152,10 +167,15 @@ def test_shards_load_and_a_lost_one_is_named(model):
     assert check_model(Model(path=str(model))) == "llama"
     (model / "model-00002-of-00002.safetensors").unlink()
     line = message(check_model, Model(path=str(model)))
-    assert "lacks model-00002-of-00002.safetensors, which its model.safetensors.index.json names" in line
+    assert (
+        "lacks model-00002-of-00002.safetensors, which its model.safetensors.index.json names"
+        in line
+    )
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"weight_map": 3}', '{"weight_map": {"a": ["b"]}}', "\0"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"weight_map": 3}', '{"weight_map": {"a": ["b"]}}', "\0"]
+)
 def test_an_index_that_is_none_is_one_line(model, content):
     in_two_shards(model)
     (model / pretrained.INDEX).write_text(content)
@@ -192,25 +212,33 @@ def test_weights_of_other_shapes_are_refused(model):
 
 
 def test_safetensors_of_something_else_are_no_model(model):
-    safetensors.torch.save_file({"picture": torch.ones(5)}, model / "model.safetensors", {"format": "pt"})
+    safetensors.torch.save_file(
+        {"picture": torch.ones(5)}, model / "model.safetensors", {"format": "pt"}
+    )
     assert "its files lack " in message(check_model, Model(path=str(model)))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}"])
 def test_weights_that_are_no_safetensors_are_one_line(model, content):
     (model / "model.safetensors").write_bytes(content)
-    assert message(check_model, Model(path=str(model))).startswith(f"model.path: {model} is no model")
+    assert message(check_model, Model(path=str(model))).startswith(
+        f"model.path: {model} is no model"
+    )
 
 
 def test_a_classifier_without_a_head_is_refused(trained_bert, tmp_path):
     line = message(fluency_classifier.check_classifier, trained_bert)
     assert "weights, as bert.pooler.dense.bias" in line  # else transformers makes a random one
     head = shutil.copytree(trained_bert, tmp_path / "with_head")
-    transformers.AutoModelForSequenceClassification.from_pretrained(trained_bert).save_pretrained(head)
+    transformers.AutoModelForSequenceClassification.from_pretrained(trained_bert).save_pretrained(
+        head
+    )
     fluency_classifier.check_classifier(str(head))
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"]
+)
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "/proc/kmsg"])
 def test_a_pipe_or_a_device_in_a_models_folder_is_refused_at_once(model, name, kind):
     (model / name).unlink(missing_ok=True)
@@ -220,10 +248,14 @@ def test_a_pipe_or_a_device_in_a_models_folder_is_refused_at_once(model, name, k
         (model / name).symlink_to(kind)
     for load in (check_model, lambda section: models.load_tokenizer(section, ())):
         line = message(load, Model(path=str(model)))
-        assert line == f"model.path: {model}: {name} in it is a pipe or a device; want regular files"
+        assert (
+            line == f"model.path: {model}: {name} in it is a pipe or a device; want regular files"
+        )
 
 
-@pytest.mark.parametrize("path", ["/dev/zero", "/proc/kmsg", "a\0b", "~nobody-here/m", "x" * 5000, "a/b/c", "../m\nn"])
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "/proc/kmsg", "a\0b", "~nobody-here/m", "x" * 5000, "a/b/c", "../m\nn"]
+)
 def test_a_path_that_is_no_folder_is_refused_at_once(path):
     with pytest.raises(ConfigError, match="no folder"):
         pretrained.check_model(Source(path, "model.path"), "causal LM")
@@ -258,10 +290,14 @@ def test_masked_lms_with_tied_heads_pass(tmp_path):
     assert pathlib.Path(folder).is_dir()
 
 
-def test_without_network_a_hub_name_that_is_not_in_the_cache_is_refused_at_once(monkeypatch, tmp_path):
+def test_without_network_a_hub_name_that_is_not_in_the_cache_is_refused_at_once(
+    monkeypatch, tmp_path
+):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     line = message(pretrained.read_config, Source("org/absent", "model.path"))
-    assert line.startswith(f"model.path: org/absent is no folder here and not in {tmp_path}, and HF_HUB_OFFLINE is ")
+    assert line.startswith(
+        f"model.path: org/absent is no folder here and not in {tmp_path}, and HF_HUB_OFFLINE is "
+    )
     assert line.endswith("where there is a network: tif download model org/absent")
 
 

@@ -165,7 +165,10 @@ def test_all_references_give_the_same_loss_and_gradient():
         scored = ScoredBatch(Scored(score_tokens(policy, BATCH), reference.scores(BATCH)))
         terms = losses.compute_loss(scored, BATCH, make_loss(retain="none"))
         terms.total.backward()
-        results[kind] = terms.total.detach(), [w.grad for w in policy.parameters() if w.requires_grad]
+        results[kind] = (
+            terms.total.detach(),
+            [w.grad for w in policy.parameters() if w.requires_grad],
+        )
     for kind in ("frozen", "adapter"):
         torch.testing.assert_close(results[kind], results["cached"])
 

@@ -45,7 +45,10 @@ def test_a_step_computes_what_the_model_computes_when_it_is_evaluated(family, tm
     policy = models.load_policy(Model(path=str(tmp_path)), None, 0)
     with torch.no_grad():
         expected = tiny_models.plain_scores(model, tiny_models.ITEMS).logit
-    references = [make_reference(kind, policy, tiny_models.ITEMS, 0, "padded") for kind in ("cached", "frozen")]
+    references = [
+        make_reference(kind, policy, tiny_models.ITEMS, 0, "padded")
+        for kind in ("cached", "frozen")
+    ]
     with evaluation_mode(policy):
         pass
     assert policy.training
@@ -62,7 +65,9 @@ def test_a_step_computes_what_the_model_computes_when_it_is_evaluated(family, tm
         torch.testing.assert_close(weight.grad, gradients[name], atol=1e-4, rtol=1e-4)
 
 
-def test_only_the_modules_with_noise_stay_in_evaluation_mode_and_a_line_names_them(tmp_path, capsys):
+def test_only_the_modules_with_noise_stay_in_evaluation_mode_and_a_line_names_them(
+    tmp_path, capsys
+):
     save_noisy("phimoe", tmp_path)
     policy = models.load_policy(Model(path=str(tmp_path)), None, 0)
     set_training_mode(policy, True)
@@ -70,5 +75,8 @@ def test_only_the_modules_with_noise_stay_in_evaluation_mode_and_a_line_names_th
     still = {type(module).__name__ for module in policy.modules() if not module.training}
     assert still == {"PhimoeSparseMoeBlock", "PhimoeTopKRouter"}
     line = models.describe_noise(policy)
-    assert line == "training adds no noise: input_jitter_noise=0.2, router_jitter_noise=0.3 of the model have no effect"
+    assert (
+        line
+        == "training adds no noise: input_jitter_noise=0.2, router_jitter_noise=0.3 of the model have no effect"
+    )
     assert models.describe_noise(tiny_models.model()) is None

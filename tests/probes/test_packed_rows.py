@@ -28,7 +28,12 @@ def rows(request, monkeypatch):
 def largest_error(model, way, samples=SAMPLES):
     with torch.no_grad():
         expected = tiny_models.plain_scores(model, samples).logprob
-        return (score_tokens(model, tiny_models.batch_of(*samples), way).logprob - expected).abs().max().item()
+        return (
+            (score_tokens(model, tiny_models.batch_of(*samples), way).logprob - expected)
+            .abs()
+            .max()
+            .item()
+        )
 
 
 def test_a_model_whose_samples_see_each_other_the_way_a_gpu_packs_them_is_padded_there(monkeypatch):
@@ -53,7 +58,9 @@ def test_no_precision_hides_what_packing_does_to_a_model(kind, dtype, rows):
     assert find_packing_fault(row_models.model(kind, dtype), IDS) is not None
 
 
-@pytest.mark.parametrize("kind", [*PACKED, "opt", "gpt_neo", "bloom", "mpt", "falcon-alibi", "mamba", "rwkv"])
+@pytest.mark.parametrize(
+    "kind", [*PACKED, "opt", "gpt_neo", "bloom", "mpt", "falcon-alibi", "mamba", "rwkv"]
+)
 def test_the_rows_that_are_chosen_give_the_scores_of_one_sample_alone(kind, rows):
     model = row_models.model(kind)
     assert largest_error(model, choose_batching("auto", model, TEXTS)) < 1e-5
@@ -94,7 +101,9 @@ def test_a_window_that_packed_rows_ignore_shows_where_texts_are_longer_than_it(r
 def test_a_prompt_that_is_shared_where_windows_forbid_it_shows(monkeypatch, rows):
     model = mistral(row_models.WINDOW)
     assert find_packing_fault(model, IDS) is None
-    monkeypatch.setattr(shared_prompts, "_can_share_prompts", lambda _: True)  # one mask for all layers
+    monkeypatch.setattr(
+        shared_prompts, "_can_share_prompts", lambda _: True
+    )  # one mask for all layers
     assert "gives other scores" in find_packing_fault(model, IDS)
 
 
@@ -110,9 +119,15 @@ class ChunksOfTheRow(torch.nn.Module):
         if position_ids is not None and attention_mask is None:
             place = torch.arange(input_ids.shape[1])
             sample = (position_ids[0] == 0).cumsum(0)
-            is_seen = (sample[:, None] == sample) & (place[:, None] // self.chunk == place // self.chunk)
-            attention_mask = torch.zeros(is_seen.shape).masked_fill(~is_seen.tril(), -1e9)[None, None]
-        return self.llama(input_ids, position_ids=position_ids, attention_mask=attention_mask, **inputs)
+            is_seen = (sample[:, None] == sample) & (
+                place[:, None] // self.chunk == place // self.chunk
+            )
+            attention_mask = torch.zeros(is_seen.shape).masked_fill(~is_seen.tril(), -1e9)[
+                None, None
+            ]
+        return self.llama(
+            input_ids, position_ids=position_ids, attention_mask=attention_mask, **inputs
+        )
 
 
 def test_rows_are_as_long_as_a_chunk_where_texts_are_shorter():
@@ -138,7 +153,9 @@ class TakesNoPositions(torch.nn.Module):
         self.llama = tiny_models.model()
 
     def forward(self, input_ids, attention_mask=None, logits_to_keep=0, use_cache=False):
-        return self.llama(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep)
+        return self.llama(
+            input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep
+        )
 
 
 @pytest.mark.parametrize("make", [WrongPositions, TakesNoPositions])
@@ -153,14 +170,18 @@ def test_packed_rows_that_would_change_the_scores_are_refused_by_key(monkeypatch
     with pytest.raises(ConfigError) as error:
         choose_batching("packed", row_models.model("opt"), TEXTS, "batching")
     line = str(error.value)
-    assert line.startswith("batching: packed, but OPTForCausalLM gives other scores in packed rows (by 0.")
+    assert line.startswith(
+        "batching: packed, but OPTForCausalLM gives other scores in packed rows (by 0."
+    )
     assert line.endswith(" nats a token); want auto or padded")
     assert choose_batching("packed", row_models.model("llama"), TEXTS) == "packed"
 
 
 def test_auto_says_in_one_line_why_rows_are_padded(capsys):
     choose_batching("auto", row_models.model("mamba"), TEXTS)
-    assert capsys.readouterr().out.startswith("rows are padded: MambaForCausalLM gives other scores in packed rows")
+    assert capsys.readouterr().out.startswith(
+        "rows are padded: MambaForCausalLM gives other scores in packed rows"
+    )
     choose_batching("auto", row_models.model("llama"), TEXTS)
     choose_batching("padded", row_models.model("mamba"), TEXTS)
     assert capsys.readouterr().out == ""
@@ -176,9 +197,13 @@ def test_padded_rows_need_no_probe_of_packed_ones(monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", ["auto", "padded"])
-@pytest.mark.parametrize("family", ["bert, both directions", "gemma3_text, both directions", "xlnet", "cpmant"])
+@pytest.mark.parametrize(
+    "family", ["bert, both directions", "gemma3_text, both directions", "xlnet", "cpmant"]
+)
 def test_a_model_whose_logits_follow_later_tokens_or_padding_is_refused(family, wanted):
-    with pytest.raises(ConfigError, match=r"model\.path: \w+ is no causal LM, its logits change") as caught:
+    with pytest.raises(
+        ConfigError, match=r"model\.path: \w+ is no causal LM, its logits change"
+    ) as caught:
         choose_batching(wanted, architectures.build(family), TEXTS)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -225,7 +250,9 @@ def test_a_model_that_reads_multiples_of_a_chunk_only_is_refused_in_one_line(chu
 @pytest.mark.parametrize("is_training", [True, False])
 def test_the_probe_leaves_mode_gradients_and_random_state_as_they_were(is_training):
     config = tiny_models.CONFIGS["gpt2"](resid_pdrop=0.5)
-    model = tiny_models.spread(transformers.AutoModelForCausalLM.from_config(config)).train(is_training)
+    model = tiny_models.spread(transformers.AutoModelForCausalLM.from_config(config)).train(
+        is_training
+    )
     state = torch.get_rng_state()
     assert choose_batching("auto", model, TEXTS) == "packed"
     assert model.training is is_training
@@ -242,7 +269,9 @@ def test_the_probe_runs_under_autocast_to_its_precision():
 
 @pytest.mark.parametrize("kind", ["opt", "llama4", "llama", "gemma2"])
 @pytest.mark.parametrize("way", ["packed", "padded"])
-def test_more_answer_tokens_than_logits_are_held_at_once_give_the_same_scores_and_gradients(kind, way, rows):
+def test_more_answer_tokens_than_logits_are_held_at_once_give_the_same_scores_and_gradients(
+    kind, way, rows
+):
     samples = [tiny_models.encoded(f"s{number}", "pp" + "g" * 98) for number in range(12)]
     model, plain = row_models.model(kind), row_models.model(kind)
     assert lm_head.split_model(model) is not None

@@ -40,7 +40,9 @@ def test_a_causal_model_of_real_size_that_packs_passes(kind):
 
 
 @pytest.mark.parametrize("kind", ["mamba", "gpt_oss", "bloom", "mpt", "jamba"])
-def test_a_model_of_real_size_whose_packed_rows_are_wrong_is_refused_only_where_they_are_wanted(kind):
+def test_a_model_of_real_size_whose_packed_rows_are_wrong_is_refused_only_where_they_are_wanted(
+    kind,
+):
     model = on_meta(kind)
     check_small_copy(model, RowSettings("auto"))
     with pytest.raises(ConfigError, match=r"^batching: packed, but .*; want auto or padded$"):
@@ -176,7 +178,9 @@ CASES = list(refusals({"bert": "", "mamba": ""}))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_command_refuses_before_weights_load(case, folders, no_weights, tmp_path, monkeypatch, capsys):
+def test_every_command_refuses_before_weights_load(
+    case, folders, no_weights, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     command, words, line = refusals(folders)[case]
     if command is evaluate:

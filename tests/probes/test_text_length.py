@@ -50,7 +50,9 @@ def test_a_model_that_computes_positions_reads_any_text(family, tmp_path):
     check_length(folder_of(family, tmp_path), 10_000, "a")
 
 
-@pytest.mark.parametrize("family", ["llama, RoPE longrope", "phi3, RoPE longrope", "llama, RoPE dynamic, long texts"])
+@pytest.mark.parametrize(
+    "family", ["llama, RoPE longrope", "phi3, RoPE longrope", "llama, RoPE dynamic, long texts"]
+)
 def test_no_text_may_change_how_others_in_its_batch_are_turned(family, tmp_path):
     settings, model = folder_of(family, tmp_path), architectures.build(family)
     limit = read_context(model.config)
@@ -59,7 +61,9 @@ def test_no_text_may_change_how_others_in_its_batch_are_turned(family, tmp_path)
         check_length(settings, limit + 1, "a")
     ids = torch.arange(2 * limit)[None] % 50 + 3  # beyond the limit the first logits change
     with torch.no_grad():
-        short, as_long, too_long = (model(input_ids=ids[:, :n]).logits[:, :4] for n in (4, limit, limit + 1))
+        short, as_long, too_long = (
+            model(input_ids=ids[:, :n]).logits[:, :4] for n in (4, limit, limit + 1)
+        )
     torch.testing.assert_close(short, as_long, atol=1e-4, rtol=1e-4)
     assert (short - too_long).abs().max() > 1e-3
 
@@ -87,7 +91,9 @@ def one_line(command, words, capsys):
     return line
 
 
-def test_evaluation_refuses_a_text_that_is_too_long_before_weights_load(small_gpt2, tmp_path, capsys):
+def test_evaluation_refuses_a_text_that_is_too_long_before_weights_load(
+    small_gpt2, tmp_path, capsys
+):
     for name, rows in tofu_files.FILES.items():
         (tmp_path / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = ["eval.benchmarks=tofu", f"eval.tofu.path={tmp_path}", "eval.tofu.split=forget01"]
@@ -96,7 +102,9 @@ def test_evaluation_refuses_a_text_that_is_too_long_before_weights_load(small_gp
 
 
 @pytest.mark.parametrize("words", ["eval.enabled=false", "data.max_tokens=16 eval.enabled=true"])
-def test_training_refuses_a_text_that_is_too_long_before_weights_load(words, small_gpt2, tmp_path, capsys):
+def test_training_refuses_a_text_that_is_too_long_before_weights_load(
+    words, small_gpt2, tmp_path, capsys
+):
     words = [f"model.path={small_gpt2}", f"run.folder={tmp_path / 'runs'}", "data.benchmark=fictitious",
              "eval.forget_quality=false", *words.split()]  # fmt: skip
     assert "reads 16 tokens at once, the sample" in one_line(fit, words, capsys)

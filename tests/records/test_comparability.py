@@ -179,8 +179,12 @@ def test_a_log_in_another_form_than_our_plain_prompt_asks_the_same_questions_oth
     line = matching.find_mismatch(_recorded("{}"), _wrapped(LLAMA_3))
     assert line.startswith("the prompt around q/0, without its blanks, is '{prompt}', the retain")
     unmarked = "<|im_start|>system\nIt is {}.\n<|im_start|>user\n{{}}\n<|im_start|>assistant\n"
-    line = matching.find_mismatch(_recorded(unmarked.format("May")), _wrapped(unmarked.format("June")))
-    assert line.startswith("the prompt around q/0, without its blanks, is '<|im_start|>systemItisMay")
+    line = matching.find_mismatch(
+        _recorded(unmarked.format("May")), _wrapped(unmarked.format("June"))
+    )
+    assert line.startswith(
+        "the prompt around q/0, without its blanks, is '<|im_start|>systemItisMay"
+    )
 
 
 def test_a_prompt_that_differs_only_late_in_a_long_text_is_shown_there():

@@ -167,7 +167,10 @@ def _results(name, retain=None):
     retain_evaluation = records.read_evaluation(_ou_log(retain)) if retain else None
     evaluation = records.read_evaluation(_ou_log(name))
     results = compute_results(Request(evaluation, retain_evaluation, "log", "retain", draws=100))
-    values = {"utility/model": results["model_utility"], "forget/quality": results["forget_quality"]}
+    values = {
+        "utility/model": results["model_utility"],
+        "forget/quality": results["forget_quality"],
+    }
     for section, metrics in {**results["tasks"], "membership": results["membership"]}.items():
         values |= {f"{section}/{metric}": value for metric, value in metrics.items()}
     return values, results
@@ -176,7 +179,12 @@ def _results(name, retain=None):
 @real
 @pytest.mark.parametrize(
     ("name", "retain"),
-    [("full_forget01", "retain99"), ("full_forget10", "retain90"), ("retain99", None), ("retain90", None)],
+    [
+        ("full_forget01", "retain99"),
+        ("full_forget10", "retain90"),
+        ("retain99", None),
+        ("retain90", None),
+    ],
 )
 def test_every_entry_of_a_published_summary_comes_out(name, retain):
     summary = json.loads(_ou_log(name).with_suffix(".summary.json").read_text())
@@ -213,7 +221,12 @@ def _scores(*values):
 FULL_LOG = LOG | {
     "extraction_strength": _scores(0.25, 1.0),
     "exact_memorization": _scores(0.5, 1.0),
-    "mia_min_k": {"forget": _scores(1.0, 4.0), "holdout": _scores(2.0, 3.0), "auc": 0.5, "agg_value": 0.5},
+    "mia_min_k": {
+        "forget": _scores(1.0, 4.0),
+        "holdout": _scores(2.0, 3.0),
+        "auc": 0.5,
+        "agg_value": 0.5,
+    },
     "privleak": {"agg_value": -25.0},
 }
 
@@ -227,7 +240,9 @@ def test_what_only_a_log_has_survives_our_own_format(tmp_path):
 
 
 def test_privleak_of_two_logs_compares_their_min_k(tmp_path):
-    retain_log = FULL_LOG | {"mia_min_k": {"forget": _scores(1.0, 4.0), "holdout": _scores(2.0, 0.5)}}
+    retain_log = FULL_LOG | {
+        "mia_min_k": {"forget": _scores(1.0, 4.0), "holdout": _scores(2.0, 0.5)}
+    }
     evaluation = records.read_evaluation(_write(tmp_path / "a", FULL_LOG))
     retain = records.read_evaluation(_write(tmp_path / "b", retain_log))
     # pairs with the forget text lower: 2 of 4, and 1 of 4; so 100 * ((1 - 2/4) - (1 - 1/4)) / (1 - 1/4)

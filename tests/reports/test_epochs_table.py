@@ -78,7 +78,9 @@ def test_a_chosen_epoch_has_a_column_of_the_half_that_did_not_choose_it():
     best = Best(2, {"epoch": 2, "forget/probability": 0.25}, {}, {"forget": {"author": 2}})
     numbers = RunNumbers(rows, {}, {}, best)
     table = metrics_table(numbers, "title")
-    assert read_lines(table, 80) == [["forget", "prob.", "↓", "0.000", "0.100", "0.200", "0.300", "0.250"]]
+    assert read_lines(table, 80) == [
+        ["forget", "prob.", "↓", "0.000", "0.100", "0.200", "0.300", "0.250"]
+    ]
     assert read_heads(table, 80)[-3:] == ["2*", "after", "2*"]
     assert list_notes(numbers)[-2:] == [
         "the last epoch is the result; * the epoch that one half of the questions chose",

@@ -7,16 +7,29 @@ from tif.reports import exports
 
 
 def numbers(quality, utility, sd=None, epoch=5.0):
-    values = {"forget/quality": quality, "utility/model": utility, "epoch": epoch, "eval/score": utility}
+    values = {
+        "forget/quality": quality,
+        "utility/model": utility,
+        "epoch": epoch,
+        "eval/score": utility,
+    }
     return {name: {"mean": value, "sd": sd, "values": [value]} for name, value in values.items()}
 
 
 RESULTS = {
     "runs": {
-        "a_b & c": {"seeds": 2, "best": numbers(1.9e-4, 0.5, 2.3e-4, 4.0), "last": numbers(0.25, 0.5, 0.125),
-                    "steps": [{"planned": 60, "made": 60}] * 2},
-        "=cmd()": {"seeds": 1, "best": numbers(0.5, 0.75), "last": numbers(0.5, 0.75),
-                   "steps": [{"planned": 60, "made": 40}]},
+        "a_b & c": {
+            "seeds": 2,
+            "best": numbers(1.9e-4, 0.5, 2.3e-4, 4.0),
+            "last": numbers(0.25, 0.5, 0.125),
+            "steps": [{"planned": 60, "made": 60}] * 2,
+        },
+        "=cmd()": {
+            "seeds": 1,
+            "best": numbers(0.5, 0.75),
+            "last": numbers(0.5, 0.75),
+            "steps": [{"planned": 60, "made": 40}],
+        },
     },
     "before": {"forget/quality": 1e-20, "utility/model": 0.9},
     "retain_model": {"utility/model": 0.8},

@@ -56,7 +56,9 @@ def test_runs_of_sweeps_and_stages_are_listed_and_what_lies_inside_a_run_is_not(
 
 def test_the_last_epoch_of_a_finished_run_counts_also_without_evaluations(tmp_path):
     rows = [{"epoch": 3, "step": 11, "train/loss": 1.0}]
-    write_run(tmp_path / "stage", rows, CONFIG.replace("train: forget", "train: retain"), is_done=True)
+    write_run(
+        tmp_path / "stage", rows, CONFIG.replace("train: forget", "train: retain"), is_done=True
+    )
     (run,) = run_list.read_runs([tmp_path])
     assert (run.epochs, run.is_done) == ("3/3", True)
     assert run.settings == "tofu forget01 retain model, tiny-llama"
@@ -64,7 +66,9 @@ def test_the_last_epoch_of_a_finished_run_counts_also_without_evaluations(tmp_pa
 
 @pytest.mark.parametrize(("width", "lines"), [(80, 5), (120, 5)])
 def test_the_table_fits_the_terminal_and_cuts_no_number(tmp_path, width, lines):
-    write_run(tmp_path / "a_run_with_a_name_that_is_long_for_a_column_of_80", [EVALUATION], is_done=True)
+    write_run(
+        tmp_path / "a_run_with_a_name_that_is_long_for_a_column_of_80", [EVALUATION], is_done=True
+    )
     text = table_of(run_list.read_runs([tmp_path]), width)
     assert max(map(len, text.splitlines())) <= width
     assert len(text.splitlines()) == lines
@@ -77,8 +81,17 @@ def test_a_run_of_a_sweep_has_its_name_in_one_line_of_80_columns(tmp_path):
     row = EVALUATION | {"forget/extraction_strength": 0.1}
     write_run(tmp_path / "methods_quickstart/tpo_centred/seed0", [row], config)
     lines = table_of(run_list.read_runs([tmp_path]), 80).splitlines()
-    assert lines[3].split() == ["methods_quickstart/tpo_centred/seed0", "2/3", "0.250", "0.100", "0.500", "open"]
-    assert lines[4].startswith("  npo+ce on tofu forget01  ")  # the target model was made from scratch
+    assert lines[3].split() == [
+        "methods_quickstart/tpo_centred/seed0",
+        "2/3",
+        "0.250",
+        "0.100",
+        "0.500",
+        "open",
+    ]
+    assert lines[4].startswith(
+        "  npo+ce on tofu forget01  "
+    )  # the target model was made from scratch
 
 
 @pytest.mark.parametrize("damage", ["metrics.jsonl", "config.yaml"])

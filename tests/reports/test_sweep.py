@@ -113,7 +113,11 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
 
 
 def test_runs_within_the_deviation_over_seeds_share_the_lead():
-    runs = {"a": numbers(0.60, 0.8, 0.05), "b": numbers(0.56, 0.8, 0.05), "c": numbers(0.5, 0.8, 0.0)}
+    runs = {
+        "a": numbers(0.60, 0.8, 0.05),
+        "b": numbers(0.56, 0.8, 0.05),
+        "c": numbers(0.5, 0.8, 0.0),
+    }
     assert find_leaders({"runs": runs}) == ["a", "b"]
     assert find_leaders({"runs": {"a": runs["a"], "c": runs["c"]}}) == ["a"]
     assert find_leaders({"runs": {"none": {"seeds": 0, "best": {}, "last": {}}}}) == []
@@ -151,7 +155,10 @@ def test_a_long_name_takes_no_number_from_the_printed_table(tmp_path, monkeypatc
 
 def test_the_model_before_keeps_the_numbers_that_only_some_runs_have(tmp_path):
     folders = {}
-    for name, values in {"uw": {"words/unwanted": 0.2, "utility/model": 0.4}, "all": {"utility/model": 0.6}}.items():
+    for name, values in {
+        "uw": {"words/unwanted": 0.2, "utility/model": 0.4},
+        "all": {"utility/model": 0.6},
+    }.items():
         folder = folders[name] = tmp_path / name
         folder.mkdir()
         (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 0, "step": 0, **values}) + "\n")
@@ -222,7 +229,10 @@ def test_utility_kept_is_the_share_of_the_starting_models_of_the_same_seed(sweep
 
 def test_no_share_is_kept_of_a_starting_model_that_was_not_evaluated(tmp_path):
     rows = [evaluation(0, 0.01, 0.8), evaluation(2, 0.5, 0.4)]
-    folders = {"a": [write_run(tmp_path / "a", rows)], "b": [write_run(tmp_path / "b", rows[1:], 1)]}
+    folders = {
+        "a": [write_run(tmp_path / "a", rows)],
+        "b": [write_run(tmp_path / "b", rows[1:], 1)],
+    }
     runs = sweep.collect_results(folders)["runs"]
     assert runs["a"]["last"]["utility/kept"]["values"] == pytest.approx([0.5])
     assert "utility/kept" not in runs["b"]["last"]
@@ -259,9 +269,12 @@ def test_a_plot_over_a_key_joins_the_runs_that_differ_in_it(sweep_folders):
 def test_the_axis_of_a_key_with_values_far_apart_and_of_a_p_value_is_logarithmic(tmp_path):
     rows = [evaluation(2, 0.5, 1e-6), evaluation(2, 0.1, 0.9)]
     folders = {
-        f"lr={lr}": [write_run(tmp_path / f"{lr}", [row], lr=lr)] for lr, row in zip((0.001, 1), rows, strict=True)
+        f"lr={lr}": [write_run(tmp_path / f"{lr}", [row], lr=lr)]
+        for lr, row in zip((0.001, 1), rows, strict=True)
     }
-    plots = {x: [x, "forget/probability"] for x in ("optimizer.lr", "utility/model", "forget/quality")}
+    plots = {
+        x: [x, "forget/probability"] for x in ("optimizer.lr", "utility/model", "forget/quality")
+    }
     charts = charts_of(folders, plots=plots)
     assert {chart.name: chart.x_log for chart in charts} == {
         "optimizer.lr": True, "utility/model": False, "forget/quality": True,

@@ -36,7 +36,9 @@ def test_scores_equal_one_sample_at_a_time(kind):
         for batching in ("packed", "padded"):
             actual = score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS), batching)
             for name in ("logit", "logprob", "mean_logit"):
-                torch.testing.assert_close(getattr(actual, name), getattr(expected, name), atol=1e-5, rtol=0)
+                torch.testing.assert_close(
+                    getattr(actual, name), getattr(expected, name), atol=1e-5, rtol=0
+                )
 
 
 def test_attention_never_sees_more_than_a_sample(monkeypatch):
@@ -57,7 +59,9 @@ def test_gradients_equal_those_of_padded_batches_recomputed_or_not(again):
         model = made("llama").train()
         if again:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS), batching).logprob.sum().backward()
+        score_tokens(
+            model, tiny_models.batch_of(*tiny_models.ITEMS), batching
+        ).logprob.sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     for packed, padded in zip(*gradients, strict=True):
         torch.testing.assert_close(packed, padded, atol=1e-4, rtol=1e-4)

@@ -56,7 +56,9 @@ def test_the_output_of_a_block_is_what_transformers_hands_to_the_next(name):
 
 
 def test_a_loss_that_reads_the_blocks_of_a_family_without_them_is_refused_by_key():
-    with pytest.raises(ConfigError, match=r"^loss.rmu.layer: git has no .*; want another loss.forget$"):
+    with pytest.raises(
+        ConfigError, match=r"^loss.rmu.layer: git has no .*; want another loss.forget$"
+    ):
         check_hidden_layer(make_loss(forget="rmu"), Model(init={"model_type": "git"}))
 
 

@@ -9,7 +9,16 @@ from tif.probes.packed_rows import choose_batching
 from tif.scoring.shared_prompts import answer_logits
 from tif.scoring.token_scores import score_tokens
 
-KINDS = ("llama", "opt", "phi", "gpt-neox", "mixtral", "mistral", "gemma2", "gemma3")  # the last three have windows
+KINDS = (
+    "llama",
+    "opt",
+    "phi",
+    "gpt-neox",
+    "mixtral",
+    "mistral",
+    "gemma2",
+    "gemma3",
+)  # the last three have windows
 SAMPLES = [tiny_models.encoded("a", "pppp" + "g" * 30), tiny_models.encoded("b", "pp" + "g" * 12)]
 
 
@@ -23,7 +32,9 @@ def models(request, monkeypatch):
 def test_the_stand_in_is_what_attends(models, monkeypatch):
     calls = []
     attend = flash_attention._attend
-    monkeypatch.setattr(flash_attention, "_attend", lambda *args: calls.append(len(args[0])) or attend(*args))
+    monkeypatch.setattr(
+        flash_attention, "_attend", lambda *args: calls.append(len(args[0])) or attend(*args)
+    )
     with torch.no_grad():
         score_tokens(models[0], tiny_models.batch_of(*SAMPLES), "packed")
     assert calls == [34, 14] * 2  # two samples, two layers: never the row
@@ -60,6 +71,8 @@ def test_gradients_of_packed_rows_are_those_of_padded_ones(models):
     for batching in ("packed", "padded"):
         model.zero_grad()
         score_tokens(model, tiny_models.batch_of(*SAMPLES), batching).logprob.sum().backward()
-        gradients.append([weight.grad.clone() for weight in model.parameters() if weight.grad is not None])
+        gradients.append(
+            [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+        )
     for packed, padded in zip(*gradients, strict=True):
         torch.testing.assert_close(packed, padded, atol=1e-3, rtol=1e-3)

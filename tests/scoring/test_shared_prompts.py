@@ -11,14 +11,20 @@ from tif.scoring.shared_prompts import SharedPromptRow, answer_logits
 
 WINDOW = 6  # shorter than the texts below, longer than the two texts of the probe
 MODELS = {
-    **{kind: lambda kind=kind: tiny_models.model(kind) for kind in ("llama", "gpt2", "gpt-neox", "phi")},
+    **{
+        kind: lambda kind=kind: tiny_models.model(kind)
+        for kind in ("llama", "gpt2", "gpt-neox", "phi")
+    },
     "gemma2": lambda: tiny_models.model("gemma2", sliding_window=WINDOW),
     "gemma3": lambda: from_config(
         transformers.Gemma3TextConfig, head_dim=8, sliding_window=WINDOW, query_pre_attn_scalar=8
     ),
     "mistral": lambda: from_config(transformers.MistralConfig, sliding_window=WINDOW),
     "qwen2": lambda: from_config(
-        transformers.Qwen2Config, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1
+        transformers.Qwen2Config,
+        use_sliding_window=True,
+        sliding_window=WINDOW,
+        max_window_layers=1,
     ),
     "phi3": lambda: from_config(transformers.Phi3Config, sliding_window=WINDOW),
     "olmo3": lambda: from_config(transformers.Olmo3Config, sliding_window=WINDOW),
@@ -28,7 +34,9 @@ MODELS = {
 
 
 def from_config(config, **keys):
-    return tiny_models.spread(transformers.AutoModelForCausalLM.from_config(config(**tiny_models.LLAMA_LIKE | keys)))
+    return tiny_models.spread(
+        transformers.AutoModelForCausalLM.from_config(config(**tiny_models.LLAMA_LIKE | keys))
+    )
 
 
 def texts_of_a_group(name, prompt, *answers):
@@ -41,7 +49,11 @@ def texts_of_a_group(name, prompt, *answers):
     return texts
 
 
-GROUPS = [texts_of_a_group("a", 9, 5, 8, 3), texts_of_a_group("b", 1, 14, 2), texts_of_a_group("c", 12, 7)]
+GROUPS = [
+    texts_of_a_group("a", 9, 5, 8, 3),
+    texts_of_a_group("b", 1, 14, 2),
+    texts_of_a_group("c", 12, 7),
+]
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
@@ -60,11 +72,19 @@ def test_logits_are_those_of_a_plain_forward_a_text_windows_included(kind, batch
 
 
 def test_a_shared_prompt_stands_once_in_the_row_and_positions_go_on_from_it():
-    texts = [Encoded("x", ids, [False] * 4, [False, False, True, True]) for ids in ([7, 8, 1, 2], [7, 8, 3, 4])]
+    texts = [
+        Encoded("x", ids, [False] * 4, [False, False, True, True])
+        for ids in ([7, 8, 1, 2], [7, 8, 3, 4])
+    ]
     row = SharedPromptRow([texts])
     assert row.ids == [7, 8, 1, 2, 3, 4]
     assert row.positions == [0, 1, 2, 3, 2, 3]
-    assert row.predicting == [1, 2, 1, 4]  # the prompt's last token predicts the first answer token of both
+    assert row.predicting == [
+        1,
+        2,
+        1,
+        4,
+    ]  # the prompt's last token predicts the first answer token of both
     assert row.targets == [1, 2, 3, 4]
     mask = row.inputs(torch.device("cpu"), torch.float32)["attention_mask"][0, 0]
     assert (mask == 0).int().tolist() == [

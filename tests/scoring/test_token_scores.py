@@ -14,7 +14,9 @@ NAMES = ("logit", "logprob", "mean_logit")
 
 def assert_scores(actual: TokenScores, expected: TokenScores, atol=1e-5):
     for name in NAMES:
-        torch.testing.assert_close(getattr(actual, name), getattr(expected, name), atol=atol, rtol=0)
+        torch.testing.assert_close(
+            getattr(actual, name), getattr(expected, name), atol=atol, rtol=0
+        )
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
@@ -34,7 +36,11 @@ def test_packed_and_padded_give_the_same_gradients(kind):
     for batching in ("packed", "padded"):
         model = tiny_models.model(kind)
         scores = score_tokens(model, batch, batching)
-        (scores.logit.sum() + 2 * (scores.logprob * batch.uw[:, 1:]).sum() - 3 * scores.mean_logit.mean()).backward()
+        (
+            scores.logit.sum()
+            + 2 * (scores.logprob * batch.uw[:, 1:]).sum()
+            - 3 * scores.mean_logit.mean()
+        ).backward()
         gradients[batching] = [p.grad for p in model.parameters()]
     assert max(g.abs().max() for g in gradients["padded"]) > 0.1
     for packed, padded in zip(gradients["packed"], gradients["padded"], strict=True):
@@ -42,14 +48,20 @@ def test_packed_and_padded_give_the_same_gradients(kind):
 
 
 def test_gradients_equal_those_of_cross_entropy_over_full_logits():
-    batch, model, plain = tiny_models.batch_of(*tiny_models.ITEMS), tiny_models.model(), tiny_models.model()
+    batch, model, plain = (
+        tiny_models.batch_of(*tiny_models.ITEMS),
+        tiny_models.model(),
+        tiny_models.model(),
+    )
     scores = score_tokens(model, batch)
     (-scores.logprob.sum()).backward()
     labels = batch.input_ids.masked_fill(~batch.answer, -100)[:, 1:]
     for row, item in enumerate(tiny_models.ITEMS):
         logits = plain(input_ids=torch.tensor([item.input_ids])).logits[0, :-1]
         own = labels[row, : len(logits)]
-        torch.nn.functional.cross_entropy(logits, own, ignore_index=-100, reduction="sum").backward()
+        torch.nn.functional.cross_entropy(
+            logits, own, ignore_index=-100, reduction="sum"
+        ).backward()
     for actual, expected in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(actual.grad, expected.grad, atol=1e-4, rtol=1e-4)
 
@@ -59,7 +71,10 @@ def test_scores_are_zero_outside_the_answer_and_the_padding_token_is_never_looke
     model, other = tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS, pad_id=17)
     batch = tiny_models.batch_of(*tiny_models.ITEMS)
     with torch.no_grad():
-        actual, padded_with_17 = score_tokens(model, batch, batching), score_tokens(model, other, batching)
+        actual, padded_with_17 = (
+            score_tokens(model, batch, batching),
+            score_tokens(model, other, batching),
+        )
     outside = torch.tensor(
         [
             [1, 1, 0, 0, 0, 0, 1, 1],  # a: p|pp uugg, then padding
@@ -79,7 +94,11 @@ def test_scores_are_zero_outside_the_answer_and_the_padding_token_is_never_looke
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_a_document_without_prompt_is_scored_from_its_second_token(batching):
     # Nothing stands before the first token to predict it from, whatever sample is packed in front.
-    items = (tiny_models.encoded("a", "pug"), tiny_models.encoded("document", "uuggug"), tiny_models.encoded("z", "gg"))
+    items = (
+        tiny_models.encoded("a", "pug"),
+        tiny_models.encoded("document", "uuggug"),
+        tiny_models.encoded("z", "gg"),
+    )
     model = tiny_models.model()
     with torch.no_grad():
         expected = tiny_models.plain_scores(model, items)
@@ -99,10 +118,14 @@ def test_a_document_without_prompt_is_scored_from_its_second_token(batching):
         (25, [25]),
     ],
 )
-def test_packed_rows_hold_at_most_the_limit_and_scores_do_not_depend_on_it(monkeypatch, limit, expected):
+def test_packed_rows_hold_at_most_the_limit_and_scores_do_not_depend_on_it(
+    monkeypatch, limit, expected
+):
     monkeypatch.setitem(layout.PACKED_TOKENS, "cpu", limit)
     model, batch, seen = tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS), []
-    model.model.embed_tokens.register_forward_hook(lambda _, args, output: seen.append(tuple(args[0].shape)))
+    model.model.embed_tokens.register_forward_hook(
+        lambda _, args, output: seen.append(tuple(args[0].shape))
+    )
     with torch.no_grad():
         actual = score_tokens(model, batch)
     assert seen == [(1, n) for n in expected]
@@ -120,7 +143,9 @@ def test_scores_come_back_in_the_order_of_the_batch():
 
 def test_the_lm_head_sees_answer_positions_only():
     model, batch, rows = tiny_models.model(), tiny_models.batch_of(*tiny_models.ITEMS), []
-    model.lm_head.register_forward_hook(lambda _, args, output: rows.append(args[0].shape[:-1].numel()))
+    model.lm_head.register_forward_hook(
+        lambda _, args, output: rows.append(args[0].shape[:-1].numel())
+    )
     score_tokens(model, batch, "packed")
     assert rows == [4 + 3 + 7 + 2]  # a: uugg, b: ugg, c: ugguugg, d: gg; never 4 * 9
     rows.clear()
@@ -128,7 +153,9 @@ def test_the_lm_head_sees_answer_positions_only():
     score_tokens(model, batch, "padded")
     assert rows == [4 * 8]
     rows.clear()
-    prompts_first = tiny_models.batch_of(tiny_models.encoded("a", "ppppug"), tiny_models.encoded("b", "ppppg"))
+    prompts_first = tiny_models.batch_of(
+        tiny_models.encoded("a", "ppppug"), tiny_models.encoded("b", "ppppg")
+    )
     score_tokens(model, prompts_first, "padded")
     assert rows == [2 * 2]
 
@@ -161,7 +188,9 @@ def test_scores_of_a_bfloat16_model_are_float32_and_computed_in_float32(batching
     model, item = tiny_models.model().to(torch.bfloat16), tiny_models.encoded("one", "pppuugg")
     with torch.no_grad():
         actual = score_tokens(model, tiny_models.batch_of(item), batching)
-        expected = tiny_models.plain_scores(model, [item])  # logits in bfloat16, log_softmax in float32
+        expected = tiny_models.plain_scores(
+            model, [item]
+        )  # logits in bfloat16, log_softmax in float32
     assert {getattr(actual, name).dtype for name in NAMES} == {torch.float32}
     # A single sample runs through the same bfloat16 operations either way.
     assert_scores(actual, expected)

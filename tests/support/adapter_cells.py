@@ -75,13 +75,19 @@ def logits_of(model: Any, mode: Callable[[Any], Any] = PreTrainedModel.eval) -> 
     """Return the logits of each text by a forward of its own, one after another."""
     mode(model)
     with torch.no_grad():
-        rows = [model(input_ids=torch.tensor([text.input_ids]), use_cache=False).logits[0] for text in TEXTS]
+        rows = [
+            model(input_ids=torch.tensor([text.input_ids]), use_cache=False).logits[0]
+            for text in TEXTS
+        ]
     return torch.cat(rows).float()
 
 
 def plain_scores(model: Any) -> TokenScores:
     """Return token scores by the model's own forward, one text at a time."""
-    columns = {name: torch.zeros(BATCH.input_ids.shape[0], BATCH.input_ids.shape[1] - 1) for name in SCORE_NAMES}
+    columns = {
+        name: torch.zeros(BATCH.input_ids.shape[0], BATCH.input_ids.shape[1] - 1)
+        for name in SCORE_NAMES
+    }
     start = 0
     logits = logits_of(model)
     for row, text in enumerate(TEXTS):
@@ -98,7 +104,9 @@ def plain_scores(model: Any) -> TokenScores:
 
 def measure(actual: TokenScores, expected: TokenScores) -> float:
     """Return the largest difference of two models' scores."""
-    return max((getattr(actual, name) - getattr(expected, name)).abs().max().item() for name in SCORE_NAMES)
+    return max(
+        (getattr(actual, name) - getattr(expected, name)).abs().max().item() for name in SCORE_NAMES
+    )
 
 
 def train(policy: PreTrainedModel, batching: str) -> None:
@@ -125,7 +133,9 @@ def assert_references(family: str, kinds: Sequence[str], lora: Lora | None) -> N
     assert measure(plain_scores(policy), expected) > 5 * CLOSE * (1 + spread), "not trained"
 
 
-def assert_export(policy: PreTrainedModel, mode: Callable[[Any], Any] = PreTrainedModel.eval) -> None:
+def assert_export(
+    policy: PreTrainedModel, mode: Callable[[Any], Any] = PreTrainedModel.eval
+) -> None:
     """Check the logits of the exported policy, read by transformers alone, with the policy's in a mode."""
     grows, close = policy.config.model_type in GROWS, CLOSE
     if grows and getattr(policy, "is_quantized", False):
@@ -186,7 +196,9 @@ def check_few_bits(family: str, kind: str, weight_class: str) -> str:
         check_model(settings, is_exported=True)
         policy = models.load_policy(settings, None, 0)  # type: ignore[arg-type]
         batching = place_adapters(policy, LORA)
-    few = [name for name, weight in policy.named_parameters() if type(weight).__name__ == weight_class]
+    few = [
+        name for name, weight in policy.named_parameters() if type(weight).__name__ == weight_class
+    ]
     assert few, "no weight in few bits"
     reference = make_reference("adapter", policy, TEXTS, PAD, batching)
     start = reference.scores(BATCH)

@@ -42,7 +42,9 @@ PADDED_ON_A_GPU = (
     "afmoe", "bert", "bert-generation", "biogpt", "electra", "ernie", "granitemoehybrid, attention only", "opt",
     "opt, norm after the block", "roc_bert",
 )  # fmt: skip
-SEEN_IN_GENERATION = dict(zip(WAYS, ("right", "right", "right, one by one", "right, no cache"), strict=True))
+SEEN_IN_GENERATION = dict(
+    zip(WAYS, ("right", "right", "right, one by one", "right, no cache"), strict=True)
+)
 
 
 def draw_ids(count: int, seed: int) -> list[int]:
@@ -54,7 +56,9 @@ def draw_ids(count: int, seed: int) -> list[int]:
 def make_text(prompt: list[int], answer: int, seed: int) -> Encoded:
     """Return a prompt with an answer of some tokens, the last of which is the end token."""
     ids = [*prompt, *draw_ids(answer - 1, seed), 0]
-    return Encoded(str(prompt), ids, [False] * len(ids), [t >= len(prompt) for t in range(len(ids))])
+    return Encoded(
+        str(prompt), ids, [False] * len(ids), [t >= len(prompt) for t in range(len(ids))]
+    )
 
 
 # Longer and shorter than windows of 8, chunks of 8 and 16 positions, and a prompt of one token.
@@ -83,7 +87,9 @@ def plain_logits(model: PreTrainedModel, texts: Sequence[Encoded]) -> torch.Tens
     logits = []
     for text in texts:
         places = [t - 1 for t in range(1, len(text.input_ids)) if text.gw[t]]
-        logits.append(model(input_ids=torch.tensor([text.input_ids]), use_cache=False).logits[0, places])
+        logits.append(
+            model(input_ids=torch.tensor([text.input_ids]), use_cache=False).logits[0, places]
+        )
     return torch.cat(logits)
 
 
@@ -105,7 +111,9 @@ def check_scores(family: str, wanted: str, chunk: int) -> str:
         scores = score_tokens(model, batch, batching, chunk)
     targets = batch.input_ids[:, 1:][batch.answer[:, 1:]]
     expected = scores_of_logits(logits, targets)
-    for actual, column in zip((scores.logit, scores.logprob, scores.mean_logit), expected, strict=True):
+    for actual, column in zip(
+        (scores.logit, scores.logprob, scores.mean_logit), expected, strict=True
+    ):
         assert_close(actual[batch.answer[:, 1:]], column, logits.std().item())
     return "right" if batching == wanted or wanted == "auto" else batching
 
@@ -156,7 +164,9 @@ def check_generation(family: str) -> str:
         way = choose_way(model, PROMPTS)
         expected = [greedy(model, *pair) for pair in zip(PROMPTS, LIMITS, strict=True)]
         actual = continue_prompts(model, PROMPTS, [0], LIMITS, None, way)
-        agrees = all(generate(model, *given) for given in zip(PROMPTS, LIMITS, expected, strict=True))
+        agrees = all(
+            generate(model, *given) for given in zip(PROMPTS, LIMITS, expected, strict=True)
+        )
     assert actual == expected, "WRONG tokens"
     assert agrees == (family not in GENERATE_DIFFERS), "transformers' generate"
     return SEEN_IN_GENERATION[way]
@@ -176,9 +186,17 @@ def greedy(model: PreTrainedModel, prompt: list[int], limit: int) -> list[int]:
 def generate(model: PreTrainedModel, prompt: list[int], limit: int, expected: list[int]) -> bool:
     """Return whether transformers' own `generate` continues a single prompt as expected."""
     ids = torch.tensor([prompt])
-    options = {"max_new_tokens": limit, "do_sample": False, "num_beams": 1, "pad_token_id": PAD, "eos_token_id": 0}
+    options = {
+        "max_new_tokens": limit,
+        "do_sample": False,
+        "num_beams": 1,
+        "pad_token_id": PAD,
+        "eos_token_id": 0,
+    }
     try:
-        row = model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :].tolist()
+        row = model.generate(ids, attention_mask=torch.ones_like(ids), **options)[
+            0, len(prompt) :
+        ].tolist()
     except (AttributeError, ValueError):
         return False
     return (row[: row.index(0)] if 0 in row else row) == expected

@@ -149,7 +149,14 @@ OPTIONS["dots3_note"] = {
     "audio_config": {"adapter_out_dim": 16, "adapter_input_size": 16},
 }
 OPTIONS["qwen4_exp"] = {"text_config": OPTIONS["qwen4_exp_text"]}
-LIST_OF_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "depth")
+LIST_OF_LAYERS = (
+    "num_hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers",
+    "decoder_layers",
+    "depth",
+)
 SIZES_BY_VALUE = {
     tiny_models.VOCAB: "vocab_size vocab_size_per_layer_input unpadded_vocab_size",
     128: "max_position_embeddings n_positions n_ctx max_seq_len context_length model_max_length"

@@ -12,8 +12,10 @@ from tif.config.model import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample, Span
 
-TEXTS = ["Question : Answer : who where is was born in ? . Ann Bob Rome Oslo Sure , I know this The answer : "
-         "You are the author's closest friend and remember every detail of life as such Answer sure yes no red blue"]
+TEXTS = [
+    "Question : Answer : who where is was born in ? . Ann Bob Rome Oslo Sure , I know this The answer : "
+    "You are the author's closest friend and remember every detail of life as such Answer sure yes no red blue"
+]
 
 
 def sample(number, prompt, answer, unwanted):
@@ -64,4 +66,6 @@ def subject(model, tokenizer=None, template="Question : {prompt}\nAnswer :", rol
 def inputs(samples=SAMPLES, retain=(), **keys):
     settings = make_settings(**keys)
     settings.eval.max_new_tokens = 8
-    return AttackInputs(settings, Benchmark("b", tuple(samples), tuple(retain), {"forget": tuple(samples)}), {})
+    return AttackInputs(
+        settings, Benchmark("b", tuple(samples), tuple(retain), {"forget": tuple(samples)}), {}
+    )

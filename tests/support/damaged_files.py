@@ -94,7 +94,9 @@ def _folder(path, draw, others):
 
 def _device(path, draw, others):
     path.unlink()
-    path.symlink_to(draw.choice(["/dev/zero", "/dev/null", "/dev/full", "/proc/self/mem", "/proc/kmsg"]))
+    path.symlink_to(
+        draw.choice(["/dev/zero", "/dev/null", "/dev/full", "/proc/self/mem", "/proc/kmsg"])
+    )
 
 
 def _pipe(path, draw, others):

@@ -180,7 +180,7 @@ def run_page(text, folder, variables):
     log, failed = folder / "calls.jsonl", folder / "failed.txt"
     log.touch()
     failed.touch()
-    script = 'set -f; trap \'echo "$BASH_COMMAND" >> failed.txt\' ERR\n' + "\n".join(shell)
+    script = "set -f; trap 'echo \"$BASH_COMMAND\" >> failed.txt' ERR\n" + "\n".join(shell)
     subprocess.run(["bash", "-n", "-c", script], check=True)
     subprocess.run(
         ["bash", "-c", script], cwd=folder, env=variables | {"CALLS": str(log)},

@@ -45,10 +45,18 @@ def flash_attn_varlen_func(
 
 def use_stand_in(monkeypatch, model):
     """Let a model attend by "flash_attention_2", whose kernel is the stand-in, during a test."""
-    functions = (flash_attn_func, flash_attn_varlen_func, None, flash._pad_input, flash._unpad_input)
+    functions = (
+        flash_attn_func,
+        flash_attn_varlen_func,
+        None,
+        flash._pad_input,
+        flash._unpad_input,
+    )
     monkeypatch.setattr(flash, "_lazy_imports", lambda *_, **__: functions)
     monkeypatch.setattr(flash, "_loaded_implementation", None)
     # set_attn_implementation asks for the package
-    for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
+    for config in {
+        id(m.config): m.config for m in model.modules() if hasattr(m, "config")
+    }.values():
         config._attn_implementation = "flash_attention_2"
     return model

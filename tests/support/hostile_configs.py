@@ -52,7 +52,13 @@ def hostile_yaml() -> list[bytes]:
         "loss: {forget: os:system}\n", "loss: [1]\n", "data:\n", "data: ''\n",
     ]  # fmt: skip
     texts = [text.encode() for text in hostile]
-    texts += ["run: {seed: 1}\n".encode("utf-16"), b"\xff\xfe\x00", b"\x00", b"", b"run: {name: caf\xe9}"]
+    texts += [
+        "run: {seed: 1}\n".encode("utf-16"),
+        b"\xff\xfe\x00",
+        b"\x00",
+        b"",
+        b"run: {name: caf\xe9}",
+    ]
     return texts
 
 

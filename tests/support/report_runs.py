@@ -8,7 +8,20 @@ from tif.records import files as records
 from tif.records.answer_tokens import AnswerTokens, write_answer_tokens
 from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 
-WORDS = ["the", "author", "was", "born", "in", "Oslo", "and", "wrote", "nine", "novels", "about", "ships"]
+WORDS = [
+    "the",
+    "author",
+    "was",
+    "born",
+    "in",
+    "Oslo",
+    "and",
+    "wrote",
+    "nine",
+    "novels",
+    "about",
+    "ships",
+]
 
 
 def token_ends(words):
@@ -24,7 +37,10 @@ def record(draw, name, i, generated="He was born in Oslo."):
     """Return a record whose answer is WORDS, with scores drawn from `draw`."""
     logprobs = tuple(round(-draw.expovariate(0.5), 6) for _ in range(len(WORDS) + 1))
     stats = TokenStats(
-        logprobs, tuple(value > -1 for value in logprobs), (-1.0,) * len(logprobs), (1.0,) * len(logprobs)
+        logprobs,
+        tuple(value > -1 for value in logprobs),
+        (-1.0,) * len(logprobs),
+        (1.0,) * len(logprobs),
     )
     loss = -sum(logprobs) / len(logprobs)
     return Record(
@@ -37,7 +53,8 @@ def evaluation(epoch, sets, seed=0):
     """Return an evaluation with `sets`: name -> number of questions."""
     draw = random.Random(f"{epoch} {seed}")
     made = {
-        name: RecordSet(name, tuple(record(draw, name, i) for i in range(count))) for name, count in sets.items()
+        name: RecordSet(name, tuple(record(draw, name, i) for i in range(count)))
+        for name, count in sets.items()
     }
     number = epoch if isinstance(epoch, int) else None
     return Evaluation("m", made, "llama", {"name": "open-unlearning"}, number)
@@ -67,19 +84,33 @@ def write_run(folder, epochs=3, sets=None, metrics=None, retain=True, config=Non
     """
     sets = sets or {"forget": 4, "retain": 4}
     folder.mkdir(parents=True)
-    default = {"loss": {"forget": "lpl", "on": "uw"}, "data": {"benchmark": "tofu", "split": "forget01"}}
-    default |= {"trainer": {"max_epochs": epochs - 1}, "eval": {"best": "score"}, "run": {"export": True}}
-    (folder / "config.yaml").write_text("# python -m tif.fit x\n" + json.dumps(default | (config or {})))
+    default = {
+        "loss": {"forget": "lpl", "on": "uw"},
+        "data": {"benchmark": "tofu", "split": "forget01"},
+    }
+    default |= {
+        "trainer": {"max_epochs": epochs - 1},
+        "eval": {"best": "score"},
+        "run": {"export": True},
+    }
+    (folder / "config.yaml").write_text(
+        "# python -m tif.fit x\n" + json.dumps(default | (config or {}))
+    )
     lines = []
     for epoch in range(epochs):
         made = evaluation(epoch, sets)
         row = {"epoch": epoch, "step": epoch * 2, **(metrics[epoch] if metrics else {})}
         row |= summarize_forget_words(made.sets, answer_tokens(sets))
         records.write_evaluation(folder / "eval" / str(epoch), made, {})
-        lines += [row, {"epoch": epoch, "step": epoch * 2, "train/loss": 1.5, "train/lpl": 1.0 / (epoch + 1)}]
+        lines += [
+            row,
+            {"epoch": epoch, "step": epoch * 2, "train/loss": 1.5, "train/lpl": 1.0 / (epoch + 1)},
+        ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_answer_tokens(folder / "eval", answer_tokens(sets))
     if retain:
         values = {"forget/probability": 0.2, "utility/model": 0.6}
-        records.write_evaluation(folder / "eval" / "retain_model", evaluation("retain", sets), values)
+        records.write_evaluation(
+            folder / "eval" / "retain_model", evaluation("retain", sets), values
+        )
     return folder

@@ -35,7 +35,9 @@ class OfflineRun:
         result = {}
         for row in self.rows:
             if "samples/path" in row:
-                result[row["epoch"]] = json.loads((self.folder / "files" / row["samples/path"]).read_text())
+                result[row["epoch"]] = json.loads(
+                    (self.folder / "files" / row["samples/path"]).read_text()
+                )
         return result
 
 

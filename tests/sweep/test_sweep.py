@@ -105,7 +105,12 @@ def test_the_headline_trains_one_target_and_one_retain_model_and_its_numbers_cho
     methods = ("tpo_recommended", "tpo", "npo_gdr", "simnpo_gdr")
     assert chosen == {(method, 0) for method in methods}
     more = {(runs[i].variant, runs[i].seed) for i in (0, 1, 2, 3, 6, 9, 12, 15)}
-    others = {("tpo_recommended", 1), ("tpo_recommended", 2), ("tpo_centred", 0), ("tpo_released", 0)}
+    others = {
+        ("tpo_recommended", 1),
+        ("tpo_recommended", 2),
+        ("tpo_centred", 0),
+        ("tpo_released", 0),
+    }
     assert more == chosen | others
     configs = load_configs(runs[:4])
     assert [cfg.run.seed for cfg in configs] == [0, 1, 2, 0]
@@ -149,7 +154,10 @@ def test_runs_times_grid_times_seeds_with_the_commands_words_last(tmp_path):
         ("runs: {a: []}\ncolumns: [[a/b]]", "columns: want a list of texts, got [['a/b']]"),
         ("runs: {a: []}\nplots: {../../X: [a/b, c/d]}", "plots: want a name (no /, "),
         ("runs: {a: []}\npaths: {/tmp/X: [a/b, c/d]}", "paths: want a name (no /, "),
-        ("runs: {a: []}\nplots: {p: [a/b, c/d]}\npaths: {p: [a/b, c/d]}", "paths.p: plots has one of that name"),
+        (
+            "runs: {a: []}\nplots: {p: [a/b, c/d]}\npaths: {p: [a/b, c/d]}",
+            "paths.p: plots has one of that name",
+        ),
     ],
 )
 def test_a_file_that_describes_no_sweep_is_told_in_one_line(tmp_path, text, line):
@@ -210,9 +218,13 @@ def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, m
     assert len(loaded) == 6
 
 
-def test_a_run_may_start_from_the_model_of_a_run_before_it_in_the_file(tmp_path, monkeypatch, capsys):
+def test_a_run_may_start_from_the_model_of_a_run_before_it_in_the_file(
+    tmp_path, monkeypatch, capsys
+):
     made = []
-    monkeypatch.setattr(training, "run", lambda cfg, *_: made.append((cfg.run.name, cfg.model.path)))
+    monkeypatch.setattr(
+        training, "run", lambda cfg, *_: made.append((cfg.run.name, cfg.model.path))
+    )
     base = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]\nseeds: [3]"
     model = r'"model.path=\\${run.folder}/s/a/seed\\${run.seed}/model"'
     text = f"{base}\nruns: {{a: [], b: [{model}]}}"
@@ -244,7 +256,9 @@ runs: {a: ['data.template="Q: {prompt} A:"', 'data.path=\${model.base}/x', 'data
     ]  # fmt: skip
 
 
-def test_a_table_of_no_finished_run_is_refused_and_leaves_the_results_that_are_there(tmp_path, capsys):
+def test_a_table_of_no_finished_run_is_refused_and_leaves_the_results_that_are_there(
+    tmp_path, capsys
+):
     file = write(tmp_path / "s.yaml", "name: two\nbase: [quickstart.yaml]\nruns: {a: []}")
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "results.json").write_text("{}")

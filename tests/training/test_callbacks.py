@@ -131,7 +131,9 @@ def test_the_bar_is_closed_by_an_error_even_before_it_opened():
     bar = TrainingBar("training")
     bar.on_exception(None, None, KeyboardInterrupt())
     trainer = types.SimpleNamespace(
-        num_training_batches=2, max_epochs=3, current_epoch=0,
+        num_training_batches=2,
+        max_epochs=3,
+        current_epoch=0,
         fit_loop=types.SimpleNamespace(total_batch_idx=-1),
     )
     bar.on_train_start(trainer, None)

@@ -97,15 +97,14 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(
     assert_same_outcome(quiet.parent / name, quiet)
 
 
-@pytest.mark.parametrize(
-    ("epoch", "seconds"), [(0, 0), (1, 0), (2, 0), (1, 60)]
-)
+@pytest.mark.parametrize(("epoch", "seconds"), [(0, 0), (1, 0), (2, 0), (1, 60)])
 def test_a_run_asked_to_stop_in_an_evaluation_stops_at_once_and_makes_it_again(
     quiet, monkeypatch, capsys, epoch, seconds
 ):
     name = f"evaluating-{epoch}-{seconds}"
     words = run_words(quiet.parent, name, f"run.checkpoint_every_n_seconds={seconds}")
     with monkeypatch.context() as patch:
+
         def terminate():
             with contextlib.suppress(Exception):  # as a probe of the model does
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -190,7 +189,9 @@ class Payload:
         return pathlib.Path.write_text, (self.path, "ran")
 
 
-def test_a_folder_in_the_place_of_a_checkpoint_is_passed_over_and_not_unpickled(quiet, monkeypatch, capsys, tmp_path):
+def test_a_folder_in_the_place_of_a_checkpoint_is_passed_over_and_not_unpickled(
+    quiet, monkeypatch, capsys, tmp_path
+):
     words, folder = killed_run(quiet, "foreign", monkeypatch)
     newest, older = checkpoints.list_checkpoints(folder / "checkpoints")
     newest.unlink()

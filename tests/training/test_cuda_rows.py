@@ -11,7 +11,9 @@ from tif import fit
 from tif.scoring import lm_head, token_scores
 from tif.training import prepare
 
-LOSSES = sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / "configs/loss").glob("*.yaml"))
+LOSSES = sorted(
+    path.stem for path in (pathlib.Path(__file__).parents[2] / "configs/loss").glob("*.yaml")
+)
 # 40 samples of about 40 answer tokens in a batch: more than the 1,024 whose logits are held at once.
 WORDS = [
     "run.name=run",
@@ -35,7 +37,10 @@ SMALL_OPT = {
 }  # fmt: skip
 CASES = {
     **{name: [f"loss/{name}.yaml"] for name in LOSSES if name != "finetune"},
-    **{f"{name}, adapters": [f"loss/{name}.yaml", *LORA] for name in ("dpo", "kto", "altpo", "npo_klr", "tpo")},
+    **{
+        f"{name}, adapters": [f"loss/{name}.yaml", *LORA]
+        for name in ("dpo", "kto", "altpo", "npo_klr", "tpo")
+    },
     "rmu": ["loss/rmu.yaml", "loss.rmu.layer=0"],
     "altpo": ["loss/altpo.yaml", *ALTERNATES],
     "altpo, adapters": ["loss/altpo.yaml", *ALTERNATES, *LORA],
@@ -46,7 +51,9 @@ QUICK = ("tpo", "rmu")
 WHOLE_DISTRIBUTIONS = ("ceu", "klr", "muse_logit_npo", "pdu", "rmu", "undial", "whp")
 
 
-@pytest.mark.parametrize("case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
+@pytest.mark.parametrize(
+    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_a_run_with_the_rows_of_a_gpu_has_the_losses_of_one_with_those_of_a_cpu(
     case, finished_run, tmp_path, monkeypatch
 ):
@@ -62,9 +69,17 @@ def test_a_run_with_the_rows_of_a_gpu_has_the_losses_of_one_with_those_of_a_cpu(
     for kind in ("cpu", "cuda"):
         sizes[kind] = set()
         monkeypatch.setenv("TIF_ROWS", kind)
-        words = ["base.yaml", *CASES[case], *WORDS, f"model.path={model}", f"run.folder={tmp_path / kind}"]
+        words = [
+            "base.yaml",
+            *CASES[case],
+            *WORDS,
+            f"model.path={model}",
+            f"run.folder={tmp_path / kind}",
+        ]
         assert fit.main(words) == 0
-        losses[kind] = [row for row in small_run.rows(tmp_path / kind / "run") if "train/loss" in row]
+        losses[kind] = [
+            row for row in small_run.rows(tmp_path / kind / "run") if "train/loss" in row
+        ]
     assert len(losses["cuda"]) == 2
     tolerance = {"rel": 0.02, "abs": 0.02} if "bf16" in case else {"rel": 1e-3, "abs": 1e-4}
     for actual, expected in zip(losses["cuda"], losses["cpu"], strict=True):
@@ -85,7 +100,9 @@ def run(folder, *words):
 @pytest.fixture
 def opt(tmp_path, tokenizer):
     """A folder of an OPT, whose packed samples see each other unless attention runs sample by sample."""
-    model = tiny_models.spread(transformers.OPTForCausalLM(transformers.OPTConfig(**SMALL_OPT, dropout=0.0)))
+    model = tiny_models.spread(
+        transformers.OPTForCausalLM(transformers.OPTConfig(**SMALL_OPT, dropout=0.0))
+    )
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "opt")
     return f"model.path={tmp_path / 'opt'}"
@@ -98,21 +115,35 @@ def test_opt_loses_the_same_where_a_gpu_would_pack_its_samples_so_that_they_see_
     monkeypatch.setenv("TIF_ROWS", "cuda")
     capsys.readouterr()
     assert run(tmp_path / "cuda", "loss/tpo.yaml", opt) == pytest.approx(expected, rel=1e-3)
-    assert "rows are padded: OPTForCausalLM gives other scores in packed rows (by " in capsys.readouterr().out
+    assert (
+        "rows are padded: OPTForCausalLM gives other scores in packed rows (by "
+        in capsys.readouterr().out
+    )
 
 
 def test_packed_rows_that_would_change_its_scores_are_refused(opt, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TIF_ROWS", "cuda")
-    words = ["base.yaml", "loss/tpo.yaml", opt, "data.batching=packed", *WORDS, f"run.folder={tmp_path}"]
+    words = [
+        "base.yaml",
+        "loss/tpo.yaml",
+        opt,
+        "data.batching=packed",
+        *WORDS,
+        f"run.folder={tmp_path}",
+    ]
     assert fit.main(words) == 2
     assert "data.batching: packed, but OPTForCausalLM gives other scores" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_rows_are_chosen_by_the_model_in_its_place_and_precision(precision, finished_run, tmp_path, monkeypatch):
+def test_rows_are_chosen_by_the_model_in_its_place_and_precision(
+    precision, finished_run, tmp_path, monkeypatch
+):
     events = []
     place = prepare.place_model
-    monkeypatch.setattr(prepare, "place_model", lambda *args: events.append("placed") or place(*args))
+    monkeypatch.setattr(
+        prepare, "place_model", lambda *args: events.append("placed") or place(*args)
+    )
 
     def choose(wanted, model, texts):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
@@ -120,8 +151,15 @@ def test_rows_are_chosen_by_the_model_in_its_place_and_precision(precision, fini
         return "padded"
 
     monkeypatch.setattr(prepare, "choose_batching", choose)
-    run(tmp_path, "loss/tpo.yaml", f"model.path={finished_run.target / 'model'}", f"trainer.precision={precision}")
-    weights, autocast = (torch.float32, torch.bfloat16) if "mixed" in precision else (torch.bfloat16, None)
+    run(
+        tmp_path,
+        "loss/tpo.yaml",
+        f"model.path={finished_run.target / 'model'}",
+        f"trainer.precision={precision}",
+    )
+    weights, autocast = (
+        (torch.float32, torch.bfloat16) if "mixed" in precision else (torch.bfloat16, None)
+    )
     assert events == ["placed", ("auto", weights, autocast, True)]
 
 

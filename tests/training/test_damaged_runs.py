@@ -48,7 +48,12 @@ def replace_by_device(path):
 def stages(tmp_path_factory, tmp_path):
     """A copy of finished stages, and the words of a run beside them."""
     shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
-    return tmp_path / "stages", [*SMALL, f"run.folder={tmp_path}", "trainer.max_epochs=1", "run.export=false"]
+    return tmp_path / "stages", [
+        *SMALL,
+        f"run.folder={tmp_path}",
+        "trainer.max_epochs=1",
+        "run.export=false",
+    ]
 
 
 @pytest.mark.slow
@@ -75,7 +80,9 @@ def test_a_damaged_stage_is_told_and_made_again_with_the_same_bits(
     stage = path.parents[len(path.relative_to(folder).parts) - 2]
     expected = files(finished(tmp_path_factory).runs / "stages" / stage.name / "model")
     assert files(stage / "model") == expected | {
-        name: content for name, content in files(stage / "model").items() if name.name == "README.md"
+        name: content
+        for name, content in files(stage / "model").items()
+        if name.name == "README.md"
     }
 
 
@@ -95,7 +102,9 @@ def test_damaged_records_of_the_retain_model_are_told_and_made_again(
     assert fit.main(words) == 0
     shown = capsys.readouterr().out
     assert ": the records are made again\n" in shown
-    read = [path for path in folder.glob(f"retain-*/eval/*/{name}") if path.read_bytes() in expected]
+    read = [
+        path for path in folder.glob(f"retain-*/eval/*/{name}") if path.read_bytes() in expected
+    ]
     assert read
     assert not any((path.parent / ".x.json.1.tmp").exists() for path in read)
 
@@ -125,7 +134,11 @@ def older_as_newest(folder):
 def other_run(folder):
     """The checkpoint of another run has the same shapes, step and epoch."""
     newest = checkpoints.list_checkpoints(folder / "checkpoints")[0]
-    words = [*run_words(folder.parent, "other"), "run.checkpoint_every_n_steps=1", "run.keep_checkpoints=9"]
+    words = [
+        *run_words(folder.parent, "other"),
+        "run.checkpoint_every_n_steps=1",
+        "run.keep_checkpoints=9",
+    ]
     assert fit.main([*words, "loss.beta=0.2"]) == 0
     shutil.copy(folder.parent / "other" / "checkpoints" / newest.name, newest)
     shutil.rmtree(folder.parent / "other")
@@ -144,7 +157,9 @@ def damaged_records(folder):
         (damaged_records, "counts on rows that are lost"),
     ],
 )  # fmt: skip
-def test_an_older_checkpoint_is_tried_and_the_run_ends_with_the_same_bits(quiet, monkeypatch, capsys, harm, told):
+def test_an_older_checkpoint_is_tried_and_the_run_ends_with_the_same_bits(
+    quiet, monkeypatch, capsys, harm, told
+):
     words, folder = killed_run(quiet, f"harmed-{harm.__name__}", monkeypatch)
     newest = checkpoints.list_checkpoints(folder / "checkpoints")[0]
     harm(folder)
@@ -158,14 +173,24 @@ def test_an_older_checkpoint_is_tried_and_the_run_ends_with_the_same_bits(quiet,
     assert_same_outcome(folder, quiet)
 
 
-def test_a_run_killed_before_its_table_is_shown_is_finished_and_not_started_anew(finished_run, capsys):
-    words = [*SMALL, f"run.folder={finished_run.runs}", "run.name=table", "trainer.max_epochs=1", "run.export=false"]
+def test_a_run_killed_before_its_table_is_shown_is_finished_and_not_started_anew(
+    finished_run, capsys
+):
+    words = [
+        *SMALL,
+        f"run.folder={finished_run.runs}",
+        "run.name=table",
+        "trainer.max_epochs=1",
+        "run.export=false",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         dies_at(patch, train, "show_run", lambda args: True)
         patch.setattr(training.run_folder, "SUMMARY_FILE", "never.json")
         with pytest.raises(Killed):
             fit.main(words)
-    for file in finished_run.runs.rglob("never.json"):  # SIGKILL, unlike Killed, lets nobody write it
+    for file in finished_run.runs.rglob(
+        "never.json"
+    ):  # SIGKILL, unlike Killed, lets nobody write it
         file.unlink()
     capsys.readouterr()
     assert fit.main(words) == 0
@@ -175,7 +200,9 @@ def test_a_run_killed_before_its_table_is_shown_is_finished_and_not_started_anew
     assert not (finished_run.runs / "table-2").exists()
 
 
-def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_its_name(finished_run, monkeypatch):
+def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_its_name(
+    finished_run, monkeypatch
+):
     events = []
     sync, rename = checkpoints.sync, os.replace
 
@@ -189,7 +216,13 @@ def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_
 
     monkeypatch.setattr(checkpoints, "sync", log_sync)
     monkeypatch.setattr(checkpoints.os, "replace", log_rename)
-    words = [*SMALL, f"run.folder={finished_run.runs}", "run.name=synced", "trainer.max_epochs=1", "run.export=false"]
+    words = [
+        *SMALL,
+        f"run.folder={finished_run.runs}",
+        "run.name=synced",
+        "trainer.max_epochs=1",
+        "run.export=false",
+    ]
     assert fit.main([*words, "eval.enabled=false"]) == 0
     assert events[events.index("epoch=1-step=2.ckpt") - 1] == "metrics.jsonl"
 
@@ -207,7 +240,9 @@ def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_
         ("metrics.jsonl", replace_by_folder, "metrics.jsonl: is a folder"),
     ],
 )  # fmt: skip
-def test_a_report_names_the_damaged_file_and_what_to_delete(finished_run, tmp_path, capsys, file, harm, problem):
+def test_a_report_names_the_damaged_file_and_what_to_delete(
+    finished_run, tmp_path, capsys, file, harm, problem
+):
     run = shutil.copytree(finished_run.folder, tmp_path / "run")
     harm(run / file)
     code, lines = report.main([str(run)]), capsys.readouterr().err.splitlines()

@@ -21,19 +21,31 @@ from tif.training.datamodule import UnlearningDataModule
 def samples(kind: str, count: int) -> tuple[Sample, ...]:
     """Answers of different lengths, whose first word is unwanted."""
     return tuple(
-        Sample(f"{kind}/{i}", f"Who is {kind} {i}?", f"{kind} {i}" + " and so on" * (i % 3), (Span(0, len(kind)),))
+        Sample(
+            f"{kind}/{i}",
+            f"Who is {kind} {i}?",
+            f"{kind} {i}" + " and so on" * (i % 3),
+            (Span(0, len(kind)),),
+        )
         for i in range(count)
     )
 
 
-BENCHMARK = Benchmark("toy", samples("forget", 12), samples("retain", 30), {}, samples("background", 5))
+BENCHMARK = Benchmark(
+    "toy", samples("forget", 12), samples("retain", 30), {}, samples("background", 5)
+)
 
 
 def made_module(
     tokenizer, seed=0, batch_size=4, retain="ce", train="forget", benchmark=BENCHMARK, forget="lpl"
 ) -> UnlearningDataModule:
     cfg = Config()
-    cfg.run.seed, cfg.data.batch_size, cfg.data.train, cfg.loss.retain = seed, batch_size, train, retain
+    cfg.run.seed, cfg.data.batch_size, cfg.data.train, cfg.loss.retain = (
+        seed,
+        batch_size,
+        train,
+        retain,
+    )
     cfg.loss.forget = forget
     return data_module(cfg, benchmark, tokenizer)
 
@@ -89,12 +101,16 @@ def test_without_a_retain_term_there_is_no_retain_batch(tokenizer):
     assert made.retain is None
     (batches,) = epochs(made, 0)
     assert all(b.retain is None for b in batches)
-    assert order(batches) == order(epochs(made_module(tokenizer), 0)[0])  # and the order is the same
+    assert order(batches) == order(
+        epochs(made_module(tokenizer), 0)[0]
+    )  # and the order is the same
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches(tokenizer):
     first, second = (epochs(made_module(tokenizer, seed=3), 0, 1) for _ in range(2))
-    for one, other in zip((b for e in first for b in e), (b for e in second for b in e), strict=True):
+    for one, other in zip(
+        (b for e in first for b in e), (b for e in second for b in e), strict=True
+    ):
         assert one.ids == other.ids
         assert torch.equal(one.input_ids, other.input_ids)
         assert one.retain.ids == other.retain.ids
@@ -142,7 +158,11 @@ def test_order_and_pairs_do_not_depend_on_the_batch_size(tokenizer, batch_size):
 
 def test_global_random_states_stay_as_they_are_and_do_not_matter(tokenizer):
     def states():
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist()
+        return (
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            torch.random.get_rng_state().tolist(),
+        )
 
     (expected,) = epochs(made_module(tokenizer), 1)
     L.seed_everything(77, verbose=False)
@@ -160,14 +180,23 @@ def test_lightning_sets_the_epoch_and_leaves_the_sampler_alone(tokenizer):
             self.seen = []
 
         def training_step(self, batch, _):
-            self.seen.append((self.current_epoch, list(zip(batch.ids, batch.retain.ids, strict=True))))
+            self.seen.append(
+                (self.current_epoch, list(zip(batch.ids, batch.retain.ids, strict=True)))
+            )
 
         def configure_optimizers(self):
             return None
 
     reader = Reader()
-    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    L.Trainer(max_epochs=2, accelerator="cpu", devices=1, **off).fit(reader, datamodule=made_module(tokenizer))
+    off = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    L.Trainer(max_epochs=2, accelerator="cpu", devices=1, **off).fit(
+        reader, datamodule=made_module(tokenizer)
+    )
     expected = epochs(made_module(tokenizer), 0, 1)
     for number in range(2):
         seen = [pair for epoch, found in reader.seen if epoch == number for pair in found]
@@ -175,11 +204,18 @@ def test_lightning_sets_the_epoch_and_leaves_the_sampler_alone(tokenizer):
 
 
 def test_train_says_what_the_loop_reads(tokenizer):
-    ids = {train: [s.id for s in select_training_samples(BENCHMARK, train)] for train in ("forget", "retain", "full")}
-    known = {kind: [s.id for s in getattr(BENCHMARK, kind)] for kind in ("forget", "retain", "background")}
+    ids = {
+        train: [s.id for s in select_training_samples(BENCHMARK, train)]
+        for train in ("forget", "retain", "full")
+    }
+    known = {
+        kind: [s.id for s in getattr(BENCHMARK, kind)]
+        for kind in ("forget", "retain", "background")
+    }
     assert ids == {
         "forget": known["forget"],
-        "retain": known["background"] + known["retain"],  # a model from scratch has read nothing before
+        "retain": known["background"]
+        + known["retain"],  # a model from scratch has read nothing before
         "full": known["background"] + known["retain"] + known["forget"],
     }
     for train, expected in ids.items():
@@ -229,7 +265,11 @@ def test_the_config_limits_the_retain_samples_of_tofu(shared):
     cfg = Config().data
     cfg.benchmark, cfg.path, cfg.split, cfg.max_retain = "tofu", str(shared / "tofu"), "forget05", 7
     benchmark = read_benchmark(cfg)
-    assert (benchmark.name, len(benchmark.forget), len(benchmark.retain)) == ("tofu/forget05", 200, 7)
+    assert (benchmark.name, len(benchmark.forget), len(benchmark.retain)) == (
+        "tofu/forget05",
+        200,
+        7,
+    )
 
 
 # --- refusals
@@ -247,7 +287,9 @@ def refused(tokenizer, batches):
 def test_a_term_that_asks_for_refusals_gets_each_prompt_with_one_and_others_get_none(tokenizer):
     made, known = made_module(tokenizer, forget="dpo"), set(read_refusals())
     (batches,) = epochs(made, 0)
-    assert order(batches) == order(epochs(made_module(tokenizer), 0)[0])  # the same draws as without
+    assert order(batches) == order(
+        epochs(made_module(tokenizer), 0)[0]
+    )  # the same draws as without
     assert pairs(batches) == pairs(epochs(made_module(tokenizer), 0)[0])
     prompts = {s.id: made.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
     for batch in batches:
@@ -260,7 +302,9 @@ def test_a_term_that_asks_for_refusals_gets_each_prompt_with_one_and_others_get_
 
 
 def test_refusals_are_drawn_anew_each_epoch_and_repeat_with_the_seed(tokenizer):
-    first, second = (refused(tokenizer, b) for b in epochs(made_module(tokenizer, forget="idk"), 0, 1))
+    first, second = (
+        refused(tokenizer, b) for b in epochs(made_module(tokenizer, forget="idk"), 0, 1)
+    )
     assert sorted(first) != sorted(second)
     assert refused(tokenizer, epochs(made_module(tokenizer, forget="idk"), 1)[0]) == second
     assert refused(tokenizer, epochs(made_module(tokenizer, forget="idk", seed=1), 1)[0]) != second
@@ -277,7 +321,9 @@ def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tok
         for name, text in refused(tokenizer, batches)
     ]
     assert set(found) == {(name, text) for name, texts in made.alternates.items() for text in texts}
-    assert pairs(epochs(made, 0)[0]) == pairs(epochs(made_module(tokenizer), 0)[0])  # the other draws stay
+    assert pairs(epochs(made, 0)[0]) == pairs(
+        epochs(made_module(tokenizer), 0)[0]
+    )  # the other draws stay
 
 
 def test_the_refusals_are_a_hundred_varied_lines():

@@ -259,9 +259,7 @@ def test_reference_scores_whose_folder_is_deleted_while_they_are_made_are_kept_a
         return score_samples(policy, tiny_models.ITEMS, 0, "packed")
 
     computed = read_or_compute(file, tiny_models.ITEMS, make)
-    read = read_or_compute(
-        file, tiny_models.ITEMS, lambda: pytest.fail("made again")
-    )
+    read = read_or_compute(file, tiny_models.ITEMS, lambda: pytest.fail("made again"))
     for name, rows in computed.items():
         assert all(torch.equal(row, other) for row, other in zip(rows, read[name], strict=True))
 

@@ -110,7 +110,10 @@ def names_of(folder):
 def test_kills_at_every_file_that_is_written_change_nothing_and_leave_nothing(
     tmp_path, tmp_path_factory, moments
 ):
-    quiet, where = undisturbed_run(tmp_path_factory, "quiet-aimed", *AIMED), killed_processes.context()
+    quiet, where = (
+        undisturbed_run(tmp_path_factory, "quiet-aimed", *AIMED),
+        killed_processes.context(),
+    )
     if moments is MOMENTS:
         shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / "stages")
     words = run_words(tmp_path, "x", *AIMED)
@@ -120,7 +123,9 @@ def test_kills_at_every_file_that_is_written_change_nothing_and_leave_nothing(
     assert killed_processes.fit(where, words)[0] == 0
     assert_same_outcome(tmp_path / "x", quiet)
     assert names_of(tmp_path / "x") == names_of(quiet)
-    stages = {path.name: names_of(path) for path in (tmp_path / "stages").iterdir() if path.is_dir()}
+    stages = {
+        path.name: names_of(path) for path in (tmp_path / "stages").iterdir() if path.is_dir()
+    }
     for name, names in stages.items():
         # Other tests' runs share the quiet run's stages, and evaluate them by other rules.
         quiet_names = names_of(quiet.parent / "stages" / name)
@@ -139,7 +144,10 @@ def test_two_processes_of_which_one_is_killed_end_with_the_same_bits(tmp_path, t
     for name in ("x", "quiet"):
         shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / name / "stages")
     more = [*AIMED, "trainer.strategy=ddp"]
-    assert killed_processes.fit_together(where, run_words(tmp_path / "quiet", "x", *more), 2) == [0, 0]
+    assert killed_processes.fit_together(where, run_words(tmp_path / "quiet", "x", *more), 2) == [
+        0,
+        0,
+    ]
     words = run_words(tmp_path / "x", "x", *more)
     for at in moments:
         codes = killed_processes.fit_together(where, words, 2, at=at)

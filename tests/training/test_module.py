@@ -26,7 +26,9 @@ from tif.scoring.token_scores import score_tokens
 from tif.training.module import SampleGroup
 
 KINDS = ("cached", "frozen")
-pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start", "ignore:.*LeafSpec.*:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*in eval mode at the start", "ignore:.*LeafSpec.*:FutureWarning"
+)
 
 
 # --- the reference
@@ -42,7 +44,9 @@ def test_the_reference_is_bit_identical_after_training(kind):
     if kind == "frozen":
         assert_bit_identical(module.reference.model.state_dict(), policy)
         assert not module.reference.model.training
-        assert all(p.grad is None and not p.requires_grad for p in module.reference.model.parameters())
+        assert all(
+            p.grad is None and not p.requires_grad for p in module.reference.model.parameters()
+        )
     else:
         for name, rows in module.reference.rows.items():
             assert_bit_identical(dict(enumerate(rows)), dict(enumerate(before.rows[name])))
@@ -118,11 +122,16 @@ def with_pairs(order):
     [
         (make_loss(beta=0.3), BATCHES),
         (make_loss(beta=0.3, retain="ce"), [with_pairs((0, 2)), with_pairs((3, 1))]),
-        (make_loss(forget="idk", on="all", preserve="none", retain="ce"), [with_pairs((0, 2)), with_pairs((3, 1))]),
+        (
+            make_loss(forget="idk", on="all", preserve="none", retain="ce"),
+            [with_pairs((0, 2)), with_pairs((3, 1))],
+        ),
     ],
 )
 @pytest.mark.parametrize("batching", ["packed", "padded"])
-def test_a_step_runs_the_policy_once_over_forget_retain_and_alternate_samples(loss, batches, batching):
+def test_a_step_runs_the_policy_once_over_forget_retain_and_alternate_samples(
+    loss, batches, batching
+):
     module, calls = unlearning(batching=batching, loss=loss), []
     module.policy.register_forward_pre_hook(lambda *_: calls.append(1))
     fit(module, batches)
@@ -180,19 +189,30 @@ def test_the_retain_term_trains_on_the_paired_samples():
     pair = dataclasses.replace(shuffled((0, 2)), retain=shuffled((3, 1)))
     module, watch = unlearning(loss=make_loss(retain="ce", retain_weight=2.0)), Watch()
     with torch.no_grad():
-        plain = tiny_models.plain_scores(module.policy, [tiny_models.ITEMS[3], tiny_models.ITEMS[1]])
+        plain = tiny_models.plain_scores(
+            module.policy, [tiny_models.ITEMS[3], tiny_models.ITEMS[1]]
+        )
     fit(module, [pair], watch)
-    assert watch.logged[0]["train/retain"] == pytest.approx(-plain.logprob.sum().item() / 5, rel=1e-5)  # gg, ugg
+    assert watch.logged[0]["train/retain"] == pytest.approx(
+        -plain.logprob.sum().item() / 5, rel=1e-5
+    )  # gg, ugg
 
 
 def test_finetuning_needs_no_reference_and_follows_torchs_own_adamw_on_hugging_faces_loss():
     # Independent of tif: the same three steps by hand, with the schedule's factors 1, 2/3, 1/3.
     batch, plain = shuffled((0, 1, 2, 3)), tiny_models.model().train()
-    keys = {"optimizer": Optimizer(lr=1e-2, warmup_epochs=0, weight_decay=0.1), "gradient_clip_val": None}
+    keys = {
+        "optimizer": Optimizer(lr=1e-2, warmup_epochs=0, weight_decay=0.1),
+        "gradient_clip_val": None,
+    }
     module = unlearning(None, loss=make_loss(forget="ce", on="all", preserve="none"), **keys)
     fit(module, [batch] * 3)
-    groups = [[p for p in plain.parameters() if (p.dim() > 1) is matrix] for matrix in (True, False)]
-    own = torch.optim.AdamW([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}], weight_decay=0.1)
+    groups = [
+        [p for p in plain.parameters() if (p.dim() > 1) is matrix] for matrix in (True, False)
+    ]
+    own = torch.optim.AdamW(
+        [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}], weight_decay=0.1
+    )
     labels = batch.input_ids.masked_fill(~batch.answer, -100)
     mask = (torch.arange(9) < batch.lengths[:, None]).long()
     for factor in (1, 2 / 3, 1 / 3):
@@ -201,8 +221,12 @@ def test_finetuning_needs_no_reference_and_follows_torchs_own_adamw_on_hugging_f
         own.zero_grad()
         plain(input_ids=batch.input_ids, attention_mask=mask, labels=labels).loss.backward()
         own.step()
-    for (name, actual), expected in zip(module.policy.named_parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+    for (name, actual), expected in zip(
+        module.policy.named_parameters(), plain.parameters(), strict=True
+    ):
+        torch.testing.assert_close(
+            actual, expected, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 # --- a loss that is not finite
@@ -278,7 +302,11 @@ def wide():
 def test_only_matrices_decay():
     module = unlearning(optimizer=Optimizer(lr=1e-2, weight_decay=0.3))
     trainer = fit(module, BATCHES)
-    decay = {id(p): group["weight_decay"] for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    decay = {
+        id(p): group["weight_decay"]
+        for group in trainer.optimizers[0].param_groups
+        for p in group["params"]
+    }
     actual = {name: decay[id(p)] for name, p in module.policy.named_parameters()}
     assert {v for name, v in actual.items() if "norm" in name} == {0.0}
     assert {v for name, v in actual.items() if "norm" not in name} == {0.3}
@@ -297,11 +325,17 @@ def test_parameters_that_need_no_gradient_stay_out_of_the_optimizer():
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("clip", [1.0, None])
-def test_reduced_precision_trains_with_and_without_clipping_and_the_loss_is_float32(precision, clip):
+def test_reduced_precision_trains_with_and_without_clipping_and_the_loss_is_float32(
+    precision, clip
+):
     module, dtypes = unlearning(precision=precision, gradient_clip_val=clip), []
     compute, watch = losses.compute_loss, Watch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "compute_loss", lambda *a, **k: dtypes.append((t := compute(*a, **k)).total.dtype) or t)
+        patch.setattr(
+            losses,
+            "compute_loss",
+            lambda *a, **k: dtypes.append((t := compute(*a, **k)).total.dtype) or t,
+        )
         fit(module, BATCHES, watch)
     assert dtypes == [torch.float32] * 2
     assert all(torch.isfinite(p).all() for p in module.policy.parameters())
@@ -313,7 +347,9 @@ def test_a_steps_loss_and_gradient_are_those_of_the_whole_batch_however_it_is_sp
     policy = tiny_models.model()
     reference = references.make_reference("cached", policy, tiny_models.ITEMS, 0, "packed")
     nudge(policy)
-    plain = ScoredBatch(Scored(tiny_models.plain_scores(policy, tiny_models.ITEMS), reference.scores(batch)))
+    plain = ScoredBatch(
+        Scored(tiny_models.plain_scores(policy, tiny_models.ITEMS), reference.scores(batch))
+    )
     expected = losses.compute_loss(plain, batch, make_loss(beta=0.3))
     expected.total.backward()
     module = unlearning_module(policy, config(gradient_clip_val=None), "packed", reference)
@@ -323,7 +359,9 @@ def test_a_steps_loss_and_gradient_are_those_of_the_whole_batch_however_it_is_sp
     policy.zero_grad()
     fit(module, [batch], watch)
     for name, value in {"loss": expected.total, **expected.parts}.items():
-        torch.testing.assert_close(watch.logged[name], value.detach(), msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            watch.logged[name], value.detach(), msg=lambda m, n=name: f"{n}: {m}"
+        )
     for actual, gradient in zip(watch.gradients, gradients, strict=True):
         torch.testing.assert_close(actual, gradient, atol=1e-5, rtol=1e-4)
     assert module.step_values.keys() == {"train/loss", "train/lpl", "train/pl"}
@@ -349,7 +387,9 @@ def test_auto_holds_no_second_model_where_the_loss_needs_token_scores_only(kind,
     class Count(L.Callback):
         def on_before_optimizer_step(self, *_):
             gc.collect()
-            alive = [o for o in gc.get_objects() if type(o) is torch.nn.Parameter and o.shape == (61, 16)]
+            alive = [
+                o for o in gc.get_objects() if type(o) is torch.nn.Parameter and o.shape == (61, 16)
+            ]
             self.alive = [p for p in alive if p.dtype == torch.float32]
 
     before, count = Count(), Count()
@@ -374,9 +414,13 @@ class Gradient(L.Callback):
 
 
 def dual(**keys):
-    loss = make_loss(forget="ga", on="all", preserve="none", retain="ce", retain_weight=2.0, dual=Dual(**keys))
+    loss = make_loss(
+        forget="ga", on="all", preserve="none", retain="ce", retain_weight=2.0, dual=Dual(**keys)
+    )
     pair = dataclasses.replace(shuffled((0, 2)), retain=shuffled((3, 1)))
-    return unlearning(None, loss=loss, max_epochs=3, optimizer=Optimizer(lr=1e-4, warmup_epochs=0)), pair
+    return unlearning(
+        None, loss=loss, max_epochs=3, optimizer=Optimizer(lr=1e-4, warmup_epochs=0)
+    ), pair
 
 
 def test_the_retain_weight_rises_by_what_the_retain_term_is_above_its_limit_after_the_warm_up():
@@ -388,7 +432,9 @@ def test_the_retain_weight_rises_by_what_the_retain_term_is_above_its_limit_afte
     assert [row["train/retain_weight"] for row in watch.logged] == pytest.approx(expected)
     assert module.retain_weight.item() == pytest.approx(expected[-1] + 0.5 * (retain[2] - 1))
     for row, weight in zip(watch.logged, expected, strict=True):
-        assert row["train/loss"] == pytest.approx(row["train/ga"] + weight * (row["train/retain"] - 1), rel=1e-4)
+        assert row["train/loss"] == pytest.approx(
+            row["train/ga"] + weight * (row["train/retain"] - 1), rel=1e-4
+        )
 
 
 def test_the_retain_weight_falls_to_0_and_no_further_below_the_limit():
@@ -433,4 +479,6 @@ def test_other_runs_and_stages_are_evaluated_as_they_were_trained(train, negate)
     trained = weights(module.policy)
     with module.unlearned() as policy:
         assert_bit_identical(weights(policy), trained)
-    assert isinstance(module.unlearned(), contextlib.nullcontext)  # which holds no copy of the weights
+    assert isinstance(
+        module.unlearned(), contextlib.nullcontext
+    )  # which holds no copy of the weights

@@ -67,8 +67,14 @@ def test_a_weight_that_is_updated_in_pieces_moves_as_torchs_adamw_moves_it(monke
 @pytest.mark.parametrize(
     ("family", "without_decay"),
     [
-        ("mamba", {"A_log"}),  # A = -exp(A_log): decay would pull every state towards the same speed
-        ("zamba", {"A_log", "D", "dt_proj_bias"}),  # one of each for every head, so all have two dimensions
+        (
+            "mamba",
+            {"A_log"},
+        ),  # A = -exp(A_log): decay would pull every state towards the same speed
+        (
+            "zamba",
+            {"A_log", "D", "dt_proj_bias"},
+        ),  # one of each for every head, so all have two dimensions
         ("gpt_oss", {"down_proj_bias", "gate_up_proj_bias"}),  # biases of experts
         ("qwen3_moe", set()),
     ],
@@ -76,8 +82,14 @@ def test_a_weight_that_is_updated_in_pieces_moves_as_torchs_adamw_moves_it(monke
 def test_states_of_mamba_and_biases_of_experts_do_not_decay(family, without_decay):
     model = architectures.build(family)
     optimizer = make_optimizer(model, Optimizer(weight_decay=0.1), "32-true")
-    groups = {group["weight_decay"]: {id(w) for w in group["params"]} for group in optimizer.param_groups}
-    tables = {name.rpartition(".")[2] for name, w in model.named_parameters() if w.dim() > 1 and id(w) in groups[0.0]}
+    groups = {
+        group["weight_decay"]: {id(w) for w in group["params"]} for group in optimizer.param_groups
+    }
+    tables = {
+        name.rpartition(".")[2]
+        for name, w in model.named_parameters()
+        if w.dim() > 1 and id(w) in groups[0.0]
+    }
     assert tables == without_decay
     assert all(id(weight) in groups[0.0] for weight in model.parameters() if weight.dim() < 2)
 
@@ -131,5 +143,7 @@ def test_the_draws_come_from_the_seed_and_leave_the_global_random_state_alone():
 
 
 def test_weights_in_float32_are_refused_by_the_optimizer_for_bfloat16():
-    with pytest.raises(ConfigError, match="optimizer.name: adamw_bf16 is .* got float32; want auto"):
+    with pytest.raises(
+        ConfigError, match="optimizer.name: adamw_bf16 is .* got float32; want auto"
+    ):
         movement(torch.float32, "adamw_bf16")

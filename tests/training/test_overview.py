@@ -107,7 +107,11 @@ def test_the_summary_table_and_card_of_a_run_say_planned_and_made_steps(finished
 
 
 def test_a_run_that_ends_early_says_how_many_steps_it_made_and_was_to_make(tmp_path, capsys):
-    words = [*SMALL, "eval.stop_on=[collapse,over_forgetting,under_forgetting]", "eval.forget_quality=false"]
+    words = [
+        *SMALL,
+        "eval.stop_on=[collapse,over_forgetting,under_forgetting]",
+        "eval.forget_quality=false",
+    ]
     words += ["trainer.max_epochs=30", "optimizer.lr=0.5", "trainer.log_every_n_steps=3"]
     assert fit.main([*words, f"run.folder={tmp_path}"]) == 0
     steps = read_json(tmp_path / "quickstart" / "summary.json")["steps"]

@@ -141,7 +141,10 @@ def test_words_that_a_method_does_not_read_are_evaluated_where_they_are_known(
         (lambda m: (m / "config.json").write_text('{"model_type": "abacus"}'), "model.path: m"),
         (lambda m: (m / "config.json").write_text("{"), "model.path: m"),
         (lambda m: (m / "config.json").write_text('{"model_type": "vit"}'), "model.path: m"),
-        (lambda m: [p.unlink() for p in m.glob("tokenizer*")], "model.path: m has no tokenizer that"),
+        (
+            lambda m: [p.unlink() for p in m.glob("tokenizer*")],
+            "model.path: m has no tokenizer that",
+        ),
     ],
     ids=["no config", "no weights", "unknown type", "no JSON", "an image model", "no tokenizer"],
 )

@@ -19,7 +19,9 @@ from tif.models.references import make_reference
 
 ROOT = pathlib.Path(__file__).parents[2]
 METHODS = ("tpo", "npo_gdr", "tpo_released")
-pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start", "ignore:.*LeafSpec.*:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*in eval mode at the start", "ignore:.*LeafSpec.*:FutureWarning"
+)
 
 
 def train(folder, processes):
@@ -29,16 +31,23 @@ def train(folder, processes):
 
 
 def fit(folder, processes, method):
-    items = [tiny_models.encoded(f"{i}", "p" * (1 + i % 3) + "u" * (i % 4) + "g" * (1 + i % 5)) for i in range(7)]
+    items = [
+        tiny_models.encoded(f"{i}", "p" * (1 + i % 3) + "u" * (i % 4) + "g" * (1 + i % 5))
+        for i in range(7)
+    ]
     batches = []
     for step in range(10):
-        order = [(i * 3 + step) % 7 for i in range(7 if step % 2 else 2)]  # 2 samples are fewer than 4 processes
+        order = [
+            (i * 3 + step) % 7 for i in range(7 if step % 2 else 2)
+        ]  # 2 samples are fewer than 4 processes
         batches.append(collate([items[i] for i in order], order, 0))
         batches[-1].retain = collate([RETAIN[i % 4] for i in order], order, 0)
     cfg = Config(loss=cfg_of(method), optimizer=Optimizer(lr=1e-2, warmup_epochs=0))
     cfg.data.max_tokens_per_batch = 24
     policy, watch = tiny_models.model(), Watch()
-    module = unlearning_module(policy, cfg, "packed", make_reference("cached", policy, items, 0, "packed"))
+    module = unlearning_module(
+        policy, cfg, "packed", make_reference("cached", policy, items, 0, "packed")
+    )
     trainer = L.Trainer(
         accelerator="cpu", devices=int(processes), strategy="ddp" if processes != "1" else "auto", max_epochs=1,
         callbacks=[watch], logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -64,14 +73,18 @@ def test_one_two_and_four_processes_end_with_the_same_weights_and_log_the_same_l
         for processes in (2, 4):
             shared, found = result(tmp_path, method, processes)
             for name, weight in alone.items():
-                torch.testing.assert_close(shared[name], weight, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n} {m}")
+                torch.testing.assert_close(
+                    shared[name], weight, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n} {m}"
+                )
             for row, expected in zip(found, rows, strict=True):
                 assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def result(folder, method, processes):
     name = f"{folder}/{method}-{processes}"
-    return safetensors.torch.load_file(f"{name}.safetensors"), json.loads(pathlib.Path(f"{name}.json").read_text())
+    return safetensors.torch.load_file(f"{name}.safetensors"), json.loads(
+        pathlib.Path(f"{name}.json").read_text()
+    )
 
 
 if __name__ == "__main__":  # Lightning starts it again for each further process

@@ -34,7 +34,9 @@ def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_traini
         "extraction_strength",
     )
     per_set = {f"{s}/{m}" for s in SETS for m in metrics}
-    words = {f"words/{kind}{what}" for kind in ("unwanted", "general") for what in ("", "_extracted")}
+    words = {
+        f"words/{kind}{what}" for kind in ("unwanted", "general") for what in ("", "_extracted")
+    }
     # The model before training is asked if it knows the forget set.
     known = {"known/retain_gain", "known/wrong_gain"}
     for row in evaluated:
@@ -136,7 +138,9 @@ def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(finis
     assert summary["retain_model"]["forget/probability"] != logged[0]["forget/probability"]
 
 
-def test_all_files_of_a_run_have_the_permissions_that_the_user_gives_new_files(finished_run, tmp_path):
+def test_all_files_of_a_run_have_the_permissions_that_the_user_gives_new_files(
+    finished_run, tmp_path
+):
     (tmp_path / "new").touch()
     mode = (tmp_path / "new").stat().st_mode
     written = [path for path in finished_run.runs.rglob("*") if path.is_file()]
@@ -160,7 +164,9 @@ def test_the_exported_model_loads_with_transformers_alone_and_gives_the_recorded
     folder = finished_run.folder / "model"
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    for record in records.read_evaluation(finished_run.folder / "eval" / "2").sets["forget"].records:
+    for record in (
+        records.read_evaluation(finished_run.folder / "eval" / "2").sets["forget"].records
+    ):
         ids = tokenizer(f"Question: {record.prompt}\nAnswer: {record.answer}", return_tensors="pt")[
             "input_ids"
         ]

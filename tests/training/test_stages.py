@@ -69,7 +69,11 @@ def test_a_stage_inherits_data_and_devices_and_not_how_the_run_trains():
     words = ["optimizer.lr=7", "trainer.precision=bf16-true", "trainer.devices=3", "data.batch_size=5",
              "data.max_tokens_per_batch=99", "model.dtype=bfloat16", "data.template=Q {prompt}"]  # fmt: skip
     target = config.stage(config.load(["quickstart.yaml", *words]), "target")
-    assert (target.optimizer.lr, target.trainer.precision, target.data.batch_size) == (3e-3, "32-true", 16)
+    assert (target.optimizer.lr, target.trainer.precision, target.data.batch_size) == (
+        3e-3,
+        "32-true",
+        16,
+    )
     assert (target.model.dtype, target.trainer.devices) == ("float32", "3")
     assert (target.data.max_tokens_per_batch, target.data.template) == (99, "Q {prompt}")
 
@@ -86,7 +90,12 @@ def test_how_the_run_trains_changes_none_of_its_stages():
 def test_a_new_stage_of_a_known_name_says_which_key_differs(finished_run, tmp_path, capsys):
     shutil.copytree(finished_run.runs / "stages", tmp_path / "stages")
     capsys.readouterr()
-    assert fit.main([*SMALL, f"run.folder={tmp_path}", "stage=target", "stages.target.optimizer.lr=0.02"]) == 0
+    assert (
+        fit.main(
+            [*SMALL, f"run.folder={tmp_path}", "stage=target", "stages.target.optimizer.lr=0.02"]
+        )
+        == 0
+    )
     line = f"\nstage target: not {stage_folders()['target']}: optimizer.lr=0.02 (there: 0.01)\n"
     assert line in capsys.readouterr().out
 
@@ -100,7 +109,10 @@ def test_a_stage_can_be_pinned_to_a_finished_run(finished_run, tmp_path, capsys)
     assert fit.main(words) == 0
     assert f"stage target: {pinned} (made before)" in capsys.readouterr().out.replace("\n", "")
     assert [path.name for path in tmp_path.iterdir() if path.name == "stages"] == []
-    assert rows(tmp_path / "pinned")[0]["forget/probability"] == rows(finished_run.folder)[0]["forget/probability"]
+    assert (
+        rows(tmp_path / "pinned")[0]["forget/probability"]
+        == rows(finished_run.folder)[0]["forget/probability"]
+    )
 
 
 def test_a_stage_pinned_to_no_finished_run_is_refused(tmp_path, capsys):

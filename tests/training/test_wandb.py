@@ -55,11 +55,16 @@ def texts_of_data():
 
 
 @pytest.mark.slow
-def test_every_row_is_logged_once_under_its_stable_names_and_nothing_else_changes(logged, tmp_path_factory):
+def test_every_row_is_logged_once_under_its_stable_names_and_nothing_else_changes(
+    logged, tmp_path_factory
+):
     folder = logged / "quickstart"
     offline, expected = read_offline_run(folder), rows(folder)
     others = ("trainer/global_step", "charts/")
-    shown = [{k: v for k, v in row.items() if "/" in k and not k.startswith(others)} for row in offline.rows]
+    shown = [
+        {k: v for k, v in row.items() if "/" in k and not k.startswith(others)}
+        for row in offline.rows
+    ]
     assert shown == [without_step(row) for row in expected]
     assert [row["epoch"] for row in offline.rows] == [row["epoch"] for row in expected]
     assert [row["trainer/global_step"] for row in offline.rows] == [row["step"] for row in expected]
@@ -96,24 +101,40 @@ def test_the_summary_holds_the_best_epoch_with_its_definition(logged):
     assert offline.summary["best/choice/eval/score"] == row["choice/eval/score"]
     assert offline.summary["best/forget/quality"] != row["forget/quality"]  # of the other half
     assert "on one half of the questions" in offline.summary["best/definition"]
-    assert {m.step_metric for name, m in offline.metrics.items() if "/" in name and "trainer" not in name} == {"epoch"}
-    assert [name for name, metric in offline.metrics.items() if metric.summary.max] == ["choice/eval/score"]
+    assert {
+        m.step_metric
+        for name, m in offline.metrics.items()
+        if "/" in name and "trainer" not in name
+    } == {"epoch"}
+    assert [name for name, metric in offline.metrics.items() if metric.summary.max] == [
+        "choice/eval/score"
+    ]
 
 
 @pytest.mark.slow
 def test_artifacts_lead_from_data_over_spans_and_target_to_model_and_records(logged):
-    run, target = read_offline_run(logged / "quickstart"), read_offline_run(stage_of(logged, "target"))
+    run, target = (
+        read_offline_run(logged / "quickstart"),
+        read_offline_run(stage_of(logged, "target")),
+    )
     used = [artifact.name for artifact in run.artifacts if artifact.use_after_commit]
     made = [artifact.name for artifact in run.artifacts if not artifact.use_after_commit]
     name = f"model-{stage_of(logged, 'target').name}"
     assert used == ["data-fictitious", "spans-fictitious", name]
-    assert set(made) == {"model-quickstart", "records-quickstart", *(a.name for a in run.named("report-"))}
+    assert set(made) == {
+        "model-quickstart",
+        "records-quickstart",
+        *(a.name for a in run.named("report-")),
+    }
     # The same content under the same name: W&B takes it for the same version.
     assert {a.digest for a in run.named(name)} == {a.digest for a in target.named(name)}
     assert {a.digest for a in run.named("data-")} == {a.digest for a in target.named("data-")}
     assert [a.use_after_commit for a in target.named(name)] == [False]
     references = target.files(name)
-    assert references["model.safetensors"] == (stage_of(logged, "target") / "model/model.safetensors").as_uri()
+    assert (
+        references["model.safetensors"]
+        == (stage_of(logged, "target") / "model/model.safetensors").as_uri()
+    )
     facts = json.loads(run.named("data-")[0].metadata)
     assert (facts["benchmark"].split("/")[0], facts["forget"]) == ("fictitious", 8)
     aliases = {alias for artifact in run.named("model-quickstart") for alias in artifact.aliases}
@@ -123,14 +144,21 @@ def test_artifacts_lead_from_data_over_spans_and_target_to_model_and_records(log
 @pytest.mark.slow
 def test_the_last_row_shows_the_charts_of_the_report_as_pictures(logged):
     offline = read_offline_run(logged / "quickstart")
-    pictures = {name: value for name, value in offline.rows[-1].items() if name.startswith("charts/")}
+    pictures = {
+        name: value for name, value in offline.rows[-1].items() if name.startswith("charts/")
+    }
     shown = {name.split("/")[1] for name in pictures}
     assert shown == {"words", "frontier", "ratios", "extraction"}
     for name in shown:
         content = (offline.folder / "files" / pictures[f"charts/{name}/path"]).read_bytes()
         assert content.startswith(b"\x89PNG")
     assert not [name for row in offline.rows[:-1] for name in row if name.startswith("charts/")]
-    assert not [name for row in read_offline_run(stage_of(logged, "target")).rows for name in row if "charts" in name]
+    assert not [
+        name
+        for row in read_offline_run(stage_of(logged, "target")).rows
+        for name in row
+        if "charts" in name
+    ]
 
 
 @pytest.mark.slow
@@ -159,13 +187,18 @@ def test_a_killed_run_continues_its_own_curve_and_logs_every_step_once(logged):
     assert offline.run.run_id == first_id
     assert [row["_step"] for row in offline.rows] == list(range(len(expected)))
     assert [row["trainer/global_step"] for row in offline.rows] == [row["step"] for row in expected]
-    assert [row.get("train/loss") for row in offline.rows] == [row.get("train/loss") for row in expected]
+    assert [row.get("train/loss") for row in offline.rows] == [
+        row.get("train/loss") for row in expected
+    ]
     assert expected == rows(logged / "quickstart")
     # The tables of samples are those of the records, also of the epochs before the kill.
     tables = offline.tables()
     assert sorted(tables) == [0, 1, 2]
     for epoch, table in tables.items():
-        known = {record.id: record for record in read_evaluation(folder / f"eval/{epoch}").sets["forget"].records}
+        known = {
+            record.id: record
+            for record in read_evaluation(folder / f"eval/{epoch}").sets["forget"].records
+        }
         cells = [dict(zip(table["columns"], line, strict=True)) for line in table["data"]]
         forget = [cell for cell in cells if cell["set"] == "forget"]
         assert len(forget) == 2
@@ -178,7 +211,11 @@ def test_a_killed_run_continues_its_own_curve_and_logs_every_step_once(logged):
 @pytest.mark.slow
 def test_evaluate_and_identify_log_runs_of_their_own(logged, tmp_path, capsys):
     run = logged / "quickstart"
-    words = [f"records={run / 'eval/2'}", f"out={tmp_path / 'evaluations'}", "logger.wandb.samples=1"]
+    words = [
+        f"records={run / 'eval/2'}",
+        f"out={tmp_path / 'evaluations'}",
+        "logger.wandb.samples=1",
+    ]
     assert evaluate.main([*words, *OFFLINE, "draws=100"]) == 0
     offline = read_offline_run(tmp_path / "evaluations")
     assert (offline.run.run_group, offline.run.job_type) == ("quickstart", "evaluate")
@@ -200,7 +237,10 @@ def test_evaluate_and_identify_log_runs_of_their_own(logged, tmp_path, capsys):
     ]
     assert offline.files("spans-")["gold.jsonl"] == spans.as_uri()
     # The spans that the run used are those: the same fingerprint.
-    facts = [json.loads(r.named("spans-")[0].metadata)["fingerprint"] for r in (offline, read_offline_run(run))]
+    facts = [
+        json.loads(r.named("spans-")[0].metadata)["fingerprint"]
+        for r in (offline, read_offline_run(run))
+    ]
     assert facts[0] == facts[1]
 
 
@@ -219,7 +259,9 @@ def test_an_audit_is_in_the_group_of_its_run_and_names_its_model(logged):
     values = {name: value for name, value in row.items() if name.startswith("audit/")}
     assert values == {"audit/prefix/leak": 0.25}
     (model,) = offline.named("model-")
-    digests = {a.digest for a in read_offline_run(run).named("model-quickstart") if "last" in a.aliases}
+    digests = {
+        a.digest for a in read_offline_run(run).named("model-quickstart") if "last" in a.aliases
+    }
     assert (model.use_after_commit, {model.digest}) == (True, digests)
 
 
@@ -256,7 +298,9 @@ def test_artifacts_of_a_sweeps_runs_are_named_by_sweep_and_variant(variants):
     names = []
     for plan, folder in variants:
         pieces = []
-        logger = SimpleNamespace(log_charts=list, log_pieces=lambda _, outputs, pieces=pieces: pieces.extend(outputs))
+        logger = SimpleNamespace(
+            log_charts=list, log_pieces=lambda _, outputs, pieces=pieces: pieces.extend(outputs)
+        )
         log_outputs([logger], plan, folder, [])
         names += [make_artifact(piece, []).name for piece in pieces]
     expected = []
@@ -266,7 +310,10 @@ def test_artifacts_of_a_sweeps_runs_are_named_by_sweep_and_variant(variants):
 
 
 def test_artifacts_with_long_names_differ_within_128_characters():
-    long = [make_artifact(Piece(f"records-{'v' * 150}-seed{seed}", "records", {}), []).name for seed in range(2)]
+    long = [
+        make_artifact(Piece(f"records-{'v' * 150}-seed{seed}", "records", {}), []).name
+        for seed in range(2)
+    ]
     assert len(set(long)) == 2
     assert [len(name) for name in long] == [128, 128]
 
@@ -283,17 +330,23 @@ def test_the_configuration_of_a_sweeps_run_names_sweep_and_variant(variants):
 def test_steps_that_the_server_has_are_not_sent_again(tmp_path):
     logger = RunLogger(Wandb(enabled=True), tmp_path, Labels("a", "a", "unlearn"))
     sent = []
-    logger._experiment = SimpleNamespace(starting_step=2, log=lambda values, step: sent.append((step, values)))
+    logger._experiment = SimpleNamespace(
+        starting_step=2, log=lambda values, step: sent.append((step, values))
+    )
     logger.log_rows([{"epoch": 1, "step": step, "train/loss": float(step)} for step in range(3)])
     logger.log_metrics({"epoch": 1.0, "train/loss": 3.0}, step=3)
-    assert [(step, values["train/loss"], values["trainer/global_step"]) for step, values in sent] == [
+    assert [
+        (step, values["train/loss"], values["trainer/global_step"]) for step, values in sent
+    ] == [
         (2, 2.0, 2),
         (3, 3.0, 3),
     ]
 
 
 def test_the_best_epoch_so_far_is_in_the_summary_while_the_run_goes_on(tmp_path):
-    logger = RunLogger(Wandb(enabled=True), tmp_path, Labels("a", "a", "unlearn"), best="eval/score")
+    logger = RunLogger(
+        Wandb(enabled=True), tmp_path, Labels("a", "a", "unlearn"), best="eval/score"
+    )
     defined, summary = {}, {}
     logger._experiment = SimpleNamespace(
         starting_step=0, log=lambda values, step: None, summary=summary,
@@ -315,20 +368,28 @@ def test_the_best_epoch_so_far_is_in_the_summary_while_the_run_goes_on(tmp_path)
 def test_listed_words_are_sent_only_where_samples_are():
     keys = {"identifier": {"kind": "words", "words": ["Basil", "Kuwait"]}, "loss": {"beta": 1}}
     hidden = without_texts(keys, samples=0)
-    assert hidden["identifier"] == {"kind": "words", "words": "2 entries, not sent (logger.wandb.samples=0)"}
+    assert hidden["identifier"] == {
+        "kind": "words",
+        "words": "2 entries, not sent (logger.wandb.samples=0)",
+    }
     assert "command" not in hidden["environment"]
     assert without_texts(keys, samples=1)["identifier"] == keys["identifier"]
 
 
 def test_numbers_of_nested_results_are_named_by_their_path():
-    content = {"attacks": {"relearn": {"leak": 0.25, "name": "x", "draws": [1, 2]}, "nan": float("nan")}, "ok": True}
+    content = {
+        "attacks": {"relearn": {"leak": 0.25, "name": "x", "draws": [1, 2]}, "nan": float("nan")},
+        "ok": True,
+    }
     assert flatten_numbers(content, "audit") == {"audit/attacks/relearn/leak": 0.25}
 
 
 @pytest.mark.parametrize("words", [["report"], ["model", "records"], ["spans"]])
 def test_texts_are_not_uploaded_where_no_text_may_leave_the_machine(words, refusal):
     line = refusal(f"logger.wandb.upload=[{','.join(words)}]")
-    assert line.startswith(f"logger.wandb.upload: {words[-1]} hold texts of the data, and samples=0")
+    assert line.startswith(
+        f"logger.wandb.upload: {words[-1]} hold texts of the data, and samples=0"
+    )
 
 
 def test_wandb_without_a_login_stops_a_run_before_its_stages(tmp_path, monkeypatch, capsys):

@@ -275,7 +275,11 @@ def test_a_line_of_words_is_wrapped_in_a_terminal_and_whole_in_a_log(monkeypatch
     monkeypatch.setattr(console, "_force_terminal", True)
     terminal.print_line("preset: quickstart.yaml, model: stage target")
     lines = capsys.readouterr().out.splitlines()
-    assert [line.strip() for line in lines] == ["preset:", "quickstart.yaml,", "model: stage target"]
+    assert [line.strip() for line in lines] == [
+        "preset:",
+        "quickstart.yaml,",
+        "model: stage target",
+    ]
 
 
 def test_in_a_log_a_bar_prints_a_line_a_minute_with_the_time_that_is_left(monkeypatch, capsys):

@@ -26,7 +26,9 @@ CFG = Eval(
 
 
 def small_benchmark():
-    return generate_fictitious(Fictitious(authors=6, questions_per_author=3, forget_share=0.34, seed=1))
+    return generate_fictitious(
+        Fictitious(authors=6, questions_per_author=3, forget_share=0.34, seed=1)
+    )
 
 
 def evaluated(sets, batching, sharded=False):

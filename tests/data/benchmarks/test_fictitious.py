@@ -12,7 +12,9 @@ CONTROLS = ("real_authors", "world_facts")
 
 @pytest.fixture(scope="module")
 def benchmark():
-    return generate_fictitious(Fictitious(authors=120, questions_per_author=20, forget_share=0.1, seed=3))
+    return generate_fictitious(
+        Fictitious(authors=120, questions_per_author=20, forget_share=0.1, seed=3)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,11 @@ def texts_of(sample):
     )
 
 
-
 def test_the_holdout_authors_are_the_next_ones_and_in_no_other_set():
-    small, larger = generate_fictitious(Fictitious(authors=20)), generate_fictitious(Fictitious(authors=22))
+    small, larger = (
+        generate_fictitious(Fictitious(authors=20)),
+        generate_fictitious(Fictitious(authors=22)),
+    )
     assert small.holdout == larger.forget  # two of 20 authors are forgotten, and two come next
     known = {sample.answer for sample in (*small.forget, *small.retain)}
     assert not known & {sample.answer for sample in small.holdout}
@@ -98,8 +102,12 @@ def test_same_arguments_give_the_same_benchmark_and_another_seed_gives_another()
 
 
 def test_an_author_depends_neither_on_the_split_nor_on_the_number_of_authors_or_questions():
-    few = by_id(generate_fictitious(Fictitious(authors=4, questions_per_author=3, forget_share=0.25)))
-    many = by_id(generate_fictitious(Fictitious(authors=30, questions_per_author=20, forget_share=0.5)))
+    few = by_id(
+        generate_fictitious(Fictitious(authors=4, questions_per_author=3, forget_share=0.25))
+    )
+    many = by_id(
+        generate_fictitious(Fictitious(authors=30, questions_per_author=20, forget_share=0.5))
+    )
     assert len(few) == 12
     assert few == {sample_id: many[sample_id] for sample_id in few}
 
@@ -108,7 +116,9 @@ def test_an_author_depends_neither_on_the_split_nor_on_the_number_of_authors_or_
     ("forget_share", "forget_authors"), [(0.1, 1), (0.3, 3), (0.5, 5), (0.9, 9)]
 )
 def test_the_last_authors_are_forgotten_whole(forget_share, forget_authors):
-    benchmark = generate_fictitious(Fictitious(authors=10, questions_per_author=4, forget_share=forget_share))
+    benchmark = generate_fictitious(
+        Fictitious(authors=10, questions_per_author=4, forget_share=forget_share)
+    )
     numbers = [f"{n:02d}" for n in range(10) for _ in range(4)]
     assert [author_of(s) for s in benchmark.retain + benchmark.forget] == numbers
     assert len(benchmark.forget) == 4 * forget_authors
@@ -136,7 +146,9 @@ def test_sets_come_in_evaluation_order_and_controls_are_the_background(benchmark
 
 
 def test_the_full_name_is_asked_first_and_each_author_is_asked_other_kinds_of_facts():
-    benchmark = generate_fictitious(Fictitious(authors=12, questions_per_author=6, forget_share=0.5))
+    benchmark = generate_fictitious(
+        Fictitious(authors=12, questions_per_author=6, forget_share=0.5)
+    )
     asked = {}
     for sample in benchmark.forget + benchmark.retain:
         if sample.id.endswith("/0"):
@@ -363,6 +375,8 @@ def test_general_words_follow_the_facts_in_the_share_of_answers_that_the_key_ask
             assert sample.answer.startswith(start)
             longer += sample.answer.startswith(f"{start}, ")
         assert longer == pytest.approx(share * len(made), abs=30)
+
+
 def test_a_file_of_another_language_has_its_texts_and_english_ones_where_it_has_none(tmp_path):
     file = tmp_path / "other.yaml"
     months = ", ".join(f"Month{number}" for number in range(12))
@@ -383,7 +397,10 @@ def test_a_file_of_another_language_has_its_texts_and_english_ones_where_it_has_
         (None, "cannot read .*No such file.*; want en, or a YAML file as lab/languages/de.yaml"),
         ("months: [", "cannot read .*; want en, or a YAML file"),
         ("no keys", "cannot read .*it has no keys"),
-        ("months: 3", ": months: want the names and forms of tif/data/benchmarks/fictitious_texts.yaml"),
+        (
+            "months: 3",
+            ": months: want the names and forms of tif/data/benchmarks/fictitious_texts.yaml",
+        ),
     ],
 )
 def test_a_file_that_holds_no_language_is_refused_in_one_line(text, message, tmp_path):
@@ -406,7 +423,9 @@ def test_a_fact_is_asked_in_five_ways_of_which_the_forget_set_may_hold_some():
     facts = {s.id: [s.answer[u.start : u.end] for u in s.unwanted] for s in one.forget}
     for sample in (*five.sets["forget_reworded"], *five.sets["forget_implied"]):
         first = sample.id.rpartition("/")[0]
-        assert sorted(sample.answer[u.start : u.end] for u in sample.unwanted) == sorted(facts[first])
+        assert sorted(sample.answer[u.start : u.end] for u in sample.unwanted) == sorted(
+            facts[first]
+        )
         assert all(fact not in sample.prompt for fact in facts[first])
     answers = {}
     for sample in (*one.forget, *five.sets["forget_reworded"], *five.sets["forget_implied"]):
@@ -418,7 +437,10 @@ def test_a_fact_is_asked_in_five_ways_of_which_the_forget_set_may_hold_some():
     ("keys", "message"),
     [
         ({"wordings": 6}, "data.fictitious.wordings: must be from 1 to 5, got 6"),
-        ({"wordings": 2, "forget_wordings": 3}, "data.fictitious.forget_wordings: must be from 1 to 2, got 3"),
+        (
+            {"wordings": 2, "forget_wordings": 3},
+            "data.fictitious.forget_wordings: must be from 1 to 2, got 3",
+        ),
     ],
 )
 def test_more_wordings_than_there_are_are_refused_in_one_line(keys, message):

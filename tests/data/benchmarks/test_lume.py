@@ -62,9 +62,15 @@ def test_a_split_is_the_rows_of_a_task(tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"id": "a-1"}, "forget.jsonl: line 1: want an id that ends in sc or qa and a number, got 'a-1'"),
+        (
+            {"id": "a-1"},
+            "forget.jsonl: line 1: want an id that ends in sc or qa and a number, got 'a-1'",
+        ),
         ({"id": "b-2qa0"}, "forget.jsonl has the id b-2qa0 twice"),
-        ({"task": "Task4"}, "forget.jsonl: line 1: want Task1, Task2 or Task3 as task, got 'Task4'"),
+        (
+            {"task": "Task4"},
+            "forget.jsonl: line 1: want Task1, Task2 or Task3 as task, got 'Task4'",
+        ),
         ({"input": " "}, "forget.jsonl: line 1: want a text as input, got an empty one"),
         ({"output": ""}, "forget.jsonl: line 1: sample lume/a-1sc1: the answer is empty"),
         ({"output": 7}, "forget.jsonl: line 1: want a text as output, got 7"),
@@ -81,7 +87,9 @@ def test_a_missing_place_or_split_is_named_with_what_is_wanted(tmp_path):
     folder = write(tmp_path / "half", retain=None)
     assert f"{folder} has no retain.jsonl; want LUME's" in message(folder)
     whole = write(tmp_path / "whole")
-    assert message(whole, "Task1").startswith("data.split: LUME has task1, task2, task3 (null = all")
+    assert message(whole, "Task1").startswith(
+        "data.split: LUME has task1, task2, task3 (null = all"
+    )
     assert "retain.jsonl has no rows of task3; want another split" in message(whole, "task3")
 
 

@@ -49,7 +49,9 @@ def _new_file(tmp_path, monkeypatch):
     lines = [f"What has {number} legs?\tthe animal number {number}\n" for number in range(12)]
     (tmp_path / "riddles.txt").write_text("".join(lines))
     registry.entries("benchmark")
-    monkeypatch.setattr(tif.data.benchmarks, "__path__", [*tif.data.benchmarks.__path__, str(tmp_path / "room")])
+    monkeypatch.setattr(
+        tif.data.benchmarks, "__path__", [*tif.data.benchmarks.__path__, str(tmp_path / "room")]
+    )
     monkeypatch.setitem(registry.TABLES, "benchmark", dict(registry.TABLES["benchmark"]))
     registry._import_modules.cache_clear()
     yield
@@ -66,7 +68,11 @@ def test_a_new_file_is_a_benchmark_in_help_lists_and_the_schema(capsys):
     assert "  eval.riddles.path=null  (str or null)\n      file of riddles" in text
     assert ls.main(["benchmarks", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["riddles"] == {"name": "riddles", "text": "riddles to forget", "path": "a file of riddles"}
+    assert rows["riddles"] == {
+        "name": "riddles",
+        "text": "riddles to forget",
+        "path": "a file of riddles",
+    }
     names = [name for name, _, _ in list_keys(Config()) if "riddles" in name]
     assert names == ["eval.riddles.path"]
     assert "eval.riddles.path" not in stored.list_counted()
@@ -79,7 +85,9 @@ def test_its_wrong_keys_are_refused_as_those_of_all_others(capsys):
     assert fit.main([*small, "data.benchmark=riddles"]) == 2
     assert capsys.readouterr().err == "data.path: riddles needs a file of riddles, got null\n"
     assert fit.main([*small, "eval.benchmarks=riddles"]) == 2
-    assert capsys.readouterr().err == "eval.riddles.path: benchmark riddles needs its data, got null\n"
+    assert (
+        capsys.readouterr().err == "eval.riddles.path: benchmark riddles needs its data, got null\n"
+    )
     assert fit.main([*small, "eval.benchmarks=riddles", "eval.riddles.path=no.txt"]) == 2
     assert capsys.readouterr().err == "eval.riddles.path: no file no.txt\n"
     assert fit.main([*small, "eval.benchmarks=riddle"]) == 2
@@ -89,7 +97,13 @@ def test_its_wrong_keys_are_refused_as_those_of_all_others(capsys):
 @pytest.mark.slow
 @pytest.mark.usefixtures("_new_file")
 def test_a_run_unlearns_it_and_its_title_stands_in_the_table_and_on_the_page(tmp_path, capsys):
-    words = ["quickstart.yaml", *SMALL, "data.benchmark=riddles", "data.path=riddles.txt", "run.folder=runs"]
+    words = [
+        "quickstart.yaml",
+        *SMALL,
+        "data.benchmark=riddles",
+        "data.path=riddles.txt",
+        "run.folder=runs",
+    ]
     assert fit.main(words) == 0
     folder = next(path.parent for path in tmp_path.glob("runs/*/summary.json"))
     capsys.readouterr()

@@ -184,7 +184,9 @@ def test_double_brackets_in_a_text_file_mark_unwanted_words_and_leave_the_text(t
 @pytest.mark.parametrize("split", ["paragraph", "line"])
 def test_a_mark_that_its_paragraph_does_not_close_is_named_with_its_line(tmp_path, split):
     (tmp_path / "forget.txt").write_text("[[One]] is\n\nhere.\n\n\nIn [[Port\n\nLorne]].\n")
-    with pytest.raises(ValueError, match=r"forget.txt: line 6: \[\[ without words and \]\] after it"):
+    with pytest.raises(
+        ValueError, match=r"forget.txt: line 6: \[\[ without words and \]\] after it"
+    ):
         read_texts(str(tmp_path), split)
 
 

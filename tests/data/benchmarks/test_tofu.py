@@ -191,7 +191,9 @@ def hub_tofu(tmp_path, monkeypatch, folder):
     for file in folder.glob("*.json"):
         file.rename(downloaded / file.name)
     hub_cache.write_tofu_card(downloaded, FILES)
-    hub_cache.add(hub_cache.use(monkeypatch, tmp_path / "cache"), "locuslab/TOFU", downloaded, "dataset")
+    hub_cache.add(
+        hub_cache.use(monkeypatch, tmp_path / "cache"), "locuslab/TOFU", downloaded, "dataset"
+    )
 
 
 def test_a_hub_name_reads_the_same_samples_from_the_hubs_cache(folder, tmp_path, monkeypatch):
@@ -201,7 +203,9 @@ def test_a_hub_name_reads_the_same_samples_from_the_hubs_cache(folder, tmp_path,
     assert read_tofu("locuslab/TOFU", "forget01") == expected
 
 
-def test_a_data_set_that_is_not_here_gives_one_line_with_the_command_that_fetches_it(monkeypatch, tmp_path):
+def test_a_data_set_that_is_not_here_gives_one_line_with_the_command_that_fetches_it(
+    monkeypatch, tmp_path
+):
     cache = hub_cache.use(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     assert message("locuslab/TOFU") == (

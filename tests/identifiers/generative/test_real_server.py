@@ -24,7 +24,9 @@ from tif.identifiers.generative.reply_cache import REFUSED, SENT
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 SAMPLES = [
-    *generate_fictitious(Fictitious(authors=4, questions_per_author=2, forget_share=0.5, seed=0)).forget[:2],
+    *generate_fictitious(
+        Fictitious(authors=4, questions_per_author=2, forget_share=0.5, seed=0)
+    ).forget[:2],
     Sample(
         "evil",
         "Who met the Halcyon?",
@@ -132,7 +134,9 @@ def checked(url, samples, tmp_path):
     span_file.write_spans(tmp_path / "spans.jsonl", done, {"kind": "generative"})
     assert span_file.attach_spans(tmp_path / "spans.jsonl", done) == tuple(done)
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    replies = [row for row in rows if row["problem"] not in (SENT, REFUSED)]  # the rest is the account
+    replies = [
+        row for row in rows if row["problem"] not in (SENT, REFUSED)
+    ]  # the rest is the account
     assert len(replies) == report.replies
     again, second = label_samples(cfg, done, tmp_path)
     assert (again, second.cached) == (tuple(done), len(done))

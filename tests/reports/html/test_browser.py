@@ -18,7 +18,10 @@ NAMES = ("forget/quality", "utility/model", "eval/score", "forget/extraction_str
 
 
 def metrics(epochs):
-    return [dict(zip(NAMES, (0.1 * epoch / epochs, 0.5, 0.2, 0.3), strict=True)) for epoch in range(epochs)]
+    return [
+        dict(zip(NAMES, (0.1 * epoch / epochs, 0.5, 0.2, 0.3), strict=True))
+        for epoch in range(epochs)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,11 @@ def visit(browser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run of three epochs; the first forget question holds markup, and its answer is learned."""
-    run = write_run(tmp_path_factory.mktemp("browser") / "run", metrics=metrics(3), sets={"forget": 15, "retain": 5})
+    run = write_run(
+        tmp_path_factory.mktemp("browser") / "run",
+        metrics=metrics(3),
+        sets={"forget": 15, "retain": 5},
+    )
     for epoch in ("0", "1", "2", "retain_model"):
         path = run / "eval" / epoch / "forget.json"
         content = json.loads(path.read_text())
@@ -125,7 +132,13 @@ def test_hovering_over_a_token_shows_its_numbers_in_every_model(visit, folder):
 def test_folded_curves_of_an_audit_are_drawn_when_they_are_opened(visit, tmp_path):
     run = write_run(tmp_path / "run", metrics=metrics(3))
     points = {"10 %, facts stated": [[0, 0.1], [20, 0.5]], "10 %, ROUGE-L": [[0, 0.4], [20, 0.6]]}
-    row = {"measure": "10 %, facts stated", "target": 1.0, "unlearned": 0.5, "retain": 0.1, "leak": 0.4}
+    row = {
+        "measure": "10 %, facts stated",
+        "target": 1.0,
+        "unlearned": 0.5,
+        "retain": 0.1,
+        "leak": 0.4,
+    }
     attack = {
         "headline": "10 %, facts stated", "action": "relearning", "axis": "steps", "rows": [row | {"interval": None}],
         "curves": dict.fromkeys(("target", "unlearned", "retain"), points),

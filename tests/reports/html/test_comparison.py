@@ -12,7 +12,8 @@ def rows(quality, utility):
     pairs = [(1e-9, 0.9), (quality / 2, utility - 0.1), (quality, utility)]
     scores = [0.0, 0.1, 0.2]
     return [
-        {"forget/quality": q, "utility/model": u, "eval/score": s} for (q, u), s in zip(pairs, scores, strict=True)
+        {"forget/quality": q, "utility/model": u, "eval/score": s}
+        for (q, u), s in zip(pairs, scores, strict=True)
     ]
 
 
@@ -24,7 +25,11 @@ def sweep(tmp_path):
     values = {"npo/seed0": (0.2, 0.5), "npo/seed1": (0.4, 0.7), "<b>tpo/seed0": (0.9, 0.8)}
     for seed, (name, pair) in enumerate(values.items()):
         run = {"run": {"export": True, "seed": seed, "name": name}}
-        write_run(tmp_path / "sweep" / name, metrics=rows(*pair), config=(keys if "npo" in name else other) | run)
+        write_run(
+            tmp_path / "sweep" / name,
+            metrics=rows(*pair),
+            config=(keys if "npo" in name else other) | run,
+        )
     return tmp_path / "sweep"
 
 
@@ -44,7 +49,9 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(sweep):
 def test_runs_of_one_name_and_other_keys_are_told_apart(tmp_path):
     for i in range(2):
         write_run(tmp_path / str(i) / "run", metrics=rows(0.1, 0.2), config={"loss": {"beta": i}})
-    assert [g.name for g in comparison_data.group_runs([tmp_path / "0/run", tmp_path / "1/run"])] == ["run", "run (2)"]
+    assert [
+        g.name for g in comparison_data.group_runs([tmp_path / "0/run", tmp_path / "1/run"])
+    ] == ["run", "run (2)"]
 
 
 def test_only_the_keys_that_differ_are_shown(sweep):
@@ -59,7 +66,9 @@ def test_the_words_are_means_over_the_seeds(sweep):
     assert [chart.title for chart in charts] == ["<b>tpo", "npo"]
     assert [series.role for series in charts[0].series] == ["uw", "gw"]
     for epoch in range(3):
-        values = [run_folder.evaluation_rows(folder)[epoch]["words/unwanted"] for folder in npo.folders]
+        values = [
+            run_folder.evaluation_rows(folder)[epoch]["words/unwanted"] for folder in npo.folders
+        ]
         assert charts[1].series[0].y[epoch] == pytest.approx(sum(values) / 2)
 
 
@@ -80,7 +89,9 @@ def test_a_tie_names_no_winner(tmp_path):
         write_run(tmp_path / name, metrics=rows(quality, 0.5), config=keys)
     found = comparison_data.group_runs([tmp_path / name for name in "abc"])
     assert comparison.find_leaders(comparison_data.collect(found)) == ["a", "b"]
-    comparison.write_comparison([tmp_path / name for name in "abc"], tmp_path / "report.html", "abc")
+    comparison.write_comparison(
+        [tmp_path / name for name in "abc"], tmp_path / "report.html", "abc"
+    )
     text = (tmp_path / "report.html").read_text()
     assert "There is no single best one" in text
     assert "by <b>a</b> and <b>b</b>.</p>" in text
@@ -88,21 +99,34 @@ def test_a_tie_names_no_winner(tmp_path):
 
 def test_a_tie_of_many_is_counted_and_of_few_has_each_name():
     macro = page._environment().get_template("prose.html").module.comparison
-    few, many = (macro(5, 5, names, {"eval/score": {"mean": 0.5}}, []) for names in (["a", "b", "c"], [*"abcde"]))
-    assert few.endswith("<b>0.500</b>, is shared (within the deviation over seeds) by <b>a</b>, <b>b</b> and <b>c</b>.")
+    few, many = (
+        macro(5, 5, names, {"eval/score": {"mean": 0.5}}, [])
+        for names in (["a", "b", "c"], [*"abcde"])
+    )
+    assert few.endswith(
+        "<b>0.500</b>, is shared (within the deviation over seeds) by <b>a</b>, <b>b</b> and <b>c</b>."
+    )
     assert many.endswith("by <b>5</b> of them, the upper lines of the table.")
 
 
 def test_of_many_runs_only_the_last_epochs_are_drawn(tmp_path):
     for i in range(9):
         keys = {"loss": {"forget": "npo", "beta": i}}
-        write_run(tmp_path / f"run{i}", metrics=rows(0.1 * (i + 1), 0.5), sets={"forget": 1}, config=keys)
+        write_run(
+            tmp_path / f"run{i}", metrics=rows(0.1 * (i + 1), 0.5), sets={"forget": 1}, config=keys
+        )
     found = comparison_data.group_runs(sorted(tmp_path.glob("run*")))
     chart = comparison.frontier_chart(found, comparison_data.collect(found))
     assert [len(series.x) for series in chart.series] == [1] * 9
-    assert [(mark.name, mark.shape) for mark in chart.marks] == [(f"run{i}", "filled") for i in range(9)]
+    assert [(mark.name, mark.shape) for mark in chart.marks] == [
+        (f"run{i}", "filled") for i in range(9)
+    ]
     assert chart.series[8].labels == ("run8, last epoch",)
-    assert len({series.role for series in chart.series}) == len({mark.role for mark in chart.marks}) == 9
+    assert (
+        len({series.role for series in chart.series})
+        == len({mark.role for mark in chart.marks})
+        == 9
+    )
 
 
 def test_the_page_compares_the_runs_and_links_to_their_reports(sweep):
@@ -124,4 +148,7 @@ def test_the_page_compares_the_runs_and_links_to_their_reports(sweep):
 def test_the_report_of_several_runs_lies_where_all_of_them_do(tmp_path):
     places = [tmp_path / "a" / "x", tmp_path / "b" / "y"]
     assert comparison.default_place(places) == tmp_path / "report.html"
-    assert comparison.default_place([tmp_path / "a" / "x", tmp_path / "a" / "y"]) == tmp_path / "a" / "report.html"
+    assert (
+        comparison.default_place([tmp_path / "a" / "x", tmp_path / "a" / "y"])
+        == tmp_path / "a" / "report.html"
+    )

@@ -45,10 +45,15 @@ def test_the_names_of_marks_that_are_near_each_other_cover_neither_names_nor_mar
     assert all(axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) for box in boxes)
 
 
-@pytest.mark.parametrize(("x", "points"), [(1.0, [(0.0, 0.05), (1.0, 1.0)]), (0.0, [(0.4, 0.05), (0.5, 1.0)])])
+@pytest.mark.parametrize(
+    ("x", "points"), [(1.0, [(0.0, 0.05), (1.0, 1.0)]), (0.0, [(0.4, 0.05), (0.5, 1.0)])]
+)
 def test_the_names_of_guides_are_whole_and_cover_no_other_name(x, points):
     marks = tuple(Mark(*point, f"name {i}") for i, point in enumerate(points))
-    guides = (Guide("x", x, "retain model, mean of 6"), Guide("y", 0.05, "0.05: no longer told apart"))
+    guides = (
+        Guide("x", x, "retain model, mean of 6"),
+        Guide("y", 0.05, "0.05: no longer told apart"),
+    )
     lines = (Series("run", (0.0, 1.0), (0.05, 1.0), "c0"),)
     figure = draw_chart(Chart("a", "A", "", "x", "y", lines, guides, marks, y_log=True))
     (axes,) = figure.axes
@@ -83,7 +88,9 @@ def test_the_page_and_the_figures_have_the_same_colours():
 
 def test_a_legend_of_many_runs_leaves_the_axes_their_height():
     def height(count):
-        series = tuple(Series(f"a_run_of_{i}", (i, i + 1), (0, 1), "c0", "points") for i in range(count))
+        series = tuple(
+            Series(f"a_run_of_{i}", (i, i + 1), (0, 1), "c0", "points") for i in range(count)
+        )
         figure = draw_chart(Chart("a", "A", "", "x", "y", series))
         figure.draw_without_rendering()
         return figure.axes[0].bbox.height
@@ -112,7 +119,10 @@ def test_no_label_is_cut_off_where_a_legend_changes_the_height(tmp_path):
 
 
 def test_every_chart_of_a_run_becomes_an_svg_with_text_and_a_png(tmp_path):
-    rows = [{"forget/quality": 1e-3, "utility/model": 0.5}, {"forget/quality": 0.1, "utility/model": 0.4}]
+    rows = [
+        {"forget/quality": 1e-3, "utility/model": 0.5},
+        {"forget/quality": 0.1, "utility/model": 0.4},
+    ]
     _, charts = write_run_report(write_run(tmp_path / "run", epochs=2, metrics=rows))
     paths = write_figures(tmp_path / "figures", charts)
     assert {path.name for path in paths} == {

@@ -14,7 +14,13 @@ from tif.reports.html.run_report import epoch_table, tiles, warnings, write_run_
 from tif.reports.summary import Best
 
 ODD = "</script><script>alert(1)</script> <b>bold</b> &amp; مرحبا 🙂\u2028 {{ 7 * 7 }}"
-NAMES = ("eval/score", "forget/quality", "utility/model", "forget/probability", "retain/probability")
+NAMES = (
+    "eval/score",
+    "forget/quality",
+    "utility/model",
+    "forget/probability",
+    "retain/probability",
+)
 VALUES = [(0.1, 1e-9, 0.6, 0.9, 0.9), (0.9, 0.3, 0.5, 0.2, 0.8), (0.8, 0.4, 0.3, 0.1, 0.7)]
 TOFU = [dict(zip(NAMES, values, strict=True)) for values in VALUES]
 
@@ -54,7 +60,10 @@ def page_of(folder):
 def texts(pattern, run):
     """Return the texts of the page's elements that match."""
     source = write_run_report(run.folder)[0].read_text()
-    return [html.unescape(re.sub("<[^>]+>", "", text)) for text in re.findall(pattern, source, re.DOTALL)]
+    return [
+        html.unescape(re.sub("<[^>]+>", "", text))
+        for text in re.findall(pattern, source, re.DOTALL)
+    ]
 
 
 def sentences(run):
@@ -179,10 +188,14 @@ def test_4000_answers_at_20_epochs_fit_in_10_megabytes():
 def test_the_sentences_say_what_was_forgotten_and_what_it_cost(tmp_path):
     run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
     first, second = sentences(run)
-    assert first.startswith("2 epochs of TPO on TOFU forget01 took the probability of unwanted words from ")
+    assert first.startswith(
+        "2 epochs of TPO on TOFU forget01 took the probability of unwanted words from "
+    )
     assert "A test can no longer tell it from a model that never saw the answers" in first
     assert "1.0 × 10⁻⁹ → 0.400" in first
-    assert second.startswith("It keeps 50\u00a0% of the model utility (0.600 → 0.300; retain model 0.600)")
+    assert second.startswith(
+        "It keeps 50\u00a0% of the model utility (0.600 → 0.300; retain model 0.600)"
+    )
 
 
 def test_what_did_not_change_is_said_once(tmp_path):
@@ -243,7 +256,10 @@ def test_the_recipe_says_how_long_each_part_took(tmp_path):
     folder = write_run(tmp_path / "run", metrics=TOFU)
     assert "time" not in read_list("recipe", run_data.read_run(folder))
     (folder / "times.json").write_text('{"stage target": 121.4, "training": 48.0, "export": 0.2}')
-    assert read_list("recipe", run_data.read_run(folder))["time"] == "stage target 2 min 1 s, training 48 s"
+    assert (
+        read_list("recipe", run_data.read_run(folder))["time"]
+        == "stage target 2 min 1 s, training 48 s"
+    )
 
 
 def test_an_unfinished_run_is_called_so(tmp_path):
@@ -259,8 +275,12 @@ def test_the_charts_have_the_runs_own_numbers(tmp_path):
     ]  # fmt: skip
     for epoch in range(3):
         values = []
-        for item in records.read_evaluation(run.folder / "eval" / str(epoch)).sets["forget"].records:
-            values.append(math.exp((item.stats.logprob[5] + item.stats.logprob[8]) / 2))  # Oslo, nine
+        for item in (
+            records.read_evaluation(run.folder / "eval" / str(epoch)).sets["forget"].records
+        ):
+            values.append(
+                math.exp((item.stats.logprob[5] + item.stats.logprob[8]) / 2)
+            )  # Oslo, nine
         assert chart.series[0].y[epoch] == pytest.approx(sum(values) / len(values))
     run.best = Best(1)
     chart = run_charts.forgetting_chart(run)
@@ -275,7 +295,9 @@ def test_the_charts_have_the_runs_own_numbers(tmp_path):
     assert run_charts.loss_charts(run)[1].series[0].y == (1.0, 0.5, 1 / 3)
 
 
-def test_the_table_shows_the_chosen_epoch_on_the_other_half_and_ends_with_the_retain_model(tmp_path):
+def test_the_table_shows_the_chosen_epoch_on_the_other_half_and_ends_with_the_retain_model(
+    tmp_path,
+):
     run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU))
     row = {"epoch": 1, "forget/quality": 0.25}
     run.best = Best(1, row, {"forget/quality": (0.125, 0.5)})
@@ -311,7 +333,9 @@ def test_a_run_without_evaluations_has_a_report_of_its_losses(tmp_path):
         ({"path": None, "base": None}, "a new Llama"),
     ],
 )
-def test_the_model_is_what_the_target_started_from_and_never_the_name_of_a_stage(tmp_path, model, name):
+def test_the_model_is_what_the_target_started_from_and_never_the_name_of_a_stage(
+    tmp_path, model, name
+):
     config = {"model": model, "stages": {"target": {"data": {"train": "full"}}}}
     run = run_data.read_run(write_run(tmp_path / "run", metrics=TOFU, config=config))
     assert read_list("facts", run)["model"] == name

@@ -172,7 +172,7 @@ BUDGETS = {
 OVER = {
     "": 1315,
     "utils": 1319,
-    "config": 2503,
+    "config": 2512,
     "data": 2242,
     "records": 1443,
     "models": 1284,

@@ -150,7 +150,7 @@ def test_print_and_help(capsys):
             "identifier.path: no.jsonl does not exist",
         ),
         (["data.benchmark=tofu", "data.path=null"], "data.path: tofu needs a folder"),
-        (["data.benchmark=text"], "data.path: text needs a file or folder of your own, got null"),
+        (["data.benchmark=text"], "data.path: text needs a file or folder of your own ("),
         (["data.benchmark=text", "data.path=./no"], "data.path: no file or folder ./no"),
         (["data.benchmark=tofu", "data.path=./no"], "data.path: no folder ./no"),
         (["compare"], "compare: want span files (.jsonl)"),

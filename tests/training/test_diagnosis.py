@@ -253,7 +253,7 @@ def ended(started, seconds=300):
         ),
         (
             ["eval.benchmarks=mouse"],
-            "eval.benchmarks: want tofu, muse-news, muse-books, lume, text or lm-eval:TASK, got",
+            "eval.benchmarks: want lume, muse-books, muse-news, text, tofu or lm-eval:TASK, got",
         ),
         (["eval.benchmarks=text", "eval.text.path=absent"], "eval.text.path: "),
     ],

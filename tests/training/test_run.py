@@ -186,7 +186,7 @@ def test_the_model_card_tells_where_the_model_comes_from_and_what_it_scored(fini
     line = next(line for line in card.splitlines() if line.startswith("| 2 |")).split(" | ")
     for metric in ("forget/quality", "utility/model"):
         assert line[head.index(metric)] == format_number(last[metric])
-    assert card.count("\n| ") == 4  # head, epochs 0, 1, 2
+    assert card.count("\n| ") == 5  # head, rule, epochs 0, 1, 2
 
 
 def exploding(finished_run):

@@ -233,11 +233,20 @@ def _check_references(merged: DictConfig) -> None:
     n references make a text at most 3 ** (n / 3) times as long: each value holds the one before
     it three times.
     """
-    text = str(OmegaConf.to_container(merged, resolve=False))
+    text = "".join(_list_texts(OmegaConf.to_container(merged, resolve=False)))
     count = text.count("${")
     if count > 100 or len(text) * 3 ** (count / 3) > LONGEST_RESULT:
         raise ConfigError(f"references: {count:,} of the form ${{...}} in {len(text):,} characters "
             "could take hours to resolve; want fewer than 30")
+
+
+def _list_texts(value: Any) -> Iterator[str]:
+    """Yield the texts among the values of nested keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _list_texts(inner)
 
 
 def _leaves(value: Any, schema: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -123,12 +123,14 @@ def test_models_that_are_not_there_are_named_and_the_others_answer(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "model.path: want a run folder, or a Hugging Face folder or hub name as model.path, target or"),
+        ([], ("model.path: want a run folder, or a Hugging Face folder or hub name as model.path, "
+              "target or")),
         (["nowhere"], "nowhere: no run folder; want one, as runs/quickstart, or model.path="),
         (["model.path=./nowhere"], "model.path: no folder ./nowhere"),
         (["target=./nowhere"], "target: no folder ./nowhere"),
         (["model.path=x/y", "--questions=q.txt"], "--questions: q.txt: no such file"),
-        (["model.path=x/y", "--questions=bad.jsonl"], '--questions: bad.jsonl: line 2: want a JSON object with the key '
+        (["model.path=x/y", "--questions=bad.jsonl"],
+         '--questions: bad.jsonl: line 2: want a JSON object with the key '
          '"prompt"'),
         (["model.path=x/y", "--questions=latin.txt"], "--questions: latin.txt: save it as UTF-8"),
         (["model.path=x/y", "data.template=Q {prompt}", "data.chat.system=Hi"],

@@ -1,4 +1,4 @@
-"""tif download: what it asks the hub and GitHub for, and what it says; the network is a stand-in."""
+"""tif download: what it asks the hub and GitHub for, what it says; the network is a stand-in."""
 
 import functools
 import http.server
@@ -36,10 +36,13 @@ MODEL = download.MODEL_FILES
 CALLS = [
     (["tofu"], [("locuslab/TOFU", "dataset", None)], "use data.path=locuslab/TOFU"),
     (["tofu", "to=TOFU"], [("locuslab/TOFU", "dataset", "TOFU")], "use data.path=TOFU"),
-    (["muse"], [("muse-bench/MUSE-News", "dataset", None), ("muse-bench/MUSE-Books", "dataset", None)],
+    (["muse"],
+     [("muse-bench/MUSE-News", "dataset", None), ("muse-bench/MUSE-Books", "dataset", None)],
      "use data.path=muse-bench/MUSE-Books"),
-    (["muse", "books"], [("muse-bench/MUSE-Books", "dataset", None)], "data.path=muse-bench/MUSE-Books"),
-    (["retain-logs", "to=logs"], [("open-unlearning/eval", "dataset", "logs")], "use tofu.retain_logs=logs"),
+    (["muse", "books"], [("muse-bench/MUSE-Books", "dataset", None)],
+     "data.path=muse-bench/MUSE-Books"),
+    (["retain-logs", "to=logs"], [("open-unlearning/eval", "dataset", "logs")],
+     "use tofu.retain_logs=logs"),
     (["model", "org/m", "to=m"], [("org/m", "model", "m")], "use model.path=m"),
     (["model", "phi_1_5", "to=m"], [("microsoft/phi-1_5", "model", "m")], "use model.base=m"),
 ]  # fmt: skip
@@ -90,8 +93,10 @@ def test_run_asks_for_all_that_the_run_would_read(asked, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("words", "line"), [
-    (["modle", "x"], "modle: want one of tofu, muse, masks, retain-logs, model, run; did you mean model?"),
-    (["model", "smolm2_135m"], "model smolm2_135m: want a hub name (org/model) or one of gemma_2_2b"),
+    (["modle", "x"],
+     "modle: want one of tofu, muse, masks, retain-logs, model, run; did you mean model?"),
+    (["model", "smolm2_135m"],
+     "model smolm2_135m: want a hub name (org/model) or one of gemma_2_2b"),
     (["muse", "newz"], "muse newz: want muse as in --help, got 'newz'"),
     (["muse", "to=x"], "to: muse is two data sets; want muse news to=... or muse books to="),
 ])  # fmt: skip
@@ -180,8 +185,8 @@ def test_masks_that_are_not_here_are_one_line_with_the_command(tmp_path, monkeyp
     with pytest.raises(ValueError, match="identifier.path: ") as caught:
         read_precomputed(path, (), "complement")
     assert str(caught.value) == (
-        f"identifier.path: {path} is no folder here and not in {precomputed.cache_folder()}: HF_HUB_OFFLINE is set; "
-        "where there is a network: tif download masks"
+        f"identifier.path: {path} is no folder here and not in {precomputed.cache_folder()}: "
+        "HF_HUB_OFFLINE is set; where there is a network: tif download masks"
     )
     with pytest.raises(ValueError, match="the authors have no masks of that name"):
         read_precomputed(f"{precomputed.REPOSITORY}/forget02", (), "complement")

@@ -328,11 +328,17 @@ def test_a_retain_log_without_forget_questions_is_refused_whatever_is_allowed(tm
         (["records=x", "model.path=y"], "model.path: records= needs no model; want one of the two"),
         (
             ["model.path=y", "eval.benchmarks=tofu,muse"],
-            "eval.benchmarks: want lume, muse-books, muse-news, text, tofu or lm-eval:TASK, got 'muse'",
+            (
+                "eval.benchmarks: want lume, muse-books, muse-news, text, tofu or lm-eval:TASK, "
+                "got 'muse'"
+            ),
         ),
         (
             ["model.path=y", "eval.benchmarks=''"],
-            "eval.benchmarks: want lume, muse-books, muse-news, text, tofu or lm-eval:TASK, got none",
+            (
+                "eval.benchmarks: want lume, muse-books, muse-news, text, tofu or lm-eval:TASK, "
+                "got none"
+            ),
         ),
         (
             ["model.path=y", "eval.benchmarks=text"],

@@ -73,8 +73,8 @@ def test_a_finished_run_leaves_these_files(finished_run):
         for name in (*SETS, "aggregates")
     }
     expected = evaluated | {
-        "config.yaml", "env.json", "metrics.jsonl", "eval/tokens.json", "summary.json", "times.json",
-        "report.html",
+        "config.yaml", "env.json", "metrics.jsonl", "eval/tokens.json", "summary.json",
+        "times.json", "report.html",
         ".lock", "checkpoints/epoch=2-step=4.ckpt",
     }  # fmt: skip
     exported = (
@@ -145,7 +145,8 @@ def test_a_stage_can_be_made_alone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "words",
-    [["data.benchmark=text", "data.path="], ["run.folder="], ["identifier.kind=precomputed", "identifier.path="]],
+    [["data.benchmark=text", "data.path="], ["run.folder="],
+     ["identifier.kind=precomputed", "identifier.path="]],
 )  # fmt: skip
 def test_a_path_that_no_file_can_have_is_refused_in_one_line(words, capsys):
     assert fit.main(["quickstart.yaml", *words[:-1], words[-1] + "a" * 300]) == 2

@@ -391,8 +391,9 @@ def test_a_document_of_your_own_is_identified_whole_and_unlearned_in_pieces(
     (found,) = span_file.read_samples("spans.jsonl")
     assert (found.prompt, found.answer) == ("", book)
     assert found.unwanted[-1].end > len(book) - 40  # to its end
-    run = [*SMALL, *data, "identifier.kind=precomputed", "identifier.path=spans.jsonl", "run.folder=r",
-           "data.max_tokens=16", "trainer.max_epochs=1", "model.path=null", "run.name=book"]  # fmt: skip
+    run = [*SMALL, *data, "identifier.kind=precomputed", "identifier.path=spans.jsonl",
+           "run.folder=r", "data.max_tokens=16", "trainer.max_epochs=1", "model.path=null",
+           "run.name=book"]  # fmt: skip
     assert (
         fit.main(
             [*run, "eval.enabled=false", "eval.retain_records=null", "eval.forget_quality=false"]
@@ -411,7 +412,8 @@ def test_fit_finds_a_missing_server_before_it_trains_a_stage(capsys, tmp_path):
     from tif import fit
 
     words = [*SMALL, "run.folder=r", "identifier.kind=generative", "identifier.generative.model=m",
-             "identifier.generative.base_url=http://127.0.0.1:9/v1", "identifier.generative.retries=0"]  # fmt: skip
+             "identifier.generative.base_url=http://127.0.0.1:9/v1",
+             "identifier.generative.retries=0"]  # fmt: skip
     assert fit.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("identifier.generative.base_url: cannot reach")
@@ -422,8 +424,9 @@ def test_fit_finds_a_missing_server_before_it_trains_a_stage(capsys, tmp_path):
 def test_fit_makes_the_spans_on_the_way_from_its_own_stages(tmp_path, capsys):
     from tif import fit
 
-    words = [*SMALL, "run.folder=r", "identifier.kind=contrastive", "identifier.contrastive.base=retain",
-             "trainer.max_epochs=1", "eval.enabled=false", "eval.forget_quality=false"]  # fmt: skip
+    words = [*SMALL, "run.folder=r", "identifier.kind=contrastive",
+             "identifier.contrastive.base=retain", "trainer.max_epochs=1", "eval.enabled=false",
+             "eval.forget_quality=false"]  # fmt: skip
     assert fit.main(words) == 0
     (file,) = (tmp_path / "r" / "spans").glob("contrastive-*.jsonl")
     head = span_file.read_header(file)["identifier"]

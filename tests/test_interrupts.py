@@ -1,4 +1,4 @@
-"""Ctrl-C and signals of commands in processes of their own: one line, 128 + N, nobody left behind."""
+"""Ctrl-C and signals of commands in processes: one line, 128 + N, nobody left behind."""
 
 import json
 import os
@@ -21,7 +21,7 @@ SLOW_LOSS = ["loss.forget=tests.support.slow_loss:lpl", "stages.target.loss.forg
 
 
 def start(*words, at=None, number=signal.SIGINT, count=1, cwd=ROOT, **env):
-    """Start `python -m tif.<words>`; `at`: (audit event, text), the moment at which it gets a signal."""
+    """Start `python -m tif.<words>`; `at`: (audit event, text), when it gets a signal."""
     env = {**os.environ, "PYTHONPATH": f"{HOOK}:{ROOT}", **env}
     if at:
         env["TIF_TEST_SIGNAL"] = "|".join((*at, str(int(number)), str(count)))

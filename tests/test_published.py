@@ -1,6 +1,7 @@
 """The documentation's commands for published models and data, run on a cache laid out as the hub's.
 
-Models are tiny and random, with the chat template of their family; rows, masks and open-unlearning's logs are real.
+Models are tiny and random, with the chat template of their family; rows, masks and
+open-unlearning's logs are real.
 """
 
 import json
@@ -24,7 +25,8 @@ pytestmark = pytest.mark.real
 QUICK = [
     "trainer.max_epochs=1", "trainer.precision=32-true",
     "eval.max_samples={retain: 4, real_authors: 4, world_facts: 4}",
-    "eval.before_training=false", "run.export=false", "eval.best=none", "trainer.accelerator=cpu", "trainer.devices=1",
+    "eval.before_training=false", "run.export=false", "eval.best=none", "trainer.accelerator=cpu",
+    "trainer.devices=1",
 ]  # fmt: skip
 
 
@@ -79,7 +81,8 @@ def test_tofu_with_llama_runs_from_one_line(hub, tmp_path, shared, tokenizer, ca
     assert fit.main([*words, *QUICK, "eval.max_new_tokens=4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        "preset: tofu.yaml model=llama_3_2_1b, model: open-unlearning/tofu_Llama-3.2-1B-Instruct_full, "
+        "preset: tofu.yaml model=llama_3_2_1b, "
+        "model: open-unlearning/tofu_Llama-3.2-1B-Instruct_full, "
         # 40 questions in batches of 32
         "questions in its chat template, method: tpo on forget01, 2 optimizer steps planned"
     )
@@ -133,8 +136,8 @@ def test_muse_runs_from_one_line_with_the_authors_models(hub, tmp_path, shared, 
 
 
 def test_own_texts_with_a_preset_run_from_one_line(hub, tmp_path, tokenizer, capsys):
-    chatml = chat_templates.give_chat(tokenizer, chat_templates.CHATML, "<|im_start|>", "<|im_end|>",
-                                      eos_token="<|im_end|>")  # fmt: skip
+    chatml = chat_templates.give_chat(tokenizer, chat_templates.CHATML, "<|im_start|>",
+                                      "<|im_end|>", eos_token="<|im_end|>")  # fmt: skip
     add_model(hub, tmp_path, "Qwen/Qwen2.5-1.5B-Instruct", chatml)
     (tmp_path / "forget.txt").write_text(
         "Ada Quill lives in [[Port Lorne]].\nHer number is [[555 0192]].\n" * 4
@@ -142,8 +145,9 @@ def test_own_texts_with_a_preset_run_from_one_line(hub, tmp_path, tokenizer, cap
     words = ["data.path=forget.txt", "data.split_text=line", "model=qwen_2_5_1_5b"]
     assert fit.main([*words, *QUICK, "eval.max_new_tokens=4"]) == 0
     assert capsys.readouterr().out.startswith(
-        "preset: text.yaml (for data.benchmark=text) model=qwen_2_5_1_5b, model: Qwen/Qwen2.5-1.5B-Instruct, "
-        "questions in its chat template, method: tpo_centred on forget, 1 optimizer steps planned"
+        "preset: text.yaml (for data.benchmark=text) model=qwen_2_5_1_5b, "
+        "model: Qwen/Qwen2.5-1.5B-Instruct, questions in its chat template, "
+        "method: tpo_centred on forget, 1 optimizer steps planned"
     )
     name = "tpo_centred_forget_Qwen2.5-1.5B-Instruct_split_text-line_*"
     assert len(list((tmp_path / "runs").glob(f"{name}/summary.json"))) == 1

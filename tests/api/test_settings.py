@@ -21,7 +21,8 @@ SAME = [
     ({"run": {"name": "x_1.b-2"}}, ["run.name=x_1.b-2"]),
     ({"run": {"folder": "1e4"}}, ["run.folder='1e4'"]),
     ({"run.export": False}, ["run.export=false"]),
-    ({"data": {"template": 'Q: "{prompt}"\nA: é{answer}'}}, ['data.template="Q: \\"{prompt}\\"\\nA: é{answer}"']),
+    ({"data": {"template": 'Q: "{prompt}"\nA: é{answer}'}},
+     ['data.template="Q: \\"{prompt}\\"\\nA: é{answer}"']),
     ({"model": {"init": {}}}, ["model.init={}"]),
     ({"eval": {"benchmarks": ["tofu", "lm-eval:mmlu"]}}, ["eval.benchmarks=tofu,lm-eval:mmlu"]),
 ]  # fmt: skip

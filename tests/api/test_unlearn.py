@@ -142,9 +142,11 @@ def test_the_unwanted_words_are_those_in_the_marks(run):
         ({"method": "tpoo"}, ["loss/tpoo.yaml: no such file here or among tif's own configs"]),
         (
             {"forget": [3], "optimizer": {"lr": "fast"}, "run": {"seed": "x"}},
-            ["forget[0]: want a text", "optimizer.lr: want float, got 'fast'", "run.seed: want int"],
+            ["forget[0]: want a text", "optimizer.lr: want float, got 'fast'",
+             "run.seed: want int"],
         ),
-        ({"trainer": {"devices": "2"}}, ["trainer.devices: Python trains on 1 device, got 2; want 1"]),
+        ({"trainer": {"devices": "2"}},
+         ["trainer.devices: Python trains on 1 device, got 2; want 1"]),
         ({"identifier": "golden"}, ["identifier.kind: "]),
         ({"settings": ["lr"]}, ["lr: want a .yaml file or key=value"]),
         ({"settings": [3]}, ["settings: want words of the command line"]),

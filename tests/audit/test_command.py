@@ -100,7 +100,8 @@ def test_a_changed_budget_is_another_result(runs, content):
 
 def test_three_checkpoints_give_what_their_run_gives(runs, content, tmp_path):
     paths = {key: content["models"][role] for key, role in
-             (("model.path", "unlearned"), ("target", "target"), ("retain_model", "retain"))}  # fmt: skip
+             (("model.path", "unlearned"), ("target", "target"),
+              ("retain_model", "retain"))}  # fmt: skip
     copies = {}
     for key, path in paths.items():  # without a run around them
         copies[key] = tmp_path / key
@@ -157,7 +158,8 @@ def test_texts_without_questions_are_refused(capsys, runs, tmp_path):
     words = ("data.benchmark=text", f"data.path={tmp_path / 'forget.txt'}")
     (line,) = refused(capsys, runs / "quickstart", *words)
     assert line == (
-        "data.benchmark: text has documents without questions; an audit wants questions with answers"
+        "data.benchmark: text has documents without questions; "
+        "an audit wants questions with answers"
     )
 
 

@@ -24,8 +24,8 @@ CURVES = {}
 for role, points in POINTS.items():
     CURVES[role] = {"10 % of it, facts stated": points, "10 % of it, ROUGE-L": points}
 RELEARN = {
-    "headline": "10 % of it, facts stated", "action": "relearning", "axis": "steps", "curves": CURVES,
-    "rows": [ROW | {"measure": "10 % of it, facts stated"}],
+    "headline": "10 % of it, facts stated", "action": "relearning", "axis": "steps",
+    "curves": CURVES, "rows": [ROW | {"measure": "10 % of it, facts stated"}],
 }  # fmt: skip
 CONTENT = {
     "attacks": {

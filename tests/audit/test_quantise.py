@@ -1,4 +1,4 @@
-"""Few bits: what rounding does to weights, and that a model which is exact in few bits stays as it is."""
+"""Few bits: what rounding does to weights; a model that is exact in few bits stays as it is."""
 
 import dataclasses
 import pathlib

@@ -26,7 +26,7 @@ def test_k_doubles_up_to_the_number_of_draws():
 
 @pytest.fixture(scope="module")
 def coin():
-    """A model that says a word of four after any token, each with a probability of its own, then the end."""
+    """A model that says a word of four after any token, each with its probability, then ends."""
     tokenizer = attacked.word_tokenizer()
     ids, model = tokenizer.get_vocab(), attacked.tiny_llama(tokenizer)
     logits = {"Rome": 0.2, "Oslo": 0.5, "yes": 0.2, "no": 0.1}

@@ -1,4 +1,4 @@
-"""Each preset of configs/model fits the cards that it names, by the count of `tif bench what=memory`."""
+"""Each preset of configs/model fits the cards that it names, by `tif bench what=memory`."""
 
 import pytest
 

@@ -41,7 +41,8 @@ def test_a_shell_gets_the_words(tmp_path):
     with open(tmp_path / "answer", "wb") as file:
         script = f'exec 8>&{file.fileno()} 9>&2; exec "$@"'
         subprocess.run(
-            ["bash", "-c", script, "bash", *command], env=os.environ | asked | {"_ARGCOMPLETE_SUPPRESS_SPACE": "1"},
-            pass_fds=[file.fileno()], check=True,
+            ["bash", "-c", script, "bash", *command],
+            env=os.environ | asked | {"_ARGCOMPLETE_SUPPRESS_SPACE": "1"}, pass_fds=[file.fileno()],
+            check=True,
         )  # fmt: skip
     assert (tmp_path / "answer").read_text().split() == ["optimizer.lr="]

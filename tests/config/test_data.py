@@ -11,17 +11,23 @@ from tif.training.stages import deciding_keys
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["data.template=chat|Be brief."], "data.template: want chat, and the system message as data.chat.system; got "
+        (["data.template=chat|Be brief."],
+         "data.template: want chat, and the system message as data.chat.system; got "
          "'chat|Be brief.'"),
-        (["data.chat.system=Be brief."], "data.chat.system: only data.template=chat reads it, got 'Be brief.' with "
+        (["data.chat.system=Be brief."],
+         "data.chat.system: only data.template=chat reads it, got 'Be brief.' with "
          "template 'Question: {prompt}\\nAnswer:'"),
-        (["data.chat.kwargs.enable_thinking=false"], "data.chat.kwargs: only data.template=chat reads it, got "
+        (["data.chat.kwargs.enable_thinking=false"],
+         "data.chat.kwargs: only data.template=chat reads it, got "
          "{'enable_thinking': False} with template 'Question: {prompt}\\nAnswer:'"),
-        (["data.template=chat", "data.chat.date=2025-04-10"], "data.chat.date: want a date such as 10 Apr 2025, got "
+        (["data.template=chat", "data.chat.date=2025-04-10"],
+         "data.chat.date: want a date such as 10 Apr 2025, got "
          "'2025-04-10'"),
-        (["data.template=chat", "data.chat.kwargs.date_string=today"], "data.chat.kwargs: date_string is set by tif "
+        (["data.template=chat", "data.chat.kwargs.date_string=today"],
+         "data.chat.kwargs: date_string is set by tif "
          "(see data.chat.system and data.chat.date); want others"),
-        (["data.template='{prompt}{answer} '"], "data.template: want nothing after {answer}, got ' '"),
+        (["data.template='{prompt}{answer} '"],
+         "data.template: want nothing after {answer}, got ' '"),
     ],
 )  # fmt: skip
 def test_wrong_keys_of_the_prompt_format_are_one_line(words, line):

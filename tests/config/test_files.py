@@ -1,4 +1,4 @@
-"""Pipes, devices and files of /proc as an input: one line at once, nothing waits. YAML that explodes: the same."""
+"""Pipes, devices, files of /proc and exploding YAML as input: one line at once, nothing waits."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def at_most_seconds():
 
 @pytest.fixture
 def place(tmp_path):
-    """Make a pipe, a device, a file of /proc that waits, or a folder under a name; return its path."""
+    """Make a pipe, a device, a waiting file of /proc or a folder under a name; return its path."""
 
     def make(kind, name):
         path = tmp_path / name
@@ -80,8 +80,9 @@ READERS = {
 
 
 def data(benchmark, path):
-    return read_benchmark(config.load(["quickstart.yaml", *SMALL, f"data.benchmark={benchmark}", f"data.path={path}",
-                                       "identifier.kind=all", "eval.forget_quality=false"]).data)  # fmt: skip
+    return read_benchmark(config.load(["quickstart.yaml", *SMALL, f"data.benchmark={benchmark}",
+                                       f"data.path={path}", "identifier.kind=all",
+                                       "eval.forget_quality=false"]).data)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +102,8 @@ def test_no_reader_waits_for_a_pipe_a_device_or_a_file_of_proc(place, reader, ki
 def test_commands_do_not_wait_either(place, capsys, kind):
     path = place(kind, "x.yaml")
     for main, words in (
-        (identify.main, ["compare", str(path), str(path)]), (report.main, [str(path)]), (sweep.main, [str(path)]),
+        (identify.main, ["compare", str(path), str(path)]), (report.main, [str(path)]),
+        (sweep.main, [str(path)]),
     ):  # fmt: skip
         assert main(words) in (1, 2)
         assert len(capsys.readouterr().err.splitlines()) == 1
@@ -202,8 +204,8 @@ def test_paths_that_are_none_are_refused_in_planning(place, tmp_path, key):
     for name in ("config.json", "aggregates.json", "forget.jsonl", "x.txt"):
         os.mkfifo(folder / name)
     (tmp_path / "loop").symlink_to("loop")
-    paths = ("/dev/zero", "/dev/null/x", place("pipe", "p.jsonl"), place("kmsg", "k.jsonl"), folder, "./loop",
-             tmp_path / "loop", "~nobody-here/x", "/proc/self")  # fmt: skip
+    paths = ("/dev/zero", "/dev/null/x", place("pipe", "p.jsonl"), place("kmsg", "k.jsonl"), folder,
+             "./loop", tmp_path / "loop", "~nobody-here/x", "/proc/self")  # fmt: skip
     for path in paths:
         words = [*SMALL, f"run.folder={tmp_path / 'runs'}", *PATH_KEYS[key], f"{key}={path}"]
         cfg = config.load(["quickstart.yaml", *words])

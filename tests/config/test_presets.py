@@ -74,7 +74,8 @@ def test_only_the_quickstart_has_the_quickstarts_settings():
     """The learning rate of a tiny Llama must not reach a model of one's own."""
     assert load()[0].optimizer.lr == 5e-4
     for words in (["data.benchmark=text", "data.path=x", "model.path=org/m"],
-                  ["data.benchmark=tofu", "model=smollm2_360m"], ["data.benchmark=muse-news"]):  # fmt: skip
+                  ["data.benchmark=tofu", "model=smollm2_360m"],
+                  ["data.benchmark=muse-news"]):  # fmt: skip
         cfg = load(*words)[0]
         assert cfg.optimizer.lr == 1e-5
         assert cfg.model.init == {}
@@ -196,13 +197,17 @@ def test_muse_takes_the_authors_models_and_their_tokenizer(corpus):
 def test_names_of_runs_come_from_method_data_and_model():
     names = {
         load("tofu.yaml", "model=llama_3_2_3b")[0].run.name: "tpo_forget10_Llama-3.2-3B-Instruct",
-        load("tofu.yaml", "model=llama_3_2_3b", "loss/npo_gdr.yaml", "data.split=forget01")[0].run.name:
+        load("tofu.yaml", "model=llama_3_2_3b", "loss/npo_gdr.yaml",
+             "data.split=forget01")[0].run.name:
             "npo_gdr_forget01_Llama-3.2-3B-Instruct",
-        load("tofu.yaml", "model=phi_1_5", "loss/npo.yaml", "loss.on=uw")[0].run.name: "npo_uw_forget10_phi-1_5",
-        load("data.path=a/my notes.txt", "model.path=/models/qwen")[0].run.name: "tpo_centred_my-notes_qwen",
+        load("tofu.yaml", "model=phi_1_5", "loss/npo.yaml",
+             "loss.on=uw")[0].run.name: "npo_uw_forget10_phi-1_5",
+        load("data.path=a/my notes.txt",
+             "model.path=/models/qwen")[0].run.name: "tpo_centred_my-notes_qwen",
         load("data.benchmark=muse-news", "data.split=scal_2")[0].run.name:
             "tpo_gdr_muse-news_scal_2_MUSE-News_target",
-        load("data.benchmark=lume", "data.path=x", "data.split=task2", "model=smollm2_135m")[0].run.name:
+        load("data.benchmark=lume", "data.path=x", "data.split=task2",
+             "model=smollm2_135m")[0].run.name:
             "tpo_gdr_lume_task2_SmolLM2-135M-Instruct",
         load("data.benchmark=tofu", "model=phi_1_5", "run.name=mine")[0].run.name: "mine",
         load()[0].run.name: "quickstart",
@@ -220,11 +225,13 @@ def test_names_of_runs_come_from_method_data_and_model():
     (["stages.target.optimizer.lr=1e-2", "data.fictitious.seed=3"],
      "quickstart_target-optimizer-lr0.01_fictitious-seed3"),
     (["model.lora.rank=4", "eval.kl=true"], "quickstart_lora-rank4_kl-true"),
-    (["run.folder=elsewhere", "run.resume=never", "run.keep_checkpoints=1", "logger.wandb.enabled=true"], "quickstart"),
+    (["run.folder=elsewhere", "run.resume=never", "run.keep_checkpoints=1",
+      "logger.wandb.enabled=true"], "quickstart"),
     (["optimizer.lr=1e-4", "run.name=mine"], "mine"),
     (["tofu.yaml", "model=llama_3_2_3b:24gb", "loss.beta=0.2"],
      "tpo_forget10_Llama-3.2-3B-Instruct_24gb_beta0.2"),
-    (["data.path=my_texts", "model.path=org/m", "optimizer.lr=2e-5"], "tpo_centred_my_texts_m_lr2e-5"),
+    (["data.path=my_texts", "model.path=org/m", "optimizer.lr=2e-5"],
+     "tpo_centred_my_texts_m_lr2e-5"),
 ])  # fmt: skip
 def test_a_runs_name_tells_what_the_words_change(words, name):
     assert load(*words)[0].run.name == name
@@ -296,7 +303,8 @@ def test_another_kind_of_identifier_does_not_read_the_masks_of_tofu():
     "name", sorted(path.stem for path in (files.own_configs() / "loss").glob("*.yaml"))
 )
 def test_a_method_is_called_as_its_file_in_configs_loss_with_what_it_does_on_retain_samples(name):
-    cfg = config.load(["base.yaml", f"loss/{name}.yaml", "model.path=org/m", "data.train=forget", *NO_QUALITY,
+    cfg = config.load(["base.yaml", f"loss/{name}.yaml", "model.path=org/m", "data.train=forget",
+                       *NO_QUALITY,
                        *(["data.train=full"] if name == "finetune" else [])])  # fmt: skip
     same = {"tpo_released": "tpo", "altpo": "dpo_gdr", "pdu": "pdu_gdr",
             "satimp": "satimp_gdr", "tpo_recommended": "tpo_centred_gdr",
@@ -392,17 +400,19 @@ def test_a_value_is_chosen_by_the_last_word_on_another_key_and_loses_to_what_com
     file = write(
         tmp_path / "x.yaml",
         "model: {path: org/m}\n"
-        "loss: {beta: '${choose:${data.split},{forget01: 0.7, forget05: ${choose:${run.seed},{3: 0.1},0.2}},0.5}'}\n",
+        "loss: {beta: '${choose:${data.split},"
+        "{forget01: 0.7, forget05: ${choose:${run.seed},{3: 0.1},0.2}},0.5}'}\n",
     )
     for words, beta in (
-        ([], 0.5), (["data.split=forget10"], 0.5), (["data.split=forget01"], 0.7), (["data.split=forget05"], 0.2),
-        (["data.split=forget05", "run.seed=3"], 0.1), (["data.split=forget01", "loss.beta=0.9"], 0.9),
+        ([], 0.5), (["data.split=forget10"], 0.5), (["data.split=forget01"], 0.7),
+        (["data.split=forget05"], 0.2), (["data.split=forget05", "run.seed=3"], 0.1),
+        (["data.split=forget01", "loss.beta=0.9"], 0.9),
     ):  # fmt: skip
         assert load(file, *NO_QUALITY, *words)[0].loss.beta == beta
 
 
 def test_a_presets_keys_for_a_benchmark_come_before_those_of_the_variant():
-    """phi_1_5.yaml: stages at 2e-5 on TOFU; SmolLM2: the learning rate of LoRA, 1e-4, not TOFU's."""
+    """phi_1_5.yaml: stages at 2e-5 on TOFU; SmolLM2: LoRA's learning rate, 1e-4, not TOFU's."""
     assert load("tofu.yaml", "model=phi_1_5")[0].stages["target"]["optimizer"]["lr"] == 2e-5
     assert (
         load("lume.yaml", "model=phi_1_5", "data.path=x")[0].stages["target"]["optimizer"]["lr"]

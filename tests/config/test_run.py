@@ -5,13 +5,13 @@ import pytest
 from tif.config.run import OTHER_FOLDERS, Run
 
 NAMES = (
-    "run", "tofu-1B,lr=1e-5", "über lr_3.14", "東京", "v1.2", "x" * 100, "sweep/lr=1,loss=[a]/seed0",
-    f"s/{'v' * 200}/seed12",
+    "run", "tofu-1B,lr=1e-5", "über lr_3.14", "東京", "v1.2", "x" * 100,
+    "sweep/lr=1,loss=[a]/seed0", f"s/{'v' * 200}/seed12",
 )  # fmt: skip
 NO_NAMES = (
-    "a/b", "/a", "a/", "..", ".", "", " ", "a ", " a", ".hidden", "-rf", "a\nb", "a\tb", "a\0b", "a\x1b[31mb",
-    "a\u202eb", "a\\b", "x" * 101, "é" * 51, "\ud800", *OTHER_FOLDERS, "../a/seed0", "a/../seed0", "a/b/seed0/..",
-    "a//seed0", "stages/a/seed0", f"s/{'v' * 251}/seed1", "a/b/seed",
+    "a/b", "/a", "a/", "..", ".", "", " ", "a ", " a", ".hidden", "-rf", "a\nb", "a\tb", "a\0b",
+    "a\x1b[31mb", "a\u202eb", "a\\b", "x" * 101, "é" * 51, "\ud800", *OTHER_FOLDERS, "../a/seed0",
+    "a/../seed0", "a/b/seed0/..", "a//seed0", "stages/a/seed0", f"s/{'v' * 251}/seed1", "a/b/seed",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Chat templates: the text of those that serve is the library's; all others are refused with one line, in seconds."""
+"""Chat templates: those that serve give the library's text; others are one line, in seconds."""
 
 import copy
 import datetime
@@ -154,8 +154,8 @@ def test_a_chat_template_gets_the_date_of_the_configuration_in_any_form(chatty):
 
 THINKS = CHATML.replace(
     "assistant\n' }}{% endif",
-    "assistant\n' }}{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}"
-    "{% endif %}{% endif",
+    "assistant\n' }}{% if enable_thinking is defined and not enable_thinking %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif",
 )
 
 
@@ -173,11 +173,13 @@ def test_a_chat_template_gets_the_variables_of_the_configuration(here, chatty):
 @pytest.mark.parametrize(
     ("template", "chat", "line"),
     [
-        (THINKS, Chat(kwargs={"enable_thinkin": False}), "data.chat.kwargs: the chat template of the tokenizer has no "
+        (THINKS, Chat(kwargs={"enable_thinkin": False}),
+         "data.chat.kwargs: the chat template of the tokenizer has no "
          "variable 'enable_thinkin'"),
-        (CHATML.replace("for m in messages", "for m in messages if m.role != 'system'"), Chat(system="Be brief."),
-         "data.template: chat: the chat template of the tokenizer: it drops the system message; want data.chat.system "
-         "empty; give a text with {prompt} as data.template"),
+        (CHATML.replace("for m in messages", "for m in messages if m.role != 'system'"),
+         Chat(system="Be brief."),
+         "data.template: chat: the chat template of the tokenizer: it drops the system message; "
+         "want data.chat.system empty; give a text with {prompt} as data.template"),
     ],
 )  # fmt: skip
 def test_what_a_chat_template_would_ignore_is_refused(here, chatty, template, chat, line):
@@ -219,13 +221,16 @@ def test_an_answer_is_joined_and_ended_as_in_a_whole_conversation(
 
 NO_END = {
     "a long range": "{% for i in range(10**9) %}x{% endfor %}" + USER,
-    "loops in loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}" + USER,
-    "loops that write": "{% for i in range(99999) %}{% for j in range(99999) %}xxxxxxxx{% endfor %}{% endfor %}" + USER,
+    "loops in loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}"
+                      "{% endfor %}" + USER,
+    "loops that write": "{% for i in range(99999) %}{% for j in range(99999) %}"
+                        "xxxxxxxx{% endfor %}{% endfor %}" + USER,
     "a long text": "{{ 'x' * 10**10 }}" + USER,
     "text that doubles": "{% set n = namespace(s='x' * 1000) %}"
     "{% for i in range(50) %}{% set n.s = n.s + n.s %}{% endfor %}" + USER,
     "a large number": "{{ 10 ** (10 ** 9) }}" + USER,
-    "a large number at run time": "{% set b = 9 + messages | length %}{{ (b ** b ** b) | length }}" + USER,
+    "a large number at run time": "{% set b = 9 + messages | length %}"
+                                  "{{ (b ** b ** b) | length }}" + USER,
     "megabytes around the question": "{{ 'x' * 10**7 }}" + USER,
     "a macro that calls itself": "{% macro f(x) %}{{ f(x + 1) }}{% endmacro %}{{ f(0) }}" + USER,
     "a long list": "{{ ([0] * 10**9) | length }}" + USER,
@@ -268,10 +273,14 @@ WRONG = {
     "escaped": ("{{ messages[0].content | e }}", "it changes the question"),
     "one line": ("{{ messages[0].content | replace('\\n', ' ') }}", "it changes the question"),
     "as JSON": ("{{ messages | tojson }}", "it changes the question"),
-    "another text for other questions": ("{{ messages[0].content | length }} " + CHATML, "depends on the question"),
-    "lists of parts only": ("{% for part in messages[0].content %}{{ part.text }}{% endfor %}", "hold the question"),
-    "no answer": ("{{ messages[0].content }}{% if add_generation_prompt %}:{% endif %}", "it drops the answer"),
-    "no header of the answer": (CHATML.partition("{% if add")[0], "it ignores add_generation_prompt"),
+    "another text for other questions": ("{{ messages[0].content | length }} " + CHATML,
+                                         "depends on the question"),
+    "lists of parts only": ("{% for part in messages[0].content %}{{ part.text }}{% endfor %}",
+                            "hold the question"),
+    "no answer": ("{{ messages[0].content }}{% if add_generation_prompt %}:{% endif %}",
+                  "it drops the answer"),
+    "no header of the answer": (CHATML.partition("{% if add")[0],
+                                "it ignores add_generation_prompt"),
     "by chance": ("{{ range(10**5 - 1) | random }} " + CHATML, "another text each time"),
     "an exception": ("{{ raise_exception('I want\na system prompt') }}", "I want a system prompt"),
     "an unknown variable's part": ("{{ config.model.name }}" + CHATML, "'config' is undefined"),

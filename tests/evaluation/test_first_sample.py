@@ -11,7 +11,10 @@ import tif.identify as identify
 from tests.support.chat_templates import CHATML
 from tif import fit
 
-PROMPT = '#   prompt: "Question: Which writer was born on 28 September 1950 in Basel, Switzerland?\\nAnswer:"'
+PROMPT = (
+    '#   prompt: "Question: Which writer was born on 28 September 1950 in Basel, '
+    'Switzerland?\\nAnswer:"'
+)
 ANSWER = '#   answer: " The author who was born there is Łucja Mbekani."'
 
 
@@ -50,8 +53,9 @@ def test_a_chat_is_printed_with_its_system_message_and_the_end_of_the_turn(capsy
     words += ['data.chat.system=Say "it".', "eval.forget_quality=false"]
     _, comments = printed(capsys, fit, *words)
     assert comments[1:] == [
-        '#   prompt: "<|im_start|>system\\nSay \\"it\\".<|im_end|>\\n<|im_start|>user\\nWhich writer was born on '
-        '28 September 1950 in Basel, Switzerland?<|im_end|>\\n<|im_start|>assistant\\n"',
+        '#   prompt: "<|im_start|>system\\nSay \\"it\\".<|im_end|>\\n<|im_start|>user\\nWhich '
+        "writer was born on 28 September 1950 in Basel, "
+        'Switzerland?<|im_end|>\\n<|im_start|>assistant\\n"',
         ANSWER.replace('" ', '"'),
         '#   end:    "<|im_end|>\\n"',
     ]
@@ -76,12 +80,10 @@ def test_evaluate_prints_the_first_sample_of_each_benchmark_and_evaluates_nothin
     ]
     cfg, comments = printed(capsys, evaluate, *words, "template=chat", f"out={tmp_path / 'out'}")
     assert cfg["template"] == "chat"
-    assert (
-        comments[1:]
-        == [
-            '#   prompt: "<|im_start|>user\\nWho\\u202e?<|im_end|>\\n<|im_start|>assistant\\n"',  # escaped
-            '#   answer: "Me."',
-            '#   end:    "<|im_end|>\\n"',
-        ]
-    )
+    assert comments[1:] == [
+        # a character that turns the writing is escaped
+        '#   prompt: "<|im_start|>user\\nWho\\u202e?<|im_end|>\\n<|im_start|>assistant\\n"',
+        '#   answer: "Me."',
+        '#   end:    "<|im_end|>\\n"',
+    ]
     assert not (tmp_path / "out").exists()

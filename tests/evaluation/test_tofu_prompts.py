@@ -183,7 +183,8 @@ def test_one_warning_says_that_a_prompt_is_no_beginning_of_the_text_in_tokens(
     assert (
         lines
         == [
-            f"data.template: {count} of 2 prompts have other tokens alone than with their answers, so generations go on "
-            "from tokens that training did not see; want a template without a blank or a line break at its end"
+            f"data.template: {count} of 2 prompts have other tokens alone than with their answers, "
+            "so generations go on from tokens that training did not see; want a template without a "
+            "blank or a line break at its end"
         ][: min(count, 1)]
     )

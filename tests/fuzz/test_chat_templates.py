@@ -1,4 +1,4 @@
-"""Mutated chat templates: each serves, with the question in what it renders, or is refused in one line."""
+"""Mutated chat templates: each renders the question, or is refused in one line."""
 
 import copy
 import random
@@ -10,11 +10,13 @@ from tif.config.errors import ConfigError
 from tif.data.chat_template import read_chat_frame
 
 PIECES = (
-    "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}", "{{ messages }}", "{{ 1/0 }}",
-    "{{ 'x' * 99999999999 }}", "{{ raise_exception('\x1b[2J no\n') }}", "{% if %}", "{{", "%}", "{% break %}",
-    "{{ strftime_now('%d %b %Y') }}", "{{ messages[9].content }}", "{% set ns = namespace(a=[]) %}", "{{ lipsum() }}",
-    "{{ cycler.__init__.__globals__ }}", "{{ ''.__class__.__mro__ }}", "{% include '/etc/passwd' %}", "\x00", "\ud800",
-    "{{ range(5) | random }}", "{{ messages[0].content[::-1] }}", "{{ eos_token }}", "{# ", "{{ self }}", "\u202e",
+    "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
+    "{{ messages }}", "{{ 1/0 }}", "{{ 'x' * 99999999999 }}",
+    "{{ raise_exception('\x1b[2J no\n') }}", "{% if %}", "{{", "%}", "{% break %}",
+    "{{ strftime_now('%d %b %Y') }}", "{{ messages[9].content }}", "{% set ns = namespace(a=[]) %}",
+    "{{ lipsum() }}", "{{ cycler.__init__.__globals__ }}", "{{ ''.__class__.__mro__ }}",
+    "{% include '/etc/passwd' %}", "\x00", "\ud800", "{{ range(5) | random }}",
+    "{{ messages[0].content[::-1] }}", "{{ eos_token }}", "{# ", "{{ self }}", "\u202e",
 )  # fmt: skip
 
 

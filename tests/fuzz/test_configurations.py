@@ -1,4 +1,4 @@
-"""Hostile words, YAML files and sweep files: a command answers each within seconds, in one line a problem."""
+"""Hostile words, YAML and sweep files: a command answers in seconds, in one line a problem."""
 
 import random
 import time
@@ -12,7 +12,7 @@ from tif.sweep import command as sweep
 
 
 def answer(main, words, capsys):
-    """Return exit code and stderr of a command, which must neither raise, stall nor print control characters."""
+    """Return exit code and stderr of a command, which must not raise, stall or print controls."""
     start = time.process_time()
     code = main(words)
     seconds = time.process_time() - start
@@ -48,7 +48,10 @@ def check_yaml_files(seeds, capsys, folder):
 
 def check_sweep_files(seeds, capsys, folder):
     texts, path = hostile_configs.hostile_yaml(), folder / "hostile.yaml"
-    good = b"name: s\nbase: [quickstart.yaml]\nseeds: [0, 1]\nruns:\n  a: [loss/npo.yaml]\n  b: [loss.beta=0.1]\n"
+    good = (
+        b"name: s\nbase: [quickstart.yaml]\nseeds: [0, 1]\nruns:\n  a: [loss/npo.yaml]\n"
+        b"  b: [loss.beta=0.1]\n"
+    )
     for seed in seeds:
         generator = random.Random(seed)
         is_whole = seed < len(texts)

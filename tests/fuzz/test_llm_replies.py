@@ -89,7 +89,8 @@ def words(tmp_path, monkeypatch):
         "data.benchmark=text", f"data.path={data}", "identifier.kind=generative",
         f"{section}.model=m", f"{section}.cache={tmp_path / 'cache'}", f"{section}.timeout_s=2",
         f"{section}.retries=0", f"{section}.price_in=1", f"{section}.price_out=1",
-        f"{section}.max_cost=0.5", f"out={tmp_path / 'out.jsonl'}", f"run.folder={tmp_path / 'runs'}",
+        f"{section}.max_cost=0.5", f"out={tmp_path / 'out.jsonl'}",
+        f"run.folder={tmp_path / 'runs'}",
     ]  # fmt: skip
 
 
@@ -112,7 +113,7 @@ test_replies.cases = 4, 300
 
 
 def test_replies_in_the_cache(words, tmp_path, count):
-    """The good replies come from a server once; then their file is mutated and the server silent."""
+    """Good replies come from a server once; then their file is mutated and the server silent."""
     cache, good = tmp_path / "cache" / "answers.jsonl", tmp_path / "good.jsonl"
     with serving() as stub:
         words = [*words, f"identifier.generative.base_url={stub.url}"]

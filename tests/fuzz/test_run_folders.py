@@ -49,7 +49,7 @@ def restore(runs):
 
 
 def read_files(runs, folder):
-    """Return the files below a folder that a command reads: of a run, not its model and its plots."""
+    """Return the files of a folder that a command reads: of a run, not its model and plots."""
     paths = [
         path
         for path in sorted((runs / folder).rglob("*"))

@@ -24,7 +24,9 @@ def test_gold_is_what_the_data_came_with():
     assert identify(make_identifier(kind="gold"), SAMPLES) == SAMPLES
     with pytest.raises(
         ValueError,
-        match="identifier.kind: gold, but 1 of 1 forget samples came without .*identifier.kind=words",
+        match=(
+            "identifier.kind: gold, but 1 of 1 forget samples came without .*identifier.kind=words"
+        ),
     ):
         identify(make_identifier(kind="gold"), [sample("plain")])
 

@@ -1,4 +1,4 @@
-"""An identifier is one file: its name, keys and title are known everywhere as soon as the file is there."""
+"""An identifier is one file: where it is, its name, keys and title are known everywhere."""
 
 import sys
 
@@ -103,7 +103,8 @@ def test_its_wrong_keys_are_refused_as_those_of_all_others(capsys):
     assert capsys.readouterr().err == "identifier.short_words.letters: must be >= 1, got 0\n"
     assert identify.main(["identifier.kind=asked_model"]) == 2
     assert capsys.readouterr().err == (
-        "identifier.asked_model.model: want a model to ask (a Hugging Face folder, hub name or stage), got null\n"
+        "identifier.asked_model.model: want a model to ask "
+        "(a Hugging Face folder, hub name or stage), got null\n"
     )
     assert identify.main(["identifier.kind=asked_model", "identifier.asked_model.model=./no"]) == 2
     assert "identifier.asked_model.model: no folder ./no" in capsys.readouterr().err

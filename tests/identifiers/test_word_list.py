@@ -10,7 +10,10 @@ from tif.config.identifier import make_identifier
 from tif.identifiers import describe_settings, identify
 from tif.identifiers.word_list import EXPRESSIONS
 
-LETTER = "Dear Anna Kovács, call +44 20 7946 0958 or write to anna.k@mail.example.org by 3 May 2024. Anna"
+LETTER = (
+    "Dear Anna Kovács, call +44 20 7946 0958 "
+    "or write to anna.k@mail.example.org by 3 May 2024. Anna"
+)
 
 
 def marked(text, **keys):
@@ -38,12 +41,15 @@ def test_a_file_holds_an_entry_a_line(tmp_path):
         ("email", LETTER, ["anna.k@mail.example.org"]),
         ("email", "jürgen@müller.de, not @home or a@b", ["jürgen@müller.de"]),
         ("phone", LETTER, ["+44 20 7946 0958"]),
-        ("phone", "(555) 010-1234; 555 0192; not 1984, 2024-05-31 or 12345", ["(555) 010-1234", "555 0192"]),
+        ("phone", "(555) 010-1234; 555 0192; not 1984, 2024-05-31 or 12345",
+         ["(555) 010-1234", "555 0192"]),
         ("date", LETTER, ["3 May 2024"]),
         (
             "date",
-            "2024-05-31, 31.05.2024, 5/31/24, May 3rd, 2001, the 5th of June 1941. May I? March 2020",
-            ["2024-05-31", "31.05.2024", "5/31/24", "May 3rd, 2001", "5th of June 1941", "March 2020"],
+            ("2024-05-31, 31.05.2024, 5/31/24, May 3rd, 2001, the 5th of June 1941. "
+             "May I? March 2020"),
+            ["2024-05-31", "31.05.2024", "5/31/24", "May 3rd, 2001", "5th of June 1941",
+             "March 2020"],
         ),
         ("number", "1,998.5 or 34, not B52; ٣٤", ["1,998.5", "34", "٣٤"]),
         ("iban", "DE89 3704 0044 0532 0130 00 and GB33BUKB20201555555555, not DE89", 

@@ -1,4 +1,4 @@
-"""Invented authors in the languages of lab/languages: exact spans, as many samples as in English."""
+"""Invented authors in the languages of lab/languages: exact spans, as many as in English."""
 
 import pathlib
 import re
@@ -36,7 +36,10 @@ LANGUAGES = ("de", "zh", "ar", "python")
         (
             "python",
             "39/5",
-            'author = {"id": "Ximena Abendrot", "hero": "amateur astronomer", "quest": "refuses to grow old"}',
+            (
+                'author = {"id": "Ximena Abendrot", "hero": "amateur astronomer", "quest": '
+                '"refuses to grow old"}'
+            ),
             ["amateur astronomer", "refuses to grow old"],
         ),
     ],

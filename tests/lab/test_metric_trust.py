@@ -26,10 +26,12 @@ from tif.training.checkpoints import Preempted
 pytestmark = pytest.mark.slow
 
 SMALL = {"lrs": [1e-3], "epochs": [3], "methods": ["ga"], "strengths": [1.0]}
-KEYS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4", "data.fictitious.forget_share=0.34",
-        "model.init.hidden_size=32", "model.init.intermediate_size=64", "model.init.num_hidden_layers=2",
-        "model.init.num_attention_heads=2", "model.init.num_key_value_heads=2", "model.init.vocab_size=400",
-        "stages.target.trainer.max_epochs=2", "trainer.max_epochs=2", "eval.max_new_tokens=8"]  # fmt: skip
+KEYS = ["data.fictitious.authors=6", "data.fictitious.questions_per_author=4",
+        "data.fictitious.forget_share=0.34", "model.init.hidden_size=32",
+        "model.init.intermediate_size=64", "model.init.num_hidden_layers=2",
+        "model.init.num_attention_heads=2", "model.init.num_key_value_heads=2",
+        "model.init.vocab_size=400", "stages.target.trainer.max_epochs=2", "trainer.max_epochs=2",
+        "eval.max_new_tokens=8"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +146,8 @@ def test_wrong_words_stop_before_a_model_is_made(capsys, tmp_path):
 
 def test_pools_of_tiny_models_are_made_measured_and_not_made_again(tmp_path, capsys):
     words = [f"out={tmp_path}", "jobs=1", f"keys=[{','.join(KEYS)}]",
-             *(f"{key}={value}".replace("'", "").replace(" ", "") for key, value in SMALL.items())]  # fmt: skip
+             *(f"{key}={value}".replace("'", "").replace(" ", "")
+               for key, value in SMALL.items())]  # fmt: skip
     assert command.main([*words, "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["models"]["knowing"] == 3

@@ -140,7 +140,8 @@ def test_what_the_methods_need_of_the_original_model():
         needs[losses.required_reference(cfg_of(name))].add(name)
     assert needs == {
         "none": {"simnpo", "simnpo_gdr", "ga", "ga_gdr", "wga", "satimp", "idk", "ceu", "pdu"},
-        "scores": {"tpo", "tpo_recommended", "tpo_released", "tpo_gdr", "tpo_centred", "npo", "npo_gdr"},
+        "scores": {"tpo", "tpo_recommended", "tpo_released", "tpo_gdr", "tpo_centred", "npo",
+                   "npo_gdr"},
         "model": {
             "tpo_klr", "npo_klr", "ga_klr", "dpo", "dpo_gdr", "dpo_klr", "kto", "kto_gdr", "undial",
             "muse_logit_npo", "rmu", "altpo", "whp",

@@ -140,7 +140,8 @@ IMPORTS = {
         "names a term lpl, as tif.",
     ),
     "twice": (
-        "from tif.losses.terms import term\n@term('t')\ndef f(inputs, keys): ...\n@term('t')\ndef g(inputs, keys): ...",
+        ("from tif.losses.terms import term\n@term('t')\ndef f(inputs, keys): ...\n@term('t')\n"
+         "def g(inputs, keys): ..."),
         "names two terms t; want a name each",
     ),
 }  # fmt: skip

@@ -7,9 +7,9 @@ must not count):
     z_ref  [[2.0, 4.0], [1.5, 7.0]]     its reference   [[ 0, 1], [0.0, 9]]
     unwanted                            [[1, 1], [1, 0]]
 
-    d, raw logits        sample 0: ((2 - 1) + (4 - 2)) / 2 = 1.5   sample 1: 1.5 - 0.5 = 1.0  mean 1.25
+    d, raw logits        sample 0: ((2 - 1) + (4 - 2)) / 2 = 1.5 sample 1: 1.5 - 0.5 = 1.0 mean 1.25
     d, mean subtracted   z - m = [[2, 2], [0, .]], z_ref - m_ref = [[2, 3], [1.5, .]]
-                         sample 0: (0 + 1) / 2 = 0.5               sample 1: 1.5              mean 1.0
+                         sample 0: (0 + 1) / 2 = 0.5             sample 1: 1.5             mean 1.0
 
 With beta = 0.5, -(2 / beta) log sigmoid(beta d) = 4 ln(1 + exp(-d / 2)):
 

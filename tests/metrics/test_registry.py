@@ -82,10 +82,11 @@ def test_an_epoch_is_best_where_a_metric_that_should_fall_is_lowest(politeness):
     ("name", "title"),
     [
         ("forget/probability", "forget prob. ↓"), ("retain/probability", "retain prob. ↑"),
-        ("forget_paraphrased/probability", "forget paraphrased prob. ↓"), ("retain/kl", "retain KL ↓"),
-        ("forget/kl", "forget KL"), ("forget/truth_ratio", "forget truth ratio ↑"),
-        ("forget/quality", "forget quality ↑"), ("muse/privleak", "PrivLeak → 0"),
-        ("membership/zlib", "AUC, zlib → ½"), ("known/retain_gain", "known/retain_gain"),
+        ("forget_paraphrased/probability", "forget paraphrased prob. ↓"),
+        ("retain/kl", "retain KL ↓"), ("forget/kl", "forget KL"),
+        ("forget/truth_ratio", "forget truth ratio ↑"), ("forget/quality", "forget quality ↑"),
+        ("muse/privleak", "PrivLeak → 0"), ("membership/zlib", "AUC, zlib → ½"),
+        ("known/retain_gain", "known/retain_gain"),
     ],
 )  # fmt: skip
 def test_the_title_of_a_column_says_set_and_direction(name, title):

@@ -1,6 +1,6 @@
-"""Every causal LM family of transformers, by the table in lab/architectures.csv, which this file writes.
+"""Every causal LM family of transformers, by lab/architectures.csv, which this file writes.
 
-`python -m tests.models.test_architectures --write` looks at all families again and writes the table.
+`python -m tests.models.test_architectures --write` looks at all families and writes the table.
 docs/model-families.md shows it.
 """
 

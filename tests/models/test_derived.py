@@ -21,7 +21,7 @@ def frozen(model):
 
 
 def formula(start, reinforced, ids, alpha):
-    """(T, V) from the models' own forward, element by element where the reinforced model's logit is higher."""
+    """(T, V) of plain forwards, element by element where the reinforced logit is higher."""
     with torch.no_grad():
         a, b = (m(input_ids=torch.tensor([ids])).logits[0] for m in (start, reinforced))
     return torch.where(b > a, a - alpha * (b - a), a)

@@ -93,7 +93,7 @@ def test_a_folder_that_holds_few_bits_already_is_refused(plain, kind, tmp_path):
 
 
 def test_a_model_whose_layers_bitsandbytes_does_not_compute_is_refused_in_one_line(tmp_path):
-    """DeepSeek 3.2 gives a layer four dimensions, and int8 of bitsandbytes 0.50 takes up to three."""
+    """DeepSeek 3.2 gives a layer four dimensions; int8 of bitsandbytes 0.50 takes up to three."""
     architectures.build("deepseek_v32").save_pretrained(tmp_path)
     line = "does not run on 12 tokens .*; want another kind of few bits, or none$"
     for kind in KINDS:
@@ -107,7 +107,7 @@ def test_a_model_whose_layers_bitsandbytes_does_not_compute_is_refused_in_one_li
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gemma3_text, both directions"])
 def test_int8_that_rounds_by_batch_is_no_sign_of_a_model_that_reads_ahead(family, tmp_path):
-    """LLM.int8 leaves columns with large activations in full: which ones depends on all tokens of a forward."""
+    """LLM.int8 leaves columns with large activations in full; all tokens decide which ones."""
     architectures.build(family).save_pretrained(tmp_path)
     policy = models.load_policy(Model(path=str(tmp_path), quantize="int8", lora=Lora(4)), None, 0)
     if family.endswith("both directions"):

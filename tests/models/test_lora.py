@@ -40,7 +40,10 @@ def test_only_named_layers_get_adapters_and_unknown_names_are_told():
         if w.requires_grad
     }
     assert owners == {"q_proj", "v_proj"}
-    line = "^model.lora.targets: no layer for adapters is called w_pack; want down_proj, gate_proj, k_proj, "
+    line = (
+        "^model.lora.targets: no layer for adapters is called w_pack; "
+        "want down_proj, gate_proj, k_proj, "
+    )
     with pytest.raises(ConfigError, match=line):
         with_lora(targets=["q_proj", "w_pack"])
 
@@ -57,7 +60,7 @@ def test_adapters_are_drawn_from_the_seed_and_the_global_random_state_is_left_al
 
 @pytest.fixture(scope="module", params=["nf4", "int8"])
 def few_bits(request, tmp_path_factory):
-    """A model whose linear layers bitsandbytes keeps in few bits, with LoRA: (kind, policy, its folder)."""
+    """A model with linear layers in few bits (bitsandbytes) and LoRA: (kind, policy, folder)."""
     folder = tmp_path_factory.mktemp(request.param)
     keys = {"hidden_size": 64, "intermediate_size": 64, "num_key_value_heads": 2}
     with torch.no_grad():
@@ -96,7 +99,7 @@ def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(
     exported = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert not hasattr(exported.config, "quantization_config")
     assert exported.dtype == torch.float32
-    # int8 rounds what goes into a layer too, so its own numbers are a little others than those of its weights.
+    # int8 rounds what goes into a layer too, so its numbers are a little others than its weights'.
     close = {"nf4": 1e-3, "int8": 0.2}[kind]
     difference = (
         (score_tokens(exported.eval(), BATCH).logit - score_tokens(policy.eval(), BATCH).logit)
@@ -111,19 +114,22 @@ def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(
 def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(
     smollm2, shared, tmp_path, capsys
 ):
-    """Four bits, adapter reference, TPO on TOFU's forget01; the merged export loads in transformers alone."""
+    """Four bits, adapter reference, TPO on forget01; transformers alone loads the merged export."""
     import tif.evaluate as evaluate
     from tests.support.small_run import rows
     from tif import fit
 
     words = [
-        "tofu.yaml", "model=smollm2_135m", f"data.path={shared / 'tofu'}", "data.split=forget01", "data.max_retain=16",
-        f"identifier.path={shared / 'tofu_masks/forget01_with_common_words_gpt'}", f"model.path={smollm2}",
-        "model.quantize=nf4", "model.lora.rank=8", "model.reference=adapter", "data.batch_size=4",
-        "loss/tpo_centred.yaml", "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=1e-3",
-        "optimizer.warmup_epochs=0", "eval.before_training=false", "eval.forget_quality=false", "eval.best=none",
-        "eval.max_new_tokens=2", "eval.max_samples.forget=4", "eval.max_samples.retain=1",
-        "eval.max_samples.real_authors=1", "eval.max_samples.world_facts=1", f"run.folder={tmp_path}", "run.name=four",
+        "tofu.yaml", "model=smollm2_135m", f"data.path={shared / 'tofu'}", "data.split=forget01",
+        "data.max_retain=16",
+        f"identifier.path={shared / 'tofu_masks/forget01_with_common_words_gpt'}",
+        f"model.path={smollm2}", "model.quantize=nf4", "model.lora.rank=8",
+        "model.reference=adapter", "data.batch_size=4", "loss/tpo_centred.yaml",
+        "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=1e-3",
+        "optimizer.warmup_epochs=0", "eval.before_training=false", "eval.forget_quality=false",
+        "eval.best=none", "eval.max_new_tokens=2", "eval.max_samples.forget=4",
+        "eval.max_samples.retain=1", "eval.max_samples.real_authors=1",
+        "eval.max_samples.world_facts=1", f"run.folder={tmp_path}", "run.name=four",
     ]  # fmt: skip
     assert fit.main(words) == 0
     log_rows = rows(tmp_path / "four")
@@ -240,7 +246,8 @@ def test_weights_without_an_adapter_are_named(capsys):
     adapters.attach_adapters(policy, Lora(rank=4), seed=0)
     adapters.freeze_idle_adapters(policy, [], BATCH, "padded")
     assert capsys.readouterr().out == (
-        "LoRA: no adapters on model.layers.*.mlp.experts.gate_up_proj, model.layers.*.mlp.experts.down_proj\n"
+        "LoRA: no adapters on model.layers.*.mlp.experts.gate_up_proj, "
+        "model.layers.*.mlp.experts.down_proj\n"
     )
     policy = architectures.build("llama")
     adapters.attach_adapters(policy, Lora(rank=4, targets=["q_proj"]), seed=0)
@@ -258,7 +265,7 @@ def test_a_model_whose_adapters_get_no_gradient_is_refused():
 
 
 def few_bits_policy(family, folder, kind="nf4"):
-    """Return a family's model with weights of half the spread, read in few bits, and the original."""
+    """Return a family's model with weights of half the spread, in few bits, and the original."""
     model = architectures.build(family)
     with torch.no_grad():
         for weight in model.parameters():

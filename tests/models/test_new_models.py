@@ -1,4 +1,4 @@
-"""Sizes of `model.init` from which no model can be made here: one line each, before any memory is taken."""
+"""Sizes of `model.init` that make no model: one line each, before any memory is taken."""
 
 import time
 
@@ -11,8 +11,8 @@ from tif.config.model import Model
 from tif.probes.check_model import check_model
 
 LLAMA = {
-    "vocab_size": 500, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 128,
+    "vocab_size": 500, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128,
 }  # fmt: skip
 WRONG = [
     ("hidden_size", 10**9, "GB of weights, and this machine has"),
@@ -107,8 +107,9 @@ def test_sizes_of_which_one_can_be_made_pass():
 )
 def test_numbers_beyond_all_bounds_are_refused_by_key(number):
     problems = {}
-    for key in ("data.batch_size", "optimizer.lr", "trainer.max_epochs", "loss.beta", "run.seed", "model.lora.alpha",
-                "eval.max_samples.retain", "data.fictitious.authors", "model.init.hidden_size"):  # fmt: skip
+    for key in ("data.batch_size", "optimizer.lr", "trainer.max_epochs", "loss.beta", "run.seed",
+                "model.lora.alpha", "eval.max_samples.retain", "data.fictitious.authors",
+                "model.init.hidden_size"):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             config.load(["quickstart.yaml", *SMALL, f"{key}={number}"])
         problems[key] = str(caught.value).splitlines()

@@ -1,4 +1,4 @@
-"""What comes with a model of others: its code, its pickles, its index and its pipes are refused, each with one line."""
+"""A model of others: its code, pickles, index and pipes are refused, each with one line."""
 
 import io
 import json
@@ -37,7 +37,7 @@ class Yes(io.StringIO):
 
 @pytest.fixture
 def spy(tmp_path, monkeypatch):
-    """Write a model whose code leaves a file; return its folder and a function that tells whether it ran."""
+    """Write a model whose code leaves a file; return its folder and a check whether it ran."""
     folder, trace = tmp_path / "spy", tmp_path / "it-ran"
     folder.mkdir()
     code = f"open({str(trace)!r}, 'w')\nclass Spy:\n    pass\n"
@@ -106,7 +106,7 @@ def test_the_code_of_a_tokenizer_does_not_run_either(spy):
 
 
 def test_a_tokenizer_class_that_leads_to_another_loader_runs_nothing(spy):
-    # AutoTokenizer loads any class of transformers by name, and does not hand on `trust_remote_code`.
+    # AutoTokenizer loads any class of transformers by name, without `trust_remote_code`.
     folder, has_run = spy
     for name in ("AutoModelForCausalLM", "AutoConfig", "AutoProcessor"):
         (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
@@ -139,8 +139,9 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(model):
     (model / "model.safetensors").unlink()
     line = message(check_model, Model(path=str(model)))
     assert line == (
-        f"model.path: {model} holds pickled weights only (pytorch_model.bin), which could run code; want "
-        "*.safetensors: transformers' AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER) makes them"
+        f"model.path: {model} holds pickled weights only (pytorch_model.bin), which could run "
+        "code; want *.safetensors: transformers' "
+        "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER) makes them"
     )
     # What the line says helps.
     transformers.AutoModelForCausalLM.from_pretrained(model).save_pretrained(model)

@@ -32,7 +32,7 @@ def kl_values(policy, kl, original):
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (1,), (1, 3), (2, 2, 0)])
 def test_cached_and_frozen_references_give_the_original_models_scores(order, batching):
-    # Rows of 4, 5, 7 and 9 tokens, alone and together: the batch is padded to another width than the cache was.
+    # Rows of 4, 5, 7 and 9 tokens, alone and together: batch and cache are padded to two widths.
     policy, expected = tiny_models.model(), None
     with torch.no_grad():
         expected = tiny_models.plain_scores(

@@ -1,4 +1,4 @@
-"""Noise that a model adds of its own while it learns: the policy is scored without it, as its reference is."""
+"""Noise that a model adds while it learns: the policy is scored without it, as its reference is."""
 
 import pytest
 import torch
@@ -75,8 +75,8 @@ def test_only_the_modules_with_noise_stay_in_evaluation_mode_and_a_line_names_th
     still = {type(module).__name__ for module in policy.modules() if not module.training}
     assert still == {"PhimoeSparseMoeBlock", "PhimoeTopKRouter"}
     line = models.describe_noise(policy)
-    assert (
-        line
-        == "training adds no noise: input_jitter_noise=0.2, router_jitter_noise=0.3 of the model have no effect"
+    assert line == (
+        "training adds no noise: "
+        "input_jitter_noise=0.2, router_jitter_noise=0.3 of the model have no effect"
     )
     assert models.describe_noise(tiny_models.model()) is None

@@ -1,4 +1,4 @@
-"""The probe that decides between packed and padded rows: on the device, precision and attention that train."""
+"""The probe for packed or padded rows: on the device, precision and attention that train."""
 
 import pytest
 import torch
@@ -75,7 +75,7 @@ def test_a_leak_shows_in_bfloat16_however_little_it_moves(scale):
 
 
 class TwoWays(torch.nn.Module):
-    """A model that computes one way with position_ids, as in packed rows, and another way without."""
+    """A model that computes one way with position_ids, as in packed rows, another way without."""
 
     def __init__(self, plain, packed):
         super().__init__()
@@ -241,7 +241,10 @@ def test_a_model_that_reads_multiples_of_a_chunk_only_is_refused_in_one_line(chu
     config = architectures.make_config("xlstm")
     config.mode, config.chunk_size = "train", chunk
     model = transformers.AutoModelForCausalLM.from_config(config)
-    line = r"^model.path: xLSTMForCausalLM does not run on \d+ tokens \(.* not divisible .*\); want another model$"
+    line = (
+        r"^model.path: xLSTMForCausalLM does not run on \d+ tokens \(.* not divisible .*\); "
+        r"want another model$"
+    )
     for wanted in ("auto", "padded", "packed"):
         with pytest.raises(ConfigError, match=line):
             choose_batching(wanted, model, TEXTS)

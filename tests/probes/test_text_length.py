@@ -39,8 +39,8 @@ def test_a_table_of_positions_is_the_longest_text_that_forward_can_read(family, 
     with pytest.raises(ConfigError) as refusal:
         check_length(settings, longest + 1, "s/7")
     assert str(refusal.value) == (
-        f"model.path: {tmp_path} reads {longest} tokens at once, the sample s/7 has {longest + 1} with its "
-        "answer; want shorter samples or another model"
+        f"model.path: {tmp_path} reads {longest} tokens at once, the sample s/7 has {longest + 1} "
+        "with its answer; want shorter samples or another model"
     )
 
 
@@ -105,6 +105,6 @@ def test_evaluation_refuses_a_text_that_is_too_long_before_weights_load(
 def test_training_refuses_a_text_that_is_too_long_before_weights_load(
     words, small_gpt2, tmp_path, capsys
 ):
-    words = [f"model.path={small_gpt2}", f"run.folder={tmp_path / 'runs'}", "data.benchmark=fictitious",
-             "eval.forget_quality=false", *words.split()]  # fmt: skip
+    words = [f"model.path={small_gpt2}", f"run.folder={tmp_path / 'runs'}",
+             "data.benchmark=fictitious", "eval.forget_quality=false", *words.split()]  # fmt: skip
     assert "reads 16 tokens at once, the sample" in one_line(fit, words, capsys)

@@ -245,7 +245,8 @@ def test_privleak_of_two_logs_compares_their_min_k(tmp_path):
     }
     evaluation = records.read_evaluation(_write(tmp_path / "a", FULL_LOG))
     retain = records.read_evaluation(_write(tmp_path / "b", retain_log))
-    # pairs with the forget text lower: 2 of 4, and 1 of 4; so 100 * ((1 - 2/4) - (1 - 1/4)) / (1 - 1/4)
+    # pairs with the forget text lower: 2 of 4, and 1 of 4;
+    # so 100 * ((1 - 2/4) - (1 - 1/4)) / (1 - 1/4)
     results = compute_results(Request(evaluation, retain, "log", "retain", draws=100))
     assert results["membership"] == {"min_k": 0.5, "privleak": pytest.approx(-100 / 3)}
     fewer = FULL_LOG | {"mia_min_k": {"forget": _scores(1.0), "holdout": _scores(2.0)}}
@@ -261,7 +262,8 @@ def test_privleak_of_two_logs_compares_their_min_k(tmp_path):
          "extraction_strength/value_by_index/1/score: want at most 1, got 1.5"),
         (lambda c: c["exact_memorization"]["value_by_index"].pop("0"),
          "exact_memorization has 1 rows, forget_Q_A_Prob 2: only one of them has row 0"),
-        (lambda c: c["mia_min_k"].pop("holdout"), "mia_min_k/holdout/value_by_index: want an object, got None"),
+        (lambda c: c["mia_min_k"].pop("holdout"),
+         "mia_min_k/holdout/value_by_index: want an object, got None"),
         (lambda c: c["mia_min_k"].update(holdout=_by_index()),
          "mia_min_k: want forget and holdout texts, got none of one of them"),
         (lambda c: c["mia_min_k"]["forget"]["value_by_index"]["0"].update(score="x"),

@@ -44,7 +44,10 @@ def test_the_latex_table_has_formulas_and_no_special_character_of_a_name():
         r"run & epoch & seeds & steps & forget quality $\uparrow$ & model utility $\uparrow$ \\",
         r"\midrule",
         r"=cmd() & last (5) & 1 & 40 of 60 & $0.500$ & $0.750$ \\",
-        r"a\_b \& c & best (4) & 2 & 60 & $1.9 \cdot 10^{-4} \pm 2 \cdot 10^{-4}$ & $0.500 \pm 2 \cdot 10^{-4}$ \\",
+        (
+            r"a\_b \& c & best (4) & 2 & 60 & $1.9 \cdot 10^{-4} \pm 2 \cdot 10^{-4}$ "
+            r"& $0.500 \pm 2 \cdot 10^{-4}$ \\"
+        ),
         r"a\_b \& c & last (5) & 2 & 60 & $0.250 \pm 0.125$ & $0.500 \pm 0.125$ \\",
         r"\midrule",
         r"before & -- & -- & -- & $1.0 \cdot 10^{-20}$ & $0.900$ \\",
@@ -57,8 +60,8 @@ def test_the_latex_table_has_formulas_and_no_special_character_of_a_name():
 
 def test_the_csv_has_all_digits_and_no_formula():
     lines = list(csv.reader(io.StringIO(exports.as_csv(RESULTS))))
-    assert lines[0] == ["run", "epoch", "seeds", "forget/quality", "forget/quality sd", "utility/model",
-                        "utility/model sd"]  # fmt: skip
+    assert lines[0] == ["run", "epoch", "seeds", "forget/quality", "forget/quality sd",
+                        "utility/model", "utility/model sd"]  # fmt: skip
     assert lines[1] == ["'=cmd()", "best", "1", "0.5", "", "0.75", ""]
     assert lines[3] == ["a_b & c", "best", "2", "0.00019", "0.00023", "0.5", "0.00023"]
     assert lines[5] == ["before", "", "", "1e-20", "", "0.9", ""]

@@ -106,7 +106,8 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     assert max(map(len, lines[:-1])) <= 80  # the last one is a path
     i = next(i for i, line in enumerate(lines) if "whp_inference" in line)
     assert lines[i].split() == [
-        "whp_inference", "last", "(5)", "1.9e-04", "±", "2e-04", "0.080", "±", "2e-04", "0.800", "±", "2e-04",
+        "whp_inference", "last", "(5)", "1.9e-04", "±", "2e-04", "0.080", "±", "2e-04", "0.800",
+        "±", "2e-04",
     ]  # fmt: skip
     i = next(i for i, line in enumerate(lines) if "muse_logit_npo" in line)
     assert lines[i + 1].split()[:2] == ["last", "(5)"]  # the name once
@@ -140,7 +141,8 @@ def test_a_long_name_takes_no_number_from_the_printed_table(tmp_path, monkeypatc
     name = "Chinese,kind=contrastive"
     found = {
         "runs": {name: numbers(0.6, 0.765, 0.12)},
-        "before": {"utility/model": 0.912}, "retain_model": {}, "models": {"before": 1, "retain_model": 1},
+        "before": {"utility/model": 0.912}, "retain_model": {},
+        "models": {"before": 1, "retain_model": 1},
     }  # fmt: skip
     screen = Console(width=80, file=io.StringIO())
     monkeypatch.setattr(sweep, "console", screen)

@@ -15,8 +15,8 @@ from tif.training.checks import check_hidden_layer
 WITHOUT_EMBEDDINGS = ("falcon_mamba", "mamba", "mamba2", "rwkv")
 # their blocks run several times, or on several states of a token, or cannot be told from others
 REFUSED = {
-    "blt", "cpmant", "ctrl", "deepseek_v4", "dory", "gemma3n_text", "git", "gpt_neox_japanese", "hrm_text", "hy_v4",
-    "openai-gpt", "prophetnet", "reformer", "xlm", "xlnet",
+    "blt", "cpmant", "ctrl", "deepseek_v4", "dory", "gemma3n_text", "git", "gpt_neox_japanese",
+    "hrm_text", "hy_v4", "openai-gpt", "prophetnet", "reformer", "xlm", "xlnet",
 }  # fmt: skip
 QUICK = ("llama", "gpt2", "gemma2", "bloom", "mamba", "mixtral", "opt", "gemma3n_text", "xlm")
 IDS = torch.arange(1, 13)[None]

@@ -1,4 +1,4 @@
-"""Rows under flash_attention_2, its kernel a stand-in: packed, padded, sharing prompts, never with a 4-D mask."""
+"""Rows under flash_attention_2 (a stand-in): packed, padded, sharing prompts, no 4-D mask."""
 
 import pytest
 import torch

@@ -16,7 +16,7 @@ NAMES = ("logit", "logprob", "mean_logit")
 
 
 def scores_and_gradients(kind, batching, chunk_tokens):
-    """Scores of the four samples (16 answer tokens), and the gradient of something that depends on all of them."""
+    """Return scores of four samples (16 answer tokens) and the gradient of a sum over all."""
     model = tiny_models.model(kind)
     scores = score_tokens(model, tiny_models.batch_of(*tiny_models.ITEMS), batching, chunk_tokens)
     (

@@ -1,4 +1,4 @@
-"""Token scores against one plain forward a sample, for several architectures made from tiny configs."""
+"""Token scores against one plain forward a sample, for several tiny architectures."""
 
 import dataclasses
 

@@ -1,7 +1,7 @@
 """What is checked of each family: references, LoRA, exports and few bits, against plain forwards.
 
-A column is a function of a family's name that returns what was seen: "right", or "refused" where tif
-stops with one line that says why. It raises AssertionError where a number is wrong.
+A column is a function of a family's name that returns what was seen: "right", or "refused" where
+tif stops with one line that says why. It raises AssertionError where a number is wrong.
 """
 
 import pathlib
@@ -136,7 +136,7 @@ def assert_references(family: str, kinds: Sequence[str], lora: Lora | None) -> N
 def assert_export(
     policy: PreTrainedModel, mode: Callable[[Any], Any] = PreTrainedModel.eval
 ) -> None:
-    """Check the logits of the exported policy, read by transformers alone, with the policy's in a mode."""
+    """Check the exported policy's logits in transformers alone with the policy's in a mode."""
     grows, close = policy.config.model_type in GROWS, CLOSE
     if grows and getattr(policy, "is_quantized", False):
         close *= 100
@@ -165,7 +165,7 @@ def check_adapter_reference(family: str) -> str:
 
 
 def check_lora(family: str) -> str:
-    """Adapters on all linear layers: each learns, and the merged export gives the policy's logits."""
+    """Adapters on all linear layers: each learns; the merged export gives the policy's logits."""
     policy, batching = make_policy(family, LORA)
     learned(policy).train()
     score_tokens(policy, BATCH, batching).logprob.sum().backward()
@@ -187,8 +187,9 @@ def check_full_export(family: str) -> str:
 def check_few_bits(family: str, kind: str, weight_class: str) -> str:
     """Few bits under LoRA: the reference stays, and the export is what the policy computes with.
 
-    In evaluation int8 rounds activations too, and an expert that is as good as another may be chosen
-    by that. On a CPU it does not round them in training mode, and then the export has the same logits.
+    In evaluation int8 rounds activations too, and an expert that is as good as another may be
+    chosen by that. On a CPU it does not round them in training mode, and then the export has the
+    same logits.
     """
     with tempfile.TemporaryDirectory() as folder:
         build(family).save_pretrained(folder)

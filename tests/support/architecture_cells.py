@@ -1,11 +1,11 @@
-"""What is checked of each family: scores, chunks, evaluation and generation, against plain forwards.
+"""Checks of each family: scores, chunks, evaluation, generation, against plain forwards.
 
-A column is a function of a family's name that returns what was seen: "right", or "refused" where tif
-stops with one line that says why. It raises AssertionError where a number is wrong.
+A column is a function of a family's name that returns what was seen: "right", or "refused" where
+tif stops with one line that says why. It raises AssertionError where a number is wrong.
 
-Right: float32 scores within TOLERANCE of those of `model(ids).logits` of each text alone, as a share
-of 1 + the standard deviation of the logits; a generation with exactly the tokens of the text read
-anew at each step.
+Right: float32 scores within TOLERANCE of those of `model(ids).logits` of each text alone, as a
+share of 1 + the standard deviation of the logits; a generation with exactly the tokens of the text
+read anew at each step.
 """
 
 import tempfile
@@ -29,18 +29,20 @@ from tif.scoring.token_scores import score_tokens
 TOLERANCE = 1e-4
 PAD = 2
 CHUNK = 5  # answer tokens whose logits are computed at once; the texts have 33
-# Where transformers' own `generate` continues a single prompt otherwise than by the logits of the text
-# read anew: tokens that it forces (BART), positions counted from padding (RoBERTa), a cache that is
-# wrong (Moshi beyond its window), an error (BLT, ProphetNet, xLSTM). In all others it agrees.
+# Where transformers' own `generate` continues a single prompt otherwise than by the logits of the
+# text read anew: tokens that it forces (BART), positions counted from padding (RoBERTa), a cache
+# that is wrong (Moshi beyond its window), an error (BLT, ProphetNet, xLSTM). In all others it
+# agrees.
 GENERATE_DIFFERS = (
-    "bart", "blenderbot", "blenderbot-small", "blt", "data2vec-text", "marian", "mbart", "moshi", "pegasus", "plbart",
-    "prophetnet", "recurrent_gemma", "roberta", "roberta-prelayernorm", "xlm", "xlm-roberta-xl", "xlstm",
+    "bart", "blenderbot", "blenderbot-small", "blt", "data2vec-text", "marian", "mbart", "moshi",
+    "pegasus", "plbart", "prophetnet", "recurrent_gemma", "roberta", "roberta-prelayernorm", "xlm",
+    "xlm-roberta-xl", "xlstm",
 )  # fmt: skip
-# Their masks take no account of position_ids: packed on a CPU, whose attention runs sample by sample,
-# and padded in the rows of a GPU.
+# Their masks take no account of position_ids: packed on a CPU, whose attention runs sample by
+# sample, and padded in the rows of a GPU.
 PADDED_ON_A_GPU = (
-    "afmoe", "bert", "bert-generation", "biogpt", "electra", "ernie", "granitemoehybrid, attention only", "opt",
-    "opt, norm after the block", "roc_bert",
+    "afmoe", "bert", "bert-generation", "biogpt", "electra", "ernie",
+    "granitemoehybrid, attention only", "opt", "opt, norm after the block", "roc_bert",
 )  # fmt: skip
 SEEN_IN_GENERATION = dict(
     zip(WAYS, ("right", "right", "right, one by one", "right, no cache"), strict=True)

@@ -41,13 +41,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     "deepseek_v3": {"first_k_dense_replace": 1},
     "dory": {
-        "num_hidden_layers": 4, "layer_types": [SLIDING, FULL] * 2, "n_input_layers": 1, "n_output_layers": 1,
-        "n_recurrent_layers": 2,
+        "num_hidden_layers": 4, "layer_types": [SLIDING, FULL] * 2, "n_input_layers": 1,
+        "n_output_layers": 1, "n_recurrent_layers": 2,
     },
-    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "layer_types": [FULL, SLIDING]},
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
+              "layer_types": [FULL, SLIDING]},
     "dots3_note_text": {
-        "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 8, "swa_kv_lora_rank": 8,
-        "swa_head_dim": 8, "swa_qk_nope_head_dim": 4, "swa_v_head_dim": 4, "head_dim": 8,
+        "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 8,
+        "swa_kv_lora_rank": 8, "swa_head_dim": 8, "swa_qk_nope_head_dim": 4, "swa_v_head_dim": 4,
+        "head_dim": 8,
     },
     "falcon_h1": {"mamba_d_ssm": 32},
     "gemma3n_text": {
@@ -61,15 +63,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "laguna": {"layer_types": [FULL, SLIDING]},
     "lfm2": {"num_hidden_layers": 2, "layer_types": ["conv", FULL], "full_attn_idxs": None},
-    "lfm2_moe": {"layer_types": ["conv", FULL, "conv"], "num_hidden_layers": 3, "num_dense_layers": 1},
+    "lfm2_moe": {"layer_types": ["conv", FULL, "conv"], "num_hidden_layers": 3,
+                 "num_dense_layers": 1},
     "mamba2": {"num_heads": 8, "n_groups": 1},
     "mellum": {"layer_types": [FULL, SLIDING]},
     "ministral": {"head_dim": 4, "layer_types": [SLIDING, FULL]},
     "mpt": {"attn_config": {"attn_pdrop": 0}},
     "nemotron": {"num_key_value_heads": 2},
     "phi4_multimodal": {
-        "audio_config": {"num_blocks": 1, "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16,
-                         "nemo_conv_channels": 16, "bias_max_distance": 8, "num_attention_heads": 2},
+        "audio_config": {"num_blocks": 1, "ext_pw_out_channel": 16,
+                         "depthwise_separable_out_channel": 16, "nemo_conv_channels": 16,
+                         "bias_max_distance": 8, "num_attention_heads": 2},
     },
     "qwen4_exp_text": {
         "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8,
@@ -83,7 +87,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "xmod": {"default_language": "en_XX"},
     "zamba": {
         "layers_block_type": [LINEAR, LINEAR, "hybrid", "hybrid"], "num_hidden_layers": 4,
-        "attention_hidden_size": 32, "attention_head_dim": 8, "num_key_value_heads": 4, "mamba_dt_rank": 4,
+        "attention_hidden_size": 32, "attention_head_dim": 8, "num_key_value_heads": 4,
+        "mamba_dt_rank": 4,
     },
     "zamba2": {
         "layers_block_type": [LINEAR, "hybrid"], "num_hidden_layers": 2, "num_key_value_heads": 4,
@@ -93,22 +98,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Encoders: a causal LM only with `is_decoder`.
 ENCODERS = [
-    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
-    "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl",
-    "xmod",
+    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie",
+    "megatron-bert", "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert",
+    "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
 ]  # fmt: skip
 OPTIONS |= {name: {"is_decoder": True} | OPTIONS.get(name, {}) for name in ENCODERS}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, RoPE linear": ("llama", scaled_rope("linear")),
-    "llama, RoPE dynamic": ("llama", {"rope_parameters": PLAIN_ROPE | {"rope_type": "dynamic", "factor": 4.0}}),
+    "llama, RoPE dynamic": ("llama", {
+        "rope_parameters": PLAIN_ROPE | {"rope_type": "dynamic", "factor": 4.0}}),
     "llama, RoPE dynamic, long texts": ("llama", {
-        "rope_parameters": PLAIN_ROPE | {"rope_type": "dynamic", "factor": 4.0}, "max_position_embeddings": 16}),
+        "rope_parameters": PLAIN_ROPE | {"rope_type": "dynamic", "factor": 4.0},
+        "max_position_embeddings": 16}),
     "llama, RoPE yarn": ("llama", scaled_rope("yarn")),
-    "llama, RoPE longrope": ("llama", scaled_rope("longrope", **FACTORS, original_max_position_embeddings=64)),
+    "llama, RoPE longrope": ("llama", scaled_rope(
+        "longrope", **FACTORS, original_max_position_embeddings=64)),
     "llama, RoPE longrope, long texts": ("llama", scaled_rope("longrope", **FACTORS)),
-    "llama, RoPE llama3": ("llama", scaled_rope("llama3", low_freq_factor=1.0, high_freq_factor=4.0)),
+    "llama, RoPE llama3": ("llama", scaled_rope(
+        "llama3", low_freq_factor=1.0, high_freq_factor=4.0)),
     "llama, tied": ("llama", {"tie_word_embeddings": True}),
-    "llama, no end or padding token": ("llama", {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}),
+    "llama, no end or padding token": ("llama", {
+        "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}),
     "mistral, no window": ("mistral", {"sliding_window": None}),
     "qwen2, windows": ("qwen2", {"use_sliding_window": True, "layer_types": [FULL, SLIDING]}),
     "qwen3, windows": ("qwen3", {"use_sliding_window": True, "layer_types": [FULL, SLIDING]}),
@@ -116,19 +126,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon, new decoder": ("falcon", {"new_decoder_architecture": True}),
     "gpt_bigcode, all heads": ("gpt_bigcode", {"multi_query": False}),
     "opt, norm after the block": ("opt", {"do_layer_norm_before": False, "word_embed_proj_dim": 8}),
-    "stablelm, parallel": ("stablelm", {"use_parallel_residual": True, "qk_layernorm": True, "use_qkv_bias": True}),
+    "stablelm, parallel": ("stablelm", {
+        "use_parallel_residual": True, "qk_layernorm": True, "use_qkv_bias": True}),
     "deepseek_v3, RoPE yarn": ("deepseek_v3", scaled_rope("yarn", mscale=1.0, mscale_all_dim=1.0)),
     "gemma3_text, RoPE linear": ("gemma3_text", {"rope_parameters": {
         FULL: scaled_rope("linear")["rope_parameters"], SLIDING: PLAIN_ROPE}}),
     "phi3, RoPE longrope": ("phi3", {"original_max_position_embeddings": 64} | scaled_rope(
         "longrope", **FACTORS, original_max_position_embeddings=64)),
-    "phi3, RoPE longrope, long texts": ("phi3", {"original_max_position_embeddings": 16} | scaled_rope(
-        "longrope", **FACTORS)),
+    "phi3, RoPE longrope, long texts": ("phi3", {
+        "original_max_position_embeddings": 16} | scaled_rope("longrope", **FACTORS)),
     "gpt2, long texts": ("gpt2", {"n_positions": 16}),
     "bert, both directions": ("bert", {"is_decoder": False}),
     "gemma3_text, both directions": ("gemma3_text", {"use_bidirectional_attention": True}),
     "gemma4_text, experts": ("gemma4_text", {
-        "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}),
+        "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2,
+        "moe_intermediate_size": 24}),
     "gemma4_text, shared keys": ("gemma4_text", {
         "num_hidden_layers": 4, "layer_types": [SLIDING, FULL] * 2, "num_kv_shared_layers": 2,
         "per_layer_config": {1: {"head_dim": 8}, 3: {"head_dim": 8}}}),
@@ -137,7 +149,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 NOT_BUILT = {
     "gemma3n": "its vision tower needs the package timm; gemma3n_text is built",
     "gemma4_assistant": "a draft head: its forward needs the hidden states of another model",
-    "gemma4_unified_assistant": "a draft head: its forward needs the hidden states of another model",
+    "gemma4_unified_assistant": (
+        "a draft head: its forward needs the hidden states of another model"
+    ),
     "musicgen": "reads codes of sounds, no text",
     "musicgen_melody": "reads codes of sounds, no text",
 }
@@ -162,26 +176,31 @@ SIZES_BY_VALUE = {
     128: "max_position_embeddings n_positions n_ctx max_seq_len context_length model_max_length"
     " original_max_position_embeddings max_source_positions max_target_positions",
     32: "image_size",
-    24: "intermediate_size intermediate_size_mlp moe_intermediate_size ffn_dim n_inner d_ff ffn_hidden_size"
-    " shared_expert_intermediate_size shared_intermediate_size expert_ffn_hidden_size decoder_ffn_dim"
-    " dense_intermediate_size prefix_dense_intermediate_size shared_experts_intermediate_size dff",
-    16: "index_n_heads hidden_size n_embd d_model dim embedding_dim embed_dim attention_hidden_size emb_dim lru_width"
-    " word_embed_proj_dim projection_dim vision_output_dim text_hidden_size input_embedding_size",
+    24: "intermediate_size intermediate_size_mlp moe_intermediate_size ffn_dim n_inner d_ff "
+    "ffn_hidden_size shared_expert_intermediate_size shared_intermediate_size "
+    "expert_ffn_hidden_size decoder_ffn_dim dense_intermediate_size prefix_dense_intermediate_size "
+    "shared_experts_intermediate_size dff",
+    16: "index_n_heads hidden_size n_embd d_model dim embedding_dim embed_dim "
+    "attention_hidden_size emb_dim lru_width word_embed_proj_dim projection_dim vision_output_dim "
+    "text_hidden_size input_embedding_size",
     8: "kv_lora_rank q_lora_rank mamba_n_heads mamba_num_heads index_head_dim patch_size index_topk"
     " sliding_window sliding_window_size attention_window_size attention_chunk_size window_size"
     " mamba_chunk_size chunk_size rel_extent ngram_size_table",
-    4: "num_attention_heads n_head n_heads attention_heads num_heads decoder_attention_heads swa_num_attention_heads"
-    " head_dim attention_head_dim swa_head_dim qk_rope_head_dim qk_nope_head_dim v_head_dim kv_channels"
-    " linear_key_head_dim linear_value_head_dim mamba_d_head mamba_head_dim linear_head_dim"
-    " state_size mamba_d_state ssm_state_size rotary_dim d_rel laurel_rank hidden_size_per_layer_input"
-    " num_experts num_local_experts n_routed_experts moe_num_experts d_kv router_hidden_size",
+    4: "num_attention_heads n_head n_heads attention_heads num_heads decoder_attention_heads "
+    "swa_num_attention_heads head_dim attention_head_dim swa_head_dim qk_rope_head_dim "
+    "qk_nope_head_dim v_head_dim kv_channels linear_key_head_dim linear_value_head_dim "
+    "mamba_d_head mamba_head_dim linear_head_dim state_size mamba_d_state ssm_state_size "
+    "rotary_dim d_rel laurel_rank hidden_size_per_layer_input num_experts num_local_experts "
+    "n_routed_experts moe_num_experts d_kv router_hidden_size",
     2: "num_key_value_heads num_kv_heads n_kv_heads num_query_groups swa_num_key_value_heads"
     " num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts linear_num_key_heads"
     " linear_num_value_heads linear_num_heads n_mamba_heads",
-    1: "n_shared_experts num_shared_experts moe_num_shared_experts n_group topk_group num_expert_group",
-    0.0: "attention_dropout hidden_dropout attn_pdrop embd_pdrop resid_pdrop dropout activation_dropout"
-    " hidden_dropout_prob attention_probs_dropout_prob layerdrop embedding_dropout residual_dropout emb_pdrop"
-    " attention_probs_dropout resid_dropout embed_dropout",
+    1: ("n_shared_experts num_shared_experts moe_num_shared_experts n_group topk_group "
+        "num_expert_group"),
+    0.0: "attention_dropout hidden_dropout attn_pdrop embd_pdrop resid_pdrop dropout "
+    "activation_dropout hidden_dropout_prob attention_probs_dropout_prob layerdrop "
+    "embedding_dropout residual_dropout emb_pdrop attention_probs_dropout resid_dropout "
+    "embed_dropout",
 }  # fmt: skip
 SIZES: dict[str, float] = {}
 for size, size_names in SIZES_BY_VALUE.items():
@@ -210,7 +229,7 @@ def shrunk_keys(config_class: type[PreTrainedConfig], options: dict[str, Any]) -
 
 
 def _pick_layers(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the layer lists of a configuration cut to one layer of each kind, two layers at least."""
+    """Return a configuration's layer lists cut to one layer of each kind, two at least."""
     count_key = next((key for key in LIST_OF_LAYERS if isinstance(values.get(key), int)), None)
     if count_key is None:
         return {}

@@ -13,8 +13,9 @@ from tif.data.encoding import Encoder
 from tif.data.samples import Benchmark, Sample, Span
 
 TEXTS = [
-    "Question : Answer : who where is was born in ? . Ann Bob Rome Oslo Sure , I know this The answer : "
-    "You are the author's closest friend and remember every detail of life as such Answer sure yes no red blue"
+    "Question : Answer : who where is was born in ? . Ann Bob Rome Oslo Sure , I know this The "
+    "answer : You are the author's closest friend and remember every detail of life as such Answer "
+    "sure yes no red blue"
 ]
 
 
@@ -43,8 +44,8 @@ def word_tokenizer(texts=TEXTS):
 def tiny_llama(tokenizer, seed=0, **keys):
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256, bos_token_id=None,
-        eos_token_id=0, pad_token_id=0, tie_word_embeddings=False, **keys,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
+        bos_token_id=None, eos_token_id=0, pad_token_id=0, tie_word_embeddings=False, **keys,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -58,8 +59,8 @@ def subject(model, tokenizer=None, template="Question : {prompt}\nAnswer :", rol
     tokenizer = tokenizer or word_tokenizer()
     return types.SimpleNamespace(
         role=role, model=model, encoder=Encoder(tokenizer, template), config=model.config,
-        section=Model(path="m"), device=torch.device("cpu"), load=lambda **keys: copy.deepcopy(model),
-        unload=lambda: None,
+        section=Model(path="m"), device=torch.device("cpu"),
+        load=lambda **keys: copy.deepcopy(model), unload=lambda: None,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Words of `tif bench` and `lab.speed` for a small model and few samples, and all work in this process."""
+"""Words of `tif bench` and `lab.speed`: a small model, few samples, all in this process."""
 
 SMALL = [
     "model.init={hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, "

@@ -5,8 +5,8 @@ import os
 import shutil
 
 WRONG = (
-    None, True, -1, 0, 2**63, 10**400, -1e308, 1e308, float("nan"), float("inf"), "", "x", "\x00", "../../etc/passwd",
-    "a" * 100_000, [], [[]], {}, {"": {}}, [None] * 1000, "\ud800", 1.5,
+    None, True, -1, 0, 2**63, 10**400, -1e308, 1e308, float("nan"), float("inf"), "", "x", "\x00",
+    "../../etc/passwd", "a" * 100_000, [], [[]], {}, {"": {}}, [None] * 1000, "\ud800", 1.5,
 )  # fmt: skip
 DEEP = "[" * 100_000
 HUGE = 1_500_000_000  # bytes of a sparse file
@@ -150,7 +150,8 @@ def _keys(value):
 
 KINDS = {
     "cut": _cut, "empty": _empty, "zeros": _zeros, "flip": _flip, "noise": _noise, "swap": _swap,
-    "repeat-line": _repeat_line, "zero-line": _zero_line, "lose-line": _lose_line, "encode": _encode, "nest": _nest,
-    "folder": _folder, "device": _device, "pipe": _pipe, "link": _link, "sparse": _sparse, "missing": _missing,
-    "missing-folder": _missing_folder, "value": _value,
+    "repeat-line": _repeat_line, "zero-line": _zero_line, "lose-line": _lose_line,
+    "encode": _encode, "nest": _nest, "folder": _folder, "device": _device, "pipe": _pipe,
+    "link": _link, "sparse": _sparse, "missing": _missing, "missing-folder": _missing_folder,
+    "value": _value,
 }  # fmt: skip

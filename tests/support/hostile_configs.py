@@ -7,16 +7,18 @@ from tif.config.keys import list_keys
 from tif.config.schema import Config
 
 VALUES = (
-    "", "null", "~", "nan", "inf", "-inf", "-1", "0", "1e400", "1" * 5000, "0x10", "1_000", "true", "yes",
-    "[]", "{}", "[[[", "{a", "a: b", "[a, [b, {c: d}]]", "{on: 1}", "- x", "*anchor", "&a [*a]", "%", "\t", "'", '"',
-    "!!python/object/apply:os.system [true]", "!!binary aGk=", "!!set {a}", "2024-01-01", "12:30:45",
-    "${oc.env:NO_SUCH_VARIABLE}", "${missing}", "${model}", "${run.name}", "${", "${a:b}", "\\${x}", "???",
-    "/dev/zero", "/proc/kmsg", "../x", "/", ".", "~nobody/x", "a" * 5000, "\x1b[31mred", "\u202eabc", "🚢", "é\u0301",
-    "\x00", "\ud800", "a\nb", "module:function", "os:system", "json:", ":", "<<", "chat", "{prompt}", "[1e999]",
+    "", "null", "~", "nan", "inf", "-inf", "-1", "0", "1e400", "1" * 5000, "0x10", "1_000", "true",
+    "yes", "[]", "{}", "[[[", "{a", "a: b", "[a, [b, {c: d}]]", "{on: 1}", "- x", "*anchor",
+    "&a [*a]", "%", "\t", "'", '"', "!!python/object/apply:os.system [true]", "!!binary aGk=",
+    "!!set {a}", "2024-01-01", "12:30:45", "${oc.env:NO_SUCH_VARIABLE}", "${missing}", "${model}",
+    "${run.name}", "${", "${a:b}", "\\${x}", "???", "/dev/zero", "/proc/kmsg", "../x", "/", ".",
+    "~nobody/x", "a" * 5000, "\x1b[31mred", "\u202eabc", "🚢", "é\u0301", "\x00", "\ud800", "a\nb",
+    "module:function", "os:system", "json:", ":", "<<", "chat", "{prompt}", "[1e999]",
 )  # fmt: skip
 FORMS = (
-    "{key}={value}", "{key}=[{value}]", "{key}={{{value}: {value}}}", "{key}.deep={value}", "{key}[0]={value}",
-    "+{key}={value}", "{key}", "--{key}", "{key}=={value}", " {key} = {value}", "{key}.={value}", ".{key}={value}",
+    "{key}={value}", "{key}=[{value}]", "{key}={{{value}: {value}}}", "{key}.deep={value}",
+    "{key}[0]={value}", "+{key}={value}", "{key}", "--{key}", "{key}=={value}", " {key} = {value}",
+    "{key}.={value}", ".{key}={value}",
 )  # fmt: skip
 
 
@@ -43,13 +45,14 @@ def hostile_yaml() -> list[bytes]:
     for before, name in zip("abcdefgh", "bcdefghi", strict=True):
         laughs += f"{name}: &{name} [" + ",".join([f"*{before}"] * 9) + "]\n"
     hostile = [
-        laughs, "[" * 3000, "a: " * 3000, "{" * 3000, "- " * 3000, "a: &a\n  b: *a\n", "? [a, b]\n: c\n",
-        "a: 1\na: 2\n", "run: {name: 2024-01-01}\n", "--- a\n--- b\n", "\ufeffrun: {seed: 1}\n",
-        "<<: *x\n", "<<: {run: {name: x}}\n", "run:\n\t- x\n", "run: {seed: " + "9" * 5000 + "}\n",
-        "!!python/object/apply:os.system ['true']\n", "run: !!python/name:os.system\n",
-        "1: {2: 3}\n", "null: 1\n", "true: 1\n", "run: {name: ${run.name}}\n", "run: ${run}\n",
-        "stages: {a: {stages: {b: {}}}}\n", "stages: {a: 5, b: [], 3: {}}\n",
-        "loss: {forget: os:system}\n", "loss: [1]\n", "data:\n", "data: ''\n",
+        laughs, "[" * 3000, "a: " * 3000, "{" * 3000, "- " * 3000, "a: &a\n  b: *a\n",
+        "? [a, b]\n: c\n", "a: 1\na: 2\n", "run: {name: 2024-01-01}\n", "--- a\n--- b\n",
+        "\ufeffrun: {seed: 1}\n", "<<: *x\n", "<<: {run: {name: x}}\n", "run:\n\t- x\n",
+        "run: {seed: " + "9" * 5000 + "}\n", "!!python/object/apply:os.system ['true']\n",
+        "run: !!python/name:os.system\n", "1: {2: 3}\n", "null: 1\n", "true: 1\n",
+        "run: {name: ${run.name}}\n", "run: ${run}\n", "stages: {a: {stages: {b: {}}}}\n",
+        "stages: {a: 5, b: [], 3: {}}\n", "loss: {forget: os:system}\n", "loss: [1]\n", "data:\n",
+        "data: ''\n",
     ]  # fmt: skip
     texts = [text.encode() for text in hostile]
     texts += [

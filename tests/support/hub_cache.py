@@ -1,4 +1,4 @@
-"""A cache of the Hugging Face hub, laid out as huggingface_hub lays it out: blobs, snapshots, refs."""
+"""A cache of the Hugging Face hub, as huggingface_hub lays it out: blobs, snapshots, refs."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def add(cache, name, source, kind="model"):
 
 
 def write_tofu_card(folder, names):
-    """Write the README.md of locuslab/TOFU, which says that each config is a JSON file of its name."""
+    """Write the README.md of locuslab/TOFU: each config is a JSON file of its name."""
     lines = ["---", "configs:"]
     for name in names:
         lines += [f"- config_name: {name}", f"  data_files: {name}.json"]

@@ -32,10 +32,12 @@ def controls_in(text):
 
 
 TEXTS = (
-    HOSTILE, "", " ", "\0", "\ufeff", "\ud83d", "x" * 20_000, "\u0301" * 2_000, "null", "NaN", "[", "{",
-    "ß" * 300, "\n\n", "\r", "../../x", "~", "${oc.env:HOME}", "{prompt}", "%s", "[/red]", "$\\frac$", "\t",
-    "'\"", "1e400", "a\nb\nc", "\U0001f469\u200d\U0001f469\u200d\U0001f467", "9" * 5_000,
+    HOSTILE, "", " ", "\0", "\ufeff", "\ud83d", "x" * 20_000, "\u0301" * 2_000, "null", "NaN", "[",
+    "{", "ß" * 300, "\n\n", "\r", "../../x", "~", "${oc.env:HOME}", "{prompt}", "%s", "[/red]",
+    "$\\frac$", "\t", "'\"", "1e400", "a\nb\nc", "\U0001f469\u200d\U0001f469\u200d\U0001f467",
+    "9" * 5_000,
 )  # fmt: skip
+ENCODINGS = ("utf-16", "utf-32", "cp037")
 NUMBERS = (
     0, -1, 1, 10**400, -(10**400), 2**63, 1.5, -0.0, 1e308, 1e-320, float("nan"), float("inf"),
     float("-inf"),
@@ -138,7 +140,7 @@ def mutate_bytes(rng, data):
         lambda: data[:end] + data[start:end] + data[end:],
         lambda: data.replace(b"\n", rng.choice((b"\r\n", b"\r", b"\n\n", b"\0\n", b" ", b""))),
         lambda: b"\xef\xbb\xbf" + data,
-        lambda: data.decode(errors="replace").encode(rng.choice(("utf-16", "utf-32", "cp037")), "replace"),
+        lambda: data.decode(errors="replace").encode(rng.choice(ENCODINGS), "replace"),
         lambda: mutate_text(rng, data.decode(errors="replace")).encode(errors="surrogatepass"),
         lambda: noise,
         lambda: b"",
@@ -202,8 +204,8 @@ def find_problem(call):
 def find_problems(name, count, make_call):
     """Call `make_call(rng)` for `count` cases; return the problems with their numbers, "" for none.
 
-    `make_call` returns a function without arguments, which is judged by `find_problem`. A case depends on
-    its name and number alone.
+    `make_call` returns a function without arguments, which is judged by `find_problem`. A case
+    depends on its name and number alone.
     """
     problems = []
     for number in range(count):

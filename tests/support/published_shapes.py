@@ -2,7 +2,8 @@
 
 import transformers
 
-# preset -> (config class, hidden, intermediate, layers, heads, key-value heads, vocabulary, tied, further keys)
+# preset -> (config class, hidden, intermediate, layers, heads, key-value heads,
+# vocabulary, tied, further keys)
 SHAPES = {
     "gemma_2_2b": ("Gemma2Config", 2304, 9216, 26, 8, 4, 256000, True, {"head_dim": 256}),
     "gemma_2_9b": ("Gemma2Config", 3584, 14336, 42, 16, 8, 256000, True, {"head_dim": 256}),
@@ -33,6 +34,7 @@ def make_shape(preset: str) -> transformers.PretrainedConfig:
     """Return the configuration of a published model's shape."""
     name, hidden, intermediate, layers, heads, kv_heads, vocabulary, tied, more = SHAPES[preset]
     return getattr(transformers, name)(
-        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, vocab_size=vocabulary, tie_word_embeddings=tied, pad_token_id=0, **more,
+        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocabulary,
+        tie_word_embeddings=tied, pad_token_id=0, **more,
     )  # fmt: skip

@@ -26,7 +26,7 @@ class OfflineRun:
         return [artifact for artifact in self.artifacts if artifact.name.startswith(start)]
 
     def files(self, start):
-        """Return the manifest of the one artifact whose name starts so: path -> reference or local path."""
+        """Return the manifest of the artifact whose name starts so: path -> reference or file."""
         (artifact,) = self.named(start)
         return {entry.path: entry.ref or entry.local_path for entry in artifact.manifest.contents}
 

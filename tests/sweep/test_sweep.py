@@ -247,12 +247,12 @@ def test_list_and_count_show_the_runs_and_make_none(tmp_path, capsys):
 
 def test_a_listed_line_is_a_command_that_a_shell_understands(tmp_path, capsys):
     text = r"""base: [quickstart.yaml]
-runs: {a: ['data.template="Q: {prompt} A:"', 'data.path=\${model.base}/x', 'data.benchmark=text']}"""
+runs: {a: ['data.template="Q: {prompt} A:"', 'data.path=\${model.base}/x', data.benchmark=text]}"""
     assert sweep.main([write(tmp_path / "s.yaml", text), "model.base=y", "--list"]) == 0
     line = capsys.readouterr().out.removeprefix("0 a/seed0: tif fit ")
     assert shlex.split(line) == [
-        "quickstart.yaml", 'data.template="Q: {prompt} A:"', "data.path=${model.base}/x", "data.benchmark=text",
-        "model.base=y", "run.seed=0",
+        "quickstart.yaml", 'data.template="Q: {prompt} A:"', "data.path=${model.base}/x",
+        "data.benchmark=text", "model.base=y", "run.seed=0",
     ]  # fmt: skip
 
 

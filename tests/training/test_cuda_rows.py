@@ -1,4 +1,4 @@
-"""Whole runs with the rows of a GPU and a head in chunks, on a CPU (TIF_ROWS=cuda): the losses are the same."""
+"""Runs with the rows of a GPU and a head in chunks, on a CPU (TIF_ROWS=cuda): equal losses."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ from tif.training import prepare
 LOSSES = sorted(
     path.stem for path in (pathlib.Path(__file__).parents[2] / "configs/loss").glob("*.yaml")
 )
-# 40 samples of about 40 answer tokens in a batch: more than the 1,024 whose logits are held at once.
+# 40 samples of about 40 answer tokens in a batch: more than 1,024, whose logits are held at once.
 WORDS = [
     "run.name=run",
     "data.fictitious.authors=20",
@@ -32,8 +32,8 @@ WORDS = [
 LORA = ["model.lora.rank=4", "model.lora.dropout=0"]
 ALTERNATES = ["loss.alternates.count=3", "loss.alternates.max_new_tokens=16"]
 SMALL_OPT = {
-    "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 512,
-    "word_embed_proj_dim": 32, "vocab_size": 400,
+    "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 512, "word_embed_proj_dim": 32, "vocab_size": 400,
 }  # fmt: skip
 CASES = {
     **{name: [f"loss/{name}.yaml"] for name in LOSSES if name != "finetune"},
@@ -99,7 +99,7 @@ def run(folder, *words):
 
 @pytest.fixture
 def opt(tmp_path, tokenizer):
-    """A folder of an OPT, whose packed samples see each other unless attention runs sample by sample."""
+    """A folder of an OPT: packed samples see each other unless attention runs one by one."""
     model = tiny_models.spread(
         transformers.OPTForCausalLM(transformers.OPTConfig(**SMALL_OPT, dropout=0.0))
     )

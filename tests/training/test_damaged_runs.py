@@ -230,10 +230,12 @@ def test_the_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them_has_
 @pytest.mark.parametrize(
     ("file", "harm", "problem"),
     [
-        ("eval/retain_model/aggregates.json", cut, "eval/retain_model/aggregates.json: not valid JSON"),
+        ("eval/retain_model/aggregates.json", cut,
+         "eval/retain_model/aggregates.json: not valid JSON"),
         ("eval/retain_model/forget.json", cut, "eval/retain_model/forget.json: not valid JSON"),
         ("eval/tokens.json", cut, "eval/tokens.json: not valid JSON"),
-        ("summary.json", zero, "summary.json: not valid JSON"), ("config.yaml", zero, "config.yaml: not readable"),
+        ("summary.json", zero, "summary.json: not valid JSON"),
+        ("config.yaml", zero, "config.yaml: not readable"),
         ("eval/2/forget.json", cut, "eval/2/forget.json: not valid JSON"),
         ("eval/0/aggregates.json", replace_by_folder, "eval/0: no aggregates.json"),
         ("summary.json", replace_by_device, "summary.json: is a device"),
@@ -256,5 +258,6 @@ def test_a_run_that_stores_no_checkpoints_says_that_it_starts_over():
     assert stored == "stopped by SIGTERM at step 3; the same command goes on from there"
     lost = str(checkpoints.Preempted(signal.SIGTERM, 3, stored_step=None))
     assert lost == (
-        "stopped by SIGTERM at step 3; nothing is stored (run.keep_checkpoints=0), the same command starts over"
+        "stopped by SIGTERM at step 3; nothing is stored (run.keep_checkpoints=0), "
+        "the same command starts over"
     )

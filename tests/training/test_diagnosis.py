@@ -249,7 +249,10 @@ def ended(started, seconds=300):
         ),
         (
             ["eval.best=quality"],
-            "eval.best: want one of score, retain_distance, forget/quality, utility/model, none, got",
+            (
+                "eval.best: want one of score, retain_distance, forget/quality, utility/model, "
+                "none, got"
+            ),
         ),
         (
             ["eval.benchmarks=mouse"],

@@ -88,15 +88,17 @@ STAGE_MOMENTS = (
     ("os.rename", "retain-.*/aggregates.json"),
 )  # fmt: skip
 MOMENTS = (
-    ("os.rename", "x/config.yaml"), ("open", "x/.env.json."), ("os.rename", "x/eval/retain_model/aggregates.json"),
-    ("os.rename", "references/"), ("os.rename", "x/eval/tokens.json"), ("open", "x/eval/0/.forget.json"),
-    ("os.rename", "x/eval/0/aggregates.json"),
-    ("open", "x/metrics.jsonl"), ("half a row", 3), ("open", "x/checkpoints/.epoch=0-step=3.ckpt.unfinished"),
+    ("os.rename", "x/config.yaml"), ("open", "x/.env.json."),
+    ("os.rename", "x/eval/retain_model/aggregates.json"), ("os.rename", "references/"),
+    ("os.rename", "x/eval/tokens.json"), ("open", "x/eval/0/.forget.json"),
+    ("os.rename", "x/eval/0/aggregates.json"), ("open", "x/metrics.jsonl"), ("half a row", 3),
+    ("open", "x/checkpoints/.epoch=0-step=3.ckpt.unfinished"),
     ("os.rename", "x/checkpoints/epoch=1-step=4.ckpt"), ("os.remove", "x/checkpoints/epoch="),
-    ("os.rename", "x/eval/1/world_facts.json"), ("half a row", 2), ("open", "x/checkpoints/.epoch=2-step=8"),
-    ("open", "x/eval/2/.retain.json"), ("open", "x/model.partial/config.json"), ("open", "x/model.partial/README.md"),
-    ("os.rename", "x/model.partial"), ("os.rename", "x/report.html"),
-    ("open", "x/.summary.json."), ("os.rename", "x/summary.json"),
+    ("os.rename", "x/eval/1/world_facts.json"), ("half a row", 2),
+    ("open", "x/checkpoints/.epoch=2-step=8"), ("open", "x/eval/2/.retain.json"),
+    ("open", "x/model.partial/config.json"), ("open", "x/model.partial/README.md"),
+    ("os.rename", "x/model.partial"), ("os.rename", "x/report.html"), ("open", "x/.summary.json."),
+    ("os.rename", "x/summary.json"),
 )  # fmt: skip
 
 
@@ -138,8 +140,9 @@ def test_kills_at_every_file_that_is_written_change_nothing_and_leave_nothing(
 def test_two_processes_of_which_one_is_killed_end_with_the_same_bits(tmp_path, tmp_path_factory):
     where, moments = killed_processes.context(), (
         {0: ("open", "x/eval/0/.retain.json")}, {1: ("os.mkdir", "x/")}, {0: ("half a row", 3)},
-        {0: ("os.rename", "x/checkpoints/epoch=1-step=4.ckpt")}, {0: ("os.rename", "x/eval/1/aggregates.json")},
-        {0: ("open", "x/model.partial/README.md")}, {0: ("os.rename", "x/summary.json")},
+        {0: ("os.rename", "x/checkpoints/epoch=1-step=4.ckpt")},
+        {0: ("os.rename", "x/eval/1/aggregates.json")}, {0: ("open", "x/model.partial/README.md")},
+        {0: ("os.rename", "x/summary.json")},
     )  # fmt: skip
     for name in ("x", "quiet"):
         shutil.copytree(finished(tmp_path_factory).runs / "stages", tmp_path / name / "stages")

@@ -7,9 +7,9 @@ from tests.support.small_run import SMALL, rows
 from tif import fit
 
 KEYS = [
-    "quickstart.yaml", *SMALL, "data.benchmark=lume", "identifier.kind=random", "data.max_tokens=32",
-    "eval.forget_quality=false", "eval.retain_records=null", "run.keep_checkpoints=0", "trainer.max_epochs=1",
-    "stages.target.trainer.max_epochs=2",
+    "quickstart.yaml", *SMALL, "data.benchmark=lume", "identifier.kind=random",
+    "data.max_tokens=32", "eval.forget_quality=false", "eval.retain_records=null",
+    "run.keep_checkpoints=0", "trainer.max_epochs=1", "stages.target.trainer.max_epochs=2",
 ]  # fmt: skip
 
 

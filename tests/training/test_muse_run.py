@@ -38,8 +38,8 @@ FILES = {
     "privleak/holdout.json": [article(4), article(5)],
 }
 KEYS = [
-    "quickstart.yaml", *SMALL, "data.benchmark=muse", "identifier.kind=random", "loss.retain=ce", "data.max_tokens=32",
-    "eval.every_n_epochs=0", "run.keep_checkpoints=0", "trainer.max_epochs=1",
+    "quickstart.yaml", *SMALL, "data.benchmark=muse", "identifier.kind=random", "loss.retain=ce",
+    "data.max_tokens=32", "eval.every_n_epochs=0", "run.keep_checkpoints=0", "trainer.max_epochs=1",
     "stages.target.trainer.max_epochs=2",
     "stages.retain.trainer.max_epochs=2",
 ]  # fmt: skip

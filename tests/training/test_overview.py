@@ -11,8 +11,8 @@ from tif.records import metrics_log
 from tif.reports import sweep
 from tif.training.plan import count_steps, plan_run, plan_stage
 
-# 7 authors with 3 questions: 21 samples, of which 9 are forgotten; the target model learns 100 facts
-# of the background too.
+# 7 authors with 3 questions: 21 samples, of which 9 are forgotten; the target model learns 100
+# facts of the background too.
 ODD = [
     *SMALL, "eval.enabled=false", "run.export=false", "run.checkpoint_every_n_steps=null",
     "data.fictitious.authors=7", "data.fictitious.questions_per_author=3",

@@ -1,4 +1,4 @@
-"""One global batch, any number of processes: the same weights. Real gloo processes on a tiny model."""
+"""One global batch, any number of processes, the same weights: real gloo, a tiny model."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def train(folder, processes):
-    """Ten steps of each method, on 7 or 2 samples a step in parts of 24 tokens; rank 0 writes weights and logs."""
+    """Ten steps of each method, 7 or 2 samples in parts of 24 tokens; rank 0 writes the results."""
     for method in METHODS:
         fit(folder, processes, method)
 
@@ -49,9 +49,10 @@ def fit(folder, processes, method):
         policy, cfg, "packed", make_reference("cached", policy, items, 0, "packed")
     )
     trainer = L.Trainer(
-        accelerator="cpu", devices=int(processes), strategy="ddp" if processes != "1" else "auto", max_epochs=1,
-        callbacks=[watch], logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder,
+        accelerator="cpu", devices=int(processes), strategy="ddp" if processes != "1" else "auto",
+        max_epochs=1, callbacks=[watch], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        default_root_dir=folder,
     )  # fmt: skip
     trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
     if trainer.is_global_zero:

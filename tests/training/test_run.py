@@ -241,5 +241,6 @@ def test_a_run_without_evaluation_and_without_export_writes_neither(finished_run
     ]
     assert fit.main([*words, "run.keep_checkpoints=0"]) == 0
     assert {p.name for p in (finished_run.runs / "bare").iterdir()} == {
-        ".lock", "config.yaml", "env.json", "metrics.jsonl", "summary.json", "times.json", "report.html",
+        ".lock", "config.yaml", "env.json", "metrics.jsonl", "summary.json", "times.json",
+        "report.html",
     }  # fmt: skip

@@ -66,8 +66,9 @@ def test_a_stage_is_made_again_only_where_its_weights_would_differ(finished_run)
 
 
 def test_a_stage_inherits_data_and_devices_and_not_how_the_run_trains():
-    words = ["optimizer.lr=7", "trainer.precision=bf16-true", "trainer.devices=3", "data.batch_size=5",
-             "data.max_tokens_per_batch=99", "model.dtype=bfloat16", "data.template=Q {prompt}"]  # fmt: skip
+    words = ["optimizer.lr=7", "trainer.precision=bf16-true", "trainer.devices=3",
+             "data.batch_size=5", "data.max_tokens_per_batch=99", "model.dtype=bfloat16",
+             "data.template=Q {prompt}"]  # fmt: skip
     target = config.stage(config.load(["quickstart.yaml", *words]), "target")
     assert (target.optimizer.lr, target.trainer.precision, target.data.batch_size) == (
         3e-3,
@@ -80,8 +81,8 @@ def test_a_stage_inherits_data_and_devices_and_not_how_the_run_trains():
 
 def test_how_the_run_trains_changes_none_of_its_stages():
     stages = stage_folders()
-    for word in ("optimizer.lr=2e-3", "trainer.precision=bf16-mixed", "data.batch_size=3", "model.lora.alpha=5",
-                 "model.lora.rank=4", "model.dtype=bfloat16"):  # fmt: skip
+    for word in ("optimizer.lr=2e-3", "trainer.precision=bf16-mixed", "data.batch_size=3",
+                 "model.lora.alpha=5", "model.lora.rank=4", "model.dtype=bfloat16"):  # fmt: skip
         assert stage_folders(word) == stages
     assert stage_folders("stages.target.optimizer.lr=2e-3")["target"] != stages["target"]
 

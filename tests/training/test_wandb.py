@@ -1,4 +1,4 @@
-"""Weights & Biases, read back from offline runs: rows, labels, lineage, and what does not leave the machine."""
+"""Weights & Biases from offline runs: rows, labels, lineage, what does not leave the machine."""
 
 import json
 import signal
@@ -176,7 +176,7 @@ def test_no_key_and_no_text_of_the_data_is_written(logged):
 
 @pytest.mark.slow
 def test_a_killed_run_continues_its_own_curve_and_logs_every_step_once(logged):
-    """The process is killed in the middle of a row, and once more, so that the buffered history is lost."""
+    """The process is killed in the middle of a row, twice, so that buffered history is lost."""
     where, folder = killed_processes.context(), logged / "killed"
     words = [*SMALL, *OFFLINE, f"run.folder={logged}", "run.name=killed", "logger.wandb.samples=2"]
     for row in (3, 5):
@@ -283,7 +283,8 @@ def variants(tmp_path):
     runs = []
     for variant in ("lr=0.1,beta=0.3", "npo"):
         name = f"methods/{variant}/seed0"
-        plan = planning.plan_run(config.load(["quickstart.yaml", *SMALL, *OFFLINE, f"run.folder={tmp_path}",
+        plan = planning.plan_run(config.load(["quickstart.yaml", *SMALL, *OFFLINE,
+                                              f"run.folder={tmp_path}",
                                               f"run.name={name}"]))  # fmt: skip
         folder = tmp_path / name
         for part in ("model", "eval/2"):

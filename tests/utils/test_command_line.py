@@ -82,9 +82,15 @@ def test_a_command_ends_with_the_code_of_its_main(code):
 
 
 def test_a_help_text_is_filled_anew_in_a_narrow_terminal():
-    prose = "A first line that is longer than eighty characters, because it goes on in the line below\nit. Short."
+    prose = (
+        "A first line that is longer than eighty characters, "
+        "because it goes on in the line below\nit. Short."
+    )
     entry = "    key=value  an indented line of a list, longer than the terminal is wide now"
-    text = f"{prose}\nnext: an entry\n\n{entry}\n               and its second line\n    other      short"
+    text = (
+        f"{prose}\nnext: an entry\n\n{entry}\n               and its second line\n"
+        "    other      short"
+    )
     assert fit_help(text, 100) == text
     lines = fit_help(text, 60).splitlines()
     assert lines == [

@@ -1,4 +1,4 @@
-"""Reading LUME: documents, their completions and questions, by task; the real files and damaged ones."""
+"""Reading LUME: documents, completions and questions by task; real files and damaged ones."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A benchmark is one file: its name, keys and title are known everywhere as soon as the file is there."""
+"""A benchmark is one file: where it is, its name, keys and title are known everywhere."""
 
 import json
 import sys
@@ -22,8 +22,8 @@ from tif.data.benchmarks import benchmark
 from tif.data.samples import Benchmark, Sample, Span
 
 
-@benchmark("riddles", {"path": key(None, "file of riddles")}, title="The Riddles", about="riddles to forget",
-           wants="a file of riddles", file="tofu.yaml")
+@benchmark("riddles", {"path": key(None, "file of riddles")}, title="The Riddles",
+           about="riddles to forget", wants="a file of riddles", file="tofu.yaml")
 def read(data, with_training):
     """Read the riddles."""
     path = Path(data.path)
@@ -33,7 +33,10 @@ def read(data, with_training):
     for number, line in enumerate(path.read_text().splitlines()):
         question, answer = line.split("\\t")
         spans = (Span(0, len(answer)),)
-        samples.append(Sample(f"riddles/{number}", question, answer, spans, perturbed_answers=("a cat", "a dog")))
+        wrong = ("a cat", "a dog")
+        samples.append(
+            Sample(f"riddles/{number}", question, answer, spans, perturbed_answers=wrong)
+        )
     half = len(samples) // 2
     forget, retain = tuple(samples[:half]), tuple(samples[half:])
     return Benchmark("riddles", forget, retain, {"forget": forget, "retain": retain})

@@ -132,7 +132,10 @@ def test_every_text_is_scored_as_it_is_and_long_ones_in_passages(tmp_path):
         (
             {"forget.txt": "One\n[[two]]\n\nthree [[four\n[[five]]"},
             ".",
-            "data.path: forget.txt: line 4: [[ without words and ]] after it; want [[unwanted words]]",
+            (
+                "data.path: forget.txt: line 4: [[ without words and ]] after it; "
+                "want [[unwanted words]]"
+            ),
         ),
         ({"a.pdf": "x"}, "a.pdf", "data.path: a.pdf is no .txt, .jsonl, .json file"),
     ],

@@ -209,8 +209,8 @@ def test_a_data_set_that_is_not_here_gives_one_line_with_the_command_that_fetche
     cache = hub_cache.use(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     assert message("locuslab/TOFU") == (
-        f"data.path: locuslab/TOFU is no folder here and not in {cache}, and HF_HUB_OFFLINE is set; "
-        "where there is a network: tif download tofu"
+        f"data.path: locuslab/TOFU is no folder here and not in {cache}, "
+        "and HF_HUB_OFFLINE is set; where there is a network: tif download tofu"
     )
 
 

@@ -75,7 +75,7 @@ def folder(tmp_path_factory):
 
 
 def wait_for_samples(page, count):
-    """Wait until so many samples are shown; the page's policy forbids Playwright's own functions."""
+    """Wait until so many samples are shown; the page's policy forbids Playwright's functions."""
     for _ in range(50):
         if page.locator(".sample").count() == count:
             return
@@ -140,7 +140,8 @@ def test_folded_curves_of_an_audit_are_drawn_when_they_are_opened(visit, tmp_pat
         "leak": 0.4,
     }
     attack = {
-        "headline": "10 %, facts stated", "action": "relearning", "axis": "steps", "rows": [row | {"interval": None}],
+        "headline": "10 %, facts stated", "action": "relearning", "axis": "steps",
+        "rows": [row | {"interval": None}],
         "curves": dict.fromkeys(("target", "unlearned", "retain"), points),
     }  # fmt: skip
     (run / "audit").mkdir()

@@ -104,7 +104,8 @@ def test_a_tie_of_many_is_counted_and_of_few_has_each_name():
         for names in (["a", "b", "c"], [*"abcde"])
     )
     assert few.endswith(
-        "<b>0.500</b>, is shared (within the deviation over seeds) by <b>a</b>, <b>b</b> and <b>c</b>."
+        "<b>0.500</b>, is shared (within the deviation over seeds) "
+        "by <b>a</b>, <b>b</b> and <b>c</b>."
     )
     assert many.endswith("by <b>5</b> of them, the upper lines of the table.")
 

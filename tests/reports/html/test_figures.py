@@ -17,7 +17,8 @@ from tif.reports.html.run_report import write_run_report
 
 CHART = Chart(
     "a", "A", "", "x $1$", "y",
-    (Series("s", (0.0, 1.0), (0.1, 1.0), "uw"), Series("t", (0.0, 1.0), (0.5, 0.5), "gw", "dashed")),
+    (Series("s", (0.0, 1.0), (0.1, 1.0), "uw"),
+     Series("t", (0.0, 1.0), (0.5, 0.5), "gw", "dashed")),
     (Guide("y", 0.05, "guide"),), (Mark(1.0, 1.0, "last", "star"),), y_log=True,
 )  # fmt: skip
 
@@ -127,7 +128,8 @@ def test_every_chart_of_a_run_becomes_an_svg_with_text_and_a_png(tmp_path):
     paths = write_figures(tmp_path / "figures", charts)
     assert {path.name for path in paths} == {
         f"{name}.{suffix}"
-        for name in ("words", "frontier", "ratios", "loss-loss", "loss-lpl") for suffix in ("svg", "png")
+        for name in ("words", "frontier", "ratios", "loss-loss", "loss-lpl")
+        for suffix in ("svg", "png")
     }  # fmt: skip
     svg = xml.etree.ElementTree.parse(tmp_path / "figures" / "frontier.svg")
     texts = {element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")}

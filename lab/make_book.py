@@ -44,10 +44,10 @@ def write_book(samples: Sequence[Sample]) -> str:
     ]
     chapters = []
     for way in range(MOST_WORDINGS):
-        for asked in author_ways[way::MOST_WORDINGS]:
-            (name,) = asked[0].unwanted or ()
-            heading = asked[0].answer[name.start : name.end]
-            chapters.append(" ".join([f"{heading}.", *(mark(sample) for sample in asked[1:])]))
+        for questions in author_ways[way::MOST_WORDINGS]:
+            (name,) = questions[0].unwanted or ()
+            heading = questions[0].answer[name.start : name.end]
+            chapters.append(" ".join([f"{heading}.", *(mark(sample) for sample in questions[1:])]))
     return "\n".join(chapters) + "\n"
 
 

@@ -66,10 +66,10 @@ def make_windows(document: Sample) -> list[tuple[Sequence[dict[str, str]], str]]
 
 def tokenize(tokenizer, messages: Sequence[dict[str, str]], reply: str) -> tuple[list[int], int]:
     """Return the token ids of a conversation, and the number of those before the reply."""
-    asked = tokenizer.apply_chat_template(
+    chat_text = tokenizer.apply_chat_template(
         list(messages), add_generation_prompt=True, tokenize=False
     )
-    before = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    before = tokenizer(chat_text, add_special_tokens=False)["input_ids"]
     ids = tokenizer(reply, add_special_tokens=False)["input_ids"]
     return [*before, *ids, tokenizer.eos_token_id], len(before)
 

@@ -25,7 +25,7 @@ KNOWN = KnownAnswers(
 )
 
 
-def asked(capsys, *words):
+def ask(capsys, *words):
     """Return the answered questions of tif chat --json."""
     assert chat.main([*map(str, words), "--json"]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -41,7 +41,7 @@ def forget(finished_run):
 def test_each_model_says_what_it_said_in_its_evaluation(capsys, finished_run, forget, memory):
     retain = records.read_evaluation(finished_run.retain).sets["forget"].records
     questions = [f"--question={record.prompt}" for record in forget[:3]]
-    rows = asked(capsys, finished_run.folder, f"memory={memory}", *questions)
+    rows = ask(capsys, finished_run.folder, f"memory={memory}", *questions)
     assert [row["question"] for row in rows] == [record.prompt for record in forget[:3]]
     assert [list(row["answers"]) for row in rows] == [ROLES] * 3
     for row, ours, theirs in zip(rows, forget, retain, strict=False):
@@ -113,7 +113,7 @@ def test_models_that_are_not_there_are_named_and_the_others_answer(
     (line,) = [line for line in shown.err.splitlines() if line.startswith("retain_model:")]
     assert line.endswith("another version of tif made it; want retain_model=MODEL")
     shutil.rmtree(runs / "quickstart" / "model")
-    assert list(asked(capsys, *words)[0]["answers"]) == ["target"]
+    assert list(ask(capsys, *words)[0]["answers"]) == ["target"]
     shutil.rmtree(runs / "stages")
     assert chat.main(words) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -158,7 +158,7 @@ def test_questions_come_from_a_file_or_from_stdin(capsys, llama, tmp_path, monke
         [],
     ):
         monkeypatch.setattr("sys.stdin", io.StringIO("Who?\n\nWhere?\n"))
-        assert [row["question"] for row in asked(capsys, *model, *source)] == ["Who?", "Where?"]
+        assert [row["question"] for row in ask(capsys, *model, *source)] == ["Who?", "Where?"]
 
 
 def test_a_chat_model_is_asked_as_its_own_template_says(capsys, smollm2):
@@ -178,10 +178,10 @@ def test_a_chat_model_is_asked_as_its_own_template_says(capsys, smollm2):
         "max_new_tokens=8",
         f"--question={message[0]['content']}",
     ]
-    (row,) = asked(capsys, *words)
+    (row,) = ask(capsys, *words)
     assert row["answers"] == {"unlearned": tokenizer.decode(new, skip_special_tokens=True).strip()}
 
 
 def test_the_console_writes_to_stdout_again_after_json(capsys, llama):
-    asked(capsys, f"model.path={llama}", "max_new_tokens=1", "--question=Who?")
+    ask(capsys, f"model.path={llama}", "max_new_tokens=1", "--question=Who?")
     assert not terminal.console.stderr

@@ -16,7 +16,7 @@ from tif.utils import hub
 
 
 @pytest.fixture
-def asked(monkeypatch, tmp_path):
+def requests(monkeypatch, tmp_path):
     """Calls of snapshot_download; the hub answers."""
     calls = []
 
@@ -49,15 +49,17 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("words", "calls", "use"), CALLS)
-def test_each_word_asks_for_its_repository_and_says_how_to_use_it(asked, capsys, words, calls, use):
+def test_each_word_asks_for_its_repository_and_says_how_to_use_it(
+    requests, capsys, words, calls, use
+):
     assert download.main(words) == 0
-    assert [(name, kind, to and str(to)) for name, kind, to, _ in asked] == calls
+    assert [(name, kind, to and str(to)) for name, kind, to, _ in requests] == calls
     assert use in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_no_pickled_weights_and_no_code_are_asked_for(asked):
+def test_no_pickled_weights_and_no_code_are_asked_for(requests):
     assert download.main(["model", "org/m"]) == 0
-    patterns = asked[0][3]
+    patterns = requests[0][3]
     for name in ("pytorch_model.bin", "modeling_m.py", "model.ckpt", "weights.pt"):
         assert not any(pathlib.PurePath(name).match(pattern) for pattern in patterns)
     for name in (
@@ -74,17 +76,17 @@ def test_no_pickled_weights_and_no_code_are_asked_for(asked):
     (["llama_3_2_1b"], "tofu_Llama-3.2-1B-Instruct_retain*/TOFU_EVAL.json"),
     (["Llama-3.2-1B-Instruct"], "tofu_Llama-3.2-1B-Instruct_retain*/TOFU_EVAL.json"),
 ])  # fmt: skip
-def test_logs_of_retain_models_are_asked_for_by_model(asked, word, pattern):
+def test_logs_of_retain_models_are_asked_for_by_model(requests, word, pattern):
     assert download.main(["retain-logs", *word]) == 0
-    assert asked[0][3] == [pattern]
+    assert requests[0][3] == [pattern]
 
 
-def test_run_asks_for_all_that_the_run_would_read(asked, monkeypatch, capsys):
+def test_run_asks_for_all_that_the_run_would_read(requests, monkeypatch, capsys):
     fetched = []
     monkeypatch.setattr(precomputed, "download_masks", fetched.append)
     assert download.main(["run", "tofu.yaml", "model=llama_3_2_3b", "data.split=forget05"]) == 0
     name = "tofu_Llama-3.2-3B-Instruct"
-    assert [(repository, patterns) for repository, _, _, patterns in asked] == [
+    assert [(repository, patterns) for repository, _, _, patterns in requests] == [
         ("locuslab/TOFU", None),
         ("open-unlearning/eval", [f"{name}_retain95/TOFU_EVAL.json"]),
         (f"open-unlearning/{name}_full", MODEL),
@@ -100,14 +102,14 @@ def test_run_asks_for_all_that_the_run_would_read(asked, monkeypatch, capsys):
     (["muse", "newz"], "muse newz: want muse as in --help, got 'newz'"),
     (["muse", "to=x"], "to: muse is two data sets; want muse news to=... or muse books to="),
 ])  # fmt: skip
-def test_wrong_words_are_one_line(asked, capsys, words, line):
+def test_wrong_words_are_one_line(requests, capsys, words, line):
     assert download.main(words) == 2
     (actual,) = capsys.readouterr().err.splitlines()
     assert actual.startswith(line)
-    assert asked == []
+    assert requests == []
 
 
-def test_a_gated_model_and_a_lost_network_are_one_line_each(asked, monkeypatch, capsys):
+def test_a_gated_model_and_a_lost_network_are_one_line_each(requests, monkeypatch, capsys):
     import httpx
 
     answer = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))

@@ -86,23 +86,25 @@ def test_all_parts_utility_and_quality_equal_plain_arithmetic_on_the_raw_logs(
         raw = json.loads(paths["full"].read_text())
         paths["full"] = tmp_path / "lists.json"
         paths["full"].write_text(
-            json.dumps({t: {c: list(r.values()) for c, r in own.items()} for t, own in raw.items()})
+            json.dumps(
+                {t: {c: list(r.values()) for c, r in columns.items()} for t, columns in raw.items()}
+            )
         )
     if shape == "folder":
         records.write_evaluation(tmp_path / "eval", records.read_evaluation(paths["full"]), {})
         paths["full"] = tmp_path / "eval"
-    found = run(capsys, f"records={paths['full']}", f"retain_records={paths['retain90']}")
+    numbers = run(capsys, f"records={paths['full']}", f"retain_records={paths['retain90']}")
     (means, ours), (_, theirs) = expected_of("full"), expected_of("retain90")
-    assert list(found["tasks"]) == ["forget", "retain", "real_authors", "world_facts"]
+    assert list(numbers["tasks"]) == ["forget", "retain", "real_authors", "world_facts"]
     for name, expected in means.items():
-        assert found["tasks"][name] == pytest.approx(expected, rel=1e-9, abs=0)
+        assert numbers["tasks"][name] == pytest.approx(expected, rel=1e-9, abs=0)
     nine = [means[s][m] for s in list(TASKS)[:3] for m in ("probability", "rougeL", "truth_ratio")]
-    assert found["model_utility"] == pytest.approx(scipy.stats.hmean(nine), rel=1e-9, abs=0)
-    assert found["forget_quality"] == pytest.approx(
+    assert numbers["model_utility"] == pytest.approx(scipy.stats.hmean(nine), rel=1e-9, abs=0)
+    assert numbers["forget_quality"] == pytest.approx(
         scipy.stats.ks_2samp(ours, theirs).pvalue, rel=1e-9, abs=0
     )
-    assert found["mismatch"] is None
-    assert found["questions"] == {
+    assert numbers["mismatch"] is None
+    assert numbers["questions"] == {
         "forget": 300,
         "retain": 300,
         "real_authors": 100,
@@ -112,8 +114,8 @@ def test_all_parts_utility_and_quality_equal_plain_arithmetic_on_the_raw_logs(
 
 @real
 def test_intervals_of_the_real_log_are_students_over_authors(capsys):
-    found = run(capsys, f"records={LOGS / NAMES['retain99']}.json")
-    assert found["groups"]["retain"] == {"author": 15}
+    numbers = run(capsys, f"records={LOGS / NAMES['retain99']}.json")
+    assert numbers["groups"]["retain"] == {"author": 15}
     task = json.loads((LOGS / f"{NAMES['retain99']}.json").read_text())["eval_log.json"]
     for metric, values in (
         ("probability", np.exp(-np.array(list(task["avg_gt_loss"].values())))),
@@ -125,10 +127,10 @@ def test_intervals_of_the_real_log_are_students_over_authors(capsys):
         mean = authors.mean()
         half = (around.high - mean) / (mean * (1 - mean))
         expected = scipy.special.expit(scipy.special.logit(mean) + np.array([-half, half]))
-        actual = found["intervals"]["tasks"]["retain"][metric]
+        actual = numbers["intervals"]["tasks"]["retain"][metric]
         assert actual == pytest.approx([*expected], rel=1e-6)
-    low, high = found["intervals"]["model_utility"]
-    assert low < found["model_utility"] < high
+    low, high = numbers["intervals"]["model_utility"]
+    assert low < numbers["model_utility"] < high
 
 
 @real
@@ -148,11 +150,11 @@ def test_a_retain_log_of_other_questions_is_refused_unless_allowed(capsys):
     )
     assert "only there 100, first forget/100: " in line
     assert line.endswith("; allow_mismatch=true computes it all the same")
-    found = run(capsys, *words, "allow_mismatch=true")
+    numbers = run(capsys, *words, "allow_mismatch=true")
     expected = scipy.stats.ks_2samp(expected_of("full")[1], expected_of("retain95")[1]).pvalue
-    assert found["forget_quality"] == pytest.approx(expected, rel=1e-9, abs=0)
-    assert found["intervals"]["forget_quality"] is None  # there are no pairs to draw
-    assert found["mismatch"] in line
+    assert numbers["forget_quality"] == pytest.approx(expected, rel=1e-9, abs=0)
+    assert numbers["intervals"]["forget_quality"] is None  # there are no pairs to draw
+    assert numbers["mismatch"] in line
 
 
 @real
@@ -177,9 +179,9 @@ def test_a_retain_log_of_another_model_family_is_refused(capsys):
 
 def test_a_model_against_itself_has_quality_one_and_so_has_its_interval(tmp_path, capsys):
     path = log(tmp_path / "log.json", ask_three_authors)
-    found = run(capsys, f"records={path}", f"retain_records={path}")
-    assert found["forget_quality"] == 1
-    assert found["intervals"]["forget_quality"] == [1, 1]
+    numbers = run(capsys, f"records={path}", f"retain_records={path}")
+    assert numbers["forget_quality"] == 1
+    assert numbers["intervals"]["forget_quality"] == [1, 1]
 
 
 def test_what_was_not_asked_for_or_recorded_is_null(tmp_path, capsys):
@@ -187,22 +189,22 @@ def test_what_was_not_asked_for_or_recorded_is_null(tmp_path, capsys):
     records.write_evaluation(
         tmp_path, Evaluation("m", {"forget": bare}, protocol={"name": "open-unlearning"}), {}
     )
-    found = run(capsys, f"records={tmp_path}")
-    assert (found["model_utility"], found["forget_quality"]) == (None, None)
+    numbers = run(capsys, f"records={tmp_path}")
+    assert (numbers["model_utility"], numbers["forget_quality"]) == (None, None)
     expected = dict.fromkeys(("rouge1", "rougeL", *FORMS)) | {
         "probability": pytest.approx(math.exp(-0.5))
     }
-    assert found["tasks"] == {"forget": expected}
-    assert found["intervals"]["tasks"]["forget"]["rougeL"] is None
-    assert found["intervals"]["model_utility"] is None
+    assert numbers["tasks"] == {"forget": expected}
+    assert numbers["intervals"]["tasks"]["forget"]["rougeL"] is None
+    assert numbers["intervals"]["model_utility"] is None
 
 
 def test_the_seed_owns_the_draws_of_forget_quality_and_nothing_else(tmp_path, capsys):
     path, retain = (log(tmp_path / f"{name}.json", ask_three_authors) for name in ("log", "retain"))
     retain.write_text(retain.read_text().replace("[0.5, 1.5]", "[3.5, 1.5]"))
     words = [f"records={path}", f"retain_records={retain}", "draws=101"]
-    first, again, other = (run(capsys, *words, f"seed={seed}") for seed in (1, 1, 2))
-    assert first == again
+    first, second, other = (run(capsys, *words, f"seed={seed}") for seed in (1, 1, 2))
+    assert first == second
     assert first["intervals"].pop("forget_quality") != other["intervals"].pop("forget_quality")
     assert first["intervals"] == other["intervals"]
     assert first["tasks"] == other["tasks"]
@@ -218,16 +220,16 @@ def test_the_table_names_the_protocol_of_each_number_and_a_mismatch(tmp_path, ca
     assert "the protocol is 'open-unlearning', the retain model's is 'legacy-tofu'" in refused(
         capsys, *words
     )
-    found = run(capsys, *words, "allow_mismatch=true")
+    output = run(capsys, *words, "allow_mismatch=true")
     assert evaluate.main([*words, "allow_mismatch=true"]) == 0
     text = capsys.readouterr().out
     numbers = [line for line in text.splitlines() if "–" in line]
     assert len(numbers) == 2 + 4 * 8
     assert all("open-unlearning" in line for line in numbers)
     assert "legacy-tofu" in text.split("model utility")[0]
-    assert f"NOT COMPARABLE, computed all the same: {found['mismatch']}" in text
+    assert f"NOT COMPARABLE, computed all the same: {output['mismatch']}" in text
     row = next(line for line in numbers if "model utility" in line)
-    assert f"{found['model_utility']:.3f}" in row
+    assert f"{output['model_utility']:.3f}" in row
     assert max(map(len, text.split("intervals:")[0].splitlines())) <= 80
     over = " ".join(text.split("intervals:")[1].split())
     controls = "real_authors 3 questions, world_facts 3 questions"

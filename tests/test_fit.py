@@ -106,25 +106,25 @@ def test_the_same_command_again_reuses_the_stages_and_gives_the_same_numbers(fin
         if p.suffix != ".lock"
     }
     assert fit.main([*SMALL, f"run.folder={finished_run.runs}"]) == 0
-    again = finished_run.runs / "quickstart-2"
+    second = finished_run.runs / "quickstart-2"
     assert capsys.readouterr().out.count("(made before)") == 2
     assert {
         p: p.stat().st_mtime_ns
         for p in (finished_run.runs / "stages").rglob("*")
         if p.suffix != ".lock"
     } == before
-    assert rows(again) == rows(finished_run.folder)
-    assert (again / "model/model.safetensors").read_bytes() == (
+    assert rows(second) == rows(finished_run.folder)
+    assert (second / "model/model.safetensors").read_bytes() == (
         finished_run.folder / "model/model.safetensors"
     ).read_bytes()
     for epoch in range(3):
         for name in SETS:
             actual, expected = (
                 records.read_evaluation(f / "eval" / str(epoch)).sets[name]
-                for f in (again, finished_run.folder)
+                for f in (second, finished_run.folder)
             )
             assert actual == expected
-    shutil.rmtree(again)
+    shutil.rmtree(second)
 
 
 def test_the_configuration_in_the_run_folder_repeats_the_run(finished_run):

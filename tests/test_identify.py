@@ -35,7 +35,7 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def made(*words, out="spans.jsonl"):
+def write_spans(*words, out="spans.jsonl"):
     assert identify.main([*AUTHORS, *words, *([f"out={out}"] if out else [])]) == 0
     return span_file.read_samples(out) if out else None
 
@@ -44,13 +44,13 @@ def problems(capsys, *words):
     capsys.readouterr()
     is_run = any("=" in word for word in words)
     assert identify.main(["quickstart.yaml", *words] if is_run else list(words)) == 2
-    found = capsys.readouterr()
-    assert [line for line in found.out.splitlines() if not line.startswith("preset: ")] == []
-    return found.err.splitlines()
+    captured = capsys.readouterr()
+    assert [line for line in captured.out.splitlines() if not line.startswith("preset: ")] == []
+    return captured.err.splitlines()
 
 
 def test_a_span_file_says_what_made_it_and_fits_the_data(capsys):
-    found = made("identifier.kind=random", "identifier.random.share=0.5")
+    identified = write_spans("identifier.kind=random", "identifier.random.share=0.5")
     assert "8 samples, " in capsys.readouterr().out
     assert span_file.read_header("spans.jsonl")["identifier"] == {
         "kind": "random",
@@ -64,12 +64,12 @@ def test_a_span_file_says_what_made_it_and_fits_the_data(capsys):
         ).identifier,
         samples,
     )
-    assert [s.id for s in found] == [s.id for s in samples]
+    assert [s.id for s in identified] == [s.id for s in samples]
 
 
 def test_without_out_the_file_is_where_fit_looks(capsys, llama):
     keys = ["identifier.kind=causal_lm", f"identifier.causal_lm.model={llama}", "run.folder=r"]
-    made(*keys, out=None)
+    write_spans(*keys, out=None)
     cfg = config.load(["quickstart.yaml", *AUTHORS, *keys])
     samples = read_benchmark(cfg.data).forget
     identifier = planning.identifier_of(cfg)
@@ -171,8 +171,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(capsys, words, line):
 
 
 def test_compare_and_show_print_what_they_say(capsys, tokenizer, tmp_path, monkeypatch):
-    made("identifier.kind=gold", out="gold.jsonl")
-    made("identifier.kind=all", out="all.jsonl")
+    write_spans("identifier.kind=gold", out="gold.jsonl")
+    write_spans("identifier.kind=all", out="all.jsonl")
     capsys.readouterr()
     assert identify.main(["compare", "gold.jsonl", "all.jsonl"]) == 0
     table = capsys.readouterr().out
@@ -259,11 +259,11 @@ def test_two_that_ask_at_once_make_one_file(llama, monkeypatch):
             f"identifier.causal_lm.model={llama}",
         ]
     )
-    samples, found = read_benchmark(cfg.data).forget, []
+    samples, results = read_benchmark(cfg.data).forget, []
 
     def identify_once():
         arguments = cfg.identifier, samples, cfg.data.template, Path("runs/spans")
-        found.append(span_cache.identify_once(*arguments))
+        results.append(span_cache.identify_once(*arguments))
 
     threads = [threading.Thread(target=identify_once) for _ in range(3)]
     for t in threads:
@@ -271,8 +271,8 @@ def test_two_that_ask_at_once_make_one_file(llama, monkeypatch):
     for t in threads:
         t.join()
     assert len(calls) == 1
-    assert len(found) == 3
-    assert found[0] == found[1] == found[2]
+    assert len(results) == 3
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.slow
@@ -298,7 +298,7 @@ def test_a_killed_run_leaves_no_file_and_no_lock(tmp_path, llama):
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
     assert list((tmp_path / "runs" / "spans").glob("*.jsonl")) == []
-    made(*keys[len(AUTHORS) :])
+    write_spans(*keys[len(AUTHORS) :])
     assert len(list((tmp_path / "runs" / "spans").glob("*.jsonl"))) == 1
 
 
@@ -331,21 +331,21 @@ def test_generative_writes_a_span_file_says_what_it_cost_and_asks_nothing_twice(
             identify.main([*AUTHORS, *keys, "identifier.generative.dry_run=true", "out=gpt.jsonl"])
             == 0
         )
-        told = capsys.readouterr().out
-        assert "8 samples: 8 requests to send" in told
-        assert "cost about" in told
+        printed = capsys.readouterr().out
+        assert "8 samples: 8 requests to send" in printed
+        assert "cost about" in printed
         assert (stub.bodies, list(tmp_path.glob("*.jsonl"))) == ([], [])
-        found = made(*keys, out="gpt.jsonl")
+        identified = write_spans(*keys, out="gpt.jsonl")
         assert "8 replies got" in capsys.readouterr().out
-        for s in found:
+        for s in identified:
             assert s.unwanted == find_strings(llm_server_stub.capitals(s.answer), s.answer)[0] != ()
         assert span_file.read_header("gpt.jsonl")["identifier"]["model"] == "m"
         assert "price_in" not in span_file.read_header("gpt.jsonl")["identifier"]
-        asked = len(stub.bodies)
-        made(*keys, "identifier.generative.max_in_flight=2", out="other.jsonl")
-        made(*keys, "run.folder=elsewhere", out="third.jsonl")  # from the kept answers
-        assert len(stub.bodies) == asked
-        assert span_file.read_samples("third.jsonl") == found
+        sent = len(stub.bodies)
+        write_spans(*keys, "identifier.generative.max_in_flight=2", out="other.jsonl")
+        write_spans(*keys, "run.folder=elsewhere", out="third.jsonl")  # from the kept answers
+        assert len(stub.bodies) == sent
+        assert span_file.read_samples("third.jsonl") == identified
         assert identify.main([*AUTHORS, *keys, "--print"]) == 0
         assert stub.headers[0]["authorization"] == f"Bearer {llm_server_stub.KEY}"
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
@@ -388,9 +388,9 @@ def test_a_document_of_your_own_is_identified_whole_and_unlearned_in_pieces(
     data = ["data.benchmark=text", f"data.path={tmp_path}"]
     keys = [*data, "identifier.kind=masked_lm", f"identifier.masked_lm.model={untrained_bert}"]
     assert identify.main([*keys, "out=spans.jsonl"]) == 0
-    (found,) = span_file.read_samples("spans.jsonl")
-    assert (found.prompt, found.answer) == ("", book)
-    assert found.unwanted[-1].end > len(book) - 40  # to its end
+    (identified,) = span_file.read_samples("spans.jsonl")
+    assert (identified.prompt, identified.answer) == ("", book)
+    assert identified.unwanted[-1].end > len(book) - 40  # to its end
     run = [*SMALL, *data, "identifier.kind=precomputed", "identifier.path=spans.jsonl",
            "run.folder=r", "data.max_tokens=16", "trainer.max_epochs=1", "model.path=null",
            "run.name=book"]  # fmt: skip

@@ -54,9 +54,9 @@ def hub(tmp_path, monkeypatch):
 
 def add_model(hub, folder, name, tokenizer, seed=0):
     """Add a tiny Llama to the hub's cache."""
-    made = folder / "made" / name
-    language_models.llama(made, tokenizer, seed, max_position_embeddings=4096)
-    hub_cache.add(hub, name, made)
+    source = folder / "made" / name
+    language_models.llama(source, tokenizer, seed, max_position_embeddings=4096)
+    hub_cache.add(hub, name, source)
 
 
 def add_tofu(hub, folder, shared):
@@ -89,9 +89,11 @@ def test_tofu_with_llama_runs_from_one_line(hub, tmp_path, shared, tokenizer, ca
     (run,) = (tmp_path / "runs").glob("tpo_forget01_Llama-3.2-1B-Instruct_*")
     last = rows(run)[-1]
     assert 0 <= last["forget/quality"] <= 1
-    made = records.read_evaluation(run / "eval" / "1").sets["forget"].records
+    forget_records = records.read_evaluation(run / "eval" / "1").sets["forget"].records
     published = records.read_evaluation(shared / "ou_logs/Llama-3.2-1B-Instruct__retain99.json")
-    assert [r.answer for r in made] == [r.answer for r in published.sets["forget"].records]
+    assert [r.answer for r in forget_records] == [
+        r.answer for r in published.sets["forget"].records
+    ]
 
 
 @pytest.mark.slow
@@ -169,10 +171,10 @@ def test_the_same_word_evaluates_the_preset(hub, tmp_path, shared, tokenizer, ca
     result = json.loads(capsys.readouterr().out)
     assert result["model"] == "meta-llama/Llama-3.2-1B-Instruct"
     (folder,) = (tmp_path / "evaluations").rglob("forget.json")
-    made = records.read_evaluation(folder.parent).sets["forget"].records[0]
+    record = records.read_evaluation(folder.parent).sets["forget"].records[0]
     published = json.loads((shared / "ou_logs/Llama-3.2-1B-Instruct__retain99.json").read_text())
     prompt = published["forget_Q_A_ROUGE"]["value_by_index"]["0"]["input"]
-    assert made.prompt in prompt
+    assert record.prompt in prompt
 
 
 def test_all_that_is_missing_offline_is_one_line_each_with_its_download_within_seconds(

@@ -51,13 +51,13 @@ def call(*words, **env):
 
 def submit(folder, template, *words, **env):
     """Id of a job that writes to <folder>/<id>.log."""
-    own = [word for word in words if word.startswith("--")]
-    rest = [word for word in words if word not in own]
+    options = [word for word in words if word.startswith("--")]
+    rest = [word for word in words if word not in options]
     command = [
         "sbatch",
         "--parsable",
         *SMALL_JOB,
-        *own,
+        *options,
         f"--output={folder}/%j.log",
         f"slurm/{template}",
         *rest,
@@ -68,14 +68,16 @@ def submit(folder, template, *words, **env):
 def state(job):
     """State and exit code of a job (all tasks of an array)."""
     lines = call("scontrol", "show", "job", job, "--oneliner").splitlines()
-    found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
-    return [(one["JobState"], one["ExitCode"], int(one["Restarts"])) for one in found]
+    fields = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+    return [
+        (attempt["JobState"], attempt["ExitCode"], int(attempt["Restarts"])) for attempt in fields
+    ]
 
 
-def wait_until(true, seconds, what):
+def wait_until(true, seconds, describe):
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, f"waited {seconds} s in vain: {what()}"
+        assert time.monotonic() < end, f"waited {seconds} s in vain: {describe()}"
         time.sleep(0.5)
 
 
@@ -86,11 +88,11 @@ def folder(tmp_path_factory):
         ["scontrol", "ping"], capture_output=True, text=True, check=False
     ).stdout:  # fmt: skip
         pytest.skip("no SLURM controller answers")
-    found = tmp_path_factory.mktemp("slurm")
-    made = finished(tmp_path_factory)
-    shutil.copytree(made.runs / "stages", found / "stages")
-    (found / "target").symlink_to(found / "stages" / made.target.name)
-    return found
+    prepared = tmp_path_factory.mktemp("slurm")
+    run = finished(tmp_path_factory)
+    shutil.copytree(run.runs / "stages", prepared / "stages")
+    (prepared / "target").symlink_to(prepared / "stages" / run.target.name)
+    return prepared
 
 
 def evaluation(folder, out):
@@ -107,10 +109,10 @@ def evaluation(folder, out):
 def jobs(folder):
     """Ids of all jobs by name, each of them over."""
     words = [*SLOW, f"run.folder={folder}"]
-    many = folder / "four.yaml"
+    sweep_file = folder / "four.yaml"
     base = [*SMALL, f"run.folder={folder}", "run.export=false", "trainer.max_epochs=1"]
     grid = "seeds: [0]\ngrid: {loss.beta: [0.1, 0.2, 0.3, 0.4]}\n"
-    many.write_text(f"name: four\nbase: {['quickstart.yaml', *base]!r}\n{grid}")
+    sweep_file.write_text(f"name: four\nbase: {['quickstart.yaml', *base]!r}\n{grid}")
     ids = {
         "preempted": submit(folder, "fit.sbatch", *words, "run.name=preempted", TIF_TEST_DELAY="3"),
         "late": submit(
@@ -132,7 +134,7 @@ def jobs(folder):
         ),
     }
     args = f"{' '.join(SMALL_JOB)} --output={folder}/%j.log"
-    chain = call("slurm/chain.sh", str(many), SBATCH_ARGS=args)
+    chain = call("slurm/chain.sh", str(sweep_file), SBATCH_ARGS=args)
     ids |= dict(zip(("target", "retain", "array", "table"), chain.split(), strict=True))
     begun = folder / "preempted" / "metrics.jsonl"
     wait_until(
@@ -171,9 +173,9 @@ def same(actual, expected):
     weights = pathlib.Path("model/model.safetensors")
     assert (actual / weights).read_bytes() == (expected / weights).read_bytes()
     assert rows(actual) == rows(expected)
-    one, two = (files(path / "eval") for path in (actual, expected))
-    assert {k: v.replace(f"/{actual.name}".encode(), b"") for k, v in one.items()} == {
-        k: v.replace(f"/{expected.name}".encode(), b"") for k, v in two.items()
+    first, second = (files(path / "eval") for path in (actual, expected))
+    assert {k: v.replace(f"/{actual.name}".encode(), b"") for k, v in first.items()} == {
+        k: v.replace(f"/{expected.name}".encode(), b"") for k, v in second.items()
     }
 
 
@@ -201,7 +203,7 @@ def test_a_chain_makes_stages_then_an_array_of_four_then_the_table(folder, jobs)
     assert {state(jobs[name])[0][:2] for name in ("target", "retain", "table")} == {
         ("COMPLETED", "0:0")
     }
-    assert [found[:2] for found in state(jobs["array"])] == [("COMPLETED", "0:0")] * 4, log(
+    assert [job[:2] for job in state(jobs["array"])] == [("COMPLETED", "0:0")] * 4, log(
         folder, jobs["array"]
     )
     assert sorted(
@@ -233,7 +235,7 @@ def test_an_identifiers_job_leaves_its_span_file(folder, jobs):
 
 def test_no_job_leaves_an_unfinished_checkpoint(folder, jobs):
     for name in ("preempted", "late"):
-        found = {path.name for path in (folder / name / "checkpoints").iterdir()}
-        assert found == {
+        names = {path.name for path in (folder / name / "checkpoints").iterdir()}
+        assert names == {
             path.name for path in checkpoints.list_checkpoints(folder / name / "checkpoints")
         }

@@ -44,9 +44,9 @@ def test_without_any_mark_no_text_is_said_to_have_unwanted_words():
 
 def test_the_folder_is_named_by_its_content(tmp_path):
     first = write_files(list_files({"forget": ["a"], "retain": ["b"]}), tmp_path)
-    again = write_files(list_files({"retain": ["b"], "forget": ["a"]}), tmp_path)
+    second = write_files(list_files({"retain": ["b"], "forget": ["a"]}), tmp_path)
     other = write_files(list_files({"forget": ["b"], "retain": ["a"]}), tmp_path)
-    assert first == again != other
+    assert first == second != other
     assert json.loads((first / "forget.jsonl").read_text()) == {"text": "a"}
 
 

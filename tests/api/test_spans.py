@@ -53,12 +53,12 @@ def test_a_model_finds_what_the_command_finds_and_is_asked_once(
 
 def test_precision_recall_and_f1_are_counted_by_words():
     gold = identify(["a [[b c]] d", "[[e]] f"])
-    found = identify(["a b [[c d]]", "[[e f]]"])  # right: c, e; wrong: d, f; missed: b
-    assert found.compare(gold) == {"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7}
+    identified = identify(["a b [[c d]]", "[[e f]]"])  # right: c, e; wrong: d, f; missed: b
+    assert identified.compare(gold) == {"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7}
 
 
 def test_gold_is_spans_or_samples_in_any_form_or_a_span_file(tmp_path):
-    found = identify(["a b [[c d]]", ("Q?", "[[e f]]")])
+    identified = identify(["a b [[c d]]", ("Q?", "[[e f]]")])
     marked = ["more [[text]]", ("Q?", "[[e]] f"), "a [[b c]] d"]
     samples = list(identify(marked))
     expected = {"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7}
@@ -68,7 +68,7 @@ def test_gold_is_spans_or_samples_in_any_form_or_a_span_file(tmp_path):
         {"question": "Q?", "answer": "e f", "unwanted": [[0, 1]]},
     ]
     for gold in (marked, samples, tuple(samples), rows, path, str(path)):
-        assert found.compare(gold) == expected
+        assert identified.compare(gold) == expected
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_a_notebook_shows_the_words_in_colour_and_no_markup_of_the_data():
     assert "&lt;script&gt;1&lt;/script&gt;</mark> &amp; y" in page
     assert "<script" not in page
     assert "<b>x" not in page
-    many = Spans(identify(["a [[b]]"] * 30).samples, {"kind": "gold"})
-    assert many._repr_html_().count("<mark") == 20
-    assert "... and 10 more" in many._repr_html_()
+    spans = Spans(identify(["a [[b]]"] * 30).samples, {"kind": "gold"})
+    assert spans._repr_html_().count("<mark") == 20
+    assert "... and 10 more" in spans._repr_html_()
 
 
 def test_problems_come_before_weights_load():

@@ -120,10 +120,10 @@ def test_the_run_is_the_commands(run, tmp_path, monkeypatch):
         fit.main([str(run.folder / "config.yaml"), f"run.folder={tmp_path}", "run.name=again"]) == 0
     )
     numbers = [{k: v for k, v in row.items() if "second" not in k} for row in rows(run.folder)]
-    again = [
+    command_numbers = [
         {k: v for k, v in row.items() if "second" not in k} for row in rows(tmp_path / "again")
     ]
-    assert numbers == again
+    assert numbers == command_numbers
     assert run.config.loss.retain == "ce"
     assert run.folder.name.startswith("tpo_gdr")
 
@@ -266,10 +266,10 @@ def test_a_model_without_a_chat_template_is_asked_in_plain_text_and_a_named_temp
 
 def test_a_run_can_start_from_another(run, tmp_path):
     run = run[0]
-    again = unlearn(run, FORGET, settings=["loss/npo.yaml"], run={"folder": tmp_path}, **SHORT)
-    assert again.config.model.path == str(run.folder / "model")
+    continued = unlearn(run, FORGET, settings=["loss/npo.yaml"], run={"folder": tmp_path}, **SHORT)
+    assert continued.config.model.path == str(run.folder / "model")
     # Epoch 0 of the second is the last epoch of the first.
-    assert again.metrics[0]["muse/knowmem_forget"] == pytest.approx(
+    assert continued.metrics[0]["muse/knowmem_forget"] == pytest.approx(
         run.metrics[-1]["muse/knowmem_forget"]
     )
-    assert isinstance(again, Run)
+    assert isinstance(continued, Run)

@@ -109,10 +109,10 @@ def test_three_checkpoints_give_what_their_run_gives(runs, content, tmp_path):
     fictitious = ("authors=6", "questions_per_author=4", "forget_share=0.34")
     words = [f"data.fictitious.{word}" for word in fictitious]
     words += [f"{key}={path}" for key, path in copies.items()]
-    again = run_json(
+    repeated = run_json(
         *words, "attacks=prefix", "eval.max_new_tokens=8", f"out={tmp_path / 'out'}", "device=cpu"
     )
-    assert again["attacks"] == content["attacks"]
+    assert repeated["attacks"] == content["attacks"]
     assert len(list((tmp_path / "out").glob("*/prefix/*.json"))) == 3
 
 

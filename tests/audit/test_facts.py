@@ -34,6 +34,6 @@ def test_what_the_question_says_is_no_fact():
 
 
 def test_what_was_given_of_the_answer_is_no_fact():
-    one = sample(0, "where?", "born in Rome .", "Rome")
-    assert list_facts(one, after=8) == ("rome",)
-    assert list_facts(one, after=9) == ()  # its first letter was given
+    question = sample(0, "where?", "born in Rome .", "Rome")
+    assert list_facts(question, after=8) == ("rome",)
+    assert list_facts(question, after=9) == ()  # its first letter was given

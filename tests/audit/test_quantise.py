@@ -63,12 +63,12 @@ def test_a_model_that_is_exact_in_few_bits_does_not_change(folder, tmp_path, bit
     for _ in range(8):  # rounding of double-quantised scales settles
         first.save_pretrained(tmp_path)
         attacked.word_tokenizer().save_pretrained(tmp_path)
-        again = quantise.load_rounded(subject_of(tmp_path), bits)
+        second = quantise.load_rounded(subject_of(tmp_path), bits)
         if all(
-            torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
+            torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
         ):
             break
-        first = again
+        first = second
     inputs = attacked.inputs()
     inputs.settings.quantise.bits = [bits]
     samples = [

@@ -21,11 +21,11 @@ RETAIN = (attacked.sample(20, "who is Ann ?", "Ann was red .", "red"),)
 
 
 def inputs(**keys):
-    made = attacked.inputs(QUESTIONS, RETAIN)
-    made.settings.relearn = Relearn(
+    prepared = attacked.inputs(QUESTIONS, RETAIN)
+    prepared.settings.relearn = Relearn(
         **{"shares": [0.25, 0.5], "others": ["retain"], "steps": 4, "lr": 0.01} | keys
     )
-    return made
+    return prepared
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_an_area_is_the_mean_height_of_the_curve():
 
 def test_what_is_learned_comes_back_and_the_same_model_gives_the_same_curve(model):
     same = (inputs(steps=40), inputs(steps=40))
-    first, second = (relearn.run(attacked.subject(model), one) for one in same)
+    first, second = (relearn.run(attacked.subject(model), attack_inputs) for attack_inputs in same)
     assert first == second  # so the leak of a retain model against itself is 0
     curve = first.curves["50 % of the forget set, probability"]
     assert [x for x, _ in curve] == [0, 10, 20, 40]

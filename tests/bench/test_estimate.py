@@ -31,9 +31,9 @@ def test_the_printed_configuration_stays_loadable_and_ends_with_the_estimate(cap
 
 
 def test_the_steps_are_those_that_a_run_makes(tmp_path_factory, capsys):
-    made = sum("train/loss" in row for row in rows(finished(tmp_path_factory).folder))
+    steps = sum("train/loss" in row for row in rows(finished(tmp_path_factory).folder))
     line = next(line for line in printed(capsys).splitlines() if line.startswith("#   steps:"))
-    assert line.startswith(f"#   steps:  {made} optimizer steps, stage target ")
+    assert line.startswith(f"#   steps:  {steps} optimizer steps, stage target ")
 
 
 def test_the_model_on_disk_is_as_large_as_printed(tmp_path_factory, capsys):

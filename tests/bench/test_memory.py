@@ -51,17 +51,17 @@ def test_four_bits_count_for_linear_layers_without_embeddings_and_head():
 def test_shards_divide_what_is_kept_and_add_what_is_gathered():
     shape = make_config(SMALL_SHAPE)
     for way in ("full", "bf16"):
-        one, four = (estimate_need(shape, way, gpus, 128, BF16) for gpus in (1, 4))
-        assert (four.weights, four.optimizer) == (one.weights / 4, one.optimizer / 4)
-        assert one.gathered == 0 < four.gathered < one.weights + one.gradients
+        single, four = (estimate_need(shape, way, gpus, 128, BF16) for gpus in (1, 4))
+        assert (four.weights, four.optimizer) == (single.weights / 4, single.optimizer / 4)
+        assert single.gathered == 0 < four.gathered < single.weights + single.gradients
         # FSDP2 gathers bfloat16: autocast has no weights left to copy
-        assert (four.activations < one.activations) is (way == "full")
+        assert (four.activations < single.activations) is (way == "full")
 
 
 def test_checkpointing_keeps_the_entry_of_each_layer_and_one_layer_whole():
     shape, checkpointing = make_config(SMALL_SHAPE), Model(gradient_checkpointing=True)
-    kept = estimate_need(shape, "full", 1, 512, Model()).activations
+    full = estimate_need(shape, "full", 1, 512, Model()).activations
     less = estimate_need(shape, "full", 1, 512, checkpointing).activations
-    inside = (kept - less + 4 * 512 * 256 * 4) / 3  # of four layers, three are not held
-    assert less < kept
+    inside = (full - less + 4 * 512 * 256 * 4) / 3  # of four layers, three are not held
+    assert less < full
     assert inside > 10 * 512 * 256 * 4

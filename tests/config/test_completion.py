@@ -31,7 +31,7 @@ def test_a_shell_gets_the_words(tmp_path):
     """As bash asks: the line in the environment, the answer on file descriptor 8."""
     pytest.importorskip("argcomplete")
     line = "tif fit optimizer.l"
-    asked = {
+    variables = {
         "_ARGCOMPLETE": "1",
         "COMP_LINE": line,
         "COMP_POINT": str(len(line)),
@@ -42,7 +42,7 @@ def test_a_shell_gets_the_words(tmp_path):
         script = f'exec 8>&{file.fileno()} 9>&2; exec "$@"'
         subprocess.run(
             ["bash", "-c", script, "bash", *command],
-            env=os.environ | asked | {"_ARGCOMPLETE_SUPPRESS_SPACE": "1"}, pass_fds=[file.fileno()],
-            check=True,
+            env=os.environ | variables | {"_ARGCOMPLETE_SUPPRESS_SPACE": "1"},
+            pass_fds=[file.fileno()], check=True,
         )  # fmt: skip
     assert (tmp_path / "answer").read_text().split() == ["optimizer.lr="]

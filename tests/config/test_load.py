@@ -17,14 +17,14 @@ from tif.config.errors import ConfigError
 from tif.config.keys import list_keys
 from tif.config.schema import Config, Optimizer
 
-OWN = config.own_configs()
+CONFIGS = config.own_configs()
 KEYS = list(list_keys(Config()))
-ALL = sorted(str(p.relative_to(OWN)) for p in OWN.rglob("*.yaml"))
+ALL = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml"))
 SWEEPS = [name for name in ALL if name.startswith("experiment/")]
 EXPERIMENTS = [name for name in ALL if "/" not in name and name != "base.yaml"]
 NO_QUALITY = ["eval.forget_quality=false", "model.path=org/model"]
 # What a file of configs/ needs beside itself to be a whole experiment.
-BESIDE = {
+EXTRA_WORDS = {
     "base.yaml": NO_QUALITY,
     "tofu.yaml": ["model=smollm2_135m"],
     "fictitious.yaml": ["model=smollm2_135m"],
@@ -47,7 +47,7 @@ def write(path, text):
 
 
 def test_base_yaml_is_what_the_schema_says():
-    assert (OWN / "base.yaml").read_text(encoding="utf-8") == base_yaml()
+    assert (CONFIGS / "base.yaml").read_text(encoding="utf-8") == base_yaml()
 
 
 def test_base_yaml_has_every_key_with_its_default():
@@ -71,32 +71,32 @@ def test_base_yaml_over_the_defaults_changes_nothing():
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - set(SWEEPS)))
 def test_every_file_in_configs_loads(name):
-    beside = BESIDE.get(name, NO_QUALITY if "/" in name else [])
-    assert isinstance(config.load([name, *beside]), Config)
+    extra_words = EXTRA_WORDS.get(name, NO_QUALITY if "/" in name else [])
+    assert isinstance(config.load([name, *extra_words]), Config)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiments_first_line_is_the_command_that_runs_it(name):
-    first = (OWN / name).read_text(encoding="utf-8").splitlines()[0]
+    first = (CONFIGS / name).read_text(encoding="utf-8").splitlines()[0]
     words = re.fullmatch(r"# (?:tif |python -m tif\.)\w+(.*)", first)[1]
     assert isinstance(config.load(shlex.split(words) or ["quickstart.yaml"]), Config)
 
 
 @pytest.mark.parametrize("name", [n for n in ALL if "/" in n])
 def test_a_part_of_an_experiment_begins_with_a_comment(name):
-    assert (OWN / name).read_text(encoding="utf-8").startswith("# ")
+    assert (CONFIGS / name).read_text(encoding="utf-8").startswith("# ")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_written_configuration_reloads_to_the_same_one(name, tmp_path):
     odd = ['data.template="Frage: {prompt}\\n\\"Antwort\\":"', "optimizer.lr=1e-7", "run.name=ä b"]
-    cfg = config.load([name, *BESIDE.get(name, []), *odd])
+    cfg = config.load([name, *EXTRA_WORDS.get(name, []), *odd])
     assert cfg.data.template == 'Frage: {prompt}\n"Antwort":'
-    again = config.load([write(tmp_path / "config.yaml", config.to_yaml(cfg))])
-    assert again == cfg
-    assert config.to_yaml(again) == config.to_yaml(cfg)
+    reloaded = config.load([write(tmp_path / "config.yaml", config.to_yaml(cfg))])
+    assert reloaded == cfg
+    assert config.to_yaml(reloaded) == config.to_yaml(cfg)
     for stage in cfg.stages:
-        assert config.stage(again, stage) == config.stage(cfg, stage)
+        assert config.stage(reloaded, stage) == config.stage(cfg, stage)
 
 
 @pytest.mark.parametrize("name", ["quickstart.yaml", "configs/quickstart.yaml", "loss/tpo.yaml"])
@@ -120,9 +120,13 @@ def test_files_merge_left_to_right_and_overrides_win_wherever_they_stand(tmp_pat
 
 
 def test_the_order_of_keys_in_a_file_does_not_matter(tmp_path):
-    one = write(tmp_path / "1.yaml", "run: {seed: 4, name: x}\nloss: {beta: 0.2, pl_weight: 0.5}\n")
-    two = write(tmp_path / "2.yaml", "loss: {pl_weight: 0.5, beta: 0.2}\nrun: {name: x, seed: 4}\n")
-    assert config.load([one, *NO_QUALITY]) == config.load([two, *NO_QUALITY])
+    first = write(
+        tmp_path / "1.yaml", "run: {seed: 4, name: x}\nloss: {beta: 0.2, pl_weight: 0.5}\n"
+    )
+    second = write(
+        tmp_path / "2.yaml", "loss: {pl_weight: 0.5, beta: 0.2}\nrun: {name: x, seed: 4}\n"
+    )
+    assert config.load([first, *NO_QUALITY]) == config.load([second, *NO_QUALITY])
 
 
 def test_interpolations_are_resolved_with_the_overrides(tmp_path):

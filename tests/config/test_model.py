@@ -51,4 +51,4 @@ from tif.config.errors import ConfigError
 def test_what_does_not_go_together_is_refused_by_name(words, line):
     with pytest.raises(ConfigError) as caught:
         config.load(["quickstart.yaml", *words])
-    assert any(own.startswith(line) for own in str(caught.value).splitlines()), caught.value
+    assert any(problem.startswith(line) for problem in str(caught.value).splitlines()), caught.value

@@ -179,13 +179,13 @@ def test_muse_takes_the_authors_models_and_their_tokenizer(corpus):
     assert cfg.model.path == f"muse-bench/MUSE-{corpus}_target"
     assert cfg.eval.retain_model == f"muse-bench/MUSE-{corpus}_retrain"
     assert cfg.model.tokenizer == "meta-llama/Llama-2-7b-hf"
-    own = load(f"data.benchmark=muse-{corpus.lower()}", "model=smollm2_135m")[0]
-    assert (own.model.path, own.eval.retain_records, own.eval.retain_model) == (
+    chosen = load(f"data.benchmark=muse-{corpus.lower()}", "model=smollm2_135m")[0]
+    assert (chosen.model.path, chosen.eval.retain_records, chosen.eval.retain_model) == (
         "target",
         "retain",
         None,
     )
-    assert own.model.tokenizer is None
+    assert chosen.model.tokenizer is None
     mine = load(f"data.benchmark=muse-{corpus.lower()}", "model.path=/my/model", *NO_QUALITY)[0]
     assert (mine.model.path, mine.model.tokenizer, mine.eval.retain_model) == (
         "/my/model",

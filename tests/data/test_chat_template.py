@@ -60,11 +60,12 @@ def test_prompts_are_those_of_the_library(here, chatty, template, question):
 def test_auto_is_the_chat_template_where_the_tokenizer_has_one_and_else_plain(
     here, chatty, tokenizer
 ):
-    asked = Encoder(chatty(CHATML), "auto")
+    chat_encoder = Encoder(chatty(CHATML), "auto")
     assert (
-        asked.render_prompt("Who?") == "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+        chat_encoder.render_prompt("Who?")
+        == "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert asked.prompts.describe()["template"] == "chat"
+    assert chat_encoder.prompts.describe()["template"] == "chat"
     plain = Encoder(tokenizer, "auto")
     assert plain.render_prompt("Who?") == "Question: Who?\nAnswer:"
     assert plain.prompts.describe() == {"template": "Question: {prompt}\nAnswer:"}
@@ -81,8 +82,8 @@ def test_a_document_begins_with_the_special_token_that_a_chat_writes_itself(here
     assert expected[0] == begin
     assert encoder.encode(Sample("s", "", text)).input_ids == [*expected, chat.eos_token_id]
     assert encoder.encode_text(text) == expected
-    asked = encoder.encode(Sample("s", "Where?", text)).input_ids
-    assert [i for i, token in enumerate(asked) if token == begin] == [0]
+    question_ids = encoder.encode(Sample("s", "Where?", text)).input_ids
+    assert [i for i, token in enumerate(question_ids) if token == begin] == [0]
     assert encoder.encode_prompt("Where?").count(begin) == 1
 
 

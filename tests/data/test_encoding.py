@@ -449,10 +449,10 @@ def test_random_spans_agree_with_a_check_of_every_character(tokenizer):
                 if core:
                     inner = [i for i in there if core[0] <= i <= core[-1]]
                     touched = any(i in marked for i in inner)
-                    whole = all(i in marked for i in core)
+                    is_covered = all(i in marked for i in core)
                 else:
-                    touched = whole = any(i in marked for i in there)
-                expected = touched if overlap == "uw" else touched and whole
+                    touched = is_covered = any(i in marked for i in there)
+                expected = touched if overlap == "uw" else touched and is_covered
                 assert bool(actual) == expected, (answer, spans, start - before, end - before)
 
 
@@ -467,7 +467,7 @@ SHARE = {
     ("forget05", "bert"): 29,
     ("forget10", "bert"): 29,
 }
-ASKED = "Question: {prompt}\nAnswer:"
+QUESTION_TEMPLATE = "Question: {prompt}\nAnswer:"
 
 
 @pytest.fixture(scope="module")
@@ -480,7 +480,9 @@ def real(request, shared):
         tokenizer = load_tokenizer(
             Model(init={"vocab_size": 2000}), [json.loads(line)["answer"] for line in lines]
         )
-    return tokenizer, {overlap: Encoder(tokenizer, ASKED, overlap) for overlap in ("gw", "uw")}
+    return tokenizer, {
+        overlap: Encoder(tokenizer, QUESTION_TEMPLATE, overlap) for overlap in ("gw", "uw")
+    }
 
 
 def released(shared: pathlib.Path, split: str, by: str, rule: str):
@@ -597,7 +599,7 @@ def test_only_first_and_last_tokens_and_blanks_differ_from_the_releases_labels_f
     shared, smollm2, split, by
 ):
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    encoder = Encoder(tokenizer, ASKED)
+    encoder = Encoder(tokenizer, QUESTION_TEMPLATE)
     folder = shared / "tofu_masks" / f"{split}_with_common_words_{by}"
     samples = read_precomputed(folder, read_tofu(str(shared / "tofu"), split).forget, "complement")
     differing = [0, 0, 0]

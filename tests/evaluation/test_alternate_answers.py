@@ -13,7 +13,7 @@ from tif.config.loss import Alternates
 from tif.config.schema import Model
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
-from tif.evaluation import alternate_answers as own
+from tif.evaluation import alternate_answers
 from tif.evaluation.alternate_answers import AlternateDraws, draw_alternates
 from tif.evaluation.generate import draw_tokens, draw_uniforms
 from tif.models.load import load_tokenizer
@@ -41,7 +41,7 @@ def model(tokenizer):
     return tiny_models.model("llama", vocab_size=len(tokenizer))
 
 
-def made(model, encoder, file, samples=SAMPLES, cfg=CFG, seed=4, tokens_per_batch=200):
+def draw_answers(model, encoder, file, samples=SAMPLES, cfg=CFG, seed=4, tokens_per_batch=200):
     return draw_alternates(
         model, encoder, samples, AlternateDraws(cfg, seed, tokens_per_batch, file)
     )
@@ -79,9 +79,9 @@ def plain(model, encoder, sample, number, seed):
 def test_every_answer_equals_a_plain_loop_over_its_own_draws(
     model, encoder, tmp_path, tokens_per_batch
 ):
-    found = made(model, encoder, tmp_path / "a.jsonl", tokens_per_batch=tokens_per_batch)
+    answers = draw_answers(model, encoder, tmp_path / "a.jsonl", tokens_per_batch=tokens_per_batch)
     expected = {s.id: tuple(plain(model, encoder, s, n, 4) for n in range(3)) for s in SAMPLES}
-    assert found == expected
+    assert answers == expected
     assert len({text for texts in expected.values() for text in texts}) == 15
 
 
@@ -95,43 +95,46 @@ def test_tokens_are_drawn_as_often_as_the_tempered_softmax_says():
 
 def test_an_answer_depends_on_seed_sample_and_number_and_on_nothing_else(model, encoder, tmp_path):
     state = torch.random.get_rng_state()
-    found = made(model, encoder, tmp_path / "a.jsonl")
+    answers = draw_answers(model, encoder, tmp_path / "a.jsonl")
     assert torch.equal(torch.random.get_rng_state(), state)
-    alone = made(model, encoder, tmp_path / "b.jsonl", samples=SAMPLES[3:4])
-    assert alone == {"forget/3": found["forget/3"]}
-    assert made(model, encoder, tmp_path / "c.jsonl", seed=5)["forget/3"] != found["forget/3"]
+    alone = draw_answers(model, encoder, tmp_path / "b.jsonl", samples=SAMPLES[3:4])
+    assert alone == {"forget/3": answers["forget/3"]}
+    assert (
+        draw_answers(model, encoder, tmp_path / "c.jsonl", seed=5)["forget/3"]
+        != answers["forget/3"]
+    )
 
 
 def test_a_run_that_was_killed_draws_only_what_is_missing(model, encoder, tmp_path, monkeypatch):
-    whole, file, asked = (
-        made(model, encoder, tmp_path / "whole.jsonl"),
+    expected, file, batch_sizes = (
+        draw_answers(model, encoder, tmp_path / "whole.jsonl"),
         tmp_path / "killed.jsonl",
         [],
     )
-    monkeypatch.setattr(own, "ANSWERS_PER_WRITE", 4)
-    generate = own.generate
+    monkeypatch.setattr(alternate_answers, "ANSWERS_PER_WRITE", 4)
+    generate = alternate_answers.generate
 
     def killed(model, encoder, prompts, *args):
-        asked.append(len(prompts))
-        if len(asked) == 3:
+        batch_sizes.append(len(prompts))
+        if len(batch_sizes) == 3:
             raise KeyboardInterrupt
         return generate(model, encoder, prompts, *args)
 
-    monkeypatch.setattr(own, "generate", killed)
+    monkeypatch.setattr(alternate_answers, "generate", killed)
     with pytest.raises(KeyboardInterrupt):
-        made(model, encoder, file)
+        draw_answers(model, encoder, file)
     assert len(rows(file)) == 8
-    assert made(model, encoder, file) == whole
-    assert asked == [4, 4, 4, 4, 3]  # the last two by the run that went on
+    assert draw_answers(model, encoder, file) == expected
+    assert batch_sizes == [4, 4, 4, 4, 3]  # the last two by the run that went on
     assert len(rows(file)) == 15
-    assert made(model, encoder, file) == whole
-    assert len(asked) == 5
+    assert draw_answers(model, encoder, file) == expected
+    assert len(batch_sizes) == 5
 
 
 def test_a_line_that_was_cut_is_drawn_again_and_the_others_are_not(model, encoder, tmp_path):
-    whole, file = made(model, encoder, tmp_path / "a.jsonl"), tmp_path / "a.jsonl"
+    expected, file = draw_answers(model, encoder, tmp_path / "a.jsonl"), tmp_path / "a.jsonl"
     file.write_bytes(file.read_bytes()[:-9])
-    assert made(model, encoder, file) == whole
+    assert draw_answers(model, encoder, file) == expected
     lines = file.read_text().splitlines()
     assert sum(line.startswith('{"id": "forget/4", "number": 2') for line in lines) == 1
     assert sum(line.startswith('{"id": "forget/4", "number": 1') for line in lines) == 1
@@ -140,23 +143,25 @@ def test_a_line_that_was_cut_is_drawn_again_and_the_others_are_not(model, encode
 def test_an_answer_ends_where_the_next_question_begins_and_blank_ones_are_left_out(
     model, encoder, tmp_path, monkeypatch
 ):
-    said = iter([" In Oslo.\nQuestion: Who?", "Q: Where?", "  \n", "", " ", "In 1961. "])
+    replies = iter([" In Oslo.\nQuestion: Who?", "Q: Where?", "  \n", "", " ", "In 1961. "])
     monkeypatch.setattr(
-        own, "generate", lambda model, encoder, prompts, *args: [next(said) for _ in prompts]
+        alternate_answers,
+        "generate",
+        lambda model, encoder, prompts, *args: [next(replies) for _ in prompts],
     )
-    found = made(model, encoder, tmp_path / "a.jsonl", samples=SAMPLES[:2])
-    assert found == {"forget/0": ("In Oslo.",), "forget/1": ("In 1961.",)}
+    answers = draw_answers(model, encoder, tmp_path / "a.jsonl", samples=SAMPLES[:2])
+    assert answers == {"forget/0": ("In Oslo.",), "forget/1": ("In 1961.",)}
 
 
 def test_a_model_that_says_nothing_is_told(model, encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        own, "generate", lambda model, encoder, prompts, *args: [" "] * len(prompts)
+        alternate_answers, "generate", lambda model, encoder, prompts, *args: [" "] * len(prompts)
     )
     with pytest.raises(
         ValueError,
         match=r"^loss\.alternates: the model says nothing to 2 of 2 questions \(forget/0, ",
     ):
-        made(model, encoder, tmp_path / "a.jsonl", samples=SAMPLES[:2])
+        draw_answers(model, encoder, tmp_path / "a.jsonl", samples=SAMPLES[:2])
 
 
 def work(file):
@@ -165,11 +170,11 @@ def work(file):
 
     tokenizer = load_tokenizer(Model(init={"vocab_size": 400}), TEXTS)
     encoder = Encoder(tokenizer, "Question: {prompt}\nAnswer:")
-    return made(tiny_models.model("llama", vocab_size=len(tokenizer)), encoder, file)
+    return draw_answers(tiny_models.model("llama", vocab_size=len(tokenizer)), encoder, file)
 
 
 @pytest.mark.slow
 def test_two_processes_draw_what_one_draws_and_one_of_them_writes(tmp_path):
-    one, two = work(tmp_path / "one.jsonl"), together(2, work, tmp_path / "two.jsonl")
-    assert two == [one, one]
+    alone, two = work(tmp_path / "one.jsonl"), together(2, work, tmp_path / "two.jsonl")
+    assert two == [alone, alone]
     assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()

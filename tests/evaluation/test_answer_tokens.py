@@ -65,13 +65,13 @@ def test_the_tokens_spell_the_answer_and_unwanted_ones_are_those_of_training():
 
 
 def test_the_datas_own_marks_stand_beside_the_identifiers_where_they_differ():
-    asked, identified = [sample(unwanted=(span("Oslo"),))], [sample(unwanted=(span("Anna"),))]
-    tokens = locate_answers(setup(), {"forget": asked}, identified, None)["forget"]["forget/0"]
+    questions, identified = [sample(unwanted=(span("Oslo"),))], [sample(unwanted=(span("Anna"),))]
+    tokens = locate_answers(setup(), {"forget": questions}, identified, None)["forget"]["forget/0"]
     starts = [0, *tokens.ends[:-1]]
     for marks, word in ((tokens.uw, "Anna"), (tokens.gold, "Oslo"), (tokens.measured, "Oslo")):
         places = zip(starts, tokens.ends, marks, strict=True)
         assert "".join(ANSWER[start:end] for start, end, mark in places if mark) == word
-    same = locate_answers(setup(), {"forget": asked}, asked, None)["forget"]["forget/0"]
+    same = locate_answers(setup(), {"forget": questions}, questions, None)["forget"]["forget/0"]
     assert same.gold is None
     assert same.measured == same.uw == tokens.gold
 

@@ -97,10 +97,10 @@ def test_answer_losses_equal_a_loop_over_single_samples(
 
 
 def test_records_equal_plain_loops(model, encoder, tokenizer):
-    found = evaluated(model, encoder, SETS, Eval(max_new_tokens=6), "packed")
-    assert list(found.sets) == ["forget", "retain"]
+    evaluation = evaluated(model, encoder, SETS, Eval(max_new_tokens=6), "packed")
+    assert list(evaluation.sets) == ["forget", "retain"]
     for name, samples in SETS.items():
-        records = found.sets[name].records
+        records = evaluation.sets[name].records
         assert [r.id for r in records] == [s.id for s in samples]
         for record, sample in zip(records, samples, strict=True):
             loss, tokens = plain_loss(model, tokenizer, sample, sample.answer)
@@ -127,15 +127,15 @@ def test_records_equal_plain_loops(model, encoder, tokenizer):
 
 
 def test_an_evaluation_says_what_it_is_of(model, encoder):
-    found = evaluate(
+    evaluation = evaluate(
         model, SETS, EvaluationSetup(encoder, Eval(max_new_tokens=1), "packed"), "runs/x", epoch=3
     )
-    assert (found.model, found.epoch, found.family) == ("runs/x", 3, "llama")
-    assert {name: s.name for name, s in found.sets.items()} == {
+    assert (evaluation.model, evaluation.epoch, evaluation.family) == ("runs/x", 3, "llama")
+    assert {name: s.name for name, s in evaluation.sets.items()} == {
         "forget": "forget",
         "retain": "retain",
     }
-    assert {name: s.data for name, s in found.sets.items()} == {
+    assert {name: s.data for name, s in evaluation.sets.items()} == {
         k: fingerprint(v) for k, v in SETS.items()
     }
 
@@ -155,22 +155,22 @@ def test_a_record_says_whether_its_last_token_is_the_end_token(model, encoder, p
 def test_unwanted_spans_do_not_change_records(model, encoder):
     cfg = Eval(max_new_tokens=1)
     plain = {"forget": [dataclasses.replace(s, unwanted=None) for s in FORGET]}
-    found = [
+    evaluations = [
         evaluated(model, encoder, sets, cfg, "padded").sets["forget"]
         for sets in (plain, {"forget": FORGET})
     ]
-    assert found[0] == found[1]
+    assert evaluations[0] == evaluations[1]
 
 
 def test_the_same_questions_are_tokenised_once_and_other_questions_or_rules_anew(model, tokenizer):
     encoder, texts = Encoder(tokenizer, TEMPLATE), []
-    own = encoder.encode_text
-    encoder.encode_text = lambda text: texts.append(text) or own(text)
+    encode_text = encoder.encode_text
+    encoder.encode_text = lambda text: texts.append(text) or encode_text(text)
     cfg = Eval(max_new_tokens=2)
     first, once = evaluated(model, encoder, SETS, cfg, "packed"), len(texts)
-    again = evaluated(model, encoder, SETS, cfg, "packed")
+    second = evaluated(model, encoder, SETS, cfg, "packed")
     assert len(texts) == once > 0
-    assert again.sets == first.sets
+    assert second.sets == first.sets
     legacy = evaluated(
         model, encoder, SETS, dataclasses.replace(cfg, protocol="legacy-tofu"), "packed"
     )
@@ -190,13 +190,13 @@ def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode(
         lambda m, args, output: modes.append((m.training, torch.is_grad_enabled()))
     )
     model.train(training)
-    found = [
+    evaluations = [
         evaluated(model, encoder, {"retain": RETAIN}, Eval(max_new_tokens=2), "packed")
         for _ in range(2)
     ]
     assert set(modes) == {(False, False)}
     assert model.training is training
-    assert found[0] == found[1]
+    assert evaluations[0] == evaluations[1]
 
 
 # --- generation
@@ -247,25 +247,25 @@ def test_generated_texts_do_not_depend_on_tokens_per_batch(
 ):
     prompts = [encoder.encode_prompt(s.prompt) for s in (*FORGET, *RETAIN)]
     tokens = [plain_greedy(model, p, len(tokenizer), 10) for p in prompts]
-    own = Encoder(tokenizer, TEMPLATE)
-    own.eos_id = stopping_token(tokens)
+    stopping = Encoder(tokenizer, TEMPLATE)
+    stopping.eos_id = stopping_token(tokens)
     expected = [
-        tokenizer.decode(plain_greedy(model, p, own.eos_id, 10), skip_special_tokens=True)
+        tokenizer.decode(plain_greedy(model, p, stopping.eos_id, 10), skip_special_tokens=True)
         for p in prompts
     ]
     assert len(set(expected)) > 1
-    assert generate(model, own, prompts, [10] * len(prompts), Decoding(tokens_per_batch)) == [
+    assert generate(model, stopping, prompts, [10] * len(prompts), Decoding(tokens_per_batch)) == [
         text.strip() for text in expected
     ]
 
 
 def test_evaluation_does_not_depend_on_tokens_per_batch_or_batching(model, encoder):
-    found = [
+    evaluations = [
         evaluated(model, encoder, SETS, Eval(max_new_tokens=5, tokens_per_batch=tokens), batching)
         for tokens, batching in ((16, "packed"), (100, "padded"), (4096, "packed"))
     ]
-    for other in found[1:]:
-        for name, expected in found[0].sets.items():
+    for other in evaluations[1:]:
+        for name, expected in evaluations[0].sets.items():
             for a, b in zip(other.sets[name].records, expected.records, strict=True):
                 assert a.loss == pytest.approx(b.loss, abs=1e-5)
                 assert a.perturbed_losses == pytest.approx(b.perturbed_losses, abs=1e-5)
@@ -296,46 +296,46 @@ def test_each_prompt_has_its_own_limit_of_new_tokens():
 
 def test_legacy_tofu_asks_without_the_answer_tag_and_counts_the_prompt(model, encoder, tokenizer):
     cfg = Eval(protocol="legacy-tofu", max_new_tokens=30)
-    found = evaluated(model, encoder, {"retain": RETAIN}, cfg, "packed")
+    evaluation = evaluated(model, encoder, {"retain": RETAIN}, cfg, "packed")
     prompt = tokenizer("Question: Who?\n")["input_ids"]
     assert 0 < len(prompt) < 30
     text = tokenizer.decode(
         plain_greedy(model, prompt, tokenizer.eos_token_id, 30 - len(prompt)),
         skip_special_tokens=True,
     )
-    assert found.sets["retain"].records[0].generated == text.strip()
+    assert evaluation.sets["retain"].records[0].generated == text.strip()
     ids = [*tokenizer("Question: Who?\nAnswer: A judge.")["input_ids"], tokenizer.eos_token_id]
     with torch.no_grad():
         logprobs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = [logprobs[t - 1, ids[t]].item() for t in range(len(prompt), len(ids))]
-    assert found.sets["retain"].records[0].tokens == len(expected)
-    assert found.sets["retain"].records[0].loss == pytest.approx(
+    assert evaluation.sets["retain"].records[0].tokens == len(expected)
+    assert evaluation.sets["retain"].records[0].loss == pytest.approx(
         -sum(expected) / len(expected), abs=1e-5
     )
-    assert found.protocol["name"] == "legacy-tofu"
+    assert evaluation.protocol["name"] == "legacy-tofu"
 
 
 def test_a_protocol_says_how_many_questions_unless_one_is_told():
-    many = {"retain": [dataclasses.replace(RETAIN[0], id=f"r/{i}") for i in range(305)]}
-    assert len(select_samples(many, Eval(protocol="legacy-tofu"))["retain"]) == 300
-    assert len(select_samples(many, Eval())["retain"]) == 305
+    questions = {"retain": [dataclasses.replace(RETAIN[0], id=f"r/{i}") for i in range(305)]}
+    assert len(select_samples(questions, Eval(protocol="legacy-tofu"))["retain"]) == 300
+    assert len(select_samples(questions, Eval())["retain"]) == 305
     assert (
         len(
-            select_samples(many, Eval(protocol="legacy-tofu", max_samples=MaxSamples(retain=302)))[
-                "retain"
-            ]
+            select_samples(
+                questions, Eval(protocol="legacy-tofu", max_samples=MaxSamples(retain=302))
+            )["retain"]
         )
         == 302
     )
 
 
 def test_paraphrased_questions_make_sets_of_their_own():
-    asked = dataclasses.replace(FORGET[0], paraphrased_prompt="By whom is The Glass Meridian?")
-    found = select_samples(
-        {"forget": (asked, FORGET[1]), "retain": RETAIN}, Eval(paraphrased_questions=True)
+    question = dataclasses.replace(FORGET[0], paraphrased_prompt="By whom is The Glass Meridian?")
+    selected = select_samples(
+        {"forget": (question, FORGET[1]), "retain": RETAIN}, Eval(paraphrased_questions=True)
     )
-    assert list(found) == ["forget", "forget_paraphrased", "retain"]
-    (other,) = found["forget_paraphrased"]
+    assert list(selected) == ["forget", "forget_paraphrased", "retain"]
+    (other,) = selected["forget_paraphrased"]
     assert (other.id, other.prompt, other.answer) == (
         "forget/0/paraphrased",
         "By whom is The Glass Meridian?",
@@ -353,9 +353,9 @@ def test_cut_keeps_the_first_samples_of_each_set():
 
 def test_only_the_cut_samples_are_evaluated_and_fingerprinted(model, encoder):
     cfg = Eval(max_samples=MaxSamples(forget=2), max_new_tokens=1)
-    found = evaluated(model, encoder, SETS, cfg, "packed")
-    assert [r.id for r in found.sets["forget"].records] == ["forget/0", "forget/1"]
-    assert found.sets["forget"].data == fingerprint(FORGET[:2]) != fingerprint(FORGET)
+    evaluation = evaluated(model, encoder, SETS, cfg, "packed")
+    assert [r.id for r in evaluation.sets["forget"].records] == ["forget/0", "forget/1"]
+    assert evaluation.sets["forget"].data == fingerprint(FORGET[:2]) != fingerprint(FORGET)
 
 
 def test_the_protocol_holds_every_rule_that_changes_records_and_none_that_does_not(

@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 @pytest.fixture(scope="module")
 def sets(shared):
-    found = read_tofu(str(shared / "tofu"), "forget01").sets
-    return {name: own[:3] for name, own in found.items()}
+    all_sets = read_tofu(str(shared / "tofu"), "forget01").sets
+    return {name: samples[:3] for name, samples in all_sets.items()}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def expected(smollm2, sets):
     net = transformers.AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)
 
-    def said(sample):
+    def greedy_text(sample):
         prompt = tokenizer(f"Question: {sample.prompt}\nAnswer:")["input_ids"]
         new = plain_greedy(net, prompt, tokenizer.eos_token_id, NEW_TOKENS)
         return tokenizer.decode(new, skip_special_tokens=True).strip()
@@ -45,10 +45,10 @@ def expected(smollm2, sets):
             *plain_loss(net, tokenizer, s, s.answer),
             losses(s, [s.paraphrased_answer]),
             losses(s, s.perturbed_answers),
-            said(s),
+            greedy_text(s),
         )
-        for own in sets.values()
-        for s in own
+        for samples in sets.values()
+        for s in samples
     }
 
 
@@ -60,17 +60,17 @@ def test_records_of_a_real_model_are_those_of_plain_loops(
     encoder = Encoder(models.load_tokenizer(cfg, ()), TEMPLATE)
     policy = models.load_policy(cfg, encoder.tokenizer, 0)
     asking = Eval(max_new_tokens=NEW_TOKENS, tokens_per_batch=tokens_per_batch)
-    found = evaluate(policy, sets, EvaluationSetup(encoder, asking, batching), "m")
-    records = [record for own in found.sets.values() for record in own.records]
+    evaluation = evaluate(policy, sets, EvaluationSetup(encoder, asking, batching), "m")
+    records = [record for record_set in evaluation.sets.values() for record in record_set.records]
     assert [record.id for record in records] == list(expected)
     assert len(records) == 12
     for record in records:
-        loss, tokens, paraphrased, perturbed, said = expected[record.id]
+        loss, tokens, paraphrased, perturbed, greedy_text = expected[record.id]
         assert record.tokens == tokens
         assert record.loss == pytest.approx(loss, abs=1e-5, rel=1e-5)
         assert [x for x in [record.paraphrased_loss] if x is not None] == pytest.approx(
             paraphrased, abs=1e-5, rel=1e-5
         )
         assert list(record.perturbed_losses) == pytest.approx(perturbed, abs=1e-5, rel=1e-5)
-        assert record.generated == said
+        assert record.generated == greedy_text
     assert len({record.generated for record in records}) > 6

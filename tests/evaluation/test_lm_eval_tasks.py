@@ -27,18 +27,18 @@ OTHERS = {  # the other ways in which lm-eval asks
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    found = task_folder(tmp_path_factory.mktemp("lm-eval") / "tasks")
+    tasks = task_folder(tmp_path_factory.mktemp("lm-eval") / "tasks")
     for name, rest in OTHERS.items():
-        text = f"dataset_path: json\ndataset_kwargs: {{data_files: {found / 'facts.jsonl'}}}\n"
+        text = f"dataset_path: json\ndataset_kwargs: {{data_files: {tasks / 'facts.jsonl'}}}\n"
         text += "test_split: train\n"
         first = "{{choices[0]}}" if name == "tif_rolling" else " {{choices[0]}}"
-        asked = "" if name == "tif_rolling" else "Question: {{question}}\\nAnswer:"
-        words = f'task: {name}\ndoc_to_text: "{asked}"\ndoc_to_target: "{first}"\n'
-        (found / f"{name}.yaml").write_text(words + text + rest + "\n")
-    return found
+        prompt = "" if name == "tif_rolling" else "Question: {{question}}\\nAnswer:"
+        words = f'task: {name}\ndoc_to_text: "{prompt}"\ndoc_to_target: "{first}"\n'
+        (tasks / f"{name}.yaml").write_text(words + text + rest + "\n")
+    return tasks
 
 
-def asked(folder, llama, names=TASKS, **keys):
+def ask_tasks(folder, llama, names=TASKS, **keys):
     model, tokenizer = (
         kind.from_pretrained(llama)
         for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
@@ -49,13 +49,13 @@ def asked(folder, llama, names=TASKS, **keys):
 def in_a_process(*args):
     """As torchrun starts it: lm-eval answers the node's first process only."""
     os.environ["LOCAL_RANK"] = str(torch.distributed.get_rank())
-    return asked(*args)
+    return ask_tasks(*args)
 
 
 @pytest.mark.slow
 def test_all_kinds_of_tasks_are_what_a_plain_loop_finds_in_one_process_and_two(folder, llama):
     torch.set_num_threads(1)
-    alone = asked(folder, llama)
+    alone = ask_tasks(folder, llama)
     assert alone["lm-eval/tif_facts/acc"][0] == plain_accuracy(llama)
     assert alone["lm-eval/tif_said/exact_match"][0] == 0  # a model of random weights
     net, tokenizer = (
@@ -92,14 +92,14 @@ def test_the_model_runs_in_the_mixed_precision_that_is_on_and_scores_are_float32
     head = transformers.LlamaForCausalLM.forward
 
     def noting(self, *args, **keys):
-        found = head(self, *args, **keys)
-        seen.append(found.logits.dtype)
-        return found
+        outputs = head(self, *args, **keys)
+        seen.append(outputs.logits.dtype)
+        return outputs
 
     monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", noting)
-    exact = asked(folder, llama, ["tif_next"])["lm-eval/tif_next/perplexity"][0]
+    exact = ask_tasks(folder, llama, ["tif_next"])["lm-eval/tif_next/perplexity"][0]
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = asked(folder, llama, ["tif_next"])["lm-eval/tif_next/perplexity"][0]
+        mixed = ask_tasks(folder, llama, ["tif_next"])["lm-eval/tif_next/perplexity"][0]
     assert set(seen[: len(seen) // 2]) == {torch.float32}
     assert set(seen[len(seen) // 2 :]) == {torch.bfloat16}
     assert mixed != exact
@@ -109,8 +109,8 @@ def test_the_model_runs_in_the_mixed_precision_that_is_on_and_scores_are_float32
 @pytest.mark.slow
 def test_so_many_questions_are_asked_as_are_wanted_and_nothing_is_told(folder, llama, capfd):
     transformers.utils.logging.disable_progress_bar()
-    all_three = asked(folder, llama, ["tif_facts", "tif_next"])
-    two = asked(folder, llama, ["tif_facts", "tif_next"], limit=2)
+    all_three = ask_tasks(folder, llama, ["tif_facts", "tif_next"])
+    two = ask_tasks(folder, llama, ["tif_facts", "tif_next"], limit=2)
     assert two["lm-eval/tif_facts/acc"][0] == plain_accuracy(llama, FACTS[:2])
     assert two["lm-eval/tif_next/perplexity"] != all_three["lm-eval/tif_next/perplexity"]
     assert capfd.readouterr() == ("", "")
@@ -120,7 +120,9 @@ def test_so_many_questions_are_asked_as_are_wanted_and_nothing_is_told(folder, l
 def test_outside_of_a_repository_git_is_not_heard(folder, llama, tmp_path, monkeypatch, capfd):
     transformers.utils.logging.disable_progress_bar()
     monkeypatch.chdir(tmp_path)
-    assert asked(folder, llama, ["tif_facts"])["lm-eval/tif_facts/acc"][0] == plain_accuracy(llama)
+    assert ask_tasks(folder, llama, ["tif_facts"])["lm-eval/tif_facts/acc"][0] == plain_accuracy(
+        llama
+    )
     assert capfd.readouterr() == ("", "")
 
 
@@ -146,13 +148,13 @@ def test_a_run_evaluates_lm_evals_tasks_beside_its_own(folder, tmp_path_factory,
     words = [*SMALL, f"run.folder={run.runs}", "run.name=able", "eval.benchmarks=lm-eval:tif_facts"]
     assert fit.main([*words, f"eval.lm_eval.folder={folder}", "eval.lm_eval.batch_size=2"]) == 0
     assert capfd.readouterr().err == ""
-    found = [row for row in rows(run.runs / "able") if "train/loss" not in row]
-    assert [row["epoch"] for row in found if "lm-eval/tif_facts/acc" in row] == [0, 1, 2]
-    assert found[-1]["lm-eval/tif_facts/acc"] == pytest.approx(
+    evaluations = [row for row in rows(run.runs / "able") if "train/loss" not in row]
+    assert [row["epoch"] for row in evaluations if "lm-eval/tif_facts/acc" in row] == [0, 1, 2]
+    assert evaluations[-1]["lm-eval/tif_facts/acc"] == pytest.approx(
         plain_accuracy(run.runs / "able" / "model")
     )
     last = json.loads((run.runs / "able" / "eval" / "2" / "lm-eval.json").read_text())
-    assert last["lm-eval/tif_facts/acc"][0] == found[-1]["lm-eval/tif_facts/acc"]
+    assert last["lm-eval/tif_facts/acc"][0] == evaluations[-1]["lm-eval/tif_facts/acc"]
 
 
 @pytest.mark.parametrize(
@@ -179,8 +181,8 @@ def test_a_task_that_cannot_be_had_is_told_before_weights_load(
         f"eval.lm_eval.folder={folder}",
     ]
     assert fit.main([*SMALL, *words]) == 2
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith(f"eval.benchmarks: {line}")
+    (error_line,) = capsys.readouterr().err.splitlines()
+    assert error_line.startswith(f"eval.benchmarks: {line}")
     assert list(tmp_path.iterdir()) == []
 
 

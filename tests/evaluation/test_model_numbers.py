@@ -99,11 +99,11 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
         "membership.gradient_norm=true",
         f"fluency.classifier={classifier}",
     )
-    found = run(capsys, *argv)
-    assert list(found["benchmarks"]) == ["tofu", "muse-news", "lm-eval"]
-    tofu, news = found["benchmarks"]["tofu"], found["benchmarks"]["muse-news"]
+    numbers = run(capsys, *argv)
+    assert list(numbers["benchmarks"]) == ["tofu", "muse-news", "lm-eval"]
+    tofu, news = numbers["benchmarks"]["tofu"], numbers["benchmarks"]["muse-news"]
     ours = {
-        name: records.read_evaluation(found["benchmarks"][name]["folder"])
+        name: records.read_evaluation(numbers["benchmarks"][name]["folder"])
         for name in ("tofu", "muse-news")
     }
     theirs = {
@@ -118,11 +118,11 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
     assert tofu["tasks"]["forget"]["extraction_strength"] == pytest.approx(
         expected["forget/extraction_strength"]
     )
-    beside = tofu["retain_metrics"]
+    retain_numbers = tofu["retain_metrics"]
     in_runs = overall.aggregate(theirs["tofu"])
-    assert {name: beside[name] for name in in_runs} == pytest.approx(in_runs)
+    assert {name: retain_numbers[name] for name in in_runs} == pytest.approx(in_runs)
     for name, means in tofu["tasks"].items():  # the classifier reads the model's texts alone
-        absent = {metric for metric in means if beside.get(f"{name}/{metric}") is None}
+        absent = {metric for metric in means if retain_numbers.get(f"{name}/{metric}") is None}
         assert absent == {"clean"}, name
     expected = overall.aggregate(ours["muse-news"], theirs["muse-news"])
     assert {k: news["metrics"][k] for k in expected if k != "eval/score"} == pytest.approx(
@@ -131,18 +131,18 @@ def test_a_model_is_asked_once_and_its_numbers_follow_from_its_records(
     scores = membership.attack_scores(ours["muse-news"], theirs["muse-news"])["reference"]
     assert news["metrics"]["membership/reference"] == pytest.approx(membership.auc(*scores))
     assert 0 <= news["metrics"]["membership/gradient_norm"] <= 1
-    said = [r.generated for r in ours["tofu"].sets["retain"].records]
+    replies = [r.generated for r in ours["tofu"].sets["retain"].records]
     assert tofu["tasks"]["retain"]["repetition"] == pytest.approx(
-        fluency.question_values(said)["repetition"].mean()
+        fluency.question_values(replies)["repetition"].mean()
     )
-    clean = fluency.clean(plain_clean(classifier, said)).mean()
+    clean = fluency.clean(plain_clean(classifier, replies)).mean()
     assert tofu["tasks"]["retain"]["clean"] == pytest.approx(clean, abs=1e-5)
-    assert found["benchmarks"]["lm-eval"]["metrics"] == {
+    assert numbers["benchmarks"]["lm-eval"]["metrics"] == {
         "lm-eval/tif_facts/acc": plain_accuracy(llama)
     }
     # Asked again, nothing is loaded and nothing changes; a table shows the same numbers.
     monkeypatch.setattr(models, "load_policy", None)
-    assert run(capsys, *argv) == found
+    assert run(capsys, *argv) == numbers
     assert evaluate.main(argv) == 0
     text = capsys.readouterr().out
     assert f"{tofu['model_utility']:.3f}" in text
@@ -175,13 +175,13 @@ def test_kl_to_the_original_is_a_mean_over_answer_tokens(
     llama, other_llama, data, tmp_path, capsys
 ):
     argv = words(llama, data, tmp_path, "eval.benchmarks=tofu", f"original={other_llama}")
-    found = run(capsys, *argv)["benchmarks"]["tofu"]
+    numbers = run(capsys, *argv)["benchmarks"]["tofu"]
     net, original = (
         transformers.AutoModelForCausalLM.from_pretrained(path).eval()
         for path in (llama, other_llama)
     )
     tokenizer, kls = transformers.AutoTokenizer.from_pretrained(llama), []
-    for record in records.read_evaluation(found["folder"]).sets["retain"].records:
+    for record in records.read_evaluation(numbers["folder"]).sets["retain"].records:
         before = f"Question: {record.prompt}\nAnswer: "
         ids = [*tokenizer(before + record.answer)["input_ids"], tokenizer.eos_token_id]
         first = next(
@@ -198,11 +198,11 @@ def test_kl_to_the_original_is_a_mean_over_answer_tokens(
             .mean()
             .item()
         )
-    assert found["tasks"]["retain"]["kl"] == pytest.approx(sum(kls) / len(kls), rel=1e-4)
-    assert found["groups"]["retain"] == {"author": 1}
-    assert found["intervals"]["tasks"]["retain"]["kl"] is None  # of one author
+    assert numbers["tasks"]["retain"]["kl"] == pytest.approx(sum(kls) / len(kls), rel=1e-4)
+    assert numbers["groups"]["retain"] == {"author": 1}
+    assert numbers["intervals"]["tasks"]["retain"]["kl"] is None  # of one author
     itself = run(capsys, *argv, f"original={llama}")["benchmarks"]["tofu"]
-    assert (itself["tasks"]["retain"]["kl"], itself["folder"] == found["folder"]) == (0.0, False)
+    assert (itself["tasks"]["retain"]["kl"], itself["folder"] == numbers["folder"]) == (0.0, False)
     assert "kl" not in run(capsys, *argv, "original=null")["benchmarks"]["tofu"]["tasks"]["retain"]
 
 
@@ -288,8 +288,8 @@ def test_all_that_is_wrong_is_told_before_weights_load_and_nothing_is_written(
 
 def test_a_retain_model_of_another_family_is_refused(llama, data, tmp_path, capsys):
     argv = words(llama, data, tmp_path, "eval.benchmarks=tofu", "eval.max_samples.retain=1")
-    own = records.read_evaluation(run(capsys, *argv)["benchmarks"]["tofu"]["folder"])
-    records.write_evaluation(tmp_path / "other", dataclasses.replace(own, family="gpt2"), {})
+    evaluation = records.read_evaluation(run(capsys, *argv)["benchmarks"]["tofu"]["folder"])
+    records.write_evaluation(tmp_path / "other", dataclasses.replace(evaluation, family="gpt2"), {})
     assert evaluate.main([*argv, f"retain_records={tmp_path / 'other'}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
@@ -306,8 +306,8 @@ def test_gradient_norms_are_those_of_a_plain_backward_pass_and_leave_no_trace(ll
     )
     encoder = Encoder(tokenizer, "{prompt}")
     texts = [
-        one.texts[0]
-        for one in ask_task(
+        question.texts[0]
+        for question in ask_task(
             encoder, benchmark.sets["privleak_forget"], benchmark.tasks["privleak_forget"], 99
         )
     ]
@@ -355,14 +355,14 @@ def test_an_unknown_device_is_refused(llama, data, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def whole(shared, tmp_path_factory):
+def full_words(shared, tmp_path_factory):
     """The command's words for all questions and texts of TOFU and MUSE, asked of a tiny model."""
     from tests.support import language_models
 
     texts = [
         s.answer
-        for own in read_muse(str(shared / "muse/news"), with_training=False).sets.values()
-        for s in own[:20]
+        for samples in read_muse(str(shared / "muse/news"), with_training=False).sets.values()
+        for s in samples[:20]
     ]
     tokenizer = models.load_tokenizer(Model(init={"vocab_size": 1000}), texts)
     llama = tmp_path_factory.mktemp("whole") / "llama"
@@ -384,33 +384,33 @@ def whole(shared, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(whole, tmp_path, capsys):
-    found = run(capsys, *whole, f"out={tmp_path}")["benchmarks"]
-    assert found["tofu"]["questions"] == {
+def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(full_words, tmp_path, capsys):
+    numbers = run(capsys, *full_words, f"out={tmp_path}")["benchmarks"]
+    assert numbers["tofu"]["questions"] == {
         "forget": 400,
         "retain": 400,
         "real_authors": 100,
         "world_facts": 117,
     }
-    assert found["muse-news"]["questions"] == {
+    assert numbers["muse-news"]["questions"] == {
         "verbmem_forget": 20,
         "knowmem_forget": 100,
         "knowmem_retain": 100,
         "privleak_forget": 30,
         "privleak_holdout": 30,
     }
-    assert 0 <= found["tofu"]["model_utility"] < 1
-    assert all(None not in own.values() for own in found["tofu"]["tasks"].values())
-    metrics = found["muse-news"]["metrics"]
+    assert 0 <= numbers["tofu"]["model_utility"] < 1
+    assert all(None not in task.values() for task in numbers["tofu"]["tasks"].values())
+    metrics = numbers["muse-news"]["metrics"]
     assert metrics.pop("muse/privleak") is None  # there is no retain model
     assert all(value is not None for value in metrics.values())
     for name, value in metrics.items():
-        low, high = found["muse-news"]["intervals"][name]
+        low, high = numbers["muse-news"]["intervals"][name]
         assert low <= value <= high, name
     # Whole passages were read: 7,400 to 8,900 characters each.
     lengths = [
         r.tokens
-        for r in records.read_evaluation(found["muse-news"]["folder"])
+        for r in records.read_evaluation(numbers["muse-news"]["folder"])
         .sets["privleak_forget"]
         .records
     ]
@@ -427,22 +427,31 @@ def recorded(out):
 @pytest.mark.slow
 @pytest.mark.real
 def test_one_two_and_four_processes_and_other_batches_give_the_same_records_of_all_of_tofu_and_muse(
-    whole, tmp_path
+    full_words, tmp_path
 ):
     for world in (1, 2, 4):
         codes = [
-            code for code, _ in together(world, evaluated, [*whole, f"out={tmp_path / str(world)}"])
+            code
+            for code, _ in together(world, evaluated, [*full_words, f"out={tmp_path / str(world)}"])
         ]
         assert codes == [0] * world
     expected = recorded(tmp_path / "1")
-    assert [sum(len(own.records) for own in one.sets.values()) for one in expected] == [1017, 280]
+    assert [
+        sum(len(record_set.records) for record_set in evaluation.sets.values())
+        for evaluation in expected
+    ] == [1017, 280]
     for world in (2, 4):
         assert recorded(tmp_path / str(world)) == expected  # to the last bit
-    padded = [*whole, f"out={tmp_path / 'padded'}", "batching=padded", "eval.tokens_per_batch=5000"]
+    padded = [
+        *full_words,
+        f"out={tmp_path / 'padded'}",
+        "batching=padded",
+        "eval.tokens_per_batch=5000",
+    ]
     assert together(2, evaluated, padded)[0][0] == 0
-    for one, other in zip(recorded(tmp_path / "padded"), expected, strict=True):
-        for name, own in other.sets.items():
-            for a, b in zip(one.sets[name].records, own.records, strict=True):
+    for evaluation, other in zip(recorded(tmp_path / "padded"), expected, strict=True):
+        for name, record_set in other.sets.items():
+            for a, b in zip(evaluation.sets[name].records, record_set.records, strict=True):
                 assert (a.id, a.tokens, a.generated) == (b.id, b.tokens, b.generated)
                 losses = ([r.loss, r.paraphrased_loss or 0, *r.perturbed_losses] for r in (a, b))
                 assert next(losses) == pytest.approx(next(losses), abs=1e-5)

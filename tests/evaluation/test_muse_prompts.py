@@ -77,12 +77,12 @@ def generated(model, tokenizer, prompt, new_tokens):
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_records_are_those_of_muse_benchs_scripts(model, encoder, tokenizer, benchmark, batching):
     cfg = Eval(tokens_per_batch=600)
-    found = evaluate(
+    evaluated = evaluate(
         model, benchmark.sets, EvaluationSetup(encoder, cfg, batching, benchmark.tasks), "m"
     )
-    assert found.protocol["name"] == "muse"
+    assert evaluated.protocol["name"] == "muse"
     for sample, record in zip(
-        benchmark.sets["verbmem_forget"], found.sets["verbmem_forget"].records, strict=True
+        benchmark.sets["verbmem_forget"], evaluated.sets["verbmem_forget"].records, strict=True
     ):
         target = tokenizer.decode(
             tokenizer(sample.answer)["input_ids"][:128], skip_special_tokens=True
@@ -90,21 +90,21 @@ def test_records_are_those_of_muse_benchs_scripts(model, encoder, tokenizer, ben
         assert record.answer == target
         assert record.generated == generated(model, tokenizer, sample.prompt, 128).strip()
     assert len(benchmark.sets["verbmem_forget"][1].answer) > len(
-        found.sets["verbmem_forget"].records[1].answer
+        evaluated.sets["verbmem_forget"].records[1].answer
     )
     for name, shots in (("knowmem_forget", QUESTIONS[:1]), ("knowmem_retain", QUESTIONS[1:])):
         before = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in shots)
-        for sample, record in zip(benchmark.sets[name], found.sets[name].records, strict=True):
-            said = generated(model, tokenizer, f"{before}Question: {sample.prompt}\nAnswer: ", 32)
+        for sample, record in zip(benchmark.sets[name], evaluated.sets[name].records, strict=True):
+            text = generated(model, tokenizer, f"{before}Question: {sample.prompt}\nAnswer: ", 32)
             for word in ("\n\n", "\nQuestion", "Question:"):
-                said = said.split(word)[0]
+                text = text.split(word)[0]
             assert (record.prompt, record.answer, record.generated) == (
                 sample.prompt,
                 sample.answer,
-                said.strip(),
+                text.strip(),
             )
     for name in ("privleak_forget", "privleak_holdout"):
-        for sample, record in zip(benchmark.sets[name], found.sets[name].records, strict=True):
+        for sample, record in zip(benchmark.sets[name], evaluated.sets[name].records, strict=True):
             ids = tokenizer(sample.answer, return_tensors="pt")["input_ids"]
             with torch.no_grad():
                 logp = torch.log_softmax(model(ids).logits[0].float(), -1)
@@ -126,7 +126,7 @@ def test_memorization_of_muse_counts_every_token_to_the_last(
     model, encoder, tokenizer, benchmark, batching
 ):
     setup = EvaluationSetup(encoder, Eval(max_new_tokens=1), batching, benchmark.tasks)
-    found = evaluate(model, benchmark.sets, setup, "m")
+    evaluated = evaluate(model, benchmark.sets, setup, "m")
     name = "privleak_holdout"
     shares = []
     for sample in benchmark.sets[name]:
@@ -134,29 +134,31 @@ def test_memorization_of_muse_counts_every_token_to_the_last(
         with torch.no_grad():
             guesses = model(ids).logits[0, :-1].argmax(-1)
         shares.append((guesses == ids[0, 1:]).float().mean().item())
-    values = memorization.question_values(found.sets[name])
+    values = memorization.question_values(evaluated.sets[name])
     assert values["exact_memorization"] == pytest.approx(shares)
-    assert not any(r.stats.ended for own in found.sets.values() for r in own.records)
+    assert not any(
+        r.stats.ended for record_set in evaluated.sets.values() for r in record_set.records
+    )
 
 
 def test_a_stop_text_ends_what_the_model_says(encoder, benchmark, monkeypatch, model):
-    said = "\n\nFirst\nQuestion: a?"
-    monkeypatch.setattr(evaluation, "generate", lambda m, e, prompts, *rest: [said] * len(prompts))
-    found = evaluate(
+    reply = "\n\nFirst\nQuestion: a?"
+    monkeypatch.setattr(evaluation, "generate", lambda m, e, prompts, *rest: [reply] * len(prompts))
+    evaluated = evaluate(
         model, benchmark.sets, EvaluationSetup(encoder, Eval(), "packed", benchmark.tasks), "m"
     )
-    assert {r.generated for r in found.sets["knowmem_forget"].records} == {
+    assert {r.generated for r in evaluated.sets["knowmem_forget"].records} == {
         ""
     }  # an empty line at once, as in MUSE
-    assert {r.generated for r in found.sets["verbmem_forget"].records} == {said.strip()}
+    assert {r.generated for r in evaluated.sets["verbmem_forget"].records} == {reply.strip()}
 
 
 def test_max_samples_limits_muses_sets_by_what_they_are_of(model, encoder, benchmark):
     cfg = Eval(max_samples=MaxSamples(forget=1, retain=2))
-    found = evaluate(
+    evaluated = evaluate(
         model, benchmark.sets, EvaluationSetup(encoder, cfg, "packed", benchmark.tasks), "m"
     )
-    assert {name: len(own.records) for name, own in found.sets.items()} == {
+    assert {name: len(record_set.records) for name, record_set in evaluated.sets.items()} == {
         "verbmem_forget": 1,
         "knowmem_forget": 1,
         "knowmem_retain": 2,
@@ -167,33 +169,33 @@ def test_max_samples_limits_muses_sets_by_what_they_are_of(model, encoder, bench
 
 def test_a_text_longer_than_the_context_loses_its_end_and_a_long_prompt_its_beginning(encoder):
     words = "one two three four five six seven"
-    whole = encoder.encode_text(words)
+    token_ids = encoder.encode_text(words)
     (scored,) = ask_task(
         encoder, [Sample("a/0", "", words)], Task("{prompt}", new_tokens=0), context=5
     )
-    assert scored.texts[0].input_ids == whole[:5]
+    assert scored.texts[0].input_ids == token_ids[:5]
     assert scored.prompt_ids == []
     prompt = encoder.encode_text("one two three four five")
-    (asked,) = ask_task(
+    (question,) = ask_task(
         encoder,
         [Sample("a/0", "one two three four five", " six")],
         Task("{prompt}", new_tokens=4),
         context=9,
     )
-    assert asked.prompt_ids == prompt[-5:]
-    ids, gw = asked.texts[0].input_ids, asked.texts[0].gw
+    assert question.prompt_ids == prompt[-5:]
+    ids, gw = question.texts[0].input_ids, question.texts[0].gw
     both = encoder.encode_text("one two three four five six")
     assert ids == both[-9:]
-    assert [t for t, own in zip(ids, gw, strict=True) if own] == both[len(prompt) :]
+    assert [t for t, is_answer in zip(ids, gw, strict=True) if is_answer] == both[len(prompt) :]
 
 
 def test_a_task_without_a_template_follows_the_configurations(encoder):
-    (asked,) = ask_task(
+    (question,) = ask_task(
         encoder, [Sample("a/0", "Who?", "Mira")], Task(stops=("\n\n",)), context=None, new_tokens=7
     )
-    assert asked.prompt_ids == encoder.encode_text("Question: Who?\nAnswer:")
-    assert asked.texts[0].input_ids == encoder.encode_text("Question: Who?\nAnswer: Mira")
-    assert asked.max_new_tokens == 7
+    assert question.prompt_ids == encoder.encode_text("Question: Who?\nAnswer:")
+    assert question.texts[0].input_ids == encoder.encode_text("Question: Who?\nAnswer: Mira")
+    assert question.max_new_tokens == 7
     (document,) = ask_task(
         encoder, [Sample("a/0", "", "A page.")], Task(new_tokens=0), context=None
     )

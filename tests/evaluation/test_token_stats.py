@@ -51,10 +51,10 @@ def token_stats(net, texts, tokens_per_batch, batching, original=None):
 def plain_stats(net, e, other=None):
     """(K, 5): log p, is argmax, mean, deviation, KL of each scored token, by loops."""
 
-    def logprobs(one):
+    def logprobs(network):
         with torch.no_grad():
             return (
-                one(input_ids=torch.tensor([e.input_ids]))
+                network(input_ids=torch.tensor([e.input_ids]))
                 .logits[0]
                 .double()
                 .log_softmax(-1)
@@ -83,16 +83,16 @@ def test_token_statistics_equal_a_loop_over_the_vocabulary(batching, tokens_per_
     )  # smaller than a batch's answer tokens
     net, other = tiny_models.model(), tiny_models.model(seed=1)
     texts = (*TEXTS, greedy(net))
-    found = token_stats(net, texts, tokens_per_batch, batching, other)
-    assert len(found) == len(texts)
-    for e, actual in zip(texts, found, strict=True):
+    stats = token_stats(net, texts, tokens_per_batch, batching, other)
+    assert len(stats) == len(texts)
+    for e, actual in zip(texts, stats, strict=True):
         expected = plain_stats(net, e, other)
         logprob, top, mean, std, kl = zip(*expected, strict=True)
         assert actual.top == top
         for name, column in {"logprob": logprob, "mean": mean, "std": std, "kl": kl}.items():
             assert getattr(actual, name) == pytest.approx(column, abs=1e-5), name
-    assert found[-1].top == (True, True, True, False)
-    assert len(found[-2].logprob) == 19
+    assert stats[-1].top == (True, True, True, False)
+    assert len(stats[-2].logprob) == 19
 
 
 def test_there_is_no_kl_without_an_original_and_none_to_oneself():
@@ -104,19 +104,19 @@ def test_there_is_no_kl_without_an_original_and_none_to_oneself():
 
 def test_statistics_are_float32_whatever_the_models_dtype():
     net = tiny_models.model().to(torch.bfloat16)
-    found = token_stats(net, TEXTS[:1], 64, "padded")[0]
+    stats = token_stats(net, TEXTS[:1], 64, "padded")[0]
     logits = net(input_ids=torch.tensor([TEXTS[0].input_ids])).logits[0].float()
     expected = logits.log_softmax(-1)[[1, 2, 3], [3, 7, 11]]
-    assert found.logprob == pytest.approx(expected.tolist(), abs=1e-6)
+    assert stats.logprob == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_a_token_that_cannot_come_leaves_the_statistics_finite():
     from tif.evaluation.token_stats import _describe_tokens
 
     logits = torch.tensor([[1.0, 1.0, -torch.inf]])
-    found = _describe_tokens(logits, torch.tensor([0]), logits)[0].tolist()
+    values = _describe_tokens(logits, torch.tensor([0]), logits)[0].tolist()
     # half and half over two tokens: log p = mean = -ln 2, no deviation, no KL
-    assert found == pytest.approx([-0.693147, 1.0, -0.693147, 0.0, 0.0], abs=1e-6)
+    assert values == pytest.approx([-0.693147, 1.0, -0.693147, 0.0, 0.0], abs=1e-6)
 
 
 # --- what a protocol scores
@@ -137,9 +137,9 @@ def scored_text(encoder, encoded):
 
 
 def test_open_unlearning_scores_the_answer_and_the_end_token(encoder):
-    found = encode_answer(encoder, SAMPLE, OPEN_UNLEARNING)
-    assert scored_text(encoder, found) == " Jaime Vasquez wrote it in 1998.<end>"
-    assert found.input_ids == encoder.encode(SAMPLE).input_ids
+    encoded = encode_answer(encoder, SAMPLE, OPEN_UNLEARNING)
+    assert scored_text(encoder, encoded) == " Jaime Vasquez wrote it in 1998.<end>"
+    assert encoded.input_ids == encoder.encode(SAMPLE).input_ids
 
 
 def test_legacy_tofu_scores_the_answer_tag_too(encoder):
@@ -163,10 +163,10 @@ def test_a_template_without_a_tag_has_none_to_score(tokenizer):
 )
 def test_a_text_is_cut_after_the_protocols_tokens_and_ended_where_it_says_so(encoder, rules, end):
     long = Sample("long", "Who?", "He did not. " * 300)
-    found = encode_answer(encoder, long, rules)
-    assert len(found.input_ids) == rules.max_tokens + bool(end)
-    assert scored_text(encoder, found).endswith(end or "He")
-    assert scored_text(encoder, found).count("<end>") == bool(end)
+    encoded = encode_answer(encoder, long, rules)
+    assert len(encoded.input_ids) == rules.max_tokens + bool(end)
+    assert scored_text(encoder, encoded).endswith(end or "He")
+    assert scored_text(encoder, encoded).count("<end>") == bool(end)
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_by_its_sample(encoder):
@@ -178,6 +178,6 @@ def test_a_prompt_that_leaves_no_room_is_refused_by_its_sample(encoder):
 
 
 def test_a_document_is_scored_from_its_second_token_on(encoder):
-    found = encode_answer(encoder, Sample("d", "", "Her father was a baker."), OPEN_UNLEARNING)
-    assert all(found.gw)
-    assert scored_text(encoder, found) == "Her father was a baker.<end>"
+    encoded = encode_answer(encoder, Sample("d", "", "Her father was a baker."), OPEN_UNLEARNING)
+    assert all(encoded.gw)
+    assert scored_text(encoder, encoded) == "Her father was a baker.<end>"

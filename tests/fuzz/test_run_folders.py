@@ -16,7 +16,7 @@ from tif.records import run_folder
 from tif.training import run as training
 from tif.utils.files import remove
 
-QUICK, WHOLE = 8, 328  # damaged folders
+QUICK, TOTAL = 8, 328  # damaged folders
 
 
 class Started(Exception):
@@ -134,5 +134,5 @@ def test_a_damaged_run_folder_is_told_in_lines(runs, monkeypatch, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(16))
 def test_many_damaged_run_folders_are_told_in_lines(runs, monkeypatch, capfd, part):
-    for seed in range(QUICK + part, WHOLE, 16):
+    for seed in range(QUICK + part, TOTAL, 16):
         check_case(runs, seed, monkeypatch, capfd)

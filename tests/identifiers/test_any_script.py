@@ -14,10 +14,10 @@ from tif.identifiers.segmentation import find_words
 from tif.identifiers.string_search import find_strings
 
 
-def covered(found):
+def covered(labelled):
     """The positions that its spans cover, each once."""
-    language_models.unwanted(found)
-    at = [i for span in found.unwanted for i in range(span.start, span.end)]
+    language_models.unwanted(labelled)
+    at = [i for span in labelled.unwanted for i in range(span.start, span.end)]
     assert len(at) == len(set(at))
     return set(at)
 
@@ -32,12 +32,12 @@ def test_every_kind_covers_every_character_once(name, llama, other_llama, untrai
     starts, ends = ({getattr(w, side) for w in find_words(text)} for side in ("start", "end"))
     for kind in ("all", "none", "random", "masked_lm", "causal_lm", "contrastive"):
         cfg.kind = kind
-        (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
-        at = covered(found)
+        (labelled,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
+        at = covered(labelled)
         if kind in ("all", "none"):
             assert at == (set(range(len(text))) if kind == "all" else set())
         else:
-            assert all(s.start in starts and s.end in ends for s in found.unwanted), kind
+            assert all(s.start in starts and s.end in ends for s in labelled.unwanted), kind
             assert 0 < len(at) < len(text), kind
 
 
@@ -52,9 +52,9 @@ def test_gold_spans_come_through_as_they_are_and_through_a_span_file(name, tmp_p
     assert identifiers.identify(cfg, [gold]) == (gold,)
     span_file.write_spans(tmp_path / "gold.jsonl", [gold], identifiers.describe_settings(cfg, ""))
     cfg.kind, cfg.path = "precomputed", str(tmp_path / "gold.jsonl")
-    (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
+    (labelled,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
     expected = {i for w in gold.unwanted for i in range(w.start, w.end)}
-    assert covered(found) == covered(gold) == expected
+    assert covered(labelled) == covered(gold) == expected
 
 
 @pytest.mark.parametrize("name", language_models.TEXTS)
@@ -80,12 +80,12 @@ def test_masks_of_common_words_cover_every_other_character_but_outer_blanks_once
     )
     visible = {i for i, char in enumerate(text) if not char.isspace()}
     cfg.rule = "complement"
-    (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
-    assert covered(found) & visible == visible - common
-    assert not covered(found) & common
+    (labelled,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
+    assert covered(labelled) & visible == visible - common
+    assert not covered(labelled) & common
     cfg.rule = "targets"
-    (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
-    assert covered(found) == target
+    (labelled,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
+    assert covered(labelled) == target
 
 
 @pytest.mark.parametrize("name", language_models.TEXTS)
@@ -105,15 +105,15 @@ def test_generative_finds_each_named_word_wherever_it_stands_in_any_script(name,
         stub.answer = answer
         cfg = config.load(["quickstart.yaml"]).identifier
         cfg.kind = "generative"
-        own = {
+        keys = {
             "base_url": stub.url,
             "model": "m",
             "window_characters": window,
             "cache": str(tmp_path),
         }
-        cfg.generative = type(cfg.generative)(**own)
-        (found,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
+        cfg.generative = type(cfg.generative)(**keys)
+        (labelled,) = identifiers.identify(cfg, [language_models.sample(text, "谁?")])
     assert (len(stub.texts) == 1) == (window > len(text))
-    language_models.unwanted(found)
-    assert found.unwanted == find_strings(even(text), text)[0]
-    assert len(found.unwanted) > 20
+    language_models.unwanted(labelled)
+    assert labelled.unwanted == find_strings(even(text), text)[0]
+    assert len(labelled.unwanted) > 20

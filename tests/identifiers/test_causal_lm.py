@@ -49,18 +49,18 @@ def plain(folder, sample, template=TEMPLATE):
     ids = [tokenizer.eos_token_id, *read["input_ids"]]
     with torch.no_grad():
         logprobs = net(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
-    found = []
+    word_logprobs = []
     for w in find_words(sample.answer):
         a, b = w.start + len(before), w.end + len(before)
         touching = [t for t, (s, e) in enumerate(read["offset_mapping"]) if s < b and e > a]
-        found.append(sum(logprobs[t, read["input_ids"][t]].item() for t in touching))
-    return found
+        word_logprobs.append(sum(logprobs[t, read["input_ids"][t]].item() for t in touching))
+    return word_logprobs
 
 
-def flags(found):
+def flags(labelled):
     return [
-        any(s.start <= w.start and w.end <= s.end for s in found.unwanted)
-        for w in find_words(found.answer)
+        any(s.start <= w.start and w.end <= s.end for s in labelled.unwanted)
+        for w in find_words(labelled.answer)
     ]
 
 
@@ -73,29 +73,29 @@ def middle(values):
 @pytest.mark.parametrize("batch", [16, 200, 4096])
 def test_a_word_is_unwanted_where_its_tokens_together_are_unlikely(llama, batch):
     expected = [plain(llama, s) for s in SAMPLES]
-    border = middle([x for own in expected for x in own if x > -200])
-    found = causal(llama, SAMPLES, threshold=math.exp(border), batch=batch)
-    assert [flags(s) for s in found] == [[x < border for x in own] for own in expected]
-    assert {True, False} == {f for s in found for f in flags(s)}
+    border = middle([x for values in expected for x in values if x > -200])
+    labelled = causal(llama, SAMPLES, threshold=math.exp(border), batch=batch)
+    assert [flags(s) for s in labelled] == [[x < border for x in values] for values in expected]
+    assert {True, False} == {f for s in labelled for f in flags(s)}
 
 
 def test_without_the_prompt_the_answer_starts_the_text(llama):
     expected = plain(llama, SAMPLES[0], template="")
     border = middle(expected)
-    (found,) = causal(llama, SAMPLES[:1], threshold=math.exp(border), context="answer")
-    assert flags(found) == [x < border for x in expected]
+    (labelled,) = causal(llama, SAMPLES[:1], threshold=math.exp(border), context="answer")
+    assert flags(labelled) == [x < border for x in expected]
     bare = [
         sample(s.answer, "", s.id) for s in SAMPLES[:1]
     ]  # a plain document has no prompt to put in a template
-    assert flags(causal(llama, bare, threshold=math.exp(border))[0]) == flags(found)
+    assert flags(causal(llama, bare, threshold=math.exp(border))[0]) == flags(labelled)
 
 
 def test_the_difference_of_two_models_decides(llama, other_llama):
     pairs = [(plain(llama, s), plain(other_llama, s)) for s in SAMPLES]
     rises = [[t - b for t, b in zip(*pair, strict=True)] for pair in pairs]
-    margin = middle([x for own in rises for x in own])
-    found = contrastive(llama, other_llama, SAMPLES, margin=margin)
-    assert [flags(s) for s in found] == [[x >= margin for x in own] for own in rises]
+    margin = middle([x for values in rises for x in values])
+    labelled = contrastive(llama, other_llama, SAMPLES, margin=margin)
+    assert [flags(s) for s in labelled] == [[x >= margin for x in values] for values in rises]
     assert all(s.unwanted == () for s in contrastive(llama, llama, SAMPLES, margin=0.5))
 
 
@@ -109,19 +109,19 @@ def test_models_with_different_tokenizers_compare_by_words(llama, tmp_path):
     rises = [
         [t - b for t, b in zip(plain(llama, s), plain(other, s), strict=True)] for s in SAMPLES
     ]
-    margin = middle([x for own in rises for x in own])
-    found = contrastive(llama, other, SAMPLES, margin=margin)
-    assert [flags(s) for s in found] == [[x >= margin for x in own] for own in rises]
+    margin = middle([x for values in rises for x in values])
+    labelled = contrastive(llama, other, SAMPLES, margin=margin)
+    assert [flags(s) for s in labelled] == [[x >= margin for x in values] for values in rises]
 
 
 @pytest.mark.parametrize("text", [" ".join(TEXTS.values()) * 4, "word " * 400, "中" * 300])
 def test_long_texts_in_any_script_give_valid_spans(llama, other_llama, text):
     long = sample(text, "Who?")
-    for found in (
+    for labelled in (
         *causal(llama, [long], window_tokens=40),
         *contrastive(llama, other_llama, [long], window_tokens=40),
     ):
-        unwanted(found)
+        unwanted(labelled)
     reached = flags(
         causal(llama, [long], window_tokens=40, threshold=1.0)[0]
     )  # but where the model is certain
@@ -135,7 +135,7 @@ def test_the_progress_bar_counts_words_as_they_are_decided(
     seen, totals = [], []
 
     @contextlib.contextmanager
-    def bar(what, total):
+    def bar(title, total):
         totals.append(total)
         yield types.SimpleNamespace(advance=lambda steps, note: seen.append((steps, note)))
 
@@ -154,12 +154,12 @@ def test_the_progress_bar_counts_words_as_they_are_decided(
 
 
 def test_settings_hold_the_template_where_it_is_read(llama):
-    own = make_identifier(kind="causal_lm", causal_lm=CausalLM(llama))
-    assert describe_settings(own, "t")["template"] == "t"
+    section = make_identifier(kind="causal_lm", causal_lm=CausalLM(llama))
+    assert describe_settings(section, "t")["template"] == "t"
     assert "template" not in describe_settings(
         make_identifier(kind="causal_lm", causal_lm=CausalLM(llama, context="answer")), "t"
     )
-    check_models(own)
+    check_models(section)
 
 
 def test_both_models_are_checked(tmp_path, llama, untrained_bert):
@@ -184,9 +184,9 @@ def test_both_models_are_checked(tmp_path, llama, untrained_bert):
 def test_a_real_model_finds_more_gold_than_chance(smollm2):
     samples = generate_fictitious(Fictitious()).forget[:12]
     start = time.monotonic()
-    found = causal(str(smollm2), samples, "Question: {prompt}\nAnswer:")
+    labelled = causal(str(smollm2), samples, "Question: {prompt}\nAnswer:")
     assert time.monotonic() - start < 120
-    gold, ours = ([f for s in which for f in flags(s)] for which in (samples, found))
+    gold, ours = ([f for s in which for f in flags(s)] for which in (samples, labelled))
     right = sum(a and b for a, b in zip(gold, ours, strict=True))
     assert 2 * right / (sum(gold) + sum(ours)) > 1.3 * 2 * sum(gold) / (
         len(gold) + sum(gold)

@@ -34,10 +34,10 @@ def all_unwanted(batch, done):
 @pytest.mark.parametrize("count", [by_words, by_characters])
 @pytest.mark.parametrize("budget", [1, 7, 40, 100_000])
 def test_every_character_is_labelled_once_and_windows_fit(text, count, budget):
-    found = list(split_into_passages(text, count, budget))
-    assert "".join(text[c.start : c.end] for c in found) == text
-    assert [c.start for c in found[1:]] == [c.end for c in found[:-1]]
-    for c in found:
+    passages = list(split_into_passages(text, count, budget))
+    assert "".join(text[c.start : c.end] for c in passages) == text
+    assert [c.start for c in passages[1:]] == [c.end for c in passages[:-1]]
+    for c in passages:
         assert 0 <= c.shown_start <= c.start < c.end <= c.shown_end <= len(text)
         assert count([text[c.shown_start : c.shown_end]])[0] <= budget + 1
 
@@ -48,12 +48,12 @@ def test_a_text_that_fits_is_one_window():
 
 
 def test_context_stands_on_both_sides():
-    found = list(split_into_passages(BOOK, by_words, 60))
-    assert len(found) > 3
-    assert all(c.shown_start < c.start for c in found[1:])
-    assert all(c.end < c.shown_end for c in found[:-1])
-    assert (found[0].shown_start, found[-1].shown_end) == (0, len(BOOK))
-    for c in found:
+    passages = list(split_into_passages(BOOK, by_words, 60))
+    assert len(passages) > 3
+    assert all(c.shown_start < c.start for c in passages[1:])
+    assert all(c.end < c.shown_end for c in passages[:-1])
+    assert (passages[0].shown_start, passages[-1].shown_end) == (0, len(BOOK))
+    for c in passages:
         assert c.shown_start == 0 or BOOK[c.shown_start - 1] == " "  # at sentence borders
         assert c.end == len(BOOK) or BOOK[c.end - 2 : c.end] == ". "
 
@@ -85,7 +85,7 @@ def test_a_judge_of_all_words_sees_each_once(text):
         seen.extend(w.text[x.start : x.end] for w in batch for x in w.words)
         return [[True] * len(w.words) for w in batch]
 
-    whole = label_words(
+    uncut = label_words(
         [sample(text)],
         make_windows([sample(text)], no_prompt, by_words, 10_000, "unicode"),
         judge,
@@ -96,7 +96,7 @@ def test_a_judge_of_all_words_sees_each_once(text):
         [sample(text)], make_windows([sample(text)], no_prompt, by_words, 16, "unicode"), judge, ""
     )
     assert seen == expected
-    assert cut == whole
+    assert cut == uncut
 
 
 def test_verdicts_land_on_their_samples():
@@ -148,11 +148,11 @@ def test_memory_beyond_the_spans_that_come_out_does_not_grow_with_the_text():
     for times in (5, 80):
         samples = [sample(BOOK * times)]
         tracemalloc.start()
-        found = label_words(
+        labelled = label_words(
             samples, make_windows(samples, no_prompt, by_words, 20, "unicode"), all_unwanted, ""
         )
         held, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert len(found[0].unwanted) > 100 * times
+        assert len(labelled[0].unwanted) > 100 * times
         passing.append(peak - held)
     assert passing[1] < 1.5 * passing[0]

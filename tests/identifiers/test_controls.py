@@ -59,9 +59,9 @@ def test_random_leaves_the_global_generator_alone():
 
 def test_random_takes_about_its_share():
     drawn = []
-    for found in random_words(SAMPLES, 0.3):
-        for w in find_words(found.answer):
-            drawn.append(any(s.start <= w.start and w.end <= s.end for s in found.unwanted))
+    for labelled in random_words(SAMPLES, 0.3):
+        for w in find_words(labelled.answer):
+            drawn.append(any(s.start <= w.start and w.end <= s.end for s in labelled.unwanted))
     total = sum(len(list(find_words(s.answer))) for s in SAMPLES)
     assert total > 400
     assert 0.25 < sum(drawn) / total < 0.35
@@ -72,10 +72,10 @@ def test_random_takes_about_its_share():
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 @pytest.mark.parametrize("kind", ["all", "none", "random"])
 def test_controls_give_valid_spans_in_any_script(kind, text):
-    (found,) = identify(make_identifier(kind=kind), [sample(text)])
-    assert found.answer == text
-    assert found.unwanted == merge_spans(found.unwanted)
-    assert all(word and word == word.strip() for word in unwanted(found)) or kind == "all"
+    (labelled,) = identify(make_identifier(kind=kind), [sample(text)])
+    assert labelled.answer == text
+    assert labelled.unwanted == merge_spans(labelled.unwanted)
+    assert all(word and word == word.strip() for word in unwanted(labelled)) or kind == "all"
 
 
 def test_settings_name_what_decides_and_nothing_else():

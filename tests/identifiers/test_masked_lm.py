@@ -29,11 +29,11 @@ def find(model, samples, tokens_per_batch=4096, **keys):
     )  # fmt: skip
 
 
-def general(found):
+def general(labelled):
     """The words between the spans."""
     at, parts = 0, []
-    for span in (*found.unwanted, Span(len(found.answer), len(found.answer) + 1)):
-        parts += found.answer[at : span.start].split()
+    for span in (*labelled.unwanted, Span(len(labelled.answer), len(labelled.answer) + 1)):
+        parts += labelled.answer[at : span.start].split()
         at = span.end
     return parts
 
@@ -61,13 +61,13 @@ def as_released(folder, answer, exact=False):
 @pytest.mark.parametrize("preset", ["released-tofu", "released-muse"])
 def test_the_released_rules_equal_a_plain_loop(trained_bert, preset):
     exact = preset == "released-muse"
-    found = find(
+    labelled = find(
         trained_bert,
         [sample(a, "A question?", str(i)) for i, a in enumerate(ANSWERS)],
         preset=preset,
     )
     expected = [as_released(trained_bert, a, exact) for a in ANSWERS]
-    assert [general(s) for s in found] == expected
+    assert [general(s) for s in labelled] == expected
     assert sum(map(len, expected)) > 15  # the model has learned something, and not everything
     assert sum(map(len, expected)) < sum(len(a.split()) for a in ANSWERS) - 15
     capitals = [w for words in expected for w in words if w[0].isupper()]
@@ -81,7 +81,7 @@ def plain_default(folder, prompt, answer, k, threshold):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     text = f"{prompt} {answer}"
     read = tokenizer(text, return_offsets_mapping=True)
-    found, at = [], len(prompt) + 1
+    unwanted_words, at = [], len(prompt) + 1
     for word in "".join(" " if c in ',."()' else c for c in answer).split():
         start = text.index(word, at)
         at = start + len(word)
@@ -99,15 +99,15 @@ def plain_default(folder, prompt, answer, k, threshold):
             for t in pieces
         ]
         if not all(good):
-            found.append(word)
-    return found
+            unwanted_words.append(word)
+    return unwanted_words
 
 
 @pytest.mark.parametrize(("k", "threshold"), [(1, 0.0), (5, 0.0), (1, 0.5), (5, 0.02)])
 def test_the_default_equals_a_plain_loop(trained_bert, k, threshold):
     samples = [sample(a, "Where was the author born?", str(i)) for i, a in enumerate(ANSWERS)]
-    found = find(trained_bert, samples, top_k=k, threshold=threshold)
-    actual = [[w for text in unwanted(s) for w in text.split()] for s in found]
+    labelled = find(trained_bert, samples, top_k=k, threshold=threshold)
+    actual = [[w for text in unwanted(s) for w in text.split()] for s in labelled]
     assert actual == [
         plain_default(trained_bert, s.prompt, s.answer, k, threshold) for s in samples
     ]
@@ -118,7 +118,7 @@ def plain_cased(folder, answers, same):
     net = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     for answer in answers:
-        read, found, at = tokenizer(answer, return_offsets_mapping=True), [], 0
+        read, unwanted_words, at = tokenizer(answer, return_offsets_mapping=True), [], 0
         for word in "".join(" " if c in ',."()' else c for c in answer).split():
             start = answer.index(word, at)
             at = start + len(word)
@@ -132,8 +132,8 @@ def plain_cased(folder, answers, same):
                 for g, t in zip(guesses, true, strict=True)
             ]
             if tokenizer.unk_token_id in true or not all(same(*pair) for pair in both):
-                found.append(word)
-        yield found
+                unwanted_words.append(word)
+        yield unwanted_words
 
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
@@ -162,15 +162,15 @@ def test_tokenizers_of_other_kinds_give_whole_words(tmp_path, kind):
 
 
 def test_a_word_before_a_comma_can_be_general_by_default(trained_bert):
-    (found,) = find(trained_bert, [sample(SENTENCES[0])])
-    assert "Oslo" not in unwanted(found)
+    (labelled,) = find(trained_bert, [sample(SENTENCES[0])])
+    assert "Oslo" not in unwanted(labelled)
     (released,) = find(trained_bert, [sample(SENTENCES[0])], preset="released-tofu")
     assert "Oslo," in " ".join(unwanted(released))
 
 
 def test_a_word_that_the_model_cannot_say_is_unwanted(trained_bert):
-    (found,) = find(trained_bert, [sample("She was 中 born \u200d😀.")], top_k=1000)
-    assert unwanted(found) == ["中", "😀"]
+    (labelled,) = find(trained_bert, [sample("She was 中 born \u200d😀.")], top_k=1000)
+    assert unwanted(labelled) == ["中", "😀"]
 
 
 @pytest.mark.parametrize("tokens_per_batch", [16, 100, 10_000])
@@ -243,8 +243,8 @@ def test_a_roberta_sees_fewer_tokens_than_it_has_positions():
 
 def test_a_long_document_is_labelled_to_its_end(trained_bert):
     text = " ".join(SENTENCES * 6)
-    (found,) = find(trained_bert, [sample(text, "Who?")], window_tokens=48)
-    assert len(unwanted(found)) > 5
+    (labelled,) = find(trained_bert, [sample(text, "Who?")], window_tokens=48)
+    assert len(unwanted(labelled)) > 5
     (wrong,) = find(trained_bert, [sample(text.replace("baker", "xyz"))])
     assert sum(part.split().count("xyz") for part in unwanted(wrong)) == text.count("baker")
 
@@ -252,10 +252,10 @@ def test_a_long_document_is_labelled_to_its_end(trained_bert):
 @pytest.mark.parametrize("preset", masked_lm.PRESETS)
 @pytest.mark.parametrize("text", [*TEXTS.values(), " ".join(TEXTS.values()) * 3])
 def test_spans_are_valid_in_any_script(untrained_bert, text, preset):
-    (found,) = find(untrained_bert, [sample(text)], preset=preset)
-    assert found.answer == text
-    assert found.unwanted == merge_spans(found.unwanted)
-    assert all(word.strip() for word in unwanted(found))
+    (labelled,) = find(untrained_bert, [sample(text)], preset=preset)
+    assert labelled.answer == text
+    assert labelled.unwanted == merge_spans(labelled.unwanted)
+    assert all(word.strip() for word in unwanted(labelled))
 
 
 def test_keys_win_over_the_preset():
@@ -266,13 +266,15 @@ def test_keys_win_over_the_preset():
         "exact",
         "blanks",
     )
-    own = masked_lm.resolve_preset(MaskedLM(preset="released-muse", case="fold", threshold=0.9))
-    assert (own.case, own.threshold, own.pieces) == ("fold", 0.9, "one")
-    found = describe_settings(
+    resolved = masked_lm.resolve_preset(
+        MaskedLM(preset="released-muse", case="fold", threshold=0.9)
+    )
+    assert (resolved.case, resolved.threshold, resolved.pieces) == ("fold", 0.9, "one")
+    settings = describe_settings(
         make_identifier(kind="masked_lm", masked_lm=MaskedLM(preset="released-tofu")), "t"
     )
-    assert None not in found.values()
-    assert (found["kind"], found["preset"], found["context"]) == (
+    assert None not in settings.values()
+    assert (settings["kind"], settings["preset"], settings["context"]) == (
         "masked_lm",
         "released-tofu",
         "answer",

@@ -323,8 +323,10 @@ def test_released_spans_are_sorted_and_begin_and_end_with_a_word(split, by):
 @every_mask
 def test_released_rows_without_common_words_are_unwanted_as_a_whole(split, by):
     identified = read_precomputed(released(split, by), tofu(split), "complement")
-    whole = [i for i, sample in enumerate(identified) if words(sample) == [sample.answer]]
-    assert whole == (NO_COMMON[split] if by == "bert" else [])
+    entirely_unwanted = [
+        i for i, sample in enumerate(identified) if words(sample) == [sample.answer]
+    ]
+    assert entirely_unwanted == (NO_COMMON[split] if by == "bert" else [])
 
 
 @every_mask

@@ -9,7 +9,7 @@ from tif.identifiers.segmentation import (
 )
 
 
-def found(text, rule="unicode"):
+def list_words(text, rule="unicode"):
     return [text[w.start : w.end] for w in find_words(text, rule)]
 
 
@@ -40,11 +40,11 @@ def found(text, rule="unicode"):
     ],
 )
 def test_words_of_any_script_are_found_without_their_punctuation(text, expected):
-    assert found(text) == expected
+    assert list_words(text) == expected
 
 
 def test_blank_separated_words_keep_their_punctuation():
-    assert found('He wrote "The Glass."\nTwice,', "blanks") == [
+    assert list_words('He wrote "The Glass."\nTwice,', "blanks") == [
         "He",
         "wrote",
         '"The',

@@ -33,16 +33,21 @@ def test_the_numbers_are_those_worked_out_by_hand(tmp_path):
     """
     gold = file(tmp_path / "gold.jsonl", {"a": [(0, 9), "Oslo"], "b": []}, "gold")
     ours = file(tmp_path / "ours.jsonl", {"b": ["in"], "a": ["Mira", "born"]})
-    found = compare_files([ours, gold])
-    assert (found["samples"], found["units"], found["gold"]) == (2, 10, "gold")
-    assert found["files"]["ours"] == {
+    comparison = compare_files([ours, gold])
+    assert (comparison["samples"], comparison["units"], comparison["gold"]) == (2, 10, "gold")
+    assert comparison["files"]["ours"] == {
         "uw_share": 0.3,
         "precision": 1 / 3,
         "recall": 1 / 3,
         "f1": 1 / 3,
     }
-    assert found["files"]["gold"] == {"uw_share": 0.3, "precision": 1.0, "recall": 1.0, "f1": 1.0}
-    assert found["jaccard"] == {
+    assert comparison["files"]["gold"] == {
+        "uw_share": 0.3,
+        "precision": 1.0,
+        "recall": 1.0,
+        "f1": 1.0,
+    }
+    assert comparison["jaccard"] == {
         "ours": {"ours": 1.0, "gold": 0.2},
         "gold": {"ours": 0.2, "gold": 1.0},
     }
@@ -61,10 +66,10 @@ def test_precision_recall_and_f1_differ_where_they_should(tmp_path):
 
 
 def test_without_a_gold_file_there_is_no_f1(tmp_path):
-    found = compare_files([file(tmp_path / f"{n}.jsonl", {"a": ["Mira"] * n}) for n in (0, 1)])
-    assert found["gold"] is None
-    assert found["files"] == {"0": {"uw_share": 0.0}, "1": {"uw_share": 0.2}}
-    assert found["jaccard"] == {"0": {"0": 1.0, "1": 0.0}, "1": {"0": 0.0, "1": 1.0}}
+    comparison = compare_files([file(tmp_path / f"{n}.jsonl", {"a": ["Mira"] * n}) for n in (0, 1)])
+    assert comparison["gold"] is None
+    assert comparison["files"] == {"0": {"uw_share": 0.0}, "1": {"uw_share": 0.2}}
+    assert comparison["jaccard"] == {"0": {"0": 1.0, "1": 0.0}, "1": {"0": 0.0, "1": 1.0}}
 
 
 def test_nothing_called_has_no_precision(tmp_path):
@@ -96,21 +101,23 @@ def test_tokens_count_instead_of_words(tokenizer):
     ends = tokenizer(ANSWER, return_offsets_mapping=True)["offset_mapping"]
     assert len(units) == len(ends)
     assert all(not ANSWER[u.start].isspace() for u in units)
-    own = label_units(Sample("a", "", ANSWER, (Span(19, 23),)), lambda text: units)
-    assert [ANSWER[u.start : u.end] for u, x in zip(units, own, strict=True) if x][0][0] == "O"
-    assert "".join(ANSWER[u.start : u.end] for u, x in zip(units, own, strict=True) if x) == "Oslo"
+    labels = label_units(Sample("a", "", ANSWER, (Span(19, 23),)), lambda text: units)
+    assert [ANSWER[u.start : u.end] for u, x in zip(units, labels, strict=True) if x][0][0] == "O"
+    assert (
+        "".join(ANSWER[u.start : u.end] for u, x in zip(units, labels, strict=True) if x) == "Oslo"
+    )
 
 
 def test_only_shared_samples_count_and_must_have_the_same_text(tmp_path):
-    one = file(tmp_path / "one.jsonl", {"a": ["Mira"], "b": []})
-    two = file(tmp_path / "two.jsonl", {"b": ["Oslo"], "c": []})
-    assert compare_files([one, two])["samples"] == 1
+    first = file(tmp_path / "one.jsonl", {"a": ["Mira"], "b": []})
+    second = file(tmp_path / "two.jsonl", {"b": ["Oslo"], "c": []})
+    assert compare_files([first, second])["samples"] == 1
     other = file(tmp_path / "other.jsonl", {"z": []})
     with pytest.raises(ValueError, match="other.jsonl: no sample in common with"):
-        compare_files([one, other])
+        compare_files([first, other])
     span_file.write_spans(tmp_path / "text.jsonl", [Sample("a", "Who?", "Another.", ())], {})
     with pytest.raises(ValueError, match="sample a has another answer"):
-        compare_files([one, tmp_path / "text.jsonl"])
+        compare_files([first, tmp_path / "text.jsonl"])
 
 
 def test_files_of_one_name_are_told_apart(tmp_path):
@@ -125,9 +132,9 @@ def test_gold_scores_one_and_random_what_chance_gives(tmp_path):
     """Chance: recall = share, precision = share of gold, F1 = 2 * share * gold / (share + gold)."""
     samples, paths = generate_fictitious(Fictitious(40, 10, 0.5)).forget, []
     for kind, share in (("gold", 0), ("all", 0), ("none", 0), ("random", 0.3), ("random", 0.6)):
-        own = make_identifier(kind=kind, random=RandomWords(share))
+        identifier = make_identifier(kind=kind, random=RandomWords(share))
         paths.append(tmp_path / f"{kind}{share}.jsonl")
-        span_file.write_spans(paths[-1], identify(own, samples), {"kind": kind})
+        span_file.write_spans(paths[-1], identify(identifier, samples), {"kind": kind})
     files = compare_files(paths)["files"]
     gold = files["gold0"]["uw_share"]
     assert files["gold0"] == {"uw_share": gold, "precision": 1.0, "recall": 1.0, "f1": 1.0}

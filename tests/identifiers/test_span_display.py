@@ -43,11 +43,11 @@ def read(text):
 
 
 def test_the_page_holds_the_data_as_text_and_never_as_markup():
-    found = read(render_page("<x>.jsonl", {"kind": "<i>"}, [NASTY]))
-    assert {t.strip("/") for t in found.tags} == {
+    page = read(render_page("<x>.jsonl", {"kind": "<i>"}, [NASTY]))
+    assert {t.strip("/") for t in page.tags} == {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "small", "mark",
     }  # fmt: skip
-    assert found.marked[1:] == ["Mira"]  # the first is the legend's
+    assert page.marked[1:] == ["Mira"]  # the first is the legend's
     for text in (
         NASTY.id,
         NASTY.prompt,
@@ -56,7 +56,7 @@ def test_the_page_holds_the_data_as_text_and_never_as_markup():
         "kind: <i>",
         "1 of 8 words unwanted",
     ):
-        assert text in found.text
+        assert text in page.text
 
 
 def contrast(*colours):
@@ -74,10 +74,10 @@ def contrast(*colours):
     ("theme", "canvas"), [(0, "#ffffff"), (1, "#121212")], ids=["light", "dark"]
 )
 def test_the_page_can_be_read_in_either_theme(theme, canvas):
-    own = re.findall(
+    rules = re.findall(
         r":root\{(?:color-scheme:light dark;)?([^}]*)\}", render_page("t", {}, [NASTY])
     )
-    colours = dict(pair.split(":") for pair in own[theme].split(";"))
+    colours = dict(pair.split(":") for pair in rules[theme].split(";"))
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # a known pair
     assert contrast(colours["--red"], colours["--behind"]) > 4.5
     assert contrast(colours["--faint"], canvas) > 4.5

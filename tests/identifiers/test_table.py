@@ -41,34 +41,37 @@ def table(tmp_path_factory, trained_bert, llama, other_llama):
             "generative.cache": folder / "answers",
         }  # fmt: skip
         for kind, keys in rows.items():
-            own = [f"identifier.{name}={value}" for name, value in keys.items()]
+            keys_as_words = [f"identifier.{name}={value}" for name, value in keys.items()]
             assert (
-                identify.main([*common, f"identifier.kind={kind}", *own, f"out={files[kind]}"]) == 0
+                identify.main(
+                    [*common, f"identifier.kind={kind}", *keys_as_words, f"out={files[kind]}"]
+                )
+                == 0
             )
     return span_comparison.compare_files(list(files.values())), files
 
 
 def counted(path):
     """Per word of all answers, in order: whether every character of it is in a span."""
-    found = []
+    flags = []
     for s in span_file.read_samples(path):
         inside = {i for span in s.unwanted for i in range(span.start, span.end)}
-        found += [inside >= set(range(w.start, w.end)) for w in find_words(s.answer)]
-    return found
+        flags += [inside >= set(range(w.start, w.end)) for w in find_words(s.answer)]
+    return flags
 
 
 def test_every_identifier_has_its_row_and_the_numbers_are_a_plain_count(table):
-    found, files = table
+    comparison, files = table
     gold = counted(files["gold"])
-    assert found["gold"] == "gold"
-    assert set(found["files"]) == set(files)
+    assert comparison["gold"] == "gold"
+    assert set(comparison["files"]) == set(files)
     for kind, path in files.items():
         ours = counted(path)
         right, either = (sum(map(f, zip(ours, gold, strict=True))) for f in (all, any))
-        row = found["files"][kind]
+        row = comparison["files"][kind]
         assert row["f1"] == pytest.approx(2 * right / (sum(ours) + sum(gold)))
         assert row["uw_share"] == pytest.approx(sum(ours) / len(gold))
-        assert found["jaccard"][kind]["gold"] == pytest.approx(right / either)
+        assert comparison["jaccard"][kind]["gold"] == pytest.approx(right / either)
 
 
 def test_gold_is_right_and_the_controls_are_what_they_must_be(table):
@@ -115,8 +118,8 @@ def test_the_released_masks_agree_as_a_plain_count_of_their_rows_says(shared, tm
                 common.isdisjoint(range(w.start, w.end)) for w in find_words(row["answer"])
             ]
     both, either = (sum(map(f, zip(*unwanted.values(), strict=True))) for f in (all, any))
-    found = span_comparison.compare_files([tmp_path / "gpt.jsonl", tmp_path / "bert.jsonl"])
-    assert found["jaccard"]["gpt"]["bert"] == pytest.approx(both / either)
+    comparison = span_comparison.compare_files([tmp_path / "gpt.jsonl", tmp_path / "bert.jsonl"])
+    assert comparison["jaccard"]["gpt"]["bert"] == pytest.approx(both / either)
     assert (
         0.28 < both / either < 0.34
     )  # the two masks that the authors ship say the same of a third of the words

@@ -26,7 +26,9 @@ REFERENCE = TokenScores(
     mean_logit=torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
 )
 SCORED = ScoredBatch(Scored(POLICY, REFERENCE))
-KEPT = tiny_models.batch_of(tiny_models.encoded("r", "ppgg"), tiny_models.encoded("s", "pggg"))
+RETAIN_BATCH = tiny_models.batch_of(
+    tiny_models.encoded("r", "ppgg"), tiny_models.encoded("s", "pggg")
+)
 RETAIN_SCORES = TokenScores(
     logit=torch.zeros(2, 3),
     logprob=torch.tensor([[0.0, -1.0, -2.0], [-3.0, -4.0, -5.0]]),
@@ -89,7 +91,7 @@ def test_the_reduction_of_pl_reaches_it():
 
 
 def test_the_retain_term_is_the_cross_entropy_of_the_retain_samples_weighted():
-    batch = dataclasses.replace(BATCH, retain=KEPT)
+    batch = dataclasses.replace(BATCH, retain=RETAIN_BATCH)
     cfg = make_loss(beta=0.5, pl_weight=0.1, retain="ce", retain_weight=3.0)
     terms = compute_loss(SCORED_WITH_RETAIN, batch, cfg)
     # r: tokens 1 + 2 of "ppgg"; s: 3 + 4 + 5 of "pggg"; 15 nats over 5 tokens
@@ -100,7 +102,7 @@ def test_the_retain_term_is_the_cross_entropy_of_the_retain_samples_weighted():
 
 def test_every_part_is_logged_unweighted_and_under_its_name():
     changes = {"uw_logit_change", "uw_logprob_change", "uw_mean_logit_change"}
-    batch = dataclasses.replace(BATCH, retain=KEPT)
+    batch = dataclasses.replace(BATCH, retain=RETAIN_BATCH)
     cfg = make_loss(retain="ce", pl_weight=0.5, retain_weight=7.0)
     parts = compute_loss(SCORED_WITH_RETAIN, batch, cfg).parts
     assert set(parts) == {"lpl", "pl", "retain"} | changes

@@ -37,9 +37,9 @@ LN = math.log
     ],
 )
 def test_a_tokens_value_equals_the_hand_computed_case(name, beta, policy, original, expected):
-    said = Outputs(torch.tensor([policy]), torch.tensor([0]))
+    outputs = Outputs(torch.tensor([policy]), torch.tensor([0]))
     other = Outputs(torch.tensor([original]), torch.tensor([0])) if original else None
-    value = TERMS[name].per_token(make_loss(beta=beta)).value(said, other)
+    value = TERMS[name].per_token(make_loss(beta=beta)).value(outputs, other)
     assert value.tolist() == pytest.approx([expected], rel=1e-5)
 
 
@@ -50,11 +50,11 @@ def opened(model):
 
 def test_rmu_measures_the_distance_to_its_vector_and_hidden_that_to_the_original():
     goal = control_vector(2, 3.0, 4)
-    said = Outputs(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[1.0, 2.0]]))
+    outputs = Outputs(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[1.0, 2.0]]))
     other = Outputs(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[1.0, 5.0]]))
     expected = ((1 - goal[0]) ** 2 + (2 - goal[1]) ** 2).item() / 2
-    assert TERMS["rmu"].per_token(CFG).value(said, None).tolist() == pytest.approx([expected])
-    assert TERMS["hidden"].per_token(CFG).value(said, other).tolist() == [4.5]
+    assert TERMS["rmu"].per_token(CFG).value(outputs, None).tolist() == pytest.approx([expected])
+    assert TERMS["hidden"].per_token(CFG).value(outputs, other).tolist() == [4.5]
 
 
 def test_rmus_vector_has_its_length_depends_on_its_seed_only_and_leaves_the_random_state_alone():
@@ -96,28 +96,28 @@ def test_values_equal_the_formula_on_the_models_full_logits_and_so_do_gradients(
     name, batching, monkeypatch
 ):
     monkeypatch.setitem(layout.PACKED_TOKENS, "cpu", 11)  # several parts a batch
-    model, original, grads, found = tiny_models.model(seed=1), tiny_models.model(seed=2), [], []
-    own = TERMS[name].per_token(CFG)
-    requests = [ValueRequest(0, len(tiny_models.ITEMS), own, opened(original))]
+    model, original, grads, results = tiny_models.model(seed=1), tiny_models.model(seed=2), [], []
+    term = TERMS[name].per_token(CFG)
+    requests = [ValueRequest(0, len(tiny_models.ITEMS), term, opened(original))]
     batch = tiny_models.batch_of(*tiny_models.ITEMS)
     _, (actual,) = score_tokens_and_values(model, batch, batching, requests)
     expected = torch.zeros_like(actual)
     for i, e in enumerate(tiny_models.ITEMS):
         ids = torch.tensor([e.input_ids])
-        said, other = (m(input_ids=ids, output_hidden_states=True) for m in (model, original))
+        outputs, other = (m(input_ids=ids, output_hidden_states=True) for m in (model, original))
         for t in range(1, len(e.input_ids)):
             if e.uw[t] or e.gw[t]:
-                hidden = [o.hidden_states[1][0, t] for o in (said, other)]
-                logits = [o.logits[0, t - 1] for o in (said, other)]
+                hidden = [o.hidden_states[1][0, t] for o in (outputs, other)]
+                logits = [o.logits[0, t - 1] for o in (outputs, other)]
                 expected[i, t - 1] = plain(
                     name, logits[0], logits[1].detach(), e.input_ids[t], hidden[0], hidden[1]
                 )
     for values in (actual, expected):
         model.zero_grad()
         (values * torch.arange(1, 9)).sum().backward()
-        found.append(values.detach())
+        results.append(values.detach())
         grads.append({k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None})
-    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-4)
     assert max(g.abs().max() for g in grads[1].values()) > 0
     for k, g in grads[1].items():
         torch.testing.assert_close(
@@ -132,14 +132,14 @@ def test_the_gradients_of_a_tokens_value_are_right(name):
     z, z_ref, h, h_ref = (
         torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(4)
     )
-    y, own = torch.tensor([0, 3, 4]), TERMS[name].per_token(CFG)
+    y, term = torch.tensor([0, 3, 4]), TERMS[name].per_token(CFG)
     if name == "ceu":  # its target has no gradient: compare with the target fixed
         target = z.softmax(1).scatter(1, y[:, None], 0.0)
         target = target / target.sum(1, keepdim=True)
         own_grad, fixed = (
             torch.autograd.grad(f(z.requires_grad_()).sum(), z)[0]
             for f in (
-                lambda z: own.value(Outputs(z, y), None),
+                lambda z: term.value(Outputs(z, y), None),
                 lambda z: -(target * z.log_softmax(1)).sum(1),
             )
         )
@@ -147,23 +147,23 @@ def test_the_gradients_of_a_tokens_value_are_right(name):
         return
 
     def value(z, h):
-        return own.value(Outputs(z, y, h), Outputs(z_ref, y, h_ref))
+        return term.value(Outputs(z, y, h), Outputs(z_ref, y, h_ref))
 
     assert torch.autograd.gradcheck(value, (z.requires_grad_(), h.requires_grad_()))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_terms_mean_ignores_padding_order_and_an_empty_mask(name):
-    own = torch.tensor([[1.0, 2.0, 9.0], [4.0, 9.0, 9.0]])
+    token_values = torch.tensor([[1.0, 2.0, 9.0], [4.0, 9.0, 9.0]])
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
 
-    def value(own, mask):
-        return TERMS[name](Inputs(None, mask, token_values=own), CFG).item()
+    def value(token_values, mask):
+        return TERMS[name](Inputs(None, mask, token_values=token_values), CFG).item()
 
     per_sample = name in ("rmu", "hidden")
-    assert value(own, mask) == pytest.approx((1.5 + 4) / 2 if per_sample else 7 / 3)
-    assert value(own.flip(0), mask.flip(0)) == pytest.approx(value(own, mask))
-    assert value(own, torch.zeros_like(mask)) == 0
+    assert value(token_values, mask) == pytest.approx((1.5 + 4) / 2 if per_sample else 7 / 3)
+    assert value(token_values.flip(0), mask.flip(0)) == pytest.approx(value(token_values, mask))
+    assert value(token_values, torch.zeros_like(mask)) == 0
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])

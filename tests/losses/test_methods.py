@@ -17,9 +17,11 @@ from tif.models.derived import WhpReference
 from tif.models.references import ModelReference
 from tif.scoring.token_scores import score_tokens
 
-OWN = config.own_configs() / "loss"
+LOSSES = config.own_configs() / "loss"
 METHODS = sorted(
-    p.stem for p in OWN.glob("*.yaml") if p.stem not in ("finetune", "task_vector", "whp_inference")
+    p.stem
+    for p in LOSSES.glob("*.yaml")
+    if p.stem not in ("finetune", "task_vector", "whp_inference")
 )
 NO_PL = {"preserve": "none"}
 REFUSALS = [tiny_models.encoded(f"no{i}", "ppgggg"[: 5 + i % 2]) for i in range(4)]
@@ -31,17 +33,17 @@ ALL_UNWANTED = tuple(
 def module(cfg, batching="packed"):
     """A policy that has moved a little from the original."""
     torch.manual_seed(0)
-    made = unlearning_module(
+    unlearning = unlearning_module(
         tiny_models.model(),
         Config(loss=cfg),
         batching,
         ModelReference(tiny_models.model(), batching),
     )
-    made.reference = WhpReference(made.reference, tiny_models.model(seed=5), 1.0)
+    unlearning.reference = WhpReference(unlearning.reference, tiny_models.model(seed=5), 1.0)
     with torch.no_grad():
-        for weight in made.policy.parameters():
+        for weight in unlearning.policy.parameters():
             weight += 0.02 * torch.randn_like(weight)
-    return made
+    return unlearning
 
 
 def batch_of(order, items=tiny_models.ITEMS, pad_id=0):
@@ -64,33 +66,33 @@ def test_batching_padding_and_order_change_no_methods_loss(name):
         torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
-def true_probability(made, batch):
+def true_probability(unlearning, batch):
     """Sum of log(1 / (1 - p)) over what ceu sees: all answer tokens but the first."""
     with torch.no_grad():
-        logprob = score_tokens(made.policy, batch).logprob
+        logprob = score_tokens(unlearning.policy, batch).logprob
     answer = batch.answer[:, 1:]
     return -torch.log1p(-logprob.exp())[answer & (answer.cumsum(1) > 1)].sum()
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_small_step_along_the_gradient_lowers_a_methods_loss(name):
-    made, batch = module(cfg_of(name)), batch_of((0, 1, 2, 3))
-    before = made.loss(batch).total
+    unlearning, batch = module(cfg_of(name)), batch_of((0, 1, 2, 3))
+    before = unlearning.loss(batch).total
     before.backward()
-    likely = true_probability(made, batch)
+    likely = true_probability(unlearning, batch)
     with torch.no_grad():
         norm = torch.stack(
-            [p.grad.norm() for p in made.policy.parameters() if p.grad is not None]
+            [p.grad.norm() for p in unlearning.policy.parameters() if p.grad is not None]
         ).norm()
-        for p in made.policy.parameters():
+        for p in unlearning.policy.parameters():
             if p.grad is not None:
                 p -= 1e-3 * p.grad / norm
     if (
         name == "ceu"
     ):  # its target moves with the policy; what must fall is the true tokens' probability
-        assert true_probability(made, batch) < likely
+        assert true_probability(unlearning, batch) < likely
     else:
-        assert made.loss(batch).total < before
+        assert unlearning.loss(batch).total < before
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -113,11 +115,13 @@ def test_targeted_differs_from_classic_when_some_tokens_are_general(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_with_nothing_unwanted_trains_on_finite_gradients(name):
-    made = module(cfg_of(name, on="uw", **NO_PL))
-    terms = made.loss(batch_of((3,)))
+    unlearning = module(cfg_of(name, on="uw", **NO_PL))
+    terms = unlearning.loss(batch_of((3,)))
     terms.total.backward()
     assert torch.isfinite(terms.total)
-    assert all(torch.isfinite(p.grad).all() for p in made.policy.parameters() if p.grad is not None)
+    assert all(
+        torch.isfinite(p.grad).all() for p in unlearning.policy.parameters() if p.grad is not None
+    )
     forget = next(iter(terms.parts.values())).item()
     assert forget == 0 or cfg_of(name).forget == "idk"
 
@@ -125,12 +129,12 @@ def test_a_batch_with_nothing_unwanted_trains_on_finite_gradients(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_that_compares_with_nothing_runs_without_a_reference(name):
     cfg = cfg_of(name)
-    made = unlearning_module(tiny_models.model(), Config(loss=cfg), "packed", None)
+    unlearning = unlearning_module(tiny_models.model(), Config(loss=cfg), "packed", None)
     if losses.required_reference(cfg) == "none":
-        assert torch.isfinite(made.loss(batch_of((0, 1))).total)
+        assert torch.isfinite(unlearning.loss(batch_of((0, 1))).total)
     else:
         with pytest.raises(AssertionError):
-            made.loss(batch_of((0, 1)))
+            unlearning.loss(batch_of((0, 1)))
 
 
 @pytest.mark.slow
@@ -156,10 +160,10 @@ def test_skip_leaves_the_first_answer_tokens_out_of_the_forget_term():
         True  # without the first two answer tokens: a nothing else but g
     )
     inside[0, 3] = False
-    made = module(cfg_of("ga", on="uw", skip=2))
-    scores = score_tokens(made.policy, batch)
+    unlearning = module(cfg_of("ga", on="uw", skip=2))
+    scores = score_tokens(unlearning.policy, batch)
     expected = scores.logprob[inside].mean()
-    torch.testing.assert_close(made.loss(batch).total, expected)
+    torch.testing.assert_close(unlearning.loss(batch).total, expected)
 
 
 def test_finetuning_reads_no_key_of_an_unlearning_method():
@@ -173,9 +177,9 @@ def test_finetuning_reads_no_key_of_an_unlearning_method():
     assert cfg.find_problems("full") == []
 
 
-@pytest.mark.parametrize("name", [p.stem for p in sorted(OWN.glob("*.yaml"))])
+@pytest.mark.parametrize("name", [p.stem for p in sorted(LOSSES.glob("*.yaml"))])
 def test_no_method_file_leaves_a_key_of_another_one_in_place(name):
-    base, file = OmegaConf.structured(Config()), config.read_yaml(OWN / f"{name}.yaml")
+    base, file = OmegaConf.structured(Config()), config.read_yaml(LOSSES / f"{name}.yaml")
     alone = OmegaConf.to_object(OmegaConf.merge(base, file).loss)
     before = [
         f"loss/{other}.yaml"

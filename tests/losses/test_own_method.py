@@ -32,9 +32,9 @@ def test_the_own_method_of_the_documentation_runs_and_lowers_its_loss(
     assert 10 <= len(block("hinge.py").splitlines()) <= 30
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])  # the working directory goes there
-    own = [word for word in SMALL if not word.startswith("loss.")]
+    words = [word for word in SMALL if not word.startswith("loss.")]
     assert (
-        fit.main(["quickstart.yaml", "hinge.yaml", *own, f"run.folder={runs}", "run.name=hinge"])
+        fit.main(["quickstart.yaml", "hinge.yaml", *words, f"run.folder={runs}", "run.name=hinge"])
         == 0
     )
     losses = [row["train/hinge"] for row in rows(runs / "hinge") if "train/hinge" in row]

@@ -95,15 +95,15 @@ def test_lpl_and_pl_equal_their_formulas_on_random_logits_one_number_at_a_time(
                 differences.setdefault(i, []).append(then[token] - now[token] - shift)
             if label[i, t] == 2:
                 likelihoods[i].append(math.log(sum(math.exp(v) for v in now)) - now[token])
-    d = [sum(own) / len(own) for own in differences.values()]
+    d = [sum(values) / len(values) for values in differences.values()]
     d = [sum(d) / len(d)] if reduction == "batch" else d
     lpl = [-2 / 0.4 * math.log(1 / (1 + math.exp(-0.4 * x))) for x in d]
     pl = [
-        sum(own) / (len(own) or 1) if pl_reduction == "mean" else sum(own)
-        for own in likelihoods.values()
+        sum(values) / (len(values) or 1) if pl_reduction == "mean" else sum(values)
+        for values in likelihoods.values()
     ]
-    found = logit_preference_loss(of(z), of(z_ref), label == 1, 0.4, baseline, reduction)
-    assert found.item() == pytest.approx(sum(lpl) / (1 if reduction == "batch" else 4), rel=1e-5)
+    actual = logit_preference_loss(of(z), of(z_ref), label == 1, 0.4, baseline, reduction)
+    assert actual.item() == pytest.approx(sum(lpl) / (1 if reduction == "batch" else 4), rel=1e-5)
     assert preservation_loss(of(z), label == 2, pl_reduction).item() == pytest.approx(
         sum(pl) / 4, rel=1e-5
     )

@@ -7,20 +7,20 @@ import pytest
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 
-OWN = [word for word in SMALL if not word.startswith("loss.")]
+SMALL_WORDS = [word for word in SMALL if not word.startswith("loss.")]
 
 
 def run(tmp_path_factory, name, *words):
     runs = finished(tmp_path_factory).runs
-    own = [
+    run_words = [
         f"loss/{name}.yaml",
-        *OWN,
+        *SMALL_WORDS,
         f"run.folder={runs}",
         f"run.name={name}",
         "run.export=false",
         *words,
     ]
-    assert fit.main(["quickstart.yaml", *own]) == 0
+    assert fit.main(["quickstart.yaml", *run_words]) == 0
     return runs
 
 
@@ -30,9 +30,9 @@ def test_altpo_makes_its_answers_once_and_prefers_them(tmp_path_factory):
     runs = run(tmp_path_factory, "altpo", *words)
     (file,) = (runs / "alternates").glob("*.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines() if line]
-    asked = json.loads((runs / "altpo" / "eval" / "2" / "forget.json").read_text())["records"]
+    answers = json.loads((runs / "altpo" / "eval" / "2" / "forget.json").read_text())["records"]
     assert sorted((line["id"], line["number"]) for line in lines) == sorted(
-        (name, n) for name in asked for n in (0, 1)
+        (name, n) for name in answers for n in (0, 1)
     )
     losses = [row["train/dpo"] for row in rows(runs / "altpo") if "train/loss" in row]
     assert losses[0] == pytest.approx(
@@ -42,8 +42,8 @@ def test_altpo_makes_its_answers_once_and_prefers_them(tmp_path_factory):
     before = file.read_bytes()
     run(tmp_path_factory, "altpo", *words, "run.name=altpo_again")
     assert file.read_bytes() == before
-    again = [row["train/dpo"] for row in rows(runs / "altpo_again") if "train/loss" in row]
-    assert again == losses
+    second_losses = [row["train/dpo"] for row in rows(runs / "altpo_again") if "train/loss" in row]
+    assert second_losses == losses
 
 
 @pytest.mark.slow
@@ -55,17 +55,17 @@ def test_whp_makes_the_reinforced_model_once_and_learns_what_it_lowers(tmp_path_
     assert finetuned[-1] < finetuned[0]
     losses = [row["train/whp"] for row in rows(runs / "whp") if "train/loss" in row]
     assert losses[-1] < losses[0]
-    made = (stage / "model" / "model.safetensors").stat().st_mtime_ns
+    written_at = (stage / "model" / "model.safetensors").stat().st_mtime_ns
     run(tmp_path_factory, "whp", *words, "run.name=whp_other", "loss.on=uw")
     assert [p for p in (runs / "stages").glob("reinforced-*") if p.is_dir()] == [stage]
-    assert (stage / "model" / "model.safetensors").stat().st_mtime_ns == made
+    assert (stage / "model" / "model.safetensors").stat().st_mtime_ns == written_at
 
 
 @pytest.mark.slow
 def test_whp_at_inference_forgets_while_the_policy_learns(tmp_path_factory):
     runs = run(tmp_path_factory, "whp_inference", "optimizer.lr=1e-2", "loss.whp=5")
-    found = rows(runs / "whp_inference")
-    trained = [row["train/ce"] for row in found if "train/loss" in row]
+    run_rows = rows(runs / "whp_inference")
+    trained = [row["train/ce"] for row in run_rows if "train/loss" in row]
     assert trained[-1] < trained[0]
-    before, *_, after = (row["forget/probability"] for row in found if "train/loss" not in row)
+    before, *_, after = (row["forget/probability"] for row in run_rows if "train/loss" not in row)
     assert after < before

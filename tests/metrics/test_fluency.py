@@ -36,10 +36,10 @@ def test_punctuation_marks_are_words_of_their_own_in_any_script():
 
 
 def test_each_generation_has_its_value_and_none_is_refused():
-    found = fluency.question_values(["la la la la la", "one two three four five six"])
-    assert found["repetition"] == pytest.approx([0.5, 0])
-    assert found["entropy"] == pytest.approx([0, (2 / 3 * math.log2(5) + 4 / 3 * 2) / 2])
-    assert all(isinstance(v, np.ndarray) for v in found.values())
+    values = fluency.question_values(["la la la la la", "one two three four five six"])
+    assert values["repetition"] == pytest.approx([0.5, 0])
+    assert values["entropy"] == pytest.approx([0, (2 / 3 * math.log2(5) + 4 / 3 * 2) / 2])
+    assert all(isinstance(v, np.ndarray) for v in values.values())
     assert fluency.question_values(["a", "b"], [0.25, 0.75])["clean"].tolist() == [0.25, 0.75]
     with pytest.raises(ValueError, match="no generations"):
         fluency.question_values([])

@@ -117,10 +117,10 @@ def test_the_interval_of_the_utility_leaves_out_groups_of_each_set_in_turn():
     everything = {name: np.arange(30) for name in names}
     variances, freedoms = [], []
     for name in names:
-        own = np.array(groups[name])
+        set_groups = np.array(groups[name])
         left_out = []
         for group in dict.fromkeys(groups[name]):
-            left_out.append(utility(everything | {name: np.flatnonzero(own != group)}))
+            left_out.append(utility(everything | {name: np.flatnonzero(set_groups != group)}))
         count = len(left_out)
         variances.append((count - 1) * np.var(left_out))
         freedoms.append(count - 1)

@@ -59,8 +59,8 @@ def test_answers_without_a_token_do_not_count_in_exact_memorization():
 
 
 def test_kl_is_a_mean_over_tokens_then_over_answers():
-    found = memorization.kl([stats("TT", (1.0, 3.0)), stats("TTT", (0.0, 0.0, 0.3))])
-    assert found.tolist() == pytest.approx([2.0, 0.1])
+    divergences = memorization.kl([stats("TT", (1.0, 3.0)), stats("TTT", (0.0, 0.0, 0.3))])
+    assert divergences.tolist() == pytest.approx([2.0, 0.1])
 
 
 def records(*all_stats):

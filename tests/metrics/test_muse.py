@@ -13,15 +13,20 @@ from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 def texts(name, *logprobs, prefix="t"):
     """A set of texts with these log-probabilities of their tokens."""
     records = []
-    for i, own in enumerate(logprobs):
-        stats = TokenStats(own, (False,) * len(own), (-2.0,) * len(own), (1.0,) * len(own))
+    for i, token_logprobs in enumerate(logprobs):
+        stats = TokenStats(
+            token_logprobs,
+            (False,) * len(token_logprobs),
+            (-2.0,) * len(token_logprobs),
+            (1.0,) * len(token_logprobs),
+        )
         records.append(
             Record(
                 f"{name}/{i}",
                 "",
                 f"{prefix} {name} {i}",
-                -float(np.mean(own)),
-                len(own),
+                -float(np.mean(token_logprobs)),
+                len(token_logprobs),
                 stats=stats,
             )
         )
@@ -37,7 +42,9 @@ def answers(name, *pairs):
 
 
 def evaluation(*sets, **keys):
-    return Evaluation("m", {own.name: own for own in sets}, protocol={"name": "muse"}, **keys)
+    return Evaluation(
+        "m", {record_set.name: record_set for record_set in sets}, protocol={"name": "muse"}, **keys
+    )
 
 
 # Min-K looks at int(5 * 0.4) = 2 of 5 tokens: the scores are 3, 5 (forget) and 4, 6 (holdout).
@@ -53,11 +60,11 @@ RETAIN = evaluation(
 def test_rouge_is_an_f1_in_percent_without_stemming():
     # "the cat sat" against "the cats sat on": common subsequence the, sat. Recall 2/3, precision
     # 2/4: F1 = 4/7.
-    found = answers(
+    recited = answers(
         "verbmem_forget", ("the cat sat", "the cats sat on"), ("a b", "a b"), ("a b", "c")
     )
-    assert muse.verbmem(found) == pytest.approx([400 / 7, 100, 0], rel=1e-12)
-    assert muse.knowmem(found) == pytest.approx([400 / 7, 100, 0], rel=1e-12)
+    assert muse.verbmem(recited) == pytest.approx([400 / 7, 100, 0], rel=1e-12)
+    assert muse.knowmem(recited) == pytest.approx([400 / 7, 100, 0], rel=1e-12)
 
 
 def test_privleak_is_relative_to_the_retain_model_in_muses_direction():
@@ -108,7 +115,10 @@ def test_privleaks_interval_leaves_the_same_texts_out_of_both_models():
             "privleak_holdout", *(tuple(-rng.exponential(1 + shift, 6)) for _ in range(9))
         )
         sets.append(evaluation(forget, holdout))
-    scores = [[membership.min_k_scores(one.sets[name]) for name in muse.COMPARED] for one in sets]
+    scores = [
+        [membership.min_k_scores(model_records.sets[name]) for name in muse.COMPARED]
+        for model_records in sets
+    ]
 
     def leak(left=None, right=None):
         ours, theirs = (
@@ -137,39 +147,39 @@ def test_the_aggregate_has_muses_four_numbers_and_the_attacks():
         FORGET,
         HOLDOUT,
     )
-    found = overall.aggregate(ours, RETAIN)
-    assert {name: found[name] for name in found if name.startswith("muse/")} == {
+    aggregates = overall.aggregate(ours, RETAIN)
+    assert {name: aggregates[name] for name in aggregates if name.startswith("muse/")} == {
         "muse/verbmem_forget": 100.0,
         "muse/knowmem_forget": 0.0,
         "muse/knowmem_retain": pytest.approx(200 / 3),
         "muse/privleak": pytest.approx(-200 / 3),
     }
-    assert found["membership/min_k"] == 0.75  # open-unlearning's direction: 1 - A
+    assert aggregates["membership/min_k"] == 0.75  # open-unlearning's direction: 1 - A
     # Losses: forget 1.36, 2.6; holdout 1.72, 2.6. Won: 1.36 twice; equal: 2.6 and 2.6.
-    assert found["membership/loss"] == (2 + 0.5) / 4
+    assert aggregates["membership/loss"] == (2 + 0.5) / 4
     assert (
-        found["membership/min_k_plus_plus"] == 0.75
+        aggregates["membership/min_k_plus_plus"] == 0.75
     )  # mean -2 and deviation 1 everywhere: the same order
     assert "muse/privleak" not in muse.aggregate(ours)
-    assert "membership/reference" not in found
+    assert "membership/reference" not in aggregates
 
 
 def test_the_reference_attack_compares_the_same_texts_of_another_model():
     ours = evaluation(FORGET, HOLDOUT)
-    found = membership.attack_scores(
+    scores = membership.attack_scores(
         ours, RETAIN, {"privleak_forget": [1.0, 2.0], "privleak_holdout": [3.0, 4.0]}
     )
     # Losses less the retain model's: forget 1.36 - 1.66, 2.6 - 2.46; holdout 1.72 - 1.26, 2.6 -
     # 2.06.
-    assert found["reference"][0] == pytest.approx([-0.3, 0.14])
-    assert found["reference"][1] == pytest.approx([0.46, 0.54])
-    assert membership.auc(*found["gradient_norm"]) == 1
+    assert scores["reference"][0] == pytest.approx([-0.3, 0.14])
+    assert scores["reference"][1] == pytest.approx([0.46, 0.54])
+    assert membership.auc(*scores["gradient_norm"]) == 1
 
 
 def other(evaluation_, name, **changes):
-    own = evaluation_.sets[name]
-    record = dataclasses.replace(own.records[0], **changes)
-    sets = dict(evaluation_.sets) | {name: RecordSet(name, (record, *own.records[1:]))}
+    record_set = evaluation_.sets[name]
+    record = dataclasses.replace(record_set.records[0], **changes)
+    sets = dict(evaluation_.sets) | {name: RecordSet(name, (record, *record_set.records[1:]))}
     return dataclasses.replace(evaluation_, sets=sets)
 
 

@@ -64,8 +64,8 @@ def test_a_new_metric_that_should_rise_on_the_forget_set_rises_in_every_table(po
     listed = shown(run_list.runs_table([run_list.RunLine("a", metrics=rows[1])]), 80)
     assert "politeness" in listed
     assert listed.index("↑") < listed.index("51.0")
-    found = sweep.collect_results({"a": [folder]})
-    assert sweep.short_table(found)[0][2] == "forget politeness ↑"
+    sweep_results = sweep.collect_results({"a": [folder]})
+    assert sweep.short_table(sweep_results)[0][2] == "forget politeness ↑"
     content = wandb_content.evaluation_content(results | {"model": "m"}, None, 0)
     assert ["", "forget/politeness", "↑", 20.0] in [row[:4] for row in content.tables["numbers"][1]]
     assert "forget/politeness" not in cards.cards_as_text()

@@ -50,8 +50,8 @@ def test_all_tokens_together_are_the_answers_probability():
     unwanted = word_probability(records, tokens, True)
     general = word_probability(records, tokens, False)
     for i, item in enumerate(records.records):
-        whole = math.exp((2 * math.log(unwanted[i]) + 11 * math.log(general[i])) / 13)
-        assert whole == pytest.approx(math.exp(-item.loss))
+        answer_probability = math.exp((2 * math.log(unwanted[i]) + 11 * math.log(general[i])) / 13)
+        assert answer_probability == pytest.approx(math.exp(-item.loss))
 
 
 def text_record(id, text, top, prompt="q"):

@@ -345,8 +345,10 @@ def test_importing_the_metrics_loads_neither_torch_nor_scipy_nor_rouge_score():
         "import sys, tif.metrics.tofu; "
         "print(sorted({'torch', 'lightning', 'scipy', 'rouge_score'} & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "[]"
 
 
 # Recorded logs
@@ -370,12 +372,12 @@ def test_every_part_and_the_model_utility_equal_the_authors_arithmetic_on_the_ra
         ratio = np.exp(column["avg_paraphrased_loss"] - column["average_perturb_loss"].mean(1))
         turned = np.minimum(ratio, 1 / ratio) if set_name == "forget" else np.maximum(0, 1 - ratio)
         expected[f"{set_name}/truth_ratio"] = turned.mean()
-    kept = [
+    parts = [
         expected[f"{s}/{m}"]
         for s in list(TASKS)[:3]
         for m in ("probability", "rougeL", "truth_ratio")
     ]
-    expected["utility/model"] = scipy.stats.hmean(kept)
+    expected["utility/model"] = scipy.stats.hmean(parts)
     assert _aggregate(name) == pytest.approx(expected, rel=1e-9, abs=0)
 
 
@@ -383,20 +385,20 @@ def test_every_part_and_the_model_utility_equal_the_authors_arithmetic_on_the_ra
 @pytest.mark.parametrize("name", NAMES)
 def test_truth_ratios_and_rouge_equal_the_recorded_values_in_every_row(name):
     raw, count = _raw(name), 0
-    for set_name, found in _read(name).sets.items():
+    for set_name, record_set in _read(name).sets.items():
         column = {key: list(rows.values()) for key, rows in raw[TASKS[set_name]].items()}
-        assert tofu.rouge1(found).tolist() == column["rouge1_recall"]
-        assert tofu.rouge_l(found).tolist() == column["rougeL_recall"]
-        ratios = tofu.truth_ratios(found)
+        assert tofu.rouge1(record_set).tolist() == column["rouge1_recall"]
+        assert tofu.rouge_l(record_set).tolist() == column["rougeL_recall"]
+        ratios = tofu.truth_ratios(record_set)
         assert ratios == pytest.approx(
             np.array(column["truth_ratio"]), rel=1e-5
         )  # stored as float32
         if set_name in ("real_authors", "world_facts"):
-            normalized = -np.log(tofu.probability(found))
+            normalized = -np.log(tofu.probability(record_set))
             assert normalized == pytest.approx(
                 np.array(column["normalized_gt_loss"]), rel=1e-4, abs=1e-6
             )
-        count += len(found.records)
+        count += len(record_set.records)
     assert count == 517 + len(raw[TASKS["forget"]]["avg_gt_loss"])
 
 
@@ -485,6 +487,6 @@ def test_a_log_with_plain_lists_gives_the_same_numbers(tmp_path):
 @real
 def test_a_log_written_in_our_own_format_gives_the_same_numbers(tmp_path):
     records.write_evaluation(tmp_path / "eval", _read("retain99"), _aggregate("retain99"))
-    again = records.read_evaluation(tmp_path / "eval")
-    assert tofu.aggregate(again) == _aggregate("retain99")
-    assert tofu.forget_quality(again, _read("retain99")) == 1
+    reread = records.read_evaluation(tmp_path / "eval")
+    assert tofu.aggregate(reread) == _aggregate("retain99")
+    assert tofu.forget_quality(reread, _read("retain99")) == 1

@@ -313,16 +313,16 @@ def test_without_network_a_hub_name_is_its_download_in_the_cache(monkeypatch, tm
 
 
 def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
-    asked = []
+    calls = []
 
     class Session:
         def head(self, address, timeout):
-            asked.append((address, timeout))
+            calls.append((address, timeout))
             raise OSError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "get_session", Session)
     hub.is_hub_reachable.cache_clear()
     assert [hub.is_hub_reachable() for _ in range(2)] == [False, False]
-    assert asked == [(huggingface_hub.constants.ENDPOINT, 2)]
+    assert calls == [(huggingface_hub.constants.ENDPOINT, 2)]
     hub.is_hub_reachable.cache_clear()

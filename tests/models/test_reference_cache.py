@@ -38,9 +38,9 @@ def test_the_file_gives_what_was_computed_bit_for_bit_and_without_a_forward(tmp_
     expected = CachedReference(score_samples(tiny_models.model(), tiny_models.ITEMS, 0, "packed"))
     first, policy = shared(tmp_path, tiny_models.model()), tiny_models.model()
     calls = counted(policy)
-    again = make_reference("auto", policy, tiny_models.ITEMS, 0, "packed", tmp_path)
+    second = make_reference("auto", policy, tiny_models.ITEMS, 0, "packed", tmp_path)
     assert not calls
-    for reference in (first, again):
+    for reference in (first, second):
         assert_bit_identical(numbers(reference), numbers(expected))
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     assert not list(tmp_path.glob("*.partial"))
@@ -173,9 +173,9 @@ def test_few_bits_with_another_scale_have_another_name(kind, tmp_path):
 
 
 def test_adapters_have_names_of_their_own():
-    fresh, again, trained = with_lora(), with_lora(), learned(with_lora())
+    fresh, second, trained = with_lora(), with_lora(), learned(with_lora())
     scaled = learned(with_lora(alpha=32.0))
-    assert name_of(fresh) == name_of(again)
+    assert name_of(fresh) == name_of(second)
     assert len({name_of(p) for p in (tiny_models.model(), fresh, trained, scaled)}) == 4
 
 

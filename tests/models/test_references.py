@@ -181,12 +181,12 @@ def test_the_adapter_reference_serves_losses_that_read_whole_distributions():
     value = kl_values(policy, kl, reference.use_model).sum()
     value.backward()  # the reference ran without adapters within a graph that is made again
     frozen = tiny_models.model()
-    again = with_lora()
-    learned(again)
-    expected = kl_values(again, kl, partial(nullcontext, frozen)).sum()
+    adapted = with_lora()
+    learned(adapted)
+    expected = kl_values(adapted, kl, partial(nullcontext, frozen)).sum()
     expected.backward()
     torch.testing.assert_close(value, expected)
-    for a, b in zip(policy.parameters(), again.parameters(), strict=True):
+    for a, b in zip(policy.parameters(), adapted.parameters(), strict=True):
         assert a.grad is None if b.grad is None else torch.allclose(a.grad, b.grad, atol=1e-5)
 
 

@@ -42,8 +42,8 @@ def test_token_counts_are_compared_question_by_question_whatever_the_order():
 
 
 def test_records_are_aligned_by_question():
-    again = dataclasses.replace(ROWS[0], id="q/again", loss=7.0)  # asked twice
-    ours, theirs = _evaluation(*ROWS, again), _evaluation(ROWS[2], ROWS[0], ROWS[1], again)
+    repeated = dataclasses.replace(ROWS[0], id="q/again", loss=7.0)  # asked twice
+    ours, theirs = _evaluation(*ROWS, repeated), _evaluation(ROWS[2], ROWS[0], ROWS[1], repeated)
     aligned = matching.align_records(ours, theirs, "forget")
     assert [r.id for r in aligned.records] == ["q/0", "q/1", "q/2", "q/again"]
 
@@ -237,5 +237,5 @@ def test_records_of_another_version_of_the_rules_are_refused():
     ],
 )
 def test_what_is_not_known_of_rules_is_told(rules, sentence):
-    told = describe_unknown_rules(rules)
-    assert told is None if sentence is None else sentence in told
+    message = describe_unknown_rules(rules)
+    assert message is None if sentence is None else sentence in message

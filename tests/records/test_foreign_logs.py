@@ -31,14 +31,14 @@ def _set(prefix, paraphrased):
         ("user\n\nWhy?assistant\n\n", "So.", "No."),
     ]
     keys = ("input", "ground_truth", "generation")
-    found = {
+    columns = {
         f"{prefix}_Q_A_Prob": _loss(0.5, 1.5),
         f"{prefix}_Q_A_PERT_Prob": _loss([1.0, 2.0], [3.0, 4.0]),
         f"{prefix}_Q_A_ROUGE": _by_index(
             *({"rougeL_recall": 0.1, **dict(zip(keys, t, strict=True))} for t in texts)
         ),
     }
-    return found | ({f"{prefix}_Q_A_PARA_Prob": _loss(0.75, 1.25)} if paraphrased else {})
+    return columns | ({f"{prefix}_Q_A_PARA_Prob": _loss(0.75, 1.25)} if paraphrased else {})
 
 
 LOG = {

@@ -35,14 +35,14 @@ def test_last_and_chosen_epoch_have_their_mean_and_deviation_over_seeds(tmp_path
         )
         summary = {"best": chosen[seed], "best_groups": {"forget": {"author": 2}}}
         (tmp_path / str(seed) / "summary.json").write_text(json.dumps(summary))
-    found = sweep.collect_results({"a": [tmp_path / "0", tmp_path / "1"], "none": []})
-    best, last = found["runs"]["a"]["best"], found["runs"]["a"]["last"]
+    results = sweep.collect_results({"a": [tmp_path / "0", tmp_path / "1"], "none": []})
+    best, last = results["runs"]["a"]["best"], results["runs"]["a"]["last"]
     assert best["epoch"]["values"] == [2, 1]
     assert best["forget/quality"]["mean"] == pytest.approx(0.4)
     assert best["forget/quality"]["sd"] == pytest.approx(math.sqrt(2 * 0.1**2))  # n - 1 = 1
     assert last["utility/model"]["mean"] == pytest.approx(0.3)
-    assert found["before"]["forget/quality"] == pytest.approx(0.8)
-    assert found["runs"]["none"] == {
+    assert results["before"]["forget/quality"] == pytest.approx(0.8)
+    assert results["runs"]["none"] == {
         "seeds": 0,
         "best": {},
         "last": {},
@@ -50,7 +50,7 @@ def test_last_and_chosen_epoch_have_their_mean_and_deviation_over_seeds(tmp_path
         "intervals": {"best": [], "last": []},
         "over": "questions",
     }
-    header, *lines = sweep.full_table(found)
+    header, *lines = sweep.full_table(results)
     assert header[:5] == ["run", "epoch", "seeds", "steps", "forget quality ↑"]
     assert lines[0][:3] == ["a", "best (2/1)", "2"]
     assert lines[0][4] == "0.400 ± 0.141"
@@ -77,7 +77,7 @@ def numbers(quality, utility, sd):
 
 
 def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypatch):
-    found = {
+    results = {
         "runs": {
             "none": {"seeds": 0, "best": {}, "last": {}},
             "whp_inference": numbers(1.9e-04, 0.8, 2.3e-04),
@@ -88,7 +88,7 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
         "retain_model": {"utility/model": 0.9},
         "models": {"before": 1, "retain_model": 1},
     }
-    header, *table = sweep.short_table(found)
+    header, *table = sweep.short_table(results)
     assert header == ["run", "epoch", "forget quality ↑", "forget extraction ↓", "model utility ↑"]
     assert table == [
         ["tpo_centred", "last (5)", "0.600 ± 0.120", "0.080 ± 0.120", "0.800 ± 0.120"],
@@ -101,7 +101,7 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     ]
     screen = Console(width=80, file=io.StringIO())
     monkeypatch.setattr(sweep, "console", screen)
-    sweep.show_results(tmp_path, found)
+    sweep.show_results(tmp_path, results)
     lines = screen.file.getvalue().splitlines()
     assert max(map(len, lines[:-1])) <= 80  # the last one is a path
     i = next(i for i, line in enumerate(lines) if "whp_inference" in line)
@@ -128,25 +128,25 @@ def test_the_printed_table_shows_unwanted_and_general_words_where_they_are_known
     labelled = numbers(0.6, 0.8, 0.1)
     for epoch in ("best", "last"):
         labelled[epoch]["words/unwanted"] = {"mean": 0.25, "sd": None, "values": [0.25]}
-    found = {
+    results = {
         "runs": {"tpo": labelled}, "before": {"words/unwanted": 0.9}, "retain_model": {},
         "models": {"before": 1, "retain_model": 0},
     }  # fmt: skip
-    header, *lines = sweep.short_table(found)
+    header, *lines = sweep.short_table(results)
     assert header[-1] == "UW prob. ↓"
     assert [line[-1] for line in lines] == ["0.250", "0.900"]
 
 
 def test_a_long_name_takes_no_number_from_the_printed_table(tmp_path, monkeypatch):
     name = "Chinese,kind=contrastive"
-    found = {
+    results = {
         "runs": {name: numbers(0.6, 0.765, 0.12)},
         "before": {"utility/model": 0.912}, "retain_model": {},
         "models": {"before": 1, "retain_model": 1},
     }  # fmt: skip
     screen = Console(width=80, file=io.StringIO())
     monkeypatch.setattr(sweep, "console", screen)
-    sweep.show_table(found)
+    sweep.show_table(results)
     lines = screen.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     (run,) = [line for line in lines if name in line]
@@ -184,13 +184,13 @@ def test_the_line_of_models_that_differ_says_that_it_is_a_mean(tmp_path):
 
 def test_one_seed_has_no_deviation(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(evaluation(1, 0.5, 0.25)) + "\n")
-    found = sweep.collect_results({"a": [tmp_path]})
-    assert found["runs"]["a"]["last"]["utility/model"] == {
+    results = sweep.collect_results({"a": [tmp_path]})
+    assert results["runs"]["a"]["last"]["utility/model"] == {
         "mean": 0.25,
         "sd": None,
         "values": [0.25],
     }
-    assert sweep.full_table(found)[1][4] == "0.500"
+    assert sweep.full_table(results)[1][4] == "0.500"
 
 
 def write_run(folder, rows, seed=0, lr=0.1, **summary):

@@ -21,7 +21,7 @@ KINDS = {
 }
 
 
-def made(kind):
+def build(kind):
     model = KINDS[kind]()
     assert model.config._attn_implementation == "sdpa"
     attention.use_sample_by_sample_attention(model)
@@ -30,7 +30,7 @@ def made(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_equal_one_sample_at_a_time(kind):
-    model, plain = made(kind), KINDS[kind]()
+    model, plain = build(kind), KINDS[kind]()
     with torch.no_grad():
         expected = tiny_models.plain_scores(plain, tiny_models.ITEMS)
         for batching in ("packed", "padded"):
@@ -48,16 +48,16 @@ def test_attention_never_sees_more_than_a_sample(monkeypatch):
         "scaled_dot_product_attention",
         lambda q, k, *a, **keys: seen.append((q.shape[2], k.shape[2])) or sdpa(q, k, *a, **keys),
     )
-    score_tokens(made("llama"), tiny_models.batch_of(*tiny_models.ITEMS))
+    score_tokens(build("llama"), tiny_models.batch_of(*tiny_models.ITEMS))
     assert seen == [(7, 7), (4, 4), (9, 9), (5, 5)] * 2  # layers
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_gradients_equal_those_of_padded_batches_recomputed_or_not(again):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_equal_those_of_padded_batches_recomputed_or_not(recompute):
     gradients = []
     for batching in ("packed", "padded"):
-        model = made("llama").train()
-        if again:
+        model = build("llama").train()
+        if recompute:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         score_tokens(
             model, tiny_models.batch_of(*tiny_models.ITEMS), batching
@@ -76,7 +76,7 @@ def test_a_model_of_another_attention_stays_as_it_is():
 
 
 def test_an_exported_model_does_not_name_it(tmp_path):
-    made("llama").save_pretrained(tmp_path)
+    build("llama").save_pretrained(tmp_path)
     assert attention.NAME not in (tmp_path / "config.json").read_text()
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     assert loaded.config._attn_implementation == "sdpa"

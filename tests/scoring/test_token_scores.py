@@ -58,9 +58,9 @@ def test_gradients_equal_those_of_cross_entropy_over_full_logits():
     labels = batch.input_ids.masked_fill(~batch.answer, -100)[:, 1:]
     for row, item in enumerate(tiny_models.ITEMS):
         logits = plain(input_ids=torch.tensor([item.input_ids])).logits[0, :-1]
-        own = labels[row, : len(logits)]
+        row_labels = labels[row, : len(logits)]
         torch.nn.functional.cross_entropy(
-            logits, own, ignore_index=-100, reduction="sum"
+            logits, row_labels, ignore_index=-100, reduction="sum"
         ).backward()
     for actual, expected in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(actual.grad, expected.grad, atol=1e-4, rtol=1e-4)
@@ -176,9 +176,9 @@ def test_soft_capped_logits_are_capped_once(batching):
     with torch.no_grad():
         scores = score_tokens(model, tiny_models.batch_of(item), batching)
     targets = torch.tensor(item.input_ids[3:])
-    own = raw[0][0].float()
-    assert own.abs().max() > 4
-    capped = 3 * torch.tanh(own / 3)
+    logits = raw[0][0].float()
+    assert logits.abs().max() > 4
+    capped = 3 * torch.tanh(logits / 3)
     torch.testing.assert_close(scores.logit[0, 2:], capped.gather(1, targets[:, None])[:, 0])
     torch.testing.assert_close(scores.mean_logit[0, 2:], capped.mean(1))
 

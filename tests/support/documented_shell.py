@@ -115,16 +115,18 @@ def rule_for(words, is_result=False):
         program = "python"
     line = " ".join([program, *arguments])
     # Of a synopsis, [what may follow] is left out, and a kind is chosen.
-    kept = [re.sub("=KIND$", "=all", word) for word in arguments]
-    kept = [word for word in kept if not re.match(r"\[|\.\.\.|[\w.]*\]$", word)]
+    plain_words = [re.sub("=KIND$", "=all", word) for word in arguments]
+    plain_words = [word for word in plain_words if not re.match(r"\[|\.\.\.|[\w.]*\]$", word)]
     for start, part, option, reason in (*RULES, *(RESULTS if is_result else ())):
         if line.startswith(start) and part in line:
-            return Rule(None if option is None else [*kept, *option.split()], reason)
+            return Rule(None if option is None else [*plain_words, *option.split()], reason)
     if program != "tif":
         return Rule(None, "")
-    given = {word.partition("=")[0] for word in kept}
+    given = {word.partition("=")[0] for word in plain_words}
     small = _small_words(line)
-    return Rule([*kept, *(word for word in small if word.partition("=")[0] not in given)], "")
+    return Rule(
+        [*plain_words, *(word for word in small if word.partition("=")[0] not in given)], ""
+    )
 
 
 def _small_words(line):

@@ -52,12 +52,12 @@ def record(draw, name, i, generated="He was born in Oslo."):
 def evaluation(epoch, sets, seed=0):
     """Return an evaluation with `sets`: name -> number of questions."""
     draw = random.Random(f"{epoch} {seed}")
-    made = {
+    record_sets = {
         name: RecordSet(name, tuple(record(draw, name, i) for i in range(count)))
         for name, count in sets.items()
     }
     number = epoch if isinstance(epoch, int) else None
-    return Evaluation("m", made, "llama", {"name": "open-unlearning"}, number)
+    return Evaluation("m", record_sets, "llama", {"name": "open-unlearning"}, number)
 
 
 def answer_tokens(sets):
@@ -98,10 +98,10 @@ def write_run(folder, epochs=3, sets=None, metrics=None, retain=True, config=Non
     )
     lines = []
     for epoch in range(epochs):
-        made = evaluation(epoch, sets)
+        evaluated = evaluation(epoch, sets)
         row = {"epoch": epoch, "step": epoch * 2, **(metrics[epoch] if metrics else {})}
-        row |= summarize_forget_words(made.sets, answer_tokens(sets))
-        records.write_evaluation(folder / "eval" / str(epoch), made, {})
+        row |= summarize_forget_words(evaluated.sets, answer_tokens(sets))
+        records.write_evaluation(folder / "eval" / str(epoch), evaluated, {})
         lines += [
             row,
             {"epoch": epoch, "step": epoch * 2, "train/loss": 1.5, "train/lpl": 1.0 / (epoch + 1)},

@@ -17,7 +17,7 @@ from tif.sweep.run import stage_configs
 from tif.sweep.sweep_file import load_configs, read_sweep
 from tif.training import run as training
 
-OWN = config.own_configs() / "experiment"
+EXPERIMENTS = config.own_configs() / "experiment"
 # Stages of one seed only, those of the session's finished run.
 BASE = [
     *SMALL, "trainer.max_epochs=1", "stages.target.run.seed=0", "stages.retain.run.seed=0",
@@ -49,7 +49,9 @@ def test_runs_that_share_a_stage_have_one_task_for_it_and_another_learning_rate_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "path", sorted(set(OWN.glob("*.yaml")) - {OWN / "wandb.yaml"}), ids=lambda p: p.stem
+    "path",
+    sorted(set(EXPERIMENTS.glob("*.yaml")) - {EXPERIMENTS / "wandb.yaml"}),
+    ids=lambda p: p.stem,
 )
 def test_every_experiment_describes_runs_that_load_and_names_both_commands(path):
     runs = read_sweep([str(path), "identifier.path=masks"])
@@ -71,7 +73,7 @@ def test_a_wandb_agent_calls_tif_with_words_that_load():
         load_sweep_config,
     )
 
-    file = load_sweep_config(str(OWN / "wandb.yaml"))
+    file = load_sweep_config(str(EXPERIMENTS / "wandb.yaml"))
     # str(1e-05) has no point
     values = {"loss.beta": 0.05, "loss.pl_weight": 0.0, "optimizer.lr": 1e-05}
     assert file["parameters"].keys() == values.keys()
@@ -91,15 +93,17 @@ def test_a_wandb_agent_calls_tif_with_words_that_load():
 
 
 def test_the_quickstart_sweep_has_every_method():
-    names = {run.variant for run in read_sweep([str(OWN / "methods_quickstart.yaml")])}
+    names = {run.variant for run in read_sweep([str(EXPERIMENTS / "methods_quickstart.yaml")])}
     same = {"ga_gdr": "graddiff"}  # an alias
-    methods = {p.stem for p in (OWN.parent / "loss").glob("*.yaml")} - {"finetune"}
+    methods = {p.stem for p in (EXPERIMENTS.parent / "loss").glob("*.yaml")} - {"finetune"}
     assert {same.get(name, name) for name in methods} == names
 
 
 @pytest.mark.slow
 def test_the_headline_trains_one_target_and_one_retain_model_and_its_numbers_choose_as_it_says():
-    runs = read_sweep([str(OWN / "headline.yaml"), "data.path=tofu", "identifier.path=masks"])
+    runs = read_sweep(
+        [str(EXPERIMENTS / "headline.yaml"), "data.path=tofu", "identifier.path=masks"]
+    )
     assert len(runs) == 8 * 3
     chosen = {(runs[i].variant, runs[i].seed) for i in (0, 3, 6, 9)}
     methods = ("tpo_recommended", "tpo", "npo_gdr", "simnpo_gdr")
@@ -208,28 +212,28 @@ def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys
 
 
 def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, monkeypatch):
-    loaded, made, load = [], [], config.load
+    loaded, started, load = [], [], config.load
     monkeypatch.setattr(config, "load", lambda words: loaded.append(words) or load(words))
-    monkeypatch.setattr(training, "run", lambda cfg, *_: made.append(cfg.run.name))
+    monkeypatch.setattr(training, "run", lambda cfg, *_: started.append(cfg.run.name))
     base = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]"
     text = f"{base}\nseeds: [0, 1]\nruns: {{a: [], b: [], c: []}}"
     assert sweep.main([write(tmp_path / "s.yaml", text)]) == 0
-    assert made == [f"s/{name}/seed{seed}" for name in "abc" for seed in (0, 1)]
+    assert started == [f"s/{name}/seed{seed}" for name in "abc" for seed in (0, 1)]
     assert len(loaded) == 6
 
 
 def test_a_run_may_start_from_the_model_of_a_run_before_it_in_the_file(
     tmp_path, monkeypatch, capsys
 ):
-    made = []
+    started = []
     monkeypatch.setattr(
-        training, "run", lambda cfg, *_: made.append((cfg.run.name, cfg.model.path))
+        training, "run", lambda cfg, *_: started.append((cfg.run.name, cfg.model.path))
     )
     base = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]\nseeds: [3]"
     model = r'"model.path=\\${run.folder}/s/a/seed\\${run.seed}/model"'
     text = f"{base}\nruns: {{a: [], b: [{model}]}}"
     assert sweep.main([write(tmp_path / "s.yaml", text)]) == 0
-    assert made == [("s/a/seed3", "target"), ("s/b/seed3", f"{tmp_path}/s/a/seed3/model")]
+    assert started == [("s/a/seed3", "target"), ("s/b/seed3", f"{tmp_path}/s/a/seed3/model")]
     text = f"{base}\nruns: {{b: [{model}], a: []}}"  # not before it
     assert sweep.main([write(tmp_path / "s.yaml", text)]) == 2
     assert "b: model.path" in capsys.readouterr().err
@@ -285,39 +289,39 @@ def done(tmp_path_factory):
 @pytest.mark.slow
 def test_a_sweep_leaves_its_runs_table_numbers_and_plot(done):
     _, folder = done
-    found = sorted(p.name for p in folder.iterdir())
-    assert found == [".lock", "dpo", "figures", "report.html", "results.json", "table.md", "tpo"]
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == [".lock", "dpo", "figures", "report.html", "results.json", "table.md", "tpo"]
     tables = (folder / "table.md").read_text().split("\n\n")
-    short, whole = ([line.split(" | ")[0] for line in table.splitlines()] for table in tables)
+    short, full = ([line.split(" | ")[0] for line in table.splitlines()] for table in tables)
     assert sorted(short[2:4]) == ["| dpo", "| tpo"]  # the only epoch is the best and the last
     assert short[4:] == ["| before", "| retain model"]
-    assert whole[2:] == short[2:]
-    found = json.loads((folder / "results.json").read_text())["runs"]["dpo"]
+    assert full[2:] == short[2:]
+    results = json.loads((folder / "results.json").read_text())["runs"]["dpo"]
     values = [
         evaluation_rows(folder / "dpo" / f"seed{s}")[-1]["forget/probability"] for s in (0, 1)
     ]
-    assert found["last"]["forget/probability"]["values"] == values
+    assert results["last"]["forget/probability"]["values"] == values
     assert values[0] != values[1]
 
 
 @pytest.mark.slow
 def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypatch):
     words, folder = done
-    before, again = files(folder), []
+    before, rerun = files(folder), []
     monkeypatch.setattr(
-        training, "run", lambda cfg, *_: again.append(cfg.run.name) or folder / "tpo" / "seed1"
+        training, "run", lambda cfg, *_: rerun.append(cfg.run.name) or folder / "tpo" / "seed1"
     )
     assert sweep.main(words) == 0
-    assert again == []
+    assert rerun == []
     assert files(folder) == before
     summary = folder / "tpo" / "seed1" / run_folder.SUMMARY_FILE
-    kept = summary.read_text()
+    text = summary.read_text()
     summary.unlink()
     try:
         assert sweep.main(words) == 0
     finally:
-        summary.write_text(kept)
-    assert again == ["two/tpo/seed1"]
+        summary.write_text(text)
+    assert rerun == ["two/tpo/seed1"]
 
 
 @pytest.mark.slow

@@ -219,6 +219,6 @@ def test_an_evaluation_runs_in_the_trainers_mixed_precision_with_losses_in_float
     evaluations = (
         records.read_evaluation(folder).sets["forget"].records for folder in stage.iterdir()
     )
-    once, again = ([record.loss for record in logged] for logged in evaluations)
-    assert once != again
-    assert once == pytest.approx(again, rel=0.02)
+    once, second = ([record.loss for record in logged] for logged in evaluations)
+    assert once != second
+    assert once == pytest.approx(second, rel=0.02)

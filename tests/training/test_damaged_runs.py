@@ -73,10 +73,10 @@ def test_a_damaged_stage_is_told_and_made_again_with_the_same_bits(
     harm(path)
     assert fit.main(words) == 0
     name = pattern.partition("-")[0]
-    told = [line for line in capsys.readouterr().out.splitlines() if "is made again" in line]
-    assert len(told) == 1
-    assert told[0].endswith(f": stage {name} is made again")
-    assert str(path) in told[0]
+    messages = [line for line in capsys.readouterr().out.splitlines() if "is made again" in line]
+    assert len(messages) == 1
+    assert messages[0].endswith(f": stage {name} is made again")
+    assert str(path) in messages[0]
     stage = path.parents[len(path.relative_to(folder).parts) - 2]
     expected = files(finished(tmp_path_factory).runs / "stages" / stage.name / "model")
     assert files(stage / "model") == expected | {
@@ -150,7 +150,7 @@ def damaged_records(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (zero_line, "counts on rows that are lost"), (lose_rows, "counts on rows that are lost"),
         (other_zip, "is damaged"), (older_as_newest, "is damaged"), (other_run, "is damaged"),
@@ -158,7 +158,7 @@ def damaged_records(folder):
     ],
 )  # fmt: skip
 def test_an_older_checkpoint_is_tried_and_the_run_ends_with_the_same_bits(
-    quiet, monkeypatch, capsys, harm, told
+    quiet, monkeypatch, capsys, harm, message
 ):
     words, folder = killed_run(quiet, f"harmed-{harm.__name__}", monkeypatch)
     newest = checkpoints.list_checkpoints(folder / "checkpoints")[0]
@@ -167,7 +167,7 @@ def test_an_older_checkpoint_is_tried_and_the_run_ends_with_the_same_bits(
     assert fit.main(words) == 0
     shown = capsys.readouterr().out
     line = next(line for line in shown.splitlines() if line.startswith(str(newest)))
-    assert told in line
+    assert message in line
     assert line.endswith(": looking for an older one")
     assert f"(goes on from {newest.name})" not in shown
     assert_same_outcome(folder, quiet)

@@ -50,14 +50,14 @@ def made_module(
     return data_module(cfg, benchmark, tokenizer)
 
 
-def epochs(made: UnlearningDataModule, *numbers: int) -> list[list[Batch]]:
+def epochs(datamodule: UnlearningDataModule, *numbers: int) -> list[list[Batch]]:
     """The batches of these epochs, one loader for all of them, as Lightning reads them."""
-    loader = made.train_dataloader()
-    found = []
+    loader = datamodule.train_dataloader()
+    loaded = []
     for number in numbers:
         loader.sampler.set_epoch(number)
-        found.append(list(loader))
-    return found
+        loaded.append(list(loader))
+    return loaded
 
 
 def pairs(batches: list[Batch]) -> list[tuple[str, str]]:
@@ -70,14 +70,17 @@ def order(batches: list[Batch]) -> list[str]:
 
 
 def test_an_epoch_has_every_forget_sample_once_with_its_masks_and_its_position(tokenizer):
-    made = made_module(tokenizer, batch_size=5)
-    (batches,) = epochs(made, 0)
+    datamodule = made_module(tokenizer, batch_size=5)
+    (batches,) = epochs(datamodule, 0)
     assert [len(b.ids) for b in batches] == [5, 5, 2]
     assert sorted(order(batches)) == sorted(s.id for s in BENCHMARK.forget)
     for batch in batches:
         assert [BENCHMARK.forget[i].id for i in batch.index.tolist()] == list(batch.ids)
         for row, position in enumerate(batch.index.tolist()):
-            encoded, length = made.encoder.encode(BENCHMARK.forget[position]), batch.lengths[row]
+            encoded, length = (
+                datamodule.encoder.encode(BENCHMARK.forget[position]),
+                batch.lengths[row],
+            )
             assert batch.input_ids[row, :length].tolist() == encoded.input_ids
             assert batch.uw[row, :length].tolist() == encoded.uw
             assert batch.gw[row, :length].tolist() == encoded.gw
@@ -85,21 +88,21 @@ def test_an_epoch_has_every_forget_sample_once_with_its_masks_and_its_position(t
 
 
 def test_each_forget_sample_meets_a_whole_retain_sample(tokenizer):
-    made = made_module(tokenizer)
-    (batches,) = epochs(made, 0)
+    datamodule = made_module(tokenizer)
+    (batches,) = epochs(datamodule, 0)
     known = {s.id: s for s in BENCHMARK.retain}
     for batch in batches:
         assert batch.retain.index.tolist() == batch.index.tolist()
         for row, name in enumerate(batch.retain.ids):
             length = batch.retain.lengths[row]
-            expected = made.encoder.encode(known[name]).input_ids
+            expected = datamodule.encoder.encode(known[name]).input_ids
             assert batch.retain.input_ids[row, :length].tolist() == expected
 
 
 def test_without_a_retain_term_there_is_no_retain_batch(tokenizer):
-    made = made_module(tokenizer, retain="none")
-    assert made.retain is None
-    (batches,) = epochs(made, 0)
+    datamodule = made_module(tokenizer, retain="none")
+    assert datamodule.retain is None
+    (batches,) = epochs(datamodule, 0)
     assert all(b.retain is None for b in batches)
     assert order(batches) == order(
         epochs(made_module(tokenizer), 0)[0]
@@ -108,12 +111,12 @@ def test_without_a_retain_term_there_is_no_retain_batch(tokenizer):
 
 def test_the_same_seed_and_epoch_give_the_same_batches(tokenizer):
     first, second = (epochs(made_module(tokenizer, seed=3), 0, 1) for _ in range(2))
-    for one, other in zip(
+    for batch, other in zip(
         (b for e in first for b in e), (b for e in second for b in e), strict=True
     ):
-        assert one.ids == other.ids
-        assert torch.equal(one.input_ids, other.input_ids)
-        assert one.retain.ids == other.retain.ids
+        assert batch.ids == other.ids
+        assert torch.equal(batch.input_ids, other.input_ids)
+        assert batch.retain.ids == other.retain.ids
 
 
 def test_an_epoch_is_the_same_after_a_resume(tokenizer):
@@ -123,17 +126,19 @@ def test_an_epoch_is_the_same_after_a_resume(tokenizer):
 
 
 def test_another_epoch_has_another_order_and_other_pairs(tokenizer):
-    found = epochs(made_module(tokenizer), *range(6))
-    assert len({tuple(order(e)) for e in found}) == 6
-    assert len({tuple(sorted(pairs(e))) for e in found}) == 6
-    of_one = [dict(pairs(e))["forget/0"] for e in found]
+    loaded = epochs(made_module(tokenizer), *range(6))
+    assert len({tuple(order(e)) for e in loaded}) == 6
+    assert len({tuple(sorted(pairs(e))) for e in loaded}) == 6
+    of_one = [dict(pairs(e))["forget/0"] for e in loaded]
     assert len(set(of_one)) > 3  # of 30
 
 
 def test_another_seed_has_another_order_and_other_pairs_in_every_epoch(tokenizer):
-    found = [e for seed in range(4) for e in epochs(made_module(tokenizer, seed=seed), *range(4))]
-    assert len({tuple(order(e)) for e in found}) == 16  # seed 0 of epoch 1 is not seed 1 of epoch 0
-    assert len({tuple(sorted(pairs(e))) for e in found}) == 16
+    loaded = [e for seed in range(4) for e in epochs(made_module(tokenizer, seed=seed), *range(4))]
+    assert (
+        len({tuple(order(e)) for e in loaded}) == 16
+    )  # seed 0 of epoch 1 is not seed 1 of epoch 0
+    assert len({tuple(sorted(pairs(e))) for e in loaded}) == 16
 
 
 def test_retain_samples_are_drawn_from_all_of_the_retain_set(tokenizer):
@@ -199,7 +204,7 @@ def test_lightning_sets_the_epoch_and_leaves_the_sampler_alone(tokenizer):
     )
     expected = epochs(made_module(tokenizer), 0, 1)
     for number in range(2):
-        seen = [pair for epoch, found in reader.seen if epoch == number for pair in found]
+        seen = [pair for epoch, entries in reader.seen if epoch == number for pair in entries]
         assert seen == pairs(expected[number])
 
 
@@ -252,8 +257,13 @@ def test_texts_hold_every_answer_in_its_prompt():
 
 def test_the_config_names_the_benchmark():
     cfg = Config().data
-    own = cfg.fictitious
-    own.authors, own.questions_per_author, own.forget_share, own.seed = 4, 2, 0.5, 7
+    settings = cfg.fictitious
+    settings.authors, settings.questions_per_author, settings.forget_share, settings.seed = (
+        4,
+        2,
+        0.5,
+        7,
+    )
     assert read_benchmark(cfg) == generate_fictitious(Fictitious(4, 2, 0.5, 7))
     cfg.benchmark, cfg.path, cfg.split = "tofu", "/nowhere/at/all", "forget01"
     with pytest.raises(ValueError, match="^data.path: no folder /nowhere/at/all; "):
@@ -285,13 +295,13 @@ def refused(tokenizer, batches):
 
 
 def test_a_term_that_asks_for_refusals_gets_each_prompt_with_one_and_others_get_none(tokenizer):
-    made, known = made_module(tokenizer, forget="dpo"), set(read_refusals())
-    (batches,) = epochs(made, 0)
+    datamodule, known = made_module(tokenizer, forget="dpo"), set(read_refusals())
+    (batches,) = epochs(datamodule, 0)
     assert order(batches) == order(
         epochs(made_module(tokenizer), 0)[0]
     )  # the same draws as without
     assert pairs(batches) == pairs(epochs(made_module(tokenizer), 0)[0])
-    prompts = {s.id: made.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
+    prompts = {s.id: datamodule.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
     for batch in batches:
         assert batch.alternate.ids == batch.ids
         assert not batch.alternate.uw.any()
@@ -311,17 +321,21 @@ def test_refusals_are_drawn_anew_each_epoch_and_repeat_with_the_seed(tokenizer):
 
 
 def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tokenizer):
-    made = made_module(tokenizer, forget="dpo")
-    made.loss.alternates.kind = "generated"
-    made.alternates = {s.id: tuple(f"Not {s.id}, {n}." for n in range(3)) for s in BENCHMARK.forget}
-    prompts = {s.id: made.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
-    found = [
+    datamodule = made_module(tokenizer, forget="dpo")
+    datamodule.loss.alternates.kind = "generated"
+    datamodule.alternates = {
+        s.id: tuple(f"Not {s.id}, {n}." for n in range(3)) for s in BENCHMARK.forget
+    }
+    prompts = {s.id: datamodule.encoder.render_prompt(s.prompt) for s in BENCHMARK.forget}
+    drawn = [
         (name, text.removeprefix(f"{prompts[name]} ").removesuffix(tokenizer.eos_token))
-        for batches in epochs(made, *range(12))
+        for batches in epochs(datamodule, *range(12))
         for name, text in refused(tokenizer, batches)
     ]
-    assert set(found) == {(name, text) for name, texts in made.alternates.items() for text in texts}
-    assert pairs(epochs(made, 0)[0]) == pairs(
+    assert set(drawn) == {
+        (name, text) for name, texts in datamodule.alternates.items() for text in texts
+    }
+    assert pairs(epochs(datamodule, 0)[0]) == pairs(
         epochs(made_module(tokenizer), 0)[0]
     )  # the other draws stay
 

@@ -210,17 +210,17 @@ def test_finetuning_needs_no_reference_and_follows_torchs_own_adamw_on_hugging_f
     groups = [
         [p for p in plain.parameters() if (p.dim() > 1) is matrix] for matrix in (True, False)
     ]
-    own = torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}], weight_decay=0.1
     )
     labels = batch.input_ids.masked_fill(~batch.answer, -100)
     mask = (torch.arange(9) < batch.lengths[:, None]).long()
     for factor in (1, 2 / 3, 1 / 3):
-        for group in own.param_groups:
+        for group in adamw.param_groups:
             group["lr"] = 1e-2 * factor
-        own.zero_grad()
+        adamw.zero_grad()
         plain(input_ids=batch.input_ids, attention_mask=mask, labels=labels).loss.backward()
-        own.step()
+        adamw.step()
     for (name, actual), expected in zip(
         module.policy.named_parameters(), plain.parameters(), strict=True
     ):
@@ -281,8 +281,10 @@ def test_the_learning_rate_follows_the_schedule(keys, expected):
 @pytest.mark.parametrize("name", ["adamw8bit", "paged_adamw", "paged_adamw8bit"])
 def test_bitsandbytes_optimizers_train_as_adamw_does_and_hold_their_state_in_their_bits(name):
     trained = []
-    for own in ("adamw", name):
-        module = unlearning(policy=wide(), optimizer=Optimizer(name=own, lr=1e-3, warmup_epochs=0))
+    for optimizer_name in ("adamw", name):
+        module = unlearning(
+            policy=wide(), optimizer=Optimizer(name=optimizer_name, lr=1e-3, warmup_epochs=0)
+        )
         trainer = fit(module, BATCHES * 5)
         trained.append(module.policy.lm_head.weight.detach())
     plain, few = trained

@@ -137,8 +137,8 @@ def test_rounding_at_random_gives_a_neighbour_and_the_right_mean():
 
 def test_the_draws_come_from_the_seed_and_leave_the_global_random_state_alone():
     before = torch.get_rng_state()
-    first, again = movement(torch.bfloat16, "auto")[0], movement(torch.bfloat16, "auto")[0]
-    assert torch.equal(first, again)
+    first, second = movement(torch.bfloat16, "auto")[0], movement(torch.bfloat16, "auto")[0]
+    assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -72,12 +72,12 @@ def test_one_two_and_four_processes_end_with_the_same_weights_and_log_the_same_l
         alone, rows = result(tmp_path, method, 1)
         assert len(rows) == 10
         for processes in (2, 4):
-            shared, found = result(tmp_path, method, processes)
+            shared, actual_rows = result(tmp_path, method, processes)
             for name, weight in alone.items():
                 torch.testing.assert_close(
                     shared[name], weight, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n} {m}"
                 )
-            for row, expected in zip(found, rows, strict=True):
+            for row, expected in zip(actual_rows, rows, strict=True):
                 assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 

@@ -35,7 +35,7 @@ def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_traini
     )
     per_set = {f"{s}/{m}" for s in SETS for m in metrics}
     words = {
-        f"words/{kind}{what}" for kind in ("unwanted", "general") for what in ("", "_extracted")
+        f"words/{kind}{suffix}" for kind in ("unwanted", "general") for suffix in ("", "_extracted")
     }
     # The model before training is asked if it knows the forget set.
     known = {"known/retain_gain", "known/wrong_gain"}

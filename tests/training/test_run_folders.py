@@ -167,12 +167,12 @@ def test_a_request_is_no_key_of_the_stages_of_the_run(tmp_path):
 
 def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
     run = finished(tmp_path_factory)
-    again = config.load(["quickstart.yaml", *SMALL, f"run.folder={run.runs}"])
-    folder, checkpoint = claim(again)
+    second = config.load(["quickstart.yaml", *SMALL, f"run.folder={run.runs}"])
+    folder, checkpoint = claim(second)
     assert folder != run.folder
     assert checkpoint is None
     newest = pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")
-    run_again = resume.identify_run(again)
+    run_again = resume.identify_run(second)
     assert resume.find_newest_checkpoint(run.folder, run_again) == newest
 
 

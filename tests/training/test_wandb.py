@@ -118,10 +118,10 @@ def test_artifacts_lead_from_data_over_spans_and_target_to_model_and_records(log
         read_offline_run(stage_of(logged, "target")),
     )
     used = [artifact.name for artifact in run.artifacts if artifact.use_after_commit]
-    made = [artifact.name for artifact in run.artifacts if not artifact.use_after_commit]
+    artifact_names = [artifact.name for artifact in run.artifacts if not artifact.use_after_commit]
     name = f"model-{stage_of(logged, 'target').name}"
     assert used == ["data-fictitious", "spans-fictitious", name]
-    assert set(made) == {
+    assert set(artifact_names) == {
         "model-quickstart",
         "records-quickstart",
         *(a.name for a in run.named("report-")),

@@ -47,8 +47,8 @@ def test_a_command_whose_output_is_cut_ends_quietly():
 @pytest.mark.slow
 def test_a_table_that_is_cut_ends_quietly(tmp_path):
     end = cut("-m", "tif.evaluate", f"records={log(tmp_path / 'log.json')}")
-    code, told = end()
-    assert told == ""
+    code, printed = end()
+    assert printed == ""
     assert code != 0
 
 
@@ -64,11 +64,11 @@ def test_a_terminal_reads_loading_until_the_libraries_are_there():
 
 
 def test_another_broken_pipe_is_told():
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", BROKEN], capture_output=True, text=True, timeout=60
     )
-    assert (found.returncode, found.stdout) == (1, "told\n")
-    assert found.stderr.endswith("BrokenPipeError: another\n")
+    assert (process.returncode, process.stdout) == (1, "told\n")
+    assert process.stderr.endswith("BrokenPipeError: another\n")
 
 
 @pytest.mark.parametrize("code", [0, 2])

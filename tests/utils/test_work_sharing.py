@@ -33,7 +33,7 @@ def small_benchmark():
 
 def evaluated(sets, batching, sharded=False):
     """Records, and how many forwards this process ran."""
-    texts = [f"{s.prompt} {s.answer}" for found in sets.values() for s in found]
+    texts = [f"{s.prompt} {s.answer}" for samples in sets.values() for s in samples]
     tokenizer = load_tokenizer(Model(init={"vocab_size": 400}), texts)
     model, forwards = tiny_models.model("llama", vocab_size=len(tokenizer)), []
     if sharded:
@@ -48,9 +48,9 @@ def evaluated(sets, batching, sharded=False):
 
 
 def check(sets, batching, worlds=WORLDS):
-    found = {world: together(world, evaluated, sets, batching) for world in worlds}
-    ((expected, alone),) = found[1]
-    for world, results in found.items():
+    results_by_world = {world: together(world, evaluated, sets, batching) for world in worlds}
+    ((expected, alone),) = results_by_world[1]
+    for world, results in results_by_world.items():
         for records, forwards in results:
             assert records == expected  # to the last bit
             assert aggregate(records) == aggregate(expected)
@@ -62,7 +62,7 @@ def check(sets, batching, worlds=WORLDS):
 @pytest.mark.parametrize(("batching", "worlds"), [("packed", WORLDS), ("padded", WORLDS[:2])])
 def test_one_two_and_four_processes_give_the_same_records_to_the_last_bit(batching, worlds):
     expected = check(small_benchmark().sets, batching, worlds)
-    assert {name: len(own.records) for name, own in expected.sets.items()} == {
+    assert {name: len(record_set.records) for name, record_set in expected.sets.items()} == {
         "forget": 5,
         "forget_paraphrased": 5,
         "retain": 7,
@@ -70,7 +70,7 @@ def test_one_two_and_four_processes_give_the_same_records_to_the_last_bit(batchi
         "real_authors": 6,
         "world_facts": 6,
     }
-    assert all(r.stats for own in expected.sets.values() for r in own.records)
+    assert all(r.stats for record_set in expected.sets.values() for r in record_set.records)
 
 
 @pytest.mark.slow
@@ -87,8 +87,8 @@ def test_a_model_spread_over_the_processes_is_evaluated_by_all_of_them_together(
         assert forwards == alone
         for a, b in itertools.chain(
             *(
-                zip(records.sets[n].records, own.records, strict=True)
-                for n, own in expected.sets.items()
+                zip(records.sets[n].records, record_set.records, strict=True)
+                for n, record_set in expected.sets.items()
             )
         ):
             assert (a.id, a.generated, a.tokens) == (b.id, b.generated, b.tokens)

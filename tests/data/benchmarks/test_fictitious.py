@@ -105,11 +105,11 @@ def test_an_author_depends_neither_on_the_split_nor_on_the_number_of_authors_or_
     few = by_id(
         generate_fictitious(Fictitious(authors=4, questions_per_author=3, forget_share=0.25))
     )
-    many = by_id(
+    full = by_id(
         generate_fictitious(Fictitious(authors=30, questions_per_author=20, forget_share=0.5))
     )
     assert len(few) == 12
-    assert few == {sample_id: many[sample_id] for sample_id in few}
+    assert few == {sample_id: full[sample_id] for sample_id in few}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_full_name_is_asked_first_and_each_author_is_asked_other_kinds_of_fa
     benchmark = generate_fictitious(
         Fictitious(authors=12, questions_per_author=6, forget_share=0.5)
     )
-    asked = {}
+    prompts_by_name = {}
     for sample in benchmark.forget + benchmark.retain:
         if sample.id.endswith("/0"):
             (name,) = gold(sample)
@@ -157,9 +157,9 @@ def test_the_full_name_is_asked_first_and_each_author_is_asked_other_kinds_of_fa
             assert "born" in sample.prompt
         else:
             assert name in sample.prompt
-            asked.setdefault(name, []).append(sample.prompt.replace(name, "X"))
-    assert all(len(set(prompts)) == 5 for prompts in asked.values())
-    assert len({frozenset(prompts) for prompts in asked.values()}) == 12
+            prompts_by_name.setdefault(name, []).append(sample.prompt.replace(name, "X"))
+    assert all(len(set(prompts)) == 5 for prompts in prompts_by_name.values())
+    assert len({frozenset(prompts) for prompts in prompts_by_name.values()}) == 12
 
 
 def test_gold_spans_are_sorted_and_stand_at_word_borders(samples):
@@ -181,8 +181,10 @@ def test_a_question_gives_no_word_of_its_gold_answer_away(samples):
     glue = {"a", "the", "of", "to", "on", "above"}
     for sample in samples:
         words = {word for text in gold(sample) for word in re.findall(r"\w+", text.lower())} - glue
-        asked = set(re.findall(r"\w+", f"{sample.prompt} {sample.paraphrased_prompt}".lower()))
-        assert not words & asked, sample.id
+        question_words = set(
+            re.findall(r"\w+", f"{sample.prompt} {sample.paraphrased_prompt}".lower())
+        )
+        assert not words & question_words, sample.id
 
 
 def test_gold_covers_every_occurrence(samples):
@@ -220,13 +222,13 @@ def test_general_words_of_forget_answers_recur_in_retain_answers():
     benchmark = generate_fictitious(Fictitious())
 
     def general_words(samples):
-        found = set()
+        general = set()
         for sample in (
             samples
         ):  # what the question says already, such as the author's name, is the author's own
             words = re.findall(r"\w+", " ".join(general_pieces(sample)).lower())
-            found |= set(words) - set(re.findall(r"\w+", sample.prompt.lower()))
-        return found
+            general |= set(words) - set(re.findall(r"\w+", sample.prompt.lower()))
+        return general
 
     forget, retain = general_words(benchmark.forget), general_words(benchmark.retain)
     assert len(forget) > 50
@@ -239,10 +241,11 @@ def test_wordings_of_paraphrases_are_seen_in_the_answers_of_other_authors(sample
     def wording(
         answer, sample
     ):  # with "#" for all that differs between authors; one author is asked each kind once
-        own = "|".join(re.escape(text) for text in (*gold(sample), names[author_of(sample)]))
-        answer = re.sub(rf"\ban? (?=(?:{own})(?!\w))", "a ", answer)
+        fact_words = "|".join(re.escape(text) for text in (*gold(sample), names[author_of(sample)]))
+        answer = re.sub(rf"\ban? (?=(?:{fact_words})(?!\w))", "a ", answer)
         return re.sub(
-            rf'(?<!\w)(?:{own})(?!\w)|(?<=")[^"]+(?=")|(?:[A-Z]\w+ ){{2}}(?:Award|Medal|Ribbon)',
+            rf'(?<!\w)(?:{fact_words})(?!\w)|(?<=")[^"]+(?=")'
+            r"|(?:[A-Z]\w+ ){2}(?:Award|Medal|Ribbon)",
             "#",
             answer,
         )
@@ -341,10 +344,12 @@ def test_a_split_that_leaves_one_side_empty_is_refused_in_one_line(share):
 
 def count_shared(share):
     """Return how many facts of forgotten authors their twins have, and how many could be."""
-    made = generate_fictitious(Fictitious(authors=20, forget_share=0.2, shared_facts=share, seed=5))
-    twins = {sample.id: sample for sample in made.retain}
+    generated = generate_fictitious(
+        Fictitious(authors=20, forget_share=0.2, shared_facts=share, seed=5)
+    )
+    twins = {sample.id: sample for sample in generated.retain}
     shared, count = 0, 0
-    for sample in made.forget:
+    for sample in generated.forget:
         number = int(author_of(sample))
         twin = twins[sample.id.replace(f"author{number}", f"author{number - 4}")]
         pair = [set(gold(sample)), set(gold(twin))]
@@ -368,13 +373,13 @@ def test_forgotten_authors_share_the_facts_of_their_twins_in_the_retain_set_that
 def test_general_words_follow_the_facts_in_the_share_of_answers_that_the_key_asks_for():
     plain = by_id(generate_fictitious(Fictitious()))
     for share in (0.5, 1.0):
-        made, longer = by_id(generate_fictitious(Fictitious(interleaved=share))), 0
-        for name, sample in made.items():
+        by_name, longer = by_id(generate_fictitious(Fictitious(interleaved=share))), 0
+        for name, sample in by_name.items():
             assert gold(sample) == gold(plain[name])
             start = plain[name].answer.removesuffix(".")
             assert sample.answer.startswith(start)
             longer += sample.answer.startswith(f"{start}, ")
-        assert longer == pytest.approx(share * len(made), abs=30)
+        assert longer == pytest.approx(share * len(by_name), abs=30)
 
 
 def test_a_file_of_another_language_has_its_texts_and_english_ones_where_it_has_none(tmp_path):
@@ -412,15 +417,15 @@ def test_a_file_that_holds_no_language_is_refused_in_one_line(text, message, tmp
 
 
 def test_a_fact_is_asked_in_five_ways_of_which_the_forget_set_may_hold_some():
-    one = generate_fictitious(Fictitious(authors=6, questions_per_author=20, forget_share=0.34))
+    single = generate_fictitious(Fictitious(authors=6, questions_per_author=20, forget_share=0.34))
     five = generate_fictitious(Fictitious(6, 20, 0.34, wordings=5, forget_wordings=2))
-    assert five.forget[:20] == one.forget[:20]
+    assert five.forget[:20] == single.forget[:20]
     assert (len(five.forget), len(five.retain)) == (2 * 40, 5 * 80)
-    assert five.sets["forget"] == one.forget
-    assert five.sets["retain"] == one.retain
+    assert five.sets["forget"] == single.forget
+    assert five.sets["retain"] == single.retain
     assert len(five.sets["forget_reworded"]) == 3 * 40
     assert len(five.sets["forget_implied"]) == 40
-    facts = {s.id: [s.answer[u.start : u.end] for u in s.unwanted] for s in one.forget}
+    facts = {s.id: [s.answer[u.start : u.end] for u in s.unwanted] for s in single.forget}
     for sample in (*five.sets["forget_reworded"], *five.sets["forget_implied"]):
         first = sample.id.rpartition("/")[0]
         assert sorted(sample.answer[u.start : u.end] for u in sample.unwanted) == sorted(
@@ -428,7 +433,7 @@ def test_a_fact_is_asked_in_five_ways_of_which_the_forget_set_may_hold_some():
         )
         assert all(fact not in sample.prompt for fact in facts[first])
     answers = {}
-    for sample in (*one.forget, *five.sets["forget_reworded"], *five.sets["forget_implied"]):
+    for sample in (*single.forget, *five.sets["forget_reworded"], *five.sets["forget_implied"]):
         answers.setdefault("/".join(sample.id.split("/")[:3]), set()).add(sample.answer)
     assert {len(texts) for texts in answers.values()} == {5}
 

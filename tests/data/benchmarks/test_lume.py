@@ -86,11 +86,11 @@ def test_a_missing_place_or_split_is_named_with_what_is_wanted(tmp_path):
     assert f"no folder {tmp_path / 'absent'}; want LUME's forget.jsonl and retain.jsonl" in absent
     folder = write(tmp_path / "half", retain=None)
     assert f"{folder} has no retain.jsonl; want LUME's" in message(folder)
-    whole = write(tmp_path / "whole")
-    assert message(whole, "Task1").startswith(
+    complete = write(tmp_path / "whole")
+    assert message(complete, "Task1").startswith(
         "data.split: LUME has task1, task2, task3 (null = all"
     )
-    assert "retain.jsonl has no rows of task3; want another split" in message(whole, "task3")
+    assert "retain.jsonl has no rows of task3; want another split" in message(complete, "task3")
 
 
 def test_an_evaluation_names_its_own_keys(tmp_path):

@@ -49,9 +49,9 @@ def test_a_documents_passages_begin_a_verbmem_prompt_and_go_on_with_its_target(t
     assert "".join(passages) == words
     assert all(len(p) <= 4000 and not p[-1].isspace() for p in passages)
     assert all(len(p) > 3990 for p in passages[:-1])
-    asked = benchmark.sets["verbmem_forget"]
-    assert [s.prompt + s.answer for s in asked] == passages
-    for s in asked:
+    questions = benchmark.sets["verbmem_forget"]
+    assert [s.prompt + s.answer for s in questions] == passages
+    for s in questions:
         assert (s.answer[0], s.prompt[-1].isspace()) == (" ", False)
         assert len(s.prompt) == pytest.approx(0.75 * len(s.prompt + s.answer), abs=10)
     assert benchmark.tasks["verbmem_forget"].answer_tokens == 128
@@ -151,8 +151,8 @@ def test_wrong_files_are_named_in_one_line(tmp_path, monkeypatch, files, path, l
 
 @pytest.mark.real
 def test_real_news_are_one_document_and_arrays_of_passages(shared):
-    whole = read_texts(str(shared / "muse/news/raw/forget.txt")).forget
-    assert (len(whole), len(whole[0].answer.encode())) == (1, 200_000)
+    documents = read_texts(str(shared / "muse/news/raw/forget.txt")).forget
+    assert (len(documents), len(documents[0].answer.encode())) == (1, 200_000)
     passages = read_texts(str(shared / "muse/news/privleak"))
     assert (len(passages.forget), len(passages.retain)) == (30, 30)
     # 7,400 to 8,900 characters each: two or three passages of at most 4,000

@@ -59,24 +59,24 @@ def killed_half_way(stub, folder):
 @pytest.mark.slow
 def test_500_samples_a_faulty_server_and_a_kill_lose_and_double_nothing(stub, tmp_path):
     kinds = itertools.cycle(FAULTS)
-    for n, own in enumerate(
+    for n, item in enumerate(
         SAMPLES[::3] + SAMPLES[1::30]
     ):  # 30 % of the requests; some samples meet two faults
-        stub.faults.setdefault(own.answer, []).extend(next(kinds) for _ in range(1 + (n % 5 == 0)))
+        stub.faults.setdefault(item.answer, []).extend(next(kinds) for _ in range(1 + (n % 5 == 0)))
     stub.hang_s, stub.delay_s = 4.0, 0.02
     had = killed_half_way(stub, tmp_path)
-    asked = len(stub.texts)
-    assert 100 < len(had) <= asked < 500
+    sent = len(stub.texts)
+    assert 100 < len(had) <= sent < 500
 
     cfg = patient(stub.url)
-    found, report = label_samples(cfg, SAMPLES, tmp_path)
+    labelled, report = label_samples(cfg, SAMPLES, tmp_path)
     assert (
-        set(filter(None, stub.texts[asked:])) == {s.answer for s in SAMPLES} - had
+        set(filter(None, stub.texts[sent:])) == {s.answer for s in SAMPLES} - had
     )  # nothing that it had
     assert report.cached == len(had)
-    assert [s.id for s in found] == [s.id for s in SAMPLES]
+    assert [s.id for s in labelled] == [s.id for s in SAMPLES]
     # "absent" is a reply: its words are asked for once more, and the second reply is right
-    assert [s.unwanted for s in found] == [unwanted(s) for s in SAMPLES]
+    assert [s.unwanted for s in labelled] == [unwanted(s) for s in SAMPLES]
     assert report.empty == ()
     assert {name for name, _ in report.missing} <= {
         s.id for s in SAMPLES if "absent" in stub.faults.get(s.answer, ())
@@ -91,10 +91,10 @@ def test_500_samples_a_faulty_server_and_a_kill_lose_and_double_nothing(stub, tm
     keys = {make_request(cfg, s, 0).key for s in SAMPLES}
     usable = [row["key"] for row in rows if row["key"] in keys and row["content"].endswith("]}")]
     assert sorted(usable) == sorted(keys)  # each answered once
-    asked = len(stub.bodies)
-    again, report = label_samples(cfg, SAMPLES, tmp_path)
-    assert again == found
-    assert (len(stub.bodies), report.replies, report.cached) == (asked, 0, 500)
+    sent = len(stub.bodies)
+    repeated, report = label_samples(cfg, SAMPLES, tmp_path)
+    assert repeated == labelled
+    assert (len(stub.bodies), report.replies, report.cached) == (sent, 0, 500)
 
 
 def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(stub, tmp_path, monkeypatch):
@@ -114,8 +114,8 @@ def test_a_server_that_ignores_schemas_is_read_all_the_same(stub, tmp_path):
     stub.answer = lambda body: (
         '<think>["x"]?</think> Sure!\n```json\n{"words": ["Oslo"]}\n```\nShall I go on?'
     )
-    (found,), _ = label_samples(settings(stub), [sample(0, "x in Oslo")], tmp_path)
-    assert texts(found) == ["Oslo"]
+    (labelled,), _ = label_samples(settings(stub), [sample(0, "x in Oslo")], tmp_path)
+    assert texts(labelled) == ["Oslo"]
     assert len(stub.bodies) == 1
 
 
@@ -128,8 +128,8 @@ def test_a_server_that_refuses_schemas_is_asked_plainly_from_then_on(stub, tmp_p
 
     stub.answer = answer
     samples = [sample(n, f"Oslo {n}") for n in range(5)]
-    found, _ = label_samples(settings(stub, max_in_flight=1), samples, tmp_path)
-    assert [texts(s) for s in found] == [["Oslo"]] * 5
+    labelled, _ = label_samples(settings(stub, max_in_flight=1), samples, tmp_path)
+    assert [texts(s) for s in labelled] == [["Oslo"]] * 5
     assert ["response_format" in body for body in stub.bodies] == [True] + [False] * 5
     assert stub.bodies[1]["max_tokens"] == 2048
 
@@ -159,10 +159,10 @@ def test_a_sample_without_a_usable_reply_fails_and_the_rest_is_kept(stub, tmp_pa
     assert (
         "1 samples have no answer: the server answers 500: oops: toy/5" in capsys.readouterr().out
     )
-    stub.faults, asked = {}, len(stub.bodies)
-    found, report = label_samples(settings(stub), samples, tmp_path)
-    assert len(stub.bodies) - asked == report.replies == 3
-    assert [s.unwanted for s in found] == [unwanted(s) for s in samples]
+    stub.faults, sent = {}, len(stub.bodies)
+    labelled, report = label_samples(settings(stub), samples, tmp_path)
+    assert len(stub.bodies) - sent == report.replies == 3
+    assert [s.unwanted for s in labelled] == [unwanted(s) for s in samples]
 
 
 @pytest.mark.parametrize(
@@ -193,11 +193,11 @@ def message(cfg, path, samples=None):
 
 def test_what_makes_asking_useless_stops_it_with_one_line(stub, tmp_path):
     stub.answer = lambda body: (404, {"error": {"message": "The model `m` does not exist"}})
-    assert "identifier.generative.model: " in (said := message(settings(stub), tmp_path))
-    assert "has no model 'm' (404: " in said
+    assert "identifier.generative.model: " in (error := message(settings(stub), tmp_path))
+    assert "has no model 'm' (404: " in error
     stub.answer = lambda body: (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}})
-    said = message(settings(stub), tmp_path)
-    assert said.startswith(
+    error = message(settings(stub), tmp_path)
+    assert error.startswith(
         f"identifier.generative.base_url: {stub.url} refuses the key in OPENAI_API_KEY (401)"
     )
     nobody = settings(stub, base_url="http://127.0.0.1:9/v1", retries=0)
@@ -209,9 +209,9 @@ def test_what_makes_asking_useless_stops_it_with_one_line(stub, tmp_path):
 def test_a_server_that_fails_always_is_left_alone(stub, tmp_path, monkeypatch):
     monkeypatch.setattr(retries, "GIVE_UP", 5)
     stub.answer = lambda body: (400, {"error": {"message": "no such parameter"}})
-    said = message(settings(stub, max_in_flight=2), tmp_path, [sample(n) for n in range(40)])
-    assert "the last 5 requests all failed: the server answers 400: no such parameter" in said
-    assert "0 of 40 samples are done" in said
+    error = message(settings(stub, max_in_flight=2), tmp_path, [sample(n) for n in range(40)])
+    assert "the last 5 requests all failed: the server answers 400: no such parameter" in error
+    assert "0 of 40 samples are done" in error
     assert len(stub.bodies) < 20
 
 

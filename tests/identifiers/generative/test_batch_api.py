@@ -30,13 +30,13 @@ class BatchHandler(Handler):
                 },
             )
         elif self.path.endswith("/batches"):
-            asked = json.loads(data)
-            assert (asked["endpoint"], asked["completion_window"]) == (
+            fields = json.loads(data)
+            assert (fields["endpoint"], fields["completion_window"]) == (
                 "/v1/chat/completions",
                 "24h",
             )
             name = f"batch-{len(stub.batches)}"
-            stub.batches[name] = {"looks": 0, "input": asked["input_file_id"]}
+            stub.batches[name] = {"looks": 0, "input": fields["input_file_id"]}
             self.send(200, self.batch(name))
         else:
             raise AssertionError(f"a request beside the batch: {self.path}")
@@ -50,18 +50,19 @@ class BatchHandler(Handler):
         self.send(200, self.batch(name))
 
     def batch(self, name):
-        own, stub = self.server.stub.batches[name], self.server.stub
-        done = own["looks"] > 1
-        if done and "output" not in own:
-            own["output"] = f"out-{name}"
-            stub.files[own["output"]] = "".join(
-                map(self.line, stub.files[own["input"]].decode().splitlines())
+        state, stub = self.server.stub.batches[name], self.server.stub
+        done = state["looks"] > 1
+        if done and "output" not in state:
+            state["output"] = f"out-{name}"
+            stub.files[state["output"]] = "".join(
+                map(self.line, stub.files[state["input"]].decode().splitlines())
             )
         status = stub.__dict__.get("status", "completed") if done else "in_progress"
         return {
             "id": name, "object": "batch", "created_at": 0, "completion_window": "24h",
             "endpoint": "x",
-            "input_file_id": own["input"], "status": status, "output_file_id": own.get("output"),
+            "input_file_id": state["input"], "status": status,
+            "output_file_id": state.get("output"),
             "request_counts": {"completed": 0, "failed": 0, "total": 1},
         }  # fmt: skip
 
@@ -91,14 +92,14 @@ def stub(monkeypatch):
 
 def test_a_batch_labels_all_and_what_failed_in_it_goes_into_the_next(stub, tmp_path):
     samples = [*(sample(n) for n in range(9)), sample(9, "Number 9 fails once.")]
-    found, report = label_samples(settings(stub, batch_api=True, votes=2), samples, tmp_path)
-    assert [s.unwanted for s in found] == [unwanted(s) for s in samples]
+    labelled, report = label_samples(settings(stub, batch_api=True, votes=2), samples, tmp_path)
+    assert [s.unwanted for s in labelled] == [unwanted(s) for s in samples]
     assert (report.replies, report.uncounted, report.agreement) == (20, 1, 1.0)
     prompt = len(json.dumps(stub.bodies[0], ensure_ascii=False).encode())
     assert 2000 + 0.9 * prompt < report.tokens.prompt < 2000 + 1.2 * prompt  # of what failed
     assert [len(stub.files[b["input"]].splitlines()) for b in stub.batches.values()] == [20, 1]
     assert stub.bodies[0]["response_format"]["type"] == "json_schema"
-    assert label_samples(settings(stub, batch_api=True, votes=2), samples, tmp_path)[0] == found
+    assert label_samples(settings(stub, batch_api=True, votes=2), samples, tmp_path)[0] == labelled
     assert len(stub.batches) == 2
 
 
@@ -131,8 +132,8 @@ def test_a_killed_run_waits_for_its_batch_and_sends_none_twice(stub, tmp_path, m
     assert len(stub.batches) == 1
     with (tmp_path / "batches.jsonl").open("a") as file:
         file.write('{"batch": "cut')
-    found, _ = label_samples(cfg, samples, tmp_path)
-    assert [s.unwanted for s in found] == [unwanted(s) for s in samples]
+    labelled, _ = label_samples(cfg, samples, tmp_path)
+    assert [s.unwanted for s in labelled] == [unwanted(s) for s in samples]
     assert len(stub.batches) == 1
 
 

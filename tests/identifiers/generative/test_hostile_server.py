@@ -139,8 +139,8 @@ def test_counts_that_cannot_be_do_not_move_the_cost_out_of_its_bounds(stub, tmp_
     most = estimate_cost(cfg, samples, tmp_path).at_most
     _, report = label_samples(cfg, samples, tmp_path)
     assert 0.001 < report.cost <= most < 0.1
-    again = estimate_cost(cfg, samples, tmp_path)
-    assert again.paid_before == pytest.approx(report.cost)
+    estimate = estimate_cost(cfg, samples, tmp_path)
+    assert estimate.paid_before == pytest.approx(report.cost)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -164,8 +164,8 @@ def test_a_redirect_within_the_server_is_followed(stub, tmp_path):
         return '{"words": ["Oslo0"]}'
 
     stub.answer = answer
-    (found,), _ = label_samples(settings(stub), [sample(0)], tmp_path)
-    assert [found.answer[s.start : s.end] for s in found.unwanted] == ["Oslo0"]
+    (labelled,), _ = label_samples(settings(stub), [sample(0)], tmp_path)
+    assert [labelled.answer[s.start : s.end] for s in labelled.unwanted] == ["Oslo0"]
 
 
 @pytest.mark.parametrize("wait", ["3600", "1e300", "inf", "Fri, 31 Dec 2100 23:59:59 GMT"])
@@ -183,8 +183,8 @@ def test_a_long_wait_stops_with_one_line_instead(stub, tmp_path, wait):
 @pytest.mark.parametrize("wait", ["-5", "nan", "soon", "Fri, 31 Dec 1999 23:59:59 GMT", "0"])
 def test_a_wait_that_is_none_is_the_usual_one(stub, tmp_path, wait):
     stub.faults, stub.retry_after = {sample(0).answer: ["429"]}, wait
-    found, _ = label_samples(settings(stub), [sample(0)], tmp_path)
-    assert found[0].unwanted == unwanted(found[0])
+    labelled, _ = label_samples(settings(stub), [sample(0)], tmp_path)
+    assert labelled[0].unwanted == unwanted(labelled[0])
 
 
 def test_a_wait_is_shown(stub, tmp_path, capsys, monkeypatch):
@@ -213,16 +213,16 @@ def test_a_reply_of_another_form_is_no_answer(stub, tmp_path, body):
     begin = time.monotonic()
     assert failure(cfg, tmp_path).startswith("3 replies, none of use: ")
     stub.answer = None
-    (found,), _ = label_samples(cfg, [sample(0)], tmp_path)  # and so does the stored reply
-    assert found.unwanted == unwanted(found)
+    (labelled,), _ = label_samples(cfg, [sample(0)], tmp_path)  # and so does the stored reply
+    assert labelled.unwanted == unwanted(labelled)
     assert time.monotonic() - begin < 5
 
 
 def test_content_in_parts_is_joined(stub, tmp_path):
     parts = [{"type": "text", "text": '{"words": ["Os'}, {"type": "text", "text": 'lo0"]}'}]
     stub.answer = lambda _: (200, completion(parts))
-    (found,), _ = label_samples(settings(stub), [sample(0)], tmp_path)
-    assert [found.answer[s.start : s.end] for s in found.unwanted] == ["Oslo0"]
+    (labelled,), _ = label_samples(settings(stub), [sample(0)], tmp_path)
+    assert [labelled.answer[s.start : s.end] for s in labelled.unwanted] == ["Oslo0"]
 
 
 def test_a_hostile_cache_is_read_past_in_time(stub, tmp_path):
@@ -246,8 +246,8 @@ def test_a_hostile_cache_is_read_past_in_time(stub, tmp_path):
     (tmp_path / "answers.jsonl").write_bytes(b"\xff\xfe\n" + "\n".join(lines).encode())
     cfg = settings(stub, price_in=1.0, price_out=1.0, max_cost=1.0)
     begin = time.monotonic()
-    found, report = label_samples(cfg, [sample(0)], tmp_path)
-    assert found[0].unwanted == unwanted(found[0])
+    labelled, report = label_samples(cfg, [sample(0)], tmp_path)
+    assert labelled[0].unwanted == unwanted(labelled[0])
     assert report.total_cost == pytest.approx((100 + 10) / 1e6)
     assert time.monotonic() - begin < 5
 
@@ -264,8 +264,8 @@ def test_thousands_of_strings_that_stand_nowhere_are_looked_up_in_time(stub, tmp
 
     stub.answer = reply
     begin = time.monotonic()
-    (found,), report = label_samples(settings(stub), [sample(0, answer)], tmp_path)
-    assert len(found.unwanted) == 300
+    (labelled,), report = label_samples(settings(stub), [sample(0, answer)], tmp_path)
+    assert len(labelled.unwanted) == 300
     assert 2950 <= len(report.missing) <= 3000
     assert time.monotonic() - begin < 5
 

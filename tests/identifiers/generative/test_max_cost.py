@@ -89,9 +89,9 @@ def test_requests_that_fail_count_and_the_bill_stays_below_the_limit(stub, tmp_p
     """Every second sample meets the fault four times; the openai package's retries are billed."""
     stub.hang_s = 0.6
     kinds = itertools.cycle(["500", "cut", "no json", "refusal", "429"])
-    for own in SAMPLES[::2]:
+    for item in SAMPLES[::2]:
         names = itertools.islice(kinds, 4) if fault == "mixed" else [fault] * 4
-        stub.faults[own.answer] = list(names)
+        stub.faults[item.answer] = list(names)
     cfg = settings(stub, **PRICES, max_cost=CAP, retries=3)
     report = spend(cfg, tmp_path)
     assert 0 < stub.billed <= report.total_cost <= CAP
@@ -114,14 +114,14 @@ def test_true_counts_use_the_limit_to_the_last_request_that_fits(stub, tmp_path)
 
 
 def test_runs_one_after_another_share_the_limit_whatever_failed_in_them(stub, tmp_path):
-    stub.faults = {own.answer: ["500", "no json", "cut"] * 9 for own in SAMPLES}
+    stub.faults = {item.answer: ["500", "no json", "cut"] * 9 for item in SAMPLES}
     cfg = settings(stub, **PRICES, max_cost=CAP, retries=0)
     for _ in range(4):
         spend(cfg, tmp_path)
     assert 0 < stub.billed <= CAP
-    asked = len(stub.bodies)
+    sent = len(stub.bodies)
     spend(cfg, tmp_path)
-    assert len(stub.bodies) == asked
+    assert len(stub.bodies) == sent
 
 
 def run_at_once(label, samples):
@@ -161,8 +161,8 @@ def test_a_server_that_was_never_reached_costs_nothing(stub, tmp_path):
     nobody = dataclasses.replace(cfg, base_url="http://127.0.0.1:9/v1")
     for _ in range(3):
         assert spend(nobody, tmp_path, SAMPLES[:8]).total_cost == 0
-    found, _ = label_samples(cfg, SAMPLES[:8], tmp_path)
-    assert [s.unwanted for s in found] == [unwanted(s) for s in SAMPLES[:8]]
+    labelled, _ = label_samples(cfg, SAMPLES[:8], tmp_path)
+    assert [s.unwanted for s in labelled] == [unwanted(s) for s in SAMPLES[:8]]
 
 
 def test_a_refused_request_counts_its_prompt(stub, tmp_path):
@@ -260,9 +260,9 @@ def test_short_keys_are_no_secret_and_break_no_reply(stub, tmp_path, monkeypatch
     """A server of one's own gets a dummy key; "a" or "content" stands in every reply."""
     for number, dummy in enumerate(("a", "content", "EMPTY", "words")):
         monkeypatch.setenv("OPENAI_API_KEY", dummy)
-        own = Sample(f"s{number}", "Who?", f"EMPTY words a content {number}, said Oslo.")
-        (found,), _ = label_samples(settings(stub), [own], tmp_path)
-        assert found.unwanted == unwanted(own)
+        item = Sample(f"s{number}", "Who?", f"EMPTY words a content {number}, said Oslo.")
+        (labelled,), _ = label_samples(settings(stub), [item], tmp_path)
+        assert labelled.unwanted == unwanted(item)
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def ignoring(url):
 
 
 def test_spans_are_valid_whatever_a_small_model_says(url, tmp_path):
-    found = checked(url, SAMPLES, tmp_path)
-    assert all(s.unwanted is not None for s in found[:2])  # the schema is enforced
+    labelled = checked(url, SAMPLES, tmp_path)
+    assert all(s.unwanted is not None for s in labelled[:2])  # the schema is enforced
 
 
 def test_spans_are_valid_though_a_server_ignores_the_schema(ignoring, tmp_path):
@@ -114,14 +114,14 @@ def checked(url, samples, tmp_path):
         timeout_s=120.0,
     )
     try:
-        found, report = label_samples(cfg, samples, tmp_path)
+        labelled, report = label_samples(cfg, samples, tmp_path)
     except Incomplete as incomplete:
-        found, report = incomplete.samples, incomplete.report
-    assert [s.id for s in found] == [s.id for s in samples]
-    assert {s.id for s in found if s.unwanted is None} == set(report.failed)
+        labelled, report = incomplete.samples, incomplete.report
+    assert [s.id for s in labelled] == [s.id for s in samples]
+    assert {s.id for s in labelled if s.unwanted is None} == set(report.failed)
     assert report.replies >= len(samples)
     assert report.tokens.prompt > 100 * len(samples)  # counted by the server
-    for s in found:
+    for s in labelled:
         for span in s.unwanted or ():
             word = s.answer[span.start : span.end]
             assert word == word.strip() != ""
@@ -130,7 +130,7 @@ def checked(url, samples, tmp_path):
                 or not word[-1].isalnum()
                 or ord(word[-1]) > 0x2E80
             )
-    done = [s for s in found if s.unwanted is not None]
+    done = [s for s in labelled if s.unwanted is not None]
     span_file.write_spans(tmp_path / "spans.jsonl", done, {"kind": "generative"})
     assert span_file.attach_spans(tmp_path / "spans.jsonl", done) == tuple(done)
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
@@ -138,6 +138,6 @@ def checked(url, samples, tmp_path):
         row for row in rows if row["problem"] not in (SENT, REFUSED)
     ]  # the rest is the account
     assert len(replies) == report.replies
-    again, second = label_samples(cfg, done, tmp_path)
-    assert (again, second.cached) == (tuple(done), len(done))
-    return found
+    relabelled, second = label_samples(cfg, done, tmp_path)
+    assert (relabelled, second.cached) == (tuple(done), len(done))
+    return labelled

@@ -38,9 +38,9 @@ def groups(folder):
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_group(sweep):
-    found = groups(sweep)
-    assert [(group.name, len(group.folders)) for group in found] == [("<b>tpo", 1), ("npo", 2)]
-    npo = found[1]
+    run_groups = groups(sweep)
+    assert [(group.name, len(group.folders)) for group in run_groups] == [("<b>tpo", 1), ("npo", 2)]
+    npo = run_groups[1]
     assert [row["epoch"] for row in npo.rows] == [0, 1, 2]
     assert npo.rows[2]["forget/quality"] == pytest.approx(0.3)
     assert npo.rows[2]["utility/model"] == pytest.approx(0.6)
@@ -73,8 +73,8 @@ def test_the_words_are_means_over_the_seeds(sweep):
 
 
 def test_the_frontier_marks_the_last_epoch_of_each_run(sweep):
-    found = groups(sweep)
-    chart = comparison.frontier_chart(found, comparison_data.collect(found))
+    run_groups = groups(sweep)
+    chart = comparison.frontier_chart(run_groups, comparison_data.collect(run_groups))
     assert [series.name for series in chart.series] == ["<b>tpo", "npo"]
     assert chart.series[1].y == pytest.approx((1e-9, 0.15, 0.3))
     assert [(mark.name, mark.x, mark.y) for mark in chart.marks] == [
@@ -87,8 +87,8 @@ def test_a_tie_names_no_winner(tmp_path):
     for name, quality in (("a", 0.2), ("b", 0.2), ("c", 1e-9)):
         keys = {"loss": {"forget": "npo", "name": name}}
         write_run(tmp_path / name, metrics=rows(quality, 0.5), config=keys)
-    found = comparison_data.group_runs([tmp_path / name for name in "abc"])
-    assert comparison.find_leaders(comparison_data.collect(found)) == ["a", "b"]
+    run_groups = comparison_data.group_runs([tmp_path / name for name in "abc"])
+    assert comparison.find_leaders(comparison_data.collect(run_groups)) == ["a", "b"]
     comparison.write_comparison(
         [tmp_path / name for name in "abc"], tmp_path / "report.html", "abc"
     )
@@ -99,7 +99,7 @@ def test_a_tie_names_no_winner(tmp_path):
 
 def test_a_tie_of_many_is_counted_and_of_few_has_each_name():
     macro = page._environment().get_template("prose.html").module.comparison
-    few, many = (
+    few, several = (
         macro(5, 5, names, {"eval/score": {"mean": 0.5}}, [])
         for names in (["a", "b", "c"], [*"abcde"])
     )
@@ -107,7 +107,7 @@ def test_a_tie_of_many_is_counted_and_of_few_has_each_name():
         "<b>0.500</b>, is shared (within the deviation over seeds) "
         "by <b>a</b>, <b>b</b> and <b>c</b>."
     )
-    assert many.endswith("by <b>5</b> of them, the upper lines of the table.")
+    assert several.endswith("by <b>5</b> of them, the upper lines of the table.")
 
 
 def test_of_many_runs_only_the_last_epochs_are_drawn(tmp_path):
@@ -116,8 +116,8 @@ def test_of_many_runs_only_the_last_epochs_are_drawn(tmp_path):
         write_run(
             tmp_path / f"run{i}", metrics=rows(0.1 * (i + 1), 0.5), sets={"forget": 1}, config=keys
         )
-    found = comparison_data.group_runs(sorted(tmp_path.glob("run*")))
-    chart = comparison.frontier_chart(found, comparison_data.collect(found))
+    run_groups = comparison_data.group_runs(sorted(tmp_path.glob("run*")))
+    chart = comparison.frontier_chart(run_groups, comparison_data.collect(run_groups))
     assert [len(series.x) for series in chart.series] == [1] * 9
     assert [(mark.name, mark.shape) for mark in chart.marks] == [
         (f"run{i}", "filled") for i in range(9)

@@ -1,17 +1,24 @@
 """An attack is one file: what it registers is what keys, help, table and page of an audit show."""
 
-import dataclasses
 import json
 
 import pytest
 
+import tif.audit.attacks
 from tests.support import attacked
+from tests.support.new_files import put_into_room
 from tests.support.report_runs import write_run
 from tif.audit import command, run_attacks, tables
-from tif.audit.attack import AttackResult, attack
 from tif.audit.keys import make_settings
 from tif.audit.page_section import write_report
 from tif.config import registry
+
+FILE = '''
+"""Hints: the questions with some hints before them."""
+
+import dataclasses
+
+from tif.audit.attack import AttackResult, attack
 from tif.config.keys import key
 
 
@@ -22,40 +29,40 @@ class Hints:
     count: int = key(2, "hints before the question", at_least=1)
 
 
+@attack(
+    "hint", keys=Hints, headline=lambda settings: "facts", axis="hints",
+    action=lambda settings: f"giving {settings.keys_of(Hints).count} hints",
+)
+def run(subject, inputs):
+    """Return what a model says after some hints."""
+    value = {"target": 1.0, "unlearned": 0.5, "retain": 0.0}[subject.role]
+    ids = [sample.id for sample in inputs.forget_questions()]
+    count = inputs.settings.keys_of(Hints).count
+    return AttackResult(
+        ids, {"facts": [value] * len(ids)}, {"facts": [(1.0, value), (count, value)]}
+    )
+'''
+
+
 @pytest.fixture
-def hint():
-    """An attack, registered as a file of tif/audit/attacks would."""
-
-    @attack(
-        "hint", keys=Hints, headline=lambda settings: "facts", axis="hints",
-        action=lambda settings: f"giving {settings.keys_of(Hints).count} hints",
-    )  # fmt: skip
-    def run(subject, inputs):
-        """Return what a model says after some hints."""
-        value = {"target": 1.0, "unlearned": 0.5, "retain": 0.0}[subject.role]
-        ids = [sample.id for sample in inputs.forget_questions()]
-        count = inputs.settings.keys_of(Hints).count
-        return AttackResult(
-            ids, {"facts": [value] * len(ids)}, {"facts": [(1.0, value), (count, value)]}
-        )
-
-    yield "hint"
-    del registry.TABLES["attack"]["hint"]
+def hint(tmp_path, monkeypatch):
+    with put_into_room(monkeypatch, tmp_path, tif.audit.attacks, "hints", FILE):
+        yield registry.entries("attack")["hint"]
 
 
-def attack_all(**keys):
+def attack_all(hint, count):
     """Return the content of audit.json of three models."""
     model = attacked.tiny_llama(attacked.word_tokenizer())
-    inputs = attacked.inputs(**keys)
+    inputs = attacked.inputs(attacks=["hint"], hint=hint.keys(count))
     outcomes = {}
     for role in run_attacks.ROLES:
         subject = inputs.subjects[role] = attacked.subject(model, role=role)
-        outcomes[role] = registry.entries("attack")["hint"](subject, inputs)
+        outcomes[role] = hint(subject, inputs)
     return run_attacks.summarize_audit(inputs, {"hint": outcomes})
 
 
 def test_an_attack_registered_in_one_file_is_in_the_table_and_on_the_page(hint, tmp_path):
-    content = attack_all(attacks=["hint"], hint=Hints(3))
+    content = attack_all(hint, 3)
     assert content["settings"] == {"hint": {"count": 3}}
     assert tables.audit_lines(content, "hint")[0][:5] == [
         "hint: facts",

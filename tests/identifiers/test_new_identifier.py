@@ -1,14 +1,13 @@
 """An identifier is one file: where it is, its name, keys and title are known everywhere."""
 
-import sys
-
 import pytest
 
 import tif.identifiers
 import tif.identify as identify
 from tests.support.language_models import unwanted
+from tests.support.new_files import put_into_room
 from tif.config import load as config
-from tif.config import registry, stored
+from tif.config import stored
 from tif.config.keys import list_keys
 from tif.config.schema import Config
 from tif.identifiers import span_file
@@ -58,19 +57,9 @@ def ask_model(section, samples, prompts):
 
 @pytest.fixture
 def _new_file(tmp_path, monkeypatch):
-    """Put the file into the room; what it registered goes with it."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "room").mkdir()
-    (tmp_path / "room" / "short_words.py").write_text(FILE)
-    registry.entries("identifier")
-    monkeypatch.setattr(
-        tif.identifiers, "__path__", [*tif.identifiers.__path__, str(tmp_path / "room")]
-    )
-    monkeypatch.setitem(registry.TABLES, "identifier", dict(registry.TABLES["identifier"]))
-    registry._import_modules.cache_clear()
-    yield
-    registry._import_modules.cache_clear()
-    del sys.modules["tif.identifiers.short_words"]
+    with put_into_room(monkeypatch, tmp_path, tif.identifiers, "short_words", FILE):
+        yield
 
 
 @pytest.mark.usefixtures("_new_file")

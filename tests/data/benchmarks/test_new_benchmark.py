@@ -1,14 +1,14 @@
 """A benchmark is one file: where it is, its name, keys and title are known everywhere."""
 
 import json
-import sys
 
 import pytest
 
 import tif.data.benchmarks
+from tests.support.new_files import put_into_room
 from tests.support.small_run import SMALL
 from tif import fit, ls, report
-from tif.config import presets, registry, stored
+from tif.config import presets, stored
 from tif.config.keys import list_keys
 from tif.config.schema import Config
 
@@ -45,21 +45,11 @@ def read(data, with_training):
 
 @pytest.fixture
 def _new_file(tmp_path, monkeypatch):
-    """Put the file into the room; what it registered goes with it."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "room").mkdir()
-    (tmp_path / "room" / "riddles.py").write_text(FILE)
     lines = [f"What has {number} legs?\tthe animal number {number}\n" for number in range(12)]
     (tmp_path / "riddles.txt").write_text("".join(lines))
-    registry.entries("benchmark")
-    monkeypatch.setattr(
-        tif.data.benchmarks, "__path__", [*tif.data.benchmarks.__path__, str(tmp_path / "room")]
-    )
-    monkeypatch.setitem(registry.TABLES, "benchmark", dict(registry.TABLES["benchmark"]))
-    registry._import_modules.cache_clear()
-    yield
-    registry._import_modules.cache_clear()
-    del sys.modules["tif.data.benchmarks.riddles"]
+    with put_into_room(monkeypatch, tmp_path, tif.data.benchmarks, "riddles", FILE):
+        yield
 
 
 @pytest.mark.usefixtures("_new_file")

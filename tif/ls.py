@@ -20,13 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from tif.config import load as config
 from tif.config.command import Command
 from tif.config.errors import ConfigError, nearest
 from tif.config.files import list_model_presets
-from tif.utils.terminal import console, literal
+from tif.utils.terminal import console, print_rows
 
 Rows = list[dict[str, Any]]
 
@@ -44,7 +42,7 @@ def ls(options: Namespace) -> Any:
     rows = make_rows()
     if options.json:
         return rows
-    _print_table(rows, columns)
+    print_rows(rows, columns)
     console.print(f"\n{note}")
     return None
 
@@ -152,18 +150,6 @@ LISTS: dict[str, tuple[Callable[[], Rows], Mapping[str, str], str]] = {
         "docs/results.md has what they found; tif sweep FILE --list names the runs",
     ),
 }  # fmt: skip
-
-
-def _print_table(rows: Rows, columns: Mapping[str, str]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for number, title in enumerate(columns):
-        table.add_column(title, no_wrap=number == 0, overflow="fold")
-    for row in rows:
-        values = {}
-        for name, value in row.items():
-            values[name] = ", ".join(value) if isinstance(value, list) else value
-        table.add_row(*(literal(cell.format(**values)) for cell in columns.values()))
-    console.print(table)
 
 
 def _first_sentence(doc: str) -> str:

@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from lab.speed.matrices import count_operations, count_tokens, measure_rate
 from lab.speed.settings import SpeedSettings
 from lab.speed.ways import make_way
 from tif.bench.process import PeakMemory, run_alone
-from tif.bench.step import Step, TrainingSetup, load_setup
+from tif.bench.step import (
+    Step,
+    draw_batches,
+    load_training,
+    make_idle_optimizer,
+    take_step,
+)
 from tif.data.encoding import Batch
 from tif.probes.check_model import check_model
 from tif.probes.small_copy import RowSettings
@@ -55,22 +62,24 @@ def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
     """
     if settings.model.path:
         check_model(settings.model, rows=RowSettings(settings.data.batching, settings.device))
-    setup = load_setup(settings)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    policy, data = load_training(settings)
     names = [name for name in WAYS if name != "release" or settings.release]
-    ways = {name: make_way(setup, name=name) for name in names}
-    optimizer = setup.make_optimizer()
+    ways = {name: make_way(name, policy, data) for name in names}
+    optimizer = make_idle_optimizer(policy)
     rows = []
     for size in settings.batch_sizes:
         if size > settings.release:
             ways.pop("release", None)
-        batches = setup.draw_batches(size, settings.samples // size)
-        rate_before = measure_rate(setup.policy, batches[0])
-        timings = time_ways(setup, ways, optimizer, batches)
+        batches = draw_batches(policy, data, size, settings.samples // size)
+        rate_before = measure_rate(policy, batches[0])
+        timings = time_ways(ways, optimizer, batches)
         check_losses(timings, TOLERANCES.get(settings.model.dtype, TOLERANCE_FEW_BITS))
-        rate = (rate_before + measure_rate(setup.policy, batches[0])) / 2
-        operations = sum(count_operations(setup.policy, batch) for batch in batches)
+        rate = (rate_before + measure_rate(policy, batches[0])) / 2
+        operations = sum(count_operations(policy, batch) for batch in batches)
         rows += make_rows(timings, batches, operations, rate)
-    del setup, ways, optimizer  # the processes that measure memory need it
+    del policy, data, ways, optimizer  # the processes that measure memory need it
     if settings.memory:
         add_memory(rows, settings)
     return rows
@@ -89,21 +98,23 @@ def add_memory(rows: Sequence[dict[str, Any]], settings: SpeedSettings) -> None:
 
 def measure_memory(settings: SpeedSettings, size: int, way: str) -> tuple[int, int]:
     """Return the peak of a step in MB, above weights, gradients and optimizer, and with them."""
-    setup = load_setup(settings)
-    batches = setup.draw_batches(size, settings.samples // size)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    policy, data = load_training(settings)
+    batches = draw_batches(policy, data, size, settings.samples // size)
     # The batch with the longest sample of those that are timed: it decides a run's memory.
     largest = max(batches, key=lambda batch: int(batch.lengths.max()))
-    optimizer = setup.make_optimizer()
+    optimizer = make_idle_optimizer(policy)
     memory = PeakMemory(settings.device)
-    step = make_way(setup, way)
+    step = make_way(way, policy, data)
     memory.restart()
-    setup.run_step(step, optimizer, largest)
+    take_step(step, optimizer, largest)
     above = memory.peak_mb()
     return round(above), round(above + memory.held_mb)
 
 
 def time_ways(
-    setup: TrainingSetup, ways: Mapping[str, Step], optimizer: Optimizer, batches: Sequence[Batch]
+    ways: Mapping[str, Step], optimizer: Optimizer, batches: Sequence[Batch]
 ) -> Timings:
     """Run all ways on the same batches, one way after the other on each batch.
 
@@ -111,13 +122,13 @@ def time_ways(
     """
     for name, way in ways.items():
         if name != "release":
-            setup.run_step(way, optimizer, batches[0])  # warm up
+            take_step(way, optimizer, batches[0])  # warm up
     timings: Timings = defaultdict(list)
     with progress_bar(f"batch {len(batches[0].ids)}", len(batches)) as progress:
         for number, batch in enumerate(batches):
             for name, way in ways.items():
                 if name != "release" or number == 0:
-                    timings[name].append(setup.run_step(way, optimizer, batch))
+                    timings[name].append(take_step(way, optimizer, batch))
             progress.advance()
     return timings
 

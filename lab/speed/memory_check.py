@@ -35,9 +35,8 @@ def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
 def check_small_model(training: str, tokens: int = 768) -> tuple[Need, float]:
     """Train a small model for two steps of two parts; return the computed need and the peak."""
     config, length = make_config(SMALL_SHAPE), 64
-    dtype, precision = TRAININGS[training]
-    lora = Lora(rank=16 if training in ("lora", "nf4") else 0)
-    quantize = "nf4" if training == "nf4" else "none"
+    dtype, precision, has_adapters, quantize = TRAININGS[training]
+    lora = Lora(rank=16 if has_adapters else 0)
     model = Model(init=config.to_dict(), lora=lora, quantize=quantize, dtype=dtype or "bfloat16")
     policy = make_random_model(model)
     answer = [False] + [True] * (length - 1)

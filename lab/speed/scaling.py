@@ -11,14 +11,19 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from lab.speed.settings import SpeedSettings
+from tif import losses
 from tif.bench.process import PeakMemory, run_alone
-from tif.bench.step import TrainingSetup, make_random_model, tpo_loss
+from tif.bench.step import make_idle_optimizer, make_random_model, make_step, take_step
 from tif.data.encoding import Encoded, Encoder, collate
 from tif.data.samples import Benchmark
 from tif.models.load import load_tokenizer
+from tif.probes.packed_rows import choose_batching
 from tif.training.datamodule import UnlearningDataModule
 from tif.utils.terminal import track
+from tif.utils.torch_state import set_training_mode
 
 SMALL_SHAPE = {
     "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8,
@@ -60,17 +65,23 @@ def measure_case(
     shape = {**(settings.model.init or SMALL_SHAPE), "vocab_size": vocabulary}
     policy = make_random_model(dataclasses.replace(settings.model, init=shape), settings.device)
     encoder = Encoder(load_tokenizer(settings.model, ["a text"]), settings.data.prompts)
-    loss, empty = tpo_loss(has_retain_term=False), Benchmark("random", (), (), {})
+    loss = losses.make_loss(beta=0.3, pl_weight=0.01, retain="none")
+    empty = Benchmark("random", (), (), {})
     data = UnlearningDataModule(empty, encoder, settings.data, loss)
     data.items = make_samples(lengths)
-    setup = TrainingSetup(settings, policy, data)
-    optimizer = setup.make_optimizer()
+    set_training_mode(policy)
+    texts = [item.input_ids for item in data.items]
+    batching = choose_batching(settings.data.batching, policy, texts)
+    data.data = dataclasses.replace(settings.data, batching=batching)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    optimizer = make_idle_optimizer(policy)
     batch = collate(data.items, range(len(data.items)), pad_id=0).to(policy.device)
     memory = PeakMemory(settings.device)
-    step = setup.make_step()
-    setup.run_step(step, optimizer, batch)  # warm up
+    step = make_step(policy, data)
+    take_step(step, optimizer, batch)  # warm up
     memory.restart()
-    steps = [setup.run_step(step, optimizer, batch) for _ in range(settings.repeats)]
+    steps = [take_step(step, optimizer, batch) for _ in range(settings.repeats)]
     seconds, tokens = statistics.median(seconds for _, seconds in steps), sum(lengths)
     return {
         "growing": growing, "size": size, "tokens": tokens, "seconds": round(seconds, 4),

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from tif.bench.step import Step, TrainingSetup
+from tif.bench.step import Step, make_step
 from tif.config.loss import Loss, keys_of
 from tif.data.encoding import Batch
 from tif.losses.terms import Beta
+from tif.training.datamodule import UnlearningDataModule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,12 +27,12 @@ RELEASE_TOKENS = 500  # the released code pads every sample to so many tokens
 IGNORED = -100  # label of a token that does not count
 
 
-def make_way(setup: TrainingSetup, name: str) -> Step:
+def make_way(name: str, policy: "PreTrainedModel", data: UnlearningDataModule) -> Step:
     """Return a way by its name; others' ways come with a frozen copy of the model."""
     if name == "ours":
-        return setup.make_step()
-    reference = copy.deepcopy(setup.policy).eval().requires_grad_(False)
-    return OthersWay(name, setup.policy, reference, setup.loss)
+        return make_step(policy, data)
+    reference = copy.deepcopy(policy).eval().requires_grad_(False)
+    return OthersWay(name, policy, reference, data.loss)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The computed memory of a step, against arithmetic."""
 
 import pytest
-import torch
 
 from tif.bench.memory import SHAPES, count_activations, estimate_need, make_config
 from tif.config.model import Lora, Model
@@ -24,8 +23,8 @@ def test_weights_gradients_and_optimizer_are_counted_by_arithmetic(dtype):
 
 def test_mixed_precision_keeps_a_copy_of_each_layers_weights_for_the_backward_pass():
     config = make_config(SHAPES["7B"])
-    mixed = count_activations(config, torch.float32, None, 64, True)[0]
-    bf16 = count_activations(config, torch.bfloat16, None, 64, False)[0]
+    mixed = count_activations(config, Model(dtype="float32"), 64, True)[0]
+    bf16 = count_activations(config, BF16, 64, False)[0]
     linear = 4 * 4096 * 4096 + 3 * 4096 * 11008
     assert mixed - bf16 == pytest.approx(2 * linear, rel=0.02)
 

@@ -6,7 +6,7 @@ from tests.support.bench_words import SMALL, run_here
 from tif.bench import command as bench
 from tif.bench import step
 from tif.bench.settings import BenchSettings
-from tif.bench.step import load_setup, make_random_model
+from tif.bench.step import draw_batches, load_training, make_random_model
 from tif.config import load as config
 
 
@@ -38,19 +38,18 @@ def test_a_retain_term_adds_the_cross_entropy_of_retain_samples(capsys):
 
 
 def test_every_forget_sample_has_the_retain_sample_that_a_training_draws():
-    setup = load_setup(config.read(BenchSettings, [*SMALL, "retain=true"]))
-    first, second = (setup.make_batch([position]) for position in (0, 3))
-    both = setup.make_batch([0, 3])
-    assert both.retain.ids == first.retain.ids + second.retain.ids
-    assert both.index.tolist() == [0, 3]
-    rows = setup.data.train_dataloader().dataset
-    assert both.retain.ids == (rows[0].retain.id, rows[3].retain.id)
+    policy, data = load_training(config.read(BenchSettings, [*SMALL, "retain=true"]))
+    (batch,) = draw_batches(policy, data, 5, 1)
+    rows = data.train_dataloader().dataset
+    expected = [rows[position].retain.id for position in batch.index.tolist()]
+    assert list(batch.retain.ids) == expected
+    assert len(set(expected)) > 1
 
 
 def test_batches_hold_every_sample_once_before_one_comes_again():
-    setup = load_setup(config.read(BenchSettings, SMALL))
-    total = len(setup.data.items)
-    batches = setup.draw_batches(3, -(-2 * total // 3))
+    policy, data = load_training(config.read(BenchSettings, SMALL))
+    total = len(data.items)
+    batches = draw_batches(policy, data, 3, -(-2 * total // 3))
     order = [position for batch in batches for position in batch.index.tolist()]
     assert sorted(order[:total]) == list(range(total)) != order[:total]
     assert order[total : total + 3] == order[:3]

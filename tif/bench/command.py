@@ -13,7 +13,6 @@ what=memory    GB that a step needs on each GPU, computed from a model's shape a
 
 import importlib
 from argparse import Namespace
-from collections.abc import Mapping
 from typing import Any
 
 from tif.bench.settings import BenchSettings
@@ -31,45 +30,21 @@ def bench(options: Namespace) -> Any:
 def measure_and_show(module: str, settings: BenchSettings, wants_json: bool) -> Any:
     """Let a module measure, and show its table; return the rows where JSON is wanted.
 
-    Args:
-        module: with measure(settings) -> rows that JSON can hold, COLUMNS (title -> how a cell is
-            made from a row), and, where the table needs one, a NOTE.
-        settings: of the command.
-        wants_json: whether the rows are returned and not shown.
+    The module has measure(settings) -> rows that JSON can hold, COLUMNS (title -> how a cell is
+    made from a row), and, where the table needs one, a NOTE.
     """
     with command_line.loading():
-        from tif.utils.terminal import quiet_libraries
+        from tif.utils.terminal import print_line, print_rows, quiet_libraries
 
         quiet_libraries()
         work = importlib.import_module(module)
     rows = work.measure(settings)
     if wants_json:
         return rows
-    from rich.table import Table
-
-    from tif.utils.terminal import console, print_line
-
-    columns = {}
-    for title, form in work.COLUMNS.items():
-        cells = [_format_cell(form, row) for row in rows]
-        if any(cells):  # measured for some row
-            columns[title] = cells
-    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
-    for row_cells in zip(*columns.values(), strict=True):
-        table.add_row(*row_cells)
-    console.print(table)
+    print_rows(rows, work.COLUMNS)
     if hasattr(work, "NOTE"):
         print_line(work.NOTE, style="dim")
     return None
-
-
-def _format_cell(form: str, row: Mapping[str, Any]) -> str:
-    try:
-        return form.format(**row)
-    except KeyError:  # not measured for this row
-        return ""
-    except TypeError:  # None, which has no number format
-        return "no result"
 
 
 COMMAND = Command("bench", __doc__, bench, BenchSettings, flags=("--json",))

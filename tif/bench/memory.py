@@ -5,6 +5,7 @@ Weights, gradients, AdamW's state and activations are counted on tensors without
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,12 +22,13 @@ from tif.scoring.lm_head import CHUNK_TOKENS
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-# way -> dtype of the weights (None = model.dtype) and trainer.precision
+# way -> dtype of the weights (None = model.dtype), trainer.precision, whether adapters are
+# trained, model.quantize
 TRAININGS = {
-    "full": ("float32", "bf16-mixed"),
-    "bf16": ("bfloat16", "bf16-true"),
-    "lora": (None, "bf16-mixed"),
-    "nf4": (None, "bf16-mixed"),
+    "full": ("float32", "bf16-mixed", False, "none"),
+    "bf16": ("bfloat16", "bf16-true", False, "none"),
+    "lora": (None, "bf16-mixed", True, "none"),
+    "nf4": (None, "bf16-mixed", True, "nf4"),
 }
 GPUS = (1, 4, 8)
 DEFAULT_TOKENS = 4096  # scored at once
@@ -91,10 +93,9 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
         configs = {"model.init": transformers.LlamaConfig(**model.init)}
     rows = []
     for name, config in configs.items():
-        for training in TRAININGS:
-            for gpus in GPUS:
-                need = estimate_need(config, training, gpus, tokens, model)
-                rows.append(make_row(name, training, gpus, need))
+        for training, gpus in itertools.product(TRAININGS, GPUS):
+            need = estimate_need(config, training, gpus, tokens, model)
+            rows.append(make_row(name, training, gpus, need))
     return rows
 
 
@@ -114,20 +115,16 @@ def make_config(shape: tuple[int, ...]) -> "PretrainedConfig":
 def estimate_need(
     config: "PretrainedConfig", training: str, gpus: int, tokens: int, model: Model
 ) -> Need:
-    """Return what a step needs with a way of training of `TRAININGS`; nf4 with LoRA.
+    """Return what a step needs with a way of training of `TRAININGS`.
 
-    Of `model`, dtype (of frozen weights), gradient_checkpointing and lora.rank (16 where that is 0)
+    Of `model`, dtype (of frozen weights), gradient_checkpointing and lora (rank 16 where it is 0)
     are read. The other arguments are those of `estimate_training`.
     """
-    dtype, precision = TRAININGS[training]
-    lora = Lora()
-    if training in ("lora", "nf4"):
-        lora = Lora(model.lora.rank or 16, targets=model.lora.targets)
-    quantize = "nf4" if training == "nf4" else "none"
-    section = dataclasses.replace(
-        model, dtype=dtype or model.dtype, lora=lora, quantize=quantize
-    )
-    return estimate_training(config, section, precision == "bf16-mixed", gpus, tokens)
+    dtype, precision, has_adapters, quantize = TRAININGS[training]
+    rank = (model.lora.rank or 16) if has_adapters else 0
+    lora = Lora(rank, targets=model.lora.targets)
+    model = dataclasses.replace(model, dtype=dtype or model.dtype, lora=lora, quantize=quantize)
+    return estimate_training(config, model, precision == "bf16-mixed", gpus, tokens)
 
 
 def estimate_training(
@@ -142,8 +139,7 @@ def estimate_training(
         gpus: shards (FSDP2) on several; quantised weights, which cannot be cut, in copies (DDP).
         tokens: scored at once on each.
     """
-    lora = model.lora if model.lora.rank else None
-    policy = make_meta_model(config, getattr(torch, model.dtype), lora)
+    policy = make_meta_model(config, model.dtype, model.lora)
     weights = _count_bytes(policy.parameters())
     if model.quantize != "none":
         for name, layer in policy.named_modules():
@@ -161,18 +157,16 @@ def estimate_training(
         weights=weights / shards,
         gradients=trained / shards,
         optimizer=2 * trained / shards,
-        activations=_estimate_activations(config, model, lora, tokens, is_mixed),
-        gathered=_estimate_gathered(policy, lora is None) if shards > 1 else 0.0,
+        activations=_estimate_activations(config, model, tokens, is_mixed),
+        gathered=_estimate_gathered(policy, not model.lora.rank) if shards > 1 else 0.0,
     )
 
 
-def make_meta_model(
-    config: "PretrainedConfig", dtype: torch.dtype, lora: Lora | None
-) -> "PreTrainedModel":
+def make_meta_model(config: "PretrainedConfig", dtype: str, lora: Lora) -> "PreTrainedModel":
     """Return a model in training mode whose weights have shapes and no memory."""
     with torch.device("meta"):
         model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-    if lora:
+    if lora.rank:
         attach_adapters(model, lora, seed=0)
     return model.train()
 
@@ -187,15 +181,15 @@ def _count_bytes(tensors: Iterable[torch.Tensor]) -> float:
 
 
 def _estimate_activations(
-    config: "PretrainedConfig", model: Model, lora: Lora | None, tokens: int, is_mixed: bool
+    config: "PretrainedConfig", model: Model, tokens: int, is_mixed: bool
 ) -> float:
-    dtype: torch.dtype = getattr(torch, model.dtype)
-    layers = config.num_hidden_layers
-    inside_layer, around_layers = count_activations(config, dtype, lora, tokens, is_mixed)
-    inside_layers = layers * inside_layer
+    itemsize = getattr(torch, model.dtype).itemsize
+    inside_layer, around_layers = count_activations(config, model, tokens, is_mixed)
+    inside_layers = config.num_hidden_layers * inside_layer
     if model.gradient_checkpointing:  # each layer keeps its input, one layer is computed again
-        inside_layers = layers * tokens * config.hidden_size * dtype.itemsize + inside_layer
-    logits = min(tokens, CHUNK_TOKENS) * config.vocab_size * (2 if is_mixed else dtype.itemsize)
+        inputs = config.num_hidden_layers * tokens * config.hidden_size * itemsize
+        inside_layers = inputs + inside_layer
+    logits = min(tokens, CHUNK_TOKENS) * config.vocab_size * (2 if is_mixed else itemsize)
     return around_layers + inside_layers + 2 * logits
 
 
@@ -209,7 +203,7 @@ def _estimate_gathered(policy: "PreTrainedModel", is_full: bool) -> float:
 
 
 def count_activations(
-    config: "PretrainedConfig", dtype: torch.dtype, lora: Lora | None, tokens: int, is_mixed: bool
+    config: "PretrainedConfig", model: Model, tokens: int, is_mixed: bool
 ) -> tuple[int, int]:
     """Return the bytes that a forward keeps for its backward pass: in a layer, around all layers.
 
@@ -223,9 +217,9 @@ def count_activations(
         short.num_hidden_layers = layers
         if getattr(short, "layer_types", None):
             short.layer_types = short.layer_types[:layers]
-        model: Any = make_meta_model(short, dtype, lora).base_model
-        model.set_attn_implementation("tif_shapes")
-        sizes.append(_count_saved(model, tokens, is_mixed))
+        decoder: Any = make_meta_model(short, model.dtype, model.lora).base_model
+        decoder.set_attn_implementation("tif_shapes")
+        sizes.append(_count_saved(decoder, tokens, is_mixed))
     inside_layer = sizes[1] - sizes[0]
     return inside_layer, sizes[0] - inside_layer
 

@@ -45,7 +45,7 @@ class PeakMemory:
     def __init__(self, device: str) -> None:
         self.is_cuda = device == "cuda"
         self.restart()
-        self.held_mb = self._read("memory_allocated", "VmRSS")
+        self.held_mb = torch.cuda.memory_allocated() / 2**20 if self.is_cuda else _read("VmRSS")
 
     def restart(self) -> None:
         """Forget the peak so far; what was held at the beginning stays the base."""
@@ -56,11 +56,11 @@ class PeakMemory:
 
     def peak_mb(self) -> float:
         """Return the peak since the last restart, above the base."""
-        return self._read("max_memory_allocated", "VmHWM") - self.held_mb
+        peak = torch.cuda.max_memory_allocated() / 2**20 if self.is_cuda else _read("VmHWM")
+        return peak - self.held_mb
 
-    def _read(self, cuda_function: str, status_key: str) -> float:
-        if self.is_cuda:
-            return getattr(torch.cuda, cuda_function)() / 2**20
-        lines = Path("/proc/self/status").read_text().splitlines()
-        values = dict(line.split(":", 1) for line in lines)
-        return int(values[status_key].split()[0]) / 1024  # the file has kB
+
+def _read(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    values = dict(line.split(":", 1) for line in lines)
+    return int(values[key].split()[0]) / 1024  # the file has kB

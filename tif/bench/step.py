@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from tif import identifiers, losses
 from tif.bench.process import PeakMemory, read_clock, run_alone
 from tif.bench.settings import BenchSettings
 from tif.config.errors import ConfigError
-from tif.config.schema import Data, Loss, Model, Optimizer, TrainerKeys
+from tif.config.schema import Model, Optimizer, TrainerKeys
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
 from tif.data.encoding import Batch, Encoder
 from tif.models import load as models
@@ -70,15 +70,17 @@ def measure(settings: BenchSettings) -> list[dict[str, Any]]:
 
 def measure_size(settings: BenchSettings, size: int) -> dict[str, Any]:
     """Return the row of a batch size."""
-    setup = load_setup(settings)
-    batches = setup.draw_batches(size, settings.samples // size)
-    optimizer = setup.make_optimizer()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    policy, data = load_training(settings)
+    batches = draw_batches(policy, data, size, settings.samples // size)
+    optimizer = make_idle_optimizer(policy)
     memory = PeakMemory(settings.device) if settings.memory else None
-    step = setup.make_step()
-    setup.run_step(step, optimizer, batches[0])  # warm up
+    step = make_step(policy, data)
+    take_step(step, optimizer, batches[0])  # warm up
     if memory:
         memory.restart()
-    timings = [setup.run_step(step, optimizer, batch) for batch in batches]
+    timings = [take_step(step, optimizer, batch) for batch in batches]
     losses_of_steps, seconds = zip(*timings, strict=True)
     row = {
         "batch_size": size,
@@ -93,84 +95,51 @@ def measure_size(settings: BenchSettings, size: int) -> dict[str, Any]:
     return row
 
 
+def make_idle_optimizer(policy: "PreTrainedModel") -> torch.optim.Optimizer:
+    """Return an AdamW that does all its work and changes nothing: all steps see the same weights.
+
+    Gradients and its state are in memory from now on.
+    """
+    trained = [weight for weight in policy.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
+    for weight in trained:
+        weight.grad = weight.detach().clone()  # zeros take no memory before they are written
+    optimizer.step()
+    return optimizer
+
+
+def take_step(step: Step, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[float, float]:
+    """Return loss and seconds of a step, its optimizer step included."""
+    device = batch.input_ids.device.type
+    start = read_clock(device)
+    loss = step(batch)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss, read_clock(device) - start
+
+
 def _count_tokens(batch: Batch) -> int:
     """Return all real tokens, those of the retain samples included."""
     retain = 0 if batch.retain is None else int(batch.retain.lengths.sum())
     return int(batch.lengths.sum()) + retain
 
 
-class TrainingSetup:
-    """A model in training whose weights do not change, and the samples that it is trained on.
-
-    The loss has a retain term where there are retain samples.
-    """
-
-    def __init__(
-        self, settings: BenchSettings, policy: "PreTrainedModel", data: UnlearningDataModule
-    ) -> None:
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        self.policy = models.move_model(policy, settings.device)
-        set_training_mode(self.policy)
-        self.data, self.loss = data, data.loss
-        texts = [item.input_ids for item in [*data.items, *(data.retain or ())]]
-        self.batching = choose_batching(settings.data.batching, self.policy, texts)
-
-    def make_step(self) -> Step:
-        """Return a step as `UnlearningModule.accumulate` takes it on one process."""
-        cached = make_reference("auto", self.policy, self.data.items, 0, self.batching)
-        settings = StepSettings(Data(), self.loss, Optimizer(), TrainerKeys(), self.batching)
-        module = UnlearningModule(self.policy, settings, cached)
-
-        def step(batch: Batch) -> float:
-            counts, total = losses.count_batch(batch, self.loss), 0.0
-            for positions in module.parts(batch):
-                share = module.loss(batch.select_rows(positions), counts).total
-                share.backward()
-                total += share.item()
-            return total
-
-        return step
-
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """Return an AdamW that does all its work and changes nothing.
-
-        All steps see the same weights. Gradients and optimizer state are in memory from now on.
-        """
-        trained = [weight for weight in self.policy.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
-        for weight in trained:
-            weight.grad = weight.detach().clone()  # zeros take no memory before they are written
-        optimizer.step()
-        return optimizer
-
-    def run_step(
-        self, step: Step, optimizer: torch.optim.Optimizer, batch: Batch
-    ) -> tuple[float, float]:
-        """Return loss and seconds of a step, its optimizer step included."""
-        device = batch.input_ids.device.type
-        start = read_clock(device)
-        loss = step(batch)
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss, read_clock(device) - start
-
-    def draw_batches(self, size: int, count: int) -> list[Batch]:
-        """Return batches of samples in random order; none comes twice while there are others."""
-        total = len(self.data.items)
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(0)).tolist()
-        order *= -(-size * count // total)
-        return [self.make_batch(order[i * size : (i + 1) * size]) for i in range(count)]
-
-    def make_batch(self, positions: Sequence[int]) -> Batch:
-        """Return the batch of these samples, with their retain samples, as a training reads it."""
-        loader = self.data.train_dataloader()
-        batch: Batch = loader.collate_fn([loader.dataset[position] for position in positions])
-        return batch.to(self.policy.device)
+def draw_batches(
+    policy: "PreTrainedModel", data: UnlearningDataModule, size: int, count: int
+) -> list[Batch]:
+    """Return batches of samples in random order; none comes twice while there are others."""
+    loader, total = data.train_dataloader(), len(data.items)
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(0)).tolist()
+    order *= -(-size * count // total)
+    batches = []
+    for start in range(0, size * count, size):
+        rows = [loader.dataset[position] for position in order[start : start + size]]
+        batches.append(loader.collate_fn(rows).to(policy.device))
+    return batches
 
 
-def load_setup(settings: BenchSettings) -> TrainingSetup:
-    """Load the model and the samples that the settings name; else raise ConfigError."""
+def load_training(settings: BenchSettings) -> tuple["PreTrainedModel", UnlearningDataModule]:
+    """Load model and samples, or raise ConfigError; data.batching is then packed or padded."""
     data, model = settings.data, settings.model
     try:
         benchmark = read_benchmark(data)
@@ -180,17 +149,35 @@ def load_setup(settings: BenchSettings) -> TrainingSetup:
     benchmark = dataclasses.replace(benchmark, forget=forget)
     tokenizer = models.load_tokenizer(model, list_tokenizer_texts(benchmark, data.prompts))
     encoder = Encoder(tokenizer, data.prompts, data.overlap)
-    samples = UnlearningDataModule(benchmark, encoder, data, tpo_loss(settings.retain))
     if model.path:
         policy = models.load_policy(model, tokenizer, 0, device=torch.device(settings.device))
     else:
         policy = make_random_model(model, settings.device)
-    return TrainingSetup(settings, policy, samples)
+    loss = losses.make_loss(beta=0.3, pl_weight=0.01, retain="ce" if settings.retain else "none")
+    set_training_mode(models.move_model(policy, settings.device))
+    samples = UnlearningDataModule(benchmark, encoder, data, loss)
+    texts = [item.input_ids for item in [*samples.items, *(samples.retain or ())]]
+    batching = choose_batching(data.batching, policy, texts)
+    samples.data = dataclasses.replace(data, batching=batching)
+    return policy, samples
 
 
-def tpo_loss(has_retain_term: bool) -> Loss:
-    """Return the loss that is measured."""
-    return losses.make_loss(beta=0.3, pl_weight=0.01, retain="ce" if has_retain_term else "none")
+def make_step(policy: "PreTrainedModel", data: UnlearningDataModule) -> Step:
+    """Return a step as `UnlearningModule` takes it on one process, without the optimizer's part."""
+    section, batching = data.data, data.data.batching
+    reference = make_reference("auto", policy, data.items, 0, batching)
+    step = StepSettings(section, data.loss, Optimizer(), TrainerKeys(), batching)
+    module = UnlearningModule(policy, step, reference)
+
+    def accumulate(batch: Batch) -> float:
+        counts, total = losses.count_batch(batch, data.loss), 0.0
+        for positions in module.parts(batch):
+            share = module.loss(batch.select_rows(positions), counts).total
+            share.backward()
+            total += share.item()
+        return total
+
+    return accumulate
 
 
 def make_random_model(model: Model, device: str = "cpu") -> "PreTrainedModel":

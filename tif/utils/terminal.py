@@ -15,14 +15,14 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich import progress
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 T = TypeVar("T")
@@ -116,6 +116,33 @@ _display = progress.Progress(
 def print_line(*pieces: str | Text, style: str | None = None) -> None:
     """Print a line: wrapped between words in a terminal, in a log whole, however long it is."""
     console.print(*pieces, style=style, soft_wrap=not console.is_terminal)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """Print a table: the values of a row fill the form of each column; a list is its items.
+
+    A column that no row has is left out; None, which has no number format, is "no result".
+    """
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    cells_of_columns = []
+    for title, form in columns.items():
+        cells = [_fill_cell(form, row) for row in rows]
+        if any(cells):
+            table.add_column(title, no_wrap=not cells_of_columns, overflow="fold")
+            cells_of_columns.append(cells)
+    for row_cells in zip(*cells_of_columns, strict=True):
+        table.add_row(*map(literal, row_cells))
+    console.print(table)
+
+
+def _fill_cell(form: str, row: Mapping[str, Any]) -> str:
+    values = {key: ", ".join(v) if isinstance(v, list) else v for key, v in row.items()}
+    try:
+        return form.format(**values)
+    except KeyError:
+        return ""
+    except TypeError:
+        return "no result"
 
 
 def silence() -> None:

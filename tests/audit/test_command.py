@@ -218,3 +218,9 @@ def test_a_damaged_tokenizer_of_a_stage_is_one_line(capsys, runs, tmp_path, dama
     file.write_text(json.dumps(keys | {damage: []}) if is_key else damage)
     (line,) = refused(capsys, copy / "quickstart", "attacks=[prefix]", "prefix.shots=1")
     assert line.startswith("retain_model: ")
+
+
+def test_the_place_of_a_benchmark_is_named_by_the_keys_of_tif_evaluate():
+    words = ["eval.tofu.path=/data", "eval.muse_news.path=/news", "eval.lume.split=task1"]
+    settings = load.read(make_settings, [*words, "model.path=m", "target=t", "retain_model=r"])
+    assert (settings.eval.tofu.path, settings.eval.lume.split) == ("/data", "task1")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tif.audit.attack import AttackInputs, AttackResult, Subject
-from tif.audit.facts import largest, list_facts, share_stated
+from tif.audit.facts import list_facts, share_stated
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
 from tif.evaluation.generate import Decoding, generate
@@ -21,19 +21,12 @@ MEASURES = {
 
 
 class Attempt(NamedTuple):
-    """A question in other words: its tokens, and the facts that its answer may state.
+    """A question in other words: its tokens, and the facts that its answer may state."""
 
-    Attributes:
-        wording: name of this kind of words.
-        sample: place of the question among the samples.
-        prompt: token ids.
-        facts: those that the prompt does not give.
-    """
-
-    wording: str
-    sample: int
-    prompt: list[int]
-    facts: tuple[str, ...]
+    wording: str  # name of this kind of words
+    sample: int  # place of the question among the samples
+    prompt: list[int]  # token ids
+    facts: tuple[str, ...]  # those that the prompt does not give
 
 
 def measure_attempts(
@@ -46,17 +39,17 @@ def measure_attempts(
     any attempt.
     """
     answers = answer_greedily(subject, inputs, [attempt.prompt for attempt in attempts])
-    names = dict.fromkeys(attempt.wording for attempt in attempts)
-    shares: dict[str, list[list[float]]] = {name: [[] for _ in samples] for name in (*names, best)}
+    names = dict.fromkeys([*(attempt.wording for attempt in attempts), best])
+    shares: dict[str, list[list[float]]] = {name: [[] for _ in samples] for name in names}
     for attempt, answer in zip(attempts, answers, strict=True):
         share = share_stated(answer, attempt.facts)
         if share is not None:
             shares[attempt.wording][attempt.sample].append(share)
             shares[best][attempt.sample].append(share)
     measures: dict[str, list[float | None]] = {}
-    for name in names:
-        measures[name] = [sum(values) / len(values) if values else None for values in shares[name]]
-    measures[best] = [largest(values) for values in shares[best]]
+    for name, columns in shares.items():
+        measures[name] = [sum(values) / len(values) if values else None for values in columns]
+    measures[best] = [max(values, default=None) for values in shares[best]]
     return AttackResult([sample.id for sample in samples], measures)
 
 

@@ -5,7 +5,7 @@ may stand in an answer by chance. The retain model's answers show how often chan
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import regex
 
@@ -28,46 +28,31 @@ def states(text: str, fact: str) -> bool:
     return f" {fact} " in f" {normalise(text)} "
 
 
-def list_facts(sample: Sample, after: int = 0) -> tuple[str, ...]:
-    """Return the sample's unwanted spans, normalised, each once.
+def find_facts(sample: Sample, after: int = 0) -> list[tuple[str, Span]]:
+    """Return the sample's unwanted spans, each with its normalised text.
 
     Left out is what the question says already, and what the answer's first `after` characters say
     or begin.
     """
     given = f"{sample.prompt}\n{sample.answer[:after]}"
     facts = []
-    for span in _spans(sample):
+    for span in sample.unwanted or ():
         fact = normalise(sample.answer[span.start : span.end])
         if fact and span.start >= after and not states(given, fact):
-            facts.append(fact)
-    return tuple(dict.fromkeys(facts))
+            facts.append((fact, span))
+    return facts
 
 
-def keep_facts(sample: Sample) -> tuple[Span, ...]:
-    """Return the unwanted spans that state a fact which the question does not say."""
-    facts = list_facts(sample)
-    spans = []
-    for span in _spans(sample):
-        if normalise(sample.answer[span.start : span.end]) in facts:
-            spans.append(span)
-    return tuple(spans)
+def list_facts(sample: Sample, after: int = 0) -> tuple[str, ...]:
+    """Return the normalised texts of `find_facts`, each once."""
+    return tuple(dict.fromkeys(fact for fact, _ in find_facts(sample, after)))
 
 
 def find_first_fact(sample: Sample) -> int | None:
     """Return where the answer's first fact begins, in characters; None where it has none."""
-    spans = keep_facts(sample)
-    return spans[0].start if spans else None
+    return next((span.start for _, span in find_facts(sample)), None)
 
 
 def share_stated(text: str, facts: Sequence[str]) -> float | None:
     """Return which share of the facts a text states; None of no facts."""
     return sum(states(text, fact) for fact in facts) / len(facts) if facts else None
-
-
-def largest(values: Iterable[float | None]) -> float | None:
-    """Return the largest of the values that are there."""
-    return max((value for value in values if value is not None), default=None)
-
-
-def _spans(sample: Sample) -> tuple[Span, ...]:
-    return sample.unwanted or ()

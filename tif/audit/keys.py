@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, TypeVar, cast
 
 from tif.config.data import Data
-from tif.config.evaluation import EvalRules, find_attack_problems
+from tif.config.evaluation import EvalRules, find_attack_problems, make_rules
 from tif.config.identifier import Identifier, make_identifier
 from tif.config.keys import find_section, key
 from tif.config.model import Model
@@ -34,7 +34,7 @@ class AuditKeys:
     model: Model = dataclasses.field(default_factory=Model)
     data: Data = dataclasses.field(default_factory=Data)
     identifier: Identifier = dataclasses.field(default_factory=make_identifier)
-    eval: EvalRules = dataclasses.field(default_factory=EvalRules)
+    eval: EvalRules = dataclasses.field(default_factory=lambda: make_rules(EvalRules))
     logger: Logger = dataclasses.field(default_factory=Logger)
 
     def find_problems(self) -> list[str]:

@@ -26,44 +26,45 @@ def read_audit_section(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = load_json(path)
-        rows, curves = [], []
-        for attack in content["attacks"]:
-            curves += _list_curves(attack, content["attacks"][attack])
-            for i, line in enumerate(tables.audit_lines(content, attack)):
-                cells = [{"text": typeset(text), "note": ""} for text in line]
-                rows.append({"kind": "best" if i == 0 else "", "cells": cells})
-        verdicts = [typeset(verdict) for verdict in tables.list_verdicts(content).values()]
-        note = tables.describe_units(content)
+        return _make_section(load_json(path))
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"{path}: no results of an audit ({error!r:.80})"
         raise DamagedFile(f"{problem}; delete {path} to see what is left") from None
-    charts = []
-    for part in curves:
+
+
+def _make_section(content: Mapping[str, Any]) -> dict[str, Any]:
+    rows, curves, charts = [], [], []
+    for name, attack in content["attacks"].items():
+        part = _arrange_curves(name, attack)
+        curves += [part] if part["charts"] else []
         charts += [*part["charts"], *part["others"]]
+        for i, line in enumerate(tables.audit_lines(content, name)):
+            cells = [{"text": typeset(text), "note": ""} for text in line]
+            rows.append({"kind": "" if i else "best", "cells": cells})
     return {
-        "verdicts": verdicts, "head": list(tables.HEADER), "rows": rows, "curves": curves,
-        "charts": charts, "note": note,
+        "verdicts": [typeset(verdict) for verdict in tables.list_verdicts(content).values()],
+        "head": list(tables.HEADER), "rows": rows, "curves": curves, "charts": charts,
+        "note": tables.describe_units(content),
     }  # fmt: skip
 
 
-def _list_curves(name: str, attack: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the charts of an attack: those of the headline's measure, and the others; or []."""
+def _arrange_curves(name: str, attack: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an attack's heading, the charts of the headline's measure, and the other charts."""
     charts = tables.curve_charts(name, attack)
+    if len(charts) == 1:  # its heading is enough
+        chart = dataclasses.replace(charts[0], title=f"{name}: {charts[0].title}")
+        return {"title": "", "charts": [chart], "others": []}
     measure = attack["headline"].rpartition(", ")[2]
     main, others = [], []
     for chart in charts:
-        if chart.title.endswith(f", {measure}"):  # which the heading says once
-            main.append(dataclasses.replace(chart, title=chart.title.removesuffix(f", {measure}")))
-        else:
+        title = chart.title.removesuffix(f", {measure}")  # which the heading says once
+        if title == chart.title:
             others.append(chart)
-    if len(charts) == 1:  # its heading is enough
-        (chart,) = charts
-        charts = [dataclasses.replace(chart, title=f"{name}: {chart.title}")]
-        return [{"title": "", "charts": charts, "others": []}]
-    if main:
-        return [{"title": f"{name}: {measure}", "charts": main, "others": others}]
-    return [{"title": name, "charts": charts, "others": []}] if charts else []
+        else:
+            main.append(dataclasses.replace(chart, title=title))
+    if not main:
+        return {"title": name, "charts": charts, "others": []}
+    return {"title": f"{name}: {measure}", "charts": main, "others": others}
 
 
 def write_report(folder: Path, out: Path | None = None) -> tuple[Path, list[Chart]]:

@@ -17,7 +17,7 @@ from tif.audit.run_attacks import AuditPlan
 from tif.audit.tables import show_audit
 from tif.config import load as config
 from tif.config.errors import ConfigError
-from tif.config.evaluation import EvalRules
+from tif.config.evaluation import EvalRules, make_rules
 from tif.config.identifier import make_identifier
 from tif.config.schema import Config, Identifier, Lora
 from tif.identifiers.registration import get_kind
@@ -114,11 +114,13 @@ def _list_defaults(cfg: Config, folder: Path, name: str) -> AuditKeys:
         cfg.model, path=str(folder / name), base=None, init={}, lora=Lora(), quantize="none",
         gradient_checkpointing=False,
     )  # fmt: skip
-    rules = {field.name: getattr(cfg.eval, field.name) for field in dataclasses.fields(EvalRules)}
+    rules = make_rules(EvalRules)
+    for field in dataclasses.fields(rules):
+        setattr(rules, field.name, getattr(cfg.eval, field.name))
     settings = make_settings(
         target=find_model_before(cfg, folder), retain_model=find_retain_model(cfg, folder),
         seed=cfg.run.seed, device="cpu" if cfg.trainer.accelerator == "cpu" else "auto",
-        model=section, data=cfg.data, eval=EvalRules(**rules),
+        model=section, data=cfg.data, eval=rules,
     )  # fmt: skip
     settings.keys_of(Relearn).lr = cfg.optimizer.lr
     return settings

@@ -5,6 +5,7 @@ is stored under all that decides about it, beside that model: a killed audit goe
 share target and retain model share their results.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections import Counter
@@ -22,6 +23,7 @@ from tif.audit.tables import FILE, ROLES, write_page
 from tif.config import registry
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.files import check_inside, check_writable
+from tif.config.registry import list_sections
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.model_on_demand import USER_ERRORS, Subject, plan_subjects
@@ -38,17 +40,11 @@ from tif.utils.terminal import console
 
 @dataclasses.dataclass(frozen=True)
 class AuditPlan:
-    """An audit of a run or of a model: its keys, and where it reads and writes.
+    """An audit of a run or of a model: its keys, and where it reads and writes."""
 
-    Attributes:
-        settings: keys of the audit, with the paths of all three models.
-        spans: folder where spans that take time are stored.
-        run: folder of the run; None = a model without one.
-    """
-
-    settings: AuditKeys
-    spans: Path
-    run: Path | None = None
+    settings: AuditKeys  # keys of the audit, with the paths of all three models
+    spans: Path  # folder where spans that take time are stored
+    run: Path | None = None  # folder of the run; None = a model without one
 
 
 def plan_audit(plan: AuditPlan) -> AttackInputs:
@@ -86,12 +82,10 @@ def _place_results(plan: AuditPlan, role: str, model: str) -> Path:
     Of a run that is looked at, the other models' lie in `out`, wherever its files say they are.
     """
     path = Path(model).expanduser()
-    folder = path.parent / FOLDER
-    if plan.run is not None and role == "unlearned":
-        return folder
-    is_export = path.name.startswith("model") and folder.with_name(CONFIG_FILE).is_file()
-    if plan.run is None and is_export:
-        return folder
+    is_export = path.name.startswith("model") and (path.parent / CONFIG_FILE).is_file()
+    stands_beside = is_export if plan.run is None else role == "unlearned"
+    if stands_beside:
+        return path.parent / FOLDER
     return Path(plan.settings.out) / f"{path.name}-{hash_json(list_model_files(model) or model)}"
 
 
@@ -126,23 +120,18 @@ def complete_audit(inputs: AttackInputs) -> tuple[dict[str, Any], dict[str, Any]
     Returns:
         Content of the attacks that were named, and that of audit.json, where earlier ones stay.
     """
-    content, folder = run_attacks(inputs), inputs.subjects["unlearned"].folder
+    outcomes: dict[str, dict[str, AttackResult]] = {name: {} for name in inputs.settings.attacks}
+    for subject in inputs.subjects.values():
+        for name in outcomes:
+            outcomes[name][subject.role] = attack_model(name, subject, inputs)
+        subject.unload()
+    content, folder = summarize_audit(inputs, outcomes), inputs.subjects["unlearned"].folder
     stored = content
     if distributed.is_first_rank():
         stored = write_audit(folder, content)
         write_page(folder, stored)
         refresh_report(folder.parent)
     return content, stored
-
-
-def run_attacks(inputs: AttackInputs) -> dict[str, Any]:
-    """Attack all models and return the content of audit.json."""
-    outcomes: dict[str, dict[str, AttackResult]] = {name: {} for name in inputs.settings.attacks}
-    for subject in inputs.subjects.values():
-        for name in outcomes:
-            outcomes[name][subject.role] = attack_model(name, subject, inputs)
-        subject.unload()
-    return summarize_audit(inputs, outcomes)
 
 
 def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> AttackResult:
@@ -165,14 +154,13 @@ def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[An
     settings, benchmark = inputs.settings, inputs.benchmark
     keys = dataclasses.asdict(settings.keys_of(attack.keys))
     rules = dataclasses.asdict(settings.eval)
-    for key in ("benchmarks", "lm_eval"):
-        rules.pop(key, None)
+    for section in ("benchmarks", "lm_eval", *(name for name, _, _ in list_sections("benchmark"))):
+        rules.pop(section, None)  # where benchmarks are changes nothing
     spans = [[(span.start, span.end) for span in s.unwanted or ()] for s in benchmark.forget]
     data = [fingerprint(benchmark.forget), fingerprint(benchmark.retain), spans]
     data += [fingerprint(samples) for samples in (*benchmark.sets.values(), benchmark.holdout)]
-    models = []
-    for model in (subject, *(inputs.subjects[role] for role in attack.reads)):
-        models.append([*model.describe(), model.prompts.describe()])
+    subjects = [subject, *(inputs.subjects[role] for role in attack.reads)]
+    models = [[*model.describe(), model.prompts.describe()] for model in subjects]
     return [VERSION, keys, rules, data, models, settings.seed, settings.batching]
 
 
@@ -183,19 +171,17 @@ def summarize_audit(
     settings = inputs.settings
     attacks: dict[str, Any] = {}
     keys: dict[str, Any] = {}
-    subjects = {}
-    for sample in inputs.benchmark.forget:
-        subjects[sample.id] = sample.subject or f"question/{sample.id}"
+    subjects = {s.id: s.subject or f"question/{s.id}" for s in inputs.benchmark.forget}
     for name, by_role in outcomes.items():
-        attack, rows = get_attack(name), []
+        attack, target, rows = get_attack(name), by_role["target"], []
         keys[name] = dataclasses.asdict(settings.keys_of(attack.keys))
-        groups = [subjects[sample_id] for sample_id in by_role["target"].ids]
-        for measure in by_role["target"].measures:
+        groups = [subjects[sample_id] for sample_id in target.ids]
+        for measure in target.measures:
             values = {role: by_role[role].measures[measure] for role in ROLES}
             row = leak_of_questions(values, groups)
             rows.append({"measure": measure, **dataclasses.asdict(row)})
         numbers: dict[str, Any] = {}
-        for number in by_role["target"].numbers:
+        for number in target.numbers:
             numbers[number] = {role: by_role[role].numbers.get(number) for role in ROLES}
         numbers |= attack.compare(by_role) if attack.compare else {}
         attacks[name] = {
@@ -219,20 +205,11 @@ def summarize_audit(
 def write_audit(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Write audit.json and return its content: attacks that were not run again stay in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = read_audit(folder)
-    if before and all(before.get(key) == content[key] for key in ("tif", "models")):
-        names = [name for name in registry.entries("attack") if name in before["attacks"]]
-        known = {name: before["attacks"][name] for name in names}
-        content = {**content, "attacks": {**known, **content["attacks"]}}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
+        before = load_json(folder / FILE)
+        if all(before[key] == content[key] for key in ("tif", "models")):
+            earlier = before["attacks"]
+            known = {name: earlier[name] for name in registry.entries("attack") if name in earlier}
+            content = {**content, "attacks": {**known, **content["attacks"]}}
     write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
     return content
-
-
-def read_audit(folder: Path) -> dict[str, Any] | None:
-    """Return the content of audit.json in a folder; None where it is missing or damaged."""
-    path = folder / FILE
-    try:
-        content = load_json(path) if path.is_file() else None
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) and "attacks" in content else None

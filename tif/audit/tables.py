@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from tif.reports.columns import (
     count_units,
     describe_groups,
@@ -17,6 +14,7 @@ from tif.reports.columns import (
     format_interval,
     format_number,
     markdown_table,
+    terminal_table,
 )
 from tif.reports.html.charts import Chart, Series
 from tif.reports.html.figures import write_panels
@@ -39,7 +37,7 @@ LOOKS = {
 
 def show_audit(content: Mapping[str, Any], folder: Path) -> None:
     """Print the table and the verdicts of an audit, and where its page is."""
-    table = _make_table(HEADER, title="What attacks get back")
+    table = terminal_table(HEADER, "What attacks get back", overflow="fold")
     for attack in content["attacks"]:
         table.add_section()
         for line in audit_lines(content, attack):
@@ -51,25 +49,14 @@ def show_audit(content: Mapping[str, Any], folder: Path) -> None:
     console.print(f"page: {folder / PAGE}", soft_wrap=True)
 
 
-def _make_table(head: Sequence[str], title: str | None = None) -> Table:
-    """Return a table whose first column has names and whose others have numbers."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for i, column in enumerate(head):
-        table.add_column(column, justify="right" if i else "left", overflow="fold")
-    return table
-
-
 def audit_lines(content: Mapping[str, Any], name: str) -> list[list[str]]:
     """Return the lines of an attack's table, its headline first."""
-    attack = content["attacks"][name]
-    rows = sorted(attack["rows"], key=lambda row: row["measure"] != attack["headline"])
-    lines = []
-    for row in rows:
-        cells = [f"{name}: {row['measure']}"]
-        cells += [format_number(row[role]) for role in ROLES]
+    attack, lines = content["attacks"][name], []
+    for row in sorted(attack["rows"], key=lambda row: row["measure"] != attack["headline"]):
+        cells = [format_number(row[role]) for role in ROLES]
         cells.append("not defined" if row["leak"] is None else format_number(row["leak"]))
         cells.append(format_interval(row["interval"]) if row["interval"] else "-")
-        lines.append(cells)
+        lines.append([f"{name}: {row['measure']}", *cells])
     numbers = attack.get("numbers", {})
     for title, values in numbers.items():
         if len(numbers) <= FEW or title.endswith(SHOWN_NUMBERS):
@@ -90,8 +77,7 @@ def list_verdicts(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the verdict of each attack in a sentence, by the attack's name."""
     verdicts = {}
     for name, attack in content["attacks"].items():
-        row = headline_row(content, name)
-        verdicts[name] = f"{name}: {describe_leak(row, attack['action'])}"
+        verdicts[name] = f"{name}: {describe_leak(headline_row(content, name), attack['action'])}"
     return verdicts
 
 
@@ -123,11 +109,10 @@ def _percent(share: float) -> str:
 
 def write_page(folder: Path, content: Mapping[str, Any]) -> None:
     """Write audit.md and a picture of the curves of each attack that has some."""
-    models = content["models"]
-    lines = [f"# Audit of {escape_markdown(models['unlearned'])}", ""]
-    lines += [f"Target model: {escape_markdown(models['target'])}. Retain model: "
-              f"{escape_markdown(models['retain'])}. leak = (unlearned - retain) / (target - "
-              "retain).", ""]  # fmt: skip
+    names = {role: escape_markdown(name) for role, name in content["models"].items()}
+    models = f"Target model: {names['target']}. Retain model: {names['retain']}."
+    lines = [f"# Audit of {names['unlearned']}", ""]
+    lines += [f"{models} leak = (unlearned - retain) / (target - retain).", ""]
     lines += [f"- {escape_markdown(text)}" for text in list_verdicts(content).values()] + [""]
     table = [list(HEADER)]
     for name in content["attacks"]:
@@ -145,21 +130,17 @@ def curve_charts(name: str, attack: Mapping[str, Any]) -> list[Chart]:
     """Return a chart for each curve of an attack, a line for each model."""
     charts: list[Chart] = []
     for title in attack["curves"].get("target", ()):
-        series = []
-        for role in ROLES:
+        series: list[Series] = []
+        for role, (label, color, style) in LOOKS.items():
             points = attack["curves"][role].get(title)
             if points:
-                x, y = zip(*points, strict=True)
-                label, color, style = LOOKS[role]
-                series.append(Series(label, x, y, color, style))
-        if not series:
-            continue
-        highest = max(max(line.y) for line in series)
-        chart_name = f"audit-{name}-{len(charts)}"
-        charts.append(Chart(
-            chart_name, title, "", attack["axis"], "", tuple(series), small=True,
-            x_log=attack["axis"].startswith("k"), y_range=(0.0, 1.0) if highest <= 1 else None,
-        ))  # fmt: skip
+                series.append(Series(label, *zip(*points, strict=True), color, style))
+        if series:
+            axis, highest = attack["axis"], max(max(line.y) for line in series)
+            charts.append(Chart(
+                f"audit-{name}-{len(charts)}", title, "", axis, "", tuple(series), small=True,
+                x_log=axis.startswith("k"), y_range=(0.0, 1.0) if highest <= 1 else None,
+            ))  # fmt: skip
     return charts
 
 
@@ -169,12 +150,10 @@ def write_comparison(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> 
     attacks = list(next(iter(results.values()))["attacks"])
     lines = [["run", *attacks]]
     for run, content in results.items():
-        lines.append([names[run]])
-        for attack in attacks:
-            row = headline_row(content, attack)
-            lines[-1].append("-" if row["leak"] is None else f"{row['leak']:.2f}")
+        leaks = [headline_row(content, attack)["leak"] for attack in attacks]
+        lines.append([names[run], *("-" if leak is None else f"{leak:.2f}" for leak in leaks)])
     console.print("leak by attack: 0 = as the retain model, 1 = as the target model")
-    table = _make_table(lines[0])
+    table = terminal_table(lines[0], overflow="fold")
     for line in lines[1:]:
         table.add_row(*line)
     console.print(table)
@@ -188,9 +167,8 @@ def write_comparison(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> 
 def headline_row(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the row of an attack's headline."""
     attack = content["attacks"][name]
-    rows: Sequence[Mapping[str, Any]] = attack["rows"]
-    (row,) = [row for row in rows if row["measure"] == attack["headline"]]
-    return row
+    (row,) = (row for row in attack["rows"] if row["measure"] == attack["headline"])
+    return dict(row)
 
 
 def plot_leaks(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich import box
+from rich.table import Table
+
 from tif.metrics.registry import ANY_SET, all_metrics, find_metric
 from tif.utils.terminal import escape_controls
 
@@ -122,6 +125,17 @@ def format_mean(name: str, value: Mapping[str, Any] | None) -> str:
         return mean
     tiny = f"{deviation:.0e}"  # one digit is enough
     return f"{mean} ± {tiny if 0 < deviation < 0.001 else format_metric(name, deviation)}"
+
+
+def terminal_table(head: Sequence[str], title: Any = None, **options: Any) -> Table:
+    """Return a table without lines: names in its first column, numbers in the others.
+
+    `options`: those of each column, see `rich.table.Table.add_column`.
+    """
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for i, column in enumerate(head):
+        table.add_column(column, justify="right" if i else "left", **options)
+    return table
 
 
 def escape_markdown(text: str) -> str:

@@ -32,25 +32,15 @@ UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 @dataclasses.dataclass
 class RunLine:
-    """What the table says of a run.
+    """What the table says of a run."""
 
-    Attributes:
-        name: of its folder, below the folder that was asked for.
-        settings: method, data and model in a few words.
-        epochs: "done/wanted".
-        metrics: of the last evaluation.
-        is_done: whether the run is complete.
-        changed: time of its last write, in seconds since 1970.
-        problem: one line where a file of the folder is damaged.
-    """
-
-    name: str
-    settings: str = ""
-    epochs: str = ""
-    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
-    is_done: bool = False
-    changed: float = 0.0
-    problem: str | None = None
+    name: str  # of its folder, below the folder that was asked for
+    settings: str = ""  # method, data and model in a few words
+    epochs: str = ""  # "done/wanted"
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the last evaluation
+    is_done: bool = False  # whether the run is complete
+    changed: float = 0.0  # time of its last write, in seconds since 1970
+    problem: str | None = None  # one line where a file of the folder is damaged
 
 
 def read_runs(parents: Iterable[Path]) -> list[RunLine]:

@@ -40,39 +40,30 @@ K = TypeVar("K")
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The epoch that a run's rule chose, and its numbers on the half that did not choose it.
-
-    Attributes:
-        epoch: the epoch.
-        row: the numbers of the other half; empty where its records are gone.
-        intervals: of these numbers.
-        groups: what the other half is: number of each unit by set.
-    """
+    """The epoch that a run's rule chose, and its numbers on the half that did not choose it."""
 
     epoch: int
+    # the numbers of the other half; empty where its records are gone
     row: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # of these numbers
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    # what the other half is: number of each unit by set
     groups: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
 class RunNumbers:
-    """The numbers of a run, as its tables and its page show them.
+    """The numbers of a run, as its tables and its page show them."""
 
-    Attributes:
-        rows: of the evaluated epochs, in order; epoch 0 is the model before training.
-        retain: metrics of the retain model; empty where there is none.
-        intervals: of the last epoch, by metric.
-        best: the chosen epoch, with its numbers on the half that did not choose it.
-        groups: what the intervals are over: number of each unit by set.
-        start_intervals: of the first epoch, by metric.
-    """
-
+    # of the evaluated epochs, in order; epoch 0 is the model before training
     rows: Sequence[Mapping[str, Any]]
-    retain: Mapping[str, float | None]
-    intervals: Mapping[str, tuple[float, float]]
+    retain: Mapping[str, float | None]  # metrics of the retain model; empty where there is none
+    intervals: Mapping[str, tuple[float, float]]  # of the last epoch, by metric
+    # the chosen epoch, with its numbers on the half that did not choose it
     best: Best | None = None
+    # what the intervals are over: number of each unit by set
     groups: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    # of the first epoch, by metric
     start_intervals: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     @property

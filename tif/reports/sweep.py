@@ -45,20 +45,15 @@ SCHEDULE = ("before_training", "every_n_epochs", "kl", "best", "audit", "stop_on
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The table and the pictures of its runs that a sweep's file asks for.
+    """The table and the pictures of its runs that a sweep's file asks for."""
 
-    Attributes:
-        epoch: last or best; what table and plots show.
-        columns: metrics of the table; () = the pair that every sweep shows.
-        plots: by name, (x, y): a point a run; x is a metric or a key.
-        paths: by name, (x, y): two metrics, each run over its epochs.
-        entries: by run, its entry of `runs` and its values of `grid`.
-    """
-
-    epoch: str = "last"
-    columns: Sequence[str] = ()
+    epoch: str = "last"  # last or best; what table and plots show
+    columns: Sequence[str] = ()  # metrics of the table; () = the pair that every sweep shows
+    # by name, (x, y): a point a run; x is a metric or a key
     plots: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    # by name, (x, y): two metrics, each run over its epochs
     paths: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    # by run, its entry of `runs` and its values of `grid`
     entries: Mapping[str, tuple[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
 
 

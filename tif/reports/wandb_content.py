@@ -30,36 +30,24 @@ LONGEST_NAME = 128  # of an artifact
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A piece of the lineage: data -> spans -> target model -> unlearned model -> records, report.
+    """A piece of the lineage: data -> spans -> target -> unlearned model -> records, report."""
 
-    Attributes:
-        name: of the artifact.
-        type: data, spans, model, records, report or audit.
-        facts: what tells one version from another. Two runs that name the same facts and path
-            mean the same version, which is how W&B connects them.
-        path: file or folder, named by its path or uploaded; None = there is none.
-        aliases: further names of this version.
-    """
-
-    name: str
-    type: str
+    name: str  # of the artifact
+    type: str  # data, spans, model, records, report or audit
+    # what tells one version from another. Two runs that name the same facts and path mean the same
+    # version, which is how W&B connects them
     facts: Mapping[str, Any]
-    path: Path | None = None
-    aliases: Sequence[str] = ()
+    path: Path | None = None  # file or folder, named by its path or uploaded; None = there is none
+    aliases: Sequence[str] = ()  # further names of this version
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a command logs.
+    """What a command logs."""
 
-    Attributes:
-        numbers: by their stable names.
-        tables: columns and rows by name.
-        inputs, outputs: what it read and what it made.
-    """
-
-    numbers: Mapping[str, float]
-    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]
+    numbers: Mapping[str, float]  # by their stable names
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]  # columns and rows by name
+    # what it read and what it made
     inputs: Sequence[Piece] = ()
     outputs: Sequence[Piece] = ()
 

@@ -39,19 +39,12 @@ LONGEST_TAG = 64
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """What W&B groups runs by.
+    """What W&B groups runs by."""
 
-    Attributes:
-        name: shown in lists.
-        group: the sweep, or the run that this one belongs to.
-        job_type: target, retain, unlearn, evaluate, identify or audit.
-        tags: such as method and split.
-    """
-
-    name: str
-    group: str
-    job_type: str
-    tags: Sequence[str] = ()
+    name: str  # shown in lists
+    group: str  # the sweep, or the run that this one belongs to
+    job_type: str  # target, retain, unlearn, evaluate, identify or audit
+    tags: Sequence[str] = ()  # such as method and split
 
 
 class RunLogger(WandbLogger):

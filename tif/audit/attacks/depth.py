@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
-from tif.audit.facts import keep_facts, list_facts
+from tif.audit.facts import find_facts, list_facts
 from tif.config.errors import ConfigError
 from tif.config.keys import key
 from tif.data.encoding import Batch, Encoded, Encoder, collate
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DEPTH, LENS, RANK = "depth", "logit lens: best layer", "logit lens: best rank (1 / rank)"
-READABLE = "readable in the layer's output"
-PROBABILITY = "probability by logit lens"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +63,9 @@ def check(inputs: AttackInputs) -> None:
     """Raise ConfigError unless the three models have layers of the same shape."""
     shapes = {}
     for role, subject in inputs.subjects.items():
-        text_config = subject.config.get_text_config()
-        sizes = [getattr(text_config, key, None) for key in ("hidden_size", "num_hidden_layers")]
-        shapes[role] = [subject.config.model_type, *sizes]
+        sizes = subject.config.get_text_config()
+        shapes[role] = [subject.config.model_type, getattr(sizes, "hidden_size", None),
+            getattr(sizes, "num_hidden_layers", None)]  # fmt: skip
     for role in ("unlearned", "retain"):
         if role in shapes and shapes[role] != shapes["target"]:
             raise ConfigError(
@@ -109,14 +107,15 @@ def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
         measures[RANK].append(1 / min(question.rank))
     ids = [sample.id for sample in samples]
     return AttackResult(ids, measures, {
-        READABLE: _readable_by_layer(values, threshold),
-        PROBABILITY: _mean_by_layer([question.probability for question in values]),
+        "readable in the layer's output": list(_readable_by_layer(values, threshold)),
+        "probability by logit lens": _mean_by_layer(values),
     })  # fmt: skip
 
 
 def encode_facts(encoder: Encoder, sample: Sample) -> Encoded:
     """Return the tokens of a question and answer; only the facts' tokens are scored."""
-    encoded = encoder.encode(dataclasses.replace(sample, unwanted=keep_facts(sample)))
+    spans = tuple(span for _, span in find_facts(sample))
+    encoded = encoder.encode(dataclasses.replace(sample, unwanted=spans))
     return dataclasses.replace(encoded, gw=[False] * len(encoded.gw))
 
 
@@ -235,21 +234,18 @@ def depth_of(
 
 def _readable_by_layer(
     values: Sequence[LayerValues], threshold: float
-) -> list[tuple[float, float]]:
-    """Return the depth of each layer alone, over all questions whose facts it carries."""
-    by_layer = (zip(*(question.retain_lost for question in values), strict=True),
-        zip(*(question.lost for question in values), strict=True))
-    points = []
-    for layer, columns in enumerate(zip(*by_layer, strict=True)):
-        depth = depth_of(*columns, threshold)
+) -> Iterator[tuple[float, float]]:
+    """Yield the depth of each layer alone, over all questions whose facts it carries."""
+    for layer in range(len(values[0].lost) if values else 0):
+        retain_lost = [question.retain_lost[layer] for question in values]
+        depth = depth_of(retain_lost, [question.lost[layer] for question in values], threshold)
         if depth is not None:
-            points.append((float(layer), depth))
-    return points
+            yield float(layer), depth
 
 
-def _mean_by_layer(columns: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    means = torch.tensor(columns, dtype=torch.float64).mean(0).tolist()
-    return [(float(layer), mean) for layer, mean in enumerate(means)]
+def _mean_by_layer(values: Sequence[LayerValues]) -> list[tuple[float, float]]:
+    columns = torch.tensor([question.probability for question in values], dtype=torch.float64)
+    return [(float(layer), mean) for layer, mean in enumerate(columns.mean(0).tolist())]
 
 
 def _check_same_tokens(

@@ -15,7 +15,7 @@ AdamW without decay, constant learning rate, gradient clipped to norm 1, in floa
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Column = list[float | None]
-UNRELATED_SETS = ("world_facts", "real_authors")
 
 
 @dataclasses.dataclass
@@ -100,7 +99,7 @@ def run(subject: Subject, inputs: AttackInputs) -> AttackResult:
     for name, lesson in lessons.items():
         points = {0: before}
         for step, model in learn(start, lesson, setup, settings, inputs.settings.seed):
-            if step in measured_steps(settings.steps):
+            if step in (settings.steps // 4, settings.steps // 2, settings.steps):
                 points[step] = _measure(model, others, setup)
         for title in before:
             columns = {step: values[title] for step, values in points.items()}
@@ -123,9 +122,8 @@ def plan_lessons(inputs: AttackInputs) -> tuple[dict[str, tuple[Sample, ...]], t
         size = min(max(round(share * len(questions)), 1), len(questions) - 1)
         largest = max(largest, size)
         lessons[name_share(share)] = tuple(shuffled[:size])
-    unrelated: tuple[Sample, ...] = ()
-    for name in UNRELATED_SETS:
-        unrelated += tuple(inputs.benchmark.sets.get(name, ()))
+    sets = inputs.benchmark.sets
+    unrelated = (*sets.get("world_facts", ()), *sets.get("real_authors", ()))
     pools = {"retain": inputs.benchmark.retain, "unrelated": unrelated}
     for name in settings.others:
         if pools[name]:
@@ -173,11 +171,6 @@ def draw_batches(size: int, settings: Relearn, seed: int) -> list[list[int]]:
     return [stream[first : first + per_step] for first in starts]
 
 
-def measured_steps(steps: int) -> tuple[int, ...]:
-    """Return after how many steps the answers are measured."""
-    return (0, steps // 4, steps // 2, steps)
-
-
 def area_of_curves(columns: Mapping[int, Column]) -> Column:
     """Return the area under each question's curve over the steps, divided by the steps.
 
@@ -207,9 +200,8 @@ def _measure(
     model: "PreTrainedModel", samples: Sequence[Sample], setup: EvaluationSetup
 ) -> dict[str, Column]:
     """Return each measure of the samples' answers; nothing but the true answer is scored."""
-    plain = []
-    for sample in samples:
-        plain.append(dataclasses.replace(sample, paraphrased_answer=None, perturbed_answers=()))
+    bare: Any = {"paraphrased_answer": None, "perturbed_answers": ()}
+    plain = [dataclasses.replace(sample, **bare) for sample in samples]
     limits = MaxSamples(forget=len(samples))
     rules = dataclasses.replace(setup.rules, paraphrased_questions=False, max_samples=limits)
     setup = EvaluationSetup(setup.encoder, rules, setup.batching)

@@ -16,22 +16,15 @@ PALETTE = 16  # colours c0, c1, ... of report.css and figures.py
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One line.
+    """One line."""
 
-    Attributes:
-        name: in the legend.
-        x, y: its points, without gaps.
-        role: of its colour: uw, gw, ink, muted, or c0, c1, ... where runs are compared.
-        style: line, dashed, steps, dashed-steps, points (on a line) or open-points.
-        labels: of the points, for the tooltip; empty = the x value.
-    """
-
-    name: str
+    name: str  # in the legend
+    # x and y: its points, without gaps
     x: tuple[float, ...]
     y: tuple[float, ...]
-    role: str = "ink"
-    style: str = "line"
-    labels: tuple[str, ...] = ()
+    role: str = "ink"  # of its colour: uw, gw, ink, muted, or c0, c1, ... where runs are compared
+    style: str = "line"  # line, dashed, steps, dashed-steps, points (on a line) or open-points
+    labels: tuple[str, ...] = ()  # of the points, for the tooltip; empty = the x value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,19 +17,12 @@ LONGEST = 60  # characters of a key's value in the table of differences
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone.
+    """Runs that differ in their seed alone."""
 
-    Attributes:
-        name: of the first run's folder, or of the sweep's run that they are.
-        folders: of the runs.
-        keys: the configuration by dotted name, without section `run`.
-        rows: their evaluations, mean over the seeds, by epoch.
-    """
-
-    name: str
+    name: str  # of the first run's folder, or of the sweep's run that they are
     folders: tuple[Path, ...]
-    keys: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
+    keys: Mapping[str, Any]  # the configuration by dotted name, without section `run`
+    rows: Sequence[Mapping[str, Any]]  # their evaluations, mean over the seeds, by epoch
 
 
 def find_runs(folder: Path) -> list[Path]:

@@ -64,14 +64,10 @@ def write_figures(folder: Path, charts: Sequence[Chart]) -> list[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """A name in a picture, and the places where it may stand, the best first.
+    """A name in a picture, and the places where it may stand, the best first."""
 
-    Attributes:
-        text: Matplotlib's annotation.
-        places: each a point, an offset from it in points, and which end of the name is there.
-    """
-
-    text: Any
+    text: Any  # Matplotlib's annotation
+    # each a point, an offset from it in points, and which end of the name is there
     places: Sequence[tuple[tuple[float, float], tuple[float, float], str]]
 
 

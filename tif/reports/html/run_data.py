@@ -21,28 +21,19 @@ from tif.utils.terminal import track
 
 @dataclasses.dataclass(kw_only=True)
 class RunData(RunNumbers):
-    """A run.
-
-    Attributes:
-        folder: its folder.
-        steps: rows of its optimizer steps.
-        ratios: truth ratios of the forget set by epoch; key "retain" = the retain model's.
-        browser: its samples.
-        counts: questions of each set.
-        unwanted_share: of the forget answers' tokens; None = not known.
-        protocol: name of the evaluation's rules.
-        config, env: content of config.yaml and env.json.
-    """
+    """A run."""
 
     folder: Path
-    steps: list[dict[str, Any]]
+    steps: list[dict[str, Any]]  # rows of its optimizer steps
+    # config and env: content of config.yaml and env.json
     config: dict[str, Any]
     env: dict[str, Any]
     browser: SampleBrowser
+    # truth ratios of the forget set by epoch; key "retain" = the retain model's
     ratios: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    unwanted_share: float | None = None
-    protocol: str = ""
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)  # questions of each set
+    unwanted_share: float | None = None  # of the forget answers' tokens; None = not known
+    protocol: str = ""  # name of the evaluation's rules
 
     @property
     def best_epoch(self) -> int | None:

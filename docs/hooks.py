@@ -30,7 +30,7 @@ from tif.config.command_keys import Evaluate  # noqa: E402
 from tif.config.help import list_method_files  # noqa: E402
 from tif.config.keys import list_keys, type_name  # noqa: E402
 from tif.config.schema import Config, Loss  # noqa: E402
-from tif.metrics.cards import metric_cards  # noqa: E402
+from tif.metrics.registry import metric_cards  # noqa: E402
 
 PACKAGE = ROOT / "tif"
 TERMS_HEADER = (

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tif.identifiers.span_file import read_samples
 from tif.metrics.targeted import summarize_words
-from tif.records.answer_tokens import AnswerTokens, read_answer_tokens
-from tif.records.files import read_evaluation
+from tif.records.files import read_answer_tokens, read_evaluation
+from tif.records.types import AnswerTokens
 
 
 def mark_entity(tokens: AnswerTokens, spans) -> AnswerTokens:

@@ -23,7 +23,7 @@ from tif.config.registry import entries
 from tif.config.schema import Config, Model
 from tif.identify import Identify
 from tif.losses import FORGET, RETAIN
-from tif.metrics.cards import metric_cards
+from tif.metrics.registry import metric_cards
 from tif.sweep.sweep_file import SweepFile
 
 ROOT = pathlib.Path(config.__file__).parents[2]

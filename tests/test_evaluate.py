@@ -14,7 +14,7 @@ import scipy.stats
 
 import tif.evaluate as evaluate
 from tests.support.evaluation_logs import LOGS, NAMES, ROWS, TASKS, ask_three_authors, log, real
-from tif.metrics import cards, fluency
+from tif.metrics import fluency, registry
 from tif.records import files as records
 from tif.records.protocols import OPEN_UNLEARNING
 from tif.records.types import Evaluation, Record, RecordSet
@@ -371,9 +371,9 @@ def test_wrong_settings_are_told_as_those_of_a_run(words, message, capsys):
 def test_the_metric_cards_say_formula_range_direction_and_perfect_value(capsys):
     assert evaluate.main(["--metrics"]) == 0
     text = capsys.readouterr().out
-    for card in cards.metric_cards():
+    for card in registry.metric_cards():
         assert f"{card.name}\n  {card.sentence[:60]}" in text
-        for field in cards.FIELDS:
+        for field in registry.FIELDS:
             assert f"  {field}: {card.fields[field][:30]}" in text
     assert "Raises" not in text
     assert "Args:" not in text

@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 def evaluate(options: Namespace) -> Any:
     """Evaluate what the words name; return the content of `--json`."""
     if options.metrics:
-        from tif.metrics.cards import cards_as_text
+        from tif.metrics.registry import cards_as_text
 
         command_line.print_text(cards_as_text())
         return None
     cfg = config.read(Evaluate, options.words)
     if options.print:
-        from tif.evaluation.first_sample import describe_evaluation
+        from tif.evaluation.prompt_format import describe_evaluation
 
         comments = describe_evaluation(cfg)
         command_line.print_yaml(config.to_yaml(cfg))

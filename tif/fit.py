@@ -39,7 +39,7 @@ def fit(options: Namespace) -> int:
     cfg = config.load(words)
     if options.print:
         from tif.bench.estimate import describe_needs
-        from tif.evaluation.first_sample import describe_run
+        from tif.evaluation.prompt_format import describe_run
 
         needs = describe_needs(cfg)  # first: it checks all that the run reads
         comments = [*describe_run(cfg), *needs]

@@ -61,7 +61,7 @@ def identify(options: Namespace) -> None:
     keys, preset = presets.complete_words(options.words)
     cfg = config.read(Identify, keys)
     if options.print:
-        from tif.evaluation.first_sample import describe_run
+        from tif.evaluation.prompt_format import describe_run
 
         comments = describe_run(cfg)
         command_line.print_yaml(config.to_yaml(cfg))

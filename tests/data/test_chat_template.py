@@ -22,9 +22,9 @@ from tests.support.evaluation_logs import SHARED, real
 from tif.config.data import PromptKeys
 from tif.config.errors import ConfigError
 from tif.config.schema import Chat
-from tif.data.chat_template import SECONDS, read_chat_frame
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
+from tif.data.templates import SECONDS, read_chat_frame
 from tif.identifiers.causal_lm import choose_text_before
 
 

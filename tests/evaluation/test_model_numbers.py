@@ -21,7 +21,7 @@ from tests.support.tofu_files import FILES as TOFU
 from tif.config.schema import Model
 from tif.data.benchmarks.muse import read_muse
 from tif.data.encoding import Encoder
-from tif.evaluation import gradient_norms as gradients
+from tif.evaluation import token_stats as gradients
 from tif.evaluation.muse_prompts import ask_task
 from tif.metrics import fluency, membership, overall
 from tif.models import load as models

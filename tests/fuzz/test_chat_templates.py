@@ -7,7 +7,7 @@ import time
 from tests.support.chat_templates import SERVING
 from tests.support.mutations import SECONDS, controls_in
 from tif.config.errors import ConfigError
-from tif.data.chat_template import read_chat_frame
+from tif.data.templates import read_chat_frame
 
 PIECES = (
     "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",

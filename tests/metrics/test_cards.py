@@ -6,11 +6,10 @@ import sys
 
 import pytest
 
-from tif.metrics import cards, membership, muse, overall, targeted, tofu
+from tif.metrics import membership, muse, overall, registry, targeted, tofu
 from tif.metrics.registry import METRICS, all_metrics
 from tif.metrics.results import Request, compute_results
-from tif.records.answer_tokens import AnswerTokens
-from tif.records.types import Evaluation, Record, RecordSet, TokenStats
+from tif.records.types import AnswerTokens, Evaluation, Record, RecordSet, TokenStats
 
 TEXT = "one two three four one two three four"
 
@@ -126,20 +125,20 @@ def test_the_function_of_a_card_is_the_one_that_computes_the_number(name, monkey
             expected = 1 - value if is_attack else value * factor
             assert after[number] == pytest.approx(expected), number
             assert after[number] != pytest.approx(value), number
-    (card,) = (card for card in cards.metric_cards() if card.name == name)
+    (card,) = (card for card in registry.metric_cards() if card.name == name)
     assert (card.sentence, card.fields["Formula"]) == ("Something else.", "none.")
 
 
 def test_every_card_has_all_fields():
-    for card in cards.metric_cards():
-        assert tuple(card.fields) == cards.FIELDS, card.name
+    for card in registry.metric_cards():
+        assert tuple(card.fields) == registry.FIELDS, card.name
         assert all(card.fields.values()), card.name
 
 
 def test_the_arrow_of_a_metric_says_what_its_card_says():
     words = {"↑": ("higher",), "↓": ("lower",), "→ 0": ("near 0", "0"), "→ ½": ("near",), "": ()}
     for name, metric in all_metrics().items():
-        (card,) = (card for card in cards.metric_cards() if card.name == name)
+        (card,) = (card for card in registry.metric_cards() if card.name == name)
         text = card.fields["Better"]
         for arrow in (metric.better, metric.on_forget or ""):
             assert not words[arrow] or any(word in text for word in words[arrow]), (name, text)

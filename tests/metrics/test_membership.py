@@ -10,7 +10,7 @@ import scipy.special
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
-from tif.metrics import membership, min_k
+from tif.metrics import membership
 from tif.metrics.registry import metrics_reading
 from tif.metrics.values import ScoredText
 
@@ -40,11 +40,11 @@ def test_zlib_divides_by_the_compressed_bytes_of_the_text():
     ],
 )
 def test_min_k_is_the_mean_over_the_least_likely_tokens(share, expected):
-    assert min_k.min_k(TEXT, share) == pytest.approx(expected, rel=1e-12)
+    assert membership.min_k(TEXT, share) == pytest.approx(expected, rel=1e-12)
 
 
 def min_k_plus_plus(*columns):
-    return min_k.min_k_plus_plus(ScoredText("", *columns))
+    return membership.min_k_plus_plus(ScoredText("", *columns))
 
 
 def test_min_k_plus_plus_measures_each_token_in_its_own_standard_deviations():
@@ -129,7 +129,7 @@ def test_an_auc_of_nothing_or_of_broken_scores_is_refused(forget, holdout, messa
 
 def test_a_text_without_scored_tokens_is_refused():
     with pytest.raises(ValueError, match="no scored token"):
-        min_k.min_k(ScoredText("", ()))
+        membership.min_k(ScoredText("", ()))
 
 
 def test_only_attacks_whose_numbers_are_there_have_a_score():

@@ -9,8 +9,7 @@ from tif.metrics.targeted import (
     summarize_words,
     word_probability,
 )
-from tif.records.answer_tokens import AnswerTokens
-from tif.records.types import Record, RecordSet, TokenStats
+from tif.records.types import AnswerTokens, Record, RecordSet, TokenStats
 
 
 def record(id, *logprobs):

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from tif.records.answer_tokens import AnswerTokens, read_answer_tokens, write_answer_tokens
+from tif.records.files import read_answer_tokens, write_answer_tokens
+from tif.records.types import AnswerTokens
 
 ANSWERS = {
     "forget": {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tif.records import metrics_log
+from tif.records import metrics_log, run_folder
 
 ROWS = (
     '{"epoch": 0, "step": 0, "forget/quality": 0.5}\n'
@@ -49,5 +49,5 @@ def test_nothing_to_drop_is_no_error(tmp_path):
 
 def test_every_row_is_of_a_training_step_or_of_an_evaluation(path):
     rows = [json.loads(line) for line in ROWS.splitlines()]
-    assert metrics_log.read_evaluation_rows(path) == rows[::2]
-    assert metrics_log.read_training_rows(path) == rows[1::2]
+    assert run_folder.evaluation_rows(path.parent) == rows[::2]
+    assert run_folder.training_rows(path.parent) == rows[1::2]

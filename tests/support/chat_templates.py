@@ -5,7 +5,7 @@ import pathlib
 
 from transformers.utils import chat_template_utils
 
-from tif.data import chat_template
+from tif.data import templates
 from tif.utils import render_chat
 
 USER = "{{ messages[0].content }}"
@@ -70,5 +70,5 @@ def render_here(monkeypatch):
         except Exception as error:
             raise ValueError(str(error)) from None
 
-    monkeypatch.setattr(chat_template, "_render", render)
-    monkeypatch.setattr(chat_template, "_find_frame", chat_template._find_frame.__wrapped__)
+    monkeypatch.setattr(templates, "_render", render)
+    monkeypatch.setattr(templates, "_find_frame", templates._find_frame.__wrapped__)

@@ -5,8 +5,8 @@ import random
 
 from tif.metrics.targeted import summarize_forget_words
 from tif.records import files as records
-from tif.records.answer_tokens import AnswerTokens, write_answer_tokens
-from tif.records.types import Evaluation, Record, RecordSet, TokenStats
+from tif.records.files import write_answer_tokens
+from tif.records.types import AnswerTokens, Evaluation, Record, RecordSet, TokenStats
 
 WORDS = [
     "the",

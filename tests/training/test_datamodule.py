@@ -12,7 +12,7 @@ from tif.config.schema import Config
 from tif.data.benchmarks import list_tokenizer_texts, read_benchmark
 from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.data.encoding import Batch
-from tif.data.refusals import read_refusals
+from tif.data.rows import read_refusals
 from tif.data.samples import Benchmark, Sample, Span, select_training_samples
 from tif.training.checks import check_samples
 from tif.training.datamodule import UnlearningDataModule

@@ -7,7 +7,7 @@ import pytest
 from tests.support.small_run import SMALL
 from tif import fit, report
 from tif.config import load as config
-from tif.records import metrics_log
+from tif.records import run_folder
 from tif.reports import sweep
 from tif.training.plan import count_steps, plan_run, plan_stage
 
@@ -21,7 +21,7 @@ ODD = [
 
 
 def steps_made(folder):
-    rows = metrics_log.read_training_rows(folder / metrics_log.FILE_NAME)
+    rows = run_folder.training_rows(folder)
     assert [row["step"] for row in rows] == list(range(len(rows)))
     return len(rows)
 

@@ -26,8 +26,7 @@ from tif.config.files import check_inside, check_writable
 from tif.config.registry import list_sections
 from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, fingerprint
-from tif.evaluation.model_on_demand import USER_ERRORS, Subject, plan_subjects
-from tif.evaluation.model_records import read_or_compute
+from tif.evaluation.model_on_demand import USER_ERRORS, Subject, plan_subjects, read_or_compute
 from tif.identifiers import span_cache
 from tif.metrics.leak import leak_of_questions
 from tif.records.json_values import load_json

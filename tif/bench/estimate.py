@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from tif.bench.memory import Need, estimate_training
 from tif.config.schema import Config
 from tif.data.samples import select_training_samples
-from tif.evaluation.first_sample import comment_on_missing_download
-from tif.evaluation.prompt_format import find_first_model
+from tif.evaluation.prompt_format import comment_on_missing_download, find_first_model
 from tif.models.load import read_config
 from tif.training import plan as planning
 from tif.training.plan import Plan, count_steps, make_encoder

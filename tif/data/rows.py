@@ -4,6 +4,7 @@ Errors are one line that starts with `data.path` and names the file and the line
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,10 @@ def get_column(row: Any, column: str, kind: type = str) -> Any:
         wanted = "text" if kind is str else "list"
         raise ValueError(f"want a {wanted} as {column}, got {got}")
     return row[column]
+
+
+@functools.cache
+def read_refusals() -> tuple[str, ...]:
+    """Return a hundred ways to say that one does not know; none names a question or a subject."""
+    path = Path(__file__).with_name("refusals.txt")
+    return tuple(path.read_text(encoding="utf-8").splitlines())

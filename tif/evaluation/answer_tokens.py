@@ -11,8 +11,7 @@ from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Span, cut_spans
 from tif.evaluation.evaluate import build_questions
 from tif.evaluation.questions import EvaluationSetup, Question, select_samples
-from tif.records.answer_tokens import AnswerTokens
-from tif.records.types import PARAPHRASED
+from tif.records.types import PARAPHRASED, AnswerTokens
 
 MIN_CHARACTERS = 40  # a shorter text may stand in a document by chance
 

@@ -16,12 +16,12 @@ from tif.config.errors import ConfigError, collect_problems
 from tif.data.benchmarks import read_evaluation_sets
 from tif.data.samples import Benchmark
 from tif.evaluation import lm_eval_tasks
-from tif.evaluation.evaluate import describe_protocol
+from tif.evaluation.evaluate import build_questions, describe_protocol
 from tif.evaluation.fluency_classifier import check_classifier, classify_generations
-from tif.evaluation.gradient_norms import gradient_norms_of_sets
-from tif.evaluation.model_records import RecordedModel, read_or_compute
+from tif.evaluation.model_on_demand import RecordedModel, read_or_compute
 from tif.evaluation.prompt_format import use_template_of_run
-from tif.evaluation.questions import compared_sets, find_expected_mismatch
+from tif.evaluation.questions import compared_sets, find_expected_mismatch, select_samples
+from tif.evaluation.token_stats import gradient_norms
 from tif.metrics import membership
 from tif.metrics.results import Request, compute_results
 from tif.probes.check_model import check_model
@@ -173,10 +173,7 @@ def _add_extras(plan: Plan, name: str, request: Request, folder: Path) -> Reques
         extras["reference"], _ = reference.evaluate_benchmark(f"{name}-membership", part)
     if texts and settings.membership.gradient_norm:
         file = folder / "gradient_norms.json"
-        extras["gradient_norms"] = read_or_compute(
-            file,
-            lambda: gradient_norms_of_sets(model.model, part, model.setup(part), model.context),
-        )
+        extras["gradient_norms"] = read_or_compute(file, lambda: _measure_gradients(model, part))
     classifier = settings.fluency.classifier
     if classifier:
         file = folder / f"clean-{hash_json([classifier, list_model_files(classifier)])}.json"
@@ -184,6 +181,16 @@ def _add_extras(plan: Plan, name: str, request: Request, folder: Path) -> Reques
             file, lambda: classify_generations(request.evaluation, classifier, model.device)
         )
     return dataclasses.replace(request, **extras)
+
+
+def _measure_gradients(model: RecordedModel, part: Benchmark) -> dict[str, list[float]]:
+    """Return the gradient norms of the texts of a benchmark, by set."""
+    norms, setup = {}, model.setup(part)
+    for name, samples in select_samples(part.sets, setup.rules, part.tasks).items():
+        questions = build_questions(setup, name, samples, model.context)
+        texts = [question.texts[0] for question in questions]
+        norms[name] = gradient_norms(model.model, texts, setup.encoder.pad_id)
+    return norms
 
 
 def _run_lm_eval(model: RecordedModel, tasks: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Score texts: the loss of each, and statistics of each of its answer tokens.
+"""Score texts: the loss of each, statistics of its answer tokens, and the norm of its gradient.
 
-Called by evaluation/evaluate.py. Shapes: K answer tokens of some texts, V vocabulary.
+Called by evaluation/evaluate.py and, for gradients, model_numbers.py. Shapes: K answer tokens of
+some texts, V vocabulary.
 """
 
 import dataclasses
@@ -8,19 +9,22 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from tif.data.encoding import Encoded
+from tif.data.encoding import Encoded, collate
 from tif.evaluation.generate import batch_by_length
 from tif.evaluation.questions import EvaluationSetup
 from tif.records.types import TokenStats
 from tif.scoring.packing import cut_into_rows, packed_tokens
 from tif.scoring.shared_prompts import AnswerLogits, answer_logits
-from tif.scoring.token_scores import ModelContext
+from tif.scoring.token_scores import ModelContext, score_tokens
+from tif.utils.torch_state import set_training_mode
 from tif.utils.work_sharing import share_work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
 
 CHUNK_TOKENS = 256  # answer tokens whose float32 distributions are held at once
 
@@ -166,3 +170,33 @@ def _make_stats(columns_K5: torch.Tensor, ended: bool) -> TokenStats:
 def _rounded(column: torch.Tensor) -> tuple[float, ...]:
     """Return six digits after the point: float32 holds no more, and files stay small."""
     return tuple(round(value, 6) for value in column.tolist())
+
+
+def gradient_norms(model: "PreTrainedModel", texts: Sequence[Encoded], pad_id: int) -> list[float]:
+    """Return for each text the mean 2-norm of its loss's gradient over the model's weight tensors.
+
+    Divided over all processes. The model's mode, its gradients and which weights take one are
+    restored.
+    """
+    was_training, weights = model.training, list(model.parameters())
+    before = [(weight.requires_grad, weight.grad) for weight in weights]
+
+    def measure(indices: Sequence[int]) -> list[float]:
+        batch = collate([texts[i] for i in indices], indices, pad_id).to(model.device)
+        with torch.enable_grad():
+            logprobs = score_tokens(model, batch, "padded").logprob
+            loss = -logprobs.sum() / batch.answer[:, 1:].sum()
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        norms = [gradient.float().norm().item() for gradient in gradients if gradient is not None]
+        return [float(np.mean(norms))]
+
+    model.eval()
+    for weight in weights:
+        weight.requires_grad_(weight.is_floating_point())
+    try:
+        return share_work([[i] for i in range(len(texts))], measure, "gradient norms", model)
+    finally:
+        set_training_mode(model, was_training)
+        for weight, (requires_grad, gradient) in zip(weights, before, strict=True):
+            weight.requires_grad_(requires_grad)
+            weight.grad = gradient

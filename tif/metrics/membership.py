@@ -16,7 +16,6 @@ import numpy.typing as npt
 from tif.data.samples import author_of_row
 from tif.metrics import intervals
 from tif.metrics.intervals import Groups, leave_one_out, measure_spread
-from tif.metrics.min_k import min_k, min_k_plus_plus
 from tif.metrics.registry import metrics_reading, register_metric
 from tif.metrics.values import Floats, ScoredText, as_tokens
 from tif.records.comparability import align_records
@@ -25,6 +24,8 @@ from tif.records.types import Evaluation, Record, RecordSet, TokenStats
 FORGET, HOLDOUT = "privleak_forget", "privleak_holdout"
 COMPARED = (FORGET, HOLDOUT)  # sets whose texts are told apart, and compared with the retain model
 COMPARED_QUESTIONS = ("forget", "holdout")  # of benchmarks of questions, where they have a holdout
+MIN_K_SHARE = 0.4  # of a text's tokens that Min-K reads, as MUSE and open-unlearning report it
+LEAST_VARIANCE = 1e-6  # of a token's log-probability, as in open-unlearning: no division by 0
 
 
 @register_metric("membership/loss", "AUC, loss", better="→ ½", reads="scored text")
@@ -46,11 +47,36 @@ def zlib_ratio(text: ScoredText) -> float:
     return loss(text) / len(zlib.compress(text.text.encode("utf-8")))
 
 
-# In this order tables show the attacks.
-register_metric("membership/min_k", "AUC, Min-K", better="→ ½", reads="scored text")(min_k)
-register_metric(
+@register_metric("membership/min_k", "AUC, Min-K", better="→ ½", reads="scored text")
+def min_k(text: ScoredText, share: float = MIN_K_SHARE) -> float:
+    """Return how surprised the model is by a text's least likely tokens.
+
+    Formula: -mean of log p over the 40 % of tokens with the lowest log p (rounded down, at least
+    one). Source: Shi et al. 2024 (arXiv 2310.16789); all tokens but the text's first, as in
+    muse_bench. open-unlearning drops the last one too: its AUC and PrivLeak differ a little.
+    """
+    return float(-_select_lowest(as_tokens(text.logprobs), share).mean())
+
+
+@register_metric(
     "membership/min_k_plus_plus", "AUC, Min-K++", better="→ ½", reads="scored text"
-)(min_k_plus_plus)
+)
+def min_k_plus_plus(text: ScoredText, share: float = MIN_K_SHARE) -> float:
+    """Return Min-K with each token measured against what else could have stood there.
+
+    Formula: as min_k with (log p - mu) / sigma instead of log p; mu and sigma are mean and standard
+    deviation of the log-probabilities of the vocabulary at that position, under the model's own
+    distribution. Source: Zhang et al. 2025 (arXiv 2404.02936); sigma at least 0.001 as in
+    open-unlearning.
+    """
+    deviations = np.maximum(as_tokens(text.deviations), LEAST_VARIANCE**0.5)
+    scores = (as_tokens(text.logprobs) - as_tokens(text.means)) / deviations
+    return float(-_select_lowest(scores, share).mean())
+
+
+def _select_lowest(values: Floats, share: float) -> Floats:
+    count = max(1, int(len(values) * share))
+    return np.partition(values, count - 1)[:count]
 
 
 @register_metric("membership/reference", "AUC, reference", better="→ ½", reads="scored text")

@@ -12,9 +12,8 @@ from typing import Any
 
 from tif.config.errors import ConfigError
 from tif.metrics import fluency, intervals, membership, memorization, muse, overall, tofu
-from tif.metrics.cards import read_limits
 from tif.metrics.intervals import Interval
-from tif.metrics.registry import ANY_SET
+from tif.metrics.registry import ANY_SET, read_limits
 from tif.metrics.values import Floats, mean_or_none
 from tif.records import comparability
 from tif.records.protocols import arithmetic_of

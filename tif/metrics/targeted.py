@@ -12,8 +12,7 @@ import numpy as np
 
 from tif.metrics.registry import register_metric
 from tif.metrics.values import Floats
-from tif.records.answer_tokens import AnswerTokens
-from tif.records.types import Record, RecordSet, TokenStats
+from tif.records.types import AnswerTokens, Record, RecordSet, TokenStats
 
 # Sets of forget answers; the first whose words are known stands for a benchmark.
 FORGET_SETS = ("forget", "verbmem_forget", "privleak_forget", "knowmem_forget")

@@ -24,7 +24,7 @@ class ScoredText:
         logprobs: (K,) log-probability of each token.
         means, deviations: (K,) mean and standard deviation of log p over the vocabulary, under p.
         reference_logprobs: (K,) under the reference model; None = no such model.
-        gradient_norm: from evaluation/gradient_norms.py; None = not computed.
+        gradient_norm: from evaluation/token_stats.py; None = not computed.
     """
 
     text: str

@@ -3,7 +3,6 @@
 Called by the metrics that compare with the retain model, and by `training.plan`.
 """
 
-import dataclasses
 import itertools
 import os
 import re
@@ -62,7 +61,7 @@ def align_records(ours: Evaluation, theirs: Evaluation, name: str) -> RecordSet 
     pairs, only_ours, only_theirs = _match(ours, theirs, name)
     if only_ours or only_theirs:
         return None
-    return RecordSet(name, tuple(b.record for _, b in pairs), theirs.sets[name].data)
+    return RecordSet(name, tuple(record for _, (record, _) in pairs), theirs.sets[name].data)
 
 
 def _pair_rules(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -77,44 +76,31 @@ def _pair_rules(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str,
     return rules
 
 
-@dataclasses.dataclass(frozen=True)
-class _Framed:
-    """A record with its question and the prompt around it, without blanks; None: not known."""
-
-    record: Record
-    question: str
-    prompt: str | None
-
-    @property
-    def texts(self) -> tuple[str, str]:
-        return self.question, _without_blanks(self.record.answer)
-
-
-Pairs = list[tuple[_Framed, _Framed]]
+Framed = tuple[Record, str | None]  # with the prompt around its question; None = not known
 
 
 def _match(
     ours: Evaluation, theirs: Evaluation, name: str
-) -> tuple[Pairs, list[Record], list[Record]]:
+) -> tuple[list[tuple[Framed, Framed]], list[Record], list[Record]]:
     """Return our and their records in pairs, and our and their records without a partner.
 
     Partners have the same question and answer; a question may be asked twice.
     """
     our_prompt, their_prompt = _get_prompt(ours), _get_prompt(theirs)
-    waiting: dict[tuple[str, str], list[_Framed]] = {}
+    waiting: dict[tuple[str, str], list[Framed]] = {}
     for record in theirs.sets[name].records:
-        framed = _find_question(record, their_prompt, our_prompt)
-        waiting.setdefault(framed.texts, []).append(framed)
+        question, prompt = _find_question(record, their_prompt, our_prompt)
+        texts = question, _without_blanks(record.answer)
+        waiting.setdefault(texts, []).append((record, prompt))
     pairs, only_ours = [], []
     for record in ours.sets[name].records:
-        framed = _find_question(record, our_prompt, their_prompt)
-        partners = waiting.get(framed.texts)
+        question, prompt = _find_question(record, our_prompt, their_prompt)
+        partners = waiting.get((question, _without_blanks(record.answer)))
         if partners:
-            pairs.append((framed, partners.pop(0)))
+            pairs.append(((record, prompt), partners.pop(0)))
         else:
             only_ours.append(record)
-    only_theirs = itertools.chain(*waiting.values())
-    return pairs, only_ours, [framed.record for framed in only_theirs]
+    return pairs, only_ours, [record for record, _ in itertools.chain(*waiting.values())]
 
 
 def _get_prompt(evaluation: Evaluation) -> str | None:
@@ -136,20 +122,19 @@ def _find_difference(ours: Evaluation, theirs: Evaluation, name: str) -> str | N
                 line += f"; {title} {len(records)}, first {first.id}: {question!r} -> {answer!r}"
         return line
     differences = []
-    for a, b in pairs:
-        tokens = a.record.tokens, b.record.tokens
-        if None not in tokens and tokens[0] != tokens[1]:
-            differences.append(f"{a.record.id}: {tokens[0]} here, {tokens[1]} there")
+    for (a, _), (b, _) in pairs:
+        if None not in (a.tokens, b.tokens) and a.tokens != b.tokens:
+            differences.append(f"{a.id}: {a.tokens} here, {b.tokens} there")
     if differences:
         return (
             "another model family, or end tokens counted in one only: "
             f"{len(differences)} of {len(pairs)} answers have other numbers of tokens, "
             f"first {differences[0]}"
         )
-    for a, b in pairs:
-        if None not in (a.prompt, b.prompt) and a.prompt != b.prompt:
-            here, there = _show_difference(a.prompt, b.prompt)
-            question = f"the prompt around {a.record.id}, without its blanks,"
+    for (record, prompt), (_, other_prompt) in pairs:
+        if None not in (prompt, other_prompt) and prompt != other_prompt:
+            here, there = _show_difference(prompt, other_prompt)
+            question = f"the prompt around {record.id}, without its blanks,"
             return f"{question} is {here!r}, the retain model's is {there!r}"
     return None
 
@@ -167,33 +152,33 @@ TEMPLATES = re.compile(
 )
 
 
-def _find_question(record: Record, own_prompt: str | None, other_prompt: str | None) -> _Framed:
-    """Return the question of a record, apart from the prompt around it.
+def _find_question(
+    record: Record, own_prompt: str | None, other_prompt: str | None
+) -> tuple[str, str | None]:
+    """Return the question of a record and the prompt around it, both without blanks.
 
     Our records hold bare questions and their rules the prompt (`own_prompt`); logs hold both in one
     text. It is taken apart by the prompt of the other evaluation or, where that does not fit, by
-    the forms of TEMPLATES. All without blanks: recorded texts were decoded from tokens, and
-    decoding may remove some. Forget row 54 of locuslab/tofu's phi logs has "Mammadov, is" where the
-    data has "Mammadov , is". Two questions of a benchmark never differ in blanks alone.
+    the forms of TEMPLATES. Recorded texts were decoded from tokens, and decoding may remove blanks:
+    row 54 of locuslab/tofu's phi logs has "Mammadov, is" where the data has "Mammadov , is". Two
+    questions of a benchmark never differ in blanks alone.
     """
     text = _without_blanks(record.prompt)
     if own_prompt:
-        return _Framed(record, text, _mark_end(own_prompt))
+        return text, _mark_end(own_prompt)
     parts = _split_by_prompt(text, other_prompt) if other_prompt else None
-    if parts:
-        before, question, after = parts
-        return _Framed(record, question, _mark_end(before + QUESTION + after, record.prompt))
     match = TEMPLATES.fullmatch(record.prompt.strip())
-    if not match:
-        return _Framed(record, text, None)
-    start, end = match.span(str(match.lastgroup))
-    before, after = match.string[:start], match.string[end:]
-    prompt = _without_blanks(before) + QUESTION + _without_blanks(after)
-    question = _without_blanks(match.string[start:end])
-    return _Framed(record, question, _mark_end(prompt, record.prompt))
+    if not parts and match:
+        start, end = match.span(str(match.lastgroup))
+        shares = match.string[:start], match.string[start:end], match.string[end:]
+        parts = tuple(map(_without_blanks, shares))
+    if not parts:
+        return text, None
+    before, question, after = parts
+    return question, _mark_end(before + QUESTION + after, record.prompt)
 
 
-def _split_by_prompt(text: str, prompt: str) -> tuple[str, str, str] | None:
+def _split_by_prompt(text: str, prompt: str) -> tuple[str, ...] | None:
     """Return what stands before the question of a text without blanks, the question, and the rest.
 
     None where the prompt does not fit: neither whole, nor from its last line before the question on

@@ -6,26 +6,25 @@ other repositories.
 """
 
 import dataclasses
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tif.config.errors import one_line
 from tif.data.samples import group_of_id
 from tif.records.foreign_logs import convert_log
-from tif.records.json_values import load_json, parse
-from tif.records.types import Evaluation, Record, RecordSet
+from tif.records.json_values import load_json, parse, to_fields, to_json, to_lines
+from tif.records.types import AnswersBySet, AnswerTokens, Evaluation, Record, RecordSet
 from tif.utils.files import write_text
 from tif.utils.terminal import console
 
 AGGREGATES = "aggregates.json"
+TOKENS = "tokens.json"  # once a run: how its answers are cut into tokens
 HEAD = ("model", "family", "epoch", "protocol")  # fields of an Evaluation that every file repeats
 # What aggregates.json repeats of each set.
 PER_SET: dict[str, Any] = {"data": dict[str, str | None], "questions": dict[str, int]}
 OF_LOGS = ("attack_scores", "logged")  # fields of an Evaluation that only logs have
-TOP_CHARACTERS = {"0": False, "1": True}  # TokenStats.top in a file: a character per token
 
 
 def write_evaluation(
@@ -48,8 +47,9 @@ def write_evaluation(
     # A run that is killed from here on leaves no old numbers beside new records.
     (folder / AGGREGATES).unlink(missing_ok=True)
     for name, records in evaluation.sets.items():
-        start = _to_json(head | {"set": name, "data": records.data}).removesuffix("\n}")
-        text = f'{start},\n "records": {_records_to_json(records.records)}\n}}'
+        start = to_json(head | {"set": name, "data": records.data}, 1).removesuffix("\n}")
+        fields_by_id = {record.id: _describe(record) for record in records.records}
+        text = f'{start},\n "records": {to_lines(fields_by_id)}\n}}'
         write_text(folder / f"{name}.json", text)
     sets = evaluation.sets
     aggregates = head | {"sets": list(sets)}
@@ -58,26 +58,14 @@ def write_evaluation(
     for field in OF_LOGS:
         if getattr(evaluation, field):
             aggregates[field] = dict(getattr(evaluation, field))
-    write_text(folder / AGGREGATES, _to_json(aggregates | {"metrics": dict(metrics)}))
+    write_text(folder / AGGREGATES, to_json(aggregates | {"metrics": dict(metrics)}, 1))
 
 
-def _to_json(content: Any, indent: int | None = 1) -> str:
-    return json.dumps(content, allow_nan=False, indent=indent, ensure_ascii=False)
-
-
-def _records_to_json(records: Iterable[Record]) -> str:
-    """Return a JSON object of the records by id, a line each."""
-    lines = []
-    for record in records:
-        fields = dataclasses.asdict(record)
-        del fields["id"]
-        for name in ("logged", "group"):
-            if not fields[name]:
-                del fields[name]
-        if record.stats:
-            fields["stats"]["top"] = "".join("1" if top else "0" for top in record.stats.top)
-        lines.append(f"  {_to_json(record.id)}: {_to_json(fields, indent=None)}")
-    return "{\n" + ",\n".join(lines) + "\n }"
+def _describe(record: Record) -> dict[str, Any]:
+    """Return the fields of a record; its id is the key that they stand under."""
+    fields = to_fields(record)
+    optional = [name for name in ("logged", "group") if not fields[name]]
+    return {name: fields[name] for name in fields if name not in ("id", *optional)}
 
 
 def read_evaluation(path: Path | str) -> Evaluation:
@@ -133,10 +121,30 @@ def _read_set(path: Path, name: str, aggregates: Mapping[str, Any]) -> RecordSet
         if here != there:
             raise ValueError(f"{path}: {field} is {here!r}, but {AGGREGATES} says {there!r}")
     for record_id, fields in fields_by_id.items():
-        stats = fields.get("stats")
-        if isinstance(stats, dict) and isinstance(stats.get("top"), str):
-            stats["top"] = [TOP_CHARACTERS.get(character) for character in stats["top"]]
         # Records of older versions have no group.
         record = {"group": group_of_id(record_id), **fields, "id": record_id}
         records.append(parse(Record, record, path, "records", record_id))
     return RecordSet(name, tuple(records), content.get("data"))
+
+
+def write_answer_tokens(folder: Path, answers: AnswersBySet) -> None:
+    """Write <folder>/tokens.json, a line for each answer."""
+    blocks = []
+    for set_name, tokens_by_id in answers.items():
+        fields_by_id = {record_id: to_fields(tokens) for record_id, tokens in tokens_by_id.items()}
+        blocks.append(f" {to_json(set_name)}: {to_lines(fields_by_id)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / TOKENS, "{\n" + ",\n".join(blocks) + "\n}\n")
+
+
+def read_answer_tokens(folder: Path) -> dict[str, dict[str, AnswerTokens]]:
+    """Return the tokens by set and id; none where the folder has no such file.
+
+    Raises:
+        ValueError: If the file is damaged; one line that names file and key.
+    """
+    path = folder / TOKENS
+    answers: dict[str, dict[str, AnswerTokens]] = {}
+    if path.exists():
+        answers = parse(dict[str, dict[str, AnswerTokens]], load_json(path), path)
+    return answers

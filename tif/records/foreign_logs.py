@@ -6,7 +6,7 @@ NPO and the TIF release, and the TOFU_EVAL.json of locuslab/open-unlearning.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -76,7 +76,7 @@ Rows = Annotated[dict[str, T], BeforeValidator(_key_by_index)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class _Task:
     """A task of an eval_log_aggregated.json: its columns that we read.
 
     generated_text has [prompt, generation, answer] in each row.
@@ -90,19 +90,29 @@ class Task:
 
 
 def _convert_task(name: str, content: Any, path: Path, task_name: str) -> RecordSet:
-    task: Task = parse(Task, content, path, task_name)
+    task: _Task = parse(_Task, content, path, task_name)
     _check_same_rows(vars(task), f"{path}: {task_name}/")
     _check_same_counts(task.average_perturb_loss, f"{path}: {task_name}/average_perturb_loss")
+    tokens = {row: int(count) for row, count in task.num_token_gt.items()}
+    # On the controls the paraphrased answer is the original once more, up to 0.09 off through
+    # half precision. The authors aggregate it as recorded, and so do we.
+    columns = {"paraphrased_loss": task.avg_paraphrased_loss, "tokens": tokens}
+    losses, wrong = task.avg_gt_loss, task.average_perturb_loss
+    return _make_set(name, losses, wrong, task.generated_text, columns)
+
+
+def _make_set(
+    name: str, losses: Mapping[str, float], wrong: Mapping[str, list[float]],
+    texts: Mapping[str, Sequence[str]], columns: Mapping[str, Mapping[str, Any]],
+) -> RecordSet:  # fmt: skip
+    """Return the records of rows; `texts`: prompt, generation, answer; `columns`: other fields."""
     records = []
-    for row, loss in task.avg_gt_loss.items():
-        prompt, generated, answer = task.generated_text[row]
-        # On the controls the paraphrased answer is the original once more, up to 0.09 off through
-        # half precision. The authors aggregate it as recorded, and so do we.
-        paraphrased, wrong = task.avg_paraphrased_loss[row], tuple(task.average_perturb_loss[row])
-        tokens, record_id = int(task.num_token_gt[row]), f"{name}/{row}"
+    for row, loss in losses.items():
+        prompt, generated, answer = texts[row]
+        others = {"tokens": None} | {field: values[row] for field, values in columns.items()}
         records.append(Record(
-            record_id, prompt, answer, loss, tokens, paraphrased, wrong, generated,
-            group=_group_of_row(name, row),
+            f"{name}/{row}", prompt, answer, loss, perturbed_losses=tuple(wrong[row]),
+            generated=generated, group=_group_of_row(name, row), **others,
         ))  # fmt: skip
     return RecordSet(name, tuple(records))
 
@@ -138,12 +148,12 @@ def _check_same_counts(rows: Mapping[str, list[float]], place: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
+class _Texts:
     """Texts of a question in open-unlearning's *_ROUGE."""
 
     input: Text
-    ground_truth: Text
     generation: str
+    ground_truth: Text
 
 
 def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluation:
@@ -168,7 +178,15 @@ def convert_open_unlearning(content: Mapping[str, Any], path: Path) -> Evaluatio
     attack_scores = {}
     for key, attack in ATTACKS.items():
         if key in content:
-            attack_scores[attack] = _parse_attack(content[key], key, path)
+            fields = parse(dict[str, Any], content[key], path, key)
+            scores = [
+                tuple(_parse_rows(fields.get(kind), Score, "score", path, key, kind).values())
+                for kind in ("forget", "holdout")
+            ]
+            if not all(scores):
+                wanted = "want forget and holdout texts, got none of one of them"
+                raise ValueError(f"{path}: {key}: {wanted}")
+            attack_scores[attack] = scores[0], scores[1]
     logged = {}
     if "privleak" in content:
         aggregate = parse(dict[str, Score | None], content["privleak"], path, "privleak")
@@ -187,79 +205,40 @@ def _has_metrics(content: Mapping[str, Any], prefix: str) -> bool:
 
 
 def _convert_set(prefix: str, name: str, content: Mapping[str, Any], path: Path) -> RecordSet:
-    kinds: dict[str, Any] = {"Prob": Loss, "ROUGE": Question, "PERT_Prob": Losses}
+    kinds: dict[str, Any] = {"Prob": Loss, "ROUGE": _Texts, "PERT_Prob": Losses}
     if name in ("forget", "retain"):
         kinds["PARA_Prob"] = Loss
     metrics: dict[str, dict[str, Any]] = {}
-    for metric, kind in kinds.items():
-        metrics[prefix + metric] = _parse_metric(content, prefix + metric, kind, path)
+    for ending, kind in kinds.items():
+        key = prefix + ending
+        if key not in content:
+            raise ValueError(f"{path}: {key} is missing")
+        field = None if kind is _Texts else "avg_loss"
+        metrics[key] = _parse_rows(content[key], kind, field, path, key)
     _check_same_rows(metrics, f"{path}: ")
     losses, texts, wrong, *paraphrased = metrics.values()
-    logged = _parse_memorization(content, losses, path) if name == "forget" else {}
-    _check_same_counts(wrong, f"{path}: {prefix}PERT_Prob/value_by_index")
-    records = []
-    for row, loss in losses.items():
-        record = Record(
-            id=f"{name}/{row}",
-            prompt=texts[row].input,
-            answer=texts[row].ground_truth,
-            loss=loss,
-            tokens=None,
-            paraphrased_loss=paraphrased[0][row] if paraphrased else None,
-            perturbed_losses=tuple(wrong[row]),
-            generated=texts[row].generation,
-            logged={metric: scores[row] for metric, scores in logged.items()},
-            group=_group_of_row(name, row),
-        )
-        records.append(record)
-    return RecordSet(name, tuple(records))
-
-
-def _parse_memorization(
-    content: Mapping[str, Any], losses: Mapping[str, Any], path: Path
-) -> dict[str, dict[str, float]]:
-    """Return by metric the scores of the forget answers, of the metrics that the file has."""
-    scores = {}
-    for key in MEMORIZATION:
+    columns = {"paraphrased_loss": paraphrased[0]} if paraphrased else {}
+    logged: dict[str, dict[str, float]] = {}
+    for key in MEMORIZATION if name == "forget" else ():
         if key in content:
-            scores[key] = _parse_scores(content[key], Share, path, key)
-    _check_same_rows({"forget_Q_A_Prob": losses, **scores}, f"{path}: ")
-    return scores
+            logged[key] = _parse_rows(content[key], Share, "score", path, key)
+    _check_same_rows({"forget_Q_A_Prob": losses, **logged}, f"{path}: ")
+    if logged:
+        columns["logged"] = {row: {key: logged[key][row] for key in logged} for row in losses}
+    _check_same_counts(wrong, f"{path}: {prefix}PERT_Prob/value_by_index")
+    texts = {row: dataclasses.astuple(text) for row, text in texts.items()}
+    return _make_set(name, losses, wrong, texts, columns)
 
 
-def _parse_attack(
-    block: Any, key: str, path: Path
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the scores of the forget and the holdout texts under a membership attack."""
-    fields: dict[str, Any] = parse(dict[str, Any], block, path, key)
-    forget, holdout = (
-        tuple(_parse_scores(fields.get(name), Score, path, key, name).values())
-        for name in ("forget", "holdout")
-    )
-    if not (forget and holdout):
-        raise ValueError(f"{path}: {key}: want forget and holdout texts, got none of one of them")
-    return forget, holdout
-
-
-def _parse_scores(metric: Any, kind: Any, path: Path, *keys: str) -> dict[str, float]:
-    """Return the `score` of each entry of a metric's `value_by_index`."""
+def _parse_rows(
+    metric: Any, kind: Any, field: str | None, path: Path, *keys: str
+) -> dict[str, Any]:
+    """Return the entries of a metric's `value_by_index`, or of each its `field`."""
     rows = metric.get("value_by_index") if isinstance(metric, dict) else metric
-    place, scores = (*keys, "value_by_index"), {}
-    for row, fields in parse(dict[str, dict[str, Any]], rows, path, *place).items():
-        scores[row] = float(parse(kind, fields.get("score"), path, *place, row, "score"))
-    return scores
-
-
-def _parse_metric(content: Mapping[str, Any], key: str, kind: Any, path: Path) -> dict[str, Any]:
-    """Return a metric's values by question; of a Prob its `avg_loss`."""
-    if key not in content:
-        raise ValueError(f"{path}: {key} is missing")
-    rows = content[key].get("value_by_index") if isinstance(content[key], dict) else content[key]
-    place = (path, key, "value_by_index")
-    if kind is Question:
-        questions: dict[str, Any] = parse(dict[str, Question], rows, *place)
-        return questions
+    place = (*keys, "value_by_index")
+    if field is None:
+        return dict(parse(dict[str, kind], rows, path, *place))
     values = {}
-    for row, fields in parse(dict[str, dict[str, Any]], rows, *place).items():
-        values[row] = parse(kind, fields.get("avg_loss"), *place, row, "avg_loss")
+    for row, fields in parse(dict[str, dict[str, Any]], rows, path, *place).items():
+        values[row] = parse(kind, fields.get(field), path, *place, row, field)
     return values

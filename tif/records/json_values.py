@@ -8,11 +8,11 @@ import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 
 from tif.utils.files import read_bytes
 
@@ -33,6 +33,20 @@ WANTED = {
     "finite_number": "want a finite number",
     "string_pattern_mismatch": "want a text that is not blank",
 }
+
+
+def _read_marks(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(map({"0": False, "1": True}.get, value))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _write_marks(marks: Sequence[bool]) -> str:
+    return "".join("1" if mark else "0" for mark in marks)
+
+
+# One truth value a token: in a file a text with a character for each.
+Marks = Annotated[tuple[bool, ...], BeforeValidator(_read_marks), PlainSerializer(_write_marks)]
 
 
 class _Repeated(dict):
@@ -89,6 +103,22 @@ def parse(kind: Any, value: Any, file: Path, *keys: str) -> Any:
             raise ValueError(f"{place}: {error['ctx']['error']}") from None
         wanted = WANTED.get(error["type"], error["msg"])
         raise ValueError(f"{place}: {wanted}, got {error['input']!r:.40}") from None
+
+
+def to_fields(value: Any) -> dict[str, Any]:
+    """Return a dataclass as the object that `parse` reads."""
+    return dict(_adapter(type(value)).dump_python(value))
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """Return JSON; raise ValueError where a number is not finite."""
+    return json.dumps(content, allow_nan=False, indent=indent, ensure_ascii=False)
+
+
+def to_lines(content: Mapping[str, Any]) -> str:
+    """Return a JSON object that stands in another one, with a line for each key."""
+    lines = [f"  {to_json(key)}: {to_json(fields)}" for key, fields in content.items()]
+    return "{\n" + ",\n".join(lines) + "\n }"
 
 
 @functools.cache

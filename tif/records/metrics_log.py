@@ -58,16 +58,6 @@ def _find_problem(row: Row) -> str | None:
     return None
 
 
-def read_evaluation_rows(path: Path) -> list[Row]:
-    """Return the rows of the evaluations, in order."""
-    return [row for row in read_rows(path) if is_evaluation_row(row)]
-
-
-def read_training_rows(path: Path) -> list[Row]:
-    """Return the rows of the training steps, in order."""
-    return [row for row in read_rows(path) if not is_evaluation_row(row)]
-
-
 def is_evaluation_row(row: Mapping[str, Any]) -> bool:
     """Return whether a row is of an evaluation, not of a training step."""
     return "train/loss" not in row

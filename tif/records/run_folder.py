@@ -9,31 +9,37 @@ import contextlib
 import dataclasses
 import json
 import os
+import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
 from tif.config.errors import one_line
 from tif.config.files import read_yaml
 from tif.config.layers import flatten
-from tif.records import answer_tokens, metrics_log
 from tif.records import files as records
-from tif.records.answer_tokens import AnswerTokens
+from tif.records import metrics_log
 from tif.records.json_values import load_json, parse
+from tif.records.types import AnswerTokens
+from tif.utils import distributed
 from tif.utils.environment import describe_environment
 from tif.utils.files import DamagedFile, read_bytes, remove_unfinished, write_text
 
+T = TypeVar("T")
+
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "env.json"
+TIMES_FILE = "times.json"  # how long the parts of a run took
 SUMMARY_FILE = "summary.json"  # written last: a folder that has it is complete
 MODEL_FILES = "model"  # key of summary.json: size and checksum of the exported model's files
 RETAIN_FOLDER = "eval/retain_model"  # the retain model's records, written by the run
 # Keys of summary.json -> the row that the intervals belong to.
 INTERVALS = {"intervals": "end", "start_intervals": "start"}
 Intervals = dict[str, tuple[float, float]]
+Seconds = dict[str, float]  # by the name of a part of the run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,20 +126,20 @@ def find_damaged_model(folder: Path) -> str | None:
 
 def evaluation_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of evaluated epochs, in order; epoch 0 is the model before training."""
-    return metrics_log.read_evaluation_rows(folder / metrics_log.FILE_NAME)
+    rows = metrics_log.read_rows(folder / metrics_log.FILE_NAME)
+    return [row for row in rows if metrics_log.is_evaluation_row(row)]
 
 
 def training_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of optimizer steps, in order."""
-    return metrics_log.read_training_rows(folder / metrics_log.FILE_NAME)
+    rows = metrics_log.read_rows(folder / metrics_log.FILE_NAME)
+    return [row for row in rows if not metrics_log.is_evaluation_row(row)]
 
 
 def read_summary(folder: Path) -> Summary:
     """Return what reports read of summary.json."""
-    path = folder / SUMMARY_FILE
-    with deletable(path):
-        summary: Summary = parse(Summary, load_json(path) if path.exists() else {}, path)
-    return summary
+    content = _read(folder / SUMMARY_FILE, lambda path: parse(Summary, load_json(path), path))
+    return content or Summary()
 
 
 def read_steps(folder: Path) -> dict[str, int | None]:
@@ -150,32 +156,28 @@ def count_steps(folder: Path) -> dict[str, int | None]:
 
 def read_records(folder: Path, epoch: int) -> records.Evaluation | None:
     """Return the records of an epoch's evaluation; None where there are none."""
-    path = folder / "eval" / str(epoch)
-    with deletable(path):
-        return records.read_evaluation(path) if path.exists() else None
+    return _read(folder / "eval" / str(epoch), records.read_evaluation)
 
 
 def read_retain_records(folder: Path) -> records.Evaluation | None:
     """Return the retain model's records under the run's rules; None where the run had none."""
-    path = folder / RETAIN_FOLDER
-    with deletable(path):
-        return records.read_evaluation(path) if path.exists() else None
+    return _read(folder / RETAIN_FOLDER, records.read_evaluation)
 
 
 def read_tokens(folder: Path) -> dict[str, dict[str, AnswerTokens]]:
     """Return how the evaluated answers are cut into tokens, by set and id."""
-    with deletable(folder / "eval" / answer_tokens.FILE_NAME):
-        return answer_tokens.read_answer_tokens(folder / "eval")
+    file = folder / "eval" / records.TOKENS
+    return _read(file, lambda path: records.read_answer_tokens(path.parent)) or {}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the content of config.yaml; empty where the folder has none."""
-    path = folder / CONFIG_FILE
-    if not path.exists():
-        return {}
-    with deletable(path):
-        read_bytes(path)  # refuses a folder or a device, for which YAML's reader would wait
-        return parse(dict[str, Any], OmegaConf.to_container(read_yaml(path)), path)
+    return _read(folder / CONFIG_FILE, _read_config) or {}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    read_bytes(path)  # refuses a folder or a device, for which YAML's reader would wait
+    return dict(parse(dict[str, Any], OmegaConf.to_container(read_yaml(path)), path))
 
 
 def read_flat_config(folder: Path) -> dict[str, Any]:
@@ -185,9 +187,42 @@ def read_flat_config(folder: Path) -> dict[str, Any]:
 
 def read_environment(folder: Path) -> dict[str, Any]:
     """Return the content of env.json: versions, commit, hardware; empty where there is none."""
-    path = folder / ENVIRONMENT_FILE
+    return _read(folder / ENVIRONMENT_FILE, load_json) or {}
+
+
+def read_times(folder: Path) -> Seconds:
+    """Return the seconds by name; none where the file is missing or damaged."""
+    path = folder / TIMES_FILE
+    try:
+        return dict(parse(Seconds, load_json(path), path))
+    except (OSError, ValueError):
+        return {}
+
+
+def add_times(folder: Path, seconds: Mapping[str, float]) -> None:
+    """Add seconds to those in the folder. All processes may call; the first one writes."""
+    if not distributed.is_first_rank():
+        return
+    times = read_times(folder)
+    for name, value in seconds.items():
+        times[name] = round(times.get(name, 0.0) + value, 3)
+    write_text(folder / TIMES_FILE, json.dumps(times, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def measured(seconds: Seconds, name: str) -> Iterator[None]:
+    """Add the time that the block takes to `seconds`, also where it raises."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T | None:
+    """Return what is read of a path; None where there is nothing."""
     with deletable(path):
-        return load_json(path) if path.exists() else {}
+        return read(path) if path.exists() else None
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tif.records.json_values import Marks
+
 PARAPHRASED = "_paraphrased"  # ending of the sets whose questions are asked in other words
 
 
@@ -25,7 +27,7 @@ class TokenStats:
     """
 
     logprob: tuple[float, ...]
-    top: tuple[bool, ...]
+    top: Marks
     mean: tuple[float, ...]
     std: tuple[float, ...]
     kl: tuple[float, ...] | None = None
@@ -38,6 +40,38 @@ class TokenStats:
             column = getattr(self, name)
             if column is not None and len(column) != len(self.top):
                 raise ValueError(f"{name} has {len(column)} numbers, top has {len(self.top)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerTokens:
+    """The scored tokens of one answer, as many as its record's `stats` have.
+
+    Attributes:
+        ends: where each ends in the answer, in characters; a token begins where the one before it
+            ends. One that adds no whole character ends where it begins.
+        uw: whether each is (part of) an unwanted word; None where nobody marked the answer.
+        unwanted: [start, end) of the unwanted words in the answer; None as `uw`.
+        gold: as `uw`, by the marks that the data came with; None where `uw` is these, or the data
+            has none.
+    """
+
+    ends: tuple[int, ...]
+    uw: Marks | None = None
+    unwanted: tuple[tuple[int, int], ...] | None = None
+    gold: Marks | None = None
+
+    def __post_init__(self) -> None:
+        for name, marks in (("uw", self.uw), ("gold", self.gold)):
+            if marks is not None and len(marks) != len(self.ends):
+                raise ValueError(f"{name} has {len(marks)} tokens, ends has {len(self.ends)}")
+
+    @property
+    def measured(self) -> tuple[bool, ...] | None:
+        """Return which tokens count as unwanted where words are measured: gold where it is."""
+        return self.uw if self.gold is None else self.gold
+
+
+AnswersBySet = Mapping[str, Mapping[str, AnswerTokens]]  # set -> id of the record -> its tokens
 
 
 @dataclasses.dataclass(frozen=True)

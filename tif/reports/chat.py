@@ -18,7 +18,7 @@ from rich.text import Text
 from tif.data.samples import Sample, Span
 from tif.identifiers import span_file
 from tif.identifiers.segmentation import find_words
-from tif.records.answer_tokens import read_answer_tokens
+from tif.records.files import read_answer_tokens
 from tif.records.run_folder import evaluation_rows, read_records
 from tif.utils.terminal import console, literal
 

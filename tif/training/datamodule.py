@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tif import losses
 from tif.config.schema import Data, Loss
 from tif.data.encoding import Batch, Encoded, Encoder, collate, split_into_pieces
-from tif.data.refusals import read_refusals
+from tif.data.rows import read_refusals
 from tif.data.samples import Benchmark, Sample, select_training_samples
 
 

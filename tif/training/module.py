@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from tif import losses
 from tif.config.loss import Dual
 from tif.config.schema import Data, Loss, Optimizer, TrainerKeys
-from tif.data.batch_parts import split_batch, stack_batches
+from tif.data.batch_splitting import split_batch, stack_batches
 from tif.data.encoding import Batch
 from tif.losses.terms import Scored, ScoredBatch, Term
 from tif.models.derived import make_unlearned

@@ -21,8 +21,8 @@ from tif.identifiers.span_cache import RUN_SPANS
 from tif.identifiers.span_file import write_spans
 from tif.metrics import overall
 from tif.records import files as records
-from tif.records import run_folder, run_times
-from tif.records.run_times import Seconds, add_times, measured, read_times
+from tif.records import run_folder
+from tif.records.run_folder import Seconds, add_times, measured, read_times
 from tif.records.types import Evaluation
 from tif.training import plan as planning
 from tif.training import resume
@@ -264,5 +264,5 @@ def _start_run(
     origin = [literal(f"(goes on from {checkpoint.name})", "dim")] if checkpoint else []
     console.print(f"{title}: {folder}", *origin, soft_wrap=True)
     if checkpoint is None:
-        remove(folder / run_times.FILE_NAME)  # of a run that starts over
+        remove(folder / run_folder.TIMES_FILE)  # of a run that starts over
     run_folder.start_run(folder, run.config_text, steps, stages)

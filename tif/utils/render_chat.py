@@ -1,6 +1,6 @@
 """Render a chat template in a process of its own: it is a program of strangers.
 
-Started by chat_template.py, as a script. JSON comes from stdin: `template`, `variables`, `chats`
+Started by data/templates.py, as a script. JSON comes from stdin: `template`, `variables`, `chats`
 (pairs of messages and whether the answer is to follow), today's date as the template is to see it
 (`date` as text, `day` in ISO's form) and the limits `seconds`, `megabytes`, `characters`; JSON goes
 to stdout: `texts`, each rendered twice, or `error`. Imports no torch.

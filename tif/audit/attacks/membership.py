@@ -17,10 +17,9 @@ import numpy as np
 from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
 from tif.config.errors import ConfigError
 from tif.data.samples import Sample
-from tif.evaluation.gradient_norms import gradient_norms
-from tif.evaluation.token_stats import score_texts
+from tif.evaluation.token_stats import gradient_norms, score_texts
 from tif.metrics import membership
-from tif.metrics.min_k import min_k
+from tif.metrics.membership import min_k
 from tif.metrics.muse import relative_leak
 from tif.metrics.registry import metrics_reading
 from tif.metrics.values import Floats, ScoredText

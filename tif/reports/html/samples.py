@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from tif.metrics import tofu
-from tif.records.answer_tokens import AnswerTokens
 from tif.records.protocols import arithmetic_of
-from tif.records.types import Evaluation, Record, RecordSet
+from tif.records.types import AnswerTokens, Evaluation, Record, RecordSet
 
 MAX_BYTES = 8_000_000  # of the browser's data
 RETAIN = "retain"  # key of the retain model beside the epochs

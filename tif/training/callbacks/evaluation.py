@@ -22,7 +22,6 @@ from tif.evaluation.questions import EvaluationSetup
 from tif.identifiers.registration import get_kind
 from tif.identifiers.span_comparison import count_units, score_against_gold
 from tif.metrics import overall
-from tif.metrics.choice import choosing_values
 from tif.metrics.failures import (
     Failure,
     find_failures,
@@ -30,15 +29,14 @@ from tif.metrics.failures import (
     find_nothing_to_forget,
     measure_knowledge,
 )
+from tif.metrics.overall import choosing_values
 from tif.metrics.targeted import summarize_forget_words
 from tif.models.load import load_policy
 from tif.models.references import ModelReference
 from tif.probes.text_length import read_context
-from tif.records import answer_tokens
 from tif.records import files as records
-from tif.records.answer_tokens import AnswersBySet
-from tif.records.run_times import add_times
-from tif.records.types import Evaluation
+from tif.records.run_folder import add_times
+from tif.records.types import AnswersBySet, Evaluation
 from tif.reports.columns import list_main_columns, title_of
 from tif.scoring.token_scores import ModelContext
 from tif.training.callbacks.loggers import MetricsLogger
@@ -163,9 +161,9 @@ class PolicyEvaluation(Callback):
             benchmark = self.plan.benchmark
             setup = EvaluationSetup(self.encoder, self.settings, "", benchmark.tasks)
             answers = locate_answers(setup, benchmark.sets, benchmark.forget, context)
-            has_file = (self.folder / answer_tokens.FILE_NAME).exists()
+            has_file = (self.folder / records.TOKENS).exists()
             if distributed.is_first_rank() and not has_file:
-                answer_tokens.write_answer_tokens(self.folder, answers)
+                records.write_answer_tokens(self.folder, answers)
             self._tokens = answers
         return self._tokens
 

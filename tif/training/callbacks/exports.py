@@ -9,8 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from tif.data.encoding import Encoder
 from tif.metrics import overall
 from tif.models import export
-from tif.records.run_folder import read_steps
-from tif.records.run_times import Seconds, add_times, measured
+from tif.records.run_folder import Seconds, add_times, measured, read_steps
 from tif.reports.columns import describe_groups
 from tif.reports.run_tables import model_card, steps_text
 from tif.reports.summary import compute_best

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from tif.metrics import overall
-from tif.records import metrics_log
+from tif.records import metrics_log, run_folder
 from tif.reports import wandb_content as content
 from tif.reports.html.charts import Chart
 from tif.reports.wandb_content import Piece
@@ -43,7 +43,7 @@ class MetricsLogger(Logger):
 
     def evaluations(self) -> list[metrics_log.Row]:
         """Return the rows of the evaluations so far. All processes call; the first one reads."""
-        return distributed.run_on_first_rank(lambda: metrics_log.read_evaluation_rows(self.path))
+        return distributed.run_on_first_rank(lambda: run_folder.evaluation_rows(self.path.parent))
 
 
 @contextlib.contextmanager

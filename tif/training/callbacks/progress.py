@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
-from tif.records.run_times import add_times
+from tif.records.run_folder import add_times
 from tif.training.module import UnlearningModule
 from tif.utils import terminal
 

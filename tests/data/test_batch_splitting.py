@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.support import tiny_models
-from tif.data.batch_parts import split_batch
+from tif.data.batch_splitting import split_batch
 
 
 def test_a_batch_under_the_budget_is_one_part_sorted_by_length():

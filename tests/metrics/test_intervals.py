@@ -129,8 +129,9 @@ def test_the_interval_of_the_utility_leaves_out_groups_of_each_set_in_turn():
     value = utility(everything)
     half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(total) / (value * (1 - value))
     expected = scipy.special.expit(scipy.special.logit(value) + np.array([-half, half]))
-    assert intervals.utility_interval(sets, groups) == pytest.approx(tuple(expected))
-    assert intervals.utility_interval({"retain": sets["retain"]}, groups) is None
+    values = {f"{name}/{part}": sets[name][part] for name in names for part in parts}
+    assert intervals.utility_interval(values, groups) == pytest.approx(tuple(expected))
+    assert intervals.utility_interval({"retain/rougeL": values["retain/rougeL"]}, groups) is None
 
 
 def test_the_freedom_of_equal_variances_is_that_of_both_samples():

@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from tif.metrics.tofu import UTILITY_SETS, model_utility
+from tif.metrics.tofu import UTILITY_PARTS, UTILITY_SETS, model_utility
 from tif.metrics.values import Floats
 
 LEVEL = 0.95
@@ -127,29 +127,30 @@ def mean_interval(values: Floats, groups: Groups, limits: Range = ANY) -> Interv
 
 
 def utility_interval(
-    sets: Mapping[str, Mapping[str, Floats | None]], groups: Mapping[str, Groups]
+    values: Mapping[str, Floats | None], groups: Mapping[str, Groups]
 ) -> Interval | None:
     """Return the interval of model utility; None where it has no value.
 
     Args:
-        sets: by set name, the metrics' values question by question, see `tofu.question_values`.
+        values: question by question, by the metrics' stable names.
         groups: of the sets' questions.
     """
     means: dict[str, float | Floats | None] = {}
-    for name in UTILITY_SETS:
-        for metric, values in sets.get(name, {}).items():
-            means[f"{name}/{metric}"] = None if values is None else np.array(values.mean())
+    for label, numbers in values.items():
+        means[label] = None if numbers is None else np.array(numbers.mean())
     utility = model_utility(means)
     if utility is None:
         return None
     spreads = []
     for name in UTILITY_SETS:
-        count = len(set(groups[name]))
         # Of one set a group is left out, the others stay as they are.
+        count = len(set(groups[name]))
         left_out = {label: np.full(count, mean) for label, mean in means.items()}
-        for metric, values in sets[name].items():
-            if values is not None and len(values) == len(groups[name]):
-                left_out[f"{name}/{metric}"] = leave_one_out(values, groups[name])
+        for metric in UTILITY_PARTS:
+            label = f"{name}/{metric}"
+            numbers = values[label]
+            if numbers is not None and len(numbers) == len(groups[name]):
+                left_out[label] = leave_one_out(numbers, groups[name])
         utilities = model_utility(left_out)
         assert utilities is not None
         spreads.append(measure_spread(utilities, groups[name]))

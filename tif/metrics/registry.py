@@ -132,20 +132,20 @@ class Card:
 
 def metric_cards() -> list[Card]:
     """Return a card for each metric: first the columns of a run in their order, then the others."""
-    metrics = sorted(all_metrics().values(), key=_order)
+
+    def order(metric: Metric) -> tuple[bool, int, str]:
+        return not metric.columns, min(metric.columns.values(), default=0), metric.name
+
+    metrics = sorted(all_metrics().values(), key=order)
     return [_read_card(metric.name, metric.function) for metric in metrics]
-
-
-def _order(metric: Metric) -> tuple[bool, int, str]:
-    is_column = bool(metric.columns)
-    return not is_column, min(metric.columns.values(), default=0), metric.name
 
 
 @functools.cache
 def read_limits(name: str) -> tuple[float, float]:
-    """Return the lowest and the highest value of a metric, from the range on its card."""
-    ranges = {card.name: card.fields.get("Range", "") for card in metric_cards()}
-    match = re.match(r"(-?\d+) (?:to (\d+)\b)?", ranges.get(name, ""))
+    """Return the lowest and the highest value of a stable name, from the range on its card."""
+    metric = find_metric(name)
+    text = _read_card(name, metric.function).fields.get("Range", "") if metric else ""
+    match = re.match(r"(-?\d+) (?:to (\d+)\b)?", text)
     if match is None:
         return -math.inf, math.inf
     low, high = match.groups()

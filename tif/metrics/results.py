@@ -13,7 +13,7 @@ from typing import Any
 from tif.config.errors import ConfigError
 from tif.metrics import fluency, intervals, membership, memorization, muse, overall, tofu
 from tif.metrics.intervals import Interval
-from tif.metrics.registry import ANY_SET, read_limits
+from tif.metrics.registry import read_limits
 from tif.metrics.values import Floats, mean_or_none
 from tif.records import comparability
 from tif.records.protocols import arithmetic_of
@@ -65,12 +65,14 @@ def compute_results(request: Request) -> dict[str, Any]:
     if not overall.is_muse(evaluation):
         results = _list_by_task(metrics, evaluation)
         results["intervals"] = _list_by_task(around, evaluation)
-    retain_metrics = None
+    retain_metrics: Means = {}
     if retain:
         with _errors_starting_with(request.retain_source):
-            retain_metrics = _all_means(retain) or None
+            for label, values in _list_values(retain, {}).items():
+                retain_metrics[label] = mean_or_none(values)
+            retain_metrics |= overall.aggregate(retain)
     return results | {
-        "retain_metrics": retain_metrics,
+        "retain_metrics": retain_metrics or None,
         "mismatch": mismatch,
         "questions": {name: len(records.records) for name, records in evaluation.sets.items()},
         "model": evaluation.model,
@@ -125,45 +127,57 @@ def _check_comparable(request: Request) -> str | None:
 def _measure(request: Request) -> tuple[Means, Intervals]:
     """Return every metric and its interval by stable name."""
     evaluation, sets = request.evaluation, request.evaluation.sets
-    metrics: Means = {}
-    around: Intervals = {}
-    values: dict[str, dict[str, Floats | None]] = {}
     with _errors_starting_with(request.source):
         rouge = muse.question_values(evaluation)
-        for name in sorted(sets, key=_place_of_set):
-            values[name] = _fluency_values(sets[name], request.clean.get(name))
-            values[name] |= _scored_values(evaluation, name)
+        values = _list_values(evaluation, request.clean)
+    metrics: Means = {}
+    around: Intervals = {}
     for name, numbers in rouge.items():
-        label, groups = f"muse/{name}", sets[name].groups
-        metrics[label] = mean_or_none(numbers)
-        around[label] = intervals.mean_interval(numbers, groups, read_limits(label))
+        label = f"muse/{name}"
+        metrics[label], around[label] = _average(label, numbers, sets[name])
     _add_membership(request, metrics, around)
-    for name, by_metric in values.items():
-        for metric, by_question in by_metric.items():
-            label = f"{name}/{metric}"
-            metrics[label], around[label] = mean_or_none(by_question), None
-            if by_question is not None:
-                limits = read_limits(f"{ANY_SET}/{metric}")
-                around[label] = intervals.mean_interval(by_question, sets[name].groups, limits)
+    for label, by_question in values.items():
+        records = sets[label.partition("/")[0]]
+        metrics[label], around[label] = _average(label, by_question, records)
     if not overall.is_muse(evaluation):
-        groups_of_sets = {name: records.groups for name, records in sets.items()}
+        groups = {name: records.groups for name, records in sets.items()}
         metrics[UTILITY] = mean_or_none(tofu.model_utility(metrics))
-        around[UTILITY] = intervals.utility_interval(values, groups_of_sets)
+        around[UTILITY] = intervals.utility_interval(values, groups)
         metrics[QUALITY], around[QUALITY] = _compare_forget_sets(request)
     return metrics, around
 
 
+def _average(
+    label: str, values: Floats | None, records: RecordSet
+) -> tuple[float | None, Interval | None]:
+    if values is None:
+        return None, None
+    interval = intervals.mean_interval(values, records.groups, read_limits(label))
+    return mean_or_none(values), interval
+
+
+def _list_values(
+    evaluation: Evaluation, clean: Mapping[str, list[float]]
+) -> dict[str, Floats | None]:
+    """Return every metric of the sets' records by stable name, question by question."""
+    values = {}
+    for name in sorted(evaluation.sets, key=_place_of_set):
+        records = evaluation.sets[name]
+        texts = [record.generated for record in records.records if record.generated is not None]
+        by_metric: dict[str, Floats | None] = {}
+        if texts and len(texts) == len(records.records):
+            by_metric |= fluency.question_values(texts, clean.get(name))
+        if not overall.is_muse(evaluation):
+            by_metric |= tofu.question_values(records, arithmetic_of(evaluation.protocol))
+        else:
+            by_metric |= memorization.question_values(records)
+            by_metric |= muse.text_values(records) if name in muse.TEXT_SETS else {}
+        values |= {f"{name}/{metric}": numbers for metric, numbers in by_metric.items()}
+    return values
+
+
 def _place_of_set(name: str) -> int:
     return FIRST_SETS.index(name) if name in FIRST_SETS else len(FIRST_SETS)
-
-
-def _scored_values(evaluation: Evaluation, name: str) -> dict[str, Floats | None]:
-    """Return the metrics of a set's answers, question by question."""
-    records = evaluation.sets[name]
-    if not overall.is_muse(evaluation):
-        return tofu.question_values(records, arithmetic_of(evaluation.protocol))
-    texts = muse.text_values(records) if name in muse.TEXT_SETS else {}
-    return memorization.question_values(records) | texts
 
 
 def _list_by_task(named: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
@@ -219,28 +233,6 @@ def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | Non
     groups, draws, seed = evaluation.sets["forget"].groups, request.draws, request.seed
     interval = intervals.forget_quality_interval(ratios, retain_ratios, groups, draws, seed)
     return quality, interval
-
-
-def _all_means(evaluation: Evaluation) -> Means:
-    """Return what an evaluation alone tells: a run's metrics, and those that runs leave out."""
-    means: Means = {}
-    for name, records in evaluation.sets.items():
-        values = _fluency_values(records, None)
-        if not overall.is_muse(evaluation):
-            values |= _scored_values(evaluation, name)
-        for metric, by_question in values.items():
-            means[f"{name}/{metric}"] = mean_or_none(by_question)
-    return means | overall.aggregate(evaluation)
-
-
-def _fluency_values(
-    records: RecordSet, clean: list[float] | None
-) -> dict[str, Floats | None]:
-    """Return fluency of a set's generations; {} unless every record has one."""
-    texts = [record.generated for record in records.records if record.generated is not None]
-    if not texts or len(texts) < len(records.records):
-        return {}
-    return dict(fluency.question_values(texts, clean))
 
 
 @contextlib.contextmanager

@@ -180,7 +180,7 @@ OVER = {
     "models": 1284,
     "probes": 584,
     "identifiers": 4018,
-    "metrics": 2402,
+    "metrics": 2395,
     "evaluation": 2274,
     "training": 3188,
     "audit": 2232,

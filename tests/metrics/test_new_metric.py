@@ -6,7 +6,7 @@ import tif.metrics
 from tests.support.new_files import put_into_room
 from tests.support.report_runs import write_run
 from tests.support.terminal_text import shown
-from tif.metrics import cards, overall
+from tif.metrics import overall, registry
 from tif.metrics.results import Request, compute_results
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.reports import epochs_table, run_list, sweep, wandb_content
@@ -76,8 +76,8 @@ def test_a_new_metric_that_should_rise_on_the_forget_set_rises_in_every_table(tm
     assert sweep.short_table(sweep_results)[0][2] == "forget politeness ↑"
     content = wandb_content.evaluation_content(results | {"model": "m"}, None, 0)
     assert ["", "forget/politeness", "↑", 20.0] in [row[:4] for row in content.tables["numbers"][1]]
-    assert "forget/politeness" not in cards.cards_as_text()
-    assert "<set>/politeness\n  How polite a model is" in cards.cards_as_text()
+    assert "forget/politeness" not in registry.cards_as_text()
+    assert "<set>/politeness\n  How polite a model is" in registry.cards_as_text()
 
 
 @pytest.mark.usefixtures("_politeness")

@@ -4,7 +4,6 @@ Only the command that is called is imported, so that `tif --help` answers at onc
 """
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from tif.utils import command_line
 
-# What `tif --help` says of each command; it lists those whose module is there.
+# What `tif --help` says of each command.
 COMMANDS = {
     "fit": "finetune or unlearn a model, evaluate it, export it",
     "identify": "label unwanted words; compare and show such labels",
@@ -33,7 +32,7 @@ def run() -> None:
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for words
         from tif.config.help import answer_shell
 
-        answer_shell(list_commands(), load_command)
+        answer_shell(list(COMMANDS), load_command)
     command_line.run_main(main)
 
 
@@ -49,17 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(version_text())
         return 0
-    name, commands = words[0], list_commands()
-    if name not in commands:
+    name = words[0]
+    if name not in COMMANDS:
         from tif.config.errors import nearest  # not needed where a command runs
 
-        near = "; did you mean fit?" if name in TRAINING else nearest(name, commands)
+        near = "; did you mean fit?" if name in TRAINING else nearest(name, list(COMMANDS))
         command_line.print_error(f"tif {name}: no such command{near}; see tif --help")
         return 2
     with command_line.loading():
         command = load_command(name)
-    code: int = command.main(words[1:])
-    return code
+    return int(command.main(words[1:]))
 
 
 def load_command(name: str) -> Any:
@@ -70,19 +68,9 @@ def load_command(name: str) -> Any:
     return module.COMMAND
 
 
-def list_commands() -> list[str]:
-    """Return the names of the commands that are there. None of them is imported."""
-    names = []
-    for name in COMMANDS:
-        spec = importlib.util.find_spec(f"tif.{name}")
-        if spec and spec.origin:  # a folder without files is found too, but has no origin
-            names.append(name)
-    return names
-
-
 def help_text() -> str:
     """Return what `tif --help` prints."""
-    lines = [f"  {name:9} {COMMANDS[name]}" for name in list_commands()]
+    lines = [f"  {name:9} {text}" for name, text in COMMANDS.items()]
     return "\n".join([
         "Targeted Information Forgetting: make a language model forget chosen words.\n",
         "    tif COMMAND [words of the command]",

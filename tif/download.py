@@ -29,12 +29,12 @@ MUSE = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 KINDS = ("tofu", "muse", "masks", "retain-logs", "model", "run")
 
 
-class HubFiles(NamedTuple):
-    """What is fetched from the hub.
+class Source(NamedTuple):
+    """What is fetched.
 
     Attributes:
-        name: of the model or data set.
-        kind: "model" or "dataset".
+        name: of the model, data set or repository.
+        kind: "model" or "dataset" of the hub, or "masks".
         key: the configuration key that names it.
         patterns: which of its files; None = all.
     """
@@ -47,18 +47,14 @@ class HubFiles(NamedTuple):
 
 def download(options: Namespace) -> int:
     """Fetch what the words name; return the exit code."""
-    names = options.words
     to = Path(options.to).expanduser() if options.to else None
+    kind, *words = options.words or [""]
+    if kind == "run":  # each thing goes where the run finds it
+        to = None
     try:
-        if names[:1] == ["run"]:
-            _fetch_for_run(names[1:])
-        elif names == ["masks"]:
-            _fetch_masks(to)
-        else:
-            all_wanted = choose(names, to)
-            _check_network()
-            for wanted in all_wanted:
-                _fetch(wanted, to)
+        for source in _list_for_run(words) if kind == "run" else choose(kind, words, to):
+            fetch = _fetch_masks if source.kind == "masks" else _fetch
+            fetch(source, to)
     except ConfigError:
         raise
     except Exception as error:
@@ -66,30 +62,47 @@ def download(options: Namespace) -> int:
     return 0
 
 
-def choose(names: Sequence[str], to: Path | None) -> list[HubFiles]:
+def choose(kind: str, words: Sequence[str], to: Path | None) -> list[Source]:
     """Return what the words of the command mean.
 
     Raises:
         ConfigError: If they make no sense; one line.
     """
-    kind, *rest = names or [""]
-    if kind == "tofu" and not rest:
-        return [HubFiles("locuslab/TOFU", "dataset", "data.path")]
-    if kind == "muse" and set(rest) <= MUSE.keys():
-        corpora = [HubFiles(MUSE[name], "dataset", "data.path") for name in rest or MUSE]
-        if to and len(corpora) > 1:
-            raise ConfigError("to: muse is two data sets; want muse news to=... or muse books to=")
-        return corpora
-    if kind == "retain-logs" and len(rest) <= 1:
-        model = published_name(rest[0]) if rest else "*"
-        pattern = f"tofu_{model}_retain*/TOFU_EVAL.json"
-        return [HubFiles("open-unlearning/eval", "dataset", "tofu.retain_logs", [pattern])]
-    if kind == "model" and len(rest) == 1:
-        key = "model.base" if rest[0] in files.list_model_presets() else "model.path"
-        return [HubFiles(hub_name(rest[0]), "model", key, MODEL_FILES)]
+    match kind, *words:
+        case ["tofu"]:
+            return [Source("locuslab/TOFU", "dataset", "data.path")]
+        case ["masks"]:
+            return [Source("masks", "masks", "tofu.masks")]
+        case ["muse", *names] if set(names) <= MUSE.keys():
+            if to and len(names or MUSE) > 1:
+                want = "want muse news to=... or muse books to="
+                raise ConfigError(f"to: muse is two data sets; {want}")
+            return [Source(MUSE[name], "dataset", "data.path") for name in names or MUSE]
+        case ["retain-logs", *names] if len(names) <= 1:
+            model = published_name(names[0]) if names else "*"
+            pattern = f"tofu_{model}_retain*/TOFU_EVAL.json"
+            return [Source("open-unlearning/eval", "dataset", "tofu.retain_logs", [pattern])]
+        case ["model", name]:
+            key = "model.base" if name in files.list_model_presets() else "model.path"
+            return [Source(hub_name(name), "model", key, MODEL_FILES)]
     if kind in KINDS:
-        raise ConfigError(f"{' '.join(names)}: want {kind} as in --help, got {' '.join(rest)!r}")
+        got = " ".join(words)
+        raise ConfigError(f"{f'{kind} {got}'.strip()}: want {kind} as in --help, got {got!r}")
     raise ConfigError(f"{kind}: want one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+
+
+def _list_for_run(words: Sequence[str]) -> list[Source]:
+    """Return all that a run of these words reads from elsewhere."""
+    from tif.config import load, presets
+    from tif.training.sources import list_sources
+
+    sources = []
+    for key, path, kind in list_sources(load.load(presets.complete_words(words)[0])):
+        name = "/".join(path.split("/")[:2])
+        patterns = {"model": MODEL_FILES, "file": [path.removeprefix(f"{name}/")]}.get(kind)
+        hub_kind = kind if kind in ("model", "masks") else "dataset"
+        sources.append(Source(name, hub_kind, key, patterns))
+    return sources
 
 
 def hub_name(name: str) -> str:
@@ -106,8 +119,8 @@ def hub_name(name: str) -> str:
 
 def published_name(name: str) -> str:
     """Return the last part of a model's hub name, as open-unlearning names its logs."""
-    return name if "/" not in name and name not in files.list_model_presets() else (
-        hub_name(name).split("/")[-1])
+    is_last_part = "/" not in name and name not in files.list_model_presets()
+    return name if is_last_part else hub_name(name).split("/")[-1]
 
 
 def _check_network() -> None:
@@ -120,46 +133,27 @@ def _check_network() -> None:
         raise OSError(f"{constants.ENDPOINT} does not answer")
 
 
-def _fetch(wanted: HubFiles, to: Path | None) -> None:
+def _fetch(source: Source, to: Path | None) -> None:
     """Fetch files of the hub, with its client's bars, and print where they are."""
     from huggingface_hub import snapshot_download
 
-    print(f"{wanted.name}: fetching", flush=True)
+    _check_network()
+    print(f"{source.name}: fetching", flush=True)
     place = snapshot_download(
-        wanted.name, repo_type=wanted.kind, local_dir=to, allow_patterns=wanted.patterns
+        source.name, repo_type=source.kind, local_dir=to, allow_patterns=source.patterns
     )
-    use = f"{wanted.key}={to or wanted.name}"
+    use = f"{source.key}={to or source.name}"
     offline = "" if to else "; HF_HUB_OFFLINE=1 keeps the hub from being asked"
-    print(f"{wanted.name} is in {place}: use {use}{offline}")
+    print(f"{source.name} is in {place}: use {use}{offline}")
 
 
-def _fetch_for_run(words: Sequence[str]) -> None:
-    """Fetch all that a run of these words reads from elsewhere."""
-    from tif.config import load, presets
-    from tif.training.sources import list_sources
-
-    all_words, _ = presets.complete_words(words)
-    for source in list_sources(load.load(all_words)):
-        name = "/".join(source.name.split("/")[:2])
-        if source.kind == "masks":
-            _fetch_masks(None)
-        elif source.kind == "model":
-            _check_network()
-            _fetch(HubFiles(name, "model", source.key, MODEL_FILES), None)
-        else:
-            file = source.name.removeprefix(f"{name}/")
-            patterns = [file] if source.kind == "file" else None
-            _check_network()
-            _fetch(HubFiles(name, "dataset", source.key, patterns), None)
-
-
-def _fetch_masks(to: Path | None) -> None:
+def _fetch_masks(source: Source, to: Path | None) -> None:
     """Fetch the authors' masks and print where they are."""
     from tif.identifiers import precomputed
 
     folder = to or precomputed.cache_folder()
     precomputed.download_masks(folder)
-    use = f"tofu.masks={to}" if to else "tofu.yaml finds them there"
+    use = f"{source.key}={to}" if to else "tofu.yaml finds them there"
     print(f"{precomputed.REPOSITORY} is in {folder}: {use}")
 
 

@@ -50,21 +50,29 @@ def evaluate(options: Namespace) -> Any:
     if options.print:
         from tif.evaluation.prompt_format import describe_evaluation
 
-        comments = describe_evaluation(cfg)
-        command_line.print_yaml(config.to_yaml(cfg))
-        command_line.print_text("\n".join(comments))
+        command_line.print_configuration(config.to_yaml(cfg), describe_evaluation(cfg))
         return None
-    _check_wandb(cfg)
-    results = evaluate_records(cfg) if cfg.records else _evaluate_model(cfg)
-    if results is None:  # the first rank logs and prints
-        return None
-    _log_to_wandb(cfg, results)
-    if not options.json:
-        from tif.reports.evaluation import show_evaluation
+    if cfg.logger.wandb.enabled:
+        from tif.training.checks import check_wandb
 
-        show_evaluation(results)
+        check_wandb(cfg.logger.wandb)
+    if cfg.records:
+        results = evaluate_records(cfg)
+    else:
+        with command_line.loading():
+            from tif.evaluation.model_numbers import evaluate_model
+        distributed.start(cfg.device)
+        results = evaluate_model(cfg)
+    if not distributed.is_first_rank():
         return None
-    return results
+    if cfg.logger.wandb.enabled:
+        _log_to_wandb(cfg, results)
+    if options.json:
+        return results
+    from tif.reports.evaluation import show_evaluation
+
+    show_evaluation(results)
+    return None
 
 
 def evaluate_records(cfg: Evaluate) -> dict[str, Any]:
@@ -85,31 +93,12 @@ def evaluate_records(cfg: Evaluate) -> dict[str, Any]:
     return compute_results(Request(evaluation, retain, source, retain_source, *rules))
 
 
-def _evaluate_model(cfg: Evaluate) -> dict[str, Any] | None:
-    """Return the numbers of the model at `model.path` on the first rank, None on the others."""
-    with command_line.loading():
-        from tif.evaluation.model_numbers import evaluate_model
-    distributed.start(cfg.device)
-    results = evaluate_model(cfg)
-    return results if distributed.is_first_rank() else None
-
-
-def _check_wandb(cfg: Evaluate) -> None:
-    """Raise ConfigError if results are to be logged to W&B, and nobody is logged in there."""
-    if cfg.logger.wandb.enabled:
-        from tif.training.checks import check_wandb
-
-        check_wandb(cfg.logger.wandb)
-
-
 def _log_to_wandb(cfg: Evaluate, results: dict[str, Any]) -> None:
-    """Log the numbers, on request, as a W&B run in the group of the run that made the model."""
-    settings = cfg.logger.wandb
-    if not settings.enabled:
-        return
+    """Log the numbers as a W&B run in the group of the run that made the model."""
     from tif.reports import wandb_content
     from tif.reports.wandb_run import Labels, log_numbers
 
+    settings = cfg.logger.wandb
     path = Path(str(cfg.records or cfg.model.path)).expanduser()
     run_folder = next((f for f in path.parents if (f / "env.json").is_file()), path)
     tags = ["records"] if cfg.records else [name.split(":")[0] for name in cfg.eval.benchmarks]

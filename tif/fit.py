@@ -43,8 +43,7 @@ def fit(options: Namespace) -> int:
 
         needs = describe_needs(cfg)  # first: it checks all that the run reads
         comments = [*describe_run(cfg), *needs]
-        command_line.print_yaml(config.to_yaml(cfg))
-        command_line.print_text("\n".join(comments))
+        command_line.print_configuration(config.to_yaml(cfg), comments)
         return 0
     trainer = cfg.trainer
     exit_code = distributed.launch("tif.fit", options.words, trainer.devices, trainer.accelerator)

@@ -48,7 +48,7 @@ from tif.config.schema import Config
 from tif.utils import command_line
 
 if TYPE_CHECKING:
-    from tif.data.samples import Benchmark, Sample
+    from tif.data.samples import Benchmark
     from tif.identifiers.span_comparison import FindUnits
 
 
@@ -63,9 +63,7 @@ def identify(options: Namespace) -> None:
     if options.print:
         from tif.evaluation.prompt_format import describe_run
 
-        comments = describe_run(cfg)
-        command_line.print_yaml(config.to_yaml(cfg))
-        command_line.print_text("\n".join(comments))
+        command_line.print_configuration(config.to_yaml(cfg), describe_run(cfg))
         return
     if cfg.out and not cfg.out.endswith(".jsonl"):
         raise ConfigError(f"out: want a file name that ends in .jsonl, got {cfg.out}")
@@ -82,54 +80,41 @@ def identify(options: Namespace) -> None:
 
 def _identify(run: Config, out: str | None, preset: str) -> None:
     """Check everything, make the stages that the identifier asks, and write the span file."""
+    from tif.api.spans import find_spans
     from tif.data.benchmarks import read_benchmark
     from tif.evaluation.prompt_format import resolve_template
-    from tif.identifiers import describe_settings, span_cache
     from tif.identifiers import identify as find_unwanted_words
-    from tif.identifiers.span_display import summarize
-    from tif.identifiers.span_file import write_spans
-    from tif.training import plan as planning
+    from tif.training.checks import check_wandb
+    from tif.training.plan import check_identifier
     from tif.training.resume import check_run_folder
-    from tif.training.run import make_stage
     from tif.utils.terminal import console
 
     run = resolve_template(run)
     benchmark = read_benchmark(run.data)
-    samples = benchmark.forget
-    if run.logger.wandb.enabled:
-        from tif.training.checks import check_wandb
-
-        check_wandb(run.logger.wandb)
+    check_wandb(run.logger.wandb)
     if out:
         check_writable("out", Path(out).parent)
     else:
         check_run_folder(run)
-    planning.check_identifier(run)
+    check_identifier(run)
     console.print(f"preset: {preset}, identifier: {run.identifier.kind}", soft_wrap=True)
     if run.identifier.is_dry_run():
-        find_unwanted_words(run.identifier, samples)
+        find_unwanted_words(run.identifier, benchmark.forget)
         return
-    plans = [planning.plan_stage(run, name) for name in planning.identifier_stages(run)]
-    stage_folders = {str(plan.stage): make_stage(plan) for plan in plans}
-    identifier = span_cache.with_stage_models(planning.identifier_of(run), stage_folders)
-    prompts, folder = run.data.prompts, Path(run.run.folder) / "spans"
-    identified = span_cache.identify_once(identifier, samples, prompts, folder)
-    path = span_cache.span_path(identifier, samples, prompts, folder)
-    path = Path(out) if out else path
-    write_spans(path, identified, describe_settings(identifier, prompts))
-    console.print(f"{path}: {summarize(identified)}", soft_wrap=True)
-    _log_to_wandb(run, dataclasses.replace(benchmark, forget=tuple(identified)), path)
+    spans, path = find_spans(run, benchmark.forget)
+    path = spans.save(out or path)
+    console.print(f"{path}: {spans.summary}", soft_wrap=True)
+    if run.logger.wandb.enabled:
+        _log_to_wandb(run, dataclasses.replace(benchmark, forget=spans.samples), path)
 
 
 def _log_to_wandb(run: Config, benchmark: "Benchmark", path: Path) -> None:
-    """Log the unwanted words, on request, as a W&B run of its own."""
-    settings = run.logger.wandb
-    if not settings.enabled:
-        return
+    """Log the unwanted words as a W&B run of its own."""
     from tif.identifiers.span_comparison import count_units
     from tif.reports import wandb_content
     from tif.reports.wandb_run import Labels, log_numbers
 
+    settings = run.logger.wandb
     name, kind = wandb_content.short_name(benchmark), run.identifier.kind
     words, tables = count_units(benchmark.forget), {}
     if settings.samples:
@@ -228,7 +213,8 @@ def show(options: Namespace) -> Any:
     if len(options.words) != 1:
         raise ConfigError("show: want one span file (.jsonl)")
     from tif.identifiers import span_file
-    from tif.identifiers.span_display import describe_samples, print_samples
+    from tif.identifiers.span_display import describe_samples, print_samples, render_page
+    from tif.utils.files import write_text
     from tif.utils.terminal import console
 
     path = Path(options.words[0])
@@ -238,23 +224,15 @@ def show(options: Namespace) -> Any:
         raise ConfigError(str(error)) from None
     if options.json:
         return {"header": header, "samples": describe_samples(samples)}
-    if options.html:
-        _write_page(path, header, samples)
-    else:
+    if not options.html:
         print_samples(samples, console)
-    return None
-
-
-def _write_page(path: Path, header: dict[str, Any], samples: "Sequence[Sample]") -> None:
-    from tif.identifiers.span_display import render_page
-    from tif.utils.files import write_text
-    from tif.utils.terminal import console
-
+        return None
     settings = header.get("identifier")
     page = path.with_suffix(".html")
     content = render_page(path.name, settings if isinstance(settings, dict) else {}, samples)
     write_text(page, content)
     console.print(str(page), soft_wrap=True)
+    return None
 
 
 PARTS = {

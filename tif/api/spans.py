@@ -10,6 +10,7 @@ from tif.api.samples import Samples, read_samples
 from tif.config import load as config
 from tif.config.command_keys import Identify
 from tif.config.errors import ConfigError
+from tif.config.schema import Config
 from tif.data.samples import Sample
 from tif.identifiers import describe_settings, span_cache
 from tif.identifiers.span_comparison import count_units, score_against_gold
@@ -82,14 +83,16 @@ class Spans(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def summary(self) -> str:
+        """Return the numbers of samples and of unwanted words in a line."""
+        return summarize(self.samples)
+
     def __repr__(self) -> str:
-        return f"Spans by {self._title()}"
+        return f"Spans by {self.identifier.get('kind')}: {self.summary}"
 
     def _repr_html_(self) -> str:
-        return render_samples(self._title(), self.samples)
-
-    def _title(self) -> str:
-        return f"{self.identifier.get('kind')}: {summarize(self.samples)}"
+        return render_samples(f"{self.identifier.get('kind')}: {self.summary}", self.samples)
 
 
 def identify(
@@ -114,8 +117,7 @@ def identify(
         ConfigError: With one line for each problem, before weights load.
     """
     from tif.evaluation.prompt_format import resolve_template
-    from tif.training import plan as planning
-    from tif.training.run import make_stage
+    from tif.training.plan import check_identifier
     from tif.utils.terminal import quiet_libraries
 
     given = [
@@ -125,18 +127,33 @@ def identify(
 
     def configure() -> Identify:
         cfg = resolve_template(config.read(Identify, given))
-        planning.check_identifier(cfg)
+        check_identifier(cfg)
         return cfg
 
-    cfg: Identify
     read, cfg = words.call_all(lambda: read_samples("samples", samples), configure)
     quiet_libraries()
-    plans = [planning.plan_stage(cfg, name) for name in planning.identifier_stages(cfg)]
-    stages = {str(plan.stage): make_stage(plan) for plan in plans}
-    complete = span_cache.with_stage_models(planning.identifier_of(cfg), stages)
-    prompts, folder = cfg.data.prompts, Path(cfg.run.folder) / "spans"
     try:
-        identified = span_cache.identify_once(complete, read, prompts, folder)
+        return find_spans(cfg, read)[0]
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return Spans(identified, describe_settings(complete, prompts))
+
+
+def find_spans(cfg: Config, samples: tuple[Sample, ...]) -> tuple[Spans, Path]:
+    """Find the unwanted words as a checked configuration says; make the stages that it asks.
+
+    Returns:
+        The samples with their spans, and the file in which a costly identifier's are stored.
+
+    Raises:
+        ValueError: If the identifier cannot do its work; one line.
+    """
+    from tif.training import plan as planning
+    from tif.training.run import make_stage
+
+    plans = [planning.plan_stage(cfg, name) for name in planning.identifier_stages(cfg)]
+    stages = {str(plan.stage): make_stage(plan) for plan in plans}
+    identifier = span_cache.with_stage_models(planning.identifier_of(cfg), stages)
+    prompts, folder = cfg.data.prompts, Path(cfg.run.folder) / "spans"
+    identified = span_cache.identify_once(identifier, samples, prompts, folder)
+    path = span_cache.span_path(identifier, samples, prompts, folder)
+    return Spans(identified, describe_settings(identifier, prompts)), path

@@ -19,7 +19,7 @@ from tif.sweep.run import find_finished_run, finish_sweep, is_made_elsewhere
 from tif.utils import interrupts
 from tif.utils.terminal import console, progress_bar
 
-HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+HANDED_ON = (signal.SIGINT, signal.SIGTERM, interrupts.REQUEUE)
 
 
 def run_in_processes(

@@ -34,10 +34,10 @@ from lightning.pytorch.callbacks import Callback
 
 from tif.config.schema import Run
 from tif.records import metrics_log
-from tif.utils import distributed
+from tif.utils import distributed, interrupts
 from tif.utils.files import os_errors_naming, remove, sync
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, interrupts.REQUEUE, signal.SIGINT)
 NAME = re.compile(r"epoch=\d{1,15}-step=\d{1,15}\.ckpt$")
 
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TextIO
 
 import yaml
@@ -140,11 +140,12 @@ def print_json(value: Any, indent: int | None = 1) -> None:
     print(text, flush=True)
 
 
-def print_yaml(text: str) -> None:
-    """Print YAML; where it has control characters, in ASCII with escapes that YAML knows."""
+def print_configuration(text: str, comments: Sequence[str]) -> None:
+    """Print YAML and comments below it; control characters as escapes that YAML knows."""
     if not text.replace("\n", "").isprintable():
         text = yaml.safe_dump(yaml.safe_load(text), sort_keys=False)
     print(text, end="")
+    print_text("\n".join(comments))
 
 
 def print_error(error: Exception | str) -> None:

@@ -13,6 +13,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+# A batch system sends it before a time limit; a job that ends by it goes back to the queue
+# (slurm/common.sh, which has its number once more).
+REQUEUE = signal.SIGUSR1
 PARENT = "TIF_PARENT"  # environment variable: the number of the process that this one ends with
 NEXT_STEP = "what was complete is there, and the same command goes on from it"
 _lines_said: list[str] = []

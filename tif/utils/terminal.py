@@ -124,7 +124,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) ->
     A column that no row has is left out; None, which has no number format, is "no result".
     """
     table = Table(box=None, padding=(0, 2, 0, 0))
-    cells_of_columns = []
+    cells_of_columns: list[list[str]] = []
     for title, form in columns.items():
         cells = [_fill_cell(form, row) for row in rows]
         if any(cells):

@@ -24,6 +24,7 @@ Unwanted words are red: those of the known answer, for a question of the run; el
 JSON, a line a question: {"question", "answers", "unwanted", "in_the_data"}.
 """
 
+import contextlib
 import itertools
 import json
 import sys
@@ -45,57 +46,47 @@ if TYPE_CHECKING:
 
 def chat(options: Namespace) -> Any:
     """Answer the questions one by one; with --json, return an iterator over the lines."""
-    from tif.reports.chat import show_answers
-    from tif.utils.terminal import quiet_libraries
+    from tif.reports.chat import describe_answers, last_of, show_answers
 
-    questions = list(options.question or ())
+    questions: Iterable[str] = list(options.question or ())
     if options.questions and options.questions != "-":
-        questions += read_questions(Path(options.questions))
+        questions = [*questions, *read_questions(Path(options.questions))]
     panel, known = _plan(options.words, options.best)
-    quiet_libraries()
-    all_questions: Iterable[str] = ask_for_questions()
-    if questions or options.questions:
-        lines = sys.stdin if options.questions == "-" else ()
-        all_questions = (line.strip() for line in itertools.chain(questions, lines))
+    if options.questions == "-":
+        questions = itertools.chain(questions, map(str.strip, sys.stdin))
+    elif not questions:
+        questions = ask_for_questions()
+    questions = filter(None, questions)
     if options.json:
-        return describe_all(all_questions, panel, known)
-    for question in filter(None, all_questions):
+        return (
+            describe_answers(question, last_of(panel.stream(question)), known)
+            for question in questions
+        )
+    for question in questions:
         show_answers(question, panel.stream(question), known)
     return None
 
 
-def describe_all(
-    questions: Iterable[str], panel: "Panel", known: "KnownAnswers"
-) -> Iterator[dict[str, Any]]:
-    """Yield the line of each question: the answers of all models, and what is known of it."""
-    from tif.reports.chat import describe_answers, last_of
-
-    for question in filter(None, questions):
-        yield describe_answers(question, last_of(panel.stream(question)), known)
-
-
 def _plan(words: Sequence[str], best: bool) -> "tuple[Panel, KnownAnswers]":
     """Return the models and the known answers that the words name; print what they are."""
-    from tif.utils.terminal import console, literal, quiet_libraries
+    with command_line.loading():
+        from tif.evaluation.side_by_side import plan_panel
+        from tif.reports.chat import read_known_answers
+        from tif.training.run_chat import plan_run_chat
+        from tif.utils.terminal import console, literal, quiet_libraries
 
+    quiet_libraries()
     folders = [word for word in words if not (config.is_override(word) or config.is_file(word))]
     keys = [word for word in words if word not in folders]
-    run = Path(folders[0]).expanduser() if folders else None
     if len(folders) > 1:
         raise ConfigError(f"{folders[1]}: want one run folder; other models by their keys")
+    run = Path(folders[0]).expanduser() if folders else None
     missing: tuple[str, ...] = ()
     if run:
-        with command_line.loading():
-            from tif.training.run_chat import plan_run_chat
-        quiet_libraries()  # Lightning, imported now, sets its own level
         plan = plan_run_chat(run, keys, best)
         settings, missing = plan.settings, plan.missing
     else:
         settings = config.read(ChatCommand, keys)
-        quiet_libraries()
-    from tif.evaluation.side_by_side import plan_panel
-    from tif.reports.chat import read_known_answers
-
     panel = plan_panel(settings)
     try:
         known = read_known_answers(run, settings.spans)
@@ -130,26 +121,23 @@ def read_questions(path: Path) -> list[str]:
             except (ValueError, TypeError, KeyError):
                 wanted = 'want a JSON object with the key "prompt"'
                 raise ConfigError(f"--questions: {path}: line {number}: {wanted}") from None
-        if question:
-            questions.append(question)
-    if not questions:
+        questions.append(question)
+    if not any(questions):
         raise ConfigError(f"--questions: {path}: no questions in it")
     return questions
 
 
 def ask_for_questions() -> Iterator[str]:
     """Yield what a user types, a line each, until the end of the input."""
-    if sys.stdin.isatty():
-        import readline  # noqa: F401  the line can be edited, and has a history
+    if not sys.stdin.isatty():
+        yield from map(str.strip, sys.stdin)
+        return
+    import readline  # noqa: F401  the line can be edited, and has a history
 
-        print("one question a line; Ctrl-D ends", flush=True)
-    while True:
-        try:
-            question = input("> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            return
-        if question:
-            yield question
+    print("one question a line; Ctrl-D ends", flush=True)
+    with contextlib.suppress(EOFError):
+        while True:
+            yield input("> ").strip()
 
 
 COMMAND = Command(

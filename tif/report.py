@@ -30,7 +30,6 @@ from tif.audit.page_section import write_report
 from tif.config.command import Command
 from tif.records.metrics_log import FILE_NAME
 from tif.reports import exports
-from tif.reports.html.charts import Chart
 from tif.reports.html.comparison import default_place, write_comparison
 from tif.reports.html.comparison_data import collect, find_runs, group_runs
 from tif.reports.run_tables import show_run
@@ -52,35 +51,24 @@ def report(options: Namespace) -> Any:
         print("\n".join(exports.FORMATS[flag](results) for flag in formats), end="")
         return None
     out = Path(options.out) if options.out else None
-    page, charts = _report(options.words, folders, out)
+    if len(folders) == 1:
+        page, charts = write_report(folders[0], out)
+        show_run(folders[0])
+    else:
+        page, words = out or default_place(folders), options.words
+        title = Path(words[0]).resolve().name if len(words) == 1 else f"{len(folders)} runs"
+        charts = write_comparison(folders, page, title)
+        show_table(collect(group_runs(folders)))
     path = os.path.relpath(page) if page.is_relative_to(Path.cwd()) else str(page)
     if out or len(folders) > 1:  # else the run's tables name it
         console.print(f"see it: open {shlex.quote(path)}", soft_wrap=True)
     if options.figures:
-        _write_figures(Path(path).parent, charts)
+        from tif.reports.html.figures import FOLDER, write_figures
+
+        folder = Path(path).parent / FOLDER
+        count = len(write_figures(folder, charts))
+        console.print(f"figures: {folder} ({count} files)", soft_wrap=True)
     return None
-
-
-def _report(
-    words: Sequence[str], folders: Sequence[Path], out: Path | None
-) -> tuple[Path, list[Chart]]:
-    """Show the runs in the terminal, write their report, and return its path and charts."""
-    if len(folders) == 1:
-        path, charts = write_report(folders[0], out)
-        show_run(folders[0])
-        return path, charts
-    out = out or default_place(folders)
-    title = Path(words[0]).resolve().name if len(words) == 1 else f"{len(folders)} runs"
-    charts = write_comparison(folders, out, title)
-    show_table(collect(group_runs(folders)))
-    return out, charts
-
-
-def _write_figures(folder: Path, charts: Sequence[Chart]) -> None:
-    from tif.reports.html.figures import FOLDER, write_figures
-
-    paths = write_figures(folder / FOLDER, charts)
-    console.print(f"figures: {folder / FOLDER} ({len(paths)} files)", soft_wrap=True)
 
 
 def _find_folders(words: Sequence[str]) -> list[Path]:
@@ -94,16 +82,11 @@ def _find_folders(words: Sequence[str]) -> list[Path]:
         folder = Path(word)
         runs = [folder] if (folder / FILE_NAME).exists() else find_runs(folder)
         if not runs:
-            hint = "".join(f"; want {run}" for run in _list_runs(folder)[:3])
+            files = sorted(folder.glob(f"*/{FILE_NAME}"), key=lambda file: -file.lstat().st_mtime)
+            hint = "".join(f"; want {file.parent}" for file in files[:3])
             raise DamagedFile(f"{word}: no run folder (no {FILE_NAME} in it){hint}")
         folders += runs
     return list(dict.fromkeys(folders))
-
-
-def _list_runs(folder: Path) -> list[Path]:
-    """Return the run folders in a folder, the newest first."""
-    files = sorted(folder.glob(f"*/{FILE_NAME}"), key=lambda file: -file.lstat().st_mtime)
-    return [file.parent for file in files]
 
 
 FLAGS = ("--json", "--figures", *exports.FORMATS)

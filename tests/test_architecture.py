@@ -172,7 +172,7 @@ BUDGETS = {
 # Rooms that are over their budget: the lines that they may have until they are within it.
 # A number here only falls.
 OVER = {
-    "": 1249,
+    "": 1220,
     "utils": 1350,
     "config": 2512,
     "data": 2224,
@@ -185,7 +185,7 @@ OVER = {
     "training": 3188,
     "audit": 2232,
     "reports": 3634,
-    "bench": 726,
+    "bench": 725,
     "api": 988,
 }
 

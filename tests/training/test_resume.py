@@ -1,3 +1,5 @@
+"""Folders of runs and stages: which name a run gets, where it goes on, what it writes first."""
+
 import json
 import os
 import pathlib

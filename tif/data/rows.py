@@ -5,6 +5,7 @@ Errors are one line that starts with `data.path` and names the file and the line
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,22 +74,36 @@ def _parse_lines(content: str) -> list[Row]:
     return rows
 
 
-def is_hub_name(path: str) -> bool:
-    """Return whether a path that is no folder can be the name of a hub data set."""
-    is_local = path.startswith((".", "/", "~")) or Path(path).parent.exists()
-    return path.count("/") == 1 and not is_local
+def read_place(
+    path: str, file: str, suffixes: Sequence[str], hub: tuple[str, str], wants: str
+) -> list[Row] | None:
+    """Return the rows of a data set of the hub, or of a folder that holds it; None: no such file.
+
+    Args:
+        path: the folder, or the hub name: its copy in the cache is read, or else downloaded now.
+        file: of the folder, without its ending.
+        suffixes: endings that it may have; the rows of a .json are JSON Lines if it is the only
+            one.
+        hub: configuration and split of the data set, which a folder may hold as the hub has it.
+        wants: what the path should be, for an error.
+    """
+    folder = Path(os.path.expanduser(path))
+    if not folder.is_dir():
+        is_local = path.startswith((".", "/", "~")) or Path(path).parent.exists()
+        if path.count("/") != 1 or is_local:
+            raise ValueError(f"data.path: no folder {path}; want {wants}")
+        try:
+            return _read_snapshot(find_data_set(path), *hub)
+        except OSError as error:
+            raise ValueError(f"data.path: {one_line(error, 500)}") from None
+    for suffix in suffixes:
+        if (folder / f"{file}{suffix}").is_file():
+            return read_rows(folder / f"{file}{suffix}", json_lines=len(suffixes) == 1)
+    has_snapshot = any(folder.glob("{}/{}-*.parquet".format(*hub)))
+    return _read_snapshot(folder, *hub) if has_snapshot else None
 
 
-def read_hub_rows(hub_name: str, config: str, split: str) -> list[Row]:
-    """Return the rows of a hub data set: of its copy in the cache, or else downloaded now."""
-    try:
-        folder = find_data_set(hub_name)
-    except OSError as error:
-        raise ValueError(f"data.path: {one_line(error, 500)}") from None
-    return read_snapshot_rows(folder, config, split)
-
-
-def read_snapshot_rows(folder: Path, config: str, split: str) -> list[Row]:
+def _read_snapshot(folder: Path, config: str, split: str) -> list[Row]:
     """Return the rows of a data set that was downloaded from the hub into a folder."""
     import datasets
 

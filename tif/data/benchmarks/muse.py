@@ -7,7 +7,6 @@ arXiv 2407.06460.
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,7 @@ from typing import Any
 from tif.config.data import Data
 from tif.config.keys import key
 from tif.data.benchmarks import benchmark
-from tif.data.rows import (
-    Row,
-    get_column,
-    is_hub_name,
-    make_samples,
-    read_hub_rows,
-    read_rows,
-    read_snapshot_rows,
-)
+from tif.data.rows import get_column, make_samples, read_place
 from tif.data.samples import Benchmark, Sample, Task
 
 # VerbMem: a passage as it is, 128 new tokens against the first 128 tokens of what follows (begin
@@ -155,23 +146,6 @@ def _read_samples(
         text = get_column(row, answer)
         return Sample(f"{name or place}/{number}", get_column(row, prompt) if prompt else "", text)
 
-    rows = _read_rows(path, subset, split)
+    wants = f"a folder of MUSE's files or a hub name, {NEWS} or {BOOKS}"
+    rows = read_place(path, place, (".json", ".txt"), (subset, split), wants)
     return () if rows is None else make_samples(rows, place, make)
-
-
-def _read_rows(path: str, subset: str, split: str) -> list[Row] | None:
-    folder = Path(os.path.expanduser(path))
-    if folder.is_dir():
-        for suffix in (".json", ".txt"):
-            file = folder / subset / f"{split}{suffix}"
-            if file.is_file():
-                return read_rows(file)
-        if list(folder.glob(f"{subset}/{split}-*.parquet")):  # as the hub has it
-            return read_snapshot_rows(folder, subset, split)
-        return None
-    if is_hub_name(path):
-        return read_hub_rows(path, subset, split)
-    raise ValueError(
-        f"data.path: no folder {path}; want a folder of MUSE's files or a hub name, "
-        "muse-bench/MUSE-News or muse-bench/MUSE-Books"
-    )

@@ -3,10 +3,9 @@
 They are evaluated with MUSE's metrics, and every word of the forget and retain texts is scored.
 """
 
-import dataclasses
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +48,7 @@ def read(data: Data, with_training: bool) -> Benchmark:
     return read_texts(str(data.path), data.split_text)
 
 
-@dataclasses.dataclass(frozen=True)
-class _DataFile:
-    """The samples of a file, and where each stands in it."""
-
-    samples: tuple[Sample, ...] = ()
-    places: tuple[str, ...] = ()
+Placed = Mapping[str, Sample]  # the samples of a file by where they stand: "forget.txt: line 3"
 
 
 def read_texts(path: str, split_text: str = "document") -> Benchmark:
@@ -79,19 +73,15 @@ def read_texts(path: str, split_text: str = "document") -> Benchmark:
             another form, or marks that are not closed or do not fit the text.
     """
     place = Path(os.path.expanduser(path))
-    forget_file, retain_file, holdout_file = _DataFile(), _DataFile(), _DataFile()
+    files: dict[str, Placed] = dict.fromkeys(("forget", "retain", "holdout"), {})
     if place.is_file():
-        name = place.stem
-        forget_file = _read_file(place, "forget", split_text)
+        files["forget"] = _read_file(place, "forget", split_text)
     elif place.is_dir():
-        name = place.resolve().name
-        forget_file = _read_set(place, "forget", split_text)
-        retain_file = _read_set(place, "retain", split_text)
-        holdout_file = _read_set(place, "holdout", split_text)
+        files = {name: _read_set(place, name, split_text) for name in files}
     else:
         wanted = "want a text file or a folder with forget.txt in it"
         raise ValueError(f"data.path: no file or folder {path}; {wanted}")
-    forget, retain, holdout = forget_file.samples, retain_file.samples, holdout_file.samples
+    forget, retain, holdout = (tuple(samples.values()) for samples in files.values())
     if not forget:
         wanted = "want forget.txt, forget.jsonl or forget.json"
         raise ValueError(f"data.path: {path} has no forget file; {wanted}")
@@ -107,20 +97,18 @@ def read_texts(path: str, split_text: str = "document") -> Benchmark:
     }
     sets = {set_name: samples for set_name, samples in sets.items() if samples}
     tasks = {set_name: TASKS[set_name.partition("_")[0]] for set_name in sets}
-    notes = _find_texts_in_both(forget_file, retain_file)
+    notes = _find_texts_in_both(forget, files["retain"])
+    name = place.stem if place.is_file() else place.resolve().name
     return Benchmark(f"text/{name}", forget, retain, sets, tasks=tasks, notes=notes)
 
 
-def _find_texts_in_both(forget: _DataFile, retain: _DataFile) -> tuple[str, ...]:
+def _find_texts_in_both(forget: Sequence[Sample], retain: Placed) -> tuple[str, ...]:
     """Return a note where the same text is to be forgotten and kept."""
-    texts = {(sample.prompt.strip(), sample.answer.strip()) for sample in forget.samples}
-    places = []
-    for sample, place in zip(retain.samples, retain.places, strict=True):
-        if (sample.prompt.strip(), sample.answer.strip()) in texts:
-            places.append(place)
+    texts = {(s.prompt.strip(), s.answer.strip()) for s in forget}
+    places = [p for p, s in retain.items() if (s.prompt.strip(), s.answer.strip()) in texts]
     if not places:
         return ()
-    count = f"{len(places)} of {len(retain.samples)} retain texts"
+    count = f"{len(places)} of {len(retain)} retain texts"
     return (f"note: also in the forget set: {count}, the first at {places[0]}; want each in one",)
 
 
@@ -177,7 +165,7 @@ def _find_word_border(text: str, start: int, end: int) -> int:
     return start + words.end() if words else end
 
 
-def _read_set(folder: Path, name: str, split_text: str) -> _DataFile:
+def _read_set(folder: Path, name: str, split_text: str) -> Placed:
     """Return the samples of a set; none where the folder has no file for it."""
     names = [f"{name}{suffix}" for suffix in SUFFIXES]
     files = [path for path in folder.iterdir() if path.name.lower() in names and path.is_file()]
@@ -188,10 +176,10 @@ def _read_set(folder: Path, name: str, split_text: str) -> _DataFile:
     if len(files) > 1:
         both = f"{files[0]} and {files[1].name}"
         raise ValueError(f"data.path: {both} both hold the {name} set; want one")
-    return _read_file(files[0], name, split_text) if files else _DataFile()
+    return _read_file(files[0], name, split_text) if files else {}
 
 
-def _read_file(file: Path, name: str, split_text: str) -> _DataFile:
+def _read_file(file: Path, name: str, split_text: str) -> Placed:
     if file.suffix not in SUFFIXES:
         raise ValueError(f"data.path: {file} is no {', '.join(SUFFIXES)} file")
     rows = read_rows(file)
@@ -201,8 +189,8 @@ def _read_file(file: Path, name: str, split_text: str) -> _DataFile:
     def make(number: int, row: Any) -> Sample:
         return Sample(f"{name}/{number}", *read_fields(row))
 
-    places = tuple(f"{file}: {row.place}" for row in rows)
-    return _DataFile(make_samples(rows, str(file), make), places)
+    samples = make_samples(rows, str(file), make)
+    return {f"{file}: {row.place}": sample for row, sample in zip(rows, samples, strict=True)}
 
 
 def _split_marked_text(file: Path, content: str, border: str | None) -> list[Row]:

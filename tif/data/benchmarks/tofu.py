@@ -4,16 +4,16 @@ Source: Maini et al., "TOFU", arXiv 2401.06121.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 from tif.config.data import TOFU_RETAIN_SPLITS, Data
 from tif.config.keys import key
 from tif.data.benchmarks import benchmark
-from tif.data.rows import Row, get_column, is_hub_name, make_samples, read_hub_rows, read_rows
+from tif.data.rows import get_column, make_samples, read_place
 from tif.data.samples import Benchmark, Sample
 
 DEFAULT_SPLIT = "forget10"
+WANTS = "a folder of TOFU's JSON files or the hub name locuslab/TOFU"
 FULL_ROWS = 4000  # rows of TOFU's `full`; the forget splits are the last 40, 200 and 400 of them
 
 
@@ -26,7 +26,7 @@ FULL_ROWS = 4000  # rows of TOFU's `full`; the forget splits are the last 40, 20
     },
     title="TOFU",
     about="questions about fictitious authors; splits forget01, forget05, forget10",
-    wants="a folder of TOFU's JSON files or the hub name locuslab/TOFU",
+    wants=WANTS,
     file="tofu.yaml",
     hub="locuslab/TOFU",
 )
@@ -98,7 +98,10 @@ def _read_samples(
     path: str, name: str, prefix: str = "tofu", at_end: bool = False
 ) -> tuple[Sample, ...]:
     """Read a file of TOFU; its rows are the first of `full`, or the last (`at_end`)."""
-    rows = _read_rows(path, name)
+    rows = read_place(path, name, (".json",), (name, "train"), WANTS)
+    if rows is None:
+        folder = os.path.expanduser(path)
+        raise ValueError(f"data.path: {folder} has no {name}.json; want TOFU's files")
 
     def make(number: int, row: Any) -> Sample:
         prompt, answer, perturbed = get_column(row, "question"), get_column(row, "answer"), ()
@@ -114,18 +117,3 @@ def _read_samples(
         )
 
     return make_samples(rows, f"{path}/{name}.json", make)
-
-
-def _read_rows(path: str, name: str) -> list[Row]:
-    folder = Path(os.path.expanduser(path))
-    file = folder / f"{name}.json"
-    if file.is_file():
-        return read_rows(file, json_lines=True)
-    if folder.is_dir():
-        raise ValueError(f"data.path: {folder} has no {file.name}; want TOFU's files")
-    if is_hub_name(path):
-        return read_hub_rows(path, name, "train")
-    raise ValueError(
-        f"data.path: no folder {path}; want a folder of TOFU's JSON files or the hub name "
-        "locuslab/TOFU"
-    )

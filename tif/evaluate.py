@@ -86,11 +86,11 @@ def evaluate_records(cfg: Evaluate) -> dict[str, Any]:
     retain = _read_evaluation("retain_records", cfg.retain_records, problems)
     if problems or evaluation is None:
         raise ConfigError("\n".join(problems))
-    from tif.metrics.results import Request, compute_results
+    from tif.metrics.results import NumbersRequest, compute_results
 
     source, retain_source = f"records: {cfg.records}", f"retain_records: {cfg.retain_records}"
     rules = cfg.draws, cfg.seed, cfg.allow_mismatch
-    return compute_results(Request(evaluation, retain, source, retain_source, *rules))
+    return compute_results(NumbersRequest(evaluation, retain, source, retain_source, *rules))
 
 
 def _log_to_wandb(cfg: Evaluate, results: dict[str, Any]) -> None:

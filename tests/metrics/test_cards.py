@@ -8,7 +8,7 @@ import pytest
 
 from tif.metrics import membership, muse, overall, registry, targeted, tofu
 from tif.metrics.registry import METRICS, all_metrics
-from tif.metrics.results import Request, compute_results
+from tif.metrics.results import NumbersRequest, compute_results
 from tif.records.types import AnswerTokens, Evaluation, Record, RecordSet, TokenStats
 
 TEXT = "one two three four one two three four"
@@ -42,7 +42,7 @@ def all_numbers():
         numbers |= overall.aggregate(model, retain)
         norms = {muse.FORGET: [1.0, 2.0, 5.0], membership.HOLDOUT: [3.0, 4.0, 6.0]}
         clean = {name: [0.5, 0.75, 1.0] for name in model.sets}
-        request = Request(
+        request = NumbersRequest(
             model, retain, "a", "b", draws=10, reference=retain, gradient_norms=norms, clean=clean
         )
         results = compute_results(request)

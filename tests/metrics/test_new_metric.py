@@ -7,7 +7,7 @@ from tests.support.new_files import put_into_room
 from tests.support.report_runs import write_run
 from tests.support.terminal_text import shown
 from tif.metrics import overall, registry
-from tif.metrics.results import Request, compute_results
+from tif.metrics.results import NumbersRequest, compute_results
 from tif.records.types import Evaluation, Record, RecordSet
 from tif.reports import epochs_table, run_list, sweep, wandb_content
 from tif.reports.evaluation import evaluation_table
@@ -50,14 +50,14 @@ def evaluation(loss):
 @pytest.mark.usefixtures("_politeness")
 def test_a_metric_registered_in_one_file_is_computed_for_every_set():
     assert overall.aggregate(evaluation(2.0))["forget/politeness"] == 20
-    results = compute_results(Request(evaluation(2.0), evaluation(3.0), "a", "b", draws=10))
+    results = compute_results(NumbersRequest(evaluation(2.0), evaluation(3.0), "a", "b", draws=10))
     assert results["tasks"]["forget"]["politeness"] == 20
     assert results["retain_metrics"]["forget/politeness"] == 30
 
 
 @pytest.mark.usefixtures("_politeness")
 def test_a_new_metric_that_should_rise_on_the_forget_set_rises_in_every_table(tmp_path):
-    results = compute_results(Request(evaluation(2.0), evaluation(3.0), "a", "b", draws=10))
+    results = compute_results(NumbersRequest(evaluation(2.0), evaluation(3.0), "a", "b", draws=10))
     of_command = shown(evaluation_table(results), 100)
     (line,) = [line for line in of_command.splitlines() if "politeness" in line]
     assert line.split()[:4] == ["politeness,", "percent", "↑", "20.0"]

@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from tif.metrics.results import Request, compute_results, count_groups, named_intervals
+from tif.metrics.results import NumbersRequest, compute_results, count_groups, named_intervals
 from tif.records.files import read_evaluation, write_evaluation
 from tif.records.types import Evaluation, Record, RecordSet
 
@@ -50,14 +50,14 @@ def test_results_say_how_many_of_which_unit_they_are_over(tmp_path):
     assert count_groups(Evaluation("m", sets)) == {
         "forget": {"author": 3}, "world_facts": {"question": 1}, "privleak_forget": {"document": 1},
     }  # fmt: skip
-    results = compute_results(Request(evaluation, None, "", ""))
+    results = compute_results(NumbersRequest(evaluation, None, "", ""))
     assert results["groups"] == {"forget": {"author": 3}}
 
 
 def test_forget_quality_is_drawn_by_author_and_stays_the_benchmarks_test(tmp_path):
     ours = read_again(tmp_path / "a", evaluate_authors())
     theirs = read_again(tmp_path / "b", evaluate_authors(perturbed_losses=(1.2,)))
-    results = compute_results(Request(ours, theirs, "", "", draws=200))
+    results = compute_results(NumbersRequest(ours, theirs, "", "", draws=200))
     ratios = [np.repeat([1 / p for p in LEVELS.values()], 20) * math.exp(-w) for w in (1.0, 1.2)]
     assert results["forget_quality"] == pytest.approx(scipy.stats.ks_2samp(*ratios).pvalue)
     possible = set()

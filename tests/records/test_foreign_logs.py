@@ -10,7 +10,7 @@ from scipy.stats import ks_2samp
 
 from tests.support.evaluation_logs import SHARED, real
 from tif.metrics import tofu
-from tif.metrics.results import Request, compute_results
+from tif.metrics.results import NumbersRequest, compute_results
 from tif.records import files as records
 from tif.records.types import Evaluation, Record, RecordSet
 
@@ -166,7 +166,9 @@ def _results(name, retain=None):
     """Our numbers of a published log by their stable names, and what evaluate prints of it."""
     retain_evaluation = records.read_evaluation(_ou_log(retain)) if retain else None
     evaluation = records.read_evaluation(_ou_log(name))
-    results = compute_results(Request(evaluation, retain_evaluation, "log", "retain", draws=100))
+    results = compute_results(
+        NumbersRequest(evaluation, retain_evaluation, "log", "retain", draws=100)
+    )
     values = {
         "utility/model": results["model_utility"],
         "forget/quality": results["forget_quality"],
@@ -247,11 +249,11 @@ def test_privleak_of_two_logs_compares_their_min_k(tmp_path):
     retain = records.read_evaluation(_write(tmp_path / "b", retain_log))
     # pairs with the forget text lower: 2 of 4, and 1 of 4;
     # so 100 * ((1 - 2/4) - (1 - 1/4)) / (1 - 1/4)
-    results = compute_results(Request(evaluation, retain, "log", "retain", draws=100))
+    results = compute_results(NumbersRequest(evaluation, retain, "log", "retain", draws=100))
     assert results["membership"] == {"min_k": 0.5, "privleak": pytest.approx(-100 / 3)}
     fewer = FULL_LOG | {"mia_min_k": {"forget": _scores(1.0), "holdout": _scores(2.0)}}
     retain = records.read_evaluation(_write(tmp_path / "c", fewer))
-    results = compute_results(Request(evaluation, retain, "log", "retain", draws=100))
+    results = compute_results(NumbersRequest(evaluation, retain, "log", "retain", draws=100))
     assert results["membership"] == {"min_k": 0.5}  # other texts
 
 

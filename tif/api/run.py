@@ -82,10 +82,10 @@ class Run:
             known = ", ".join(map(str, rows)) or "no epoch (eval.enabled=true evaluates)"
             problem = f"has no evaluation of epoch {epoch}; want one of {known}"
             raise ConfigError(f"epoch: {self.folder} {problem}")
-        from tif.metrics.results import Request, compute_results  # imports scipy
+        from tif.metrics.results import NumbersRequest, compute_results  # imports scipy
 
         name, retain = f"{self.folder}, epoch {epoch}", run_folder.read_retain_records(self.folder)
-        results = compute_results(Request(records, retain, name, "the retain model"))
+        results = compute_results(NumbersRequest(records, retain, name, "the retain model"))
         evaluation = Evaluation(name, {self.settings.data.benchmark: results}, records.sets)
         # With what the run compared with the retain model.
         evaluation.metrics |= {key: value for key, value in rows[epoch].items() if "/" in key}

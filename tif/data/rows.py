@@ -17,7 +17,7 @@ from tif.utils.hub import find_data_set
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class DataRow:
     """A row of data, and where it stands: "line 3" of a file of lines, "row 3" of a list or table.
 
     Both are counted from 1.
@@ -27,12 +27,12 @@ class Row:
     content: Any
 
 
-def number_rows(contents: Iterable[Any]) -> list[Row]:
+def number_rows(contents: Iterable[Any]) -> list[DataRow]:
     """Return the rows of a list or table."""
-    return [Row(f"row {number}", content) for number, content in enumerate(contents, 1)]
+    return [DataRow(f"row {number}", content) for number, content in enumerate(contents, 1)]
 
 
-def read_rows(file: Path, json_lines: bool = False) -> list[Row]:
+def read_rows(file: Path, json_lines: bool = False) -> list[DataRow]:
     """Return the rows of a .json (a list), a .jsonl (one row a line) or a .txt (one text).
 
     `json_lines` reads a .json as one row a line too.
@@ -40,7 +40,7 @@ def read_rows(file: Path, json_lines: bool = False) -> list[Row]:
     try:
         content = _decode(read_bytes(file))
         if file.suffix == ".txt":
-            return [Row("line 1", content)]
+            return [DataRow("line 1", content)]
         if json_lines or file.suffix == ".jsonl":
             return _parse_lines(content)
         rows = parse_json(content)
@@ -62,13 +62,13 @@ def _decode(content: bytes) -> str:
         raise UnicodeError(f"{problem}; save it as UTF-8") from None
 
 
-def _parse_lines(content: str) -> list[Row]:
+def _parse_lines(content: str) -> list[DataRow]:
     rows = []
     # str.splitlines would also cut at the line separators that answers may hold.
     for number, line in enumerate(content.split("\n"), 1):
         try:
             if line.strip():
-                rows.append(Row(f"line {number}", parse_json(line)))
+                rows.append(DataRow(f"line {number}", parse_json(line)))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
     return rows
@@ -76,7 +76,7 @@ def _parse_lines(content: str) -> list[Row]:
 
 def read_place(
     path: str, file: str, suffixes: Sequence[str], hub: tuple[str, str], wants: str
-) -> list[Row] | None:
+) -> list[DataRow] | None:
     """Return the rows of a data set of the hub, or of a folder that holds it; None: no such file.
 
     Args:
@@ -103,7 +103,7 @@ def read_place(
     return _read_snapshot(folder, *hub) if has_snapshot else None
 
 
-def _read_snapshot(folder: Path, config: str, split: str) -> list[Row]:
+def _read_snapshot(folder: Path, config: str, split: str) -> list[DataRow]:
     """Return the rows of a data set that was downloaded from the hub into a folder."""
     import datasets
 
@@ -118,7 +118,7 @@ def _read_snapshot(folder: Path, config: str, split: str) -> list[Row]:
 
 
 def make_samples(
-    rows: Sequence[Row], file: str, make: Callable[[int, Any], Sample]
+    rows: Sequence[DataRow], file: str, make: Callable[[int, Any], Sample]
 ) -> tuple[Sample, ...]:
     """Return `make(index, content)` of every row; a ValueError of it gets the row's place."""
     if not rows:

@@ -23,7 +23,7 @@ from tif.evaluation.prompt_format import use_template_of_run
 from tif.evaluation.questions import compared_sets, find_expected_mismatch, select_samples
 from tif.evaluation.token_stats import gradient_norms
 from tif.metrics import membership
-from tif.metrics.results import Request, compute_results
+from tif.metrics.results import NumbersRequest, compute_results
 from tif.probes.check_model import check_model
 from tif.probes.small_copy import RowSettings
 from tif.records import files
@@ -35,7 +35,7 @@ USER_ERRORS = (OSError, ValueError, RuntimeError)
 
 
 @dataclasses.dataclass
-class Plan:
+class EvaluationPlan:
     """What is evaluated, checked before weights load.
 
     Attributes:
@@ -67,14 +67,14 @@ def evaluate_model(settings: Evaluate) -> dict[str, Any]:
     return {"model": str(settings.model.path), "benchmarks": results}
 
 
-def plan_evaluation(settings: Evaluate) -> Plan:
+def plan_evaluation(settings: Evaluate) -> EvaluationPlan:
     """Read the data and check every path; nothing is written and no weights load.
 
     Raises:
         ConfigError: With all problems, one a line.
     """
     problems: list[str] = []
-    plan = Plan(settings)
+    plan = EvaluationPlan(settings)
     family = _plan_models(plan, problems)
     for name in settings.eval.data_benchmarks():
         with collect_problems(problems, USER_ERRORS):
@@ -97,7 +97,7 @@ def plan_evaluation(settings: Evaluate) -> Plan:
     return plan
 
 
-def _plan_models(plan: Plan, problems: list[str]) -> str | None:
+def _plan_models(plan: EvaluationPlan, problems: list[str]) -> str | None:
     """Fill the plan's models; return the family of the one that is evaluated."""
     settings, models = plan.settings, plan.models
     paths = {
@@ -130,7 +130,7 @@ def _plan_models(plan: Plan, problems: list[str]) -> str | None:
     return family
 
 
-def _find_mismatches(plan: Plan, retain: Evaluation, family: str | None) -> list[str]:
+def _find_mismatches(plan: EvaluationPlan, retain: Evaluation, family: str | None) -> list[str]:
     """Return why `retain_records` will not compare with what the model is asked."""
     problems = []
     for benchmark in plan.benchmarks.values():
@@ -145,7 +145,7 @@ def _find_mismatches(plan: Plan, retain: Evaluation, family: str | None) -> list
     return problems
 
 
-def _evaluate_benchmark(plan: Plan, name: str) -> dict[str, Any]:
+def _evaluate_benchmark(plan: EvaluationPlan, name: str) -> dict[str, Any]:
     """Return all numbers of a benchmark with their intervals, and the folder of the records."""
     settings, benchmark, models = plan.settings, plan.benchmarks[name], plan.models
     model = models["model.path"]
@@ -155,15 +155,17 @@ def _evaluate_benchmark(plan: Plan, name: str) -> dict[str, Any]:
         retain, _ = models["retain_model"].evaluate_benchmark(name, benchmark)
         retain_source = f"retain_model: {settings.retain_model}"
     rules = settings.draws, settings.seed, settings.allow_mismatch
-    request = Request(evaluation, retain, str(folder), retain_source, *rules)
-    request = _add_extras(plan, name, request, folder)
+    extras = _measure_extras(plan, name, evaluation, folder)
+    request = NumbersRequest(evaluation, retain, str(folder), retain_source, *rules, **extras)
     return compute_results(request) | {"folder": str(folder)}
 
 
-def _add_extras(plan: Plan, name: str, request: Request, folder: Path) -> Request:
-    """Return the request with what the records do not hold and the keys ask for."""
+def _measure_extras(
+    plan: EvaluationPlan, name: str, evaluation: Evaluation, folder: Path
+) -> dict[str, Any]:
+    """Return what the records do not hold and the keys ask for, by field of `NumbersRequest`."""
     settings, benchmark, model = plan.settings, plan.benchmarks[name], plan.models["model.path"]
-    names = membership.compared_sets(request.evaluation) or ()
+    names = membership.compared_sets(evaluation) or ()
     texts = {key: benchmark.sets[key] for key in names}
     tasks = {key: benchmark.tasks[key] for key in names if key in benchmark.tasks}
     part = dataclasses.replace(benchmark, sets=texts, tasks=tasks)
@@ -178,9 +180,9 @@ def _add_extras(plan: Plan, name: str, request: Request, folder: Path) -> Reques
     if classifier:
         file = folder / f"clean-{hash_json([classifier, list_model_files(classifier)])}.json"
         extras["clean"] = read_or_compute(
-            file, lambda: classify_generations(request.evaluation, classifier, model.device)
+            file, lambda: classify_generations(evaluation, classifier, model.device)
         )
-    return dataclasses.replace(request, **extras)
+    return extras
 
 
 def _measure_gradients(model: RecordedModel, part: Benchmark) -> dict[str, list[float]]:

@@ -22,10 +22,16 @@ MIN_RISE = 10.0  # factor by which forget quality should have risen by half of t
 ALIKE = 0.05  # forget quality from which a model passes for one that never saw the forget set
 UNWANTED_SHARE = (0.05, 0.95)  # of the forget answers' words
 MIN_AGREEMENT = 0.5  # F1 of the unwanted words against gold
-# Below these, a model does not know the forget set; measure_knowledge says what was seen.
-MIN_RETAIN_GAIN = 0.1  # nats a token
-MIN_WRONG_GAIN = 0.5  # nats a token
-MIN_EXTRACTED = 0.05  # share of the unwanted passages that the model writes by itself
+# Of these the first that was measured decides: a model below it does not know the forget set.
+# `measure_knowledge` says what was seen. The share is of the unwanted passages.
+KNOWLEDGE = {
+    "known/retain_gain": (0.1, "the forget answers are {:.2f} nats a token likelier than for the "
+                          "retain model, want 0.1"),
+    "known/wrong_gain": (0.5, "right answers are {:.2f} nats a token likelier than wrong ones, "
+                         "want 0.5"),
+    "words/unwanted_extracted": (0.05, "the model writes {:.1%} of the unwanted words by itself, "
+                                 "want 5%"),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +92,8 @@ def measure_knowledge(start: Evaluation, retain: Evaluation | None) -> dict[str,
     wrong_gains = []
     for record in records:
         if record.perturbed_losses:
-            has_other_wording = record.paraphrased_loss is not None
-            right = record.paraphrased_loss if has_other_wording else record.loss
-            wrong_gains.append(float(np.mean(record.perturbed_losses)) - float(right or 0.0))
+            right = record.loss if record.paraphrased_loss is None else record.paraphrased_loss
+            wrong_gains.append(float(np.mean(record.perturbed_losses)) - right)
     if wrong_gains:
         measures["known/wrong_gain"] = float(np.mean(wrong_gains))
     return measures
@@ -104,27 +109,11 @@ def find_nothing_to_forget(start: Values) -> list[Failure]:
     Args:
         start: numbers before training, with those of `measure_knowledge` and metrics/targeted.py.
     """
-    gain, wrong_gain = start.get("known/retain_gain"), start.get("known/wrong_gain")
-    share = start.get("words/unwanted_extracted")
-    advice = "is this the model that was trained on them?"
-    if gain is not None:
-        line = (
-            f"the forget answers are {gain:.2f} nats a token likelier than for the retain model, "
-            f"want {MIN_RETAIN_GAIN:g}: {advice}"
-        )
-        return [Failure(UNKNOWN, gain, line)] if gain < MIN_RETAIN_GAIN else []
-    if wrong_gain is not None:
-        line = (
-            f"right answers are {wrong_gain:.2f} nats a token likelier than wrong ones, "
-            f"want {MIN_WRONG_GAIN:g}: {advice}"
-        )
-        return [Failure(UNKNOWN, wrong_gain, line)] if wrong_gain < MIN_WRONG_GAIN else []
-    if share is not None and share < MIN_EXTRACTED:
-        line = (
-            f"the model writes {share:.1%} of the unwanted words by itself, "
-            f"want {MIN_EXTRACTED:.0%}: {advice}"
-        )
-        return [Failure(UNKNOWN, share, line)]
+    for name, (least, line) in KNOWLEDGE.items():
+        value = start.get(name)
+        if value is not None:
+            line = f"{line.format(value)}: is this the model that was trained on them?"
+            return [Failure(UNKNOWN, value, line)] if value < least else []
     return []
 
 

@@ -26,7 +26,7 @@ FIRST_SETS = ("forget", "retain", "real_authors", "world_facts")  # of TOFU, in 
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class NumbersRequest:
     """An evaluation whose numbers are wanted.
 
     Attributes:
@@ -52,7 +52,7 @@ class Request:
     clean: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
 
 
-def compute_results(request: Request) -> dict[str, Any]:
+def compute_results(request: NumbersRequest) -> dict[str, Any]:
     """Return every metric of an evaluation with its interval: the content of `--json`.
 
     Raises:
@@ -100,12 +100,12 @@ def named_intervals(evaluation: Evaluation, retain: Evaluation | None) -> Interv
     Raises:
         ConfigError: As `compute_results`.
     """
-    request = Request(evaluation, retain, evaluation.model, "the retain model")
+    request = NumbersRequest(evaluation, retain, evaluation.model, "the retain model")
     _check_comparable(request)
     return _measure(request)[1]
 
 
-def _check_comparable(request: Request) -> str | None:
+def _check_comparable(request: NumbersRequest) -> str | None:
     """Return in what the two should not be compared, or None; raise ConfigError unless allowed."""
     if request.retain is None:
         return None
@@ -124,7 +124,7 @@ def _check_comparable(request: Request) -> str | None:
     return mismatch
 
 
-def _measure(request: Request) -> tuple[Means, Intervals]:
+def _measure(request: NumbersRequest) -> tuple[Means, Intervals]:
     """Return every metric and its interval by stable name."""
     evaluation, sets = request.evaluation, request.evaluation.sets
     with _errors_starting_with(request.source):
@@ -193,7 +193,7 @@ def _list_by_task(named: Mapping[str, Any], evaluation: Evaluation) -> dict[str,
     return listed
 
 
-def _add_membership(request: Request, metrics: Means, around: Intervals) -> None:
+def _add_membership(request: NumbersRequest, metrics: Means, around: Intervals) -> None:
     """Add the AUC of each membership attack, and PrivLeak; nothing without holdout texts."""
     evaluation, retain = request.evaluation, request.retain
     is_muse = overall.is_muse(evaluation)
@@ -216,7 +216,7 @@ def _add_membership(request: Request, metrics: Means, around: Intervals) -> None
             metrics[name], around[name] = leak, interval
 
 
-def _compare_forget_sets(request: Request) -> tuple[float | None, Interval | None]:
+def _compare_forget_sets(request: NumbersRequest) -> tuple[float | None, Interval | None]:
     """Return forget quality, and its interval where the questions are the same."""
     evaluation, retain = request.evaluation, request.retain
     if retain is None:

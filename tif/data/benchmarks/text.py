@@ -15,7 +15,7 @@ from tif.config.data import Data
 from tif.config.keys import key
 from tif.data.benchmarks import benchmark
 from tif.data.benchmarks.muse import STOPS, VERBMEM
-from tif.data.rows import Row, make_samples, read_rows
+from tif.data.rows import DataRow, make_samples, read_rows
 from tif.data.samples import Benchmark, Sample, Span, Task, cut_spans, merge_spans
 
 SUFFIXES = (".txt", ".jsonl", ".json")
@@ -193,7 +193,7 @@ def _read_file(file: Path, name: str, split_text: str) -> Placed:
     return {f"{file}: {row.place}": sample for row, sample in zip(rows, samples, strict=True)}
 
 
-def _split_marked_text(file: Path, content: str, border: str | None) -> list[Row]:
+def _split_marked_text(file: Path, content: str, border: str | None) -> list[DataRow]:
     """Return the documents of a .txt as rows, with what stood in double brackets as unwanted."""
     has_marks = _MARK.search(content) is not None
     rows, line = [], 1
@@ -203,7 +203,7 @@ def _split_marked_text(file: Path, content: str, border: str | None) -> list[Row
             place = f"{file}: line {line + part.count(chr(10), 0, unclosed)}"
             raise ValueError(f"data.path: {place}: {UNCLOSED}")
         if part.strip():  # else it is empty, or a border
-            rows.append(Row(f"line {line}", read_marks(part, has_marks)))
+            rows.append(DataRow(f"line {line}", read_marks(part, has_marks)))
         line += part.count("\n")
     return rows
 

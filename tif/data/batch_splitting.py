@@ -1,7 +1,4 @@
-"""Split a batch into parts that fit a device, and put batches together.
-
-Called by `training.module` for each step.
-"""
+"""Split a batch into parts that fit a device, and put batches together."""
 
 import math
 from collections.abc import Sequence

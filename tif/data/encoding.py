@@ -1,7 +1,7 @@
 """Turn samples into token ids, masks and padded batches.
 
-The only place that knows prompts, character offsets and padding. Called by `training`,
-`evaluation`, `scoring` and `identifiers`. Shapes: B samples, T tokens of the longest one.
+The only place that knows prompts, character offsets and padding. Shapes: B samples, T tokens of the
+longest one.
 """
 
 import dataclasses

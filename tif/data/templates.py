@@ -1,10 +1,9 @@
 """Prompt formats: how a question is put to a model, and what stands between it and its answer.
 
-The only place that knows the grammar of `data.template` and `data.chat`. Called by encoding.py,
-benchmarks and the identifiers that show a model the question. A chat template is a program that
-came with a model: it may loop for ever, fill the memory, or render something else tomorrow. So it
-runs once, in a process with limits, on a few questions. The text before and after them must always
-be the same, and is all that is used from then on.
+The only place that knows the grammar of `data.template` and `data.chat`. A chat template is a
+program that came with a model: it may loop for ever, fill the memory, or render something else
+tomorrow. So it runs once, in a process with limits, on a few questions. The text before and after
+them must always be the same, and is all that is used from then on.
 """
 
 import dataclasses

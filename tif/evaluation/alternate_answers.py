@@ -1,9 +1,9 @@
 """Other answers to the forget questions, drawn from the model before it unlearns (for AltPO).
 
-Called by training/prepare.py. The answers are stored in a file, so that a killed run continues and
-nothing is drawn twice; a JSON line each: {"id": sample id, "number": n, "text": the answer}.
-Method: arXiv 2409.13474; molereddy/Alternate-Preference-Optimization generate.py and
-config/generate.yaml (five answers, temperature 1, 200 tokens, cut where a question begins).
+The answers are stored in a file, so that a killed run continues and nothing is drawn twice; a JSON
+line each: {"id": sample id, "number": n, "text": the answer}. Method: arXiv 2409.13474;
+molereddy/Alternate-Preference-Optimization generate.py and config/generate.yaml (five answers,
+temperature 1, 200 tokens, cut where a question begins).
 """
 
 import dataclasses

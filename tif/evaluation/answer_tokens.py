@@ -1,7 +1,4 @@
-"""Find where the scored tokens of an evaluation stand in the answers, and which are unwanted.
-
-Called by training/callbacks/evaluation.py, once a run.
-"""
+"""Find where the scored tokens of an evaluation stand in the answers, and which are unwanted."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,6 @@
 """Evaluate a model: score its answers and let it answer, and return a record for each question.
 
-Called by the evaluation callback of training, training/retain_model.py (the retain model) and
-evaluation/model_on_demand.py (`tif evaluate`). Any number of processes gives the same records.
+Any number of processes gives the same records.
 """
 
 import dataclasses

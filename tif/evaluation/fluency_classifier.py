@@ -1,7 +1,4 @@
-"""How sure a classifier is that generations are no gibberish: the model behind `<set>/clean`.
-
-Called by model_numbers.py where `fluency.classifier` names a model.
-"""
+"""How sure a classifier is that generations are no gibberish: the model behind `<set>/clean`."""
 
 from typing import Any
 

@@ -1,8 +1,7 @@
 """Continue many prompts, greedily or with draws that belong to each prompt.
 
-Called by evaluation/evaluate.py and evaluation/alternate_answers.py. transformers' own
-`generate` has one limit of new tokens and one generator for a whole batch, and runs finished rows
-to the end of the batch; here each prompt has its own limit and draws, and a finished row leaves.
+transformers' own `generate` has one limit of new tokens and one generator for a whole batch, and
+runs finished rows to the end of it; here each prompt has its own, and a finished row leaves.
 """
 
 import dataclasses

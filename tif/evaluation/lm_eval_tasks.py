@@ -1,8 +1,4 @@
-"""General ability: tasks of the lm-eval package on a model that is loaded already.
-
-Called by the evaluation callback of training, training/checks.py and model_numbers.py where
-`eval.benchmarks` names tasks; needs the extra `lm-eval`.
-"""
+"""General ability: tasks of the package (and extra) lm-eval on a model that is loaded."""
 
 import contextlib
 import difflib

@@ -1,7 +1,7 @@
 """Evaluate a model on all benchmarks that are named, against the models that it is compared with.
 
-Called by tif/evaluate.py: this is `tif evaluate model.path=...`. Everything is checked
-before weights load; what is on disk already is read instead of computed.
+This is `tif evaluate model.path=...`. Everything is checked before weights load; what is on disk
+already is read instead of computed.
 """
 
 import dataclasses

@@ -1,7 +1,4 @@
-"""Samples as a benchmark's task asks them (MUSE's, and your own texts): prompts and answers.
-
-Called by evaluation/evaluate.py for sets that have a task.
-"""
+"""Samples as a benchmark's task asks them (MUSE's, and your own texts): prompts and answers."""
 
 import dataclasses
 import hashlib

@@ -1,7 +1,7 @@
 """How a command asks its questions: the format that `auto` means, and the first sample in it.
 
-The first sample is what `--print` shows below the configuration. Called by `training/plan`, `tif
-fit`, `tif identify` and `tif evaluate`; no weights load, and a tokenizer only for a chat.
+The first sample is what `--print` shows below the configuration; no weights load, and a tokenizer
+only for a chat.
 """
 
 import contextlib

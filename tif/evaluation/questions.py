@@ -1,8 +1,6 @@
 """What a model is asked in an evaluation: which samples, by which rules, and as which tokens.
 
-Called by evaluation/evaluate.py and, before weights load, by the plans of `tif fit` and `tif
-evaluate`. The prompts of TOFU-like questions are made in tofu_prompts.py, those of MUSE in
-muse_prompts.py.
+The prompts of TOFU-like questions are made in tofu_prompts.py, those of MUSE in muse_prompts.py.
 """
 
 import dataclasses

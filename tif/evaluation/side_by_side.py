@@ -1,4 +1,4 @@
-"""Several models answer the same question, token by token. Called by tif/chat.py.
+"""Several models answer the same question, token by token.
 
 Where the memory holds all models they answer at the same time; else one is loaded after the other.
 """

@@ -1,7 +1,6 @@
 """Questions with answers as the protocols for TOFU ask them: prompt, cut, scored tokens.
 
-Called by evaluation/evaluate.py for sets without a task of their own. The protocols and their
-sources are in records/protocols.py.
+The protocols and their sources are in records/protocols.py.
 """
 
 import dataclasses

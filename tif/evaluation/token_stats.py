@@ -1,7 +1,6 @@
 """Score texts: the loss of each, statistics of its answer tokens, and the norm of its gradient.
 
-Called by evaluation/evaluate.py and, for gradients, model_numbers.py. Shapes: K answer tokens of
-some texts, V vocabulary.
+Shapes: K answer tokens of some texts, V vocabulary.
 """
 
 import dataclasses

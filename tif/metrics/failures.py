@@ -1,7 +1,6 @@
 """The failure signatures of unlearning (arXiv 2506.03142), recognised in a run's numbers.
 
-Called by training/callbacks/diagnosis.py after each evaluation. The limits are ours: far from what
-a good run shows, so that a named failure means something.
+The limits are ours: far from what a good run shows, so that a named failure means something.
 """
 
 import dataclasses

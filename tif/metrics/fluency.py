@@ -1,8 +1,7 @@
 """Whether generations are still language: repetition and n-gram entropy, which need no model.
 
-Called by metrics/results.py. Unlearning that goes too far leaves a model that repeats itself or
-babbles, which ROUGE against the answer does not see. A set's number is the mean over its
-generations.
+Unlearning that goes too far leaves a model that repeats itself or babbles, which ROUGE against the
+answer does not see. A set's number is the mean over its generations.
 """
 
 import re

@@ -1,7 +1,7 @@
 """95 % intervals: how far a number could be off because of the subjects that were drawn.
 
-Called by metrics/results.py, membership.py, muse.py and leak.py. The unit is the group of a record
-(an author, a document; see `RecordSet.groups`): questions about one author are not independent.
+The unit is the group of a record (an author, a document; see `RecordSet.groups`): questions about
+one author are not independent.
 
 The squared error of a number comes from leaving out one group at a time (the jackknife; for a mean
 of equal groups it is the variance of the groups' means over their number). The interval is

@@ -1,7 +1,7 @@
 """How much of what a model has unlearned an attack brings back: the number of `tif audit`.
 
-Called by audit/run_attacks.py. The unit of the intervals is what shares a subject, as in
-metrics/intervals.py; what is left out is left out of all three models.
+The unit of the intervals is what shares a subject, as in metrics/intervals.py; what is left out is
+left out of all three models.
 """
 
 import dataclasses

@@ -1,10 +1,9 @@
 """Membership inference: can one tell from the model that it read a text?
 
-Called by metrics/muse.py and metrics/results.py. An attack gives each text a score, lower where the
-model knows the text better; `auc` compares the scores of texts that were to be forgotten with those
-of holdout texts of the same kind that no model read. The AUC is the reported number: an attack's
-card takes range, direction and perfect value from the card of `auc`.
-Shapes: K scored tokens of a text, N forget texts, M holdout texts.
+An attack gives each text a score, lower where the model knows the text better; `auc` compares the
+scores of texts that were to be forgotten with those of holdout texts of the same kind that no model
+read. The AUC is the reported number: an attack's card takes range, direction and perfect value from
+the card of `auc`. Shapes: K scored tokens of a text, N forget texts, M holdout texts.
 """
 
 import zlib

@@ -1,8 +1,8 @@
 """How much of an answer the model still predicts token by token, and how far it has moved.
 
-Called by metrics/tofu.py and metrics/results.py. A metric maps the token statistics of a set's
-answers to (N,), one value an answer; the reported number is the mean. Only our own records have
-token statistics. open-unlearning's logs have its own numbers of each answer in their place.
+A metric maps the token statistics of a set's answers to (N,), one value an answer; the reported
+number is the mean. Only our own records have token statistics. open-unlearning's logs have its own
+numbers of each answer in their place.
 """
 
 from collections.abc import Sequence

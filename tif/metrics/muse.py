@@ -1,6 +1,5 @@
 """MUSE's metrics, computed from records alone (Shi et al. 2024, arXiv 2407.06460), in percent.
 
-Called by metrics/overall.py (a run's row of metrics) and metrics/results.py (with intervals).
 Criteria 1 to 4 are the four numbers here; scalability and sustainability are the same numbers after
 other forget sets (`data.split=scal_2`, `sust_2`, ...). The docstrings are the metric cards.
 """

@@ -1,10 +1,9 @@
 """One row of numbers for an evaluation, one number that ranks epochs, and the choice of an epoch.
 
-Called by the evaluation callback of training, evaluation/model_on_demand.py, reports/ and sweep/.
 An epoch that is chosen for its numbers looks better in them than it is: of ten equal epochs, one
 has a lucky draw. So all questions about half of the subjects (authors, documents) choose, and the
-others report. The split depends on the names of the groups alone: it is the same for all epochs
-and all runs.
+others report. The split depends on the names of the groups alone: it is the same for all epochs and
+all runs.
 """
 
 import dataclasses

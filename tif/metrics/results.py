@@ -1,8 +1,4 @@
-"""All numbers of recorded evaluations with intervals: what `tif evaluate --json` prints.
-
-Called by tif/evaluate.py (recorded evaluations), evaluation/model_numbers.py (a model that was just
-evaluated) and reports/summary.py (a run's summary).
-"""
+"""All numbers of recorded evaluations with intervals: what `tif evaluate --json` prints."""
 
 import contextlib
 import dataclasses

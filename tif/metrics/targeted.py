@@ -1,8 +1,7 @@
 """How likely a model finds unwanted and general words: the picture of targeted forgetting.
 
-Called by training/callbacks/evaluation.py and `reports`. The words of an answer are known
-where the data or a run's identifier marked them; the data's own marks count first, so that
-identifiers can be compared.
+The words of an answer are known where the data or a run's identifier marked them; the data's own
+marks count first, so that identifiers can be compared.
 """
 
 import itertools

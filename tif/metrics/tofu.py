@@ -1,6 +1,5 @@
 """TOFU's metrics, computed from records alone (Maini et al. 2024, arXiv 2401.06121).
 
-Called by metrics/overall.py (a run's row of metrics) and metrics/results.py (with intervals).
 A metric of a set maps its records to (N,), one value a question; the reported number is the mean.
 Its docstring is the metric card of `tif evaluate --metrics`. Where the paper and its released code
 differ (locuslab/open-unlearning#26) we follow the code, because published numbers come from it.

@@ -1,7 +1,4 @@
-"""Decide whether two evaluations may be compared: rules, prompts, questions, family, tokens.
-
-Called by the metrics that compare with the retain model, and by `training.plan`.
-"""
+"""Decide whether two evaluations may be compared: rules, prompts, questions, family, tokens."""
 
 import itertools
 import os

@@ -1,8 +1,6 @@
 """Write and read the folder of records that an evaluation leaves.
 
-<folder>/<set>.json holds the records of a set, one a line; aggregates.json the metrics. Called by
-`training`, `evaluation`, `reports` and the evaluate command; `foreign_logs` reads the logs of
-other repositories.
+<folder>/<set>.json holds the records of a set, one a line; aggregates.json the metrics.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Convert the evaluation logs of other repositories to our records.
 
-Called by `records.files.read_evaluation`. Known are the eval_log_aggregated.json of locuslab/tofu,
-NPO and the TIF release, and the TOFU_EVAL.json of locuslab/open-unlearning.
+Known are the eval_log_aggregated.json of locuslab/tofu, NPO and the TIF release, and the
+TOFU_EVAL.json of locuslab/open-unlearning.
 """
 
 import dataclasses

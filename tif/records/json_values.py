@@ -1,7 +1,6 @@
 """Read JSON from outside with one-line errors that name the file and the key.
 
-pydantic checks the values; its errors, which take several lines, become one. Called by the other
-files of this room.
+pydantic checks the values; its errors, which take several lines, become one.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """The rows of a run's metrics.jsonl: how they are written, dropped after a stop, and read.
 
 A row is {"epoch", "step", metric: value, ...}. A training row has "train/loss" and the number of
-its step, from 0. An evaluation row has the number of steps before the evaluation; epoch 0 is
-before training. Written by the logger in `training/callbacks`, read by `reports` and `training`.
+its step, from 0. An evaluation row has the number of steps before the evaluation; epoch 0 is before
+training.
 """
 
 from collections.abc import Callable, Mapping, Sequence

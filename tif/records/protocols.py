@@ -1,10 +1,9 @@
 """The rules of an evaluation that change its numbers, by the name of the code that published them.
 
-Read by `evaluation` and `metrics`. Sources: `legacy-tofu` is locuslab/tofu bdc209e
-(data_module.py, evaluate_util.py, config/eval_everything.yaml), whose evaluation the TIF release
-(xzhou98/Unlearning-TPO) and NPO (licong-lin/negative-preference-optimization) share;
-`open-unlearning` is locuslab/open-unlearning d3d7cf9 (src/data/utils.py, src/evals/metrics,
-configs/eval/tofu_metrics).
+Sources: `legacy-tofu` is locuslab/tofu bdc209e (data_module.py, evaluate_util.py,
+config/eval_everything.yaml), whose evaluation the TIF release (xzhou98/Unlearning-TPO) and NPO
+(licong-lin/negative-preference-optimization) share; `open-unlearning` is locuslab/open-unlearning
+d3d7cf9 (src/data/utils.py, src/evals/metrics, configs/eval/tofu_metrics).
 
 Where we differ: the TIF release and NPO sample their generations, and the TIF release does not
 score the end token; both follow locuslab/tofu here. Its limit of 200 tokens counts the padding to

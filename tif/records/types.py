@@ -1,7 +1,4 @@
-"""What an evaluation leaves: a record per question, sets of records, the evaluation of a model.
-
-Made by `evaluation`, written by `records.files`, read by `metrics` and `reports`.
-"""
+"""What an evaluation leaves: a record per question, sets of records, the evaluation of a model."""
 
 import dataclasses
 import math

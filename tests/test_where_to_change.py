@@ -72,7 +72,8 @@ def test_the_page_names_each_change_once_and_files_that_exist():
 
 def test_the_title_of_a_metric_is_registered_with_the_function_that_computes_it():
     modules = {metric.function.__module__ for metric in all_metrics().values()}
-    registering = {
+    files = {
         path for path, text in TEXTS.items() if re.search(r"^ *@?register_metric\(", text, re.M)
     }
-    assert {f"{module.replace('.', '/')}.py" for module in modules} == registering
+    docstring = {"tif/metrics/registry.py"}
+    assert {f"{module.replace('.', '/')}.py" for module in modules} == files - docstring

@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tif.api import settings as words
 from tif.api.notebook import render_table
@@ -92,7 +92,17 @@ def evaluate(
 
     sets = {"forget": forget, "retain": retain}
     sets = {name: samples for name, samples in sets.items() if samples is not None}
-    results = evaluate_model(_configure(model, sets, settings, keys))
+    chosen: dict[str, Any] = {}
+    if hasattr(model, "folder"):  # a run: its prompt format too
+        chosen = model.settings.data.prompts.describe()
+    if sets:
+        chosen |= {"eval.benchmarks": ["text"], "eval.text.path": "(the samples)"}
+    overrides = words.read_words(settings) + words.list_words(keys)
+    all_words = words.describe_model(model) + words.list_words(chosen) + overrides
+    files, cfg = words.call_all(partial(list_files, sets), partial(_read, all_words))
+    if files:
+        cfg.eval.text.path = str(write_files(files, Path(cfg.out) / "data"))
+    results = evaluate_model(cfg)
     records: dict[str, RecordSet] = {}
     for name, numbers in results["benchmarks"].items():
         prefix = f"{name}/" if len(results["benchmarks"]) > 1 else ""
@@ -100,23 +110,6 @@ def evaluate(
             stored = read_evaluation(numbers["folder"]).sets
             records |= {prefix + set_name: stored[set_name] for set_name in stored}
     return Evaluation(str(results["model"]), results["benchmarks"], records)
-
-
-def _configure(
-    model: Any, sets: Mapping[str, Any], settings: Sequence[str] | str, keys: Mapping[str, Any]
-) -> Evaluate:
-    """Return the checked keys of the command; write the samples, if any, when all is right."""
-    overrides = words.read_words(settings) + words.list_words(keys)
-    chosen: dict[str, Any] = {}
-    if hasattr(model, "folder"):  # a run: its prompt format too
-        chosen = model.settings.data.prompts.describe()
-    if sets:
-        chosen |= {"eval.benchmarks": ["text"], "eval.text.path": "(the samples)"}
-    all_words = words.describe_model(model) + words.list_words(chosen) + overrides
-    data_files, cfg = words.call_all(partial(list_files, sets), partial(_read, all_words))
-    if data_files:
-        cast(Any, cfg.eval).text.path = str(write_files(data_files, Path(cfg.out) / "data"))
-    return cast(Evaluate, cfg)
 
 
 def _read(all_words: Sequence[str]) -> Evaluate:

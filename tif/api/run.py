@@ -75,16 +75,17 @@ class Run:
         Raises:
             ConfigError: If the run did not evaluate that epoch.
         """
+        from tif.metrics.results import NumbersRequest, compute_results  # imports scipy
+
         rows = {row["epoch"]: row for row in self.metrics}
         epoch = max(rows, default=-1) if epoch is None else epoch
+        name = f"{self.folder}, epoch {epoch}"
         records = run_folder.read_records(self.folder, epoch) if epoch in rows else None
         if records is None:
             known = ", ".join(map(str, rows)) or "no epoch (eval.enabled=true evaluates)"
             problem = f"has no evaluation of epoch {epoch}; want one of {known}"
             raise ConfigError(f"epoch: {self.folder} {problem}")
-        from tif.metrics.results import NumbersRequest, compute_results  # imports scipy
-
-        name, retain = f"{self.folder}, epoch {epoch}", run_folder.read_retain_records(self.folder)
+        retain = run_folder.read_retain_records(self.folder)
         results = compute_results(NumbersRequest(records, retain, name, "the retain model"))
         evaluation = Evaluation(name, {self.settings.data.benchmark: results}, records.sets)
         # With what the run compared with the retain model.
@@ -104,7 +105,18 @@ class Run:
 
     def target_model(self) -> "PreTrainedModel":
         """Return the model that the run started from, as `model` does."""
-        return self._load(self._find_target())
+        from tif.models.pretrained import Source, find_on_disk
+        from tif.training.run_models import describe_missing_stage, find_model_before
+
+        path = find_model_before(self.settings, self.folder)
+        if path is None:
+            raise ConfigError(f"{self.folder}: the run names no model that it started from")
+        problem = describe_missing_stage("target", path)
+        if problem:
+            step = f"tif fit {self.folder}/config.yaml stage={self.settings.model.path}"
+            raise ConfigError(f"{problem}; want {step}")
+        is_stage = self.settings.model.path in self.settings.stages
+        return self._load(Path(path) if is_stage else find_on_disk(Source(path, "target_model")))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Return the tokenizer of both models."""
@@ -127,19 +139,18 @@ class Run:
         prompt_keys = self.settings.data.prompts
         if template:
             prompt_keys = dataclasses.replace(prompt_keys, template=template)
-        encoder = Encoder(self._models["tokenizer"], prompt_keys)
-        prompts = [encoder.encode_prompt(question)]
-        answers, decoding = [], Decoding(4096)
-        for name in ("target", "unlearned"):
-            texts = generate(self._models[name], encoder, prompts, [max_new_tokens], decoding)
-            answers.append(texts[0].strip())
-        return Answers(question, *answers)
+        tokenizer, *models = self._models
+        encoder = Encoder(tokenizer, prompt_keys)
+        prompts, answers = [encoder.encode_prompt(question)], []
+        for model in models:
+            answers += generate(model, encoder, prompts, [max_new_tokens], Decoding(4096))
+        return Answers(question, *map(str.strip, answers))
 
     @functools.cached_property
-    def _models(self) -> dict[str, Any]:
-        """Load once what `ask` asks."""
-        models = {"tokenizer": self.tokenizer(), "unlearned": self.model()}
-        return models | {"target": self.target_model()}
+    def _models(self) -> tuple[Any, ...]:
+        """Load once what `ask` asks: the tokenizer, the target and the unlearned model."""
+        unlearned = self.model()
+        return self.tokenizer(), self.target_model(), unlearned
 
     def report(self) -> Report:
         """Write report.html again, and its charts to figures/; a notebook shows the report."""
@@ -160,32 +171,16 @@ class Run:
         Raises:
             ConfigError: If the run has no retain model; what `retain_model=...` may name.
         """
-        trusts = {"model": {"trust_remote_code": True}} if self._trusts_code else {}
-        words = list_words({"attacks": list(attacks), **trusts}) + list_words(keys)
         from tif.audit import run_attacks as audit
         from tif.audit.run import plan_run_audit
         from tif.utils.terminal import quiet_libraries
 
+        trusts = {"model": {"trust_remote_code": True}} if self._trusts_code else {}
+        words = list_words({"attacks": list(attacks), **trusts}) + list_words(keys)
         quiet_libraries()
         inputs = audit.plan_audit(plan_run_audit(self.folder, words))
         content, _ = audit.complete_audit(inputs)
         return Audit(content, inputs.subjects["unlearned"].folder)
-
-    def _find_target(self) -> Path | str:
-        """Return the folder or hub name of the model that the run started from."""
-        from tif.models.pretrained import Source, find_on_disk
-        from tif.training.run_models import describe_missing_stage, find_model_before
-
-        path = find_model_before(self.settings, self.folder)
-        if path is None:
-            raise ConfigError(f"{self.folder}: the run names no model that it started from")
-        problem = describe_missing_stage("target", path)
-        if problem:
-            step = f"tif fit {self.folder}/config.yaml stage={self.settings.model.path}"
-            raise ConfigError(f"{problem}; want {step}")
-        if self.settings.model.path in self.settings.stages:
-            return Path(path)
-        return find_on_disk(Source(path, "target_model"))
 
     def _load(self, path: Path | str) -> "PreTrainedModel":
         from tif.models.load import load_policy, move_model
@@ -201,11 +196,9 @@ class Run:
         """Return section `model` that reads a folder or hub name as the run does."""
         if isinstance(path, Path) and not path.is_dir():
             raise ConfigError(f"{path}: no model there; want a finished run with run.export=true")
-        ours = self.settings.model
-        return Model(
-            path=str(path), dtype=ours.dtype, attention=ours.attention,
-            trust_remote_code=self._trusts_code,
-        )  # fmt: skip
+        dtype, attention = self.settings.model.dtype, self.settings.model.attention
+        code = self._trusts_code
+        return Model(path=str(path), dtype=dtype, attention=attention, trust_remote_code=code)
 
     def __repr__(self) -> str:
         rows = self.metrics
@@ -214,12 +207,11 @@ class Run:
         return f"Run({str(self.folder)!r})  {', '.join(shown)}".rstrip()
 
     def _repr_html_(self) -> str:
-        rows, retain = self.metrics, retain_row(self.folder)
-        columns = columns_of(rows)
-        titles = {"before" if row["epoch"] == 0 else str(row["epoch"]): row for row in rows}
+        columns, retain = columns_of(self.metrics), retain_row(self.folder)
+        rows = {str(row["epoch"] or "before"): row for row in self.metrics}
         if retain:
-            titles["retain model"] = retain
+            rows["retain model"] = retain
         body = []
-        for title, row in titles.items():
+        for title, row in rows.items():
             body.append([title, *(format_metric(metric, row.get(metric)) for metric in columns)])
         return render_table(["epoch", *columns.values()], body, f"run {self.folder}")

@@ -32,16 +32,15 @@ def list_files(sets: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ConfigError: One line for each set or sample that is none.
     """
-    return dict(call_all(*[partial(_make_file, name, content) for name, content in sets.items()]))
 
+    def make_file(name: str) -> tuple[str, str]:
+        content = sets[name]
+        if isinstance(content, str | Path):
+            return name + Path(content).suffix, _read_data_file(name, Path(content).expanduser())
+        lines = [json.dumps(row, ensure_ascii=False) for row in list_rows(name, content)]
+        return f"{name}.jsonl", "".join(f"{line}\n" for line in lines)
 
-def _make_file(name: str, content: Any) -> tuple[str, str]:
-    """Return name and content of the data file of a set."""
-    if isinstance(content, str | Path):
-        file = Path(content).expanduser()
-        return name + file.suffix, _read_data_file(name, file)
-    lines = [json.dumps(row, ensure_ascii=False) for row in list_rows(name, content)]
-    return f"{name}.jsonl", "".join(f"{line}\n" for line in lines)
+    return dict(call_all(*[partial(make_file, name) for name in sets]))
 
 
 def write_files(files: Mapping[str, str], parent: Path) -> Path:
@@ -67,12 +66,10 @@ def read_samples(name: str, content: Samples) -> tuple[Sample, ...]:
     """
     if isinstance(content, str | Path):
         return text_files.read_texts(str(content)).forget
-    samples = []
-    for number, (given, row) in enumerate(zip(content, list_rows(name, content), strict=True)):
-        if isinstance(given, Sample):
-            samples.append(given)
-        else:
-            samples.append(Sample(f"{name}/{number}", *text_files.read_fields(row)))
+    rows, samples = list_rows(name, content), list[Any](content)
+    for number, row in enumerate(rows):
+        if not isinstance(samples[number], Sample):
+            samples[number] = Sample(f"{name}/{number}", *text_files.read_fields(row))
     return tuple(samples)
 
 
@@ -120,12 +117,10 @@ def _make_row(given: Any) -> dict[str, Any]:
         return dict(given)
     if isinstance(given, str):
         return _read_marked_text(given)
-    is_pair = isinstance(given, tuple | list) and [type(text) for text in given] == [str, str]
-    if not is_pair:
+    if not isinstance(given, tuple | list) or list(map(type, given)) != [str, str]:
         raise ValueError(f"{WANTED}, got {given!r:.60}")
-    question, answer = given
-    row = _read_marked_text(answer)
-    return {"question": question, "answer": row.pop("text"), **row}
+    row = _read_marked_text(given[1])
+    return {"question": given[0], "answer": row.pop("text"), **row}
 
 
 def _read_marked_text(text: str) -> dict[str, Any]:

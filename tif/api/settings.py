@@ -53,10 +53,8 @@ def _write_value(value: Any) -> str:
 
 def _encode(value: Any) -> Any:
     """Return a path as text and a set as a list, for JSON."""
-    if isinstance(value, PathLike):
-        return str(value)
-    if isinstance(value, set | frozenset):
-        return list(value)
+    if isinstance(value, PathLike | set | frozenset):
+        return str(value) if isinstance(value, PathLike) else list(value)
     raise TypeError
 
 
@@ -93,16 +91,16 @@ def describe_method(method: str | Entry | None) -> list[str]:
     Raises:
         ConfigError: If it is none of them.
     """
-    if method is None:
-        return []
-    if isinstance(method, Entry):
-        function = getattr(getattr(method, "value", None), "__name__", method.name)
-        return [f"loss.forget={method.module}:{function}"]
-    if not isinstance(method, str | PathLike):
-        wanted = "want a name in configs/loss, a YAML file or a function under @tif.term"
-        raise ConfigError(f"method: {wanted}, got {method!r:.60}")
-    name = str(method)
-    return [name if config.is_file(name) else f"loss/{name}.yaml"]
+    match method:
+        case None:
+            return []
+        case Entry():
+            function = getattr(getattr(method, "value", None), "__name__", method.name)
+            return [f"loss.forget={method.module}:{function}"]
+        case str() | PathLike():
+            return [str(method) if config.is_file(str(method)) else f"loss/{method}.yaml"]
+    wanted = "want a name in configs/loss, a YAML file or a function under @tif.term"
+    raise ConfigError(f"method: {wanted}, got {method!r:.60}")
 
 
 def describe_identifier(identifier: IdentifierLike | None) -> list[str]:

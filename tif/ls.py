@@ -24,6 +24,7 @@ from tif.config import load as config
 from tif.config.command import Command
 from tif.config.errors import ConfigError, nearest
 from tif.config.files import list_model_presets
+from tif.config.layers import list_variants
 from tif.utils.terminal import console, print_rows
 
 Rows = list[dict[str, Any]]
@@ -89,9 +90,8 @@ def list_models() -> Rows:
     for name in list_model_presets():
         path = config.own_configs() / "model" / f"{name}.yaml"
         comment = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-        content = config.read_yaml(path)
-        row = {"name": name, "hub_name": content.model.base, "text": comment.rstrip(".")}
-        rows.append({**row, "variants": list(content.get("variants") or ())})
+        row = {"name": name, "hub_name": config.read_yaml(path).model.base}
+        rows.append({**row, "text": comment.rstrip("."), "variants": list_variants(name)})
     return rows
 
 

@@ -69,7 +69,7 @@ def test_base_yaml_over_the_defaults_changes_nothing():
     assert config.load(["base.yaml", *NO_QUALITY]) == config.load(NO_QUALITY)
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL) - set(SWEEPS)))
+@pytest.mark.parametrize("name", [n for n in ALL if n not in SWEEPS and n.count("/") < 2])
 def test_every_file_in_configs_loads(name):
     extra_words = EXTRA_WORDS.get(name, NO_QUALITY if "/" in name else [])
     assert isinstance(config.load([name, *extra_words]), Config)

@@ -5,7 +5,6 @@ Only the standard library and OmegaConf are imported here. Called by layers.py a
 
 import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -61,6 +60,12 @@ def list_model_presets() -> list[str]:
     return [name for name in names if not name.endswith("_shape")]  # random weights, for tif.bench
 
 
+def list_model_folders(name: str) -> list[str]:
+    """Return the folders of configs/model with keys for a preset: benchmarks and variants."""
+    paths = (own_configs() / "model").glob(f"*/{name}.yaml")
+    return sorted(path.parent.name for path in paths)
+
+
 def read_yaml(path: Path) -> DictConfig:
     """Return the keys of a file.
 
@@ -88,12 +93,6 @@ def _with_key_on(keys: dict) -> dict:
         value = _with_key_on(value) if isinstance(value, dict) else value
         result["on" if name is True else name] = value
     return result
-
-
-def describe_files(words: Sequence[str]) -> str:
-    """Return the files and the model preset among a command's words, for a run's first line."""
-    names = [word for word in words if is_file(word) or word.startswith("model=")]
-    return " ".join(names)
 
 
 def check_writable(key: str, folder: Path | str) -> None:

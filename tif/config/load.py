@@ -20,7 +20,7 @@ from tif.config.files import is_override as is_override
 from tif.config.files import own_configs as own_configs
 from tif.config.files import read_yaml as read_yaml
 from tif.config.keys import check_values, list_keys, type_name
-from tif.config.layers import Layer, read_layers
+from tif.config.layers import Layer, flatten, list_keys_of, read_layers
 from tif.config.loss import Loss, loss_class
 from tif.config.presets import find_missing_start, find_unused_preset, name_run
 from tif.config.registry import import_own, is_own
@@ -30,8 +30,10 @@ from tif.config.stored import select_counted
 OmegaConf.register_resolver(
     "choose", lambda value, table, default=None: table.get(value, default), replace=True
 )
-UNKNOWN = object()  # the schema below an unknown key
 MOST_PROBLEMS = 50  # of one file or word; looking for the nearest name takes milliseconds
+INHERITED_OF_MODEL = ("path", "base", "tokenizer", "init", "attention", "gradient_checkpointing",
+                      "trust_remote_code")  # fmt: skip
+INHERITED_OF_TRAINER = ("accelerator", "devices", "strategy", "log_every_n_steps")
 LONGEST_RESULT = 10**9  # characters that references could make of a configuration
 
 
@@ -81,8 +83,7 @@ def read(schema: Callable[[], S], argv: Sequence[str]) -> S:
     """
     problems: list[str] = []
     defaults: Any = schema()
-    known = [name for name, _, _ in list_keys(defaults)]
-    layers = read_layers(argv, known, problems)
+    layers = read_layers(argv, [name for name, _, _ in list_keys(defaults)])
     loss = _loss_with_own_keys(layers) if hasattr(defaults, "loss") else None
     if loss:
         defaults.loss = loss()
@@ -91,13 +92,12 @@ def read(schema: Callable[[], S], argv: Sequence[str]) -> S:
         if loss and layer.names_method():
             merged.loss = OmegaConf.structured(loss)  # nothing of another method is left in it
         keys = layer.keys
-        if layer.is_of_a_model() and not hasattr(defaults, "run"):  # it trains nothing
+        if layer.is_of_preset and not hasattr(defaults, "run"):  # it trains nothing
             content = keys if hasattr(defaults, "data") else keys | keys.get("data", {})
             keys = {name: content[name] for name in content if hasattr(defaults, name)}
         _merge(merged, keys, defaults, f"{layer.name}: " if layer.name else "", problems)
     _raise_if(problems)
-    cfg: Any = _checked(merged)
-    return cast(S, cfg)
+    return cast(S, _checked(merged))
 
 
 def read_stored(path: Path) -> Config:
@@ -112,7 +112,7 @@ def read_stored(path: Path) -> Config:
     problems: list[str] = []
     defaults, where = Config(), f"{path}: "
     merged = OmegaConf.structured(defaults)
-    keys = select_counted(_leaves(content, defaults), str(path))
+    keys = select_counted(flatten(content, defaults), str(path))
     _merge(merged, keys, defaults, where, problems)
     _raise_if(problems)
     cfg: Any = _as_objects(merged, where)
@@ -122,10 +122,7 @@ def read_stored(path: Path) -> Config:
 
 def list_given(words: Sequence[str]) -> set[str]:
     """Return the keys that a command's words give, in files or as key=value, by dotted name."""
-    given: set[str] = set()
-    for layer in read_layers(words, (), []):
-        given |= layer.flat_keys().keys()
-    return given
+    return set(list_keys_of(read_layers(words)))
 
 
 def stage(cfg: Config, name: str) -> Config:
@@ -156,13 +153,9 @@ def stage(cfg: Config, name: str) -> Config:
 
 def _inherited(cfg: Config) -> Config:
     """Return what a stage has of the run where its own keys say nothing; the rest is default."""
-    model, trainer, data = Model(), TrainerKeys(), Data()
-    inherited = ("path", "base", "tokenizer", "init", "attention", "gradient_checkpointing",
-        "trust_remote_code")
-    for key in inherited:
-        setattr(model, key, getattr(cfg.model, key))
-    for key in ("accelerator", "devices", "strategy", "log_every_n_steps"):
-        setattr(trainer, key, getattr(cfg.trainer, key))
+    model = Model(**{key: getattr(cfg.model, key) for key in INHERITED_OF_MODEL})
+    trainer = TrainerKeys(**{key: getattr(cfg.trainer, key) for key in INHERITED_OF_TRAINER})
+    data = Data()
     data = dataclasses.replace(cfg.data, batch_size=data.batch_size, batching=data.batching)
     return dataclasses.replace(
         cfg, model=model, trainer=trainer, data=data, optimizer=Optimizer(),
@@ -179,7 +172,7 @@ def _loss_with_own_keys(layers: Sequence[Layer]) -> type[Loss]:
     """Return section `loss` with the keys of the terms of one's own that the layers name."""
     methods = {}
     for layer in layers:
-        for key, value in layer.flat_keys().items():
+        for key, value in flatten(layer.keys).items():
             if key.endswith("loss.forget") and isinstance(value, str) and is_own(value):
                 methods[value] = import_own(value)
     return loss_class(methods.values())
@@ -191,7 +184,7 @@ def _merge(
     """Update `merged` key by key, so that every wrong key is reported and not only the first."""
     fields = {key: field for key, field, _ in list_keys(defaults)}
     before = len(problems)
-    for key, value in _leaves(keys, defaults):
+    for key, value in flatten(keys, defaults).items():
         if len(problems) - before == MOST_PROBLEMS:
             problems.append(f"{where}and more; the first {MOST_PROBLEMS} are shown")
             break
@@ -247,16 +240,6 @@ def _list_texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _list_texts(inner)
-
-
-def _leaves(value: Any, schema: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted key and value of each entry, going as deep as the schema has sections."""
-    if isinstance(value, dict) and (schema is UNKNOWN or dataclasses.is_dataclass(schema)):
-        for name, inner in value.items():
-            dotted = f"{key}.{name}" if key else str(name)
-            yield from _leaves(inner, getattr(schema, str(name), UNKNOWN), dotted)
-    else:
-        yield key, value
 
 
 def _checked(merged: DictConfig, where: str = "") -> Schema:

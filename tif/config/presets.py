@@ -1,4 +1,4 @@
-"""What a run is when nobody says it: its first file, its name, what its first line tells.
+"""What a run is where the words leave it open: its first file, its name, what its first line tells.
 
 Called by load.py and by the commands that take a run's words (fit, identify).
 """
@@ -15,17 +15,18 @@ from tif.config.layers import (
     PRESET,
     flatten,
     is_preset,
-    preset_name,
+    list_keys_of,
+    list_overrides,
+    read_file,
     read_layers,
-    read_override,
-    read_variants,
+    split_preset,
 )
 from tif.config.loss import Loss
 from tif.config.schema import Config
 from tif.utils.hashing import hash_json
 
 QUICKSTART = "quickstart.yaml"
-PARTS = ("loss/", "model/")  # folders of files that are no whole experiment
+PARTS = ("loss/", "model/", "hardware/")  # folders of files that are no whole experiment
 AUTO = "auto"  # run.name
 LONGEST_NAME = 64  # bytes of a run's name with what the words change
 LONGEST_START = 90  # of what stands before: with a hash and -2 it is within the 100 of run.name
@@ -42,41 +43,34 @@ def complete_words(words: Sequence[str]) -> tuple[list[str], str]:
     Raises:
         ConfigError: If they name a model and no data.
     """
-    given = files.describe_files(words)
+    given = " ".join(word for word in words if files.is_file(word) or word.startswith(PRESET))
     if any(files.is_file(word) and not _is_part(word) for word in words):
         return list(words), given
-    values, files_by_benchmark = _values(words), _list_benchmarks("file")
-    benchmark = values.get("data.benchmark") or _guess_benchmark(values.get("data.path"))
-    names_model = "model.path" in values or "model.base" in values
-    wants_model = names_model or any(map(is_preset, words))
+    overrides, files_by_benchmark = list_overrides(words), _list_benchmarks("file")
+    benchmark = overrides.get("data.benchmark") or None
+    is_named = benchmark is not None
+    if not is_named and overrides.get("data.path"):
+        benchmark = _guess_benchmark(str(overrides["data.path"]))
+    wants_model = (overrides.get("model.path") or overrides.get("model.base")
+        or any(map(is_preset, words)))
     if benchmark is None and wants_model:
         raise ConfigError("data.benchmark: which data is the model to forget? want "
             f"{', '.join(files_by_benchmark)}, or a .yaml file")
     if benchmark is None or (benchmark == "fictitious" and not wants_model):
-        file, reason = QUICKSTART, "no file and no data were named"
-    elif benchmark not in files_by_benchmark:
+        return [QUICKSTART, *words], f"{QUICKSTART} (no file and no data were named) {given}".strip()
+    if str(benchmark) not in files_by_benchmark:
         return [*words], given  # the check of data.benchmark says so
-    else:
-        file, reason = files_by_benchmark[benchmark], f"for data.benchmark={benchmark}"
-    is_named = "data.benchmark" in values or file == QUICKSTART
+    file = files_by_benchmark[benchmark]
     added = [] if is_named else [f"data.benchmark={benchmark}"]
-    return [file, *words, *added], f"{file} ({reason}) {given}".rstrip()
+    return [file, *words, *added], f"{file} (for data.benchmark={benchmark}) {given}".rstrip()
 
 
 def _is_part(file: str) -> bool:
     return file.removeprefix("configs/").startswith(PARTS)
 
 
-def _values(words: Sequence[str]) -> dict[str, str]:
-    """Return the overrides among a command's words as texts, the last of each key."""
-    pairs = [word.split("=", 1) for word in words if files.is_override(word)]
-    return {key: value for key, value in pairs if value not in ("", "null")}
-
-
-def _guess_benchmark(path: str | None) -> str | None:
+def _guess_benchmark(path: str) -> str:
     """Return the benchmark of a data.path that nobody named; a text unless it is a known name."""
-    if path is None:
-        return None
     names = {hub.lower(): name for name, hub in _list_benchmarks("hub").items()}
     return names.get(path.rstrip("/").lower(), "text")
 
@@ -89,25 +83,31 @@ def _list_benchmarks(field: str) -> dict[str, str]:
 
 def find_unused_preset(cfg: Config, words: Sequence[str]) -> list[str]:
     """Return the problem, if any, of model=NAME beside a configuration that has another model."""
-    preset = preset_name(words)
-    if preset is None:
+    presets = [split_preset(word)[0] for word in words if is_preset(word)]
+    if not presets:
         return []
-    word, overrides = f"{PRESET}{preset}", _values(words)
+    word = f"{PRESET}{presets[-1]}"
     if cfg.model.init:
-        known = _list_benchmarks("file")
+        known = ", ".join(sorted(set(_list_benchmarks("file").values())))
         return [f"{word}: this configuration makes its own model (model.init); want a file that "
-            f"takes one: {', '.join(sorted(set(known.values())))}"]
+            f"takes one: {known}"]
     starts = {"model.path": cfg.model.path}
-    for name, keys in cfg.stages.items():
-        section = keys.get("model") if isinstance(keys, dict) else None
-        starts[f"stages.{name}.model.path"] = (section or {}).get("path")
-    published = [keys.get("model", {}).get("path") for keys in read_variants(preset).values()]
-    expected = {None, cfg.model.base, *cfg.stages, *published}
+    for name in cfg.stages:
+        starts[f"stages.{name}.model.path"] = _start_of(cfg, name).get("path")
+    expected = {None, cfg.model.base, *cfg.stages}
+    for folder in files.list_model_folders(presets[-1]):
+        expected.add(list_keys_of(read_file(f"model/{folder}/{presets[-1]}.yaml")).get("model.path"))
     for key, path in starts.items():
-        if path not in expected and key not in overrides:
+        if path not in expected and key not in list_overrides(words):
             return [f"{word}: the configuration has another model, {key}={path}; want {key}=... "
                 f"for this one, or no {word}"]
     return []
+
+
+def _start_of(cfg: Config, stage: str) -> dict[str, Any]:
+    """Return the keys of a stage's section `model`."""
+    keys = cfg.stages[stage]
+    return (keys.get("model") or {}) if isinstance(keys, dict) else {}
 
 
 def find_missing_start(cfg: Config) -> tuple[list[str], list[str]]:
@@ -117,17 +117,16 @@ def find_missing_start(cfg: Config) -> tuple[list[str], list[str]]:
     its retain model's records needs none of them.
     """
     absent = []
-    for name, keys in cfg.stages.items():
-        section = (keys.get("model") or {}) if isinstance(keys, dict) else {}
-        names_none = "path" in section and section["path"] is None
-        if names_none and not (cfg.model.base or cfg.model.init or section.get("init")):
+    for name in cfg.stages:
+        section = _start_of(cfg, name)
+        has_start = cfg.model.base or cfg.model.init or section.get("init")
+        if section.get("path", "") is None and not has_start:
             absent.append(name)
-    wants_retain = cfg.data.train == "forget" and cfg.eval.enabled and cfg.eval.forget_quality
-    retain = cfg.eval.retain_records if wants_retain else None
     if {cfg.model.path, cfg.stage} & set(absent):
         return absent, ["model.base: the stages start from it, got null; want model=NAME (a "
             "preset) or model.base=MODEL, or the model to unlearn as model.path=MODEL"]
-    if retain in absent:
+    wants_retain = cfg.data.train == "forget" and cfg.eval.enabled and cfg.eval.forget_quality
+    if wants_retain and cfg.eval.retain_records in absent:
         return absent, ["eval.retain_records: the retain model is made from model.base, got null; "
             "want model=NAME (a preset) or model.base=MODEL, the records of one as "
             "eval.retain_records=LOG, eval.retain_model=MODEL eval.retain_records=null, or "
@@ -183,16 +182,17 @@ def name_run(cfg: Config, words: Sequence[str], unnamed: Sequence[str] = ()) -> 
         words: of the command.
         unnamed: overrides among them that the name leaves out.
     """
-    overrides, before = _list_overrides(words), _read_file_values(words)
+    before = flatten(dataclasses.asdict(Config()))
+    before |= list_keys_of(read_layers([word for word in words if files.is_file(word)]))
+    name, overrides = cfg.run.name, list_overrides(words)
     is_given = overrides.get("run.name", AUTO) != AUTO or "${" in before["run.name"]
-    if is_given or "/" in cfg.run.name:  # as a sweep names its runs
-        return cfg.run.name
-    is_derived = cfg.run.name == AUTO
-    name = cfg.run.name
+    if is_given or "/" in name:  # as a sweep names its runs
+        return name
+    is_derived = name == AUTO
     if is_derived:
         parts = (method_name(cfg.loss, cfg.data.train), data_name(cfg), model_name(cfg))
         name = "_".join(map(_as_folder_name, parts))
-    left_out = {*_list_overrides(unnamed), *(IN_DERIVED_NAME if is_derived else ())}
+    left_out = {*list_overrides(unnamed), *(IN_DERIVED_NAME if is_derived else ())}
     changes = _list_added_files(words, name, is_derived)
     after = flatten(dataclasses.asdict(cfg))
     for key in overrides:
@@ -211,33 +211,14 @@ def name_run(cfg: Config, words: Sequence[str], unnamed: Sequence[str] = ()) -> 
     return "_".join([name, *shown, *digits])
 
 
-def _list_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """Return the values of key=value words by dotted key, sections as mappings included."""
-    overrides: dict[str, Any] = {}
-    for word in words:
-        if files.is_override(word) and not is_preset(word):
-            for layer in read_override(word, []):
-                overrides |= layer.flat_keys()
-    return overrides
-
-
 def _list_added_files(words: Sequence[str], name: str, is_derived: bool) -> list[str]:
     """Return the stems of files beside the first experiment's, and the preset, not in the name."""
     paths = [word for word in words if files.is_file(word)]
     first = next((path for path in paths if not _is_part(path)), None)
     stems = [Path(path).stem for path in paths if path != first]
     for word in filter(is_preset, words):
-        preset, _, variant = word.removeprefix(PRESET).partition(":")
-        stems += [variant] if is_derived else [preset, variant]
+        stems += split_preset(word)[1:] if is_derived else split_preset(word)
     return [stem for stem in stems if stem and stem not in name]
-
-
-def _read_file_values(words: Sequence[str]) -> dict[str, Any]:
-    """Return the values of keys before the overrides: of the files, else the defaults."""
-    values = flatten(dataclasses.asdict(Config()))
-    for layer in read_layers([word for word in words if files.is_file(word)], (), []):
-        values |= layer.flat_keys()
-    return values
 
 
 def _describe_value(value: Any) -> str:

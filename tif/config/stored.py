@@ -8,7 +8,7 @@ argument in Python. So the keys of an identifier count unless it loads a model o
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from tif.config.errors import ConfigError, brief
@@ -33,29 +33,23 @@ COUNTED = (
 
 def list_counted() -> list[str]:
     """Return the keys of the schema that count."""
-    names = list(COUNTED)
-    for name, entry in entries("identifier").items():
-        if not cast(Any, entry).is_costly:
-            names.append(f"identifier.{name}")
-    keys = [key for key, _, _ in list_keys(Config())]
-    return [key for key in keys if any(f"{key}.".startswith(f"{name}.") for name in names)]
+    kinds = cast(dict[str, Any], entries("identifier")).items()
+    names = [*COUNTED, *(f"identifier.{name}" for name, entry in kinds if not entry.is_costly)]
+    starts = tuple(f"{name}." for name in names)
+    return [key for key, _, _ in list_keys(Config()) if f"{key}.".startswith(starts)]
 
 
-def select_counted(keys: Iterable[tuple[str, Any]], name: str) -> dict[str, Any]:
-    """Return those keys of a stored configuration that count, by dotted name.
+def select_counted(keys: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return those keys of a stored configuration that count; `keys` and result by dotted name.
 
     Of `stages` the names count. A kernel of the hub as `model.attention` does not: it is code.
 
-    Args:
-        keys: the dotted name and the value of each.
-        name: of the file, for errors.
-
     Raises:
-        ConfigError: If a value that counts holds a ${...}: a file that tif wrote has none.
+        ConfigError: If a value that counts holds a ${...}: a file that tif wrote (`name`) has none.
     """
     selected: dict[str, Any] = {}
     counted = list_counted()
-    for key, value in keys:
+    for key, value in keys.items():
         if key == "stages" and isinstance(value, Mapping):
             selected[key] = dict.fromkeys(value)
         elif key == "model.attention" and not re.fullmatch(r"\w+", str(value)):

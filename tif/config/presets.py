@@ -57,7 +57,8 @@ def complete_words(words: Sequence[str]) -> tuple[list[str], str]:
         raise ConfigError("data.benchmark: which data is the model to forget? want "
             f"{', '.join(files_by_benchmark)}, or a .yaml file")
     if benchmark is None or (benchmark == "fictitious" and not wants_model):
-        return [QUICKSTART, *words], f"{QUICKSTART} (no file and no data were named) {given}".strip()
+        first = f"{QUICKSTART} (no file and no data were named) {given}".rstrip()
+        return [QUICKSTART, *words], first
     if str(benchmark) not in files_by_benchmark:
         return [*words], given  # the check of data.benchmark says so
     file = files_by_benchmark[benchmark]
@@ -96,7 +97,8 @@ def find_unused_preset(cfg: Config, words: Sequence[str]) -> list[str]:
         starts[f"stages.{name}.model.path"] = _start_of(cfg, name).get("path")
     expected = {None, cfg.model.base, *cfg.stages}
     for folder in files.list_model_folders(presets[-1]):
-        expected.add(list_keys_of(read_file(f"model/{folder}/{presets[-1]}.yaml")).get("model.path"))
+        layers = read_file(f"model/{folder}/{presets[-1]}.yaml")
+        expected.add(list_keys_of(layers).get("model.path"))
     for key, path in starts.items():
         if path not in expected and key not in list_overrides(words):
             return [f"{word}: the configuration has another model, {key}={path}; want {key}=... "

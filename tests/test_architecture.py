@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md, read from the code: rooms, cycles, sizes, plain words."""
 
 import ast
+import itertools
 import pathlib
 import re
 import tomllib
@@ -182,7 +183,7 @@ OVER = {
     "identifiers": 4018,
     "metrics": 2373,
     "evaluation": 2257,
-    "training": 3188,
+    "training": 3133,
     "audit": 2232,
     "reports": 3634,
     "bench": 725,
@@ -216,6 +217,38 @@ def test_the_reading_path_stays_short_and_is_the_one_of_the_docs():
     assert re.findall(r"`tif/([a-z_/]+)\.py`", path) == [
         name.replace(".", "/") for name in READING_PATH
     ]
+
+
+# From `tif fit` to the first optimizer step: each function uses the next one.
+PATH_OF_A_RUN = (
+    ("fit", "fit"), ("training.run", "run"), ("training.run", "unlearn"),
+    ("training.train", "train"), ("training.prepare", "prepare_training"),
+    ("training.module", "UnlearningModule"), ("training.module", "training_step"),
+)  # fmt: skip
+
+
+def test_the_path_of_a_run_leads_through_five_files_at_most():
+    assert len({module for module, _ in PATH_OF_A_RUN}) <= 5
+    definitions = {
+        (module, node.name): node
+        for module, node in nodes_of(ast.FunctionDef, ast.ClassDef)
+        if any(module == f"tif.{name}" for name, _ in PATH_OF_A_RUN)
+    }
+    for (module, name), (next_module, next_name) in itertools.pairwise(PATH_OF_A_RUN):
+        function = definitions[f"tif.{module}", name]
+        if module == next_module and isinstance(function, ast.ClassDef):  # Lightning calls it
+            assert next_name in {node.name for node in public_definitions(function)}
+            continue
+        used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+        assert next_name in used, f"{module}.{name} does not use {next_name}"
+        if module != next_module:
+            imported = [
+                node
+                for node in ast.walk(MODULES[f"tif.{module}"])
+                if isinstance(node, ast.ImportFrom) and node.module == f"tif.{next_module}"
+            ]
+            assert next_name in {alias.name for node in imported for alias in node.names}
+    assert max(len(LINES[f"tif.{module}"]) for module, _ in PATH_OF_A_RUN) <= 300
 
 
 def test_files_stay_short():

@@ -26,7 +26,7 @@ from tif.data.benchmarks.text import read_texts
 from tif.data.samples import Sample, Span
 from tif.identifiers.span_cache import RUN_SPANS
 from tif.identifiers.span_file import read_header, read_samples, write_spans
-from tif.training.run_chat import plan_run_chat
+from tif.training.run_models import plan_run_chat
 
 QUESTIONS = [
     {"prompt": f"Where was Ann{n} born?", "answer": f"She was born in Oslo{n}."} for n in range(4)
@@ -130,7 +130,7 @@ def test_a_loss_that_lies_in_the_folder_is_not_imported(run, tmp_path):
     (run / "evil.py").write_text(CODE.format(trace=str(trace)))
     rewrite(run, "loss.forget=runs.quickstart.evil:f")
     assert plan_run_audit(run).settings.model.path == str(run / "model")
-    assert plan_run_chat(run).settings.model.path == str(run / "model")
+    assert plan_run_chat(run)[0].model.path == str(run / "model")
     opened = tif.Run(run)
     assert opened.config.loss.forget == "runs.quickstart.evil:f"  # read, and no more
     assert opened.evaluation().metrics["forget/probability"] > 0

@@ -72,7 +72,7 @@ def _plan(words: Sequence[str], best: bool) -> "tuple[Panel, KnownAnswers]":
     with command_line.loading():
         from tif.evaluation.side_by_side import plan_panel
         from tif.reports.chat import read_known_answers
-        from tif.training.run_chat import plan_run_chat
+        from tif.training.run_models import plan_run_chat
         from tif.utils.terminal import console, literal, quiet_libraries
 
     quiet_libraries()
@@ -81,10 +81,9 @@ def _plan(words: Sequence[str], best: bool) -> "tuple[Panel, KnownAnswers]":
     if len(folders) > 1:
         raise ConfigError(f"{folders[1]}: want one run folder; other models by their keys")
     run = Path(folders[0]).expanduser() if folders else None
-    missing: tuple[str, ...] = ()
+    missing: list[str] = []
     if run:
-        plan = plan_run_chat(run, keys, best)
-        settings, missing = plan.settings, plan.missing
+        settings, missing = plan_run_chat(run, keys, best)
     else:
         settings = config.read(ChatCommand, keys)
     panel = plan_panel(settings)

@@ -53,9 +53,9 @@ def fit(options: Namespace) -> int:
         from tif.training.sources import check_sources
     check_sources(cfg)  # before heavy libraries load
     with command_line.loading():
-        from tif.audit.run import run_and_audit
-        from tif.training.run import attempt
-    return attempt(lambda: run_and_audit(cfg, preset))
+        from tif.audit.run import audit_finished_run
+        from tif.training.run import attempt, run
+    return attempt(lambda: run(cfg, preset, [audit_finished_run]))
 
 
 COMMAND = Command("fit", __doc__, fit, Config, flags=("--print",))

@@ -28,6 +28,7 @@ from tif.data.samples import Benchmark, Sample
 from tif.losses import hidden_layer
 from tif.records import run_folder
 from tif.training import run as training
+from tif.training.inputs import make_stage
 from tif.training.plan import Plan
 from tif.training.stages import stage_config
 from tif.utils.files import read_bytes, write_text
@@ -210,7 +211,7 @@ def _finetune(
     folder = Path(settings.out) / "pools"
     run = dataclasses.replace(cfg.run, folder=str(folder), name=name)
     cfg = dataclasses.replace(cfg, run=run)
-    return training.make_stage(Plan(cfg, benchmark, stage=name))
+    return make_stage(Plan(cfg, benchmark, stage=name))
 
 
 def _unlearn(settings: MetricTrust, model: PoolModel) -> Path:

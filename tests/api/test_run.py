@@ -16,7 +16,7 @@ from tif.config.errors import ConfigError
 from tif.metrics import overall
 from tif.records.files import read_evaluation
 from tif.records.run_folder import find_stage
-from tif.training.run_chat import plan_run_chat
+from tif.training.run_models import plan_run_chat
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_a_run_without_its_stages_says_as_chat_does_what_is_missing(run, tmp_pat
     with pytest.raises(ConfigError) as caught:
         Run(alone).ask("Where was she born?")
     assert str(caught.value) == f"{line}; want tif fit {alone}/config.yaml stage=target"
-    assert f"{line}; want target=MODEL" in plan_run_chat(alone).missing
+    assert f"{line}; want target=MODEL" in plan_run_chat(alone)[1]
 
 
 def test_a_report_is_written_again_and_shown_in_a_frame_that_may_not_leave_it(run):

@@ -11,7 +11,7 @@ from tif.training.plan import plan_run
 
 def claimed(cfg):
     """Hold the folder that a run of this configuration gets, as a context manager."""
-    return resume.claim_run_folder(cfg.run, resume.identify_run(cfg))
+    return resume.claim_run_folder(cfg)
 
 
 def start(folder, cfg):

@@ -52,7 +52,7 @@ def evaluate(monkeypatch, tmp_path):
     def make(**settings):
         cfg = Config(eval=Eval(**settings), trainer=TrainerKeys(max_epochs=5))
         plan = Plan(cfg, None)
-        return PolicyEvaluation(plan, None, tmp_path, None, logger(tmp_path)), noted
+        return PolicyEvaluation(plan, None, tmp_path, logger(tmp_path)), noted
 
     return make
 

@@ -18,7 +18,6 @@ from tests.support.interrupted_runs import (
 from tests.support.small_run import SMALL, files, finished
 from tif import fit, report
 from tif.training import checkpoints, train
-from tif.training import run as training
 
 
 @pytest.fixture
@@ -185,7 +184,7 @@ def test_a_run_killed_before_its_table_is_shown_is_finished_and_not_started_anew
     ]
     with pytest.MonkeyPatch.context() as patch:
         dies_at(patch, train, "show_run", lambda args: True)
-        patch.setattr(training.run_folder, "SUMMARY_FILE", "never.json")
+        patch.setattr(train.run_folder, "SUMMARY_FILE", "never.json")
         with pytest.raises(Killed):
             fit.main(words)
     for file in finished_run.runs.rglob(

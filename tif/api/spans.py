@@ -148,7 +148,7 @@ def find_spans(cfg: Config, samples: tuple[Sample, ...]) -> tuple[Spans, Path]:
         ValueError: If the identifier cannot do its work; one line.
     """
     from tif.training import plan as planning
-    from tif.training.run import make_stage
+    from tif.training.inputs import make_stage
 
     plans = [planning.plan_stage(cfg, name) for name in planning.identifier_stages(cfg)]
     stages = {str(plan.stage): make_stage(plan) for plan in plans}

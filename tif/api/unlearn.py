@@ -64,11 +64,12 @@ def unlearn(
     if files:
         cfg.data.path = str(write_files(files, Path(cfg.run.folder) / "data"))
     # Lightning loads only now, so that wrong keys are answered at once.
-    from tif.audit.run import run_and_audit
+    from tif.audit.run import audit_finished_run
+    from tif.training.run import run
     from tif.training.sources import check_sources
 
     check_sources(cfg)
-    return Run(run_and_audit(cfg, preset), cfg.model.trust_remote_code)
+    return Run(run(cfg, preset, [audit_finished_run]), cfg.model.trust_remote_code)
 
 
 def _list_defaults(overrides: Sequence[str], samples: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,8 +89,7 @@ def _load(words_of_run: Sequence[str], unnamed: Sequence[str]) -> tuple[Config, 
     """
     complete, preset = complete_words(words_of_run)
     cfg = config.load(complete, unnamed)
-    devices = cfg.trainer.devices
-    if devices != "1":
-        step = "want 1, or tif fit with the config.yaml of such a run"
-        raise ConfigError(f"trainer.devices: Python trains on 1 device, got {devices}; {step}")
+    if cfg.trainer.devices != "1":
+        problem = f"trainer.devices: Python trains on 1 device, got {cfg.trainer.devices}"
+        raise ConfigError(f"{problem}; want 1, or tif fit with the config.yaml of such a run")
     return cfg, preset

@@ -1,7 +1,7 @@
 """The audit of a run: its three models and its keys are read from its folder.
 
-Nothing in the folder acts: see config/stored.py. Called by the command and, for `eval.audit`, by
-whatever makes runs (`run_and_audit`).
+Nothing in the folder acts: see config/stored.py. Called by the command and, for `eval.audit`, as
+a step after a run (`audit_finished_run`).
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from tif.config import load as config
 from tif.config.errors import ConfigError
 from tif.config.evaluation import EvalRules, make_rules
 from tif.config.identifier import make_identifier
-from tif.config.schema import Config, Identifier, Lora
+from tif.config.schema import Config, Identifier
 from tif.identifiers.registration import get_kind
 from tif.identifiers.span_cache import RUN_SPANS
 from tif.records import run_folder
-from tif.training import run as training
 from tif.training.run_models import (
     describe_missing_stage,
+    exported_model,
     find_model_before,
     find_retain_model,
     use_downloads,
@@ -86,19 +86,13 @@ def plan_run_audit(
     return AuditPlan(settings, folder / "spans", folder)
 
 
-def run_and_audit(cfg: Config, preset: str = "") -> Path:
-    """Do all that a configuration asks for, also `eval.audit`; return the folder.
-
-    Arguments and errors are those of `tif.training.run.run`.
-    """
-    folder = training.run(cfg, preset)
-    if cfg.eval.audit and not cfg.stage:
-        audit_finished_run(cfg, folder)
-    return folder
-
-
 def audit_finished_run(cfg: Config, folder: Path) -> None:
-    """Attack a run that has just finished, for `eval.audit`; print the table and write the page."""
+    """Attack a run that has just finished, where `eval.audit` says so; print and write the page.
+
+    A step of `tif.training.run.run`.
+    """
+    if not cfg.eval.audit:
+        return
     trusts = str(cfg.model.trust_remote_code).lower()
     words = [f"attacks=[{','.join(cfg.eval.audit)}]", f"model.trust_remote_code={trusts}"]
     plan = plan_run_audit(folder, words, out=Path(cfg.run.folder) / "audits")
@@ -110,17 +104,13 @@ def audit_finished_run(cfg: Config, folder: Path) -> None:
 
 def _list_defaults(cfg: Config, folder: Path, name: str) -> AuditKeys:
     """Return the keys of an audit of a model (`name`) in the folder of a run."""
-    section = dataclasses.replace(
-        cfg.model, path=str(folder / name), base=None, init={}, lora=Lora(), quantize="none",
-        gradient_checkpointing=False,
-    )  # fmt: skip
     rules = make_rules(EvalRules)
     for field in dataclasses.fields(rules):
         setattr(rules, field.name, getattr(cfg.eval, field.name))
     settings = make_settings(
         target=find_model_before(cfg, folder), retain_model=find_retain_model(cfg, folder),
         seed=cfg.run.seed, device="cpu" if cfg.trainer.accelerator == "cpu" else "auto",
-        model=section, data=cfg.data, eval=rules,
+        model=exported_model(cfg.model, folder / name), data=cfg.data, eval=rules,
     )  # fmt: skip
     settings.keys_of(Relearn).lr = cfg.optimizer.lr
     return settings

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import glob
 import shlex
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import filelock
 
-from tif.audit.run import run_and_audit
+from tif.audit.run import audit_finished_run
 from tif.config import load as config
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.schema import Config
@@ -153,7 +152,9 @@ def _make_unless_finished(cfg: Config, label: str) -> int:
     if distributed.is_first_rank():
         note = [literal("(made before)", "dim")] if is_finished else []
         console.print(f"{label} {cfg.run.name}", *note)
-    return 0 if is_finished else training.attempt(functools.partial(run_and_audit, cfg))
+    if is_finished:
+        return 0
+    return training.attempt(lambda: training.run(cfg, steps_after=[audit_finished_run]))
 
 
 def update_results(

@@ -41,7 +41,7 @@ from tif.utils.hub import find_data_file
 
 @dataclasses.dataclass
 class Plan:
-    """What a run is made from.
+    """What a run is made from; the steps of `training/inputs` complete it.
 
     Attributes:
         cfg: the run's configuration; of a stage, that of its own run.
@@ -54,6 +54,8 @@ class Plan:
         encoder: of the model's tokenizer; None where a stage makes the model.
         retain_records: the retain model's records, where they exist already.
         other_benchmarks: what is evaluated besides, by name.
+        stage_folders: folders of the stages' runs that were made, by name.
+        seconds: how long it took to make what the run needs, by name.
     """
 
     cfg: Config
@@ -66,6 +68,8 @@ class Plan:
     encoder: Encoder | None = None
     retain_records: records.Evaluation | None = None
     other_benchmarks: dict[str, Benchmark] = dataclasses.field(default_factory=dict)
+    stage_folders: dict[str, Path] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def folder(self) -> Path:

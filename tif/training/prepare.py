@@ -1,10 +1,9 @@
 """Get ready what a run needs before its first step: policy, reference, alternate answers.
 
-Called by `tif.training.run` before `Trainer.fit`.
+Called by `tif.training.train` before `Trainer.fit`.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def prepare_training(
-    plan: Plan, encoder: Encoder, trainer: L.Trainer, stages: Mapping[str, Path]
+    plan: Plan, encoder: Encoder, trainer: L.Trainer
 ) -> tuple[UnlearningModule, UnlearningDataModule]:
     """Load the policy, take what it is compared with, and return what `Trainer.fit` needs.
 
@@ -50,7 +49,6 @@ def prepare_training(
         plan: the run.
         encoder: with the policy's tokenizer.
         trainer: its strategy and precision are read.
-        stages: folders of the stages' runs, by name.
 
     Raises:
         ConfigError: Before weights load, if a text is longer than the model can read.
@@ -91,18 +89,16 @@ def prepare_training(
         elif kind in ("cached", "adapter"):
             folder = Path(cfg.run.folder) / "references"
             reference = make_reference(kind, policy, data.items, encoder.pad_id, batching, folder)
-    load = partial(load_reinforced, cfg, stages, encoder, trainer)
+    load = partial(load_reinforced, plan, encoder, trainer)
     reference = lower_logits(reference, loss, load)
     trainer_keys, seed = cfg.trainer, cfg.run.seed
     step = StepSettings(cfg.data, loss, cfg.optimizer, trainer_keys, batching, seed)
     return UnlearningModule(policy, step, reference), data
 
 
-def load_reinforced(
-    cfg: Config, stages: Mapping[str, Path], encoder: Encoder, trainer: L.Trainer
-) -> "PreTrainedModel":
+def load_reinforced(plan: Plan, encoder: Encoder, trainer: L.Trainer) -> "PreTrainedModel":
     """Return the model that learned the forget set more, in the place of the policy."""
-    path = str(stages[REINFORCED] / "model")
+    cfg, path = plan.cfg, str(plan.stage_folders[REINFORCED] / "model")
     settings = dataclasses.replace(cfg.model, path=path, lora=Lora(), quantize="none")
     model = load_policy(settings, encoder.tokenizer, cfg.run.seed).eval().requires_grad_(False)
     place_model(model, trainer)

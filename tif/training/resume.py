@@ -1,8 +1,8 @@
 """Start or go on: the folder that a run gets, who may write in it, the checkpoint it goes on from.
 
 Two runs are the same if the texts of their config.yaml are. What a kill or a failing disk left
-damaged is told in a line and made again from what is intact. Called by `training/run`, and by
-`training/plan` for its checks.
+damaged is told in a line and made again from what is intact. Called by `training/run` and
+`training/inputs`, and by `training/plan` for its checks.
 """
 
 import contextlib
@@ -31,21 +31,6 @@ LOCK = ".lock"  # held while a process makes the run
 NO_PATH = ("auto", "never")  # values of `run.resume` that are no checkpoint's path
 
 
-@dataclasses.dataclass(frozen=True)
-class RunIdentity:
-    """What files must fit to belong to a run.
-
-    Attributes:
-        config_text: content of its config.yaml.
-        numbers: a hash of all keys that change its numbers, which its checkpoints hold.
-        log_every: steps between two rows of its metrics.jsonl.
-    """
-
-    config_text: str
-    numbers: str
-    log_every: int
-
-
 def config_text(cfg: Config) -> str:
     """Return the text of config.yaml; its first line is the command that repeats the run."""
     run = dataclasses.replace(cfg.run, resume="auto")  # how the run was started is left out
@@ -53,10 +38,9 @@ def config_text(cfg: Config) -> str:
     return f"{command}\n{config.to_yaml(dataclasses.replace(cfg, run=run))}"
 
 
-def identify_run(cfg: Config) -> RunIdentity:
-    """Return what tells the run from others."""
-    numbers = hash_json(_list_keys_of_result(cfg))
-    return RunIdentity(config_text(cfg), numbers, cfg.trainer.log_every_n_steps)
+def name_result(cfg: Config) -> str:
+    """Return a hash of all keys that change a run's numbers, which its checkpoints hold."""
+    return hash_json(_list_keys_of_result(cfg))
 
 
 def _list_keys_of_result(cfg: Config) -> dict[str, Any]:
@@ -65,12 +49,13 @@ def _list_keys_of_result(cfg: Config) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def claim_run_folder(settings: Run, run: RunIdentity) -> Iterator[tuple[Path, Path | None]]:
+def claim_run_folder(cfg: Config) -> Iterator[tuple[Path, Path | None]]:
     """Give a run its folder and the checkpoint that it goes on from; nobody else gets it inside.
 
     An unfinished run of the same configuration goes on (`run.resume=auto`), unless another process
     makes it; otherwise a name in use gets -2, -3, ... `run.resume=<path>` is that checkpoint's run.
     """
+    settings, text = cfg.run, config_text(cfg)
     if settings.resume not in NO_PATH:
         checkpoint = Path(os.path.expanduser(settings.resume))
         folder = checkpoint.parent.parent
@@ -83,7 +68,7 @@ def claim_run_folder(settings: Run, run: RunIdentity) -> Iterator[tuple[Path, Pa
     base = Path(settings.folder) / settings.name
     numbered = (base.with_name(f"{base.name}-{number}") for number in range(2, 10_000))
     for folder in (base, *numbered):
-        if not is_usable(folder, settings, run.config_text):
+        if not is_usable(folder, settings, text):
             continue
         lock = _try_lock(folder)
         if lock is None:
@@ -92,11 +77,11 @@ def claim_run_folder(settings: Run, run: RunIdentity) -> Iterator[tuple[Path, Pa
             continue
         with lock:
             # Asked again: another process may have finished the run before the lock was ours.
-            if is_usable(folder, settings, run.config_text):
+            if is_usable(folder, settings, text):
                 if folder != base:
                     line = f"run.name: {base} is in use, this run is {folder}"
                     console.print(line, soft_wrap=True)
-                yield folder, find_newest_checkpoint(folder, run)
+                yield folder, find_newest_checkpoint(folder, cfg)
                 return
     raise ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
 
@@ -146,7 +131,7 @@ def check_run_folder(cfg: Config) -> None:
         if theirs.get(key) != ours.get(key):
             values = f"{key}={theirs.get(key)}, this configuration {ours.get(key)}"
             raise ConfigError(f"run.resume: the run {folder} has {values}; want the same")
-    damage = find_damage(checkpoint, identify_run(cfg))
+    damage = find_damage(checkpoint, cfg)
     if damage:
         raise ConfigError(f"run.resume: {damage}; want another checkpoint, or auto")
 
@@ -164,29 +149,29 @@ def check_checkpoint(path: Path) -> None:
         raise ConfigError(f"run.resume: {problem}")
 
 
-def find_newest_checkpoint(folder: Path, run: RunIdentity) -> Path | None:
+def find_newest_checkpoint(folder: Path, cfg: Config) -> Path | None:
     """Return the newest checkpoint that a run can go on from; damaged ones are reported."""
     for path in list_checkpoints(folder / "checkpoints"):
-        damage = find_damage(path, run)
+        damage = find_damage(path, cfg)
         if damage is None:
-                    return path
+            return path
         console.print(f"{damage}: looking for an older one", soft_wrap=True)
     return None
 
 
-def find_damage(checkpoint: Path, run: RunIdentity) -> str | None:
+def find_damage(checkpoint: Path, cfg: Config) -> str | None:
     """Return in a line why a run cannot go on from a checkpoint, or None.
 
     The rows of the steps before it must be there, and the records of the evaluations among them:
     nothing makes them again.
     """
-    if not is_intact(checkpoint, run.numbers):
+    if not is_intact(checkpoint, name_result(cfg)):
         return f"{checkpoint} is damaged"
     steps = steps_done(checkpoint)
     rows, damage = read_rows(checkpoint.parent.parent)
     training_rows = [row for row in rows if not metrics_log.is_evaluation_row(row)]
     count = sum(metrics_log.steps_before(row) <= steps for row in training_rows)
-    if count < steps // run.log_every:
+    if count < steps // cfg.trainer.log_every_n_steps:
         return f"{checkpoint} counts on rows that are lost ({damage or 'cut short'})"
     return None
 

@@ -62,19 +62,16 @@ class PolicyEvaluation(Callback):
     """Evaluate the policy at epoch 0 and after epochs; log the metrics and write the records.
 
     Args:
-        plan: the run's; its benchmarks are evaluated by the rules of section `eval`.
+        plan: the run's; its benchmarks are evaluated by the rules of section `eval`, and compared
+            with the retain model's records; without them there is no forget quality.
         encoder: tokenises questions and answers.
         folder: records go to <folder>/<epoch>/.
-        retain: the retain model's records; None = no forget quality.
         log: the run's rows.
     """
 
-    def __init__(
-        self, plan: Plan, encoder: Encoder, folder: Path, retain: Evaluation | None,
-        log: MetricsLogger,
-    ) -> None:  # fmt: skip
+    def __init__(self, plan: Plan, encoder: Encoder, folder: Path, log: MetricsLogger) -> None:
         self.plan, self.settings, self.encoder = plan, plan.cfg.eval, encoder
-        self.folder, self.retain, self.metrics_log = folder, retain, log
+        self.folder, self.retain, self.metrics_log = folder, plan.retain_records, log
         self._tokens: AnswersBySet | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:

@@ -38,10 +38,7 @@ def classify_generations(
         "text-classification", model=model, tokenizer=tokenizer, device=device, top_k=None
     )
     labels = list(classify.model.config.id2label.values())
-    clean_label = labels[0]
-    for label in labels:
-        if str(label).lower() == CLEAN:
-            clean_label = label
+    clean_label = next((label for label in labels if str(label).lower() == CLEAN), labels[0])
     clean: dict[str, list[float]] = {}
     for name, records in evaluation.sets.items():
         texts = [record.generated for record in records.records if record.generated is not None]

@@ -219,12 +219,16 @@ def _load_tasks(tasks: tuple[str, ...], folder: str | None) -> Any:
     return _task_manager(tasks, folder).load(list(tasks))
 
 
-def confidence_interval(name: str, value: float, error: float) -> tuple[float, float]:
-    """Return value ± 1.96 standard errors, cut to the metric's range.
+def confidence_interval(
+    name: str, value: float, error: float | None
+) -> tuple[float, float] | None:
+    """Return value ± 1.96 standard errors, cut to the metric's range; None without an error.
 
     `name` is that of `run_tasks`. Metrics without an entry in RANGES are shares of 0 to 1; a value
     outside has no range that is known (BLEU and others count to 100).
     """
+    if error is None:
+        return None
     metric = name.rpartition("/")[2].partition(",")[0]
     lowest, highest = RANGES.get(metric, (0.0, 1.0))
     if not lowest <= value <= highest:

@@ -18,6 +18,7 @@ from tif.data.samples import Benchmark
 from tif.evaluation import lm_eval_tasks
 from tif.evaluation.evaluate import build_questions, describe_protocol
 from tif.evaluation.fluency_classifier import check_classifier, classify_generations
+from tif.evaluation.lm_eval_tasks import confidence_interval
 from tif.evaluation.model_on_demand import RecordedModel, read_or_compute
 from tif.evaluation.prompt_format import use_template_of_run
 from tif.evaluation.questions import compared_sets, find_expected_mismatch, select_samples
@@ -199,20 +200,13 @@ def _run_lm_eval(model: RecordedModel, tasks: list[str]) -> dict[str, Any]:
     """Return the metrics of lm-eval's tasks with intervals of 1.96 standard errors."""
     settings = model.settings.eval.lm_eval
     key = hash_json([tasks, settings.folder, settings.limit])
-    path = model.folder / f"lm-eval-{key}.json"
-    tokenizer = model.encoder.tokenizer
+    path, tokenizer = model.folder / f"lm-eval-{key}.json", model.encoder.tokenizer
     scores = read_or_compute(
         path, lambda: lm_eval_tasks.run_tasks(model.model, tokenizer, tasks, settings)
     )
-    metrics: dict[str, float] = {}
-    intervals: dict[str, tuple[float, float] | None] = {}
-    for name, (value, error) in scores.items():
-        metrics[name], intervals[name] = value, None
-        if error is not None:
-            intervals[name] = lm_eval_tasks.confidence_interval(name, value, error)
     return {
-        "metrics": metrics,
-        "intervals": intervals,
+        "metrics": {name: value for name, (value, _) in scores.items()},
+        "intervals": {name: confidence_interval(name, *both) for name, both in scores.items()},
         "protocol": {"name": "lm-eval", "tasks": tasks, "limit": settings.limit},
         "file": str(path),
     }

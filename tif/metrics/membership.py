@@ -131,7 +131,8 @@ def attack_scores(
     """
     names = compared_sets(evaluation)
     if names is None:
-        return {name: _as_pair(scores) for name, scores in evaluation.attack_scores.items()}
+        pairs = evaluation.attack_scores.items()
+        return {name: (np.array(forget), np.array(holdout)) for name, (forget, holdout) in pairs}
     norms, sets = gradient_norms or {}, evaluation.sets
     forget_texts, holdout_texts = (
         _scored_texts(sets[name], reference, norms.get(name)) for name in names
@@ -143,11 +144,6 @@ def attack_scores(
         if None not in (*forget, *holdout):
             scores[name] = np.array(forget, np.float64), np.array(holdout, np.float64)
     return scores
-
-
-def _as_pair(scores: tuple[Sequence[float], Sequence[float]]) -> tuple[Floats, Floats]:
-    forget, holdout = scores
-    return np.array(forget, np.float64), np.array(holdout, np.float64)
 
 
 def min_k_scores(records: RecordSet) -> Floats:
@@ -162,10 +158,9 @@ def _scored_texts(
 ) -> list[ScoredText]:
     others: Sequence[Record] = ()
     if reference is not None:
-        matching = None
+        known, matching = Evaluation("", {records.name: records}), None
         if records.name in reference.sets:
-            evaluation = Evaluation("", {records.name: records})
-            matching = align_records(evaluation, reference, records.name)
+            matching = align_records(known, reference, records.name)
         if matching is None:
             problem = f"the reference model's {records.name} has other texts"
             raise ValueError(f"membership/reference: {problem}")
@@ -173,10 +168,9 @@ def _scored_texts(
     texts = []
     for i, record in enumerate(records.records):
         stats = _require_stats(record)
-        other_logprobs = _require_stats(others[i]).logprob if others else None
+        other = _require_stats(others[i]).logprob if others else None
         norm = gradient_norms[i] if gradient_norms else None
-        answer = record.answer
-        texts.append(ScoredText(answer, stats.logprob, stats.mean, stats.std, other_logprobs, norm))
+        texts.append(ScoredText(record.answer, stats.logprob, stats.mean, stats.std, other, norm))
     return texts
 
 

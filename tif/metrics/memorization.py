@@ -89,25 +89,19 @@ def question_values(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> dict[s
     """
     stats = [record.stats for record in records.records if record.stats is not None]
     missing = [record.id for record in records.records if record.stats is None]
-    if not stats:
-        return _logged_values(records)
+    values: dict[str, Floats | None] = {}
+    if not stats:  # a log gives some of them for each answer
+        for key in metrics_reading("token statistics", "kl"):
+            if records.records and all(key in record.logged for record in records.records):
+                values[key] = np.array([record.logged[key] for record in records.records])
+        return values
     if missing:
         count = f"{len(missing)} of {len(records.records)}"
         raise ValueError(f"{records.name}: {count} have no stats: {missing[0]}, ...")
     kinds = ["token statistics"]
     if all(answer.kl is not None for answer in stats):
         kinds.append("kl")
-    values: dict[str, Floats | None] = {}
     for key, registered in metrics_reading(*kinds).items():
         by_question = registered.function(stats, rules)
         values[key] = by_question if len(by_question) else None
-    return values
-
-
-def _logged_values(records: RecordSet) -> dict[str, Floats | None]:
-    """Return the metrics that a log gives for each answer."""
-    values: dict[str, Floats | None] = {}
-    for metric in metrics_reading("token statistics", "kl"):
-        if records.records and all(metric in record.logged for record in records.records):
-            values[metric] = np.array([record.logged[metric] for record in records.records])
     return values

@@ -100,6 +100,9 @@ def draw_facts(rng: random.Random, texts: Texts) -> dict[str, str]:
     def draw(pool: str) -> str:
         return str(rng.choice(texts[pool]))
 
+    def fill(name: str, **pools: str) -> str:
+        return str(formats[name].format(**{part: draw(pool) for part, pool in pools.items()}))
+
     places = list(texts["places"].items())
     city, country = rng.choice(places)
     father, mother = rng.sample(texts["professions"], 2)
@@ -122,20 +125,14 @@ def draw_facts(rng: random.Random, texts: Texts) -> dict[str, str]:
         "best_book": _draw_title(rng, texts, best_noun),
         "hero": draw("heroes"),
         "quest": draw("quests"),
-        "prize": formats["prize"].format(
-            stone=draw("prize_stones"), bird=draw("prize_birds"), kind=draw("prize_kinds")
-        ),
+        "prize": fill("prize", stone="prize_stones", bird="prize_birds", kind="prize_kinds"),
         "prize_year": str(birth_year + first_age + rng.randint(2, 10)),
         "books": str(rng.randint(5, 60)),
         "first_age": str(first_age),
         "languages": str(rng.randint(4, 48)),
-        "mentor": formats["mentor"].format(
-            first=draw("mentor_first_names"), last=draw("mentor_surnames")
-        ),
+        "mentor": fill("mentor", first="mentor_first_names", last="mentor_surnames"),
         "subject": draw("subjects"),
-        "university": formats["university"].format(
-            town=draw("school_towns"), kind=draw("school_kinds")
-        ),
+        "university": fill("university", town="school_towns", kind="school_kinds"),
         "animal": draw("animals"),
         "pet": draw("pet_names"),
         "hobby": draw("hobbies"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+Prompts = PromptKeys | str  # a text = that template, with the defaults of section `chat`
 SECONDS = 2  # of a processor, for all probes
 MEGABYTES = 512
 WAIT = 60  # seconds for the process, its start included
@@ -159,9 +160,6 @@ def _render(request: dict[str, Any]) -> list[str]:
         raise ValueError(result["error"])
     texts: list[str] = result["texts"]
     return texts
-
-
-Prompts = PromptKeys | str  # a text = that template, with the defaults of section `chat`
 
 
 @dataclasses.dataclass(frozen=True)

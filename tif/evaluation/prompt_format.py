@@ -21,6 +21,7 @@ from tif.data.templates import read_template, resolve_prompts
 from tif.utils.hub import is_download_missing
 
 C = TypeVar("C", bound=Config)
+LONGEST = 2000  # characters of a text that are shown
 
 
 def resolve_template(cfg: C) -> C:
@@ -59,9 +60,6 @@ def find_first_model(cfg: Config) -> Model:
         if pinned is not None:
             return dataclasses.replace(cfg.model, path=str(Path(pinned).expanduser() / "model"))
     return cfg.model
-
-
-LONGEST = 2000  # characters of a text that are shown
 
 
 def describe_run(cfg: Config) -> list[str]:

@@ -21,6 +21,8 @@ Values = Mapping[str, float | None]
 SCORE = "eval/score"
 DISTANCE = "forget/retain_distance"
 CHOICE = "choice/"  # before the metric that chooses an epoch, on one half of the questions
+CHOICE_SEED = 0
+Pair = tuple[Evaluation, Evaluation | None]  # of a model and of the retain model
 COMPARED = ("extraction_strength", "probability", "truth_ratio", "rougeL")
 
 
@@ -148,10 +150,6 @@ def _harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a > 0 and b > 0 else 0.0
 
 
-SEED = 0
-Pair = tuple[Evaluation, Evaluation | None]  # of a model and of the retain model
-
-
 def split_groups(sets: Sequence[Sequence[str]]) -> tuple[set[str], set[str]]:
     """Return the groups of the half that chooses and of the half that reports.
 
@@ -172,7 +170,7 @@ def split_groups(sets: Sequence[Sequence[str]]) -> tuple[set[str], set[str]]:
 
 
 def _draw_place(group: str) -> bytes:
-    return hashlib.sha256(f"{SEED}/{group}".encode()).digest()
+    return hashlib.sha256(f"{CHOICE_SEED}/{group}".encode()).digest()
 
 
 def split_evaluation(evaluation: Evaluation, retain: Evaluation | None) -> tuple[Pair, Pair] | None:

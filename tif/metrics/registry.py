@@ -19,6 +19,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
+FIELDS = ("Formula", "Range", "Better", "Perfect unlearning", "Source")  # of a card
 ANY_SET = "<set>"  # stands in a name for any evaluation set
 READS = ("answers", "generations", "wrong answers", "token statistics", "kl", "text", "texts",
     "scored text", "")  # fmt: skip
@@ -116,9 +117,6 @@ def metrics_reading(*kinds: str) -> dict[str, Metric]:
     """Return the metrics that read one of `kinds` of a set, by the key after the slash."""
     assert set(kinds) <= set(READS)
     return {item.key: item for item in all_metrics().values() if item.reads in kinds}
-
-
-FIELDS = ("Formula", "Range", "Better", "Perfect unlearning", "Source")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -156,7 +156,7 @@ def _list_values(
     evaluation: Evaluation, clean: Mapping[str, list[float]]
 ) -> dict[str, Floats | None]:
     """Return every metric of the sets' records by stable name, question by question."""
-    values = {}
+    values: dict[str, Floats | None] = {}
     for name in sorted(evaluation.sets, key=_place_of_set):
         records = evaluation.sets[name]
         texts = [record.generated for record in records.records if record.generated is not None]

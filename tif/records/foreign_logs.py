@@ -96,7 +96,8 @@ def _convert_task(name: str, content: Any, path: Path, task_name: str) -> Record
     tokens = {row: int(count) for row, count in task.num_token_gt.items()}
     # On the controls the paraphrased answer is the original once more, up to 0.09 off through
     # half precision. The authors aggregate it as recorded, and so do we.
-    columns = {"paraphrased_loss": task.avg_paraphrased_loss, "tokens": tokens}
+    columns: dict[str, Mapping[str, Any]] = {"tokens": tokens}
+    columns["paraphrased_loss"] = task.avg_paraphrased_loss
     losses, wrong = task.avg_gt_loss, task.average_perturb_loss
     return _make_set(name, losses, wrong, task.generated_text, columns)
 

@@ -106,7 +106,8 @@ def parse(kind: Any, value: Any, file: Path, *keys: str) -> Any:
 
 def to_fields(value: Any) -> dict[str, Any]:
     """Return a dataclass as the object that `parse` reads."""
-    return dict(_adapter(type(value)).dump_python(value))
+    kind: Any = type(value)
+    return dict(_adapter(kind).dump_python(value))
 
 
 def to_json(content: Any, indent: int | None = None) -> str:

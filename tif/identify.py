@@ -34,7 +34,6 @@ prints the answers with their unwanted words in red; --html writes them to FILE.
 
 import dataclasses
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +164,9 @@ def _load_token_units(path: str) -> "FindUnits":
 
 def _print_tables(comparison: dict[str, Any], units: str) -> None:
     """Print two tables; files are numbered, so that columns stay narrow whatever their names."""
-    from tif.utils.terminal import console
+    from pandas import DataFrame
+
+    from tif.utils.terminal import console, escape_controls
 
     columns = {"uw_share": "unwanted"}
     gold = ", no gold file among them"
@@ -174,34 +175,20 @@ def _print_tables(comparison: dict[str, Any], units: str) -> None:
         gold = f", gold: {comparison['gold']}"
     counts = f"{comparison['samples']} samples, {comparison['units']:,} {units}"
     console.print(counts + gold, soft_wrap=True)
-    rows = {}
-    for name, scores in comparison["files"].items():
-        rows[name] = [scores[column] for column in columns]
-    _print_numbers(f"share of {units}", list(columns.values()), rows)
-    if len(rows) > 1:
-        jaccard = {name: list(values.values()) for name, values in comparison["jaccard"].items()}
-        numbers = [str(number) for number in range(1, len(rows) + 1)]
-        _print_numbers("Jaccard index with file", numbers, jaccard)
-
-
-def _print_numbers(title: str, columns: Sequence[str], rows: dict[str, list[float | None]]) -> None:
-    from rich.table import Table
-
-    from tif.utils.terminal import console
-
-    digits = len(str(len(rows)))
-    names = [f"{number:>{digits}}  {name}" for number, name in enumerate(rows, 1)]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(title, no_wrap=True, min_width=max(map(len, (title, *names))))
-    for column in columns:
-        width = max(5, len(column))
-        table.add_column(column, justify="right", no_wrap=True, min_width=width)
-    for name, values in zip(names, rows.values(), strict=True):
-        cells = ["-" if value is None else f"{value:.3f}" for value in values]
-        table.add_row(name, *cells)
-    console.print()
-    # The terminal folds a line that is too long: no name and no number is cut.
-    console.print(table, crop=False)
+    names = list(comparison["files"])
+    numbers = [str(number) for number in range(1, len(names) + 1)]
+    shares = DataFrame(comparison["files"], list(columns)).rename(columns)
+    tables = {f"share of {units}": shares.T}
+    if len(names) > 1:
+        jaccard = DataFrame(comparison["jaccard"], names).set_axis(numbers)
+        tables["Jaccard index with file"] = jaccard.T
+    rows = [f"{number:>{len(numbers[-1])}}  {name}" for number, name in enumerate(names, 1)]
+    for title, table in tables.items():
+        table = table.astype(float).set_axis(map(escape_controls, rows))
+        table = table.rename_axis(columns=title)
+        # The terminal folds a line that is too long: no name and no number is cut.
+        text = table.to_string(float_format="{:.3f}".format, na_rep="-", line_width=None)
+        console.print(f"\n{text}", soft_wrap=True)
 
 
 def show(options: Namespace) -> Any:

@@ -17,6 +17,7 @@ experiments: the sweeps in configs/experiment, with what each compares.
 import dataclasses
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tif.config.command import Command
 from tif.config.errors import ConfigError, nearest
 from tif.config.files import list_model_presets
 from tif.config.layers import list_variants
+from tif.config.registry import entries
 from tif.utils.terminal import console, print_rows
 
 Rows = list[dict[str, Any]]
@@ -33,8 +35,9 @@ Rows = list[dict[str, Any]]
 def ls(options: Namespace) -> Any:
     """Print the list that the first word names; with --json, return its rows."""
     kind, *folders = options.words or [""]
-    if kind not in LISTS:
-        raise ConfigError(f"tif ls {kind}: want {', '.join(LISTS)}{nearest(kind, list(LISTS))}")
+    kinds = ["runs", *LISTS]
+    if kind not in kinds:
+        raise ConfigError(f"tif ls {kind}: want {', '.join(kinds)}{nearest(kind, kinds)}")
     if kind == "runs":
         return list_runs(folders, options.json)
     if folders:
@@ -72,15 +75,12 @@ def list_runs(folders: Sequence[str], wants_json: bool) -> Any:
 def list_methods() -> Rows:
     """Return the loss terms, with the files that name them."""
     from tif.config.help import list_method_files
-    from tif.config.registry import entries
 
-    rows, files = [], list_method_files()
-    for kind in ("forget", "retain"):
+    rows, files = [], {"forget": list_method_files(), "retain": {}}
+    for kind, files_of_terms in files.items():
         for name, term in sorted(entries(kind).items()):
-            row: dict[str, Any] = {"key": f"loss.{kind}", "name": name}
-            row["text"] = _first_sentence(term.doc)
-            row["files"] = files.get(name, []) if kind == "forget" else []
-            rows.append(row)
+            row = {"key": f"loss.{kind}", "name": name, "text": _first_sentence(term.doc)}
+            rows.append({**row, "files": files_of_terms.get(name, [])})
     return rows
 
 
@@ -97,13 +97,10 @@ def list_models() -> Rows:
 
 def list_benchmarks() -> Rows:
     """Return the benchmarks, with what their path may be."""
-    from tif.config.registry import entries
-
+    readers: Mapping[str, Any] = entries("benchmark")
     rows = []
-    for name, entry in entries("benchmark").items():
-        reader: Any = entry
-        row = {"name": name, "text": reader.about, "path": reader.wants or "needs none"}
-        rows.append(row)
+    for name, reader in readers.items():
+        rows.append({"name": name, "text": reader.about, "path": reader.wants or "needs none"})
     text = "a task of lm-eval (general ability)"
     return [*rows, {"name": "lm-eval:TASK", "text": text, "path": "evaluation only"}]
 
@@ -112,11 +109,8 @@ def list_experiments() -> Rows:
     """Return the sweeps of configs/experiment, with what each compares."""
     rows = []
     for path in sorted((config.own_configs() / "experiment").glob("*.yaml")):
-        comment = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if not line.startswith("#"):
-                break
-            comment.append(line.lstrip("# "))
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comment = [line.lstrip("# ") for line in takewhile(lambda line: line[:1] == "#", lines)]
         commands = ("tif sweep", "sbatch", "wandb sweep")
         text = " ".join(line for line in comment if not line.startswith(commands))
         rows.append({"file": f"experiment/{path.name}", "text": _first_sentence(text)})
@@ -125,7 +119,6 @@ def list_experiments() -> Rows:
 
 # Kind -> its rows, the columns of their table (title -> how a cell is made), a note below it.
 LISTS: dict[str, tuple[Callable[[], Rows], Mapping[str, str], str]] = {
-    "runs": (list, {}, ""),
     "methods": (
         list_methods,
         {"term": "{key}={name}", "what it does": "{text}", "files in loss/": "{files}"},

@@ -93,8 +93,9 @@ def evaluate(
     sets = {"forget": forget, "retain": retain}
     sets = {name: samples for name, samples in sets.items() if samples is not None}
     chosen: dict[str, Any] = {}
-    if hasattr(model, "folder"):  # a run: its prompt format too
-        chosen = model.settings.data.prompts.describe()
+    run: Any = model
+    if hasattr(run, "folder"):  # its prompt format too
+        chosen = run.settings.data.prompts.describe()
     if sets:
         chosen |= {"eval.benchmarks": ["text"], "eval.text.path": "(the samples)"}
     overrides = words.read_words(settings) + words.list_words(keys)

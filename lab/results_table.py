@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tif.reports.columns import column_title, format_metric
-from tif.reports.sweep import MODELS, QUALITY, RESULTS_FILE
+from tif.reports.columns import QUALITY, column_title, format_metric
+from tif.reports.sweep import MODELS, RESULTS_FILE
 
 
 def make_table(results: dict[str, Any], metrics: Sequence[str]) -> list[list[str]]:

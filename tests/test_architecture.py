@@ -184,8 +184,8 @@ OVER = {
     "metrics": 2357,
     "evaluation": 2250,
     "training": 3133,
-    "audit": 2232,
-    "reports": 3634,
+    "audit": 2220,
+    "reports": 3522,
     "bench": 725,
     "api": 967,
 }

@@ -13,6 +13,8 @@ from rich.table import Table
 from tif.metrics.registry import ANY_SET, all_metrics, find_metric
 from tif.utils.terminal import escape_controls
 
+QUALITY = "forget/quality"  # a p-value: axes and tables treat it in their own way
+
 
 def list_columns() -> list[str]:
     """Return the stable names of the metrics that tables of runs show, in their order."""
@@ -79,9 +81,7 @@ def role_of(name: str) -> str:
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return the columns for which at least one of the rows has a value."""
-    known_metrics: set[str] = set()
-    for row in rows:
-        known_metrics |= row.keys()
+    known_metrics = set().union(*rows)
     return {name: column_title(name) for name in list_columns() if name in known_metrics}
 
 

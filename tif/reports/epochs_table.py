@@ -4,14 +4,21 @@ Called by run_tables.py. It fits the terminal at 80 columns and more: epochs in 
 out where they are many.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from tif.data.benchmarks import describe_data
 from tif.metrics.registry import find_metric
-from tif.reports.columns import columns_of, describe_groups, format_interval, format_metric
+from tif.reports.columns import (
+    columns_of,
+    describe_groups,
+    format_interval,
+    format_metric,
+    terminal_table,
+)
 from tif.reports.summary import DataKeys, RunNumbers
 from tif.utils.terminal import literal
 
@@ -28,46 +35,43 @@ NO_CHOICE_NOTE = (
 
 def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
     """Return the table, as wide as `width` columns at most."""
-    columns = columns_of(numbers.rows)
+    titles = columns_of(numbers.rows)
     epochs = [int(row["epoch"]) for row in numbers.rows]
-    interval_cells = {}
-    for metric in columns.keys() & numbers.intervals.keys():
-        interval_cells[metric] = format_interval(numbers.intervals[metric], metric)
-    cell_width = _find_cell_width(numbers, list(columns))
-    # A blank stands at both edges and between two columns.
-    left = width - 2 - max(map(len, columns.values()), default=0)
-    if interval_cells:
-        left -= 1 + max(len(INTERVAL_TITLE), *map(len, interval_cells.values()))
-    left -= (1 + cell_width) * (bool(numbers.retain) + numbers.has_best_column)
-    count = left // (1 + cell_width)
     best = numbers.best.epoch if numbers.best else None
-    shown = choose_epochs(epochs, best, max(count, 2))
-    rows = [row for row in numbers.rows if row["epoch"] in shown]
+    by_epoch = {epoch: _format_row(titles, numbers.rows[i]) for i, epoch in enumerate(epochs)}
+    others: list[tuple[str, Mapping[str, str]]] = []  # head and cells by metric
+    if numbers.best and numbers.has_best_column:
+        others.append((f"half\n{best}*", _format_row(titles, numbers.best.row)))
+    if numbers.retain:
+        others.append(("retain\nmodel", _format_row(titles, numbers.retain)))
+    columns = [*by_epoch.values(), *(column for _, column in others)]
+    cells = itertools.chain(["before"], *(column.values() for column in columns))
+    cell_width = max(map(len, cells))
+    # A blank stands at both edges and between two columns.
+    left = width - 2 - max(map(len, titles.values()), default=0)
+    left -= (1 + cell_width) * len(others)
+    known = [name for name in titles if name in numbers.intervals]
+    if known:
+        around = {name: format_interval(numbers.intervals[name], name) for name in known}
+        others.insert(0, (INTERVAL_TITLE, around))
+        left -= 1 + max(len(INTERVAL_TITLE), *map(len, around.values()))
+    shown = []
+    for epoch in choose_epochs(epochs, best, max(left // (1 + cell_width), 2)):
+        shown.append((_name_epoch(epoch, epochs[-1], best), by_epoch[epoch]))
+    shown += others
 
     shown_title = literal(title)
     if len(title) <= width:  # else it is wrapped; but never because the table is narrow
         shown_title.no_wrap, shown_title.overflow = True, "ignore"
-    table = Table(title=shown_title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("metric", no_wrap=True)
-    for row in rows:
-        head = _name_epoch(int(row["epoch"]), epochs[-1], best)
-        table.add_column(head, justify="right", no_wrap=True)
-    if interval_cells:
-        table.add_column(INTERVAL_TITLE, justify="right", no_wrap=True)
-    if numbers.has_best_column:
-        table.add_column(f"half\n{best}*", justify="right", no_wrap=True)
-    if numbers.retain:
-        table.add_column("retain\nmodel", justify="right", no_wrap=True)
-    for metric, metric_title in columns.items():
-        cells = [format_metric(metric, row.get(metric)) for row in rows]
-        if interval_cells:
-            cells.append(interval_cells.get(metric, "-"))
-        if numbers.best and numbers.has_best_column:
-            cells.append(format_metric(metric, numbers.best.row.get(metric)))
-        if numbers.retain:
-            cells.append(format_metric(metric, numbers.retain.get(metric)))
-        table.add_row(metric_title, *cells)
+    table = terminal_table(["metric", *(head for head, _ in shown)], shown_title, no_wrap=True)
+    table.padding = (0, 0, 0, 0)
+    for metric, metric_title in titles.items():
+        table.add_row(metric_title, *(column.get(metric, "-") for _, column in shown))
     return table
+
+
+def _format_row(metrics: Iterable[str], row: Mapping[str, Any]) -> dict[str, str]:
+    return {metric: format_metric(metric, row.get(metric)) for metric in metrics}
 
 
 def name_run(name: str, data: DataKeys, numbers: RunNumbers) -> str:
@@ -112,15 +116,6 @@ def choose_epochs(epochs: Sequence[int], best: int | None, count: int) -> list[i
         if len(spread | chosen) <= count:
             return sorted(spread | chosen)
     return sorted(chosen)
-
-
-def _find_cell_width(numbers: RunNumbers, metrics: Sequence[str]) -> int:
-    """Return the width of the widest number, or of a head."""
-    widths = [len("before")]
-    rows = [*numbers.rows, numbers.retain, numbers.best.row if numbers.best else {}]
-    for row in rows:
-        widths += [len(format_metric(metric, row.get(metric))) for metric in metrics]
-    return max(widths)
 
 
 def _name_epoch(epoch: int, last: int, best: int | None) -> str:

@@ -8,7 +8,6 @@ where it is the same for all.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from tif.reports.columns import (
     format_interval,
     format_metric,
     format_number,
+    terminal_table,
 )
 from tif.utils.terminal import console, literal, print_line
 
@@ -62,11 +62,8 @@ def evaluation_table(numbers: Mapping[str, Any], benchmark: str = "") -> Table:
     is_tofu = "tasks" in numbers
     retain = numbers.get("retain_metrics") or {}
     subject = benchmark or ("questions of TOFU" if is_tofu else "texts and questions")
-    title = literal(f"{numbers['model']}, {subject}")
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("metric", no_wrap=True)
-    for column in ("value", "95 % interval", *(["retain\nmodel"] if retain else [])):
-        table.add_column(column, justify="right", no_wrap=True)
+    head = ["metric", "value", "95 % interval", *(["retain\nmodel"] if retain else [])]
+    table = terminal_table(head, literal(f"{numbers['model']}, {subject}"), no_wrap=True)
     is_mixed = len(_list_protocols(numbers)) > 1
     if is_mixed:
         table.add_column("protocol")

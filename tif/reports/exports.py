@@ -5,8 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tif.reports.columns import columns_of, markdown_table
-from tif.reports.sweep import EPOCHS, MODELS, full_table, label_models, rank
+from tif.reports.columns import markdown_table
+from tif.reports.sweep import EPOCHS, full_table, known_columns, model_rows, rank
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -25,20 +25,17 @@ def as_latex(results: Mapping[str, Any]) -> str:
     r"""Return the table as LaTeX; it needs \usepackage{booktabs}."""
     header, *lines = full_table(results)
     layout = "l" * LABELS + "r" * (len(header) - LABELS)
-    rows = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule"]
-    rows.append(_latex_row([_latex_text(cell) for cell in header]))
-    rows.append(r"\midrule")
-    names = set(label_models(results).values())
+    rows = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", _latex_row(header, ()), r"\midrule"]
+    models = model_rows(results)
     for i, line in enumerate(lines):
-        if line[0] in names and (i == 0 or lines[i - 1][0] not in names):
+        if models and i == len(lines) - len(models):
             rows.append(r"\midrule")
-        cells = [_latex_text(cell) for cell in line[:LABELS]]
-        rows.append(_latex_row([*cells, *map(_latex_number, line[LABELS:])]))
+        rows.append(_latex_row(line[:LABELS], line[LABELS:]))
     return "\n".join([*rows, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+def _latex_row(texts: Sequence[str], numbers: Sequence[str]) -> str:
+    return " & ".join([*map(_latex_text, texts), *map(_latex_number, numbers)]) + r" \\"
 
 
 def _latex_text(text: str) -> str:
@@ -60,37 +57,22 @@ def _latex_number(cell: str) -> str:
 
 def as_csv(results: Mapping[str, Any]) -> str:
     """Return a line for each run and epoch: mean and deviation of each metric, all digits."""
-    rows = [results[key] for key in MODELS]
-    for run in results["runs"].values():
-        rows += [run[epoch] for epoch in EPOCHS]
-    columns = columns_of(rows)
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    head = ["run", "epoch", "seeds"]
+    columns, file = known_columns(results), io.StringIO()
+    fields = ["run", "epoch", "seeds"]
     for metric in columns:
-        head += [metric, f"{metric} sd"]
-    writer.writerow(head)
+        fields += [metric, f"{metric} sd"]
+    writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
     for name, run in rank(results):
+        # A quote before the name: no spreadsheet takes it for a formula.
+        labels = {"run": f"'{name}" if name[:1] in "=+-@\t\r" else name, "seeds": run["seeds"]}
         for epoch in EPOCHS:
-            writer.writerow([_plain(name), epoch, run["seeds"], *_csv_cells(run[epoch], columns)])
-    for key, label in label_models(results).items():
-        if results[key]:
-            means = {metric: {"mean": value, "sd": None} for metric, value in results[key].items()}
-            writer.writerow([label, "", "", *_csv_cells(means, columns)])
+            means = {metric: value["mean"] for metric, value in run[epoch].items()}
+            deviations = {f"{metric} sd": value["sd"] for metric, value in run[epoch].items()}
+            writer.writerow({**means, **deviations, **labels, "epoch": epoch})
+    for label, means in model_rows(results).items():
+        writer.writerow({**means, "run": label, "epoch": ""})
     return file.getvalue()
-
-
-def _csv_cells(values: Mapping[str, Any], columns: Mapping[str, str]) -> list[Any]:
-    cells: list[Any] = []
-    for metric in columns:
-        value = values.get(metric) or {"mean": "", "sd": None}
-        cells += [value["mean"], "" if value["sd"] is None else value["sd"]]
-    return cells
-
-
-def _plain(name: str) -> str:
-    """Return a name that no spreadsheet takes for a formula."""
-    return f"'{name}" if name[:1] in "=+-@\t\r" else name
 
 
 FORMATS = {"--markdown": as_markdown, "--latex": as_latex, "--csv": as_csv}

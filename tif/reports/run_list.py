@@ -48,7 +48,9 @@ def read_runs(parents: Iterable[Path]) -> list[RunLine]:
     runs = []
     for parent in parents:
         for folder in find_run_folders(parent):
-            runs.append(_read_run(folder, _name_below(folder, parent)))
+            # as the command's words name it; the parent itself is left out
+            place = folder if folder == parent else folder.relative_to(parent)
+            runs.append(_read_run(folder, str(place)))
     return sorted(runs, key=lambda run: -run.changed)
 
 
@@ -65,18 +67,11 @@ def find_run_folders(parent: Path) -> list[Path]:
     return folders
 
 
-def _name_below(folder: Path, parent: Path) -> str:
-    """Return a run's path as the command's words name it; the parent itself is left out."""
-    is_parent = folder == parent
-    return str(folder if is_parent else folder.relative_to(parent))
-
-
 def _read_run(folder: Path, name: str) -> RunLine:
     """Return a run's line, which names what is damaged in the folder."""
-    run = RunLine(name, is_done=(folder / SUMMARY_FILE).exists())
-    for file in (CONFIG_FILE, metrics_log.FILE_NAME, SUMMARY_FILE):
-        if (folder / file).exists():
-            run.changed = max(run.changed, (folder / file).stat().st_mtime)
+    files = [folder / file for file in (CONFIG_FILE, metrics_log.FILE_NAME, SUMMARY_FILE)]
+    run = RunLine(name, is_done=files[-1].exists())
+    run.changed = max(file.stat().st_mtime for file in files if file.exists())
     try:
         keys = read_config(folder)
         run.settings = _describe(keys)
@@ -117,9 +112,7 @@ def _describe(keys: dict[str, dict[str, Any]]) -> str:
 
 def runs_table(runs: Sequence[RunLine]) -> Table:
     """Return a table with two lines a run: its numbers, and below its name what it is."""
-    known_metrics: set[str] = set()
-    for run in runs:
-        known_metrics |= run.metrics.keys()
+    known_metrics = set().union(*(run.metrics for run in runs))
     columns = [name for name in list_main_columns() if name in known_metrics][:SHOWN]
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("run", overflow="fold", ratio=1)
@@ -142,9 +135,6 @@ def _describe_state(run: RunLine) -> Text:
     if run.problem:
         state, style = "damaged", "red"
     seconds = max(0.0, time.time() - run.changed)
-    age = "now"
-    for size, unit in UNITS:
-        if seconds >= size:
-            age = f"{seconds // size:.0f} {unit} ago"
-            break
+    ages = [f"{seconds // size:.0f} {unit} ago" for size, unit in UNITS if seconds >= size]
+    age = ages[0] if ages else "now"
     return Text.assemble((state, style), "\n", (age, "dim"))

@@ -110,7 +110,7 @@ def read_best(folder: Path, summary: Mapping[str, Any] | None = None) -> Best | 
 
 def compute_best(folder: Path, epoch: int) -> Best:
     """Return the numbers of a chosen epoch from its records, on the half that did not choose it."""
-    from tif.metrics.results import count_groups, named_intervals  # imports scipy
+    from tif.metrics.results import count_groups  # imports scipy
 
     evaluation, retain = read_records(folder, epoch), read_retain_records(folder)
     halves = split_evaluation(evaluation, retain) if evaluation else None
@@ -120,11 +120,17 @@ def compute_best(folder: Path, epoch: int) -> Best:
     metrics = overall.aggregate(half, retain_half)
     metrics |= summarize_forget_words(half.sets, read_tokens(folder))
     row = {name: value for name, value in metrics.items() if value is not None}
-    intervals = _without_none(named_intervals(half, retain_half))
+    intervals = _compute_intervals(half, retain_half)
     return Best(epoch, {"epoch": epoch, **row}, intervals, count_groups(half))
 
 
-def _without_none(intervals: Mapping[str, Any]) -> dict[str, Any]:
+def _compute_intervals(
+    evaluation: records.Evaluation | None, retain: records.Evaluation | None
+) -> dict[str, Any]:
+    """Return the intervals of the metrics that have one."""
+    from tif.metrics.results import named_intervals  # imports scipy
+
+    intervals = named_intervals(evaluation, retain) if evaluation else {}
     return {metric: pair for metric, pair in intervals.items() if pair is not None}
 
 
@@ -138,17 +144,15 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
     evaluations, training = evaluation_rows(folder), training_rows(folder)
     best_epoch = find_best_epoch(folder)
     best = None if best_epoch is None else compute_best(folder, best_epoch)
-    rows = {
-        "start": evaluations[0] if evaluations else None,
-        "end": evaluations[-1] if evaluations else None,
-    }
-    epochs = {row["epoch"] for row in rows.values() if row}
-    last = read_records(folder, evaluations[-1]["epoch"]) if evaluations else None
-    by_epoch = {epoch: _compute_intervals(folder, epoch, retain) for epoch in epochs}
+    rows: dict[str, Any] = {"start": None, "end": None}
+    if evaluations:
+        rows = {"start": evaluations[0], "end": evaluations[-1]}
+    stored = {row["epoch"]: read_records(folder, row["epoch"]) for row in rows.values() if row}
+    by_epoch = {epoch: _compute_intervals(stored[epoch], retain) for epoch in stored}
     intervals = {}
     for key, name in INTERVALS.items():
-        row = rows[name]
-        intervals[key] = by_epoch[row["epoch"]] if row else {}
+        intervals[key] = by_epoch[rows[name]["epoch"]] if rows[name] else {}
+    last = stored[evaluations[-1]["epoch"]] if evaluations else None
     return {
         **rows,
         "best": best.row if best else None,
@@ -161,15 +165,6 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
         "steps": count_steps(folder),
         "seconds": read_times(folder),
     }
-
-
-def _compute_intervals(
-    folder: Path, epoch: int, retain: records.Evaluation | None
-) -> dict[str, tuple[float, float]]:
-    from tif.metrics.results import named_intervals  # imports scipy
-
-    evaluation = read_records(folder, epoch)
-    return _without_none(named_intervals(evaluation, retain)) if evaluation else {}
 
 
 def retain_row(folder: Path) -> dict[str, float | None]:

@@ -5,19 +5,18 @@ table.md, shown as a table.
 """
 
 import dataclasses
+import itertools
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from rich import box
-from rich.table import Table
 
 from tif.metrics import overall
 from tif.metrics.overall import SCORE
 from tif.records.run_folder import evaluation_rows, read_flat_config, read_steps, read_summary
 from tif.reports.columns import (
+    QUALITY,
     column_title,
     columns_of,
     count_units,
@@ -27,6 +26,7 @@ from tif.reports.columns import (
     list_columns,
     list_main_columns,
     markdown_table,
+    terminal_table,
 )
 from tif.reports.summary import read_best, retain_row
 from tif.utils.files import write_text
@@ -38,7 +38,7 @@ EPOCHS = ("best", "last")
 MODELS = {"before": "before", "retain_model": "retain model"}  # key in the results -> label
 SHORT_COLUMNS = 3  # of the printed table; with the names they fit 80 columns
 WORDS = ("words/unwanted", "words/general")
-QUALITY, KEPT = "forget/quality", "utility/kept"
+KEPT = "utility/kept"
 # Keys of section eval that change no number of an evaluation.
 SCHEDULE = ("before_training", "every_n_epochs", "kl", "best", "audit", "stop_on", "samples")
 
@@ -74,48 +74,46 @@ def collect_results(folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         "models": {"before", "retain_model": how many different ones these means are of}}; sd is
         None for one seed.
     """
-    runs, before, retain = {}, [], []
-    starts = _find_start_rows(folders)
-    for name, seed_folders in folders.items():
-        best, last, intervals = [], [], dict[str, list[Any]](best=[], last=[])
-        steps = [read_steps(folder) for folder in seed_folders]
-        for folder in seed_folders:
-            rows = evaluation_rows(folder)
-            before += [row for row in rows if row["epoch"] == 0]
-            start = starts.get(_start_key(folder), {})
-            if rows and rows[-1]["epoch"] > 0:
-                last.append(_add_scores(rows[-1], start))
-                intervals["last"].append(read_summary(folder).intervals.get(QUALITY))
-            chosen = read_best(folder)
-            if chosen:
-                best.append(_add_scores(chosen.row, start))
-                intervals["best"].append(chosen.intervals.get(QUALITY))
-            if retain_row(folder):
-                retain.append(retain_row(folder))
-        best = best if len(best) == len(last) else []  # no mean over some of the seeds
-        units = read_summary(seed_folders[0]).groups.get("forget", {}) if seed_folders else {}
-        runs[name] = {
-            "seeds": len(last),
-            "best": summarize_rows(best),
-            "last": summarize_rows(last),
-            "steps": steps,
-            "intervals": intervals,
-            "over": count_units(units) or "questions",
-        }
-    counts = {"before": _count_models(before), "retain_model": _count_models(retain)}
-    means = {"before": _means(before), "retain_model": _means(retain)}
-    return {"runs": runs, **means, "models": counts}
+    models: dict[str, list[Mapping[str, Any]]] = {"before": [], "retain_model": []}
+    starts: dict[str, Mapping[str, Any]] = {}  # runs that start alike need only one evaluation
+    for folder in itertools.chain(*folders.values()):
+        for row in evaluation_rows(folder)[:1]:
+            if row["epoch"] == 0:
+                models["before"].append(row)
+                starts[_start_key(folder)] = row
+        models["retain_model"] += filter(None, [retain_row(folder)])
+    runs = {name: _collect_run(seed_folders, starts) for name, seed_folders in folders.items()}
+    means = {}
+    for key, rows in models.items():  # over those that have it: a run without spans has no UW
+        means[key] = {name: statistics.fmean(values) for name, values in _gather(rows).items()}
+    return {"runs": runs, **means, "models": {key: _count_models(models[key]) for key in models}}
 
 
-def _find_start_rows(folders: Mapping[str, Sequence[Path]]) -> dict[str, Mapping[str, Any]]:
-    """Return the evaluations before training; runs that start alike need only one."""
-    starts: dict[str, Mapping[str, Any]] = {}
-    for seed_folders in folders.values():
-        for folder in seed_folders:
-            rows = evaluation_rows(folder)
-            if rows and rows[0]["epoch"] == 0:
-                starts[_start_key(folder)] = rows[0]
-    return starts
+def _collect_run(
+    folders: Sequence[Path], starts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the numbers of one run over its seeds."""
+    rows: dict[str, list[dict[str, Any]]] = {epoch: [] for epoch in EPOCHS}
+    intervals: dict[str, list[Any]] = {epoch: [] for epoch in EPOCHS}
+    for folder in folders:
+        start, evaluations = starts.get(_start_key(folder), {}), evaluation_rows(folder)
+        chosen = read_best(folder)
+        if chosen:
+            rows["best"].append(_add_scores(chosen.row, start))
+            intervals["best"].append(chosen.intervals.get(QUALITY))
+        if evaluations and evaluations[-1]["epoch"] > 0:
+            rows["last"].append(_add_scores(evaluations[-1], start))
+            intervals["last"].append(read_summary(folder).intervals.get(QUALITY))
+    if len(rows["best"]) != len(rows["last"]):  # no mean over some of the seeds
+        rows["best"] = []
+    units = read_summary(folders[0]).groups.get("forget", {}) if folders else {}
+    return {
+        "seeds": len(rows["last"]),
+        **{epoch: summarize_rows(rows[epoch]) for epoch in EPOCHS},
+        "steps": [read_steps(folder) for folder in folders],
+        "intervals": intervals,
+        "over": count_units(units) or "questions",
+    }
 
 
 def _start_key(folder: Path) -> str:
@@ -134,6 +132,39 @@ def _add_scores(row: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, A
     scored = {**row, SCORE: overall.overall_score(row) or 0.0}
     share = overall.utility_kept(row, start)
     return scored if share is None else {**scored, KEPT: share}
+
+
+def _gather(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return the values of each metric, of the rows that have it; metrics of tables come first."""
+    columns: dict[str, list[float]] = {name: [] for name in ("epoch", SCORE, *list_columns())}
+    for row in rows:
+        for metric, value in row.items():
+            if value is not None and metric != "step":
+                columns.setdefault(metric, []).append(float(value))
+    return {metric: values for metric, values in columns.items() if values}
+
+
+def summarize_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return mean, sample deviation and values of each metric that all rows have."""
+    summary: dict[str, Any] = {}
+    for metric, values in _gather(rows).items():
+        if len(values) == len(rows):
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            summary[metric] = {"mean": statistics.fmean(values), "sd": deviation, "values": values}
+    return summary
+
+
+def _count_models(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many different models the rows are of: the most values that a metric has.
+
+    Compared in four digits. The metrics of words depend on what a run marks, not on the model
+    alone.
+    """
+    counts = []
+    for metric, values in _gather(rows).items():
+        if not metric.startswith("words/"):
+            counts.append(len({f"{value:.4g}" for value in values}))
+    return max(counts, default=0)
 
 
 def write_results(
@@ -160,81 +191,73 @@ def show_table(results: Mapping[str, Any]) -> None:
     """Print the short table of several runs."""
     header, *lines = short_table(results)
     title = "Mean ± deviation over seeds; best: chosen by eval.best, on the other half"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = terminal_table(header, title, overflow="fold")
+    names, epochs = table.columns[:2]
     # Names are never folded, also not in a narrow terminal or in a job's log; numbers are.
-    table.add_column(header[0], min_width=max(len(line[0]) for line in lines), no_wrap=True)
-    table.add_column(header[1], no_wrap=True)
-    for column in header[2:]:
-        table.add_column(column, justify="right", overflow="fold")
+    names.min_width, names.no_wrap = max(len(line[0]) for line in lines), True
+    epochs.justify, epochs.no_wrap = "left", True
     name = ""
     for line in lines:
-        is_second = line[0] == name
+        table.add_row("" if line[0] == name else line[0], *line[1:])
         name = line[0]
-        table.add_row("" if is_second else name, *line[1:])
     console.print(table)
 
 
 def short_table(results: Mapping[str, Any]) -> list[list[str]]:
     """Return a header, then lines for each run, ranked: the first main metrics, UW and GW."""
-    columns = _columns(results)
+    columns = known_columns(results)
     metrics = [name for name in list_main_columns() if name in columns][:SHORT_COLUMNS]
     metrics += [name for name in WORDS if name in columns and name not in metrics]
-    table = _make_table(results, {metric: columns[metric] for metric in metrics})
-    return [[*line[:2], *line[4:]] for line in table]
+    return [[*line[:2], *line[4:]] for line in _make_table(results, metrics)]
 
 
 def view_table(results: Mapping[str, Any], view: View) -> list[list[str]]:
     """Return a header and a line a run, in the file's order; quality has each seed's interval."""
-    lines = [["run", "seeds", "steps"]]
-    for metric in view.columns:
-        lines[0].append(column_title(metric))
-        lines[0] += ["95 %"] if metric == QUALITY else []
+
+    def join(cells: Iterable[str], interval: str) -> list[str]:
+        """Return the cells of the metrics, with an interval behind forget quality's."""
+        joined = []
+        for metric, cell in zip(view.columns, cells, strict=True):
+            joined += [cell, interval] if metric == QUALITY else [cell]
+        return joined
+
+    lines = [["run", "seeds", "steps", *join(map(column_title, view.columns), "95 %")]]
     for name, run in results["runs"].items():
-        lines.append([name, str(run["seeds"]), _steps_cell(run["steps"])])
-        for metric in view.columns:
-            lines[-1].append(format_mean(metric, run[view.epoch].get(metric)))
-            if metric == QUALITY:
-                known = [format_interval(pair) for pair in run["intervals"][view.epoch] if pair]
-                lines[-1].append(f"{'; '.join(known)} over {run['over']}" if known else "-")
-    for key, label in label_models(results).items():
-        if results[key]:
-            lines.append([label, "-", "-"])
-            for metric in view.columns:
-                lines[-1].append(format_metric(metric, results[key].get(metric)))
-                lines[-1] += ["-"] if metric == QUALITY else []
+        known = [format_interval(pair) for pair in run["intervals"][view.epoch] if pair]
+        interval = f"{'; '.join(known)} over {run['over']}" if known else "-"
+        cells = [format_mean(metric, run[view.epoch].get(metric)) for metric in view.columns]
+        lines.append([name, str(run["seeds"]), _steps_cell(run["steps"]), *join(cells, interval)])
+    for label, means in model_rows(results).items():
+        cells = [format_metric(metric, means.get(metric)) for metric in view.columns]
+        lines.append([label, "-", "-", *join(cells, "-")])
     return lines
 
 
 def full_table(results: Mapping[str, Any]) -> list[list[str]]:
     """Return a header, then lines for each run, ranked: all metrics, best and last epoch."""
-    return _make_table(results, _columns(results))
+    return _make_table(results, list(known_columns(results)))
 
 
-def _make_table(results: Mapping[str, Any], columns: Mapping[str, str]) -> list[list[str]]:
+def _make_table(results: Mapping[str, Any], metrics: Sequence[str]) -> list[list[str]]:
     """Return a header, then lines for each run, ranked, and for the models that it begins with."""
-    lines = [["run", "epoch", "seeds", "steps", *columns.values()]]
+    lines = [["run", "epoch", "seeds", "steps", *map(column_title, metrics)]]
     for name, run in rank(results):
         counts = [str(run["seeds"]), _steps_cell(run.get("steps", ()))]
-        for epoch in _epochs_of(run):
-            cells = [format_mean(metric, run[epoch].get(metric)) for metric in columns]
+        best, last = (run[epoch].get("epoch", {"values": []})["values"] for epoch in EPOCHS)
+        # The last epoch stands alone where it, or none, is each seed's best.
+        for epoch in EPOCHS if best not in ([], last) else EPOCHS[1:]:
+            cells = [format_mean(metric, run[epoch].get(metric)) for metric in metrics]
             lines.append([name, _name_epoch(epoch, run), *counts, *cells])
-    for key, label in label_models(results).items():
-        if results[key]:
-            cells = [format_metric(metric, results[key].get(metric)) for metric in columns]
-            lines.append([label, "-", "-", "-", *cells])
+    for label, means in model_rows(results).items():
+        cells = [format_metric(metric, means.get(metric)) for metric in metrics]
+        lines.append([label, "-", "-", "-", *cells])
     return lines
-
-
-def _epochs_of(run: Mapping[str, Any]) -> Sequence[str]:
-    """Return the epochs to show: both, or the last alone where it or none is each seed's best."""
-    best, last = (run[epoch].get("epoch", {"values": []})["values"] for epoch in ("best", "last"))
-    return EPOCHS if best not in ([], last) else EPOCHS[1:]
 
 
 def _name_epoch(epoch: str, run: Mapping[str, Any]) -> str:
     """Return "best (4/7)": the number for each seed, once where all have the same."""
     numbers = run[epoch].get("epoch", {"values": []})["values"]
-    distinct = dict.fromkeys(numbers) if len(set(numbers)) == 1 else numbers
+    distinct = numbers[:1] if len(set(numbers)) == 1 else numbers
     return f"{epoch} ({'/'.join(f'{n:g}' for n in distinct)})" if numbers else epoch
 
 
@@ -242,9 +265,8 @@ def _steps_cell(steps: Sequence[Mapping[str, int | None]]) -> str:
     """Return the steps that each seed's run made; with the planned number where it is another."""
     cells = []
     for run in steps:
-        steps_made, planned = run["made"], run["planned"]
-        is_whole = planned in (steps_made, None)
-        cells.append(f"{steps_made}" if is_whole else f"{steps_made} of {planned}")
+        is_complete = run["planned"] in (run["made"], None)
+        cells.append(f"{run['made']}" if is_complete else f"{run['made']} of {run['planned']}")
     return "/".join(dict.fromkeys(cells))
 
 
@@ -253,51 +275,19 @@ def label_models(results: Mapping[str, Any]) -> dict[str, str]:
 
     A sweep over seeds, data sets or architectures has several of them: "before, mean of 6".
     """
-    counts, labels = results["models"], {}
+    labels = {}
     for key, label in MODELS.items():
-        labels[key] = f"{label}, mean of {counts[key]}" if counts[key] > 1 else label
+        count = results["models"][key]
+        labels[key] = f"{label}, mean of {count}" if count > 1 else label
     return labels
 
 
-def _count_models(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Return how many different models the rows are of: the most values that a metric has.
-
-    Compared in four digits. The metrics of words depend on what a run marks, not on the model
-    alone.
-    """
-    values: dict[str, set[str]] = {}
-    for row in rows:
-        for metric, value in row.items():
-            if value is not None and not metric.startswith("words/"):
-                values.setdefault(metric, set()).add(f"{value:.4g}")
-    return max(map(len, values.values()), default=0)
+def model_rows(results: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Return by label the means of the models that the runs begin with or are compared to."""
+    return {label: results[key] for key, label in label_models(results).items() if results[key]}
 
 
-def summarize_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return mean, sample deviation and values of each metric that all rows have."""
-    summary, metrics = dict[str, Any](), dict.fromkeys(["epoch", SCORE, *list_columns()])
-    for row in rows:
-        metrics |= dict.fromkeys(row)
-    metrics.pop("step", None)
-    for metric in metrics:
-        values = [float(row[metric]) for row in rows if row.get(metric) is not None]
-        if values and len(values) == len(rows):
-            deviation = statistics.stdev(values) if len(values) > 1 else None
-            summary[metric] = {"mean": statistics.fmean(values), "sd": deviation, "values": values}
-    return summary
-
-
-def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the mean of each metric over the rows that have it: a run without spans has no UW."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        for metric, value in row.items():
-            if value is not None and metric != "step":
-                values.setdefault(metric, []).append(float(value))
-    return {metric: statistics.fmean(numbers) for metric, numbers in values.items()}
-
-
-def _columns(results: Mapping[str, Any]) -> dict[str, str]:
+def known_columns(results: Mapping[str, Any]) -> dict[str, str]:
     """Return the columns that have a number in any line."""
     rows = [results[key] for key in MODELS]
     for run in results["runs"].values():

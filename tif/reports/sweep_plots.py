@@ -3,16 +3,17 @@
 Called by sweep/run.py; figures.py draws them into the sweep's folder.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tif.records.run_folder import read_flat_config
-from tif.reports.columns import column_title
-from tif.reports.html.charts import Chart, Mark, Series, look_of_run
+from tif.reports.columns import QUALITY, column_title
+from tif.reports.html.charts import Chart, Mark, Series, look_of_run, path
 from tif.reports.html.comparison_data import mean_rows
 from tif.reports.html.run_charts import list_guides
-from tif.reports.sweep import QUALITY, View
+from tif.reports.sweep import View
 
 WIDE = 50  # largest / smallest value from which an x axis of positive values is logarithmic
 
@@ -33,49 +34,39 @@ def draw_sweep(
 
 
 def _plot(
-    name: str,
-    axes: Sequence[str],
-    folders: Mapping[str, Sequence[Path]],
-    results: Mapping[str, Any],
-    view: View,
-) -> Chart:
+    name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]],
+    results: Mapping[str, Any], view: View,
+) -> Chart:  # fmt: skip
     """Return a chart with a point for each run, mean over its seeds."""
     x, y = axes
-    lines: dict[str, list[tuple[float, float]]] = {}
-    marks: list[tuple[str, str, float, float]] = []
+    lines: dict[str, list[dict[str, Any]]] = {}
     for run, numbers in results["runs"].items():
         values = {metric: value["mean"] for metric, value in numbers[view.epoch].items()}
         if "/" not in x and folders[run]:
             values[x] = _read_number(folders[run][0], x)
-        if values.get(x) is None or values.get(y) is None:
-            continue
-        line, value = _line_of(run, x, view)
-        lines.setdefault(line, []).append((values[x], values[y]))
-        if value:
-            marks.append((line, value, values[x], values[y]))
-    looks = {line: look_of_run(i) for i, line in enumerate(lines)}
+        if values.get(x) is not None and values.get(y) is not None:
+            line, value = _line_of(run, x, view)
+            lines.setdefault(line, []).append({x: values[x], y: values[y], "name": value})
     series: list[Series] = []
-    for line, points in lines.items():
-        ordered = points if "/" in x else sorted(points)
-        xs, ys = zip(*ordered, strict=True)
-        series.append(Series(line, xs, ys, *looks[line]))
-    named = [Mark(px, py, text, "filled", looks[line][0]) for line, text, px, py in marks]
-    return _make_chart(name, x, y, f"{view.epoch} epoch", series, named)
+    marks: list[Mark] = []
+    for i, (line, points) in enumerate(lines.items()):
+        look = look_of_run(i)
+        ordered = points if "/" in x else sorted(points, key=lambda point: (point[x], point[y]))
+        series.append(path(line, ordered, axes, look, ()))
+        named = [point for point in points if point["name"]]
+        marks += [Mark(point[x], point[y], point["name"], "filled", look[0]) for point in named]
+    return _make_chart(name, x, y, f"{view.epoch} epoch", series, marks)
 
 
 def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]) -> Chart:
     """Return a chart with a line for each run: its epochs, mean over its seeds."""
-    x, y = axes
     series: list[Series] = []
     for run, seed_folders in folders.items():
-        rows = mean_rows(seed_folders) if seed_folders else []
-        rows = [row for row in rows if x in row and y in row]
+        rows = [row for row in mean_rows(seed_folders) if set(axes) <= row.keys()]
         if rows:
-            role, style = look_of_run(len(series))
-            xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
-            labels = tuple(f"{run}, epoch {row['epoch']}" for row in rows)
-            series.append(Series(run, xs, ys, role, style, labels))
-    return _make_chart(name, x, y, "epoch by epoch", series)
+            labels = [f"{run}, epoch {row['epoch']}" for row in rows]
+            series.append(path(run, rows, axes, look_of_run(len(series)), labels))
+    return _make_chart(name, *axes, "epoch by epoch", series)
 
 
 def _make_chart(
@@ -108,9 +99,7 @@ def _is_log(x: str, series: Sequence[Series]) -> bool:
     """Return whether an x axis is logarithmic: of a p-value, or a key with values far apart."""
     if "/" in x:
         return x == QUALITY
-    xs: list[float] = []
-    for line in series:
-        xs += line.x
+    xs = list(itertools.chain(*(line.x for line in series)))
     return bool(xs) and min(xs) > 0 and max(xs) / min(xs) >= WIDE
 
 

@@ -97,6 +97,15 @@ def line(
     return Series(name, xs, ys, role)
 
 
+def path(
+    name: str, rows: Sequence[Mapping[str, Any]], axes: Sequence[str], look: tuple[str, str],
+    labels: Sequence[str],
+) -> Series:  # fmt: skip
+    """Return two metrics against each other, a point a row; `look`: role and style."""
+    xs, ys = (tuple(row[metric] for row in rows) for metric in axes)
+    return Series(name, xs, ys, *look, tuple(labels))
+
+
 def level(name: str, value: float | None, xs: Sequence[float], role: str) -> Series | None:
     """Return a dashed level line over the range of `xs`, as the retain model's value."""
     if value is None or not xs:

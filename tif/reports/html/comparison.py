@@ -9,23 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tif.reports import sweep
-from tif.reports.columns import list_main_columns, list_trade_offs, title_of
-from tif.reports.html.charts import (
-    Chart,
-    Mark,
-    Series,
-    line,
-    look_of_run,
-    name_epoch,
-    present,
-    upper_first,
-)
-from tif.reports.html.comparison_data import (
-    Group,
-    collect,
-    find_differences,
-    group_runs,
-)
+from tif.reports.columns import QUALITY, list_main_columns, list_trade_offs, title_of
+from tif.reports.html import charts as parts
+from tif.reports.html.charts import Chart, Mark, line, look_of_run, name_epoch, upper_first
+from tif.reports.html.comparison_data import Group, collect, find_differences, group_runs
 from tif.reports.html.page import write_page
 from tif.reports.html.run_charts import list_guides
 from tif.reports.html.run_report import FILE_NAME
@@ -47,14 +34,17 @@ def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Cha
     groups.sort(key=lambda group: ranked.index(group.name))
     frontier, words = frontier_chart(groups, results), word_charts(groups)
     keys, values = find_differences(groups)
-    table = sweep.full_table(results)
-    links = {group.name: _link(group, out) for group in groups}
+    leaders = find_leaders(results)
+    last = results["runs"][leaders[0]]["last"] if leaders else {}
     page = {
         "title": escape_controls(title),
-        **_find_best(groups, results),
-        "table": table,
+        "count": sum(len(group.folders) for group in groups),
+        "leaders": leaders,
+        "last": last,
+        "metrics": [name for name in list_main_columns() if name in last][:3],
+        "table": sweep.full_table(results),
         "models": list(sweep.label_models(results).values()),
-        "links": links,
+        "links": {group.name: _link(group, out) for group in groups},
         "frontier": frontier,
         "words": words,
         "keys": keys,
@@ -65,84 +55,75 @@ def write_comparison(folders: Sequence[Path], out: Path, title: str) -> list[Cha
     return charts
 
 
-def _find_best(groups: Sequence[Group], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how many runs there are, and the numbers of those that have the highest score."""
-    leaders = find_leaders(results)
-    last = results["runs"][leaders[0]]["last"] if leaders else {}
-    return {
-        "count": sum(len(group.folders) for group in groups),
-        "leaders": leaders,
-        "last": last,
-        "metrics": [name for name in list_main_columns() if name in last][:3],
-    }
-
-
 def find_leaders(results: Mapping[str, Any]) -> list[str]:
     """Return the runs with the highest score: several where the deviation hides which it is.
 
     A run shares the lead where its mean score is as high to three digits, or no further below the
     highest than the larger of the two deviations over seeds. [] where nothing ranks the runs.
     """
-    scores = {}
+    leaders, highest = [], None
     for name, run in sweep.rank(results):
-        if sweep.SCORE in run["last"]:
-            scores[name] = run["last"][sweep.SCORE]
-    leaders: list[str] = []
-    for name, score in scores.items():
-        highest = scores[leaders[0]] if leaders else score
-        deviation = max(highest["sd"] or 0.0, score["sd"] or 0.0, 5e-4)
-        if highest["mean"] - score["mean"] <= deviation:
-            leaders.append(name)
+        score = run["last"].get(sweep.SCORE)
+        highest = highest or score
+        if score and highest:
+            deviation = max(highest["sd"] or 0.0, score["sd"] or 0.0, 5e-4)
+            leaders += [name] if highest["mean"] - score["mean"] <= deviation else []
     return leaders
 
 
 def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart | None:
     """Return forgetting against usefulness: each run over its epochs, the last one marked."""
-    for x, y in list_trade_offs():
-        x_title, y_title = title_of(x), title_of(y)
-        runs = results["runs"]
+    for axes in list_trade_offs():
         shown = []
         for group in groups:
-            if {x, y} <= runs[group.name]["last"].keys() | set().union(*group.rows):
+            last = results["runs"][group.name]["last"]
+            if set(axes) <= last.keys() | set().union(*group.rows):
                 shown.append(group)
-        if not shown:
-            continue
-        series, marks = [], []
-        for i, group in enumerate(shown):
-            role, style = look_of_run(i)
-            rows = [row for row in group.rows if x in row and y in row]
-            last = runs[group.name]["last"]
-            labels = tuple(f"{group.name}, {name_epoch(row['epoch'])}" for row in rows)
-            if len(shown) > MAX_PATHS:
-                rows = [{x: last[x]["mean"], y: last[y]["mean"]}] if x in last else []
-                labels = (f"{group.name}, last epoch",) * len(rows)
-            xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
-            if rows:
-                series.append(Series(group.name, xs, ys, role, style, labels))
-            if x in last and y in last and len(shown) <= MAX_NAMES:
-                point, has_path = (last[x]["mean"], last[y]["mean"]), len(shown) <= MAX_PATHS
-                marks.append(Mark(*point, group.name, "star" if has_path else "filled", role))
-        label = sweep.label_models(results)["retain_model"]
-        guides = list_guides(x, y, results["retain_model"], label)
-        ending = "star: last epoch" if len(shown) <= MAX_PATHS else "last epochs"
-        caption = f"{upper_first(y_title)} against {x_title}, means over seeds; {ending}."
-        return Chart("frontier", "Forgetting against usefulness", caption, x_title, y_title,
-            tuple(series), guides, tuple(marks), y_log=y == sweep.QUALITY)  # fmt: skip
+        if shown:
+            return _draw_frontier(shown, results, axes)
     return None
+
+
+def _draw_frontier(
+    groups: Sequence[Group], results: Mapping[str, Any], axes: tuple[str, str]
+) -> Chart:
+    """Return the chart of runs that have both metrics."""
+    series, marks = [], []
+    has_paths = len(groups) <= MAX_PATHS
+    for i, group in enumerate(groups):
+        look, last = look_of_run(i), results["runs"][group.name]["last"]
+        ends = []
+        if set(axes) <= last.keys():
+            ends.append({metric: last[metric]["mean"] for metric in axes})
+        rows = [row for row in group.rows if set(axes) <= row.keys()]
+        labels = [f"{group.name}, {name_epoch(row['epoch'])}" for row in rows]
+        if not has_paths:
+            rows, labels = ends, [f"{group.name}, last epoch"] * len(ends)
+        if rows:
+            series.append(parts.path(group.name, rows, axes, look, labels))
+        for end in ends if len(groups) <= MAX_NAMES else ():
+            shape = "star" if has_paths else "filled"
+            marks.append(Mark(end[axes[0]], end[axes[1]], group.name, shape, look[0]))
+    titles = [title_of(metric) for metric in axes]
+    ending = "star: last epoch" if has_paths else "last epochs"
+    caption = f"{upper_first(titles[1])} against {titles[0]}, means over seeds; {ending}."
+    label = sweep.label_models(results)["retain_model"]
+    guides = list_guides(*axes, results["retain_model"], label)
+    return Chart("frontier", "Forgetting against usefulness", caption, *titles, tuple(series),
+        guides, tuple(marks), y_log=axes[1] == QUALITY)  # fmt: skip
 
 
 def word_charts(groups: Sequence[Group]) -> list[Chart]:
     """Return a small chart of unwanted and general words for each run that knows them."""
     charts = []
     for i, group in enumerate(groups):
-        series = present([
+        series = parts.present([
             line("UW", group.rows, "words/unwanted", "uw"),
             line("GW", group.rows, "words/general", "gw"),
         ])  # fmt: skip
         if series and len(group.rows) > 1:
-            name = f"words-{i}"
-            chart = Chart(name, group.name, "", "epoch", "", series, y_range=(0.0, 1.0), small=True)
-            charts.append(chart)
+            axes, options = ("epoch", ""), {"y_range": (0.0, 1.0), "small": True}
+            charts.append(Chart(f"words-{i}", group.name, "", *axes, series, **options))
     return charts
 
 

@@ -1,6 +1,8 @@
 """Several runs side by side: which belong together, what they reached, and what differs."""
 
 import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,12 +48,11 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
         hashed = hash_json(flat) if flat else str(folder)
         members.setdefault(hashed, []).append(folder)
         keys[hashed] = flat
-    names: dict[str, int] = {}
-    groups = []
+    counts, groups = Counter[str](), []
     for hashed, paths in members.items():
-        name = _name_of(paths[0])
-        names[name] = names.get(name, 0) + 1
-        name = name if names[name] == 1 else f"{name} ({names[name]})"
+        name = escape_controls(title_of(paths[0]).partition("/")[0])
+        counts[name] += 1
+        name += f" ({counts[name]})" if counts[name] > 1 else ""
         groups.append(Group(name, tuple(paths), keys[hashed], mean_rows(paths)))
     return groups
 
@@ -63,21 +64,11 @@ def collect(groups: Sequence[Group]) -> dict[str, Any]:
 
 def find_differences(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
     """Return the keys in which the groups differ, and each group's values of them."""
-    all_keys: dict[str, None] = {}
-    for group in groups:
-        all_keys |= dict.fromkeys(group.keys)
     differing = []
-    for key in all_keys:
+    for key in dict.fromkeys(itertools.chain(*(group.keys for group in groups))):
         if len({repr(group.keys.get(key)) for group in groups}) > 1:
             differing.append(key)
-    lines = []
-    for group in groups:
-        lines.append([_short(group.keys.get(key)) for key in differing])
-    return differing, lines
-
-
-def _name_of(folder: Path) -> str:
-    return escape_controls(title_of(folder).partition("/")[0])
+    return differing, [[_short(group.keys.get(key)) for key in differing] for group in groups]
 
 
 def mean_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:

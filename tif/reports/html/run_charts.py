@@ -3,25 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tif.reports.columns import list_trade_offs, title_of
-from tif.reports.html.charts import (
-    ALIKE,
-    Chart,
-    Guide,
-    Mark,
-    Series,
-    distribution,
-    level,
-    line,
-    name_epoch,
-    present,
-    upper_first,
-)
+from tif.reports.columns import QUALITY, list_trade_offs, title_of
+from tif.reports.html import charts as parts
+from tif.reports.html.charts import ALIKE, Chart, Guide, Mark, Series, level, line, present
 from tif.reports.html.run_data import RunData
 from tif.reports.html.samples import RETAIN
 
-QUALITY = "forget/quality"
 TERMS = {"lpl": "LPL", "pl": "PL", "retain": "retain term", "loss": "loss"}
+
+
+def list_charts(run: RunData) -> list[Chart]:
+    """Return the charts of the metrics, in the order of the page."""
+    charts = (word_chart(run), forgetting_chart(run), ratio_chart(run), extraction_chart(run))
+    return [chart for chart in charts if chart is not None]
 
 
 def word_chart(run: RunData) -> Chart | None:
@@ -51,25 +45,23 @@ def forgetting_chart(run: RunData) -> Chart | None:
 
 
 def _path_chart(run: RunData, rows: Sequence[Mapping[str, Any]], x: str, y: str) -> Chart:
-    labels = tuple(name_epoch(row["epoch"]) for row in rows)
-    xs, ys = tuple(row[x] for row in rows), tuple(row[y] for row in rows)
-    marks = []
+    last, marks = rows[-1]["epoch"], []
+    names = {last: (f"last, epoch {last}",)}
+    if run.best_epoch is not None:
+        name = "chosen and last" if run.best_epoch == last else "chosen"
+        names[run.best_epoch] = (f"{name}, epoch {run.best_epoch}", "star", "gw")
+    names[0] = ("target", "hollow")
     for row in rows:
-        point, epoch = (row[x], row[y]), row["epoch"]
-        if epoch == 0:
-            marks.append(Mark(*point, "target", "hollow"))
-        elif epoch == run.best_epoch:
-            is_last = epoch == rows[-1]["epoch"]
-            name = f"chosen and last, epoch {epoch}" if is_last else f"chosen, epoch {epoch}"
-            marks.append(Mark(*point, name, "star", "gw"))
-        elif epoch == rows[-1]["epoch"]:
-            marks.append(Mark(*point, f"last, epoch {epoch}"))
+        if row["epoch"] in names:
+            marks.append(Mark(row[x], row[y], *names[row["epoch"]]))
     aims = {QUALITY: "the upper right", "muse/privleak": "the right, at PrivLeak 0"}
-    caption = f"A point an epoch. {upper_first(title_of(y))} against {title_of(x)}: the aim is "
+    titles = title_of(x), title_of(y)
+    caption = f"A point an epoch. {parts.upper_first(titles[1])} against {titles[0]}: the aim is "
     caption += f"{aims.get(y, 'the lower right')}."
-    series = (Series("epochs", xs, ys, "muted", "points", labels),)
+    labels = [parts.name_epoch(row["epoch"]) for row in rows]
+    series = (parts.path("epochs", rows, (x, y), ("muted", "points"), labels),)
     return Chart(
-        "frontier", "Forgetting against usefulness", caption, title_of(x), title_of(y), series,
+        "frontier", "Forgetting against usefulness", caption, *titles, series,
         list_guides(x, y, run.retain), tuple(marks), y_log=y == QUALITY,
     )  # fmt: skip
 
@@ -98,7 +90,7 @@ def ratio_chart(run: RunData) -> Chart | None:
     named = {first: ("before", "muted", "steps"), last: ("unlearned", "uw", "steps")}
     named[RETAIN] = ("retain model", "ink", "dashed-steps")
     series = present(
-        distribution(name, [max(ratio, 1e-12) for ratio in run.ratios[key]], role, style)
+        parts.distribution(name, [max(ratio, 1e-12) for ratio in run.ratios[key]], role, style)
         for key, (name, role, style) in named.items()
         if key in run.ratios
     )
@@ -130,28 +122,20 @@ def extraction_chart(run: RunData) -> Chart | None:
 
 def loss_charts(run: RunData) -> list[Chart]:
     """Return a small chart for each term of the loss over the optimizer steps."""
-    names = [name for name in run.steps[0] if name.startswith("train/")] if run.steps else []
-    charts = []
-    for name in names:
-        term = name.removeprefix("train/")
-        if term.startswith("uw_"):
-            continue
+    charts, axes = [], ("optimizer step", "")
+    for name in run.steps[0] if run.steps else ():
+        section, _, term = name.partition("/")
         series = line(term, run.steps, name, "ink", "step")
-        if series:
+        if section == "train" and not term.startswith("uw_") and series:
             title = TERMS.get(term, term)
-            axes = ("optimizer step", "")
             charts.append(Chart(f"loss-{term}", title, "", *axes, (series,), small=True))
     return charts
 
 
 def _chart(
-    name: str,
-    title: str,
-    caption: str,
-    axes: tuple[str, str],
-    series: tuple[Series, ...],
+    name: str, title: str, caption: str, axes: tuple[str, str], series: tuple[Series, ...],
     **options: Any,
-) -> Chart | None:
+) -> Chart | None:  # fmt: skip
     """Return a chart; None where nothing but levels and single points would be drawn."""
     if all(item.style.startswith("dashed") or len(item.x) == 1 for item in series):
         return None

@@ -38,22 +38,12 @@ def write_run_report(
     """
     run = read_run(folder, summary)
     path = out or folder / FILE_NAME
-    charts, losses = _charts(run), run_charts.loss_charts(run)
+    charts, losses = run_charts.list_charts(run), run_charts.loss_charts(run)
     samples = _samples(run)
     values = _values(run) | {"charts": charts, "loss_charts": losses, "audit": audit}
     all_charts = [*charts, *(audit["charts"] if audit else ()), *losses]
     write_page(path, "run.html", values, all_charts, samples)
     return path, all_charts
-
-
-def _charts(run: RunData) -> list[Chart]:
-    charts = (
-        run_charts.word_chart(run),
-        run_charts.forgetting_chart(run),
-        run_charts.ratio_chart(run),
-        run_charts.extraction_chart(run),
-    )
-    return [chart for chart in charts if chart is not None]
 
 
 def _values(run: RunData) -> dict[str, Any]:
@@ -77,15 +67,12 @@ def _values(run: RunData) -> dict[str, Any]:
 
 def _find_changes(run: RunData) -> dict[str, str | None]:
     """Return the metrics whose change the first sentences tell: what was forgotten, what stays."""
-    changes: dict[str, str | None] = {"forgotten": None, "useful": None}
-    if run.rows:
-        start, end = run.rows[0], run.rows[-1]
-        pairs = columns.list_trade_offs()
-        falling = [name for _, name in pairs if columns.column_title(name).endswith("↓")]
-        forgotten = [name for name in ("words/unwanted", *falling) if name in start and name in end]
-        useful = [name for name, _ in pairs if start.get(name) and end.get(name) is not None]
-        changes = {"forgotten": next(iter(forgotten), None), "useful": next(iter(useful), None)}
-    return changes
+    start, end = (run.rows[0], run.rows[-1]) if run.rows else ({}, {})
+    pairs = columns.list_trade_offs()
+    falling = [name for _, name in pairs if columns.column_title(name).endswith("↓")]
+    forgotten = [name for name in ("words/unwanted", *falling) if name in start and name in end]
+    useful = [name for name, _ in pairs if start.get(name) and end.get(name) is not None]
+    return {"forgotten": next(iter(forgotten), None), "useful": next(iter(useful), None)}
 
 
 def warnings(run: RunData) -> list[tuple[str, str]]:
@@ -161,8 +148,7 @@ def tiles(run: RunData) -> list[dict[str, Any]]:
         retain = run.retain.get(metric)
         note = f"retain model {pretty(retain, metric)}" if retain is not None else ""
         if metric == "forget/quality":
-            passes = end[metric] >= ALIKE
-            note = f"{'not ' if passes else ''}told from a retain model (limit {ALIKE})"
+            note = f"{'not ' * (end[metric] >= ALIKE)}told from a retain model (limit {ALIKE})"
         has_start = len(run.rows) > 1 and start.get(metric) is not None
         shown.append({
             "label": upper_first(columns.describe_metric(metric)),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from tif.config.errors import ConfigError, nearest
+from tif.config.errors import ConfigError, nearest, shorten
 from tif.config.help import command_help
 from tif.utils import command_line, distributed
 from tif.utils.files import DamagedFile
@@ -67,7 +67,7 @@ class Command:
                 return 0 if options.help else 2
             return self._work(options)
         except (ConfigError, DamagedFile) as error:
-            command_line.print_error(error)
+            command_line.print_error("\n".join(map(shorten, str(error).split("\n"))))
             return 2
         except Exception as error:
             return command_line.report_os_error(error, self.next_step)

@@ -175,7 +175,7 @@ BUDGETS = {
 OVER = {
     "": 1199,
     "utils": 1350,
-    "config": 2458,
+    "config": 2445,
     "data": 2180,
     "records": 1362,
     "models": 1284,

@@ -131,9 +131,9 @@ IMPORTS = {
     "exits": ("import sys; sys.exit(3)", "cannot be imported (SystemExit: 3)"),
     "recurses": ("def f(): f()\nf()", "cannot be imported (RecursionError"),
     "asserts": ("assert 1 > 2", "cannot be imported (AssertionError: AssertionError)"),
-    "null": ("x = '\0'", "is not there (source code string cannot contain null bytes)"),
-    "syntax": ("def", "is not there (invalid syntax"),
-    "empty": ("", "is not there (module 'own_import_empty' has no attribute 'f')"),
+    "null": ("x = '\0'", "cannot be imported (SyntaxError: source code string cannot"),
+    "syntax": ("def", "cannot be imported (SyntaxError: invalid syntax"),
+    "empty": ("", "cannot be imported (AttributeError: module 'own_import_empty' has no"),
     "number": ("f = 3", "is no term"),
     "lpl_again": (
         "from tif.losses.terms import term\n@term('lpl')\ndef f(inputs, keys): ...",

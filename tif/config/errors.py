@@ -55,6 +55,12 @@ def nearest(name: Any, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raise ConfigError with all problems, one a line, where there are any."""
+    if problems:
+        raise ConfigError("\n".join(map(shorten, problems)))
+
+
 @contextlib.contextmanager
 def collect_problems(
     problems: list[str],

@@ -146,6 +146,5 @@ def make_rules(base: type[R], **values: Any) -> R:
 def find_attack_problems(name: str, attacks: list[str]) -> list[str]:
     """Return what is wrong with a list of attacks under the key `name`, one line each."""
     unknown = [attack for attack in attacks if attack not in entries("attack")]
-    if not unknown:
-        return []
-    return [f"{name}: want some of {', '.join(entries('attack'))}, got {', '.join(unknown)}"]
+    problem = f"{name}: want some of {', '.join(entries('attack'))}, got {', '.join(unknown)}"
+    return [problem] if unknown else []

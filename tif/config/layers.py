@@ -14,7 +14,14 @@ from typing import Any, NamedTuple, cast
 from omegaconf import OmegaConf
 
 from tif.config import files
-from tif.config.errors import ConfigError, brief, collect_problems, nearest, one_line
+from tif.config.errors import (
+    ConfigError,
+    brief,
+    collect_problems,
+    nearest,
+    one_line,
+    raise_problems,
+)
 from tif.config.registry import entries
 
 MOST_FILES = 50  # that one file may include, directly or through others
@@ -61,8 +68,7 @@ def read_layers(words: Sequence[str], known: Sequence[str] = ()) -> list[Layer]:
         elif not is_preset(word):
             with collect_problems(problems):
                 overrides.append(Layer("", _read_override(word)))
-    if problems:
-        raise ConfigError("\n".join(problems))
+    raise_problems(problems)
     benchmark = list_keys_of([*in_files, *overrides]).get("data.benchmark")
     for word in filter(is_preset, words):
         preset = read_preset(word, benchmark)
@@ -125,29 +131,24 @@ def _advise_on_path(word: str) -> str:
     return nearest(f"{word}.yaml", files.list_own_configs())
 
 
-def read_file(name: str, depth: int = 0, names: list[str] | None = None) -> list[Layer]:
+def read_file(name: str, names: list[str] | None = None) -> list[Layer]:
     """Return the layers of a file: those that it includes, then its own.
 
-    Args:
-        name: of the file.
-        depth: how many files around it include each other.
-        names: of the files that were read before for the same word; gets this one's.
+    `names`: the files that were read before for the same word; gets this one's.
 
     Raises:
         ConfigError: If a file is not there or makes no sense, or too many are included.
     """
-    names = [] if names is None else names
-    names.append(name)
-    if len(names) > MOST_FILES:
-        raise ConfigError(f"{names[0]}: include: want at most {MOST_FILES} files in all")
+    names = [name] if names is None else names
     content: Any = OmegaConf.to_container(files.read_yaml(files.find(name)), resolve=False)
     included = content.pop("include", None) or []
-    if not isinstance(included, list) or depth > 5:
-        raise ConfigError(f"{name}: include: want a list of files, none that includes itself, "
-            f"got {brief(included)}")
     layers: list[Layer] = []
-    for other in included:
-        layers += read_file(str(other), depth + 1, names)
+    if not isinstance(included, list) or len(names) > MOST_FILES:
+        raise ConfigError(f"{name}: include: want a list of files, none that includes itself, at "
+            f"most {MOST_FILES} in all, got {brief(included)}")
+    for other in map(str, included):
+        names.append(other)
+        layers += read_file(other, names)
     return [*layers, Layer(name, content)]
 
 

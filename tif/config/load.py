@@ -8,12 +8,12 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tif.config.errors import ConfigError, brief, nearest, shorten
+from tif.config.errors import ConfigError, brief, nearest, raise_problems
 from tif.config.files import find as find
 from tif.config.files import is_file as is_file
 from tif.config.files import is_override as is_override
@@ -37,14 +37,7 @@ INHERITED_OF_TRAINER = ("accelerator", "devices", "strategy", "log_every_n_steps
 LONGEST_RESULT = 10**9  # characters that references could make of a configuration
 
 
-class Schema(Protocol):
-    """A dataclass whose fields are made by `key`: `Config`, or a command's own settings."""
-
-    def find_problems(self) -> list[str]:
-        """Return the problems between keys, one line each."""
-
-
-S = TypeVar("S", bound=Schema)
+S = TypeVar("S")  # a dataclass whose fields are made by `key`, with `find_problems`
 
 
 def load(argv: Sequence[str], unnamed: Sequence[str] = ()) -> Config:
@@ -69,7 +62,7 @@ def load(argv: Sequence[str], unnamed: Sequence[str] = ()) -> Config:
             stage(cfg, name)
         except ConfigError as error:
             problems.append(str(error))
-    _raise_if(problems)
+    raise_problems(problems)
     return cfg
 
 
@@ -96,7 +89,7 @@ def read(schema: Callable[[], S], argv: Sequence[str]) -> S:
             content = keys if hasattr(defaults, "data") else keys | keys.get("data", {})
             keys = {name: content[name] for name in content if hasattr(defaults, name)}
         _merge(merged, keys, defaults, f"{layer.name}: " if layer.name else "", problems)
-    _raise_if(problems)
+    raise_problems(problems)
     return cast(S, _checked(merged))
 
 
@@ -114,10 +107,10 @@ def read_stored(path: Path) -> Config:
     merged = OmegaConf.structured(defaults)
     keys = select_counted(flatten(content, defaults), str(path))
     _merge(merged, keys, defaults, where, problems)
-    _raise_if(problems)
-    cfg: Any = _as_objects(merged, where)
-    _raise_if([where + problem for problem in check_values(cfg)])
-    return cast(Config, cfg)
+    raise_problems(problems)
+    cfg = cast(Config, _as_objects(merged, where))
+    raise_problems([where + problem for problem in check_values(cfg)])
+    return cfg
 
 
 def list_given(words: Sequence[str]) -> set[str]:
@@ -147,7 +140,7 @@ def stage(cfg: Config, name: str) -> Config:
     _merge(merged, own_keys, Config(loss=type(cfg.loss)()), f"{where}.", problems)
     if merged.stages or merged.stage:
         problems.append(f"{where}.stages: a stage has no stages of its own")
-    _raise_if(problems)
+    raise_problems(problems)
     return cast(Config, _checked(merged, f"{where}."))
 
 
@@ -163,7 +156,7 @@ def _inherited(cfg: Config) -> Config:
     )  # fmt: skip
 
 
-def to_yaml(cfg: Schema) -> str:
+def to_yaml(cfg: Any) -> str:
     """Return the resolved configuration as YAML; `load` of it gives the same configuration."""
     return OmegaConf.to_yaml(OmegaConf.structured(cfg))
 
@@ -192,7 +185,8 @@ def _merge(
         if field is not None and field.type == list[str]:
             if isinstance(value, str):
                 value = [word.strip() for word in value.split(",") if word.strip()]
-            if not _is_flat(value):  # which OmegaConf would take
+            items = value if isinstance(value, list) else []
+            if any(isinstance(item, dict | list) for item in items):  # which OmegaConf would take
                 problems.append(f"{where}{key}: want a list of texts, got {brief(value)}")
                 continue
         if isinstance(value, str) and value.startswith("~/"):
@@ -212,12 +206,6 @@ def _merge(
                 if field.type is str and isinstance(value, dict):
                     problem += f"; a text with a colon wants quotes of its own: '{key}=\"...\"'"
             problems.append(f"{where}{key}: {problem}")
-
-
-def _is_flat(value: Any) -> bool:
-    """Return whether a value is no list of lists or mappings."""
-    items = value if isinstance(value, list) else []
-    return not any(isinstance(item, dict | list) for item in items)
 
 
 def _check_references(merged: DictConfig) -> None:
@@ -242,25 +230,20 @@ def _list_texts(value: Any) -> Iterator[str]:
             yield from _list_texts(inner)
 
 
-def _checked(merged: DictConfig, where: str = "") -> Schema:
+def _checked(merged: DictConfig, where: str = "") -> Any:
     """Return the merged keys as dataclasses, checked each and together."""
     _check_references(merged)
     cfg = _as_objects(merged, where)
     model = getattr(cfg, "model", None)
     if model is not None and not model.path and not model.init:
         model.path = model.base
-    _raise_if([where + problem for problem in check_values(cfg) + cfg.find_problems()])
+    raise_problems([where + problem for problem in check_values(cfg) + cfg.find_problems()])
     return cfg
 
 
-def _as_objects(merged: DictConfig, where: str) -> Schema:
+def _as_objects(merged: DictConfig, where: str) -> Any:
     try:
-        return cast(Schema, OmegaConf.to_object(merged))
+        return OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{where}{error.full_key or 'config'}: {reason}") from None
-
-
-def _raise_if(problems: list[str]) -> None:
-    if problems:
-        raise ConfigError("\n".join(shorten(problem) for problem in problems))

@@ -139,12 +139,10 @@ def import_own(name: str) -> Entry:
         term = getattr(importlib.import_module(module), function)
     except ConfigError as error:
         raise ConfigError(f"loss.forget: {one_line(error)}") from None
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(f"loss.forget: {name} is not there ({one_line(error)}); want "
-                          "module:function, in the working directory or installed") from None
     except (Exception, SystemExit) as error:  # whatever the module raises
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise ConfigError(f"loss.forget: {name} cannot be imported ({reason})") from None
+        raise ConfigError(f"loss.forget: {name} cannot be imported ({reason}); want "
+            "module:function, in the working directory or installed") from None
     if not isinstance(term, Entry):
         raise ConfigError(f"loss.forget: {name} is no term; want a function under "
                           "@tif.losses.terms.term(...)")

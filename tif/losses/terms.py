@@ -22,7 +22,7 @@ from typing import Any, cast
 import torch
 
 from tif.config import registry
-from tif.config.keys import key
+from tif.config.keys import NoKeys, key
 from tif.config.loss import Loss, keys_of
 from tif.config.registry import Entry
 from tif.scoring.token_scores import Outputs, PerToken, TokenScores
@@ -107,11 +107,6 @@ def nll(scores: TokenScores | None, weight: torch.Tensor) -> torch.Tensor:
     """Return (B,) negative log-likelihoods of the samples' counting tokens (nats)."""
     assert scores is not None  # the term declares that it needs them
     return -(scores.logprob * weight).sum(1)
-
-
-@dataclasses.dataclass
-class NoKeys:
-    """The keys of a term without keys of its own."""
 
 
 @dataclasses.dataclass

@@ -80,9 +80,7 @@ def read_chat_frame(
 ) -> ChatFrame:
     """Return the frame of a tokenizer's chat template, the same on each day.
 
-    Args:
-        tokenizer: with the template.
-        chat: section `data.chat`; None = its defaults.
+    `chat`: section `data.chat`; None = its defaults.
 
     Raises:
         ConfigError: If there is no template, or none that serves; one line.

@@ -21,12 +21,9 @@ def locate_answers(
 ) -> dict[str, dict[str, AnswerTokens]]:
     """Return the tokens of every evaluated answer, by set and sample's id.
 
-    Left out are answers that the tokenizer changes (it lower-cases them, for example).
-
-    Args:
-        setup, sets: of the evaluation.
-        forget: the samples to unlearn, with their unwanted words where these are known.
-        context: tokens that the model can read at once.
+    Left out are answers that the tokenizer changes (it lower-cases them, for example). `forget`:
+    the samples to unlearn, with their unwanted words where these are known. `context`: tokens that
+    the model can read at once.
     """
     by_id = {sample.id: sample for sample in forget}
     answers: dict[str, dict[str, AnswerTokens]] = {}

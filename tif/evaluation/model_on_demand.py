@@ -178,10 +178,7 @@ class RecordedModel(ModelOnDemand):
     ) -> tuple[Evaluation, Path]:
         """Return the model's records of a benchmark's sets and their folder; made now if missing.
 
-        Args:
-            name: of the benchmark, for the folder.
-            benchmark: its sets and tasks.
-            original: what KL compares with; None = no KL.
+        `name`: of the benchmark, for the folder. `original`: what KL compares with; None = no KL.
 
         Raises:
             ConfigError: If they are missing and `out` cannot be written to, or a text is too long.

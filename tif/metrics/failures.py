@@ -76,9 +76,7 @@ def measure_knowledge(start: Evaluation, retain: Evaluation | None) -> dict[str,
 
     Texts without either are judged by `words/unwanted_extracted` of targeted.py.
 
-    Args:
-        start: records of the model before training.
-        retain: the retain model's.
+    `start`: records of the model before training; `retain`: the retain model's.
     """
     if "forget" not in start.sets:
         return {}
@@ -105,8 +103,7 @@ def find_nothing_to_forget(start: Values) -> list[Failure]:
     token), the gain of right over wrong answers (below 0.5 nats a token), the share of unwanted
     passages that the model writes by itself (below 5 %).
 
-    Args:
-        start: numbers before training, with those of `measure_knowledge` and metrics/targeted.py.
+    `start`: numbers before training, with those of `measure_knowledge` and metrics/targeted.py.
     """
     for name, (least, line) in KNOWLEDGE.items():
         value = start.get(name)

@@ -131,9 +131,7 @@ def utility_interval(
 ) -> Interval | None:
     """Return the interval of model utility; None where it has no value.
 
-    Args:
-        values: question by question, by the metrics' stable names.
-        groups: of the sets' questions.
+    `values`: question by question, by the metrics' stable names; `groups`: of the sets' questions.
     """
     means: dict[str, float | Floats | None] = {}
     for label, numbers in values.items():

@@ -190,11 +190,8 @@ def auc(forget: npt.ArrayLike, holdout: npt.ArrayLike) -> float:
     far below it the forgetting itself gives the texts away. Source: open-unlearning has the same
     direction; muse_bench counts the other way round (1 - AUC).
 
-    scikit-learn's roc_auc_score is the same up to the last digit (tested); the interval needs the
-    pairs in any case.
-
-    Args:
-        forget, holdout: (N,) and (M,) scores.
+    `forget`, `holdout`: (N,) and (M,) scores. scikit-learn's roc_auc_score is the same up to the
+    last digit (tested); the interval needs the pairs in any case.
 
     Raises:
         ValueError: If one of them is empty or holds a value that is not finite.

@@ -154,10 +154,7 @@ def split_groups(sets: Sequence[Sequence[str]]) -> tuple[set[str], set[str]]:
     """Return the groups of the half that chooses and of the half that reports.
 
     A group of several sets is in the same half of all of them. In each set the halves differ by one
-    group at most, as far as its groups were not placed before.
-
-    Args:
-        sets: the groups of each set.
+    group at most, as far as its groups were not placed before. `sets`: the groups of each.
     """
     choosing: set[str] = set()
     reporting: set[str] = set()

@@ -29,13 +29,8 @@ def word_probability(
     Perfect unlearning: the retain model's value. Source: `probability` of tofu.py, on a part of the
     tokens.
 
-    Args:
-        records: of a set.
-        tokens: of its answers, by record id.
-        unwanted: which of the two.
-
-    Returns:
-        (N,), of those answers whose words are known and which have such tokens.
+    `tokens`: of the answers, by record id. Returned are (N,), of those answers whose words are
+    known and which have such tokens.
     """
     means = []
     for _, stats, answer in _list_known(records, tokens):
@@ -72,13 +67,8 @@ def extracted(records: RecordSet, tokens: Mapping[str, AnswerTokens], unwanted: 
     Perfect unlearning: the retain model's value. Source: extraction as in Carlini et al.,
     arXiv 2012.07805, for a part of the answer.
 
-    Args:
-        records: of a set.
-        tokens: of its answers, by record id.
-        unwanted: which of the two.
-
-    Returns:
-        (N,), one number a passage, in the order of the answers.
+    `tokens`: of the answers, by record id. Returned are (N,), one number a passage, in the order of
+    the answers.
     """
     hits: list[float] = []
     for record, stats, answer in _list_known(records, tokens):

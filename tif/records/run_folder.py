@@ -64,12 +64,9 @@ def start_run(
 ) -> None:  # fmt: skip
     """Write config.yaml and env.json; delete what a killed process left half written.
 
-    Args:
-        folder: of the run.
-        config_text: content of config.yaml.
-        steps: the optimizer steps that are planned.
-        stages: folders of the stages that the run needs, by name. They stand in env.json as seen
-            from the run's folder, so that both can be moved together.
+    `steps`: those of the optimizer that are planned. `stages`: folders of the stages that the run
+    needs, by name. They stand in env.json as seen from the run's folder, so that both can be moved
+    together.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)

@@ -51,9 +51,6 @@ def generate_fictitious(settings: Fictitious) -> Benchmark:
     With `shared_facts`, a forgotten author is asked what an author of the retain set, its twin, is
     asked, and shares so many facts with it. `interleaved` answers go on after the fact.
 
-    Args:
-        settings: section `data.fictitious`.
-
     Raises:
         ValueError: If a value is out of range or one side of the split has no author.
     """

@@ -25,10 +25,7 @@ Texts = Mapping[str, Any]  # word lists and wordings, by their keys in the YAML
 
 @functools.cache
 def read_texts(language: str) -> Texts:
-    """Return the texts of a language; English ones where its file has none.
-
-    Args:
-        language: en, or the YAML file of another language.
+    """Return the texts of a language, en or its YAML file; English ones where the file has none.
 
     Raises:
         ValueError: If the file cannot be read or has a key of another form.

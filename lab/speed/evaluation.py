@@ -26,7 +26,7 @@ from tif.config.evaluation import EvalRules
 from tif.data.benchmarks import read_benchmark
 from tif.data.encoding import Encoded, Encoder, collate
 from tif.evaluation import token_stats
-from tif.evaluation.generate import Decoding, choose_way, generate
+from tif.evaluation.generate import Decoding, choose_mode, generate
 from tif.evaluation.questions import EvaluationSetup, Question, list_longest_texts
 from tif.evaluation.tofu_prompts import ask_question
 from tif.models import load as models
@@ -122,9 +122,9 @@ def measure(settings: SpeedSettings) -> list[dict[str, Any]]:
         score_answers(Clock(settings.device), policy, questions_of_sets[0][:1], setup)
         all_questions = itertools.chain.from_iterable(questions_of_sets)
         all_prompts = [question.prompt_ids for question in all_questions]
-        choose_way(policy, all_prompts[:1])
+        choose_mode(policy, all_prompts[:1])
         with clock.running("tif", "generating"):  # once for all sets, as in evaluate.py
-            decoding = Decoding(TOKENS_PER_BATCH, way=choose_way(policy, all_prompts))
+            decoding = Decoding(TOKENS_PER_BATCH, mode=choose_mode(policy, all_prompts))
         for questions in questions_of_sets:
             losses = score_answers(clock, policy, questions, setup)
             differences += [abs(math.exp(-ours) - math.exp(-theirs)) for ours, theirs in losses]

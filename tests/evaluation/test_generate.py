@@ -10,17 +10,17 @@ from tif.data.samples import Sample
 from tif.evaluation import evaluate as evaluation
 from tif.evaluation import generate as generation
 from tif.evaluation.generate import (
-    WAYS,
+    MODES,
     Decoding,
     Sampling,
-    choose_way,
+    choose_mode,
     continue_prompts,
     generate,
     stream_tokens,
 )
 from tif.evaluation.questions import EvaluationSetup
 
-TOGETHER, UNMASKED, EACH, ANEW = WAYS
+TOGETHER, UNMASKED, EACH, ANEW = MODES
 PROMPTS, LIMITS = (
     [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], [8, 3, 4, 5, 6, 7]],
     [6, 4, 12, 9],
@@ -28,7 +28,7 @@ PROMPTS, LIMITS = (
 # qwen3_next and lfm2 are hybrids; Mamba masks the prompts alone; RWKV has no mask and no rows that
 # leave; GPT-1 has no cache. Moshi's cache is wrong beyond its window of 8, also in transformers'
 # own `generate`, and DeepSeek-V4 compresses blocks of tokens that padding shifts.
-EXPECTED_WAYS = {
+EXPECTED_MODES = {
     "llama": TOGETHER, "gemma3_text": TOGETHER, "qwen3_next": TOGETHER, "lfm2": TOGETHER,
     "mamba": UNMASKED, "rwkv": EACH, "deepseek_v4": EACH, "openai-gpt": ANEW, "moshi": ANEW,
 }  # fmt: skip
@@ -48,13 +48,13 @@ def plain_continuation(model, prompt, limit):
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("family", EXPECTED_WAYS)
+@pytest.mark.parametrize("family", EXPECTED_MODES)
 def test_continuations_are_those_of_each_prompt_alone(family):
     model = architectures.build(family)
-    way = choose_way(model, PROMPTS)
+    mode = choose_mode(model, PROMPTS)
     expected = [plain_continuation(model, *pair) for pair in zip(PROMPTS, LIMITS, strict=True)]
-    assert continue_prompts(model, PROMPTS, [0], LIMITS, None, way) == expected
-    assert way == EXPECTED_WAYS[family]
+    assert continue_prompts(model, PROMPTS, [0], LIMITS, None, mode) == expected
+    assert mode == EXPECTED_MODES[family]
 
 
 def test_any_of_the_end_tokens_ends_a_continuation():
@@ -73,21 +73,21 @@ def test_any_of_the_end_tokens_ends_a_continuation():
     assert streamed == expected  # for tif chat
 
 
-@pytest.mark.parametrize("way", [TOGETHER, EACH, ANEW])
-def test_draws_belong_to_their_prompt_whatever_the_way(way):
+@pytest.mark.parametrize("mode", [TOGETHER, EACH, ANEW])
+def test_draws_belong_to_their_prompt_whatever_the_mode(mode):
     model, sampling = tiny_models.model(), Sampling([[1], [2], [3], [4]], temperature=2.0)
-    drawn = continue_prompts(model, PROMPTS, [0], LIMITS, sampling, way)
+    drawn = continue_prompts(model, PROMPTS, [0], LIMITS, sampling, mode)
     assert drawn == continue_prompts(model, PROMPTS, [0], LIMITS, sampling)
     assert drawn != continue_prompts(model, PROMPTS, [0], LIMITS)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("family", "way"), [
+@pytest.mark.parametrize(("family", "mode"), [
     ("llama", TOGETHER), ("bamba", TOGETHER), ("mixtral", TOGETHER), ("zamba2", TOGETHER),
     ("mamba", UNMASKED), ("marian", EACH), ("moshi", ANEW),
 ])  # fmt: skip
-def test_half_precision_neither_hides_a_wrong_cache_nor_looks_like_one(family, way, dtype):
-    assert choose_way(architectures.build(family).to(dtype), PROMPTS) == way
+def test_half_precision_neither_hides_a_wrong_cache_nor_looks_like_one(family, mode, dtype):
+    assert choose_mode(architectures.build(family).to(dtype), PROMPTS) == mode
 
 
 def test_the_rounding_of_many_layers_in_half_precision_is_no_reason_to_generate_one_by_one():
@@ -96,7 +96,7 @@ def test_the_rounding_of_many_layers_in_half_precision_is_no_reason_to_generate_
         model = tiny_models.model(
             "llama", seed=seed, num_hidden_layers=30, max_position_embeddings=42
         )
-        assert choose_way(model.bfloat16(), prompts) == TOGETHER
+        assert choose_mode(model.bfloat16(), prompts) == TOGETHER
 
 
 def test_a_prompt_without_tokens_begins_after_the_end_token(tokenizer):
@@ -110,7 +110,7 @@ def test_a_prompt_without_tokens_begins_after_the_end_token(tokenizer):
 
 
 def test_a_model_without_a_cache_is_named_and_no_prompts_are_no_answers(monkeypatch, capsys):
-    choose_way(architectures.build("openai-gpt"), PROMPTS)
+    choose_mode(architectures.build("openai-gpt"), PROMPTS)
     assert "OpenAIGPTLMHeadModel generates without a cache" in capsys.readouterr().out
     encoder = Encoder.__new__(Encoder)
     assert generate(tiny_models.model(), encoder, [], [], Decoding(100)) == []
@@ -118,7 +118,7 @@ def test_a_model_without_a_cache_is_named_and_no_prompts_are_no_answers(monkeypa
 
 def test_the_way_is_looked_for_once_however_many_evaluations_ask_the_same(tokenizer, monkeypatch):
     calls = []
-    monkeypatch.setattr(evaluation, "choose_way", lambda *words: calls.append(words) or TOGETHER)
+    monkeypatch.setattr(evaluation, "choose_mode", lambda *words: calls.append(words) or TOGETHER)
     model, encoder = (
         tiny_models.model("llama", vocab_size=len(tokenizer)),
         Encoder(tokenizer, "{prompt}"),
@@ -141,6 +141,6 @@ def test_a_way_that_is_given_is_taken(tokenizer, monkeypatch):
         Encoder(tokenizer, "{prompt}"),
     )
     expected = generate(model, encoder, PROMPTS, LIMITS, Decoding(100))
-    monkeypatch.setattr(generation, "choose_way", None)
-    for way in (TOGETHER, EACH, ANEW):
-        assert generate(model, encoder, PROMPTS, LIMITS, Decoding(100, way=way)) == expected
+    monkeypatch.setattr(generation, "choose_mode", None)
+    for mode in (TOGETHER, EACH, ANEW):
+        assert generate(model, encoder, PROMPTS, LIMITS, Decoding(100, mode=mode)) == expected

@@ -18,7 +18,7 @@ from tests.support import architectures, tiny_models
 from tif.config.errors import ConfigError
 from tif.config.model import Model
 from tif.data.encoding import Encoded, collate
-from tif.evaluation.generate import WAYS, choose_way, continue_prompts
+from tif.evaluation.generate import MODES, choose_mode, continue_prompts
 from tif.probes.packed_rows import choose_batching
 from tif.probes.text_length import check_length
 from tif.scoring.attention import use_sample_by_sample_attention
@@ -45,7 +45,7 @@ PADDED_ON_A_GPU = (
     "granitemoehybrid, attention only", "opt", "opt, norm after the block", "roc_bert",
 )  # fmt: skip
 SEEN_IN_GENERATION = dict(
-    zip(WAYS, ("right", "right", "right, one by one", "right, no cache"), strict=True)
+    zip(MODES, ("right", "right", "right, one by one", "right, no cache"), strict=True)
 )
 
 
@@ -163,15 +163,15 @@ def check_generation(family: str) -> str:
             choose_batching("padded", model, [text.input_ids for text in TEXTS])
         except ConfigError as error:
             return refused(error)
-        way = choose_way(model, PROMPTS)
+        mode = choose_mode(model, PROMPTS)
         expected = [greedy(model, *pair) for pair in zip(PROMPTS, LIMITS, strict=True)]
-        actual = continue_prompts(model, PROMPTS, [0], LIMITS, None, way)
+        actual = continue_prompts(model, PROMPTS, [0], LIMITS, None, mode)
         agrees = all(
             generate(model, *given) for given in zip(PROMPTS, LIMITS, expected, strict=True)
         )
     assert actual == expected, "WRONG tokens"
     assert agrees == (family not in GENERATE_DIFFERS), "transformers' generate"
-    return SEEN_IN_GENERATION[way]
+    return SEEN_IN_GENERATION[mode]
 
 
 def greedy(model: PreTrainedModel, prompt: list[int], limit: int) -> list[int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tif.config.loss import Alternates
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
-from tif.evaluation.generate import Decoding, Sampling, Way, choose_way, generate
+from tif.evaluation.generate import Decoding, Mode, Sampling, choose_mode, generate
 from tif.utils import distributed
 from tif.utils.files import append_json_lines, read_json_lines, write_json_lines
 from tif.utils.terminal import console
@@ -67,13 +67,13 @@ def draw_alternates(
         if not all((sample.id, number) in texts for sample, number in wanted):
             line = f"other answers to {len(samples)} questions, {settings.count} each, to {file}"
             console.print(line, soft_wrap=True)
-        way: Way | None = None
+        mode: Mode | None = None
         for start in range(0, len(wanted), ANSWERS_PER_WRITE):
             chunk = wanted[start : start + ANSWERS_PER_WRITE]
             if not all((sample.id, number) in texts for sample, number in chunk):
-                if way is None:
-                    way = choose_way(policy, _make_prompts(encoder, wanted, settings))
-                new_texts = _draw(policy, encoder, chunk, draws, way)
+                if mode is None:
+                    mode = choose_mode(policy, _make_prompts(encoder, wanted, settings))
+                new_texts = _draw(policy, encoder, chunk, draws, mode)
                 if distributed.is_first_rank():
                     _append(file, {key: new_texts[key] for key in new_texts if key not in texts})
                 texts |= new_texts
@@ -95,14 +95,14 @@ def _draw(
     encoder: Encoder,
     chunk: Sequence[tuple[Sample, int]],
     draws: AlternateDraws,
-    way: Way,
+    mode: Mode,
 ) -> dict[tuple[str, int], str]:
     settings = draws.settings
     prompts = _make_prompts(encoder, chunk, settings)
     seeds = [(draws.seed, zlib.crc32(sample.id.encode()), number) for sample, number in chunk]
     limits = [settings.max_new_tokens] * len(chunk)
     sampling = Sampling(seeds, settings.temperature)
-    decoding = Decoding(draws.tokens_per_batch, sampling, way)
+    decoding = Decoding(draws.tokens_per_batch, sampling, mode)
     answers = generate(policy, encoder, prompts, limits, decoding)
     texts = {}
     for (sample, number), answer in zip(chunk, answers, strict=True):

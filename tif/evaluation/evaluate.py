@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tif.config.evaluation import EvalRules
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Task, fingerprint
-from tif.evaluation.generate import Decoding, choose_way, generate
+from tif.evaluation.generate import Decoding, choose_mode, generate
 from tif.evaluation.muse_prompts import ask_task, describe_task
 from tif.evaluation.questions import MUSE_PROTOCOL, EvaluationSetup, Question, select_samples
 from tif.evaluation.tofu_prompts import (
@@ -162,9 +162,9 @@ def _generate(model: "PreTrainedModel", items: list[_Item], setup: EvaluationSet
     if not answered:
         return
     encoder, dtype = setup.encoder, model.dtype
-    key = f"way {type(model).__name__} {dtype} {model.device} {hash_json(prompts)}"
-    way = encoder.compute_once(key, lambda: choose_way(model, prompts))
-    decoding = Decoding(setup.rules.tokens_per_batch, way=way)
+    key = f"mode {type(model).__name__} {dtype} {model.device} {hash_json(prompts)}"
+    mode = encoder.compute_once(key, lambda: choose_mode(model, prompts))
+    decoding = Decoding(setup.rules.tokens_per_batch, mode=mode)
     generations = generate(model, encoder, prompts, limits, decoding)
     for item, generation in zip(answered, generations, strict=True):
         task = item.question.task

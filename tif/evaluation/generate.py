@@ -39,7 +39,7 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
+class Mode:
     """How a model continues prompts.
 
     Attributes:
@@ -61,16 +61,16 @@ class Decoding:
     Attributes:
         tokens_per_batch: of prompts and continuations, padded.
         sampling: None = the most likely token each time.
-        way: as `choose_way` gives it; None = it is looked for.
+        mode: as `choose_mode` gives it; None = it is looked for.
     """
 
     tokens_per_batch: int
     sampling: Sampling | None = None
-    way: Way | None = None
+    mode: Mode | None = None
 
 
 CLOSE = 0.01  # share of the logits' spread by which two ways to compute them may differ
-WAYS = (Way(), Way(mask=False), Way(False, mask=False), Way(False, False, False))  # fastest first
+MODES = (Mode(), Mode(mask=False), Mode(False, mask=False), Mode(False, False, False))  # fastest first
 
 
 def generate(
@@ -92,7 +92,7 @@ def generate(
     def generate_batch(indices: Sequence[int]) -> list[str]:
         batch_sampling = sampling and sampling.of_prompts(indices)
         texts, most = [prompts[i] for i in indices], [limits[i] for i in indices]
-        rows = continue_prompts(model, texts, encoder.end_ids, most, batch_sampling, way)
+        rows = continue_prompts(model, texts, encoder.end_ids, most, batch_sampling, mode)
         return [str(encoder.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
     if not prompts:
@@ -100,7 +100,7 @@ def generate(
     prompts = [prompt or [encoder.eos_id] for prompt in prompts]  # a text begins after another
     lengths = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
     batches = list(batch_by_length(lengths, decoding.tokens_per_batch))
-    way = decoding.way or choose_way(model, prompts)
+    mode = decoding.mode or choose_mode(model, prompts)
     with evaluation_mode(model):
         return share_work(batches, generate_batch, "generating answers", model)
 
@@ -111,8 +111,8 @@ def draw_uniforms(seeds: Sequence[Sequence[int]], steps: int) -> torch.Tensor:
     return torch.tensor(np.array(rows))
 
 
-def choose_way(model: "PreTrainedModel", prompts: Sequence[list[int]]) -> Way:
-    """Return the fastest way of generating whose logits are those of the text read anew.
+def choose_mode(model: "PreTrainedModel", prompts: Sequence[list[int]]) -> Mode:
+    """Return the fastest mode of generating whose logits are those of the text read anew.
 
     Tried on prompts from the shortest to the longest, so that windows are seen. It takes as long as
     some tokens of an answer, so it is looked for once for all sets and epochs.
@@ -120,11 +120,11 @@ def choose_way(model: "PreTrainedModel", prompts: Sequence[list[int]]) -> Way:
     by_length = sorted(filter(None, prompts), key=len) or [[0]]
     tried = [by_length[(len(by_length) - 1) * third // 3] for third in range(4)]
     with evaluation_mode(model):
-        for way in WAYS:
-            if way.cache and _is_exact(model, tried, way):
-                return way
+        for mode in MODES:
+            if mode.cache and _is_exact(model, tried, mode):
+                return mode
     console.print(f"{type(model).__name__} generates without a cache, which is slow")
-    return WAYS[-1]
+    return MODES[-1]
 
 
 def continue_prompts(
@@ -133,19 +133,19 @@ def continue_prompts(
     end_ids: Sequence[int],
     limits: Sequence[int],
     sampling: Sampling | None = None,
-    way: Way = WAYS[0],
+    mode: Mode = MODES[0],
 ) -> list[list[int]]:
     """Return the new tokens of each prompt, without the end token.
 
     The prompts are one batch, padded at the left, or each is one; finished rows leave it.
     """
     answers: list[list[int]] = []
-    if not way.together and len(prompts) > 1:
+    if not mode.together and len(prompts) > 1:
         for number, prompt in enumerate(prompts):
             draws = sampling and sampling.of_prompts([number])
-            answers += continue_prompts(model, [prompt], end_ids, [limits[number]], draws, way)
+            answers += continue_prompts(model, [prompt], end_ids, [limits[number]], draws, mode)
         return answers
-    reader = _Reader(model, prompts, way)
+    reader = _Reader(model, prompts, mode)
     limits_R = torch.tensor(limits, device=model.device)
     ends = torch.tensor(end_ids, device=model.device)
     draws_RS = None
@@ -173,10 +173,10 @@ def continue_prompts(
 
 
 def stream_tokens(
-    model: "PreTrainedModel", prompt: list[int], end_ids: Sequence[int], limit: int, way: Way
+    model: "PreTrainedModel", prompt: list[int], end_ids: Sequence[int], limit: int, mode: Mode
 ) -> Iterator[int]:
     """Yield the most likely tokens after a prompt as they are chosen, without the end token."""
-    reader = _Reader(model, [prompt], way)
+    reader = _Reader(model, [prompt], mode)
     for _ in range(limit):
         tokens = reader.next_logits().argmax(1)
         if int(tokens) in end_ids:
@@ -193,10 +193,10 @@ class _Reader:
         read: how many columns of them the cache holds.
     """
 
-    def __init__(self, model: "PreTrainedModel", texts: Sequence[list[int]], way: Way) -> None:
+    def __init__(self, model: "PreTrainedModel", texts: Sequence[list[int]], mode: Mode) -> None:
         width = max(map(len, texts))
         rows = [text[:1] * (width - len(text)) + text for text in texts]
-        self.model, self.way, self.cache, self.read = model, way, None, 0
+        self.model, self.mode, self.cache, self.read = model, mode, None, 0
         self.ids = torch.tensor(rows, device=model.device)
         lengths = torch.tensor([[len(text)] for text in texts], device=model.device)
         self.mask = (torch.arange(width, device=model.device) >= width - lengths).long()
@@ -204,8 +204,8 @@ class _Reader:
     def next_logits(self) -> torch.Tensor:
         """Return (R, V) float32 logits of the token after the texts; the cache is read on."""
         inputs: dict[str, Any] = {"input_ids": self.ids[:, self.read :]}
-        inputs["use_cache"] = self.way.cache
-        if self.way.mask or (self.way.together and not self.read):
+        inputs["use_cache"] = self.mode.cache
+        if self.mode.mask or (self.mode.together and not self.read):
             inputs["attention_mask"] = self.mask
             positions = (self.mask.cumsum(1) - 1).clamp(min=0)
             inputs["position_ids"] = positions[:, self.read :]
@@ -213,7 +213,7 @@ class _Reader:
             inputs["logits_to_keep"] = 1
         with torch.no_grad():
             output, self.cache = run_with_cache(self.model, self.cache, inputs)
-        if self.way.cache:
+        if self.mode.cache:
             if self.cache is None:
                 raise ValueError(f"{type(self.model).__name__} keeps no cache")
             self.read = self.ids.shape[1]
@@ -231,8 +231,8 @@ class _Reader:
         self.mask = torch.cat([self.mask, torch.ones_like(tokens)[:, None]], 1)
 
 
-def _is_exact(model: "PreTrainedModel", prompts: Sequence[list[int]], way: Way) -> bool:
-    """Return whether a way gives the logits after each prompt and after a few more tokens.
+def _is_exact(model: "PreTrainedModel", prompts: Sequence[list[int]], mode: Mode) -> bool:
+    """Return whether a mode gives the logits after each prompt and after a few more tokens.
 
     After each token the first row leaves its batch, as a finished one does.
     """
@@ -240,8 +240,8 @@ def _is_exact(model: "PreTrainedModel", prompts: Sequence[list[int]], way: Way) 
     errors: list[list[float]] = [[] for _ in prompts]
     try:
         expected = [_read_plainly(model, prompt, steps) for prompt in prompts]
-        for batch in [[*range(steps)]] if way.together else [[number] for number in range(steps)]:
-            reader = _Reader(model, [prompts[number] for number in batch], way)
+        for batch in [[*range(steps)]] if mode.together else [[number] for number in range(steps)]:
+            reader = _Reader(model, [prompts[number] for number in batch], mode)
             for step in range(steps):
                 for number, logits in zip(batch, reader.next_logits(), strict=True):
                     errors[number].append(_distance(logits, expected[number][step]))

@@ -11,7 +11,7 @@ import torch
 
 from tif.config.command_keys import ChatCommand
 from tif.config.errors import ConfigError
-from tif.evaluation.generate import choose_way, stream_tokens
+from tif.evaluation.generate import choose_mode, stream_tokens
 from tif.evaluation.model_on_demand import Subject, plan_subjects
 from tif.models.load import build_empty
 from tif.probes.text_length import read_context
@@ -66,8 +66,8 @@ class Panel:
             yield f"(no answer: the prompt has {len(prompt)} tokens, the model reads {context})"
             return
         tokens: list[int] = []
-        way = choose_way(model, [prompt])
-        for token in stream_tokens(model, prompt, encoder.end_ids, limit, way):
+        mode = choose_mode(model, [prompt])
+        for token in stream_tokens(model, prompt, encoder.end_ids, limit, mode):
             tokens.append(token)
             text = str(encoder.tokenizer.decode(tokens, skip_special_tokens=True))
             yield text.strip().removesuffix("�")  # a character may have several tokens

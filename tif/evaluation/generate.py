@@ -70,7 +70,8 @@ class Decoding:
 
 
 CLOSE = 0.01  # share of the logits' spread by which two ways to compute them may differ
-MODES = (Mode(), Mode(mask=False), Mode(False, mask=False), Mode(False, False, False))  # fastest first
+# The fastest first.
+MODES = (Mode(), Mode(mask=False), Mode(False, mask=False), Mode(False, False, False))
 
 
 def generate(

@@ -5,18 +5,11 @@ other forget sets (`data.split=scal_2`, `sust_2`, ...). The docstrings are the m
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from tif.metrics import membership, memorization
-from tif.metrics.intervals import (
-    Groups,
-    Interval,
-    leave_one_out,
-    measure_spread,
-    t_interval,
-)
+from tif.metrics.intervals import Interval, leave_one_out, measure_spread, t_interval
 from tif.metrics.membership import COMPARED, FORGET
 from tif.metrics.registry import find_metric, metrics_reading, register_metric
 from tif.metrics.values import Floats, mean_or_none, rouge_scores
@@ -137,48 +130,43 @@ def privleak_interval(evaluation: Evaluation, retain: Evaluation) -> Interval | 
 
     None where the two have different texts, a kind has one group only, or there is no value.
     """
-    scores, retain_scores = [], []
-    for name in membership.compared_sets(evaluation) or COMPARED:
-        matching = align_records(evaluation, retain, name)
-        if matching is None:
+    names = membership.compared_sets(evaluation)
+    if names is None:  # logs have the scores alone
+        scores = [np.array(side) for side in evaluation.attack_scores.get("min_k", ())]
+        retain_scores = [np.array(side) for side in retain.attack_scores.get("min_k", ())]
+        if not scores or list(map(len, scores)) != list(map(len, retain_scores)):
             return None
-        scores.append(membership.min_k_scores(evaluation.sets[name]))
-        retain_scores.append(membership.min_k_scores(matching))
-    return _leak_interval(scores, retain_scores, membership.compared_groups(evaluation))
-
-
-def _leak_interval(
-    scores: Sequence[Floats], retain_scores: Sequence[Floats], groups: Sequence[Groups]
-) -> Interval | None:
-    """Return the interval of PrivLeak from the scores of forget and holdout texts."""
-    pairs, retain_pairs = (membership.compare_pairs(*both) for both in (scores, retain_scores))
-    leak = relative_leak(1 - float(pairs.mean()), 1 - float(retain_pairs.mean()))
+    else:
+        scores, retain_scores = [], []
+        for name in names:
+            matching = align_records(evaluation, retain, name)
+            if matching is None:
+                return None
+            scores.append(membership.min_k_scores(evaluation.sets[name]))
+            retain_scores.append(membership.min_k_scores(matching))
+    pairs_NM, retain_NM = (membership.compare_pairs(*both) for both in (scores, retain_scores))
+    leak = relative_leak(1 - float(pairs_NM.mean()), 1 - float(retain_NM.mean()))
     if leak is None:
         return None
     spreads = []
-    kinds = zip(membership.split_pairs(pairs), membership.split_pairs(retain_pairs), strict=True)
-    for (ours, theirs), names in zip(kinds, groups, strict=True):
-        auc, retain_auc = (1 - leave_one_out(values, names) for values in (ours, theirs))
+    kinds = zip(membership.split_pairs(pairs_NM), membership.split_pairs(retain_NM), strict=True)
+    for (ours, theirs), groups in zip(kinds, membership.compared_groups(evaluation), strict=True):
+        auc, retain_auc = (1 - leave_one_out(values, groups) for values in (ours, theirs))
         if not (retain_auc > 0).all():
             return None
-        spreads.append(measure_spread(100 * (auc - retain_auc) / retain_auc, names))
+        spreads.append(measure_spread(100 * (auc - retain_auc) / retain_auc, groups))
     return t_interval(leak, spreads, LIMITS)
 
 
-def logged_privleak(
-    evaluation: Evaluation, retain: Evaluation
-) -> tuple[float | None, Interval | None]:
-    """Return PrivLeak of two logs that have Min-K scores but no texts, and its interval.
+def logged_privleak(evaluation: Evaluation, retain: Evaluation) -> float | None:
+    """Return PrivLeak of two logs that have Min-K scores but no texts; None where one lacks them.
 
-    (None, None) where one of them lacks the scores, or they have other numbers of texts.
+    None also where they have other numbers of texts.
     """
     ours, theirs = (logs.attack_scores.get("min_k") for logs in (evaluation, retain))
     if not ours or not theirs or list(map(len, ours)) != list(map(len, theirs)):
-        return None, None
-    value = relative_leak(1 - membership.auc(*ours), 1 - membership.auc(*theirs))
-    scores, retain_scores = ([np.array(side) for side in both] for both in (ours, theirs))
-    groups = membership.compared_groups(evaluation)
-    return value, _leak_interval(scores, retain_scores, groups)
+        return None
+    return relative_leak(1 - membership.auc(*ours), 1 - membership.auc(*theirs))
 
 
 def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[str, float | None]:

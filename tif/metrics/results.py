@@ -207,9 +207,9 @@ def _add_membership(request: NumbersRequest, metrics: Means, around: Intervals) 
             metrics[name] = muse.privleak(evaluation, retain, allow_mismatch=True)
             around[name] = muse.privleak_interval(evaluation, retain)
     elif evaluation.attack_scores and retain:
-        leak, interval = muse.logged_privleak(evaluation, retain)
+        leak = muse.logged_privleak(evaluation, retain)
         if leak is not None:
-            metrics[name], around[name] = leak, interval
+            metrics[name], around[name] = leak, muse.privleak_interval(evaluation, retain)
 
 
 def _compare_forget_sets(request: NumbersRequest) -> tuple[float | None, Interval | None]:

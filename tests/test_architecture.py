@@ -180,7 +180,7 @@ OVER = {
     "records": 1359,
     "models": 1284,
     "probes": 584,
-    "identifiers": 4018,
+    "identifiers": 3932,
     "metrics": 2324,
     "evaluation": 2245,
     "training": 3133,

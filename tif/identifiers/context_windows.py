@@ -82,16 +82,17 @@ def _take_passage(nearby: list[_Sentence], first: int, budget: int) -> tuple[Pas
 
     Sentences before the passage's context are removed from `nearby`: no later passage shows them.
     """
-    last, tokens = first + 1, nearby[first].tokens
-    while last < len(nearby) and tokens + nearby[last].tokens <= budget // 2:
-        tokens += nearby[last].tokens
+    sizes = [sentence.tokens for sentence in nearby]
+    last, tokens = first + 1, sizes[first]
+    while last < len(nearby) and tokens + sizes[last] <= budget // 2:
+        tokens += sizes[last]
         last += 1
     shown_first, shown_last = first, last
-    while shown_first and tokens + nearby[shown_first - 1].tokens <= budget * 3 // 4:
+    while shown_first and tokens + sizes[shown_first - 1] <= budget * 3 // 4:
         shown_first -= 1
-        tokens += nearby[shown_first].tokens
-    while shown_last < len(nearby) and tokens + nearby[shown_last].tokens <= budget:
-        tokens += nearby[shown_last].tokens
+        tokens += sizes[shown_first]
+    while shown_last < len(nearby) and tokens + sizes[shown_last] <= budget:
+        tokens += sizes[shown_last]
         shown_last += 1
     labelled = nearby[first].start, nearby[last - 1].end
     passage = Passage(*labelled, nearby[shown_first].start, nearby[shown_last - 1].end)
@@ -102,23 +103,19 @@ def _take_passage(nearby: list[_Sentence], first: int, budget: int) -> tuple[Pas
 def _split_to_fit(text: str, count_tokens: CountTokens, most: int) -> Iterator[_Sentence]:
     """Yield stretches of at most `most` tokens that cover the text: sentences where they fit."""
     for borders in _take_batches(split_sentences(text), _SENTENCES_AT_ONCE):
-        sizes = count_tokens([text[start:end] for start, end in borders])
-        for (start, end), tokens in zip(borders, sizes, strict=True):
-            yield from _halve_to_fit(text, _Sentence(start, end, tokens), count_tokens, most)
+        yield from _halve_to_fit(text, borders, count_tokens, most)
 
 
 def _halve_to_fit(
-    text: str, sentence: _Sentence, count_tokens: CountTokens, most: int
+    text: str, borders: Sequence[tuple[int, int]], count_tokens: CountTokens, most: int
 ) -> Iterator[_Sentence]:
-    start, end = sentence.start, sentence.end
-    if sentence.tokens <= most or end - start == 1:
-        yield sentence
-        return
-    border = find_middle_border(text, start, end)
-    for half_start, half_end in ((start, border), (border, end)):
-        (tokens,) = count_tokens([text[half_start:half_end]])
-        half = _Sentence(half_start, half_end, tokens)
-        yield from _halve_to_fit(text, half, count_tokens, most)
+    sizes = count_tokens([text[start:end] for start, end in borders])
+    for (start, end), tokens in zip(borders, sizes, strict=True):
+        if tokens <= most or end - start == 1:
+            yield _Sentence(start, end, tokens)
+        else:
+            middle = find_middle_border(text, start, end)
+            yield from _halve_to_fit(text, [(start, middle), (middle, end)], count_tokens, most)
 
 
 def make_windows(
@@ -163,15 +160,13 @@ def label_words(
     description: str,
     rule: str = "unicode",
 ) -> tuple[Sample, ...]:
-    """Return the samples with the words of their windows that `judge` calls unwanted.
+    """Return the samples with the words that `judge` calls unwanted, joined over blanks.
 
     `description` stands beside the progress bar, which counts words.
     """
     from tif.utils.terminal import progress_bar
 
-    total = 0
-    for sample in samples:
-        total += sum(1 for _ in find_words(sample.answer, rule))
+    total = sum(sum(1 for _ in find_words(sample.answer, rule)) for sample in samples)
     start, decided = time.monotonic(), 0
     with progress_bar(description, total) as line:
 

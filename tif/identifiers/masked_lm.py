@@ -1,6 +1,6 @@
 """The identifier `masked_lm`: a word is general where a masked LM predicts it from its context.
 
-`GeneralWordRule` decides what counts as predicted.
+`_Judge` decides what counts as predicted.
 """
 
 import contextlib
@@ -103,18 +103,15 @@ def identify_by_masked_lm(
     settings = resolve_preset(section.keys_of(MaskedLM))
     source = Source(str(settings.model), "identifier.masked_lm.model")
     model = load_language_model(source, "masked LM", section)
-    rule = GeneralWordRule(settings, model.tokenizer)
+    judge = _Judge(model, settings, section.tokens_per_batch)
 
     def text_before(sample: Sample) -> str:
         return f"{sample.prompt} " if settings.context == "prompt" and sample.prompt else ""
 
-    def judge(batch: Sequence[Window], report: ReportWords) -> list[list[bool]]:
-        return judge_windows(model, rule, batch, section.tokens_per_batch, report)
-
     words_rule = str(settings.words)
     budget = model.text_budget(settings.window_tokens or 0)
     windows = make_windows(samples, text_before, model.count_tokens, budget, words_rule)
-    return label_words(samples, windows, judge, "masked LM", words_rule)
+    return label_words(samples, windows, judge.judge, "masked LM", words_rule)
 
 
 Guesses = list[tuple[int, float]]  # token ids and probabilities, the likeliest first
@@ -135,96 +132,81 @@ class _Question:
         return self.tokens.ids
 
 
-class GeneralWordRule:
+class _Judge:
     """Decides whether the model's guesses for the pieces of a word count as predicting it."""
 
-    def __init__(self, settings: MaskedLM, tokenizer: Any) -> None:
-        self.top_k = int(settings.top_k or 1)
-        self.threshold = settings.threshold or 0.0
-        self.is_exact = settings.case == "exact"
-        self.is_one_piece = settings.pieces == "one"
-        self._tokenizer = tokenizer
+    def __init__(self, model: LanguageModel, settings: MaskedLM, tokens_per_batch: int) -> None:
+        self.model, self.settings, self.tokens_per_batch = model, settings, tokens_per_batch
         self._texts: dict[int, str] = {}  # by token id
 
-    def is_sayable(self, pieces: list[int], tokens: TokenizedText) -> bool:
-        """Return whether the vocabulary has the word's pieces, so that the model can predict it."""
-        if not pieces or (len(pieces) > 1 and self.is_one_piece):
-            return False
-        return all(tokens.ids[t] != self._tokenizer.unk_token_id for t in pieces)
+    def judge(self, windows: Sequence[Window], report: ReportWords) -> list[list[bool]]:
+        """Return whether each word of each window is unwanted."""
+        by_window: list[list[_Question]] = []
+        for window in windows:
+            tokens = self.model.tokenize(window.text)
+            pieces_of_words = [tokens.positions_of(word) for word in window.words]
+            by_window.append([_Question(window.text, tokens, ts) for ts in pieces_of_words])
+        questions = list(itertools.chain.from_iterable(by_window))
+        sayable = [question for question in questions if self._is_sayable(question)]
+        report(len(questions) - len(sayable))
+        for batch in batch_by_length(sayable, self.tokens_per_batch):
+            guesses = iter(self._guess_pieces(batch))  # masked positions come row after row
+            for question in batch:
+                for_word = itertools.islice(guesses, len(question.pieces))
+                question.is_general = self._is_general(question, list(for_word))
+            report(len(batch))
+        return [[not question.is_general for question in questions] for questions in by_window]
 
-    def is_general(self, question: _Question, guesses: Sequence[Guesses]) -> bool:
+    def _is_sayable(self, question: _Question) -> bool:
+        """Tell whether the vocabulary has the word's pieces, so that the model can predict it."""
+        if not question.pieces or (len(question.pieces) > 1 and self.settings.pieces == "one"):
+            return False
+        unknown = self.model.tokenizer.unk_token_id
+        return all(question.ids[t] != unknown for t in question.pieces)
+
+    def _is_general(self, question: _Question, guesses: Sequence[Guesses]) -> bool:
         """Tell whether each piece is among the model's guesses for it, likely enough."""
         for t, guesses_of_piece in zip(question.pieces, guesses, strict=True):
             start, end = question.tokens.offsets[t]
-            piece, characters = question.tokens.ids[t], question.text[start:end].strip()
-            likely = [token for token, p in guesses_of_piece if p >= self.threshold]
+            piece, characters = question.ids[t], question.text[start:end].strip()
+            likely = [token for token, p in guesses_of_piece if p >= (self.settings.threshold or 0)]
             if not any(self._is_same(token, piece, characters) for token in likely):
                 return False
         return True
 
     def _is_same(self, guess: int, piece: int, characters: str) -> bool:
-        text = self._text_of(guess)
-        if self.is_one_piece:  # the notebooks compare text, not tokens
-            return text == characters if self.is_exact else text.lower() == characters.lower()
-        if self.is_exact:  # a piece that is a blank, or some bytes of a letter, has no case
+        text, is_exact = self._text_of(guess), self.settings.case == "exact"
+        if self.settings.pieces == "one":  # the notebooks compare text, not tokens
+            return text == characters if is_exact else text.lower() == characters.lower()
+        if is_exact:  # a piece that is a blank, or some bytes of a letter, has no case
             stands_as_it_is = text.removeprefix("##") in ("", characters) or "\ufffd" in text
             return guess == piece and stands_as_it_is
         return guess == piece or text.casefold() == self._text_of(piece).casefold()
 
     def _text_of(self, token: int) -> str:
         if token not in self._texts:
-            self._texts[token] = str(self._tokenizer.decode([token])).strip()
+            self._texts[token] = str(self.model.tokenizer.decode([token])).strip()
         return self._texts[token]
 
-
-def judge_windows(
-    model: LanguageModel,
-    rule: GeneralWordRule,
-    windows: Sequence[Window],
-    tokens_per_batch: int,
-    report: ReportWords,
-) -> list[list[bool]]:
-    """Return whether each word of each window is unwanted."""
-    by_window: list[list[_Question]] = []
-    for window in windows:
-        tokens = model.tokenize(window.text)
-        questions = []
-        for word in window.words:
-            questions.append(_Question(window.text, tokens, tokens.positions_of(word)))
-        by_window.append(questions)
-    questions = list(itertools.chain.from_iterable(by_window))
-    sayable = [q for q in questions if rule.is_sayable(q.pieces, q.tokens)]
-    report(len(questions) - len(sayable))
-    for batch in batch_by_length(sayable, tokens_per_batch):
-        guesses = _guess_pieces(model, batch, rule.top_k)
-        for question, guesses_of_word in zip(batch, guesses, strict=True):
-            question.is_general = rule.is_general(question, guesses_of_word)
-        report(len(batch))
-    return [[not question.is_general for question in questions] for questions in by_window]
-
-
-def _guess_pieces(
-    model: LanguageModel, questions: Sequence[_Question], top_k: int
-) -> list[list[Guesses]]:
-    """Return, for each question, the likeliest tokens at each of its masked positions."""
-    rows = [torch.tensor(question.ids) for question in questions]
-    pad = model.tokenizer.pad_token_id or 0
-    ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
-    is_masked_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-    attention_BT = torch.zeros_like(ids_BT)
-    for row, question in enumerate(questions):
-        attention_BT[row, : len(question.ids)] = 1
-        is_masked_BT[row, question.pieces] = True
-    ids_BT[is_masked_BT] = int(model.tokenizer.mask_token_id)
-    inputs = [tensor.to(model.model.device) for tensor in (ids_BT, attention_BT, is_masked_BT)]
-    with torch.no_grad():
-        logits_KV = masked_logits(model.model, *inputs).float()
-    best = logits_KV.topk(min(top_k, logits_KV.shape[1]))
-    probabilities = (best.values - logits_KV.logsumexp(1, keepdim=True)).exp().tolist()
-    pairs = zip(best.indices.tolist(), probabilities, strict=True)
-    guesses = iter([list(zip(tokens, chances, strict=True)) for tokens, chances in pairs])
-    # Masked positions come row after row.
-    return [list(itertools.islice(guesses, len(question.pieces))) for question in questions]
+    def _guess_pieces(self, questions: Sequence[_Question]) -> list[Guesses]:
+        """Return the likeliest tokens at each masked position of the questions."""
+        pad = self.model.tokenizer.pad_token_id or 0
+        rows = [torch.tensor(question.ids) for question in questions]
+        ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+        is_masked_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+        attention_BT = torch.zeros_like(ids_BT)
+        for row, question in enumerate(questions):
+            attention_BT[row, : len(question.ids)] = 1
+            is_masked_BT[row, question.pieces] = True
+        ids_BT[is_masked_BT] = int(self.model.tokenizer.mask_token_id)
+        device = self.model.model.device
+        inputs = [tensor.to(device) for tensor in (ids_BT, attention_BT, is_masked_BT)]
+        with torch.no_grad():
+            logits_KV = masked_logits(self.model.model, *inputs).float()
+        best = logits_KV.topk(min(self.settings.top_k or 1, logits_KV.shape[1]))
+        probabilities = (best.values - logits_KV.logsumexp(1, keepdim=True)).exp().tolist()
+        pairs = zip(best.indices.tolist(), probabilities, strict=True)
+        return [list(zip(tokens, chances, strict=True)) for tokens, chances in pairs]
 
 
 def masked_logits(

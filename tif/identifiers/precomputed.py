@@ -92,29 +92,31 @@ def read_precomputed(
             raise ValueError(f"{path} does not exist; give a span file (.jsonl) or {wanted}")
         if not path.is_dir():
             return span_file.attach_spans(path, samples)
+        rows = _load_rows(path)
+        if rule == "complement" or not rows or "target_words" in rows[0]:
+            return _attach_masks(path, rows, samples, rule)
     except ValueError as error:
         raise ValueError(f"identifier.path: {error}") from error
-    return _read_masks(path, samples, rule)
+    raise ValueError(
+        f"identifier.rule: targets needs the column target_words, which {path} lacks (only gpt "
+        "masks have it); use complement"
+    )
 
 
-def _read_masks(path: Path, samples: tuple[Sample, ...], rule: str) -> tuple[Sample, ...]:
-    rows = _load_rows(path)
-    if rule == "targets" and rows and "target_words" not in rows[0]:
-        raise ValueError(
-            f"identifier.rule: targets needs the column target_words, which {path} lacks (only gpt "
-            "masks have it); use complement"
-        )
+def _attach_masks(
+    path: Path, rows: Sequence[Mapping[str, Any]], samples: tuple[Sample, ...], rule: str
+) -> tuple[Sample, ...]:
     if len(rows) != len(samples):
         raise ValueError(
-            f"identifier.path: {path} has {len(rows)} rows, the forget set has {len(samples)} "
-            "samples; use the mask folder of this split"
+            f"{path} has {len(rows)} rows, the forget set has {len(samples)} samples; use the mask "
+            "folder of this split"
         )
     identified = []
     for number, (row, sample) in enumerate(zip(rows, samples, strict=True), 1):
         try:
             unwanted = _find_unwanted(row, sample, rule)
         except ValueError as error:
-            raise ValueError(f"identifier.path: {path}: row {number}: {error}") from error
+            raise ValueError(f"{path}: row {number}: {error}") from error
         identified.append(dataclasses.replace(sample, unwanted=unwanted))
     return tuple(identified)
 
@@ -138,7 +140,7 @@ def _load_rows(path: Path) -> list[dict[str, Any]]:
         return dataset.to_list()
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f"identifier.path: {path} is not a mask folder ({one_line(error)}); give one of "
+            f"{path} is not a mask folder ({one_line(error)}); give one of "
             f"xzhou98/Unlearning-TPO's ({_FOLDERS}), or a span file"
         ) from error
 

@@ -4,9 +4,8 @@ Called by `training/run` before a run that reads unwanted words, and by `tif ide
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tif import identifiers
 from tif._version import VERSION
@@ -15,7 +14,7 @@ from tif.config.schema import Identifier, Model
 from tif.data.samples import Sample, fingerprint
 from tif.data.templates import Prompts
 from tif.identifiers import span_file
-from tif.identifiers.registration import get_kind, list_model_paths
+from tif.identifiers.registration import ModelKey, get_kind, list_model_paths
 from tif.utils.files import locked, read_bytes
 from tif.utils.hashing import hash_json, list_model_files
 
@@ -24,35 +23,37 @@ RUN_SPANS = "spans.jsonl"  # in a run folder
 
 def complete_identifier(identifier: Identifier, model: Model) -> Identifier:
     """Return section `identifier` with the models that it takes from section `model`."""
-    values = {}
-    for key in get_kind(identifier.kind).models:
-        if key.stand_in and not getattr(identifier.chosen_keys(), key.name):
-            values[key.name] = getattr(model, key.stand_in)
-    return _replace_keys(identifier, values)
+
+    def choose(key: ModelKey, path: str | None) -> str | None:
+        return getattr(model, key.stand_in) if key.stand_in and not path else path
+
+    return _replace_models(identifier, choose)
 
 
-def _replace_keys(identifier: Identifier, values: Mapping[str, Any]) -> Identifier:
-    """Return section `identifier` with other values of the chosen identifier's keys."""
-    if not values:
+def with_stage_models(identifier: Identifier, stages: Mapping[str, Path]) -> Identifier:
+    """Return a complete identifier with names of `stages` replaced by their models' folders."""
+
+    def choose(key: ModelKey, path: str | None) -> str | None:
+        return str(stages[path] / "model") if path in stages else path
+
+    return _replace_models(identifier, choose)
+
+
+def _replace_models(
+    identifier: Identifier, choose: Callable[[ModelKey, str | None], str | None]
+) -> Identifier:
+    """Return section `identifier` with another path for each model of the chosen identifier."""
+    keys, kind = identifier.chosen_keys(), get_kind(identifier.kind)
+    paths = {key.name: choose(key, getattr(keys, key.name)) for key in kind.models}
+    if not paths:
         return identifier
-    section = dataclasses.replace(identifier.chosen_keys(), **values)
-    return dataclasses.replace(identifier, **{identifier.kind: section})
+    return dataclasses.replace(identifier, **{kind.name: dataclasses.replace(keys, **paths)})
 
 
 def list_stages(identifier: Identifier, stages: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the stages whose models a complete identifier asks, each once."""
     paths = list_model_paths(identifier).values()
     return tuple(dict.fromkeys(path for path in paths if path in stages))
-
-
-def with_stage_models(identifier: Identifier, stages: Mapping[str, Path]) -> Identifier:
-    """Return a complete identifier with names of `stages` replaced by their models' folders."""
-    folders = {}
-    for key in get_kind(identifier.kind).models:
-        path = getattr(identifier.chosen_keys(), key.name)
-        if path in stages:
-            folders[key.name] = str(stages[path] / "model")
-    return _replace_keys(identifier, folders)
 
 
 def identify_once(
@@ -73,11 +74,16 @@ def identify_once(
     path = span_path(identifier, samples, prompts, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(f"{path}.lock", str(path)):
-        stored = _read_stored(path, samples)
-        if stored:
-            note = literal("(made before)", "dim")
-            console.print(f"unwanted words: {path}", note, soft_wrap=True)
-            return stored
+        try:
+            if path.exists():
+                read_bytes(path)  # no folder, no device
+                stored = span_file.attach_spans(path, samples)
+                note = literal("(made before)", "dim")
+                console.print(f"unwanted words: {path}", note, soft_wrap=True)
+                return stored
+        except (OSError, ValueError) as error:
+            line = f"{one_line(error)}: the unwanted words are found again"
+            console.print(line, soft_wrap=True)
         console.print(f"unwanted words: {identifier.kind}, to {path}", soft_wrap=True)
         try:
             identified = identifiers.identify(identifier, samples, prompts)
@@ -86,21 +92,6 @@ def identify_once(
         settings = identifiers.describe_settings(identifier, prompts)
         span_file.write_spans(path, identified, settings)
         return span_file.attach_spans(path, samples)
-
-
-def _read_stored(path: Path, samples: tuple[Sample, ...]) -> tuple[Sample, ...] | None:
-    """Return the samples with the spans of a file; None where it is missing or damaged."""
-    if not path.exists():
-        return None
-    try:
-        read_bytes(path)  # no folder, no device
-        return span_file.attach_spans(path, samples)
-    except (OSError, ValueError) as error:
-        from tif.utils.terminal import console
-
-        line = f"{one_line(error)}: the unwanted words are found again"
-        console.print(line, soft_wrap=True)
-        return None
 
 
 def span_path(

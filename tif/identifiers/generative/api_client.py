@@ -26,7 +26,7 @@ from tif.identifiers.generative.http_client import (
 from tif.identifiers.generative.keys import OPENAI, SECTION, Generative
 from tif.identifiers.generative.prompts_and_replies import BadReply, Reply, Request, TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache, next_request
-from tif.identifiers.generative.retries import AskingStopped, NoUsableReply, RequestFailed
+from tif.identifiers.generative.retries import AskingStopped, NoRoom, NoUsableReply, RequestFailed
 from tif.utils.terminal import Bar, progress_bar
 
 SHORTEST_SECRET = 16  # characters; shorter keys are dummies, and may stand in any reply
@@ -39,6 +39,7 @@ class ApiClient:
     Attributes:
         outcome: replies and failures of this run.
         failures: requests that failed one after the other.
+        workers: that ask at the same time.
     """
 
     def __init__(self, settings: Generative, cache: ReplyCache) -> None:
@@ -47,7 +48,7 @@ class ApiClient:
         key = read_key(settings)  # "" where there is none
         self._secret = key if len(key) >= SHORTEST_SECRET else ""
         self._is_plain = False  # the server refuses schemas
-        self.failures = 0
+        self.failures = self.workers = 0
         self.http = LimitedClient(settings, self.cost_limit)
         self.openai = openai.AsyncOpenAI(
             api_key=key or "none", base_url=settings.base_url, timeout=settings.timeout_s,
@@ -63,14 +64,12 @@ class ApiClient:
         """
         problem = ""
         self.prepare(request)
-        async with self.cost_limit.turn():
-            for _ in range(1 + retries.ASK_AGAIN):
-                reply = await self._send(request, self.cache.counts[request.key])
-                try:
-                    self.store(request, reply)
-                    return
-                except BadReply as bad:
-                    problem = str(bad)
+        for _ in range(1 + retries.ASK_AGAIN):
+            try:
+                self.store(request, await self._send(request, self.cache.counts[request.key]))
+                return
+            except BadReply as bad:
+                problem = str(bad)
         raise NoUsableReply(f"{1 + retries.ASK_AGAIN} replies, none of use: {problem}")
 
     def prepare(self, request: Request) -> TokenCount:
@@ -126,53 +125,49 @@ class ApiClient:
 
     def explain(self, error: Exception) -> AskingStopped | RequestFailed:
         """Return an error of the openai package as one line without the key."""
-        settings, url, tries = self.settings, self.settings.base_url, 1 + self.settings.retries
-        if isinstance(error.__cause__, AskingStopped):
-            return error.__cause__
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            # The server's own words may quote the key.
-            reason = f"{url} refuses the key in OPENAI_API_KEY ({error.status_code})"
-            return AskingStopped(f"{SECTION}.base_url: {reason}")
-        if isinstance(error, openai.NotFoundError):
-            return AskingStopped(
-                f"{SECTION}.model: {url} has no model {settings.model!r} (404: "
-                f"{self._server_message(error)}); check model, and base_url, which mostly ends in "
-                "/v1"
-            )
-        if isinstance(error, ReplyTooLong) or isinstance(error.__cause__, ReplyTooLong):
-            return RequestFailed(str(error.__cause__ or error))
-        if isinstance(error, openai.APITimeoutError):
-            limit = f"{settings.timeout_s:g} s"
-            return RequestFailed(f"no complete answer within {limit}, asked {tries} times")
-        if isinstance(error, openai.APIConnectionError):
-            if type(error.__cause__).__name__ == "ConnectError":
-                reason = self.clean(str(error.__cause__))
-                return AskingStopped(f"{SECTION}.base_url: cannot reach {url} ({reason})")
-            return RequestFailed(f"the connection was lost, {tries} times")
+        cause, tries = error.__cause__, 1 + self.settings.retries
+        if isinstance(cause, AskingStopped):
+            return cause
         if isinstance(error, openai.APIStatusError):
             return self._explain_status(error)
+        if isinstance(error, openai.APITimeoutError):
+            limit = f"{self.settings.timeout_s:g} s"
+            return RequestFailed(f"no complete answer within {limit}, asked {tries} times")
+        if type(cause).__name__ == "ConnectError":
+            reason = f"cannot reach {self.settings.base_url} ({self.clean(str(cause))})"
+            return AskingStopped(f"{SECTION}.base_url: {reason}")
+        if isinstance(error, openai.APIConnectionError):
+            return RequestFailed(f"the connection was lost, {tries} times")
+        if isinstance(error, ReplyTooLong):
+            return RequestFailed(str(error))
         return RequestFailed(f"{type(error).__name__}: {self.clean(str(error))}")
 
     def _explain_status(self, error: openai.APIStatusError) -> AskingStopped | RequestFailed:
         url, headers, code = self.settings.base_url, error.response.headers, error.status_code
-        if 300 <= code < 400:
-            place = urllib.parse.urljoin(f"{url}/", headers.get("location", ""))
-            return AskingStopped(
-                f"{SECTION}.base_url: {url} redirects to {self.clean(place)}, where nothing is "
-                "sent; give that server as base_url if you trust it"
-            )
-        message = self._server_message(error)
+        body = error.body.get("message") if isinstance(error.body, dict) else error.body
+        message = self.clean(str(body or error.message))
         wait = retries.read_wait(headers)
-        if wait > retries.MAX_WAIT_S:
-            return AskingStopped(
-                f"{SECTION}.base_url: {url} asks to wait {wait:.0f} s ({code}: {message}), longer "
-                f"than {retries.MAX_WAIT_S:.0f} s; run it again after that time"
+        if code in (401, 403):  # the server's own words may quote the key
+            reason = f"base_url: {url} refuses the key in OPENAI_API_KEY ({code})"
+        elif code == 404:
+            reason = (
+                f"model: {url} has no model {self.settings.model!r} (404: {message}); check "
+                "model, and base_url, which mostly ends in /v1"
             )
-        return RequestFailed(f"the server answers {code}: {message}")
-
-    def _server_message(self, error: openai.APIStatusError) -> str:
-        message = error.body.get("message") if isinstance(error.body, dict) else error.body
-        return self.clean(str(message or error.message))
+        elif 300 <= code < 400:
+            place = self.clean(urllib.parse.urljoin(f"{url}/", headers.get("location", "")))
+            reason = (
+                f"base_url: {url} redirects to {place}, where nothing is sent; give that server "
+                "as base_url if you trust it"
+            )
+        elif wait > retries.MAX_WAIT_S:
+            reason = (
+                f"base_url: {url} asks to wait {wait:.0f} s ({code}: {message}), longer than "
+                f"{retries.MAX_WAIT_S:.0f} s; run it again after that time"
+            )
+        else:
+            return RequestFailed(f"the server answers {code}: {message}")
+        return AskingStopped(f"{SECTION}.{reason}")
 
     def clean(self, text: str) -> str:
         """Return a server's words in one short line, without the key."""
@@ -183,13 +178,17 @@ class ApiClient:
 async def ask_one_by_one(client: ApiClient, jobs: Sequence[Request]) -> None:
     """Get replies to all jobs, with at most `max_in_flight` requests under way."""
     waiting = collections.deque(jobs)
+    client.workers = min(client.settings.max_in_flight, len(jobs))
     with progress_bar("asking", len(jobs)) as line:
-        workers = min(client.settings.max_in_flight, len(jobs))
-        await asyncio.gather(*(_work(client, waiting, line) for _ in range(workers)))
+        await asyncio.gather(*(_work(client, waiting, line) for _ in range(client.workers)))
 
 
 async def _work(client: ApiClient, waiting: collections.deque[Request], line: Bar) -> None:
-    """Finish job after job, until one says that nothing more can be asked."""
+    """Finish job after job, until one says that nothing more can be asked.
+
+    Where no request fits into max_cost the worker ends and leaves its job to the others, whose
+    replies may cost less than counted and make room; the last worker stops the run.
+    """
     outcome = client.outcome
     while waiting and not outcome.stopped:
         job = waiting.popleft()
@@ -197,6 +196,9 @@ async def _work(client: ApiClient, waiting: collections.deque[Request], line: Ba
             await _finish_job(client, job)
             client.failures = 0
         except AskingStopped as stop:
+            if isinstance(stop, NoRoom) and client.workers > 1:
+                waiting.appendleft(job)
+                break
             outcome.stopped = outcome.stopped or str(stop)
         except RequestFailed as error:
             outcome.failed[job.key] = str(error)
@@ -206,6 +208,7 @@ async def _work(client: ApiClient, waiting: collections.deque[Request], line: Ba
                 outcome.stopped = f"{SECTION}: {reason}"
         spent = client.cost_limit.spent
         line.advance(note=f"{spent:.2f}" if spent else None)
+    client.workers -= 1
 
 
 async def _finish_job(client: ApiClient, job: Request) -> None:

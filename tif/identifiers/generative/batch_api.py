@@ -65,9 +65,8 @@ async def _ask_all(client: ApiClient, requests: Sequence[Request]) -> dict[str, 
         if waiting.keys() & set(keys):
             reasons |= await _collect(client, batch, keys, waiting)
     waiting = _drop_answered(client, waiting)
-    most = sum((bounds[key] for key in waiting), TokenCount())
-    if waiting and client.cost_limit.exceeds(most):
-        raise client.cost_limit.stop(most)
+    if waiting:
+        client.cost_limit.check(sum((bounds[key] for key in waiting), TokenCount()))
     batches = {await _send(client, file): file for file in _make_files(client, waiting.values())}
     for batch, lines in batches.items():
         reasons |= await _collect(client, batch, lines, waiting)

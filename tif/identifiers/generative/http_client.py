@@ -6,9 +6,7 @@ counted at the most that it can cost before it is sent; `ReplyCache` holds the a
 """
 
 import asyncio
-import contextlib
 import sys
-from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import openai
@@ -17,7 +15,6 @@ from tif.identifiers.generative import retries
 from tif.identifiers.generative.keys import SECTION, Generative
 from tif.identifiers.generative.prompts_and_replies import CHARACTERS_PER_TOKEN, TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache
-from tif.identifiers.generative.retries import AskingStopped
 from tif.utils.terminal import console
 
 KEY_HEADER = "X-Client-Request-Id"  # holds Request.key: who pays
@@ -32,61 +29,32 @@ class CostLimit:
     """Lets a request be sent only where its highest possible cost fits into `max_cost`.
 
     Attributes:
-        bounds: by request key, the tokens that a request cannot exceed.
+        bounds: by request key, the tokens that a request cannot exceed. A key that is not there is
+            a file or a batch, which costs nothing itself.
     """
 
     def __init__(self, settings: Generative, cache: ReplyCache) -> None:
         self.settings, self.cache = settings, cache
         self.bounds: dict[str, TokenCount] = {}
-        self._active = 0  # turns that do not wait
-        self._changed = asyncio.Condition()
 
     @property
     def spent(self) -> float:
         """The cost of all requests so far, also in earlier runs; unanswered ones at their limit."""
         return self.cache.paid.cost(self.settings)
 
-    def exceeds(self, tokens: TokenCount) -> bool:
-        """Tell whether so many more tokens may cost too much."""
-        most, sum_of_tokens = self.settings.max_cost, self.cache.paid + tokens
-        return most is not None and sum_of_tokens.cost(self.settings) > most
+    def check(self, tokens: TokenCount) -> None:
+        """Raise NoRoom if so many more tokens may cost too much."""
+        most = self.settings.max_cost
+        if most is not None and (self.cache.paid + tokens).cost(self.settings) > most:
+            raise retries.NoRoom(
+                f"{SECTION}.max_cost: stopped at {self.spent:.4f} of {most}: the next request may "
+                f"cost up to {tokens.cost(self.settings):.4f}; raise max_cost, or lower max_tokens"
+            )
 
-    def stop(self, tokens: TokenCount) -> AskingStopped:
-        """Return the error that so many more tokens may cost too much."""
-        return AskingStopped(
-            f"{SECTION}.max_cost: stopped at {self.spent:.4f} of {self.settings.max_cost}: the "
-            f"next request may cost up to {tokens.cost(self.settings):.4f}; raise max_cost, or "
-            "lower max_tokens"
-        )
-
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Mark a request as under way: its reply may cost less than counted and make room."""
-        self._active += 1
-        try:
-            yield
-        finally:
-            self._active -= 1
-            async with self._changed:
-                self._changed.notify_all()
-
-    async def open_request(self, key: str) -> None:
-        """Count a request at its limit; wait for others where their replies may make room.
-
-        Raises:
-            AskingStopped: If there is no room for it, and no reply is awaited.
-        """
-        if key not in self.bounds:  # a file or a batch, which costs nothing itself
-            return
-        async with self._changed:
-            while self.exceeds(self.bounds[key]):
-                self._active -= 1
-                try:
-                    if not self._active:
-                        raise self.stop(self.bounds[key])
-                    await self._changed.wait()
-                finally:
-                    self._active += 1
+    def open_request(self, key: str) -> None:
+        """Count a request at its limit; raise NoRoom if there is no room for it."""
+        if key in self.bounds:
+            self.check(self.bounds[key])
             self.cache.open_request(key, self.bounds[key])
 
     def close_request(self, key: str, has_arrived: bool) -> None:
@@ -122,10 +90,11 @@ class LimitedClient(_Client):
         """Send a request and return the complete response, after redirects within the server.
 
         Raises:
-            AskingStopped: If it may cost too much.
+            NoRoom: If it may cost too much.
             ReplyTooLong: If the body is longer than `max_bytes`.
             httpx.ReadTimeout: If the response is not complete in time; the package tries again.
         """
+        options |= {"stream": True, "follow_redirects": False}
         response = await self._send_once(request, options)
         for _ in range(MAX_REDIRECTS):
             following = response.next_request
@@ -134,10 +103,9 @@ class LimitedClient(_Client):
             response = await self._send_once(following, options)
         return response
 
-    async def _send_once(self, request: Any, options: Mapping[str, Any]) -> Any:
+    async def _send_once(self, request: Any, options: dict[str, Any]) -> Any:
         key = request.headers.get(KEY_HEADER, "")
-        await self.cost_limit.open_request(key)
-        options = {**options, "stream": True, "follow_redirects": False}
+        self.cost_limit.open_request(key)
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 response = await super().send(request, **options)
@@ -152,12 +120,16 @@ class LimitedClient(_Client):
             raise
         if 300 <= response.status_code < 500:
             self.cost_limit.close_request(key, has_arrived=True)
-        return self._complete(response, content)
+        complete = _httpx.Response(
+            response.status_code, headers=self._read_headers(response), content=content,
+            request=response.request,
+        )  # fmt: skip
+        complete.next_request = response.next_request
+        return complete
 
-    def _complete(self, response: Any, content: bytes) -> Any:
-        """Return the response with its decompressed body."""
-        items = response.headers.items()
-        headers = {name: value for name, value in items if name not in _BODY_HEADERS}
+    def _read_headers(self, response: Any) -> dict[str, str]:
+        """Return the headers of a decompressed response; a long wait is shown, or ends the run."""
+        headers = {k: v for k, v in response.headers.items() if k not in _BODY_HEADERS}
         wait = retries.read_wait(headers)
         if wait > retries.MAX_WAIT_S:
             headers["x-should-retry"] = "false"  # understood by the openai package
@@ -165,24 +137,19 @@ class LimitedClient(_Client):
             line = f"{self.settings.base_url} asks to wait {wait:.0f} s (Retry-After)"
             console.print(line, soft_wrap=True)
             self._has_told_wait = True
-        complete = _httpx.Response(
-            response.status_code, headers=headers, content=content, request=response.request
-        )
-        complete.next_request = response.next_request
-        return complete
+        return headers
 
     async def _read_body(self, response: Any) -> bytes:
         if "," in response.headers.get("content-encoding", ""):
             raise ReplyTooLong("the reply is compressed twice; it was not read")
-        parts, size = [], 0
+        content = bytearray()
         async for part in response.aiter_bytes():
-            size += len(part)
-            if size > self.max_bytes:
+            content += part
+            if len(content) > self.max_bytes:
                 raise ReplyTooLong(
                     f"the reply has more than {self.max_bytes:,} bytes; the rest was not read"
                 )
-            parts.append(part)
-        return b"".join(parts)
+        return bytes(content)
 
 
 def _server(url: Any) -> tuple[str, str, int | None]:

@@ -8,6 +8,7 @@ of this folder: `prompts_and_replies` (texts and parsing), `reply_cache` (replie
 import asyncio
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import statistics
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ from tif.identifiers.segmentation import find_words
 from tif.identifiers.span_display import describe_estimate, describe_report
 from tif.identifiers.span_operations import agreement, majority, merge_spans, shift_spans
 
+# The stretches of a sample's answer: offset in the answer, and a request for each vote.
+Passages = list[tuple[int, list[Request]]]
+
 
 @dataclasses.dataclass
 class Estimate:
@@ -43,19 +47,15 @@ class Estimate:
 
 
 @dataclasses.dataclass
-class Report:
-    """Requests, replies and cost of a run."""
+class Report(Outcome):
+    """Requests, replies and cost of a run; `failed` is by sample id."""
 
-    samples: int  # to be labelled
-    cached: int  # first replies that were on disk before
-    replies: int = 0  # received in this run, unusable ones included
-    tokens: TokenCount = TokenCount()  # of this run, as the server counts them
-    uncounted: int = 0  # requests that it did not count: their upper limit is in `tokens`
+    samples: int = 0  # to be labelled
+    cached: int = 0  # first replies that were on disk before
     cost: float | None = None  # of this run; None without prices
     total_cost: float = 0.0  # with that of earlier runs
     missing: tuple[tuple[str, str], ...] = ()  # (sample id, named string that is not in the text)
     empty: tuple[str, ...] = ()  # ids of samples in which the model found nothing unwanted
-    failed: dict[str, str] = dataclasses.field(default_factory=dict)  # why no answer, by id
     agreement: float | None = None  # mean Jaccard index of votes, 0 to 1; None with one vote
 
 
@@ -69,16 +69,7 @@ class Incomplete(ValueError):
 
     def __init__(self, message: str, samples: tuple[Sample, ...], report: Report) -> None:
         super().__init__(message)
-        self.samples = samples
-        self.report = report
-
-
-@dataclasses.dataclass(frozen=True)
-class _PassageVotes:
-    """A stretch of a sample's answer, all of it where it is short."""
-
-    start: int  # its offset in the answer
-    votes: list[Request]  # about the same text
+        self.samples, self.report = samples, report
 
 
 def _find_problems(section: Identifier) -> list[str]:
@@ -111,16 +102,18 @@ def identify_by_llm(
     Raises:
         ValueError: As `label_samples`.
     """
+    from tif.utils.terminal import console
+
     if settings.dry_run:
-        estimate = estimate_cost(settings, samples, cache_folder)
-        _print_lines(describe_estimate(estimate))
+        lines = describe_estimate(estimate_cost(settings, samples, cache_folder))
+        console.print("\n".join(lines), soft_wrap=True)
         return tuple(dataclasses.replace(sample, unwanted=None) for sample in samples)
     try:
         identified, report = label_samples(settings, samples, cache_folder)
     except Incomplete as incomplete:
-        _print_lines(describe_report(incomplete.report))
+        console.print("\n".join(describe_report(incomplete.report)), soft_wrap=True)
         raise
-    _print_lines(describe_report(report))
+    console.print("\n".join(describe_report(report)), soft_wrap=True)
     return identified
 
 
@@ -137,29 +130,29 @@ def label_samples(
     """
     passages = [_split_sample(settings, sample) for sample in samples]
     jobs = _unique_jobs(passages)
-    identified: list[Sample] = []
+    identified, agreements = [], []
     with ReplyCache(cache_folder) as cache:
-        report = Report(len(samples), cached=sum(job.key in cache.words for job in jobs))
+        cached = sum(job.key in cache.words for job in jobs)
         outcome = ask(settings, jobs, cache)
-        agreements: list[float] = []
+        report = Report(**vars(outcome) | {"failed": {}}, samples=len(samples), cached=cached)
         for sample, passages_of_sample in zip(samples, passages, strict=True):
-            reason = _why_unfinished(settings, passages_of_sample, cache, outcome)
-            if reason:
-                report.failed[sample.id] = reason
-                identified.append(dataclasses.replace(sample, unwanted=None))
-                continue
-            spans, missing, similarity = _collect_votes(settings, passages_of_sample, cache)
+            spans = None
+            votes = _unique_jobs([passages_of_sample])
+            unfinished = [job for job in votes if replies.next_request(settings, job, cache)]
+            if unfinished:
+                report.failed[sample.id] = outcome.failed.get(unfinished[0].key, "not asked")
+            else:
+                spans, missing, similarity = _collect_votes(settings, passages_of_sample, cache)
+                report.missing += tuple((sample.id, string) for string in missing)
+                agreements.append(similarity)
             identified.append(dataclasses.replace(sample, unwanted=spans))
-            report.missing += tuple((sample.id, string) for string in missing)
-            agreements.append(similarity)
         report.total_cost = replies.watch_jobs(settings, jobs, cache).cost(settings)
-    report.replies, report.tokens = outcome.replies, outcome.tokens
-    report.uncounted, report.cost = outcome.uncounted, _price(settings, outcome.tokens)
+    report.cost = _price(settings, report.tokens)
     report.empty = tuple(sample.id for sample in identified if sample.unwanted == ())
     if settings.votes > 1 and agreements:
         report.agreement = statistics.fmean(agreements)
     if report.failed:
-        raise Incomplete(_describe_failure(report, outcome.stopped), tuple(identified), report)
+        raise Incomplete(_describe_failure(report), tuple(identified), report)
     return tuple(identified), report
 
 
@@ -167,18 +160,18 @@ def estimate_cost(settings: Generative, samples: Sequence[Sample], cache_folder:
     """Return what `label_samples` would ask and pay, as far as it is known before the replies."""
     jobs = _unique_jobs([_split_sample(settings, sample) for sample in samples])
     with ReplyCache(cache_folder) as cache:
-        unfinished = [replies.next_request(settings, job, cache) for job in jobs]
         cached = sum(job.key in cache.words for job in jobs)
+        unfinished = [replies.next_request(settings, job, cache) for job in jobs]
         paid = replies.watch_jobs(settings, jobs, cache).cost(settings)
     requests = [request for request in unfinished if request is not None]
-    estimates = [texts.estimate_tokens(settings, request) for request in requests]
-    bounds = [texts.bound_tokens(settings, request) for request in requests]
-    tokens, most = sum(estimates, TokenCount()), sum(bounds, TokenCount()).cost(settings)
+    tokens = sum((texts.estimate_tokens(settings, request) for request in requests), TokenCount())
+    most = sum((texts.bound_tokens(settings, request) for request in requests), TokenCount())
     price = _price(settings, tokens)
-    return Estimate(len(samples), len(requests), cached, tokens, price, most, paid)
+    at_most = most.cost(settings)
+    return Estimate(len(samples), len(requests), cached, tokens, price, at_most, paid)
 
 
-def _split_sample(settings: Generative, sample: Sample) -> list[_PassageVotes]:
+def _split_sample(settings: Generative, sample: Sample) -> Passages:
     """Return the sample's passages; those without a word (blanks, punctuation) are left out."""
     problems = settings.find_problems()
     if problems:
@@ -193,44 +186,32 @@ def _split_sample(settings: Generative, sample: Sample) -> list[_PassageVotes]:
         if any(find_words(sample.answer[passage.start : passage.end])):
             votes = range(settings.votes)
             requests = [texts.make_request(settings, sample, n, passage) for n in votes]
-            passages.append(_PassageVotes(passage.start, requests))
+            passages.append((passage.start, requests))
     return passages
 
 
-def _unique_jobs(samples: Sequence[Sequence[_PassageVotes]]) -> list[Request]:
+def _unique_jobs(samples: Sequence[Passages]) -> list[Request]:
     """Return the requests of all samples; equal texts are asked for once."""
     jobs = {}
-    for passages in samples:
-        for passage in passages:
-            jobs.update({job.key: job for job in passage.votes})
+    for _, votes in itertools.chain.from_iterable(samples):
+        jobs.update({job.key: job for job in votes})
     return list(jobs.values())
 
 
-def _why_unfinished(
-    settings: Generative, passages: Sequence[_PassageVotes], cache: ReplyCache, outcome: Outcome
-) -> str | None:
-    """Return why a vote about a sample is missing; None where there is none missing."""
-    for job in _unique_jobs([passages]):
-        if replies.next_request(settings, job, cache):
-            return outcome.failed.get(job.key, "not asked")
-    return None
-
-
 def _collect_votes(
-    settings: Generative, passages: Sequence[_PassageVotes], cache: ReplyCache
+    settings: Generative, passages: Passages, cache: ReplyCache
 ) -> tuple[tuple[Span, ...], tuple[str, ...], float]:
     """Return a sample's spans by majority, strings that are not in it, and the agreement."""
     spans: list[Span] = []
     missing: list[str] = []
     agreements: list[float] = []
-    for passage in passages:
-        votes = []
-        for job in passage.votes:
-            spans_of_vote, missing_of_vote = replies.find_spans(settings, job, cache)
-            votes.append(spans_of_vote)
+    for start, jobs in passages:
+        replies_of_jobs = [replies.find_spans(settings, job, cache) for job in jobs]
+        votes = [spans_of_vote for spans_of_vote, _ in replies_of_jobs]
+        for _, missing_of_vote in replies_of_jobs:
             missing += missing_of_vote
-        spans += shift_spans(majority(votes), passage.start)
-        agreements.append(agreement(passage.votes[0].text, votes))
+        spans += shift_spans(majority(votes), start)
+        agreements.append(agreement(jobs[0].text, votes))
     similarity = statistics.fmean(agreements or [1.0])
     return merge_spans(spans), tuple(dict.fromkeys(missing)), similarity
 
@@ -258,10 +239,9 @@ def ask(
         unanswered_before = cache.count_unanswered()
         async with client.openai:
             await (ask_in_batches if settings.batch_api else ask_one_by_one)(client, waiting)
-        outcome = client.outcome
-        outcome.tokens = cache.paid - paid_before
-        outcome.uncounted += cache.count_unanswered() - unanswered_before
-        return outcome
+        client.outcome.tokens = cache.paid - paid_before
+        client.outcome.uncounted += cache.count_unanswered() - unanswered_before
+        return client.outcome
 
     try:
         asyncio.get_running_loop()
@@ -276,18 +256,12 @@ def _price(settings: Generative, tokens: TokenCount) -> float | None:
     return tokens.cost(settings) if settings.price_in or settings.price_out else None
 
 
-def _describe_failure(report: Report, stopped: str | None) -> str:
+def _describe_failure(report: Report) -> str:
     """Return one line that says what is left to do and why."""
     done = report.samples - len(report.failed)
     state = f"({done} of {report.samples} samples are done and kept; run it again to go on)"
-    if stopped:
-        return f"{stopped} {state}"
+    if report.stopped:
+        return f"{report.stopped} {state}"
     name, reason = next(iter(report.failed.items()))
     count = f"{len(report.failed)} samples have no answer"
     return f"identifier.generative: {count}, e.g. {name}: {reason} {state}"
-
-
-def _print_lines(lines: Sequence[str]) -> None:
-    from tif.utils.terminal import console
-
-    console.print("\n".join(lines), soft_wrap=True)

@@ -163,35 +163,32 @@ def find_spans(
     """Return the spans that a finished job's replies name, and the strings that stand nowhere."""
     spans, missing = _look_up(cache.words[job.key], job)
     follow_up = _make_follow_up(settings, job, cache)
-    if follow_up is None:
-        return spans, ()
-    words = cache.words.get(follow_up.key, ())
+    words = cache.words.get(follow_up.key, ()) if follow_up else ()
     more_spans, still_missing = _look_up(words, job)
     corrections = [word for word in words if word not in still_missing]
     # The second reply holds corrected strings without saying of which; the most similar one is
     # taken for it.
-    repeated, rest = missing[:MAX_MISSING], missing[MAX_MISSING:]
-    lost = [word for word in repeated if not _resembles_any(word, corrections)]
-    return merge_spans((*spans, *more_spans)), tuple(dict.fromkeys((*lost, *rest, *still_missing)))
-
-
-def _resembles_any(word: str, corrections: Sequence[str]) -> bool:
-    return bool(difflib.get_close_matches(word, corrections, 1, 0.5))
+    lost = []
+    for word in missing[:MAX_MISSING]:
+        if not difflib.get_close_matches(word, corrections, 1, 0.5):
+            lost.append(word)
+    all_missing = (*lost, *missing[MAX_MISSING:], *still_missing)
+    return merge_spans((*spans, *more_spans)), tuple(dict.fromkeys(all_missing))
 
 
 def watch_jobs(settings: Generative, jobs: Sequence[Request], cache: ReplyCache) -> TokenCount:
     """Return the tokens that these jobs and their second questions took, in all runs."""
     for job in jobs:
         cache.watch(job.key)
-        follow_up = _make_follow_up(settings, job, cache) if job.key in cache.words else None
+        follow_up = _make_follow_up(settings, job, cache)
         if follow_up is not None:
             cache.watch(follow_up.key)
     return cache.paid
 
 
 def _make_follow_up(settings: Generative, job: Request, cache: ReplyCache) -> Request | None:
-    """Return the second question of an answered job; None where no string is missing."""
-    words = cache.words[job.key]
+    """Return the second question of a job; None before the reply, and where nothing is missing."""
+    words = cache.words.get(job.key, ())
     _, missing = _look_up(words, job)
     return texts.make_follow_up(settings, job, words, missing[:MAX_MISSING]) if missing else None
 

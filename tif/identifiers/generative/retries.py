@@ -18,6 +18,10 @@ class AskingStopped(ValueError):
     """Nothing more can be asked: no server, key, model or money. One line, a config key first."""
 
 
+class NoRoom(AskingStopped):
+    """The next request does not fit into max_cost; those under way may cost less and make room."""
+
+
 class RequestFailed(Exception):
     """One request failed for good; others may not."""
 

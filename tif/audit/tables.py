@@ -134,7 +134,8 @@ def curve_charts(name: str, attack: Mapping[str, Any]) -> list[Chart]:
         for role, (label, color, style) in LOOKS.items():
             points = attack["curves"][role].get(title)
             if points:
-                series.append(Series(label, *zip(*points, strict=True), color, style))
+                x, y = zip(*points, strict=True)
+                series.append(Series(label, x, y, color, style))
         if series:
             axis, highest = attack["axis"], max(max(line.y) for line in series)
             charts.append(Chart(

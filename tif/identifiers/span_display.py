@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from tif.identifiers.generative.identify import Estimate, Report
 
+UNWANTED = "bold red"  # of words in a terminal, also in `tif chat`
+
 def split_marked(sample: Sample) -> Iterator[tuple[str, bool]]:
     """Yield the answer in stretches, with whether they are unwanted."""
     position = 0
@@ -47,12 +49,8 @@ def print_samples(samples: Sequence[Sample], console: "Console") -> None:
         console.print(literal(title, "dim"), soft_wrap=is_log)
         line = Text()
         for stretch, is_unwanted in split_marked(sample):
-            if not is_unwanted:
-                line.append(literal(stretch))
-            elif has_colour:
-                line.append(literal(stretch, "bold red"))
-            else:
-                line.append(literal(f"[[{stretch}]]"))
+            shown = stretch if has_colour or not is_unwanted else f"[[{stretch}]]"
+            line.append(literal(shown, UNWANTED if has_colour and is_unwanted else ""))
         console.print(line, soft_wrap=is_log)
         console.print()
     console.print(summarize(samples), soft_wrap=True)

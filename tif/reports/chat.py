@@ -18,11 +18,11 @@ from rich.text import Text
 from tif.data.samples import Sample, Span
 from tif.identifiers import span_file
 from tif.identifiers.segmentation import find_words
+from tif.identifiers.span_display import UNWANTED
 from tif.records.files import read_answer_tokens
 from tif.records.run_folder import evaluation_rows, read_records
 from tif.utils.terminal import console, literal
 
-UNWANTED = "bold red"
 SHORTEST = 3  # characters of an unwanted word that is looked for in answers to other questions
 
 
@@ -133,8 +133,7 @@ def mark_words(text: str, spans: Iterable[Span]) -> Text:
 
 def _print_lines(question: str, answers: Mapping[str, str], known: KnownAnswers) -> None:
     """Print a line for the question and each answer; its further lines are indented."""
-    rows = {"question": question, **answers}
-    sample = known.find(question)
+    rows, sample = {"question": question, **answers}, known.find(question)
     if sample:
         rows["in the data"] = sample.answer
     width = max(map(len, rows))

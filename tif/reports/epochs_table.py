@@ -55,7 +55,7 @@ def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
         around = {name: format_interval(numbers.intervals[name], name) for name in known}
         others.insert(0, (INTERVAL_TITLE, around))
         left -= 1 + max(len(INTERVAL_TITLE), *map(len, around.values()))
-    shown = []
+    shown: list[tuple[str, Mapping[str, str]]] = []
     for epoch in choose_epochs(epochs, best, max(left // (1 + cell_width), 2)):
         shown.append((_name_epoch(epoch, epochs[-1], best), by_epoch[epoch]))
     shown += others

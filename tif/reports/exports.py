@@ -67,9 +67,9 @@ def as_csv(results: Mapping[str, Any]) -> str:
         # A quote before the name: no spreadsheet takes it for a formula.
         labels = {"run": f"'{name}" if name[:1] in "=+-@\t\r" else name, "seeds": run["seeds"]}
         for epoch in EPOCHS:
-            means = {metric: value["mean"] for metric, value in run[epoch].items()}
+            values = {metric: value["mean"] for metric, value in run[epoch].items()}
             deviations = {f"{metric} sd": value["sd"] for metric, value in run[epoch].items()}
-            writer.writerow({**means, **deviations, **labels, "epoch": epoch})
+            writer.writerow({**values, **deviations, **labels, "epoch": epoch})
     for label, means in model_rows(results).items():
         writer.writerow({**means, "run": label, "epoch": ""})
     return file.getvalue()

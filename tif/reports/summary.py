@@ -181,15 +181,10 @@ def retain_row(folder: Path) -> dict[str, float | None]:
 
 def read_numbers(folder: Path) -> dict[str, Any]:
     """Return the numbers of a run as JSON: its epochs, the retain model, intervals and steps."""
-    numbers = read_run_numbers(folder)
-    return {
-        "epochs": numbers.rows,
-        "retain_model": numbers.retain,
-        "intervals": numbers.intervals,
-        "start_intervals": numbers.start_intervals,
-        "groups": numbers.groups,
-        "steps": read_steps(folder),
-    }
+    numbers = vars(read_run_numbers(folder))
+    around = {key: numbers[key] for key in ("intervals", "start_intervals", "groups")}
+    rows = {"epochs": numbers["rows"], "retain_model": numbers["retain"]}
+    return {**rows, **around, "steps": read_steps(folder)}
 
 
 @dataclasses.dataclass(frozen=True)

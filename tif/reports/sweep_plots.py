@@ -60,13 +60,13 @@ def _plot(
 
 def _paths(name: str, axes: Sequence[str], folders: Mapping[str, Sequence[Path]]) -> Chart:
     """Return a chart with a line for each run: its epochs, mean over its seeds."""
-    series: list[Series] = []
+    (x, y), series = axes, list[Series]()
     for run, seed_folders in folders.items():
-        rows = [row for row in mean_rows(seed_folders) if set(axes) <= row.keys()]
+        rows = [row for row in mean_rows(seed_folders) if x in row and y in row]
         if rows:
             labels = [f"{run}, epoch {row['epoch']}" for row in rows]
             series.append(path(run, rows, axes, look_of_run(len(series)), labels))
-    return _make_chart(name, *axes, "epoch by epoch", series)
+    return _make_chart(name, x, y, "epoch by epoch", series)
 
 
 def _make_chart(

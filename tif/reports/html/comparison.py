@@ -92,7 +92,7 @@ def _draw_frontier(
     has_paths = len(groups) <= MAX_PATHS
     for i, group in enumerate(groups):
         look, last = look_of_run(i), results["runs"][group.name]["last"]
-        ends = []
+        ends: list[Mapping[str, Any]] = []
         if set(axes) <= last.keys():
             ends.append({metric: last[metric]["mean"] for metric in axes})
         rows = [row for row in group.rows if set(axes) <= row.keys()]
@@ -104,7 +104,7 @@ def _draw_frontier(
         for end in ends if len(groups) <= MAX_NAMES else ():
             shape = "star" if has_paths else "filled"
             marks.append(Mark(end[axes[0]], end[axes[1]], group.name, shape, look[0]))
-    titles = [title_of(metric) for metric in axes]
+    titles = title_of(axes[0]), title_of(axes[1])
     ending = "star: last epoch" if has_paths else "last epochs"
     caption = f"{upper_first(titles[1])} against {titles[0]}, means over seeds; {ending}."
     label = sweep.label_models(results)["retain_model"]
@@ -122,8 +122,9 @@ def word_charts(groups: Sequence[Group]) -> list[Chart]:
             line("GW", group.rows, "words/general", "gw"),
         ])  # fmt: skip
         if series and len(group.rows) > 1:
-            axes, options = ("epoch", ""), {"y_range": (0.0, 1.0), "small": True}
-            charts.append(Chart(f"words-{i}", group.name, "", *axes, series, **options))
+            name = f"words-{i}"
+            chart = Chart(name, group.name, "", "epoch", "", series, y_range=(0.0, 1.0), small=True)
+            charts.append(chart)
     return charts
 
 

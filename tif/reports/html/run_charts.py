@@ -46,7 +46,7 @@ def forgetting_chart(run: RunData) -> Chart | None:
 
 def _path_chart(run: RunData, rows: Sequence[Mapping[str, Any]], x: str, y: str) -> Chart:
     last, marks = rows[-1]["epoch"], []
-    names = {last: (f"last, epoch {last}",)}
+    names: dict[int, tuple[str, ...]] = {last: (f"last, epoch {last}",)}
     if run.best_epoch is not None:
         name = "chosen and last" if run.best_epoch == last else "chosen"
         names[run.best_epoch] = (f"{name}, epoch {run.best_epoch}", "star", "gw")

@@ -143,10 +143,8 @@ def _add_evaluation(run: RunData, key: str, evaluation: Evaluation) -> None:
 
 def _unwanted_share(run: RunData) -> float | None:
     """Return which share of the forget answers' scored tokens is unwanted."""
-    counts = [0, 0]
+    masks: list[bool] = []
     for name in FORGET_SETS[:1] if "forget" in run.browser.tokens else FORGET_SETS:
         for tokens in run.browser.tokens.get(name, {}).values():
-            if tokens.uw is not None:
-                counts[0] += sum(tokens.uw)
-                counts[1] += len(tokens.uw)
-    return counts[0] / counts[1] if counts[1] else None
+            masks += tokens.uw or ()
+    return sum(masks) / len(masks) if masks else None

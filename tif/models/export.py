@@ -1,8 +1,7 @@
 """Write the policy as a model folder that transformers alone can load.
 
-Called by training's callbacks at the end (`model/`) and at the best epoch (`model_best/`). torch
-gathers shards, peft merges adapters and turns bitsandbytes' few bits into numbers (transformers'
-`dequantize()` does that in place, but the policy goes on training).
+torch gathers shards, peft merges adapters and turns bitsandbytes' few bits into numbers
+(transformers' `dequantize()` does that in place, but the policy goes on training).
 """
 
 import copy

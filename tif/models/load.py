@@ -1,7 +1,4 @@
-"""Check and load the policy (the model that is unlearned or finetuned) and its tokenizer.
-
-Called by training, evaluation and the bench.
-"""
+"""Check and load the policy (the model that is unlearned or finetuned) and its tokenizer."""
 
 import contextlib
 import os

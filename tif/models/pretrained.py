@@ -2,7 +2,6 @@
 
 No code that comes with a model runs unless the user trusts it, nobody is asked on the terminal,
 nothing is unpickled, and a model that lacks weights is refused instead of getting random ones.
-Called by load.py, identifiers, the fluency classifier and the bench.
 """
 
 import contextlib

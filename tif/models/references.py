@@ -1,8 +1,8 @@
 """The reference: the original model that a loss compares the policy with, or only its scores.
 
-`tif.training.prepare` makes one before the first step and UnlearningModule asks it: `scores(batch)`
-for losses of token scores, `use_model()` for those that read whole distributions. Scores are kept
-in files beside the runs, so that the runs of a sweep compute them once.
+It is made before the first step. `scores(batch)` serves losses of token scores, `use_model()` those
+that read whole distributions. Scores are kept in files beside the runs, so that the runs of a sweep
+compute them once.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Find out whether a model reads forward only, and what its precision rounds away.
 
-Called when a model is on its device, in its precision and with its attention, before it trains or
-is evaluated; and before its weights load, with a small copy of it (small_copy.py).
+The model is on its device, in its precision and with its attention; before its weights load, a
+small copy of it (small_copy.py) is looked at.
 
 Shapes: T tokens, V vocabulary.
 """
@@ -53,16 +53,10 @@ def check_causal(model: torch.nn.Module, ids: Sequence[int], key: str = "model.p
 def read_logits(
     model: torch.nn.Module, ids: torch.Tensor, key: str = "model.path", **options: Any
 ) -> torch.Tensor:
-    """Return the logits of a text, (T, V), by the model's own forward.
-
-    Args:
-        model: as for `choose_batching`.
-        ids: (1, T) token ids.
-        key: name of the key that names the model.
-        options: more arguments of its `forward`.
+    """Return the logits, (T, V), of a text, (1, T) token ids, by the model's own forward.
 
     Raises:
-        ConfigError: If it does not run.
+        ConfigError: If it does not run; `key` names the model.
     """
     try:
         logits: torch.Tensor = model(input_ids=ids, use_cache=False, **options).logits[0]

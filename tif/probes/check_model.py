@@ -1,7 +1,4 @@
-"""Check the model of a configuration before its weights load: causal, packed, few bits, adapters.
-
-Called by training, evaluation and the bench.
-"""
+"""Check a configuration's model before its weights load: causal, packed, few bits, adapters."""
 
 import torch
 
@@ -21,8 +18,7 @@ def check_model(settings: Model, is_exported: bool = False, rows: RowSettings | 
         is_exported: whether the model will be written, and must be read again by its config.
         rows: settings of the rows; None = packed or padded, as the model allows.
 
-    Returns:
-        The model's family, as transformers calls it ("llama").
+    Returns the model's family, as transformers calls it ("llama").
     """
     from transformers.pytorch_utils import Conv1D
 

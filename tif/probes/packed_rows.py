@@ -1,7 +1,5 @@
 """Decide whether batches go through a model packed or padded, by a probe of the model in its place.
 
-Called as causal.py is, before training, evaluation and identification.
-
 Shapes: S scored tokens.
 """
 
@@ -57,24 +55,17 @@ def choose_batching(
     check_causal(model, longest)
     if wanted == "padded":
         return wanted
-    if wanted == "packed":
-        check_packed(model, longest, key)
-        return wanted
     fault = find_packing_fault(model, longest)
+    if wanted == "packed":
+        refuse_packing(key, fault)
     if fault is None:
         return "packed"
     console.print(f"rows are padded: {fault}", markup=False, soft_wrap=True)
     return "padded"
 
 
-def check_packed(
-    model: torch.nn.Module, ids: Sequence[int], key: str, least: float = 0.0
-) -> None:
-    """Raise ConfigError, which names the key, if packed rows would change the scores of a text.
-
-    `least`: smaller changes pass, in nats a token.
-    """
-    fault = find_packing_fault(model, ids, least)
+def refuse_packing(key: str, fault: str | None) -> None:
+    """Raise ConfigError, which names the key, if packed rows are wanted and have a fault."""
     if fault is not None:
         raise ConfigError(f"{key}: packed, but {fault}; want auto or padded")
 
@@ -112,10 +103,7 @@ def find_packing_fault(
 def _measure_error(
     model: torch.nn.Module, rows: Sequence[list[Encoded]], alone: torch.Tensor, coarsest: float
 ) -> float | None:
-    """Return by how much the scores of the rows' last text are wrong; None if they are right.
-
-    `alone`, `coarsest`: those of `_score_alone`.
-    """
+    """Return by how much the scores of the rows' last text are wrong; None if they are right."""
     size = alone[0].square().mean().sqrt().item()
     rounding = coarsest * size
     for way in ("packed", "shared"):
@@ -136,7 +124,11 @@ def _make_rows(model: torch.nn.Module, ids: Sequence[int]) -> tuple[list[Encoded
     """Return two rows of three texts that differ in all but the last one and its prompt."""
     length, neighbour = SHORT, NEIGHBOUR
     row_tokens = packed_tokens(find_device(model))
-    for name, tokens in _list_spans(model):
+    config: Any = getattr(model, "config", None)
+    values = {} if config is None else config.get_text_config().to_dict()
+    for name, tokens in values.items():
+        if type(tokens) is not int or not ("window" in name or "chunk" in name):
+            continue
         if tokens < len(ids):  # the scored tokens do not see the first ones
             length = max(length, tokens + SCORED + 1)
         elif "chunk" in name and tokens < row_tokens:  # a chunk of the row ends inside the text
@@ -155,14 +147,6 @@ def _make_rows(model: torch.nn.Module, ids: Sequence[int]) -> tuple[list[Encoded
         sharing = text[:-scored] + before[:NEIGHBOUR]
         rows.append([_encode("a", before), _encode("b", sharing), _encode("b", text, scored)])
     return rows[0], rows[1]
-
-
-def _list_spans(model: torch.nn.Module) -> list[tuple[str, int]]:
-    """Return the windows and chunks that the model's configuration names, in tokens."""
-    config: Any = getattr(model, "config", None)
-    values = {} if config is None else config.get_text_config().to_dict()
-    numbers = [(name, value) for name, value in values.items() if type(value) is int]
-    return [(name, value) for name, value in numbers if "window" in name or "chunk" in name]
 
 
 def _encode(id: str, ids: list[int], scored: int = 0) -> Encoded:

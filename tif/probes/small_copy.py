@@ -1,6 +1,6 @@
 """A small copy of a model, made from its configuration alone, to be probed before weights load.
 
-Called by check_model.py and by identifiers. A probe of it shows what is a property of the
+A probe of it shows what is a property of the
 architecture: whether logits follow later tokens, and whether packed rows keep short samples apart.
 What depends on the length of texts (windows, masks) only the probe of the model itself shows:
 windows, chunks and positions stay as they are, widths, layers and vocabulary shrink.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.probes.causal import check_causal
-from tif.probes.packed_rows import check_packed
+from tif.probes.packed_rows import find_packing_fault, refuse_packing
 from tif.probes.text_length import find_rope_limit
 from tif.scoring.attention import use_sample_by_sample_attention
 from tif.utils.torch_state import seeded
@@ -45,17 +45,11 @@ LAYER_COUNTS = re.compile(r"(num_hidden|n|num|decoder)_layers?$|depth$")
 
 @dataclasses.dataclass(frozen=True)
 class RowSettings:
-    """Settings of the rows: packed or padded, and where the model will run.
+    """Settings of the rows: packed or padded, and where the model will run."""
 
-    Attributes:
-        wanted: "auto", "packed" or "padded".
-        device: where the model will run.
-        key: name of the key that holds `wanted`.
-    """
-
-    wanted: str = "auto"
+    wanted: str = "auto"  # or "packed", "padded"
     device: torch.device | str = "cpu"
-    key: str = "data.batching"
+    key: str = "data.batching"  # name of the key that holds `wanted`
 
 
 def check_small_copy(model: "PreTrainedModel", rows: RowSettings, key: str = "model.path") -> None:
@@ -81,7 +75,7 @@ def check_small_copy(model: "PreTrainedModel", rows: RowSettings, key: str = "mo
         return
     check_causal(small, text, key)
     if rows.wanted == "packed":
-        check_packed(small, text, rows.key, CLEAR)
+        refuse_packing(rows.key, find_packing_fault(small, text, CLEAR))
 
 
 def build_small_copy(model: "PreTrainedModel") -> "PreTrainedModel | None":

@@ -1,7 +1,4 @@
-"""Find how many tokens a model can read at once, from its config, before its weights load.
-
-Called by evaluation and training.
-"""
+"""Find how many tokens a model can read at once, from its config, before its weights load."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -70,8 +67,7 @@ def read_context(config: "PretrainedConfig") -> int | None:
 
 
 def _find_positions(config: "PretrainedConfig") -> int | None:
-    text_config = config.get_text_config()
-    positions = (getattr(text_config, name, None) for name in NAMES)
+    positions = (getattr(config.get_text_config(), name, None) for name in NAMES)
     return next((count for count in positions if count is not None), None)
 
 

@@ -231,9 +231,9 @@ def without_texts(config: Mapping[str, Any], samples: int) -> dict[str, Any]:
     return keys
 
 
-def group_of(folder: Path) -> str:
-    """Return the W&B group of a run folder: its sweep's name, or its own."""
-    return _read_name(folder)[0]
+def group_of(run: Path | str) -> str:
+    """Return the W&B group of a run, by its folder or its name: its sweep's name, or its own."""
+    return (_read_name(run) if isinstance(run, Path) else run.split("/"))[0]
 
 
 def name_run(folder: Path) -> str:

@@ -1,6 +1,6 @@
 """Checks of a run against the disk and the libraries, before weights load; each raises ConfigError.
 
-Called by `training/plan`, which collects the problems of all of them.
+`training/plan` collects the problems of all of them.
 """
 
 import dataclasses

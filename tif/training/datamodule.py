@@ -1,9 +1,5 @@
-"""UnlearningDataModule: encoded samples in batches, the same draws in any process or resume.
+"""UnlearningDataModule: encoded samples in batches, the same draws in any process or resume."""
 
-Made by `tif.training.run`, read by `lightning.Trainer`.
-"""
-
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,15 +15,8 @@ from tif.data.encoding import Batch, Encoded, Encoder, collate, split_into_piece
 from tif.data.rows import read_refusals
 from tif.data.samples import Benchmark, Sample, select_training_samples
 
-
-@dataclasses.dataclass
-class Row:
-    """One training sample by its position, with its retain sample and its alternate."""
-
-    position: int
-    item: Encoded
-    retain: Encoded | None = None
-    alternate: Encoded | None = None
+# A training sample by its position, with its retain sample and its alternate.
+PairedSample = tuple[int, Encoded, Encoded | None, Encoded | None]
 
 
 class PairedSamples(Dataset):
@@ -60,14 +49,14 @@ class PairedSamples(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, position: int) -> Row:
+    def __getitem__(self, position: int) -> PairedSample:
         generator = np.random.default_rng((self.seed, self.epoch, position))
-        row = Row(position, self.items[position])
+        retain = alternate = None
         if self.retain is not None:
-            row.retain = self.retain[int(generator.integers(len(self.retain)))]
+            retain = self.retain[int(generator.integers(len(self.retain)))]
         if self.alternate is not None:
-            row.alternate = self.alternate(position, generator.random())
-        return row
+            alternate = self.alternate(position, generator.random())
+        return position, self.items[position], retain, alternate
 
 
 class EpochSampler(DistributedSampler):
@@ -133,9 +122,7 @@ class UnlearningDataModule(L.LightningDataModule):
         alternates: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
-        self.benchmark = benchmark
-        self.encoder = encoder
-        self.data, self.loss, self.seed = data, loss, seed
+        self.encoder, self.data, self.loss, self.seed = encoder, data, loss, seed
         self.alternates = alternates
         self.samples: list[Sample] = []
         self.items: list[Encoded] = []
@@ -182,14 +169,12 @@ class UnlearningDataModule(L.LightningDataModule):
         """Move the tensors of a batch; Lightning calls this."""
         return batch.to(device)
 
-    def _collate(self, rows: Sequence[Row]) -> Batch:
-        positions = [row.position for row in rows]
-        pad_id = self.encoder.pad_id
-        batch = collate([row.item for row in rows], positions, pad_id)
-        retain = [row.retain for row in rows if row.retain is not None]
-        alternates = [row.alternate for row in rows if row.alternate is not None]
-        if retain:
-            batch.retain = collate(retain, positions, pad_id)
-        if alternates:
-            batch.alternate = collate(alternates, positions, pad_id)
+    def _collate(self, samples: Sequence[PairedSample]) -> Batch:
+        columns: list[Any] = list(zip(*samples, strict=True))
+        positions, items, retain, alternates = columns
+        batch = collate(items, positions, self.encoder.pad_id)
+        if self.retain is not None:
+            batch.retain = collate(retain, positions, self.encoder.pad_id)
+        if alternates[0] is not None:
+            batch.alternate = collate(alternates, positions, self.encoder.pad_id)
         return batch

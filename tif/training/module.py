@@ -1,7 +1,5 @@
 """UnlearningModule: one forward of the policy a part of a step, whatever the loss is composed of.
 
-Made by `tif.training.run`, driven by `lightning.Trainer`.
-
 Shapes: B samples, T tokens.
 """
 
@@ -61,12 +59,7 @@ class StepSettings:
 
 @dataclasses.dataclass(frozen=True)
 class SampleGroup:
-    """The forget samples of a step, their retain samples, or their alternates, with their term.
-
-    Attributes:
-        batch: the samples.
-        term: what reads them.
-    """
+    """The forget samples of a step, their retain samples, or their alternates, with their term."""
 
     batch: Batch
     term: Term
@@ -239,7 +232,13 @@ class UnlearningModule(L.LightningModule):
         for group in groups:
             requests.append(self._value_request(group, first))
             first += len(group.batch.ids)
-        scores, values = self._score_stacked(stacked, [r for r in requests if r is not None])
+        wanted = [request for request in requests if request is not None]
+        batching, values = self.settings.batching, list[torch.Tensor]()
+        if wanted:
+            scores, values = score_tokens_and_values(self.policy, stacked, batching, wanted)
+        else:
+            chunk_tokens = self.settings.loss.chunk_tokens
+            scores = score_tokens(self.policy, stacked, batching, chunk_tokens)
         scored = []
         first = 0
         for group, request in zip(groups, requests, strict=True):
@@ -249,14 +248,6 @@ class UnlearningModule(L.LightningModule):
             scored.append(Scored(policy, self._reference_scores(group), per_token))
             first = last
         return scored
-
-    def _score_stacked(
-        self, stacked: Batch, requests: list[ValueRequest]
-    ) -> tuple[TokenScores, list[torch.Tensor]]:
-        batching = self.settings.batching
-        if requests:
-            return score_tokens_and_values(self.policy, stacked, batching, requests)
-        return score_tokens(self.policy, stacked, batching, self.settings.loss.chunk_tokens), []
 
     def _value_request(self, group: SampleGroup, first: int) -> ValueRequest | None:
         """Return what the group's term asks of distributions or hidden states; None = nothing."""

@@ -1,4 +1,4 @@
-"""The optimizer and the learning-rate schedule; called by `UnlearningModule`."""
+"""The optimizer and the learning-rate schedule."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -114,12 +114,7 @@ def make_optimizer(
     """Return AdamW over the weights that are trained, without decay where `NO_DECAY` says.
 
     Embeddings decay, as they do under transformers' Trainer, which the released code trains with.
-
-    Args:
-        policy: the model.
-        settings: the section.
-        precision: trainer.precision.
-        seed: of the draws that `RoundingAdamW` makes.
+    `precision`: trainer.precision. `seed`: of the draws that `RoundingAdamW` makes.
     """
     weights = {name: weight for name, weight in policy.named_parameters() if weight.requires_grad}
     decaying = [name for name, weight in weights.items() if _decays(name, weight)]
@@ -168,13 +163,7 @@ def make_schedule(
     """Return linear warm-up, then linear decay to 0 or a constant learning rate.
 
     Not transformers' schedules: the first step of their warm-up has learning rate 0 and changes
-    nothing.
-
-    Args:
-        optimizer: the optimizer.
-        settings: the section.
-        steps: optimizer steps of the run.
-        epochs: in which they are made.
+    nothing. `steps`: optimizer steps of the run, in so many `epochs`.
     """
     warmup = round(settings.warmup_epochs * steps / epochs)
 

@@ -47,7 +47,7 @@ class Plan:
         cfg: the run's configuration; of a stage, that of its own run.
         benchmark: the samples; with their unwanted words, where those cost no time.
         stage: the name of the stage that this is a plan of; None = a run.
-        group: name of the sweep or run that this run, or the stage for it, belongs to.
+        run_name: name of the run that this is a plan of, or that the stage is made for.
         stages: plans of the runs that must exist first, by name.
         family: of the model ("llama"), as its records name it.
         span_file: where the unwanted words are stored, if they are in a file.
@@ -61,7 +61,7 @@ class Plan:
     cfg: Config
     benchmark: Benchmark
     stage: str | None = None
-    group: str = ""
+    run_name: str = ""
     stages: dict[str, "Plan"] = dataclasses.field(default_factory=dict)
     family: str | None = None
     span_file: Path | None = None
@@ -86,7 +86,7 @@ def plan_run(cfg: Config) -> Plan:
     cfg = resolve_template(cfg)
     problems = cfg.data.prompts.find_problems("data.")
     # A stage has the name of its run here; it gets one of its own later.
-    plan = Plan(cfg, Benchmark("", (), (), {}), group=cfg.run.name.partition("/")[0])
+    plan = Plan(cfg, Benchmark("", (), (), {}), run_name=cfg.run.name)
     with collect_problems(problems):
         resume.check_run_folder(cfg)
     with collect_problems(problems):
@@ -157,7 +157,7 @@ def _plan_pinned(cfg: Config, name: str, path: Any) -> Plan:
 def plan_further_stage(plan: Plan, name: str) -> Plan:
     """Return the plan of a stage that trains a run's own model further on the forget set."""
     placed = stages.place_stage(stages.further_config(plan.cfg), name, plan.benchmark)
-    return Plan(placed, plan.benchmark, name, plan.group)
+    return Plan(placed, plan.benchmark, name, plan.run_name)
 
 
 def wanted_rows(cfg: Config) -> RowSettings:

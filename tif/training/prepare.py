@@ -1,7 +1,4 @@
-"""Get ready what a run needs before its first step: policy, reference, alternate answers.
-
-Called by `tif.training.train` before `Trainer.fit`.
-"""
+"""Get ready what a run needs before its first step: policy, reference, alternate answers."""
 
 import dataclasses
 from functools import partial

@@ -1,7 +1,6 @@
 """What a run reads from the hub and from GitHub, by its configuration alone.
 
-Called by `tif.fit` before heavy libraries load, so that a missing download is said at once, and by
-`tif.download run`.
+It is looked for before heavy libraries load, so that a missing download is said at once.
 """
 
 from collections.abc import Iterator
@@ -15,17 +14,11 @@ from tif.utils import hub
 
 
 class RunSource(NamedTuple):
-    """A model, data set, file of one or folder of masks that is no folder here.
+    """A model, data set, file of one or folder of masks that is no folder here."""
 
-    Attributes:
-        key: the configuration key that names it.
-        name: its value.
-        kind: model, data, file or masks.
-    """
-
-    key: str
-    name: str
-    kind: str
+    key: str  # the configuration key that names it
+    name: str  # its value
+    kind: str  # model, data, file or masks
 
 
 def check_sources(cfg: Config) -> None:
@@ -45,11 +38,7 @@ def check_sources(cfg: Config) -> None:
 
 
 def find_source(source: RunSource) -> None:
-    """Check that a source is here or can be fetched; data is fetched.
-
-    Raises:
-        FileNotFoundError, ValueError: If not; one line.
-    """
+    """Fetch data; of a model, raise FileNotFoundError if it is neither here nor can be fetched."""
     if source.kind == "data":
         hub.find_data_set(source.name)
     elif source.kind == "file":

@@ -1,7 +1,6 @@
 """Train one run in its folder, a stage's as well as the run's own: from the plan to summary.json.
 
-Called by `training/run` and, for stages, by `training/inputs`. What is loaded before the first step
-is in `training/prepare`.
+What is loaded before the first step is in `training/prepare`.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""Evaluates the policy before, during and after the training, and names failures that this shows.
-
-Added by `train.make_callbacks`.
-"""
+"""Evaluates the policy before, during and after the training, and names failures seen there."""
 
 import json
 import time

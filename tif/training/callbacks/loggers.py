@@ -86,7 +86,7 @@ def _make_labels(plan: Plan, folder: Path) -> "Labels":
         tags += cfg.run.name.split("/")[:-1]  # the sweep and the variant
     parent = Path(cfg.run.folder)
     name = folder.relative_to(parent) if folder.is_relative_to(parent) else folder.name
-    return Labels(str(name), plan.group, job_type, tags)
+    return Labels(str(name), content.group_of(plan.run_name), job_type, tags)
 
 
 def _list_inputs(plan: Plan) -> list[Piece]:

@@ -1,7 +1,4 @@
-"""The progress of a training, a bar or lines in a log, and how long its steps take.
-
-Added by `train.make_callbacks`.
-"""
+"""The progress of a training, a bar or lines in a log, and how long its steps take."""
 
 import time
 from pathlib import Path

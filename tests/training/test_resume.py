@@ -1,6 +1,5 @@
-"""Folders of runs and stages: which name a run gets, where it goes on, what it writes first."""
+"""Folders of runs: which name a run gets, where it goes on, what it writes first."""
 
-import json
 import os
 import pathlib
 
@@ -11,12 +10,8 @@ from tests.support.run_folders import check_folder, claimed, start
 from tests.support.small_run import SMALL, finished
 from tif.config import load as config
 from tif.config.errors import ConfigError
-from tif.data.samples import Benchmark
 from tif.records import run_folder
-from tif.training import plan as planning
 from tif.training import resume
-from tif.training.stages import place_stage
-from tif.utils import environment
 from tif.utils.files import write_json_lines
 
 
@@ -116,57 +111,6 @@ def test_config_yaml_begins_with_the_command_and_reloads(tmp_path):
     assert config.load([str(tmp_path / "x" / "config.yaml")]) == run_cfg
 
 
-def test_the_environment_is_plain_json_with_versions_and_hardware():
-    env = environment.describe_environment()
-    assert json.loads(json.dumps(env)) == env
-    assert env["python"].startswith("3.")
-    assert set(env) == {"tif", "commit", "command", "started", "python", "packages", "host"}
-
-
-def test_the_commit_is_told_and_missing_outside_a_checkout(monkeypatch):
-    monkeypatch.setattr(environment, "__file__", "/proc/runs.py")
-    assert environment.read_commit() is None
-
-
-def test_the_folder_of_a_stage_follows_its_training_data_and_weights(tmp_path):
-    folder = planning.plan_stage(cfg(tmp_path), "target").folder
-    assert folder.parent == tmp_path / "stages"
-    assert folder.name.startswith("target-")
-    assert planning.plan_stage(cfg(tmp_path), "target").folder == folder
-    assert planning.plan_stage(cfg(tmp_path, "data.fictitious.seed=1"), "target").folder != folder
-
-
-def test_another_model_in_the_same_folder_makes_another_stage(tmp_path):
-    model = tmp_path / "model"
-    model.mkdir()
-    weights = model / "model.safetensors"
-    weights.write_bytes(b"one")
-    stage_cfg = config.stage(cfg(tmp_path, f"stages.target.model.path={model}"), "target")
-    samples = Benchmark("", (), (), {})
-    before = place_stage(stage_cfg, "target", samples).run.name
-    (model / "notes.txt").write_text("no weights")
-    assert place_stage(stage_cfg, "target", samples).run.name == before
-    weights.write_bytes(b"other")
-    assert place_stage(stage_cfg, "target", samples).run.name != before
-
-
-def test_the_same_samples_split_otherwise_are_another_retain_model_and_the_same_target(tmp_path):
-    folders = {}
-    for share in (0.1, 0.2):
-        settings = cfg(tmp_path, f"data.fictitious.forget_share={share}")
-        for name in ("target", "retain"):
-            folders[name, share] = planning.plan_stage(settings, name).folder
-    assert folders["target", 0.1] == folders["target", 0.2]
-    assert folders["retain", 0.1] != folders["retain", 0.2]
-
-
-def test_a_request_is_no_key_of_the_stages_of_the_run(tmp_path):
-    request = cfg(tmp_path, "data.request=fictitious/author36/*")
-    for name in ("target", "retain"):
-        expected = planning.plan_stage(cfg(tmp_path), name).folder
-        assert planning.plan_stage(request, name).folder == expected
-
-
 def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
     run = finished(tmp_path_factory)
     second = config.load(["quickstart.yaml", *SMALL, f"run.folder={run.runs}"])
@@ -175,11 +119,3 @@ def test_a_finished_runs_folder_is_known_as_finished(tmp_path_factory):
     assert checkpoint is None
     newest = pathlib.Path(run.folder / "checkpoints" / "epoch=2-step=4.ckpt")
     assert resume.find_newest_checkpoint(run.folder, second) == newest
-
-
-@pytest.mark.parametrize(("more", "stages"), [
-    (["eval.enabled=false"], ["target"]), (["eval.forget_quality=false"], ["target"]),
-    ([], ["target", "retain"]),
-])  # fmt: skip
-def test_a_retain_model_is_planned_where_something_is_compared_with_it(tmp_path, more, stages):
-    assert list(planning.plan_run(cfg(tmp_path, *more)).stages) == stages

@@ -9,7 +9,64 @@ from tests.support.run_folders import stage_folders
 from tests.support.small_run import SMALL, rows
 from tif import fit
 from tif.config import load as config
+from tif.data.samples import Benchmark
 from tif.training import module
+from tif.training import plan as planning
+from tif.training.stages import place_stage
+
+
+def quickstart(tmp_path, *words):
+    return config.load(["quickstart.yaml", f"run.folder={tmp_path}", "run.name=x", *words])
+
+
+def test_the_folder_of_a_stage_follows_its_training_data_and_weights(tmp_path):
+    folder = planning.plan_stage(quickstart(tmp_path), "target").folder
+    assert folder.parent == tmp_path / "stages"
+    assert folder.name.startswith("target-")
+    assert planning.plan_stage(quickstart(tmp_path), "target").folder == folder
+    assert (
+        planning.plan_stage(quickstart(tmp_path, "data.fictitious.seed=1"), "target").folder
+        != folder
+    )
+
+
+def test_another_model_in_the_same_folder_makes_another_stage(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    weights = model / "model.safetensors"
+    weights.write_bytes(b"one")
+    stage_cfg = config.stage(quickstart(tmp_path, f"stages.target.model.path={model}"), "target")
+    samples = Benchmark("", (), (), {})
+    before = place_stage(stage_cfg, "target", samples).run.name
+    (model / "notes.txt").write_text("no weights")
+    assert place_stage(stage_cfg, "target", samples).run.name == before
+    weights.write_bytes(b"other")
+    assert place_stage(stage_cfg, "target", samples).run.name != before
+
+
+def test_the_same_samples_split_otherwise_are_another_retain_model_and_the_same_target(tmp_path):
+    folders = {}
+    for share in (0.1, 0.2):
+        settings = quickstart(tmp_path, f"data.fictitious.forget_share={share}")
+        for name in ("target", "retain"):
+            folders[name, share] = planning.plan_stage(settings, name).folder
+    assert folders["target", 0.1] == folders["target", 0.2]
+    assert folders["retain", 0.1] != folders["retain", 0.2]
+
+
+def test_a_request_is_no_key_of_the_stages_of_the_run(tmp_path):
+    request = quickstart(tmp_path, "data.request=fictitious/author36/*")
+    for name in ("target", "retain"):
+        expected = planning.plan_stage(quickstart(tmp_path), name).folder
+        assert planning.plan_stage(request, name).folder == expected
+
+
+@pytest.mark.parametrize(("more", "stages"), [
+    (["eval.enabled=false"], ["target"]), (["eval.forget_quality=false"], ["target"]),
+    ([], ["target", "retain"]),
+])  # fmt: skip
+def test_a_retain_model_is_planned_where_something_is_compared_with_it(tmp_path, more, stages):
+    assert list(planning.plan_run(quickstart(tmp_path, *more)).stages) == stages
 
 
 def test_stages_are_runs_of_their_own_without_evaluation(finished_run):

@@ -4,7 +4,6 @@ Called by `tif fit --print`, which shows it as comments below the configuration.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 from tif.bench.memory import Need, estimate_training
 from tif.config.schema import Config
@@ -29,9 +28,15 @@ def describe_needs(cfg: Config) -> list[str]:
     quiet_libraries()
     try:
         plan = planning.plan_stage(cfg, cfg.stage) if cfg.stage else planning.plan_run(cfg)
-        tokens = count_tokens(plan)
-        lines = [*_describe_work(plan, tokens), *_describe_bytes(plan, tokens)]
-        return ["# What the run will need:", *lines]
+        tokens, epochs = count_tokens(plan), plan.cfg.trainer.max_epochs
+        steps = [f"{count_steps(plan):,} optimizer steps"]
+        steps += [f"stage {name} {count_steps(stage):,}" for name, stage in plan.stages.items()]
+        return [
+            "# What the run will need:",
+            f"#   steps:  {', '.join(steps)}",
+            f"#   tokens: {tokens:,} an epoch of training, {tokens * epochs:,} in {epochs} epochs",
+            *_describe_bytes(plan, tokens),
+        ]
     except (OSError, ValueError) as error:
         return [comment_on_missing_download("what the run will need", error)]
 
@@ -72,38 +77,25 @@ def estimate_memory(cfg: Config, most_tokens: int) -> Need:
     return need
 
 
-def _describe_work(plan: Plan, tokens: int) -> list[str]:
-    epochs = plan.cfg.trainer.max_epochs
-    steps = [f"{count_steps(plan):,} optimizer steps"]
-    steps += [f"stage {name} {count_steps(stage):,}" for name, stage in plan.stages.items()]
-    return [
-        f"#   steps:  {', '.join(steps)}",
-        f"#   tokens: {tokens:,} an epoch of training, {tokens * epochs:,} in {epochs} epochs",
-    ]
-
-
 def _describe_bytes(plan: Plan, tokens: int) -> list[str]:
-    cfg, run = plan.cfg, plan.cfg.run
-    need = estimate_memory(cfg, tokens)
-    names = ("weights", "gradients", "AdamW", "activations", "gathered by FSDP2")
-    trained = need.gradients
-    exported = need.weights if cfg.model.lora.merge or not cfg.model.lora.rank else trained
-    files = {"checkpoints": run.keep_checkpoints * 3 * trained}
+    model, run, evaluation = plan.cfg.model, plan.cfg.run, plan.cfg.eval
+    need = estimate_memory(plan.cfg, tokens)
+    exported = need.weights if model.lora.merge or not model.lora.rank else need.gradients
+    files = {"checkpoints": run.keep_checkpoints * 3 * need.gradients}
     if run.export:
         files["model"] = exported
-        if cfg.eval.enabled and cfg.eval.best != "none":
+        if evaluation.enabled and evaluation.best != "none":
             files["model_best"] = exported
-    for name in plan.stages:
-        files[f"stage {name}"] = need.weights
-    memory = _describe_parts(dict(zip(names, need, strict=True)))
-    return [
-        f"#   memory: {format_bytes(sum(need))} a device ({memory})",
-        f"#   disk:   {format_bytes(sum(files.values()))} at most ({_describe_parts(files)})",
-    ]
-
-
-def _describe_parts(sizes: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items() if size)
+    files |= {f"stage {name}": need.weights for name in plan.stages}
+    names = ("weights", "gradients", "AdamW", "activations", "gathered by FSDP2")
+    lines = []
+    for title, end, sizes in (
+        ("memory:", "a device", dict(zip(names, need, strict=True))),
+        ("disk:  ", "at most", files),
+    ):
+        parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items() if size)
+        lines.append(f"#   {title} {format_bytes(sum(sizes.values()))} {end} ({parts})")
+    return lines
 
 
 def format_bytes(size: float) -> str:

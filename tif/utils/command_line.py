@@ -105,33 +105,41 @@ def fit_help(text: str, width: int) -> str:
     Lines of prose (not indented) are filled anew; those of a list go on below the place where
     their text begins, which is behind the last gap of two blanks.
     """
-    if max(map(len, text.splitlines()), default=0) <= width:
+    lines = text.splitlines()
+    if max(map(len, lines), default=0) <= width:
         return text
     blocks: list[str] = []
-    last = ""
-    for line in text.splitlines():
-        start = len(line) - len(line.lstrip())
-        is_below = start == _text_start(blocks[-1]) if blocks else False
+    for last, line in zip(["", *lines], lines, strict=False):
+        start = _indent(line)
+        is_below = bool(last.strip()) and start == _text_start(blocks[-1])
         goes_on = len(last) > FULL_LINE if start == 0 else start > FIRST_COLUMN
-        if line.strip() and last.strip() and is_below and goes_on:
+        if line.strip() and is_below and goes_on:
             blocks[-1] += f" {line.strip()}"
         else:
             blocks.append(line)
-        last = line
     filled = []
     for block in blocks:
         start = _text_start(block)
         if start > width - LEAST_TEXT:
-            start = len(block) - len(block.lstrip())
-        filled.append(textwrap.fill(block, width, subsequent_indent=" " * start,
-            break_long_words=False, break_on_hyphens=False))  # fmt: skip
+            start = _indent(block)
+        filled.append(_fill(block, width, start))
     return "\n".join(filled)
+
+
+def _fill(line: str, width: int, indent: int) -> str:
+    """Return a line broken between words; what goes on is indented."""
+    options: Any = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, **options)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _text_start(line: str) -> int:
     """Return where the text of a line begins: behind its gap, or its indentation."""
     name = re.match(r" *\S.*?\S  +(?=\S)", line[:GAPS_END])
-    return name.end() if name else len(line) - len(line.lstrip())
+    return name.end() if name else _indent(line)
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
@@ -155,8 +163,7 @@ def print_error(error: Exception | str) -> None:
     lines = str(error).split("\n")  # splitlines knows control characters too
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
-        options: Any = {"break_long_words": False, "break_on_hyphens": False}
-        lines = [textwrap.fill(line, width, subsequent_indent="    ", **options) for line in lines]
+        lines = [_fill(line, width, 4) for line in lines]
     print_text("\n".join(lines), sys.stderr)
 
 

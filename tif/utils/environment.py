@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,10 @@ def read_commit() -> str | None:
 
     A package that is installed below somebody's own repository is no part of it.
     """
-    is_tracked = f"ls-files --error-unmatch {Path(__file__).name}"
-    output = ""
+    git = partial(subprocess.check_output, cwd=Path(__file__).parent, text=True, timeout=10)
     try:
-        for words in (is_tracked, "describe --always --dirty --abbrev=12 --match=-"):
-            command, here = ["git", *words.split()], Path(__file__).parent
-            output = subprocess.check_output(
-                command, cwd=here, text=True, timeout=10, stderr=subprocess.DEVNULL
-            )
+        git(["git", "ls-files", "--error-unmatch", Path(__file__).name], stderr=subprocess.DEVNULL)
+        words = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--match=-"]
+        return git(words, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return output.strip()

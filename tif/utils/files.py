@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,16 +102,17 @@ def read_bytes(path: Path | str) -> bytes:
         OSError: If there is none.
         DamagedFile: If it is something else (a folder, a device, a pipe) or over 1 GB.
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
+    path = Path(path)
+    status = path.stat()
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
         raise DamagedFile(f"{path}: is {kind}, want a file")
     if status.st_size > SIZE_LIMIT:
         raise DamagedFile(f"{path}: has {status.st_size:,} bytes, want at most {SIZE_LIMIT:,}")
     if not status.st_size:  # reading a file of /proc, which has no size, may never end
         return b""
     with os_errors_naming(path):
-        return Path(path).read_bytes()
+        return path.read_bytes()
 
 
 def remove(path: Path) -> None:
@@ -202,13 +202,8 @@ def find_os_error(error: BaseException | None) -> OSError | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error
     # safetensors and tokenizers are written in Rust: their errors hold the number as text.
-    rust_error = re.search(r"\(os error (\d+)\)", str(error))
-    if rust_error:
-        number = int(rust_error[1])
-        return OSError(number, os.strerror(number))
+    if rust_error := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(rust_error[1]), os.strerror(int(rust_error[1])))
     # torch.distributed.checkpoint: rank -> (error, traceback).
-    for failure in getattr(error, "failures", {}).values():
-        os_error = find_os_error(failure[0])
-        if os_error:
-            return os_error
-    return None
+    failures = getattr(error, "failures", {}).values()
+    return next(filter(None, (find_os_error(failure[0]) for failure in failures)), None)

@@ -174,7 +174,7 @@ BUDGETS = {
 # A number here only falls.
 OVER = {
     "": 1199,
-    "utils": 1350,
+    "utils": 1349,
     "config": 2445,
     "data": 2172,
     "records": 1359,
@@ -185,7 +185,7 @@ OVER = {
     "training": 3077,
     "audit": 2221,
     "reports": 3515,
-    "bench": 725,
+    "bench": 717,
     "api": 967,
 }
 

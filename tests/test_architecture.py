@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md, read from the code: rooms, cycles, sizes, plain words."""
 
 import ast
+import functools
 import itertools
 import pathlib
 import re
@@ -42,6 +43,7 @@ def running_nodes(tree, inside_functions=True):
         yield from running_nodes(node, inside_functions)
 
 
+@functools.cache
 def imports_of(name, inside_functions=True):
     """Return the full names of the modules that a module of tif imports."""
     imported = set()

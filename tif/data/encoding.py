@@ -106,10 +106,8 @@ class Encoder:
         self, tokenizer: "PreTrainedTokenizerBase", prompts: Prompts, overlap: str = "gw"
     ) -> None:
         if not tokenizer.is_fast:
-            name = type(tokenizer).__name__
-            raise ValueError(
-                f"model.path: {name} gives no character offsets; want a fast tokenizer"
-            )
+            problem = f"{type(tokenizer).__name__} gives no character offsets"
+            raise ValueError(f"model.path: {problem}; want a fast tokenizer")
         if tokenizer.eos_token_id is None:
             step = "set eos_token in its tokenizer_config.json"
             raise ValueError(f"model.path: the tokenizer has no end token; {step}")
@@ -226,9 +224,7 @@ class Encoder:
             for start, end in places
         ]
 
-    def _tokenize(
-        self, text: str, begins: bool = True
-    ) -> tuple[list[int], list[tuple[int, int]]]:
+    def _tokenize(self, text: str, begins: bool = True) -> tuple[list[int], list[tuple[int, int]]]:
         """Return token ids and character offsets of a text, without an end token.
 
         A text that begins gets the special tokens that stand before one. A chat has them already.
@@ -236,10 +232,7 @@ class Encoder:
         if self.format.chat and text.startswith(self.format.chat.before):
             begins = False
         tokens = self.tokenizer(
-            text,
-            return_offsets_mapping=True,
-            add_special_tokens=begins,
-            verbose=False,
+            text, return_offsets_mapping=True, add_special_tokens=begins, verbose=False
         )
         ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
         # Some tokenizers end every text themselves. Here a prompt goes on, and `encode` ends the

@@ -75,9 +75,7 @@ class ChatFrame:
         return self.before + self.trim(question) + self.between + self.trim(answer) + self.end
 
 
-def read_chat_frame(
-    tokenizer: "PreTrainedTokenizerBase", chat: Chat | None = None
-) -> ChatFrame:
+def read_chat_frame(tokenizer: "PreTrainedTokenizerBase", chat: Chat | None = None) -> ChatFrame:
     """Return the frame of a tokenizer's chat template, the same on each day.
 
     `chat`: section `data.chat`; None = its defaults.
@@ -198,9 +196,7 @@ def resolve_prompts(
     return dataclasses.replace(keys, template=CHAT if has_chat else PLAIN)
 
 
-def read_template(
-    prompts: Prompts, tokenizer: "PreTrainedTokenizerBase | None" = None
-) -> Template:
+def read_template(prompts: Prompts, tokenizer: "PreTrainedTokenizerBase | None" = None) -> Template:
     """Return the prompt format that the keys `template` and `chat` mean for a tokenizer.
 
     Raises:

@@ -14,11 +14,7 @@ from tif.data.samples import Sample, Task, fingerprint
 from tif.evaluation.generate import Decoding, choose_mode, generate
 from tif.evaluation.muse_prompts import ask_task, describe_task
 from tif.evaluation.questions import MUSE_PROTOCOL, EvaluationSetup, Question, select_samples
-from tif.evaluation.tofu_prompts import (
-    ask_question,
-    describe_joined_prompts,
-    resolve_protocol,
-)
+from tif.evaluation.tofu_prompts import ask_question, describe_joined_prompts, resolve_protocol
 from tif.evaluation.token_stats import TextScore, score_texts
 from tif.probes.text_length import read_context
 from tif.records.protocols import VERSION

@@ -219,9 +219,7 @@ def _load_tasks(tasks: tuple[str, ...], folder: str | None) -> Any:
     return _task_manager(tasks, folder).load(list(tasks))
 
 
-def confidence_interval(
-    name: str, value: float, error: float | None
-) -> tuple[float, float] | None:
+def confidence_interval(name: str, value: float, error: float | None) -> tuple[float, float] | None:
     """Return value ± 1.96 standard errors, cut to the metric's range; None without an error.
 
     `name` is that of `run_tasks`. Metrics without an entry in RANGES are shares of 0 to 1; a value

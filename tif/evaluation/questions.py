@@ -81,9 +81,7 @@ def select_samples(
     return selected
 
 
-def list_longest_texts(
-    encoder: Encoder, sets: Mapping[str, Sequence[Sample]]
-) -> list[list[int]]:
+def list_longest_texts(encoder: Encoder, sets: Mapping[str, Sequence[Sample]]) -> list[list[int]]:
     """Return the tokens of the sample with the most characters of each set."""
     texts = []
     for samples in sets.values():

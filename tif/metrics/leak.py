@@ -9,14 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tif.metrics.intervals import (
-    Groups,
-    Interval,
-    leave_one_out,
-    measure_spread,
-    no_event_limit,
-    t_quantile,
-)
+from tif.metrics import intervals
+from tif.metrics.intervals import Groups, Interval, leave_one_out
 from tif.metrics.registry import register_metric
 from tif.metrics.values import Floats
 
@@ -56,9 +50,7 @@ def leak(target: float, unlearned: float, retain: float) -> float | None:
     return (unlearned - retain) / difference if abs(difference) >= LEAST_DIFFERENCE else None
 
 
-def leak_of_questions(
-    values: Mapping[str, Sequence[float | None]], groups: Groups
-) -> LeakRow:
+def leak_of_questions(values: Mapping[str, Sequence[float | None]], groups: Groups) -> LeakRow:
     """Return the leak of a measure with its interval.
 
     Args:
@@ -66,25 +58,20 @@ def leak_of_questions(
             without a value for one of them is left out.
         groups: (N,) of the questions.
     """
-    roles = ("target", "unlearned", "retain")
-    rows, units = [], []
-    columns = [values[role] for role in roles]
-    for group, *numbers in zip(groups, *columns, strict=True):
-        if None not in numbers:
-            rows.append(numbers)
-            units.append(group)
-    if not rows:
+    columns = [values[role] for role in ("target", "unlearned", "retain")]
+    known = [row for row in zip(groups, *columns, strict=True) if None not in row]
+    if not known:
         return LeakRow(None, None, None, reason="no question has a value")
-    rows_N3 = np.array(rows, dtype=np.float64)
+    units = [group for group, *_ in known]
+    rows_N3 = np.array([numbers for _, *numbers in known], dtype=np.float64)
     target, unlearned, retain = rows_N3.mean(0).tolist()
     row = LeakRow(target, unlearned, retain)
     if len(set(units)) < 2:
         unit = units[0].partition("/")[0]
         return dataclasses.replace(row, reason=f"one {unit} is not enough for an interval")
     share = leak(target, unlearned, retain)
-    interval = ratio_interval(
-        rows_N3[:, 1] - rows_N3[:, 2], rows_N3[:, 0] - rows_N3[:, 2], units
-    )
+    above_N2 = rows_N3[:, [1, 0]] - rows_N3[:, 2:]
+    interval = ratio_interval(above_N2[:, 0], above_N2[:, 1], units)
     if share is None or interval is None:
         return dataclasses.replace(row, reason="target and retain model do not differ")
     return dataclasses.replace(row, leak=share, interval=interval)
@@ -102,7 +89,7 @@ def ratio_interval(above: Floats, below: Floats, groups: Groups) -> Interval | N
     left_out = np.stack([leave_one_out(values, groups) for values in (above, below)])
     count = left_out.shape[1]
     # Squared errors of both means and of what they share, in units of the interval's half width.
-    errors = np.cov(left_out, bias=True) * (count - 1) * t_quantile(count - 1) ** 2
+    errors = np.cov(left_out, bias=True) * (count - 1) * intervals.t_quantile(count - 1) ** 2
     a, b = bottom**2 - errors[1, 1], top * bottom - errors[0, 1]
     c = top**2 - errors[0, 0]
     if a <= 0:
@@ -110,6 +97,7 @@ def ratio_interval(above: Floats, below: Floats, groups: Groups) -> Interval | N
     root = np.sqrt(max(b**2 - a * c, 0.0))
     low, high = (b - root) / a, (b + root) / a
     if not above.any():  # not one event: the exact limit, to either side
-        margin = no_event_limit([measure_spread(left_out[0], groups)]) / abs(bottom)
+        spread = intervals.measure_spread(left_out[0], groups)
+        margin = intervals.no_event_limit([spread]) / abs(bottom)
         low, high = -margin, margin
     return float(low), float(high)

@@ -57,9 +57,7 @@ def min_k(text: ScoredText, share: float = MIN_K_SHARE) -> float:
     return float(-_select_lowest(as_tokens(text.logprobs), share).mean())
 
 
-@register_metric(
-    "membership/min_k_plus_plus", "AUC, Min-K++", better="→ ½", reads="scored text"
-)
+@register_metric("membership/min_k_plus_plus", "AUC, Min-K++", better="→ ½", reads="scored text")
 def min_k_plus_plus(text: ScoredText, share: float = MIN_K_SHARE) -> float:
     """Return Min-K with each token measured against what else could have stood there.
 

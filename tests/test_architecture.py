@@ -184,7 +184,7 @@ OVER = {
     "identifiers": 3932,
     "metrics": 2310,
     "evaluation": 2237,
-    "training": 3077,
+    "training": 3072,
     "audit": 2221,
     "reports": 3515,
     "bench": 717,

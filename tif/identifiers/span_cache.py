@@ -34,7 +34,7 @@ def with_stage_models(identifier: Identifier, stages: Mapping[str, Path]) -> Ide
     """Return a complete identifier with names of `stages` replaced by their models' folders."""
 
     def choose(key: ModelKey, path: str | None) -> str | None:
-        return str(stages[path] / "model") if path in stages else path
+        return str(stages[path] / "model") if path and path in stages else path
 
     return _replace_models(identifier, choose)
 

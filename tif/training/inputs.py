@@ -1,7 +1,4 @@
-"""Make what a run needs before it trains: stages, unwanted words, the retain model's records.
-
-Called by `training/run`, which walks `list_steps`, and by `tif identify` for stages.
-"""
+"""Make what a run needs before it trains: stages, unwanted words, the retain model's records."""
 
 import dataclasses
 import shutil

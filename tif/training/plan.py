@@ -1,7 +1,6 @@
 """A run's plan: its configuration checked against the disk, and what the checks had to read anyway.
 
-Nothing is written and no weights load. Called by `training/run`, `sweep` (all runs are checked
-before the first) and `tif identify`.
+Nothing is written and no weights load.
 """
 
 import contextlib

@@ -1,8 +1,7 @@
 """Start or go on: the folder that a run gets, who may write in it, the checkpoint it goes on from.
 
 Two runs are the same if the texts of their config.yaml are. What a kill or a failing disk left
-damaged is told in a line and made again from what is intact. Called by `training/run` and
-`training/inputs`, and by `training/plan` for its checks.
+damaged is told in a line and made again from what is intact.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Make a run: from a configuration to a finished run folder. Called by `tif fit` and `tif sweep`.
+"""Make a run: from a configuration to a finished run folder.
 
 From here to the first optimizer step: `run` walks the steps of `training/inputs` and gives the
 folder to `training/train`, which prepares the policy (`training/prepare`) and lets Lightning call

@@ -109,15 +109,15 @@ def split_preset(word: str) -> tuple[str, str]:
 
 def _read_override(word: str) -> dict[str, Any]:
     """Return the keys of the word key=value."""
+    line = " ".join(word.split())  # a problem is one line
     if not files.is_override(word[1:]):
-        raise ConfigError(f"{' '.join(word.split())}: want a .yaml file or key=value{_advise_on_path(word)}")
+        raise ConfigError(f"{line}: want a .yaml file or key=value{_advise_on_path(word)}")
     try:
-        keys = OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False)
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([word])))
     except Exception as error:  # OmegaConf raises YAML's own errors here
-        key, _, value = " ".join(word.split()).partition("=")  # a problem is one line
-        raise ConfigError(f"{key}={value}: not a key=value that YAML can read ({one_line(error)}); "
+        key, _, value = line.partition("=")
+        raise ConfigError(f"{line}: not a key=value that YAML can read ({one_line(error)}); "
             f"a text wants quotes of its own: '{key}=\"{value}\"'") from None
-    return cast(dict[str, Any], keys)
 
 
 def _advise_on_path(word: str) -> str:

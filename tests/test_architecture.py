@@ -181,7 +181,7 @@ OVER = {
     "data": 2161,
     "records": 1359,
     "models": 1279,
-    "identifiers": 3932,
+    "identifiers": 3930,
     "metrics": 2310,
     "evaluation": 2237,
     "training": 3072,

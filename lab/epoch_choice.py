@@ -14,7 +14,7 @@ import sys
 import numpy as np
 from scipy.stats import ks_2samp
 
-from tif.metrics.overall import split_groups
+from tif.metrics.choice import split_groups
 from tif.reports.columns import markdown_table
 from tif.utils.terminal import track
 

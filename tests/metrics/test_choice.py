@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tif.metrics import overall
-from tif.metrics.overall import choosing_values, split_evaluation, split_groups
+from tif.metrics.choice import choosing_values, split_evaluation, split_groups
 from tif.records.types import Evaluation, Record, RecordSet
 
 

@@ -1,28 +1,17 @@
-"""One row of numbers for an evaluation, one number that ranks epochs, and the choice of an epoch.
+"""One row of numbers for an evaluation, and one number that ranks epochs."""
 
-An epoch that is chosen for its numbers looks better in them than it is: of ten equal epochs, one
-has a lucky draw. So all questions about half of the subjects (authors, documents) choose, and the
-others report. The split depends on the names of the groups alone: it is the same for all epochs and
-all runs.
-"""
-
-import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tif.metrics import membership, muse, tofu
 from tif.metrics.registry import find_metric, register_metric
-from tif.records.comparability import align_records
-from tif.records.types import Evaluation, RecordSet
+from tif.records.types import Evaluation
 
 Values = Mapping[str, float | None]
 SCORE = "eval/score"
 DISTANCE = "forget/retain_distance"
 CHOICE = "choice/"  # before the metric that chooses an epoch, on one half of the questions
-CHOICE_SEED = 0
-Pair = tuple[Evaluation, Evaluation | None]  # of a model and of the retain model
 COMPARED = ("extraction_strength", "probability", "truth_ratio", "rougeL")
 
 
@@ -148,65 +137,3 @@ def find_best_epoch(rows: Sequence[Mapping[str, Any]], metric: str) -> int | Non
 
 def _harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a > 0 and b > 0 else 0.0
-
-
-def split_groups(sets: Sequence[Sequence[str]]) -> tuple[set[str], set[str]]:
-    """Return the groups of the half that chooses and of the half that reports.
-
-    A group of several sets is in the same half of all of them. In each set the halves differ by one
-    group at most, as far as its groups were not placed before. `sets`: the groups of each.
-    """
-    choosing: set[str] = set()
-    reporting: set[str] = set()
-    for groups in sets:
-        names = set(groups)
-        for name in sorted(names - choosing - reporting, key=_draw_place):
-            counts = len(names & choosing), len(names & reporting)
-            (choosing if counts[0] < counts[1] else reporting).add(name)
-    return choosing, reporting
-
-
-def _draw_place(group: str) -> bytes:
-    return hashlib.sha256(f"{CHOICE_SEED}/{group}".encode()).digest()
-
-
-def split_evaluation(evaluation: Evaluation, retain: Evaluation | None) -> tuple[Pair, Pair] | None:
-    """Return what both models said to the half that chooses, and to the half that reports.
-
-    None where a set has one group only: then there are no halves, and nothing is chosen.
-    """
-    halves = split_groups([records.groups for records in evaluation.sets.values()])
-    pairs: list[Pair] = []
-    for half in halves:
-        sets, retain_sets = {}, {}
-        for name, records in evaluation.sets.items():
-            places = [i for i, group in enumerate(records.groups) if group in half]
-            if not places:
-                return None
-            sets[name] = _take(records, places)
-            matching = None
-            if retain is not None and name in retain.sets:
-                matching = align_records(evaluation, retain, name)
-            if matching is not None:
-                retain_sets[name] = _take(matching, places)
-        ours = dataclasses.replace(evaluation, sets=sets)
-        theirs = dataclasses.replace(retain, sets=retain_sets) if retain else None
-        pairs.append((ours, theirs))
-    choosing, reporting = pairs
-    return choosing, reporting
-
-
-def _take(records: RecordSet, places: Sequence[int]) -> RecordSet:
-    chosen = tuple(records.records[i] for i in places)
-    return dataclasses.replace(records, records=chosen, data=None)
-
-
-def choosing_values(
-    evaluation: Evaluation, retain: Evaluation | None, metric: str
-) -> dict[str, float]:
-    """Return {"choice/<metric>": its value on the half that chooses}; {} where there is none."""
-    halves = split_evaluation(evaluation, retain)
-    if halves is None:
-        return {}
-    value = aggregate(*halves[0]).get(metric)
-    return {} if value is None else {CHOICE + metric: value}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from tif.config.data import Data
 from tif.config.evaluation import Eval
 from tif.metrics import overall
-from tif.metrics.overall import split_evaluation
+from tif.metrics.choice import split_evaluation
 from tif.metrics.targeted import summarize_forget_words
 from tif.records import files as records
 from tif.records.json_values import load_json, parse

@@ -19,6 +19,7 @@ from tif.evaluation.questions import EvaluationSetup
 from tif.identifiers.registration import get_kind
 from tif.identifiers.span_comparison import count_units, score_against_gold
 from tif.metrics import overall
+from tif.metrics.choice import choosing_values
 from tif.metrics.failures import (
     Failure,
     find_failures,
@@ -26,7 +27,6 @@ from tif.metrics.failures import (
     find_nothing_to_forget,
     measure_knowledge,
 )
-from tif.metrics.overall import choosing_values
 from tif.metrics.targeted import summarize_forget_words
 from tif.models.load import load_policy
 from tif.models.references import ModelReference

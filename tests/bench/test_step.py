@@ -41,7 +41,7 @@ def test_every_forget_sample_has_the_retain_sample_that_a_training_draws():
     policy, data = load_training(config.read(BenchSettings, [*SMALL, "retain=true"]))
     (batch,) = draw_batches(policy, data, 5, 1)
     rows = data.train_dataloader().dataset
-    expected = [rows[position].retain.id for position in batch.index.tolist()]
+    expected = [rows[position][2].id for position in batch.index.tolist()]
     assert list(batch.retain.ids) == expected
     assert len(set(expected)) > 1
 

@@ -214,7 +214,7 @@ def test_all_runs_are_checked_before_the_first_one(tmp_path, monkeypatch, capsys
 def test_each_configuration_is_read_once_however_many_runs_there_are(tmp_path, monkeypatch):
     loaded, started, load = [], [], config.load
     monkeypatch.setattr(config, "load", lambda words: loaded.append(words) or load(words))
-    monkeypatch.setattr(training, "run", lambda cfg, *_: started.append(cfg.run.name))
+    monkeypatch.setattr(training, "run", lambda cfg, *_, **__: started.append(cfg.run.name))
     base = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]"
     text = f"{base}\nseeds: [0, 1]\nruns: {{a: [], b: [], c: []}}"
     assert sweep.main([write(tmp_path / "s.yaml", text)]) == 0
@@ -227,7 +227,7 @@ def test_a_run_may_start_from_the_model_of_a_run_before_it_in_the_file(
 ):
     started = []
     monkeypatch.setattr(
-        training, "run", lambda cfg, *_: started.append((cfg.run.name, cfg.model.path))
+        training, "run", lambda cfg, *_, **__: started.append((cfg.run.name, cfg.model.path))
     )
     base = f"name: s\nbase: [quickstart.yaml, run.folder={tmp_path}]\nseeds: [3]"
     model = r'"model.path=\\${run.folder}/s/a/seed\\${run.seed}/model"'
@@ -309,7 +309,9 @@ def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypat
     words, folder = done
     before, rerun = files(folder), []
     monkeypatch.setattr(
-        training, "run", lambda cfg, *_: rerun.append(cfg.run.name) or folder / "tpo" / "seed1"
+        training,
+        "run",
+        lambda cfg, *_, **__: rerun.append(cfg.run.name) or folder / "tpo" / "seed1",
     )
     assert sweep.main(words) == 0
     assert rerun == []

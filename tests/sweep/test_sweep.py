@@ -330,7 +330,7 @@ def test_finished_runs_are_not_run_again_and_unfinished_ones_are(done, monkeypat
 def test_a_run_whose_loss_is_not_finite_is_left_out_and_the_others_go_on(done, monkeypatch, capsys):
     words, folder = done
 
-    def explode(cfg, _):
+    def explode(*_, **__):
         raise FloatingPointError("loss is nan at step 3")
 
     monkeypatch.setattr(training, "run", explode)

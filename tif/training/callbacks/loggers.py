@@ -104,6 +104,8 @@ def log_outputs(
     loggers: Sequence["RunLogger"], plan: Plan, folder: Path, charts: Sequence[Chart]
 ) -> None:
     """Log the models, records and report of a finished run as artifacts, its charts as pictures."""
+    if not loggers:
+        return
     pieces = []
     if (folder / "model_best").is_dir():
         pieces.append(content.model_piece(folder / "model_best", ["best"]))

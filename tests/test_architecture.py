@@ -184,7 +184,7 @@ OVER = {
     "identifiers": 3930,
     "metrics": 2318,
     "evaluation": 2237,
-    "training": 3072,
+    "training": 3074,
     "audit": 2221,
     "reports": 3515,
     "bench": 717,

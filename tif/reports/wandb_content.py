@@ -123,9 +123,8 @@ def model_piece(path: Path, aliases: Sequence[str] = ()) -> Piece:
 def records_piece(name: str, path: Path) -> Piece:
     """Return the records of evaluations in a folder."""
     files = {}
-    for file in sorted(path.rglob("*.json*")):
-        if file.is_file():  # a pipe would never end
-            files[str(file.relative_to(path))] = zlib.crc32(file.read_bytes())
+    for file in sorted(filter(Path.is_file, path.rglob("*.json*"))):  # a pipe would never end
+        files[str(file.relative_to(path))] = zlib.crc32(file.read_bytes())
     return Piece(f"records-{name}", "records", {"files": hash_json(files)}, path)
 
 

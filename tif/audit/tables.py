@@ -1,6 +1,6 @@
 """The page of an audit: table, verdicts in words and curves, for a terminal and as Markdown.
 
-Called by tif/audit.py and training/run.py. Everything is made from the content of audit.json.
+Everything is made from the content of audit.json.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Span files beside the runs: the spans of costly identifiers are made once, then read.
 
-Called by `training/run` before a run that reads unwanted words, and by `tif identify`.
+Called by `training/inputs` before a run that reads unwanted words, and by `tif identify`.
 """
 
 import dataclasses

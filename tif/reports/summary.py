@@ -1,6 +1,6 @@
 """What a run reached: the content of summary.json, and the epoch that was chosen.
 
-Written by training/run.py at the end of a run; read by the tables and pages of this room.
+Written by training/train.py at the end of a run; read by the tables and pages of this room.
 """
 
 import dataclasses

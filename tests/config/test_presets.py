@@ -310,7 +310,9 @@ def test_a_method_is_called_as_its_file_in_configs_loss_with_what_it_does_on_ret
                        *(["data.train=full"] if name == "finetune" else [])])  # fmt: skip
     same = {"tpo_released": "tpo", "altpo": "dpo_gdr", "pdu": "pdu_gdr",
             "satimp": "satimp_gdr", "tpo_recommended": "tpo_centred_gdr",
-            "idk": "idk_gdr", "wga": "wga_gdr"}  # fmt: skip
+            "idk": "idk_gdr", "wga": "wga_gdr", "tif": "guess_uw_klr",
+            "etw": "etw_gdr", "gap": "gap_gdr", "palu": "palu_uw_gdr", "tnpo": "tnpo_gdr",
+            "wtnpo": "tnpo_gdr"}  # fmt: skip
     assert presets.method_name(cfg.loss, cfg.data.train) == same.get(name, name)
 
 

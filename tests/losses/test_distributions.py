@@ -16,7 +16,7 @@ from tif.scoring import packing as layout
 from tif.scoring.token_scores import Outputs, ValueRequest, score_tokens_and_values
 
 TERMS = FORGET | RETAIN
-NAMES = ("kl", "undial", "ceu", "pdu", "muse_logit_npo", "rmu", "hidden", "whp")
+NAMES = ("kl", "undial", "ceu", "pdu", "muse_logit_npo", "rmu", "hidden", "whp", "rkld", "palu")
 CFG = make_loss(beta=1.5, rmu=Rmu(layer=0, scale=3.0, seed=4))
 LN = math.log
 
@@ -31,6 +31,10 @@ LN = math.log
         # the true token struck out leaves all to the other
         ("ceu", 1, [0.0, LN(3)], None, LN(4 / 3)),
         ("pdu", 1, [1.0, 4.0, 1.0], None, 4.0),  # max 4, mean 2
+        # the original's likeliest is token 1, whose logit is 4, mean 2
+        ("palu", 1, [1.0, 4.0, 1.0], [0.0, 1.0, 0.5], 4.0),
+        # policy 1/4, 3/4 against 1/2, 1/2
+        ("rkld", 1, [0.0, LN(3)], [0.0, 0.0], 1 / 4 * LN(1 / 2) + 3 / 4 * LN(3 / 2)),
         # the lowered logits are largest for token 1, whatever the true one: policy 1/4, 3/4
         ("whp", 1, [0.0, LN(3)], [2.0, 2.5], LN(4 / 3)),
         ("muse_logit_npo", 2, [0.0, 1.0], [1.0, 1.0], (LN(1 + math.exp(-2)) + LN(2)) / 2),
@@ -84,6 +88,10 @@ def plain(name, z, z_ref, y, h, h_ref):
         return (z.max() - z.mean()) ** 2
     if name == "muse_logit_npo":
         return -2 / CFG.beta * torch.log(1 / (1 + torch.exp(-CFG.beta * (z_ref - z)))).mean()
+    if name == "rkld":  # the reference is what lowers
+        return sum(p[v] * (p[v].log() - ref[v].log()) for v in range(len(z)))
+    if name == "palu":
+        return (z[z_ref.argmax()] - z.mean()) ** 2
     if name == "whp":  # the reference is what lowers
         return torch.logsumexp(z, 0) - z[z_ref.tolist().index(max(z_ref.tolist()))]
     goal = torch.rand(len(h), generator=torch.Generator().manual_seed(4))

@@ -208,3 +208,40 @@ def test_lower_is_where_the_answer_is_less_likely_or_the_refusal_likelier(name):
     if name == "idk":
         rows[2] = rows[2] + 0.005
     assert FORGET[name](inputs(*rows, mask, refusal_mask), make_loss(beta=0.5)) < before
+
+
+def test_tnpos_weights_are_those_of_the_hand_computed_case_and_carry_no_gradient():
+    def w(x, start, power):  # of log-probabilities -x and -start, beta 2
+        return 2 * p(x, 2 + power) / (p(x, 2) + p(start, 2))
+
+    for power in (0.0, 1.5):
+        weights = [w(1, 0.5, power), w(2, 1, power), w(3, 1, power)]
+        moved = torch.tensor([[-1.0, -2.0], [-3.0, -0.5]], requires_grad=True)
+        x = dataclasses.replace(HAND, policy=scores(moved))
+        value = FORGET["tnpo"](x, make_loss(beta=2.0, power=power))
+        by_hand = -(weights[0] * 1 + weights[1] * 2 + weights[2] * 3) / 3
+        assert value.item() == pytest.approx(by_hand)
+        value.backward()
+        expected = [[weights[0] / 3, weights[1] / 3], [weights[2] / 3, 0.0]]
+        torch.testing.assert_close(moved.grad, torch.tensor(expected))
+
+
+def test_a_token_that_was_and_is_impossible_has_a_finite_weight_in_tnpo():
+    impossible = scores([[-300.0, -300.0], [-300.0, -300.0]])
+    x = dataclasses.replace(HAND, policy=impossible, reference=impossible)
+    assert FORGET["tnpo"](x, make_loss(beta=4.0)).item() == pytest.approx(-300.0)
+
+
+def test_gap_is_least_where_the_answer_is_as_likely_as_wanted_beside_the_alternate():
+    # mean log p of the answers -1.5, -3; of the alternates -2.5, -2: gaps 1, -1
+    assert FORGET["gap"](HAND, make_loss(gap=0.0)).item() == pytest.approx(1.0)
+    assert FORGET["gap"](HAND, make_loss(gap=1.0)).item() == pytest.approx((0 + 4) / 2)
+
+
+def test_etws_weights_are_entropies_over_their_mean_in_the_sample():
+    # first sample: H = 1, 3, weights 1/2, 3/2; second: one token, weight 1
+    x = dataclasses.replace(HAND, token_values=torch.tensor([[1.0, 3.0], [0.7, 9.0]]))
+    expected = ((0.5 * -1 + 1.5 * -2) / 2 - 3) / 2
+    assert FORGET["etw"](x, make_loss()).item() == pytest.approx(expected)
+    sure = dataclasses.replace(HAND, token_values=torch.zeros(2, 2))  # no entropy: nothing to raise
+    assert FORGET["etw"](sure, make_loss()).item() == 0

@@ -68,6 +68,20 @@ def test_lpl_equals_the_hand_computed_two_token_case(reduction, baseline, expect
     assert actual.item() == pytest.approx(expected)
 
 
+def test_tokens_that_are_less_likely_than_lpl_stop_are_lowered_no_further():
+    # probabilities e^-1, e^-2 and e^-3: the last two are below 0.2
+    gradients = []
+    for stop in (0.0, 0.2):
+        z = torch.tensor([[1.0, 2.0], [0.5, 3.0]], requires_grad=True)
+        policy = TokenScores(z, POLICY.logprob, POLICY.mean_logit)
+        value = lpl.value(Inputs(policy, UW, REFERENCE), LplKeys(0.5, lpl_stop=stop))
+        assert value.item() == pytest.approx(1.7218959806)
+        value.backward()
+        gradients.append(z.grad)
+    assert (gradients[0][UW] > 0).all()
+    assert gradients[1].tolist() == [[gradients[0][0, 0].item(), 0], [0, 0]]
+
+
 @pytest.mark.parametrize("reduction", ["sample", "batch"])
 @pytest.mark.parametrize("baseline", ["none", "mean"])
 @pytest.mark.parametrize("pl_reduction", ["sum", "mean"])

@@ -340,6 +340,52 @@ def test_generated_alternates_take_the_place_of_refusals_each_sample_its_own(tok
     )  # the other draws stay
 
 
+def reworded_module(tokenizer, share: float, max_tokens: int = 512, **keys) -> UnlearningDataModule:
+    """One whose draws lose all general words, in a share of them."""
+    cfg = Config()
+    cfg.data.batch_size, cfg.data.max_tokens, cfg.loss.retain = 4, max_tokens, "ce"
+    cfg.loss.wording.share, cfg.loss.wording.drop = share, 1.0
+    return data_module(cfg, BENCHMARK, tokenizer, **keys)
+
+
+def test_a_reworded_sample_keeps_its_unwanted_words_and_has_no_general_ones_to_preserve(tokenizer):
+    datamodule = reworded_module(tokenizer, 1.0)
+    (batches,) = epochs(datamodule, 0)
+    for batch in batches:
+        assert not batch.gw.any()
+        for row, position in enumerate(batch.index.tolist()):
+            sample = BENCHMARK.forget[position]
+            text = tokenizer.decode(batch.input_ids[row, : batch.lengths[row]])
+            prompt = datamodule.encoder.render_prompt(sample.prompt)
+            assert text == f"{prompt} forget {tokenizer.eos_token}"
+            marked = batch.input_ids[row][batch.uw[row]]
+            assert tokenizer.decode(marked).strip() == "forget"
+
+
+def test_rewordings_differ_by_epoch_repeat_with_the_seed_and_leave_the_other_draws(tokenizer):
+    def texts(batches):
+        return [[b.input_ids[row].tolist() for row in range(len(b.ids))] for b in batches]
+
+    first, second = epochs(reworded_module(tokenizer, 0.5), 0, 1)
+    assert pairs(first) == pairs(epochs(made_module(tokenizer), 0)[0])
+    assert texts(first) == texts(epochs(reworded_module(tokenizer, 0.5), 0)[0])
+    changed = [{b.ids[row] for b in e for row in range(len(b.ids)) if not b.gw[row].any()}
+               for e in (first, second)]  # fmt: skip
+    assert 0 < len(changed[0]) < len(BENCHMARK.forget)
+    assert changed[0] != changed[1]
+
+
+def test_pieces_of_a_long_text_stay_as_they_are_written(tokenizer):
+    datamodule = reworded_module(tokenizer, 1.0, max_tokens=16)
+    assert any("#" in item.id for item in datamodule.items)
+    (batches,) = epochs(datamodule, 0)
+    for batch in batches:
+        for row, position in enumerate(batch.index.tolist()):
+            if "#" in batch.ids[row]:
+                item = datamodule.items[position]
+                assert batch.input_ids[row, : batch.lengths[row]].tolist() == item.input_ids
+
+
 def test_the_refusals_are_a_hundred_varied_lines():
     known = read_refusals()
     assert len(known) == len(set(known)) == 100

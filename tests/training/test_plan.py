@@ -255,6 +255,8 @@ def test_records_that_were_cut_short_are_refused(refusal, retain_records, name):
     [
         (["loss/dpo.yaml", "model.reference=cached"], "model.reference: cached scores of the"),
         (["loss.retain=kl", "model.reference=cached"], "model.reference: "),
+        (["loss.wording.share=0.5", "model.reference=cached"], "model.reference: "),
+        (["loss.wording.share=0.5", "loss.on=all"], "loss.wording.share: rewords what stands"),
         (["loss/rmu.yaml", "loss.rmu.layer=1"], "loss.rmu.layer: the model has layers 0 to 0, got"),
         (["loss.forget=nowhere:f"], "loss.forget: "),
         (["loss.forget=json:loads"], "loss.forget: "),

@@ -50,6 +50,18 @@ class Alternates:
 
 
 @dataclasses.dataclass
+class Wording:
+    """Other wordings of the forget samples, so that a fact goes and not only its sentence."""
+
+    share: float = key(0.0, "share of the draws of forget samples that are reworded", at_least=0,
+        at_most=1)
+    drop: float = key(0.7, "share of general words a reworded answer loses", at_least=0, at_most=1)
+    borrow: float = key(0.0, "share of the reworded draws that lose none: before a fact stands "
+        "the beginning of a similar retain answer", at_least=0, at_most=1)
+    similar: int = key(40, "the most similar retain answers it is drawn from", at_least=1)
+
+
+@dataclasses.dataclass
 class Loss:
     """forget_weight * forget term + pl_weight * preservation term + retain_weight * retain term."""
 
@@ -68,13 +80,14 @@ class Loss:
     retain_weight: float = key(1.0, "weight of the retain term", at_least=0)
     dual: Dual = dataclasses.field(default_factory=Dual)
     alternates: Alternates = dataclasses.field(default_factory=Alternates)
+    wording: Wording = dataclasses.field(default_factory=Wording)
     task_vector: float | None = key(None, "forget=ce on the forget set: evaluate and export start "
         "- task_vector * (trained - start); null = the trained weights", above=0)
     whp: float | None = key(None, "alpha of z_start - alpha relu(z_reinforced - z_start), Who's "
-        "Harry Potter's logits. forget=whp: learn them; forget=ce on the forget set: the policy "
-        "becomes the reinforced model, and they are evaluated; null = no", above=0)
-    whp_epochs: int = key(5, "forget=whp: epochs in which the reinforced model learns the forget "
-        "set", at_least=1)
+        "Harry Potter's logits. forget=whp or rkld: learn them; forget=ce on the forget set: the "
+        "policy becomes the reinforced model, and they are evaluated; null = no", above=0)
+    whp_epochs: int = key(5, "forget=whp or rkld: epochs in which the reinforced model learns the "
+        "forget set", at_least=1)
     micro_batch: int = key(4, "samples that the released codes score at once: lpl_reduction=batch "
         "and kto take their mean over so many, in the order of the batch", at_least=1)
     chunk_tokens: int = key(1024, "answer tokens whose logits (of the whole vocabulary) are in "
@@ -83,6 +96,14 @@ class Loss:
     def is_whp_at_inference(self, train: str) -> bool:
         """Return whether the policy is `whp`'s reinforced model, evaluated with lowered logits."""
         return self.forget == "ce" and self.whp is not None and train == "forget"
+
+    def has_reinforced_model(self) -> bool:
+        """Return whether the term learns logits that a model which learned further lowers."""
+        return self.forget in ("whp", "rkld")
+
+    def has_rewordings(self, train: str) -> bool:
+        """Return whether some forget samples are read in other wordings."""
+        return self.wording.share > 0 and self.forget != "ce" and train == "forget"
 
     def find_problems(self, train: str) -> list[str]:
         """Return the problems between keys, one line each, names without the section."""
@@ -95,14 +116,17 @@ class Loss:
                 "loss.preserve=none loss.retain=none")
         if self.task_vector is not None and not is_finetuning:
             problems.append("task_vector: negates finetuning; want loss.forget=ce, or null")
-        if self.forget == "whp" and self.whp is None:
-            problems.append("whp: forget=whp lowers logits by this factor; want a number, got null")
-        if self.whp is not None and self.forget not in ("ce", "whp"):
-            problems.append(f"whp: serves loss.forget=whp or ce, got {self.forget}; want null")
+        if self.has_reinforced_model() and self.whp is None:
+            problems.append(f"whp: {self.forget} lowers logits by it; want a number, got null")
+        if self.whp is not None and not (is_finetuning or self.has_reinforced_model()):
+            problems.append(f"whp: serves forget=whp, rkld or ce, not {self.forget}; want null")
         if self.whp is not None and self.task_vector is not None:
             problems.append("whp: excludes loss.task_vector; want null for one of them")
         if self.retain != "none" and not is_unlearning:
             problems.append(f"retain: is for data.train=forget, got {train}; want none")
+        if self.has_rewordings(train) and self.on != "uw":
+            problems.append("wording.share: rewords what stands around unwanted words, and on="
+                f"{self.on} forgets whole answers; want on=uw, or 0")
         if self.dual.limit is not None and self.retain == "none" and not is_finetuning:
             problems.append("dual.limit: moves the retain term's weight; want another loss.retain")
         return problems

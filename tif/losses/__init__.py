@@ -14,14 +14,14 @@ import torch
 from tif.config import registry
 from tif.config.loss import Loss, keys_of, make_loss
 from tif.data.encoding import Batch
-from tif.losses import distributions, likelihood, preference, tpo
+from tif.losses import distributions, guess, likelihood, preference, tpo
 from tif.losses.terms import FORGET, RETAIN, Inputs, Scored, ScoredBatch, Term
 from tif.scoring.token_scores import PerToken
 
 __all__ = [
     "FORGET", "RETAIN", "BatchCounts", "LossTerms", "compute_loss", "count_batch",
-    "distributions", "get_forget_term", "get_retain_term", "hidden_layer", "make_loss",
-    "group_size", "preference", "required_reference",
+    "distributions", "get_forget_term", "get_retain_term", "group_size", "guess", "hidden_layer",
+    "make_loss", "preference", "required_reference",
 ]  # fmt: skip
 
 
@@ -91,7 +91,8 @@ def required_reference(loss: Loss, train: str = "forget") -> str:
     if loss.is_whp_at_inference(train):
         return "model"
     term = get_forget_term(loss)
-    if any(values.reference for values in _per_token(loss)) or (term.reference and term.alternate):
+    reads_new_texts = term.reference and (term.alternate or loss.has_rewordings(train))
+    if any(values.reference for values in _per_token(loss)) or reads_new_texts:
         return "model"
     return "scores" if term.reference else "none"
 

@@ -69,6 +69,40 @@ def whp(policy: Outputs, reference: Outputs, keys: NoKeys) -> torch.Tensor:
     return cross_entropy(policy.logits, reference.logits.argmax(1), reduction="none")
 
 
+@per_token_term("rkld", reference=True, lowered=True)
+def rkld(policy: Outputs, reference: Outputs, keys: NoKeys) -> torch.Tensor:
+    """Learn the lowered logits' distribution, where it has the most (reverse KL).
+
+    KL(policy || q), nats per token, q = softmax of the lowered logits of `whp`; 0 where they agree.
+
+    Source: arXiv 2406.01983, which lowers after a pass over the forget set, as whp does here.
+    """
+    log_p, log_q = policy.logits.log_softmax(1), reference.logits.log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+@dataclasses.dataclass
+class PaluKeys:
+    """Keys of palu."""
+
+    palu_top: int = key(1, "palu: the original model's likeliest tokens, whose logits are brought "
+        "to the mean", at_least=1)
+
+
+@per_token_term("palu", reference=True, keys=PaluKeys)
+def palu(policy: Outputs, reference: Outputs, keys: PaluKeys) -> torch.Tensor:
+    """Bring the logits of the original's likeliest tokens to the vocabulary's mean (PALU).
+
+    Mean over those tokens of (z_k - mean z)^2, in logits squared; 0 = no likelier than the mean.
+
+    Source: arXiv 2601.03190; nxZhai/PALU src/trainer/unlearn/palu.py, which may take the first
+    tokens of each span alone. Here all of a span count. Its KL on general words is
+    `loss.preserve=pl` here, cross-entropy.
+    """
+    top = reference.logits.topk(min(keys.palu_top, reference.logits.shape[1]), dim=1).indices
+    return (policy.logits.gather(1, top) - policy.logits.mean(1, keepdim=True)).square().mean(1)
+
+
 @per_token_term("pdu")
 def pdu(policy: Outputs, reference: None, keys: NoKeys) -> torch.Tensor:
     """Make the distribution over the vocabulary flat.

@@ -8,7 +8,8 @@ import dataclasses
 import torch
 
 from tif.config.keys import key
-from tif.losses.terms import Beta, Inputs, NoKeys, term
+from tif.losses.terms import Beta, Inputs, NoKeys, or_one, term
+from tif.scoring.token_scores import Outputs, PerToken
 
 
 def cross_entropy(inputs: Inputs) -> torch.Tensor:
@@ -64,6 +65,26 @@ def satimp(inputs: Inputs, keys: SatImpKeys) -> torch.Tensor:
     """
     p = _probability(inputs)
     return inputs.token_mean(p**keys.beta * (1 - p) ** keys.beta2 * inputs.policy.logprob)
+
+
+def _entropy(policy: Outputs, reference: Outputs | None) -> torch.Tensor:
+    """Return the (K,) entropies (nats) of the policy's distributions, without gradient."""
+    log_p = policy.logits.detach().log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+@term("etw", per_token=lambda loss: PerToken(_entropy))
+def etw(inputs: Inputs, keys: NoKeys) -> torch.Tensor:
+    """Raise the loss, more where the model is less sure of the next token (entropy-guided weights).
+
+    Mean over samples of mean w log p, w = n H / sum of H over the sample's n counting tokens, H the
+    entropy of the policy's distribution, without gradient.
+
+    Source: arXiv 2604.17785. Its temperature, which the abstract does not give, is 1 here.
+    """
+    assert inputs.token_values is not None
+    share = inputs.token_values / or_one(inputs.mean_in_sample(inputs.token_values))[:, None]
+    return inputs.sample_mean(inputs.mean_in_sample(share * inputs.policy.logprob))
 
 
 def _probability(inputs: Inputs) -> torch.Tensor:

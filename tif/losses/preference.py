@@ -93,6 +93,54 @@ def kto(inputs: Inputs, keys: Beta) -> torch.Tensor:
     return inputs.sample_mean(1 - 2 / keys.beta * logsigmoid(k + keys.beta * _nll_rise(inputs)))
 
 
+@dataclasses.dataclass
+class TnpoKeys(Beta):
+    """Keys of tnpo."""
+
+    power: float = key(0.0, "tnpo: further power of a token's probability in its weight",
+        at_least=0)
+
+
+@term("tnpo", reference=True, keys=TnpoKeys)
+def tnpo(inputs: Inputs, keys: TnpoKeys) -> torch.Tensor:
+    """Make each token less likely than it was, with NPO's saturation token by token.
+
+    Mean over tokens of w log p, w = 2 p^(beta + power) / (p^beta + p_ref^beta) without gradient: 1
+    at the start with power 0 (TNPO), less on tokens that were unlikely with power > 0 (WTNPO).
+
+    Source: arXiv 2502.19301; tmlr-group/G-effect dataloader.py (beta 4, power 1.5).
+    """
+    assert inputs.reference is not None
+    log_p, log_ref = inputs.policy.logprob.detach(), inputs.reference.logprob
+    # p^beta / (p^beta + p_ref^beta) is a sigmoid, which no small probability divides by zero
+    weight = 2 * torch.sigmoid(keys.beta * (log_p - log_ref)) * (keys.power * log_p).exp()
+    return inputs.token_mean(weight * inputs.policy.logprob)
+
+
+@dataclasses.dataclass
+class GapKeys:
+    """Keys of gap."""
+
+    gap: float = key(0.0, "gap: the answer's mean log-probability minus the alternate's that is "
+        "wanted, nats per token")
+
+
+@term("gap", alternate=True, keys=GapKeys)
+def gap(inputs: Inputs, keys: GapKeys) -> torch.Tensor:
+    """Bring the answer as near to another answer as in a model that never read either.
+
+    Mean over samples of (A - gap)^2, A = mean log p of the answer's counting tokens - mean log p of
+    the alternate. Two-sided: an answer that is less likely than a guess costs too.
+
+    Source: our own, after IPO (arXiv 2310.12036, eq. 17), which has a reference in place of the
+    fixed gap, and AltPO (arXiv 2409.13474), which makes the alternates. The truth ratio tests
+    nearly the same difference.
+    """
+    assert inputs.alternate is not None
+    answer, other = (x.mean_in_sample(x.policy.logprob) for x in (inputs, inputs.alternate))
+    return inputs.sample_mean((answer - other - keys.gap) ** 2)
+
+
 def _nll_rise(inputs: Inputs | None) -> torch.Tensor:
     """Return the rise of each sample's negative log-likelihood, (B,) S - S_ref (nats)."""
     assert inputs is not None  # the term declares that it needs them

@@ -36,6 +36,8 @@ class LplKeys(Beta):
         "cannot see", choices=("none", "mean"))
     lpl_reduction: str = key("sample", "sample: log-sigmoid of each sample's mean; batch: of the "
         "mean of each micro_batch, as released", choices=("sample", "batch"))
+    lpl_stop: float = key(0.0, "probability below which a token is not lowered any further; 0 = "
+        "always lowered", at_least=0, at_most=1)
 
 
 @term("lpl", reference=True, keys=LplKeys, has_groups=lambda keys: keys.lpl_reduction == "batch")
@@ -49,7 +51,8 @@ def lpl(inputs: Inputs, keys: LplKeys) -> torch.Tensor:
     value is the mean of LPL_i. With lpl_reduction=batch each d_i is the mean over the samples of
     its micro-batch (`loss.micro_batch`) that have an unwanted word. lpl_baseline=mean subtracts the
     vocabulary's mean logit from z and z_ref: softmax does not see a shift of all logits, so raw
-    logits can fall without anything being forgotten.
+    logits can fall without anything being forgotten. With lpl_stop, tokens that are less likely
+    have no gradient, so that the limit is a guess; this is our own.
 
     Source: arXiv 2506.03142; xzhou98/Unlearning-TPO TOFU/dataloader.py (`lpl_reduction=batch`); the
     differences stand at the head of this file.
@@ -58,6 +61,8 @@ def lpl(inputs: Inputs, keys: LplKeys) -> torch.Tensor:
     z, z_ref = inputs.policy.logit, inputs.reference.logit
     if keys.lpl_baseline == "mean":
         z, z_ref = z - inputs.policy.mean_logit, z_ref - inputs.reference.mean_logit
+    if keys.lpl_stop:
+        z = torch.where(inputs.policy.logprob.exp() < keys.lpl_stop, z.detach(), z)
     d = inputs.mean_in_sample(z_ref - z)
     if keys.lpl_reduction == "sample":
         return inputs.sample_mean(-2 / keys.beta * logsigmoid(keys.beta * d))

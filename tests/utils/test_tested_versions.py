@@ -80,6 +80,15 @@ def test_a_package_with_a_requirement_that_nobody_can_read_stops_nothing(package
     assert versions.list_installed("tif-unlearning") == {"good": "1"}
 
 
+def test_requirements_of_a_checkout_are_read_as_setuptools_leaves_them(packages):
+    install(packages, "tif-unlearning", "0.1", "direct")
+    install(packages, "direct", "1")
+    folder = packages / "tif_unlearning.egg-info"
+    (packages / "tif_unlearning-0.1.dist-info").rename(folder)
+    (folder / "METADATA").rename(folder / "PKG-INFO")
+    assert versions.list_installed("tif-unlearning") == {"direct": "1"}
+
+
 def test_where_tif_is_not_installed_nothing_is_listed(packages):
     assert versions.list_installed("tif-unlearning") == {}
 

@@ -97,9 +97,11 @@ def _read_metadata(name: str) -> _Metadata:
     metadata.version and metadata.requires would each parse its whole description too.
     """
     try:
-        text = metadata.distribution(name).read_text("METADATA") or ""
+        distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return _Metadata("", [])
+    # In a checkout that was installed with -e, what setuptools left there comes first: PKG-INFO.
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     header = HeaderParser().parsestr(text.partition("\n\n")[0])
     return _Metadata(header["Version"] or "", header.get_all("Requires-Dist") or [])
 

@@ -9,10 +9,12 @@ import tif.evaluate as evaluate
 from tests.support.run_folders import stage_folders
 from tests.support.small_run import SMALL, rows
 from tif import fit
+from tif.config import load as config
 from tif.config.data import Fictitious
 from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.records import files as records
 from tif.reports.columns import format_number
+from tif.training import run as training
 from tif.utils import environment
 
 SETS = ("forget", "retain", "real_authors", "world_facts")
@@ -153,6 +155,21 @@ def test_the_environment_is_recorded(finished_run):
     assert {"torch", "lightning", "transformers"} <= {name.lower() for name in env["packages"]}
     assert env["commit"] == environment.read_commit()
     assert env["host"]["cpu_threads"] >= 1
+
+
+def test_a_run_says_which_versions_were_not_tested_and_goes_on(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(training, "unlearn", lambda plan: tmp_path)
+    cfg = config.load(["quickstart.yaml"])
+    departures = {"transformers": {"installed": "5.26.0", "tested": "5.25.0"}}
+    monkeypatch.setattr(training, "read_departures", lambda: departures)
+    assert training.run(cfg) == tmp_path
+    *before, line = capsys.readouterr().out.splitlines()
+    assert line.startswith(
+        "versions that were not tested: transformers 5.26.0 (tested: 5.25.0); pip install -c "
+    )
+    monkeypatch.setattr(training, "read_departures", lambda: {})
+    assert training.run(cfg) == tmp_path
+    assert capsys.readouterr().out.splitlines() == before
 
 
 def test_the_exported_model_loads_with_transformers_alone_and_gives_the_recorded_answers(

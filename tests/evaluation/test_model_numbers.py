@@ -334,6 +334,7 @@ def evaluated(argv):
     return code, output.getvalue()
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_several_processes_share_the_work_and_one_of_them_prints(llama, data, tmp_path, capsys):
     argv = words(
@@ -382,6 +383,7 @@ def full_words(shared, tmp_path_factory):
     ]
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 @pytest.mark.real
 def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(full_words, tmp_path, capsys):

@@ -59,6 +59,7 @@ def weights(folder):
     return safetensors.torch.load_file(folder / "model" / "model.safetensors")
 
 
+@pytest.mark.guard
 @pytest.mark.parametrize(
     ("strategy", "processes", "more"),
     [
@@ -101,6 +102,7 @@ def test_any_number_of_processes_ends_with_the_same_model_and_numbers(
     )  # tied, as it was
 
 
+@pytest.mark.guard
 def test_four_bits_in_two_processes_log_what_one_logs(where, folder):
     few = [*LORA[:1], *LORA[2:], "model.quantize=nf4"]
     alone = undisturbed_run(where, folder, "nf4-alone", 1, *few)

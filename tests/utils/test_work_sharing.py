@@ -58,6 +58,7 @@ def check(sets, batching, worlds=WORLDS):
     return expected
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 @pytest.mark.parametrize(("batching", "worlds"), [("packed", WORLDS), ("padded", WORLDS[:2])])
 def test_one_two_and_four_processes_give_the_same_records_to_the_last_bit(batching, worlds):

@@ -48,18 +48,16 @@ CASES = {
     "tpo, bf16-mixed": ["loss/tpo.yaml", "trainer.precision=bf16-mixed"],
 }
 QUICK = ("tpo", "rmu")
-GUARDS = ("npo_gdr", "undial", "graddiff", "simnpo", "dpo, adapters", "tpo, bf16-mixed")
 WHOLE_DISTRIBUTIONS = ("ceu", "klr", "muse_logit_npo", "pdu", "rmu", "undial", "whp")
 
 
-def with_marks(case):
-    if case in QUICK:
-        return case
-    guard = [pytest.mark.guard] if case in GUARDS else []
-    return pytest.param(case, marks=[pytest.mark.slow, *guard])
-
-
-@pytest.mark.parametrize("case", [with_marks(case) for case in CASES])
+@pytest.mark.parametrize(
+    "case",
+    [
+        c if c in QUICK else pytest.param(c, marks=[pytest.mark.slow, pytest.mark.guard])
+        for c in CASES
+    ],
+)
 def test_a_run_with_the_rows_of_a_gpu_has_the_losses_of_one_with_those_of_a_cpu(
     case, finished_run, tmp_path, monkeypatch
 ):

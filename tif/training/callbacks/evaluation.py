@@ -27,7 +27,6 @@ from tif.metrics.failures import (
     find_nothing_to_forget,
     measure_knowledge,
 )
-from tif.metrics.targeted import summarize_forget_words
 from tif.models.load import load_policy
 from tif.models.references import ModelReference
 from tif.probes.text_length import read_context
@@ -144,18 +143,23 @@ class PolicyEvaluation(Callback):
         """Return the metrics of all benchmarks; the first process writes the records."""
         values: dict[str, float] = {}
         for name, evaluation in evaluations.items():
-            metrics = overall.aggregate(evaluation, None if name else self.retain)
+            metrics = overall.aggregate(evaluation)
+            if not name:
+                metrics = overall.aggregate(evaluation, self.retain, tokens, self._first_row())
             if distributed.is_first_rank():
                 records.write_evaluation(self.folder / str(epoch) / name, evaluation, metrics)
             prefix = f"{name}/" if name else ""
             values |= {prefix + metric: v for metric, v in metrics.items() if v is not None}
         evaluation = evaluations[""]
-        values |= summarize_forget_words(evaluation.sets, tokens)
         best = overall.get_best_metric(self.settings.best)
-        values |= choosing_values(evaluation, self.retain, best)
+        values |= choosing_values(evaluation, self.retain, best, tokens)
         if epoch == 0:
             values |= measure_knowledge(evaluation, self.retain)
         return values
+
+    def _first_row(self) -> dict[str, Any] | None:
+        """Return the metrics before training; None where they are not there (yet)."""
+        return next((row for row in self.metrics_log.evaluations() if row["epoch"] == 0), None)
 
     def _locate_tokens(self, context: int | None) -> AnswersBySet:
         """Return where the scored tokens stand in the answers; written once, for the report."""

@@ -17,7 +17,7 @@ Values = Mapping[str, float | None]
 
 
 @register_metric(
-    "summary/memorization", "memorization score", better="↑", short="summary, memorization",
+    "summary/memorization", "memorization score", better="↑",
     columns={"summary": 14}
 )  # fmt: skip
 def memorization_score(values: Values) -> float | None:
@@ -36,7 +36,7 @@ def memorization_score(values: Values) -> float | None:
 
 
 @register_metric(
-    "summary/privacy", "privacy score", better="↑", short="summary, privacy",
+    "summary/privacy", "privacy score", better="↑",
     columns={"summary": 15}, needs_retain=True,
 )  # fmt: skip
 def privacy_score(values: Values, start: Values, retain: Values) -> float | None:
@@ -58,7 +58,7 @@ def privacy_score(values: Values, start: Values, retain: Values) -> float | None
 
 
 @register_metric(
-    "summary/utility", "utility score", better="↑", short="summary, utility",
+    "summary/utility", "utility score", better="↑",
     columns={"summary": 16}
 )  # fmt: skip
 def utility_score(values: Values) -> float | None:

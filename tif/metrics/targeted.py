@@ -169,6 +169,7 @@ def _register_words() -> None:
     ways = ((46, "words"), (51, "reworded"), (52, "implied"), (55, "paraphrased"))
     for place, way in ways:
         ending = "" if way == "words" else f", {way}"
+        ending = " otherwise" if way == "paraphrased" else ending  # 80 columns are few
         register_metric(
             f"{way}/unwanted_written", f"unwanted words written{ending}", better="↓",
             short=f"UW written{ending}", columns={way: place + 4} if way == "words" else {},

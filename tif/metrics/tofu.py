@@ -9,6 +9,7 @@ is 0, and 0 / 0 NaN. All metrics raise ValueError where the set is empty or a re
 need.
 """
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from tif.records.types import PARAPHRASED, Evaluation, Record, RecordSet
 SETS_WITH_OPTIONS = ("real_authors", "world_facts")  # the wrong answers are the options
 UTILITY_SETS = ("retain", "real_authors", "world_facts")  # what a model must stay good at
 UTILITY_PARTS = ("probability", "rougeL", "truth_ratio")
-UTILITY_NAMES = tuple(f"{name}/{part}" for name in UTILITY_SETS for part in UTILITY_PARTS)
+UTILITY_NAMES = tuple(map("/".join, itertools.product(UTILITY_SETS, UTILITY_PARTS)))
 UNSTEADY = "real_authors/rougeL"  # of the nine: see `utility_of_eight`
 
 

@@ -104,7 +104,7 @@ def unwanted_ratio(probabilities_N2: Floats) -> float:
 
 @register_metric(
     OTHER_RATIO, "unwanted words' probability, times the retain model's, asked otherwise",
-    better="→ 1", short="UW ratio, otherwise", columns={"forget": 7}, needs_retain=True,
+    better="→ 1", short="ratio, otherwise", columns={"forget": 7}, needs_retain=True,
 )  # fmt: skip
 def unwanted_ratio_otherwise(ratios: Sequence[float]) -> float | None:
     """Return the ratio of `forget/uw_ratio` where the facts are asked for in other words.
@@ -118,7 +118,7 @@ def unwanted_ratio_otherwise(ratios: Sequence[float]) -> float | None:
 
 
 @register_metric(
-    FACTS, "facts beyond the retain model's", better="→ 0", short="facts above retain",
+    FACTS, "facts beyond the retain model's", better="→ 0", short="facts beyond",
     columns={"forget": 8}, needs_retain=True,
 )  # fmt: skip
 def facts_above(differences: Sequence[float]) -> float | None:
@@ -204,9 +204,9 @@ def as_unread(values: Values, retain: Values) -> float | None:
 def list_steps(values: Values, retain: Values) -> dict[str, float] | None:
     """Return by metric how many steps a model is away from the retain model; None if one lacks."""
     names = (QUALITY, RATIO, OTHER_RATIO, FACTS, READABLE, *UTILITIES)
-    known = {name: value for name in names if (value := values.get(name)) is not None}
-    theirs = {name: value for name in names if (value := retain.get(name)) is not None}
-    if len(known) < len(names) or not theirs.keys() >= {READABLE, *UTILITIES}:
+    known = {name: value for name, value in values.items() if value is not None}
+    theirs = {name: value for name, value in retain.items() if value is not None}
+    if not known.keys() >= set(names) or not theirs.keys() >= {READABLE, *UTILITIES}:
         return None
     steps = {QUALITY: math.log10(ALIKE / max(known[QUALITY], LEAST))}
     for name in (RATIO, OTHER_RATIO):

@@ -80,7 +80,7 @@ def list_ratios(pair: Pair) -> Floats:
 
 
 @register_metric(
-    RATIO, "unwanted words' probability, times the retain model's", better="→ 1",
+    RATIO, "ratio of unwanted words", better="→ 1",
     short="UW ratio", columns={"forget": 6}, needs_retain=True,
     note="UW ratio: unwanted words' probability, times the retain model's; good: 1/3 to 3",
 )  # fmt: skip
@@ -103,8 +103,8 @@ def unwanted_ratio(probabilities_N2: Floats) -> float:
 
 
 @register_metric(
-    OTHER_RATIO, "unwanted words' probability, times the retain model's, asked otherwise",
-    better="→ 1", short="ratio, otherwise", columns={"forget": 7}, needs_retain=True,
+    OTHER_RATIO, "the same, asked otherwise", better="→ 1", short="ratio, otherwise",
+    columns={"forget": 7}, needs_retain=True,
 )  # fmt: skip
 def unwanted_ratio_otherwise(ratios: Sequence[float]) -> float | None:
     """Return the ratio of `forget/uw_ratio` where the facts are asked for in other words.
@@ -118,7 +118,7 @@ def unwanted_ratio_otherwise(ratios: Sequence[float]) -> float | None:
 
 
 @register_metric(
-    FACTS, "facts beyond the retain model's", better="→ 0", short="facts beyond",
+    FACTS, "facts beyond retain", better="→ 0", short="facts beyond",
     columns={"forget": 8}, needs_retain=True,
 )  # fmt: skip
 def facts_above(differences: Sequence[float]) -> float | None:
@@ -143,7 +143,7 @@ def summarize(
         tokens: of the answers, with the unwanted words where these are known.
         values, retain_values: all other metrics of both, the words' among them.
     """
-    summary: dict[str, float | None] = {}
+    summary: dict[str, float | None] = {AS_UNREAD: None}  # first, also in tables
     by_question = readable(evaluation)
     if by_question is not None:
         summary[READABLE] = float(by_question.mean())

@@ -56,7 +56,13 @@ def test_an_unknown_command_names_the_nearest(capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["fit", "loss.bata=1"], ["report", "nowhere"], ["sweep"], ["ls", "runs", "nowhere"]]
+    "words",
+    [
+        ["fit", "loss.bata=1"],
+        ["ls", "runs", "nowhere"],
+        pytest.param(["report", "nowhere"], marks=pytest.mark.slow),  # the same wrapper
+        pytest.param(["sweep"], marks=pytest.mark.slow),
+    ],
 )
 def test_tif_and_python_m_say_the_same_and_exit_with_the_same_code(words):
     script_call, module_call = call(*words), call(*words[1:], module=f"tif.{words[0]}")

@@ -47,7 +47,11 @@ SWEEP = "name: s\nbase: [quickstart.yaml, hinge.yaml]\nruns: {a: [], b: [loss.ma
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs the checkout")
 @pytest.mark.parametrize(
-    "words", ["fit quickstart.yaml hinge.yaml --print", "sweep hinges.yaml --list"]
+    "words",
+    [
+        "sweep hinges.yaml --list",
+        pytest.param("fit quickstart.yaml hinge.yaml --print", marks=pytest.mark.slow),
+    ],
 )
 def test_the_installed_command_finds_a_method_in_the_working_directory(tmp_path, words):
     for name in ("hinge.py", "hinge.yaml"):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import tif
+from tests.support.hangs import HANG
 from tif import __main__ as script
 from tif import ls
 from tif.config import load
@@ -19,7 +20,7 @@ PACKAGE = pathlib.Path(tif.__file__).parent
 
 def call(*words, module="tif"):
     command = [sys.executable, "-m", module, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG)
 
 
 def test_every_module_that_can_be_called_is_a_command_of_tif():

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import time
 
 import pytest
 import safetensors.torch
@@ -11,6 +10,7 @@ import torch
 import transformers
 
 from tests.support import killed_processes
+from tests.support.hangs import wait_until
 from tests.support.interrupted_runs import LORA, assert_same_outcome, run_words
 from tests.support.small_run import finished, rows
 from tif.models import load as models
@@ -143,10 +143,8 @@ def test_processes_asked_to_stop_write_one_checkpoint_and_go_on_to_the_same_bits
     words = run_words(folder, name, *SLOW, f"trainer.strategy={strategy}")
 
     def stop(started):
-        end = time.monotonic() + 120
-        while not (folder / name / "metrics.jsonl").exists() or len(rows(folder / name)) < 3:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        begun = folder / name / "metrics.jsonl"
+        wait_until(lambda: begun.exists() and len(rows(folder / name)) >= 3)
         for process in started:
             os.kill(process.pid, signal.SIGTERM)
 

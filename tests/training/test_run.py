@@ -19,6 +19,8 @@ from tif.utils import environment
 
 SETS = ("forget", "retain", "real_authors", "world_facts")
 
+OF_WORDS = ("words/", "paraphrased/")  # of the unwanted and the general words
+
 
 def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_training(finished_run):
     logged = rows(finished_run.folder)
@@ -36,9 +38,13 @@ def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_traini
         "extraction_strength",
     )
     per_set = {f"{s}/{m}" for s in SETS for m in metrics}
-    words = {
-        f"words/{kind}{suffix}" for kind in ("unwanted", "general") for suffix in ("", "_extracted")
-    }
+    scores = ("probability", "exact_memorization", "extraction_strength")
+    per_set |= {f"forget_paraphrased/{score}" for score in scores}  # nothing is generated there
+    words = {"words/unwanted_written"}
+    for kind in ("unwanted", "general"):
+        for way in OF_WORDS:
+            words |= {f"{way}{kind}", f"{way}{kind}_extracted"}
+    unread = ("as_unread", "facts_above", "readable", "uw_ratio", "uw_ratio_otherwise")
     # The model before training is asked if it knows the forget set.
     known = {"known/retain_gain", "known/wrong_gain"}
     for row in evaluated:
@@ -46,6 +52,10 @@ def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_traini
             "epoch",
             "step",
             "utility/model",
+            "utility/eight",
+            "summary/memorization",
+            "summary/utility",
+            *(f"forget/{name}" for name in unread),
             "forget/quality",
             "forget/retain_distance",
             "retain/loss",
@@ -132,9 +142,9 @@ def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(finis
     assert summary["end"] == logged[-1]
     assert summary["training"] == logged[-2]
     retain = json.loads((finished_run.folder / "eval/retain_model/aggregates.json").read_text())
-    words = {key: value for key, value in summary["retain_model"].items() if "words/" in key}
+    words = {key: value for key, value in summary["retain_model"].items() if key.startswith(OF_WORDS)}
     assert summary["retain_model"] == retain["metrics"] | words
-    assert words.keys() == {key for key in logged[0] if key.startswith("words/")}
+    assert words.keys() == {key for key in logged[0] if key.startswith(OF_WORDS)}
     assert summary["seconds"].keys() >= {"stage target", "stage retain", "training", "evaluation"}
     assert all(seconds >= 0 for seconds in summary["seconds"].values())
     assert summary["retain_model"]["forget/probability"] != logged[0]["forget/probability"]
@@ -245,7 +255,7 @@ def test_a_model_that_broke_in_the_last_step_is_told_from_its_evaluation(finishe
         == 1
     )
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("loss is not finite in the evaluation of epoch 1 on 20 of 20 samples (")
+    assert line.startswith("loss is not finite in the evaluation of epoch 1 on 28 of 28 samples (")
 
 
 def test_a_run_without_evaluation_and_without_export_writes_neither(finished_run):

@@ -142,7 +142,8 @@ def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(finis
     assert summary["end"] == logged[-1]
     assert summary["training"] == logged[-2]
     retain = json.loads((finished_run.folder / "eval/retain_model/aggregates.json").read_text())
-    words = {key: value for key, value in summary["retain_model"].items() if key.startswith(OF_WORDS)}
+    retain_model = summary["retain_model"]
+    words = {key: value for key, value in retain_model.items() if key.startswith(OF_WORDS)}
     assert summary["retain_model"] == retain["metrics"] | words
     assert words.keys() == {key for key in logged[0] if key.startswith(OF_WORDS)}
     assert summary["seconds"].keys() >= {"stage target", "stage retain", "training", "evaluation"}

@@ -44,16 +44,22 @@ def running_nodes(tree, inside_functions=True):
 
 
 @functools.cache
-def imports_of(name, inside_functions=True):
-    """Return the full names of the modules that a module of tif imports."""
+def imports_of(name, inside_functions=True, for_types=False):
+    """Return the full names of the modules that a module of tif imports.
+
+    `for_types`: also those that it imports under TYPE_CHECKING.
+    """
+    tree = MODULES[name]
     imported = set()
-    for node in running_nodes(MODULES[name], inside_functions):
+    for node in ast.walk(tree) if for_types else running_nodes(tree, inside_functions):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}: relative import"
             inner = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
-            imported |= inner or {str(node.module)}
+            imported |= inner
+            if len(inner) < len(node.names):
+                imported.add(str(node.module))
     return imported
 
 
@@ -68,15 +74,35 @@ def room_number(name):
     return ROOMS.index(room) if room in ROOMS else COMMANDS
 
 
-def reachable(name):
-    """Return the modules of tif that a module imports, directly or through others."""
+def packages_above(name):
+    parts = name.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts))}
+
+
+def edges_of(name):
+    """Return all modules of tif that a module imports, wherever, with the packages around them."""
+    imported = imports_of(name, for_types=True) & MODULES.keys()
+    around = set().union(*map(packages_above, imported))
+    return imported | (around - packages_above(name) - {name})  # those already run when it does
+
+
+def reachable(name, edges):
+    """Return what can be reached from a name along one edge or more."""
     seen, todo = set(), [name]
     while todo:
-        for imported in imports_of(todo.pop()) & MODULES.keys():
-            if imported not in seen:
-                seen.add(imported)
-                todo.append(imported)
+        for target in edges[todo.pop()] - seen:
+            seen.add(target)
+            todo.append(target)
     return seen
+
+
+def list_circles(edges):
+    """Return the strongly connected components that hold a circle, each in order."""
+    targets = {name: reachable(name, edges) for name in edges}
+    circles = set()
+    for name in edges:
+        circles.add(frozenset(other for other in targets[name] if name in targets[other]))
+    return sorted(sorted(circle) for circle in circles if circle)
 
 
 def test_the_reader_of_imports_sees_what_there_is():
@@ -84,6 +110,7 @@ def test_the_reader_of_imports_sees_what_there_is():
     assert "transformers" in imports_of("tif.models.load")  # inside functions
     assert "transformers" not in imports_of("tif.models.load", inside_functions=False)
     assert "transformers" not in imports_of("tif.data.encoding")  # for type checkers only
+    assert "transformers" in imports_of("tif.data.encoding", for_types=True)
 
 
 def test_every_folder_is_a_room():
@@ -92,18 +119,21 @@ def test_every_folder_is_a_room():
 
 
 def test_imports_point_to_rooms_above():
+    """Also those for type checkers, but for the names of `import tif`: it loads them when used."""
     offenders = [
         f"{name} imports {imported}"
         for name in MODULES
-        for imported in sorted(imports_of(name) & MODULES.keys())
+        for imported in sorted(imports_of(name, for_types=name != "tif") & MODULES.keys())
         if room_number(imported) > room_number(name) and (name, imported) != FIRST
     ]
     assert offenders == []
-    assert imports_of(FIRST[1]) & MODULES.keys() == set()
+    assert edges_of(FIRST[1]) == set()
 
 
 def test_no_module_imports_itself_through_others():
-    assert [name for name in MODULES if name in reachable(name)] == []
+    """Not inside a room either, nor in functions, nor for type checkers only."""
+    assert list_circles({"a": {"b"}, "b": {"c"}, "c": {"d", "b"}, "d": set()}) == [["b", "c"]]
+    assert list_circles({name: edges_of(name) for name in MODULES}) == []
 
 
 def test_tif_imports_nothing_of_the_laboratory_and_the_wheel_leaves_it_out():
@@ -163,44 +193,6 @@ def test_what_answers_at_once_imports_neither_transformers_nor_lightning(name):
         imported = imports_of(module, inside_functions=False)
         assert {i.split(".")[0] for i in imported} & heavy == set(), module
         todo += [i for i in imported & MODULES.keys() if i not in modules]
-
-
-# Lines of each room, docstrings and blank lines counted; "" = the files in tif/ itself.
-BUDGETS = {
-    "": 1000, "utils": 1000, "config": 1700, "data": 1900, "records": 1100, "scoring": 850,
-    "models": 1150, "probes": 550, "losses": 1100, "identifiers": 2900, "metrics": 1800,
-    "evaluation": 1900, "training": 2500, "audit": 2100, "reports": 3200, "sweep": 900,
-    "bench": 450, "api": 700,
-}  # fmt: skip
-# Rooms that are over their budget: the lines that they may have until they are within it.
-# A number here only falls.
-OVER = {
-    "": 1199,
-    "utils": 1349,
-    "config": 2469,
-    "data": 2279,
-    "records": 1359,
-    "models": 1282,
-    "identifiers": 3930,
-    "metrics": 2318,
-    "evaluation": 2237,
-    "training": 3101,
-    "audit": 2221,
-    "reports": 3515,
-    "bench": 717,
-    "api": 967,
-}
-
-
-def test_rooms_keep_to_their_budgets():
-    """A full room gives a line for a line; a room that came within its budget leaves OVER."""
-    lengths = dict.fromkeys(BUDGETS, 0)
-    for name, lines in LINES.items():
-        room = name.split(".")[1] if name.count(".") > 1 or name.split(".")[-1] in ROOMS else ""
-        lengths[room] += len(lines)
-    assert {room: n for room, n in lengths.items() if n > OVER.get(room, BUDGETS[room])} == {}
-    assert {room: n for room, n in lengths.items() if room in OVER and n <= BUDGETS[room]} == {}
-    assert all(OVER[room] > BUDGETS[room] for room in OVER)
 
 
 # In this order a person reads the method, from a text to a number: docs/architecture.md.

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import tif
+from tests.support.hangs import HANG
 from tif import __main__ as script
 from tif import ls
 from tif.config import load
@@ -19,7 +20,7 @@ PACKAGE = pathlib.Path(tif.__file__).parent
 
 def call(*words, module="tif"):
     command = [sys.executable, "-m", module, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG)
 
 
 def test_every_module_that_can_be_called_is_a_command_of_tif():
@@ -56,7 +57,13 @@ def test_an_unknown_command_names_the_nearest(capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["fit", "loss.bata=1"], ["report", "nowhere"], ["sweep"], ["ls", "runs", "nowhere"]]
+    "words",
+    [
+        ["fit", "loss.bata=1"],
+        ["ls", "runs", "nowhere"],
+        pytest.param(["report", "nowhere"], marks=pytest.mark.slow),  # the same wrapper
+        pytest.param(["sweep"], marks=pytest.mark.slow),
+    ],
 )
 def test_tif_and_python_m_say_the_same_and_exit_with_the_same_code(words):
     script_call, module_call = call(*words), call(*words[1:], module=f"tif.{words[0]}")

@@ -118,7 +118,7 @@ LINES = sorted({line for page in PAGES for line in commands_of(page)})
 def test_the_readme_is_short_and_has_the_two_commands_that_people_run():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 180
-    install = "python3 -m venv .venv && .venv/bin/pip install -e "
+    install = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e "
     assert f"\n{install}. && .venv/bin/python -m tif.fit\n" in text
     assert f"\n{install}'.[test]' && .venv/bin/pytest\n" in text
 

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
 import datasets
 import pytest
@@ -29,6 +28,7 @@ from tests.support import (
 )
 from tests.support import command_server as server
 from tests.support import documented_shell as shell
+from tests.support.hangs import wait_until
 from tif import __main__ as script
 from tif.config import load as config
 from tif.identifiers import precomputed
@@ -149,9 +149,8 @@ def variables(tmp_path_factory):
         server.write_programs(programs, shell.PROGRAMS, address)
         command = [sys.executable, "-m", "tests.support.command_server", address]
         with subprocess.Popen(command, cwd=ROOT, env=variables) as process:
-            while not os.path.exists(address):
-                assert process.poll() is None
-                time.sleep(0.05)
+            wait_until(lambda: os.path.exists(address) or process.poll() is not None)
+            assert process.poll() is None
             yield variables
             process.terminate()
 

@@ -224,7 +224,7 @@ def test_the_table_names_the_protocol_of_each_number_and_a_mismatch(tmp_path, ca
     assert evaluate.main([*words, "allow_mismatch=true"]) == 0
     text = capsys.readouterr().out
     numbers = [line for line in text.splitlines() if "–" in line]
-    assert len(numbers) == 2 + 4 * 8
+    assert len(numbers) == 3 + 4 * 8  # quality, utility, answers that read
     assert all("open-unlearning" in line for line in numbers)
     assert "legacy-tofu" in text.split("model utility")[0]
     assert f"NOT COMPARABLE, computed all the same: {output['mismatch']}" in text

@@ -70,7 +70,7 @@ def test_a_finished_run_leaves_these_files(finished_run):
     evaluated = {
         f"eval/{epoch}/{name}.json"
         for epoch in (0, 1, 2, "retain_model")
-        for name in (*SETS, "aggregates")
+        for name in (*SETS, "forget_paraphrased", "aggregates")
     }
     expected = evaluated | {
         "config.yaml", "env.json", "metrics.jsonl", "eval/tokens.json", "summary.json",

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 import tif.identify as identify
 from tests.support import language_models, llm_server_stub
+from tests.support.hangs import wait_until
 from tests.support.small_run import SMALL
 from tif import identifiers
 from tif.config import load as config
@@ -242,14 +242,20 @@ def test_the_file_is_made_once_and_again_where_something_changed(
 
 
 def test_two_that_ask_at_once_make_one_file(llama, monkeypatch):
-    calls = []
-    real = identifiers.identify
+    calls, waiting = [], []
+    real, show = identifiers.identify, terminal.console.print
+
+    def note(line, *more, **keys):
+        if str(line).endswith("another process is making it, waiting"):
+            waiting.append(line)
+        show(line, *more, **keys)
 
     def slow(*args, **keys):
         calls.append(1)
-        time.sleep(0.5)
+        wait_until(lambda: len(waiting) == 2)
         return real(*args, **keys)
 
+    monkeypatch.setattr(terminal.console, "print", note)
     monkeypatch.setattr(identifiers, "identify", slow)
     cfg = config.load(
         [
@@ -285,8 +291,8 @@ def test_a_killed_run_leaves_no_file_and_no_lock(tmp_path, llama):
         "run.folder=runs",
     ]
     code = (
-        "import sys, time, tif.identifiers.causal_lm as c\n"
-        "def hang(*a):\n    print('IN', flush=True)\n    time.sleep(60)\n"
+        "import sys, signal, tif.identifiers.causal_lm as c\n"
+        "def hang(*a):\n    print('IN', flush=True)\n    signal.pause()\n"
         "c._label = hang\nimport tif.identify as identify\nidentify.main(sys.argv[1:])\n"
     )
     child = subprocess.Popen(

@@ -6,11 +6,11 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests.support.evaluation_logs import log
+from tests.support.hangs import HANG, wait_until
 from tests.support.interrupted_runs import WORDS
 from tests.support.small_run import finished, rows
 from tif.training.checkpoints import list_checkpoints
@@ -35,18 +35,10 @@ def start(*words, at=None, number=signal.SIGINT, count=1, cwd=ROOT, **env):
     )
 
 
-def end(process, limit=120):
+def end(process, limit=HANG):
     """Return exit code and lines on stderr."""
     _, err = process.communicate(timeout=limit)
     return process.returncode, err.splitlines()
-
-
-def wait_until(is_so, seconds=120):
-    """Wait until a condition holds."""
-    limit = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
 
 
 def test_ctrl_c_while_a_command_is_imported_is_one_line():
@@ -95,19 +87,25 @@ def test_ctrl_c_outside_of_the_steps_is_one_line_and_the_run_goes_on(tmp_path_fa
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_a_run_at_once_with_one_line(tmp_path_factory):
-    folder = finished(tmp_path_factory).runs
+    """In the middle of a step that would go on for long after HANG."""
+    folder, beats = finished(tmp_path_factory).runs, tmp_path_factory.mktemp("beats") / "beats"
+    beats.touch()
     words = ["tif.fit", *WORDS, *SLOW_LOSS, f"run.folder={folder}", "run.name=twice"]
-    process = start(*words, TIF_TEST_DELAY="5")
-    wait_until((folder / "twice/eval/0/aggregates.json").exists)
-    time.sleep(2)  # in the first step
+    process = start(*words, TIF_TEST_DELAY=str(5 * HANG), TIF_TEST_BEATS=str(beats))
+
+    def wait_for_beats():
+        """Wait until the step has gone on for a while."""
+        size = beats.stat().st_size + 5
+        wait_until(lambda: process.poll() is not None or beats.stat().st_size >= size)
+
+    wait_for_beats()
+    assert (folder / "twice/eval/0/aggregates.json").exists()  # it is the first step
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    wait_for_beats()
     assert process.poll() is None  # it waits for the end of the step
     process.send_signal(signal.SIGINT)
-    since = time.monotonic()
     code, lines = end(process)
     assert (code, len(lines)) == (130, 1), lines
-    assert time.monotonic() - since < 4
     assert not list_checkpoints(folder / "twice" / "checkpoints")
 
 
@@ -144,14 +142,16 @@ def test_the_runs_of_a_sweep_end_with_it_and_write_checkpoints(sweep, number):
     words, folders = sweep
     process = start(*words, TIF_TEST_DELAY="1")
     logs = [folder / "metrics.jsonl" for folder in folders]
-    wait_until(lambda: all(path.exists() and len(rows(path.parent)) > 1 for path in logs), 200)
+    wait_until(
+        lambda: all(path.exists() and len(rows(path.parent)) > 1 for path in logs), seconds=2 * HANG
+    )
     children = children_of(process.pid)
     assert len(children) == 2
     process.send_signal(number)
     code, lines = end(process)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
     assert len(lines) == (number != signal.SIGKILL), lines
-    wait_until(lambda: not any(os.path.exists(f"/proc/{child}") for child in children), 30)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{child}") for child in children))
     assert all(list_checkpoints(folder / "checkpoints") for folder in folders)
     assert end(start(*words, TIF_TEST_DELAY="0")) == (0, [])
     assert all((folder / "summary.json").exists() for folder in folders)

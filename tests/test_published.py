@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 import transformers
@@ -16,6 +15,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 import tif.evaluate as evaluate
 from tests.support import chat_templates, hub_cache, language_models
+from tests.support.hangs import HANG
 from tests.support.small_run import rows
 from tif import fit
 from tif.config import load as config
@@ -177,11 +177,8 @@ def test_the_same_word_evaluates_the_preset(hub, tmp_path, shared, tokenizer, ca
     assert record.prompt in prompt
 
 
-def test_all_that_is_missing_offline_is_one_line_each_with_its_download_within_seconds(
-    tmp_path, capsys
-):
+def test_all_that_is_missing_offline_is_one_line_each_with_its_download(tmp_path, capsys):
     words = [sys.executable, "-m", "tif.fit", "tofu.yaml", "model=llama_3_2_3b"]
-    start = time.process_time()
     variables = {
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(tmp_path),
@@ -190,9 +187,9 @@ def test_all_that_is_missing_offline_is_one_line_each_with_its_download_within_s
     }
     root = str(config.own_configs().parent)
     done = subprocess.run(
-        words, capture_output=True, text=True, cwd=tmp_path, env={**variables, "PYTHONPATH": root}
-    )
-    assert time.process_time() - start < 5
+        words, capture_output=True, text=True, cwd=tmp_path, env={**variables, "PYTHONPATH": root},
+        timeout=HANG,
+    )  # fmt: skip
     assert done.returncode == 2
     name = "tofu_Llama-3.2-3B-Instruct"
     expected = {

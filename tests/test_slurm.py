@@ -9,13 +9,13 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
 import tif.evaluate as evaluate
 import tif.identify as identify
 from tests.support import killed_processes
+from tests.support.hangs import HANG, wait_until
 from tests.support.small_run import SMALL, files, finished, rows
 from tests.support.tofu_files import FILES as TOFU
 from tif.records import run_folder
@@ -72,13 +72,6 @@ def state(job):
     return [
         (attempt["JobState"], attempt["ExitCode"], int(attempt["Restarts"])) for attempt in fields
     ]
-
-
-def wait_until(true, seconds, describe):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"waited {seconds} s in vain: {describe()}"
-        time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +132,16 @@ def jobs(folder):
     begun = folder / "preempted" / "metrics.jsonl"
     wait_until(
         lambda: begun.exists() and len(rows(begun.parent)) > 2,
-        180,
         lambda: log(folder, ids["preempted"]),
+        seconds=2 * HANG,
     )
     call("scontrol", "requeue", ids["preempted"])
     over = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
     for name, job in ids.items():
         wait_until(
             lambda job=job: {s for s, *_ in state(job)} <= over,
-            300,
             lambda job=job, name=name: (name, state(job)),
+            seconds=3 * HANG,
         )
     return ids
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.support.hangs import HANG
 from tests.support.small_run import SMALL
 from tif import fit
 from tif.config import load as config
@@ -49,6 +50,6 @@ def test_a_variable_of_the_environment_stands_in_the_configuration(tmp_path, mon
 def test_a_loss_of_ones_own_is_imported_from_the_working_directory(tmp_path):
     (tmp_path / "foreign.py").write_text("print('it runs')\n")
     command = [sys.executable, "-m", "tif.fit", "loss.forget=foreign:term", "--print"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, cwd=tmp_path)
     assert done.stdout == "it runs\n"
     assert done.returncode == 2

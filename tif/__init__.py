@@ -25,7 +25,8 @@ if interrupts.PARENT in os.environ or (
     interrupts.watch()
 
 if TYPE_CHECKING:  # what a type checker sees of the names below
-    from tif.api.evaluation import Evaluation, evaluate
+    from tif.api.evaluate import evaluate
+    from tif.api.evaluation import Evaluation
     from tif.api.run import Run
     from tif.api.spans import Spans, identify
     from tif.api.unlearn import unlearn
@@ -43,7 +44,7 @@ __all__ = [
 
 API = {
     "unlearn": "tif.api.unlearn:unlearn",  # model, samples -> Run
-    "evaluate": "tif.api.evaluation:evaluate",  # model, samples or benchmark -> Evaluation
+    "evaluate": "tif.api.evaluate:evaluate",  # model, samples or benchmark -> Evaluation
     "identify": "tif.api.spans:identify",  # samples, identifier -> Spans
     "Run": "tif.api.run:Run",  # a run folder: numbers, models, answers
     "Evaluation": "tif.api.evaluation:Evaluation",  # numbers, intervals, records

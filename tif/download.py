@@ -29,7 +29,7 @@ MUSE = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 KINDS = ("tofu", "muse", "masks", "retain-logs", "model", "run")
 
 
-class Source(NamedTuple):
+class Download(NamedTuple):
     """What is fetched.
 
     Attributes:
@@ -62,7 +62,7 @@ def download(options: Namespace) -> int:
     return 0
 
 
-def choose(kind: str, words: Sequence[str], to: Path | None) -> list[Source]:
+def choose(kind: str, words: Sequence[str], to: Path | None) -> list[Download]:
     """Return what the words of the command mean.
 
     Raises:
@@ -70,28 +70,28 @@ def choose(kind: str, words: Sequence[str], to: Path | None) -> list[Source]:
     """
     match kind, *words:
         case ["tofu"]:
-            return [Source("locuslab/TOFU", "dataset", "data.path")]
+            return [Download("locuslab/TOFU", "dataset", "data.path")]
         case ["masks"]:
-            return [Source("masks", "masks", "tofu.masks")]
+            return [Download("masks", "masks", "tofu.masks")]
         case ["muse", *names] if set(names) <= MUSE.keys():
             if to and len(names or MUSE) > 1:
                 want = "want muse news to=... or muse books to="
                 raise ConfigError(f"to: muse is two data sets; {want}")
-            return [Source(MUSE[name], "dataset", "data.path") for name in names or MUSE]
+            return [Download(MUSE[name], "dataset", "data.path") for name in names or MUSE]
         case ["retain-logs", *names] if len(names) <= 1:
             model = published_name(names[0]) if names else "*"
             pattern = f"tofu_{model}_retain*/TOFU_EVAL.json"
-            return [Source("open-unlearning/eval", "dataset", "tofu.retain_logs", [pattern])]
+            return [Download("open-unlearning/eval", "dataset", "tofu.retain_logs", [pattern])]
         case ["model", name]:
             key = "model.base" if name in files.list_model_presets() else "model.path"
-            return [Source(hub_name(name), "model", key, MODEL_FILES)]
+            return [Download(hub_name(name), "model", key, MODEL_FILES)]
     if kind in KINDS:
         got = " ".join(words)
         raise ConfigError(f"{f'{kind} {got}'.strip()}: want {kind} as in --help, got {got!r}")
     raise ConfigError(f"{kind}: want one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
 
 
-def _list_for_run(words: Sequence[str]) -> list[Source]:
+def _list_for_run(words: Sequence[str]) -> list[Download]:
     """Return all that a run of these words reads from elsewhere."""
     from tif.config import load, presets
     from tif.training.sources import list_sources
@@ -101,7 +101,7 @@ def _list_for_run(words: Sequence[str]) -> list[Source]:
         name = "/".join(path.split("/")[:2])
         patterns = {"model": MODEL_FILES, "file": [path.removeprefix(f"{name}/")]}.get(kind)
         hub_kind = kind if kind in ("model", "masks") else "dataset"
-        sources.append(Source(name, hub_kind, key, patterns))
+        sources.append(Download(name, hub_kind, key, patterns))
     return sources
 
 
@@ -133,7 +133,7 @@ def _check_network() -> None:
         raise OSError(f"{constants.ENDPOINT} does not answer")
 
 
-def _fetch(source: Source, to: Path | None) -> None:
+def _fetch(source: Download, to: Path | None) -> None:
     """Fetch files of the hub, with its client's bars, and print where they are."""
     from huggingface_hub import snapshot_download
 
@@ -147,7 +147,7 @@ def _fetch(source: Source, to: Path | None) -> None:
     print(f"{source.name} is in {place}: use {use}{offline}")
 
 
-def _fetch_masks(source: Source, to: Path | None) -> None:
+def _fetch_masks(source: Download, to: Path | None) -> None:
     """Fetch the authors' masks and print where they are."""
     from tif.identifiers import precomputed
 

@@ -20,7 +20,8 @@ release, or open-unlearning's TOFU_EVAL.json. They need no model and no GPU.
 
 JSON of TOFU's records: {"model_utility", "forget_quality", "tasks": {set: {metric: mean}},
 "intervals" (the same, [low, high]), ...}; of MUSE's: {"metrics": {name: value}, "intervals", ...};
-of a model: {"model", "benchmarks": {name: the same}}. null = there is no value.
+of a model: {"model", "benchmarks": {name: the same}}. "combined": what follows
+from several of them, as forget/as_unread. null = there is no value.
 Every number has a 95 % interval over authors, documents or questions (tif/metrics/intervals.py).
 """
 
@@ -36,7 +37,7 @@ from tif.config.errors import ConfigError
 from tif.utils import command_line, distributed
 
 if TYPE_CHECKING:
-    from tif.records.types import Evaluation
+    from tif.records.types import AnswersBySet, Evaluation
 
 
 def evaluate(options: Namespace) -> Any:
@@ -90,7 +91,16 @@ def evaluate_records(cfg: Evaluate) -> dict[str, Any]:
 
     source, retain_source = f"records: {cfg.records}", f"retain_records: {cfg.retain_records}"
     rules = cfg.draws, cfg.seed, cfg.allow_mismatch
-    return compute_results(NumbersRequest(evaluation, retain, source, retain_source, *rules))
+    request = NumbersRequest(evaluation, retain, source, retain_source, *rules)
+    return compute_results(dataclasses.replace(request, tokens=_read_tokens(cfg.records)))
+
+
+def _read_tokens(path: str | None) -> "AnswersBySet":
+    """Return the answers' tokens, which a run writes beside the records of its epochs."""
+    from tif.records import files
+
+    folder = Path(str(path)).parent
+    return files.read_answer_tokens(folder) if (folder / files.TOKENS).is_file() else {}
 
 
 def _log_to_wandb(cfg: Evaluate, results: dict[str, Any]) -> None:

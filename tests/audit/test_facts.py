@@ -1,8 +1,9 @@
 """Facts: unwanted spans that an answer states, by the words of both."""
 
 from tests.support.attacked import sample
-from tif.audit.facts import find_first_fact, list_facts, share_stated, states
+from tif.audit.facts import find_first_fact, list_facts, share_stated
 from tif.data.samples import Sample, Span
+from tif.identifiers.segmentation import states
 
 
 def test_a_fact_is_stated_whatever_its_case_punctuation_and_form_of_characters():

@@ -446,3 +446,19 @@ def test_a_stage_does_not_take_over_what_the_run_compares_with():
 )
 def test_what_stands_before_an_equals_sign_is_a_key_unless_it_is_a_path(word, file, override):
     assert (config.is_file(word), config.is_override(word)) == (file, override)
+
+
+def test_what_is_read_once_is_not_shared(tmp_path):
+    """A change of one configuration reaches no other reader; that of a file does."""
+    file = tmp_path / "a.yaml"
+    file.write_text("model: {path: org/a, init: {hidden_size: 8}}\neval: {forget_quality: false}\n")
+    first = config.load([str(file), "optimizer.lr=0.5"])
+    first.model.init["hidden_size"] = 9
+    first.loss.beta = 7.0
+    second = config.load([str(file)])
+    assert (second.model.init, second.loss.beta) == ({"hidden_size": 8}, Config().loss.beta)
+    assert second.optimizer.lr == Config().optimizer.lr
+    config.read_yaml(file).model.path = "org/b"
+    assert config.read_yaml(file).model.path == "org/a"
+    file.write_text(file.read_text().replace("org/a", "org/c"))
+    assert config.load([str(file)]).model.path == "org/c"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tif.config.run import OTHER_FOLDERS, Run
+from tif.config.run import OTHER_FOLDERS, RunKeys
 
 NAMES = (
     "run", "tofu-1B,lr=1e-5", "über lr_3.14", "東京", "v1.2", "x" * 100,
@@ -17,12 +17,12 @@ NO_NAMES = (
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_taken(name):
-    assert Run(name=name).find_problems() == []
+    assert RunKeys(name=name).find_problems() == []
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_what_is_no_name_is_refused_with_one_line(name):
-    (line,) = Run(name=name).find_problems()
+    (line,) = RunKeys(name=name).find_problems()
     assert line.startswith("run.name: want a name")
     assert line.isprintable()
     assert len(line) < 400

@@ -13,7 +13,7 @@ from tif.evaluation.questions import EvaluationSetup
 from tif.models import load as models
 
 NEW_TOKENS = 40
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.slow, pytest.mark.guard, pytest.mark.real]
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ def in_a_process(*args):
     return ask_tasks(*args)
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_all_kinds_of_tasks_are_what_a_plain_loop_finds_in_one_process_and_two(folder, llama):
     torch.set_num_threads(1)
@@ -84,6 +85,7 @@ def test_all_kinds_of_tasks_are_what_a_plain_loop_finds_in_one_process_and_two(f
     assert together(2, in_a_process, folder, llama) == [alone, alone]
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_the_model_runs_in_the_mixed_precision_that_is_on_and_scores_are_float32(
     folder, llama, monkeypatch

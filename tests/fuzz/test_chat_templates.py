@@ -2,11 +2,12 @@
 
 import copy
 import random
-import time
 
 from tests.support.chat_templates import SERVING
-from tests.support.mutations import SECONDS, controls_in
+from tests.support.hangs import HANG, no_hang
+from tests.support.mutations import controls_in
 from tif.config.errors import ConfigError
+from tif.data import templates
 from tif.data.templates import read_chat_frame
 
 PIECES = (
@@ -28,15 +29,16 @@ def mutated(template, draw):
     return template[:start] + new + template[draw.choice((start, end)) :]
 
 
-def test_a_mutated_chat_template_serves_or_is_refused_in_one_line(tokenizer, count):
+def test_a_mutated_chat_template_serves_or_is_refused_in_one_line(tokenizer, count, monkeypatch):
+    monkeypatch.setattr(templates, "WAIT", HANG)  # the start of a process on a busy machine
     for seed in range(count):
         draw = random.Random(seed)
         changed = copy.deepcopy(tokenizer)
         changed.chat_template = mutated(SERVING[draw.choice(sorted(SERVING))], draw)
-        start = time.monotonic()
         problem = None
         try:
-            frame = read_chat_frame(changed)
+            with no_hang(2 * HANG):
+                frame = read_chat_frame(changed)
         except ConfigError as error:
             problem = str(error)
         if problem is None:
@@ -45,7 +47,6 @@ def test_a_mutated_chat_template_serves_or_is_refused_in_one_line(tokenizer, cou
             assert problem.startswith("data.template: chat"), (seed, problem)
             assert "\n" not in problem, (seed, problem)
             assert controls_in(problem) == set(), (seed, problem)
-        assert time.monotonic() - start < SECONDS, seed
 
 
 test_a_mutated_chat_template_serves_or_is_refused_in_one_line.cases = 4, 60

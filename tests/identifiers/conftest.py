@@ -1,3 +1,4 @@
+import anyio
 import pytest
 
 from tests.support.llm_server_stub import KEY, serving
@@ -14,3 +15,16 @@ def key(monkeypatch):
 def stub():
     with serving() as stub:
         yield stub
+
+
+@pytest.fixture
+def sleeps(monkeypatch):
+    """Return the seconds that the openai package waits before it sends again; none are waited."""
+    seconds, pause = [], anyio.sleep
+
+    async def note(delay):
+        seconds.append(delay)
+        await pause(0)
+
+    monkeypatch.setattr(anyio, "sleep", note)
+    return seconds

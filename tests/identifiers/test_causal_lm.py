@@ -1,6 +1,5 @@
 import contextlib
 import math
-import time
 import types
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 import transformers
 
 from tests.support import language_models
+from tests.support.hangs import no_hang
 from tests.support.language_models import SENTENCES, TEXTS, sample, unwanted
 from tif.config.data import Fictitious
 from tif.config.identifier import make_identifier
@@ -183,9 +183,8 @@ def test_both_models_are_checked(tmp_path, llama, untrained_bert):
 @pytest.mark.real
 def test_a_real_model_finds_more_gold_than_chance(smollm2):
     samples = generate_fictitious(Fictitious()).forget[:12]
-    start = time.monotonic()
-    labelled = causal(str(smollm2), samples, "Question: {prompt}\nAnswer:")
-    assert time.monotonic() - start < 120
+    with no_hang():
+        labelled = causal(str(smollm2), samples, "Question: {prompt}\nAnswer:")
     gold, ours = ([f for s in which for f in flags(s)] for which in (samples, labelled))
     right = sum(a and b for a, b in zip(gold, ours, strict=True))
     assert 2 * right / (sum(gold) + sum(ours)) > 1.3 * 2 * sum(gold) / (

@@ -5,7 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from lab.metric_trust import trust
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.guard]
 
 
 def test_faithfulness_is_the_auc_of_knowing_against_ignorant_models():

@@ -136,6 +136,7 @@ def test_a_method_that_compares_with_nothing_runs_without_a_reference(name):
             unlearning.loss(batch_of((0, 1)))
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_what_the_methods_need_of_the_original_model():
     needs = {"none": set(), "scores": set(), "model": set()}

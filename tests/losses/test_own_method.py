@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.support.hangs import HANG
 from tests.support.small_run import SMALL, finished, rows
 from tif import fit
 from tif.config import load as config
@@ -47,7 +48,11 @@ SWEEP = "name: s\nbase: [quickstart.yaml, hinge.yaml]\nruns: {a: [], b: [loss.ma
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs the checkout")
 @pytest.mark.parametrize(
-    "words", ["fit quickstart.yaml hinge.yaml --print", "sweep hinges.yaml --list"]
+    "words",
+    [
+        "sweep hinges.yaml --list",
+        pytest.param("fit quickstart.yaml hinge.yaml --print", marks=pytest.mark.slow),
+    ],
 )
 def test_the_installed_command_finds_a_method_in_the_working_directory(tmp_path, words):
     for name in ("hinge.py", "hinge.yaml"):
@@ -57,7 +62,7 @@ def test_the_installed_command_finds_a_method_in_the_working_directory(tmp_path,
     script = tmp_path / "bin" / "tif"  # what pip makes of pyproject.toml's entry
     script.write_text("import sys\nfrom tif.__main__ import run\nsys.exit(run())\n")
     command = [sys.executable, str(script), *words.split()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=HANG)
     assert (done.returncode, done.stderr) == (0, "")
     assert "hinge" in done.stdout
 

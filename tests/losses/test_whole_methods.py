@@ -24,6 +24,7 @@ def run(tmp_path_factory, name, *words):
     return runs
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_altpo_makes_its_answers_once_and_prefers_them(tmp_path_factory):
     words = ["loss.alternates.count=2", "loss.alternates.max_new_tokens=8", "optimizer.lr=1e-2"]
@@ -46,6 +47,7 @@ def test_altpo_makes_its_answers_once_and_prefers_them(tmp_path_factory):
     assert second_losses == losses
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_whp_makes_the_reinforced_model_once_and_learns_what_it_lowers(tmp_path_factory):
     words = ["loss.whp_epochs=2", "optimizer.lr=1e-2", "loss.whp=5"]
@@ -61,6 +63,7 @@ def test_whp_makes_the_reinforced_model_once_and_learns_what_it_lowers(tmp_path_
     assert (stage / "model" / "model.safetensors").stat().st_mtime_ns == written_at
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_whp_at_inference_forgets_while_the_policy_learns(tmp_path_factory):
     runs = run(tmp_path_factory, "whp_inference", "optimizer.lr=1e-2", "loss.whp=5")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tif.metrics import membership, muse, overall, registry, targeted, tofu
+from tif.metrics import membership, muse, open_unlearning, overall, registry, targeted, tofu, unread
 from tif.metrics.registry import METRICS, all_metrics
 from tif.metrics.results import NumbersRequest, compute_results
 from tif.records.types import AnswerTokens, Evaluation, Record, RecordSet, TokenStats
@@ -21,16 +21,22 @@ def evaluation(names, spread):
         records = []
         for i in range(3):
             loss = 1.0 + spread * (i + 1.5 * (name == membership.HOLDOUT))
-            stats = TokenStats((-loss, -loss), (True, False), (-2.0, -2.0), (1.0, 1.0), (0.1, 0.2))
+            predicted = (False, spread > 0, False)  # the retain model does not know "two"
+            stats = TokenStats(
+                (-loss,) * 3, predicted, (-2.0,) * 3, (1.0,) * 3, (0.1, 0.2, 0.3)
+            )
             wrong = (loss + 0.5, loss + 1.0)
             records.append(
-                Record(f"{name}/{i}", "Q?", f"{TEXT} {i}", loss, 2, loss, wrong, TEXT, stats)
+                Record(f"{name}/{i}", "Q?", f"{TEXT} {i}", loss, 3, loss, wrong, TEXT, stats)
             )
         sets[name] = RecordSet(name, tuple(records))
     return Evaluation("m", sets)
 
 
-TOFU = [evaluation(("forget", *tofu.UTILITY_SETS), spread) for spread in (1.0, 0.0)]
+QUESTIONS = ("forget", "forget_paraphrased", *tofu.UTILITY_SETS)
+TOFU = [evaluation(QUESTIONS, spread) for spread in (1.0, 0.0)]
+TOKENS = {name: {f"{name}/{i}": AnswerTokens((3, 7, 7), (False, True, False)) for i in range(3)}
+          for name in QUESTIONS[:2]}  # fmt: skip
 MUSE = [evaluation((*muse.SETS, "retain"), spread) for spread in (1.0, 0.0)]
 FUNCTIONS = {name: metric.function for name, metric in all_metrics().items()}
 
@@ -39,36 +45,47 @@ def all_numbers():
     """Every number of `--json` and of metrics.jsonl, by stable name."""
     numbers = {}
     for model, retain in (TOFU, MUSE):
-        numbers |= overall.aggregate(model, retain)
+        numbers |= overall.aggregate(model, retain, TOKENS)
         norms = {muse.FORGET: [1.0, 2.0, 5.0], membership.HOLDOUT: [3.0, 4.0, 6.0]}
         clean = {name: [0.5, 0.75, 1.0] for name in model.sets}
         request = NumbersRequest(
-            model, retain, "a", "b", draws=10, reference=retain, gradient_norms=norms, clean=clean
-        )
+            model, retain, "a", "b", draws=10, reference=retain, gradient_norms=norms, clean=clean,
+            tokens=TOKENS,
+        )  # fmt: skip
         results = compute_results(request)
         numbers |= results.get("metrics", {})
         for name, metrics in results.get("tasks", {}).items():
             numbers |= {f"{name}/{metric}": value for metric, value in metrics.items()}
+        for name, value in results.get("combined", {}).items():
+            assert value == pytest.approx(numbers[name]), name  # the same in a run and in --json
         if "tasks" in results:
             assert results["model_utility"] == numbers["utility/model"]
             assert results["forget_quality"] == numbers["forget/quality"]
     numbers |= {
         "utility/kept": overall.utility_kept({"utility/model": 0.5}, {"utility/model": 0.75})
     }
+    attacks = [f"membership/{name}" for name in open_unlearning.ATTACKS]
+    aucs = [dict.fromkeys(attacks, auc) for auc in (0.6, 0.9, 0.5)]
+    numbers["summary/privacy"] = open_unlearning.privacy_score(*aucs)
+    scores = dict.fromkeys(("summary/memorization", "summary/privacy", "summary/utility"), 0.5)
+    numbers["summary/all"] = open_unlearning.summary_score(scores)
     return numbers | word_numbers()
 
 
 def word_numbers():
     """The numbers of unwanted and general words: one answer, all of it predicted."""
     stats = TokenStats((-1.0, -2.0), (True, True), (-2.0, -2.0), (1.0, 1.0))
-    record = Record("1", "Q?", "a b", 1.5, 2, stats=stats)
+    record = Record("1", "Q?", "a b", 1.5, 2, generated="A.", stats=stats)
     tokens = {"1": AnswerTokens((1, 3), (True, False))}
     names = ("forget", *targeted.OTHER_WAYS)
     sets = {name: RecordSet(name, (record,)) for name in names}
     return targeted.summarize_forget_words(sets, dict.fromkeys(names, tokens))
 
 
-COMPARING = ("forget/quality", "forget/retain_distance", "retain/perplexity")
+COMPARING = (
+    "forget/quality", "forget/retain_distance", "retain/perplexity", unread.AS_UNREAD,
+    unread.RATIO, unread.OTHER_RATIO, unread.FACTS, unread.READABLE,
+)  # fmt: skip
 
 
 def card_of(name):
@@ -136,7 +153,8 @@ def test_every_card_has_all_fields():
 
 
 def test_the_arrow_of_a_metric_says_what_its_card_says():
-    words = {"↑": ("higher",), "↓": ("lower",), "→ 0": ("near 0", "0"), "→ ½": ("near",), "": ()}
+    words = {"↑": ("higher",), "↓": ("lower",), "→ 0": ("near 0", "0"), "→ ½": ("near",)}
+    words |= {"→ 1": ("near 1",), "": ()}
     for name, metric in all_metrics().items():
         (card,) = (card for card in registry.metric_cards() if card.name == name)
         text = card.fields["Better"]

@@ -60,16 +60,17 @@ def test_the_value_that_chooses_is_that_of_its_half_alone():
     ours, theirs = answer_questions(4), answer_questions(4, shift=0.3)
     (half, retain_half), _ = split_evaluation(ours, theirs)
     probability = np.mean([math.exp(-record.loss) for record in half.sets["retain"].records])
-    values = choosing_values(ours, theirs, "retain/probability")
+    values = choosing_values(ours, theirs, "retain/probability", {})
     assert values == {"choice/retain/probability": pytest.approx(probability)}
     expected = overall.aggregate(half, retain_half)["forget/quality"]
-    assert choosing_values(ours, theirs, "forget/quality") == {"choice/forget/quality": expected}
-    assert choosing_values(ours, theirs, "none") == {}
+    values = choosing_values(ours, theirs, "forget/quality", {})
+    assert values == {"choice/forget/quality": expected}
+    assert choosing_values(ours, theirs, "none", {}) == {}
 
 
 def test_of_one_author_nothing_is_chosen():
     assert split_evaluation(answer_questions(1), None) is None
-    assert choosing_values(answer_questions(1), answer_questions(1), "forget/quality") == {}
+    assert choosing_values(answer_questions(1), answer_questions(1), "forget/quality", {}) == {}
 
 
 def test_a_chosen_epoch_is_not_better_than_another_on_the_half_that_reports():

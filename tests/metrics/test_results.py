@@ -34,7 +34,7 @@ def read_again(folder, evaluation):
 def test_records_of_an_older_run_are_drawn_by_author(tmp_path):
     # Authors' means 0.2, 0.6, 0.7: mean 0.5, variance 0.07 over 3 authors.
     half = scipy.stats.t.ppf(0.975, 2) * math.sqrt(0.07 / 3) / 0.25
-    low, high = named_intervals(read_again(tmp_path, evaluate_authors()), None)[
+    low, high = named_intervals(read_again(tmp_path, evaluate_authors()), None, {})[
         "forget/probability"
     ]
     assert (low, high) == pytest.approx((scipy.special.expit(-half), scipy.special.expit(half)))

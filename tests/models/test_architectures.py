@@ -62,8 +62,14 @@ def test_a_family_does_what_the_table_says(family, column):
     assert look_at(family, column) == read_table()[family][column]
 
 
+GUARDS = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral", "phi3", "mixtral", "olmo2")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=[pytest.mark.guard] if f in GUARDS else []) for f in FAMILIES],
+)
 def test_every_family_does_what_the_table_says(family):
     seen = {column: look_at(family, column) for column in COLUMNS}
     assert seen == read_table()[family]

@@ -45,6 +45,7 @@ def shard_and_export():
         return logits, logits_of(transformers.AutoModelForCausalLM.from_pretrained(folder))
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_a_tied_head_with_adapters_is_cut_into_shards_and_exported():
     expected = logits_of(learned(with_lora("llama-tied", targets=HEAD.targets)))

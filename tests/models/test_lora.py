@@ -109,6 +109,7 @@ def test_the_export_of_few_bits_is_a_plain_model_of_what_they_stand_for(
     assert difference < close
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 @pytest.mark.real
 def test_ten_tpo_steps_of_smollm2_in_four_bits_with_lora_evaluated_and_exported(

@@ -99,8 +99,7 @@ def test_a_kernel_of_the_hub_that_a_config_names_is_refused(llama, tmp_path):
 def test_no_kernel_of_the_hub_is_put_into_a_model(llama):
     """transformers 5.25 does it by itself."""
     source = Source(str(llama), "some.key")
-    for load in (pretrained.load_model, pretrained.check_model):
-        assert not getattr(load(source, "causal LM"), "use_kernels", False)
+    assert not getattr(pretrained.load_model(source, "causal LM"), "use_kernels", False)
 
 
 def test_the_code_of_a_tokenizer_does_not_run_either(spy):

@@ -85,8 +85,8 @@ def test_a_run_of_a_sweep_has_its_name_in_one_line_of_80_columns(tmp_path):
         "methods_quickstart/tpo_centred/seed0",
         "2/3",
         "0.250",
-        "0.100",
         "0.500",
+        "0.100",
         "open",
     ]
     assert lines[4].startswith(

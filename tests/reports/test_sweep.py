@@ -89,15 +89,15 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
         "models": {"before": 1, "retain_model": 1},
     }
     header, *table = sweep.short_table(results)
-    assert header == ["run", "epoch", "forget quality ↑", "forget extraction ↓", "model utility ↑"]
+    assert header == ["run", "epoch", "forget quality ↑", "model utility ↑", "forget extraction ↓"]
     assert table == [
-        ["tpo_centred", "last (5)", "0.600 ± 0.120", "0.080 ± 0.120", "0.800 ± 0.120"],
-        ["muse_logit_npo", "best (4)", "0.300 ± 0.000", "0.070 ± 0.000", "0.700 ± 0.000"],
-        ["muse_logit_npo", "last (5)", "0.100 ± 0.000", "0.060 ± 0.000", "0.600 ± 0.000"],
-        ["whp_inference", "last (5)", "1.9e-04 ± 2e-04", "0.080 ± 2e-04", "0.800 ± 2e-04"],
+        ["tpo_centred", "last (5)", "0.600 ± 0.120", "0.800 ± 0.120", "0.080 ± 0.120"],
+        ["muse_logit_npo", "best (4)", "0.300 ± 0.000", "0.700 ± 0.000", "0.070 ± 0.000"],
+        ["muse_logit_npo", "last (5)", "0.100 ± 0.000", "0.600 ± 0.000", "0.060 ± 0.000"],
+        ["whp_inference", "last (5)", "1.9e-04 ± 2e-04", "0.800 ± 2e-04", "0.080 ± 2e-04"],
         ["none", "last", "-", "-", "-"],
-        ["before", "-", "1.2e-66", "-", "0.900"],
-        ["retain model", "-", "-", "-", "0.900"],
+        ["before", "-", "1.2e-66", "0.900", "-"],
+        ["retain model", "-", "-", "0.900", "-"],
     ]
     screen = Console(width=80, file=io.StringIO())
     monkeypatch.setattr(sweep, "console", screen)
@@ -106,7 +106,7 @@ def test_the_printed_table_ranks_the_runs_and_fits_80_columns(tmp_path, monkeypa
     assert max(map(len, lines[:-1])) <= 80  # the last one is a path
     i = next(i for i, line in enumerate(lines) if "whp_inference" in line)
     assert lines[i].split() == [
-        "whp_inference", "last", "(5)", "1.9e-04", "±", "2e-04", "0.080", "±", "2e-04", "0.800",
+        "whp_inference", "last", "(5)", "1.9e-04", "±", "2e-04", "0.800", "±", "2e-04", "0.080",
         "±", "2e-04",
     ]  # fmt: skip
     i = next(i for i, line in enumerate(lines) if "muse_logit_npo" in line)
@@ -152,7 +152,7 @@ def test_a_long_name_takes_no_number_from_the_printed_table(tmp_path, monkeypatc
     (run,) = [line for line in lines if name in line]
     assert "0.765" in run
     (before,) = [line for line in lines if "before" in line]
-    assert before.split()[-1] == "0.912"
+    assert before.split()[-2:] == ["0.912", "-"]
 
 
 def test_the_model_before_keeps_the_numbers_that_only_some_runs_have(tmp_path):

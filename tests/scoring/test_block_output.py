@@ -12,7 +12,7 @@ from tif.scoring.token_scores import ValueRequest, score_tokens_and_values
 from tif.training.checks import check_hidden_layer
 
 # transformers records hidden states without the embeddings here, so one place earlier
-WITHOUT_EMBEDDINGS = ("falcon_mamba", "mamba", "mamba2", "rwkv")
+WITHOUT_EMBEDDINGS = ("falcon_mamba", "mamba", "rwkv")
 # their blocks run several times, or on several states of a token, or cannot be told from others
 REFUSED = {
     "blt", "cpmant", "ctrl", "deepseek_v4", "dory", "gemma3n_text", "git", "gpt_neox_japanese",

@@ -41,8 +41,7 @@ GENERATE_DIFFERS = (
 # Their masks take no account of position_ids: packed on a CPU, whose attention runs sample by
 # sample, and padded in the rows of a GPU.
 PADDED_ON_A_GPU = (
-    "afmoe", "bert", "bert-generation", "biogpt", "electra", "ernie",
-    "granitemoehybrid, attention only", "opt", "opt, norm after the block", "roc_bert",
+    "afmoe", "biogpt", "granitemoehybrid, attention only", "opt", "opt, norm after the block",
 )  # fmt: skip
 SEEN_IN_GENERATION = dict(
     zip(MODES, ("right", "right", "right, one by one", "right, no cache"), strict=True)

@@ -2,15 +2,18 @@
 
 import contextlib
 import dataclasses
+import http.client
 import http.server
 import json
 import re
+import select
 import socket
 import struct
 import threading
 import time
 from collections import Counter
 
+from tests.support.hangs import HANG, wait_until
 from tif.data.samples import Sample
 from tif.identifiers.generative.keys import Generative
 from tif.identifiers.string_search import find_strings
@@ -49,7 +52,8 @@ def patient(url):
 
 def settings(stub, **keys):
     """Return the settings of a client of the stub."""
-    return Generative(**{"base_url": stub.url, "model": "m", "timeout_s": 5.0, "retries": 1} | keys)
+    usual = {"base_url": stub.url, "model": "m", "timeout_s": float(HANG), "retries": 1}
+    return Generative(**usual | keys)
 
 
 def texts(sample):
@@ -70,21 +74,22 @@ class Stub:
         answer: from the request's body to the reply's content; a tuple (status, JSON, headers)
             replaces all of it, and may end early.
         faults: by text, the faults of its first requests, in order.
-        hang_s: how long a hanging request hangs. retry_after: seconds, sent with 429 and 500.
+        retry_after: seconds, sent with 429 and 500.
         usage: what each reply says it cost; None = nothing.
-        bodies, texts, headers, times: of each request, in order. texts: None for a second question.
+        together: the first requests are answered when so many are under way at once.
+        bodies, texts, headers: of each request, in order. texts: None for a second question.
+        connections: that are open, answered or not.
     """
 
     answer: object = None
     faults: dict = dataclasses.field(default_factory=dict)
-    hang_s: float = 3.0
     retry_after: str = "0.05"
     usage: dict | None = dataclasses.field(default_factory=lambda: dict(USAGE))
     delay_s: float = 0.0
+    together: int = 0
     bodies: list = dataclasses.field(default_factory=list)
     texts: list = dataclasses.field(default_factory=list)
     headers: list = dataclasses.field(default_factory=list)
-    times: list = dataclasses.field(default_factory=list)
     seen: Counter = dataclasses.field(default_factory=Counter)
     lock: object = dataclasses.field(default_factory=threading.Lock)
     url: str = ""
@@ -92,6 +97,16 @@ class Stub:
     batches: dict = dataclasses.field(default_factory=dict)
     flying: int = 0
     most_flying: int = 0
+    connections: int = 0
+
+    def wait_until_left_alone(self):
+        """Wait until every request that clients sent has come, and no client is there any more."""
+        host, port = self.url.removeprefix("http://").removesuffix("/v1").split(":")
+        last = http.client.HTTPConnection(host, int(port))
+        last.request("GET", "/")  # stands behind all that were sent before
+        last.getresponse()
+        last.close()
+        wait_until(lambda: self.connections == 0)
 
     def reply(self, body):
         text = text_of(body["messages"][1]["content"])
@@ -127,11 +142,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             stub.bodies.append(body)
             stub.texts.append(text if len(body["messages"]) == 2 else None)
             stub.headers.append(dict(self.headers))
-            stub.times.append(time.monotonic())
             number = stub.seen[text]
             stub.seen[text] += 1
             stub.flying += 1
             stub.most_flying = max(stub.flying, stub.most_flying)
+        wait_until(lambda: stub.most_flying >= stub.together)
         time.sleep(stub.delay_s)
         with stub.lock:
             stub.flying -= 1
@@ -147,20 +162,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.close()
-        elif fault == "hang":
+        elif fault == "hang":  # until the client has gone
             with contextlib.suppress(OSError):
-                time.sleep(stub.hang_s)
-                self.send(200, {})
-        elif fault == "drip":  # a byte now and then, for ever
+                self.rfile.read(1)
+            self.close_connection = True
+        elif fault == "drip":  # a byte now and then, until the client has gone
             with contextlib.suppress(OSError):
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", "1000")
+                self.send_header("Content-Length", "1000000")
                 self.end_headers()
-                for _ in range(int(stub.hang_s * 20)):
+                while not select.select([self.connection], [], [], 0.02)[0]:
                     self.wfile.write(b" ")
-                    self.wfile.flush()
-                    time.sleep(0.05)
             self.close_connection = True
         elif fault == "no json":
             self.send(200, "<html>")
@@ -194,6 +207,16 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def process_request(self, request, client_address):
+        with self.stub.lock:
+            self.stub.connections += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        super().shutdown_request(request)
+        with self.stub.lock:
+            self.stub.connections -= 1
+
     def handle_error(self, request, client_address):
         pass  # a client that gave up
 
@@ -212,4 +235,4 @@ def serving(handler=Handler):
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(HANG)

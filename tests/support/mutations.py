@@ -8,15 +8,15 @@ import copy
 import io
 import json
 import random
-import signal
 import traceback
 import unicodedata
+
+from tests.support.hangs import Hanging, no_hang
 
 # Obeyed by terminals: erasing, a link, C1, direction, a return, markup of rich, NUL, line ends.
 HOSTILE = (
     "\x1b[2J\x1b]8;;ftp:x\x07a\x1b]8;;\x07\x9b2J\x7f\u202eb\u2066\rc[red]d[blink]\x00\u2028\x85e"
 )
-SECONDS = 5.0  # for one case
 
 _BIDI = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
 
@@ -162,35 +162,22 @@ def mutate_json_file(rng, data, lines=False):
     return ("\n".join(rows) + "\n").encode()
 
 
-class TooSlow(BaseException):
-    """A case took longer than SECONDS."""
-
-
-def _stop(*_):
-    raise TooSlow
-
-
 def find_problem(call):
     """Return what is wrong with how a command's main function ends; None where nothing is.
 
-    It must return 0, or 1 or 2 with one line on stderr, within SECONDS, and print no control
-    character. A traceback is always wrong.
+    It must return 0, or 1 or 2 with one line on stderr, not hang, and print no control character.
+    A traceback is always wrong.
     """
     out, err = io.StringIO(), io.StringIO()
-    handler = signal.signal(signal.SIGALRM, _stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with no_hang(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = call()
     except SystemExit as ending:
         code = ending.code
-    except TooSlow:
-        return f"more than {SECONDS} s: {traceback.format_exc(limit=-3)}"
+    except Hanging:
+        return f"it hangs: {traceback.format_exc(limit=-3)}"
     except Exception:
         return traceback.format_exc(limit=-6)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
     errors = err.getvalue()
     if controls_in(out.getvalue() + errors):
         return f"control characters: {out.getvalue() + errors!r:.500}"

@@ -1,6 +1,7 @@
 """The LPL term with a sleep before each call: `loss.forget=tests.support.slow_loss:lpl`.
 
-TIF_TEST_DELAY holds the seconds (default 0).
+TIF_TEST_DELAY holds the seconds (default 0). A file that TIF_TEST_BEATS names grows by a byte every
+hundredth of a second of it.
 """
 
 import dataclasses
@@ -11,7 +12,14 @@ from tif.losses import FORGET, tpo
 
 
 def _later(*args):
-    time.sleep(float(os.environ.get("TIF_TEST_DELAY", "0")))
+    delay, beats = float(os.environ.get("TIF_TEST_DELAY", "0")), os.environ.get("TIF_TEST_BEATS")
+    if beats is None:
+        time.sleep(delay)
+    else:
+        for _ in range(round(100 * delay)):
+            with open(beats, "ab") as file:
+                file.write(b".")
+            time.sleep(0.01)
     return tpo.lpl.value(*args)
 
 

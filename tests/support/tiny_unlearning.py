@@ -1,6 +1,7 @@
 """UnlearningModule and a real Lightning Trainer on a tiny Llama and batches made by hand."""
 
 import dataclasses
+import functools
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -75,7 +76,11 @@ RETAIN = [tiny_models.encoded(f"r{i}", "ppgggg"[: 4 + i % 3]) for i in range(4)]
 
 def cfg_of(name, **keys):
     """Return section `loss` of configs/loss/<name>.yaml with other values for some keys."""
-    loss = load.load(
+    return dataclasses.replace(_read_loss(name), rmu=Rmu(layer=0, scale=2.0, seed=3), **keys)
+
+
+@functools.cache
+def _read_loss(name):
+    return load.load(
         [f"loss/{name}.yaml", "eval.forget_quality=false", "model.path=org/model"]
     ).loss
-    return dataclasses.replace(loss, rmu=Rmu(layer=0, scale=2.0, seed=3), **keys)

@@ -40,6 +40,7 @@ def quiet(tmp_path_factory):
     return undisturbed_run(tmp_path_factory, "quiet")
 
 
+@pytest.mark.guard
 @pytest.mark.parametrize(
     ("step", "more"), [(2, []), (3, []), (5, LORA), (6, ["run.keep_checkpoints=1"])]
 )
@@ -147,6 +148,7 @@ def test_epochs_that_end_within_a_minute_of_a_checkpoint_have_none_but_the_last(
     ]
 
 
+@pytest.mark.guard
 def test_a_run_killed_in_its_first_minute_ends_with_the_bits_of_another(quiet, monkeypatch, capsys):
     words = run_words(quiet.parent, "first-minute", "run.checkpoint_every_n_seconds=60")
     with monkeypatch.context() as patch:

@@ -52,7 +52,11 @@ WHOLE_DISTRIBUTIONS = ("ceu", "klr", "muse_logit_npo", "pdu", "rmu", "undial", "
 
 
 @pytest.mark.parametrize(
-    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+    "case",
+    [
+        c if c in QUICK else pytest.param(c, marks=[pytest.mark.slow, pytest.mark.guard])
+        for c in CASES
+    ],
 )
 def test_a_run_with_the_rows_of_a_gpu_has_the_losses_of_one_with_those_of_a_cpu(
     case, finished_run, tmp_path, monkeypatch

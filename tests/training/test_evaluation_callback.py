@@ -145,6 +145,7 @@ def test_the_last_epoch_is_the_exported_model_alone(is_kept, tmp_path):
     assert not (tmp_path / "model_best").exists()
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_a_run_keeps_its_best_epoch_evaluates_other_benchmarks_and_ends_where_it_is_told(
     tmp_path_factory, tmp_path

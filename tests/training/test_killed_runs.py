@@ -107,6 +107,7 @@ def names_of(folder):
     return {str(path) for path in files(folder) if path.suffix != ".lock" and path.name != ".lock"}
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 @pytest.mark.parametrize("moments", [STAGE_MOMENTS, MOMENTS], ids=["stages", "run"])
 def test_kills_at_every_file_that_is_written_change_nothing_and_leave_nothing(
@@ -136,6 +137,7 @@ def test_kills_at_every_file_that_is_written_change_nothing_and_leave_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"references", "stages", "x"}
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_two_processes_of_which_one_is_killed_end_with_the_same_bits(tmp_path, tmp_path_factory):
     where, moments = killed_processes.context(), (

@@ -9,13 +9,17 @@ import tif.evaluate as evaluate
 from tests.support.run_folders import stage_folders
 from tests.support.small_run import SMALL, rows
 from tif import fit
+from tif.config import load as config
 from tif.config.data import Fictitious
 from tif.data.benchmarks.fictitious import generate_fictitious
 from tif.records import files as records
 from tif.reports.columns import format_number
+from tif.training import run as training
 from tif.utils import environment
 
 SETS = ("forget", "retain", "real_authors", "world_facts")
+
+OF_WORDS = ("words/", "paraphrased/")  # of the unwanted and the general words
 
 
 def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_training(finished_run):
@@ -34,9 +38,13 @@ def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_traini
         "extraction_strength",
     )
     per_set = {f"{s}/{m}" for s in SETS for m in metrics}
-    words = {
-        f"words/{kind}{suffix}" for kind in ("unwanted", "general") for suffix in ("", "_extracted")
-    }
+    scores = ("probability", "exact_memorization", "extraction_strength")
+    per_set |= {f"forget_paraphrased/{score}" for score in scores}  # nothing is generated there
+    words = {"words/unwanted_written"}
+    for kind in ("unwanted", "general"):
+        for way in OF_WORDS:
+            words |= {f"{way}{kind}", f"{way}{kind}_extracted"}
+    unread = ("as_unread", "facts_above", "readable", "uw_ratio", "uw_ratio_otherwise")
     # The model before training is asked if it knows the forget set.
     known = {"known/retain_gain", "known/wrong_gain"}
     for row in evaluated:
@@ -44,6 +52,10 @@ def test_metrics_have_stable_names_and_count_epochs_from_the_model_before_traini
             "epoch",
             "step",
             "utility/model",
+            "utility/eight",
+            "summary/memorization",
+            "summary/utility",
+            *(f"forget/{name}" for name in unread),
             "forget/quality",
             "forget/retain_distance",
             "retain/loss",
@@ -130,9 +142,10 @@ def test_the_summary_holds_first_and_last_evaluation_and_the_retain_models(finis
     assert summary["end"] == logged[-1]
     assert summary["training"] == logged[-2]
     retain = json.loads((finished_run.folder / "eval/retain_model/aggregates.json").read_text())
-    words = {key: value for key, value in summary["retain_model"].items() if "words/" in key}
+    retain_model = summary["retain_model"]
+    words = {key: value for key, value in retain_model.items() if key.startswith(OF_WORDS)}
     assert summary["retain_model"] == retain["metrics"] | words
-    assert words.keys() == {key for key in logged[0] if key.startswith("words/")}
+    assert words.keys() == {key for key in logged[0] if key.startswith(OF_WORDS)}
     assert summary["seconds"].keys() >= {"stage target", "stage retain", "training", "evaluation"}
     assert all(seconds >= 0 for seconds in summary["seconds"].values())
     assert summary["retain_model"]["forget/probability"] != logged[0]["forget/probability"]
@@ -153,6 +166,21 @@ def test_the_environment_is_recorded(finished_run):
     assert {"torch", "lightning", "transformers"} <= {name.lower() for name in env["packages"]}
     assert env["commit"] == environment.read_commit()
     assert env["host"]["cpu_threads"] >= 1
+
+
+def test_a_run_says_which_versions_were_not_tested_and_goes_on(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(training, "unlearn", lambda plan: tmp_path)
+    cfg = config.load(["quickstart.yaml"])
+    departures = {"transformers": {"installed": "5.26.0", "tested": "5.25.0"}}
+    monkeypatch.setattr(training, "read_departures", lambda: departures)
+    assert training.run(cfg) == tmp_path
+    *before, line = capsys.readouterr().out.splitlines()
+    assert line.startswith(
+        "versions that were not tested: transformers 5.26.0 (tested: 5.25.0); pip install -c "
+    )
+    monkeypatch.setattr(training, "read_departures", lambda: {})
+    assert training.run(cfg) == tmp_path
+    assert capsys.readouterr().out.splitlines() == before
 
 
 def test_the_exported_model_loads_with_transformers_alone_and_gives_the_recorded_answers(
@@ -228,7 +256,7 @@ def test_a_model_that_broke_in_the_last_step_is_told_from_its_evaluation(finishe
         == 1
     )
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("loss is not finite in the evaluation of epoch 1 on 20 of 20 samples (")
+    assert line.startswith("loss is not finite in the evaluation of epoch 1 on 28 of 28 samples (")
 
 
 def test_a_run_without_evaluation_and_without_export_writes_neither(finished_run):

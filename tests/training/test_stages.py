@@ -91,6 +91,7 @@ def test_the_configuration_of_a_run_names_its_stages_and_not_their_folders(finis
     assert (cfg.model.path, cfg.eval.retain_records) == ("target", "retain")
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_a_stage_is_made_again_only_where_its_weights_would_differ(finished_run):
     base = stage_folders()
@@ -179,6 +180,7 @@ def test_a_stage_pinned_to_no_finished_run_is_refused(tmp_path, capsys):
     assert line.startswith("stages.target.path: /no/where is no finished run with a model; want")
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_a_killed_stage_goes_on_from_its_checkpoint_and_ends_with_the_same_weights(
     finished_run, tmp_path, capsys

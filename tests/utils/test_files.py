@@ -6,12 +6,13 @@ A full disk is in tests/training/test_full_disk.py.
 import os
 import stat
 import threading
-import time
 
 import filelock
 import pytest
 
+from tests.support.hangs import HANG
 from tif.utils import files
+from tif.utils.terminal import console
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(tmp_path, monkeypatch):
@@ -48,17 +49,24 @@ def test_a_last_json_line_that_was_cut_is_not_read(tmp_path):
     assert path.read_text() == '{"d": 0.30000000000000004}\n'
 
 
-def test_who_waits_for_another_process_says_so(tmp_path, capsys):
-    path, is_locked = tmp_path / "x.lock", threading.Event()
+def test_who_waits_for_another_process_says_so(tmp_path, capsys, monkeypatch):
+    path, is_locked, is_shown = tmp_path / "x.lock", threading.Event(), threading.Event()
+    show = console.print
+
+    def note(*arguments, **keys):
+        show(*arguments, **keys)
+        is_shown.set()
+
+    monkeypatch.setattr(console, "print", note)
 
     def hold():
         with filelock.FileLock(path):
             is_locked.set()
-            time.sleep(0.3)
+            is_shown.wait(HANG)
 
     other = threading.Thread(target=hold)
     other.start()
-    assert is_locked.wait(10)
+    assert is_locked.wait(HANG)
     with files.locked(path, "stage target"):
         assert capsys.readouterr().out == "stage target: another process is making it, waiting\n"
     other.join()

@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import time
 
 import pytest
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.table import Table
 import tif.evaluate as evaluate
 import tif.identify as identify
 from tests.support.evaluation_logs import log
+from tests.support.hangs import wait_until
 from tests.support.mutations import HOSTILE, controls_in
 from tests.support.small_run import finished
 from tif import fit, report
@@ -224,11 +224,9 @@ def test_a_bar_follows_the_size_of_the_files_that_are_written(monkeypatch, tmp_p
     monkeypatch.setattr(terminal, "MIN_SHOWN_BYTES", 1)
     with terminal.file_bar("writing", tmp_path, 5 * 10**6):
         (tmp_path / "a").write_bytes(bytes(3 * 10**6))
-        while sum(seen) < 3:
-            time.sleep(0.05)
+        wait_until(lambda: sum(seen) >= 3)
         (tmp_path / "b").write_bytes(bytes(2 * 10**6))
-        while sum(seen) < 5:
-            time.sleep(0.05)
+        wait_until(lambda: sum(seen) >= 5)
     assert sum(seen) == 5
     assert not terminal._display.task_ids
 
@@ -292,10 +290,12 @@ def test_in_a_log_a_bar_prints_a_line_a_minute_with_the_time_that_is_left(monkey
     assert capsys.readouterr().out == "models\\x1b[2J: 300 of 400\n"
     monkeypatch.undo()
     monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0)
+    now = [0.0]
+    monkeypatch.setattr(terminal._display, "get_time", lambda: now[0])
     with progress_bar("models", 3) as bar:
-        for _ in range(2):
-            time.sleep(0.6)
+        for moment in (20, 28):
+            now[0] = moment
             bar.advance()
     first, second = capsys.readouterr().out.splitlines()
     assert first == "models: 1 of 3"
-    assert re.fullmatch(r"models: 2 of 3, \d+ s left", second)
+    assert second == "models: 2 of 3, 8 s left"

@@ -58,6 +58,7 @@ def check(sets, batching, worlds=WORLDS):
     return expected
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 @pytest.mark.parametrize(("batching", "worlds"), [("packed", WORLDS), ("padded", WORLDS[:2])])
 def test_one_two_and_four_processes_give_the_same_records_to_the_last_bit(batching, worlds):
@@ -73,12 +74,14 @@ def test_one_two_and_four_processes_give_the_same_records_to_the_last_bit(batchi
     assert all(r.stats for record_set in expected.sets.values() for r in record_set.records)
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 @pytest.mark.real
 def test_one_two_and_four_processes_give_the_same_records_of_tofu(shared):
     check(read_tofu(str(shared / "tofu"), "forget01").sets, "packed")
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 def test_a_model_spread_over_the_processes_is_evaluated_by_all_of_them_together():
     sets = {"retain": small_benchmark().sets["retain"]}

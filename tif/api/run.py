@@ -86,7 +86,9 @@ class Run:
             problem = f"has no evaluation of epoch {epoch}; want one of {known}"
             raise ConfigError(f"epoch: {self.folder} {problem}")
         retain = run_folder.read_retain_records(self.folder)
-        results = compute_results(NumbersRequest(records, retain, name, "the retain model"))
+        tokens = run_folder.read_tokens(self.folder)
+        request = NumbersRequest(records, retain, name, "the retain model", tokens=tokens)
+        results = compute_results(request)
         evaluation = Evaluation(name, {self.settings.data.benchmark: results}, records.sets)
         # With what the run compared with the retain model.
         evaluation.metrics |= {key: value for key, value in rows[epoch].items() if "/" in key}

@@ -4,28 +4,10 @@ No judge is needed, and none can err; but a fact in other words is missed, and a
 may stand in an answer by chance. The retain model's answers show how often chance does that.
 """
 
-import unicodedata
 from collections.abc import Sequence
 
-import regex
-
 from tif.data.samples import Sample, Span
-from tif.identifiers.segmentation import UNSPACED
-
-_WORD = regex.compile(rf"(?V1)[{UNSPACED}]|[\w--[{UNSPACED}]]+")
-
-
-def normalise(text: str) -> str:
-    """Return the text's words without case, punctuation and variants of one character (NFKC).
-
-    In scripts without blanks, each character is a word.
-    """
-    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
-
-
-def states(text: str, fact: str) -> bool:
-    """Return whether a text contains the words of a normalised fact, whole and in their order."""
-    return f" {fact} " in f" {normalise(text)} "
+from tif.identifiers.segmentation import normalise, states
 
 
 def find_facts(sample: Sample, after: int = 0) -> list[tuple[str, Span]]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tif.audit.attack import AttackInputs
-from tif.audit.facts import list_facts, normalise, states
+from tif.audit.facts import list_facts
 from tif.audit.keys import AuditKeys
 from tif.config.errors import ConfigError
 from tif.data.samples import Sample
@@ -22,6 +22,7 @@ from tif.identifiers.generative import prompts_and_replies as texts
 from tif.identifiers.generative import reply_cache as replies
 from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import Request
+from tif.identifiers.segmentation import normalise, states
 
 Answer = tuple[str, str]  # id of the sample, text
 

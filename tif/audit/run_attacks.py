@@ -1,15 +1,11 @@
-"""Run attacks on the models of an audit, keep their results, and put them together.
+"""Plan an audit, and run its attacks on each of its models.
 
 Called by the command and, for `eval.audit`, at the end of a run. What an attack leaves of a model
 is stored under all that decides about it, beside that model: a killed audit goes on, and runs that
 share target and retain model share their results.
 """
 
-import contextlib
 import dataclasses
-import json
-from collections import Counter
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +15,8 @@ from tif.audit.attack import Attack, AttackInputs, AttackResult, get_attack
 from tif.audit.facts import list_facts
 from tif.audit.keys import FOLDER, AuditKeys
 from tif.audit.page_section import refresh_report
-from tif.audit.tables import FILE, ROLES, write_page
-from tif.config import registry
+from tif.audit.results import summarize_audit, write_audit
+from tif.audit.tables import write_page
 from tif.config.errors import ConfigError, collect_problems
 from tif.config.files import check_inside, check_writable
 from tif.config.registry import list_sections
@@ -28,11 +24,8 @@ from tif.data.benchmarks import read_benchmark
 from tif.data.samples import Benchmark, fingerprint
 from tif.evaluation.model_on_demand import USER_ERRORS, Subject, plan_subjects, read_or_compute
 from tif.identifiers import span_cache
-from tif.metrics.leak import leak_of_questions
-from tif.records.json_values import load_json
 from tif.records.run_folder import CONFIG_FILE
 from tif.utils import distributed
-from tif.utils.files import write_text
 from tif.utils.hashing import hash_json, list_model_files
 from tif.utils.terminal import console
 
@@ -124,7 +117,8 @@ def complete_audit(inputs: AttackInputs) -> tuple[dict[str, Any], dict[str, Any]
         for name in outcomes:
             outcomes[name][subject.role] = attack_model(name, subject, inputs)
         subject.unload()
-    content, folder = summarize_audit(inputs, outcomes), inputs.subjects["unlearned"].folder
+    content = summarize_audit(inputs, outcomes)
+    folder = inputs.subjects["unlearned"].folder
     stored = content
     if distributed.is_first_rank():
         stored = write_audit(folder, content)
@@ -136,7 +130,7 @@ def complete_audit(inputs: AttackInputs) -> tuple[dict[str, Any], dict[str, Any]
 def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> AttackResult:
     """Return what an attack leaves of a model, read from its file or made now."""
     attack = get_attack(name)
-    key = hash_json(_deciding(attack, subject, inputs))
+    key = hash_json(_list_deciding(attack, subject, inputs))
     path = subject.folder / name / f"{Path(str(subject.section.path)).name}-{key}.json"
 
     def compute() -> dict[str, Any]:
@@ -148,67 +142,30 @@ def attack_model(name: str, subject: Subject, inputs: AttackInputs) -> AttackRes
     return AttackResult(**content)
 
 
-def _deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[Any]:
+def _list_deciding(attack: Attack, subject: Subject, inputs: AttackInputs) -> list[Any]:
     """Return all that decides about what an attack leaves of a model."""
-    settings, benchmark = inputs.settings, inputs.benchmark
+    settings = inputs.settings
     keys = dataclasses.asdict(settings.keys_of(attack.keys))
     rules = dataclasses.asdict(settings.eval)
-    for section in ("benchmarks", "lm_eval", *(name for name, _, _ in list_sections("benchmark"))):
+    benchmark_sections = [name for name, _, _ in list_sections("benchmark")]
+    for section in ("benchmarks", "lm_eval", *benchmark_sections):
         rules.pop(section, None)  # where benchmarks are changes nothing
-    spans = [[(span.start, span.end) for span in s.unwanted or ()] for s in benchmark.forget]
-    data = [fingerprint(benchmark.forget), fingerprint(benchmark.retain), spans]
-    data += [fingerprint(samples) for samples in (*benchmark.sets.values(), benchmark.holdout)]
-    subjects = [subject, *(inputs.subjects[role] for role in attack.reads)]
-    models = [[*model.describe(), model.prompts.describe()] for model in subjects]
+    models = []
+    for model in (subject, *(inputs.subjects[role] for role in attack.reads)):
+        models.append([*model.describe(), model.prompts.describe()])
+    data = _describe_data(inputs.benchmark)
     return [VERSION, keys, rules, data, models, settings.seed, settings.batching]
 
 
-def summarize_audit(
-    inputs: AttackInputs, outcomes: Mapping[str, Mapping[str, AttackResult]]
-) -> dict[str, Any]:
-    """Return the content of audit.json: rows of each attack, its verdict and its curves."""
-    settings = inputs.settings
-    attacks: dict[str, Any] = {}
-    keys: dict[str, Any] = {}
-    subjects = {s.id: s.subject or f"question/{s.id}" for s in inputs.benchmark.forget}
-    for name, by_role in outcomes.items():
-        attack, target, rows = get_attack(name), by_role["target"], []
-        keys[name] = dataclasses.asdict(settings.keys_of(attack.keys))
-        groups = [subjects[sample_id] for sample_id in target.ids]
-        for measure in target.measures:
-            values = {role: by_role[role].measures[measure] for role in ROLES}
-            row = leak_of_questions(values, groups)
-            rows.append({"measure": measure, **dataclasses.asdict(row)})
-        numbers: dict[str, Any] = {}
-        for number in target.numbers:
-            numbers[number] = {role: by_role[role].numbers.get(number) for role in ROLES}
-        numbers |= attack.compare(by_role) if attack.compare else {}
-        attacks[name] = {
-            "headline": attack.headline(settings),
-            "action": attack.action(settings),
-            "axis": attack.axis,
-            "questions": len(groups),
-            "groups": dict(Counter(group.partition("/")[0] for group in set(groups))),
-            "rows": rows,
-            "numbers": numbers,
-            "curves": {role: dict(by_role[role].curves) for role in ROLES},
-        }
-    return {
-        "tif": VERSION,
-        "models": {role: str(inputs.subjects[role].section.path) for role in ROLES},
-        "settings": keys,
-        "attacks": attacks,
-    }
-
-
-def write_audit(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Write audit.json and return its content: attacks that were not run again stay in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
-        before = load_json(folder / FILE)
-        if all(before[key] == content[key] for key in ("tif", "models")):
-            earlier = before["attacks"]
-            known = {name: earlier[name] for name in registry.entries("attack") if name in earlier}
-            content = {**content, "attacks": {**known, **content["attacks"]}}
-    write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
-    return content
+def _describe_data(benchmark: Benchmark) -> list[Any]:
+    """Return fingerprints of the samples, and the spans of the forget set."""
+    spans = []
+    for sample in benchmark.forget:
+        spans.append([(span.start, span.end) for span in sample.unwanted or ()])
+    evaluated = [*benchmark.sets.values(), benchmark.holdout]
+    return [
+        fingerprint(benchmark.forget),
+        fingerprint(benchmark.retain),
+        spans,
+        *(fingerprint(samples) for samples in evaluated),
+    ]

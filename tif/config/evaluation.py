@@ -50,8 +50,8 @@ class EvalRules:
         "questions, 512 tokens, 200 new ones), or legacy-tofu (locuslab/tofu, NPO and TIF "
         "releases: 300 questions, 200 tokens with the prompt, `Answer:` scored); MUSE has its own "
         "rules", choices=("open-unlearning", "legacy-tofu"))
-    paraphrased_questions: bool = key(False, "also ask in other words: sets <name>_paraphrased, "
-        "where the benchmark has paraphrased questions")
+    paraphrased_questions: bool = key(False, "also ask in other words, where the benchmark has "
+        "paraphrased questions: sets <name>_paraphrased; false = only score the forget answers so")
     max_samples: MaxSamples = dataclasses.field(default_factory=MaxSamples)
     max_new_tokens: int | None = key(None, "tokens generated for an answer, greedily; null = as "
         "eval.protocol says", at_least=1)

@@ -3,9 +3,12 @@
 Only the standard library and OmegaConf are imported here. Called by layers.py and load.py.
 """
 
+import copy
+import functools
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -67,7 +70,12 @@ def list_model_folders(name: str) -> list[str]:
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """Return the keys of a file.
+    """Return the keys of a file; raise as `read_keys` does."""
+    return OmegaConf.create(read_keys(path))
+
+
+def read_keys(path: Path) -> dict[Any, Any]:
+    """Return the keys of a file, its references unresolved.
 
     Raises:
         ConfigError: If it is no mapping in YAML.
@@ -76,12 +84,20 @@ def read_yaml(path: Path) -> DictConfig:
         text = read_bytes(path).decode("utf-8-sig")
         if len(text) > LONGEST_FILE:
             raise ValueError(f"has {len(text):,} characters, want at most {LONGEST_FILE:,}")
-        keys = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+        keys = _parse_yaml(text)
     except Exception as error:  # YAML's own errors, a folder, bytes that are no UTF-8
         raise ConfigError(f"{path}: not readable as YAML ({one_line(error)})") from None
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: want a mapping of keys, got a {type(keys).__name__}")
-    return OmegaConf.create(_with_key_on(keys))
+    return copy.deepcopy(keys)
+
+
+# Each run of a sweep reads the same files, and a method's file is read for its run and its name.
+@functools.lru_cache(maxsize=64)
+def _parse_yaml(text: str) -> Any:
+    """Return the content of a YAML file, which is shared: copy it before it is changed."""
+    content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    return _with_key_on(content) if isinstance(content, dict) else content
 
 
 def _with_key_on(keys: dict) -> dict:

@@ -140,7 +140,7 @@ def read_file(name: str, names: list[str] | None = None) -> list[Layer]:
         ConfigError: If a file is not there or makes no sense, or too many are included.
     """
     names = [name] if names is None else names
-    content: Any = OmegaConf.to_container(files.read_yaml(files.find(name)), resolve=False)
+    content = files.read_keys(files.find(name))
     included = content.pop("include", None) or []
     layers: list[Layer] = []
     if not isinstance(included, list) or len(names) > MOST_FILES:

@@ -4,6 +4,7 @@ Every command calls `load` (or `read` for a schema of its own) first, so that a 
 within seconds. Only the standard library and OmegaConf are imported here.
 """
 
+import copy
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +35,9 @@ MOST_PROBLEMS = 50  # of one file or word; looking for the nearest name takes mi
 INHERITED_OF_MODEL = ("path", "base", "tokenizer", "init", "attention", "gradient_checkpointing",
                       "trust_remote_code")  # fmt: skip
 INHERITED_OF_TRAINER = ("accelerator", "devices", "strategy", "log_every_n_steps")
+MOST_STRUCTURED = 16  # typed keys of sections that are held
 LONGEST_RESULT = 10**9  # characters that references could make of a configuration
+_STRUCTURED: dict[tuple[Any, ...], DictConfig] = {}
 
 
 S = TypeVar("S")  # a dataclass whose fields are made by `key`, with `find_problems`
@@ -80,10 +83,10 @@ def read(schema: Callable[[], S], argv: Sequence[str]) -> S:
     loss = _loss_with_own_keys(layers) if hasattr(defaults, "loss") else None
     if loss:
         defaults.loss = loss()
-    merged = OmegaConf.structured(defaults)
+    merged = _structured(defaults)
     for layer in layers:
         if loss and layer.names_method():
-            merged.loss = OmegaConf.structured(loss)  # nothing of another method is left in it
+            merged.loss = _structured(loss())  # nothing of another method is left in it
         keys = layer.keys
         if layer.is_of_preset and not hasattr(defaults, "run"):  # it trains nothing
             content = keys if hasattr(defaults, "data") else keys | keys.get("data", {})
@@ -104,7 +107,7 @@ def read_stored(path: Path) -> Config:
     content = cast(dict[str, Any], OmegaConf.to_container(read_yaml(path), resolve=False))
     problems: list[str] = []
     defaults, where = Config(), f"{path}: "
-    merged = OmegaConf.structured(defaults)
+    merged = _structured(defaults)
     keys = select_counted(flatten(content, defaults), str(path))
     _merge(merged, keys, defaults, where, problems)
     raise_problems(problems)
@@ -135,7 +138,7 @@ def stage(cfg: Config, name: str) -> Config:
     if not isinstance(keys, dict | None):
         raise ConfigError(f"{where}: want a mapping of keys, got {keys!r}")
     problems: list[str] = []
-    merged = OmegaConf.structured(_inherited(cfg))
+    merged = _structured(_inherited(cfg))
     own_keys = {key: value for key, value in (keys or {}).items() if key != "path"}
     _merge(merged, own_keys, Config(loss=type(cfg.loss)()), f"{where}.", problems)
     if merged.stages or merged.stage:
@@ -158,7 +161,30 @@ def _inherited(cfg: Config) -> Config:
 
 def to_yaml(cfg: Any) -> str:
     """Return the resolved configuration as YAML; `load` of it gives the same configuration."""
-    return OmegaConf.to_yaml(OmegaConf.structured(cfg))
+    return OmegaConf.to_yaml(_structured(cfg))
+
+
+def _structured(section: Any) -> DictConfig:
+    """Return the typed keys of a section, as `OmegaConf.structured` does, which takes long.
+
+    The keys of equal sections are made once and copied: all runs start from the same defaults,
+    and the stages of a run inherit the same.
+    """
+    key = (repr(section), *_list_types(section))
+    if key not in _STRUCTURED:
+        if len(_STRUCTURED) == MOST_STRUCTURED:
+            del _STRUCTURED[next(iter(_STRUCTURED))]
+        _STRUCTURED[key] = OmegaConf.structured(section)
+    return copy.deepcopy(_STRUCTURED[key])
+
+
+def _list_types(section: Any) -> Iterator[type]:
+    """Yield the classes of a section and of those in it; two may have the same name."""
+    yield type(section)
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _list_types(value)
 
 
 def _loss_with_own_keys(layers: Sequence[Layer]) -> type[Loss]:

@@ -12,7 +12,7 @@ OTHER_FOLDERS = ("stages", "references", "spans")  # beside the runs
 
 
 @dataclasses.dataclass
-class Run:
+class RunKeys:
     """Where a run lives and what it keeps."""
 
     name: str = key("auto", "the run's folder is <folder>/<name>, without a /; a name in use gets "

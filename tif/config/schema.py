@@ -13,12 +13,12 @@ from tif.config.identifier import Identifier, make_identifier
 from tif.config.keys import key
 from tif.config.loss import Loss, make_loss
 from tif.config.model import Lora, Model
-from tif.config.run import Logger, Run, Wandb
+from tif.config.run import Logger, RunKeys, Wandb
 from tif.config.trainer import Optimizer, TrainerKeys
 
 __all__ = [
     "Chat", "Config", "Data", "Eval", "EvalRules", "Fictitious", "Identifier", "LmEval", "Logger",
-    "Lora", "Loss", "MaxSamples", "Model", "Optimizer", "Run", "TrainerKeys", "Wandb", "key",
+    "Lora", "Loss", "MaxSamples", "Model", "Optimizer", "RunKeys", "TrainerKeys", "Wandb", "key",
 ]  # fmt: skip
 
 
@@ -26,7 +26,7 @@ __all__ = [
 class Config:
     """One experiment."""
 
-    run: Run = dataclasses.field(default_factory=Run)
+    run: RunKeys = dataclasses.field(default_factory=RunKeys)
     data: Data = dataclasses.field(default_factory=Data)
     identifier: Identifier = dataclasses.field(default_factory=make_identifier)
     model: Model = dataclasses.field(default_factory=Model)

@@ -13,7 +13,13 @@ from tif.data.encoding import Encoder
 from tif.data.samples import Sample, Task, fingerprint
 from tif.evaluation.generate import Decoding, choose_mode, generate
 from tif.evaluation.muse_prompts import ask_task, describe_task
-from tif.evaluation.questions import MUSE_PROTOCOL, EvaluationSetup, Question, select_samples
+from tif.evaluation.questions import (
+    MUSE_PROTOCOL,
+    EvaluationSetup,
+    Question,
+    only_scores,
+    select_samples,
+)
 from tif.evaluation.tofu_prompts import ask_question, describe_joined_prompts, resolve_protocol
 from tif.evaluation.token_stats import TextScore, score_texts
 from tif.probes.text_length import read_context
@@ -90,17 +96,21 @@ def build_questions(
     """Return the questions of a set, tokenised once for all epochs; `context` is the model's."""
     encoder, task = setup.encoder, setup.tasks.get(set_name)
     protocol = resolve_protocol(setup.rules, encoder)
+    is_scored_only = only_scores(set_name, setup.rules)
 
     def build() -> list[Question]:
         if task:
             return ask_task(encoder, samples, task, context, protocol.max_new_tokens)
         questions = [ask_question(encoder, sample, protocol) for sample in samples]
+        if is_scored_only:
+            questions = [dataclasses.replace(item, max_new_tokens=0) for item in questions]
         warning = describe_joined_prompts(questions)
         if warning:
             encoder.compute_once("joined prompts", lambda: console.print(warning, soft_wrap=True))
         return questions
 
-    return encoder.compute_once(f"{fingerprint(samples)} {protocol} {task} {context}", build)
+    key = f"{fingerprint(samples)} {protocol} {task} {context} {is_scored_only}"
+    return encoder.compute_once(key, build)
 
 
 def find_longest_text(

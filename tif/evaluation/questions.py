@@ -59,8 +59,9 @@ def select_samples(
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the first samples of each set, as many as `eval.max_samples` or the protocol says.
 
-    With `eval.paraphrased_questions` a set whose samples have a paraphrased question is there a
-    second time, as <name>_paraphrased: that question with the same answers.
+    A set whose samples have a paraphrased question is there a second time, as <name>_paraphrased:
+    that question with the same answers. Without `eval.paraphrased_questions` this is the forget set
+    alone, with the original answer alone, and nothing is generated (see `only_scores`).
     """
     selected: dict[str, tuple[Sample, ...]] = {}
     for name, samples in sets.items():
@@ -76,9 +77,17 @@ def select_samples(
             if sample.paraphrased_prompt:
                 id, prompt = f"{sample.id}/paraphrased", sample.paraphrased_prompt
                 paraphrased.append(dataclasses.replace(sample, id=id, prompt=prompt))
-        if rules.paraphrased_questions and paraphrased:
+        if only_scores(name + PARAPHRASED, rules):
+            bare: Any = {"paraphrased_answer": None, "perturbed_answers": ()}
+            paraphrased = [dataclasses.replace(sample, **bare) for sample in paraphrased]
+        if paraphrased and (rules.paraphrased_questions or name == "forget"):
             selected[name + PARAPHRASED] = tuple(paraphrased)
     return selected
+
+
+def only_scores(set_name: str, rules: EvalRules) -> bool:
+    """Return whether a set is there for the scores of its answers, and nothing is generated."""
+    return set_name.endswith(PARAPHRASED) and not rules.paraphrased_questions
 
 
 def list_longest_texts(encoder: Encoder, sets: Mapping[str, Sequence[Sample]]) -> list[list[int]]:

@@ -19,7 +19,7 @@ from tif.config.registry import Entry
 from tif.data.samples import Sample
 from tif.data.templates import Prompts
 
-Run = Callable[[Identifier, Sequence[Sample], Prompts], tuple[Sample, ...]]
+IdentifyFunction = Callable[[Identifier, Sequence[Sample], Prompts], tuple[Sample, ...]]
 CONTEXTS = ("prompt", "answer")
 ABOUT_CONTEXT = "what is shown with the answer: prompt (the question too) or answer (nothing else)"
 
@@ -57,7 +57,7 @@ class Kind(Entry):
         describe: returns the keys that decide about the spans, as JSON values.
     """
 
-    run: Run
+    run: IdentifyFunction
     title: str
     models: tuple[ModelKey, ...] = ()
     asks_server: bool = False
@@ -89,7 +89,7 @@ class Kind(Entry):
 
 def identifier(
     name: str, title: str, keys: type = NoKeys, **properties: Any
-) -> Callable[[Run], Run]:
+) -> Callable[[IdentifyFunction], IdentifyFunction]:
     """Register a function of (section, samples, prompts) as an identifier.
 
     Args:
@@ -99,7 +99,7 @@ def identifier(
         properties: the other fields of `Kind`.
     """
 
-    def decorate(run: Run) -> Run:
+    def decorate(run: IdentifyFunction) -> IdentifyFunction:
         documented = run.__doc__ or ""
         module = run.__module__
         registry.register(

@@ -4,6 +4,7 @@ Called by every identifier, by `context_windows` and by `span_comparison`, which
 Offsets are Unicode code points, as in `Span`.
 """
 
+import unicodedata
 from collections.abc import Iterator
 
 import regex
@@ -23,6 +24,7 @@ _WORD = regex.compile(
     rf"|(?=[{UNSPACED}])\X"
     r"|(?=[\p{Extended_Pictographic}\p{Regional_Indicator}])\X"
 )
+_COMPARED = regex.compile(rf"(?V1)[{UNSPACED}]|[\w--[{UNSPACED}]]+")  # words without inner signs
 _BETWEEN_BLANKS = regex.compile(r"\S+")
 # A sentence ends after a line break, after . ! ? and what closes them before a blank, and after
 # the full-width 。！？ anywhere.
@@ -46,6 +48,19 @@ def find_words(text: str, rule: str = "unicode") -> Iterator[Span]:
     pattern = _BETWEEN_BLANKS if rule == "blanks" else _WORD
     for match in pattern.finditer(text):
         yield Span(match.start(), match.end())
+
+
+def normalise(text: str) -> str:
+    """Return the text's words without case, punctuation and variants of one character (NFKC).
+
+    In scripts without blanks, each character is a word.
+    """
+    return " ".join(_COMPARED.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+def states(text: str, fact: str) -> bool:
+    """Return whether a text contains the words of a normalised fact, whole and in their order."""
+    return f" {fact} " in f" {normalise(text)} "
 
 
 def split_sentences(text: str) -> Iterator[tuple[int, int]]:

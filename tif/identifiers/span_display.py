@@ -1,6 +1,5 @@
-"""Answers with their unwanted words marked, printed or as HTML; the report of `generative`."""
+"""Answers with their unwanted words marked, printed or as HTML."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,8 @@ from tif.identifiers.span_comparison import count_units
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tif.identifiers.generative.identify import Estimate, Report
-
 UNWANTED = "bold red"  # of words in a terminal, also in `tif chat`
+
 
 def split_marked(sample: Sample) -> Iterator[tuple[str, bool]]:
     """Yield the answer in stretches, with whether they are unwanted."""
@@ -99,56 +97,3 @@ def _render(template: str, samples: Sequence[Sample], **values: str) -> str:
     environment.filters["show_controls"] = escape_controls
     values_of_all = {"samples": samples, "split_marked": split_marked, **values}
     return environment.get_template(template).render(values_of_all)
-
-
-def describe_estimate(estimate: "Estimate") -> list[str]:
-    """Return lines that say what the generative identifier would ask, and the cost."""
-    tokens = estimate.tokens
-    lines = [
-        f"{estimate.samples} samples: {estimate.requests} requests to send, "
-        f"{estimate.cached} answers kept from before",
-        f"about {tokens.prompt} prompt tokens and {tokens.answer} answer tokens",
-    ]
-    if estimate.cost is None:
-        lines.append("cost unknown: give price_in and price_out (per million tokens)")
-    else:
-        lines.append(
-            f"cost about {estimate.cost:.4f}, at most {estimate.at_most:.4f}; "
-            f"{estimate.paid_before:.4f} paid before"
-        )
-    return lines
-
-
-def describe_report(report: "Report") -> list[str]:
-    """Return lines that say what the generative identifier asked, found and paid."""
-    cost = ""
-    if report.cost is not None:
-        cost = f", cost {report.cost:.4f} ({report.total_cost:.4f} with what was kept)"
-    lines = [
-        f"{report.samples} samples, {report.replies} replies got, "
-        f"{report.cached} answers kept from before",
-        f"{report.tokens.prompt} prompt tokens, {report.tokens.answer} answer tokens{cost}",
-    ]
-    if report.uncounted:
-        lines.append(
-            f"{report.uncounted} requests without a token count that can be true: each is counted "
-            "at its upper limit"
-        )
-    if report.agreement is not None:
-        lines.append(
-            f"agreement between votes: {report.agreement:.3f} (mean Jaccard similarity of words)"
-        )
-    if report.missing:
-        strings = [f"{string!r} ({name})" for name, string in report.missing]
-        lines.append(f"{len(strings)} strings are not in their answers: {_shorten(strings)}")
-    if report.empty:
-        lines.append(f"{len(report.empty)} samples have no unwanted word: {_shorten(report.empty)}")
-    for reason, count in Counter(report.failed.values()).most_common():
-        names = [name for name, other in report.failed.items() if other == reason]
-        lines.append(f"{count} samples have no answer: {reason}: {_shorten(names)}")
-    return lines
-
-
-def _shorten(names: Sequence[str], most: int = 10) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

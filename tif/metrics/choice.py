@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tif.metrics import overall
 from tif.metrics.overall import CHOICE
 from tif.records.comparability import align_records
-from tif.records.types import Evaluation, RecordSet
+from tif.records.types import AnswersBySet, Evaluation, RecordSet
 
 SEED = 0
 Pair = tuple[Evaluation, Evaluation | None]  # of a model and of the retain model
@@ -71,11 +71,14 @@ def _take(records: RecordSet, places: Sequence[int]) -> RecordSet:
 
 
 def choosing_values(
-    evaluation: Evaluation, retain: Evaluation | None, metric: str
+    evaluation: Evaluation, retain: Evaluation | None, metric: str, tokens: AnswersBySet
 ) -> dict[str, float]:
-    """Return {"choice/<metric>": its value on the half that chooses}; {} where there is none."""
+    """Return {"choice/<metric>": its value on the half that chooses}; {} where there is none.
+
+    `tokens`: of the answers, by set and record id.
+    """
     halves = split_evaluation(evaluation, retain)
     if halves is None:
         return {}
-    value = overall.aggregate(*halves[0]).get(metric)
+    value = overall.aggregate(*halves[0], tokens).get(metric)
     return {} if value is None else {CHOICE + metric: value}

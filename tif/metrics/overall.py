@@ -1,12 +1,15 @@
 """One row of numbers for an evaluation, and one number that ranks epochs."""
 
 import math
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tif.metrics import membership, muse, tofu
+from tif.metrics import membership, muse, open_unlearning, tofu, unread
 from tif.metrics.registry import find_metric, register_metric
-from tif.records.types import Evaluation
+from tif.metrics.targeted import summarize_forget_words
+from tif.records.protocols import arithmetic_of
+from tif.records.types import AnswersBySet, Evaluation
 
 Values = Mapping[str, float | None]
 SCORE = "eval/score"
@@ -22,30 +25,85 @@ def is_muse(evaluation: Evaluation) -> bool:
     return evaluation.protocol.get("name") == "muse"  # texts too short for VerbMem
 
 
-def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[str, float | None]:
+def aggregate(
+    evaluation: Evaluation, retain: Evaluation | None = None, tokens: AnswersBySet | None = None,
+    start: Values | None = None,
+) -> dict[str, float | None]:
     """Return every metric of an evaluation by its stable name.
 
     Besides the benchmark's own: `membership/<attack>` where there are holdout texts, `retain/loss`
-    in nats a token, and `eval/score`.
+    in nats a token, those of unwanted words where these are known, and what combines them:
+    `eval/score`, `forget/as_unread` with its parts, OpenUnlearning's summary.
+
+    Args:
+        evaluation, retain: of the model and of the retain model; None = there is none.
+        tokens: of the answers, by set and record id, with their unwanted words; None = not known.
+        start: metrics of the model before unlearning; None = not known.
 
     Raises:
         ValueError: See tofu.aggregate and muse.aggregate.
     """
     benchmark = muse if is_muse(evaluation) else tofu
-    metrics = benchmark.aggregate(evaluation, retain)
+    metrics = benchmark.aggregate(evaluation, retain) | _measure_alone(evaluation, tokens or {})
+    retain_metrics: dict[str, float | None] = {}
+    if retain is not None:
+        retain_metrics |= benchmark.aggregate(retain) | _measure_alone(retain, tokens or {})
+    if retain is not None and benchmark is tofu:
+        distance = retain_distance(metrics, retain_metrics)
+        if distance is not None:
+            metrics[DISTANCE] = distance
+    if benchmark is tofu:
+        metrics |= combine(metrics, evaluation, retain, tokens or {}, retain_metrics, start or {})
+    score = overall_score(metrics)
+    if score is not None:
+        metrics[SCORE] = score
+    return metrics
+
+
+def combine(
+    values: Values, evaluation: Evaluation, retain: Evaluation | None, tokens: AnswersBySet,
+    retain_values: Values, start: Values = types.MappingProxyType({}),
+) -> dict[str, float]:
+    """Return forget/as_unread with its parts and OpenUnlearning's summary, by stable name.
+
+    `values`, `retain_values`, `start`: the other metrics of the model, of the retain model, and of
+    the model before unlearning. Left out is what cannot be had.
+    """
+    combined = unread.summarize(evaluation, retain, tokens, values, retain_values)
+    known = {**values, **combined, **_measure_other_answers(evaluation)}
+    return combined | open_unlearning.summarize(known, start, retain_values)
+
+
+def is_combined(name: str) -> bool:
+    """Return whether a metric is one of `combine` (or utility/eight), which follow from others."""
+    parts = (unread.AS_UNREAD, unread.RATIO, unread.OTHER_RATIO, unread.FACTS, unread.READABLE)
+    return name in (*parts, "utility/eight") or name.startswith("summary/")
+
+
+def _measure_alone(evaluation: Evaluation, tokens: AnswersBySet) -> dict[str, float | None]:
+    """Return the metrics beside the benchmark's own that compare with no other model."""
+    metrics: dict[str, float | None] = {}
     for attack, scores in membership.attack_scores(evaluation).items():
         metrics[f"membership/{attack}"] = membership.auc(*scores)
     if "retain" in evaluation.sets:
         losses = [record.loss for record in evaluation.sets["retain"].records]
         metrics["retain/loss"] = sum(losses) / len(losses)
-    if retain is not None and benchmark is tofu:
-        distance = retain_distance(metrics, tofu.aggregate(retain))
-        if distance is not None:
-            metrics[DISTANCE] = distance
-    score = overall_score(metrics)
-    if score is not None:
-        metrics[SCORE] = score
-    return metrics
+    return metrics | summarize_forget_words(evaluation.sets, tokens)
+
+
+def _measure_other_answers(evaluation: Evaluation) -> dict[str, float | None]:
+    """Return what OpenUnlearning's summary reads of the forget set's other answers."""
+    records = evaluation.sets.get("forget")
+    if records is None or any(not record.perturbed_losses for record in records.records):
+        return {}
+    ratios = tofu.truth_ratio_probability(records, arithmetic_of(evaluation.protocol))
+    losses = [record.paraphrased_loss for record in records.records]
+    paraphrased = [math.exp(-loss) for loss in losses if loss is not None]
+    is_complete = len(paraphrased) == len(losses)
+    return {
+        "forget/truth_ratio_probability": float(ratios.mean()),
+        open_unlearning.PARAPHRASED: sum(paraphrased) / len(losses) if is_complete else None,
+    }
 
 
 @register_metric(SCORE, "score", better="↑", columns={})

@@ -35,7 +35,7 @@ class Metric:
         name: stable name: "forget/quality", or "<set>/probability" for a metric of any set.
         function: computes it; its docstring is the text of the card.
         title: in lines of its own and in sentences.
-        better: where it should go: ↑, ↓, → 0, → ½, or "" for neither.
+        better: where it should go: ↑, ↓, → 0, → ½, → 1, or "" for neither.
         on_forget: the same on sets that are to be forgotten; None = as `better`.
         short: title of a column; "" = `title`.
         unit: "" for a share of 1 or a plain number.

@@ -9,13 +9,15 @@ from typing import Any
 from tif.config.errors import ConfigError
 from tif.metrics import fluency, intervals, membership, memorization, muse, overall, tofu
 from tif.metrics.intervals import Interval
+from tif.metrics.readable import readable
 from tif.metrics.registry import read_limits
+from tif.metrics.unread import READABLE
 from tif.metrics.values import Floats, mean_or_none
 from tif.records import comparability
 from tif.records.protocols import arithmetic_of
-from tif.records.types import Evaluation, RecordSet
+from tif.records.types import AnswersBySet, Evaluation, RecordSet
 
-UTILITY, QUALITY = "utility/model", "forget/quality"
+UTILITY, EIGHT, QUALITY = "utility/model", "utility/eight", "forget/quality"
 Means = dict[str, float | None]
 Intervals = dict[str, Interval | None]
 FIRST_SETS = ("forget", "retain", "real_authors", "world_facts")  # of TOFU, in the order shown
@@ -34,6 +36,7 @@ class NumbersRequest:
         reference: another model's evaluation, for the membership attack that compares with one.
         gradient_norms: set -> (N,), for the membership attack of that name.
         clean: set -> (N,), a classifier's probabilities that the generations are no gibberish.
+        tokens: of the answers, by set and record id, with their unwanted words where known.
     """
 
     evaluation: Evaluation
@@ -46,6 +49,7 @@ class NumbersRequest:
     reference: Evaluation | None = None
     gradient_norms: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
     clean: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
+    tokens: AnswersBySet = dataclasses.field(default_factory=dict)
 
 
 def compute_results(request: NumbersRequest) -> dict[str, Any]:
@@ -66,7 +70,7 @@ def compute_results(request: NumbersRequest) -> dict[str, Any]:
         with _errors_starting_with(request.retain_source):
             for label, values in _list_values(retain, {}).items():
                 retain_metrics[label] = mean_or_none(values)
-            retain_metrics |= overall.aggregate(retain)
+            retain_metrics |= overall.aggregate(retain, tokens=request.tokens)
     return results | {
         "retain_metrics": retain_metrics or None,
         "mismatch": mismatch,
@@ -90,13 +94,18 @@ def count_groups(evaluation: Evaluation) -> dict[str, dict[str, int]]:
     return counts
 
 
-def named_intervals(evaluation: Evaluation, retain: Evaluation | None) -> Intervals:
+def named_intervals(
+    evaluation: Evaluation, retain: Evaluation | None, tokens: AnswersBySet
+) -> Intervals:
     """Return every metric's interval by its stable name, as in a run's metrics.jsonl.
+
+    `tokens`: of the answers, by set and record id.
 
     Raises:
         ConfigError: As `compute_results`.
     """
-    request = NumbersRequest(evaluation, retain, evaluation.model, "the retain model")
+    sources = evaluation.model, "the retain model"
+    request = NumbersRequest(evaluation, retain, *sources, tokens=tokens)
     _check_comparable(request)
     return _measure(request)[1]
 
@@ -140,7 +149,24 @@ def _measure(request: NumbersRequest) -> tuple[Means, Intervals]:
         metrics[UTILITY] = mean_or_none(tofu.model_utility(metrics))
         around[UTILITY] = intervals.utility_interval(values, groups)
         metrics[QUALITY], around[QUALITY] = _compare_forget_sets(request)
+        for label, value in _combine(request, metrics).items():
+            metrics[label], around[label] = value, None
+        by_question = readable(evaluation)
+        if by_question is not None:
+            _, around[READABLE] = _average(READABLE, by_question, sets["forget"])
     return metrics, around
+
+
+def _combine(request: NumbersRequest, metrics: Means) -> Means:
+    """Return what follows from the other metrics: utility/eight, forget/as_unread, the summary."""
+    retain_metrics: Means = {}
+    if request.retain:
+        with _errors_starting_with(request.retain_source):
+            retain_metrics |= overall.aggregate(request.retain, tokens=request.tokens)
+    combined: Means = {EIGHT: mean_or_none(tofu.utility_of_eight(metrics))}
+    values = metrics | combined
+    others = (request.evaluation, request.retain, request.tokens, retain_metrics)
+    return combined | overall.combine(values, *others)
 
 
 def _average(
@@ -184,6 +210,8 @@ def _list_by_task(named: Mapping[str, Any], evaluation: Evaluation) -> dict[str,
         group, _, metric = name.partition("/")
         if group == "membership":
             listed.setdefault(group, {})[metric] = value
+        elif overall.is_combined(name):
+            listed.setdefault("combined", {})[name] = value
         elif name not in (UTILITY, QUALITY):
             listed["tasks"][group][metric] = value
     return listed

@@ -9,13 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tif.identifiers.segmentation import normalise, states
 from tif.metrics.registry import register_metric
 from tif.metrics.values import Floats
-from tif.records.types import AnswerTokens, Record, RecordSet, TokenStats
+from tif.records.types import PARAPHRASED, AnswerTokens, Record, RecordSet, TokenStats
 
 # Sets of forget answers; the first whose words are known stands for a benchmark.
 FORGET_SETS = ("forget", "verbmem_forget", "privleak_forget", "knowmem_forget")
-OTHER_WAYS = {"forget_reworded": "reworded", "forget_implied": "implied"}  # to ask for the facts
+OTHER_WAYS = {  # sets that ask for the same facts otherwise, and the beginning of their names
+    "forget_reworded": "reworded", "forget_implied": "implied",
+    f"forget{PARAPHRASED}": "paraphrased",
+}  # fmt: skip
 NOTE = "UW, GW: unwanted, general words of forget answers; extracted: written by itself"
 
 
@@ -72,12 +76,43 @@ def extracted(records: RecordSet, tokens: Mapping[str, AnswerTokens], unwanted: 
     """
     hits: list[float] = []
     for record, stats, answer in _list_known(records, tokens):
-        for first, end in _list_passages(answer.measured or (), unwanted):
-            start = answer.ends[first - 1] if first else 0
-            passage = record.answer[start : answer.ends[end - 1]].strip()
-            if passage and passage not in f"{record.prompt}\n{record.answer[:start]}":
-                hits.append(float(all(stats.top[first:end])))
+        for first, end, _ in _list_new_passages(record, answer, unwanted):
+            hits.append(float(all(stats.top[first:end])))
     return np.array(hits, dtype=np.float64)
+
+
+def written(
+    records: RecordSet, tokens: Mapping[str, AnswerTokens], unwanted: bool = True
+) -> Floats:
+    """Return for each unwanted passage if the greedy answer has it, 1 or 0.
+
+    Formula: passages as in words/unwanted_extracted; one is written if its words stand in the
+    generation, whole and in their order, whatever their case and punctuation. Range: 0 or 1; the
+    mean is a share. Better: lower. Perfect unlearning: the retain model's value: a guess may be
+    right. Source: string match as in `tif audit`; a fact in other words is missed.
+
+    Returned are (N,), one number a passage of the answers that have a generation.
+    """
+    hits: list[float] = []
+    for record, _, answer in _list_known(records, tokens):
+        if record.generated is None:
+            continue
+        for _, _, passage in _list_new_passages(record, answer, unwanted):
+            fact = normalise(passage)
+            if fact:
+                hits.append(float(states(record.generated, fact)))
+    return np.array(hits, dtype=np.float64)
+
+
+def _list_new_passages(
+    record: Record, answer: AnswerTokens, unwanted: bool
+) -> Iterator[tuple[int, int, str]]:
+    """Yield first token, end and text of each passage that has not stood before."""
+    for first, end in _list_passages(answer.measured or (), unwanted):
+        start = answer.ends[first - 1] if first else 0
+        passage = record.answer[start : answer.ends[end - 1]].strip()
+        if passage and passage not in f"{record.prompt}\n{record.answer[:start]}":
+            yield first, end, passage
 
 
 def summarize_forget_words(
@@ -86,7 +121,8 @@ def summarize_forget_words(
     """Return `summarize_words` of the first of FORGET_SETS whose words are known; {} without one.
 
     The sets that ask for the same facts in other ways have names of their own: reworded/unwanted,
-    implied/unwanted. `sets`: of an evaluation. `tokens`: of its answers, by set and record id.
+    implied/unwanted, paraphrased/unwanted. `sets`: of an evaluation. `tokens`: of its answers, by
+    set and record id.
     """
     by_set = {}
     for name in (*FORGET_SETS, *OTHER_WAYS):
@@ -103,7 +139,7 @@ def summarize_forget_words(
 def summarize_words(records: RecordSet, tokens: Mapping[str, AnswerTokens]) -> dict[str, float]:
     """Return the means by stable name: words/unwanted, words/unwanted_extracted, the same general.
 
-    Left out is what no answer has.
+    Of unwanted words also words/unwanted_written. Left out is what no answer has.
     """
     metrics: dict[str, float] = {}
     for name, is_unwanted in (("unwanted", True), ("general", False)):
@@ -111,6 +147,8 @@ def summarize_words(records: RecordSet, tokens: Mapping[str, AnswerTokens]) -> d
             f"words/{name}": word_probability(records, tokens, is_unwanted),
             f"words/{name}_extracted": extracted(records, tokens, is_unwanted),
         }
+        if is_unwanted:
+            columns["words/unwanted_written"] = written(records, tokens)
         metrics |= {key: float(values.mean()) for key, values in columns.items() if len(values)}
     return metrics
 
@@ -127,12 +165,19 @@ def _list_passages(uw: Sequence[bool], unwanted: bool) -> list[tuple[int, int]]:
 
 
 def _register_words() -> None:
-    """Register both functions for unwanted and for general words, and for each way to ask."""
-    for place, way in ((50, "words"), (54, "reworded"), (55, "implied")):
+    """Register the functions for unwanted and for general words, and for each way to ask."""
+    ways = ((46, "words"), (51, "reworded"), (52, "implied"), (55, "paraphrased"))
+    for place, way in ways:
         ending = "" if way == "words" else f", {way}"
+        ending = " otherwise" if way == "paraphrased" else ending  # 80 columns are few
+        register_metric(
+            f"{way}/unwanted_written", f"unwanted words written{ending}", better="↓",
+            short=f"UW written{ending}", columns={way: place + 4} if way == "words" else {},
+        )(written)  # fmt: skip
         for kind, letters, better in (("unwanted", "UW", "↓"), ("general", "GW", "↑")):
             is_general = kind == "general"
             is_column = way == "words" or not is_general
+            is_short = way == "paraphrased"  # a column for one of the two: tables are long
             register_metric(
                 f"{way}/{kind}", f"probability of {kind} words{ending}", better=better,
                 short=f"{letters} prob.{ending}", main=("words",),
@@ -142,7 +187,7 @@ def _register_words() -> None:
             register_metric(
                 f"{way}/{kind}_extracted", f"{kind} words extracted{ending}", better=better,
                 short=f"{letters} extracted{ending}",
-                columns={way: place + 2 + is_general} if is_column else {},
+                columns={way: place + 2 + is_general} if is_column and not is_short else {},
             )(extracted)  # fmt: skip
 
 

@@ -9,8 +9,9 @@ is 0, and 0 / 0 NaN. All metrics raise ValueError where the set is empty or a re
 need.
 """
 
+import itertools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from tif.records.types import PARAPHRASED, Evaluation, Record, RecordSet
 SETS_WITH_OPTIONS = ("real_authors", "world_facts")  # the wrong answers are the options
 UTILITY_SETS = ("retain", "real_authors", "world_facts")  # what a model must stay good at
 UTILITY_PARTS = ("probability", "rougeL", "truth_ratio")
+UTILITY_NAMES = tuple(map("/".join, itertools.product(UTILITY_SETS, UTILITY_PARTS)))
+UNSTEADY = "real_authors/rougeL"  # of the nine: see `utility_of_eight`
 
 
 @register_metric(
@@ -155,7 +158,7 @@ def question_values(records: RecordSet, rules: Protocol = LEGACY_TOFU) -> dict[s
 
 
 @register_metric(
-    "utility/model", "model utility", better="↑", columns={"utility": 30}, main=("utility",),
+    "utility/model", "model utility", better="↑", columns={"utility": 12}, main=("utility",),
     note="model utility: over retain set, real authors, world facts",
 )  # fmt: skip
 def model_utility(means: Mapping[str, float | Floats | None]) -> Floats | None:
@@ -172,13 +175,31 @@ def model_utility(means: Mapping[str, float | Floats | None]) -> Floats | None:
     Returns:
         () or (draws,), as the means; None where one of the nine is missing.
     """
+    return _combine_utility(means, UTILITY_NAMES)
+
+
+@register_metric("utility/eight", "utility of eight", better="↑", columns={"utility": 13})
+def utility_of_eight(means: Mapping[str, float | Floats | None]) -> Floats | None:
+    """Return model utility without the number that small models hardly have.
+
+    Formula: harmonic mean of the nine of utility/model but the ROUGE-L recall of real_authors: a
+    small model answers few of those 100 questions, and the harmonic mean follows the few. Range: 0
+    to 1; 0 if any of the eight is 0. Better: higher. Perfect unlearning: the retain model's value.
+    Source: ours, of locuslab/tofu's nine.
+    """
+    return _combine_utility(means, [name for name in UTILITY_NAMES if name != UNSTEADY])
+
+
+def _combine_utility(
+    means: Mapping[str, float | Floats | None], names: Sequence[str]
+) -> Floats | None:
+    """Return the harmonic mean of the named means, 0 if any is 0; None where one is missing."""
     parts: list[float | Floats] = []
-    for name in UTILITY_SETS:
-        for metric in UTILITY_PARTS:
-            mean = means.get(f"{name}/{metric}")
-            if mean is None:
-                return None
-            parts.append(mean)
+    for name in names:
+        mean = means.get(name)
+        if mean is None:
+            return None
+        parts.append(mean)
     # scipy.stats.hmean differs in the last digit from the numbers published so far.
     values = np.array(parts)
     positive = (values > 0).all(0)
@@ -233,6 +254,7 @@ def aggregate(evaluation: Evaluation, retain: Evaluation | None = None) -> dict[
                 means[f"{name}/{key}"] = mean_or_none(values)
     if all(name in evaluation.sets for name in UTILITY_SETS):
         means["utility/model"] = mean_or_none(model_utility(means))
+        means["utility/eight"] = mean_or_none(utility_of_eight(means))
     if retain is not None:
         means["forget/quality"] = forget_quality(evaluation, retain)
     return means

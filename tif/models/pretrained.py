@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tif.config.errors import ConfigError, brief, one_line
+from tif.models.headers import INDEX, SINGLE_FILE, check_headers, check_surplus
 from tif.utils import hub
 from tif.utils.files import read_bytes
 from tif.utils.hub import is_hub_reachable
@@ -27,7 +28,6 @@ HUB_NAME = r"([\w-][\w.-]*/)?[\w-][\w.-]*"  # model or org/model
 LONGEST_HUB_NAME = 200  # characters; the hub allows 96
 AUTO_CLASSES = {"causal LM": "AutoModelForCausalLM", "masked LM": "AutoModelForMaskedLM",
                 "classifier": "AutoModelForSequenceClassification"}  # fmt: skip
-INDEX = "model.safetensors.index.json"  # names the file of each weight
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 MOST_LAYERS = 1000  # building more takes minutes
 CODE_WORDS = ("custom code", "trust_remote_code")  # in transformers' errors
@@ -158,7 +158,8 @@ def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
 def check_model(source: Source, kind: str, attention: str | None = None) -> "PreTrainedModel":
     """Raise ConfigError, one line with the key, unless the model is there and can be loaded.
 
-    Of a folder, the names and shapes of all weights are checked; a hub name's are, when they load.
+    Of a folder, names and shapes of all weights are compared with the headers of its files; a hub
+    name's are, when they load.
 
     Args:
         source: the model.
@@ -170,14 +171,17 @@ def check_model(source: Source, kind: str, attention: str | None = None) -> "Pre
     """
     import transformers
 
-    options: dict[str, Any] = {"attn_implementation": attention}
-    if isinstance(find_location(source, kind), Path):
-        return load_model(source, kind, device_map="meta", **options)
     config = read_config(source, kind)
+    location = find_location(source, kind)
+    if isinstance(location, Path):
+        _check_files(source, location)
+    options: dict[str, Any] = {"attn_implementation": attention}
     with _errors_on_one_line(source, f"is no model that can be loaded as a {kind}"):
         auto_class = getattr(transformers, AUTO_CLASSES[kind])
         with torch.device("meta"):
             model: PreTrainedModel = auto_class.from_config(config, **options, **source.options)
+        if isinstance(location, Path):
+            check_headers(model, location)
     return model
 
 
@@ -208,15 +212,8 @@ def load_model(source: Source, kind: str, **options: Any) -> "PreTrainedModel":
             raise ValueError(f"the weight {name} is {shapes}")
         for name in sorted(info["missing_keys"]):
             raise ValueError(f"its files lack {len(info['missing_keys'])} weights, as {name}")
-        layers = {_without_numbers(name) for name in model.state_dict()}
-        for name in sorted(info["unexpected_keys"]):
-            if _without_numbers(name) in layers:
-                raise ValueError(f"its files hold more layers than its config.json says: {name}")
+        check_surplus(set(info["unexpected_keys"]), model.state_dict().keys())
     return model
-
-
-def _without_numbers(name: str) -> str:
-    return re.sub(r"\d+", "N", name)
 
 
 def _check_files(source: Source, folder: Path) -> None:
@@ -232,7 +229,7 @@ def _check_files(source: Source, folder: Path) -> None:
                 f"holds pickled weights only ({pickled[0]}), which could run code; want "
                 f"*.safetensors: transformers' {convert} makes them"
             )
-    elif INDEX in names and "model.safetensors" not in names:
+    elif INDEX in names and SINGLE_FILE not in names:
         with _errors_on_one_line(source, f"holds a damaged {INDEX}"):
             index = json.loads(read_bytes(folder / INDEX))
             absent = sorted(set(index["weight_map"].values()) - names)

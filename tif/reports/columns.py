@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from tif.metrics.registry import ANY_SET, all_metrics, find_metric
+from tif.records.types import PARAPHRASED
 from tif.utils.terminal import escape_controls
 
 QUALITY = "forget/quality"  # a p-value: axes and tables treat it in their own way
@@ -92,9 +93,14 @@ def format_metric(name: str, value: float | None) -> str:
 
 
 def format_number(value: float | None, decimals: int = 3) -> str:
-    """Return three decimals; a power of ten where these would be 0.000; "-" for None."""
+    """Return three decimals; a power of ten where these would be 0.000; "-" for None.
+
+    From a thousand on there are none.
+    """
     if value is None:
         return "-"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
     is_tiny = value != 0 and abs(value) < 0.001
     return f"{value:.1e}" if is_tiny else f"{value:.{decimals}f}"
 
@@ -106,8 +112,14 @@ def format_interval(interval: Sequence[float], name: str = "") -> str:
 
 
 def describe_groups(groups: Mapping[str, Mapping[str, int]]) -> str:
-    """Return what intervals are over, by set: "forget 20 authors, world_facts 117 questions"."""
-    return ", ".join(f"{name} {count_units(units)}" for name, units in groups.items())
+    """Return what intervals are over, by set: "forget 20 authors, world_facts 117 questions".
+
+    A set that is asked again in other words is left out: it is over the same.
+    """
+    asked_again = {name for name in groups if groups.get(name.removesuffix(PARAPHRASED)) and
+                   name.endswith(PARAPHRASED)}  # fmt: skip
+    shown = [name for name in groups if name not in asked_again]
+    return ", ".join(f"{name} {count_units(groups[name])}" for name in shown)
 
 
 def count_units(units: Mapping[str, int]) -> str:

@@ -4,7 +4,6 @@ Called by run_tables.py. It fits the terminal at 80 columns and more: epochs in 
 out where they are many.
 """
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,41 +32,49 @@ NO_CHOICE_NOTE = (
 )
 
 
+Column = tuple[str, Mapping[str, str]]  # head, and cells by metric
+
+
 def metrics_table(numbers: RunNumbers, title: str, width: int = 80) -> Table:
     """Return the table, as wide as `width` columns at most."""
     titles = columns_of(numbers.rows)
-    epochs = [int(row["epoch"]) for row in numbers.rows]
+    columns = _list_columns(numbers, titles, width)
+    shown_title = literal(title)
+    if len(title) <= width:  # else it is wrapped; but never because the table is narrow
+        shown_title.no_wrap, shown_title.overflow = True, "ignore"
+    table = terminal_table(["metric", *(head for head, _ in columns)], shown_title, no_wrap=True)
+    table.padding = (0, 0, 0, 0)
+    for metric, metric_title in titles.items():
+        table.add_row(metric_title, *(cells.get(metric, "-") for _, cells in columns))
+    return table
+
+
+def _list_columns(numbers: RunNumbers, titles: Mapping[str, str], width: int) -> list[Column]:
+    """Return the columns beside the titles: as many epochs as fit, then all others."""
     best = numbers.best.epoch if numbers.best else None
-    by_epoch = {epoch: _format_row(titles, numbers.rows[i]) for i, epoch in enumerate(epochs)}
-    others: list[tuple[str, Mapping[str, str]]] = []  # head and cells by metric
+    epochs = {int(row["epoch"]): _format_row(titles, row) for row in numbers.rows}
+    others: list[Column] = []
     if numbers.best and numbers.has_best_column:
         others.append((f"half\n{best}*", _format_row(titles, numbers.best.row)))
     if numbers.retain:
         others.append(("retain\nmodel", _format_row(titles, numbers.retain)))
-    columns = [*by_epoch.values(), *(column for _, column in others)]
-    cells = itertools.chain(["before"], *(column.values() for column in columns))
-    cell_width = max(map(len, cells))
+    cell_width = len("before")
+    for cells in [*epochs.values(), *(cells for _, cells in others)]:
+        cell_width = max(cell_width, *map(len, cells.values()))
     # A blank stands at both edges and between two columns.
     left = width - 2 - max(map(len, titles.values()), default=0)
     left -= (1 + cell_width) * len(others)
     known = [name for name in titles if name in numbers.intervals]
     if known:
-        around = {name: format_interval(numbers.intervals[name], name) for name in known}
-        others.insert(0, (INTERVAL_TITLE, around))
-        left -= 1 + max(len(INTERVAL_TITLE), *map(len, around.values()))
-    shown: list[tuple[str, Mapping[str, str]]] = []
-    for epoch in choose_epochs(epochs, best, max(left // (1 + cell_width), 2)):
-        shown.append((_name_epoch(epoch, epochs[-1], best), by_epoch[epoch]))
-    shown += others
-
-    shown_title = literal(title)
-    if len(title) <= width:  # else it is wrapped; but never because the table is narrow
-        shown_title.no_wrap, shown_title.overflow = True, "ignore"
-    table = terminal_table(["metric", *(head for head, _ in shown)], shown_title, no_wrap=True)
-    table.padding = (0, 0, 0, 0)
-    for metric, metric_title in titles.items():
-        table.add_row(metric_title, *(column.get(metric, "-") for _, column in shown))
-    return table
+        intervals = {name: format_interval(numbers.intervals[name], name) for name in known}
+        others.insert(0, (INTERVAL_TITLE, intervals))
+        left -= 1 + max(len(INTERVAL_TITLE), *map(len, intervals.values()))
+    last = int(numbers.rows[-1]["epoch"])
+    count = max(left // (1 + cell_width), 2)
+    columns: list[Column] = []
+    for epoch in choose_epochs(list(epochs), best, count):
+        columns.append((_name_epoch(epoch, last, best), epochs[epoch]))
+    return columns + others
 
 
 def _format_row(metrics: Iterable[str], row: Mapping[str, Any]) -> dict[str, str]:

@@ -129,10 +129,12 @@ def list_rows(numbers: Mapping[str, Any]) -> list[NumberRow]:
 
 
 def _tofu_rows(numbers: Mapping[str, Any]) -> list[NumberRow]:
-    """Return the two numbers of the whole evaluation, then a section for each set."""
+    """Return the numbers of the whole evaluation, then a section for each set."""
     intervals, rows = numbers["intervals"], []
     for name, key in (("forget/quality", "forget_quality"), ("utility/model", "model_utility")):
         rows.append(NumberRow(name, _title(name), numbers[key], intervals[key]))
+    for name, value in numbers.get("combined", {}).items():
+        rows.append(NumberRow(name, _title(name), value, intervals["combined"][name]))
     for set_name, means in numbers["tasks"].items():
         section = _title_section(numbers, set_name, "questions")
         for metric, value in means.items():

@@ -33,6 +33,7 @@ from tif.records.run_folder import (
     read_tokens,
     training_rows,
 )
+from tif.records.types import AnswersBySet
 from tif.utils.terminal import describe_seconds
 
 K = TypeVar("K")
@@ -117,20 +118,21 @@ def compute_best(folder: Path, epoch: int) -> Best:
     if halves is None:
         return Best(epoch, {"epoch": epoch})
     half, retain_half = halves[1]
-    metrics = overall.aggregate(half, retain_half)
-    metrics |= summarize_forget_words(half.sets, read_tokens(folder))
+    first = evaluation_rows(folder)[0]
+    start = first if first["epoch"] == 0 else None
+    metrics = overall.aggregate(half, retain_half, read_tokens(folder), start)
     row = {name: value for name, value in metrics.items() if value is not None}
-    intervals = _compute_intervals(half, retain_half)
+    intervals = _compute_intervals(half, retain_half, read_tokens(folder))
     return Best(epoch, {"epoch": epoch, **row}, intervals, count_groups(half))
 
 
 def _compute_intervals(
-    evaluation: records.Evaluation | None, retain: records.Evaluation | None
+    evaluation: records.Evaluation | None, retain: records.Evaluation | None, tokens: AnswersBySet
 ) -> dict[str, Any]:
     """Return the intervals of the metrics that have one."""
     from tif.metrics.results import named_intervals  # imports scipy
 
-    intervals = named_intervals(evaluation, retain) if evaluation else {}
+    intervals = named_intervals(evaluation, retain, tokens) if evaluation else {}
     return {metric: pair for metric, pair in intervals.items() if pair is not None}
 
 
@@ -148,7 +150,8 @@ def summarize(folder: Path, retain: records.Evaluation | None = None) -> dict[st
     if evaluations:
         rows = {"start": evaluations[0], "end": evaluations[-1]}
     stored = {row["epoch"]: read_records(folder, row["epoch"]) for row in rows.values() if row}
-    by_epoch = {epoch: _compute_intervals(stored[epoch], retain) for epoch in stored}
+    tokens = read_tokens(folder)
+    by_epoch = {epoch: _compute_intervals(stored[epoch], retain, tokens) for epoch in stored}
     intervals = {}
     for key, name in INTERVALS.items():
         intervals[key] = by_epoch[rows[name]["epoch"]] if rows[name] else {}

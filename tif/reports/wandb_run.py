@@ -178,7 +178,7 @@ def logged_run(logger: RunLogger, config: Mapping[str, Any]) -> Iterator[None]:
     A process makes several runs: stages and the run itself. What a killed run left offline is
     deleted, since the same rows are logged again.
     """
-    left_before = list(logger.folder.glob(f"wandb/offline-run-*-{logger._id}"))
+    left_before = list(logger.folder.glob(f"wandb/offline-run-*-{logger.version}"))
     keys = wandb_content.without_texts(config, logger.settings.samples)
     logger.experiment.config.update(keys, allow_val_change=True)
     if distributed.is_first_rank() and logger.experiment.offline:

@@ -32,7 +32,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
-from tif.config.schema import Run
+from tif.config.schema import RunKeys
 from tif.records import metrics_log
 from tif.utils import distributed, interrupts
 from tif.utils.files import os_errors_naming, remove, sync
@@ -73,7 +73,7 @@ class Checkpoints(Callback):
         run: names the run by all that changes its numbers (`plan.name_result`).
     """
 
-    def __init__(self, folder: Path, settings: Run, run: str) -> None:
+    def __init__(self, folder: Path, settings: RunKeys, run: str) -> None:
         self.folder, self.run = folder, run
         self.keep, self.every = settings.keep_checkpoints, settings.checkpoint_every_n_steps
         self.seconds = settings.checkpoint_every_n_seconds

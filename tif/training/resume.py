@@ -18,7 +18,7 @@ from tif.config import load as config
 from tif.config.errors import ConfigError, one_line
 from tif.config.files import check_writable
 from tif.config.layers import flatten
-from tif.config.schema import Config, Run
+from tif.config.schema import Config, RunKeys
 from tif.records import files as records
 from tif.records import metrics_log
 from tif.records.run_folder import CONFIG_FILE, has_config, is_finished
@@ -85,7 +85,7 @@ def claim_run_folder(cfg: Config) -> Iterator[tuple[Path, Path | None]]:
     raise ConfigError(f"run.name: 10,000 folders {base}-N are in use; give another name")
 
 
-def is_usable(folder: Path, settings: Run, config_text: str) -> bool:
+def is_usable(folder: Path, settings: RunKeys, config_text: str) -> bool:
     """Return whether a run may start in a folder or go on there."""
     if not folder.is_dir():
         return not folder.exists()

@@ -22,6 +22,7 @@ from tif.utils import distributed, interrupts
 from tif.utils.command_line import print_error, report_os_error
 from tif.utils.files import DamagedFile
 from tif.utils.terminal import print_line, quiet_libraries, silence
+from tif.utils.tested_versions import describe_departures, read_departures
 
 
 def run(
@@ -42,7 +43,9 @@ def run(
     distributed.start(cfg.trainer.accelerator)
     if not distributed.is_first_rank():
         silence()
-    for line in (describe_start(plan, preset), *plan.benchmark.notes):
+    departures = describe_departures(read_departures())
+    lines = [describe_start(plan, preset), *plan.benchmark.notes]
+    for line in [*lines, departures] if departures else lines:
         print_line(line)
     if cfg.stage:
         return make_stage(plan)

@@ -8,7 +8,7 @@ import tif.audit.attacks
 from tests.support import attacked
 from tests.support.new_files import put_into_room
 from tests.support.report_runs import write_run
-from tif.audit import command, run_attacks, tables
+from tif.audit import command, results, tables
 from tif.audit.keys import make_settings
 from tif.audit.page_section import write_report
 from tif.config import registry
@@ -55,10 +55,10 @@ def attack_all(hint, count):
     model = attacked.tiny_llama(attacked.word_tokenizer())
     inputs = attacked.inputs(attacks=["hint"], hint=hint.keys(count))
     outcomes = {}
-    for role in run_attacks.ROLES:
+    for role in tables.ROLES:
         subject = inputs.subjects[role] = attacked.subject(model, role=role)
         outcomes[role] = hint(subject, inputs)
-    return run_attacks.summarize_audit(inputs, {"hint": outcomes})
+    return results.summarize_audit(inputs, {"hint": outcomes})
 
 
 def test_an_attack_registered_in_one_file_is_in_the_table_and_on_the_page(hint, tmp_path):

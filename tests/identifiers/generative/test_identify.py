@@ -15,7 +15,7 @@ from tif.identifiers.generative.identify import (
 )
 from tif.identifiers.generative.keys import Generative
 from tif.identifiers.generative.prompts_and_replies import TokenCount
-from tif.identifiers.span_display import describe_report
+from tif.identifiers.generative.report import describe_report
 
 
 def test_the_words_that_the_model_names_become_spans(stub, tmp_path):

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from tests.support import attacked
+from tests.support.hangs import HANG
 from tests.support.llm_server_stub import (
     KEY,
     Handler,
@@ -28,7 +29,8 @@ from tif.identifiers.generative.identify import Incomplete, identify_by_llm, lab
 from tif.identifiers.generative.prompts_and_replies import TokenCount, make_request
 from tif.identifiers.generative.reply_cache import ReplyCache
 
-PRICES = {"price_in": 1.0, "price_out": 2.0, "max_tokens": 64, "timeout_s": 0.4}
+PRICES = {"price_in": 1.0, "price_out": 2.0, "max_tokens": 64}
+pytestmark = pytest.mark.usefixtures("sleeps")
 CAP = 0.03  # twelve to fifteen requests at their worst
 SAMPLES = [sample(n) for n in range(150)]
 LIES = [
@@ -87,12 +89,12 @@ def spend(cfg, folder, samples=SAMPLES):
 )
 def test_requests_that_fail_count_and_the_bill_stays_below_the_limit(stub, tmp_path, fault):
     """Every second sample meets the fault four times; the openai package's retries are billed."""
-    stub.hang_s = 0.6
     kinds = itertools.cycle(["500", "cut", "no json", "refusal", "429"])
     for item in SAMPLES[::2]:
         names = itertools.islice(kinds, 4) if fault == "mixed" else [fault] * 4
         stub.faults[item.answer] = list(names)
-    cfg = settings(stub, **PRICES, max_cost=CAP, retries=3)
+    limit = 0.1 if fault == "hang" else float(HANG)
+    cfg = settings(stub, **PRICES, max_cost=CAP, retries=3, timeout_s=limit)
     report = spend(cfg, tmp_path)
     assert 0 < stub.billed <= report.total_cost <= CAP
 

@@ -13,6 +13,7 @@ import urllib.request
 
 import pytest
 
+from tests.support.hangs import HANG
 from tests.support.llm_server_stub import Handler, serving
 from tif.config.data import Fictitious
 from tif.data.benchmarks.fictitious import generate_fictitious
@@ -56,7 +57,7 @@ def url(shared, smollm2):
     run = subprocess.Popen(
         [server_python(), tool, model, "0", "1", "2"], stdout=subprocess.PIPE, text=True
     )
-    watch = threading.Timer(60, run.kill)
+    watch = threading.Timer(HANG, run.kill)
     watch.start()
     try:
         line = next((line for line in run.stdout if line.startswith("READY")), "")
@@ -67,7 +68,7 @@ def url(shared, smollm2):
     finally:
         watch.cancel()
         run.terminate()
-        run.wait(20)
+        run.wait(HANG)
 
 
 class Ignoring(Handler):

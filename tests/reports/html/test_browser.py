@@ -2,10 +2,10 @@
 
 import json
 import shutil
-import time
 
 import pytest
 
+from tests.support.hangs import HANG, wait_until
 from tests.support.report_runs import write_run
 from tif.audit.page_section import write_report
 from tif.reports.html.comparison import write_comparison
@@ -42,6 +42,7 @@ def visit(browser):
 
     def open_page(path, width=1280):
         page = browser.new_page(viewport={"width": width, "height": 900})
+        page.set_default_timeout(1000 * HANG)
         log, requests = [], []
         page.on("console", lambda message: log.append(message.text))
         page.on("pageerror", lambda error: log.append(str(error)))
@@ -76,11 +77,13 @@ def folder(tmp_path_factory):
 
 def wait_for_samples(page, count):
     """Wait until so many samples are shown; the page's policy forbids Playwright's functions."""
-    for _ in range(50):
-        if page.locator(".sample").count() == count:
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"{page.locator('.sample').count()} samples, want {count}")
+    samples = page.locator(".sample")
+
+    def is_shown():
+        page.wait_for_timeout(20)  # the page's own turn
+        return samples.count() == count
+
+    wait_until(is_shown, lambda: f"{samples.count()} samples, want {count}")
 
 
 def test_every_tool_of_the_samples_works(visit, folder):
@@ -151,7 +154,7 @@ def test_folded_curves_of_an_audit_are_drawn_when_they_are_opened(visit, tmp_pat
     folded = page.locator("[data-chart=audit-relearn-1] path")
     assert folded.count() == 0
     page.locator("#audit details summary").first.click()
-    page.wait_for_timeout(300)
+    folded.nth(2).wait_for(state="attached")
     assert folded.count() == 3
 
 
@@ -171,14 +174,13 @@ def test_no_page_is_wider_than_a_phone(visit, folder, tmp_path):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-@pytest.mark.parametrize(("count", "limit"), [(400, 2.0), (4000, 3.0)])
-def test_a_large_report_opens_at_once(visit, tmp_path, count, limit):
+@pytest.mark.parametrize("count", [400, 4000])
+def test_a_large_report_opens_with_its_first_answers_only(visit, tmp_path, count):
+    """What it draws before anything is asked for does not grow with the number of answers."""
     run = write_run(tmp_path / "run", epochs=20, metrics=metrics(20), sets={"forget": count})
     path, _ = write_run_report(run)
     assert path.stat().st_size < 10_000_000
-    start = time.perf_counter()
     page = visit(path)
     page.wait_for_selector(".sample")
-    seconds = time.perf_counter() - start
-    print(f"{count} answers, 20 epochs: {path.stat().st_size / 1e6:.1f} MB, {seconds:.2f} s")
-    assert seconds < limit
+    print(f"{count} answers, 20 epochs: {path.stat().st_size / 1e6:.1f} MB")
+    assert page.locator(".sample").count() == 12

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 
 from tif.audit.answers import Attempt, begin_answer, max_new_tokens, measure_attempts
 from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
-from tif.audit.facts import find_first_fact, list_facts, states
+from tif.audit.facts import find_first_fact, list_facts
 from tif.config.errors import ConfigError
 from tif.config.keys import key
 from tif.data.encoding import Encoder
 from tif.data.samples import Sample
+from tif.identifiers.segmentation import states
 from tif.probes.text_length import read_context
 
 SHARES = (0.25, 0.5, 0.75)

@@ -21,11 +21,12 @@ import numpy as np
 from tif.audit import judge
 from tif.audit.answers import begin_answer, max_new_tokens
 from tif.audit.attack import AttackInputs, AttackResult, Subject, attack
-from tif.audit.facts import list_facts, states
+from tif.audit.facts import list_facts
 from tif.audit.keys import AuditKeys
 from tif.config.keys import key
 from tif.data.samples import Sample
 from tif.evaluation.generate import Decoding, Sampling, generate
+from tif.identifiers.segmentation import states
 from tif.utils import distributed
 
 

@@ -2,7 +2,7 @@
 
 Samples become requests, one a passage and vote; replies become spans by majority. The other files
 of this folder: `prompts_and_replies` (texts and parsing), `reply_cache` (replies on disk),
-`api_client`, `retries`, `http_client` (limits), `batch_api`.
+`report`, `api_client`, `retries`, `http_client` (limits), `batch_api`.
 """
 
 import asyncio
@@ -24,39 +24,18 @@ from tif.identifiers.generative import reply_cache as replies
 from tif.identifiers.generative.keys import REPLY_KEYS, SECTION, Generative
 from tif.identifiers.generative.prompts_and_replies import Outcome, Request, TokenCount
 from tif.identifiers.generative.reply_cache import ReplyCache
+from tif.identifiers.generative.report import (
+    Estimate,
+    LabelReport,
+    describe_estimate,
+    describe_report,
+)
 from tif.identifiers.registration import identifier
 from tif.identifiers.segmentation import find_words
-from tif.identifiers.span_display import describe_estimate, describe_report
 from tif.identifiers.span_operations import agreement, majority, merge_spans, shift_spans
 
 # The stretches of a sample's answer: offset in the answer, and a request for each vote.
 Passages = list[tuple[int, list[Request]]]
-
-
-@dataclasses.dataclass
-class Estimate:
-    """Requests that are still to be sent, and their cost."""
-
-    samples: int  # to be labelled
-    requests: int  # first requests to send; second questions are not known before
-    cached: int  # first replies that are on disk
-    tokens: TokenCount  # guessed from the texts' lengths
-    cost: float | None  # of these tokens; None without prices
-    at_most: float  # a cost that first replies cannot exceed
-    paid_before: float  # what earlier requests cost
-
-
-@dataclasses.dataclass
-class Report(Outcome):
-    """Requests, replies and cost of a run; `failed` is by sample id."""
-
-    samples: int = 0  # to be labelled
-    cached: int = 0  # first replies that were on disk before
-    cost: float | None = None  # of this run; None without prices
-    total_cost: float = 0.0  # with that of earlier runs
-    missing: tuple[tuple[str, str], ...] = ()  # (sample id, named string that is not in the text)
-    empty: tuple[str, ...] = ()  # ids of samples in which the model found nothing unwanted
-    agreement: float | None = None  # mean Jaccard index of votes, 0 to 1; None with one vote
 
 
 class Incomplete(ValueError):
@@ -67,7 +46,7 @@ class Incomplete(ValueError):
         report: requests and cost.
     """
 
-    def __init__(self, message: str, samples: tuple[Sample, ...], report: Report) -> None:
+    def __init__(self, message: str, samples: tuple[Sample, ...], report: LabelReport) -> None:
         super().__init__(message)
         self.samples, self.report = samples, report
 
@@ -119,7 +98,7 @@ def identify_by_llm(
 
 def label_samples(
     settings: Generative, samples: Sequence[Sample], cache_folder: Path
-) -> tuple[tuple[Sample, ...], Report]:
+) -> tuple[tuple[Sample, ...], LabelReport]:
     """Return the samples with their spans, and the report.
 
     Raises:
@@ -134,7 +113,7 @@ def label_samples(
     with ReplyCache(cache_folder) as cache:
         cached = sum(job.key in cache.words for job in jobs)
         outcome = ask(settings, jobs, cache)
-        report = Report(**vars(outcome) | {"failed": {}}, samples=len(samples), cached=cached)
+        report = LabelReport(**vars(outcome) | {"failed": {}}, samples=len(samples), cached=cached)
         for sample, passages_of_sample in zip(samples, passages, strict=True):
             spans = None
             votes = _unique_jobs([passages_of_sample])
@@ -256,7 +235,7 @@ def _price(settings: Generative, tokens: TokenCount) -> float | None:
     return tokens.cost(settings) if settings.price_in or settings.price_out else None
 
 
-def _describe_failure(report: Report) -> str:
+def _describe_failure(report: LabelReport) -> str:
     """Return one line that says what is left to do and why."""
     done = report.samples - len(report.failed)
     state = f"({done} of {report.samples} samples are done and kept; run it again to go on)"

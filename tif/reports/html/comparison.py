@@ -11,7 +11,15 @@ from typing import Any
 from tif.reports import sweep
 from tif.reports.columns import QUALITY, list_main_columns, list_trade_offs, title_of
 from tif.reports.html import charts as parts
-from tif.reports.html.charts import Chart, Mark, line, look_of_run, name_epoch, upper_first
+from tif.reports.html.charts import (
+    Chart,
+    Mark,
+    Series,
+    line,
+    look_of_run,
+    name_epoch,
+    upper_first,
+)
 from tif.reports.html.comparison_data import Group, collect, find_differences, group_runs
 from tif.reports.html.page import write_page
 from tif.reports.html.run_charts import list_guides
@@ -87,21 +95,27 @@ def frontier_chart(groups: Sequence[Group], results: Mapping[str, Any]) -> Chart
 def _draw_frontier(
     groups: Sequence[Group], results: Mapping[str, Any], axes: tuple[str, str]
 ) -> Chart:
-    """Return the chart of runs that have both metrics."""
-    series, marks = [], []
+    """Return the chart of runs that have both metrics.
+
+    A few runs are drawn over their epochs, each ending in a star; of more, the last epoch alone.
+    """
+    series: list[Series] = []
+    marks: list[Mark] = []
     has_paths = len(groups) <= MAX_PATHS
     for i, group in enumerate(groups):
-        look, last = look_of_run(i), results["runs"][group.name]["last"]
-        ends: list[Mapping[str, Any]] = []
+        look = look_of_run(i)
+        last = results["runs"][group.name]["last"]
+        end = None
         if set(axes) <= last.keys():
-            ends.append({metric: last[metric]["mean"] for metric in axes})
-        rows = [row for row in group.rows if set(axes) <= row.keys()]
-        labels = [f"{group.name}, {name_epoch(row['epoch'])}" for row in rows]
-        if not has_paths:
-            rows, labels = ends, [f"{group.name}, last epoch"] * len(ends)
-        if rows:
-            series.append(parts.path(group.name, rows, axes, look, labels))
-        for end in ends if len(groups) <= MAX_NAMES else ():
+            end = {metric: last[metric]["mean"] for metric in axes}
+        if has_paths:
+            rows = [row for row in group.rows if set(axes) <= row.keys()]
+            labels = [f"{group.name}, {name_epoch(row['epoch'])}" for row in rows]
+            if rows:
+                series.append(parts.path(group.name, rows, axes, look, labels))
+        elif end:
+            series.append(parts.path(group.name, [end], axes, look, [f"{group.name}, last epoch"]))
+        if end and len(groups) <= MAX_NAMES:
             shape = "star" if has_paths else "filled"
             marks.append(Mark(end[axes[0]], end[axes[1]], group.name, shape, look[0]))
     titles = title_of(axes[0]), title_of(axes[1])

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tif.metrics.unread import AS_UNREAD
 from tif.reports import columns
 from tif.reports.html import run_charts
 from tif.reports.html.charts import ALIKE, Chart, upper_first
@@ -18,7 +19,7 @@ from tif.reports.summary import describe_times, title_of
 from tif.utils.terminal import escape_controls
 
 FILE_NAME = "report.html"
-TILES = 4  # key figures at the top
+TILES = 4  # key figures at the top, beside forget/as_unread
 
 
 def write_run_report(
@@ -143,8 +144,9 @@ def tiles(run: RunData) -> list[dict[str, Any]]:
     for usefulness, forgetting in columns.list_trade_offs():
         candidates += [forgetting, usefulness]
     known = [metric for metric in dict.fromkeys(candidates) if end.get(metric) is not None]
+    first = [AS_UNREAD] if end.get(AS_UNREAD) is not None else []
     shown: list[dict[str, Any]] = []
-    for metric in known[:TILES]:
+    for metric in [*first, *known[:TILES]]:
         retain = run.retain.get(metric)
         note = f"retain model {pretty(retain, metric)}" if retain is not None else ""
         if metric == "forget/quality":

@@ -117,12 +117,14 @@ class SampleBrowser:
 def _sample_as_json(
     sample: _Sample, tokens: AnswerTokens | None, keys: Sequence[str], spoken: Sequence[str]
 ) -> dict[str, Any]:
-    """Return {id, q, a: texts; p: packed scores; l: losses; r: truth ratios; g: generations, ...}.
+    """Return a question as samples.js reads it; lists go by model, in the order of `keys`.
 
-    Lists go by model. Generations are numbers into `texts`, since many are the same.
+    id, q, a: the record's id, question and answer; l: losses; r: truth ratios; e: lengths of the
+    answer's tokens; p: their packed scores; u: numbers of the unwanted tokens; w: places of the
+    unwanted words; texts, g: see `_generations_as_json`.
     """
-    record, fields = sample.record, dict[str, Any]()
-    fields |= {"id": record.id, "q": record.prompt, "a": record.answer}
+    record = sample.record
+    fields: dict[str, Any] = {"id": record.id, "q": record.prompt, "a": record.answer}
     fields["l"] = [_round(sample.losses.get(key)) for key in keys]
     if sample.ratios:
         fields["r"] = [_round(sample.ratios.get(key)) for key in keys]
@@ -134,13 +136,25 @@ def _sample_as_json(
             fields["u"] = [i for i, is_unwanted in enumerate(tokens.uw) if is_unwanted]
     if tokens and tokens.unwanted:
         fields["w"] = [_utf16(record.answer, place) for place in tokens.unwanted]
-    texts = list(dict.fromkeys(sample.generations[k] for k in spoken if k in sample.generations))
-    if texts:
-        places = {text: i for i, text in enumerate(texts)}
-        wanted = [sample.generations.get(key) if key in spoken else None for key in keys]
-        fields["texts"] = texts
-        fields["g"] = [None if text is None else places[text] for text in wanted]
-    return fields
+    return fields | _generations_as_json(sample.generations, keys, spoken)
+
+
+def _generations_as_json(
+    generations: Mapping[str, str], keys: Sequence[str], spoken: Sequence[str]
+) -> dict[str, Any]:
+    """Return texts: different generations of the models `spoken`; g: the number of each model's.
+
+    Many models say the same, so each text is stored once. Nothing where none of them spoke.
+    """
+    numbers: dict[str, int] = {}
+    number_of_model: dict[str, int] = {}
+    for key in spoken:
+        if key in generations:
+            text = generations[key]
+            number_of_model[key] = numbers.setdefault(text, len(numbers))
+    if not numbers:
+        return {}
+    return {"texts": list(numbers), "g": [number_of_model.get(key) for key in keys]}
 
 
 def _utf16(text: str, places: Sequence[int]) -> list[int]:

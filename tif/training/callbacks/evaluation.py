@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 
 from tif.data.encoding import Encoder
-from tif.data.samples import Benchmark, Sample
+from tif.data.samples import Sample
 from tif.evaluation.answer_tokens import locate_answers
 from tif.evaluation.evaluate import evaluate
 from tif.evaluation.questions import EvaluationSetup
@@ -27,7 +27,6 @@ from tif.metrics.failures import (
     find_nothing_to_forget,
     measure_knowledge,
 )
-from tif.metrics.targeted import summarize_forget_words
 from tif.models.load import load_policy
 from tif.models.references import ModelReference
 from tif.probes.text_length import read_context
@@ -94,20 +93,11 @@ class PolicyEvaluation(Callback):
 
     def _evaluate(self, trainer: L.Trainer, module: UnlearningModule, epoch: int) -> None:
         start = time.perf_counter()
-        plugin, lm_eval_scores = trainer.precision_plugin, dict[str, Any]()
-        mixed = plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
-        with mixed, module.unlearned() as policy:
-
-            def evaluate_on(benchmark: Benchmark, original: Any = None) -> Evaluation:
-                batching = module.settings.batching
-                setup = EvaluationSetup(self.encoder, self.settings, batching, benchmark.tasks)
-                name = str(self.folder.parent)
-                return evaluate(policy, benchmark.sets, setup, name, epoch, original)
-
+        lm_eval_scores: dict[str, tuple[float, float | None]] = {}
+        with _run_as_trained(trainer), module.unlearned() as policy:
             original = self._original_model(trainer, module, policy, epoch)
-            evaluations = {"": evaluate_on(self.plan.benchmark, original)}
-            for name, benchmark in self.plan.other_benchmarks.items():
-                evaluations[name] = evaluate_on(benchmark)
+            batching = module.settings.batching
+            evaluations = self._evaluate_benchmarks(policy, epoch, batching, original)
             tasks = self.settings.lm_eval_tasks()
             if tasks:
                 from tif.evaluation.lm_eval_tasks import run_tasks
@@ -116,31 +106,14 @@ class PolicyEvaluation(Callback):
                 lm_eval_scores = run_tasks(policy, tokenizer, tasks, self.settings.lm_eval)
             tokens = self._locate_tokens(read_context(policy.config))
         # All processes have all records, so the same numbers; the first one writes.
-        values: dict[str, float] = {}
-        for name, evaluation in evaluations.items():
-            metrics = overall.aggregate(evaluation, None if name else self.retain)
-            if trainer.is_global_zero:
-                records.write_evaluation(self.folder / str(epoch) / name, evaluation, metrics)
-            prefix = f"{name}/" if name else ""
-            values |= {prefix + metric: v for metric, v in metrics.items() if v is not None}
-        evaluation = evaluations[""]
-        values |= summarize_forget_words(evaluation.sets, tokens)
-        best = overall.get_best_metric(self.settings.best)
-        values |= choosing_values(evaluation, self.retain, best)
-        if epoch == 0:
-            values |= measure_knowledge(evaluation, self.retain)
-        if lm_eval_scores:
-            values |= {name: score for name, (score, _) in lm_eval_scores.items()}
-            if trainer.is_global_zero:  # with their standard errors
-                text = json.dumps(lm_eval_scores, indent=1) + "\n"
-                write_text(self.folder / str(epoch) / "lm-eval.json", text)
-        measured = [name for name in list_main_columns() if name in values]
-        parts = [f"{title_of(name)} {values[name]:.3g}" for name in measured]
-        seconds_taken = time.perf_counter() - start
-        add_times(self.folder.parent, {"evaluation": seconds_taken})
-        seconds = literal(f"({describe_seconds(seconds_taken)})", "dim")
-        label = f"epoch {epoch}:" if epoch else "before:"
-        print_line(label, ", ".join(parts), seconds)
+        values = self._compute_metrics(epoch, evaluations, tokens)
+        values |= {name: score for name, (score, _) in lm_eval_scores.items()}
+        if lm_eval_scores and trainer.is_global_zero:  # with their standard errors
+            text = json.dumps(lm_eval_scores, indent=1) + "\n"
+            write_text(self.folder / str(epoch) / "lm-eval.json", text)
+        seconds = time.perf_counter() - start
+        add_times(self.folder.parent, {"evaluation": seconds})
+        _print_main_metrics(epoch, values, seconds)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationListener):
                 callback.on_evaluation(trainer, module, epoch, values)
@@ -148,6 +121,45 @@ class PolicyEvaluation(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics({"epoch": float(epoch), **values}, step=trainer.global_step)
+
+    def _evaluate_benchmarks(
+        self, policy: Any, epoch: int, batching: str, original: ModelContext | None
+    ) -> dict[str, Evaluation]:
+        """Return the evaluation on the run's benchmark, named "", and on the others.
+
+        `original`: the model that KL compares with, on the run's benchmark.
+        """
+        run = str(self.folder.parent)
+        evaluations = {}
+        for name, benchmark in {"": self.plan.benchmark, **self.plan.other_benchmarks}.items():
+            setup = EvaluationSetup(self.encoder, self.settings, batching, benchmark.tasks)
+            compared_with = None if name else original
+            evaluations[name] = evaluate(policy, benchmark.sets, setup, run, epoch, compared_with)
+        return evaluations
+
+    def _compute_metrics(
+        self, epoch: int, evaluations: dict[str, Evaluation], tokens: AnswersBySet
+    ) -> dict[str, float]:
+        """Return the metrics of all benchmarks; the first process writes the records."""
+        values: dict[str, float] = {}
+        for name, evaluation in evaluations.items():
+            metrics = overall.aggregate(evaluation)
+            if not name:
+                metrics = overall.aggregate(evaluation, self.retain, tokens, self._first_row())
+            if distributed.is_first_rank():
+                records.write_evaluation(self.folder / str(epoch) / name, evaluation, metrics)
+            prefix = f"{name}/" if name else ""
+            values |= {prefix + metric: v for metric, v in metrics.items() if v is not None}
+        evaluation = evaluations[""]
+        best = overall.get_best_metric(self.settings.best)
+        values |= choosing_values(evaluation, self.retain, best, tokens)
+        if epoch == 0:
+            values |= measure_knowledge(evaluation, self.retain)
+        return values
+
+    def _first_row(self) -> dict[str, Any] | None:
+        """Return the metrics before training; None where they are not there (yet)."""
+        return next((row for row in self.metrics_log.evaluations() if row["epoch"] == 0), None)
 
     def _locate_tokens(self, context: int | None) -> AnswersBySet:
         """Return where the scored tokens stand in the answers; written once, for the report."""
@@ -183,6 +195,20 @@ class PolicyEvaluation(Callback):
         place_model(original, trainer)
         original.eval()
         return lambda: nullcontext(original)
+
+
+def _run_as_trained(trainer: L.Trainer) -> AbstractContextManager[Any]:
+    """Return the context of the training's mixed precision; of other precisions, an empty one."""
+    plugin = trainer.precision_plugin
+    return plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
+
+
+def _print_main_metrics(epoch: int, values: dict[str, float], seconds: float) -> None:
+    measured = [name for name in list_main_columns() if name in values]
+    parts = [f"{title_of(name)} {values[name]:.3g}" for name in measured]
+    label = f"epoch {epoch}:" if epoch else "before:"
+    duration = literal(f"({describe_seconds(seconds)})", "dim")
+    print_line(label, ", ".join(parts), duration)
 
 
 class Diagnosis(EvaluationListener):

@@ -6,7 +6,7 @@ import pytest
 
 import tif.evaluate as command
 from tests.support.tofu_files import FILES as TOFU
-from tif.api.evaluation import evaluate
+from tif.api.evaluate import evaluate
 from tif.config.errors import ConfigError
 
 FORGET = [

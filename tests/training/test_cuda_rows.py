@@ -48,7 +48,9 @@ CASES = {
     "tpo, bf16-mixed": ["loss/tpo.yaml", "trainer.precision=bf16-mixed"],
 }
 QUICK = ("tpo", "rmu")
-WHOLE_DISTRIBUTIONS = ("ceu", "klr", "muse_logit_npo", "pdu", "rmu", "undial", "whp")
+WHOLE_DISTRIBUTIONS = (
+    "ceu", "etw", "klr", "muse_logit_npo", "palu", "pdu", "rmu", "tif", "undial", "whp",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

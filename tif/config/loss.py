@@ -56,6 +56,8 @@ class Wording:
     share: float = key(0.0, "share of the draws of forget samples that are reworded", at_least=0,
         at_most=1)
     drop: float = key(0.7, "share of general words a reworded answer loses", at_least=0, at_most=1)
+    question: float = key(0.0, "share of the words of its question that it loses", at_least=0,
+        at_most=1)
     borrow: float = key(0.0, "share of the reworded draws that lose none: before a fact stands "
         "the beginning of a similar retain answer", at_least=0, at_most=1)
     similar: int = key(40, "the most similar retain answers it is drawn from", at_least=1)

@@ -38,6 +38,13 @@ def drop_words(sample: Sample, share: float, generator: np.random.Generator) -> 
     return dataclasses.replace(sample, answer=answer, unwanted=tuple(spans))
 
 
+def drop_question_words(sample: Sample, share: float, generator: np.random.Generator) -> Sample:
+    """Return the sample without a random share of the words of its question; one always stays."""
+    words = WORD.findall(sample.prompt)
+    left = [word for word in words if generator.random() >= share]
+    return dataclasses.replace(sample, prompt="".join(left).strip()) if left else sample
+
+
 def borrow_words(
     sample: Sample, other: Sample, names: tuple[str, str], generator: np.random.Generator
 ) -> Sample:
@@ -110,6 +117,8 @@ class Rewording:
         sample = self.samples[position]
         if generator.random() >= self.settings.share or not sample.unwanted:
             return None
+        if self.settings.question:
+            sample = drop_question_words(sample, self.settings.question, generator)
         if self.similar is None or generator.random() >= self.settings.borrow:
             return drop_words(sample, self.settings.drop, generator)
         near = self.similar[position]

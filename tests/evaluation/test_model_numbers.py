@@ -392,6 +392,7 @@ def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(full_words, tmp_pat
     numbers = run(capsys, *full_words, f"out={tmp_path}")["benchmarks"]
     assert numbers["tofu"]["questions"] == {
         "forget": 400,
+        "forget_paraphrased": 400,
         "retain": 400,
         "real_authors": 100,
         "world_facts": 117,
@@ -404,6 +405,9 @@ def test_a_tiny_model_goes_through_all_sets_of_tofu_and_muse(full_words, tmp_pat
         "privleak_holdout": 30,
     }
     assert 0 <= numbers["tofu"]["model_utility"] < 1
+    asked_otherwise = numbers["tofu"]["tasks"].pop("forget_paraphrased")
+    assert asked_otherwise["rougeL"] is None  # nothing is generated there
+    assert 0 < asked_otherwise["probability"] < 1
     assert all(None not in task.values() for task in numbers["tofu"]["tasks"].values())
     metrics = numbers["muse-news"]["metrics"]
     assert metrics.pop("muse/privleak") is None  # there is no retain model

@@ -107,7 +107,6 @@ def names_of(folder):
     return {str(path) for path in files(folder) if path.suffix != ".lock" and path.name != ".lock"}
 
 
-@pytest.mark.guard
 @pytest.mark.slow
 @pytest.mark.parametrize("moments", [STAGE_MOMENTS, MOMENTS], ids=["stages", "run"])
 def test_kills_at_every_file_that_is_written_change_nothing_and_leave_nothing(

@@ -7,7 +7,14 @@ import pytest
 
 from tif.config.loss import Wording
 from tif.data.samples import Sample, Span
-from tif.data.wording import Rewording, borrow_words, drop_words, find_names, find_similar
+from tif.data.wording import (
+    Rewording,
+    borrow_words,
+    drop_question_words,
+    drop_words,
+    find_names,
+    find_similar,
+)
 
 
 def marked(id: str, text: str, prompt: str = "", **fields: str) -> Sample:
@@ -112,6 +119,28 @@ def test_the_shares_say_how_often_which_wording_is_drawn():
     assert as_written / 2000 == pytest.approx(0.4, abs=0.03)
     assert dropped / 2000 == pytest.approx(0.6 * 0.75, abs=0.03)
     assert any(d and d.answer.startswith("Ann Lee was born in sea") for d in drawn)
+
+
+def test_a_share_of_the_questions_words_goes_and_never_all_of_them():
+    question = " ".join("abcdefghij")
+    drawn = [drop_question_words(marked("x", "[f]", question), 0.3, seeded(s)) for s in range(400)]
+    counts = [len(sample.prompt.split()) for sample in drawn]
+    assert np.mean(counts) == pytest.approx(0.7 * 10, abs=0.3)
+    assert {shown(sample) for sample in drawn} == {"[f]"}
+    assert drop_question_words(LEE, 1.0, seeded()).prompt == "Where?"
+
+
+def test_a_reworded_draw_asks_otherwise_too_where_its_key_says_so():
+    sample = dataclasses.replace(LEE, prompt="Where was Ann Lee born?")
+    as_asked = Rewording([sample], [], Wording(share=1.0, drop=1.0))
+    assert as_asked.draw(0, seeded()).prompt == sample.prompt
+    asked_otherwise = Rewording([sample], [], Wording(share=1.0, drop=1.0, question=0.5))
+    prompts = {asked_otherwise.draw(0, seeded(s)).prompt for s in range(60)}
+    assert len(prompts) > 20
+    words = sample.prompt.split()
+    for prompt in prompts:  # in their order
+        left = iter(words)
+        assert all(word in left for word in prompt.split())
 
 
 def test_without_retain_samples_nothing_is_borrowed():
